@@ -1,0 +1,1 @@
+"""What a run is: the schema of a config, its loading, and the presets."""

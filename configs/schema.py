@@ -1,0 +1,278 @@
+"""The config of a run: data sets, networks, seeds, cluster and questions, as frozen pydantic models."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+Share = Annotated[float, Field(gt=0, le=1)]
+Paths = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """A part of the config: frozen, and every unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+# ------------------------------------------------------------------------------------------ data sets
+
+
+class DataSet(Section):
+    """What every kind of data set may say."""
+
+    split: dict[Name, Share] | None = Field(
+        None, description="shares by split name, drawn per class; only for sources whose samples come unsplit"
+    )
+    split_seed: int = Field(0, ge=0, description="seed of the drawn split")
+    per_class: Annotated[int, Field(ge=1)] | dict[Name, Annotated[int, Field(ge=1)]] | None = Field(
+        None, description="keep the first n samples of each class (one number, or one per split), by sample id"
+    )
+    class_names: tuple[str, ...] | dict[int, str] | None = Field(
+        None, description="names by label, where the source has none or poor ones"
+    )
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> "DataSet":
+        if self.split is not None and sum(self.split.values()) > 1 + 1e-9:
+            raise ValueError(f"split: the shares sum to {sum(self.split.values()):g}, at most 1 is possible")
+        return self
+
+
+class SklearnDigits(DataSet):
+    """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, levels 0..16 scaled to 0..255."""
+
+    source: Literal["sklearn-digits"]
+    split: dict[Name, Share] | None = {"train": 0.8, "val": 0.2}
+
+
+class Npz(DataSet):
+    """NumPy archives of images (N, H, W) or (N, H, W, C) uint8 and labels (N,) of any integer type."""
+
+    source: Literal["npz"]
+    paths: dict[Name, str | Paths] = Field(description="archive(s) by split; split name `all` with `split` draws one")
+    images: str = Field("images", description="name of the image array in the archive")
+    labels: str = Field("labels", description="name of the label array in the archive")
+
+
+class ImageFolder(DataSet):
+    """A folder per class below each split's folder, local or at any fsspec URL."""
+
+    source: Literal["image-folder"]
+    paths: dict[Name, str] = Field(description="folder by split; split name `all` with `split` draws one")
+    classes: dict[str, Annotated[int, Field(ge=0)]] | None = Field(
+        None, description="network output index by class folder; default: 0, 1, ... in sorted order"
+    )
+
+
+class Csv(DataSet):
+    """A table of image paths and labels per split."""
+
+    source: Literal["csv"]
+    paths: dict[Name, str] = Field(description="csv file by split; split name `all` with `split` draws one")
+    root: str = Field("", description="folder or URL that the paths in the table are relative to")
+    path_column: str = Field("path", description="column with the image paths")
+    label_column: str = Field("label", description="column with the labels")
+    classes: dict[str, Annotated[int, Field(ge=0)]] | None = Field(
+        None, description="network output index by label; default: the labels themselves, which must be integers"
+    )
+
+
+class ImageNet(DataSet):
+    """torchvision's ImageNet layout: ROOT/train/WNID/*.JPEG, ROOT/val/WNID/*.JPEG, optionally ROOT/meta.bin."""
+
+    source: Literal["imagenet"]
+    root: str = Field(description="folder that holds train/ and val/")
+
+
+class ImportedData(DataSet):
+    """Data of the user's own: an import path to a function that returns a `tasks.io.sources.Source`."""
+
+    source: Literal["import"]
+    object: str = Field(pattern=r"^[\w.]+:[\w.]+$", description="module:function")
+    arguments: dict[str, Any] = Field({}, description="keyword arguments of the function")  # Any: the user's own
+
+
+AnyDataSet = Annotated[
+    SklearnDigits | Npz | ImageFolder | Csv | ImageNet | ImportedData, Field(discriminator="source")
+]
+
+# ------------------------------------------------------------------------------------------- networks
+
+
+class Preprocessing(Section):
+    """From a decoded uint8 image to the network's input, in this order: mode, resize, crop, scale, normalise."""
+
+    mode: Literal["RGB", "L"] = Field("RGB", description="image mode the network takes")
+    convert: bool = Field(False, description="convert images of another mode; otherwise they are an error")
+    resize: Annotated[int, Field(ge=1)] | tuple[int, int] | None = Field(
+        None, description="pixels: shorter side (one number) or height and width"
+    )
+    crop: Annotated[int, Field(ge=1)] | None = Field(None, description="pixels: side of the centre crop")
+    interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="of the resize")
+    mean: tuple[float, ...] = Field((0.0,), description="per channel, on the 0..1 scale")
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field((1.0,), description="per channel, on the 0..1 scale")
+
+
+class Sgd(Section):
+    """Plain stochastic gradient descent."""
+
+    kind: Literal["sgd"] = "sgd"
+    lr: float = Field(gt=0, description="learning rate")
+
+
+class Shuffled(Section):
+    """Batches from a permutation of the training set that is a function of (seed, epoch)."""
+
+    kind: Literal["shuffled"] = "shuffled"
+    size: int = Field(32, ge=1, description="samples in a batch; the last batch of an epoch may be shorter")
+
+
+class Training(Section):
+    """How a network is trained from the run's seed."""
+
+    data: Name = Field(description="name of the data set")
+    split: Name = Field("train", description="split to train on")
+    evaluate: Name = Field("val", description="split whose accuracy is measured after each epoch")
+    epochs: int = Field(ge=1, description="passes over the split")
+    optimizer: Sgd
+    batches: Shuffled = Shuffled()
+    checkpoint_every: int = Field(200, ge=1, description="steps between two checkpoints: what a crash may cost")
+
+
+class Network(Section):
+    """A model with weights from a file, or with a training."""
+
+    model: str = Field(description="a name that `tasks.io.networks` knows, or an import path module:function")
+    arguments: dict[str, Any] = Field({}, description="keyword arguments of the model's builder")  # Any: the builder's own
+    weights: str | None = Field(None, description="state dict: .pt/.pth (tensors only) or .safetensors, a local path")
+    train: Training | None = None
+    preprocessing: Preprocessing | str = Field(
+        Preprocessing(),
+        description="settings, or the name of a torchvision weights entry whose transforms are taken, "
+        "such as ResNet50_Weights.IMAGENET1K_V2 (nothing is downloaded)",
+    )
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> "Network":
+        if (self.weights is None) == (self.train is None):
+            found = "neither" if self.weights is None else "both"
+            raise ValueError(f"a network has either `weights` or `train`, here it has {found}")
+        return self
+
+
+# -------------------------------------------------------------------------------------------- cluster
+
+
+class Cluster(Section):
+    """Where partitions run."""
+
+    kind: str = Field(
+        "local",
+        pattern=r"^(local|threads|serial|address|[\w.]+\.[\w.]+)$",
+        description="local (processes), threads, serial (no Dask), address (a running scheduler), "
+        "or the import path of a Dask cluster class",
+    )
+    workers: int = Field(2, ge=1, description="worker processes or threads")
+    memory_limit: str = Field("4GB", pattern=r"^\d+(\.\d+)?\s*([kMGT]i?)?B$", description="memory of one worker")
+    address: str | None = Field(None, description="scheduler address, for kind address")
+    arguments: dict[str, Any] = Field({}, description="keyword arguments of the cluster class")  # Any: the class's own
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where networks run")
+    gpu_resource: str | None = Field(None, description="Dask resource that stages with a network ask for, such as GPU")
+    stage_timeout: int | None = Field(None, ge=1, description="seconds after which a stage is stopped")
+    insecure: bool = Field(False, description="accept a scheduler beyond loopback without TLS")
+
+    @model_validator(mode="after")
+    def _address_fits(self) -> "Cluster":
+        if (self.kind == "address") != (self.address is not None):
+            raise ValueError("cluster.address goes with `kind: address`, and that kind needs it")
+        return self
+
+
+# ------------------------------------------------------------------------------------------ questions
+
+Method = Mapping[str, Any]  # Any: the method's own parameters, checked against its signature by the plan
+
+
+class Interpretation(Section):
+    """Question 1: what are the relevant features, from how little data?"""
+
+    networks: tuple[Name, ...] = Field(min_length=1, description="networks to ask about")
+    data: Name | None = Field(None, description="data set; default: the network's training data, or the only one")
+    layer: str = Field("last-map", description="last-map, or the name of a module whose output is 4-D")
+    learn: Name = Field("train", description="split from which coresets and features come")
+    evaluate: Name = Field("val", description="split on which features are compared")
+    selectors: dict[str, dict[str, Any]] = Field(  # Any: the method's own
+        min_length=1, description="coreset selectors with their parameters; `repeats: n` draws n times"
+    )
+    budgets: tuple[Share, ...] = Field(min_length=1, description="shares of each class to keep")
+    interpreters: dict[str, dict[str, Any]] = Field(  # Any: the method's own
+        min_length=1, description="interpretation methods with their parameters"
+    )
+    coreset_from: Name | None = Field(None, description="network whose activations select for all networks")
+    dtype: Literal["float32", "float16"] = Field("float32", description="in which activations are stored")
+    gallery: int = Field(8, ge=0, description="validation images shown with heat maps, spread over the classes")
+
+    @model_validator(mode="after")
+    def _unique(self) -> "Interpretation":
+        for key in ("networks", "budgets"):
+            values = getattr(self, key)
+            if len(set(values)) != len(values):
+                raise ValueError(f"{key}: an entry stands twice")
+        return self
+
+
+class Report(Section):
+    """What the report shows."""
+
+    training_images: Literal["show", "ids", "none"] = Field(
+        "show", description="with none, no training image leaves the store"
+    )
+
+
+class Config(Section):
+    """A run."""
+
+    name: Name = Field(description="name of the run: its records and its report bear it")
+    store: str = Field("lore/", min_length=1, description="local folder or s3://bucket/prefix that holds all results")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1, description="one run of everything each")
+    cluster: Cluster = Cluster()
+    data: dict[Name, AnyDataSet] = Field(min_length=1)
+    networks: dict[Name, Network] = Field(min_length=1)
+    interpretation: Interpretation | None = None
+    report: Report = Report()
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> "Config":
+        for name, network in self.networks.items():
+            if network.train is not None:
+                _known(f"networks.{name}.train.data", network.train.data, self.data)
+        if (asked := self.interpretation) is not None:
+            for name in asked.networks:
+                _known("interpretation.networks", name, self.networks)
+                self.data_of(name)
+            if asked.coreset_from is not None:
+                _known("interpretation.coreset_from", asked.coreset_from, self.networks)
+        return self
+
+    def data_of(self, network: str) -> str:
+        """Return the data set that interpretation uses for `network`."""
+        assert self.interpretation is not None
+        training = self.networks[network].train
+        if self.interpretation.data is not None:
+            name = self.interpretation.data
+        elif training is not None:
+            name = training.data
+        elif len(self.data) == 1:
+            name = next(iter(self.data))
+        else:
+            raise ValueError(f"interpretation.data: which of {', '.join(self.data)}? network {network!r} does not say")
+        _known("interpretation.data", name, self.data)
+        return name
+
+
+def _known(key: str, name: str, known: Mapping[str, object]) -> None:
+    """Raise unless `name` is one of `known`."""
+    if name not in known:
+        raise ValueError(f"{key}: unknown {name!r}; known: {', '.join(known)}")

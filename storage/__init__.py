@@ -1,0 +1,1 @@
+"""What is kept: stores, stages and their formats."""

@@ -1,0 +1,104 @@
+"""How a stage's arrays are laid out: shapes, partitions, chunks and codecs."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from storage.documents import Document
+
+CHUNK_ROWS = 32
+SMALL_ROW = 1024  # bytes; rows below this are not worth an inner chunk of their own
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """One array, created whole: partition p is its rows `p * rows : (p + 1) * rows` and one shard.
+
+    Parameters
+    ----------
+    shape : all of it
+    dtype : NumPy name
+    dimensions : a name per axis, for xarray
+    rows : leading rows of a partition
+    chunk : leading rows of an inner chunk; divides `rows`
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    dimensions: tuple[str, ...]
+    rows: int
+    chunk: int
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions the array has."""
+        return -(-self.shape[0] // self.rows)
+
+    def span(self, partition: int) -> tuple[int, int]:
+        """Return the first and the past-the-end row of a partition."""
+        return partition * self.rows, min((partition + 1) * self.rows, self.shape[0])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A stage's arrays and partitions, recorded with the stage: a function of shapes and config only."""
+
+    partitions: int
+    arrays: Mapping[str, ArrayLayout] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, array in self.arrays.items():
+            assert array.partitions <= self.partitions, (name, array, self.partitions)
+
+    def document(self) -> Document:
+        """Return the layout as JSON."""
+        arrays = {name: {**asdict(a), "shape": list(a.shape), "dimensions": list(a.dimensions)} for name, a in self.arrays.items()}
+        return {"partitions": self.partitions, "arrays": arrays}
+
+    @classmethod
+    def of(cls, document: Document) -> "Layout":
+        """Return the layout that `document` describes."""
+        arrays = {
+            name: ArrayLayout(tuple(a["shape"]), a["dtype"], tuple(a["dimensions"]), a["rows"], a["chunk"])
+            for name, a in document["arrays"].items()
+        }
+        return cls(document["partitions"], arrays)
+
+
+def rows_layout(shape: tuple[int, ...], dtype: str, dimensions: tuple[str, ...], rows: int) -> ArrayLayout:
+    """Lay out an array whose partitions are `rows` leading rows, a multiple of `CHUNK_ROWS` or less than it."""
+    row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * np.dtype(dtype).itemsize
+    whole = row_bytes < SMALL_ROW or rows % CHUNK_ROWS
+    return ArrayLayout(shape, dtype, dimensions, rows, rows if whole else CHUNK_ROWS)
+
+
+def create_array(group: zarr.Group, name: str, layout: ArrayLayout) -> None:
+    """Create `name` whole in `group`: zstd level 1, then crc32c, so that every flipped bit is found."""
+    missing = np.nan if np.dtype(layout.dtype).kind == "f" else False if layout.dtype == "bool" else 0
+    inner = (layout.chunk, *layout.shape[1:])
+    group.create_array(
+        name,
+        shape=layout.shape,
+        dtype=layout.dtype,
+        chunks=tuple(max(1, size) for size in inner),
+        shards=None if layout.chunk == layout.rows else (layout.rows, *layout.shape[1:]),
+        filters=None,
+        compressors=[ZstdCodec(level=1), Crc32cCodec()],
+        fill_value=missing,
+        dimension_names=layout.dimensions,
+        config={"write_empty_chunks": True},
+    )
+
+
+def array_digest(block: NDArray[np.generic]) -> str:
+    """Return the SHA-256 of a block's values in C order, little-endian."""
+    from storage.documents import digest
+
+    data = np.ascontiguousarray(block)
+    if data.dtype.byteorder == ">":
+        data = data.astype(data.dtype.newbyteorder("<"))
+    return digest(memoryview(data).cast("B") if data.size else b"")

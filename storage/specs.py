@@ -1,0 +1,64 @@
+"""What identifies a stage: its name, VERSION, parameters, the stages it reads and the digests of what is outside."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from storage.documents import Document, Json, canonical, digest
+
+KEY_LENGTH = 20
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """A stage before or after it has run.
+
+    Parameters
+    ----------
+    stage : kind of stage, the folder below the store
+    version : raised whenever the same parameters give other results
+    parameters : what the result depends on, JSON; values equal to their default are left out
+    inputs : the stages it reads, by role
+    digests : of weights, single data files and the user's code
+    place : where things are found at present (paths); no part of the key
+    label : for people
+    """
+
+    stage: str
+    version: int
+    parameters: Mapping[str, Json] = field(default_factory=dict)
+    inputs: Mapping[str, "StageSpec"] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+    place: Mapping[str, Json] = field(default_factory=dict)
+    label: str = ""
+
+    @cached_property
+    def identity(self) -> Document:
+        """Everything the key is made of; stored as the stage's attributes and compared on claim."""
+        return {
+            "stage": self.stage,
+            "version": self.version,
+            "parameters": dict(self.parameters),
+            "inputs": {role: spec.key for role, spec in self.inputs.items()},
+            "digests": dict(self.digests),
+        }
+
+    @cached_property
+    def key(self) -> str:
+        """The hash of `identity`, 80 bits in hex."""
+        return digest(canonical(self.identity))[:KEY_LENGTH]
+
+    @property
+    def path(self) -> str:
+        """The stage's folder, relative to the store."""
+        return f"{self.stage}/{self.key}"
+
+    @property
+    def title(self) -> str:
+        """The label and the short key, as messages name a stage."""
+        return f"{self.stage} {self.label} [{self.key[:8]}]".replace("  ", " ")
+
+
+def without_defaults(parameters: Mapping[str, Json], defaults: Mapping[str, Json]) -> Document:
+    """Leave out the parameters that equal their default, so that a new option keeps old keys."""
+    return {k: v for k, v in parameters.items() if k not in defaults or canonical(v) != canonical(defaults[k])}

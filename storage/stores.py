@@ -1,0 +1,167 @@
+"""A store: one URL, a local folder or an S3 prefix, that holds everything a run keeps.
+
+Objects are written whole: on a local disk into a `*.partial` file that is renamed, on S3 by one put.
+"""
+
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import zarr.storage
+from zarr.abc.store import Store as ZarrStore
+
+FORMAT = 1
+PARTIAL = ".partial"
+
+
+class StoreError(Exception):
+    """A store cannot be used; the text says which, why and what to do. The command line prints it."""
+
+
+@dataclass(frozen=True)
+class Store:
+    """A place that holds stages. Picklable: workers open it again from its URL."""
+
+    url: str
+
+    @property
+    def local(self) -> bool:
+        return "://" not in self.url or self.url.startswith("file://")
+
+    @cached_property
+    def root(self) -> str:
+        """The path below which everything lies: absolute for a local store, bucket/prefix on S3."""
+        if self.local:
+            return str(Path(self.url.removeprefix("file://")).expanduser().absolute())
+        return self.url.split("://", 1)[1].strip("/")
+
+    @cached_property
+    def _fs(self) -> Any:  # Any: fsspec has no types
+        # Listings must be fresh: workers look for each other's markers.
+        return fsspec.filesystem(self.url.split("://", 1)[0], use_listings_cache=False)
+
+    def path(self, *parts: str) -> str:
+        """Join `parts` below the root, for messages and for local files."""
+        return "/".join([self.root, *parts])
+
+    def read(self, path: str) -> bytes:
+        """Return the object at `path`; FileNotFoundError if there is none."""
+        if self.local:
+            return Path(self.path(path)).read_bytes()
+        return bytes(self._fs.cat_file(self.path(path)))
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write the object at `path` whole, replacing an older one."""
+        if not self.local:
+            self._fs.pipe_file(self.path(path), data)
+            return
+        target = Path(self.path(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
+        try:
+            with partial.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def exists(self, path: str) -> bool:
+        """Say whether an object (or local folder) is at `path`."""
+        if self.local:
+            return Path(self.path(path)).exists()
+        return bool(self._fs.exists(self.path(path)))
+
+    def names(self, path: str) -> list[str]:
+        """Return the sorted names directly below `path`, without unfinished files; empty if there is none."""
+        try:
+            if self.local:
+                found = os.listdir(self.path(path))
+            else:
+                found = [entry.rstrip("/").rsplit("/", 1)[-1] for entry in self._fs.ls(self.path(path), detail=False)]
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        return sorted(name for name in found if name and not name.endswith(PARTIAL))
+
+    def files(self, path: str) -> dict[str, int]:
+        """Return the size of every object below `path`, by its path relative to it; unfinished files included."""
+        if self.local:
+            root = Path(self.path(path))
+            return {str(file.relative_to(root)): file.stat().st_size for file in _walk(root)}
+        found = self._fs.find(self.path(path), detail=True)
+        start = len(self.path(path)) + 1
+        return {name[start:]: int(info["size"]) for name, info in found.items()}
+
+    def remove(self, path: str) -> None:
+        """Delete the object or everything below `path`; nothing happens if there is none."""
+        if not self.local:
+            if self._fs.exists(self.path(path)):
+                self._fs.rm(self.path(path), recursive=True)
+        elif Path(self.path(path)).is_dir():
+            shutil.rmtree(self.path(path))
+        else:
+            Path(self.path(path)).unlink(missing_ok=True)
+
+    def modified(self, path: str) -> float:
+        """Return when the newest object below `path` was written, in seconds since 1970; 0 if there is none."""
+        if self.local:
+            return max((file.stat().st_mtime for file in _walk(Path(self.path(path)))), default=0.0)
+        found = self._fs.find(self.path(path), detail=True).values()
+        return max((info["LastModified"].timestamp() for info in found if "LastModified" in info), default=0.0)
+
+    def zarr(self, path: str, *, read_only: bool = False) -> ZarrStore:
+        """Open `path` as a Zarr store."""
+        if self.local:
+            return zarr.storage.LocalStore(self.path(path), read_only=read_only)
+        return zarr.storage.FsspecStore.from_url(
+            f"{self.url.rstrip('/')}/{path}", storage_options={"use_listings_cache": False}, read_only=read_only
+        )
+
+
+def open_store(url: str, *, create: bool = False) -> Store:
+    """Open the store at `url` after checking its format.
+
+    Raises
+    ------
+    StoreError : there is no store (unless `create`), it cannot be written, or a newer layerlore wrote it
+    """
+    store = Store(url)
+    try:
+        found = store.read("layerlore-store").decode("ascii", "replace").strip()
+    except (FileNotFoundError, NotADirectoryError):
+        if not create:
+            raise StoreError(f"{url}: no layerlore store is here; `layerlore run` makes one") from None
+        found = _create(store)
+    if not found.isdecimal() or int(found) < 1:
+        raise StoreError(f"{store.path('layerlore-store')}: damaged, holds {found[:20]!r} instead of a format number")
+    if int(found) > FORMAT:
+        raise StoreError(
+            f"{url}: a newer layerlore wrote this store (format {found}, this one reads up to {FORMAT}); upgrade layerlore"
+        )
+    return store
+
+
+def _create(store: Store) -> str:
+    """Write the format number of a new store and return it."""
+    try:
+        store.write("layerlore-store", f"{FORMAT}\n".encode())
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise StoreError(f"{store.url}: cannot write a store here: {reason}; choose another `store`") from error
+    return str(FORMAT)
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    """Yield the files below `root`, missing ones in passing (another process may delete)."""
+    for folder, _, names in os.walk(root):
+        for name in names:
+            file = Path(folder, name)
+            if file.is_file():
+                yield file

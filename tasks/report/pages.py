@@ -1,0 +1,96 @@
+"""What the pages of the report are made of: frozen tables and images, nothing from a store."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What ran: the overview page.
+
+    Attributes
+    ----------
+    name : name of the run
+    created : time of the run, as it is to be printed
+    config_yaml : the whole config as YAML
+    store : where the results are
+    versions : version by package
+    stages : columns stage, key, label (str), partitions (int), seconds (float), peak_mb (float, megabytes), reused (bool)
+    training_images : the config's `report.training_images`; printed
+    curves : columns network (str), seed, epoch (int), loss (float, nats), accuracy (float, 0..1), or None without training
+    """
+
+    name: str
+    created: str
+    config_yaml: str
+    store: str
+    versions: Mapping[str, str]
+    stages: pd.DataFrame
+    training_images: str = "show"
+    curves: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class GalleryRow:
+    """One validation image and its heat maps.
+
+    Attributes
+    ----------
+    image : (H, W, 3) uint8
+    sample_id : running number in the data set
+    true_class, predicted : class names
+    overlays : (H, W, 3) uint8 by column title, such as "full data" or "moderate 10 %"; a title may be missing
+    """
+
+    image: Image
+    sample_id: int
+    true_class: str
+    predicted: str
+    overlays: Mapping[str, Image]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Heat maps of one network; validation images only, so that no training image is in the report.
+
+    Attributes
+    ----------
+    network : name of the network
+    title : heading, plain text
+    rows : one per image
+    """
+
+    network: str
+    title: str
+    rows: tuple[GalleryRow, ...]
+
+
+@dataclass(frozen=True)
+class InterpretationPage:
+    """Results of the question "which features are relevant, and how little data shows them?".
+
+    Attributes
+    ----------
+    networks : columns network (str), seed (int), model, layer (str), top1, top5 (float, 0..1), n_val, n_train (int),
+        map_shape (anything printable, such as "8 x 8 x 64")
+    classes : the long table, a row per (network, seed, interpreter, selector, repeat, budget, label)
+    by_budget : means over classes, a row per (network, seed, interpreter, selector, repeat, budget)
+    over_repeats : mean and standard deviation over seeds and repeats, a row per
+        (network, interpreter, selector, budget)
+    robustness : mean and standard deviation of Phi over budgets 0.1 to 0.5, a row per
+        (network, interpreter, selector)
+    galleries : heat maps
+    """
+
+    networks: pd.DataFrame
+    classes: pd.DataFrame
+    by_budget: pd.DataFrame
+    over_repeats: pd.DataFrame
+    robustness: pd.DataFrame
+    galleries: tuple[Gallery, ...] = ()
