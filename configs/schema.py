@@ -71,7 +71,9 @@ class Csv(DataSet):
 
     source: Literal["csv"]
     paths: dict[Name, str] = Field(description="csv file by split; split name `all` with `split` draws one")
-    root: str = Field("", description="folder or URL that the paths in the table are relative to")
+    root: str = Field(
+        "", description="folder or URL that the paths in the table are relative to; default: the table's own folder"
+    )
     path_column: str = Field("path", description="column with the image paths")
     label_column: str = Field("label", description="column with the labels")
     classes: dict[str, Annotated[int, Field(ge=0)]] | None = Field(
@@ -94,9 +96,7 @@ class ImportedData(DataSet):
     arguments: dict[str, Any] = Field({}, description="keyword arguments of the function")  # Any: the user's own
 
 
-AnyDataSet = Annotated[
-    SklearnDigits | Npz | ImageFolder | Csv | ImageNet | ImportedData, Field(discriminator="source")
-]
+AnyDataSet = Annotated[SklearnDigits | Npz | ImageFolder | Csv | ImageNet | ImportedData, Field(discriminator="source")]
 
 # ------------------------------------------------------------------------------------------- networks
 
@@ -104,6 +104,9 @@ AnyDataSet = Annotated[
 class Preprocessing(Section):
     """From a decoded uint8 image to the network's input, in this order: mode, resize, crop, scale, normalise."""
 
+    like: str | None = Field(
+        None, description="torchvision weights entry whose transforms fill what is not given here, as a bare name does"
+    )
     mode: Literal["RGB", "L"] = Field("RGB", description="image mode the network takes")
     convert: bool = Field(False, description="convert images of another mode; otherwise they are an error")
     resize: Annotated[int, Field(ge=1)] | tuple[int, int] | None = Field(
@@ -145,7 +148,7 @@ class Network(Section):
     """A model with weights from a file, or with a training."""
 
     model: str = Field(description="a name that `tasks.io.networks` knows, or an import path module:function")
-    arguments: dict[str, Any] = Field({}, description="keyword arguments of the model's builder")  # Any: the builder's own
+    arguments: dict[str, Any] = Field({}, description="keyword arguments of the builder")  # Any: the builder's own
     weights: str | None = Field(None, description="state dict: .pt/.pth (tensors only) or .safetensors, a local path")
     train: Training | None = None
     preprocessing: Preprocessing | str = Field(

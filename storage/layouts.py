@@ -8,7 +8,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from storage.documents import Document
+from storage.documents import Document, digest
 
 CHUNK_ROWS = 32
 SMALL_ROW = 1024  # bytes; rows below this are not worth an inner chunk of their own
@@ -56,7 +56,10 @@ class Layout:
 
     def document(self) -> Document:
         """Return the layout as JSON."""
-        arrays = {name: {**asdict(a), "shape": list(a.shape), "dimensions": list(a.dimensions)} for name, a in self.arrays.items()}
+        arrays = {
+            name: {**asdict(a), "shape": list(a.shape), "dimensions": list(a.dimensions)}
+            for name, a in self.arrays.items()
+        }
         return {"partitions": self.partitions, "arrays": arrays}
 
     @classmethod
@@ -96,9 +99,7 @@ def create_array(group: zarr.Group, name: str, layout: ArrayLayout) -> None:
 
 def array_digest(block: NDArray[np.generic]) -> str:
     """Return the SHA-256 of a block's values in C order, little-endian."""
-    from storage.documents import digest
-
     data = np.ascontiguousarray(block)
     if data.dtype.byteorder == ">":
         data = data.astype(data.dtype.newbyteorder("<"))
-    return digest(memoryview(data).cast("B") if data.size else b"")
+    return digest(data.tobytes() if data.ndim == 0 else data.view(np.uint8).data if data.size else b"")

@@ -9,9 +9,9 @@ from storage.documents import Document, Json, canonical, digest
 KEY_LENGTH = 20
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StageSpec:
-    """A stage before or after it has run.
+    """A stage before or after it has run; equal where the keys are.
 
     Parameters
     ----------
@@ -47,6 +47,12 @@ class StageSpec:
     def key(self) -> str:
         """The hash of `identity`, 80 bits in hex."""
         return digest(canonical(self.identity))[:KEY_LENGTH]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StageSpec) and other.path == self.path
+
+    def __hash__(self) -> int:
+        return hash(self.path)
 
     @property
     def path(self) -> str:

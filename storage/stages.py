@@ -1,9 +1,9 @@
 """A stage in a store: its arrays and files, the markers of its partitions, and whether it is complete.
 
-    <store>/<stage>/<key>/data.zarr                     arrays; the attributes hold identity and layout
-    <store>/<stage>/<key>/files/<name>                  tables, checkpoints
-    <store>/<stage>/<key>/markers/<partition>.json      written after the partition's data
-    <store>/<stage>/<key>/markers/complete.json         written last; from then on the stage is read-only
+<store>/<stage>/<key>/data.zarr                     arrays; the attributes hold identity and layout
+<store>/<stage>/<key>/files/<name>                  tables, checkpoints
+<store>/<stage>/<key>/markers/<partition>.json      written after the partition's data
+<store>/<stage>/<key>/markers/complete.json         written last; from then on the stage is read-only
 """
 
 import time
@@ -77,7 +77,7 @@ class Stage:
             "identity": self.spec.identity,
             "layout": self.layout.document(),
             "arrays": {n: digest(canonical([m["arrays"].get(n) for m in markers])) for n in self.layout.arrays},
-            "metadata": {n: digest(self.store.read(f"{self.spec.path}/data.zarr/{n}/zarr.json")) for n in self.layout.arrays},
+            "metadata": {n: digest(self.store.read(metadata_path(self.spec.path, n))) for n in self.layout.arrays},
             "files": {name: stated for m in markers for name, stated in m["files"].items()},
             "summary": dict(summary or {}),
         }
@@ -187,7 +187,7 @@ class FinishedStage:
 
     def _array(self, name: str) -> "zarr.Array[zarr.core.metadata.ArrayV3Metadata]":
         """Open an array after checking its metadata's digest."""
-        path = f"{self.path}/data.zarr/{name}/zarr.json"
+        path = metadata_path(self.path, name)
         try:
             intact = digest(self.store.read(path)) == self.note["metadata"][name]
         except FileNotFoundError:
@@ -217,18 +217,17 @@ def begin_stage(store: Store, spec: StageSpec, layout: Layout) -> Stage:
     ------
     StoreError : what is there has another identity or layout
     """
-    if not store.local:
-        pass
-    else:
+    if store.local:
         sweep(store, spec.path)
     expected = {"identity": spec.identity, "layout": layout.document()}
     group = zarr.open_group(store.zarr(f"{spec.path}/data.zarr"), mode="a", use_consolidated=False)
-    found = group.attrs.asdict().get("layerlore")
+    found: Document | None = group.attrs.asdict().get("layerlore")  # type: ignore[assignment]  # our own JSON
     if found is None:
         group.attrs["layerlore"] = expected
     elif canonical(found) != canonical(expected):
         part = next(k for k in expected if canonical(found.get(k)) != canonical(expected[k]))
-        raise StoreError(f"{spec.title}: the store holds it with another {part}; remove {store.path(spec.path)} and run again")
+        place = store.path(spec.path)
+        raise StoreError(f"{spec.title}: the store holds it with another {part}; remove {place} and run again")
     for name, array in layout.arrays.items():
         if name not in group:
             create_array(group, name, array)
@@ -277,6 +276,11 @@ def read_marker(store: Store, path: str, partition: int) -> Document:
     return decode(store.read(name), name)
 
 
+def metadata_path(path: str, name: str) -> str:
+    """Return where the metadata of array `name` of the stage at `path` lies."""
+    return f"{path}/data.zarr/{name}/zarr.json"
+
+
 def marker_name(partition: int) -> str:
     """Return the file name of a partition's marker."""
     return f"{partition:06d}.json"
@@ -287,4 +291,4 @@ def open_array(
 ) -> "zarr.Array[zarr.core.metadata.ArrayV3Metadata]":
     """Open array `name` of the group at `path`."""
     found = zarr.open_array(store.zarr(f"{path}/{name}", read_only=read_only), mode="r" if read_only else "r+")
-    return found  # type: ignore[return-value]  # zarr's stub says any format; the group is version 3
+    return found

@@ -17,6 +17,7 @@ import zarr.storage
 from zarr.abc.store import Store as ZarrStore
 
 FORMAT = 1
+FORMAT_FILE = "layerlore-store"
 PARTIAL = ".partial"
 
 
@@ -134,7 +135,7 @@ def open_store(url: str, *, create: bool = False) -> Store:
     """
     store = Store(url)
     try:
-        found = store.read("layerlore-store").decode("ascii", "replace").strip()
+        found = store.read(FORMAT_FILE).decode("ascii", "replace").strip()
     except (FileNotFoundError, NotADirectoryError):
         if not create:
             raise StoreError(f"{url}: no layerlore store is here; `layerlore run` makes one") from None
@@ -143,7 +144,8 @@ def open_store(url: str, *, create: bool = False) -> Store:
         raise StoreError(f"{store.path('layerlore-store')}: damaged, holds {found[:20]!r} instead of a format number")
     if int(found) > FORMAT:
         raise StoreError(
-            f"{url}: a newer layerlore wrote this store (format {found}, this one reads up to {FORMAT}); upgrade layerlore"
+            f"{url}: a newer layerlore wrote this store (format {found}, this one reads up to {FORMAT}); "
+            "upgrade layerlore"
         )
     return store
 
@@ -151,7 +153,7 @@ def open_store(url: str, *, create: bool = False) -> Store:
 def _create(store: Store) -> str:
     """Write the format number of a new store and return it."""
     try:
-        store.write("layerlore-store", f"{FORMAT}\n".encode())
+        store.write(FORMAT_FILE, f"{FORMAT}\n".encode())
     except OSError as error:
         reason = error.strerror or str(error)
         raise StoreError(f"{store.url}: cannot write a store here: {reason}; choose another `store`") from error

@@ -21,9 +21,11 @@ class RunFacts:
     config_yaml : the whole config as YAML
     store : where the results are
     versions : version by package
-    stages : columns stage, key, label (str), partitions (int), seconds (float), peak_mb (float, megabytes), reused (bool)
+    stages : columns stage, key, label (str), partitions (int), seconds (float), peak_mb (float, megabytes),
+        reused (bool); NaN where unknown
     training_images : the config's `report.training_images`; printed
-    curves : columns network (str), seed, epoch (int), loss (float, nats), accuracy (float, 0..1), or None without training
+    curves : columns network (str), seed, epoch (int), loss (float, nats), accuracy (float, 0..1); None without
+        training
     """
 
     name: str
@@ -81,10 +83,11 @@ class InterpretationPage:
         map_shape (anything printable, such as "8 x 8 x 64")
     classes : the long table, a row per (network, seed, interpreter, selector, repeat, budget, label)
     by_budget : means over classes, a row per (network, seed, interpreter, selector, repeat, budget)
-    over_repeats : mean and standard deviation over seeds and repeats, a row per
-        (network, interpreter, selector, budget)
-    robustness : mean and standard deviation of Phi over budgets 0.1 to 0.5, a row per
-        (network, interpreter, selector)
+    over_repeats : a row per (network, interpreter, selector, budget): n_draws, and {column}_mean and {column}_std over
+        seeds and repeats of phi_0, phi_05, phi_1, null_0, null_05, null_1 (radians), accuracy, accuracy_top5,
+        agreement, accuracy_plain, accuracy_plain_top5, error_fit, error_val (0..1), n_kept, left_out, seconds
+    robustness : a row per (network, interpreter, selector): n_draws, and over budgets 0.1 to 0.5 mean_0, std_0,
+        mean_05, std_05, mean_1, std_1 (radians), each with its {column}_spread over draws
     galleries : heat maps
     """
 

@@ -1,0 +1,101 @@
+"""Shape distance at n = 60,000, d = 512: streaming statistics against the plain in-memory formula.
+
+Run from the checkout: `python -m benchmarks.shape`. One BLAS thread; the CPU times of both sides are taken in turn in
+one process, the peak of allocated memory (inputs apart) in a separate pass, since tracing costs time.
+"""
+
+import argparse
+import time
+import tracemalloc
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from tasks.metrics.shape import ShapeStatistics, shape_distance
+
+Floats = NDArray[np.float32]
+Measured = Callable[[Floats, Floats, float], float]
+
+CHUNK_ROWS = 2000
+SEED = 0
+
+
+def stream(x: Floats, y: Floats, alpha: float) -> float:
+    """Distance from statistics updated with chunks of 2,000 rows."""
+    statistics = ShapeStatistics()
+    for start in range(0, len(x), CHUNK_ROWS):
+        statistics.update(x[start : start + CHUNK_ROWS], y[start : start + CHUNK_ROWS])
+    return statistics.distance(alpha)
+
+
+def plain(x: Floats, y: Floats, alpha: float) -> float:
+    """Distance by the formula as printed, whole matrices in float64."""
+    whitened = []
+    for matrix in (x, y):
+        centred = matrix.astype(np.float64)
+        centred -= centred.mean(axis=0)
+        values, vectors = np.linalg.eigh(centred.T @ centred)
+        factors = np.where(values >= 1e-9 * values[-1], alpha + (1 - alpha) / np.sqrt(np.abs(values)), 0.0)
+        whitened.append(centred @ ((vectors * factors) @ vectors.T))
+    first, second = whitened
+    singular = np.linalg.svd(first.T @ second, compute_uv=False)
+    return float(np.arccos(singular.sum() / (np.linalg.norm(first) * np.linalg.norm(second))))
+
+
+def cpu_seconds(measured: Measured, x: Floats, y: Floats) -> float:
+    """CPU time of one call at alpha = 0."""
+    start = time.process_time()
+    measured(x, y, 0.0)
+    return time.process_time() - start
+
+
+def peak_megabytes(measured: Measured, x: Floats, y: Floats) -> float:
+    """Largest amount allocated at once during one call, beyond the inputs."""
+    tracemalloc.start()
+    measured(x, y, 0.0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak / 2**20
+
+
+def make_inputs(n: int, d: int) -> tuple[Floats, Floats]:
+    """Two sets (n, d) float32, non-negative like activations, with half of their directions in common."""
+    rng = np.random.default_rng(SEED)
+    x = rng.standard_normal((n, d), dtype=np.float32)
+    y = rng.standard_normal((n, d), dtype=np.float32)
+    y[:, : d // 2] += 2 * x[:, : d // 2]
+    return np.maximum(x, 0), np.maximum(y, 0)
+
+
+def main() -> None:
+    """Print times, peaks, agreement and their ratios."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=60_000)
+    parser.add_argument("--columns", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=3)
+    options = parser.parse_args()
+    x, y = make_inputs(options.rows, options.columns)
+    forms: dict[str, Measured] = {"streaming": stream, "one-shot": shape_distance, "plain": plain}
+    with threadpool_limits(1):
+        taken: dict[str, list[float]] = {name: [] for name in forms}
+        for _ in range(options.rounds):
+            for name, measured in forms.items():
+                taken[name].append(cpu_seconds(measured, x, y))
+        seconds = {name: float(np.median(times)) for name, times in taken.items()}
+        peaks = {name: peak_megabytes(measured, x, y) for name, measured in forms.items()}
+        angles = {alpha: {name: form(x, y, alpha) for name, form in forms.items()} for alpha in (0.0, 0.5, 1.0)}
+    print(f"n = {options.rows:,}, d = {options.columns}, median of {options.rounds} rounds, one thread")
+    for name in forms:
+        print(
+            f"{name:>9}: {seconds[name]:6.2f} s CPU ({seconds[name] / seconds['plain']:.2f} x plain), "
+            f"peak {peaks[name]:7.1f} MiB ({peaks[name] / peaks['plain']:.3f} x plain)"
+        )
+    for alpha, values in angles.items():
+        largest = max(abs(value - values["plain"]) for value in values.values())
+        print(f"alpha {alpha:g}: {values['plain']:.12f} rad, largest difference {largest:.1e}")
+
+
+if __name__ == "__main__":
+    main()

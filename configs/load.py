@@ -1,0 +1,162 @@
+"""Configs from YAML files and presets, with overrides; the only place that touches environment variables."""
+
+import os
+from collections.abc import Hashable, Iterable, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from configs.schema import Config
+
+MAX_BYTES = 1_000_000
+MAX_LINES = 4
+SOURCES = ("sklearn-digits", "npz", "image-folder", "csv", "imagenet", "import")
+
+Tree = dict[str, Any]  # Any: parsed YAML before validation
+
+
+class ConfigError(Exception):
+    """A config that cannot be used; at most four lines, naming the key. The command line exits with 2."""
+
+
+def load_config(source: str, overrides: Sequence[str] = ()) -> Config:
+    """Return the config in the file `source`, or the preset of that name, after `key.path=value` overrides.
+
+    Raises
+    ------
+    ConfigError : no such file or preset, not a YAML mapping, an unknown key, a wrong type or value
+    """
+    tree = _parse(_text(source), source)
+    for override in overrides:
+        _apply(tree, override)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_lines(source, error.errors(include_url=False))) from None
+
+
+def presets() -> dict[str, str]:
+    """Return the text of every preset by name, such as `digits` or `papers/coreset-interpretation`."""
+    root = resources.files("configs") / "presets"
+    found = {}
+    for folder, prefix in ((root, ""), (root / "papers", "papers/")):
+        for entry in folder.iterdir():
+            if entry.name.endswith(".yaml"):
+                found[prefix + entry.name.removesuffix(".yaml")] = entry.read_text(encoding="utf-8")
+    return dict(sorted(found.items()))
+
+
+def prefect_defaults() -> None:
+    """Set what Prefect should do unless the user says otherwise; call before Prefect is imported."""
+    defaults = {
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a fresh database under load needs over 40 s
+        "PREFECT_LOGGING_LEVEL": "WARNING",
+        "PREFECT_CLI_COLORS": "false",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+
+
+def standing_server() -> str | None:
+    """Return the address of the Prefect server that the environment names, if any."""
+    return os.environ.get("PREFECT_API_URL")
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key that stands twice in one mapping."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # Any: YAML
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _text(source: str) -> str:
+    """Return the YAML text of a file or preset."""
+    path = Path(source)
+    if not path.is_file():
+        known = presets()
+        if source in known:
+            return known[source]
+        raise ConfigError(f"{source}: no such file, and no preset of that name; presets: {', '.join(known)}")
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(f"{source}: larger than {MAX_BYTES:,} bytes, not a config")
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"{source}: not UTF-8 text") from None
+    except OSError as error:
+        raise ConfigError(f"{source}: cannot be read: {error.strerror}") from None
+
+
+def _parse(text: str, source: str) -> Tree:
+    """Return the mapping that `text` holds."""
+    try:
+        tree = yaml.load(text, _Loader)  # noqa: S506  # _Loader is a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise ConfigError(f"{source}: {where}{error.problem or error.context}") from None
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
+        raise ConfigError(f"{source}: not YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(tree, dict):
+        found = "nothing" if tree is None else f"a {type(tree).__name__}"
+        raise ConfigError(
+            f"{source}: a config is a mapping of keys (name, data, networks, ...), this file holds {found}"
+        )
+    return tree
+
+
+def _apply(tree: Tree, override: str) -> None:
+    """Set one `key.path=value` in `tree`; the value is YAML."""
+    path, equals, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f"--set {override}: write key.path=value, such as networks.small.train.epochs=3")
+    try:
+        value = yaml.load(text, _Loader)  # noqa: S506  # _Loader is a SafeLoader
+    except (yaml.YAMLError, ValueError):
+        raise ConfigError(f"--set {override}: the value is not YAML") from None
+    for key in keys[:-1]:
+        below = tree.setdefault(key, {})
+        if not isinstance(below, dict):
+            raise ConfigError(f"--set {override}: {key!r} holds a {type(below).__name__}, not a mapping")
+        tree = below
+    tree[keys[-1]] = value
+
+
+def _lines(source: str, errors: Iterable[ErrorDetails]) -> str:
+    """Return at most four lines that name the keys at fault."""
+    lines = [f"{source}: {_line(error)}" for error in errors]
+    if len(lines) > MAX_LINES:
+        lines = [*lines[: MAX_LINES - 1], f"{source}: and {len(lines) - MAX_LINES + 1} more"]
+    return "\n".join(lines)
+
+
+def _line(error: ErrorDetails) -> str:
+    """Return `key: what is wrong`."""
+    location = [str(part) for part in error["loc"]]
+    if len(location) > 2 and location[0] == "data" and location[2] in SOURCES:
+        del location[2]  # the union's tag is no key of the file
+    key = ".".join(part for part in location if not part.startswith(("constrained-", "tuple[", "function-")))
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        message = "unknown key"
+    elif error["type"] == "missing":
+        message = "required, but missing"
+    elif error["type"] not in ("value_error", "union_tag_invalid", "union_tag_not_found"):
+        message = f"{message[0].lower()}{message[1:]}, found {_short(error['input'])}"
+    return f"{key}: {message}" if key else message
+
+
+def _short(value: object) -> str:
+    """Return a value as text of at most 60 characters on one line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,19 @@
+"""Activations: a forward pass over the data, maps and pooled features of a layer kept class by class."""
+
+from collections.abc import Sequence
+
+from prefect import flow
+
+from flows.session import Given, session_of
+from flows.training import training
+from tasks.steps.activations import ACTIVATIONS
+from tasks.steps.runner import run_step
+
+
+@flow(name="activations", validate_parameters=False)
+def activations(config: Given, overrides: Sequence[str] = ()) -> None:
+    """Extract the activations that the questions of a config need."""
+    with session_of(config, overrides) as here:
+        training(config, overrides)
+        plan = here.plan
+        run_step(here.job, ACTIVATIONS, [*plan.learn.values(), *plan.held_out.values()], timeout=here.timeout)

@@ -1,0 +1,227 @@
+"""The command `layerlore`: run, plan, status, report, verify, gc, presets."""
+
+import logging
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.syntax import Syntax
+from rich.table import Table
+
+from configs.load import ConfigError, load_config, prefect_defaults, presets
+
+DONE, FAILED, BAD_CONFIG, HELD, INTERRUPTED = 0, 1, 2, 3, 130
+PACKAGES = ("configs", "flows", "storage", "tasks")
+
+app = typer.Typer(
+    help="The lore of a network's layers: what each learned, from which examples, through which features.\n\n"
+    "Start with `layerlore run digits`; `layerlore presets` lists complete configs to copy.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a preset")]
+StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="local folder or s3://bucket/prefix")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="change a key, such as store=/data/lore; may repeat"),
+]
+RunOption = Annotated[
+    str | None, typer.Option("--run", metavar="NAME", help="which run, where the store holds several")
+]
+
+
+@app.command()
+def run(
+    config: ConfigArgument,
+    set_: SetOption = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="exit with 3 where another run holds a stage")] = False,
+) -> None:
+    """Answer a config's questions. What the store already holds is not done again; a broken run goes on."""
+    from flows.command import answer
+
+    with _exits(f"layerlore run {config}"):
+        out.print(f"report: {answer(config, set_ or [], wait=not no_wait, say=err.print)}", markup=False)
+
+
+@app.command()
+def plan(config: ConfigArgument, set_: SetOption = None) -> None:
+    """Show a config's stages: key, state, bytes, peak memory. Nothing is written."""
+    from flows.plan import existing_store, make_plan, planned_stages
+
+    with _exits(f"layerlore plan {config}"):
+        settled = load_config(config, set_ or [])
+        rows = planned_stages(make_plan(settled), existing_store(settled))
+        table = Table("stage", "key", "of", "state", "writes", "peak memory", box=None)
+        for row in rows:
+            table.add_row(row.stage, row.key[:8], row.label, row.state, _bytes(row.written), _bytes(row.peak))
+        out.print(table)
+        todo = [row for row in rows if row.state != "complete"]
+        out.print(
+            f"{len(rows)} stages, {len(todo)} to make, at most {_bytes(sum(row.written for row in todo))} to write"
+        )
+
+
+@app.command()
+def status(store: StoreArgument, name: RunOption = None) -> None:
+    """Show how far the runs of a store are."""
+    from flows.plan import stage_state
+    from storage.runs import choose_run, records, run_names
+    from storage.stores import open_store
+
+    with _exits(f"layerlore status {store}"):
+        opened = open_store(store)
+        for chosen in [choose_run(opened, name)] if name else run_names(opened):
+            last = records(opened, chosen)[-1]
+            states = [(stage["title"], stage_state(opened, stage["path"])) for stage in last.stages]
+            complete = sum(state == "complete" for _, state in states)
+            out.print(
+                f"{chosen}: {last.document['outcome']}, {complete} of {len(states)} stages complete", markup=False
+            )
+            table = Table("stage", "state", box=None)
+            for title, state in states:
+                table.add_row(title.replace("[", "\\["), state)
+            out.print(table)
+
+
+@app.command()
+def report(config: ConfigArgument, set_: SetOption = None) -> None:
+    """Write the report of a finished run anew, without starting anything."""
+    from flows.command import rewrite_report
+
+    with _exits(f"layerlore report {config}"):
+        out.print(f"report: {rewrite_report(load_config(config, set_ or []))}", markup=False)
+
+
+@app.command()
+def verify(store: StoreArgument) -> None:
+    """Read every chunk, table and marker again and name each damaged one."""
+    from storage.stores import open_store
+    from storage.verify import stage_paths, verify_records, verify_stage
+
+    with _exits(f"layerlore verify {store}"):
+        opened = open_store(store)
+        found = list(verify_records(opened))
+        paths = stage_paths(opened)
+        for path in track(paths, "verifying", console=err, transient=True, disable=not err.is_terminal):
+            found += verify_stage(opened, path)
+        for line in found:
+            out.print(f"damaged: {line}", markup=False)
+        out.print(f"{len(paths)} stages read, {len(found)} damaged things found")
+        if found:
+            err.print("remove each damaged stage's folder and run its config again: only those stages are made anew")
+            raise typer.Exit(FAILED)
+
+
+@app.command()
+def gc(
+    store: StoreArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="delete; otherwise only list")] = False,
+    grace: Annotated[float, typer.Option(help="hours for which a stage that no run refers to is kept")] = 24.0,
+) -> None:
+    """List, or delete with --yes, the stages that no run of the store refers to."""
+    from storage.collect import find_garbage, remove_stage
+    from storage.stores import open_store
+
+    with _exits(f"layerlore gc {store}"):
+        opened = open_store(store)
+        freed = 0
+        for garbage in find_garbage(opened, grace):
+            verb = f"kept ({garbage.kept})" if garbage.kept else "deleted" if yes else "would delete"
+            if not garbage.kept:
+                freed += garbage.size
+                if yes:
+                    remove_stage(opened, garbage.path)
+            out.print(f"{verb}: {garbage.path} {_bytes(garbage.size)}", markup=False)
+        out.print(f"{_bytes(freed)} {'freed' if yes else 'would be freed; add --yes to delete'}")
+
+
+@app.command("presets")
+def presets_(name: Annotated[str | None, typer.Argument(help="print this one, to copy and change")] = None) -> None:
+    """List the complete configs that come with layerlore, or print one."""
+    with _exits("layerlore presets"):
+        known = presets()
+        if name is None:
+            for preset, text in known.items():
+                out.print(f"{preset:34} {text.splitlines()[0].lstrip('# ')}", markup=False)
+        elif name not in known:
+            raise ConfigError(f"no preset {name!r}; presets: {', '.join(known)}")
+        elif out.is_terminal:
+            out.print(Syntax(known[name], "yaml"))
+        else:
+            sys.stdout.write(known[name])
+
+
+def main() -> None:
+    """Run the command line."""
+    if (shadow := shadowed()) is not None:
+        sys.exit(shadow)
+    prefect_defaults()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's stop is a Ctrl-C
+    app()
+
+
+def shadowed() -> str | None:
+    """Return one line if another package stands in front of one of layerlore's four, else None."""
+    home = Path(__file__).resolve().parent.parent
+    for name in PACKAGES:
+        spec = find_spec(name)
+        found = Path(spec.origin).resolve().parent if spec is not None and spec.origin else None
+        if found != home / name:
+            return f"another package {name!r} in {found} shadows layerlore's; use an environment of layerlore's own"
+    return None
+
+
+@contextmanager
+def _exits(again: str) -> Iterator[None]:
+    """Turn what can go wrong into one line and an exit code."""
+    from storage.claims import StageHeldError
+    from storage.documents import DamagedError
+    from storage.stores import StoreError
+    from tasks.parallel import ClusterError, PartitionError
+
+    try:
+        yield
+    except ConfigError as error:
+        _fail(str(error), BAD_CONFIG)
+    except StageHeldError as error:
+        _fail(str(error), HELD)
+    except (StoreError, DamagedError, PartitionError, ClusterError) as error:
+        _fail(" ".join(str(error).split()), FAILED)
+    except OSError as error:
+        _fail(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "), FAILED)
+    except KeyboardInterrupt:
+        _fail(f"interrupted; nothing is lost: `{again}` goes on where this stopped", INTERRUPTED)
+    except Exception as error:
+        logging.getLogger("layerlore").debug("", exc_info=error)
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        text = " ".join(str(error).split())
+        _fail(f"{type(error).__name__}: {text} ({Path(place.filename).name}:{place.lineno})", FAILED)
+
+
+def _fail(text: str, code: int) -> None:
+    """Print why, and leave."""
+    for line in text.splitlines():
+        err.print(f"error: {line}" if code != INTERRUPTED else line, markup=False)
+    raise typer.Exit(code)
+
+
+def _bytes(count: int) -> str:
+    """Return a size for people."""
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"

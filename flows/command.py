@@ -1,0 +1,61 @@
+"""A run as the command line asks for it: answered from the store where it can be, else by the Prefect flow."""
+
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from configs.load import ConfigError, load_config
+from configs.schema import Config
+from flows.plan import Plan, existing_store, finished_paths, make_plan, planned_stages
+from tasks.steps.observers import terminal_observer
+from tasks.steps.records import recorded
+from tasks.steps.report import report_is_current, report_path, write_report
+
+
+def answer(source: str, overrides: Sequence[str], *, wait: bool, say: Callable[[str], None]) -> str:
+    """Run a config and return the address of its report.
+
+    A finished run is answered from the store alone, without starting Prefect or workers.
+    """
+    config = load_config(source, overrides)
+    plan = make_plan(config)
+    store = existing_store(config)
+    done = finished_paths(plan, store) if store is not None else frozenset()
+    if store is not None and len(done) == len(plan.stages):
+        if not report_is_current(store, plan.answers()):
+            _write(plan)
+        say(f"everything is there already: {len(done)} stages in {config.store}")
+        return store.path(report_path(config))
+    planned_stages(plan, store)
+    say(f"{len(plan.stages) - len(done)} of {len(plan.stages)} stages to make, in {config.store}")
+    with recorded(config, plan.stages):
+        return _flow(plan, config, source, overrides, wait)
+
+
+def rewrite_report(config: Config) -> str:
+    """Write the report of a finished run and return its address."""
+    return _write(make_plan(config))
+
+
+def _write(plan: Plan) -> str:
+    """Write the report from the store alone."""
+    store = existing_store(plan.config)
+    done = finished_paths(plan, store) if store is not None else frozenset()
+    if store is None or len(done) < len(plan.stages):
+        missing = len(plan.stages) - len(done)
+        raise ConfigError(f"{plan.config.store}: {missing} stages are not complete; `layerlore run` the config first")
+    created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    return store.path(write_report(store, plan.answers(), created=created, reused=done))
+
+
+def _flow(plan: Plan, config: Config, source: str, overrides: Sequence[str], wait: bool) -> str:
+    """Start Prefect and run the flow."""
+    from flows.run import run
+    from flows.session import open_session
+
+    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the command line says what went wrong, in one line
+    with terminal_observer(sys.stderr) as observer, open_session(plan, observer, wait=wait):
+        address: str = run(source, list(overrides))
+        return address

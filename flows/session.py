@@ -1,0 +1,56 @@
+"""What the flows of one run share: its plan, and the job that its steps get."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+
+from configs.load import load_config
+from configs.schema import Config
+from flows.plan import Plan, finished_paths, make_plan
+from tasks.steps.life import Job, Observer, open_job
+from tasks.steps.observers import terminal_observer
+
+Given = str | dict[str, Any]  # Any: YAML; a config as a path, a preset's name or its content
+
+
+@dataclass(frozen=True)
+class Session:
+    """A run in progress; `reused` are the paths of the stages that were complete before it."""
+
+    plan: Plan
+    job: Job
+    reused: frozenset[str]
+
+    @property
+    def timeout(self) -> int | None:
+        """Seconds after which a stage is stopped."""
+        return self.plan.config.cluster.stage_timeout
+
+
+_CURRENT: ContextVar[Session | None] = ContextVar("session", default=None)
+
+
+@contextmanager
+def open_session(plan: Plan, observer: Observer, *, wait: bool = True) -> Iterator[Session]:
+    """Open a run's store and workers; flows called in the block share them."""
+    with open_job(plan.config, observer, wait=wait) as job:
+        session = Session(plan, job, finished_paths(plan, job.store))
+        token = _CURRENT.set(session)
+        try:
+            yield session
+        finally:
+            _CURRENT.reset(token)
+
+
+@contextmanager
+def session_of(config: Given, overrides: Sequence[str]) -> Iterator[Session]:
+    """Yield the session that is open, or open one from a config."""
+    if (current := _CURRENT.get()) is not None:
+        yield current
+        return
+    settled = load_config(config, overrides) if isinstance(config, str) else Config.model_validate(config)
+    with terminal_observer(sys.stderr) as observer, open_session(make_plan(settled), observer) as session:
+        yield session

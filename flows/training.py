@@ -1,0 +1,19 @@
+"""Training: data -> manifest -> a network per seed."""
+
+from collections.abc import Sequence
+
+from prefect import flow
+
+from flows.session import Given, session_of
+from tasks.steps.manifest import MANIFEST
+from tasks.steps.runner import run_step
+from tasks.steps.training import TRAINING
+
+
+@flow(name="training", validate_parameters=False)
+def training(config: Given, overrides: Sequence[str] = ()) -> None:
+    """List the data sets and train the networks that have a training."""
+    with session_of(config, overrides) as here:
+        plan, job = here.plan, here.job
+        run_step(job, MANIFEST, list(plan.manifests.values()), timeout=here.timeout)
+        run_step(job, TRAINING, list(plan.trainings.values()), timeout=here.timeout)

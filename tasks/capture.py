@@ -1,0 +1,234 @@
+"""Cut a network into trunk and head, and capture activations (DESIGN section 4)."""
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from tasks.splitting import replay
+from tasks.splitting.graph import NOT_TRACEABLE, Graph, Part
+
+LAST_MAP, PENULTIMATE = "last-map", "penultimate"
+Floats = NDArray[np.floating[Any]]  # Any: float16 to float64
+
+
+@dataclass(frozen=True)
+class Split:
+    """A network in two parts, `head(trunk(x)) == model(x)`, which share its parameters."""
+
+    trunk: Part  # images (n, C, H, W) -> maps (n, d, h, w), or features (n, d) at `penultimate`
+    head: Part  # -> logits (n, n_outputs)
+    layer: str  # as asked
+    place: str  # what that is in this network, for people
+    shape: tuple[int, ...]  # (d, h, w) or (d,)
+    n_outputs: int
+    device: torch.device
+
+
+def split_at(model: nn.Module, layer: str, example: Tensor) -> Split:
+    """Cut a network at a layer, and check the two parts against the whole.
+
+    Parameters
+    ----------
+    model : in evaluation mode; the parts stay those of that mode
+    layer : `last-map` (the last post-activation map before pooling), `penultimate` (the input of the last linear
+        layer), or the name of a module whose (last call's) output is a map (n, d, h, w)
+    example : (n, C, H, W), images of the size and kind that will come, on the model's device
+
+    Returns
+    -------
+    Split
+
+    Notes
+    -----
+    The network's graph is cut where torch.fx can trace it. Otherwise the trunk ends a run at the layer's last call,
+    and the head is a whole run with that layer's output put in. Either way the output must depend on the input
+    through the layer alone: the check, on two batch sizes, refuses everything else.
+    """
+    n_outputs = _check_model(model, layer, example)
+    try:
+        graph = Graph(model, example)
+    except NOT_TRACEABLE:
+        graph = None
+    node = None if graph is None else _node(graph, layer)
+    if graph is not None and node is not None and node in graph.cuts:
+        trunk, head = graph.parts(node)
+        shape = _check_shape(trunk, layer, example)
+        if not _difference(model, trunk, head, example):
+            return Split(trunk, head, layer, graph.describe(node), shape, n_outputs, example.device)
+    return _replayed(model, layer, example, n_outputs)
+
+
+def capture_batch(split: Split, images: Tensor) -> tuple[Floats, Floats]:
+    """Run a batch through a network.
+
+    Parameters
+    ----------
+    split : the network
+    images : (n, C, H, W) float32, on any device
+
+    Returns
+    -------
+    maps (n, h, w, d) float32, or features (n, d), and logits (n, n_outputs) float32
+    """
+    with torch.inference_mode():
+        maps = split.trunk(images.to(split.device, non_blocking=True))
+        logits = split.head(maps)
+        last = maps.movedim(1, -1).contiguous()
+        return last.float().cpu().numpy(), logits.float().cpu().numpy()
+
+
+def run_head(split: Split, maps: Floats) -> Floats:
+    """Return the logits of maps.
+
+    Parameters
+    ----------
+    split : the network
+    maps : (n, h, w, d) or (n, d), any float
+
+    Returns
+    -------
+    (n, n_outputs) float32
+    """
+    with torch.inference_mode():
+        first = torch.from_numpy(np.ascontiguousarray(np.moveaxis(maps, -1, 1), dtype=np.float32))
+        return split.head(first.to(split.device)).float().cpu().numpy()
+
+
+def capture_layers(model: nn.Module, layers: Sequence[str], images: Tensor) -> dict[str, Floats]:
+    """Return the outputs of named modules, at their last call, wherever they lie in the network.
+
+    Parameters
+    ----------
+    model : in evaluation mode
+    layers : module names
+    images : (n, C, H, W), on the model's device
+
+    Returns
+    -------
+    by layer: (n, ..., d) float32, the channel axis last
+    """
+    found: dict[str, Tensor] = {}
+    for layer in layers:
+        _check_name(model, layer)
+
+    def keep(layer: str, output: object) -> None:
+        if not isinstance(output, Tensor):
+            raise ValueError(f"layer {layer!r} puts out a {type(output).__name__}, expected a tensor")
+        found[layer] = output.clone()  # what follows may work in place
+
+    with replay.watching(model, lambda name, module, output: keep(name, output) if name in layers else None):
+        model(images)
+    missing = [layer for layer in layers if layer not in found]
+    if missing:
+        raise ValueError(f"layer {missing[0]!r} is not called by the network's forward")
+    return {layer: found[layer].movedim(1, -1).float().cpu().numpy() for layer in layers}
+
+
+def check_finite(array: Floats, layer: str, sample_ids: NDArray[np.int64]) -> None:
+    """Raise where an array (n, ...) has NaN or infinite values, naming layer and first sample."""
+    bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
+    if bad.any():
+        raise ValueError(
+            f"layer {layer!r}: NaN or infinite activations for sample id {sample_ids[bad.argmax()]} "
+            f"({bad.sum()} of {len(array)} samples here); check weights and preprocessing"
+        )
+
+
+def to_storage_dtype(array: Floats, dtype: str, layer: str, sample_ids: NDArray[np.int64]) -> Floats:
+    """Return an array (n, ...) as `dtype`; float16 refuses values beyond its range, naming layer and sample."""
+    check_finite(array, layer, sample_ids)
+    target = np.dtype(dtype)
+    limit = float(np.finfo(target).max)
+    largest = np.abs(array).reshape(len(array), -1).max(axis=1, initial=0)
+    if (largest > limit).any():
+        first = int((largest > limit).argmax())
+        raise ValueError(
+            f"layer {layer!r}: activation {largest[first]:g} of sample id {sample_ids[first]} is beyond {dtype} "
+            f"(largest {limit:g}); set `dtype: float32`"
+        )
+    return array.astype(target, copy=False)
+
+
+def _node(graph: Graph, layer: str) -> fx.Node | None:
+    """Return the graph's value that a layer means, None where the graph does not show it."""
+    try:
+        if layer == LAST_MAP:
+            return graph.last_map()
+        return graph.penultimate() if layer == PENULTIMATE else graph.outputs.get(layer)
+    except ValueError as error:
+        raise ValueError(f"layer {layer!r}: {error}") from error
+
+
+def _replayed(model: nn.Module, layer: str, example: Tensor, n_outputs: int) -> Split:
+    """Cut by replay, and check."""
+    try:
+        if layer == LAST_MAP:
+            name = replay.last_map_module(model, example)
+        else:
+            name = replay.last_linear_module(model, example) if layer == PENULTIMATE else layer
+        trunk, head = replay.parts(model, name, example, at_input=layer == PENULTIMATE)
+        shape = _check_shape(trunk, layer, example)
+    except ValueError as error:
+        raise ValueError(f"layer {layer!r}: {error}") from error
+    difference = _difference(model, trunk, head, example)
+    if difference:
+        raise ValueError(
+            f"layer {layer!r}: the network cannot be cut there, something passes around it ({difference}); "
+            "name a layer that everything passes through, such as the end of a block"
+        )
+    return Split(trunk, head, layer, name, shape, n_outputs, example.device)
+
+
+def _check_model(model: nn.Module, layer: str, example: Tensor) -> int:
+    """Raise unless the network is in evaluation mode, has the layer and gives logits (n, C); return C."""
+    if any(module.training for module in model.modules()):
+        raise ValueError("the network is in training mode; call model.eval() first")
+    if layer not in (LAST_MAP, PENULTIMATE):
+        _check_name(model, layer)
+    with torch.inference_mode():
+        logits = model(example)
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(example):
+        found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise ValueError(f"the network gives {found} for {len(example)} images, expected logits (n, classes)")
+    if not bool(logits.isfinite().all()):
+        raise ValueError("the network gives NaN or infinite logits for the example; check weights and preprocessing")
+    return logits.shape[1]
+
+
+def _check_name(model: nn.Module, layer: str) -> None:
+    """Raise unless the network has a module of that name."""
+    names = [name for name, _ in model.named_modules() if name]
+    if layer not in names:
+        close = difflib.get_close_matches(layer, names, 5, 0.4) or names[-5:]
+        raise ValueError(f"layer {layer!r}: no such module; close: {', '.join(close)}; or {LAST_MAP}, {PENULTIMATE}")
+
+
+def _check_shape(trunk: Part, layer: str, example: Tensor) -> tuple[int, ...]:
+    """Raise unless the trunk gives maps (n, d, h, w), or features (n, d) at `penultimate`; return the shape of one."""
+    with torch.inference_mode():
+        maps: object = trunk(example)
+    found = tuple(maps.shape) if isinstance(maps, Tensor) else (type(maps).__name__,)
+    if len(found) != (2 if layer == PENULTIMATE else 4) or found[0] != len(example):
+        expected = "features (n, d)" if layer == PENULTIMATE else "maps (n, d, h, w)"
+        raise ValueError(f"layer {layer!r} gives {found}, expected {expected} for {len(example)} images")
+    return found[1:]
+
+
+def _difference(model: nn.Module, trunk: Part, head: Part, example: Tensor) -> str:
+    """Compare the parts with the whole at two batch sizes; return what differs, "" where nothing does."""
+    for batch in (example, torch.cat([example, example[:1]])):
+        with torch.inference_mode():
+            expected, found = model(batch), head(trunk(batch))
+        if found.shape != expected.shape:
+            return f"logits {tuple(found.shape)} instead of {tuple(expected.shape)}"
+        largest = float((found - expected).abs().max())
+        tolerance = 1e-4 if expected.dtype in (torch.float32, torch.float64) else 1e-2  # of the largest logit
+        if not largest <= tolerance * float(expected.abs().max()):
+            return f"logits differ by up to {largest:.3g}"
+    return ""

@@ -1,0 +1,26 @@
+"""The random coreset, the baseline that every selector must beat (Behzadi-Khormouji & Oramas, section 3)."""
+
+import numpy as np
+
+from tasks.coresets.selection import Floats, Seed, Selection, check_budget, check_features
+
+
+def select_random(features: Floats, rho: float, *, seed: Seed = 0) -> Selection:
+    """Keep a uniform draw without replacement: the prefix of one permutation, so that budgets nest.
+
+    Parameters
+    ----------
+    features : (n, d) float, one class's pooled activations; only n matters
+    rho : share to keep, 0 < rho <= 1; exactly max(1, round(rho n)) samples, half to even
+    seed : a non-negative integer or a sequence of them, such as [run seed, class id, repeat]
+
+    Returns
+    -------
+    Selection, `order` as in the permutation
+    """
+    n = len(check_features(features))
+    size = max(1, round(check_budget(rho) * n))
+    if seed is None:
+        raise TypeError("seed: expected an integer or a sequence of integers, got None (a draw must be repeatable)")
+    rng = np.random.default_rng(np.random.SeedSequence(seed))
+    return Selection.of(rng.permutation(n)[:size])

@@ -1,0 +1,86 @@
+"""What a selector returns, and the checks of what it is given."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+Positions = NDArray[np.int64]
+Seed = int | Sequence[int]
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """The samples of one class that a selector keeps.
+
+    Attributes
+    ----------
+    kept : (m,) int64, positions 0..n-1, ascending, unique
+    order : (m,) int64, the same positions in the order chosen
+    info : numbers that a step should log, by name
+    """
+
+    kept: Positions
+    order: Positions
+    info: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, order: NDArray[np.integer], info: Mapping[str, float] | None = None) -> Self:
+        """Build a selection from the positions in the order chosen.
+
+        Parameters
+        ----------
+        order : (m,) integer, unique positions
+        info : numbers that a step should log, by name
+
+        Returns
+        -------
+        Selection whose arrays share no memory with `order`
+        """
+        chosen = np.array(order, dtype=np.int64)
+        return cls(kept=np.sort(chosen), order=chosen, info=dict(info or {}))
+
+
+def check_features(features: Floats) -> NDArray[np.float64]:
+    """Check one class's features and give them in float64.
+
+    Parameters
+    ----------
+    features : (n, d) of any real dtype, n and d at least 1, finite
+
+    Returns
+    -------
+    (n, d) float64, the input itself where it is float64 already: read only by agreement
+    """
+    if not isinstance(features, np.ndarray):
+        raise TypeError(f"features: expected a NumPy array (n, d), got {type(features).__name__}")
+    if features.dtype.kind not in "fiu":
+        raise TypeError(f"features: expected real numbers, got dtype {features.dtype}")
+    if features.ndim != 2 or 0 in features.shape:
+        raise ValueError(f"features: expected shape (n, d) with n, d >= 1, got {features.shape}")
+    values = features.astype(np.float64, copy=False)
+    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if bad.size:
+        raise ValueError(f"features: {bad.size} of {len(values)} rows hold NaN or inf, the first is row {bad[0]}")
+    return values
+
+
+def check_budget(rho: float) -> float:
+    """Check the share to keep, 0 < rho <= 1, and give it as a Python float (whose `round` is half to even)."""
+    share = float(rho)
+    if not 0 < share <= 1 or math.isnan(share):
+        raise ValueError(f"rho: expected a share with 0 < rho <= 1, got {rho!r}")
+    return share
+
+
+def check_count(name: str, count: int) -> int:
+    """Check a parameter that counts samples: an integer of at least 1."""
+    if isinstance(count, bool) or not isinstance(count, int | np.integer):
+        raise TypeError(f"{name}: expected an integer, got {count!r}")
+    if count < 1:
+        raise ValueError(f"{name}: expected at least 1, got {count}")
+    return int(count)

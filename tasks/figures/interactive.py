@@ -1,0 +1,237 @@
+"""Interactive figures of the report, as the plain data and layout that plotly.js draws."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+import pandas as pd
+
+from tasks.figures.series import ACCURACIES, COLOURS, DISTANCES, PLAIN, Floats, Series, reference, selector_series
+
+Part = dict[str, object]
+
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
+DASHES = ("solid", "5px,2px", "8px,3px,2px,3px", "2px,2px", "10px,3px", "12px,2px,2px,2px")
+GREY = "#5B5B5B"
+LOG_BELOW = 0.05  # smaller budgets crowd a linear axis
+
+
+@dataclass(frozen=True)
+class View:
+    """One state of a figure: the choices above a figure switch between views.
+
+    Attributes
+    ----------
+    label : text of the choice
+    alt : what the figure shows, in words
+    data, layout : for plotly.js; plain lists, numbers and strings, None for NaN
+    """
+
+    label: str
+    alt: str
+    data: list[Part]
+    layout: Part
+
+
+def distance_views(table: pd.DataFrame) -> list[View]:
+    """Draw the shape distance Phi against the budget, a view per alpha.
+
+    Parameters
+    ----------
+    table : rows of one network and interpreter; columns selector, budget and, for x in 0, 05, 1,
+        phi_x_mean, phi_x_std, null_x_mean, radians
+
+    Returns
+    -------
+    views with any value; the first one always
+    """
+    return _with_values([_distance_view(table, suffix, label) for suffix, label in DISTANCES.items()])
+
+
+def accuracy_views(table: pd.DataFrame) -> list[View]:
+    """Draw accuracy with reconstructed maps against the budget: top-1, top-5, agreement.
+
+    Parameters
+    ----------
+    table : rows of one network and interpreter; columns selector, budget, and accuracy, accuracy_top5 and
+        agreement with _mean and _std, accuracy_plain_mean, accuracy_plain_top5_mean, all shares 0..1
+
+    Returns
+    -------
+    views with any value; the first one always
+    """
+    return _with_values([_accuracy_view(table, measure, label) for measure, label in ACCURACIES.items()])
+
+
+def training_views(curves: pd.DataFrame) -> list[View]:
+    """Draw accuracy and loss by epoch, a line per network and seed.
+
+    Parameters
+    ----------
+    curves : columns network, seed, epoch, loss (nats), accuracy (0..1)
+    """
+    return [
+        _training_view(curves, "accuracy", "accuracy", lambda x: 100 * x, "accuracy (%)"),
+        _training_view(curves, "loss", "loss", lambda x: x, "loss (nats)"),
+    ]
+
+
+def _distance_view(table: pd.DataFrame, suffix: str, label: str) -> View:
+    """Lines of the selectors, the null distance and its half."""
+    lines = selector_series(table, f"phi_{suffix}")
+    budget, null = reference(table, f"null_{suffix}")
+    data = _lines(lines, 1.0, "%{y:.3f} rad")
+    data += _reference(budget, null, "null distance", "7px,4px", "%{y:.3f} rad")
+    data += _reference(budget, null / 2, "half of the null", "2px,3px", "%{y:.3f} rad")
+    alt = f"Shape distance in radians against budget, {label}. {_in_words(lines, 1.0, 'rad', 3)}"
+    if len(null):
+        alt += f" The null distance lies between {null.min():.3f} and {null.max():.3f} rad."
+    return View(label, alt, data, _layout(table["budget"], "shape distance Φ (rad)", from_zero=True))
+
+
+def _accuracy_view(table: pd.DataFrame, measure: str, label: str) -> View:
+    """Lines of the selectors and the unmodified network's accuracy."""
+    lines = selector_series(table, measure)
+    data = _lines(lines, 100.0, "%{y:.1f} %")
+    alt = f"{label} with reconstructed maps in percent against budget. {_in_words(lines, 100.0, '%', 1)}"
+    if measure in PLAIN:
+        budget, plain = reference(table, PLAIN[measure])
+        data += _reference(budget, 100 * plain, "unmodified network", "7px,4px", "%{y:.1f} %")
+        alt += f" The unmodified network reaches {100 * plain.mean():.1f} %." if len(plain) else ""
+    title = "agreement with the unmodified network (%)" if measure == "agreement" else f"{label} accuracy (%)"
+    return View(label, alt, data, _layout(table["budget"], title))
+
+
+def _training_view(
+    curves: pd.DataFrame, column: str, label: str, scale: Callable[[Floats], Floats], title: str
+) -> View:
+    """One line per network and seed."""
+    data: list[Part] = []
+    for i, ((network, seed), rows) in enumerate(curves.groupby(["network", "seed"], sort=False)):
+        rows = rows.sort_values("epoch")
+        y = scale(rows[column].to_numpy(np.float64))
+        x = rows["epoch"].to_numpy(np.float64)
+        data.append(_trace(x, y, escape(f"{network}, seed {seed}"), i) | {"hovertemplate": "%{y:.4g}"})
+    layout = _base_layout(title) | {"xaxis": _axis("epoch") | {"tickformat": "d"}}
+    return View(label, f"{title} by epoch, {len(data)} curves.", data, layout)
+
+
+def _lines(lines: Sequence[Series], scale: float, template: str) -> list[Part]:
+    """Bands first, so that they lie below the lines."""
+    bands, traces = [], []
+    for i, line in enumerate(lines):
+        name = escape(line.name)
+        budget, low, high = line.band()
+        if len(budget):
+            bands.append(_band(budget, scale * low, scale * high, name, i))
+        spread = [f" ± {scale * s:.3g}" if s > 0 else "" for s in line.std]
+        hover = {"text": spread, "hovertemplate": template + "%{text}", "legendgroup": name}
+        traces.append(_trace(100 * line.budget, scale * line.mean, name, i) | hover)
+    return [*bands, *traces]
+
+
+def _trace(x: Floats, y: Floats, name: str, i: int) -> Part:
+    """A line with markers; colour, symbol and dash all differ."""
+    colour = COLOURS[i % len(COLOURS)]
+    return {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": name,
+        "x": _plain(x),
+        "y": _plain(y),
+        "line": {"color": colour, "width": 2, "dash": DASHES[i % len(DASHES)]},
+        "marker": {"color": colour, "size": 8, "symbol": SYMBOLS[i % len(SYMBOLS)]},
+    }
+
+
+def _band(budget: Floats, low: Floats, high: Floats, name: str, i: int) -> Part:
+    """The area between mean - std and mean + std: upper edge forth, lower edge back."""
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": f"{name} ± 1 std",
+        "x": _plain(100 * np.concatenate([budget, budget[::-1]])),
+        "y": _plain(np.concatenate([high, low[::-1]])),
+        "fill": "toself",
+        "fillcolor": COLOURS[i % len(COLOURS)],
+        "opacity": 0.18,
+        "line": {"width": 0},
+        "hoverinfo": "skip",
+        "legendgroup": name,
+        "showlegend": False,
+    }
+
+
+def _reference(budget: Floats, value: Floats, name: str, dash: str, template: str) -> list[Part]:
+    """A grey dashed line, or a wide dash where there is one budget only; nothing without values."""
+    if not len(budget):
+        return []
+    shared: Part = {"type": "scatter", "name": name, "x": _plain(100 * budget), "y": _plain(value)}
+    shared |= {"hovertemplate": template, "line": {"color": GREY, "width": 1.5, "dash": dash}}
+    if len(budget) > 1:
+        return [shared | {"mode": "lines"}]
+    marker = {"symbol": "line-ew-open", "size": 28, "color": GREY}
+    return [shared | {"mode": "markers", "marker": marker}]
+
+
+def _layout(budgets: pd.Series, title: str, *, from_zero: bool = False) -> Part:
+    """The layout of a figure over budgets, ticks at the budgets."""
+    percent = np.unique(100 * budgets.to_numpy(np.float64))
+    axis = _axis("budget (% of each class)") | {"ticksuffix": " %", "hoverformat": "~g"}
+    if len(percent) and percent[0] < 100 * LOG_BELOW:
+        ticks = {"type": "log", "tickmode": "array", "tickvals": percent.tolist()}
+        axis |= ticks | {"ticktext": [f"{x:g} %" for x in percent]}
+    layout = _base_layout(title) | {"xaxis": axis}
+    return layout | {"yaxis": _axis(title) | {"rangemode": "tozero"}} if from_zero else layout
+
+
+def _base_layout(title: str) -> Part:
+    """What all figures share: no zoom, which would catch the finger that scrolls a phone."""
+    return {
+        "height": 400,
+        "autosize": True,
+        "dragmode": False,
+        "hovermode": "x unified",
+        "margin": {"l": 64, "r": 16, "t": 16, "b": 56},
+        "font": {"family": "system-ui, Liberation Sans, sans-serif", "size": 13, "color": "#1d2430"},
+        "paper_bgcolor": "#ffffff",
+        "plot_bgcolor": "#ffffff",
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "yaxis": _axis(title),
+    }
+
+
+def _axis(title: str) -> Part:
+    """An axis with light grid lines."""
+    line = {"showline": True, "linecolor": "#8a93a3", "gridcolor": "#e6e9ee", "zeroline": False}
+    return {"title": {"text": title, "standoff": 12}, "fixedrange": True, "automargin": True, "ticks": "outside"} | line
+
+
+def _in_words(lines: Sequence[Series], scale: float, unit: str, digits: int) -> str:
+    """Name each line's first and last known value."""
+    sentences = []
+    for line in lines:
+        known = np.flatnonzero(np.isfinite(line.mean))
+        if len(known):
+            ends = [f"{scale * line.mean[k]:.{digits}f} {unit} at {100 * line.budget[k]:g} %" for k in known[[0, -1]]]
+            sentences.append(f"{line.name}: " + " to ".join(dict.fromkeys(ends)) + ".")
+        else:
+            sentences.append(f"{line.name}: no value.")
+    return " ".join(sentences)
+
+
+def _with_values(views: list[View]) -> list[View]:
+    """Drop views without any number, except the first."""
+    return [view for i, view in enumerate(views) if i == 0 or any(_has_values(trace) for trace in view.data)]
+
+
+def _has_values(trace: Part) -> bool:
+    """Whether any y is a number."""
+    y = trace["y"]
+    return isinstance(y, list) and any(value is not None for value in y)
+
+
+def _plain(values: Floats) -> list[float | None]:
+    """Floats for JSON, which has no NaN."""
+    return [float(value) if np.isfinite(value) else None for value in values]

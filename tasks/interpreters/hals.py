@@ -1,0 +1,96 @@
+"""Hierarchical alternating least squares: one reading of the matrix per iteration, memory by chunk."""
+
+import torch
+from torch import Tensor
+
+from tasks.interpreters.rows import Rows
+
+WINDOW = 5  # iterations between two looks at the error
+DIRECT = {torch.float32: 1e-3, torch.float64: 1e-10}  # squared error below which the Gram form is mostly rounding
+FLOOR = {torch.float32: 1e-6, torch.float64: 1e-12}  # relative error that counts as none
+
+
+def refine(
+    rows: Rows, codes: Tensor, components: Tensor, *, sweeps: int, limit: int, gain: float, rival: float = 0.0
+) -> tuple[float, int]:
+    """Improve a factorisation in place until what is still to be won is small.
+
+    Parameters
+    ----------
+    rows : (n, d) matrix
+    codes, components : (r, n) and (r, d), >= 0, dtype of the chunks, overwritten
+    sweeps : coordinate sweeps over the codes, and over the components, per reading
+    limit : most readings
+    gain : stop when the estimated rest of the descent is below this share of the error
+    rival : stop early when the estimate does not promise an error below this one
+
+    Returns
+    -------
+    relative error, number of readings
+
+    Notes
+    -----
+    Cichocki and Phan 2009; several sweeps per product: Gillis and Glineur 2012. The error falls about as 1/k,
+    so after k readings at least k times the last decrease is still to come; a linear rate leaves less.
+    """
+    last, error = float("inf"), 1.0
+    for k in range(1, limit + 1):
+        watched = k % WINDOW == 0 or k == limit
+        squared = iterate(rows, codes, components, sweeps)
+        if not watched:
+            continue
+        near = squared < DIRECT[rows.dtype]
+        error = measure(rows, codes, components) if near else squared**0.5
+        rest = (last - error) / WINDOW * k
+        last = error
+        if error <= FLOOR[rows.dtype] or rest <= gain * error or error - rest >= rival > 0.0:
+            return error, k
+    return error, limit
+
+
+def iterate(rows: Rows, codes: Tensor, components: Tensor, sweeps: int) -> float:
+    """Update the codes chunk by chunk, then the components; return the squared relative error."""
+    gram = components.double() @ components.double().T
+    code_gram = torch.zeros_like(gram)
+    moment = torch.zeros(components.shape, dtype=torch.float64, device=components.device)
+    for part, block in rows.chunks(whole=True):
+        code = codes[:, part]
+        descend(code, components @ block.T, gram, sweeps)
+        code_gram += code @ code.T
+        moment += code @ block
+    updated = components.double()
+    descend(updated, moment.clone(), code_gram, sweeps)
+    components.copy_(updated)
+    cross = float((updated * moment).sum())
+    model = float(((updated @ updated.T) * code_gram).sum())
+    return 1.0 + (model - 2.0 * cross) / rows.norm**2
+
+
+def measure(rows: Rows, codes: Tensor, components: Tensor) -> float:
+    """Return the relative error of codes (r, n) and components (r, d) from the residual itself."""
+    squares = 0.0
+    for part, block in rows.chunks():
+        residual = torch.addmm(block, codes[:, part].T, components, beta=-1.0)
+        squares += float(torch.linalg.vector_norm(residual, dtype=torch.float64)) ** 2
+    return float(squares**0.5 / rows.norm)
+
+
+def descend(factor: Tensor, product: Tensor, gram: Tensor, sweeps: int) -> None:
+    """Minimise tr(F' G F) / 2 - tr(F' B) over F >= 0 row by row, in place.
+
+    Parameters
+    ----------
+    factor : (r, m) F, overwritten; a row of zero curvature stays, so that it can come back when its partner does
+    product : (r, m) B, overwritten
+    gram : (r, r) G, float64
+    sweeps : passes over the rows
+    """
+    curvature = gram.diagonal()
+    inverse = torch.where(curvature > 0, 1.0 / curvature, 0.0)[:, None]
+    product.mul_(inverse.to(product))
+    others = (gram * inverse).fill_diagonal_(0.0).to(product)
+    triples = list(zip(factor.unbind(0), product.unbind(0), others.unbind(0), strict=True))
+    triples = [triple for triple, alive in zip(triples, (curvature > 0).tolist(), strict=True) if alive]
+    for _ in range(sweeps):
+        for row, target, weights in triples:
+            torch.clamp(torch.addmv(target, factor.T, weights, alpha=-1.0), min=0.0, out=row)

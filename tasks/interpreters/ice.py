@@ -1,0 +1,182 @@
+"""ICE: the concepts of a class are the components of its activation maps' non-negative factorisation."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tasks.interpreters.features import Features
+from tasks.interpreters.nmf import NMF, fit_nmf
+from tasks.interpreters.nnls import nmf_codes, solve_rows
+from tasks.interpreters.rows import open_rows
+
+__all__ = [
+    "NMF",
+    "check",
+    "columns",
+    "encode",
+    "fidelity",
+    "fit",
+    "fit_nmf",
+    "importance",
+    "nmf_codes",
+    "reconstruct",
+    "shapes",
+    "top_heat_maps",
+]
+
+Maps = NDArray[Any]  # Any: float16 or float32, as stored
+Arrays = Mapping[str, NDArray[np.float32]]
+Negative = Literal["clamp", "refuse"]
+
+
+def fit(maps: Maps, *, seed: int | Sequence[int], components: int = 10, negative: Negative = "clamp") -> Features:
+    """Factorise the maps of one class.
+
+    Parameters
+    ----------
+    maps : (n, h, w, d) float16 or float32, every position a row
+    seed : of the factorisation's starts
+    components : number of concepts, cut to min(components, n h w, d)
+    negative : read negative activations as 0 ("clamp") or raise ValueError ("refuse")
+
+    Returns
+    -------
+    Features: array "components" (r, d) float32, rows of unit length; numbers relative_error, clamped, iterations, rank
+    """
+    check(components=components, negative=negative)
+    flat = _flat(maps)
+    if negative == "refuse" and (n_negative := int(np.count_nonzero(flat < 0))):
+        raise ValueError(f"maps: {n_negative} negative activations; take a layer after its ReLU or set negative: clamp")
+    factors = fit_nmf(flat, components, seed=seed)
+    found = np.asarray(factors.components, dtype=np.float32)
+    numbers = {
+        "relative_error": factors.relative_error,
+        "clamped": float(factors.clamped),
+        "iterations": float(factors.iterations),
+        "rank": float(len(found)),
+    }
+    return Features({"components": found}, numbers)
+
+
+def check(*, components: int = 10, negative: str = "clamp") -> None:
+    """Raise ValueError naming the parameter that `fit` cannot take."""
+    if isinstance(components, bool) or not isinstance(components, int | np.integer) or components < 1:
+        raise ValueError(f"components: expected an integer of at least 1, got {components!r}")
+    if negative not in ("clamp", "refuse"):
+        raise ValueError(f"negative: expected clamp or refuse, got {negative!r}")
+
+
+def shapes(n_channels: int, *, components: int = 10, negative: Negative = "clamp") -> dict[str, tuple[int, ...]]:
+    """Return the largest shape that each array of `fit` can have for maps of `n_channels`."""
+    check(components=components, negative=negative)
+    return {"components": (components, n_channels)}
+
+
+def encode(arrays: Arrays, maps: Maps) -> NDArray[np.float32]:
+    """Return each position's codes (n, h, w, r) on fixed components: exact non-negative least squares.
+
+    Negative activations are read as 0, as in `fit`; components that are zero have code 0.
+    """
+    codes = solve_rows(open_rows(_flat(maps), clamp=True), arrays["components"])
+    return np.asarray(codes, dtype=np.float32).reshape(*maps.shape[:3], -1)
+
+
+def reconstruct(arrays: Arrays, codes: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the maps (n, h, w, d) that codes (n, h, w, r) stand for."""
+    return codes @ arrays["components"]
+
+
+def columns(arrays: Arrays, codes: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return columns (n h w, r) whose inner products are those of the reconstructed maps.
+
+    Notes
+    -----
+    With M = (P P')^1/2 the Gram matrix of codes M over components equals that of codes P over channels up to a
+    rotation, and the shape distance sees no rotations; r columns stand in for d.
+    """
+    basis = arrays["components"].astype(np.float64)
+    values, vectors = np.linalg.eigh(basis @ basis.T)
+    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+    flat: NDArray[np.float64] = codes.reshape(-1, codes.shape[-1]).astype(np.float64) @ root
+    return flat
+
+
+def fidelity(logits: NDArray[Any], reconstructed: NDArray[Any]) -> float:
+    """Return `mean |logit - logit'| / |mean logit|` of one class's logits (n,); 0 is perfect.
+
+    Zhang et al. 2021, section 4; infinite where the mean logit is 0 and the two differ.
+    """
+    given, rebuilt = np.asarray(logits, dtype=np.float64), np.asarray(reconstructed, dtype=np.float64)
+    if given.shape != rebuilt.shape or given.size == 0:
+        raise ValueError(f"expected two equal, non-empty shapes, got {given.shape} and {rebuilt.shape}")
+    change, size = float(np.abs(given - rebuilt).mean()), abs(float(given.mean()))
+    if size == 0.0:
+        return 0.0 if change == 0.0 else float("inf")
+    return change / size
+
+
+def importance(
+    head: Callable[[Tensor], Tensor],
+    maps: Maps | Tensor,
+    components: NDArray[np.float32],
+    label: int,
+    *,
+    batch: int = 64,
+) -> NDArray[np.float64]:
+    """Return by how much the class's logit rises per unit of each component, added at every position.
+
+    Parameters
+    ----------
+    head : maps (b, d, h, w) -> logits (b, C), differentiable
+    maps : (n, h, w, d), numpy or torch; on the device of the head
+    components : (r, d)
+    label : column of the logits
+    batch : maps per call of the head
+
+    Returns
+    -------
+    (r,) float64, the exact directional derivative of the logit along P_k, mean over maps
+    """
+    total = np.zeros(len(components))
+    for start in range(0, len(maps), batch):
+        part = torch.as_tensor(maps[start : start + batch]).detach().float()
+        channels_first = part.movedim(-1, 1).contiguous().requires_grad_(True)
+        with torch.enable_grad():
+            logit = head(channels_first)[:, label].sum()
+        (gradient,) = torch.autograd.grad(logit, channels_first)
+        total += components.astype(np.float64) @ gradient.double().sum(dim=(0, 2, 3)).cpu().numpy()
+    return total / len(maps)
+
+
+def top_heat_maps(codes: NDArray[np.float32], k: int, size: tuple[int, int]) -> NDArray[np.float32]:
+    """Return one heat map of an image's `k` strongest components.
+
+    Parameters
+    ----------
+    codes : (h, w, r) of one image
+    k : components with the largest sums are kept, ties by lower index
+    size : (H, W) of the image
+
+    Returns
+    -------
+    (H, W) float32 in [0, 1]: maximum over the kept maps, bilinear to `size`, min-max; a flat map gives zeros
+    """
+    strongest = np.argsort(-codes.sum(axis=(0, 1), dtype=np.float64), kind="stable")[:k]
+    peak = torch.from_numpy(np.ascontiguousarray(codes[:, :, strongest].max(axis=2), dtype=np.float32))
+    large = torch.nn.functional.interpolate(peak[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
+    low, high = large.aminmax()
+    if high == low:
+        return np.zeros(size, dtype=np.float32)
+    heat: NDArray[np.float32] = ((large - low) / (high - low)).numpy()
+    return heat
+
+
+def _flat(maps: Maps) -> Maps:
+    """Return maps (n, h, w, d) as rows (n h w, d)."""
+    if maps.ndim != 4:
+        raise ValueError(f"maps: expected (n, h, w, d), got shape {maps.shape}")
+    return maps.reshape(-1, maps.shape[-1])

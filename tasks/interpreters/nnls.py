@@ -1,0 +1,130 @@
+"""Exact non-negative least squares for many rows at once, with components that are fixed."""
+
+import torch
+from torch import Tensor
+
+from tasks.interpreters.hals import descend
+from tasks.interpreters.rows import Matrix, Rows, open_rows
+
+WARM_SWEEPS = 10
+EXCHANGES = 8
+SOLVE_BYTES = 16 << 20  # of the batched (c, r, r) float64 systems of a chunk
+RIDGE = 1e-14  # on a Gram matrix of unit diagonal: lets duplicates share, far below any residual that counts
+TOLERANCE = 1e-13  # on the gradient, relative to the row's largest product
+TINY = 1e-300  # keeps divisions defined
+MAX_BITS = 62  # passive sets of up to this many components are numbers, so that equal ones share a factor
+
+
+def nmf_codes(a: Matrix, components: Matrix) -> Matrix:
+    """Solve `min ||a_i - s_i components||, s_i >= 0` for every row.
+
+    Parameters
+    ----------
+    a : (n, d) numpy or torch, any float width, finite
+    components : (r, d), kind of `a`; zero and duplicate rows are allowed
+
+    Returns
+    -------
+    (n, r) >= 0, of the kind and device of `a`, float64 for float64 and else float32; 0 for zero components
+    """
+    return solve_rows(open_rows(a, clamp=False), components)
+
+
+def solve_rows(rows: Rows, components: Matrix) -> Matrix:
+    """Do what `nmf_codes` does for a matrix that is already checked."""
+    basis = open_rows(components, clamp=False)
+    if basis.d != rows.d:
+        raise ValueError(f"components: expected shape (r, {rows.d}) as `a` has {rows.d} columns, got (r, {basis.d})")
+    unit = basis.read(slice(None), torch.float64).to(rows.device)
+    length = torch.linalg.vector_norm(unit, dim=1)
+    unit = unit / torch.where(length > 0, length, 1.0)[:, None]
+    gram = unit @ unit.T
+    codes = torch.zeros(rows.n, basis.n, dtype=rows.dtype, device=rows.device)
+    back = torch.where(length > 0, basis.scale / (length * rows.scale), 0.0)
+    for part, block in rows.chunks(dtype=torch.float64):
+        codes[part] = (_solve(block @ unit.T, gram) * back).to(codes)
+    return rows.restore(codes)
+
+
+def _solve(product: Tensor, gram: Tensor) -> Tensor:
+    """Return the exact solutions (c, r) for products (c, r) with the unit components of `gram` (r, r)."""
+    codes = product.T.clamp(min=0).contiguous()
+    descend(codes, product.T.clone(), gram, WARM_SWEEPS)
+    solution = codes.T.contiguous()
+    system = gram + RIDGE * len(gram) * torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    size = max(1, SOLVE_BYTES // (8 * max(1, len(gram)) ** 2))
+    for start in range(0, len(solution), size):
+        part = slice(start, start + size)
+        left = _exchange(solution[part], product[part], system)
+        if len(left) > 0:
+            left += start
+            solution[left] = _active_set(solution[left], product[left], system)
+    return solution
+
+
+def _exchange(solution: Tensor, product: Tensor, system: Tensor) -> Tensor:
+    """Exchange all components on the wrong side at once (block pivoting); return the rows that did not settle.
+
+    Settles most rows in a few rounds, in place; the others keep their feasible start.
+    """
+    free = solution > 0
+    tolerance = TOLERANCE * product.abs().amax(dim=1, keepdim=True)
+    todo = torch.arange(len(solution), device=solution.device)
+    for _ in range(EXCHANGES):
+        inside, goal = free[todo], product[todo]
+        target = _solve_free(system, goal, inside)
+        wrong = torch.where(inside, target < 0, goal - target @ system > tolerance[todo])
+        open_ = wrong.any(dim=1)
+        solution[todo[~open_]] = torch.where(inside, target, 0.0)[~open_]
+        free[todo] = inside ^ wrong
+        todo = todo[open_]
+        if len(todo) == 0:
+            break
+    return todo
+
+
+def _active_set(solution: Tensor, product: Tensor, system: Tensor) -> Tensor:
+    """Lawson and Hanson's method on all rows of a chunk in step, from a feasible start; the error never rises.
+
+    Every round solves each unfinished row on its passive set. A row whose target has left the cone moves up to
+    the cone's wall and gives up the component it met; another takes in the steepest component or is done.
+    """
+    solution, free = solution.clone(), solution > 0
+    tolerance = TOLERANCE * product.abs().amax(dim=1, keepdim=True)
+    barred = torch.zeros_like(free)
+    todo = torch.arange(len(solution), device=solution.device)
+    for _ in range(20 + 10 * len(system)):
+        now, inside, goal = solution[todo], free[todo], product[todo]
+        target = _solve_free(system, goal, inside)
+        ratio = torch.where(inside & (target <= 0), now / (now - target).clamp(min=TINY), torch.inf)
+        step, met = ratio.min(dim=1, keepdim=True)
+        blocked = step < torch.inf
+        now = torch.where(blocked, now + step.clamp(max=1.0) * (target - now), target).clamp(min=0)
+        barred[todo] |= _one_hot(met, blocked & (step == 0), inside)  # it came in by rounding only: keep it out
+        slope = (goal - now @ system - tolerance[todo]).masked_fill(inside | barred[todo], -torch.inf)
+        steepest, entering = slope.max(dim=1, keepdim=True)
+        inside = inside & ~_one_hot(met, blocked, inside) | _one_hot(entering, ~blocked & (steepest > 0), inside)
+        solution[todo], free[todo] = torch.where(inside, now, 0.0), inside
+        todo = todo[(blocked | (steepest > 0)).squeeze(1)]
+        if len(todo) == 0:
+            break
+    return solution
+
+
+def _one_hot(position: Tensor, where: Tensor, like: Tensor) -> Tensor:
+    """Return booleans of the shape of `like` (c, r), true at `position` (c, 1) in rows with `where` (c, 1)."""
+    return torch.zeros_like(like).scatter(1, position, where)
+
+
+def _solve_free(system: Tensor, product: Tensor, free: Tensor) -> Tensor:
+    """Solve each row's system restricted to its free components (c, r); rows with equal sets share a factor."""
+    if free.shape[1] <= MAX_BITS:
+        bits = 2 ** torch.arange(free.shape[1], device=free.device)
+        _, group = torch.unique((free * bits).sum(dim=1), return_inverse=True)
+        sets = torch.zeros(int(group.max()) + 1, free.shape[1], dtype=torch.bool, device=free.device)
+        sets[group] = free
+    else:
+        sets, group = free, torch.arange(len(free), device=free.device)
+    masked = system * (sets[:, :, None] & sets[:, None, :]) + torch.diag_embed((~sets).to(system))
+    factors = torch.linalg.cholesky(masked)
+    return torch.cholesky_solve((product * free)[:, :, None], factors[group]).squeeze(2)

@@ -1,0 +1,150 @@
+"""A checked (n, d) matrix that is read in chunks of rows, never copied whole."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+Matrix: TypeAlias = NDArray[Any] | Tensor  # Any: floats of every width
+
+CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20}  # about a core's share of the cache; large enough to fill a GPU
+SHARE = 6  # a chunk is at most this part of the matrix, which bounds copies of it
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A finite matrix, seen as `scale * max(a, 0)` (or `scale * a` where negatives stay).
+
+    Parameters
+    ----------
+    data : (n, d) numpy or torch, never changed
+    dtype : of the chunks: float64 for float64 and wide integers, else float32
+    clamp : negatives are read as 0
+    clamped : number of negative entries, 0 where they stay
+    scale : power of two that brings extreme magnitudes near 1, so that squares stay in range
+    mean : of the entries as read
+    norm : Frobenius norm of the matrix as read
+    """
+
+    data: Matrix
+    dtype: torch.dtype
+    clamp: bool = False
+    clamped: int = 0
+    scale: float = 1.0
+    mean: float = 0.0
+    norm: float = 0.0
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return int(self.data.shape[0])
+
+    @property
+    def d(self) -> int:
+        """Number of columns."""
+        return int(self.data.shape[1])
+
+    @property
+    def device(self) -> torch.device:
+        """Where chunks live."""
+        return self.data.device if isinstance(self.data, Tensor) else torch.device("cpu")
+
+    def chunks(self, *, whole: bool = False, dtype: torch.dtype | None = None) -> Iterator[tuple[slice, Tensor]]:
+        """Yield (rows, (c, d) chunk) in order; `whole` allows one large chunk where reading copies nothing."""
+        limit = CHUNK_BYTES.get(self.device.type, CHUNK_BYTES["cpu"])
+        size = max(1, limit // (self.d * self.dtype.itemsize))
+        if not (whole and self._direct()):
+            size = max(1, min(size, self.n * self._itemsize() // (SHARE * self.dtype.itemsize)))
+        for start in range(0, self.n, size):
+            part = slice(start, min(start + size, self.n))
+            yield part, self.read(part, dtype)
+
+    def read(self, index: slice | NDArray[np.int64], dtype: torch.dtype | None = None) -> Tensor:
+        """Return the rows at `index` as read; a view where nothing had to be done."""
+        block = _tensor(self.data[index], dtype or self.dtype)
+        if self.clamp:
+            block = block.clamp(min=0)
+        return block * self.scale if self.scale != 1.0 else block
+
+    def restore(self, result: Tensor) -> Matrix:
+        """Return `result` as the kind of array that came in."""
+        return result if isinstance(self.data, Tensor) else result.numpy()
+
+    def _itemsize(self) -> int:
+        return int(self.data.element_size() if isinstance(self.data, Tensor) else self.data.dtype.itemsize)
+
+    def _direct(self) -> bool:
+        """Tell whether chunks are views of the data."""
+        view = self.data[:1]
+        plain = view.is_contiguous() if isinstance(view, Tensor) else self.data.flags.c_contiguous
+        return bool(plain) and self._itemsize() == self.dtype.itemsize and not self.clamp and self.scale == 1.0
+
+
+def open_rows(a: Matrix, *, clamp: bool) -> Rows:
+    """Check a matrix in one pass over its chunks and measure what the solvers need.
+
+    Parameters
+    ----------
+    a : (n, d) numpy or torch, any float or integer width
+    clamp : count negatives and read them as 0
+
+    Returns
+    -------
+    Rows; raises TypeError for other kinds, ValueError for a wrong shape, NaN or infinity
+    """
+    rows = Rows(a.detach() if isinstance(a, Tensor) else a, _work_dtype(a))
+    if a.ndim != 2 or a.shape[1] == 0:
+        raise ValueError(f"expected a matrix (n, d) with d >= 1, got shape {tuple(a.shape)}")
+    low, high, total, squares, negative = 0.0, 0.0, 0.0, 0.0, 0
+    for part, block in rows.chunks():
+        smallest, largest = (float(x) for x in block.aminmax())
+        if not (np.isfinite(smallest) and np.isfinite(largest)):
+            raise ValueError(_not_finite(block, part.start))
+        low, high = min(low, smallest), max(high, largest)
+    scale = _scale(max(high, 0.0 if clamp else -low))
+    rows = Rows(rows.data, rows.dtype, clamp and low < 0, scale=scale)
+    for part, block in rows.chunks():
+        if rows.clamp:
+            negative += int((_tensor(rows.data[part], rows.dtype) < 0).sum())
+        total += float(block.sum(dtype=torch.float64))
+        squares += float(torch.linalg.vector_norm(block, dtype=torch.float64)) ** 2
+    mean = total / max(1, rows.n * rows.d)
+    return Rows(rows.data, rows.dtype, rows.clamp, negative, scale, mean, squares**0.5)
+
+
+def _work_dtype(a: object) -> torch.dtype:
+    """Return float64 for data that float32 would round, else float32."""
+    if isinstance(a, np.ndarray) and a.dtype.kind in "fiub":
+        return torch.float64 if a.dtype.itemsize >= (8 if a.dtype.kind == "f" else 4) else torch.float32
+    if isinstance(a, Tensor) and not a.is_complex():
+        wide = a.element_size() >= (8 if a.is_floating_point() else 4)
+        return torch.float64 if wide else torch.float32
+    kind = f"{type(a).__name__} of {a.dtype}" if isinstance(a, np.ndarray | Tensor) else type(a).__name__
+    raise TypeError(f"expected a real numpy array or torch tensor, got {kind}")
+
+
+def _tensor(part: Matrix, dtype: torch.dtype) -> Tensor:
+    """Return a chunk as a tensor of `dtype`, a view if it can be one."""
+    if isinstance(part, Tensor):
+        return part.to(dtype)
+    width = np.float64 if dtype == torch.float64 else np.float32
+    # torch warns about memory that it may not write to, so read-only chunks are copied
+    return torch.from_numpy(np.require(part, width, ["C", "W"]))
+
+
+def _scale(largest: float) -> float:
+    """Return 1 for ordinary magnitudes, else the power of two that brings the largest entry near 1."""
+    if largest == 0.0 or 2.0**-20 < largest < 2.0**20:
+        return 1.0
+    return float(2.0 ** -round(np.log2(largest)))
+
+
+def _not_finite(block: Tensor, first_row: int) -> str:
+    """Say where the first NaN or infinity stands."""
+    row, column = (int(i) for i in (~torch.isfinite(block)).nonzero()[0])
+    value = float(block[row, column])
+    return f"expected finite values, found {value} at row {first_row + row}, column {column}; remove or repair that row"

@@ -1,0 +1,1 @@
+"""Data sets and weights in: sources of samples, manifests, images, networks."""

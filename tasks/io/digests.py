@@ -1,0 +1,61 @@
+"""What stands in a stage's key for a data set's files: content digests of single files, places of folders."""
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+
+from configs.schema import AnyDataSet, Csv, ImageFolder, ImageNet, ImportedData, Npz
+from tasks.io.files import local_path, read_bytes, resolved
+from tasks.io.imports import code_digest
+from tasks.io.npz import paths_of
+from tasks.io.table import table_root
+
+
+def source_digest(data: AnyDataSet) -> dict[str, str]:
+    """Return what the data set's files are, whatever their paths.
+
+    Parameters
+    ----------
+    data : the config's section
+
+    Returns
+    -------
+    by name of the input: `sha256:...` of each archive, table and imported module (so a moved file stays the same
+    input), and the absolute path or URL of each image folder (whose files the manifest lists)
+    """
+    if isinstance(data, Npz):
+        return {
+            f"paths.{split}.{i}": file_sha256(path)
+            for split, paths in sorted(data.paths.items())
+            for i, path in enumerate(paths_of(paths))
+        }
+    if isinstance(data, Csv):
+        tables = {f"paths.{split}": file_sha256(path) for split, path in sorted(data.paths.items())}
+        roots = {f"root.{split}": resolved(table_root(data, split)) for split in sorted(data.paths)}
+        return {**tables, **roots}
+    if isinstance(data, ImageFolder):
+        return {f"paths.{split}": resolved(path) for split, path in sorted(data.paths.items())}
+    if isinstance(data, ImageNet):
+        return {"root": resolved(data.root)}
+    if isinstance(data, ImportedData):
+        return {"object": code_digest(data.object)}
+    return {}
+
+
+def file_sha256(url: str) -> str:
+    """Return `sha256:...` of one file; a local one is read once per process as long as it does not change."""
+    local = local_path(url)
+    try:
+        if local is None:
+            return f"sha256:{hashlib.sha256(read_bytes(url)).hexdigest()}"
+        status = local.stat()
+        return f"sha256:{_local_sha256(str(local.resolve()), status.st_mtime_ns, status.st_size)}"
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise ValueError(f"file {url} does not exist") from error
+
+
+@lru_cache(maxsize=256)
+def _local_sha256(path: str, changed_ns: int, size: int) -> str:
+    """Return the SHA-256 of a file; `changed_ns` and `size` make a changed file a new entry."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,37 @@
+"""scikit-learn's handwritten digits, which come with the package."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+
+from tasks.io.samples import Row, Sample, array_digest
+
+
+@dataclass(frozen=True)
+class DigitsSource:
+    """1,797 images (8, 8) uint8, all in split `all`, keys `all/<number in scikit-learn's order>`."""
+
+    def rows(self) -> Iterator[Row]:
+        """List the samples."""
+        images, labels = _digits()
+        return (Row(f"all/{i}", int(label), "all", images[0].nbytes, "") for i, label in enumerate(labels))
+
+    def class_names(self) -> dict[int, str]:
+        """Return the digits."""
+        return {label: str(label) for label in range(10)}
+
+    def read(self, keys: Sequence[str]) -> list[Sample]:
+        """Return the images of `keys`."""
+        images, _ = _digits()
+        return [Sample(image, array_digest(image)) for image in (images[int(key.removeprefix("all/"))] for key in keys)]
+
+
+@lru_cache(maxsize=1)
+def _digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return images (1797, 8, 8) uint8, levels 0..16 scaled to 0..255 and rounded half to even, and labels."""
+    digits = load_digits()
+    return np.rint(digits.images * (255 / 16)).astype(np.uint8), digits.target.astype(np.int64)

@@ -1,0 +1,61 @@
+"""torchvision's ImageNet layout: ROOT/train/WNID/*.JPEG, ROOT/val/WNID/*.JPEG and, if there, ROOT/meta.bin."""
+
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torchvision.models import ResNet18_Weights
+
+from tasks.io.files import join, local_path
+from tasks.io.folder import FolderSource
+from tasks.io.samples import Row, Sample
+
+_N_IMAGENET = 1000
+
+
+@dataclass(frozen=True)
+class ImageNetSource:
+    """The two splits as image folders; labels are the sorted folders' numbers."""
+
+    root: str
+    threads: int = 1
+
+    @cached_property
+    def folders(self) -> FolderSource:
+        """The image folders."""
+        return FolderSource({split: join(self.root, split) for split in ("train", "val")}, None, self.threads)
+
+    def rows(self) -> Iterator[Row]:
+        """List the samples."""
+        return self.folders.rows()
+
+    def class_names(self) -> dict[int, str]:
+        """Return names from meta.bin, from torchvision where all 1,000 classes are there, else the folders'."""
+        return {**self.folders.class_names(), **_names(self.root, self.folders.labels)}
+
+    def read(self, keys: Sequence[str]) -> list[Sample]:
+        """Decode the images of `keys`."""
+        return self.folders.read(keys)
+
+
+def _names(root: str, labels: Mapping[str, int]) -> dict[int, str]:
+    """Return names by label, as far as they are known."""
+    folder = local_path(root)
+    if folder is not None and (folder / "meta.bin").is_file():
+        words = _meta(folder / "meta.bin")
+        return {label: ", ".join(words[wnid]) for wnid, label in labels.items() if wnid in words}
+    if len(labels) == _N_IMAGENET:
+        return dict(enumerate(ResNet18_Weights.IMAGENET1K_V1.meta["categories"]))
+    return {}
+
+
+def _meta(path: Path) -> dict[str, tuple[str, ...]]:
+    """Return the words of each class from torchvision's meta.bin: a pair of (words by wnid, wnids of val images)."""
+    try:
+        words, _ = torch.load(path, weights_only=True)
+        return {str(wnid): tuple(map(str, names)) for wnid, names in words.items()}
+    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"imagenet: {path} is not torchvision's meta.bin; delete it to do without names") from error

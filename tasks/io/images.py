@@ -1,0 +1,97 @@
+"""From a decoded image to a network's input, as torchvision's classification transforms do it."""
+
+from typing import cast
+
+import numpy as np
+import torch
+from PIL import Image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as F  # its usual name
+
+from configs.schema import Preprocessing
+from tasks.io.samples import Picture, array_mode
+
+_CHANNELS = {"L": 1, "RGB": 3}
+
+
+def preprocess(image: Picture, preprocessing: Preprocessing, key: str) -> torch.Tensor:
+    """Turn a decoded image into a network's input: mode, resize, centre crop, scale to 0..1, normalise.
+
+    Parameters
+    ----------
+    image : a PIL image, or an array (H, W) or (H, W, C) uint8
+    preprocessing : with `like` resolved by `tasks.io.networks.resolve_preprocessing`
+    key : the sample's key, for errors
+
+    Returns
+    -------
+    (C, h, w) float32
+    """
+    settled = _in_mode(image, preprocessing, key)
+    resized = _resize(settled, preprocessing)
+    if preprocessing.crop is not None:
+        resized = F.center_crop(_pil(resized), [preprocessing.crop, preprocessing.crop])
+    pixels = np.asarray(resized)
+    planes = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+    return _normalise(torch.from_numpy(np.array(planes, order="C")), preprocessing)
+
+
+def to_pixels(image: Picture) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Return an image as it is shown: (H, W) uint8 grey or (H, W, 3) uint8 RGB."""
+    picture = _pil(image)
+    return np.array(picture if picture.mode in _CHANNELS else _convert(picture, "RGB"))
+
+
+def _in_mode(image: Picture, preprocessing: Preprocessing, key: str) -> Picture:
+    """Return the image in the network's mode, or raise."""
+    found = image.mode if isinstance(image, Image.Image) else array_mode(image)
+    if found == preprocessing.mode:
+        return image
+    if not preprocessing.convert:
+        raise ValueError(
+            f"sample {key}: image mode {found}, the network takes {preprocessing.mode}; "
+            "set `convert: true` in its preprocessing to convert such images"
+        )
+    try:
+        return _convert(_pil(image), preprocessing.mode)
+    except ValueError as error:
+        raise ValueError(f"sample {key}: image mode {found} cannot be converted to {preprocessing.mode}") from error
+
+
+def _convert(image: Image.Image, mode: str) -> Image.Image:
+    """Convert as PIL does; 16-bit grey is scaled, since PIL would cut it at 255; transparency is dropped."""
+    if image.mode.startswith("I;16"):
+        levels = np.asarray(image).astype(np.float32) / 257  # 65535 / 255
+        image = Image.fromarray(np.rint(levels).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError("no fixed range of levels")
+    elif image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image.convert(mode)
+
+
+def _pil(image: Picture) -> Image.Image:
+    """Return an image as a PIL image."""
+    if isinstance(image, Image.Image):
+        return image
+    if array_mode(image).endswith("channels"):
+        raise ValueError(f"an image array of shape {image.shape}")
+    return Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
+
+
+def _resize(image: Picture, preprocessing: Preprocessing) -> Picture:
+    """Resize with antialiasing: the shorter side, or to height and width."""
+    if preprocessing.resize is None:
+        return image
+    size = [preprocessing.resize] if isinstance(preprocessing.resize, int) else list(preprocessing.resize)
+    resized = F.resize(_pil(image), size, interpolation=InterpolationMode(preprocessing.interpolation))
+    return cast(Image.Image, resized)
+
+
+def _normalise(planes: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:
+    """Scale (C, h, w) uint8 to 0..1 and normalise each channel."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
+    for name, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, len(planes)):
+            raise ValueError(f"preprocessing.{name}: {len(values)} values, images have {len(planes)} channels")
+    return planes.float().div_(255).sub_(mean).div_(std)

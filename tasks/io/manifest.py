@@ -1,0 +1,133 @@
+"""The list of a data set's samples: running ids, labels, splits and positions, from a listing alone."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from configs.schema import AnyDataSet
+from tasks.io.samples import Row
+from tasks.io.sources import Source, open_source
+
+
+def read_manifest(data: AnyDataSet, source: Source | None = None) -> pd.DataFrame:
+    """List a data set.
+
+    Parameters
+    ----------
+    data : the config's section
+    source : the data set where it is open already, which saves a second listing for the class names
+
+    Returns
+    -------
+    table with columns id int64, key str, label_given int64, label_true int64, split str, size int64 (bytes),
+    etag str; `id` is the running number over the source's whole fixed order, so the same sample has the same id
+    whatever `split` and `per_class` keep
+    """
+    source = source or open_source(data)
+    table = _table(list(source.rows()))
+    if data.split is not None:
+        table = _draw(table, data.split, data.split_seed)
+    _check_classes(table, source)
+    return _first_per_class(table, data.per_class)
+
+
+def read_class_names(data: AnyDataSet, source: Source | None = None) -> dict[int, str]:
+    """Return names by label: the config's, else the source's."""
+    given = data.class_names or {}
+    own = (source or open_source(data)).class_names()
+    return {**own, **dict(given if isinstance(given, Mapping) else enumerate(given))}
+
+
+def class_positions(labels: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the class-major order.
+
+    Parameters
+    ----------
+    labels : (n,) int64
+    ids : (n,) int64
+
+    Returns
+    -------
+    (n,) int64, indices sorted by label, then id
+    """
+    return np.lexsort((ids, labels)).astype(np.int64)
+
+
+def check_labels(labels: NDArray[np.int64], n_outputs: int, data_name: str) -> None:
+    """Raise unless every label is the index of a network output."""
+    bad = labels[(labels < 0) | (labels >= n_outputs)]
+    if bad.size:
+        raise ValueError(
+            f"data {data_name}: label {bad[0]} is out of range: the network has {n_outputs} outputs, "
+            f"0 to {n_outputs - 1} ({bad.size} of {labels.size} samples); map labels by `classes` or change the network"
+        )
+
+
+def _table(rows: list[Row]) -> pd.DataFrame:
+    """Return the checked table of all rows of a source."""
+    if not rows:
+        raise ValueError("the data set has no samples")
+    for row in rows:
+        if isinstance(row.label, bool) or not isinstance(row.label, int | np.integer) or row.label < 0:
+            raise ValueError(f"sample {row.key}: label {row.label!r} is not an integer from 0 up")
+    table = pd.DataFrame(rows, columns=list(Row._fields))
+    twice = table["key"][table["key"].duplicated()]
+    if len(twice):
+        raise ValueError(f"sample {twice.iloc[0]} stands twice in the data set")
+    label = table["label"].astype("int64")
+    return pd.DataFrame(
+        {
+            "id": np.arange(len(table), dtype=np.int64),
+            "key": table["key"],
+            "label_given": label,
+            "label_true": label,
+            "split": table["split"],
+            "size": table["size"].astype("int64"),
+            "etag": table["etag"],
+        }
+    )
+
+
+def _draw(table: pd.DataFrame, shares: Mapping[str, float], seed: int) -> pd.DataFrame:
+    """Draw the splits per class; what the shares leave over is dropped."""
+    given = sorted(set(table["split"]) - {"all"})
+    if given:
+        raise ValueError(f"`split` draws from samples that come unsplit (`all`), these come as {', '.join(given)}")
+    split = np.full(len(table), "", dtype=object)
+    names = sorted(shares)  # the order of a mapping is no part of its meaning
+    ends = np.cumsum([0.0, *(shares[name] for name in names)])
+    for label, rows in table.groupby("label_given").indices.items():
+        shuffled = np.random.default_rng([seed, int(str(label))]).permutation(np.sort(rows))
+        bounds = np.rint(ends * len(rows)).astype(int)
+        for name, start, stop in zip(names, bounds[:-1], bounds[1:], strict=True):
+            split[shuffled[start:stop]] = name
+    drawn: pd.DataFrame = table.assign(split=split.astype(str))[split != ""]
+    return drawn.reset_index(drop=True)
+
+
+def _check_classes(table: pd.DataFrame, source: Source) -> None:
+    """Raise where a class that the source names, or has in one split, is empty in another."""
+    names = source.class_names()
+    expected = sorted(set(names) | set(table["label_given"].tolist()))
+    present = set(zip(table["split"], table["label_given"], strict=True))
+    for split in sorted(set(table["split"])):
+        for label in expected:
+            if (split, label) not in present:
+                name = f" ({names[label]})" if label in names else ""
+                raise ValueError(f"class {label}{name} has no samples in split {split!r}; add some or leave it out")
+
+
+def _first_per_class(table: pd.DataFrame, per_class: int | Mapping[str, int] | None) -> pd.DataFrame:
+    """Keep the first n samples of each class and split."""
+    if per_class is None:
+        return table
+    splits = sorted(set(table["split"]))
+    limits = dict.fromkeys(splits, per_class) if isinstance(per_class, int) else dict(per_class)
+    unknown = sorted(set(limits) - set(splits))
+    if unknown:
+        raise ValueError(f"per_class: no split {unknown[0]!r}; splits: {', '.join(splits)}")
+    rank = table.groupby(["split", "label_given"]).cumcount()
+    limit = table["split"].map(limits).fillna(len(table))
+    return table[rank < limit].reset_index(drop=True)

@@ -1,0 +1,69 @@
+"""Networks for small images: a plain CNN and He et al.'s CIFAR ResNets."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F  # its usual name
+
+
+def small_cnn(channels: int = 1, classes: int = 10, width: int = 32) -> nn.Sequential:
+    """Build a CNN for images of 8 x 8 pixels or more.
+
+    Three blocks of 3 x 3 convolution, batch norm and ReLU with `width`, 2 `width` and 2 `width` channels; the second
+    halves the resolution (8 x 8 -> 4 x 4); then the global mean and a linear head.
+    """
+    return nn.Sequential(
+        *_block(channels, width, stride=1),
+        *_block(width, 2 * width, stride=2),
+        *_block(2 * width, 2 * width, stride=1),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(2 * width, classes),
+    )
+
+
+class CifarResNet(nn.Module):
+    """He et al. 2016, section 4.2: 3 x 3 stem, stages of `depth` blocks of 16, 32, 64 channels, a linear head."""
+
+    def __init__(self, depth: int, classes: int = 10) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = _stage(16, 16, depth)
+        self.layer2 = _stage(16, 32, depth)
+        self.layer3 = _stage(32, 64, depth)
+        self.linear = nn.Linear(64, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits (n, classes) of images (n, 3, 32, 32)."""
+        x = F.relu(self.bn1(self.conv1(x)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        logits: Tensor = self.linear(x.mean((2, 3)))
+        return logits
+
+
+class BasicBlock(nn.Module):
+    """Two 3 x 3 convolutions beside a shortcut without parameters (option A)."""
+
+    def __init__(self, n_in: int, n_out: int) -> None:
+        super().__init__()
+        self.stride = n_out // n_in
+        self.padding = (n_out - n_in) // 2  # zero channels on each side
+        self.conv1 = nn.Conv2d(n_in, n_out, 3, stride=self.stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(n_out)
+        self.conv2 = nn.Conv2d(n_out, n_out, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(n_out)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return maps of half the resolution where the channels double."""
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+        shortcut = x[:, :, :: self.stride, :: self.stride]
+        return F.relu(y + F.pad(shortcut, (0, 0, 0, 0, self.padding, self.padding)))
+
+
+def _block(n_in: int, n_out: int, *, stride: int) -> list[nn.Module]:
+    """Convolution, batch norm, ReLU."""
+    return [nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()]
+
+
+def _stage(n_in: int, n_out: int, depth: int) -> nn.Sequential:
+    """Chain `depth` blocks; the first one changes the width."""
+    return nn.Sequential(BasicBlock(n_in, n_out), *(BasicBlock(n_out, n_out) for _ in range(depth - 1)))

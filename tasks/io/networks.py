@@ -1,0 +1,102 @@
+"""Models by name, and the preprocessing that belongs to published weights."""
+
+import difflib
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+from configs.schema import Preprocessing
+from tasks.io.imports import import_object
+from tasks.io.models import CifarResNet, small_cnn
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "small-cnn": small_cnn,
+    "cifar-resnet20": partial(CifarResNet, 3),
+    "cifar-resnet32": partial(CifarResNet, 5),
+    "cifar-resnet44": partial(CifarResNet, 7),
+    "cifar-resnet56": partial(CifarResNet, 9),
+    **{
+        name: partial(torchvision.models.get_model, name, weights=None)
+        for name in torchvision.models.list_models(module=torchvision.models)
+    },
+    # Plain defaults of these two warn, because their slow initialisation will change.
+    "googlenet": partial(torchvision.models.googlenet, weights=None, init_weights=True),
+    "inception_v3": partial(torchvision.models.inception_v3, weights=None, init_weights=True),
+}
+
+
+def build_model(name: str, arguments: Mapping[str, Any], seed: int) -> nn.Module:  # Any: the builder's own
+    """Build a model with fresh weights drawn from `seed`.
+
+    Parameters
+    ----------
+    name : a key of `MODELS`, or an import path module:function
+    arguments : keyword arguments of the builder
+    seed : of torch's CPU generator, whose state is put back afterwards
+
+    Returns
+    -------
+    module on the CPU, in training mode
+    """
+    builder = find_builder(name)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        try:
+            model = builder(**arguments)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"model {name!r} with arguments {dict(arguments)}: {error}") from error
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model {name!r}: the builder returned {type(model).__name__}, expected torch.nn.Module")
+    return model
+
+
+def find_builder(name: str) -> Callable[..., nn.Module]:
+    """Return the builder that a model name or an import path means."""
+    if name in MODELS:
+        return MODELS[name]
+    if ":" not in name:
+        close = difflib.get_close_matches(name, MODELS, 3)
+        hint = f"close: {', '.join(close)}" if close else "known: " + ", ".join(m for m in MODELS if "-" in m)
+        raise ValueError(
+            f"model: unknown {name!r}; {hint}; any torchvision classification model goes by its own name, "
+            "a model of yours by module:function"
+        )
+    builder = import_object(name)
+    if not callable(builder):
+        raise ValueError(f"model {name!r} is a {type(builder).__name__}, expected a function")
+    found: Callable[..., nn.Module] = builder
+    return found
+
+
+def resolve_preprocessing(preprocessing: Preprocessing | str) -> Preprocessing:
+    """Fill in the settings of the torchvision weights entry that is named, if any; nothing is downloaded."""
+    name = preprocessing if isinstance(preprocessing, str) else preprocessing.like
+    if name is None:
+        assert isinstance(preprocessing, Preprocessing)
+        return preprocessing
+    given = {} if isinstance(preprocessing, str) else preprocessing.model_dump(exclude_unset=True, exclude={"like"})
+    return Preprocessing.model_validate({**_published(name), **given})
+
+
+def _published(name: str) -> dict[str, Any]:  # Any: settings of several types, validated by the caller
+    """Return the settings of a torchvision weights entry."""
+    try:
+        transforms = torchvision.models.get_weight(name).transforms()
+        ((resize,), (crop,)) = (transforms.resize_size, transforms.crop_size)
+        return {
+            "mode": "RGB",
+            "resize": resize,
+            "crop": crop,
+            "interpolation": transforms.interpolation.value,
+            "mean": transforms.mean,
+            "std": transforms.std,
+        }
+    except (ValueError, AttributeError) as error:
+        raise ValueError(
+            f"preprocessing: {name!r} is not the name of torchvision classification weights, "
+            "such as ResNet50_Weights.IMAGENET1K_V2"
+        ) from error

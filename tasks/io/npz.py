@@ -1,0 +1,118 @@
+"""NumPy archives of images and labels, opened once per process."""
+
+import threading
+import zipfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.schema import Npz
+from tasks.io.samples import Row, Sample, array_digest
+
+_LOCAL_HEADER = 30  # bytes of a zip member's header before its name
+_lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class NpzSource:
+    """Images and labels of one or more archives per split, keys `<split>/<number in the split>`."""
+
+    data: Npz
+
+    def rows(self) -> Iterator[Row]:
+        """List the samples, splits in alphabetical order."""
+        for split in sorted(self.data.paths):
+            start = 0
+            for path in paths_of(self.data.paths[split]):
+                images, labels = self._arrays(path)
+                size = int(images[0].nbytes) if len(images) else 0
+                for i, label in enumerate(labels.tolist(), start):
+                    yield Row(f"{split}/{i}", label, split, size, "")
+                start += len(labels)
+
+    def class_names(self) -> dict[int, str]:
+        """Return no names: an archive has none."""
+        return {}
+
+    def read(self, keys: Sequence[str]) -> list[Sample]:
+        """Return the images of `keys`."""
+        images = [self._image(key) for key in keys]
+        return [Sample(image, array_digest(image)) for image in images]
+
+    def _image(self, key: str) -> NDArray[np.uint8]:
+        """Return one image."""
+        split, _, number = key.rpartition("/")
+        i = int(number)
+        for path in paths_of(self.data.paths[split]):
+            images, _ = self._arrays(path)
+            if i < len(images):
+                return np.array(images[i])
+            i -= len(images)
+        raise ValueError(f"sample {key}: split {split!r} has no such sample; was the archive changed?")
+
+    def _arrays(self, path: str) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]:  # Any: any integer width
+        """Return the checked images and labels of one archive."""
+        file = Path(path).expanduser()
+        if not file.is_file():
+            raise ValueError(f"npz: file {path} does not exist")
+        status = file.stat()
+        with _lock:  # two threads would read the same archive twice
+            return _open(str(file.resolve()), status.st_mtime_ns, status.st_size, self.data.images, self.data.labels)
+
+
+def paths_of(paths: str | Sequence[str]) -> Sequence[str]:
+    """Return one or more paths as a sequence."""
+    return [paths] if isinstance(paths, str) else paths
+
+
+@lru_cache(maxsize=16)
+def _open(
+    path: str, changed_ns: int, size: int, images_name: str, labels_name: str
+) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]:  # Any: any integer width
+    """Open one archive and check its arrays; `changed_ns` and `size` make a changed file a new entry."""
+    images, labels = _member(path, images_name), _member(path, labels_name)
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise ValueError(
+            f"npz {path}: array {images_name!r} is {images.dtype} {images.shape}, "
+            "expected uint8 (N, H, W) or (N, H, W, C)"
+        )
+    if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (len(images),):
+        raise ValueError(
+            f"npz {path}: array {labels_name!r} is {labels.dtype} {labels.shape}, expected integers ({len(images)},)"
+        )
+    return images, labels
+
+
+def _member(path: str, name: str) -> NDArray[Any]:  # Any: checked by the caller
+    """Return one array of an archive: memory-mapped where it is stored uncompressed, else read whole."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if f"{name}.npy" not in archive.namelist():
+                found = ", ".join(entry.removesuffix(".npy") for entry in archive.namelist())
+                raise ValueError(f"npz {path}: no array {name!r}; the archive has: {found}")
+            member = archive.getinfo(f"{name}.npy")
+            if member.compress_type == zipfile.ZIP_STORED:
+                return _mapped(path, member.header_offset)
+            with archive.open(member) as stream:
+                return np.lib.format.read_array(stream, allow_pickle=False)
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"npz {path}: corrupted, or not a NumPy archive ({error})") from error
+
+
+def _mapped(path: str, header_offset: int) -> NDArray[Any]:  # Any: checked by the caller
+    """Map an uncompressed member: zip header, then the .npy header, then the data."""
+    with open(path, "rb") as file:
+        file.seek(header_offset + _LOCAL_HEADER - 4)
+        name_length, extra_length = np.frombuffer(file.read(4), "<u2").tolist()
+        file.seek(header_offset + _LOCAL_HEADER + name_length + extra_length)
+        version = np.lib.format.read_magic(file)
+        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read_header(file)
+        if dtype.hasobject:
+            raise ValueError(f"npz {path}: an array of Python objects, expected numbers")
+        return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")

@@ -1,0 +1,51 @@
+"""What a source gives: a row per sample when it is listed, an image per sample when it is read."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Picture = Image.Image | NDArray[np.uint8]  # a decoded file, or an array (H, W) or (H, W, C)
+
+
+class Row(NamedTuple):
+    """One sample of a listing; nothing is decoded for it."""
+
+    key: str  # split/..., unique in the source
+    label: int  # index of the network output
+    split: str  # "all" where the source comes unsplit
+    size: int  # bytes
+    etag: str  # changes when the file changes; "" where a digest of the whole source says it
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample's decoded image and the digest of what it was decoded from."""
+
+    image: Picture
+    digest: str  # 32 hex digits, BLAKE2b-128
+
+    @property
+    def mode(self) -> str:
+        """Image mode in PIL's words, such as L, RGB or CMYK."""
+        return self.image.mode if isinstance(self.image, Image.Image) else array_mode(self.image)
+
+
+def array_mode(image: NDArray[np.uint8]) -> str:
+    """Return the image mode of an array (H, W) or (H, W, C) uint8."""
+    channels = 1 if image.ndim == 2 else image.shape[-1]
+    return {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}.get(channels, f"{channels} channels")
+
+
+def file_digest(raw: bytes) -> str:
+    """Return the digest of a file's bytes."""
+    return hashlib.blake2b(raw, digest_size=16).hexdigest()
+
+
+def array_digest(image: NDArray[np.uint8]) -> str:
+    """Return the digest of an array's shape and pixels."""
+    shape = "x".join(map(str, image.shape)).encode()
+    return hashlib.blake2b(shape + b":" + image.tobytes(), digest_size=16).hexdigest()

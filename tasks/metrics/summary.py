@@ -1,0 +1,98 @@
+"""Tables of the coreset question: from a row per class to a row per draw and budget, per budget, per selector."""
+
+import pandas as pd
+
+from tasks.metrics.robustness import counts_for_robustness, phi, robustness
+
+ALPHAS = ("0", "05", "1")  # alpha = 0, 0.5, 1 in the names of columns
+SETTING = ["network", "interpreter", "selector"]
+DRAW = ["seed", "repeat"]
+MEANS = [
+    *("rank_reference", "rank", "accuracy", "accuracy_top5", "agreement", "accuracy_plain", "accuracy_plain_top5"),
+    *("error_fit", "error_val", "fidelity"),
+]
+SUMS = ["n_class", "n_kept", "n_rows", "n_val", "seconds"]
+KINDS = {"phi": "distance", "null": "null", "self": "self"}  # column prefix here: column prefix by class
+
+
+def by_budget(classes: pd.DataFrame) -> pd.DataFrame:
+    """Average over classes.
+
+    Parameters
+    ----------
+    classes : a row per (network, seed, interpreter, selector, repeat, budget, label); distances in radians, NaN where
+        the class was left out; accuracies, agreement and fidelity as shares; errors relative; `seconds` of the fit
+
+    Returns
+    -------
+    a row per (network, seed, interpreter, selector, repeat, budget): `phi_0 phi_05 phi_1`, `null_*`, `self_*` means
+    over the classes that have a distance, `left_out` the number that have none at alpha = 0, `n_classes` of all;
+    ranks, accuracies, errors and fidelity as means over classes; counts and seconds as sums
+    """
+    keys = [*SETTING, *DRAW, "budget"]
+    groups = classes.groupby(keys, sort=True, observed=True)
+    table = pd.concat([groups["label"].size().rename("n_classes"), groups[MEANS].mean(), groups[SUMS].sum()], axis=1)
+    for prefix, source in KINDS.items():
+        for alpha in ALPHAS:
+            table[f"{prefix}_{alpha}"] = groups[f"{source}_{alpha}"].agg(lambda column: phi(column).mean)
+    table["left_out"] = groups["distance_0"].agg(lambda column: phi(column).left_out)
+    return table.reset_index()
+
+
+def over_repeats(budgets: pd.DataFrame) -> pd.DataFrame:
+    """Average over network seeds and repeated draws.
+
+    Parameters
+    ----------
+    budgets : the table of `by_budget`
+
+    Returns
+    -------
+    a row per (network, interpreter, selector, budget): `<column>_mean` and `<column>_std` (population) of every
+    number, `n_draws` the number of (seed, repeat) behind them
+    """
+    keys = [*SETTING, "budget"]
+    numbers = [name for name in budgets.columns if name not in {*keys, *DRAW}]
+    groups = budgets.groupby(keys, sort=True, observed=True)
+    means = groups[numbers].mean().add_suffix("_mean")
+    spreads = groups[numbers].std(ddof=0).add_suffix("_std")
+    columns = [f"{name}_{part}" for name in numbers for part in ("mean", "std")]
+    table = pd.concat([means, spreads], axis=1)[columns]
+    table.insert(0, "n_draws", groups.size())
+    return table.reset_index()
+
+
+def robustness_table(budgets: pd.DataFrame) -> pd.DataFrame:
+    """Average Phi over the budgets from 10 % to 50 %, then over seeds and repeated draws.
+
+    Parameters
+    ----------
+    budgets : the table of `by_budget`
+
+    Returns
+    -------
+    a row per (network, interpreter, selector): for each alpha `mean_*` and `std_*`, the mean and the population
+    standard deviation of Phi over budgets, both averaged over draws; `mean_*_spread` and `std_*_spread`, their
+    population standard deviations over draws (the ±); `n_draws`; `left_out`, classes without a distance, over the
+    draws and budgets that count
+    """
+    records = []
+    for key, rows in budgets.groupby([*SETTING, *DRAW], sort=True, observed=True):
+        record = dict(zip([*SETTING, *DRAW], key, strict=True))
+        records.append(record | _robustness_of_draw(rows))
+    groups = pd.DataFrame(records).groupby(SETTING, sort=True)
+    table = groups.size().rename("n_draws").to_frame()
+    table["left_out"] = groups["left_out"].sum()
+    for name in (f"{part}_{alpha}" for alpha in ALPHAS for part in ("mean", "std")):
+        table[name] = groups[name].mean()
+        table[f"{name}_spread"] = groups[name].std(ddof=0)
+    return table.reset_index()
+
+
+def _robustness_of_draw(rows: pd.DataFrame) -> dict[str, float]:
+    """Robustness at each alpha of one draw's rows, one per budget."""
+    record: dict[str, float] = {"left_out": int(rows.loc[rows["budget"].map(counts_for_robustness), "left_out"].sum())}
+    for alpha in ALPHAS:
+        mean, std = robustness(dict(zip(rows["budget"], rows[f"phi_{alpha}"], strict=True)))
+        record |= {f"mean_{alpha}": mean, f"std_{alpha}": std}
+    return record

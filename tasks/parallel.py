@@ -1,0 +1,227 @@
+"""How partitions are spread over workers: the only file that knows Dask.
+
+A partition is a plain function of one item; it returns a few numbers. Failures of some do not stop the others.
+"""
+
+import hashlib
+import importlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import threadpoolctl
+
+from configs.schema import Cluster
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+ATTEMPTS = 2
+COMPARED = ("numpy", "torch", "zarr", "distributed")  # versions that workers share with the run
+
+
+class PartitionError(Exception):
+    """Partitions failed; the text has the first one's coordinates and its cause, which is chained."""
+
+
+class ClusterError(Exception):
+    """A cluster cannot be used; one line says why."""
+
+
+class Pool(Protocol):
+    """Runs a function over items."""
+
+    def map(
+        self, function: Callable[[Item], Result], items: Sequence[Item], *, network: bool = False
+    ) -> Iterator[tuple[Item, Result]]:
+        """Yield (item, result) as partitions end, in any order; PartitionError after the last, if some failed.
+
+        `network`: the function runs a network, so it asks for the cluster's GPU resource.
+        """
+        ...
+
+
+class SerialPool:
+    """One partition after the other, in this process, without Dask."""
+
+    def map(
+        self, function: Callable[[Item], Result], items: Sequence[Item], *, network: bool = False
+    ) -> Iterator[tuple[Item, Result]]:
+        failures: list[tuple[Item, Exception]] = []
+        for item in items:
+            try:
+                result = _attempt(function, item)
+            except Exception as error:
+                failures.append((item, error))
+                continue
+            yield item, result
+        _raise_first(failures, len(items))
+
+
+@dataclass(frozen=True)
+class DaskPool:
+    """Partitions as Dask tasks of one client."""
+
+    client: Any  # Any: distributed has no types
+    gpu_resource: str | None = None
+
+    def map(
+        self, function: Callable[[Item], Result], items: Sequence[Item], *, network: bool = False
+    ) -> Iterator[tuple[Item, Result]]:
+        from distributed import as_completed
+
+        resources = {self.gpu_resource: 1} if network and self.gpu_resource else None
+        if resources:
+            self._check_resource()
+        futures = self.client.map(_attempt, [function] * len(items), items, resources=resources, pure=False)
+        by_key = {future.key: item for future, item in zip(futures, items, strict=True)}
+        failures: list[tuple[Item, Exception]] = []
+        try:
+            for future in as_completed(futures, loop=self.client.loop):
+                if future.status == "finished":
+                    yield by_key[future.key], future.result()
+                else:
+                    failures.append((by_key[future.key], _exception(future)))
+                future.release()
+        finally:
+            self.client.cancel([future for future in futures if not future.done()])
+        order = {id(item): number for number, item in enumerate(items)}
+        _raise_first(sorted(failures, key=lambda failure: order[id(failure[0])]), len(items))
+
+    def _check_resource(self) -> None:
+        """Raise unless some worker declares the GPU resource."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        if not any(worker["resources"].get(self.gpu_resource, 0) >= 1 for worker in workers):
+            raise ClusterError(
+                f"cluster.gpu_resource: none of {len(workers)} workers declares {self.gpu_resource!r}; "
+                f"start them with --resources {self.gpu_resource}=1"
+            )
+
+
+@contextmanager
+def open_pool(cluster: Cluster) -> Iterator[Pool]:
+    """Start or join the workers that `cluster` describes, and stop what was started.
+
+    Raises
+    ------
+    ClusterError : no scheduler answers, a class cannot be imported, or workers run other code than this process
+    """
+    with threadpoolctl.threadpool_limits(1):  # restores this process's setting at the end
+        if cluster.kind == "serial":
+            yield SerialPool()
+        else:
+            yield from _dask_pool(cluster)
+
+
+def _dask_pool(cluster: Cluster) -> Iterator[Pool]:
+    """Yield a pool of Dask workers."""
+    from distributed import Client
+
+    logging.getLogger("distributed").setLevel(logging.ERROR)  # else it logs through Prefect's root logger
+
+    with _scheduler(cluster) as (address, security):
+        try:
+            client = Client(address, security=security, set_as_default=False, timeout="30s")
+        except OSError as error:
+            raise ClusterError(f"cluster.address: no scheduler answers at {cluster.address}: {error}") from error
+        with client:
+            if cluster.kind not in ("local", "threads"):
+                client.wait_for_workers(1, timeout=300)
+                compare_workers(client.run(code_facts))
+            yield DaskPool(client, cluster.gpu_resource)
+
+
+def code_facts() -> dict[str, str]:
+    """Return the digest of layerlore's source and the versions that must agree between a run and its workers."""
+    source = hashlib.sha256()
+    root = Path(__file__).parent.parent
+    for package in ("configs", "flows", "storage", "tasks"):
+        for file in sorted((root / package).rglob("*.py")):
+            source.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
+    return {"layerlore source": source.hexdigest()[:12], **{name: version(name) for name in COMPARED}}
+
+
+def compare_workers(facts: dict[str, dict[str, str]]) -> None:
+    """Raise ClusterError in one line if a worker's code differs from this process's."""
+    ours = code_facts()
+    for worker, theirs in facts.items():
+        for name, value in ours.items():
+            if theirs.get(name) != value:
+                raise ClusterError(
+                    f"worker {worker} has {name} {theirs.get(name)}, this run has {value}; start it anew"
+                )
+
+
+@contextmanager
+def _scheduler(cluster: Cluster) -> Iterator[tuple[Any, Any]]:  # Any: distributed has no types
+    """Yield what a client connects to, and the TLS settings."""
+    if cluster.kind == "address":
+        from distributed import Security
+
+        yield cluster.address, Security(**cluster.arguments) if cluster.arguments else None
+        return
+    with _cluster_class(cluster.kind)(**_cluster_arguments(cluster)) as started:
+        if cluster.kind not in ("local", "threads") and "n_workers" not in cluster.arguments:
+            started.scale(cluster.workers)
+        yield started, None
+
+
+def _cluster_arguments(cluster: Cluster) -> dict[str, Any]:  # Any: the class's own
+    """Return the keyword arguments of the cluster's class."""
+    processes = cluster.kind == "local"
+    if not processes and cluster.kind != "threads":
+        return dict(cluster.arguments)
+    return {
+        "processes": processes,
+        "n_workers": cluster.workers if processes else 1,
+        "threads_per_worker": 1 if processes else cluster.workers,
+        "memory_limit": cluster.memory_limit if processes else 0,
+        "dashboard_address": None,
+        "host": "127.0.0.1",
+        "silence_logs": logging.ERROR,
+        **cluster.arguments,
+    }
+
+
+def _cluster_class(kind: str) -> Any:  # Any: distributed has no types
+    """Return the cluster class of a kind or import path."""
+    path = "distributed.LocalCluster" if kind in ("local", "threads") else kind
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ClusterError(f"cluster.kind: cannot import {kind}: {error}") from error
+
+
+def _attempt(function: Callable[[Item], Result], item: Item) -> Result:
+    """Call `function` with one BLAS thread; once more after a passing fault of a disk or network."""
+    # Not as a context: leaving one in one thread would lift the limit under the others.
+    threadpoolctl.threadpool_limits(1)
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return function(item)
+        except (TimeoutError, ConnectionError):
+            if attempt == ATTEMPTS:
+                raise
+    raise AssertionError
+
+
+def _exception(future: Any) -> Exception:  # Any: distributed has no types
+    """Return why a future failed."""
+    error = future.exception() if future.status == "error" else None
+    if isinstance(error, Exception):
+        return error
+    return RuntimeError(f"its task was {future.status}")
+
+
+def _raise_first(failures: list[tuple[Item, Exception]], n_items: int) -> None:
+    """Raise PartitionError for the first failure, if there is one."""
+    if failures:
+        item, error = failures[0]
+        text = str(error) or type(error).__name__
+        more = f" ({len(failures)} of {n_items} partitions failed)" if len(failures) > 1 else ""
+        raise PartitionError(f"partition {item}: {text}{more}") from error

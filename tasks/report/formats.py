@@ -1,0 +1,76 @@
+"""Numbers as the pages print them: one form per unit, an en dash where there is no value."""
+
+import math
+
+MISSING = "–"
+NBSP = "\u00a0"
+
+
+def radians(value: float) -> str:
+    """Print an angle with three decimals; the unit stands in the column's head."""
+    return f"{value:.3f}" if math.isfinite(value) else MISSING
+
+
+def radians_spread(mean: float, std: float) -> str:
+    """Print mean ± std, the mean alone where the spread is unknown."""
+    return _spread(radians(mean), radians(std), std)
+
+
+def share(value: float) -> str:
+    """Print a share 0..1 as percent with one decimal."""
+    return f"{100 * value:.1f}{NBSP}%" if math.isfinite(value) else MISSING
+
+
+def share_spread(mean: float, std: float) -> str:
+    """Print a share ± its spread in percent, the share alone where the spread is unknown."""
+    if not math.isfinite(mean):
+        return MISSING
+    return f"{_spread(f'{100 * mean:.1f}', f'{100 * std:.1f}', std)}{NBSP}%"
+
+
+def budget(value: float) -> str:
+    """Print a budget 0..1 as percent with the digits it has."""
+    return f"{100 * value:.6g}{NBSP}%" if math.isfinite(value) else MISSING
+
+
+def count(value: float) -> str:
+    """Print a count with a comma at the thousands; an average keeps one decimal."""
+    if not math.isfinite(value):
+        return MISSING
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
+
+
+def seconds(value: float) -> str:
+    """Print a duration: hundredths of a second up to hours."""
+    if not math.isfinite(value):
+        return MISSING
+    if round(value, 1) < 60:
+        return f"{value:.2f}{NBSP}s" if round(value, 2) < 10 else f"{value:.1f}{NBSP}s"
+    minutes, rest = divmod(round(value), 60)
+    if minutes < 60:
+        return f"{minutes}{NBSP}min {rest:02d}{NBSP}s"
+    return f"{minutes // 60}{NBSP}h {minutes % 60:02d}{NBSP}min"
+
+
+def megabytes(value: float) -> str:
+    """Print megabytes, from 1,000 on gigabytes."""
+    if not math.isfinite(value):
+        return MISSING
+    return f"{value:,.0f}{NBSP}MB" if round(value) < 1000 else f"{value / 1000:,.1f}{NBSP}GB"
+
+
+def text(value: object) -> str:
+    """Print anything else; a missing value as a dash."""
+    if value is None or value == "" or (isinstance(value, float) and math.isnan(value)):
+        return MISSING
+    return str(value)
+
+
+def yes_no(value: object) -> str:
+    """Print a truth value."""
+    return "yes" if value else "no"
+
+
+def _spread(mean: str, spread: str, std: float) -> str:
+    """Join a mean and its spread."""
+    return f"{mean} ± {spread}" if mean != MISSING and math.isfinite(std) else mean

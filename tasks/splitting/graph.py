@@ -1,0 +1,159 @@
+"""Cut a network's graph, as torch.fx traces it: exact and without double work."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.proxy import Proxy, TraceError
+
+from tasks.splitting.operations import is_activation, is_convolution, is_map, is_passed_over, is_pooled, plain, shape_of
+
+Part = Callable[[Tensor], Tensor]
+# What tracing raises on a forward whose course depends on values, besides TraceError.
+NOT_TRACEABLE = (TraceError, TypeError, ValueError, RuntimeError, AttributeError, LookupError, AssertionError)
+
+
+class Graph:
+    """A traced network, and the shape of every value in it."""
+
+    def __init__(self, model: nn.Module, example: Tensor) -> None:
+        tracer = _Tracer()
+        self.model = model
+        self.graph = tracer.trace(model, _defaults(model))
+        self.outputs = tracer.outputs
+        self.end: fx.Node = next(node for node in self.graph.nodes if node.op == "output").all_input_nodes[0]
+        recorder = _ShapeRecorder(fx.GraphModule(model, self.graph))
+        with torch.inference_mode():
+            recorder.run(example)
+        self.shapes = recorder.shapes
+        self.cuts = _cuts(self.graph, self.end)
+
+    def last_map(self) -> fx.Node | None:
+        """Return the last post-activation map before pooling, None where everything passes through no map."""
+        shapes = [self.shapes.get(node, ()) for node in self.cuts]
+        pooled = next((i for i, shape in enumerate(shapes) if is_pooled(shape)), len(shapes))
+        maps = [node for node, shape in zip(self.cuts[:pooled], shapes, strict=False) if is_map(shape)]
+        for i in reversed(range(1, len(maps))):  # the first is the network's input
+            if not is_passed_over(self.operation(maps[i])):
+                return self._checked(maps[i], maps[i - 1])
+        return None
+
+    def penultimate(self) -> fx.Node:
+        """Return the input of the last linear layer."""
+        for node in reversed(self.graph.nodes):
+            if self.operation(node) == "linear":
+                source = node.args[0]
+                assert isinstance(source, fx.Node)
+                return source
+        raise ValueError(f"the network has no linear layer; it ends in {self.describe(self.end)}")
+
+    def parts(self, node: fx.Node) -> tuple[Part, Part]:
+        """Return the network up to `node`, and from there on; both share the network's parameters."""
+        head = fx.GraphModule(self.model, _copy(self.graph, self.end, node))
+        # A first operation that works in place would change the caller's maps.
+        return fx.GraphModule(self.model, _copy(self.graph, node, None)), lambda maps: head(maps.clone())
+
+    def operation(self, node: fx.Node) -> str:
+        """Return the plain name of what a node does."""
+        if node.op == "call_module":
+            return plain(type(self.model.get_submodule(str(node.target))).__name__)
+        return plain(node.target if isinstance(node.target, str) else getattr(node.target, "__name__", ""))
+
+    def describe(self, node: fx.Node) -> str:
+        """Return a node's place in words."""
+        stack = node.meta.get("nn_module_stack") or {"": None}
+        path = str(list(stack)[-1]).partition("@")[0] or "the model's own forward"
+        return f"{self.operation(node)} in {path}"
+
+    def _checked(self, node: fx.Node, before: fx.Node) -> fx.Node:
+        """Return the last map where there is an activation or a convolution between the map before it and itself."""
+        block = {self.operation(inner) for inner in _needed(node, before)}
+        if any(is_activation(name) or is_convolution(name) for name in block):
+            return node
+        raise ValueError(
+            f"the last map before pooling, of shape {self.shapes[node][1:]}, is {self.describe(node)}, "
+            "with neither activation nor convolution in its block; name a module"
+        )
+
+
+class _Tracer(fx.Tracer):
+    """A tracer that notes what each module put out at its last call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outputs: dict[str, fx.Node | None] = {}
+
+    def call_module(
+        self,
+        m: nn.Module,
+        forward: Callable[..., Any],  # Any: fx's own signature
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Trace a module; an output that is no single value is noted as None."""
+        output = super().call_module(m, forward, args, kwargs)
+        self.outputs[self.path_of_module(m)] = output.node if isinstance(output, Proxy) else None
+        return output
+
+
+class _ShapeRecorder(fx.Interpreter):
+    """Runs a graph and notes each value's shape."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
+
+    def run_node(self, n: fx.Node) -> Any:  # Any: fx's own signature
+        """Run one node."""
+        value = super().run_node(n)
+        self.shapes[n] = shape_of(value)
+        return value
+
+
+def _defaults(model: nn.Module) -> dict[str, Any]:  # Any: whatever the defaults are
+    """Return the values of forward's further arguments, so that they are no inputs of the graph."""
+    parameters = list(inspect.signature(model.forward).parameters.values())[1:]
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+
+def _cuts(graph: fx.Graph, end: fx.Node) -> list[fx.Node]:
+    """Return, in order, the nodes on every way from the input to `end`, the input itself first."""
+    order = {node: i for i, node in enumerate(graph.nodes)}
+    needed = _needed(end, None)
+    from_input: set[fx.Node] = set()
+    cuts: list[fx.Node] = []
+    open_until = 0  # up to where the values before this node are still used
+    for node in graph.nodes:
+        if node not in needed or not (node.op == "placeholder" or from_input.intersection(node.all_input_nodes)):
+            continue
+        from_input.add(node)
+        if open_until <= order[node]:
+            cuts.append(node)
+        open_until = max([open_until, *(order[user] for user in node.users if user in needed)])
+    return cuts
+
+
+def _needed(stop: fx.Node, start: fx.Node | None) -> set[fx.Node]:
+    """Return the nodes that `stop` is computed from, itself too, going back no further than `start`."""
+    found: set[fx.Node] = set()
+    waiting = [stop]
+    while waiting:
+        node = waiting.pop()
+        if node is not start and node not in found:
+            found.add(node)
+            waiting.extend(node.all_input_nodes)
+    return found
+
+
+def _copy(graph: fx.Graph, stop: fx.Node, start: fx.Node | None) -> fx.Graph:
+    """Return a graph of what `stop` is computed from, with `start` (else the network's input) as its input."""
+    needed = _needed(stop, start)
+    part = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {} if start is None else {start: part.placeholder("maps")}
+    for node in graph.nodes:
+        if node in needed:
+            copies[node] = part.node_copy(node, copies.__getitem__)
+    part.output(copies[stop])
+    return part

@@ -1,0 +1,49 @@
+"""What an operation of a network is, by its name: the class of a module or the name of a function."""
+
+from torch import Tensor
+
+# Without underscores and capitals: nn.LeakyReLU and F.leaky_relu are both `leakyrelu`.
+_ACTIVATIONS = frozenset(
+    (
+        *("relu", "relu6", "leakyrelu", "prelu", "rrelu", "elu", "selu", "celu", "gelu", "silu", "mish", "swish"),
+        *("hardswish", "hardsigmoid", "hardtanh", "sigmoid", "logsigmoid", "tanh", "softplus", "softsign"),
+        *("tanhshrink", "softshrink", "hardshrink", "threshold", "clamp", "clampmin"),
+    )
+)
+# What does not make a map of its own: the map before it is the one to look at.
+_PASSED_OVER = ("pool", "dropout", "stochasticdepth", "droppath", "identity", "conv", "norm", "contiguous", "clone")
+
+
+def plain(name: str) -> str:
+    """Return an operation's name without capitals and underscores."""
+    return name.lower().replace("_", "")
+
+
+def is_activation(name: str) -> bool:
+    """Tell whether the plain `name` is an activation function."""
+    return name in _ACTIVATIONS
+
+
+def is_convolution(name: str) -> bool:
+    """Tell whether the plain `name` is a convolution."""
+    return "conv" in name
+
+
+def is_passed_over(name: str) -> bool:
+    """Tell whether the search for the last map passes over the plain `name`."""
+    return any(part in name for part in _PASSED_OVER)
+
+
+def is_map(shape: tuple[int, ...]) -> bool:
+    """Tell whether a shape is that of maps (n, d, h, w) with more than one position."""
+    return len(shape) == 4 and shape[2] * shape[3] > 1
+
+
+def is_pooled(shape: tuple[int, ...]) -> bool:
+    """Tell whether a shape is that of features: (n, d) or (n, d, 1, 1)."""
+    return len(shape) == 2 or (len(shape) == 4 and shape[2:] == (1, 1))
+
+
+def shape_of(value: object) -> tuple[int, ...]:
+    """Return a tensor's shape, () for everything else."""
+    return tuple(value.shape) if isinstance(value, Tensor) else ()

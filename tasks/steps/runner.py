@@ -1,0 +1,126 @@
+"""Steps as Prefect tasks: retries, timeout, run names, progress and result artifacts. Nothing else knows Prefect."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from prefect import task
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task
+from prefect.utilities.annotations import quote
+
+from storage.specs import StageSpec
+from storage.stages import find_finished
+from tasks.steps.life import Job, Observer, Step, complete
+from tasks.steps.report import Answers, write_report
+
+RETRIES = 2
+RETRY_DELAYS = [2.0, 10.0]  # seconds
+ARTIFACT_EVERY = 2.0  # seconds between two updates of a progress artifact
+
+
+def run_step(job: Job, step: Step, specs: Sequence[StageSpec], *, timeout: int | None = None) -> None:
+    """Complete stages of one kind as one Prefect task; what is complete already costs none."""
+    wanting = [spec for spec in specs if find_finished(job.store, spec.path) is None]
+    if wanting:
+        kind = wanting[0].stage
+        label = wanting[0].label if len(wanting) == 1 else f"{len(wanting)} stages"
+        named = _complete.with_options(name=kind, task_run_name=f"{kind}: {label}", timeout_seconds=timeout)
+        named(quote((job, step, wanting)))  # quoted: Prefect does not look inside for futures
+
+
+def run_report(job: Job, answers: Answers, reused: frozenset[str]) -> str:
+    """Write the report as one Prefect task and return its address."""
+    path: str = _report(quote((job, answers, reused)))
+    return path
+
+
+def _passing(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # Any: Prefect's own generics
+    """Say whether a failure may pass: a fault of network, disk or scheduler, not of the input."""
+    try:
+        state.result()
+    except (TimeoutError, ConnectionError):
+        return True
+    except Exception as error:
+        return isinstance(error.__cause__, TimeoutError | ConnectionError)
+    return False
+
+
+@task(
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAYS,
+    retry_condition_fn=_passing,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def _complete(work: Any) -> None:  # Any: (Job, Step, specs), quoted on the way
+    """Complete the stages, telling Prefect how it goes."""
+    job, step, specs = work
+    finished = complete(replace(job, observer=_Told(job.observer)), step, specs)
+    rows = [
+        {"stage": spec.title, "place": job.store.path(stage.path), "partitions": stage.layout.partitions}
+        for spec, stage in zip(specs, finished, strict=True)
+    ]
+    create_table_artifact(table=rows, key=f"{specs[0].stage}-stages", description="Completed stages")
+
+
+@task(name="report", cache_policy=NO_CACHE, persist_result=False)
+def _report(work: Any) -> str:  # Any: (Job, Answers, reused paths), quoted on the way
+    """Write the report and link it."""
+    job, answers, reused = work
+    created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    place: str = job.store.path(write_report(job.store, answers, created=created, reused=reused))
+    create_markdown_artifact(f"The report of run {answers.config.name} begins at `{place}`", key="report")
+    return place
+
+
+@dataclass
+class _Told:
+    """An observer that tells Prefect what it passes on."""
+
+    inner: Observer
+    artifact: UUID | None = None
+    total: int = 0
+    done: int = 0
+    told: float = 0.0
+
+    def begin(self, title: str, total: int, done: int) -> None:
+        self.inner.begin(title, total, done)
+        self.total, self.done, self.told = max(total, 1), done, time.monotonic()
+        found = create_progress_artifact(progress=100 * done / self.total, key=_key(title), description=title)
+        assert isinstance(found, UUID)
+        self.artifact = found
+
+    def advance(self, title: str) -> None:
+        self.inner.advance(title)
+        self.done += 1
+        if time.monotonic() - self.told > ARTIFACT_EVERY:
+            self._tell(100 * self.done / self.total)
+
+    def end(self, title: str, seconds: float) -> None:
+        self.inner.end(title, seconds)
+        self._tell(100.0)
+
+    def say(self, text: str) -> None:
+        self.inner.say(text)
+
+    def _tell(self, percent: float) -> None:
+        """Update the progress artifact."""
+        assert self.artifact is not None
+        update_progress_artifact(artifact_id=self.artifact, progress=percent)
+        self.told = time.monotonic()
+
+
+def _key(title: str) -> str:
+    """Return an artifact key: small letters, digits and dashes."""
+    return "-".join("".join(c if c.isalnum() and c.isascii() else " " for c in title.lower()).split())

@@ -1,0 +1,52 @@
+"""Samples in steps: read, decoded and preprocessed batches, one ahead of the network."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from configs.schema import Preprocessing
+from tasks.io.images import preprocess
+from tasks.io.sources import Source
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs (n, C, h, w) float32 and the content digest of each sample, (n, 16) uint8."""
+
+    inputs: Tensor
+    content: NDArray[np.uint8]
+
+
+def read_batch(source: Source, preprocessing: Preprocessing, keys: Sequence[str]) -> Batch:
+    """Read and preprocess the samples of `keys`."""
+    samples = source.read(keys)
+    inputs = [preprocess(sample.image, preprocessing, key) for sample, key in zip(samples, keys, strict=True)]
+    for tensor, key in zip(inputs, keys, strict=True):
+        if tensor.shape != inputs[0].shape:
+            raise ValueError(
+                f"sample {key}: its input is {tuple(tensor.shape)}, others are {tuple(inputs[0].shape)}; "
+                "set `resize` and `crop` in the network's preprocessing"
+            )
+    content = np.frombuffer(bytes.fromhex("".join(s.digest for s in samples)), np.uint8).reshape(len(samples), -1)
+    return Batch(torch.stack(inputs), content)
+
+
+def batches_ahead(
+    source: Source, preprocessing: Preprocessing, keys: Sequence[str], size: int
+) -> Iterator[tuple[int, Batch]]:
+    """Yield (first index, batch); the next batch is read in a thread while the caller works on this one."""
+    with ThreadPoolExecutor(1) as reader:
+        starts = range(0, len(keys), size)
+        waiting: list[tuple[int, Future[Batch]]] = []
+        for start in starts:
+            waiting.append((start, reader.submit(read_batch, source, preprocessing, keys[start : start + size])))
+            if len(waiting) == 2:
+                first, ready = waiting.pop(0)
+                yield first, ready.result()
+        for first, ready in waiting:
+            yield first, ready.result()

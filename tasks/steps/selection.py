@@ -1,0 +1,80 @@
+"""The selection stage: which samples of each class are in a coreset."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.documents import Json
+from storage.layouts import ArrayLayout, Layout
+from storage.specs import StageSpec
+from storage.stages import FinishedStage, open_finished
+from storage.stores import Store
+from tasks.coresets import SELECTORS
+from tasks.steps.activations import class_slabs
+from tasks.steps.life import Step, Work, measured
+
+VERSION = 1
+GROUP_VALUES = 20_000_000  # feature values that a partition reads: about a second of work
+
+
+def selection_spec(
+    activations: StageSpec, selector: str, parameters: Mapping[str, Json], budget: float, seed: int, repeat: int
+) -> StageSpec:
+    """Return the spec of a coreset. At budget 1 everything is kept, whatever the selector: one stage for all."""
+    if budget == 1.0:
+        return StageSpec("selection", VERSION, {"budget": 1.0}, {"activations": activations}, label="full data")
+    kept = {"selector": selector, "budget": budget, "seed": seed, "repeat": repeat, **dict(parameters)}
+    label = f"{selector} {budget:g}" + (f" draw {repeat}" if repeat else "")
+    return StageSpec("selection", VERSION, kept, {"activations": activations}, label=label)
+
+
+def classes_per_partition(n_classes: int, values: int, budget: int) -> int:
+    """Return how many classes make a partition when the largest has `values` numbers."""
+    return max(1, min(n_classes, budget // max(1, values)))
+
+
+def kept_positions(stage: FinishedStage, index: int) -> NDArray[np.int64]:
+    """Return the kept positions of the class with that index, in the order chosen."""
+    order = stage.read("order", index, index + 1)[0]
+    kept: NDArray[np.int64] = order[order >= 0].astype(np.int64)
+    return kept
+
+
+def _layout(store: Store, spec: StageSpec) -> Layout:
+    activations = open_finished(store, spec.inputs["activations"])
+    slabs = class_slabs(activations)
+    longest = max(stop - start for start, stop in slabs.values())
+    width = activations.layout.arrays["pooled"].shape[1]
+    rows = classes_per_partition(len(slabs), longest * width, GROUP_VALUES)
+    order = ArrayLayout((len(slabs), longest), "int64", ("class", "rank"), rows, rows)
+    labels = ArrayLayout((len(slabs),), "int64", ("class",), rows, rows)
+    return Layout(order.partitions, {"order": order, "label": labels})
+
+
+def _partition(work: Work, number: int) -> None:
+    """Select from a few classes, one after the other."""
+    stage, parameters = work.stage, dict(work.stage.spec.parameters)
+    activations = open_finished(stage.store, stage.spec.inputs["activations"])
+    budget, seed, repeat = parameters.pop("budget"), parameters.pop("seed", 0), parameters.pop("repeat", 0)
+    select = SELECTORS[parameters.pop("selector", "random")]
+    with stage.partition(number) as part:
+        first, last = part.span
+        slabs = list(class_slabs(activations).items())[first:last]
+        order = np.full((last - first, stage.layout.arrays["order"].shape[1]), -1, np.int64)
+        info = {}
+        for row, (label, (start, stop)) in enumerate(slabs):
+            features = activations.read("pooled", start, stop).astype(np.float32)
+            try:
+                chosen = select(features, budget, seed=[seed, repeat, label], **parameters)
+            except ValueError as error:
+                raise ValueError(f"class {label}: {error}") from error
+            kept = np.sort(chosen.kept) if budget == 1.0 else chosen.order
+            order[row, : len(kept)] = start + kept
+            info[str(label)] = {"kept": len(kept), "of": stop - start, **dict(chosen.info)}
+        part.write("order", order)
+        part.write("label", np.array([label for label, _ in slabs], np.int64))
+        part.numbers.update(measured(classes=info))
+
+
+SELECTION = Step(_layout, _partition)

@@ -1,0 +1,162 @@
+"""How much a run will write and how much memory its stages need, from shapes alone."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from configs.schema import Config
+from storage.documents import Document
+from storage.layouts import ArrayLayout
+from storage.specs import StageSpec
+from storage.stores import Store
+from tasks.interpreters import INTERPRETERS
+from tasks.steps import evaluation
+from tasks.steps.activations import Shapes, activations_layout, peak_bytes
+from tasks.steps.manifest import data_of
+from tasks.steps.survey import DataSurvey, survey_data, survey_network
+from tasks.steps.training import MEMORY_SAMPLES, training_steps
+
+LIBRARIES = 700 * 10**6  # bytes of a worker before any data: torch, NumPy, Zarr
+ROW = 120  # bytes of a manifest row
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bytes that a stage writes (before compression) and the peak memory of one of its partitions."""
+
+    written: int
+    peak: int
+
+
+def estimate(
+    config: Config, store: Store | None, stages: Sequence[StageSpec], names: Mapping[str, str]
+) -> dict[str, Size]:
+    """Return the size of every stage, by path.
+
+    Parameters
+    ----------
+    names : the network's name by the path of its activations stage
+
+    Raises
+    ------
+    ValueError : data or networks that cannot be used, or do not fit each other; names the config's key
+    """
+    surveys = {spec.path: survey_data(store, spec) for spec in stages if spec.stage == "manifest"}
+    shapes: dict[str, Shapes] = {}
+    for path, spec in ((s.path, s) for s in stages if s.stage == "activations"):
+        _check_split(spec, surveys[spec.inputs["data"].path])
+        known = canonical_network(spec)
+        if known not in shapes:
+            manifest, network = spec.inputs["data"], config.networks[names[path]]
+            found = surveys[manifest.path]
+            shapes[known] = survey_network(names[path], network, spec.parameters["layer"], data_of(manifest), found)
+    return {spec.path: _size(spec, surveys, shapes) for spec in stages}
+
+
+def canonical_network(spec: StageSpec) -> str:
+    """Return what tells the network and layer of an activations stage apart, whatever its seed and split."""
+    return repr((spec.parameters["network"], spec.parameters["layer"], spec.inputs["data"].key, dict(spec.digests)))
+
+
+def _check_split(spec: StageSpec, found: DataSurvey) -> None:
+    """Raise unless the data set has the split that a stage reads."""
+    split, known = spec.parameters["split"], found.summary["splits"]
+    if split not in known:
+        name = spec.inputs["data"].place["name"]
+        raise ValueError(f"data.{name}: no split {split!r}; splits: {', '.join(known)}")
+
+
+def _size(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mapping[str, Shapes]) -> Size:
+    """Return the size of one stage."""
+    return _SIZES[spec.stage](spec, surveys, shapes)
+
+
+def _manifest(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mapping[str, Shapes]) -> Size:
+    rows = sum(sum(split["counts"]) for split in surveys[spec.path].summary["splits"].values())
+    return Size(rows * ROW, rows * ROW * 4)
+
+
+def _training(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mapping[str, Shapes]) -> Size:
+    """A checkpoint is the weights, about 4 bytes each; models here are built anyway when the plan is checked."""
+    summary = surveys[spec.inputs["data"].path].summary
+    train = spec.place["train"]
+    for split in (train["split"], train["evaluate"]):
+        if split not in summary["splits"]:
+            name = spec.inputs["data"].place["name"]
+            raise ValueError(f"data.{name}: no split {split!r}; splits: {', '.join(summary['splits'])}")
+    _, steps = training_steps(spec, summary)
+    checkpoints = -(-steps // int(train["checkpoint_every"]))
+    weights = _weight_bytes(spec.parameters["network"])
+    return Size((checkpoints + 1) * weights, 2 * MEMORY_SAMPLES + 6 * weights)
+
+
+def _weight_bytes(network: Document) -> int:
+    """Return the bytes of a model's state, from a model without storage."""
+    import torch
+
+    from tasks.io.networks import build_model
+
+    with torch.device("meta"):
+        model = build_model(network["model"], network["arguments"], 0)
+    return sum(value.numel() * value.element_size() for value in model.state_dict().values())
+
+
+def _activations(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mapping[str, Shapes]) -> Size:
+    found = shapes[canonical_network(spec)]
+    n = sum(surveys[spec.inputs["data"].path].summary["splits"][spec.parameters["split"]]["counts"])
+    layout = activations_layout(n, found, spec.parameters["dtype"])
+    return Size(sum(map(_bytes, layout.arrays.values())), peak_bytes(found, layout))
+
+
+def _bytes(array: ArrayLayout) -> int:
+    """Return the bytes of a whole array before compression."""
+    return int(np.prod(array.shape, dtype=np.int64)) * np.dtype(array.dtype).itemsize
+
+
+def _classes(spec: StageSpec, surveys: Mapping[str, DataSurvey]) -> tuple[int, int]:
+    """Return the number of classes of an activations stage and the samples of the largest."""
+    counts = surveys[spec.inputs["data"].path].summary["splits"][spec.parameters["split"]]["counts"]
+    return len(counts), max(counts)
+
+
+def _selection(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mapping[str, Shapes]) -> Size:
+    activations = spec.inputs["activations"]
+    n_classes, longest = _classes(activations, surveys)
+    return Size(8 * n_classes * longest, longest * shapes[canonical_network(activations)].maps[0] * 24)
+
+
+def _features(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mapping[str, Shapes]) -> Size:
+    """Reads the largest class's maps and keeps a share; the interpreter may take as much again."""
+    activations = spec.inputs["activations"]
+    n_classes, longest = _classes(activations, surveys)
+    maps = shapes[canonical_network(activations)].maps
+    parameters = {k: v for k, v in spec.parameters.items() if k not in ("interpreter", "seed")}
+    arrays = INTERPRETERS[spec.parameters["interpreter"]].shapes(maps[0], **parameters).values()
+    written = 4 * n_classes * sum(int(np.prod(shape)) for shape in arrays)
+    return Size(written, 4 * longest * int(np.prod(maps)) * 3)
+
+
+def _evaluation(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mapping[str, Shapes]) -> Size:
+    activations = spec.inputs["activations"]
+    n_classes, longest = _classes(activations, surveys)
+    found = shapes[canonical_network(activations)]
+    chunk = min(evaluation.CHUNK_VALUES, longest * int(np.prod(found.maps)))
+    return Size(8 * n_classes * len(evaluation.MEASURES), 4 * (8 * chunk + 4 * longest * found.logits))
+
+
+def _gallery(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mapping[str, Shapes]) -> Size:
+    side = shapes[canonical_network(spec.inputs["activations"])].inputs[-1]
+    pixels = int(spec.parameters["count"]) * side * side
+    return Size(pixels * (3 + len(spec.parameters["titles"])), pixels * 4 * 20)
+
+
+_SIZES = {
+    "manifest": _manifest,
+    "training": _training,
+    "activations": _activations,
+    "selection": _selection,
+    "features": _features,
+    "evaluation": _evaluation,
+    "gallery": _gallery,
+}

@@ -1,0 +1,59 @@
+"""What a plan must know before anything runs: sizes of data and networks, and whether they fit each other."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from configs.schema import AnyDataSet, Network
+from storage.documents import Document
+from storage.specs import StageSpec
+from storage.stages import find_finished
+from storage.stores import Store
+from tasks.io.manifest import check_labels, read_manifest
+from tasks.io.networks import build_model, resolve_preprocessing
+from tasks.io.sources import open_source
+from tasks.io.weights import load_weights
+from tasks.steps.activations import Shapes, example_input, probe
+from tasks.steps.manifest import data_of, survey
+from tasks.steps.samples import read_batch
+
+
+@dataclass(frozen=True)
+class DataSurvey:
+    """Labels and counts by split, and the key of one sample."""
+
+    summary: Document
+    example: str
+
+
+def survey_data(store: Store | None, spec: StageSpec) -> DataSurvey:
+    """Return what a data set holds: from its manifest where that is in the store, else from a listing."""
+    data = data_of(spec)
+    try:
+        table = read_manifest(data)
+        finished = None if store is None else find_finished(store, spec.path)
+        summary = survey(data, table) if finished is None else finished.summary
+    except (ValueError, OSError) as error:
+        raise ValueError(f"data.{spec.place['name']}: {error}") from error
+    return DataSurvey(summary, str(table["key"].iloc[0]))
+
+
+def survey_network(name: str, network: Network, layer: str, data: AnyDataSet, found: DataSurvey) -> Shapes:
+    """Return the sizes of a network's input, map and output, after building it and reading one sample.
+
+    Raises
+    ------
+    ValueError : wrong weights, no such layer, a sample of another mode or size, labels beyond the outputs
+    """
+    try:
+        batch = read_batch(open_source(data), resolve_preprocessing(network.preprocessing), [found.example])
+        model = build_model(network.model, network.arguments, 0)
+        if network.weights is not None:
+            load_weights(model, network.weights)
+        model.eval().requires_grad_(False)
+        shapes = probe(model, layer, example_input(tuple(batch.inputs.shape[1:])))
+        for split in found.summary["splits"].values():
+            check_labels(np.array(split["labels"], np.int64), shapes.logits, name)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"networks.{name}: {' '.join(str(error).split())}") from error
+    return shapes

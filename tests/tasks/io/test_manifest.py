@@ -1,0 +1,160 @@
+"""Tests of `tasks.io.manifest`."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from pydantic import TypeAdapter
+
+from configs.schema import AnyDataSet
+from tasks.io.manifest import check_labels, class_positions, read_class_names, read_manifest
+from tasks.io.samples import Row, Sample
+
+DATA: TypeAdapter[AnyDataSet] = TypeAdapter(AnyDataSet)
+
+
+class Rows:
+    """A source of given rows."""
+
+    def __init__(self, rows: Sequence[tuple[Any, str]], names: dict[int, str] | None = None) -> None:
+        self.given = [Row(f"{split}/{i}", label, split, 1, "e") for i, (label, split) in enumerate(rows)]
+        self.names = names or {}
+
+    def rows(self) -> Iterable[Row]:
+        """List the samples."""
+        return self.given
+
+    def class_names(self) -> dict[int, str]:
+        """Return the names."""
+        return self.names
+
+    def read(self, keys: Sequence[str]) -> list[Sample]:
+        """Read nothing."""
+        raise AssertionError(keys)
+
+
+def manifest(source: Rows, **settings: Any) -> pd.DataFrame:
+    """Return the manifest of given rows."""
+    data = DATA.validate_python({"source": "import", "object": "a:b", **settings})
+    return read_manifest(data, source)
+
+
+def digits(**settings: Any) -> pd.DataFrame:
+    """Return the digits' manifest."""
+    return read_manifest(DATA.validate_python({"source": "sklearn-digits", **settings}))
+
+
+def test_columns_and_running_ids() -> None:
+    table = manifest(Rows([(1, "train"), (0, "train"), (1, "val"), (0, "val")]))
+    assert {name: str(kind) for name, kind in table.dtypes.items()} == {
+        "id": "int64",
+        "key": "str",
+        "label_given": "int64",
+        "label_true": "int64",
+        "split": "str",
+        "size": "int64",
+        "etag": "str",
+    }
+    assert table.to_dict("list") == {
+        "id": [0, 1, 2, 3],
+        "key": ["train/0", "train/1", "val/2", "val/3"],
+        "label_given": [1, 0, 1, 0],
+        "label_true": [1, 0, 1, 0],
+        "split": ["train", "train", "val", "val"],
+        "size": [1, 1, 1, 1],
+        "etag": ["e"] * 4,
+    }
+
+
+def test_split_is_drawn_per_class_from_its_seed() -> None:
+    table = digits(split={"train": 0.8, "val": 0.2})
+    assert len(table) == 1797
+    counts = table.groupby(["label_given", "split"]).size().unstack()
+    totals = counts.sum(axis=1)
+    np.testing.assert_array_equal(counts["train"], np.rint(0.8 * totals).astype(int))
+    pd.testing.assert_frame_equal(table, digits(split={"val": 0.2, "train": 0.8}))  # order of the shares is no matter
+    other = digits(split_seed=1)
+    assert (table["split"] != other["split"]).sum() > 300
+    assert (table["id"] == other["id"]).all()
+
+
+def test_the_draw_is_a_permutation_per_class() -> None:
+    table = manifest(Rows([(0, "all")] * 10), split={"a": 0.3, "b": 0.5})
+    order = np.random.default_rng([0, 0]).permutation(10)
+    assert sorted(order[:3].tolist()) == table["id"][table["split"] == "a"].tolist()
+    assert sorted(order[3:8].tolist()) == table["id"][table["split"] == "b"].tolist()
+    assert len(table) == 8  # the shares leave two over
+
+
+def test_a_smaller_seedless_share_keeps_ids() -> None:
+    everything, few = digits(), digits(per_class={"train": 3})
+    merged = few.merge(everything, on="id", suffixes=("", "_all"))
+    assert len(merged) == len(few)
+    assert (merged["key"] == merged["key_all"]).all()
+    assert (merged["split"] == merged["split_all"]).all()
+
+
+@pytest.mark.parametrize(("per_class", "train", "val"), [(3, 3, 3), ({"train": 2, "val": 1}, 2, 1)])
+def test_per_class_keeps_the_first_of_each_class_and_split(per_class: Any, train: int, val: int) -> None:
+    full, table = digits(), digits(per_class=per_class)
+    for split, n in {"train": train, "val": val}.items():
+        for label in range(10):
+            expected = full["id"][(full["split"] == split) & (full["label_given"] == label)][:n]
+            assert table["id"][(table["split"] == split) & (table["label_given"] == label)].tolist() == expected.tolist()
+
+
+def test_per_class_beyond_a_class_keeps_all_of_it() -> None:
+    assert len(manifest(Rows([(0, "train"), (1, "train"), (1, "train")]), per_class=2)) == 3
+
+
+def test_class_positions_are_by_label_then_id() -> None:
+    labels, ids = np.array([1, 0, 1, 0]), np.array([7, 9, 2, 3])
+    np.testing.assert_array_equal(class_positions(labels, ids), [3, 1, 2, 0])
+
+
+@pytest.mark.parametrize(
+    ("rows", "names", "settings", "message"),
+    [
+        ([], {}, {}, "the data set has no samples"),
+        ([(-1, "train")], {}, {}, "sample train/0: label -1 is not an integer from 0 up"),
+        ([(0.5, "train")], {}, {}, "sample train/0: label 0.5 is not an integer"),
+        ([(True, "train")], {}, {}, "sample train/0: label True is not an integer"),
+        ([(0, "train"), (1, "train"), (0, "val")], {}, {}, "class 1 has no samples in split 'val'"),
+        ([(0, "train")], {0: "cat", 1: "dog"}, {}, r"class 1 \(dog\) has no samples in split 'train'"),
+        ([(0, "train")], {}, {"per_class": {"val": 3}}, "per_class: no split 'val'; splits: train"),
+        ([(0, "train")], {}, {"split": {"val": 0.5}}, "`split` draws from samples that come unsplit .* come as train"),
+        ([(0, "all")], {}, {"split": {"a": 0.9, "b": 0.1}}, "class 0 has no samples in split 'b'"),
+    ],
+)
+def test_bad_data_is_named(rows: Any, names: dict[int, str], settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        manifest(Rows(rows, names), **settings)
+
+
+def test_a_key_that_stands_twice_is_named() -> None:
+    source = Rows([(0, "train"), (0, "train")])
+    source.given[1] = source.given[0]
+    with pytest.raises(ValueError, match="sample train/0 stands twice"):
+        manifest(source)
+
+
+def test_an_empty_class_folder_is_named(folders: Path) -> None:
+    (folders / "val/bird").mkdir()
+    data = DATA.validate_python({"source": "image-folder", "paths": {s: str(folders / s) for s in ("train", "val")}})
+    with pytest.raises(ValueError, match=r"class 0 \(bird\) has no samples in split 'train'"):
+        read_manifest(data)
+
+
+@pytest.mark.parametrize("given", [["zero", "one"], {0: "zero", 1: "one"}])
+def test_class_names_of_the_config_come_first(given: Any) -> None:
+    names = read_class_names(DATA.validate_python({"source": "sklearn-digits", "class_names": given}))
+    assert (names[0], names[1], names[2]) == ("zero", "one", "2")
+
+
+def test_labels_beyond_the_outputs_are_named() -> None:
+    check_labels(np.array([0, 9]), 10, "digits")
+    with pytest.raises(ValueError, match=r"data digits: label 10 is out of range: the network has 10 outputs, 0 to 9 \(1 of"):
+        check_labels(np.array([3, 10]), 10, "digits")

@@ -1,0 +1,55 @@
+"""Numbers as they are printed."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tasks.report import formats
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("form", "value", "expected"),
+    [
+        (formats.radians, 0.41249, "0.412"),
+        (formats.radians, NAN, "–"),
+        (formats.share, 0.9174, "91.7 %"),
+        (formats.share, NAN, "–"),
+        (formats.budget, 0.1, "10 %"),
+        (formats.budget, 0.005, "0.5 %"),
+        (formats.budget, 0.07, "7 %"),  # 100 * 0.07 is 7.000000000000001
+        (formats.budget, NAN, "–"),
+        (formats.count, 63700, "63,700"),
+        (formats.count, 0.5, "0.5"),
+        (formats.count, NAN, "–"),
+        (formats.seconds, 0.42, "0.42 s"),
+        (formats.seconds, 9.996, "10.0 s"),
+        (formats.seconds, 31.52, "31.5 s"),
+        (formats.seconds, 59.96, "1 min 00 s"),
+        (formats.seconds, 200.4, "3 min 20 s"),
+        (formats.seconds, 3599.7, "1 h 00 min"),
+        (formats.seconds, 3800.0, "1 h 03 min"),
+        (formats.seconds, NAN, "–"),
+        (formats.megabytes, 512.4, "512 MB"),
+        (formats.megabytes, 999.7, "1.0 GB"),
+        (formats.megabytes, 1210.0, "1.2 GB"),
+        (formats.megabytes, NAN, "–"),
+        (formats.text, NAN, "–"),
+        (formats.text, None, "–"),
+        (formats.text, 7, "7"),
+        (formats.yes_no, True, "yes"),
+        (formats.yes_no, False, "no"),
+    ],
+)
+def test_forms(form: Callable[[object], str], value: object, expected: str) -> None:
+    assert form(value).replace(formats.NBSP, " ") == expected
+
+
+def test_spreads_are_left_out_where_unknown() -> None:
+    assert formats.radians_spread(0.4, 0.02) == "0.400 ± 0.020"
+    assert formats.radians_spread(0.4, NAN) == "0.400"
+    assert formats.radians_spread(NAN, 0.02) == "–"
+    assert formats.share_spread(0.931, 0.004) == f"93.1 ± 0.4{formats.NBSP}%"
+    assert formats.share_spread(0.931, NAN) == f"93.1{formats.NBSP}%"
+    assert formats.share_spread(NAN, NAN) == "–"
