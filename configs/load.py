@@ -50,6 +50,11 @@ def presets() -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def config_text(config: Config) -> str:
+    """Return a config as YAML, without what equals its default."""
+    return yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
+
+
 def prefect_defaults() -> None:
     """Set what Prefect should do unless the user says otherwise; call before Prefect is imported."""
     defaults = {
@@ -103,11 +108,12 @@ def _parse(text: str, source: str) -> Tree:
         tree = yaml.load(text, _Loader)  # noqa: S506  # _Loader is a SafeLoader
     except yaml.MarkedYAMLError as error:
         where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise ConfigError(f"{source}: {where}{error.problem or error.context}") from None
+        what = ", ".join(filter(None, (error.context, error.problem)))
+        raise ConfigError(f"{source}: {where}{what}") from None
     except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
         raise ConfigError(f"{source}: not YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(tree, dict):
-        found = "nothing" if tree is None else f"a {type(tree).__name__}"
+        found = "nothing" if tree is None else f"one {type(tree).__name__}"
         raise ConfigError(
             f"{source}: a config is a mapping of keys (name, data, networks, ...), this file holds {found}"
         )
@@ -151,7 +157,11 @@ def _line(error: ErrorDetails) -> str:
         message = "unknown key"
     elif error["type"] == "missing":
         message = "required, but missing"
-    elif error["type"] not in ("value_error", "union_tag_invalid", "union_tag_not_found"):
+    elif error["type"] == "union_tag_not_found":
+        key, message = f"{key}.source", "required, but missing"
+    elif error["type"] == "union_tag_invalid":
+        key, message = f"{key}.source", f"unknown {error['ctx']['tag']!r}; known: {', '.join(SOURCES)}"
+    elif error["type"] != "value_error":
         message = f"{message[0].lower()}{message[1:]}, found {_short(error['input'])}"
     return f"{key}: {message}" if key else message
 

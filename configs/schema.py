@@ -226,6 +226,19 @@ class Interpretation(Section):
         return self
 
 
+class Activations(Section):
+    """No question: activations of named layers, kept for the user's own analysis."""
+
+    networks: tuple[Name, ...] = Field(min_length=1, description="networks to run")
+    data: Name | None = Field(None, description="data set; default: the network's training data, or the only one")
+    layers: tuple[str, ...] = Field(min_length=1, description="names of modules, anywhere in the network")
+    splits: tuple[Name, ...] = Field(("train", "val"), min_length=1, description="splits to run over")
+    keep: tuple[Literal["pooled", "maps"], ...] = Field(
+        ("pooled",), min_length=1, description="means over positions, whole outputs, or both"
+    )
+    dtype: Literal["float32", "float16"] = Field("float32", description="in which activations are stored")
+
+
 class Report(Section):
     """What the report shows."""
 
@@ -243,35 +256,39 @@ class Config(Section):
     cluster: Cluster = Cluster()
     data: dict[Name, AnyDataSet] = Field(min_length=1)
     networks: dict[Name, Network] = Field(min_length=1)
+    activations: Activations | None = None
     interpretation: Interpretation | None = None
     report: Report = Report()
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Config":
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("seeds: an entry stands twice")
         for name, network in self.networks.items():
             if network.train is not None:
                 _known(f"networks.{name}.train.data", network.train.data, self.data)
+        for section in ("activations", "interpretation"):
+            for name in getattr(getattr(self, section), "networks", ()):
+                _known(f"{section}.networks", name, self.networks)
+                self.data_of(name, section)
         if (asked := self.interpretation) is not None:
-            for name in asked.networks:
-                _known("interpretation.networks", name, self.networks)
-                self.data_of(name)
             if asked.coreset_from is not None:
                 _known("interpretation.coreset_from", asked.coreset_from, self.networks)
         return self
 
-    def data_of(self, network: str) -> str:
-        """Return the data set that interpretation uses for `network`."""
-        assert self.interpretation is not None
+    def data_of(self, network: str, section: str) -> str:
+        """Return the data set that a section (activations, interpretation) uses for `network`."""
         training = self.networks[network].train
-        if self.interpretation.data is not None:
-            name = self.interpretation.data
+        asked: str | None = getattr(self, section).data
+        if asked is not None:
+            name = asked
         elif training is not None:
             name = training.data
         elif len(self.data) == 1:
             name = next(iter(self.data))
         else:
-            raise ValueError(f"interpretation.data: which of {', '.join(self.data)}? network {network!r} does not say")
-        _known("interpretation.data", name, self.data)
+            raise ValueError(f"{section}.data: which of {', '.join(self.data)}? network {network!r} does not say")
+        _known(f"{section}.data", name, self.data)
         return name
 
 

@@ -7,6 +7,7 @@ from prefect import flow
 from flows.session import Given, session_of
 from flows.training import training
 from tasks.steps.activations import ACTIVATIONS
+from tasks.steps.layers import LAYERS
 from tasks.steps.runner import run_step
 
 
@@ -16,4 +17,5 @@ def activations(config: Given, overrides: Sequence[str] = ()) -> None:
     with session_of(config, overrides) as here:
         training(config, overrides)
         plan = here.plan
+        run_step(here.job, LAYERS, list(plan.layers.values()), timeout=here.timeout)
         run_step(here.job, ACTIVATIONS, [*plan.learn.values(), *plan.held_out.values()], timeout=here.timeout)

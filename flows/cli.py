@@ -19,6 +19,7 @@ from rich.table import Table
 from configs.load import ConfigError, load_config, prefect_defaults, presets
 
 DONE, FAILED, BAD_CONFIG, HELD, INTERRUPTED = 0, 1, 2, 3, 130
+PIPE_WIDTH = 400  # characters
 PACKAGES = ("configs", "flows", "storage", "tasks")
 
 app = typer.Typer(
@@ -66,7 +67,7 @@ def plan(config: ConfigArgument, set_: SetOption = None) -> None:
         table = Table("stage", "key", "of", "state", "writes", "peak memory", box=None)
         for row in rows:
             table.add_row(row.stage, row.key[:8], row.label, row.state, _bytes(row.written), _bytes(row.peak))
-        out.print(table)
+        _show(table)
         todo = [row for row in rows if row.state != "complete"]
         out.print(
             f"{len(rows)} stages, {len(todo)} to make, at most {_bytes(sum(row.written for row in todo))} to write"
@@ -92,7 +93,7 @@ def status(store: StoreArgument, name: RunOption = None) -> None:
             table = Table("stage", "state", box=None)
             for title, state in states:
                 table.add_row(title.replace("[", "\\["), state)
-            out.print(table)
+            _show(table)
 
 
 @app.command()
@@ -187,9 +188,7 @@ def shadowed() -> str | None:
 def _exits(again: str) -> Iterator[None]:
     """Turn what can go wrong into one line and an exit code."""
     from storage.claims import StageHeldError
-    from storage.documents import DamagedError
-    from storage.stores import StoreError
-    from tasks.parallel import ClusterError, PartitionError
+    from tasks.steps.failures import FAILURES
 
     try:
         yield
@@ -197,7 +196,7 @@ def _exits(again: str) -> Iterator[None]:
         _fail(str(error), BAD_CONFIG)
     except StageHeldError as error:
         _fail(str(error), HELD)
-    except (StoreError, DamagedError, PartitionError, ClusterError) as error:
+    except FAILURES as error:
         _fail(" ".join(str(error).split()), FAILED)
     except OSError as error:
         _fail(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "), FAILED)
@@ -215,6 +214,11 @@ def _fail(text: str, code: int) -> None:
     for line in text.splitlines():
         err.print(f"error: {line}" if code != INTERRUPTED else line, markup=False)
     raise typer.Exit(code)
+
+
+def _show(table: Table) -> None:
+    """Print a table; where no terminal reads it, one line per row."""
+    out.print(table, width=None if out.is_terminal else PIPE_WIDTH)
 
 
 def _bytes(count: int) -> str:

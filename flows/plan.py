@@ -1,28 +1,23 @@
 """From a config to its stages: their keys, what is there already, and whether everything fits. Starts no Prefect."""
 
-import inspect
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from configs.load import ConfigError
 from configs.schema import Config, Interpretation
 from storage.specs import StageSpec
 from storage.stages import find_finished
 from storage.stores import FORMAT_FILE, Store, open_store
-from tasks.coresets import SELECTORS
-from tasks.interpreters import INTERPRETERS
 from tasks.steps.activations import activations_spec
 from tasks.steps.evaluation import evaluation_spec
 from tasks.steps.features import features_spec
 from tasks.steps.gallery import gallery_spec
+from tasks.steps.layers import layers_spec
 from tasks.steps.manifest import manifest_spec
+from tasks.steps.methods import check_methods
 from tasks.steps.report import Answers, Cell
 from tasks.steps.selection import selection_spec
 from tasks.steps.sizes import LIBRARIES, estimate
@@ -43,6 +38,7 @@ class Plan:
     cells: tuple[Cell, ...]
     references: Mapping[tuple[str, int, str], StageSpec]
     galleries: Mapping[str, StageSpec]
+    layers: Mapping[tuple[str, int, str], StageSpec]
 
     @property
     def stages(self) -> tuple[StageSpec, ...]:
@@ -50,6 +46,7 @@ class Plan:
         chain = [
             *self.manifests.values(),
             *self.trainings.values(),
+            *self.layers.values(),
             *self.learn.values(),
             *self.held_out.values(),
             *(cell.selection for cell in self.cells),
@@ -82,9 +79,10 @@ def make_plan(config: Config) -> Plan:
             if network.train is not None
             for seed in config.seeds
         }
+        layers = dict(_layers(config, manifests, trainings))
         if asked is None:
-            return Plan(config, manifests, trainings, {}, {}, (), {}, {})
-        _check_methods(asked)
+            return Plan(config, manifests, trainings, {}, {}, (), {}, {}, layers)
+        check_methods(asked)
         selecting = {*asked.networks, *([asked.coreset_from] if asked.coreset_from else [])}
         settings = [(name, seed) for name in config.networks if name in selecting for seed in config.seeds]
         learn = {s: _activations(config, asked, manifests, trainings, s, asked.learn) for s in settings}
@@ -95,7 +93,7 @@ def make_plan(config: Config) -> Plan:
     references = dict(_references(config, asked, learn))
     cells = tuple(_cells(config, asked, learn, held_out, references))
     galleries = _galleries(asked, held_out, references, cells) if asked.gallery else {}
-    return Plan(config, manifests, trainings, learn, held_out, cells, references, galleries)
+    return Plan(config, manifests, trainings, learn, held_out, cells, references, galleries, layers)
 
 
 def finished_paths(plan: Plan, store: Store) -> frozenset[str]:
@@ -105,7 +103,20 @@ def finished_paths(plan: Plan, store: Store) -> frozenset[str]:
 
 def network_names(plan: Plan) -> dict[str, str]:
     """Return the network's name by the path of its activations stage."""
-    return {spec.path: name for found in (plan.learn, plan.held_out) for (name, _), spec in found.items()}
+    single = {spec.path: name for found in (plan.learn, plan.held_out) for (name, _), spec in found.items()}
+    return single | {spec.path: name for (name, _, _), spec in plan.layers.items()}
+
+
+def _layers(
+    config: Config, manifests: Mapping[str, StageSpec], trainings: Mapping[Setting, StageSpec]
+) -> Iterator[tuple[tuple[str, int, str], StageSpec]]:
+    """Yield the named layers that the config keeps, by (network, seed, split)."""
+    if (asked := config.activations) is not None:
+        settings = asked.model_dump(mode="json", include={"layers", "keep", "dtype"})
+        for name, seed, split in product(asked.networks, config.seeds, asked.splits):
+            manifest = manifests[config.data_of(name, "activations")]
+            network, training = config.networks[name], trainings.get((name, seed))
+            yield (name, seed, split), layers_spec(name, network, manifest, training, settings, split)
 
 
 def _activations(
@@ -118,7 +129,7 @@ def _activations(
 ) -> StageSpec:
     """Return the activations of a network on a split."""
     name, _ = setting
-    manifest = manifests[config.data_of(name)]
+    manifest = manifests[config.data_of(name, "interpretation")]
     network, training = config.networks[name], trainings.get(setting)
     return activations_spec(name, network, manifest, training, layer=asked.layer, split=split, dtype=asked.dtype)
 
@@ -179,49 +190,6 @@ def _galleries(
         if title not in found:
             found[title] = gallery_spec(held_out[name, seed], dict(least.values()), asked.gallery)
     return found
-
-
-def _check_methods(asked: Interpretation) -> None:
-    """Raise ConfigError for an unknown method, or parameters that a method cannot take."""
-    for name, settings in asked.selectors.items():
-        key = f"interpretation.selectors.{name}"
-        select = _known(key, name, SELECTORS)
-        repeats = settings.get("repeats", 1)
-        if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
-            raise ConfigError(f"{key}.repeats: an integer of at least 1, found {repeats!r}")
-        parameters = {k: v for k, v in settings.items() if k != "repeats"}
-        _check_parameters(key, select, parameters, {"features", "rho", "seed"}, {"repeats"})
-        _check_values(key, partial(select, np.zeros((1, 1)), 0.5, seed=0, **parameters))
-    for name, parameters in asked.interpreters.items():
-        key = f"interpretation.interpreters.{name}"
-        method = _known(key, name, INTERPRETERS)
-        _check_parameters(key, method.fit, parameters, {"maps", "seed"}, set())
-        _check_values(key, partial(method.check, **parameters))
-
-
-def _known(key: str, name: str, methods: Mapping[str, Any]) -> Any:  # Any: a selector or an interpreter
-    """Return a method by name."""
-    if name not in methods:
-        raise ConfigError(f"{key}: unknown method {name!r}; known: {', '.join(methods)}")
-    return methods[name]
-
-
-def _check_parameters(
-    key: str, function: Callable[..., object], parameters: Mapping[str, object], own: set[str], more: set[str]
-) -> None:
-    """Raise for a parameter that `function` does not have."""
-    known = sorted((set(inspect.signature(function).parameters) - own) | more)
-    for name in parameters:
-        if name not in known:
-            raise ConfigError(f"{key}.{name}: unknown parameter; known: {', '.join(known) or 'none'}")
-
-
-def _check_values(key: str, call: Callable[[], object]) -> None:
-    """Raise ConfigError where the method refuses its parameters."""
-    try:
-        call()
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"{key}: {error}") from error
 
 
 @dataclass(frozen=True)

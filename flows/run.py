@@ -4,17 +4,17 @@ from collections.abc import Sequence
 
 from prefect import flow
 
+from flows.activations import activations
 from flows.interpretation import interpretation
 from flows.report import report
 from flows.session import Given, session_of
-from flows.training import training
 
 
 @flow(name="run", validate_parameters=False)
 def run(config: Given, overrides: Sequence[str] = ()) -> str:
     """Answer the questions of a config and return where the report begins."""
     with session_of(config, overrides) as here:
-        training(config, overrides)
+        activations(config, overrides)
         if here.plan.config.interpretation is not None:
             interpretation(config, overrides)
         return report(config, overrides)

@@ -92,7 +92,8 @@ def _hold_note(store: Store, name: str, holder: str, wait: bool, on_wait: OnWait
     def renew() -> None:
         beat = 0
         while True:
-            store.write(path, json.dumps({"holder": holder, "token": token, "beat": beat}).encode())
+            with contextlib.suppress(OSError):  # a passing fault must not end the heartbeat
+                store.write(path, json.dumps({"holder": holder, "token": token, "beat": beat}).encode())
             beat += 1
             if stop.wait(HEARTBEAT):
                 return

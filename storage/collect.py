@@ -41,7 +41,8 @@ def find_garbage(store: Store, grace_hours: float) -> Iterator[Garbage]:
 
 
 def remove_stage(store: Store, path: str) -> None:
-    """Remove a stage under its claim, its completion note first, so that a broken removal looks incomplete."""
+    """Remove a stage under its claim: completion note, markers, data, so that a broken removal looks unmade."""
     with claim(store, path, "gc", wait=False):
         store.remove(f"{path}/markers/complete.json")
+        store.remove(f"{path}/markers")
         store.remove(path)

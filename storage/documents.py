@@ -30,7 +30,8 @@ def digest(data: bytes | memoryview) -> str:
 
 def encode(document: Mapping[str, Json]) -> bytes:
     """Return `document` as JSON text with its digest in the key `sha256`."""
-    signed = {**document, "sha256": digest(canonical(dict(document)))}
+    plain = json.loads(canonical(dict(document)))  # keys become strings before they are sorted
+    signed = {**plain, "sha256": digest(canonical(plain))}
     return json.dumps(signed, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False).encode()
 
 
@@ -39,14 +40,18 @@ def decode(raw: bytes, what: str) -> Document:
 
     Raises
     ------
-    DamagedError : not JSON, not an object, or the digest differs; the text begins with `what`
+    DamagedError : not JSON, not an object, or any byte differs; the text begins with `what`
     """
     try:
         document = json.loads(raw)
-        stated = document.pop("sha256")
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        del document["sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         raise DamagedError(f"{what}: not a layerlore document") from None
-    if digest(canonical(document)) != stated:
-        raise DamagedError(f"{what}: its digest does not match its content")
     assert isinstance(document, dict)
+    try:
+        intact = encode(document) == raw
+    except ValueError:  # NaN, an infinity or half a surrogate pair, which json.loads lets pass
+        intact = False
+    if not intact:
+        raise DamagedError(f"{what}: its digest does not match its content")
     return document

@@ -2,13 +2,19 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import MemoryStore
 
 from storage.documents import Document, digest
+from storage.stores import Store
+
+ZarrArray: TypeAlias = "zarr.Array[zarr.core.metadata.ArrayV3Metadata]"
 
 CHUNK_ROWS = 32
 SMALL_ROW = 1024  # bytes; rows below this are not worth an inner chunk of their own
@@ -41,6 +47,10 @@ class ArrayLayout:
     def span(self, partition: int) -> tuple[int, int]:
         """Return the first and the past-the-end row of a partition."""
         return partition * self.rows, min((partition + 1) * self.rows, self.shape[0])
+
+    def key(self, partition: int) -> str:
+        """Return the name of a partition's shard, relative to the array."""
+        return f"c/{partition}{'/0' * (len(self.shape) - 1)}"
 
 
 @dataclass(frozen=True)
@@ -79,12 +89,12 @@ def rows_layout(shape: tuple[int, ...], dtype: str, dimensions: tuple[str, ...],
     return ArrayLayout(shape, dtype, dimensions, rows, rows if whole else CHUNK_ROWS)
 
 
-def create_array(group: zarr.Group, name: str, layout: ArrayLayout) -> None:
-    """Create `name` whole in `group`: zstd level 1, then crc32c, so that every flipped bit is found."""
+def array_metadata(layout: ArrayLayout) -> bytes:
+    """Return the `zarr.json` of an array: zstd level 1, then crc32c, so that every flipped bit is found."""
     missing = np.nan if np.dtype(layout.dtype).kind == "f" else False if layout.dtype == "bool" else 0
     inner = (layout.chunk, *layout.shape[1:])
-    group.create_array(
-        name,
+    array = zarr.create_array(
+        MemoryStore(),
         shape=layout.shape,
         dtype=layout.dtype,
         chunks=tuple(max(1, size) for size in inner),
@@ -93,8 +103,21 @@ def create_array(group: zarr.Group, name: str, layout: ArrayLayout) -> None:
         compressors=[ZstdCodec(level=1), Crc32cCodec()],
         fill_value=missing,
         dimension_names=layout.dimensions,
-        config={"write_empty_chunks": True},
     )
+    return array.metadata.to_buffer_dict(default_buffer_prototype())["zarr.json"].to_bytes()
+
+
+def metadata_path(path: str, name: str) -> str:
+    """Return where the metadata of array `name`, or of the group, of the stage at `path` lies."""
+    return "/".join(filter(None, [path, "data.zarr", name, "zarr.json"]))
+
+
+def open_array(store: Store, path: str, name: str, *, read_only: bool) -> ZarrArray:
+    """Open array `name` of the stage at `path`."""
+    place = store.zarr(f"{path}/data.zarr/{name}", read_only=read_only)
+    found: ZarrArray = zarr.open_array(place, mode="r" if read_only else "r+")
+    # Not kept in the metadata: without it a chunk of nothing but the fill value is not written and then looks lost.
+    return found.with_config({"write_empty_chunks": True})
 
 
 def array_digest(block: NDArray[np.generic]) -> str:
@@ -102,4 +125,4 @@ def array_digest(block: NDArray[np.generic]) -> str:
     data = np.ascontiguousarray(block)
     if data.dtype.byteorder == ">":
         data = data.astype(data.dtype.newbyteorder("<"))
-    return digest(data.tobytes() if data.ndim == 0 else data.view(np.uint8).data if data.size else b"")
+    return digest(data.view(np.uint8).data if data.size else b"")

@@ -47,8 +47,8 @@ def close_record(store: Store, record: RunRecord, outcome: str, **facts: Json) -
 
 
 def run_names(store: Store) -> list[str]:
-    """Return the names of all runs in a store."""
-    return store.names("_runs")
+    """Return the names of all runs in a store that have a record."""
+    return [name for name in store.names("_runs") if store.names(f"_runs/{name}")]
 
 
 def records(store: Store, name: str) -> list[RunRecord]:

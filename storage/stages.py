@@ -7,7 +7,7 @@
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,11 +18,14 @@ import zarr.errors
 from numpy.typing import NDArray
 
 from storage.documents import DamagedError, Document, Json, canonical, decode, digest, encode
-from storage.layouts import Layout, array_digest, create_array
+from storage.layouts import Layout, ZarrArray, array_digest, array_metadata, metadata_path, open_array
 from storage.specs import StageSpec
-from storage.stores import PARTIAL, Store, StoreError
+from storage.stores import Store, StoreError
 
 Block = NDArray[np.generic]
+
+GROUP = ""  # the name under which the completion note has the group's own metadata
+DAMAGE = (ValueError, RuntimeError, zarr.errors.BaseZarrError)  # a bad chunk; a fault of disk or network is OSError
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Stage:
         writing = Partition(self, number)
         started, cpu = time.perf_counter(), time.process_time()
         yield writing
+        lacking = [n for n, a in self.layout.arrays.items() if number < a.partitions and n not in writing.arrays]
+        assert not lacking, (self.spec.title, number, lacking)
         writing.numbers.setdefault("seconds", time.perf_counter() - started)
         writing.numbers.setdefault("cpu_seconds", time.process_time() - cpu)
         marker = {"partition": number, "arrays": writing.arrays, "files": writing.files, "numbers": writing.numbers}
@@ -73,11 +78,12 @@ class Stage:
         if missing := self.missing():
             raise StoreError(f"{self.spec.title}: {len(missing)} partitions are missing, the first is {missing[0]}")
         markers = [read_marker(self.store, self.spec.path, p) for p in range(self.layout.partitions)]
+        names = [GROUP, *self.layout.arrays]
         note: Document = {
             "identity": self.spec.identity,
             "layout": self.layout.document(),
-            "arrays": {n: digest(canonical([m["arrays"].get(n) for m in markers])) for n in self.layout.arrays},
-            "metadata": {n: digest(self.store.read(metadata_path(self.spec.path, n))) for n in self.layout.arrays},
+            "arrays": {n: markers_digest(markers, n) for n in self.layout.arrays},
+            "metadata": {n: digest(self.store.read(metadata_path(self.spec.path, n))) for n in names},
             "files": {name: stated for m in markers for name, stated in m["files"].items()},
             "summary": dict(summary or {}),
         }
@@ -116,9 +122,13 @@ class Partition:
                 f"got {block.dtype} {block.shape}, the layout has {layout.dtype} {expected}"
             )
         if block.size:
-            path = f"{self.stage.spec.path}/data.zarr"
-            array = open_array(self.stage.store, path, name, read_only=False)
-            array[start:stop] = block
+            store, path = self.stage.store, self.stage.spec.path
+            array = open_array(store, path, name, read_only=False)
+            try:
+                array[start:stop] = block
+            except ValueError:  # Zarr reads the old shard first, and a crash of the machine has damaged it
+                store.remove(f"{path}/data.zarr/{name}/{layout.key(self.number)}")
+                array[start:stop] = block
         self.arrays[name] = array_digest(block)
 
     def write_file(self, name: str, data: bytes) -> None:
@@ -155,15 +165,16 @@ class FinishedStage:
         """
         layout = self.layout.arrays[name]
         stop = layout.shape[0] if stop is None else stop
-        for partition in range(start // layout.rows, -(-stop // layout.rows) if stop > start else 0):
-            if not self.store.exists(self.shard_path(name, partition)):
-                raise DamagedError(self.damage(name, partition, "its file is missing"))
         array = self._array(name)
         try:
-            block = array[start:stop]
-        except (ValueError, RuntimeError, OSError, zarr.errors.BaseZarrError) as error:
+            block = np.asarray(array[start:stop])
+        except DAMAGE as error:
             raise DamagedError(self._find_damage(name, start, stop, error)) from error
-        return np.asarray(block)
+        # Zarr fills in for a missing file, and for an empty one of an array with shards, without an error.
+        for partition in range(start // layout.rows, -(-stop // layout.rows) if block.size else 0):
+            if not self.store.size(self.shard_path(name, partition)):
+                raise DamagedError(self.damage(name, partition, "its file is missing or empty"))
+        return block
 
     def read_file(self, name: str) -> bytes:
         """Return `files/<name>`; DamagedError if it is not what was written."""
@@ -178,23 +189,28 @@ class FinishedStage:
 
     def shard_path(self, name: str, partition: int) -> str:
         """Return where the shard of `partition` lies, relative to the store."""
-        tail = "/0" * (len(self.layout.arrays[name].shape) - 1)
-        return f"{self.path}/data.zarr/{name}/c/{partition}{tail}"
+        return f"{self.path}/data.zarr/{name}/{self.layout.arrays[name].key(partition)}"
 
     def damage(self, name: str, partition: int, what: str) -> str:
         """Name a damaged partition of an array."""
         return f"{self.path}: array {name!r}, partition {partition}, key {self.shard_path(name, partition)}: {what}"
 
-    def _array(self, name: str) -> "zarr.Array[zarr.core.metadata.ArrayV3Metadata]":
-        """Open an array after checking its metadata's digest."""
+    def check_metadata(self, name: str) -> None:
+        """Raise DamagedError unless the metadata of array `name`, or of the group, are what was sealed."""
         path = metadata_path(self.path, name)
         try:
             intact = digest(self.store.read(path)) == self.note["metadata"][name]
         except FileNotFoundError:
             intact = False
         if not intact:
-            raise DamagedError(f"{self.path}: array {name!r}: its metadata {path} is damaged or missing")
-        return open_array(self.store, f"{self.path}/data.zarr", name, read_only=True)
+            raise DamagedError(
+                f"{path}: the metadata of {f'array {name!r}' if name else 'the group'} is damaged or missing"
+            )
+
+    def _array(self, name: str) -> ZarrArray:
+        """Open an array after checking its metadata's digest."""
+        self.check_metadata(name)
+        return open_array(self.store, self.path, name, read_only=True)
 
     def _find_damage(self, name: str, start: int, stop: int, error: Exception) -> str:
         """Name the first partition in `start:stop` that cannot be read."""
@@ -203,7 +219,7 @@ class FinishedStage:
             low, high = layout.span(partition)
             try:
                 array[low:high]
-            except (ValueError, RuntimeError, OSError, zarr.errors.BaseZarrError):
+            except DAMAGE:
                 return self.damage(name, partition, "fails its checksum")
         return f"{self.path}: array {name!r}: {error}"
 
@@ -215,30 +231,27 @@ def begin_stage(store: Store, spec: StageSpec, layout: Layout) -> Stage:
 
     Raises
     ------
-    StoreError : what is there has another identity or layout
+    StoreError : what is there has another identity or layout, or its metadata are damaged
     """
-    if store.local:
-        sweep(store, spec.path)
+    store.sweep(spec.path)
     expected = {"identity": spec.identity, "layout": layout.document()}
-    group = zarr.open_group(store.zarr(f"{spec.path}/data.zarr"), mode="a", use_consolidated=False)
+    place = store.path(spec.path)
+    try:
+        group = zarr.open_group(store.zarr(f"{spec.path}/data.zarr"), mode="a", use_consolidated=False)
+    except (ValueError, TypeError, KeyError) as error:
+        name = metadata_path(spec.path, GROUP)
+        raise StoreError(f"{spec.title}: {name} is damaged; remove {place} and run again") from error
     found: Document | None = group.attrs.asdict().get("layerlore")  # type: ignore[assignment]  # our own JSON
     if found is None:
         group.attrs["layerlore"] = expected
     elif canonical(found) != canonical(expected):
         part = next(k for k in expected if canonical(found.get(k)) != canonical(expected[k]))
-        place = store.path(spec.path)
         raise StoreError(f"{spec.title}: the store holds it with another {part}; remove {place} and run again")
     for name, array in layout.arrays.items():
-        if name not in group:
-            create_array(group, name, array)
+        path, metadata = metadata_path(spec.path, name), array_metadata(array)
+        if not store.exists(path) or store.read(path) != metadata:
+            store.write(path, metadata)
     return Stage(store, spec, layout)
-
-
-def sweep(store: Store, path: str) -> None:
-    """Remove what writers that died left unfinished below `path` (a local store; S3 shows whole objects only)."""
-    for name in store.files(path):
-        if name.endswith(PARTIAL):
-            store.remove(f"{path}/{name}")
 
 
 def find_finished(store: Store, path: str) -> FinishedStage | None:
@@ -273,22 +286,17 @@ def open_finished(store: Store, spec: StageSpec) -> FinishedStage:
 def read_marker(store: Store, path: str, partition: int) -> Document:
     """Return the marker of a partition of the stage at `path`."""
     name = f"{path}/markers/{marker_name(partition)}"
-    return decode(store.read(name), name)
+    marker = decode(store.read(name), name)
+    if marker["partition"] != partition:
+        raise DamagedError(f"{name}: it is the marker of partition {marker['partition']}")
+    return marker
 
 
-def metadata_path(path: str, name: str) -> str:
-    """Return where the metadata of array `name` of the stage at `path` lies."""
-    return f"{path}/data.zarr/{name}/zarr.json"
+def markers_digest(markers: Iterable[Document], name: str) -> str:
+    """Return the digest of what all markers of a stage state for array `name`."""
+    return digest(canonical([marker["arrays"].get(name) for marker in markers]))
 
 
 def marker_name(partition: int) -> str:
     """Return the file name of a partition's marker."""
     return f"{partition:06d}.json"
-
-
-def open_array(
-    store: Store, path: str, name: str, *, read_only: bool
-) -> "zarr.Array[zarr.core.metadata.ArrayV3Metadata]":
-    """Open array `name` of the group at `path`."""
-    found = zarr.open_array(store.zarr(f"{path}/{name}", read_only=read_only), mode="r" if read_only else "r+")
-    return found

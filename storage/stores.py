@@ -49,7 +49,7 @@ class Store:
 
     def path(self, *parts: str) -> str:
         """Join `parts` below the root, for messages and for local files."""
-        return "/".join([self.root, *parts])
+        return "/".join([self.root, *filter(None, parts)])
 
     def read(self, path: str) -> bytes:
         """Return the object at `path`; FileNotFoundError if there is none."""
@@ -80,6 +80,13 @@ class Store:
             return Path(self.path(path)).exists()
         return bool(self._fs.exists(self.path(path)))
 
+    def size(self, path: str) -> int:
+        """Return the size of the object at `path` in bytes; 0 if there is none."""
+        try:
+            return Path(self.path(path)).stat().st_size if self.local else int(self._fs.size(self.path(path)))
+        except (FileNotFoundError, NotADirectoryError):
+            return 0
+
     def names(self, path: str) -> list[str]:
         """Return the sorted names directly below `path`, without unfinished files; empty if there is none."""
         try:
@@ -98,7 +105,7 @@ class Store:
             return {str(file.relative_to(root)): file.stat().st_size for file in _walk(root)}
         found = self._fs.find(self.path(path), detail=True)
         start = len(self.path(path)) + 1
-        return {name[start:]: int(info["size"]) for name, info in found.items()}
+        return {name.lstrip("/")[start:]: int(info["size"]) for name, info in found.items()}
 
     def remove(self, path: str) -> None:
         """Delete the object or everything below `path`; nothing happens if there is none."""
@@ -110,12 +117,20 @@ class Store:
         else:
             Path(self.path(path)).unlink(missing_ok=True)
 
+    def sweep(self, path: str) -> None:
+        """Remove what writers that died left unfinished below `path`; S3 shows whole objects only."""
+        if self.local:
+            for file in _walk(Path(self.path(path))):
+                if file.name.endswith(PARTIAL):
+                    file.unlink(missing_ok=True)
+
     def modified(self, path: str) -> float:
         """Return when the newest object below `path` was written, in seconds since 1970; 0 if there is none."""
         if self.local:
             return max((file.stat().st_mtime for file in _walk(Path(self.path(path)))), default=0.0)
-        found = self._fs.find(self.path(path), detail=True).values()
-        return max((info["LastModified"].timestamp() for info in found if "LastModified" in info), default=0.0)
+        found = self._fs.find(self.path(path), detail=True).items()
+        times = [info.get("LastModified") or self._fs.modified(name) for name, info in found]
+        return max((time.timestamp() for time in times), default=0.0)
 
     def zarr(self, path: str, *, read_only: bool = False) -> ZarrStore:
         """Open `path` as a Zarr store."""
@@ -140,6 +155,8 @@ def open_store(url: str, *, create: bool = False) -> Store:
         if not create:
             raise StoreError(f"{url}: no layerlore store is here; `layerlore run` makes one") from None
         found = _create(store)
+    except (ValueError, ImportError) as error:  # fsspec: an unknown protocol, or one whose package is not installed
+        raise StoreError(f"{url}: cannot be opened: {error}") from error
     if not found.isdecimal() or int(found) < 1:
         raise StoreError(f"{store.path('layerlore-store')}: damaged, holds {found[:20]!r} instead of a format number")
     if int(found) > FORMAT:

@@ -2,11 +2,9 @@
 
 from collections.abc import Iterator
 
-import zarr
-
-from storage.documents import DamagedError, decode
+from storage.documents import DamagedError, Document, decode
 from storage.layouts import array_digest
-from storage.stages import FinishedStage, find_finished, marker_name, read_marker
+from storage.stages import FinishedStage, find_finished, marker_name, markers_digest, read_marker
 from storage.stores import FORMAT_FILE, Store
 
 NO_STAGES = (FORMAT_FILE, "reports")
@@ -27,9 +25,15 @@ def verify_stage(store: Store, path: str) -> Iterator[str]:
         return
     if finished is None:
         return
-    yield from _verify_attributes(finished)
-    for partition in range(finished.layout.partitions):
-        yield from _verify_partition(finished, partition)
+    markers: dict[int, Document] = {}
+    yield from _verify_markers(finished, markers)
+    for name in finished.note["metadata"]:
+        try:
+            finished.check_metadata(name)
+        except DamagedError as error:
+            yield str(error)
+        else:
+            yield from _verify_array(finished, name, markers)
     yield from _verify_files(finished)
 
 
@@ -44,36 +48,34 @@ def verify_records(store: Store) -> Iterator[str]:
                 yield str(error)
 
 
-def _verify_attributes(stage: FinishedStage) -> Iterator[str]:
-    """Compare the attributes with the completion note."""
-    try:
-        place = stage.store.zarr(f"{stage.path}/data.zarr", read_only=True)
-        group = zarr.open_group(place, mode="r", use_consolidated=False)
-        found = group.attrs.asdict().get("layerlore")
-    except (ValueError, TypeError, KeyError, OSError) as error:
-        yield f"{stage.path}/data.zarr/zarr.json: unreadable: {str(error).splitlines()[0]}"
-        return
-    if found != {"identity": stage.note["identity"], "layout": stage.note["layout"]}:
-        yield f"{stage.path}/data.zarr/zarr.json: attributes differ from what was sealed"
+def _verify_markers(stage: FinishedStage, markers: dict[int, Document]) -> Iterator[str]:
+    """Read the markers into `markers` and compare them with the completion note."""
+    for partition in range(stage.layout.partitions):
+        try:
+            markers[partition] = read_marker(stage.store, stage.path, partition)
+        except FileNotFoundError:
+            yield f"{stage.path}/markers/{marker_name(partition)}: missing"
+        except DamagedError as error:
+            yield str(error)
+    if len(markers) == stage.layout.partitions:
+        for name, stated in stage.note["arrays"].items():
+            if markers_digest(markers.values(), name) != stated:
+                yield f"{stage.path}/markers: array {name!r}: they are not the markers it was sealed with"
 
 
-def _verify_partition(stage: FinishedStage, partition: int) -> Iterator[str]:
-    """Read a partition of every array and compare it with its marker."""
-    try:
-        marker = read_marker(stage.store, stage.path, partition)
-    except FileNotFoundError:
-        yield f"{stage.path}/markers/{marker_name(partition)}: missing"
-        return
-    except DamagedError as error:
-        yield str(error)
-        return
-    for name, stated in marker["arrays"].items():
+def _verify_array(stage: FinishedStage, name: str, markers: dict[int, Document]) -> Iterator[str]:
+    """Read every partition of an array and compare it with its marker."""
+    for partition, marker in markers.items():
+        if name not in marker["arrays"]:
+            continue
         start, stop = stage.layout.arrays[name].span(partition)
         try:
-            if array_digest(stage.read(name, start, stop)) != stated:
+            if array_digest(stage.read(name, start, stop)) != marker["arrays"][name]:
                 yield stage.damage(name, partition, "holds other values than were written")
         except DamagedError as error:
             yield _with_chunks(stage, name, partition, str(error))
+        except OSError as error:
+            yield stage.damage(name, partition, f"cannot be read: {error}")
 
 
 def _with_chunks(stage: FinishedStage, name: str, partition: int, text: str) -> str:

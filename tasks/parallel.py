@@ -3,12 +3,15 @@
 A partition is a plain function of one item; it returns a few numbers. Failures of some do not stop the others.
 """
 
+import contextlib
+import ctypes
 import hashlib
 import importlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -21,6 +24,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ATTEMPTS = 2
+MALLOPT = {"arenas": (-8, 1), "map from": (-3, 2**30), "trim from": (-1, 2**30), "top pad": (-2, 2**26)}  # malloc.h
 COMPARED = ("numpy", "torch", "zarr", "distributed")  # versions that workers share with the run
 
 
@@ -180,7 +184,8 @@ def _cluster_arguments(cluster: Cluster) -> dict[str, Any]:  # Any: the class's 
         "n_workers": cluster.workers if processes else 1,
         "threads_per_worker": 1 if processes else cluster.workers,
         "memory_limit": cluster.memory_limit if processes else 0,
-        "dashboard_address": None,
+        "dashboard_address": "127.0.0.1:0",  # None would mean port 8787, with a warning where that is taken
+        "scheduler_kwargs": {"dashboard": False},
         "host": "127.0.0.1",
         "silence_logs": logging.ERROR,
         **cluster.arguments,
@@ -201,6 +206,7 @@ def _attempt(function: Callable[[Item], Result], item: Item) -> Result:
     """Call `function` with one BLAS thread; once more after a passing fault of a disk or network."""
     # Not as a context: leaving one in one thread would lift the limit under the others.
     threadpoolctl.threadpool_limits(1)
+    keep_freed_memory()
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return function(item)
@@ -208,6 +214,19 @@ def _attempt(function: Callable[[Item], Result], item: Item) -> Result:
             if attempt == ATTEMPTS:
                 raise
     raise AssertionError
+
+
+@lru_cache(maxsize=1)
+def keep_freed_memory() -> None:
+    """Let this process reuse the memory it frees instead of handing it back at once, where glibc is its allocator.
+
+    Dask starts workers with a trim threshold of 64 kB, and glibc maps every large array anew: each forward pass then
+    faults its activations in page by page, which costs as much as computing them. The peak stays what it was.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in MALLOPT.values():
+            mallopt(parameter, value)
 
 
 def _exception(future: Any) -> Exception:  # Any: distributed has no types

@@ -5,15 +5,17 @@ from torch import Tensor
 
 from tasks.interpreters.rows import Rows
 
-WINDOW = 5  # iterations between two looks at the error
+WINDOW = 3  # readings between two looks at the error
+HEAD = 10  # readings that a warm start is taken to have behind it
+GAIN = 1e-3  # share of the error that may be left to win
 DIRECT = {torch.float32: 1e-3, torch.float64: 1e-10}  # squared error below which the Gram form is mostly rounding
 FLOOR = {torch.float32: 1e-6, torch.float64: 1e-12}  # relative error that counts as none
 
 
 def refine(
-    rows: Rows, codes: Tensor, components: Tensor, *, sweeps: int, limit: int, gain: float, rival: float = 0.0
+    rows: Rows, codes: Tensor, components: Tensor, *, sweeps: int, limit: int, rival: float = 0.0
 ) -> tuple[float, int]:
-    """Improve a factorisation in place until what is still to be won is small.
+    """Improve a factorisation in place until what is still to be won is below GAIN of the error.
 
     Parameters
     ----------
@@ -21,7 +23,6 @@ def refine(
     codes, components : (r, n) and (r, d), >= 0, dtype of the chunks, overwritten
     sweeps : coordinate sweeps over the codes, and over the components, per reading
     limit : most readings
-    gain : stop when the estimated rest of the descent is below this share of the error
     rival : stop early when the estimate does not promise an error below this one
 
     Returns
@@ -31,7 +32,7 @@ def refine(
     Notes
     -----
     Cichocki and Phan 2009; several sweeps per product: Gillis and Glineur 2012. The error falls about as 1/k,
-    so after k readings at least k times the last decrease is still to come; a linear rate leaves less.
+    so after k readings about k times the last decrease is still to come; a linear rate leaves less.
     """
     last, error = float("inf"), 1.0
     for k in range(1, limit + 1):
@@ -41,9 +42,9 @@ def refine(
             continue
         near = squared < DIRECT[rows.dtype]
         error = measure(rows, codes, components) if near else squared**0.5
-        rest = (last - error) / WINDOW * k
+        rest = (last - error) / WINDOW * (k + HEAD)
         last = error
-        if error <= FLOOR[rows.dtype] or rest <= gain * error or error - rest >= rival > 0.0:
+        if error <= FLOOR[rows.dtype] or rest <= GAIN * error or error - rest >= rival > 0.0:
             return error, k
     return error, limit
 

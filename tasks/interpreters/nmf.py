@@ -4,19 +4,35 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import index
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tasks.interpreters.hals import measure, refine
+from tasks.interpreters.hals import iterate, measure, refine
 from tasks.interpreters.rows import Matrix, Rows, open_rows
 from tasks.interpreters.starts import start_from_rows, start_from_svd
 
 SMALL = 1_000_000  # entries below which the local optimum decides, so that several starts compete
-N_RANDOM = 2  # random starts there
-Factors = tuple[Tensor, Tensor, int]  # codes (r, n), components (r, d), readings
+PART = 8  # larger ones are first fitted on one row in so many,
+MIN_SAMPLE = 40  # if that leaves so many rows per component;
+UNLIKE = 1.02  # an error that exceeds the sample's by more tells that few rows outweigh the rest
+CLOSE = 0.1  # relative error below which the sample decides
 Start = Callable[[Rows, int, np.random.Generator], tuple[Tensor, Tensor]]
+SVD_FILLED: Start = partial(start_from_svd, fill=True)
+SVD_BARE: Start = partial(start_from_svd, fill=False)
+# With one sweep per reading the first start follows scikit-learn's path, and goes on beyond its end.
+SMALL_STARTS: list[tuple[Start, int]] = [(SVD_FILLED, 1), (SVD_BARE, 2), (start_from_rows, 2), (start_from_rows, 2)]
+
+
+class Factors(NamedTuple):
+    """Codes (r, n) and components (r, d) of a start, their relative error, readings of the matrix."""
+
+    codes: Tensor
+    components: Tensor
+    error: float
+    iterations: int
 
 
 @dataclass(frozen=True)
@@ -69,43 +85,64 @@ def fit_nmf(a: Matrix, rank: int, *, seed: int | Sequence[int] = 0) -> NMF:
     if r == min(rows.n, rows.d):
         factors = _exact(rows)
     elif rows.n * rows.d < SMALL:
-        factors = _best_of(rows, r, rng)
+        factors = _best_of(rows, r, rng, SMALL_STARTS, limit=500)
     else:
-        factors = _single(rows, r, rng)
-    return _finish(rows, *factors)
+        factors = _fit_large(rows, r, rng)
+    return _finish(rows, factors.codes, factors.components, factors.iterations)
 
 
 def _exact(rows: Rows) -> Factors:
     """Return the matrix times the identity, which no other factorisation of full rank can beat."""
     eye = torch.eye(min(rows.n, rows.d), dtype=rows.dtype, device=rows.device)
     if rows.n < rows.d:
-        return eye, torch.cat([block.clone() for _, block in rows.chunks()]), 0
+        return Factors(eye, torch.cat([block.clone() for _, block in rows.chunks()]), 0.0, 0)
     codes = torch.empty(rows.d, rows.n, dtype=rows.dtype, device=rows.device)
     for part, block in rows.chunks():
         codes[:, part] = block.T
-    return codes, eye, 0
+    return Factors(codes, eye, 0.0, 0)
 
 
-def _single(rows: Rows, r: int, rng: np.random.Generator) -> Factors:
-    """Fit from the singular vectors, several sweeps per reading because readings are dear."""
-    codes, components = start_from_svd(rows, r, rng, fill=True)
-    _, iterations = refine(rows, codes, components, sweeps=3, limit=200, gain=1e-3)
-    return codes, components, iterations
+def _fit_large(rows: Rows, r: int, rng: np.random.Generator) -> Factors:
+    """Fit from the singular vectors, with several sweeps per reading because readings are dear.
+
+    Where a part of the rows is plenty, starts compete on it first, and all rows go on from the winner. That is
+    enough if the model explains nearly everything: slow convergence is cheap on the part. Otherwise local optima
+    of part and whole differ by some 0.3 %, so that a fit of all rows has its chance too.
+    """
+    sweeps = 5 if 4 * r <= rows.d else 3  # a sweep costs about r / 2d of a reading
+    m = rows.n // PART
+    if m * rows.d < SMALL or m < MIN_SAMPLE * r:
+        return _best_of(rows, r, rng, [(SVD_FILLED, 1), (SVD_BARE, sweeps)], limit=200)
+    sampled = _from_sample(rows, rows.sample(rng, m), r, rng, sweeps)
+    if sampled is not None and sampled.error < CLOSE:
+        return sampled
+    rival = sampled.error if sampled is not None else 0.0
+    whole = _best_of(rows, r, rng, [(SVD_FILLED, sweeps)], limit=200, rival=rival)
+    return whole if sampled is None or whole.error < sampled.error else sampled
 
 
-def _best_of(rows: Rows, r: int, rng: np.random.Generator) -> Factors:
-    """Fit from several starts, each to convergence unless it cannot win; holds the best and the current."""
-    # The first start and one sweep per reading follow scikit-learn's path, and go on beyond its end.
-    starts: list[tuple[Start, int]] = [
-        (partial(start_from_svd, fill=True), 1),
-        (partial(start_from_svd, fill=False), 2),
-    ]
-    best, least = None, 0.0
-    for start, sweeps in [*starts, *[(start_from_rows, 2)] * N_RANDOM]:
+def _from_sample(rows: Rows, sample: Rows, r: int, rng: np.random.Generator, sweeps: int) -> Factors | None:
+    """Fit a sample, then all rows from its components; None where the sample is not like the rest."""
+    if sample.norm == 0.0:
+        return None
+    starts = [(start, sweeps) for start in (SVD_FILLED, SVD_BARE, start_from_rows)]
+    fitted = _best_of(sample, r, rng, starts, limit=100)
+    codes = torch.zeros(r, rows.n, dtype=rows.dtype, device=rows.device)
+    iterate(rows, codes, fitted.components, 2 * sweeps)
+    error, iterations = refine(rows, codes, fitted.components, sweeps=sweeps, limit=20)
+    return Factors(codes, fitted.components, error, iterations) if error <= UNLIKE * fitted.error else None
+
+
+def _best_of(
+    rows: Rows, r: int, rng: np.random.Generator, starts: Sequence[tuple[Start, int]], *, limit: int, rival: float = 0.0
+) -> Factors:
+    """Fit from several (start, sweeps), each to convergence unless it cannot win; holds the best and the current."""
+    best = None
+    for start, sweeps in starts:
         codes, components = start(rows, r, rng)
-        error, iterations = refine(rows, codes, components, sweeps=sweeps, limit=500, gain=1e-3, rival=least)
-        if best is None or error < least:
-            best, least = (codes, components, iterations), error
+        error, iterations = refine(rows, codes, components, sweeps=sweeps, limit=limit, rival=rival)
+        if best is None or error < best.error:
+            best, rival = Factors(codes, components, error, iterations), error
     assert best is not None
     return best
 

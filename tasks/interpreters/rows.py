@@ -70,6 +70,11 @@ class Rows:
             block = block.clamp(min=0)
         return block * self.scale if self.scale != 1.0 else block
 
+    def sample(self, rng: np.random.Generator, m: int) -> "Rows":
+        """Return `m` random rows as a matrix of their own, in memory."""
+        chosen = np.sort(rng.choice(self.n, m, replace=False))
+        return open_rows(self.read(chosen), clamp=False)
+
     def restore(self, result: Tensor) -> Matrix:
         """Return `result` as the kind of array that came in."""
         return result if isinstance(self.data, Tensor) else result.numpy()
@@ -79,8 +84,7 @@ class Rows:
 
     def _direct(self) -> bool:
         """Tell whether chunks are views of the data."""
-        view = self.data[:1]
-        plain = view.is_contiguous() if isinstance(view, Tensor) else self.data.flags.c_contiguous
+        plain = self.data.is_contiguous() if isinstance(self.data, Tensor) else self.data.flags.c_contiguous
         return bool(plain) and self._itemsize() == self.dtype.itemsize and not self.clamp and self.scale == 1.0
 
 

@@ -59,9 +59,9 @@ def right_singular_vectors(rows: Rows, rank: int, rng: np.random.Generator) -> T
     for _ in range(POWER_PASSES):
         product = _gram_times(rows, basis)
         basis, last = torch.linalg.qr(product)[0], basis
-    values, rotation = torch.linalg.eigh(last.T @ product)
-    del values  # ascending, so the leading vectors come last
-    return (last @ rotation).T.flip(0)[:rank].contiguous()
+    _, rotation = torch.linalg.eigh(last.T @ product)
+    vectors: Tensor = (last @ rotation).T.flip(0)  # values ascend, so the leading vectors came last
+    return vectors[:rank].contiguous()
 
 
 def _gram_times(rows: Rows, basis: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ def join(root: str, path: str) -> str:
     """Return `path` below `root`, or `path` alone where it is absolute or a URL."""
     if "://" in path or os.path.isabs(path):
         return path
-    return f"{root.rstrip('/') or '/'}/{path}" if root else path
+    return f"{root.rstrip('/')}/{path}" if root else path
 
 
 def list_files(url: str) -> list[File]:

@@ -1,17 +1,16 @@
 """torchvision's ImageNet layout: ROOT/train/WNID/*.JPEG, ROOT/val/WNID/*.JPEG and, if there, ROOT/meta.bin."""
 
-import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from torchvision.models import ResNet18_Weights
 
 from tasks.io.files import join, local_path
 from tasks.io.folder import FolderSource
 from tasks.io.samples import Row, Sample
+from tasks.io.weights import read_torch
 
 _N_IMAGENET = 1000
 
@@ -54,8 +53,7 @@ def _names(root: str, labels: Mapping[str, int]) -> dict[int, str]:
 
 def _meta(path: Path) -> dict[str, tuple[str, ...]]:
     """Return the words of each class from torchvision's meta.bin: a pair of (words by wnid, wnids of val images)."""
-    try:
-        words, _ = torch.load(path, weights_only=True)
-        return {str(wnid): tuple(map(str, names)) for wnid, names in words.items()}
-    except (RuntimeError, EOFError, pickle.UnpicklingError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"imagenet: {path} is not torchvision's meta.bin; delete it to do without names") from error
+    match read_torch(path):
+        case (dict() as words, list()):
+            return {str(wnid): tuple(map(str, names)) for wnid, names in words.items()}
+    raise ValueError(f"imagenet: {path} is not torchvision's meta.bin; delete it to do without names")

@@ -6,12 +6,10 @@ import numpy as np
 import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as F  # its usual name
+from torchvision.transforms import functional as F
 
 from configs.schema import Preprocessing
-from tasks.io.samples import Picture, array_mode
-
-_CHANNELS = {"L": 1, "RGB": 3}
+from tasks.io.samples import Picture, mode_of
 
 
 def preprocess(image: Picture, preprocessing: Preprocessing, key: str) -> torch.Tensor:
@@ -36,15 +34,9 @@ def preprocess(image: Picture, preprocessing: Preprocessing, key: str) -> torch.
     return _normalise(torch.from_numpy(np.array(planes, order="C")), preprocessing)
 
 
-def to_pixels(image: Picture) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Return an image as it is shown: (H, W) uint8 grey or (H, W, 3) uint8 RGB."""
-    picture = _pil(image)
-    return np.array(picture if picture.mode in _CHANNELS else _convert(picture, "RGB"))
-
-
 def _in_mode(image: Picture, preprocessing: Preprocessing, key: str) -> Picture:
     """Return the image in the network's mode, or raise."""
-    found = image.mode if isinstance(image, Image.Image) else array_mode(image)
+    found = mode_of(image)
     if found == preprocessing.mode:
         return image
     if not preprocessing.convert:
@@ -74,7 +66,7 @@ def _pil(image: Picture) -> Image.Image:
     """Return an image as a PIL image."""
     if isinstance(image, Image.Image):
         return image
-    if array_mode(image).endswith("channels"):
+    if mode_of(image).endswith("channels"):
         raise ValueError(f"an image array of shape {image.shape}")
     return Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from configs.schema import AnyDataSet
+from configs.schema import AnyDataSet, ImageNet
 from tasks.io.samples import Row
 from tasks.io.sources import Source, open_source
 
@@ -29,7 +29,7 @@ def read_manifest(data: AnyDataSet, source: Source | None = None) -> pd.DataFram
     table = _table(list(source.rows()))
     if data.split is not None:
         table = _draw(table, data.split, data.split_seed)
-    _check_classes(table, source)
+    _check_classes(table, _splits(data, table), source.class_names())
     return _first_per_class(table, data.per_class)
 
 
@@ -107,13 +107,20 @@ def _draw(table: pd.DataFrame, shares: Mapping[str, float], seed: int) -> pd.Dat
     return drawn.reset_index(drop=True)
 
 
-def _check_classes(table: pd.DataFrame, source: Source) -> None:
+def _splits(data: AnyDataSet, table: pd.DataFrame) -> list[str]:
+    """Return the splits that should have samples."""
+    if data.split is not None:
+        return sorted(data.split)
+    if isinstance(data, ImageNet):
+        return ["train", "val"]
+    return sorted({*getattr(data, "paths", ()), *table["split"]})
+
+
+def _check_classes(table: pd.DataFrame, splits: list[str], names: Mapping[int, str]) -> None:
     """Raise where a class that the source names, or has in one split, is empty in another."""
-    names = source.class_names()
-    expected = sorted(set(names) | set(table["label_given"].tolist()))
     present = set(zip(table["split"], table["label_given"], strict=True))
-    for split in sorted(set(table["split"])):
-        for label in expected:
+    for split in splits:
+        for label in sorted({*names, *table["label_given"]}):
             if (split, label) not in present:
                 name = f" ({names[label]})" if label in names else ""
                 raise ValueError(f"class {label}{name} has no samples in split {split!r}; add some or leave it out")

@@ -1,7 +1,7 @@
 """Networks for small images: a plain CNN and He et al.'s CIFAR ResNets."""
 
 from torch import Tensor, nn
-from torch.nn import functional as F  # its usual name
+from torch.nn import functional as F
 
 
 def small_cnn(channels: int = 1, classes: int = 10, width: int = 32) -> nn.Sequential:

@@ -95,7 +95,7 @@ def _published(name: str) -> dict[str, Any]:  # Any: settings of several types, 
             "mean": transforms.mean,
             "std": transforms.std,
         }
-    except (ValueError, AttributeError) as error:
+    except (ValueError, KeyError, AttributeError) as error:
         raise ValueError(
             f"preprocessing: {name!r} is not the name of torchvision classification weights, "
             "such as ResNet50_Weights.IMAGENET1K_V2"

@@ -2,6 +2,7 @@
 
 import threading
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -92,16 +93,16 @@ def _member(path: str, name: str) -> NDArray[Any]:  # Any: checked by the caller
     """Return one array of an archive: memory-mapped where it is stored uncompressed, else read whole."""
     try:
         with zipfile.ZipFile(path) as archive:
-            if f"{name}.npy" not in archive.namelist():
-                found = ", ".join(entry.removesuffix(".npy") for entry in archive.namelist())
-                raise ValueError(f"npz {path}: no array {name!r}; the archive has: {found}")
-            member = archive.getinfo(f"{name}.npy")
-            if member.compress_type == zipfile.ZIP_STORED:
-                return _mapped(path, member.header_offset)
-            with archive.open(member) as stream:
-                return np.lib.format.read_array(stream, allow_pickle=False)
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"npz {path}: corrupted, or not a NumPy archive ({error})") from error
+            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            if name in members and members[name].compress_type == zipfile.ZIP_STORED:
+                return _mapped(path, members[name].header_offset)
+            if name in members:
+                with archive.open(members[name]) as stream:
+                    return np.lib.format.read_array(stream, allow_pickle=False)
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"npz {path}: corrupted, or not an archive of numbers ({reason})") from error
+    raise ValueError(f"npz {path}: no array {name!r}; the archive has: {', '.join(members)}")
 
 
 def _mapped(path: str, header_offset: int) -> NDArray[Any]:  # Any: checked by the caller
@@ -114,5 +115,5 @@ def _mapped(path: str, header_offset: int) -> NDArray[Any]:  # Any: checked by t
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read_header(file)
         if dtype.hasobject:
-            raise ValueError(f"npz {path}: an array of Python objects, expected numbers")
+            raise ValueError("an array of Python objects")
         return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")

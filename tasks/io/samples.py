@@ -28,14 +28,11 @@ class Sample:
     image: Picture
     digest: str  # 32 hex digits, BLAKE2b-128
 
-    @property
-    def mode(self) -> str:
-        """Image mode in PIL's words, such as L, RGB or CMYK."""
-        return self.image.mode if isinstance(self.image, Image.Image) else array_mode(self.image)
 
-
-def array_mode(image: NDArray[np.uint8]) -> str:
-    """Return the image mode of an array (H, W) or (H, W, C) uint8."""
+def mode_of(image: Picture) -> str:
+    """Return an image's mode in PIL's words, such as L, RGB or CMYK; that of an array follows its channels."""
+    if isinstance(image, Image.Image):
+        return image.mode
     channels = 1 if image.ndim == 2 else image.shape[-1]
     return {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}.get(channels, f"{channels} channels")
 

@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from safetensors import SafetensorError
@@ -52,11 +53,22 @@ def read_state(path: str) -> dict[str, Tensor]:
     file = Path(path).expanduser()
     if not file.is_file():
         raise ValueError(f"weights: file {path} does not exist")
-    state = _read_safetensors(file) if file.suffix == ".safetensors" else _read_torch(file)
+    state = _read_safetensors(file) if file.suffix == ".safetensors" else _state(file)
     prefix = "module."
     if state and all(key.startswith(prefix) for key in state):
         state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
     return state
+
+
+def read_torch(file: Path) -> object:
+    """Read a torch file of tensors and plain containers; arbitrary pickled objects are refused."""
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except _DAMAGE as error:
+        raise ValueError(
+            f"file {file} is corrupted or holds more than tensors ({type(error).__name__}); "
+            "for weights, save `model.state_dict()` alone"
+        ) from error
 
 
 def weights_digest(path: str) -> str:
@@ -64,15 +76,9 @@ def weights_digest(path: str) -> str:
     return file_sha256(path)
 
 
-def _read_torch(file: Path) -> dict[str, Tensor]:
-    """Read the state dict of a torch file; arbitrary pickled objects are refused."""
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except _DAMAGE as error:
-        raise ValueError(
-            f"weights: file {file} is corrupted or holds more than tensors ({type(error).__name__}); "
-            "save `model.state_dict()` alone"
-        ) from error
+def _state(file: Path) -> dict[str, Tensor]:
+    """Read the state dict of a torch file."""
+    content = read_torch(file)
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not _is_state(content):
@@ -89,7 +95,7 @@ def _read_safetensors(file: Path) -> dict[str, Tensor]:
     return state
 
 
-def _is_state(content: object) -> bool:
+def _is_state(content: object) -> TypeGuard[Mapping[str, Tensor]]:
     """Tell whether something is a dict of tensors by name."""
     return isinstance(content, Mapping) and all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()

@@ -1,5 +1,7 @@
 """The activations stage: maps and pooled features of a layer, and the logits, class by class."""
 
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -13,15 +15,16 @@ from configs.schema import Network
 from storage.documents import Document, Json
 from storage.layouts import ArrayLayout, Layout, rows_layout
 from storage.specs import StageSpec
-from storage.stages import FinishedStage, Stage, find_finished, open_finished
+from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
 from tasks.capture import Split, capture_batch, check_finite, split_at, to_storage_dtype
 from tasks.io.manifest import check_labels
 from tasks.io.sources import open_source
+from tasks.steps.content import compare_content
 from tasks.steps.life import Step, Work, measured
 from tasks.steps.manifest import data_of, positions
 from tasks.steps.networks import choose_device, load_network, network_identity, preprocessing_of
-from tasks.steps.samples import batches_ahead, read_batch
+from tasks.steps.samples import Batch, batches_ahead, read_batch
 
 VERSION = 1
 PARTITION_BYTES = 48 * 2**20  # of float32 maps: a partition's memory, and what a crash may cost
@@ -98,17 +101,25 @@ def peak_bytes(shapes: Shapes, layout: Layout) -> int:
     maps = int(np.prod(shapes.maps)) * 4
     rows = next(iter(layout.arrays.values())).rows
     sample = int(np.prod(shapes.inputs)) * 4
-    return 2 * rows * maps + batch_size(shapes) * (3 * sample + 24 * maps)
+    return 2 * rows * maps + batch_size(shapes.inputs) * (3 * sample + 24 * maps)
 
 
-def batch_size(shapes: Shapes) -> int:
-    """Return the samples of one forward pass."""
-    return max(1, min(MAX_BATCH, BATCH_BYTES // (4 * int(np.prod(shapes.inputs)))))
+def batch_size(shape: tuple[int, ...]) -> int:
+    """Return the samples of one forward pass, for inputs of a shape (C, h, w)."""
+    return max(1, min(MAX_BATCH, BATCH_BYTES // (4 * int(np.prod(shape)))))
 
 
 def class_slabs(stage: FinishedStage) -> dict[int, tuple[int, int]]:
     """Return the first and past-the-end position of each class, by label."""
     return {int(label): (int(a), int(b)) for label, a, b in stage.summary["classes"]}
+
+
+def slab_summary(stage: Stage) -> dict[str, Json]:
+    """Return the classes of a stage's split with their slabs, and the number of its samples."""
+    found = open_finished(stage.store, stage.spec.inputs["data"]).summary["splits"][stage.spec.parameters["split"]]
+    ends = np.cumsum([0, *found["counts"]]).tolist()
+    classes = [[label, ends[i], ends[i + 1]] for i, label in enumerate(found["labels"])]
+    return {"classes": classes, "samples": ends[-1]}
 
 
 def check_same_samples(one: FinishedStage, other: FinishedStage) -> None:
@@ -140,7 +151,7 @@ def _partition(work: Work, number: int) -> None:
         chosen = rows.iloc[start:stop]
         ids = chosen["id"].to_numpy(np.int64)
         arrays = _extract(stage, chosen, str(choose_device(work.device)))
-        _compare_content(stage, arrays["content"], start, chosen)
+        compare_content(stage, arrays["content"], start, chosen)
         arrays |= {"sample_id": ids, "label": chosen["label_given"].to_numpy(np.int64)}
         for name in stage.layout.arrays:
             part.write(name, np.ascontiguousarray(arrays[name]))
@@ -155,22 +166,28 @@ def _extract(stage: Stage, rows: pd.DataFrame, device: str) -> dict[str, NDArray
     found = {
         n: np.empty((len(rows), *layout[n].shape[1:]), layout[n].dtype) for n in ("content", "logits", "pooled", "maps")
     }
-    source, settings = open_source(data_of(spec.inputs["data"])), preprocessing_of(spec.parameters["network"])
-    for start, batch in batches_ahead(source, settings, keys, batch_size(opened.shapes)):
+    for start, batch in batches_of(spec, keys, opened.shapes.inputs, device):
         stop = start + len(batch.inputs)
-        if tuple(batch.inputs.shape[1:]) != opened.shapes.inputs:
-            raise ValueError(
-                f"sample {keys[start]}: its input is {tuple(batch.inputs.shape[1:])}, not {opened.shapes.inputs}"
-            )
         maps, logits = capture_batch(opened.split, batch.inputs)
         layer = str(spec.parameters["layer"])
-        pooled = maps.mean(axis=(1, 2), dtype=np.float64).astype(np.float32)
+        pooled = torch.from_numpy(maps).mean(dim=(1, 2)).numpy()
         check_finite(pooled, layer, ids[start:stop])  # a NaN or infinity anywhere in a map shows in its mean
         found["content"][start:stop] = batch.content
         found["logits"][start:stop] = logits
-        found["pooled"][start:stop] = to_storage_dtype(pooled, dtype, layer, ids[start:stop])
-        found["maps"][start:stop] = to_storage_dtype(maps, dtype, layer, ids[start:stop])
+        for name, array in (("pooled", pooled), ("maps", maps)):
+            narrow = dtype != "float32"  # only there can a finite value get lost
+            found[name][start:stop] = to_storage_dtype(array, dtype, layer, ids[start:stop]) if narrow else array
     return found
+
+
+def batches_of(spec: StageSpec, keys: list[str], shape: tuple[int, ...], device: str) -> Iterator[tuple[int, Batch]]:
+    """Yield (first index, batch) of the samples of a stage's data, after checking the inputs' shape (C, h, w)."""
+    source, settings = open_source(data_of(spec.inputs["data"])), preprocessing_of(spec.parameters["network"])
+    threads = 1 if device == "cpu" else min(8, os.cpu_count() or 1)  # a CPU's cores are busy with the network
+    for start, batch in batches_ahead(source, settings, keys, batch_size(shape), threads):
+        if tuple(batch.inputs.shape[1:]) != shape:
+            raise ValueError(f"sample {keys[start]}: its input is {tuple(batch.inputs.shape[1:])}, not {shape}")
+        yield start, batch
 
 
 @dataclass(frozen=True)
@@ -192,11 +209,15 @@ def _open(store: Store, spec: StageSpec, device: str, shape: tuple[int, ...]) ->
 
 def _opened(store: Store, spec: StageSpec, device: str) -> _Opened:
     """Return the network of an activations stage, split at its layer; the first sample gives the input's size."""
+    return _open(store, spec, device, tuple(first_input(store, spec).shape[1:]))
+
+
+def first_input(store: Store, spec: StageSpec) -> Tensor:
+    """Return the network's input (1, C, h, w) for the first sample of a stage's split."""
     manifest = spec.inputs["data"]
     rows = positions(store, manifest.path, spec.parameters["split"])
     source, settings = open_source(data_of(manifest)), preprocessing_of(spec.parameters["network"])
-    first = read_batch(source, settings, rows["key"].tolist()[:1]).inputs
-    return _open(store, spec, device, tuple(first.shape[1:]))
+    return read_batch(source, settings, rows["key"].tolist()[:1]).inputs
 
 
 def open_split(store: Store, spec: StageSpec, device: torch.device) -> Split:
@@ -206,41 +227,11 @@ def open_split(store: Store, spec: StageSpec, device: torch.device) -> Split:
     return _open(store, spec, str(device), shape).split
 
 
-def _compare_content(stage: Stage, content: NDArray[np.generic], start: int, rows: pd.DataFrame) -> None:
-    """Compare the samples' digests with those of an earlier extraction of the same data, if there is one."""
-    earlier = _earlier(stage.store, stage.spec.inputs["data"].key, str(stage.spec.parameters["split"]))
-    if earlier is None:
-        return
-    differs = np.flatnonzero((earlier.read("content", start, start + len(rows)) != content).any(axis=1))
-    if differs.size:
-        row = rows.iloc[int(differs[0])]
-        raise ValueError(
-            f"sample {row['key']} (id {row['id']}): its content differs from what {earlier.path} was made from; "
-            "restore the data, or remove the stages that were made from it"
-        )
-
-
-@lru_cache(maxsize=4)
-def _earlier(store: Store, manifest: str, split: str) -> FinishedStage | None:
-    """Return a finished activations stage of the same manifest and split."""
-    for key in store.names("activations"):
-        stage = find_finished(store, f"activations/{key}")
-        if stage is not None:
-            identity: Document = stage.note["identity"]
-            if identity["inputs"]["data"] == manifest and identity["parameters"]["split"] == split:
-                return stage
-    return None
-
-
 def _summary(stage: Stage) -> dict[str, Json]:
-    """State classes with their slabs, the network's own accuracy, and the size of a map."""
-    manifest = open_finished(stage.store, stage.spec.inputs["data"])
-    found = manifest.summary["splits"][stage.spec.parameters["split"]]
-    ends = np.cumsum([0, *found["counts"]]).tolist()
-    classes = [[label, ends[i], ends[i + 1]] for i, label in enumerate(found["labels"])]
+    """State classes with their slabs, and the sizes of a map and of an input."""
     _, h, w, d = stage.layout.arrays["maps"].shape
     shapes = _opened(stage.store, stage.spec, "cpu").shapes
-    return {"classes": classes, "map": [h, w, d], "samples": ends[-1], "input": list(shapes.inputs)}
+    return {**slab_summary(stage), "map": [h, w, d], "input": list(shapes.inputs)}
 
 
 ACTIVATIONS = Step(_layout, _partition, _summary, network=True)

@@ -3,6 +3,7 @@
 Stages of many coresets are made together: one pass over the maps of a class serves them all.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,6 +29,7 @@ from tasks.steps.selection import classes_per_partition
 VERSION = 1
 GROUP_VALUES = 2_000_000
 CHUNK_VALUES = 4_000_000  # map values in memory at once
+CHUNK_ROWS = 16_384  # positions in memory at once, with the columns of all sets
 ALPHAS = {"0": 0.0, "05": 0.5, "1": 1.0}
 MEASURES = (
     *(f"{kind}_{name}" for kind in ("distance", "null", "self") for name in ALPHAS),
@@ -88,6 +90,7 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 
 def _partition(work: Work, number: int) -> None:
     """Evaluate a few classes for all stages in the work."""
+    started = time.perf_counter()
     stage, spec = work.stage, work.stage.spec
     activations = open_finished(stage.store, spec.inputs["activations"])
     device = choose_device(work.device)
@@ -101,11 +104,12 @@ def _partition(work: Work, number: int) -> None:
     for row, (label, slab) in enumerate(slabs):
         sets = [_Set(method, _arrays(f, first + row), _Tally()) for f in [reference, *fitted]]
         values[:, row] = _evaluate_class(activations, label, slab, sets, head)
+    spent = (time.perf_counter() - started) / len(work.stages)
     for index, written in enumerate(work.stages):
         with written.partition(number) as part:
             part.write("values", values[index])
             part.write("label", np.array([label for label, _ in slabs], np.int64))
-            part.numbers.update(measured(together=len(work.stages)))
+            part.numbers.update(measured(together=len(work.stages), seconds=spent))
 
 
 def _evaluate_class(
@@ -114,7 +118,8 @@ def _evaluate_class(
     """Return the measures (sets without the first, MEASURES) of one class; the first set is the reference."""
     start, stop = slab
     _, h, w, d = activations.layout.arrays["maps"].shape
-    size = max(2, CHUNK_VALUES // (h * w * d))
+    # No function of how many sets there are: a stage made alone later must come out the same.
+    size = max(2, min(CHUNK_VALUES // (h * w * d), CHUNK_ROWS // (h * w)))
     shape: JointShape | None = None
     for chunk, low in enumerate(range(start, stop, size)):
         maps = activations.read("maps", low, min(low + size, stop)).astype(np.float32)

@@ -16,7 +16,9 @@ from storage.layouts import Layout
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, begin_stage, find_finished, open_finished
 from storage.stores import Store, open_store
-from tasks.parallel import Pool, open_pool
+from tasks.parallel import PartitionError, Pool, open_pool
+
+MOST_TOGETHER = 16  # stages in one partition's work: what bounds its memory
 
 
 class Observer(Protocol):
@@ -74,6 +76,10 @@ class Assignment:
 
     number: int
     work: Work
+
+    def follows(self) -> bool:
+        """Say whether the partition before it is done, in every stage."""
+        return self.number == 0 or all(stage.marker(self.number - 1) is not None for stage in self.work.stages)
 
     def __str__(self) -> str:
         return f"{self.number} of {self.work.stage.spec.title}"
@@ -137,14 +143,27 @@ def _make(job: Job, step: Step, specs: Sequence[StageSpec]) -> None:
     total = len(items) + sum(stage.layout.partitions - len(stage.missing()) for stage in stages)
     job.observer.begin(title, total, total - len(items))
     try:
-        for batch in _batches(items, chain=step.chain):
-            for _ in job.pool.map(partial(run_partition, step.partition), batch, network=step.network):
-                job.observer.advance(title)
+        for _ in _map(job, step, items):
+            job.observer.advance(title)
     finally:
         for stage in stages:
             if not stage.missing():
                 stage.seal(step.summary(stage))
     job.observer.end(title, time.perf_counter() - started)
+
+
+def _map(job: Job, step: Step, items: list[Assignment]) -> Iterator[None]:
+    """Make the partitions; where one of a chain fails, the other chains go on and the first failure is raised last."""
+    failure: PartitionError | None = None
+    for batch in _batches(items, chain=step.chain):
+        ready = [item for item in batch if failure is None or item.follows()]
+        try:
+            for _ in job.pool.map(partial(run_partition, step.partition), ready, network=step.network):
+                yield
+        except PartitionError as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
 
 
 def assignments(stages: Sequence[Stage], device: str, *, together: bool) -> list[Assignment]:
@@ -155,7 +174,11 @@ def assignments(stages: Sequence[Stage], device: str, *, together: bool) -> list
     by_number: dict[int, list[Stage]] = {}
     for number, stage in lacking:
         by_number.setdefault(number, []).append(stage)
-    return [Assignment(number, Work(tuple(found), device)) for number, found in sorted(by_number.items())]
+    return [
+        Assignment(number, Work(tuple(found[start : start + MOST_TOGETHER]), device))
+        for number, found in sorted(by_number.items())
+        for start in range(0, len(found), MOST_TOGETHER)
+    ]
 
 
 def _batches(items: list[Assignment], *, chain: bool) -> list[list[Assignment]]:

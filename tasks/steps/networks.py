@@ -5,7 +5,6 @@ from functools import lru_cache
 
 import torch
 from pydantic import TypeAdapter
-from safetensors.torch import load as load_safetensors
 from torch import nn
 
 from configs.schema import Network, Preprocessing
@@ -15,6 +14,7 @@ from storage.stages import open_finished
 from storage.stores import Store
 from tasks.io.imports import code_digest
 from tasks.io.networks import build_model, resolve_preprocessing
+from tasks.io.tensors import unpack_tensors
 from tasks.io.weights import load_weights, weights_digest
 
 WEIGHTS = "weights.safetensors"
@@ -61,10 +61,12 @@ def _load(store: Store, spec: StageSpec, device: str) -> nn.Module:
     network, training = spec.parameters["network"], spec.inputs.get("network")
     model = build_model(network["model"], network["arguments"], 0)
     if training is not None:
-        model.load_state_dict(load_safetensors(open_finished(store, training).read_file(WEIGHTS)))
+        model.load_state_dict(unpack_tensors(open_finished(store, training).read_file(WEIGHTS)))
     else:
         path = str(spec.place["weights"])
         if weights_digest(path) != spec.digests["weights"]:
             raise ValueError(f"weights {path}: the file has changed since the run was planned; start the run again")
         load_weights(model, path)
-    return model.eval().requires_grad_(False).to(device)
+    model.eval().requires_grad_(False).to(device)
+    settled: nn.Module = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    return settled

@@ -6,8 +6,8 @@ from importlib.metadata import version
 
 import numpy as np
 import pandas as pd
-import yaml
 
+from configs.load import config_text
 from configs.schema import Config
 from storage.documents import canonical, digest
 from storage.results import read_table, table_bytes
@@ -200,7 +200,7 @@ def _facts(store: Store, answers: Answers, created: str, reused: frozenset[str])
                 "reused": spec.path in reused,
             }
         )
-    config = yaml.safe_dump(answers.config.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
+    config = config_text(answers.config)
     versions = {name: version(name) for name in SHOWN_VERSIONS}
     images, curves = answers.config.report.training_images, _curves(store, answers.trainings)
     table = pd.DataFrame(stages)

@@ -22,10 +22,11 @@ class Batch:
     content: NDArray[np.uint8]
 
 
-def read_batch(source: Source, preprocessing: Preprocessing, keys: Sequence[str]) -> Batch:
-    """Read and preprocess the samples of `keys`."""
+def read_batch(source: Source, preprocessing: Preprocessing, keys: Sequence[str], threads: int = 1) -> Batch:
+    """Read the samples of `keys` and preprocess them in `threads` threads."""
     samples = source.read(keys)
-    inputs = [preprocess(sample.image, preprocessing, key) for sample, key in zip(samples, keys, strict=True)]
+    with ThreadPoolExecutor(threads) as workers:
+        inputs = list(workers.map(lambda sample, key: preprocess(sample.image, preprocessing, key), samples, keys))
     for tensor, key in zip(inputs, keys, strict=True):
         if tensor.shape != inputs[0].shape:
             raise ValueError(
@@ -33,18 +34,21 @@ def read_batch(source: Source, preprocessing: Preprocessing, keys: Sequence[str]
                 "set `resize` and `crop` in the network's preprocessing"
             )
     content = np.frombuffer(bytes.fromhex("".join(s.digest for s in samples)), np.uint8).reshape(len(samples), -1)
-    return Batch(torch.stack(inputs), content)
+    # Channels last: convolution and pooling are up to twice as fast so, and maps come out as they are stored.
+    return Batch(torch.stack(inputs).contiguous(memory_format=torch.channels_last), content)
 
 
 def batches_ahead(
-    source: Source, preprocessing: Preprocessing, keys: Sequence[str], size: int
+    source: Source, preprocessing: Preprocessing, keys: Sequence[str], size: int, threads: int = 1
 ) -> Iterator[tuple[int, Batch]]:
     """Yield (first index, batch); the next batch is read in a thread while the caller works on this one."""
     with ThreadPoolExecutor(1) as reader:
         starts = range(0, len(keys), size)
         waiting: list[tuple[int, Future[Batch]]] = []
         for start in starts:
-            waiting.append((start, reader.submit(read_batch, source, preprocessing, keys[start : start + size])))
+            waiting.append(
+                (start, reader.submit(read_batch, source, preprocessing, keys[start : start + size], threads))
+            )
             if len(waiting) == 2:
                 first, ready = waiting.pop(0)
                 yield first, ready.result()

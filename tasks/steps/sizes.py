@@ -12,9 +12,11 @@ from storage.specs import StageSpec
 from storage.stores import Store
 from tasks.interpreters import INTERPRETERS
 from tasks.steps import evaluation
-from tasks.steps.activations import Shapes, activations_layout, peak_bytes
+from tasks.steps.activations import MAX_BATCH, Shapes, activations_layout, peak_bytes
+from tasks.steps.layers import layers_layout
+from tasks.steps.life import MOST_TOGETHER
 from tasks.steps.manifest import data_of
-from tasks.steps.survey import DataSurvey, survey_data, survey_network
+from tasks.steps.survey import DataSurvey, survey_data, survey_layers, survey_network
 from tasks.steps.training import MEMORY_SAMPLES, training_steps
 
 LIBRARIES = 700 * 10**6  # bytes of a worker before any data: torch, NumPy, Zarr
@@ -51,12 +53,26 @@ def estimate(
             manifest, network = spec.inputs["data"], config.networks[names[path]]
             found = surveys[manifest.path]
             shapes[known] = survey_network(names[path], network, spec.parameters["layer"], data_of(manifest), found)
-    return {spec.path: _size(spec, surveys, shapes) for spec in stages}
+    layers = {spec.path: _layers(config, spec, names, surveys) for spec in stages if spec.stage == "layers"}
+    return {spec.path: layers.get(spec.path) or _size(spec, surveys, shapes) for spec in stages}
 
 
 def canonical_network(spec: StageSpec) -> str:
     """Return what tells the network and layer of an activations stage apart, whatever its seed and split."""
     return repr((spec.parameters["network"], spec.parameters["layer"], spec.inputs["data"].key, dict(spec.digests)))
+
+
+def _layers(config: Config, spec: StageSpec, names: Mapping[str, str], surveys: Mapping[str, DataSurvey]) -> Size:
+    """Return the size of a stage of named layers, after running one sample."""
+    manifest = spec.inputs["data"]
+    found = surveys[manifest.path]
+    _check_split(spec, found)
+    network, name = config.networks[names[spec.path]], names[spec.path]
+    shapes = survey_layers(name, network, list(spec.place["layers"]), data_of(manifest), found)
+    layout = layers_layout(sum(found.summary["splits"][spec.parameters["split"]]["counts"]), shapes, dict(spec.place))
+    row = 4 * sum(int(np.prod(shape)) for shape in shapes.values())
+    rows = next(iter(layout.arrays.values())).rows
+    return Size(sum(map(_bytes, layout.arrays.values())), row * (2 * rows + 4 * MAX_BATCH))
 
 
 def _check_split(spec: StageSpec, found: DataSurvey) -> None:
@@ -131,10 +147,15 @@ def _features(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mappin
     activations = spec.inputs["activations"]
     n_classes, longest = _classes(activations, surveys)
     maps = shapes[canonical_network(activations)].maps
-    parameters = {k: v for k, v in spec.parameters.items() if k not in ("interpreter", "seed")}
-    arrays = INTERPRETERS[spec.parameters["interpreter"]].shapes(maps[0], **parameters).values()
-    written = 4 * n_classes * sum(int(np.prod(shape)) for shape in arrays)
+    written = 4 * n_classes * _feature_values(spec, shapes[canonical_network(activations)])
     return Size(written, 4 * longest * int(np.prod(maps)) * 3)
+
+
+def _feature_values(spec: StageSpec, found: Shapes) -> int:
+    """Return the numbers that one class's features take."""
+    parameters = {k: v for k, v in spec.parameters.items() if k not in ("interpreter", "seed")}
+    arrays = INTERPRETERS[spec.parameters["interpreter"]].shapes(found.maps[0], **parameters).values()
+    return sum(int(np.prod(shape)) for shape in arrays)
 
 
 def _evaluation(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mapping[str, Shapes]) -> Size:
@@ -142,7 +163,10 @@ def _evaluation(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mapp
     n_classes, longest = _classes(activations, surveys)
     found = shapes[canonical_network(activations)]
     chunk = min(evaluation.CHUNK_VALUES, longest * int(np.prod(found.maps)))
-    return Size(8 * n_classes * len(evaluation.MEASURES), 4 * (8 * chunk + 4 * longest * found.logits))
+    rows = min(evaluation.CHUNK_ROWS, longest * int(np.prod(found.maps[1:])))
+    columns = (MOST_TOGETHER + 1) * max(1, _feature_values(spec.inputs["features"], found) // found.maps[0])
+    kept = 4 * (MOST_TOGETHER + 2) * longest * found.logits
+    return Size(8 * n_classes * len(evaluation.MEASURES), 4 * 8 * chunk + 4 * 8 * rows * columns + kept)
 
 
 def _gallery(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mapping[str, Shapes]) -> Size:

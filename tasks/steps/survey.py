@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
 from configs.schema import AnyDataSet, Network
 from storage.documents import Document
 from storage.specs import StageSpec
 from storage.stages import find_finished
 from storage.stores import Store
+from tasks.capture import capture_layers
 from tasks.io.manifest import check_labels, read_manifest
 from tasks.io.networks import build_model, resolve_preprocessing
 from tasks.io.sources import open_source
@@ -46,14 +49,37 @@ def survey_network(name: str, network: Network, layer: str, data: AnyDataSet, fo
     ValueError : wrong weights, no such layer, a sample of another mode or size, labels beyond the outputs
     """
     try:
-        batch = read_batch(open_source(data), resolve_preprocessing(network.preprocessing), [found.example])
-        model = build_model(network.model, network.arguments, 0)
-        if network.weights is not None:
-            load_weights(model, network.weights)
-        model.eval().requires_grad_(False)
-        shapes = probe(model, layer, example_input(tuple(batch.inputs.shape[1:])))
+        model, example = _opened(network, data, found)
+        shapes = probe(model, layer, example)
         for split in found.summary["splits"].values():
             check_labels(np.array(split["labels"], np.int64), shapes.logits, name)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"networks.{name}: {' '.join(str(error).split())}") from error
     return shapes
+
+
+def survey_layers(
+    name: str, network: Network, layers: list[str], data: AnyDataSet, found: DataSurvey
+) -> dict[str, tuple[int, ...]]:
+    """Return the shape of one sample's output of each named layer, channels last.
+
+    Raises
+    ------
+    ValueError : wrong weights, no such layer, a sample of another mode or size
+    """
+    try:
+        with torch.inference_mode():
+            model, example = _opened(network, data, found)
+            captured = capture_layers(model, layers, example)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"networks.{name}: {' '.join(str(error).split())}") from error
+    return {layer: array.shape[1:] for layer, array in captured.items()}
+
+
+def _opened(network: Network, data: AnyDataSet, found: DataSurvey) -> tuple[nn.Module, Tensor]:
+    """Return a network with its weights and an input of the size that the data give."""
+    batch = read_batch(open_source(data), resolve_preprocessing(network.preprocessing), [found.example])
+    model = build_model(network.model, network.arguments, 0)
+    if network.weights is not None:
+        load_weights(model, network.weights)
+    return model.eval().requires_grad_(False), example_input(tuple(batch.inputs.shape[1:]))

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from configs.schema import Network, Training
@@ -22,6 +20,7 @@ from storage.stores import Store, StoreError
 from tasks.io.images import preprocess
 from tasks.io.networks import build_model
 from tasks.io.sources import open_source
+from tasks.io.tensors import pack_tensors, unpack_tensors
 from tasks.steps.life import Step, Work, measured
 from tasks.steps.manifest import data_of, positions
 from tasks.steps.networks import WEIGHTS, choose_device, network_identity, preprocessing_of
@@ -114,7 +113,7 @@ def _partition(work: Work, number: int) -> None:
         name = f"checkpoint-{number:06d}-{digest(data)[:12]}.safetensors"
         part.write_file(name, data)
         if stop == total:
-            part.write_file(WEIGHTS, save_safetensors({k: v.cpu().contiguous() for k, v in model.state_dict().items()}))
+            part.write_file(WEIGHTS, pack_tensors(model.state_dict()))
             part.write_file(CURVES, table_bytes(_curves(stage, number, losses, epochs, per_epoch)))
         part.numbers.update(
             measured(
@@ -166,7 +165,7 @@ def _state(stage: Stage, parent: Document, device: torch.device) -> tuple[nn.Mod
             raise StoreError(
                 f"{stage.spec.title}: checkpoint {parent['checkpoint']} is damaged; remove the stage's folder"
             )
-        tensors = load_safetensors(data)
+        tensors = unpack_tensors(data)
         model.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
         _load_optimizer(optimizer, tensors)
     return model, optimizer
@@ -177,7 +176,7 @@ def _checkpoint(model: nn.Module, optimizer: torch.optim.Optimizer) -> bytes:
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{k}": v for k, v in state.items() if isinstance(v, Tensor)}
-    return bytes(save_safetensors({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
+    return pack_tensors(tensors)
 
 
 def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:

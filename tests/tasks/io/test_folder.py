@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tasks.io.folder import FolderSource
+from tasks.io.samples import mode_of
 
 
 def paths(root: Path | str) -> dict[str, str]:
@@ -30,7 +31,11 @@ def test_rows_are_sorted_and_labels_number_the_folders(folders: Path) -> None:
     assert source.class_names() == {0: "cat", 1: "dog"}
     first = next(iter(source.rows()))
     status = (folders / "train/cat/0.png").stat()
-    assert (first.split, first.size, first.etag) == ("train", status.st_size, f"{status.st_size:x}-{status.st_mtime_ns:x}")
+    assert (first.split, first.size, first.etag) == (
+        "train",
+        status.st_size,
+        f"{status.st_size:x}-{status.st_mtime_ns:x}",
+    )
 
 
 def test_classes_map_folders_to_network_outputs(folders: Path) -> None:
@@ -54,7 +59,7 @@ def test_images_below_subfolders_belong_to_the_class(folders: Path) -> None:
     (folders / "train/cat/0.png").rename(folders / "train/cat/more/0.PNG")
     source = FolderSource(paths(folders))
     assert [row.key for row in source.rows()][:3] == ["train/cat/1.png", "train/cat/2.png", "train/cat/more/0.PNG"]
-    assert source.read(["train/cat/more/0.PNG"])[0].mode == "RGB"
+    assert mode_of(source.read(["train/cat/more/0.PNG"])[0].image) == "RGB"
 
 
 def test_a_remote_folder_gives_the_same_samples(folders: Path) -> None:

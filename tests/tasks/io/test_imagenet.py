@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tasks.io.imagenet import ImageNetSource
+from tasks.io.samples import mode_of
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def test_labels_number_the_sorted_folders(root: Path) -> None:
         ("val/n02/val_n02.JPEG", 1),
     ]
     assert source.class_names() == {0: "n01", 1: "n02"}
-    assert source.read(["val/n02/val_n02.JPEG"])[0].mode == "RGB"
+    assert mode_of(source.read(["val/n02/val_n02.JPEG"])[0].image) == "RGB"
 
 
 def test_names_come_from_meta_bin(root: Path) -> None:
@@ -44,6 +45,9 @@ def test_names_of_all_thousand_classes_are_torchvisions(tmp_path: Path) -> None:
 
 
 def test_another_meta_bin_is_refused(root: Path) -> None:
-    (root / "meta.bin").write_text("something else")
+    torch.save({"n01": "tench"}, root / "meta.bin")
     with pytest.raises(ValueError, match=r"meta.bin is not torchvision's meta.bin"):
+        ImageNetSource(str(root)).class_names()
+    (root / "meta.bin").write_text("something else")
+    with pytest.raises(ValueError, match=r"file .*meta.bin is corrupted"):
         ImageNetSource(str(root)).class_names()

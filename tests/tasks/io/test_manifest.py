@@ -103,7 +103,9 @@ def test_per_class_keeps_the_first_of_each_class_and_split(per_class: Any, train
     for split, n in {"train": train, "val": val}.items():
         for label in range(10):
             expected = full["id"][(full["split"] == split) & (full["label_given"] == label)][:n]
-            assert table["id"][(table["split"] == split) & (table["label_given"] == label)].tolist() == expected.tolist()
+            assert (
+                table["id"][(table["split"] == split) & (table["label_given"] == label)].tolist() == expected.tolist()
+            )
 
 
 def test_per_class_beyond_a_class_keeps_all_of_it() -> None:
@@ -148,6 +150,17 @@ def test_an_empty_class_folder_is_named(folders: Path) -> None:
         read_manifest(data)
 
 
+def test_an_empty_split_is_named(folders: Path) -> None:
+    for name in ("cat", "dog"):
+        (folders / "val" / name / "0.png").unlink()
+    for data in (
+        {"source": "image-folder", "paths": {split: str(folders / split) for split in ("train", "val")}},
+        {"source": "imagenet", "root": str(folders)},
+    ):
+        with pytest.raises(ValueError, match=r"class 0 \(cat\) has no samples in split 'val'"):
+            read_manifest(DATA.validate_python(data))
+
+
 @pytest.mark.parametrize("given", [["zero", "one"], {0: "zero", 1: "one"}])
 def test_class_names_of_the_config_come_first(given: Any) -> None:
     names = read_class_names(DATA.validate_python({"source": "sklearn-digits", "class_names": given}))
@@ -156,5 +169,7 @@ def test_class_names_of_the_config_come_first(given: Any) -> None:
 
 def test_labels_beyond_the_outputs_are_named() -> None:
     check_labels(np.array([0, 9]), 10, "digits")
-    with pytest.raises(ValueError, match=r"data digits: label 10 is out of range: the network has 10 outputs, 0 to 9 \(1 of"):
+    with pytest.raises(
+        ValueError, match=r"data digits: label 10 is out of range: the network has 10 outputs, 0 to 9 \(1 of"
+    ):
         check_labels(np.array([3, 10]), 10, "digits")

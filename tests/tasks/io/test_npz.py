@@ -88,13 +88,19 @@ def test_missing_corrupted_and_pickled_archives_are_errors(tmp_path: Path) -> No
     with pytest.raises(ValueError, match=r"npz: file .*none.npz does not exist"):
         list(source({"train": str(tmp_path / "none.npz")}).rows())
     (tmp_path / "text.npz").write_text("no archive")
-    with pytest.raises(ValueError, match=r"npz .*text.npz: corrupted, or not a NumPy archive"):
+    with pytest.raises(
+        ValueError, match=r"npz .*text.npz: corrupted, or not an archive of numbers \(File is not a zip file\)"
+    ):
         list(source({"train": str(tmp_path / "text.npz")}).rows())
     np.savez(tmp_path / "objects.npz", images=np.array([{}], dtype=object), labels=LABELS)
-    with pytest.raises(ValueError, match=r"npz .*objects.npz: an array of Python objects"):
+    with pytest.raises(
+        ValueError, match=r"npz .*objects.npz: corrupted, or not an archive of numbers \(an array of Python obj"
+    ):
         list(source({"train": str(tmp_path / "objects.npz")}).rows())
     np.savez_compressed(tmp_path / "objects.npz", images=np.array([{}], dtype=object), labels=LABELS)
-    with pytest.raises(ValueError, match="Object arrays cannot be loaded"):
+    with pytest.raises(
+        ValueError, match=r"objects.npz: corrupted, or not an archive of numbers \(Object arrays cannot be loaded"
+    ):
         list(source({"train": str(tmp_path / "objects.npz")}).rows())
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tasks.io.samples import Sample, array_digest, array_mode, file_digest
+from tasks.io.samples import array_digest, file_digest, mode_of
 
 
 def test_array_digest_is_of_shape_and_pixels() -> None:
@@ -17,12 +17,12 @@ def test_array_digest_is_of_shape_and_pixels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "mode"), [((2, 2), "L"), ((2, 2, 1), "L"), ((2, 2, 3), "RGB"), ((2, 2, 4), "RGBA"), ((2, 2, 7), "7 channels")]
+    ("shape", "mode"),
+    [((2, 2), "L"), ((2, 2, 1), "L"), ((2, 2, 3), "RGB"), ((2, 2, 4), "RGBA"), ((2, 2, 7), "7 channels")],
 )
 def test_mode_of_an_array_follows_its_channels(shape: tuple[int, ...], mode: str) -> None:
-    assert array_mode(np.zeros(shape, dtype=np.uint8)) == mode
-    assert Sample(np.zeros(shape, dtype=np.uint8), "").mode == mode
+    assert mode_of(np.zeros(shape, dtype=np.uint8)) == mode
 
 
 def test_mode_of_a_picture_is_its_own() -> None:
-    assert Sample(Image.new("CMYK", (2, 2)), "").mode == "CMYK"
+    assert mode_of(Image.new("CMYK", (2, 2))) == "CMYK"

@@ -7,6 +7,7 @@ import fsspec
 import pytest
 
 from configs.schema import Csv
+from tasks.io.samples import mode_of
 from tasks.io.table import TableSource
 
 
@@ -21,7 +22,7 @@ def test_rows_keep_the_tables_order_and_paths_are_relative_to_it(folders: Path) 
     rows = list(source.rows())
     assert [(row.key, row.label) for row in rows] == [("train/train/dog/1.png", 4), ("train/train/cat/0.png", 0)]
     assert rows[0].size == (folders / "train/dog/1.png").stat().st_size
-    assert source.read([rows[1].key])[0].mode == "RGB"
+    assert mode_of(source.read([rows[1].key])[0].image) == "RGB"
     assert source.class_names() == {}
 
 
@@ -42,7 +43,7 @@ def test_columns_root_and_classes(folders: Path) -> None:
 def test_absolute_paths_stand_for_themselves(folders: Path, tmp_path: Path) -> None:
     image = folders / "val/cat/0.png"
     source = table(tmp_path / "t.csv", f"path,label\n{image},0\n")
-    assert source.read([next(iter(source.rows())).key])[0].mode == "RGB"
+    assert mode_of(source.read([next(iter(source.rows())).key])[0].image) == "RGB"
 
 
 def test_a_remote_root_is_listed_once(folders: Path, tmp_path: Path) -> None:
@@ -50,7 +51,7 @@ def test_a_remote_root_is_listed_once(folders: Path, tmp_path: Path) -> None:
     source = table(tmp_path / "t.csv", "path,label\na/0.png,3\n", root="memory://table-test")
     (row,) = source.rows()
     assert (row.key, row.label, row.size) == ("train/a/0.png", 3, (folders / "val/cat/0.png").stat().st_size)
-    assert source.read([row.key])[0].mode == "RGB"
+    assert mode_of(source.read([row.key])[0].image) == "RGB"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,60 @@
+"""Methods that a config names, bound to their functions before anything runs."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from configs.schema import Interpretation
+from tasks.coresets import SELECTORS
+from tasks.interpreters import INTERPRETERS
+
+
+def check_methods(asked: Interpretation) -> None:
+    """Look at every selector and interpreter that a question names.
+
+    Raises
+    ------
+    ValueError : an unknown method, or parameters that a method cannot take; names the config's key
+    """
+    for name, settings in asked.selectors.items():
+        key = f"interpretation.selectors.{name}"
+        select = _known(key, name, SELECTORS)
+        repeats = settings.get("repeats", 1)
+        if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
+            raise ValueError(f"{key}.repeats: an integer of at least 1, found {repeats!r}")
+        parameters = {k: v for k, v in settings.items() if k != "repeats"}
+        _check_parameters(key, select, parameters, {"features", "rho", "seed"}, {"repeats"})
+        _check_values(key, partial(select, np.zeros((1, 1)), 0.5, seed=0, **parameters))
+    for name, parameters in asked.interpreters.items():
+        key = f"interpretation.interpreters.{name}"
+        method = _known(key, name, INTERPRETERS)
+        _check_parameters(key, method.fit, parameters, {"maps", "seed"}, set())
+        _check_values(key, partial(method.check, **parameters))
+
+
+def _known(key: str, name: str, methods: Mapping[str, Any]) -> Any:  # Any: a selector or an interpreter
+    """Return a method by name."""
+    if name not in methods:
+        raise ValueError(f"{key}: unknown method {name!r}; known: {', '.join(methods)}")
+    return methods[name]
+
+
+def _check_parameters(
+    key: str, function: Callable[..., object], parameters: Mapping[str, object], own: set[str], more: set[str]
+) -> None:
+    """Raise for a parameter that `function` does not have."""
+    known = sorted((set(inspect.signature(function).parameters) - own) | more)
+    for name in parameters:
+        if name not in known:
+            raise ValueError(f"{key}.{name}: unknown parameter; known: {', '.join(known) or 'none'}")
+
+
+def _check_values(key: str, call: Callable[[], object]) -> None:
+    """Raise where the method refuses its parameters."""
+    try:
+        call()
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{key}: {error}") from error

@@ -1,0 +1,285 @@
+"""Configs: what is taken, and what a bad one says."""
+
+import copy
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from configs.load import MAX_BYTES, ConfigError, config_text, load_config, presets
+from configs.schema import Config
+
+Tree = dict[str, Any]  # Any: YAML
+Write = Callable[[Tree | str | bytes], str]
+
+SMALL: Tree = {
+    "name": "small",
+    "data": {"digits": {"source": "sklearn-digits"}},
+    "networks": {
+        "cnn": {
+            "model": "small-cnn",
+            "train": {"data": "digits", "epochs": 1, "optimizer": {"kind": "sgd", "lr": 0.1}},
+        }
+    },
+    "interpretation": {
+        "networks": ["cnn"],
+        "selectors": {"random": {"repeats": 2}},
+        "budgets": [0.5, 1.0],
+        "interpreters": {"ice": {"components": 3}},
+    },
+}
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Return a function that writes a config file and returns its path."""
+
+    def write_file(content: Tree | str | bytes) -> str:
+        path = tmp_path / "run.yaml"
+        text = yaml.safe_dump(content) if isinstance(content, dict) else content
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return str(path)
+
+    return write_file
+
+
+def changed(key: str, value: object) -> Tree:
+    """Return SMALL with `key.path` set; with `...` as value the key is removed."""
+    tree = copy.deepcopy(SMALL)
+    *parents, last = key.split(".")
+    below = tree
+    for parent in parents:
+        below = below.setdefault(parent, {})
+    if value is ...:
+        del below[last]
+    else:
+        below[last] = value
+    return tree
+
+
+def message(source: str, *overrides: str) -> str:
+    """Return what `load_config` says about a bad config, without the file's name, after checking its length."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(source, overrides)
+    text = str(caught.value)
+    assert 1 <= len(text.splitlines()) <= 4, text
+    return text.replace(f"{source}: ", "")
+
+
+BAD_KEYS = [
+    ("nam", "x", "nam: unknown key"),
+    ("cluster.worker", 2, "cluster.worker: unknown key"),
+    ("data.digits.paths", "x", "data.digits.paths: unknown key"),
+    ("interpretation.budget", 1, "interpretation.budget: unknown key"),
+    ("networks.cnn.train.batches", {"sise": 3}, "networks.cnn.train.batches.sise: unknown key"),
+    ("name", ..., "name: required, but missing"),
+    ("data", ..., "data: required, but missing"),
+    ("networks", ..., "networks: required, but missing"),
+    ("networks.cnn.train.epochs", ..., "networks.cnn.train.epochs: required, but missing"),
+    ("interpretation.selectors", ..., "interpretation.selectors: required, but missing"),
+    ("name", 3, "name: input should be a valid string, found 3"),
+    ("name", "a/b", "name: string should match pattern"),
+    ("name", "", "name: string should match pattern"),
+    ("store", "", "store: string should have at least 1 character, found ''"),
+    ("seeds", "0", "seeds: input should be a valid tuple, found '0'"),
+    ("seeds", [-1], "seeds.0: input should be greater than or equal to 0, found -1"),
+    ("seeds", [], "seeds: tuple should have at least 1 item"),
+    ("seeds", [0, 0], "seeds: an entry stands twice"),
+    ("data", {}, "data: dictionary should have at least 1 item"),
+    ("data.digits", 3, "data.digits: input should be a valid dictionary"),
+    ("data.digits.source", "mnist", "data.digits.source: unknown 'mnist'; known: sklearn-digits, npz, image-folder"),
+    ("data.digits", {}, "data.digits.source: required, but missing"),
+    ("data.digits.split", {"train": 0.9, "val": 0.2}, "data.digits: split: the shares sum to 1.1, at most 1"),
+    ("data.digits.per_class", 0, "data.digits.per_class"),
+    ("networks.cnn.train.epochs", "six", "networks.cnn.train.epochs: input should be a valid integer"),
+    (
+        "networks.cnn.train.optimizer.lr",
+        -1,
+        "networks.cnn.train.optimizer.lr: input should be greater than 0, found -1",
+    ),
+    ("networks.cnn.train.optimizer.lr", float("nan"), "networks.cnn.train.optimizer.lr: input should be"),
+    ("networks.cnn.train.data", "digit", "networks.cnn.train.data: unknown 'digit'; known: digits"),
+    ("networks.cnn.train", ..., "networks.cnn: a network has either `weights` or `train`, here it has neither"),
+    ("networks.cnn.weights", "a.pt", "networks.cnn: a network has either `weights` or `train`, here it has both"),
+    ("networks.cnn.preprocessing", {"std": [0.0]}, "networks.cnn.preprocessing"),
+    ("interpretation.networks", ["cmm"], "interpretation.networks: unknown 'cmm'; known: cnn"),
+    ("interpretation.networks", ["cnn", "cnn"], "interpretation: networks: an entry stands twice"),
+    ("interpretation.networks", [], "interpretation.networks: tuple should have at least 1 item"),
+    ("interpretation.data", "digit", "interpretation.data: unknown 'digit'; known: digits"),
+    ("interpretation.coreset_from", "cmm", "interpretation.coreset_from: unknown 'cmm'; known: cnn"),
+    ("interpretation.budgets", [0.0], "interpretation.budgets.0: input should be greater than 0, found 0.0"),
+    ("interpretation.budgets", [1.5], "interpretation.budgets.0: input should be less than or equal to 1, found 1.5"),
+    ("interpretation.budgets", [float("inf")], "interpretation.budgets.0: input should be"),
+    ("interpretation.budgets", [0.5, 0.5], "interpretation: budgets: an entry stands twice"),
+    ("interpretation.budgets", [], "interpretation.budgets: tuple should have at least 1 item"),
+    ("interpretation.dtype", "float8", "interpretation.dtype: input should be 'float32' or 'float16', found 'float8'"),
+    ("interpretation.selectors", {}, "interpretation.selectors: dictionary should have at least 1 item"),
+    ("cluster.kind", "locale", "cluster.kind: string should match pattern"),
+    ("cluster.kind", "address", "cluster: cluster.address goes with `kind: address`, and that kind needs it"),
+    ("cluster.address", "tcp://a:1", "cluster: cluster.address goes with `kind: address`, and that kind needs it"),
+    ("cluster.memory_limit", "much", "cluster.memory_limit: string should match pattern"),
+    ("cluster.workers", 0, "cluster.workers: input should be greater than or equal to 1, found 0"),
+    ("report.training_images", "yes", "report.training_images: input should be 'show', 'ids' or 'none', found 'yes'"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), BAD_KEYS)
+def test_a_bad_key_is_named(write: Write, key: str, value: object, expected: str) -> None:
+    assert message(write(changed(key, value))).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", "a config is a mapping of keys (name, data, networks, ...), this file holds nothing"),
+        ("# only a comment\n", "this file holds nothing"),
+        ("3", "this file holds one int"),
+        ("digits", "this file holds one str"),
+        ("- a\n- b\n", "this file holds one list"),
+        (b"name: \xff\xfe\n", "not UTF-8 text"),
+        (b"\x00\x01\x02", "not YAML: unacceptable character #x0000"),
+        ("name: a\nname: b\n", "line 1: key 'name' stands twice"),
+        ("name: a\ndata: {d: {source: x}, d: {source: y}}\n", "line 2: key 'd' stands twice"),
+        ("name: !!python/object:os.system {}\n", "line 1: could not determine a constructor for the tag"),
+        ("name: !!python/object/apply:os.system ['touch bad']\n", "line 1: could not determine a constructor"),
+        ("name: [a\n", "expected ',' or ']'"),
+        ("name: a\n\tb: c\n", "found character '\\t' that cannot start any token"),
+        ("a: &a [*a]\n", "unknown key"),
+        ("? [a, b]\n: 3\n", "unhashable key"),
+        ("? {a: b}\n: 3\n", "unhashable key"),
+        ("1: 2\n", "keys should be strings"),
+        ("name: 2024-13-45\n", "not YAML: month must be in 1..12"),
+        ("--- \na: 1\n---\nb: 2\n", "expected a single document"),
+        ("name: *unknown\n", "found undefined alias"),
+    ],
+)
+def test_a_file_that_is_no_config_says_why(write: Write, tmp_path: Path, content: str | bytes, expected: str) -> None:
+    assert expected in message(write(content))
+    assert not Path("bad").exists()
+
+
+def test_an_oversized_file_is_not_read(write: Write) -> None:
+    assert message(write("#" * (MAX_BYTES + 1))) == "larger than 1,000,000 bytes, not a config"
+
+
+def test_deep_nesting_and_alias_bombs_are_one_short_error(write: Write) -> None:
+    assert len(message(write("a: " + "[" * 50_000))) < 300
+    levels = "\n".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in itertools.pairwise("abcdefghi"))
+    assert len(message(write(f"a: &a [x]\n{levels}\n"))) < 1200
+
+
+def test_many_faults_are_cut_to_four_lines(write: Write) -> None:
+    text = message(write({f"key{i}": i for i in range(20)}))
+    assert text.splitlines()[-1] == "and 20 more"
+    assert len(text.splitlines()) == 4
+
+
+def test_an_unknown_preset_lists_the_known_ones() -> None:
+    text = message("digit")
+    assert text.startswith("no such file, and no preset of that name; presets: ")
+    assert "digits" in text.split(": ")[-1].split(", ")
+
+
+def test_a_folder_is_no_config(tmp_path: Path) -> None:
+    assert "no such file" in message(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", sorted(presets()))
+def test_every_preset_loads(name: str) -> None:
+    assert load_config(name).data
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("store", "--set store: write key.path=value, such as networks.small.train.epochs=3"),
+        ("=3", "--set =3: write key.path=value, such as networks.small.train.epochs=3"),
+        ("a..b=3", "--set a..b=3: write key.path=value, such as networks.small.train.epochs=3"),
+        ("name.a=3", "--set name.a=3: 'name' holds a str, not a mapping"),
+        ("store=[", "--set store=[: the value is not YAML"),
+        ("store=!!python/name:os.system", "--set store=!!python/name:os.system: the value is not YAML"),
+        ("seeds=x", "seeds: input should be a valid tuple, found 'x'"),
+        ("interpretation.budget=[1]", "interpretation.budget: unknown key"),
+        (
+            "networks.cnn.train.epochs=0",
+            "networks.cnn.train.epochs: input should be greater than or equal to 1, found 0",
+        ),
+    ],
+)
+def test_a_bad_override_is_named(write: Write, override: str, expected: str) -> None:
+    assert message(write(SMALL), override) == expected
+
+
+def test_overrides_set_make_and_replace_keys(write: Write) -> None:
+    config = load_config(
+        write(SMALL),
+        ["store=/data/a=b", "cluster.workers=3", "report.training_images=none", "interpretation.budgets=[0.25]"],
+    )
+    assert config.store == "/data/a=b"
+    assert config.cluster.workers == 3
+    assert config.report.training_images == "none"
+    assert config.interpretation is not None
+    assert config.interpretation.budgets == (0.25,)
+
+
+def test_a_config_as_text_reads_back_the_same(write: Write) -> None:
+    config = load_config(write(SMALL), ["cluster.kind=serial", "interpretation.gallery=3"])
+    text = config_text(config)
+    assert load_config(write(text)) == config
+    assert "dtype" not in text  # equals its default
+
+
+def test_the_data_set_of_a_question(write: Write) -> None:
+    tree = changed("data.other", {"source": "sklearn-digits", "per_class": 3})
+    assert Config.model_validate(tree).data_of("cnn", "interpretation") == "digits"  # what it was trained on
+    tree["interpretation"]["data"] = "other"
+    assert Config.model_validate(tree).data_of("cnn", "interpretation") == "other"
+    tree = changed("networks.cnn", {"model": "small-cnn", "weights": "a.pt"})
+    assert Config.model_validate(tree).data_of("cnn", "interpretation") == "digits"  # the only one
+    tree["data"]["other"] = {"source": "sklearn-digits"}
+    assert message(write(tree)).startswith("interpretation.data: which of digits, other? network 'cnn' does not say")
+
+
+LEAVES = st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=5) | st.just("digits")
+VALUES = st.recursive(LEAVES, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=4), v, max_size=3))
+
+
+def nodes(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:  # Any: YAML
+    """Return the path of every key of a tree."""
+    found = [path] if path else []
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return found + [deeper for key, below in items for deeper in nodes(below, (*path, key))]
+
+
+@settings(
+    max_examples=100,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(data=st.data())
+def test_whatever_is_changed_the_config_loads_or_says_why(write: Write, data: st.DataObject) -> None:
+    tree = copy.deepcopy(SMALL)
+    for _ in range(data.draw(st.integers(1, 3))):
+        path = data.draw(st.sampled_from(nodes(tree)))
+        below = tree
+        for key in path[:-1]:
+            below = below[key]
+        action = data.draw(st.sampled_from(["set", "add", "remove"]))
+        if action == "set":
+            below[path[-1]] = data.draw(VALUES)
+        elif action == "remove":
+            del below[path[-1]]
+        elif isinstance(below, dict):
+            below[data.draw(st.text(max_size=5))] = data.draw(VALUES)
+        if not tree:
+            break
+    try:
+        assert isinstance(load_config(write(tree)), Config)
+    except ConfigError as error:
+        assert 1 <= len(str(error).splitlines()) <= 4  # noqa: PT017  # most examples are errors, not all

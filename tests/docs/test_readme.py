@@ -1,0 +1,104 @@
+"""README and other pages say what works: commands parse, configs validate, links and pictures are there."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+import yaml
+
+from configs.load import load_config, presets
+from configs.schema import Config
+from flows.cli import app
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "CHANGELOG.md",
+    *(f"docs/{n}.md" for n in ("index", "methods", "store", "config")),
+]
+STORE_COMMANDS = ("status", "verify", "gc")
+PLACEHOLDERS = {"CONFIG": "digits", "STORE": "lore"}
+Tree = dict[str, Any]  # Any: YAML
+
+
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", text_of(page), flags=re.MULTILINE | re.DOTALL)
+
+
+def commands(page: str) -> list[str]:
+    """Every `layerlore ...` of a page, in blocks and in running text."""
+    lines = [line.strip() for block in blocks(page, "bash") for line in block.splitlines()]
+    inline = re.findall(r"`(layerlore [^`]+)`", text_of(page))
+    return [line.partition(" > ")[0].partition("  #")[0] for line in [*lines, *inline] if line.startswith("layerlore ")]
+
+
+def trees() -> list[Tree]:
+    """The README's configs: the whole one, then each fragment laid over it."""
+    whole, *fragments = [yaml.safe_load(block) for block in blocks("README.md", "yaml")]
+    return [whole, *({**whole, **fragment} for fragment in fragments)]
+
+
+def parsed(command: str) -> tuple[str, Tree]:
+    """The subcommand and its parameters, or an error for an unknown command, option or too many arguments."""
+    group = typer.main.get_command(app)
+    _, name, *words = shlex.split(command)
+    subcommand = group.commands[name]  # type: ignore[attr-defined]  # a Typer app with commands is a group
+    with subcommand.make_context(name, [PLACEHOLDERS.get(word, word) for word in words]) as context:
+        return name, dict(context.params)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_are_known_and_their_configs_load(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my.yaml").write_text(blocks("README.md", "yaml")[0], encoding="utf-8")
+    for command in commands(page):
+        name, parameters = parsed(command)
+        if "config" in parameters:
+            load_config(parameters["config"], parameters["set_"] or [])
+        elif name == "presets" and parameters["name"] is not None:
+            assert parameters["name"] in presets()
+        else:
+            assert name in (*STORE_COMMANDS, "presets")
+
+
+def test_the_readme_shows_every_command() -> None:
+    shown = {parsed(command)[0] for command in commands("README.md")}
+    assert shown == {"run", "plan", "report", "status", "verify", "gc", "presets"}
+
+
+def test_configs_validate() -> None:
+    configs = [Config.model_validate(tree) for tree in trees()]
+    assert configs[0].networks["classifier"].model == "resnet18"
+    assert {config.data["pets"].source for config in configs} == {"image-folder", "npz", "csv", "import"}
+    assert {config.cluster.kind for config in configs} == {"local", "address", "dask_jobqueue.SLURMCluster"}
+
+
+def test_every_preset_is_named_and_begins_with_one_line_about_itself() -> None:
+    for name, text in presets().items():
+        assert f"`{name}`" in text_of("README.md")
+        assert re.fullmatch(r"# \S.{20,120}", text.splitlines()[0]), name
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_pictures_are_there(page: str) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", text_of(page)):
+        if not target.startswith("https://"):
+            assert ((ROOT / page).parent / target).is_file(), target
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_and_make_targets_are_there(page: str) -> None:
+    makefile = text_of("Makefile")
+    for target in re.findall(r"^make (\w+)|`make (\w+)`", text_of(page), flags=re.MULTILINE):
+        assert re.search(rf"^{''.join(target)}:", makefile, flags=re.MULTILINE), target
+    for path in re.findall(r"`((?:tasks|configs|flows|storage|docs|tests)/[\w/.-]+\.(?:py|md|json))`", text_of(page)):
+        assert (ROOT / path).is_file() or "central" in path, path  # the method that CONTRIBUTING adds

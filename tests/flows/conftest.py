@@ -1,0 +1,84 @@
+"""A network and image folders of the user's own, small enough for every test."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tasks.io.networks import build_model
+
+Tree = dict[str, Any]  # Any: YAML
+
+NETWORKS = '''
+import torch
+from torch import nn
+
+
+class Small(nn.Module):
+    """White images divide by zero; `gain` scales the map; `side` is the kernel of the only convolution."""
+
+    def __init__(self, gain: float = 1.0, side: int = 3, width: int = 4) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, width, side, padding=1 if side == 3 else 0)
+        self.act = nn.ReLU()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(width, 2)
+        self.gain = gain
+
+    def forward(self, x):
+        dark = 1 - (x.amin(dim=(1, 2, 3), keepdim=True) >= 1).float()
+        maps = self.act(self.conv(x)) * self.gain / dark
+        return self.fc(self.pool(maps).flatten(1))
+
+
+def flat() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 8), nn.ReLU(), nn.Linear(8, 2))
+'''
+_NUMBERS = itertools.count()
+
+
+def save_image(path: Path, seed: int, mode: str = "RGB") -> None:
+    """Write an 8 x 8 image of noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 200, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).convert(mode).save(path)
+
+
+@pytest.fixture
+def add_image() -> Callable[..., None]:
+    """Return a function that writes a noise image: path, seed, mode."""
+    return save_image
+
+
+@pytest.fixture
+def folder_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
+    """A config on an image folder of 2 classes, 6 training and 3 validation images each, and a network by path."""
+    module = f"networks_{next(_NUMBERS)}"
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / f"{module}.py").write_text(NETWORKS)
+    monkeypatch.syspath_prepend(str(tmp_path / "code"))
+    images = tmp_path / "images"
+    for split, count in (("train", 6), ("val", 3)):
+        for label, name in enumerate(("cat", "dog")):
+            for number in range(count):
+                save_image(images / split / name / f"{number}.png", 100 * label + 10 * count + number)
+    torch.save(build_model(f"{module}:Small", {}, 0).state_dict(), tmp_path / "weights.pt")
+    return {
+        "name": "folder",
+        "store": str(tmp_path / "store"),
+        "cluster": {"kind": "serial"},
+        "data": {"pets": {"source": "image-folder", "paths": {s: str(images / s) for s in ("train", "val")}}},
+        "networks": {"net": {"model": f"{module}:Small", "weights": str(tmp_path / "weights.pt")}},
+        "interpretation": {
+            "networks": ["net"],
+            "selectors": {"random": {}},
+            "budgets": [0.5, 1.0],
+            "interpreters": {"ice": {"components": 2}},
+            "gallery": 2,
+        },
+    }

@@ -1,0 +1,80 @@
+"""A toy stage: three partitions of a sharded array, a plain one and a file."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from storage.layouts import ArrayLayout, Layout
+from storage.specs import StageSpec
+from storage.stages import FinishedStage, Stage, begin_stage
+from storage.stores import Store, open_store
+
+LAYOUT = Layout(
+    3,
+    {
+        "maps": ArrayLayout((10, 3), "float32", ("sample", "channel"), 4, 2),
+        "label": ArrayLayout((10,), "int64", ("sample",), 4, 4),
+    },
+)
+VALUES: dict[str, NDArray[np.generic]] = {
+    "maps": np.arange(30, dtype=np.float32).reshape(10, 3) / 8,
+    "label": np.arange(10) // 4,
+}
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A stage to be made in a store, and what it holds."""
+
+    store: Store
+    spec: StageSpec
+    layout: Layout
+
+    def begin(self) -> Stage:
+        return begin_stage(self.store, self.spec, self.layout)
+
+    def write(self, stage: Stage, number: int) -> None:
+        with stage.partition(number) as part:
+            start, stop = part.span
+            for name, values in VALUES.items():
+                part.write(name, values[start:stop])
+            part.write_file(f"table-{number}", b"row %d" % number)
+
+    def make(self) -> FinishedStage:
+        stage = self.begin()
+        for number in stage.missing():
+            self.write(stage, number)
+        return stage.seal({"rows": 10})
+
+    def file(self, name: str) -> Path:
+        """A file of the stage."""
+        return Path(self.store.path(self.spec.path, name))
+
+    def contents(self) -> dict[str, bytes]:
+        """Every object of the stage."""
+        names = self.store.files(self.spec.path)
+        return {name: self.store.read(f"{self.spec.path}/{name}") for name in names}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "store"), create=True)
+
+
+@pytest.fixture
+def toy_of() -> Callable[[Store], Toy]:
+    return lambda store: Toy(store, StageSpec("toy", 1, {"a": 1}, label="of tests"), LAYOUT)
+
+
+@pytest.fixture
+def toy(store: Store, toy_of: Callable[[Store], Toy]) -> Toy:
+    return toy_of(store)
+
+
+@pytest.fixture
+def values() -> dict[str, NDArray[np.generic]]:
+    return VALUES

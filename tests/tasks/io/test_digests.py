@@ -1,0 +1,67 @@
+"""Tests of `tasks.io.digests` and `tasks.io.imports`."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from pydantic import TypeAdapter
+
+from configs.schema import AnyDataSet
+from tasks.io.digests import file_sha256, source_digest
+from tasks.io.imports import code_digest
+
+ABC = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of b"abc", FIPS 180-2
+
+
+def digest(source: str, **settings: Any) -> dict[str, str]:
+    """Return the digest of a data set."""
+    return source_digest(TypeAdapter[AnyDataSet](AnyDataSet).validate_python({"source": source, **settings}))
+
+
+def test_single_files_count_by_content_and_folders_by_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.npz", "sub/moved.npz", "t.csv"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"abc")
+    assert digest("sklearn-digits") == {}
+    assert digest("npz", paths={"train": "a.npz"}) == {"paths.train.0": ABC}
+    assert digest("npz", paths={"train": ["sub/moved.npz", "a.npz"]}) == {"paths.train.0": ABC, "paths.train.1": ABC}
+    assert digest("csv", paths={"val": "t.csv"}, root="s3://b/x/") == {"paths.val": ABC, "root.val": "s3://b/x"}
+    assert digest("csv", paths={"val": "t.csv"}) == {"paths.val": ABC, "root.val": str(tmp_path)}
+    assert digest("image-folder", paths={"train": "sub", "val": "memory://v"}) == {
+        "paths.train": str(tmp_path / "sub"),
+        "paths.val": "memory://v",
+    }
+    assert digest("imagenet", root="sub/") == {"root": str(tmp_path / "sub")}
+
+
+def test_imported_code_counts_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_digested.py").write_text("def source(): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    expected = f"sha256:{hashlib.sha256(b'def source(): ...' + bytes([10])).hexdigest()}"
+    assert digest("import", object="own_digested:source") == {"object": expected}
+    assert code_digest("own_digested:other") == expected
+
+
+@pytest.mark.parametrize("path", ["no_such_module:f", "no_such_package.module:f", "sys:exit"])
+def test_code_without_a_file_is_named(path: str) -> None:
+    with pytest.raises(ValueError, match=f"import path '{path}'"):
+        code_digest(path)
+
+
+def test_files_are_digested_again_when_they_change(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"abc")
+    assert file_sha256(str(path)) == ABC
+    path.write_bytes(b"abcd")
+    assert file_sha256(str(path)) != ABC
+
+
+def test_remote_and_missing_files() -> None:
+    fsspec.filesystem("memory").pipe("/digest-test/a", b"abc")
+    assert file_sha256("memory://digest-test/a") == ABC
+    for url in ("memory://digest-test/none", "/no/such/file"):
+        with pytest.raises(ValueError, match=f"file {url} does not exist"):
+            file_sha256(url)

@@ -1,0 +1,172 @@
+"""Who may import what, how long a file may be, and names that would stand in each other's way.
+
+The table of the style guide, section 1, checked on the syntax trees of all sources.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = ("configs", "flows", "storage", "tasks")
+MAX_LINES = 300
+# Functions that other programs call (the public contract): no module may hide one of them.
+CONTRACT = {
+    *("select_random", "select_moderate", "fit_nmf", "nmf_codes", "mu_lasso", "unit_responses", "topic_forward"),
+    *("exact_shapley", "shape_distance", "influential_features", "dissect", "neuron_embeddings", "anchor_distance"),
+    *("prune", "pgd", "contributions", "influential_examples", "ridge_densities", "ghost_statistics", "open_updates"),
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What the files of a place may import: `ours` and `third` by prefix; numpy, pandas and stdlib as `free` says."""
+
+    ours: tuple[str, ...] = ()
+    third: tuple[str, ...] = ()
+    free: bool = True
+
+
+NUMERIC = ("scipy", "torch")
+PLOTTING = ("matplotlib", "plotly")
+PURE_KINDS = ("coresets", "interpreters", "decomposition", "detectors", "concepts", "tracing", "metrics", "splitting")
+PURE = tuple(f"tasks.{kind}" for kind in ("capture", *PURE_KINDS))
+METHODS = ("tasks.coresets", "tasks.interpreters")
+RULES = {  # the longest place that a file lies below decides
+    "configs": Rule(("configs",), ("pydantic", "pydantic_core", "yaml"), free=False),
+    "flows": Rule(("configs", "flows", "tasks.steps", *METHODS), ("prefect",), free=False),
+    "flows/plan.py": Rule(("configs", "flows", "tasks.steps", *METHODS, "storage"), free=False),
+    "flows/cli.py": Rule(("configs", "flows", "tasks.steps", "storage"), ("prefect", "typer", "rich"), free=False),
+    "storage": Rule(("storage",), ("zarr", "s3fs", "fsspec", "pyarrow", "safetensors")),
+    "tasks": Rule(PURE, NUMERIC),
+    "tasks/steps": Rule(("configs", "tasks", "storage"), ("prefect", "torch", "rich", "pydantic", "psutil")),
+    "tasks/parallel.py": Rule(("configs",), ("dask", "distributed", "threadpoolctl")),
+    "tasks/io": Rule(
+        ("configs", "tasks.io"), ("torch", "torchvision", "fsspec", "PIL", "safetensors", "sklearn", "scipy")
+    ),
+    "tasks/figures": Rule((*PURE, "tasks.figures"), (*NUMERIC, *PLOTTING)),
+    "tasks/report": Rule(("tasks.figures", "tasks.report"), ("jinja2", "plotly")),
+    "tasks/training": Rule(("tasks",), ("torch",)),
+    "tasks/recording": Rule((*PURE, "tasks.recording", "storage"), ("torch",)),
+}
+NEVER = {"tasks/training": ("tasks.steps", "tasks.parallel", "tasks.recording")}
+
+
+def rule_of(file: str) -> tuple[str, Rule]:
+    """Return the longest place that `file` lies below, and its rule."""
+    place = max((p for p in RULES if file == p or file.startswith(f"{p}/")), key=len)
+    return place, RULES[place]
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """Yield (line, module) of every import, those inside functions too; a relative one begins with a dot."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            yield node.lineno, "." * node.level + (node.module or "")
+        elif isinstance(node, ast.ImportFrom) and node.module in OURS:  # `from tasks import io` names tasks.io
+            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, str(node.module)
+
+
+def below(module: str, prefixes: tuple[str, ...]) -> bool:
+    """Say whether `module` is one of `prefixes` or inside one."""
+    return any(module == prefix or module.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def allowed(file: str, module: str) -> bool:
+    """Say whether `file` may import `module`."""
+    place, rule = rule_of(file)
+    top = module.partition(".")[0]
+    if top in sys.stdlib_module_names or (rule.free and top in ("numpy", "pandas")):
+        return True
+    if top in OURS:
+        return below(module, rule.ours) and not below(module, NEVER.get(place, ()))
+    return top in rule.third
+
+
+def violations(root: Path) -> list[str]:
+    """Return a line per breach of the rules in the tree below `root`."""
+    found = []
+    top_level = {"zarr", "dask", "prefect", "distributed", "numpy", "torch", *sys.stdlib_module_names, *OURS}
+    for path in sorted(file for package in OURS for file in (root / package).rglob("*.py")):
+        file, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
+        for line, module in imports(ast.parse(text)):
+            if module.startswith("."):
+                found.append(f"{file}:{line}: relative import {module}")
+            elif not allowed(file, module):
+                found.append(f"{file}:{line}: may not import {module}")
+        if (count := len(text.splitlines())) > MAX_LINES:
+            found.append(f"{file}: {count} lines, at most {MAX_LINES}")
+        if path.stem in CONTRACT:
+            found.append(f"{file}: has the name of a public function")
+        if file.startswith("flows/") and path.stem in top_level:
+            found.append(f"{file}: has the name of a top-level package")
+        if "sys.path" in text:
+            found.append(f"{file}: touches sys.path")
+    return found
+
+
+def test_every_import_is_allowed_and_every_file_short() -> None:
+    assert violations(ROOT) == []
+
+
+def test_every_package_is_looked_at() -> None:
+    seen = {rule_of(p.relative_to(ROOT).as_posix())[0] for package in OURS for p in (ROOT / package).rglob("*.py")}
+    assert seen >= {"configs", "flows", "flows/plan.py", "storage", "tasks", "tasks/steps", "tasks/parallel.py"}
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "expected"),
+    [
+        ("tasks/coresets/a.py", "import prefect", "tasks/coresets/a.py:1: may not import prefect"),
+        ("tasks/metrics/a.py", "if x:\n import zarr.core", "tasks/metrics/a.py:2: may not import zarr.core"),
+        ("tasks/coresets/a.py", "import plotly", "tasks/coresets/a.py:1: may not import plotly"),
+        ("tasks/coresets/a.py", "from tasks.io import digits", "tasks/coresets/a.py:1: may not import tasks.io"),
+        ("tasks/coresets/a.py", "from tasks import io", "tasks/coresets/a.py:1: may not import tasks.io"),
+        ("tasks/io/a.py", "from distributed import Client", "tasks/io/a.py:1: may not import distributed"),
+        ("tasks/io/a.py", "import storage.stores", "tasks/io/a.py:1: may not import storage.stores"),
+        ("tasks/training/a.py", "import tasks.steps.life", "tasks/training/a.py:1: may not import tasks.steps.life"),
+        ("tasks/training/a.py", "import storage", "tasks/training/a.py:1: may not import storage"),
+        ("tasks/steps/a.py", "import dask", "tasks/steps/a.py:1: may not import dask"),
+        ("storage/a.py", "import tasks.coresets", "storage/a.py:1: may not import tasks.coresets"),
+        ("flows/run.py", "from storage.stores import Store", "flows/run.py:1: may not import storage.stores"),
+        ("flows/run.py", "import numpy as np", "flows/run.py:1: may not import numpy"),
+        ("flows/plan.py", "from prefect import flow", "flows/plan.py:1: may not import prefect"),
+        ("configs/a.py", "from flows.plan import Plan", "configs/a.py:1: may not import flows.plan"),
+        ("configs/a.py", "from . import load", "configs/a.py:1: relative import ."),
+        ("tasks/a.py", "from ..storage import stores", "tasks/a.py:1: relative import ..storage"),
+        ("tasks/a.py", "x = 1\n" * 301, "tasks/a.py: 301 lines, at most 300"),
+        ("tasks/metrics/shape_distance.py", "", "tasks/metrics/shape_distance.py: has the name of a public function"),
+        ("flows/storage.py", "", "flows/storage.py: has the name of a top-level package"),
+        ("flows/zarr.py", "", "flows/zarr.py: has the name of a top-level package"),
+    ],
+)
+def test_a_planted_breach_is_found(tmp_path: Path, file: str, text: str, expected: str) -> None:
+    target = tmp_path / file
+    target.parent.mkdir(parents=True)
+    target.write_text(text)
+    assert violations(tmp_path) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("tasks/coresets/a.py", "import json\nimport numpy as np\nfrom tasks.metrics.shape import shape_distance"),
+        ("tasks/steps/a.py", "import prefect\nimport tasks.io.digits\nfrom storage.stores import Store"),
+        ("flows/plan.py", "from storage.stores import Store\nfrom tasks.coresets import SELECTORS"),
+        ("flows/cli.py", "import typer\nfrom rich.console import Console\nfrom storage.stores import Store"),
+        ("tasks/training/a.py", "import torch\nimport tasks.interpreters"),
+    ],
+)
+def test_what_the_table_allows_is_no_breach(tmp_path: Path, file: str, text: str) -> None:
+    target = tmp_path / file
+    target.parent.mkdir(parents=True)
+    target.write_text(text)
+    assert violations(tmp_path) == []
