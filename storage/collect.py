@@ -43,6 +43,8 @@ def find_garbage(store: Store, grace_hours: float) -> Iterator[Garbage]:
 def remove_stage(store: Store, path: str) -> None:
     """Remove a stage under its claim: completion note, markers, data, so that a broken removal looks unmade."""
     with claim(store, path, "gc", wait=False):
+        if path in referenced(store):
+            return  # a run that has begun since the listing wants it
         store.remove(f"{path}/markers/complete.json")
         store.remove(f"{path}/markers")
         store.remove(path)

@@ -120,6 +120,20 @@ def open_array(store: Store, path: str, name: str, *, read_only: bool) -> ZarrAr
     return found.with_config({"write_empty_chunks": True})
 
 
+def write_shard(
+    store: Store, path: str, name: str, layout: ArrayLayout, partition: int, block: NDArray[np.generic]
+) -> None:
+    """Write a partition's rows of array `name` of the stage at `path`, so that they outlive a power cut."""
+    array, (start, stop) = open_array(store, path, name, read_only=False), layout.span(partition)
+    shard = f"{path}/data.zarr/{name}/{layout.key(partition)}"
+    try:
+        array[start:stop] = block
+    except ValueError:  # Zarr reads the old shard first, and a crash of the machine has damaged it
+        store.remove(shard)
+        array[start:stop] = block
+    store.flush(shard)
+
+
 def array_digest(block: NDArray[np.generic]) -> str:
     """Return the SHA-256 of a block's values in C order, little-endian."""
     data = np.ascontiguousarray(block)

@@ -18,7 +18,7 @@ import zarr.errors
 from numpy.typing import NDArray
 
 from storage.documents import DamagedError, Document, Json, canonical, decode, digest, encode
-from storage.layouts import Layout, ZarrArray, array_digest, array_metadata, metadata_path, open_array
+from storage.layouts import Layout, ZarrArray, array_digest, array_metadata, metadata_path, open_array, write_shard
 from storage.specs import StageSpec
 from storage.stores import Store, StoreError
 
@@ -122,13 +122,7 @@ class Partition:
                 f"got {block.dtype} {block.shape}, the layout has {layout.dtype} {expected}"
             )
         if block.size:
-            store, path = self.stage.store, self.stage.spec.path
-            array = open_array(store, path, name, read_only=False)
-            try:
-                array[start:stop] = block
-            except ValueError:  # Zarr reads the old shard first, and a crash of the machine has damaged it
-                store.remove(f"{path}/data.zarr/{name}/{layout.key(self.number)}")
-                array[start:stop] = block
+            write_shard(self.stage.store, self.stage.spec.path, name, layout, self.number, block)
         self.arrays[name] = array_digest(block)
 
     def write_file(self, name: str, data: bytes) -> None:
@@ -234,13 +228,11 @@ def begin_stage(store: Store, spec: StageSpec, layout: Layout) -> Stage:
     StoreError : what is there has another identity or layout, or its metadata are damaged
     """
     store.sweep(spec.path)
-    expected = {"identity": spec.identity, "layout": layout.document()}
-    place = store.path(spec.path)
+    expected, place = {"identity": spec.identity, "layout": layout.document()}, store.path(spec.path)
     try:
         group = zarr.open_group(store.zarr(f"{spec.path}/data.zarr"), mode="a", use_consolidated=False)
     except (ValueError, TypeError, KeyError) as error:
-        name = metadata_path(spec.path, GROUP)
-        raise StoreError(f"{spec.title}: {name} is damaged; remove {place} and run again") from error
+        raise StoreError(f"{metadata_path(spec.path, GROUP)} is damaged; remove {place} and run again") from error
     found: Document | None = group.attrs.asdict().get("layerlore")  # type: ignore[assignment]  # our own JSON
     if found is None:
         group.attrs["layerlore"] = expected

@@ -78,6 +78,9 @@ class DaskPool:
     ) -> Iterator[tuple[Item, Result]]:
         from distributed import as_completed
 
+        if not items:
+            return
+
         resources = {self.gpu_resource: 1} if network and self.gpu_resource else None
         if resources:
             self._check_resource()
@@ -186,7 +189,7 @@ def _cluster_arguments(cluster: Cluster) -> dict[str, Any]:  # Any: the class's 
         "memory_limit": cluster.memory_limit if processes else 0,
         "dashboard_address": "127.0.0.1:0",  # None would mean port 8787, with a warning where that is taken
         "scheduler_kwargs": {"dashboard": False},
-        "host": "127.0.0.1",
+        **({"host": "127.0.0.1"} if processes else {}),  # threads talk within the process
         "silence_logs": logging.ERROR,
         **cluster.arguments,
     }

@@ -17,8 +17,8 @@ from tasks.interpreters.starts import start_from_rows, start_from_svd
 SMALL = 1_000_000  # entries below which the local optimum decides, so that several starts compete
 PART = 8  # larger ones are first fitted on one row in so many,
 MIN_SAMPLE = 40  # if that leaves so many rows per component;
-UNLIKE = 1.02  # an error that exceeds the sample's by more tells that few rows outweigh the rest
-CLOSE = 0.1  # relative error below which the sample decides
+UNLIKE = 1.02  # an error that exceeds the sample's by more, and CLOSE, tells that the sample was not like the rest
+CLOSE = 0.1
 Start = Callable[[Rows, int, np.random.Generator], tuple[Tensor, Tensor]]
 SVD_FILLED: Start = partial(start_from_svd, fill=True)
 SVD_BARE: Start = partial(start_from_svd, fill=False)
@@ -103,34 +103,26 @@ def _exact(rows: Rows) -> Factors:
 
 
 def _fit_large(rows: Rows, r: int, rng: np.random.Generator) -> Factors:
-    """Fit from the singular vectors, with several sweeps per reading because readings are dear.
+    """Fit with several sweeps per reading, because readings are dear.
 
-    Where a part of the rows is plenty, starts compete on it first, and all rows go on from the winner. That is
-    enough if the model explains nearly everything: slow convergence is cheap on the part. Otherwise local optima
-    of part and whole differ by some 0.3 %, so that a fit of all rows has its chance too.
+    Where a part of the rows is plenty, the starts compete on it and all rows go on from the winner's components.
     """
     sweeps = 5 if 4 * r <= rows.d else 3  # a sweep costs about r / 2d of a reading
     m = rows.n // PART
-    if m * rows.d < SMALL or m < MIN_SAMPLE * r:
+    sample = rows.sample(rng, m) if m * rows.d >= SMALL and m >= MIN_SAMPLE * r else None
+    if sample is None or sample.norm == 0.0:
         return _best_of(rows, r, rng, [(SVD_FILLED, 1), (SVD_BARE, sweeps)], limit=200)
-    sampled = _from_sample(rows, rows.sample(rng, m), r, rng, sweeps)
-    if sampled is not None and sampled.error < CLOSE:
-        return sampled
-    rival = sampled.error if sampled is not None else 0.0
-    whole = _best_of(rows, r, rng, [(SVD_FILLED, sweeps)], limit=200, rival=rival)
-    return whole if sampled is None or whole.error < sampled.error else sampled
-
-
-def _from_sample(rows: Rows, sample: Rows, r: int, rng: np.random.Generator, sweeps: int) -> Factors | None:
-    """Fit a sample, then all rows from its components; None where the sample is not like the rest."""
-    if sample.norm == 0.0:
-        return None
-    starts = [(start, sweeps) for start in (SVD_FILLED, SVD_BARE, start_from_rows)]
-    fitted = _best_of(sample, r, rng, starts, limit=100)
+    starts = [(start, sweeps) for start in (SVD_FILLED, SVD_BARE, start_from_rows, start_from_rows)]
+    part = _best_of(sample, r, rng, starts, limit=100)
     codes = torch.zeros(r, rows.n, dtype=rows.dtype, device=rows.device)
-    iterate(rows, codes, fitted.components, 2 * sweeps)
-    error, iterations = refine(rows, codes, fitted.components, sweeps=sweeps, limit=20)
-    return Factors(codes, fitted.components, error, iterations) if error <= UNLIKE * fitted.error else None
+    iterate(rows, codes, part.components, 2 * sweeps)
+    error, iterations = refine(rows, codes, part.components, sweeps=sweeps, limit=30)
+    fitted = Factors(codes, part.components, error, iterations)
+    if error <= max(CLOSE, UNLIKE * part.error):
+        return fitted
+    # Few rows outweigh the rest, and the sample missed them.
+    whole = _best_of(rows, r, rng, [(SVD_FILLED, sweeps)], limit=200, rival=error)
+    return min(fitted, whole, key=lambda factors: factors.error)
 
 
 def _best_of(

@@ -145,7 +145,7 @@ def test_a_class_with_one_row_is_left_out_and_counted(folder_tree: Tree, new_run
     write_report(run.job.store, run.plan.answers(), created="now", reused=frozenset())
     budgets = pd.read_parquet(Path(run.config.store, "reports/folder/tables/by_budget.parquet"))
     assert budgets["left_out"].tolist() == [1, 1]
-    assert budgets["n_classes"].tolist() == [1, 1]
+    assert budgets["n_classes"].tolist() == [2, 2]
     assert budgets["phi_0"].notna().all()
 
 

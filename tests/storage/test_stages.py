@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import xarray as xr
-import zarr
 from numpy.typing import NDArray
-from zarr.storage import LocalStore
 
-from storage.documents import DamagedError, digest
+from storage.documents import digest
 from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec
 from storage.stages import Stage, begin_stage, find_finished, open_finished, read_marker
@@ -276,128 +274,6 @@ def test_metadata_are_not_consolidated_and_state_the_stage(toy: "Toy") -> None:
         *(f"data.zarr/maps/c/{p}/0" for p in range(3)),
         *(f"data.zarr/label/c/{p}" for p in range(3)),
     }
-
-
-@pytest.mark.parametrize(("name", "shard"), [("maps", "c/1/0"), ("label", "c/1")])
-def test_every_flipped_byte_of_a_shard_is_refused(toy: "Toy", name: str, shard: str) -> None:
-    finished = toy.make()
-    file = toy.file(f"data.zarr/{name}/{shard}")
-    key = f"{toy.spec.path}/data.zarr/{name}/{shard}"
-    for index in range(file.stat().st_size):
-        flip(file, index)
-        with pytest.raises(DamagedError) as caught:
-            finished.read(name)
-        assert str(caught.value) == f"{toy.spec.path}: array {name!r}, partition 1, key {key}: fails its checksum"
-        flip(file, index)
-    assert len(finished.read(name)) == 10
-
-
-@pytest.mark.parametrize(("name", "shard"), [("maps", "c/1/0"), ("label", "c/1")])
-def test_every_cut_of_a_shard_is_refused(toy: "Toy", name: str, shard: str) -> None:
-    finished = toy.make()
-    file = toy.file(f"data.zarr/{name}/{shard}")
-    raw = file.read_bytes()
-    for stop in range(len(raw)):
-        file.write_bytes(raw[:stop])
-        with pytest.raises(DamagedError, match=rf"array '{name}', partition 1, key .*/{shard}: "):
-            finished.read(name)
-
-
-def test_other_partitions_of_a_damaged_array_are_read(toy: "Toy", values: Values) -> None:
-    finished = toy.make()
-    flip(toy.file("data.zarr/maps/c/1/0"), 0)
-    np.testing.assert_array_equal(finished.read("maps", 0, 4), values["maps"][:4])
-    np.testing.assert_array_equal(finished.read("maps", 8), values["maps"][8:])
-
-
-def test_a_deleted_shard_is_named_not_filled_in(any_toy: "Toy") -> None:
-    finished = any_toy.make()
-    key = finished.shard_path("maps", 2)
-    any_toy.store.remove(key)
-    with pytest.raises(DamagedError) as caught:
-        finished.read("maps", 5)
-    text = f"{any_toy.spec.path}: array 'maps', partition 2, key {key}: its file is missing or empty"
-    assert str(caught.value) == text
-
-
-def test_every_flipped_byte_of_array_metadata_is_refused(toy: "Toy") -> None:
-    finished = toy.make()
-    file = toy.file("data.zarr/label/zarr.json")
-    for index in range(file.stat().st_size):
-        flip(file, index)
-        with pytest.raises(
-            DamagedError, match=r"/label/zarr\.json: the metadata of array 'label' is damaged or missing$"
-        ):
-            finished.read("label")
-        flip(file, index)
-    file.unlink()
-    with pytest.raises(DamagedError, match=r"/label/zarr\.json: the metadata of array 'label' is damaged or missing$"):
-        finished.read("label")
-
-
-def test_every_flipped_byte_of_the_completion_note_is_refused(toy: "Toy") -> None:
-    toy.make()
-    file = toy.file("markers/complete.json")
-    for index in range(file.stat().st_size):
-        flip(file, index)
-        with pytest.raises(DamagedError, match=r"^toy/\w+/markers/complete\.json: "):
-            open_finished(toy.store, toy.spec)
-        flip(file, index)
-
-
-def test_every_flipped_byte_of_a_marker_makes_its_partition_missing(toy: "Toy") -> None:
-    stage = toy.begin()
-    toy.write(stage, 0)
-    file = toy.file("markers/000000.json")
-    for index in range(file.stat().st_size):
-        flip(file, index)
-        assert stage.marker(0) is None
-        flip(file, index)
-
-
-def test_files_that_are_damaged_missing_or_unknown_are_refused(toy: "Toy") -> None:
-    finished = toy.make()
-    file = toy.file("files/table-0")
-    for index in range(5):
-        flip(file, index)
-        with pytest.raises(DamagedError, match=r"^toy/\w+/files/table-0: its digest does not match what was written$"):
-            finished.read_file("table-0")
-        flip(file, index)
-    file.unlink()
-    with pytest.raises(DamagedError, match=r"files/table-0: missing, though its stage is complete$"):
-        finished.read_file("table-0")
-    toy.file("files/extra").write_bytes(b"x")
-    with pytest.raises(DamagedError, match=r"files/extra: its digest does not match what was written$"):
-        finished.read_file("extra")
-
-
-def test_a_fault_of_the_network_is_not_taken_for_damage(toy: "Toy", monkeypatch: pytest.MonkeyPatch) -> None:
-    finished = toy.make()
-
-    async def lost(self: LocalStore, *arguments: object, **options: object) -> None:
-        raise ConnectionError("connection lost")
-
-    opened = zarr.open_array(toy.file("data.zarr/label"), mode="r")
-    monkeypatch.setattr(type(finished), "_array", lambda self, name: opened)
-    monkeypatch.setattr(LocalStore, "get", lost)
-    with pytest.raises(ConnectionError, match="connection lost"):
-        finished.read("label")
-
-
-def test_a_shard_that_fails_only_once_names_the_cause(toy: "Toy", monkeypatch: pytest.MonkeyPatch) -> None:
-    finished = toy.make()
-    get, calls = LocalStore.get, iter([True])
-
-    async def once(self: LocalStore, *arguments: object, **options: object) -> object:
-        if next(calls, False):
-            raise ValueError("bad for once")
-        return await get(self, *arguments, **options)  # type: ignore[arg-type]  # passed on as given
-
-    opened = zarr.open_array(toy.file("data.zarr/label"), mode="r")
-    monkeypatch.setattr(type(finished), "_array", lambda self, name: opened)
-    monkeypatch.setattr(LocalStore, "get", once)
-    with pytest.raises(DamagedError, match=r"array 'label': bad for once$"):
-        finished.read("label")
 
 
 @pytest.mark.parametrize("cut", [0, 1, 30, -1])

@@ -37,7 +37,9 @@ def test_named_layers_equal_a_plain_forward_pass(tiny_tree: Tree, run_tiny: RunT
     for layer, expected in (("0", first), ("2", third)):
         maps = expected.permute(0, 2, 3, 1).numpy()
         np.testing.assert_allclose(stage.read(f"maps.{layer}"), maps, rtol=tolerance, atol=tolerance)
-        np.testing.assert_allclose(stage.read(f"pooled.{layer}"), maps.mean(axis=(1, 2)), rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(
+            stage.read(f"pooled.{layer}"), maps.mean(axis=(1, 2)), rtol=tolerance, atol=tolerance
+        )
     assert stage.layout.arrays["maps.0"].dtype == dtype
     assert stage.summary["samples"] == len(keys) == 40
 

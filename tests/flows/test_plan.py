@@ -1,0 +1,153 @@
+"""Plans: what is part of a stage's key, and what is not."""
+
+import copy
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from configs.schema import Config
+from flows.plan import Plan, existing_store, make_plan, planned_stages, stage_state
+
+if TYPE_CHECKING:
+    from tests.conftest import Run
+
+Tree = dict[str, Any]  # Any: YAML
+
+
+def changed(tree: Tree, key: str, value: object) -> Plan:
+    """Return the plan of the config with `key.path` set."""
+    tree = copy.deepcopy(tree)
+    *parents, last = key.split(".")
+    below = tree
+    for parent in parents:
+        below = below.setdefault(parent, {})
+    below[last] = value
+    return make_plan(Config.model_validate(tree))
+
+
+def keys(plan: Plan) -> list[str]:
+    """Return the paths of all stages in order."""
+    return [spec.path for spec in plan.stages]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("store", "/somewhere/else"),
+        ("store", "s3://bucket/prefix"),
+        ("name", "another"),
+        ("cluster", {"kind": "local", "workers": 7, "memory_limit": "9GB", "device": "cpu"}),
+        ("cluster", {"kind": "address", "address": "tcp://127.0.0.1:1"}),
+        ("report.training_images", "none"),
+        ("data.digits.split", {"train": 0.8, "val": 0.2}),
+        ("interpretation.layer", "last-map"),
+        ("interpretation.dtype", "float32"),
+        ("interpretation.data", "digits"),
+        ("networks.small.preprocessing", {"mode": "L", "convert": False}),
+        ("interpretation.coreset_from", "small"),
+    ],
+)
+def test_places_defaults_and_looks_are_no_part_of_a_key(tiny_tree: Tree, key: str, value: object) -> None:
+    assert keys(changed(tiny_tree, key, value)) == keys(make_plan(Config.model_validate(tiny_tree)))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "kept"),
+    [
+        ("data.digits.per_class", 5, set()),
+        ("data.digits.split_seed", 1, set()),
+        ("networks.small.train.epochs", 3, {"manifest"}),
+        ("networks.small.preprocessing", {"mode": "L", "mean": [0.5]}, {"manifest"}),
+        ("seeds", [1], {"manifest"}),
+        ("interpretation.layer", "3", {"manifest", "training"}),
+        ("interpretation.dtype", "float16", {"manifest", "training"}),
+        (
+            "interpretation.interpreters",
+            {"ice": {"components": 4}},
+            {"manifest", "training", "activations", "selection"},
+        ),
+    ],
+)
+def test_what_changes_results_changes_the_keys_of_what_follows(
+    tiny_tree: Tree, key: str, value: object, kept: set[str]
+) -> None:
+    before = set(keys(make_plan(Config.model_validate(tiny_tree))))
+    after = keys(changed(tiny_tree, key, value))
+    assert {path.split("/")[0] for path in after if path in before} == kept
+
+
+def test_keys_do_not_depend_on_names_of_data_and_networks(tiny_tree: Tree) -> None:
+    import json
+
+    text = json.dumps(tiny_tree).replace('"digits"', '"numbers"').replace('"small"', '"net"')
+    renamed = make_plan(Config.model_validate(json.loads(text)))
+    assert keys(renamed) == keys(make_plan(Config.model_validate(tiny_tree)))
+
+
+def test_another_network_and_another_selector_reuse_everything(tiny_tree: Tree) -> None:
+    before = keys(make_plan(Config.model_validate(tiny_tree)))
+    wider = copy.deepcopy(tiny_tree["networks"]["small"]) | {"arguments": {"width": 5}}
+    assert set(before) < set(keys(changed(tiny_tree, "networks.wider", wider)))
+    tree = copy.deepcopy(tiny_tree)
+    tree["networks"]["wider"], tree["interpretation"]["networks"] = wider, ["small", "wider"]
+    assert set(before) < set(keys(make_plan(Config.model_validate(tree))))
+    more = {"random": {"repeats": 3}, "moderate": {}}
+    assert set(before) < set(keys(changed(tiny_tree, "interpretation.selectors", more)))
+
+
+def test_coresets_from_another_network_are_selected_once(tiny_tree: Tree) -> None:
+    tree = copy.deepcopy(tiny_tree)
+    tree["networks"]["wider"] = copy.deepcopy(tree["networks"]["small"]) | {"arguments": {"width": 5}}
+    tree["interpretation"] |= {"networks": ["wider"], "coreset_from": "small"}
+    plan = make_plan(Config.model_validate(tree))
+    selecting = {spec.inputs["activations"].path for spec in plan.stages if spec.stage == "selection"}
+    assert selecting == {plan.learn["small", 0].path}
+    fitted = {spec.inputs["activations"].path for spec in plan.stages if spec.stage == "features"}
+    assert fitted == {plan.learn["wider", 0].path}
+    assert set(plan.held_out) == {("wider", 0)}
+
+
+def test_stages_come_after_what_they_read(tiny_tree: Tree) -> None:
+    plan = changed(tiny_tree, "seeds", [0, 1])
+    order = {spec.path: number for number, spec in enumerate(plan.stages)}
+    for spec in plan.stages:
+        assert all(order[part.path] < order[spec.path] for part in spec.inputs.values()), spec.title
+
+
+def test_a_plan_is_the_same_every_time(tiny_tree: Tree) -> None:
+    tree = copy.deepcopy(tiny_tree)
+    tree["interpretation"]["budgets"] = random.Random(0).sample(tree["interpretation"]["budgets"], 2)
+    assert keys(make_plan(Config.model_validate(tree))) == keys(make_plan(Config.model_validate(tiny_tree)))
+
+
+def test_full_data_of_every_selector_are_one_cell_each_and_one_stage(tiny_tree: Tree) -> None:
+    plan = make_plan(Config.model_validate(tiny_tree))
+    whole = [cell for cell in plan.cells if cell.budget == 1.0]
+    assert [(cell.selector, cell.repeat) for cell in whole] == [("random", 0), ("moderate", 0)]
+    assert len({cell.features.path for cell in whole}) == 1
+    assert {cell.features.path for cell in whole} == {plan.references["small", 0, "ice"].path}
+
+
+def test_galleries_show_the_least_budget(tiny_tree: Tree) -> None:
+    plan = make_plan(Config.model_validate(tiny_tree))
+    (gallery,) = plan.galleries.values()
+    assert gallery.parameters["titles"] == ["full data", "random 50%", "moderate 50%"]
+    assert changed(tiny_tree, "interpretation.gallery", 0).galleries == {}
+
+
+def test_a_config_without_questions_trains_only(tiny_tree: Tree) -> None:
+    del tiny_tree["interpretation"]
+    plan = make_plan(Config.model_validate(tiny_tree))
+    assert [spec.stage for spec in plan.stages] == ["manifest", "training"]
+
+
+def test_sizes_and_states(finished_run: "Run", new_run: Callable[[Tree], "Run"], tiny_tree: Tree) -> None:
+    there = planned_stages(finished_run.plan, existing_store(finished_run.config))
+    missing = planned_stages(new_run(tiny_tree).plan, None)
+    assert {stage.state for stage in there} == {"complete"}
+    assert {stage.state for stage in missing} == {"missing"}
+    assert [(s.key, s.written, s.peak) for s in there] == [(s.key, s.written, s.peak) for s in missing]
+    assert all(stage.written > 0 and stage.peak > 0 for stage in there)
+    assert stage_state(None, "x/y") == "missing"

@@ -1,0 +1,212 @@
+"""Real runs in processes of their own: interrupted, killed, robbed of a worker, two at once."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+import yaml
+
+from flows import cli
+from storage.claims import claim
+from storage.stages import find_finished
+from storage.stores import Store
+from storage.verify import stage_paths, verify_stage
+
+if TYPE_CHECKING:
+    from tests.conftest import Run
+
+Tree = dict[str, Any]  # Any: YAML
+Start = Callable[..., "subprocess.Popen[str]"]
+
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
+PATIENCE = 600  # seconds
+
+
+@pytest.fixture
+def config(tiny_tree: Tree, tmp_path: Path) -> Path:
+    """The tiny config with two worker processes, and more epochs so that there is time to stop it."""
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump({**tiny_tree, "cluster": {"kind": "local"}}, sort_keys=False))
+    return path
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Return a function that starts `layerlore` in a process group of its own; what still runs is killed."""
+    started: list[subprocess.Popen[str]] = []
+    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect"), "COLUMNS": "200"}
+
+    def launch(*arguments: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-c", "from flows.cli import main; main()", *arguments]
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=(tmp_path / f"stderr-{len(started)}").open("w"),
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        return process
+
+    yield launch
+    for process in started:
+        kill_group(process)
+
+
+def kill_group(process: "subprocess.Popen[str]") -> None:
+    """Kill a run with its workers and its server."""
+    children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    for child in children:
+        child.kill()
+    if process.poll() is None:
+        process.kill()
+    process.wait()
+
+
+def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
+    """Wait for a run and return its code and output."""
+    output, _ = process.communicate(timeout=PATIENCE)
+    return process.returncode, output
+
+
+def wait_until(condition: Callable[[], object], process: "subprocess.Popen[str]") -> None:
+    """Wait until something is so, as long as a run lives."""
+    until = time.monotonic() + PATIENCE
+    while not condition():
+        assert process.poll() is None, process.returncode
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def markers(store: str) -> int:
+    """Return the number of partitions and stages that are done."""
+    return len(list(Path(store).glob("*/*/markers/*.json")))
+
+
+def digests(store: str) -> dict[str, str]:
+    """Return the digest of every array of every stage."""
+    opened = Store(store)
+    stages = {path: find_finished(opened, path) for path in stage_paths(opened)}
+    return {f"{p}/{name}": d for p, s in stages.items() if s is not None for name, d in s.note["arrays"].items()}
+
+
+def errors(tmp_path: Path, number: int = 0) -> str:
+    """Return what a run wrote to its error stream."""
+    return (tmp_path / f"stderr-{number}").read_text()
+
+
+def test_a_run_says_what_it_does_and_nothing_else(
+    start: Start, config: Path, tiny_tree: Tree, tmp_path: Path, finished_run: "Run"
+) -> None:
+    code, output = finish(start("run", str(config)))
+    assert code == cli.DONE, errors(tmp_path)
+    assert output == f"report: {tiny_tree['store']}/reports/tiny/index.html\n"
+    lines = errors(tmp_path).splitlines()
+    assert lines[0] == f"17 of 17 stages to make, in {tiny_tree['store']}"
+    allowed = re.compile(r"[a-z]+ .*: (\d+ of \d+( partitions to do)?|done in [\d.]+ s)")
+    assert [line for line in lines[1:] if not allowed.fullmatch(line)] == []
+    assert digests(tiny_tree["store"]) == digests(finished_run.config.store)
+    assert Path(tiny_tree["store"], "reports/tiny/index.html").is_file()
+
+
+def test_an_interrupt_stops_the_run_which_goes_on(
+    start: Start, config: Path, tiny_tree: Tree, tmp_path: Path, finished_run: "Run"
+) -> None:
+    process = start("run", str(config))
+    wait_until(lambda: markers(tiny_tree["store"]) >= 3, process)
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)  # what a terminal does on Ctrl-C
+    code, output = finish(process)
+    assert (code, output) == (cli.INTERRUPTED, ""), errors(tmp_path)
+    lines = errors(tmp_path).splitlines()
+    assert lines[-1] == f"interrupted; nothing is lost: `layerlore run {config}` goes on where this stopped"
+    assert not any("Traceback" in line or "Error" in line for line in lines), lines
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert alive == []
+    code, _ = finish(start("run", str(config)))
+    assert code == cli.DONE, errors(tmp_path, 1)
+    assert digests(tiny_tree["store"]) == digests(finished_run.config.store)
+
+
+def test_a_killed_run_goes_on_to_the_same_bytes(
+    start: Start, config: Path, tiny_tree: Tree, tmp_path: Path, finished_run: "Run"
+) -> None:
+    moments = random.Random(5)
+    for number in range(2):
+        before = markers(tiny_tree["store"])
+        process = start("run", str(config))
+        wait_until(lambda after=before: markers(tiny_tree["store"]) > after, process)
+        time.sleep(moments.uniform(0, 1.5))
+        kill_group(process)
+        assert all(not list(verify_stage(Store(tiny_tree["store"]), p)) for p in stage_paths(Store(tiny_tree["store"])))
+        assert "Traceback" not in errors(tmp_path, number)
+    code, _ = finish(start("run", str(config)))
+    assert code == cli.DONE, errors(tmp_path, 2)
+    assert digests(tiny_tree["store"]) == digests(finished_run.config.store)
+    assert not list(Path(tiny_tree["store"]).rglob("*.partial"))
+
+
+def test_a_killed_worker_costs_its_partitions_only(
+    start: Start, config: Path, tiny_tree: Tree, tmp_path: Path, finished_run: "Run"
+) -> None:
+    process = start("run", str(config))
+    wait_until(lambda: markers(tiny_tree["store"]) >= 3, process)
+    workers = [p for p in psutil.Process(process.pid).children(recursive=True) if is_worker(p)]
+    assert workers
+    workers[0].kill()
+    code, _ = finish(process)
+    assert code == cli.DONE, errors(tmp_path)
+    assert digests(tiny_tree["store"]) == digests(finished_run.config.store)
+    assert "Traceback" not in errors(tmp_path)
+
+
+def is_worker(process: psutil.Process) -> bool:
+    """Say whether a process is a Dask worker."""
+    try:
+        return "spawn_main" in " ".join(process.cmdline())
+    except (psutil.NoSuchProcess, psutil.ZombieProcess):
+        return False
+
+
+def test_a_failing_stage_is_one_line(start: Start, config: Path, tiny_tree: Tree, tmp_path: Path) -> None:
+    code, output = finish(start("run", str(config), "--set", "networks.small.train.optimizer.lr=1e30"))
+    assert (code, output) == (cli.FAILED, "")
+    lines = errors(tmp_path).splitlines()
+    assert re.fullmatch(
+        r"error: partition \d of training small seed 0 \[\w{8}\]: the loss is nan at step \d+; lower the learning rate",
+        lines[-1],
+    ), lines
+    assert sum(line.startswith("error") for line in lines) == 1
+    assert not any("Traceback" in line or "prefect" in line.lower() for line in lines), lines
+    assert len(lines) < 10
+
+
+def test_two_runs_at_once(start: Start, config: Path, tiny_tree: Tree, tmp_path: Path, finished_run: "Run") -> None:
+    Path(tiny_tree["store"]).mkdir()
+    (Path(tiny_tree["store"]) / "layerlore-store").write_text("1\n")
+    manifest = finished_run.plan.manifests["digits"].path
+    with claim(Store(tiny_tree["store"]), manifest, "run other"):
+        first = start("run", str(config), "--set", "cluster.kind=serial")
+        left = start("run", str(config), "--set", "cluster.kind=serial", "--no-wait")
+        code, _ = finish(left)
+        assert code == cli.HELD, errors(tmp_path, 1)
+        assert f"error: {manifest.replace('/', '-')} is held by run other" in errors(tmp_path, 1).splitlines()[-1]
+        wait_until(lambda: "is held by run other" in errors(tmp_path), first)
+        second = start("run", str(config), "--set", "cluster.kind=serial")
+        wait_until(lambda: "is held by run other" in errors(tmp_path, 2), second)
+    for number, process in ((0, first), (2, second)):
+        code, _ = finish(process)
+        assert code == cli.DONE, errors(tmp_path, number)
+    assert digests(tiny_tree["store"]) == digests(finished_run.config.store)
+    done = [re.findall(r"^(\w+ .*): done in", errors(tmp_path, number), re.M) for number in (0, 2)]
+    assert not set(done[0]) & set(done[1])  # no stage was made twice

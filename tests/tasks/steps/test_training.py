@@ -1,0 +1,232 @@
+"""The training stage: the same bits whatever stopped it, and values as a plain loop gives them."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.datasets import load_digits
+from torch import nn
+from torch.nn import functional as F
+
+from storage.documents import decode, digest, encode
+from storage.specs import StageSpec
+from storage.stages import open_finished
+from storage.stores import StoreError
+from tasks.io.networks import build_model
+from tasks.parallel import PartitionError
+from tasks.steps import training
+from tasks.steps.life import complete
+from tasks.steps.manifest import MANIFEST
+from tasks.steps.training import TRAINING
+
+if TYPE_CHECKING:
+    from tests.conftest import Run
+
+Tree = dict[str, Any]  # Any: YAML
+NewRun = Callable[[Tree], "Run"]
+
+
+def spec_of(run: "Run") -> StageSpec:
+    """Return the run's only training."""
+    return next(iter(run.plan.trainings.values()))
+
+
+def train(run: "Run") -> Path:
+    """Make the training of a run and return its folder."""
+    complete(run.job, MANIFEST, list(run.plan.manifests.values()))
+    complete(run.job, TRAINING, [spec_of(run)])
+    return Path(run.config.store, spec_of(run).path)
+
+
+def file_digests(folder: Path) -> dict[str, str]:
+    """Return the digest of every file of a training stage."""
+    return {file.name: digest(file.read_bytes()) for file in (folder / "files").iterdir()}
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    """Let the run die in the `call`-th call of the training loop, after its work and before anything is written."""
+    original, calls = training.train_steps, 0
+
+    def counted(*arguments: Any) -> list[float]:  # Any: passed on
+        nonlocal calls
+        calls += 1
+        losses = original(*arguments)
+        if calls == call:
+            raise RuntimeError("killed")
+        return losses
+
+    monkeypatch.setattr(training, "train_steps", counted)
+
+
+@pytest.mark.parametrize("call", [1, 2, 3, 4, 5])
+def test_a_killed_training_gives_the_same_bits(
+    tiny_tree: Tree, new_run: NewRun, finished_run: "Run", monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    run = new_run(tiny_tree)
+    with monkeypatch.context() as patch:
+        fail_at(patch, call)
+        with pytest.raises(PartitionError, match="killed"):
+            train(run)
+    folder = train(run)
+    assert file_digests(folder) == file_digests(Path(finished_run.config.store, spec_of(run).path))
+
+
+def test_weights_and_curves_are_those_of_a_plain_loop(finished_run: "Run") -> None:
+    digits, tree = load_digits(), finished_run.tree
+    stage = open_finished(finished_run.job.store, spec_of(finished_run))
+    manifest = pd.read_parquet(
+        Path(finished_run.config.store, finished_run.plan.manifests["digits"].path, "files/manifest.parquet")
+    )
+    sets = {}
+    for split in ("train", "val"):
+        rows = manifest[manifest["split"] == split].sort_values(["label_given", "id"], kind="stable")
+        index = rows["id"].to_numpy()
+        np.testing.assert_array_equal(digits.target[index], rows["label_given"])
+        levels = np.rint(digits.images[index] * 255 / 16)
+        sets[split] = torch.tensor(levels / 255, dtype=torch.float32)[:, None], torch.tensor(digits.target[index])
+    settings = tree["networks"]["small"]["train"]
+    model = build_model("small-cnn", {"width": 4}, 0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=settings["optimizer"]["lr"], foreach=False)
+    inputs, labels = sets["train"]
+    curves = []
+    for epoch in range(settings["epochs"]):
+        order = torch.from_numpy(np.random.default_rng([0, epoch]).permutation(len(inputs)))
+        losses = []
+        model.train()
+        for batch in order.split(settings["batches"]["size"]):
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(inputs[batch]), labels[batch])
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
+            optimizer.step()
+            losses.append(loss.item())
+        model.eval()
+        with torch.inference_mode():
+            right = (model(sets["val"][0]).argmax(1) == sets["val"][1]).float().mean().item()
+        curves.append({"epoch": epoch + 1, "loss": np.mean(losses), "accuracy": right})
+    folder = Path(finished_run.config.store, stage.path, "files")
+    stored = load_file(folder / "weights.safetensors")
+    for name, value in model.state_dict().items():
+        torch.testing.assert_close(stored[name], value, rtol=1e-5, atol=1e-6)
+    found = pd.read_parquet(folder / "epochs.parquet")
+    np.testing.assert_allclose(found[["epoch", "loss", "accuracy"]], pd.DataFrame(curves), rtol=1e-5)
+    assert stage.summary == {"accuracy": pytest.approx(curves[-1]["accuracy"])}
+
+
+def test_the_seed_makes_another_network(tiny_tree: Tree, new_run: NewRun, finished_run: "Run") -> None:
+    run = new_run({**tiny_tree, "seeds": [1]})
+    weights = load_file(train(run) / "files" / "weights.safetensors")
+    other = load_file(Path(finished_run.config.store, spec_of(finished_run).path, "files/weights.safetensors"))
+    assert not all(torch.equal(weights[name], other[name]) for name in weights)
+
+
+def unsealed(run: "Run", keep: int) -> Path:
+    """Take the seal and all segments from `keep` on off a finished training."""
+    folder = Path(run.config.store, spec_of(run).path)
+    (folder / "markers" / "complete.json").unlink()
+    for marker in sorted((folder / "markers").iterdir())[keep:]:
+        marker.unlink()
+    return folder
+
+
+def changed_marker(folder: Path, number: int, **numbers: object) -> None:
+    """Write a segment's marker anew with other numbers."""
+    path = folder / "markers" / f"{number:06d}.json"
+    document = decode(path.read_bytes(), "marker")
+    document["numbers"].update(numbers)
+    path.write_bytes(encode(document))
+
+
+def test_another_environment_is_refused(copied_run: "Run") -> None:
+    folder = unsealed(copied_run, 2)
+    before = decode((folder / "markers/000001.json").read_bytes(), "m")["numbers"]["environment"]
+    changed_marker(folder, 1, environment={**before, "torch": "1.0"})
+    with pytest.raises((PartitionError, StoreError), match=r"its checkpoint was made with torch 1\.0, here it is") as e:
+        train(copied_run)
+    assert f"or remove {folder} to train anew" in str(e.value)
+    assert not (folder / "markers/complete.json").exists()
+    assert not (folder / "markers/000002.json").exists()
+
+
+def test_a_chain_with_a_foreign_parent_is_made_again_from_there(copied_run: "Run", finished_run: "Run") -> None:
+    folder = unsealed(copied_run, 4)
+    changed_marker(folder, 2, parent="checkpoint-000001-0123456789ab.safetensors")
+    train(copied_run)
+    assert file_digests(folder) == file_digests(Path(finished_run.config.store, spec_of(copied_run).path))
+    markers = [decode(m.read_bytes(), "m")["numbers"] for m in sorted((folder / "markers").glob("0*.json"))]
+    assert [m["parent"] for m in markers] == ["", *(m["checkpoint"] for m in markers[:-1])]
+
+
+def test_a_gap_in_the_chain_drops_what_follows(copied_run: "Run", finished_run: "Run") -> None:
+    folder = unsealed(copied_run, 4)
+    (folder / "markers/000001.json").unlink()
+    last = (folder / "markers/000003.json").stat().st_mtime_ns
+    train(copied_run)
+    assert (folder / "markers/000003.json").stat().st_mtime_ns > last
+    assert file_digests(folder) == file_digests(Path(finished_run.config.store, spec_of(copied_run).path))
+
+
+def test_sealing_removes_abandoned_attempts(copied_run: "Run") -> None:
+    folder = unsealed(copied_run, 3)
+    abandoned = folder / "files" / "checkpoint-000001-0123456789ab.safetensors"
+    shutil.copy(next((folder / "files").glob("checkpoint-000001-*")), abandoned)
+    train(copied_run)
+    assert not abandoned.exists()
+    assert len(list((folder / "files").glob("checkpoint-*"))) == 4
+
+
+def test_a_damaged_checkpoint_is_refused(copied_run: "Run") -> None:
+    folder = unsealed(copied_run, 2)
+    checkpoint = next((folder / "files").glob("checkpoint-000001-*"))
+    data = bytearray(checkpoint.read_bytes())
+    data[-1] ^= 1
+    checkpoint.write_bytes(bytes(data))
+    with pytest.raises((PartitionError, StoreError), match=f"checkpoint {checkpoint.name} is damaged"):
+        train(copied_run)
+
+
+def test_a_learning_rate_that_explodes_is_named(tiny_tree: Tree, new_run: NewRun) -> None:
+    tiny_tree["networks"]["small"]["train"]["optimizer"]["lr"] = 1e30
+    with pytest.raises(PartitionError, match=r"the loss is nan at step \d+; lower the learning rate"):
+        train(new_run(tiny_tree))
+
+
+def test_samples_that_do_not_fit_in_memory_give_the_same_bits(
+    tiny_tree: Tree, new_run: NewRun, finished_run: "Run", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "MEMORY_SAMPLES", 0)
+    folder = train(new_run(tiny_tree))
+    assert file_digests(folder) == file_digests(Path(finished_run.config.store, spec_of(finished_run).path))
+
+
+def test_defaults_and_names_are_no_part_of_the_key(tiny_tree: Tree, new_run: NewRun) -> None:
+    key = spec_of(new_run(tiny_tree)).key
+    told = json.loads(json.dumps(tiny_tree))
+    told["networks"]["small"]["train"] |= {"split": "train", "evaluate": "val"}
+    told["networks"]["small"]["train"]["batches"]["kind"] = "shuffled"
+    assert spec_of(new_run(told)).key == key
+    renamed = json.loads(json.dumps(tiny_tree).replace('"digits"', '"numbers"').replace('"small"', '"net"'))
+    assert spec_of(new_run(renamed)).key == key
+    for change in ({"epochs": 3}, {"batches": {"size": 8}}, {"evaluate": "train"}, {"checkpoint_every": 7}):
+        other = json.loads(json.dumps(tiny_tree))
+        other["networks"]["small"]["train"] |= change
+        assert spec_of(new_run(other)).key != key, change
+
+
+def test_a_model_with_momentum_goes_on_with_its_optimiser() -> None:
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    model(torch.ones(4, 3)).sum().backward()
+    optimizer.step()
+    tensors = training.unpack_tensors(training._checkpoint(model, optimizer))
+    other = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    training._load_optimizer(other, tensors)
+    for parameter in model.parameters():
+        a, b = (one.state[parameter]["momentum_buffer"] for one in (optimizer, other))
+        assert torch.equal(a, b)

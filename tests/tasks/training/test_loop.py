@@ -1,0 +1,81 @@
+"""The training loop against one written out by hand."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tasks.training.batches import Positions, ShuffledBatches
+from tasks.training.loop import accuracy, train_steps
+from tasks.training.optimizers import OPTIMIZERS
+
+INPUTS = torch.randn((23, 5), generator=torch.Generator().manual_seed(1))
+LABELS = torch.arange(23) % 3
+
+
+def fetch(positions: Positions) -> tuple[Tensor, Tensor]:
+    """Return the samples at `positions`."""
+    return INPUTS[torch.from_numpy(positions)], LABELS[torch.from_numpy(positions)]
+
+
+def linear() -> nn.Linear:
+    """Return a seeded linear model, 5 -> 3."""
+    model = nn.Linear(5, 3)
+    with torch.no_grad():
+        model.weight.copy_(torch.arange(15.0).reshape(3, 5) / 30)
+        model.bias.zero_()
+    return model
+
+
+def test_steps_are_those_of_the_gradient_by_hand() -> None:
+    model, batches = linear(), ShuffledBatches(23, 7, 4)
+    weight, bias = model.weight.detach().double().numpy().copy(), np.zeros(3)
+    losses = train_steps(model, OPTIMIZERS["sgd"](model.parameters(), lr=0.3), fetch, batches, 0, 8)
+    expected = []
+    for positions in batches.epoch(0) + batches.epoch(1):
+        x, y = INPUTS.double().numpy()[positions], LABELS.numpy()[positions]
+        logits = x @ weight.T + bias
+        share = np.exp(logits - logits.max(1, keepdims=True))
+        share /= share.sum(1, keepdims=True)
+        expected.append(-np.log(share[np.arange(len(y)), y]).mean())
+        share[np.arange(len(y)), y] -= 1
+        weight -= 0.3 * share.T @ x / len(y)
+        bias -= 0.3 * share.mean(0)
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    np.testing.assert_allclose(model.weight.detach(), weight, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("cut", [1, 3, 4, 5, 7])
+def test_a_cut_anywhere_gives_the_same_bits(cut: int) -> None:
+    batches, results = ShuffledBatches(23, 7, 0), []
+    for stops in ([8], [cut, 8]):
+        model, losses, start = linear(), [], 0
+        optimizer = OPTIMIZERS["sgd"](model.parameters(), lr=0.1)
+        for stop in stops:
+            losses += train_steps(model, optimizer, fetch, batches, start, stop)
+            start = stop
+        results.append((losses, model.weight.detach().clone()))
+    assert results[0][0] == results[1][0]
+    assert torch.equal(results[0][1], results[1][1])
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_step() -> None:
+    model = linear()
+    with torch.no_grad():
+        model.weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"the loss is nan at step 2; lower the learning rate"):
+        train_steps(model, OPTIMIZERS["sgd"](model.parameters(), lr=0.1), fetch, ShuffledBatches(23, 7, 0), 2, 3)
+
+
+def test_accuracy_counts_right_answers_whatever_the_batch() -> None:
+    model = linear()
+    right = (model(INPUTS).argmax(1) == LABELS).sum().item()
+    assert [accuracy(model, fetch, 23, size) for size in (1, 7, 256)] == [right / 23] * 3
+
+
+def test_accuracy_is_taken_in_evaluation_mode() -> None:
+    model = nn.Sequential(nn.BatchNorm1d(5), linear())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    accuracy(model, fetch, 23)
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert not model.training

@@ -1,0 +1,153 @@
+"""The golden-digest guard: what a stage makes may only change where its VERSION rises.
+
+`golden.json` holds, by kind of stage of the tiny run, its VERSION and a fingerprint of its arrays and tables. Whole
+numbers are compared exactly, floating point by seeded random projections, so that another CPU agrees. Write it anew
+with `pytest tests/test_golden.py --update-golden` after raising the VERSION of the stages that changed.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+from storage.stages import FinishedStage, open_finished
+
+if TYPE_CHECKING:
+    from tests.conftest import Run
+
+GOLDEN = Path(__file__).with_name("golden.json")
+TOLERANCE = 1e-3
+PROJECTIONS = 3
+
+Fingerprint = str | list[float]
+Kinds = dict[str, dict[str, Any]]  # Any: a version and fingerprints by name
+
+
+def fingerprint(values: NDArray[Any]) -> Fingerprint:  # Any: dtype
+    """Return a hash of whole numbers, or the norm and a few random projections of floats (NaN as 0)."""
+    if values.dtype.kind != "f":
+        return hashlib.sha256(f"{values.dtype} {values.shape}".encode() + values.tobytes()).hexdigest()[:32]
+    flat = np.nan_to_num(values.astype(np.float64)).ravel()
+    rng = np.random.default_rng(0)
+    norm = float(np.linalg.norm(flat))
+    return [norm, *(float(flat @ rng.standard_normal(flat.size)) for _ in range(PROJECTIONS))]
+
+
+def same(one: Fingerprint, other: Fingerprint) -> bool:
+    """Say whether two fingerprints agree; projections are compared on the scale of the norm."""
+    if isinstance(one, str) or isinstance(other, str):
+        return one == other
+    return len(one) == len(other) and bool(np.allclose(one, other, rtol=TOLERANCE, atol=TOLERANCE * abs(other[0])))
+
+
+def stage_fingerprints(stage: FinishedStage) -> dict[str, Fingerprint]:
+    """Return the fingerprints of a stage's arrays, and of the columns of its tables."""
+    found = {name: fingerprint(np.asarray(stage.read(name))) for name in stage.layout.arrays}
+    for name in stage.note["files"]:
+        if name.endswith(".parquet"):
+            table = pd.read_parquet(Path(stage.store.path(stage.path, "files", name)))
+            for column in table.columns:
+                values = table[column].to_numpy()
+                text = values.dtype.kind not in "fiub"
+                found[f"{name}:{column}"] = fingerprint(
+                    np.frombuffer("\n".join(map(str, values)).encode(), np.uint8) if text else values
+                )
+    return found
+
+
+def fingerprints(run: "Run") -> Kinds:
+    """Return VERSION and fingerprints by kind of stage; stages of a kind in the order of the plan."""
+    kinds: Kinds = {}
+    for spec in run.plan.stages:
+        kind = kinds.setdefault(spec.stage, {"version": spec.version, "arrays": {}})
+        number = sum(other.stage == spec.stage for other in run.plan.stages[: run.plan.stages.index(spec)])
+        for name, found in stage_fingerprints(open_finished(run.job.store, spec)).items():
+            kind["arrays"][f"{number}/{name}"] = found
+    return kinds
+
+
+def changes(golden: Kinds, found: Kinds) -> list[str]:
+    """Return a line per kind of stage that makes something else than its golden version did."""
+    lines = []
+    for kind in sorted({*golden, *found}):
+        if kind not in golden or kind not in found:
+            lines.append(f"{kind}: only in the {'run' if kind in found else 'golden file'}; --update-golden")
+            continue
+        old, new = golden[kind], found[kind]
+        names = sorted({*old["arrays"], *new["arrays"]})
+        differ = [n for n in names if not same(new["arrays"].get(n, ""), old["arrays"].get(n, ""))]
+        if new["version"] != old["version"]:
+            lines.append(f"{kind}: VERSION {old['version']} became {new['version']}; --update-golden")
+        elif differ:
+            lines.append(f"{kind}: {', '.join(differ)} changed but VERSION {new['version']} did not rise; raise it")
+    return lines
+
+
+@pytest.fixture(scope="module")
+def found(finished_run: "Run") -> Kinds:
+    """Return the fingerprints of the tiny run."""
+    return fingerprints(finished_run)
+
+
+def test_what_stages_make_changes_only_with_their_version(found: Kinds, request: pytest.FixtureRequest) -> None:
+    if request.config.getoption("--update-golden"):
+        GOLDEN.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    assert changes(json.loads(GOLDEN.read_text()), found) == []
+
+
+def test_every_kind_of_stage_of_the_run_is_guarded(found: Kinds) -> None:
+    kinds = {"manifest", "training", "activations", "selection", "features", "evaluation", "gallery"}
+    assert set(found) == kinds
+    assert all(kind["arrays"] for kind in found.values())
+
+
+def tampered(golden: Kinds, kind: str, name: str, value: Fingerprint) -> Kinds:
+    """Return a copy with another fingerprint."""
+    copied: Kinds = json.loads(json.dumps(golden))
+    assert name in copied[kind]["arrays"]
+    copied[kind]["arrays"][name] = value
+    return copied
+
+
+def test_the_guard_sees_other_whole_numbers(found: Kinds) -> None:
+    golden = tampered(found, "selection", "0/order", "0" * 32)
+    assert changes(golden, found) == ["selection: 0/order changed but VERSION 1 did not rise; raise it"]
+
+
+def test_the_guard_sees_other_floats_but_not_rounding(found: Kinds) -> None:
+    values = list(found["activations"]["arrays"]["0/maps"])
+    assert changes(tampered(found, "activations", "0/maps", [v * (1 + 1e-5) for v in values]), found) == []
+    golden = tampered(found, "activations", "0/maps", [v * 1.01 for v in values])
+    version = found["activations"]["version"]
+    assert changes(golden, found) == [f"activations: 0/maps changed but VERSION {version} did not rise; raise it"]
+
+
+def test_the_guard_asks_for_an_update_where_the_version_rose(found: Kinds) -> None:
+    golden = tampered(found, "selection", "0/order", "0" * 32)
+    golden["selection"]["version"] = 0
+    assert changes(golden, found) == ["selection: VERSION 0 became 1; --update-golden"]
+
+
+def test_the_guard_sees_arrays_and_kinds_that_come_and_go(found: Kinds) -> None:
+    fewer: Kinds = json.loads(json.dumps(found))
+    del fewer["gallery"]
+    del fewer["evaluation"]["arrays"]["1/values"]
+    version = found["evaluation"]["version"]
+    assert changes(fewer, found) == [
+        f"evaluation: 1/values changed but VERSION {version} did not rise; raise it",
+        "gallery: only in the run; --update-golden",
+    ]
+
+
+def test_fingerprints_tell_order_shape_and_small_parts_apart() -> None:
+    values = np.arange(12.0).reshape(3, 4)
+    assert not same(fingerprint(values), fingerprint(values[::-1]))
+    changed = values.copy()
+    changed[2, 3] += 0.5
+    assert not same(fingerprint(values), fingerprint(changed))
+    assert not same(fingerprint(np.arange(6)), fingerprint(np.arange(6).reshape(2, 3)))
