@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := deployments/constraints-py$(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])').txt
 STAMP := $(VENV)/.installed
-SOURCES := configs flows storage tasks tests benchmarks
+SOURCES := configs flows storage tasks tests benchmarks docs
 export OMP_NUM_THREADS := 1
 
 .PHONY: quickstart test check format env clean

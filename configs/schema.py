@@ -10,6 +10,9 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Paths = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
+LOOPBACK = ("tcp://127.", "tcp://localhost:", "tcp://[::1]:")
+
+
 class Section(BaseModel):
     """A part of the config: frozen, and every unknown key is an error."""
 
@@ -189,7 +192,12 @@ class Cluster(Section):
     @model_validator(mode="after")
     def _address_fits(self) -> "Cluster":
         if (self.kind == "address") != (self.address is not None):
-            raise ValueError("cluster.address goes with `kind: address`, and that kind needs it")
+            raise ValueError("`address` goes with `kind: address`, and that kind needs it")
+        if self.address is not None and not self.insecure and not self.address.startswith(("tls://", *LOOPBACK)):
+            raise ValueError(
+                f"address {self.address} is beyond this machine and not tls://; anyone there could run code on the "
+                "workers: use TLS, or set `insecure: true` on a network you trust"
+            )
         return self
 
 
@@ -271,9 +279,8 @@ class Config(Section):
             for name in getattr(getattr(self, section), "networks", ()):
                 _known(f"{section}.networks", name, self.networks)
                 self.data_of(name, section)
-        if (asked := self.interpretation) is not None:
-            if asked.coreset_from is not None:
-                _known("interpretation.coreset_from", asked.coreset_from, self.networks)
+        if (asked := self.interpretation) is not None and asked.coreset_from is not None:
+            _known("interpretation.coreset_from", asked.coreset_from, self.networks)
         return self
 
     def data_of(self, network: str, section: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -17,6 +17,9 @@ from rich.syntax import Syntax
 from rich.table import Table
 
 from configs.load import ConfigError, load_config, prefect_defaults, presets
+
+if TYPE_CHECKING:
+    from storage.stores import Store
 
 DONE, FAILED, BAD_CONFIG, HELD, INTERRUPTED = 0, 1, 2, 3, 130
 PIPE_WIDTH = 400  # characters
@@ -29,11 +32,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-out = Console(highlight=False, soft_wrap=True)
+out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a preset")]
-StoreArgument = Annotated[str, typer.Argument(metavar="STORE", help="local folder or s3://bucket/prefix")]
+StoreArgument = Annotated[
+    str, typer.Argument(metavar="STORE", help="local folder or s3://bucket/prefix, or a config that names its store")
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="change a key, such as store=/data/lore; may repeat"),
@@ -79,10 +84,9 @@ def status(store: StoreArgument, name: RunOption = None) -> None:
     """Show how far the runs of a store are."""
     from flows.plan import stage_state
     from storage.runs import choose_run, records, run_names
-    from storage.stores import open_store
 
     with _exits(f"layerlore status {store}"):
-        opened = open_store(store)
+        opened = _store(store)
         for chosen in [choose_run(opened, name)] if name else run_names(opened):
             last = records(opened, chosen)[-1]
             states = [(stage["title"], stage_state(opened, stage["path"])) for stage in last.stages]
@@ -108,11 +112,10 @@ def report(config: ConfigArgument, set_: SetOption = None) -> None:
 @app.command()
 def verify(store: StoreArgument) -> None:
     """Read every chunk, table and marker again and name each damaged one."""
-    from storage.stores import open_store
     from storage.verify import stage_paths, verify_records, verify_stage
 
     with _exits(f"layerlore verify {store}"):
-        opened = open_store(store)
+        opened = _store(store)
         found = list(verify_records(opened))
         paths = stage_paths(opened)
         for path in track(paths, "verifying", console=err, transient=True, disable=not err.is_terminal):
@@ -133,10 +136,9 @@ def gc(
 ) -> None:
     """List, or delete with --yes, the stages that no run of the store refers to."""
     from storage.collect import find_garbage, remove_stage
-    from storage.stores import open_store
 
     with _exits(f"layerlore gc {store}"):
-        opened = open_store(store)
+        opened = _store(store)
         freed = 0
         for garbage in find_garbage(opened, grace):
             verb = f"kept ({garbage.kept})" if garbage.kept else "deleted" if yes else "would delete"
@@ -207,6 +209,15 @@ def _exits(again: str) -> Iterator[None]:
         place = traceback.extract_tb(error.__traceback__)[-1]
         text = " ".join(str(error).split())
         _fail(f"{type(error).__name__}: {text} ({Path(place.filename).name}:{place.lineno})", FAILED)
+
+
+def _store(given: str) -> "Store":
+    """Open the store that a URL, or the config of that name, means."""
+    from storage.stores import FORMAT_FILE, Store, open_store
+
+    if Store(given).exists(FORMAT_FILE) or not (Path(given).suffix in (".yaml", ".yml") or given in presets()):
+        return open_store(given)
+    return open_store(load_config(given).store)
 
 
 def _fail(text: str, code: int) -> None:

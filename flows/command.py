@@ -9,7 +9,7 @@ from configs.load import ConfigError, load_config
 from configs.schema import Config
 from flows.plan import Plan, existing_store, finished_paths, make_plan, planned_stages
 from tasks.steps.observers import terminal_observer
-from tasks.steps.records import recorded
+from tasks.steps.records import record_reuse, recorded
 from tasks.steps.report import report_is_current, report_path, write_report
 
 
@@ -23,6 +23,7 @@ def answer(source: str, overrides: Sequence[str], *, wait: bool, say: Callable[[
     store = existing_store(config)
     done = finished_paths(plan, store) if store is not None else frozenset()
     if store is not None and len(done) == len(plan.stages):
+        record_reuse(config, plan.stages)
         if not report_is_current(store, plan.answers()):
             _write(plan)
         say(f"everything is there already: {len(done)} stages in {config.store}")

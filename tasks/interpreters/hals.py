@@ -6,24 +6,24 @@ from torch import Tensor
 from tasks.interpreters.rows import Rows
 
 WINDOW = 3  # readings between two looks at the error
-HEAD = 10  # readings that a warm start is taken to have behind it
 GAIN = 1e-3  # share of the error that may be left to win
-DIRECT = {torch.float32: 1e-3, torch.float64: 1e-10}  # squared error below which the Gram form is mostly rounding
+DIRECT = {torch.float32: 1e-5, torch.float64: 1e-10}  # squared error below which the Gram form is mostly rounding
 FLOOR = {torch.float32: 1e-6, torch.float64: 1e-12}  # relative error that counts as none
 
 
 def refine(
-    rows: Rows, codes: Tensor, components: Tensor, *, sweeps: int, limit: int, rival: float = 0.0
+    rows: Rows, pair: tuple[Tensor, Tensor], *, sweeps: int, limit: int, rival: float = 0.0, behind: int = 10
 ) -> tuple[float, int]:
     """Improve a factorisation in place until what is still to be won is below GAIN of the error.
 
     Parameters
     ----------
     rows : (n, d) matrix
-    codes, components : (r, n) and (r, d), >= 0, dtype of the chunks, overwritten
+    pair : codes (r, n) and components (r, d), >= 0, dtype of the chunks, overwritten
     sweeps : coordinate sweeps over the codes, and over the components, per reading
     limit : most readings
     rival : stop early when the estimate does not promise an error below this one
+    behind : readings that the start is taken to have behind it
 
     Returns
     -------
@@ -34,6 +34,7 @@ def refine(
     Cichocki and Phan 2009; several sweeps per product: Gillis and Glineur 2012. The error falls about as 1/k,
     so after k readings about k times the last decrease is still to come; a linear rate leaves less.
     """
+    codes, components = pair
     last, error = float("inf"), 1.0
     for k in range(1, limit + 1):
         watched = k % WINDOW == 0 or k == limit
@@ -42,7 +43,7 @@ def refine(
             continue
         near = squared < DIRECT[rows.dtype]
         error = measure(rows, codes, components) if near else squared**0.5
-        rest = (last - error) / WINDOW * (k + HEAD)
+        rest = (last - error) / WINDOW * (k + behind)
         last = error
         if error <= FLOOR[rows.dtype] or rest <= GAIN * error or error - rest >= rival > 0.0:
             return error, k

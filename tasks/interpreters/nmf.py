@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import index
+from operator import attrgetter, index
 from typing import NamedTuple
 
 import numpy as np
@@ -17,8 +17,8 @@ from tasks.interpreters.starts import start_from_rows, start_from_svd
 SMALL = 1_000_000  # entries below which the local optimum decides, so that several starts compete
 PART = 8  # larger ones are first fitted on one row in so many,
 MIN_SAMPLE = 40  # if that leaves so many rows per component;
-UNLIKE = 1.02  # an error that exceeds the sample's by more, and CLOSE, tells that the sample was not like the rest
-CLOSE = 0.1
+CLOSE = 0.1  # relative error up to which the sample's optimum is taken as it comes
+UNLIKE = 1.02  # a larger error that exceeds the sample's by more tells that the sample was not like the rest
 Start = Callable[[Rows, int, np.random.Generator], tuple[Tensor, Tensor]]
 SVD_FILLED: Start = partial(start_from_svd, fill=True)
 SVD_BARE: Start = partial(start_from_svd, fill=False)
@@ -107,22 +107,25 @@ def _fit_large(rows: Rows, r: int, rng: np.random.Generator) -> Factors:
 
     Where a part of the rows is plenty, the starts compete on it and all rows go on from the winner's components.
     """
+    by_error = attrgetter("error")
     sweeps = 5 if 4 * r <= rows.d else 3  # a sweep costs about r / 2d of a reading
     m = rows.n // PART
     sample = rows.sample(rng, m) if m * rows.d >= SMALL and m >= MIN_SAMPLE * r else None
     if sample is None or sample.norm == 0.0:
         return _best_of(rows, r, rng, [(SVD_FILLED, 1), (SVD_BARE, sweeps)], limit=200)
-    starts = [(start, sweeps) for start in (SVD_FILLED, SVD_BARE, start_from_rows, start_from_rows)]
-    part = _best_of(sample, r, rng, starts, limit=100)
+    part = _best_of(sample, r, rng, [(SVD_FILLED, sweeps)], limit=100)
+    if part.error > CLOSE:
+        others = [(start, sweeps) for start in (SVD_BARE, start_from_rows, start_from_rows)]
+        part = min(part, _best_of(sample, r, rng, others, limit=100, rival=part.error), key=by_error)
     codes = torch.zeros(r, rows.n, dtype=rows.dtype, device=rows.device)
     iterate(rows, codes, part.components, 2 * sweeps)
-    error, iterations = refine(rows, codes, part.components, sweeps=sweeps, limit=30)
+    error, iterations = refine(rows, (codes, part.components), sweeps=sweeps, limit=20, behind=part.iterations)
     fitted = Factors(codes, part.components, error, iterations)
     if error <= max(CLOSE, UNLIKE * part.error):
         return fitted
     # Few rows outweigh the rest, and the sample missed them.
     whole = _best_of(rows, r, rng, [(SVD_FILLED, sweeps)], limit=200, rival=error)
-    return min(fitted, whole, key=lambda factors: factors.error)
+    return min(fitted, whole, key=by_error)
 
 
 def _best_of(
@@ -132,7 +135,7 @@ def _best_of(
     best = None
     for start, sweeps in starts:
         codes, components = start(rows, r, rng)
-        error, iterations = refine(rows, codes, components, sweeps=sweeps, limit=limit, rival=rival)
+        error, iterations = refine(rows, (codes, components), sweeps=sweeps, limit=limit, rival=rival)
         if best is None or error < best.error:
             best, rival = Factors(codes, components, error, iterations), error
     assert best is not None

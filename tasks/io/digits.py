@@ -6,7 +6,6 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits
 
 from tasks.io.samples import Row, Sample, array_digest
 
@@ -33,5 +32,7 @@ class DigitsSource:
 @lru_cache(maxsize=1)
 def _digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return images (1797, 8, 8) uint8, levels 0..16 scaled to 0..255 and rounded half to even, and labels."""
+    from sklearn.datasets import load_digits  # slow to import, and only this source needs it
+
     digits = load_digits()
     return np.rint(digits.images * (255 / 16)).astype(np.uint8), digits.target.astype(np.int64)

@@ -8,13 +8,14 @@ import pandas as pd
 from pydantic import TypeAdapter
 
 from configs.schema import AnyDataSet
-from storage.documents import Document
+from storage.documents import Document, Json
 from storage.layouts import Layout
 from storage.results import read_table, table_bytes
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, find_finished
 from storage.stores import Store
 from tasks.io.digests import source_digest
+from tasks.io.files import resolved
 from tasks.io.manifest import class_positions, read_class_names, read_manifest
 from tasks.steps.life import Step, Work, measured
 
@@ -27,8 +28,19 @@ def manifest_spec(name: str, data: AnyDataSet) -> StageSpec:
     """Return the spec of the manifest of a data set."""
     given = data.model_dump(mode="json", exclude_defaults=True)
     parameters = {k: v for k, v in given.items() if k not in LOCATIONS} | {"source": data.source}
-    place = {"data": data.model_dump(mode="json"), "name": name}
+    place = {"data": _located(data.model_dump(mode="json")), "name": name}
     return StageSpec("manifest", VERSION, parameters, digests=source_digest(data), place=place, label=name)
+
+
+def _located(data: Document) -> Document:
+    """Return the settings with absolute locations, since workers may have another working directory."""
+
+    def settle(value: Json) -> Json:
+        if isinstance(value, dict):
+            return {key: settle(part) for key, part in value.items()}
+        return resolved(value) if isinstance(value, str) else [settle(part) for part in value]
+
+    return {key: settle(value) if key in LOCATIONS and value else value for key, value in data.items()}
 
 
 def data_of(spec: StageSpec) -> AnyDataSet:

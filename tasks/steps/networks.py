@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from pydantic import TypeAdapter
@@ -31,7 +32,8 @@ def network_identity(network: Network, training: StageSpec | None) -> tuple[Docu
     if training is not None:
         return parameters, {}, digests
     assert network.weights is not None
-    return parameters, {"weights": network.weights}, {**digests, "weights": weights_digest(network.weights)}
+    path = str(Path(network.weights).expanduser().absolute())  # workers may have another working directory
+    return parameters, {"weights": path}, {**digests, "weights": weights_digest(path)}
 
 
 def preprocessing_of(parameters: Mapping[str, Json]) -> Preprocessing:

@@ -112,7 +112,9 @@ def class_table(store: Store, cells: Sequence[Cell]) -> pd.DataFrame:
 def coreset_table(store: Store, cells: Sequence[Cell]) -> pd.DataFrame:
     """Return the coresets as lists of sample ids, so that others can train on them."""
     tables = []
-    for spec, cell in {cell.selection.path: (cell.selection, cell) for cell in cells}.values():
+    unique = {(c.network, c.seed, c.selector, c.repeat, c.budget): c for c in cells}  # interpreters share coresets
+    for cell in unique.values():
+        spec = cell.selection
         selection, activations = open_finished(store, spec), open_finished(store, spec.inputs["activations"])
         ids = activations.read("sample_id")
         for index, label in enumerate(selection.read("label").tolist()):
