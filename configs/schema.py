@@ -3,21 +3,10 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-Share = Annotated[float, Field(gt=0, le=1)]
-Paths = Annotated[tuple[str, ...], Field(min_length=1)]
-
-
-LOOPBACK = ("tcp://127.", "tcp://localhost:", "tcp://[::1]:")
-
-
-class Section(BaseModel):
-    """A part of the config: frozen, and every unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
+from configs.cluster import Cluster
+from configs.section import Name, Paths, Section, Share
 
 # ------------------------------------------------------------------------------------------ data sets
 
@@ -165,39 +154,6 @@ class Network(Section):
         if (self.weights is None) == (self.train is None):
             found = "neither" if self.weights is None else "both"
             raise ValueError(f"a network has either `weights` or `train`, here it has {found}")
-        return self
-
-
-# -------------------------------------------------------------------------------------------- cluster
-
-
-class Cluster(Section):
-    """Where partitions run."""
-
-    kind: str = Field(
-        "local",
-        pattern=r"^(local|threads|serial|address|[\w.]+\.[\w.]+)$",
-        description="local (processes), threads, serial (no Dask), address (a running scheduler), "
-        "or the import path of a Dask cluster class",
-    )
-    workers: int = Field(2, ge=1, description="worker processes or threads")
-    memory_limit: str = Field("4GB", pattern=r"^\d+(\.\d+)?\s*([kMGT]i?)?B$", description="memory of one worker")
-    address: str | None = Field(None, description="scheduler address, for kind address")
-    arguments: dict[str, Any] = Field({}, description="keyword arguments of the cluster class")  # Any: the class's own
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where networks run")
-    gpu_resource: str | None = Field(None, description="Dask resource that stages with a network ask for, such as GPU")
-    stage_timeout: int | None = Field(None, ge=1, description="seconds after which a stage is stopped")
-    insecure: bool = Field(False, description="accept a scheduler beyond loopback without TLS")
-
-    @model_validator(mode="after")
-    def _address_fits(self) -> "Cluster":
-        if (self.kind == "address") != (self.address is not None):
-            raise ValueError("`address` goes with `kind: address`, and that kind needs it")
-        if self.address is not None and not self.insecure and not self.address.startswith(("tls://", *LOOPBACK)):
-            raise ValueError(
-                f"address {self.address} is beyond this machine and not tls://; anyone there could run code on the "
-                "workers: use TLS, or set `insecure: true` on a network you trust"
-            )
         return self
 
 

@@ -205,6 +205,8 @@ def _exits(again: str) -> Iterator[None]:
     except KeyboardInterrupt:
         _fail(f"interrupted; nothing is lost: `{again}` goes on where this stopped", INTERRUPTED)
     except Exception as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # what stopping made fail
+            _fail(f"interrupted; nothing is lost: `{again}` goes on where this stopped", INTERRUPTED)
         logging.getLogger("layerlore").debug("", exc_info=error)
         place = traceback.extract_tb(error.__traceback__)[-1]
         text = " ".join(str(error).split())

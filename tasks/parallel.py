@@ -8,17 +8,19 @@ import ctypes
 import hashlib
 import importlib
 import logging
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import threadpoolctl
 
-from configs.schema import Cluster
+from configs.cluster import Cluster
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -124,11 +126,25 @@ def open_pool(cluster: Cluster) -> Iterator[Pool]:
             yield from _dask_pool(cluster)
 
 
+@contextmanager
+def interrupts_stay_here() -> Iterator[None]:
+    """Let threads and processes that start in the block never see Ctrl-C, which a terminal sends to all of them.
+
+    They inherit the mask of blocked signals. One that comes meanwhile is taken at the end of the block.
+    """
+    resource_tracker.ensure_running()  # multiprocessing lifts the mask when it starts this one
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _dask_pool(cluster: Cluster) -> Iterator[Pool]:
     """Yield a pool of Dask workers."""
     from distributed import Client
 
-    logging.getLogger("distributed").setLevel(logging.ERROR)  # else it logs through Prefect's root logger
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # a failure is told in one line, by who asked
 
     with _scheduler(cluster) as (address, security):
         try:
@@ -171,7 +187,9 @@ def _scheduler(cluster: Cluster) -> Iterator[tuple[Any, Any]]:  # Any: distribut
 
         yield cluster.address, Security(**cluster.arguments) if cluster.arguments else None
         return
-    with _cluster_class(cluster.kind)(**_cluster_arguments(cluster)) as started:
+    with interrupts_stay_here():
+        entered = _cluster_class(cluster.kind)(**_cluster_arguments(cluster))
+    with entered as started:
         if cluster.kind not in ("local", "threads") and "n_workers" not in cluster.arguments:
             started.scale(cluster.workers)
         yield started, None
@@ -190,7 +208,7 @@ def _cluster_arguments(cluster: Cluster) -> dict[str, Any]:  # Any: the class's 
         "dashboard_address": "127.0.0.1:0",  # None would mean port 8787, with a warning where that is taken
         "scheduler_kwargs": {"dashboard": False},
         **({"host": "127.0.0.1"} if processes else {}),  # threads talk within the process
-        "silence_logs": logging.ERROR,
+        "silence_logs": logging.CRITICAL,
         **cluster.arguments,
     }
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from tasks.interpreters.rows import Rows
+from tasks.interpreters.rows import Rows, sum_of_squares
 
 WINDOW = 3  # readings between two looks at the error
 GAIN = 1e-3  # share of the error that may be left to win
@@ -72,8 +72,7 @@ def measure(rows: Rows, codes: Tensor, components: Tensor) -> float:
     """Return the relative error of codes (r, n) and components (r, d) from the residual itself."""
     squares = 0.0
     for part, block in rows.chunks():
-        residual = torch.addmm(block, codes[:, part].T, components, beta=-1.0)
-        squares += float(torch.linalg.vector_norm(residual, dtype=torch.float64)) ** 2
+        squares += sum_of_squares(torch.addmm(block, codes[:, part].T, components, beta=-1.0))
     return float(squares**0.5 / rows.norm)
 
 

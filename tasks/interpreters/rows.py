@@ -11,7 +11,8 @@ from torch import Tensor
 
 Matrix: TypeAlias = NDArray[Any] | Tensor  # Any: floats of every width
 
-CHUNK_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20}  # about a core's share of the cache; large enough to fill a GPU
+CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}  # about a core's share of the cache; large enough to fill a GPU
+LEAST_BYTES = 64 << 10  # smaller chunks cost more time than their memory is worth
 SHARE = 6  # a chunk is at most this part of the matrix, which bounds copies of it
 
 
@@ -56,16 +57,20 @@ class Rows:
     def chunks(self, *, whole: bool = False, dtype: torch.dtype | None = None) -> Iterator[tuple[slice, Tensor]]:
         """Yield (rows, (c, d) chunk) in order; `whole` allows one large chunk where reading copies nothing."""
         limit = CHUNK_BYTES.get(self.device.type, CHUNK_BYTES["cpu"])
-        size = max(1, limit // (self.d * self.dtype.itemsize))
         if not (whole and self._direct()):
-            size = max(1, min(size, self.n * self._itemsize() // (SHARE * self.dtype.itemsize)))
+            limit = min(limit, max(LEAST_BYTES, self.n * self.d * self._itemsize() // SHARE))
+        size = max(1, limit // (self.d * self.dtype.itemsize))
         for start in range(0, self.n, size):
             part = slice(start, min(start + size, self.n))
             yield part, self.read(part, dtype)
 
     def read(self, index: slice | NDArray[np.int64], dtype: torch.dtype | None = None) -> Tensor:
         """Return the rows at `index` as read; a view where nothing had to be done."""
-        block = _tensor(self.data[index], dtype or self.dtype)
+        if isinstance(self.data, Tensor) and not isinstance(index, slice):
+            part: Matrix = self.data[torch.from_numpy(index).to(self.device)]
+        else:
+            part = self.data[index]
+        block = _tensor(part, dtype or self.dtype)
         if self.clamp:
             block = block.clamp(min=0)
         return block * self.scale if self.scale != 1.0 else block
@@ -114,10 +119,15 @@ def open_rows(a: Matrix, *, clamp: bool) -> Rows:
     for part, block in rows.chunks():
         if rows.clamp:
             negative += int((_tensor(rows.data[part], rows.dtype) < 0).sum())
-        total += float(block.sum(dtype=torch.float64))
-        squares += float(torch.linalg.vector_norm(block, dtype=torch.float64)) ** 2
+        total += float(block.sum(dim=1).double().sum())
+        squares += sum_of_squares(block)
     mean = total / max(1, rows.n * rows.d)
     return Rows(rows.data, rows.dtype, rows.clamp, negative, scale, mean, squares**0.5)
+
+
+def sum_of_squares(block: Tensor) -> float:
+    """Return the sum of squares of a chunk, float64 over its rows, without a float64 copy of it."""
+    return float(torch.linalg.vector_norm(block, dim=1).double().square().sum())
 
 
 def _work_dtype(a: object) -> torch.dtype:

@@ -35,11 +35,12 @@ MAX_BATCH = 64
 
 @dataclass(frozen=True)
 class Shapes:
-    """Sizes of one sample: input (C, h, w), map (d, h, w), number of logits."""
+    """Sizes of one sample: input (C, h, w), map (d, h, w), number of logits, values in the largest module's output."""
 
     inputs: tuple[int, ...]
     maps: tuple[int, ...]
     logits: int
+    largest: int
 
 
 def activations_spec(
@@ -74,7 +75,25 @@ def probe(model: nn.Module, layer: str, example: Tensor) -> Shapes:
     split = split_at(model, layer, example)
     if len(split.shape) != 3:
         raise ValueError(f"layer {layer!r} gives features of shape {split.shape}, not maps; name a convolutional layer")
-    return Shapes(tuple(example.shape[1:]), split.shape, split.n_outputs)
+    return Shapes(tuple(example.shape[1:]), split.shape, split.n_outputs, _largest_output(model, example))
+
+
+def _largest_output(model: nn.Module, example: Tensor) -> int:
+    """Return the number of values in the largest output of any module, for one sample."""
+    sizes = [example.numel()]
+
+    def note(module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            sizes.append(output.numel())
+
+    hooks = [module.register_forward_hook(note) for module in model.modules()]
+    try:
+        with torch.inference_mode():
+            model(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(sizes) // len(example)
 
 
 def activations_layout(n: int, shapes: Shapes, dtype: str) -> Layout:
@@ -97,11 +116,12 @@ def activations_layout(n: int, shapes: Shapes, dtype: str) -> Layout:
 
 
 def peak_bytes(shapes: Shapes, layout: Layout) -> int:
-    """Return a bound on a worker's memory beyond its libraries: a partition's arrays and two batches."""
+    """Return a bound on a worker's memory beyond its libraries: a partition's arrays, two batches, a forward pass."""
     maps = int(np.prod(shapes.maps)) * 4
     rows = next(iter(layout.arrays.values())).rows
     sample = int(np.prod(shapes.inputs)) * 4
-    return 2 * rows * maps + batch_size(shapes.inputs) * (3 * sample + 24 * maps)
+    # Input, output, a workspace of the convolution, and what a branch still holds, of the largest layer.
+    return 3 * rows * maps + batch_size(shapes.inputs) * (3 * sample + 6 * 4 * shapes.largest)
 
 
 def batch_size(shape: tuple[int, ...]) -> int:

@@ -15,18 +15,26 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.tasks import Task
 from prefect.utilities.annotations import quote
 
 from storage.specs import StageSpec
 from storage.stages import find_finished
+from tasks.parallel import interrupts_stay_here
 from tasks.steps.life import Job, Observer, Step, complete
 from tasks.steps.report import Answers, write_report
 
 RETRIES = 2
 RETRY_DELAYS = [2.0, 10.0]  # seconds
 ARTIFACT_EVERY = 2.0  # seconds between two updates of a progress artifact
+
+
+def start_prefect() -> None:
+    """Start Prefect's own server where no standing one is configured, so that Ctrl-C does not stop it before us."""
+    with interrupts_stay_here(), get_client(sync_client=True):
+        pass
 
 
 def run_step(job: Job, step: Step, specs: Sequence[StageSpec], *, timeout: int | None = None) -> None:

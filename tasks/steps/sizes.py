@@ -19,7 +19,7 @@ from tasks.steps.manifest import data_of
 from tasks.steps.survey import DataSurvey, survey_data, survey_layers, survey_network
 from tasks.steps.training import MEMORY_SAMPLES, training_steps
 
-LIBRARIES = 1000 * 10**6  # bytes of a worker before any data: torch, NumPy, Zarr
+LIBRARIES = 1100 * 10**6  # bytes of a worker before any data: torch, NumPy, Zarr
 ROW = 120  # bytes of a manifest row
 
 

@@ -128,7 +128,7 @@ def test_a_class_with_one_sample_works(folder_tree: Tree, new_run: NewRun) -> No
     assert table.loc[(0.5, "dog"), "n_kept"] == 1  # at least one is kept
     assert table.loc[(0.5, "dog"), "n_class"] == 1
     assert table.loc[(0.5, "dog"), "n_rows"] == 64  # positions of one image
-    np.testing.assert_allclose(table.loc[(1.0, "dog"), "distance_0"], 0, atol=1e-6)
+    assert table.loc[(1.0, "dog"), "distance_0"] == pytest.approx(0, abs=1e-6)
 
 
 def test_a_class_with_one_row_is_left_out_and_counted(folder_tree: Tree, new_run: NewRun, tmp_path: Path) -> None:
@@ -246,7 +246,7 @@ def test_an_unchanged_second_extraction_passes(folder_tree: Tree, new_run: NewRu
     assert len(finished_paths(run.plan, run.job.store)) == len(run.plan.stages)
 
 
-@pytest.mark.parametrize("nth", [3, 6, 10, 15, 22, 30])
+@pytest.mark.parametrize("nth", [3, 8, 15, 26])
 def test_a_full_disk_stops_the_run_which_goes_on_later(
     folder_tree: Tree, new_run: NewRun, monkeypatch: pytest.MonkeyPatch, nth: int, tmp_path: Path
 ) -> None:

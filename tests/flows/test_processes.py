@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,14 +48,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
 
     def launch(*arguments: str) -> "subprocess.Popen[str]":
         command = [sys.executable, "-c", "from flows.cli import main; main()", *arguments]
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=(tmp_path / f"stderr-{len(started)}").open("w"),
-            text=True,
-            start_new_session=True,
-        )
+        with (tmp_path / f"stderr-{len(started)}").open("w") as stream:
+            process = subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, stderr=stream, text=True, start_new_session=True
+            )
         started.append(process)
         return process
 
@@ -71,6 +68,8 @@ def kill_group(process: "subprocess.Popen[str]") -> None:
     if process.poll() is None:
         process.kill()
     process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
 
 
 def finish(process: "subprocess.Popen[str]") -> tuple[int, str]:
@@ -91,6 +90,11 @@ def wait_until(condition: Callable[[], object], process: "subprocess.Popen[str]"
 def markers(store: str) -> int:
     """Return the number of partitions and stages that are done."""
     return len(list(Path(store).glob("*/*/markers/*.json")))
+
+
+def more_than(store: str, number: int) -> bool:
+    """Say whether more partitions and stages are done than `number`."""
+    return markers(store) > number
 
 
 def digests(store: str) -> dict[str, str]:
@@ -143,9 +147,8 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
 ) -> None:
     moments = random.Random(5)
     for number in range(2):
-        before = markers(tiny_tree["store"])
         process = start("run", str(config))
-        wait_until(lambda after=before: markers(tiny_tree["store"]) > after, process)
+        wait_until(partial(more_than, tiny_tree["store"], markers(tiny_tree["store"])), process)
         time.sleep(moments.uniform(0, 1.5))
         kill_group(process)
         assert all(not list(verify_stage(Store(tiny_tree["store"]), p)) for p in stage_paths(Store(tiny_tree["store"])))

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import xarray
+from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from storage.stages import open_finished
+from storage.stages import FinishedStage, open_finished
 from tasks.steps.activations import (
     MAX_ROWS,
     PARTITION_BYTES,
@@ -22,15 +23,20 @@ if TYPE_CHECKING:
     from tests.tasks.steps.conftest import Plain
 
 
+def floats(stage: FinishedStage, name: str) -> NDArray[np.float64]:
+    """Return an array of a stage as float64."""
+    return np.asarray(stage.read(name), np.float64)
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_maps_logits_and_pooled_are_those_of_a_plain_loop(
     finished_run: "Run", plain: "dict[str, Plain]", split: str
 ) -> None:
     specs = finished_run.plan.learn if split == "train" else finished_run.plan.held_out
     stage, by_hand = open_finished(finished_run.job.store, specs["small", 0]), plain[split]
-    np.testing.assert_allclose(stage.read("maps"), by_hand.maps, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(stage.read("logits"), by_hand.logits, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(stage.read("pooled"), by_hand.maps.mean((1, 2)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(floats(stage, "maps"), by_hand.maps, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(floats(stage, "logits"), by_hand.logits, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(floats(stage, "pooled"), by_hand.maps.mean((1, 2)), rtol=1e-4, atol=1e-5)
 
 
 def test_rows_are_class_by_class_then_by_id(finished_run: "Run", plain: "dict[str, Plain]") -> None:
@@ -62,7 +68,7 @@ def test_the_arrays_open_with_xarray(finished_run: "Run", plain: "dict[str, Plai
 @pytest.mark.parametrize("maps", [(8, 4, 4), (512, 7, 7), (512, 13, 13), (2048, 56, 56)])
 @pytest.mark.parametrize("n", [1, 31, 33, 5000])
 def test_partitions_are_whole_chunks_of_bounded_size(maps: tuple[int, int, int], n: int) -> None:
-    layout = activations_layout(n, Shapes((3, 8, 8), maps, 10), "float32")
+    layout = activations_layout(n, Shapes((3, 8, 8), maps, 10, 64), "float32")
     rows = {array.rows for array in layout.arrays.values()}
     assert len(rows) == 1
     size = rows.pop()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from configs.schema import Cluster
+from configs.cluster import Cluster
 from storage.stages import FinishedStage, find_finished, open_finished
 from storage.stores import Store
 from storage.verify import stage_paths
@@ -111,15 +111,22 @@ def test_processes_give_the_same_bytes(finished_run: "Run", tiny_tree: Tree, new
 
 
 def test_the_grouping_of_classes_changes_no_value(
-    finished_run: "Run", tiny_tree: Tree, new_run: Callable[[Tree], "Run"], monkeypatch: pytest.MonkeyPatch
+    finished_run: "Run", copied_run: "Run", new_run: Callable[[Tree], "Run"], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tree = copy.deepcopy(copied_run.tree)
+    tree["interpretation"] |= {"selectors": {"moderate": {}}, "budgets": [0.5], "gallery": 0}
+    for kind in ("selection", "features", "evaluation"):
+        copied_run.job.store.remove(kind)
     for module in (selection, features, evaluation):
-        monkeypatch.setattr(module, "GROUP_VALUES", 1)  # a class per partition
-    run = new_run(tiny_tree).finish()
-    for cell in finished_run.plan.cells:
-        one, other = (open_finished(r.job.store, cell.evaluation) for r in (finished_run, run))
-        assert (one.layout.partitions, other.layout.partitions) == (1, 10)
-        np.testing.assert_array_equal(one.read("values"), other.read("values"))
+        monkeypatch.setattr(module, "GROUP_VALUES", 300)  # one to three classes per partition
+    run = new_run(tree).finish()
+    (cell,) = run.plan.cells
+    for spec in (cell.selection, cell.features, cell.evaluation):
+        one, other = (open_finished(r.job.store, spec) for r in (finished_run, run))
+        assert one.layout.partitions == 1
+        assert other.layout.partitions > 1
+        for name in one.layout.arrays:
+            np.testing.assert_array_equal(one.read(name), other.read(name))
 
 
 def test_small_chunks_change_values_only_by_rounding(
@@ -133,5 +140,5 @@ def test_small_chunks_change_values_only_by_rounding(
         one, other = (open_finished(r.job.store, cell.evaluation) for r in (finished_run, copied_run))
         names = one.summary["measures"]
         same = [index for index, name in enumerate(names) if not name.startswith("null_")]  # its draw is per chunk
-        a, b = (np.asarray(stage.read("values"))[:, same] for stage in (one, other))
+        a, b = (np.asarray(stage.read("values"), np.float64)[:, same] for stage in (one, other))
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)

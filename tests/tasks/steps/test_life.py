@@ -448,7 +448,7 @@ def test_a_job_is_opened_from_a_config(tiny_tree: dict[str, object]) -> None:
 def test_peak_memory_rises_with_an_array() -> None:
     reset_peak_memory()
     before = peak_memory_mb()
-    block = np.ones(8 * 2**20)  # 64 MB
+    block = np.ones(2**23 + int(before) * 2**17)  # 64 MB more than the process has ever held
     assert peak_memory_mb() - before > 60
     del block
     found = measured(rows=3)

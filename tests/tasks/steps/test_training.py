@@ -20,11 +20,13 @@ from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import StoreError
 from tasks.io.networks import build_model
+from tasks.io.tensors import unpack_tensors
 from tasks.parallel import PartitionError
 from tasks.steps import training
 from tasks.steps.life import complete
 from tasks.steps.manifest import MANIFEST
 from tasks.steps.training import TRAINING
+from tasks.training.loop import train_steps
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -52,7 +54,7 @@ def file_digests(folder: Path) -> dict[str, str]:
 
 def fail_at(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
     """Let the run die in the `call`-th call of the training loop, after its work and before anything is written."""
-    original, calls = training.train_steps, 0
+    original, calls = train_steps, 0
 
     def counted(*arguments: Any) -> list[float]:  # Any: passed on
         nonlocal calls
@@ -100,7 +102,7 @@ def test_weights_and_curves_are_those_of_a_plain_loop(finished_run: "Run") -> No
         order = torch.from_numpy(np.random.default_rng([0, epoch]).permutation(len(inputs)))
         losses = []
         model.train()
-        for batch in order.split(settings["batches"]["size"]):
+        for batch in torch.split(order, settings["batches"]["size"]):
             optimizer.zero_grad()
             loss = F.cross_entropy(model(inputs[batch]), labels[batch])
             loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
@@ -224,7 +226,7 @@ def test_a_model_with_momentum_goes_on_with_its_optimiser() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     model(torch.ones(4, 3)).sum().backward()
     optimizer.step()
-    tensors = training.unpack_tensors(training._checkpoint(model, optimizer))
+    tensors = unpack_tensors(training._checkpoint(model, optimizer))
     other = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     training._load_optimizer(other, tensors)
     for parameter in model.parameters():

@@ -1,0 +1,39 @@
+"""The section of a config that says where partitions run."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from configs.section import Section
+
+LOOPBACK = ("tcp://127.", "tcp://localhost:", "tcp://[::1]:")
+
+
+class Cluster(Section):
+    """Where partitions run."""
+
+    kind: str = Field(
+        "local",
+        pattern=r"^(local|threads|serial|address|[\w.]+\.[\w.]+)$",
+        description="local (processes), threads, serial (no Dask), address (a running scheduler), "
+        "or the import path of a Dask cluster class",
+    )
+    workers: int = Field(2, ge=1, description="worker processes or threads")
+    memory_limit: str = Field("4GB", pattern=r"^\d+(\.\d+)?\s*([kMGT]i?)?B$", description="memory of one worker")
+    address: str | None = Field(None, description="scheduler address, for kind address")
+    arguments: dict[str, Any] = Field({}, description="keyword arguments of the cluster class")  # Any: the class's own
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where networks run")
+    gpu_resource: str | None = Field(None, description="Dask resource that stages with a network ask for, such as GPU")
+    stage_timeout: int | None = Field(None, ge=1, description="seconds after which a stage is stopped")
+    insecure: bool = Field(False, description="accept a scheduler beyond loopback without TLS")
+
+    @model_validator(mode="after")
+    def _address_fits(self) -> "Cluster":
+        if (self.kind == "address") != (self.address is not None):
+            raise ValueError("`address` goes with `kind: address`, and that kind needs it")
+        if self.address is not None and not self.insecure and not self.address.startswith(("tls://", *LOOPBACK)):
+            raise ValueError(
+                f"address {self.address} is beyond this machine and not tls://; anyone there could run code on the "
+                "workers: use TLS, or set `insecure: true` on a network you trust"
+            )
+        return self
