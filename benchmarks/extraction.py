@@ -124,7 +124,7 @@ def throughput(plan: Plan, root: Path, rounds: int) -> None:
         return [preprocess(s.image, settings, k) for s, k in zip(source.read(keys), keys, strict=True)]
 
     whole = torch.stack(decode())
-    batches = [b.contiguous(memory_format=torch.channels_last) for b in whole.split(size)]
+    batches = [b.contiguous(memory_format=torch.channels_last) for b in torch.split(whole, size)]
 
     def forward() -> None:
         for batch in batches:

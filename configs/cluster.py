@@ -1,12 +1,12 @@
 """The section of a config that says where partitions run."""
 
+from ipaddress import ip_address
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
 
 from configs.section import Section
-
-LOOPBACK = ("tcp://127.", "tcp://localhost:", "tcp://[::1]:")
 
 
 class Cluster(Section):
@@ -31,9 +31,18 @@ class Cluster(Section):
     def _address_fits(self) -> "Cluster":
         if (self.kind == "address") != (self.address is not None):
             raise ValueError("`address` goes with `kind: address`, and that kind needs it")
-        if self.address is not None and not self.insecure and not self.address.startswith(("tls://", *LOOPBACK)):
+        if self.address is not None and not (self.insecure or self.address.startswith("tls://") or _here(self.address)):
             raise ValueError(
                 f"address {self.address} is beyond this machine and not tls://; anyone there could run code on the "
                 "workers: use TLS, or set `insecure: true` on a network you trust"
             )
         return self
+
+
+def _here(address: str) -> bool:
+    """Say whether an address such as tcp://127.0.0.1:8786 is of this machine."""
+    host = urlsplit(address).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

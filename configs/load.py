@@ -68,11 +68,6 @@ def prefect_defaults() -> None:
         os.environ.setdefault(name, value)
 
 
-def standing_server() -> str | None:
-    """Return the address of the Prefect server that the environment names, if any."""
-    return os.environ.get("PREFECT_API_URL")
-
-
 class _Loader(yaml.SafeLoader):
     """Safe YAML that refuses a key that stands twice in one mapping."""
 

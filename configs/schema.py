@@ -239,6 +239,18 @@ class Config(Section):
             _known("interpretation.coreset_from", asked.coreset_from, self.networks)
         return self
 
+    @model_validator(mode="after")
+    def _private(self) -> "Config":
+        asked = self.interpretation
+        if asked is not None and asked.gallery and self.report.training_images != "show":
+            trained = {network.train.split for network in self.networks.values() if network.train is not None}
+            if asked.evaluate in {asked.learn, *trained}:
+                raise ValueError(
+                    f"report.training_images: with {self.report.training_images!r} the gallery cannot show split "
+                    f"{asked.evaluate!r}, which is learned from; set `interpretation.gallery: 0` or evaluate another"
+                )
+        return self
+
     def data_of(self, network: str, section: str) -> str:
         """Return the data set that a section (activations, interpretation) uses for `network`."""
         training = self.networks[network].train

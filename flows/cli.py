@@ -192,6 +192,7 @@ def _exits(again: str) -> Iterator[None]:
     from storage.claims import StageHeldError
     from tasks.steps.failures import FAILURES
 
+    stopped = f"interrupted; nothing is lost: `{again}` goes on where this stopped"
     try:
         yield
     except ConfigError as error:
@@ -203,10 +204,10 @@ def _exits(again: str) -> Iterator[None]:
     except OSError as error:
         _fail(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "), FAILED)
     except KeyboardInterrupt:
-        _fail(f"interrupted; nothing is lost: `{again}` goes on where this stopped", INTERRUPTED)
+        _fail(stopped, INTERRUPTED)
     except Exception as error:
         if isinstance(error.__context__, KeyboardInterrupt):  # what stopping made fail
-            _fail(f"interrupted; nothing is lost: `{again}` goes on where this stopped", INTERRUPTED)
+            _fail(stopped, INTERRUPTED)
         logging.getLogger("layerlore").debug("", exc_info=error)
         place = traceback.extract_tb(error.__traceback__)[-1]
         text = " ".join(str(error).split())

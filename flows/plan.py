@@ -102,8 +102,9 @@ def finished_paths(plan: Plan, store: Store) -> frozenset[str]:
 
 
 def network_names(plan: Plan) -> dict[str, str]:
-    """Return the network's name by the path of its activations stage."""
+    """Return the network's name by the path of its training and activations stages."""
     single = {spec.path: name for found in (plan.learn, plan.held_out) for (name, _), spec in found.items()}
+    single |= {spec.path: name for (name, _), spec in plan.trainings.items()}
     return single | {spec.path: name for (name, _, _), spec in plan.layers.items()}
 
 
@@ -181,14 +182,12 @@ def _galleries(
     for (name, seed, interpreter), reference in references.items():
         title = f"{name}, {interpreter}"
         columns = {"full data": reference}
-        for cell in cells:
-            if (cell.network, cell.seed, cell.interpreter, cell.repeat) == (name, seed, interpreter, 0):
-                columns.setdefault(f"{cell.selector} {cell.budget:.0%}", cell.features)
-        least: dict[str, tuple[str, StageSpec]] = {}
-        for column, spec in columns.items():
-            least.setdefault(column.rsplit(" ", 1)[0], (column, spec))
+        for selector in asked.selectors:  # cells go by rising budget, so the first is the least
+            mine = (name, seed, interpreter, selector)
+            cell = next(c for c in cells if (c.network, c.seed, c.interpreter, c.selector) == mine)
+            columns[f"{selector} {100 * cell.budget:g} %"] = cell.features
         if title not in found:
-            found[title] = gallery_spec(held_out[name, seed], dict(least.values()), asked.gallery)
+            found[title] = gallery_spec(held_out[name, seed], columns, asked.gallery)
     return found
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from configs.load import load_config
 from configs.schema import Config
-from flows.plan import Plan, finished_paths, make_plan
+from flows.plan import Plan, existing_store, finished_paths, make_plan, planned_stages
 from tasks.steps.life import Job, Observer, open_job
 from tasks.steps.observers import terminal_observer
+from tasks.steps.records import recorded
 
 Given = str | dict[str, Any]  # Any: YAML; a config as a path, a preset's name or its content
 
@@ -52,5 +53,11 @@ def session_of(config: Given, overrides: Sequence[str]) -> Iterator[Session]:
         yield current
         return
     settled = load_config(config, overrides) if isinstance(config, str) else Config.model_validate(config)
-    with terminal_observer(sys.stderr) as observer, open_session(make_plan(settled), observer) as session:
+    plan = make_plan(settled)
+    planned_stages(plan, existing_store(settled))
+    with (
+        recorded(settled, plan.stages),
+        terminal_observer(sys.stderr) as observer,
+        open_session(plan, observer) as session,
+    ):
         yield session

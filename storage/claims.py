@@ -40,10 +40,15 @@ def claim(store: Store, path: str, holder: str, *, wait: bool = True, on_wait: O
     on_wait : called once with the text that names the other holder
     """
     text = f"{holder} (pid {os.getpid()} on {socket.gethostname()})"
-    name = "_claims/" + path.replace("/", "-")
+    name = claim_name(path)
     hold = _hold_local if store.local else _hold_note
     with hold(store, name, text, wait, on_wait or (lambda _: None)):
         yield
+
+
+def claim_name(path: str) -> str:
+    """Return where the claim of the stage at `path` lies, without its ending."""
+    return "_claims/" + path.replace("/", "-")
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from storage.claims import StageHeldError, claim
+from storage.claims import StageHeldError, claim, claim_name
 from storage.runs import referenced
 from storage.stores import Store
 from storage.verify import stage_paths
@@ -48,3 +48,4 @@ def remove_stage(store: Store, path: str) -> None:
         store.remove(f"{path}/markers/complete.json")
         store.remove(f"{path}/markers")
         store.remove(path)
+        store.remove(f"{claim_name(path)}.lock")

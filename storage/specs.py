@@ -1,6 +1,7 @@
 """What identifies a stage: its name, VERSION, parameters, the stages it reads and the digests of what is outside."""
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -68,3 +69,9 @@ class StageSpec:
 def without_defaults(parameters: Mapping[str, Json], defaults: Mapping[str, Json]) -> Document:
     """Leave out the parameters that equal their default, so that a new option keeps old keys."""
     return {k: v for k, v in parameters.items() if k not in defaults or canonical(v) != canonical(defaults[k])}
+
+
+def signature_defaults(function: Callable[..., object]) -> Document:
+    """Return the default of every parameter of `function` that has one."""
+    parameters = inspect.signature(function).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}

@@ -159,6 +159,8 @@ def open_store(url: str, *, create: bool = False) -> Store:
     StoreError : there is no store (unless `create`), it cannot be written, or a newer layerlore wrote it
     """
     store = Store(url)
+    if store.local:
+        store = Store(store.root)  # absolute: one place has one name, whatever the working directory
     try:
         found = store.read(FORMAT_FILE).decode("ascii", "replace").strip()
     except (FileNotFoundError, NotADirectoryError):
@@ -178,7 +180,11 @@ def open_store(url: str, *, create: bool = False) -> Store:
 
 
 def _create(store: Store) -> str:
-    """Write the format number of a new store and return it."""
+    """Write the format number of a new store and return it; other people's folders are left alone."""
+    if store.local and (others := store.names("")):
+        raise StoreError(
+            f"{store.url}: not a layerlore store, and not empty (it holds {others[0]}); choose a new or empty folder"
+        )
     try:
         store.write(FORMAT_FILE, f"{FORMAT}\n".encode())
     except OSError as error:

@@ -1,19 +1,21 @@
 """Verification: read everything again and name what is not what was written."""
 
+import re
 from collections.abc import Iterator
 
 from storage.documents import DamagedError, Document, decode
 from storage.layouts import array_digest
+from storage.specs import KEY_LENGTH
 from storage.stages import FinishedStage, find_finished, marker_name, markers_digest, read_marker
-from storage.stores import FORMAT_FILE, Store
+from storage.stores import Store
 
-NO_STAGES = (FORMAT_FILE, "reports")
+KIND, KEY = re.compile(r"[a-z]+"), re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
 
 
 def stage_paths(store: Store) -> list[str]:
-    """Return the paths of all stages in a store, complete or not."""
-    kinds = [name for name in store.names("") if not name.startswith("_") and name not in NO_STAGES]
-    return [f"{kind}/{key}" for kind in kinds for key in store.names(kind)]
+    """Return the paths of all stages in a store, complete or not; whatever else lies there is none."""
+    kinds = [name for name in store.names("") if KIND.fullmatch(name)]
+    return [f"{kind}/{key}" for kind in kinds for key in store.names(kind) if KEY.fullmatch(key)]
 
 
 def verify_stage(store: Store, path: str) -> Iterator[str]:

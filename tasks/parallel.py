@@ -158,6 +158,13 @@ def _dask_pool(cluster: Cluster) -> Iterator[Pool]:
             yield DaskPool(client, cluster.gpu_resource)
 
 
+def check_cluster(cluster: Cluster) -> None:
+    """Raise ClusterError where the class of a cluster cannot be imported."""
+    if cluster.kind not in ("serial", "address"):
+        _cluster_class(cluster.kind)
+
+
+@lru_cache(maxsize=1)
 def code_facts() -> dict[str, str]:
     """Return the digest of layerlore's source and the versions that must agree between a run and its workers."""
     source = hashlib.sha256()

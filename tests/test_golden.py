@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from tests.conftest import Run
 
 GOLDEN = Path(__file__).with_name("golden.json")
-TOLERANCE = 1e-3
+TOLERANCE = 1e-3  # relative to the norm; another instruction set changed components by 2e-4
+MEASURED = 2e-2  # the same of measures, which magnify the rounding of a fit: distances changed by 2e-3
 NOISE = 1e-5  # what a distance of nothing may come to
 PROJECTIONS = 3
 ROUNDED = {"heat"}  # whole numbers that were rounded from floats
@@ -40,12 +41,16 @@ def fingerprint(values: NDArray[Any]) -> Fingerprint:  # Any: dtype
     return [norm, *(float(flat @ rng.standard_normal(flat.size)) for _ in range(PROJECTIONS))]
 
 
-def same(one: Fingerprint, other: Fingerprint) -> bool:
+def same(one: Fingerprint, other: Fingerprint, tolerance: float = TOLERANCE) -> bool:
     """Say whether two fingerprints agree; projections are compared on the scale of the norm."""
     if isinstance(one, str) or isinstance(other, str):
         return one == other
-    allowed = NOISE + TOLERANCE * abs(other[0])
-    return len(one) == len(other) and bool(np.allclose(one, other, rtol=TOLERANCE, atol=allowed))
+    return len(one) == len(other) and bool(np.allclose(one, other, rtol=0, atol=NOISE + tolerance * abs(other[0])))
+
+
+def tolerance_of(name: str) -> float:
+    """Return the tolerance for an array."""
+    return MEASURED if "/values:" in name else TOLERANCE
 
 
 def stage_fingerprints(stage: FinishedStage) -> dict[str, Fingerprint]:
@@ -90,7 +95,7 @@ def changes(golden: Kinds, found: Kinds) -> list[str]:
             continue
         old, new = golden[kind], found[kind]
         names = sorted({*old["arrays"], *new["arrays"]})
-        differ = [n for n in names if not same(new["arrays"].get(n, ""), old["arrays"].get(n, ""))]
+        differ = [n for n in names if not same(new["arrays"].get(n, ""), old["arrays"].get(n, ""), tolerance_of(n))]
         if new["version"] != old["version"]:
             lines.append(f"{kind}: VERSION {old['version']} became {new['version']}; --update-golden")
         elif differ:
@@ -107,14 +112,6 @@ def found(finished_run: "Run") -> Kinds:
 def test_what_stages_make_changes_only_with_their_version(found: Kinds, request: pytest.FixtureRequest) -> None:
     if request.config.getoption("--update-golden"):
         GOLDEN.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
-    import os
-    if os.environ.get("SHOW"):
-        g = json.loads(GOLDEN.read_text())
-        for k in g:
-            for n in g[k]["arrays"]:
-                a, b = g[k]["arrays"][n], found[k]["arrays"][n]
-                if not isinstance(a, str):
-                    print(k, n, max(abs(x - y) for x, y in zip(a, b)) / (abs(a[0]) + 1e-9), a[0])
     assert changes(json.loads(GOLDEN.read_text()), found) == []
 
 

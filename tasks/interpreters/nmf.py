@@ -70,7 +70,7 @@ def fit_nmf(a: Matrix, rank: int, *, seed: int | Sequence[int] = 0) -> NMF:
 
     Notes
     -----
-    Beyond `a` it holds at most four times the codes and, where `a` must be converted, a third of `a`.
+    Beyond `a` it holds at most four times the codes, an eighth of the rows and a few chunks (at most a sixth each).
     """
     if index(rank) < 1:
         raise ValueError(f"rank: expected at least 1, got {rank}")

@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from configs.schema import AnyDataSet, Csv, ImageFolder, ImageNet, ImportedData, Npz
-from tasks.io.files import local_path, read_bytes, resolved
+from tasks.io.files import join, list_files, local_path, read_bytes, resolved
 from tasks.io.imports import code_digest
 from tasks.io.npz import paths_of
 from tasks.io.table import table_root
@@ -34,12 +34,22 @@ def source_digest(data: AnyDataSet) -> dict[str, str]:
         roots = {f"root.{split}": resolved(table_root(data, split)) for split in sorted(data.paths)}
         return {**tables, **roots}
     if isinstance(data, ImageFolder):
-        return {f"paths.{split}": resolved(path) for split, path in sorted(data.paths.items())}
+        return {f"paths.{split}": folder_digest(path) for split, path in sorted(data.paths.items())}
     if isinstance(data, ImageNet):
-        return {"root": resolved(data.root)}
+        return {f"root.{split}": folder_digest(join(data.root, split)) for split in ("train", "val")}
     if isinstance(data, ImportedData):
         return {"object": code_digest(data.object)}
     return {}
+
+
+def folder_digest(url: str) -> str:
+    """Return `listing:...` of a local folder's file names and sizes; a remote one is slow to list: its URL."""
+    if local_path(url) is None:
+        return resolved(url)
+    listing = hashlib.sha256()
+    for file in list_files(url):
+        listing.update(f"{file.path}\0{file.size}\0".encode())
+    return f"listing:{listing.hexdigest()}"
 
 
 def file_sha256(url: str) -> str:

@@ -12,6 +12,7 @@ from torch import nn
 from configs.schema import Preprocessing
 from tasks.io.imports import import_object
 from tasks.io.models import CifarResNet, small_cnn
+from tasks.io.randomness import seeded
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "small-cnn": small_cnn,
@@ -43,12 +44,11 @@ def build_model(name: str, arguments: Mapping[str, Any], seed: int) -> nn.Module
     module on the CPU, in training mode
     """
     builder = find_builder(name)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        try:
+    try:
+        with seeded(seed, torch.device("cpu")):
             model = builder(**arguments)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"model {name!r} with arguments {dict(arguments)}: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"model {name!r} with arguments {dict(arguments)}: {error}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"model {name!r}: the builder returned {type(model).__name__}, expected torch.nn.Module")
     return model

@@ -153,6 +153,9 @@ def check_same_samples(one: FinishedStage, other: FinishedStage) -> None:
     if differs.size:
         at = int(differs[0])
         raise ValueError(f"position {at} is sample {left[at]} in {one.path} but {right[at]} in {other.path}")
+    differs = np.flatnonzero((one.read("content") != other.read("content")).any(axis=1))
+    if differs.size:
+        raise ValueError(f"sample id {left[differs[0]]} has other content in {one.path} than in {other.path}")
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:

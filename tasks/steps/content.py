@@ -15,9 +15,8 @@ EXTRACTIONS = ("activations", "layers")  # kinds of stages that keep content dig
 
 def compare_content(stage: Stage, content: NDArray[np.generic], start: int, rows: pd.DataFrame) -> None:
     """Compare the samples' digests with those of an earlier extraction of the same data, if there is one."""
-    try:
-        earlier = _earlier(stage.store, stage.spec.inputs["data"].key, str(stage.spec.parameters["split"]))
-    except LookupError:
+    earlier = _earlier(stage.store, stage.spec.inputs["data"].key, str(stage.spec.parameters["split"]))
+    if earlier is None:
         return
     differs = np.flatnonzero((earlier.read("content", start, start + len(rows)) != content).any(axis=1))
     if differs.size:
@@ -28,16 +27,22 @@ def compare_content(stage: Stage, content: NDArray[np.generic], start: int, rows
         )
 
 
-@lru_cache(maxsize=4)
-def _earlier(store: Store, manifest: str, split: str) -> FinishedStage:
-    """Return a finished extraction of the same manifest and split.
+def _earlier(store: Store, manifest: str, split: str) -> FinishedStage | None:
+    """Return a finished extraction of the same manifest and split."""
+    path = _earlier_path(store, manifest, split)
+    stage = None if path is None else find_finished(store, path)
+    if stage is None:  # none was there when we looked, or it has been removed since
+        _earlier_path.cache_clear()
+    return stage
 
-    LookupError where there is none: an exception is not cached, and soon there may be one.
-    """
+
+@lru_cache(maxsize=16)
+def _earlier_path(store: Store, manifest: str, split: str) -> str | None:
+    """Return the path of a finished extraction of the same manifest and split."""
     for path in (f"{kind}/{key}" for kind in EXTRACTIONS for key in store.names(kind)):
         stage = find_finished(store, path)
         if stage is not None:
             identity: Document = stage.note["identity"]
             if identity["inputs"]["data"] == manifest and identity["parameters"]["split"] == split:
-                return stage
-    raise LookupError(manifest)
+                return path
+    return None

@@ -3,6 +3,7 @@
 Stages of many coresets are made together: one pass over the maps of a class serves them all.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,7 +27,7 @@ from tasks.steps.life import Step, Work, measured
 from tasks.steps.networks import choose_device
 from tasks.steps.selection import classes_per_partition
 
-VERSION = 1
+VERSION = 2
 GROUP_VALUES = 2_000_000
 CHUNK_VALUES = 4_000_000  # map values in memory at once
 CHUNK_ROWS = 16_384  # positions in memory at once, with the columns of all sets
@@ -121,8 +122,11 @@ def _evaluate_class(
     # No function of how many sets there are: a stage made alone later must come out the same.
     size = max(2, min(CHUNK_VALUES // (h * w * d), CHUNK_ROWS // (h * w)))
     shape: JointShape | None = None
-    for chunk, low in enumerate(range(start, stop, size)):
-        maps = activations.read("maps", low, min(low + size, stop)).astype(np.float32)
+    bounds = [*range(start, stop, size), stop]
+    if len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
+        del bounds[-2]  # an image alone in a chunk could not be exchanged for the null distance
+    for chunk, (low, high) in enumerate(itertools.pairwise(bounds)):
+        maps = activations.read("maps", low, high).astype(np.float32)
         blocks = [one.columns(maps, head) for one in sets]
         shape = shape or JointShape([block.shape[1] for block in blocks])
         shape.update(blocks, _permuted_images(len(maps), h * w, [label, chunk]))
@@ -143,7 +147,7 @@ def _measures(shape: JointShape, index: int, one: _Set, plain: Maps, label: int)
         scaled = 0 < alpha < 1  # only there does the distance depend on scale and number of rows
         found[f"distance_{name}"] = shape.distance(0, index, alpha, scaled)
         found[f"self_{name}"] = shape.distance(0, 0, alpha, scaled)
-        found[f"null_{name}"] = shape.null_distance(0, index, alpha, scaled)
+        found[f"null_{name}"] = shape.null_distance(0, index, alpha, scaled) if len(plain) > 1 else np.nan
     found |= {"accuracy": top_k_accuracy(logits, labels, 1), "agreement": agreement(logits, plain)}
     found |= {"accuracy_plain": top_k_accuracy(plain, labels, 1)}
     k = min(5, plain.shape[1])
@@ -157,8 +161,10 @@ def _measures(shape: JointShape, index: int, one: _Set, plain: Maps, label: int)
 
 
 def _permuted_images(n: int, positions: int, seed: Sequence[int]) -> NDArray[np.int64]:
-    """Return rows in an order where whole images are exchanged."""
-    order = np.random.default_rng(list(seed)).permutation(n)
+    """Return rows in an order where whole images are exchanged and none stays in place."""
+    cycle = np.random.default_rng(list(seed)).permutation(n)
+    order = np.empty(n, np.int64)
+    order[cycle] = np.roll(cycle, 1)
     return (order[:, None] * positions + np.arange(positions)).ravel().astype(np.int64)
 
 

@@ -4,11 +4,12 @@ import time
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from storage.documents import Json
 from storage.layouts import ArrayLayout, Layout
-from storage.specs import StageSpec
-from storage.stages import Stage, open_finished
+from storage.specs import StageSpec, signature_defaults, without_defaults
+from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
 from tasks.interpreters import INTERPRETERS
 from tasks.steps.activations import check_same_samples, class_slabs
@@ -23,7 +24,8 @@ def features_spec(
     activations: StageSpec, selection: StageSpec, interpreter: str, parameters: Mapping[str, Json], seed: int
 ) -> StageSpec:
     """Return the spec of the features that `interpreter` finds on a coreset."""
-    kept = {"interpreter": interpreter, "seed": seed, **dict(parameters)}
+    own = without_defaults(parameters, signature_defaults(INTERPRETERS[interpreter].fit))
+    kept = {"interpreter": interpreter, "seed": seed, **own}
     inputs = {"activations": activations, "selection": selection}
     return StageSpec("features", VERSION, kept, inputs, label=f"{interpreter} on {selection.label}")
 
@@ -32,6 +34,17 @@ def class_numbers(stage: Stage) -> dict[str, Json]:
     """Return what each class's fit logged, by label."""
     markers = [stage.marker(number) for number in range(stage.layout.partitions)]
     return {label: numbers for m in markers if m is not None for label, numbers in m["numbers"]["classes"].items()}
+
+
+def read_rows(stage: FinishedStage, name: str, rows: NDArray[np.int64]) -> NDArray[np.generic]:
+    """Return some rows, ascending, of an array, reading one chunk's worth at a time and no chunk without them."""
+    layout = stage.layout.arrays[name]
+    found = np.empty((len(rows), *layout.shape[1:]), layout.dtype)
+    for chunk in np.unique(rows // layout.chunk).tolist():
+        start = chunk * layout.chunk
+        here = (rows >= start) & (rows < start + layout.chunk)
+        found[here] = stage.read(name, start, min(start + layout.chunk, layout.shape[0]))[rows[here] - start]
+    return found
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
@@ -61,9 +74,9 @@ def _partition(work: Work, number: int) -> None:
         slabs = list(class_slabs(activations).items())[first:last]
         arrays = {name: np.zeros((last - first, *a.shape[1:]), a.dtype) for name, a in stage.layout.arrays.items()}
         logged = {}
-        for row, (label, (start, stop)) in enumerate(slabs):
+        for row, (label, _) in enumerate(slabs):
             kept = np.sort(kept_positions(selection, first + row))
-            maps = activations.read("maps", start, stop)[kept - start]
+            maps = read_rows(activations, "maps", kept)
             started = time.perf_counter()
             try:
                 found = fit(maps, seed=[seed, label], **parameters)

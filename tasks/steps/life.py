@@ -3,6 +3,7 @@
 import contextlib
 import getpass
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from storage.layouts import Layout
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, begin_stage, find_finished, open_finished
 from storage.stores import Store, open_store
-from tasks.parallel import PartitionError, Pool, open_pool
+from tasks.parallel import PartitionError, Pool, code_facts, open_pool
 
 MOST_TOGETHER = 16  # stages in one partition's work: what bounds its memory
 
@@ -214,4 +215,5 @@ def peak_memory_mb() -> float:
 
 def measured(**numbers: Json) -> dict[str, Json]:
     """Return `numbers` with this partition's peak memory and process, for its marker."""
-    return {**numbers, "peak_mb": round(peak_memory_mb(), 1), "pid": os.getpid()}
+    facts = {"host": socket.gethostname(), "pid": os.getpid(), "code": code_facts()}
+    return {**numbers, "peak_mb": round(peak_memory_mb(), 1), **facts}

@@ -1,6 +1,5 @@
 """The manifest stage: a data set's samples as a table, without decoding any."""
 
-import itertools
 from functools import lru_cache
 
 import numpy as np
@@ -12,8 +11,8 @@ from storage.documents import Document, Json
 from storage.layouts import Layout
 from storage.results import read_table, table_bytes
 from storage.specs import StageSpec
-from storage.stages import FinishedStage, Stage, find_finished
-from storage.stores import Store
+from storage.stages import Stage, find_finished
+from storage.stores import Store, StoreError
 from tasks.io.digests import source_digest
 from tasks.io.files import resolved
 from tasks.io.manifest import class_positions, read_class_names, read_manifest
@@ -59,22 +58,23 @@ def survey(data: AnyDataSet, table: pd.DataFrame) -> Document:
     return {"splits": splits, "class_names": names}
 
 
-@lru_cache(maxsize=8)
 def positions(store: Store, path: str, split: str) -> pd.DataFrame:
     """Return the manifest rows of a split in class-major order: row p is position p."""
+    stage = find_finished(store, path)
+    if stage is None:
+        raise StoreError(f"{path}: the manifest is not complete")
+    return _positions(store, path, split, stage.note["files"][FILE])
+
+
+@lru_cache(maxsize=8)
+def _positions(store: Store, path: str, split: str, sha256: str) -> pd.DataFrame:
+    """Return the rows, kept for the next partition in this process as long as the file is the same."""
     stage = find_finished(store, path)
     assert stage is not None, path
     table = read_table(stage.read_file(FILE), f"{path}/files/{FILE}")
     table = table[table["split"] == split]
     order = class_positions(table["label_given"].to_numpy(np.int64), table["id"].to_numpy(np.int64))
     return table.iloc[order].reset_index(drop=True)
-
-
-def class_spans(stage: FinishedStage, split: str) -> dict[int, tuple[int, int]]:
-    """Return the first and past-the-end position of each class of a split, by label."""
-    found = stage.summary["splits"][split]
-    ends = np.cumsum([0, *found["counts"]]).tolist()
-    return dict(zip(found["labels"], itertools.pairwise(ends), strict=True))
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:

@@ -15,6 +15,8 @@ from storage.specs import StageSpec
 from storage.stages import open_finished, read_marker
 from storage.stores import Store
 from tasks.figures.overlay import overlay
+from tasks.figures.series import pairs
+from tasks.figures.still import accuracy_against_budget, distance_against_budget
 from tasks.metrics.summary import by_budget, over_repeats, robustness_table
 from tasks.report.pages import Gallery, GalleryRow, InterpretationPage, RunFacts
 from tasks.report.site import render_site
@@ -74,8 +76,10 @@ def write_report(store: Store, answers: Answers, *, created: str, reused: frozen
     reused : paths of the stages that were there before the run
     """
     root = f"reports/{answers.config.name}"
-    files = {f"tables/{name}.parquet": table_bytes(table) for name, table in _tables(store, answers).items()}
-    page = _page(store, answers) if answers.cells else None
+    tables = _tables(store, answers)
+    files = {f"tables/{name}.parquet": table_bytes(table) for name, table in tables.items()}
+    files |= _stills(tables)
+    page = _page(store, answers, tables) if answers.cells else None
     files |= render_site(_facts(store, answers, created, reused), page)
     store.remove(f"{root}/made-from")
     for name, data in files.items():
@@ -140,10 +144,19 @@ def _tables(store: Store, answers: Answers) -> dict[str, pd.DataFrame]:
     }
 
 
-def _page(store: Store, answers: Answers) -> InterpretationPage:
+def _stills(tables: Mapping[str, pd.DataFrame]) -> dict[str, bytes]:
+    """Return the two plots of each network and interpreter as pictures, for papers and slides."""
+    found = {}
+    for network, interpreter, rows in pairs(tables["over_repeats"]) if tables else ():
+        title = f"{network}, {interpreter}"
+        found[f"figures/{network}-{interpreter}-distance.png"] = distance_against_budget(rows, title=title)
+        found[f"figures/{network}-{interpreter}-accuracy.png"] = accuracy_against_budget(rows, title=title)
+    return found
+
+
+def _page(store: Store, answers: Answers, tables: Mapping[str, pd.DataFrame]) -> InterpretationPage:
     """Return what the interpretation page is made of."""
-    tables = _tables(store, answers)
-    del tables["coresets"]
+    tables = {name: table for name, table in tables.items() if name != "coresets"}
     galleries = tuple(_gallery(store, title, spec) for title, spec in answers.galleries.items())
     return InterpretationPage(_network_table(store, answers, tables["by_budget"]), galleries=galleries, **tables)
 
@@ -151,7 +164,7 @@ def _page(store: Store, answers: Answers) -> InterpretationPage:
 def _network_table(store: Store, answers: Answers, budgets: pd.DataFrame) -> pd.DataFrame:
     """Return a row per network and seed: what it is and how well it does by itself."""
     rows = {}
-    for cell in answers.cells:
+    for cell in {(cell.network, cell.seed): cell for cell in answers.cells}.values():
         held_out, learn = cell.evaluation.inputs["activations"], cell.features.inputs["activations"]
         stage = open_finished(store, held_out)
         logits, labels = stage.read("logits").astype(np.float32), stage.read("label")

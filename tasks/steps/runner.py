@@ -17,12 +17,13 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.task_engine import TaskRunTimeoutError
 from prefect.tasks import Task
 from prefect.utilities.annotations import quote
 
 from storage.specs import StageSpec
 from storage.stages import find_finished
-from tasks.parallel import interrupts_stay_here
+from tasks.parallel import PartitionError, interrupts_stay_here
 from tasks.steps.life import Job, Observer, Step, complete
 from tasks.steps.report import Answers, write_report
 
@@ -44,7 +45,11 @@ def run_step(job: Job, step: Step, specs: Sequence[StageSpec], *, timeout: int |
         kind = wanting[0].stage
         label = wanting[0].label if len(wanting) == 1 else f"{len(wanting)} stages"
         named = _complete.with_options(name=kind, task_run_name=f"{kind}: {label}", timeout_seconds=timeout)
-        named(quote((job, step, wanting)))  # quoted: Prefect does not look inside for futures
+        try:
+            named(quote((job, step, wanting)))  # quoted: Prefect does not look inside for futures
+        except TaskRunTimeoutError as error:
+            why = f"stopped after {timeout} s (cluster.stage_timeout); a rerun goes on where it stopped"
+            raise PartitionError(f"{kind} {label}: {why}") from error
 
 
 def run_report(job: Job, answers: Answers, reused: frozenset[str]) -> str:
@@ -57,6 +62,8 @@ def _passing(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # 
     """Say whether a failure may pass: a fault of network, disk or scheduler, not of the input."""
     try:
         state.result()
+    except TaskRunTimeoutError:
+        return False
     except (TimeoutError, ConnectionError):
         return True
     except Exception as error:

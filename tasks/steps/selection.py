@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from storage.documents import Json
 from storage.layouts import ArrayLayout, Layout
-from storage.specs import StageSpec
+from storage.specs import StageSpec, signature_defaults, without_defaults
 from storage.stages import FinishedStage, open_finished
 from storage.stores import Store
 from tasks.coresets import SELECTORS
@@ -24,7 +24,8 @@ def selection_spec(
     """Return the spec of a coreset. At budget 1 everything is kept, whatever the selector: one stage for all."""
     if budget == 1.0:
         return StageSpec("selection", VERSION, {"budget": 1.0}, {"activations": activations}, label="full data")
-    kept = {"selector": selector, "budget": budget, "seed": seed, "repeat": repeat, **dict(parameters)}
+    own = without_defaults(parameters, signature_defaults(SELECTORS[selector]))
+    kept = {"selector": selector, "budget": budget, "seed": seed, "repeat": repeat, **own}
     label = f"{selector} {budget:g}" + (f" draw {repeat}" if repeat else "")
     return StageSpec("selection", VERSION, kept, {"activations": activations}, label=label)
 

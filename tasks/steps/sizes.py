@@ -11,12 +11,13 @@ from storage.layouts import ArrayLayout
 from storage.specs import StageSpec
 from storage.stores import Store
 from tasks.interpreters import INTERPRETERS
+from tasks.parallel import ClusterError, check_cluster
 from tasks.steps import evaluation
 from tasks.steps.activations import MAX_BATCH, Shapes, activations_layout, peak_bytes
 from tasks.steps.layers import layers_layout
 from tasks.steps.life import MOST_TOGETHER
 from tasks.steps.manifest import data_of
-from tasks.steps.survey import DataSurvey, survey_data, survey_layers, survey_network
+from tasks.steps.survey import DataSurvey, survey_data, survey_layers, survey_network, survey_training
 from tasks.steps.training import MEMORY_SAMPLES, training_steps
 
 LIBRARIES = 1100 * 10**6  # bytes of a worker before any data: torch, NumPy, Zarr
@@ -38,12 +39,16 @@ def estimate(
 
     Parameters
     ----------
-    names : the network's name by the path of its activations stage
+    names : the network's name by the path of its training and activations stages
 
     Raises
     ------
     ValueError : data or networks that cannot be used, or do not fit each other; names the config's key
     """
+    try:
+        check_cluster(config.cluster)
+    except ClusterError as error:
+        raise ValueError(str(error)) from error
     surveys = {spec.path: survey_data(store, spec) for spec in stages if spec.stage == "manifest"}
     shapes: dict[str, Shapes] = {}
     for path, spec in ((s.path, s) for s in stages if s.stage == "activations"):
@@ -53,6 +58,9 @@ def estimate(
             manifest, network = spec.inputs["data"], config.networks[names[path]]
             found = surveys[manifest.path]
             shapes[known] = survey_network(names[path], network, spec.parameters["layer"], data_of(manifest), found)
+    for spec in (spec for spec in stages if spec.stage == "training"):
+        network, manifest = config.networks[names[spec.path]], spec.inputs["data"]
+        survey_training(names[spec.path], network, data_of(manifest), surveys[manifest.path])
     layers = {spec.path: _layers(config, spec, names, surveys) for spec in stages if spec.stage == "layers"}
     return {spec.path: layers.get(spec.path) or _size(spec, surveys, shapes) for spec in stages}
 

@@ -23,8 +23,9 @@ from tasks.steps.samples import read_batch
 
 @dataclass(frozen=True)
 class DataSurvey:
-    """Labels and counts by split, and the key of one sample."""
+    """A data set's name, its labels and counts by split, and the key of one sample."""
 
+    name: str
     summary: Document
     example: str
 
@@ -38,7 +39,7 @@ def survey_data(store: Store | None, spec: StageSpec) -> DataSurvey:
         summary = survey(data, table) if finished is None else finished.summary
     except (ValueError, OSError) as error:
         raise ValueError(f"data.{spec.place['name']}: {error}") from error
-    return DataSurvey(summary, str(table["key"].iloc[0]))
+    return DataSurvey(str(spec.place["name"]), summary, str(table["key"].iloc[0]))
 
 
 def survey_network(name: str, network: Network, layer: str, data: AnyDataSet, found: DataSurvey) -> Shapes:
@@ -52,10 +53,25 @@ def survey_network(name: str, network: Network, layer: str, data: AnyDataSet, fo
         model, example = _opened(network, data, found)
         shapes = probe(model, layer, example)
         for split in found.summary["splits"].values():
-            check_labels(np.array(split["labels"], np.int64), shapes.logits, name)
+            check_labels(np.array(split["labels"], np.int64), shapes.logits, found.name)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"networks.{name}: {' '.join(str(error).split())}") from error
     return shapes
+
+
+def survey_training(name: str, network: Network, data: AnyDataSet, found: DataSurvey) -> None:
+    """Raise ValueError where a network cannot be trained on a data set: its output is no (n, C), or labels exceed C."""
+    try:
+        model, example = _opened(network, data, found)
+        with torch.inference_mode():
+            output = model.train()(torch.cat([example, example]))
+        if not isinstance(output, Tensor) or output.ndim != 2:
+            kind = f"of shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+            raise ValueError(f"in training its output is {kind}, expected logits (n, C)")
+        for split in found.summary["splits"].values():
+            check_labels(np.array(split["labels"], np.int64), output.shape[1], found.name)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"networks.{name}: {' '.join(str(error).split())}") from error
 
 
 def survey_layers(

@@ -1,25 +1,16 @@
 """The training loop: a range of steps at a time, so that a run can stop and go on anywhere."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tasks.io.randomness import seeded
 from tasks.training.batches import Positions, ShuffledBatches
 
 Fetch = Callable[[Positions], tuple[Tensor, Tensor]]  # positions -> inputs (n, ...) float32, labels (n,) int64
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """What an epoch came to: mean training loss in nats over the steps seen, accuracy in 0..1 on held-out data."""
-
-    epoch: int
-    loss: float
-    accuracy: float
 
 
 def train_steps(
@@ -40,13 +31,19 @@ def train_steps(
     for step, positions in _steps(batches, start, stop):
         inputs, labels = fetch(positions)
         optimizer.zero_grad(set_to_none=True)
-        loss = F.cross_entropy(model(inputs), labels)
+        with seeded(step_seed(batches.seed, step), inputs.device):  # dropout: f(seed, step), so that any step can go on
+            loss = F.cross_entropy(model(inputs), labels)
         if not torch.isfinite(loss):
             raise ValueError(f"the loss is {loss.item()} at step {step}; lower the learning rate")
         loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
         optimizer.step()
         losses.append(float(loss.detach()))
     return losses
+
+
+def step_seed(seed: int, step: int) -> int:
+    """Return the seed of a step's own random numbers, 63 bits."""
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def accuracy(model: nn.Module, fetch: Fetch, n: int, size: int = 256) -> float:

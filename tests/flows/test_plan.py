@@ -133,7 +133,7 @@ def test_full_data_of_every_selector_are_one_cell_each_and_one_stage(tiny_tree: 
 def test_galleries_show_the_least_budget(tiny_tree: Tree) -> None:
     plan = make_plan(Config.model_validate(tiny_tree))
     (gallery,) = plan.galleries.values()
-    assert gallery.parameters["titles"] == ["full data", "random 50%", "moderate 50%"]
+    assert gallery.parameters["titles"] == ["full data", "random 50 %", "moderate 50 %"]
     assert changed(tiny_tree, "interpretation.gallery", 0).galleries == {}
 
 
@@ -151,3 +151,10 @@ def test_sizes_and_states(finished_run: "Run", new_run: Callable[[Tree], "Run"],
     assert [(s.key, s.written, s.peak) for s in there] == [(s.key, s.written, s.peak) for s in missing]
     assert all(stage.written > 0 and stage.peak > 0 for stage in there)
     assert stage_state(None, "x/y") == "missing"
+
+
+def test_a_network_that_cannot_be_trained_on_the_data_is_refused_by_the_plan(tiny_tree: Tree) -> None:
+    del tiny_tree["interpretation"]
+    tiny_tree["networks"]["small"]["arguments"] = {"classes": 5}
+    with pytest.raises(ConfigError, match=r"networks\.small: data digits: label 5 is out of range"):
+        planned_stages(make_plan(Config.model_validate(tiny_tree)), None)

@@ -34,17 +34,23 @@ PATIENCE = 600  # seconds
 
 @pytest.fixture
 def config(tiny_tree: Tree, tmp_path: Path) -> Path:
-    """The tiny config with two worker processes, and more epochs so that there is time to stop it."""
+    """The tiny config with two worker processes."""
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump({**tiny_tree, "cluster": {"kind": "local"}}, sort_keys=False))
     return path
 
 
+@pytest.fixture(scope="module")
+def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One Prefect database for all runs here: a fresh one takes many seconds."""
+    return tmp_path_factory.mktemp("prefect")
+
+
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
+def start(tmp_path: Path, prefect_home: Path) -> Iterator[Start]:
     """Return a function that starts `layerlore` in a process group of its own; what still runs is killed."""
     started: list[subprocess.Popen[str]] = []
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect"), "COLUMNS": "200"}
+    environment = {**os.environ, "PREFECT_HOME": str(prefect_home), "COLUMNS": "200"}
 
     def launch(*arguments: str) -> "subprocess.Popen[str]":
         command = [sys.executable, "-c", "from flows.cli import main; main()", *arguments]

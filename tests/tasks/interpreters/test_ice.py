@@ -136,8 +136,8 @@ def test_top_heat_maps_by_hand() -> None:
     codes[:, :, 0] = [[4, 0], [0, 0]]
     codes[:, :, 1] = [[0, 0], [0, 2]]
     codes[:, :, 2] = [[0, 1], [0, 0]]
-    np.testing.assert_allclose(ice.top_heat_maps(codes, 2, (2, 2)), [[1, 0], [0, 0.5]])
-    np.testing.assert_allclose(ice.top_heat_maps(codes, 3, (2, 2)), [[1, 0.25], [0, 0.5]])
+    np.testing.assert_allclose(ice.top_heat_maps(codes, 2, (2, 2)), [[1.0, 0.0], [0.0, 0.5]])
+    np.testing.assert_allclose(ice.top_heat_maps(codes, 3, (2, 2)), [[1.0, 0.25], [0.0, 0.5]])
     large = ice.top_heat_maps(codes, 1, (4, 4))
     # bilinear between pixel centres: 1, 3/4, 1/4, 0 along each side
     np.testing.assert_allclose(large, np.outer([1, 0.75, 0.25, 0], [1, 0.75, 0.25, 0]), atol=1e-6)

@@ -48,18 +48,17 @@ def test_error_is_at_most_that_of_scikit_learn_on_small_input(structure: Make, r
 
 
 def test_error_is_at_most_that_of_scikit_learn_at_every_rank_below_d(structure: Make) -> None:
-    a = structure(60, 10, 5)
-    for rank in range(1, 10):
+    a = structure(60, 8, 5)
+    for rank in range(1, 8):
         # where the matrix has that rank both errors are rounding and the stopping rule decides
         assert fit_nmf(a, rank).relative_error <= max(1.01 * oracle_error(a, rank), 1e-4), rank
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rank", [2, 10, 25])
-def test_error_is_at_most_that_of_scikit_learn_on_large_input(structure: Make, rank: int) -> None:
-    for n, d in ((40_000, 64), (9_000, 300)):
-        a = structure(n, d, rank).astype(np.float32)
-        assert fit_nmf(a, rank).relative_error <= 1.005 * oracle_error(a, rank), (n, d)
+@pytest.mark.parametrize(("n", "d", "rank"), [(130_000, 64, 3), (8_000, 150, 15)])  # with a sample and without
+def test_error_is_at_most_that_of_scikit_learn_on_large_input(structure: Make, n: int, d: int, rank: int) -> None:
+    a = structure(n, d, rank).astype(np.float32)
+    assert fit_nmf(a, rank).relative_error <= 1.005 * oracle_error(a, rank)
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
@@ -230,9 +229,9 @@ def test_rows_that_outweigh_the_rest_are_not_missed_by_the_sample() -> None:
 @pytest.mark.parametrize(
     ("n", "rank", "dtype"),
     [
-        (40_000, 10, "float32"),
-        pytest.param(40_000, 10, "float16", marks=pytest.mark.slow),
-        pytest.param(10_000, 40, "float64", marks=pytest.mark.slow),
+        (20_000, 10, "float32"),
+        pytest.param(20_000, 10, "float16", marks=pytest.mark.slow),
+        pytest.param(6_000, 30, "float64", marks=pytest.mark.slow),
     ],
 )
 def test_memory_beyond_the_input_is_bounded(

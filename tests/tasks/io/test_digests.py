@@ -7,6 +7,7 @@ from typing import Any
 import fsspec
 import pytest
 from pydantic import TypeAdapter
+from pytest import MonkeyPatch
 
 from configs.schema import AnyDataSet
 from tasks.io.digests import file_sha256, source_digest
@@ -20,7 +21,7 @@ def digest(source: str, **settings: Any) -> dict[str, str]:
     return source_digest(TypeAdapter[AnyDataSet](AnyDataSet).validate_python({"source": source, **settings}))
 
 
-def test_single_files_count_by_content_and_folders_by_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_data_counts_by_content_and_remote_folders_by_place(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("a.npz", "sub/moved.npz", "t.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -30,11 +31,17 @@ def test_single_files_count_by_content_and_folders_by_place(tmp_path: Path, monk
     assert digest("npz", paths={"train": ["sub/moved.npz", "a.npz"]}) == {"paths.train.0": ABC, "paths.train.1": ABC}
     assert digest("csv", paths={"val": "t.csv"}, root="s3://b/x/") == {"paths.val": ABC, "root.val": "s3://b/x"}
     assert digest("csv", paths={"val": "t.csv"}) == {"paths.val": ABC, "root.val": str(tmp_path)}
-    assert digest("image-folder", paths={"train": "sub", "val": "memory://v"}) == {
-        "paths.train": str(tmp_path / "sub"),
-        "paths.val": "memory://v",
-    }
-    assert digest("imagenet", root="sub/") == {"root": str(tmp_path / "sub")}
+    listing = f"listing:{hashlib.sha256(b'moved.npz' + bytes(1) + b'3' + bytes(1)).hexdigest()}"
+    found = digest("image-folder", paths={"train": "sub", "val": "memory://v"})
+    assert found == {"paths.train": listing, "paths.val": "memory://v"}
+    (tmp_path / "sub").rename(tmp_path / "elsewhere")
+    assert digest("image-folder", paths={"train": "elsewhere"}) == {"paths.train": listing}
+    (tmp_path / "elsewhere" / "more.npz").write_bytes(b"")
+    assert digest("image-folder", paths={"train": "elsewhere"}) != {"paths.train": listing}
+    for split in ("train", "val"):
+        (tmp_path / "imagenet" / split).mkdir(parents=True)
+        (tmp_path / "imagenet" / split / "moved.npz").write_bytes(b"abc")
+    assert digest("imagenet", root="imagenet/") == {"root.train": listing, "root.val": listing}
 
 
 def test_imported_code_counts_by_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,10 @@ def test_named_layers_equal_a_plain_forward_pass(tiny_tree: Tree, run_tiny: RunT
     spec = plan.layers["small", 0, "val"]
     stage = open_finished(job.store, spec)
     keys = positions(job.store, spec.inputs["data"].path, "val")["key"].tolist()
-    images = np.stack([s.image for s in open_source(plan.config.data["digits"]).read(keys)]).astype(np.float32) / 255
+    images = (
+        np.stack([np.asarray(s.image) for s in open_source(plan.config.data["digits"]).read(keys)]).astype(np.float32)
+        / 255
+    )
     model = load_network(job.store, spec, torch.device("cpu"))
     assert isinstance(model, torch.nn.Sequential)
     with torch.inference_mode():
@@ -36,9 +39,9 @@ def test_named_layers_equal_a_plain_forward_pass(tiny_tree: Tree, run_tiny: RunT
     tolerance = {"float32": 1e-6, "float16": 1e-3}[dtype]
     for layer, expected in (("0", first), ("2", third)):
         maps = expected.permute(0, 2, 3, 1).numpy()
-        np.testing.assert_allclose(stage.read(f"maps.{layer}"), maps, rtol=tolerance, atol=tolerance)
+        np.testing.assert_allclose(stage.read(f"maps.{layer}").astype(np.float64), maps, rtol=tolerance, atol=tolerance)
         np.testing.assert_allclose(
-            stage.read(f"pooled.{layer}"), maps.mean(axis=(1, 2)), rtol=tolerance, atol=tolerance
+            stage.read(f"pooled.{layer}").astype(np.float64), maps.mean(axis=(1, 2)), rtol=tolerance, atol=tolerance
         )
     assert stage.layout.arrays["maps.0"].dtype == dtype
     assert stage.summary["samples"] == len(keys) == 40

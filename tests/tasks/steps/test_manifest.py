@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from configs.schema import Npz, SklearnDigits
 from storage.stages import open_finished
-from tasks.steps.manifest import class_spans, data_of, manifest_spec, positions
+from tasks.steps.manifest import data_of, manifest_spec, positions
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -35,8 +35,6 @@ def test_positions_are_class_major_and_stable(finished_run: "Run") -> None:
     rows = positions(finished_run.job.store, spec.path, "train")
     by_hand = sorted(zip(rows["label_given"], rows["id"], strict=True))
     assert list(zip(rows["label_given"], rows["id"], strict=True)) == by_hand
-    spans = class_spans(open_finished(finished_run.job.store, spec), "train")
-    assert spans == {label: (12 * label, 12 * label + 12) for label in range(10)}
 
 
 def test_a_manifest_is_known_by_the_content_of_files_not_their_place(tmp_path: Path) -> None:
