@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from configs.load import ConfigError
 from configs.schema import Config
 from flows.plan import Plan, existing_store, make_plan, planned_stages, stage_state
 

@@ -7,7 +7,6 @@ from typing import Any
 import fsspec
 import pytest
 from pydantic import TypeAdapter
-from pytest import MonkeyPatch
 
 from configs.schema import AnyDataSet
 from tasks.io.digests import file_sha256, source_digest
@@ -21,7 +20,9 @@ def digest(source: str, **settings: Any) -> dict[str, str]:
     return source_digest(TypeAdapter[AnyDataSet](AnyDataSet).validate_python({"source": source, **settings}))
 
 
-def test_local_data_counts_by_content_and_remote_folders_by_place(tmp_path: Path, monkeypatch: MonkeyPatch) -> None:
+def test_local_data_counts_by_content_and_remote_folders_by_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("a.npz", "sub/moved.npz", "t.csv"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
