@@ -23,7 +23,7 @@ Start = Callable[[Rows, int, np.random.Generator], tuple[Tensor, Tensor]]
 SVD_FILLED: Start = partial(start_from_svd, fill=True)
 SVD_BARE: Start = partial(start_from_svd, fill=False)
 # With one sweep per reading the first start follows scikit-learn's path, and goes on beyond its end.
-SMALL_STARTS: list[tuple[Start, int]] = [(SVD_FILLED, 1), (SVD_BARE, 2), (start_from_rows, 2), (start_from_rows, 2)]
+SMALL_STARTS: list[tuple[Start, int]] = [(SVD_FILLED, 1), (SVD_FILLED, 5), (SVD_BARE, 5), (start_from_rows, 5)]
 
 
 class Factors(NamedTuple):
