@@ -28,7 +28,11 @@ def manifest_spec(name: str, data: AnyDataSet) -> StageSpec:
     given = data.model_dump(mode="json", exclude_defaults=True)
     parameters = {k: v for k, v in given.items() if k not in LOCATIONS} | {"source": data.source}
     place = {"data": _located(data.model_dump(mode="json")), "name": name}
-    return StageSpec("manifest", VERSION, parameters, digests=source_digest(data), place=place, label=name)
+    try:
+        digests = source_digest(data)
+    except ValueError as error:
+        raise ValueError(f"data.{name}: {error}") from error
+    return StageSpec("manifest", VERSION, parameters, digests=digests, place=place, label=name)
 
 
 def _located(data: Document) -> Document:

@@ -33,7 +33,10 @@ def network_identity(network: Network, training: StageSpec | None) -> tuple[Docu
         return parameters, {}, digests
     assert network.weights is not None
     path = str(Path(network.weights).expanduser().absolute())  # workers may have another working directory
-    return parameters, {"weights": path}, {**digests, "weights": weights_digest(path)}
+    try:
+        return parameters, {"weights": path}, {**digests, "weights": weights_digest(path)}
+    except ValueError as error:
+        raise ValueError(f"networks: weights of {network.model}: {error}") from error
 
 
 def preprocessing_of(parameters: Mapping[str, Json]) -> Preprocessing:

@@ -43,7 +43,7 @@ def test_pictures_are_the_images_and_their_heat(finished_run: "Run", plain: "dic
     np.testing.assert_array_equal(stage.read("predicted"), by_hand.logits[rows].argmax(1))
     levels = np.rint(load_digits().images[ids] * 255 / 16)
     np.testing.assert_array_equal(stage.read("image"), np.repeat(levels[..., None], 3, axis=-1))
-    assert stage.summary["titles"] == ["full data", "random 50%", "moderate 50%"]
+    assert stage.summary["titles"] == ["full data", "random 50 %", "moderate 50 %"]
     heat = np.asarray(stage.read("heat"))
     for column, role in enumerate(("features 0", "features 1", "features 2")):
         for row, label in enumerate((0, 5)):

@@ -67,6 +67,5 @@ def test_a_network_that_does_not_fit_is_named_in_one_line(arguments: dict[str, i
 
 
 def test_data_that_are_not_there_are_named(tmp_path: Path) -> None:
-    spec = manifest_spec("pets", ImageFolder(source="image-folder", paths={"train": str(tmp_path / "none")}))
     with pytest.raises(ValueError, match=r"^data\.pets: .*none"):
-        survey_data(None, spec)
+        manifest_spec("pets", ImageFolder(source="image-folder", paths={"train": str(tmp_path / "none")}))
