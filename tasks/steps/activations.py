@@ -29,7 +29,7 @@ from tasks.steps.samples import Batch, batches_ahead, read_batch
 VERSION = 1
 PARTITION_BYTES = 48 * 2**20  # of float32 maps: a partition's memory, and what a crash may cost
 MAX_ROWS = 1024
-BATCH_BYTES = 16 * 2**20  # of float32 inputs in one forward pass
+BATCH_BYTES = 5 * 2**20  # of float32 inputs in one forward pass; more only costs a CPU memory
 MAX_BATCH = 64
 
 
@@ -124,9 +124,10 @@ def peak_bytes(shapes: Shapes, layout: Layout) -> int:
     return 3 * rows * maps + batch_size(shapes.inputs) * (3 * sample + 6 * 4 * shapes.largest)
 
 
-def batch_size(shape: tuple[int, ...]) -> int:
-    """Return the samples of one forward pass, for inputs of a shape (C, h, w)."""
-    return max(1, min(MAX_BATCH, BATCH_BYTES // (4 * int(np.prod(shape)))))
+def batch_size(shape: tuple[int, ...], device: str = "cpu") -> int:
+    """Return the samples of one forward pass, for inputs of a shape (C, h, w); a GPU wants more of them."""
+    more = 1 if device == "cpu" else 16
+    return max(1, min(MAX_BATCH * more, more * BATCH_BYTES // (4 * int(np.prod(shape)))))
 
 
 def class_slabs(stage: FinishedStage) -> dict[int, tuple[int, int]]:
@@ -207,7 +208,7 @@ def batches_of(spec: StageSpec, keys: list[str], shape: tuple[int, ...], device:
     """Yield (first index, batch) of the samples of a stage's data, after checking the inputs' shape (C, h, w)."""
     source, settings = open_source(data_of(spec.inputs["data"])), preprocessing_of(spec.parameters["network"])
     threads = 1 if device == "cpu" else min(8, os.cpu_count() or 1)  # a CPU's cores are busy with the network
-    for start, batch in batches_ahead(source, settings, keys, batch_size(shape), threads):
+    for start, batch in batches_ahead(source, settings, keys, batch_size(shape, device), threads):
         if tuple(batch.inputs.shape[1:]) != shape:
             raise ValueError(f"sample {keys[start]}: its input is {tuple(batch.inputs.shape[1:])}, not {shape}")
         yield start, batch
