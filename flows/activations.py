@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from prefect import flow
 
-from flows.session import Given, session_of
+from flows.session import Given, run_name, session_of
 from flows.training import training
 from tasks.steps.activations import ACTIVATIONS
 from tasks.steps.layers import LAYERS
 from tasks.steps.runner import run_step
 
 
-@flow(name="activations", validate_parameters=False)
+@flow(name="activations", flow_run_name=run_name, validate_parameters=False)
 def activations(config: Given, overrides: Sequence[str] = ()) -> None:
     """Extract the activations that the questions of a config need."""
     with session_of(config, overrides) as here:

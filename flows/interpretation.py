@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from prefect import flow
 
 from flows.activations import activations
-from flows.session import Given, session_of
+from flows.session import Given, run_name, session_of
 from tasks.steps.evaluation import EVALUATION
 from tasks.steps.features import FEATURES
 from tasks.steps.gallery import GALLERY
@@ -13,7 +13,7 @@ from tasks.steps.runner import run_step
 from tasks.steps.selection import SELECTION
 
 
-@flow(name="interpretation", validate_parameters=False)
+@flow(name="interpretation", flow_run_name=run_name, validate_parameters=False)
 def interpretation(config: Given, overrides: Sequence[str] = ()) -> None:
     """Select coresets, fit interpreters to them and to all data, compare the two on held-out samples."""
     with session_of(config, overrides) as here:

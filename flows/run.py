@@ -7,10 +7,10 @@ from prefect import flow
 from flows.activations import activations
 from flows.interpretation import interpretation
 from flows.report import report
-from flows.session import Given, session_of
+from flows.session import Given, run_name, session_of
 
 
-@flow(name="run", validate_parameters=False)
+@flow(name="run", flow_run_name=run_name, validate_parameters=False)
 def run(config: Given, overrides: Sequence[str] = ()) -> str:
     """Answer the questions of a config and return where the report begins."""
     with session_of(config, overrides) as here:

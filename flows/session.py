@@ -46,6 +46,12 @@ def open_session(plan: Plan, observer: Observer, *, wait: bool = True) -> Iterat
             _CURRENT.reset(token)
 
 
+def run_name() -> str:
+    """Return what a flow run is called in Prefect: the run's name, where a session is open already."""
+    current = _CURRENT.get()
+    return "direct" if current is None else current.plan.config.name
+
+
 @contextmanager
 def session_of(config: Given, overrides: Sequence[str]) -> Iterator[Session]:
     """Yield the session that is open, or open one from a config."""

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from prefect import flow
 
-from flows.session import Given, session_of
+from flows.session import Given, run_name, session_of
 from tasks.steps.manifest import MANIFEST
 from tasks.steps.runner import run_step
 from tasks.steps.training import TRAINING
 
 
-@flow(name="training", validate_parameters=False)
+@flow(name="training", flow_run_name=run_name, validate_parameters=False)
 def training(config: Given, overrides: Sequence[str] = ()) -> None:
     """List the data sets and train the networks that have a training."""
     with session_of(config, overrides) as here:
