@@ -182,6 +182,8 @@ def open_store(url: str, *, create: bool = False) -> Store:
 def _create(store: Store) -> str:
     """Write the format number of a new store and return it; other people's folders are left alone."""
     if store.local and (others := store.names("")):
+        if store.exists(FORMAT_FILE):  # another run has just made it
+            return store.read(FORMAT_FILE).decode("ascii", "replace").strip()
         raise StoreError(
             f"{store.url}: not a layerlore store, and not empty (it holds {others[0]}); choose a new or empty folder"
         )

@@ -154,3 +154,23 @@ def test_unfinished_files_do_not_count_and_are_swept(store: Store) -> None:
     store.sweep("a")
     assert store.files("a") == {"b/x": 1}
     store.sweep("none")
+
+
+def test_a_store_that_another_run_makes_meanwhile_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "store"
+    read = Store.read
+
+    def late(store: Store, path: str) -> bytes:
+        monkeypatch.setattr(Store, "read", read)  # this once: the other run is a moment later
+        open_store(str(place), create=True).write("_claims/a.lock", b"")
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Store, "read", late)
+    assert open_store(str(place), create=True).names("") == ["_claims", "layerlore-store"]
+
+
+def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "photo.jpg").write_bytes(b"x")
+    with pytest.raises(StoreError, match=r"not a layerlore store, and not empty \(it holds photo\.jpg\)"):
+        open_store(str(tmp_path), create=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]
