@@ -195,6 +195,8 @@ def _exits(again: str) -> Iterator[None]:
     stopped = f"interrupted; nothing is lost: `{again}` goes on where this stopped"
     try:
         yield
+    except typer.Exit:
+        raise  # a command that has said why
     except ConfigError as error:
         _fail(str(error), BAD_CONFIG)
     except StageHeldError as error:
