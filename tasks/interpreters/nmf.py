@@ -70,7 +70,7 @@ def fit_nmf(a: Matrix, rank: int, *, seed: int | Sequence[int] = 0) -> NMF:
 
     Notes
     -----
-    Beyond `a` it holds at most four times the codes, an eighth of the rows and a few chunks (at most a sixth each).
+    Beyond `a` it holds at most four times the codes, an eighth of the rows and a few chunks (at most a sixteenth each).
     """
     if index(rank) < 1:
         raise ValueError(f"rank: expected at least 1, got {rank}")
@@ -117,6 +117,7 @@ def _fit_large(rows: Rows, r: int, rng: np.random.Generator) -> Factors:
     if part.error > CLOSE:
         others = [(start, sweeps) for start in (SVD_BARE, start_from_rows, start_from_rows)]
         part = min(part, _best_of(sample, r, rng, others, limit=100, rival=part.error), key=by_error)
+    del sample  # an eighth of the matrix
     codes = torch.zeros(r, rows.n, dtype=rows.dtype, device=rows.device)
     iterate(rows, codes, part.components, 2 * sweeps)
     error, iterations = refine(rows, (codes, part.components), sweeps=sweeps, limit=20, behind=part.iterations)

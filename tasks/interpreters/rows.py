@@ -13,7 +13,7 @@ Matrix: TypeAlias = NDArray[Any] | Tensor  # Any: floats of every width
 
 CHUNK_BYTES = {"cpu": 4 << 20, "cuda": 256 << 20}  # about a core's share of the cache; large enough to fill a GPU
 LEAST_BYTES = 64 << 10  # smaller chunks cost more time than their memory is worth
-SHARE = 6  # a chunk is at most this part of the matrix, which bounds copies of it
+SHARE = 16  # a chunk is at most this part of the matrix: some copies of one are alive at a time
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,11 @@ class Rows:
     def sample(self, rng: np.random.Generator, m: int) -> "Rows":
         """Return `m` random rows as a matrix of their own, in memory."""
         chosen = np.sort(rng.choice(self.n, m, replace=False))
-        return open_rows(self.read(chosen), clamp=False)
+        sample = torch.empty(m, self.d, dtype=self.dtype, device=self.device)
+        step = max(1, LEAST_BYTES // (self.d * self.dtype.itemsize))
+        for start in range(0, m, step):
+            sample[start : start + step] = self.read(chosen[start : start + step])
+        return open_rows(sample, clamp=False)
 
     def restore(self, result: Tensor) -> Matrix:
         """Return `result` as the kind of array that came in."""
