@@ -7,8 +7,21 @@ from pydantic import Field, model_validator
 
 from configs.cluster import Cluster
 from configs.section import Name, Paths, Section, Share
+from configs.tracing import Tracing
+from configs.training import Training
 
 # ------------------------------------------------------------------------------------------ data sets
+
+
+class LabelNoise(Section):
+    """Wrong labels on purpose, to see whether tracing finds them; the true ones stay in the manifest."""
+
+    share: Share = Field(description="share of each split's samples")
+    kind: Literal["flip", "permute"] = Field(
+        "flip", description="flip: to another class, all equally likely; permute: exchanged among the chosen samples"
+    )
+    splits: tuple[Name, ...] = Field(("train",), min_length=1, description="splits that are disturbed")
+    seed: int = Field(0, ge=0, description="of the draw")
 
 
 class DataSet(Section):
@@ -24,6 +37,7 @@ class DataSet(Section):
     class_names: tuple[str, ...] | dict[int, str] | None = Field(
         None, description="names by label, where the source has none or poor ones"
     )
+    noise: LabelNoise | None = Field(None, description="wrong labels on purpose")
 
     @model_validator(mode="after")
     def _shares_fit(self) -> "DataSet":
@@ -108,32 +122,6 @@ class Preprocessing(Section):
     interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="of the resize")
     mean: tuple[float, ...] = Field((0.0,), description="per channel, on the 0..1 scale")
     std: tuple[Annotated[float, Field(gt=0)], ...] = Field((1.0,), description="per channel, on the 0..1 scale")
-
-
-class Sgd(Section):
-    """Plain stochastic gradient descent."""
-
-    kind: Literal["sgd"] = "sgd"
-    lr: float = Field(gt=0, description="learning rate")
-
-
-class Shuffled(Section):
-    """Batches from a permutation of the training set that is a function of (seed, epoch)."""
-
-    kind: Literal["shuffled"] = "shuffled"
-    size: int = Field(32, ge=1, description="samples in a batch; the last batch of an epoch may be shorter")
-
-
-class Training(Section):
-    """How a network is trained from the run's seed."""
-
-    data: Name = Field(description="name of the data set")
-    split: Name = Field("train", description="split to train on")
-    evaluate: Name = Field("val", description="split whose accuracy is measured after each epoch")
-    epochs: int = Field(ge=1, description="passes over the split")
-    optimizer: Sgd
-    batches: Shuffled = Shuffled()
-    checkpoint_every: int = Field(200, ge=1, description="steps between two checkpoints: what a crash may cost")
 
 
 class Network(Section):
@@ -222,6 +210,7 @@ class Config(Section):
     networks: dict[Name, Network] = Field(min_length=1)
     activations: Activations | None = None
     interpretation: Interpretation | None = None
+    tracing: Tracing | None = None
     report: Report = Report()
 
     @model_validator(mode="after")
@@ -235,20 +224,29 @@ class Config(Section):
             for name in getattr(getattr(self, section), "networks", ()):
                 _known(f"{section}.networks", name, self.networks)
                 self.data_of(name, section)
+        if self.tracing is not None:
+            for name in self.tracing.networks:
+                _known("tracing.networks", name, self.networks)
+            if self.tracing.queries.data is not None:
+                _known("tracing.queries.data", self.tracing.queries.data, self.data)
         if (asked := self.interpretation) is not None and asked.coreset_from is not None:
             _known("interpretation.coreset_from", asked.coreset_from, self.networks)
         return self
 
     @model_validator(mode="after")
     def _private(self) -> "Config":
-        asked = self.interpretation
-        if asked is not None and asked.gallery and self.report.training_images != "show":
-            trained = {network.train.split for network in self.networks.values() if network.train is not None}
-            if asked.evaluate in {asked.learn, *trained}:
-                raise ValueError(
-                    f"report.training_images: with {self.report.training_images!r} the gallery cannot show split "
-                    f"{asked.evaluate!r}, which is learned from; set `interpretation.gallery: 0` or evaluate another"
-                )
+        trained = {network.train.split for network in self.networks.values() if network.train is not None}
+        asked, shown = self.interpretation, self.report.training_images
+        if shown != "show" and asked is not None and asked.gallery and asked.evaluate in {asked.learn, *trained}:
+            raise ValueError(
+                f"report.training_images: with {shown!r} the gallery cannot show split {asked.evaluate!r}, "
+                "which is learned from; set `interpretation.gallery: 0` or evaluate another"
+            )
+        if shown != "show" and self.tracing is not None and self.tracing.queries.split in trained:
+            raise ValueError(
+                f"report.training_images: with {shown!r} the queries cannot come from split "
+                f"{self.tracing.queries.split!r}, which is trained on; set `tracing.queries.split` to another"
+            )
         return self
 
     def data_of(self, network: str, section: str) -> str:

@@ -13,3 +13,11 @@ class Section(BaseModel):
     """A part of the config: frozen, and every unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def size_bytes(text: str) -> float:
+    """Return the bytes that a size such as 4GB or 512 MiB means."""
+    number = text.rstrip("kMGTiB ")
+    unit = text[len(number) :].strip()
+    power = "kMGT".index(unit[0]) + 1 if unit[0] in "kMGT" else 0
+    return float(number) * float((1024 if "i" in unit else 1000) ** power)

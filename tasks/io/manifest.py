@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from configs.schema import AnyDataSet, ImageNet
+from configs.schema import AnyDataSet, ImageNet, LabelNoise
 from tasks.io.samples import Row
 from tasks.io.sources import Source, open_source
 
@@ -30,7 +30,7 @@ def read_manifest(data: AnyDataSet, source: Source | None = None) -> pd.DataFram
     if data.split is not None:
         table = _draw(table, data.split, data.split_seed)
     _check_classes(table, _splits(data, table), source.class_names())
-    return _first_per_class(table, data.per_class)
+    return _disturb(_first_per_class(table, data.per_class), data.noise)
 
 
 def read_class_names(data: AnyDataSet, source: Source | None = None) -> dict[int, str]:
@@ -138,3 +138,23 @@ def _first_per_class(table: pd.DataFrame, per_class: int | Mapping[str, int] | N
     rank = table.groupby(["split", "label_given"]).cumcount()
     limit = table["split"].map(limits).fillna(len(table))
     return table[rank < limit].reset_index(drop=True)
+
+
+def _disturb(table: pd.DataFrame, noise: LabelNoise | None) -> pd.DataFrame:
+    """Give some samples a wrong label; which ones is a function of the seed and the split alone."""
+    if noise is None:
+        return table
+    known = sorted(set(table["split"]))
+    given, classes = table["label_given"].to_numpy(np.int64, copy=True), np.unique(table["label_given"])
+    for split in noise.splits:
+        if split not in known:
+            raise ValueError(f"noise.splits: no split {split!r}; splits: {', '.join(known)}")
+        rows = np.flatnonzero(table["split"] == split)
+        rng = np.random.default_rng([noise.seed, known.index(split)])
+        chosen = np.sort(rng.choice(rows, round(noise.share * len(rows)), replace=False))
+        if noise.kind == "permute":
+            given[chosen] = given[rng.permutation(chosen)]
+        elif len(classes) > 1:
+            place = np.searchsorted(classes, given[chosen])
+            given[chosen] = classes[(place + rng.integers(1, len(classes), len(chosen))) % len(classes)]
+    return table.assign(label_given=given)

@@ -11,15 +11,20 @@ from torch import nn
 
 from configs.schema import Preprocessing
 from tasks.io.imports import import_object
-from tasks.io.models import CifarResNet, small_cnn
+from tasks.io.models import CifarResNet, cifar_vgg16, mlp, small_cnn
 from tasks.io.randomness import seeded
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
+OWN: dict[str, Callable[..., nn.Module]] = {
+    "mlp": mlp,
     "small-cnn": small_cnn,
+    "cifar-vgg16": cifar_vgg16,
     "cifar-resnet20": partial(CifarResNet, 3),
     "cifar-resnet32": partial(CifarResNet, 5),
     "cifar-resnet44": partial(CifarResNet, 7),
     "cifar-resnet56": partial(CifarResNet, 9),
+}
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    **OWN,
     **{
         name: partial(torchvision.models.get_model, name, weights=None)
         for name in torchvision.models.list_models(module=torchvision.models)
@@ -60,7 +65,7 @@ def find_builder(name: str) -> Callable[..., nn.Module]:
         return MODELS[name]
     if ":" not in name:
         close = difflib.get_close_matches(name, MODELS, 3)
-        hint = f"close: {', '.join(close)}" if close else "known: " + ", ".join(m for m in MODELS if "-" in m)
+        hint = f"close: {', '.join(close)}" if close else "known: " + ", ".join(OWN)
         raise ValueError(
             f"model: unknown {name!r}; {hint}; any torchvision classification model goes by its own name, "
             "a model of yours by module:function"

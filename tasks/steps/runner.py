@@ -24,6 +24,7 @@ from prefect.utilities.annotations import quote
 from storage.specs import StageSpec
 from storage.stages import find_finished
 from tasks.parallel import PartitionError, interrupts_stay_here
+from tasks.steps.curves import CurveReader
 from tasks.steps.life import Job, Observer, Step, complete
 from tasks.steps.report import Answers, write_report
 
@@ -81,12 +82,15 @@ def _passing(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # 
 def _complete(work: Any) -> None:  # Any: (Job, Step, specs), quoted on the way
     """Complete the stages, telling Prefect how it goes."""
     job, step, specs = work
-    finished = complete(replace(job, observer=_Told(job.observer)), step, specs)
+    curves = CurveReader(job.store, specs)
+    finished = complete(replace(job, observer=_Told(job.observer, curves)), step, specs)
     rows = [
         {"stage": spec.title, "place": job.store.path(stage.path), "partitions": stage.layout.partitions}
         for spec, stage in zip(specs, finished, strict=True)
     ]
     create_table_artifact(table=rows, key=f"{specs[0].stage}-stages", description="Completed stages")
+    for spec, table in curves.tables():
+        create_table_artifact(table=table, key=_key(f"{spec.title} curves"), description=f"Curves of {spec.title}")
 
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)
@@ -104,6 +108,7 @@ class _Told:
     """An observer that tells Prefect what it passes on."""
 
     inner: Observer
+    curves: CurveReader
     artifact: UUID | None = None
     total: int = 0
     done: int = 0
@@ -111,6 +116,7 @@ class _Told:
 
     def begin(self, title: str, total: int, done: int) -> None:
         self.inner.begin(title, total, done)
+        self.curves.begin()
         self.total, self.done, self.told = max(total, 1), done, time.monotonic()
         found = create_progress_artifact(progress=100 * done / self.total, key=_key(title), description=title)
         assert isinstance(found, UUID)
@@ -118,6 +124,8 @@ class _Told:
 
     def advance(self, title: str) -> None:
         self.inner.advance(title)
+        for line in self.curves.news():
+            self.inner.say(line)
         self.done += 1
         if time.monotonic() - self.told > ARTIFACT_EVERY:
             self._tell(100 * self.done / self.total)

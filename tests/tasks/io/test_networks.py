@@ -30,7 +30,9 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_every_torchvision_classifier_is_known() -> None:
     names = torchvision.models.list_models(module=torchvision.models)
-    assert set(names) | {"small-cnn", *(f"cifar-resnet{n}" for n in (20, 32, 44, 56))} == set(MODELS)
+    assert set(names) | {"mlp", "small-cnn", "cifar-vgg16", *(f"cifar-resnet{n}" for n in (20, 32, 44, 56))} == set(
+        MODELS
+    )
 
 
 def test_a_seed_gives_the_same_weights_and_the_global_state_is_put_back() -> None:
@@ -100,7 +102,7 @@ def test_models_by_import_path(own_module: str) -> None:
     ("name", "arguments", "message"),
     [
         ("resnet81", {}, "model: unknown 'resnet81'; close: resnet18"),
-        ("qqq", {}, "model: unknown 'qqq'; known: small-cnn, cifar-resnet20"),
+        ("qqq", {}, "model: unknown 'qqq'; known: mlp, small-cnn, cifar-vgg16, cifar-resnet20"),
         ("small-cnn", {"depth": 3}, r"model 'small-cnn' with arguments \{'depth': 3\}: .*unexpected keyword argument"),
         ("own_networks:nothing", {}, "the builder returned int, expected torch.nn.Module"),
         ("own_networks:number", {}, "model 'own_networks:number' is a int, expected a function"),

@@ -12,7 +12,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from sklearn.datasets import load_digits
-from torch import nn
 from torch.nn import functional as F
 
 from storage.documents import decode, digest, encode
@@ -20,9 +19,8 @@ from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import StoreError
 from tasks.io.networks import build_model
-from tasks.io.tensors import unpack_tensors
 from tasks.parallel import PartitionError
-from tasks.steps import training
+from tasks.steps import trainer, training
 from tasks.steps.life import complete
 from tasks.steps.manifest import MANIFEST
 from tasks.steps.training import TRAINING
@@ -56,15 +54,15 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
     """Let the run die in the `call`-th call of the training loop, after its work and before anything is written."""
     original, calls = train_steps, 0
 
-    def counted(*arguments: Any) -> list[float]:  # Any: passed on
+    def counted(*arguments: Any, **options: Any) -> list[float]:  # Any: passed on
         nonlocal calls
         calls += 1
-        losses = original(*arguments)
+        losses = original(*arguments, **options)
         if calls == call:
             raise RuntimeError("killed")
         return losses
 
-    monkeypatch.setattr(training, "train_steps", counted)
+    monkeypatch.setattr(trainer, "train_steps", counted)
 
 
 @pytest.mark.parametrize("call", [1, 2, 3, 4, 5])
@@ -219,16 +217,3 @@ def test_defaults_and_names_are_no_part_of_the_key(tiny_tree: Tree, new_run: New
         other = json.loads(json.dumps(tiny_tree))
         other["networks"]["small"]["train"] |= change
         assert spec_of(new_run(other)).key != key, change
-
-
-def test_a_model_with_momentum_goes_on_with_its_optimiser() -> None:
-    model = nn.Linear(3, 2)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    model(torch.ones(4, 3)).sum().backward()
-    optimizer.step()
-    tensors = unpack_tensors(training._checkpoint(model, optimizer))
-    other = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    training._load_optimizer(other, tensors)
-    for parameter in model.parameters():
-        a, b = (one.state[parameter]["momentum_buffer"] for one in (optimizer, other))
-        assert torch.equal(a, b)

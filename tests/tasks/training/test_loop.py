@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.training.batches import Positions, ShuffledBatches
+from tasks.training.batches import Positions
 from tasks.training.loop import accuracy, train_steps
 from tasks.training.optimizers import OPTIMIZERS
+from tasks.training.samplers.shuffled import ShuffledBatches
 
 INPUTS = torch.randn((23, 5), generator=torch.Generator().manual_seed(1))
 LABELS = torch.arange(23) % 3
@@ -28,12 +29,12 @@ def linear() -> nn.Linear:
 
 
 def test_steps_are_those_of_the_gradient_by_hand() -> None:
-    model, batches = linear(), ShuffledBatches(23, 7, 4)
+    model, batches = linear(), ShuffledBatches(LABELS.numpy(), 4, 7)
     weight, bias = model.weight.detach().double().numpy().copy(), np.zeros(3)
     losses = train_steps(model, OPTIMIZERS["sgd"](model.parameters(), lr=0.3), fetch, batches, 0, 8)
     expected = []
-    for positions in batches.epoch(0) + batches.epoch(1):
-        x, y = INPUTS.double().numpy()[positions], LABELS.numpy()[positions]
+    for batch in batches.epoch(0) + batches.epoch(1):
+        x, y = INPUTS.double().numpy()[batch.examples], LABELS.numpy()[batch.examples]
         logits = x @ weight.T + bias
         share = np.exp(logits - logits.max(1, keepdims=True))
         share /= share.sum(1, keepdims=True)
@@ -47,7 +48,7 @@ def test_steps_are_those_of_the_gradient_by_hand() -> None:
 
 @pytest.mark.parametrize("cut", [1, 3, 4, 5, 7])
 def test_a_cut_anywhere_gives_the_same_bits(cut: int) -> None:
-    batches, results = ShuffledBatches(23, 7, 0), []
+    batches, results = ShuffledBatches(LABELS.numpy(), 0, 7), []
     for stops in ([8], [cut, 8]):
         model, losses, start = linear(), [], 0
         optimizer = OPTIMIZERS["sgd"](model.parameters(), lr=0.1)
@@ -64,7 +65,9 @@ def test_a_loss_that_is_not_finite_stops_with_its_step() -> None:
     with torch.no_grad():
         model.weight.fill_(float("nan"))
     with pytest.raises(ValueError, match=r"the loss is nan at step 2; lower the learning rate"):
-        train_steps(model, OPTIMIZERS["sgd"](model.parameters(), lr=0.1), fetch, ShuffledBatches(23, 7, 0), 2, 3)
+        train_steps(
+            model, OPTIMIZERS["sgd"](model.parameters(), lr=0.1), fetch, ShuffledBatches(LABELS.numpy(), 0, 7), 2, 3
+        )
 
 
 def test_accuracy_counts_right_answers_whatever_the_batch() -> None:

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from tasks.io.networks import build_model
-from tasks.training.batches import Positions, ShuffledBatches
+from tasks.training.batches import Positions
 from tasks.training.loop import train_steps
+from tasks.training.samplers.shuffled import ShuffledBatches
 
 INPUTS = torch.randn(40, 6, generator=torch.Generator().manual_seed(1))
 
@@ -26,7 +27,7 @@ def trained(cuts: list[int], disturbed: bool) -> Tensor:
     for start, stop in zip([0, *cuts], [*cuts, 8], strict=True):
         if disturbed:
             torch.rand(7)
-        train_steps(model, optimizer, fetch, ShuffledBatches(40, 10, seed=3), start, stop)
+        train_steps(model, optimizer, fetch, ShuffledBatches(np.arange(40) % 3, 3, 10), start, stop)
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
@@ -49,7 +50,9 @@ def test_dropout_differs_from_step_to_step() -> None:
             return self.last(x)  # type: ignore[no-any-return]  # torch's stub
 
     model = Watched()
-    train_steps(model, torch.optim.SGD(model.parameters(), lr=0.1), fetch, ShuffledBatches(40, 10, seed=3), 0, 2)
+    train_steps(
+        model, torch.optim.SGD(model.parameters(), lr=0.1), fetch, ShuffledBatches(np.arange(40) % 3, 3, 10), 0, 2
+    )
     assert not torch.equal(seen[0], seen[1])
 
 

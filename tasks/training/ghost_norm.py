@@ -1,0 +1,190 @@
+"""Batch norm whose statistics come from a batch and from ghosts (Pfahler & Morik 2022, Algorithm 2, corrected).
+
+A single-class batch has no idea of the whole data's statistics. Ghosts, samples of all classes without a loss, bring
+it: each of n ghosts has weight 1, the batch as a whole has weight 1.
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+REPLACED = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+
+Statistics = tuple[Tensor, Tensor]
+
+
+def ghost_statistics(batch: Tensor, ghosts: Tensor, as_printed: bool = False) -> Statistics:
+    """Return mean and variance over a batch of total weight 1 and n ghosts of weight 1 each.
+
+    Parameters
+    ----------
+    batch : (m, channels, ...) float, m >= 1
+    ghosts : (n, channels, ...) float, further axes as in `batch`; with n = 0 the batch's own statistics come out
+    as_printed : the formula as the paper prints it: the mean's shift has the other sign, the batch's variance is not
+        divided by n + 1
+
+    Returns
+    -------
+    mean (channels,), biased variance (channels,); differentiable in both inputs; half precision comes out as float32
+
+    Raises
+    ------
+    TypeError : no tensors
+    ValueError : wrong shapes, whole numbers, NaN
+
+    Notes
+    -----
+    Every position of a sample shares its weight equally.
+    `mean = mean_g + (mean_b - mean_g) / (n + 1)`,
+    `var = (n var_g + var_b) / (n + 1) + n (mean_b - mean_g)^2 / (n + 1)^2`.
+    """
+    for name, rows in (("batch", batch), ("ghosts", ghosts)):
+        if not isinstance(rows, Tensor):
+            raise TypeError(f"{name}: a {type(rows).__name__}, expected a tensor")
+        if rows.ndim < 2 or not rows.is_floating_point():
+            raise ValueError(f"{name}: {rows.dtype} {tuple(rows.shape)}, expected floats (samples, channels, ...)")
+        if torch.isnan(rows).any():
+            raise ValueError(f"{name}: holds NaN")
+    if batch.shape[1:] != ghosts.shape[1:] or not batch.numel():
+        raise ValueError(
+            f"batch {tuple(batch.shape)} and ghosts {tuple(ghosts.shape)}: expected a batch of one sample or more, and "
+            "samples of one shape"
+        )
+    return _statistics(batch, ghosts, as_printed)
+
+
+class GhostBatchNorm(_BatchNorm):
+    """Batch norm that takes the last rows of its input as ghosts while `ghost_rows` says so.
+
+    In evaluation mode, and in training where no rows are ghosts, it is torch's batch norm. Running statistics follow
+    the same mean and variance, the variance made unbiased by the effective sample size (sum of weights)^2 / (sum of
+    squared weights) over rows and positions.
+    """
+
+    as_printed: bool = False  # eps is then added to the root, as printed, not under it
+    detach_ghosts: bool = False  # no gradient flows through the ghosts
+    rows: tuple[int, int] = (0, 0)  # samples of the batch, then ghosts
+
+    def forward(self, input: Tensor) -> Tensor:  # torch's name
+        """Return the normalised rows of batch and ghosts, (m + n, channels, ...)."""
+        m, n = self.rows
+        if not self.training or not n:
+            return super().forward(input)
+        if len(input) != m + n:
+            raise ValueError(f"ghost batch norm: {len(input)} rows, expected {m} of the batch and {n} ghosts")
+        batch, ghosts = input[:m], input[m:]
+        mean, var = _statistics(batch, ghosts.detach() if self.detach_ghosts else ghosts, self.as_printed)
+        self._follow(mean.detach(), var.detach(), input[0, 0].numel())
+        scale = self._inverse(var) if self.weight is None else self._inverse(var) * self.weight
+        offset = -mean * scale if self.bias is None else self.bias - mean * scale
+        shape = (1, -1, *[1] * (input.ndim - 2))
+        return torch.addcmul(offset.view(shape), input, scale.view(shape)).to(input.dtype)
+
+    def _inverse(self, var: Tensor) -> Tensor:
+        """Return 1 / standard deviation."""
+        if not self.as_printed:
+            return torch.rsqrt(var + self.eps)
+        tiny = torch.finfo(var.dtype).tiny  # a dead channel has variance 0, where the root has no slope
+        return 1 / (var.clamp(min=tiny).sqrt() + self.eps)
+
+    @torch.no_grad()
+    def _follow(self, mean: Tensor, var: Tensor, positions: int) -> None:
+        """Move the running statistics towards a step's, in place, since others share them."""
+        if not self.track_running_stats:
+            return
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        m, n = self.rows
+        effective = (n + 1) ** 2 * positions / (n + 1 / m)
+        unbiased = var * (effective / (effective - 1))
+        self.running_mean.mul_(1 - share).add_(mean.to(self.running_mean.dtype), alpha=share)
+        self.running_var.mul_(1 - share).add_(unbiased.to(self.running_var.dtype), alpha=share)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Take what BatchNorm1d, 2d and 3d take."""
+        if input.ndim not in (2, 3, 4, 5):
+            raise ValueError(f"batch norm: an input of {input.ndim} axes, expected 2 to 5")
+
+
+def with_ghost_norm(model: nn.Module, *, as_printed: bool = False, detach_ghosts: bool = False) -> nn.Module:
+    """Return a twin of `model` whose BatchNorm1d, 2d and 3d use ghosts.
+
+    The twin shares parameters and buffers, so training it trains `model`; names in `state_dict` stay the same. Move
+    the model to its device before: moving replaces buffers.
+
+    Parameters
+    ----------
+    as_printed : Algorithm 2 as the paper prints it, see `ghost_statistics`
+    detach_ghosts : no gradient flows through the ghosts
+    """
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    twin = copy.deepcopy(model, shared)
+    replaced: dict[int, GhostBatchNorm] = {}  # a module that stands in two places stays one
+    for name, module in list(twin.named_modules(remove_duplicate=False)):
+        if type(module) in REPLACED:
+            assert isinstance(module, _BatchNorm)
+            norm = replaced.setdefault(id(module), _replacement(module))
+            norm.as_printed, norm.detach_ghosts = as_printed, detach_ghosts
+            if not name:
+                return norm
+            parent, _, child = name.rpartition(".")
+            setattr(twin.get_submodule(parent), child, norm)
+    return twin
+
+
+def has_ghost_norm(model: nn.Module) -> bool:
+    """Say whether ghosts make a difference to `model`."""
+    return any(isinstance(module, GhostBatchNorm) for module in model.modules())
+
+
+@contextmanager
+def ghost_rows(model: nn.Module, m: int, n: int) -> Iterator[None]:
+    """For the block, the inputs of `model` are m samples of the batch, then n ghosts."""
+    norms = [module for module in model.modules() if isinstance(module, GhostBatchNorm)]
+    before = [norm.rows for norm in norms]
+    try:
+        for norm in norms:
+            norm.rows = (m, n)
+        yield
+    finally:
+        for norm, rows in zip(norms, before, strict=True):
+            norm.rows = rows
+
+
+def _statistics(batch: Tensor, ghosts: Tensor, as_printed: bool) -> Statistics:
+    """Return mean and biased variance, unchecked."""
+    mean_b, var_b = _moments(batch)
+    n = len(ghosts)
+    if not n:
+        return mean_b, var_b
+    mean_g, var_g = _moments(ghosts)
+    shift = mean_b - mean_g
+    if as_printed:
+        return mean_g - shift / (n + 1), n * var_g / (n + 1) + var_b + n * shift**2 / (n + 1) ** 2
+    return mean_g + shift / (n + 1), (n * var_g + var_b) / (n + 1) + n * shift**2 / (n + 1) ** 2
+
+
+def _moments(rows: Tensor) -> Statistics:
+    """Return mean and biased variance of each channel."""
+    wide = rows.float() if rows.dtype in (torch.float16, torch.bfloat16) else rows
+    var, mean = torch.var_mean(wide, [axis for axis in range(rows.ndim) if axis != 1], correction=0)
+    return mean, var
+
+
+def _replacement(module: _BatchNorm) -> GhostBatchNorm:
+    """Return ghost batch norm with the parameters, buffers and mode of `module`."""
+    affine = module.weight is not None
+    norm = GhostBatchNorm(
+        module.num_features, module.eps, module.momentum, affine, module.track_running_stats, device="meta"
+    )
+    for own, given in ((norm._parameters, module._parameters), (norm._buffers, module._buffers)):
+        own.update(given)  # type: ignore[arg-type]  # parameters to parameters, buffers to buffers
+    norm.training = module.training
+    return norm
