@@ -1,37 +1,17 @@
 """Interactive figures of the report, as the plain data and layout that plotly.js draws."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from html import escape
 
 import numpy as np
 import pandas as pd
 
 from tasks.figures.series import ACCURACIES, COLOURS, DISTANCES, PLAIN, Floats, Series, reference, selector_series
-
-Part = dict[str, object]
+from tasks.figures.views import GREY, Part, View, base_layout, json_floats, light_axis
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 DASHES = ("solid", "5px,2px", "8px,3px,2px,3px", "2px,2px", "10px,3px", "12px,2px,2px,2px")
-GREY = "#5B5B5B"
 LOG_BELOW = 0.05  # smaller budgets crowd a linear axis
-
-
-@dataclass(frozen=True)
-class View:
-    """One state of a figure: the choices above a figure switch between views.
-
-    Attributes
-    ----------
-    label : text of the choice
-    alt : what the figure shows, in words
-    data, layout : for plotly.js; plain lists, numbers and strings, None for NaN
-    """
-
-    label: str
-    alt: str
-    data: list[Part]
-    layout: Part
 
 
 def distance_views(table: pd.DataFrame) -> list[View]:
@@ -113,7 +93,7 @@ def _training_view(
         y = scale(rows[column].to_numpy(np.float64))
         x = rows["epoch"].to_numpy(np.float64)
         data.append(_trace(x, y, escape(f"{network}, seed {seed}"), i) | {"hovertemplate": "%{y:.4g}"})
-    layout = _base_layout(title) | {"xaxis": _axis("epoch") | {"tickformat": "d"}}
+    layout = base_layout(title) | {"xaxis": light_axis("epoch") | {"tickformat": "d"}}
     return View(label, f"{title} by epoch, {len(data)} curves.", data, layout)
 
 
@@ -138,8 +118,8 @@ def _trace(x: Floats, y: Floats, name: str, i: int) -> Part:
         "type": "scatter",
         "mode": "lines+markers",
         "name": name,
-        "x": _plain(x),
-        "y": _plain(y),
+        "x": json_floats(x),
+        "y": json_floats(y),
         "line": {"color": colour, "width": 2, "dash": DASHES[i % len(DASHES)]},
         "marker": {"color": colour, "size": 8, "symbol": SYMBOLS[i % len(SYMBOLS)]},
     }
@@ -151,8 +131,8 @@ def _band(budget: Floats, low: Floats, high: Floats, name: str, i: int) -> Part:
         "type": "scatter",
         "mode": "lines",
         "name": f"{name} ± 1 std",
-        "x": _plain(100 * np.concatenate([budget, budget[::-1]])),
-        "y": _plain(np.concatenate([high, low[::-1]])),
+        "x": json_floats(100 * np.concatenate([budget, budget[::-1]])),
+        "y": json_floats(np.concatenate([high, low[::-1]])),
         "fill": "toself",
         "fillcolor": COLOURS[i % len(COLOURS)],
         "opacity": 0.18,
@@ -167,7 +147,7 @@ def _reference(budget: Floats, value: Floats, name: str, dash: str, template: st
     """A grey dashed line, or a wide dash where there is one budget only; nothing without values."""
     if not len(budget):
         return []
-    shared: Part = {"type": "scatter", "name": name, "x": _plain(100 * budget), "y": _plain(value)}
+    shared: Part = {"type": "scatter", "name": name, "x": json_floats(100 * budget), "y": json_floats(value)}
     shared |= {"hovertemplate": template, "line": {"color": GREY, "width": 1.5, "dash": dash}}
     if len(budget) > 1:
         return [shared | {"mode": "lines"}]
@@ -178,34 +158,12 @@ def _reference(budget: Floats, value: Floats, name: str, dash: str, template: st
 def _layout(budgets: pd.Series, title: str, *, from_zero: bool = False) -> Part:
     """The layout of a figure over budgets, ticks at the budgets."""
     percent = np.unique(100 * budgets.to_numpy(np.float64))
-    axis = _axis("budget (% of each class)") | {"ticksuffix": " %", "hoverformat": "~g"}
+    axis = light_axis("budget (% of each class)") | {"ticksuffix": " %", "hoverformat": "~g"}
     if len(percent) and percent[0] < 100 * LOG_BELOW:
         ticks = {"type": "log", "tickmode": "array", "tickvals": percent.tolist()}
         axis |= ticks | {"ticktext": [f"{x:g} %" for x in percent]}
-    layout = _base_layout(title) | {"xaxis": axis}
-    return layout | {"yaxis": _axis(title) | {"rangemode": "tozero"}} if from_zero else layout
-
-
-def _base_layout(title: str) -> Part:
-    """What all figures share: no zoom, which would catch the finger that scrolls a phone."""
-    return {
-        "height": 400,
-        "autosize": True,
-        "dragmode": False,
-        "hovermode": "x unified",
-        "margin": {"l": 64, "r": 16, "t": 16, "b": 56},
-        "font": {"family": "system-ui, Liberation Sans, sans-serif", "size": 13, "color": "#1d2430"},
-        "paper_bgcolor": "#ffffff",
-        "plot_bgcolor": "#ffffff",
-        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
-        "yaxis": _axis(title),
-    }
-
-
-def _axis(title: str) -> Part:
-    """An axis with light grid lines."""
-    line = {"showline": True, "linecolor": "#8a93a3", "gridcolor": "#e6e9ee", "zeroline": False}
-    return {"title": {"text": title, "standoff": 12}, "fixedrange": True, "automargin": True, "ticks": "outside"} | line
+    layout = base_layout(title) | {"xaxis": axis}
+    return layout | {"yaxis": light_axis(title) | {"rangemode": "tozero"}} if from_zero else layout
 
 
 def _in_words(lines: Sequence[Series], scale: float, unit: str, digits: int) -> str:
@@ -230,8 +188,3 @@ def _has_values(trace: Part) -> bool:
     """Whether any y is a number."""
     y = trace["y"]
     return isinstance(y, list) and any(value is not None for value in y)
-
-
-def _plain(values: Floats) -> list[float | None]:
-    """Floats for JSON, which has no NaN."""
-    return [float(value) if np.isfinite(value) else None for value in values]

@@ -94,9 +94,9 @@ def shrink(image: Image, longest: int = THUMBNAIL) -> Image:
     return small
 
 
-def thumbnail(image: NDArray[np.uint8]) -> Thumbnail:
-    """Shrink an image and write it as a PNG data URI."""
-    small = np.ascontiguousarray(shrink(as_rgb(image)))
+def thumbnail(image: NDArray[np.uint8], longest: int = THUMBNAIL) -> Thumbnail:
+    """Shrink an image to at most `longest` pixels wide and high and write it as a PNG data URI."""
+    small = np.ascontiguousarray(shrink(as_rgb(image), longest))
     height, width = small.shape[:2]
     digest = hashlib.blake2b(f"{small.shape}".encode() + small.tobytes(), digest_size=8).hexdigest()
     buffer = io.BytesIO()

@@ -61,6 +61,13 @@ def accuracy_against_budget(
     return _png(figure, axes, dpi)
 
 
+def encode(figure: Figure, dpi: int) -> bytes:
+    """Return a figure as a PNG file, the same bytes for the same figure."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": "layerlore"})
+    return buffer.getvalue()
+
+
 def _axes(title: str, label: str) -> tuple[Figure, Axes]:
     """A figure of its own canvas: no pyplot, so nothing global and nothing to close."""
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
@@ -86,9 +93,7 @@ def _draw(axes: Axes, lines: list[Series], scale: float) -> None:
 
 
 def _png(figure: Figure, axes: Axes, dpi: int) -> bytes:
-    """Finish the axes and encode."""
+    """Finish the axes and return the file."""
     axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0] if np.isfinite(axes.get_ylim()[0]) else 0.0))
     axes.legend(frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": "layerlore"})
-    return buffer.getvalue()
+    return encode(figure, dpi)

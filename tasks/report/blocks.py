@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from tasks.figures.interactive import View
 from tasks.figures.overlay import Thumbnail, thumbnail, unique_thumbnails
+from tasks.figures.views import View
+from tasks.report.cells import Table
 from tasks.report.pages import Gallery, GalleryRow
-from tasks.report.tables import Table
 
 MAX_IMAGES = 24
 MAX_COLUMNS = 12
@@ -15,18 +15,19 @@ MAX_COLUMNS = 12
 
 @dataclass(frozen=True)
 class FigureBlock:
-    """A figure, the choices above it and the table of its numbers."""
+    """A figure, the choices above it, which of them is taken at first, and the table of its numbers."""
 
     id: str
     title: str
     caption: str
     views: Sequence[View]
     table: Table | None
+    start: int = 0
 
     @property
     def json(self) -> str:
         """The views as JSON that cannot end the script element it stands in, so the template need not escape it."""
-        text = json.dumps([asdict(view) for view in self.views], allow_nan=False, separators=(",", ":"))
+        text = json.dumps([vars(view) for view in self.views], allow_nan=False, separators=(",", ":"))
         return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 

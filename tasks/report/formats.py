@@ -2,6 +2,8 @@
 
 import math
 
+from tasks.figures.views import compact
+
 MISSING = "–"
 NBSP = "\u00a0"
 
@@ -26,6 +28,45 @@ def share_spread(mean: float, std: float) -> str:
     if not math.isfinite(mean):
         return MISSING
     return f"{_spread(f'{100 * mean:.1f}', f'{100 * std:.1f}', std)}{NBSP}%"
+
+
+def signed_share(value: float) -> str:
+    """Print a small share as percent with its sign and two decimals, smaller ones by their magnitude."""
+    if not math.isfinite(value):
+        return MISSING
+    percent = 100 * value
+    shown = f"{percent:+.2f}" if abs(percent) >= 0.005 or value == 0 else f"{percent:+.1g}"
+    return f"{minus(shown)}{NBSP}%"
+
+
+def signed(value: float) -> str:
+    """Print a number of unknown size with its sign and three digits."""
+    return minus(f"{'+' if value > 0 else ''}{compact(value)}")
+
+
+def measure(value: float) -> str:
+    """Print a score with three decimals, one of another size with three digits."""
+    return minus(f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 100 else compact(value))
+
+
+def measure_spread(value: float, std: float) -> str:
+    """Print a score ± its spread, the score alone where the spread is unknown."""
+    return _spread(measure(value), measure(std), std)
+
+
+def part(value: float) -> str:
+    """Print a part of a whole as percent with one decimal; it may be negative."""
+    return minus(share(value))
+
+
+def residual(value: float) -> str:
+    """Print a relative residual by its magnitude."""
+    return minus(f"{value:.1e}") if math.isfinite(value) else MISSING
+
+
+def minus(text: str) -> str:
+    """Print a minus sign for the hyphen of a number."""
+    return text.replace("-", "−")
 
 
 def budget(value: float) -> str:

@@ -9,6 +9,7 @@ from tasks.figures.overlay import Thumbnail
 from tasks.figures.series import pairs
 from tasks.report import tables
 from tasks.report.blocks import FigureBlock, GalleryBlock, gallery_blocks
+from tasks.report.cells import Table
 from tasks.report.findings import Finding, findings
 from tasks.report.pages import InterpretationPage, RunFacts
 
@@ -33,7 +34,12 @@ class Section:
     interpreter: str
     findings: list[Finding]
     figures: tuple[FigureBlock, FigureBlock]
-    classes: tables.Table
+    classes: Table
+
+    @property
+    def title(self) -> str:
+        """Network and interpreter."""
+        return f"{self.network}, {self.interpreter}"
 
 
 @dataclass(frozen=True)
@@ -41,9 +47,9 @@ class InterpretationContent:
     """Everything the template needs."""
 
     sections: list[Section]
-    networks: tables.Table
-    robustness: tables.Table
-    cost: tables.Table
+    networks: Table
+    robustness: Table
+    cost: Table
     galleries: list[GalleryBlock]
     thumbnails: list[Thumbnail]
     csv: dict[str, pd.DataFrame]

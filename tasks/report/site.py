@@ -1,5 +1,7 @@
 """The report as files: a static site that needs no server and no network."""
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib.resources import files
 
 import pandas as pd
@@ -9,32 +11,54 @@ from plotly.offline import get_plotlyjs
 from tasks.figures.interactive import training_views
 from tasks.report import tables
 from tasks.report.blocks import FigureBlock
+from tasks.report.findings import Finding
 from tasks.report.interpretation import InterpretationContent, interpretation_content
 from tasks.report.pages import InterpretationPage, RunFacts
+from tasks.report.pages_tracing import TracingPage
+from tasks.report.tracing import TracingContent, tracing_content
 
+QUESTIONS = {
+    "interpretation": "Which features does a network rely on, and how little data shows them?",
+    "tracing": "Who taught the network that?",
+}
 TRAINING_IMAGES = {
-    "show": "may be shown; this report shows validation images only",
+    "show": "may be shown",
     "ids": "by sample id only; no training image is in this report",
-    "none": "none leaves the store; no training image is in this report",
+    "none": "none leaves the store; neither training images nor their ids are in this report",
 }
 
 
-def render_site(facts: RunFacts, interpretation: InterpretationPage | None = None) -> dict[str, bytes]:
+@dataclass(frozen=True)
+class Answer:
+    """What the overview says of a page: its question, the answer in a line, and the findings behind it."""
+
+    path: str
+    question: str
+    line: str
+    sections: tuple[tuple[str, list[Finding]], ...]
+
+
+def render_site(
+    facts: RunFacts, interpretation: InterpretationPage | None = None, tracing: TracingPage | None = None
+) -> dict[str, bytes]:
     """Render the report of a run.
 
     Parameters
     ----------
-    facts : what ran
+    facts : what ran; its `training_images` decides what of the training set may be in any file
     interpretation : results of the interpretation question, None where it was not asked
+    tracing : results of the tracing question, None where it was not asked
 
     Returns
     -------
     content by path relative to the site's folder; `index.html` is where to begin
     """
-    content = None if interpretation is None else interpretation_content(interpretation, facts)
-    pages = [("index.html", "Overview")]
-    if content is not None:
-        pages.append(("interpretation.html", "Interpretation"))
+    contents: dict[str, InterpretationContent | TracingContent] = {}
+    if interpretation is not None:
+        contents["interpretation"] = interpretation_content(interpretation, facts)
+    if tracing is not None:
+        contents["tracing"] = tracing_content(tracing, facts)
+    pages = [("index.html", "Overview"), *((f"{name}.html", name.capitalize()) for name in contents)]
     common = {"facts": facts, "pages": pages, "training_images": TRAINING_IMAGES.get(facts.training_images, "")}
     environment = _environment()
     curves = _curves(facts)
@@ -43,14 +67,23 @@ def render_site(facts: RunFacts, interpretation: InterpretationPage | None = Non
         "stages": tables.stage_table(facts.stages),
         "cost": tables.cost_table(facts.stages),
         "curves": curves,
-        "interpretation": content,
+        "answers": [_answer(name, content) for name, content in contents.items()],
+        "networks": [content.networks for content in contents.values()],
         "has_figures": curves is not None,
     }
     site = {"index.html": _page(environment, "overview.html.j2", overview)}
-    if content is not None:
-        here = common | {"here": "interpretation.html", "content": content, "has_figures": bool(content.sections)}
-        site["interpretation.html"] = _page(environment, "interpretation.html.j2", here)
-    return site | _data(facts, content) | _assets()
+    for name, content in contents.items():
+        figures = bool(content.sections) or (isinstance(content, TracingContent) and bool(content.cards))
+        here = common | {"here": f"{name}.html", "content": content, "has_figures": figures}
+        site[f"{name}.html"] = _page(environment, f"{name}.html.j2", here)
+    return site | _data(facts, contents.values()) | _assets()
+
+
+def _answer(name: str, content: InterpretationContent | TracingContent) -> Answer:
+    """Return a page's card: the answer in a line is its first finding."""
+    sections = tuple((section.title, section.findings) for section in content.sections)
+    lines = [f"{title}: {findings[0].text}" for title, findings in sections if findings]
+    return Answer(f"{name}.html", QUESTIONS[name], lines[0] if lines else "There is nothing to compare yet.", sections)
 
 
 def _environment() -> Environment:
@@ -72,12 +105,12 @@ def _curves(facts: RunFacts) -> FigureBlock | None:
     return FigureBlock("curves", "Training", caption, training_views(facts.curves), None)
 
 
-def _data(facts: RunFacts, content: InterpretationContent | None) -> dict[str, bytes]:
+def _data(facts: RunFacts, contents: Iterable[InterpretationContent | TracingContent]) -> dict[str, bytes]:
     """The tables behind the pages, as CSV."""
     frames: dict[str, pd.DataFrame] = {"data/stages.csv": facts.stages}
     if facts.curves is not None:
         frames["data/curves.csv"] = facts.curves
-    if content is not None:
+    for content in contents:
         frames |= content.csv
     return {path: frame.to_csv(index=False, lineterminator="\n").encode() for path, frame in frames.items()}
 

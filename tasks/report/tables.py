@@ -1,7 +1,7 @@
 """Tables as the pages show them: cells of text, made from data frames."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -9,109 +9,77 @@ import pandas as pd
 
 from tasks.figures.series import ACCURACIES, DISTANCES
 from tasks.report import formats
+from tasks.report.cells import Cell, Column, Table, number_cell, print_table, spread_cell, text_cell
 
 MAX_CLASSES = 100
 MAX_STAGES = 400
-
-Cell = Callable[[pd.Series], str]
-
-
-@dataclass(frozen=True)
-class Column:
-    """A column: its head, whether it is numeric (set right), and how strongly each cell is shaded (0..1), if at all."""
-
-    title: str
-    numeric: bool = True
-    shades: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text.
-
-    Attributes
-    ----------
-    caption : what it shows, with units
-    columns : heads; the first column names the row
-    rows : cells of text
-    groups : a head above the heads: title and number of columns
-    note : what is left out, if anything
-    csv : file with the full numbers, relative to the page
-    """
-
-    caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[tuple[str, ...], ...]
-    groups: tuple[tuple[str, int], ...] = ()
-    note: str = ""
-    csv: str = ""
 
 
 def networks_table(networks: pd.DataFrame) -> Table:
     """List the networks and how well they do unmodified."""
     cells: dict[str, Cell] = {
-        "network": _text("network"),
-        "seed": _text("seed"),
-        "model": _text("model"),
-        "layer": _text("layer"),
-        "map shape": _text("map_shape"),
-        "training images": _number("n_train", formats.count),
-        "validation images": _number("n_val", formats.count),
-        "top-1": _number("top1", formats.share),
-        "top-5": _number("top5", formats.share),
+        "network": text_cell("network"),
+        "seed": text_cell("seed"),
+        "model": text_cell("model"),
+        "layer": text_cell("layer"),
+        "map shape": text_cell("map_shape"),
+        "training images": number_cell("n_train", formats.count),
+        "validation images": number_cell("n_val", formats.count),
+        "top-1": number_cell("top1", formats.share),
+        "top-5": number_cell("top5", formats.share),
     }
     caption = (
         "Networks, the layer whose maps are explained, and the accuracy of the unmodified network on validation images"
     )
-    return _table(networks, caption, cells, words=5, csv="data/networks.csv")
+    return print_table(networks, caption, cells, words=5, csv="data/networks.csv")
 
 
 def distance_table(rows: pd.DataFrame) -> Table:
     """List distances, null distances and cost by selector and budget; rows of one network and interpreter."""
     cells: dict[str, Cell] = {
-        "selector": _text("selector"),
-        "budget": _number("budget", formats.budget),
-        "images kept": _number("n_kept_mean", formats.count),
+        "selector": text_cell("selector"),
+        "budget": number_cell("budget", formats.budget),
+        "images kept": number_cell("n_kept_mean", formats.count),
     }
     for suffix in DISTANCES:
         cells[f"phi_{suffix}"] = _mean_std(f"phi_{suffix}", formats.radians_spread)
-        cells[f"null_{suffix}"] = _number(f"null_{suffix}_mean", formats.radians)
-    cells["classes left out"] = _number("left_out_mean", formats.count)
-    cells["fit time, all classes"] = _number("seconds_mean", formats.seconds)
+        cells[f"null_{suffix}"] = number_cell(f"null_{suffix}_mean", formats.radians)
+    cells["classes left out"] = number_cell("left_out_mean", formats.count)
+    cells["fit time, all classes"] = number_cell("seconds_mean", formats.seconds)
     caption = (
         "Shape distance Φ to the features of the full data and its null, in radians: mean ± std over repeats and seeds"
     )
-    table = _table(rows, caption, cells, csv="data/over_repeats.csv")
+    table = print_table(rows, caption, cells, csv="data/over_repeats.csv")
     return _grouped(table, {"phi": "Φ", "null": "null"})
 
 
 def accuracy_table(rows: pd.DataFrame) -> Table:
     """List accuracies with reconstructed maps by selector and budget; rows of one network and interpreter."""
-    cells: dict[str, Cell] = {"selector": _text("selector"), "budget": _number("budget", formats.budget)}
+    cells: dict[str, Cell] = {"selector": text_cell("selector"), "budget": number_cell("budget", formats.budget)}
     for measure, label in ACCURACIES.items():
         cells[label] = _mean_std(measure, formats.share_spread)
-    cells["unmodified top-1"] = _number("accuracy_plain_mean", formats.share)
-    cells["unmodified top-5"] = _number("accuracy_plain_top5_mean", formats.share)
+    cells["unmodified top-1"] = number_cell("accuracy_plain_mean", formats.share)
+    cells["unmodified top-5"] = number_cell("accuracy_plain_top5_mean", formats.share)
     cells["error, learning"] = _mean_std("error_fit", formats.share_spread)
     cells["error, validation"] = _mean_std("error_val", formats.share_spread)
     caption = (
         "Accuracy with reconstructed maps, agreement with the unmodified network's prediction, and relative error of "
         "the reconstruction: mean ± std over repeats and seeds"
     )
-    return _table(rows, caption, cells, csv="data/over_repeats.csv")
+    return print_table(rows, caption, cells, csv="data/over_repeats.csv")
 
 
 def robustness_table(robustness: pd.DataFrame) -> Table:
     """List mean and standard deviation of Phi over budgets 10-50 %."""
     keys = ("network", "interpreter", "selector")
     measures = [f"{part}_{suffix}" for suffix in DISTANCES for part in ("mean", "std")]
-    cells = {key: _text(key) for key in keys}
-    cells |= {measure: _spread(measure, f"{measure}_spread", formats.radians_spread) for measure in measures}
+    cells = {key: text_cell(key) for key in keys}
+    cells |= {measure: spread_cell(measure, f"{measure}_spread", formats.radians_spread) for measure in measures}
     caption = (
         "Robustness: mean and standard deviation of Φ over the budgets from 10 % to 50 %, in radians, "
         "each ± its std over repeats and seeds; lower is better"
     )
-    table = _table(robustness, caption, cells, words=len(keys), csv="data/robustness.csv")
+    table = print_table(robustness, caption, cells, words=len(keys), csv="data/robustness.csv")
     return _grouped(table, {"mean": "mean", "std": "std"})
 
 
@@ -144,16 +112,16 @@ def class_table(classes: pd.DataFrame, csv: str) -> Table:
 def stage_table(stages: pd.DataFrame) -> Table:
     """List every stage with its cost."""
     cells: dict[str, Cell] = {
-        "stage": _text("stage"),
-        "of": _text("label"),
+        "stage": text_cell("stage"),
+        "of": text_cell("label"),
         "key": lambda row: formats.text(row["key"])[:12],
-        "partitions": _number("partitions", formats.count),
-        "time": _number("seconds", formats.seconds),
-        "peak memory": _number("peak_mb", formats.megabytes),
+        "partitions": number_cell("partitions", formats.count),
+        "time": number_cell("seconds", formats.seconds),
+        "peak memory": number_cell("peak_mb", formats.megabytes),
         "reused": lambda row: formats.yes_no(row["reused"]),
     }
     caption = "Stages: wall-clock time and peak memory; a reused stage was computed by an earlier run, at that cost"
-    table = _table(stages.head(MAX_STAGES), caption, cells, words=3, csv="data/stages.csv")
+    table = print_table(stages.head(MAX_STAGES), caption, cells, words=3, csv="data/stages.csv")
     note = f"The first {MAX_STAGES} of {len(stages):,} stages." if len(stages) > MAX_STAGES else ""
     return replace(table, note=note)
 
@@ -166,15 +134,15 @@ def cost_table(stages: pd.DataFrame) -> Table:
     )
     summed["seconds"] = grouped["seconds"].sum(min_count=1)
     cells: dict[str, Cell] = {
-        "stage": _text("stage"),
-        "number": _number("number", formats.count),
-        "of these reused": _number("reused", formats.count),
-        "partitions": _number("partitions", formats.count),
-        "time": _number("seconds", formats.seconds),
-        "peak memory": _number("peak_mb", formats.megabytes),
+        "stage": text_cell("stage"),
+        "number": number_cell("number", formats.count),
+        "of these reused": number_cell("reused", formats.count),
+        "partitions": number_cell("partitions", formats.count),
+        "time": number_cell("seconds", formats.seconds),
+        "peak memory": number_cell("peak_mb", formats.megabytes),
     }
     caption = "Cost by kind of stage: wall-clock time summed, peak memory of the largest"
-    return _table(summed.reset_index(), caption, cells, csv="data/stages.csv")
+    return print_table(summed.reset_index(), caption, cells, csv="data/stages.csv")
 
 
 def _grouped(table: Table, names: dict[str, str]) -> Table:
@@ -188,37 +156,9 @@ def _grouped(table: Table, names: dict[str, str]) -> Table:
     return replace(table, columns=tuple(columns), groups=spans)
 
 
-def _table(frame: pd.DataFrame, caption: str, cells: dict[str, Cell], *, words: int = 1, csv: str = "") -> Table:
-    """Print each row by its cells; the first `words` columns are set left."""
-    columns = tuple(Column(title, numeric=i >= words) for i, title in enumerate(cells))
-    rows = tuple(tuple(cell(row) for cell in cells.values()) for _, row in frame.iterrows())
-    return Table(caption, columns, rows, csv=csv)
-
-
-def _text(column: str) -> Cell:
-    """A cell printed as it is."""
-    return lambda row: formats.text(row.get(column))
-
-
-def _number(column: str, form: Callable[[float], str]) -> Cell:
-    """A cell printed by its unit; an absent column counts as missing."""
-    return lambda row: form(_float(row, column))
-
-
-def _spread(mean: str, std: str, form: Callable[[float, float], str]) -> Cell:
-    """A cell with mean and spread."""
-    return lambda row: form(_float(row, mean), _float(row, std))
-
-
 def _mean_std(measure: str, form: Callable[[float, float], str]) -> Cell:
     """A cell of the table over repeats."""
-    return _spread(f"{measure}_mean", f"{measure}_std", form)
-
-
-def _float(row: pd.Series, column: str) -> float:
-    """The number in a column, NaN where there is none."""
-    value = row.get(column)
-    return float("nan") if value is None else float(value)
+    return spread_cell(f"{measure}_mean", f"{measure}_std", form)
 
 
 def _shades(values: Sequence[float] | np.ndarray) -> tuple[float, ...]:

@@ -1,26 +1,62 @@
 "use strict";
 
 const config = { responsive: true, displayModeBar: false };
+const parsed = new Map();
 
-function show(plot, view) {
-  plot.setAttribute("aria-label", view.alt);
-  return Plotly.react(plot, view.data, view.layout, config);
+function viewsOf(plot) {
+  if (!parsed.has(plot)) parsed.set(plot, JSON.parse(document.getElementById(plot.id + "-views").textContent));
+  return parsed.get(plot);
 }
 
-for (const plot of document.querySelectorAll(".plot")) {
-  const views = JSON.parse(document.getElementById(plot.id + "-views").textContent);
-  show(plot, views[0]);
-  const choices = plot.parentElement.querySelector(".views");
-  if (choices) {
-    choices.hidden = false;
-    choices.addEventListener("change", (event) => show(plot, views[Number(event.target.value)]));
+// A plot is drawn once it is visible: a hidden one has no width.
+function draw(plot) {
+  const chosen = plot.dataset.view;
+  if (plot.offsetParent === null || plot.dataset.drawn === chosen) return;
+  const view = viewsOf(plot)[Number(chosen)];
+  plot.dataset.drawn = chosen;
+  plot.setAttribute("aria-label", view.alt);
+  Plotly.react(plot, view.data, view.layout, config);
+}
+
+function drawVisible() {
+  for (const plot of document.querySelectorAll(".plot")) draw(plot);
+}
+
+// Shows the chosen view of the plots, and the chosen panel, of a group; groups within it are left as they are.
+function choose(group, index) {
+  for (const part of group.querySelectorAll(".plot, .panel")) {
+    if (part.parentElement.closest(".switch") !== group) continue;
+    if (part.classList.contains("plot")) part.dataset.view = index;
+    else part.classList.toggle("chosen", part.dataset.panel === index);
   }
 }
 
+// The queries of one network show the same layer.
+function chooseTogether(views, name) {
+  for (const other of document.querySelectorAll(".views[data-together]")) {
+    if (other === views || other.dataset.together !== views.dataset.together) continue;
+    const same = [...other.querySelectorAll("input")].find((input) => input.dataset.name === name);
+    if (!same) continue;
+    same.checked = true;
+    choose(other.closest(".switch"), same.value);
+  }
+}
+
+for (const views of document.querySelectorAll(".views")) {
+  views.hidden = false;
+  views.addEventListener("change", (event) => {
+    choose(views.closest(".switch"), event.target.value);
+    if (views.dataset.together) chooseTogether(views, event.target.dataset.name);
+    drawVisible();
+  });
+}
+drawVisible();
+
 // A plot keeps its width in pixels, which may be wider than paper.
-window.addEventListener("beforeprint", () => {
-  for (const plot of document.querySelectorAll(".plot")) Plotly.relayout(plot, { width: 640 });
-});
-window.addEventListener("afterprint", () => {
-  for (const plot of document.querySelectorAll(".plot")) Plotly.relayout(plot, { width: null, autosize: true });
-});
+function relayout(size) {
+  for (const plot of document.querySelectorAll(".plot[data-drawn]")) {
+    if (plot.offsetParent !== null) Plotly.relayout(plot, size);
+  }
+}
+window.addEventListener("beforeprint", () => relayout({ width: 640 }));
+window.addEventListener("afterprint", () => relayout({ width: null, autosize: true }));

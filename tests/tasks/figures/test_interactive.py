@@ -7,7 +7,8 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from tasks.figures.interactive import View, accuracy_views, distance_views, training_views
+from tasks.figures.interactive import accuracy_views, distance_views, training_views
+from tasks.figures.views import View
 
 TABLE = pd.DataFrame(
     {

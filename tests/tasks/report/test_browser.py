@@ -11,6 +11,7 @@ from typing import TypedDict
 import pytest
 
 from tasks.report.pages import InterpretationPage, RunFacts
+from tasks.report.pages_tracing import TracingPage
 from tasks.report.site import render_site
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -20,8 +21,8 @@ FLAGS = [
     "--virtual-time-budget=8000",
 ]
 
-# Runs in the page: collects errors from the start, then opens everything, switches each figure to its last view, and
-# tells the page around it what it saw.
+# Runs in the page: collects errors from the start, then opens everything, switches each figure to another view and the
+# queries to the last, and tells the page around it what it saw of the figures that are visible.
 PROBE = """<script>
 const problems = [];
 addEventListener("error", (e) => problems.push(String(e.message || e.target.src || e.target.href)), true);
@@ -29,17 +30,25 @@ addEventListener("unhandledrejection", (e) => problems.push(String(e.reason)));
 for (const level of ["error", "warn"]) console[level] = (...words) => problems.push(words.join(" "));
 addEventListener("load", () => setTimeout(() => {
   for (const details of document.querySelectorAll("details")) details.open = true;
-  const plots = [...document.querySelectorAll(".plot")];
-  const before = plots.map((plot) => plot.getAttribute("aria-label"));
-  for (const views of document.querySelectorAll(".views")) [...views.querySelectorAll("input")].at(-1).click();
+  const before = new Map();
+  for (const plot of document.querySelectorAll(".plot")) before.set(plot, plot.getAttribute("aria-label"));
+  for (const views of document.querySelectorAll(".views")) {
+    if (views.offsetParent) [...views.querySelectorAll("input")].filter((input) => !input.checked).at(-1).click();
+  }
+  const plots = [...before.keys()].filter((plot) => plot.offsetParent);
   setTimeout(() => parent.postMessage({
     page: location.pathname.split("/").at(-1), width: innerWidth, problems,
     overflow: document.documentElement.scrollWidth - innerWidth,
     lines: plots.map((plot) => plot.querySelectorAll("g.trace.scatter").length),
-    titles: plots.map((plot) => plot.querySelector(".ytitle").textContent),
+    titles: plots.map((plot) => (plot.querySelector(".ytitle") ?? plot.querySelector(".xtitle")).textContent),
     widths: plots.map((plot) => plot.querySelector(".main-svg").getBoundingClientRect().width),
-    changed: plots.map((plot, i) => plot.getAttribute("aria-label") !== before[i]),
-    thumbs: [...document.querySelectorAll("svg.thumb use")].map((use) => use.getBBox().width),
+    changed: plots.map((plot) => plot.getAttribute("aria-label") !== before.get(plot)),
+    spilled: plots.flatMap((plot) => [...plot.querySelectorAll("text")].map((text) => text.getBoundingClientRect())
+      .filter((box) => box.width && (box.left < 0 || box.right > innerWidth)).map((box) => Math.round(box.right))),
+    cards: [...document.querySelectorAll(".card")].map((card) => card.offsetParent !== null),
+    layers: [...document.querySelectorAll(".card .panel.chosen code")].map((code) => code.textContent),
+    thumbs: [...document.querySelectorAll("svg.thumb use")].map((use) => use.getBoundingClientRect().width)
+      .filter((width) => width),
   }, "*"), 500);
 }, 200));
 </script>"""
@@ -60,7 +69,7 @@ for (const [page, width] of FRAMES) {
 
 
 class Seen(TypedDict):
-    """What the probe tells of a page; per figure: lines drawn, its axis title, its width, whether its text changed."""
+    """What the probe tells of a page; per visible figure: lines, axis title, width, whether its text changed."""
 
     page: str
     width: int
@@ -70,6 +79,9 @@ class Seen(TypedDict):
     titles: list[str]
     widths: list[float]
     changed: list[bool]
+    spilled: list[float]
+    cards: list[bool]
+    layers: list[str]
     thumbs: list[float]
 
 
@@ -91,12 +103,12 @@ def visit(folder: Path, pages: list[tuple[str, int]]) -> tuple[list[Seen], str]:
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
 def test_pages_draw_without_errors_and_fit_desktop_and_phone(
-    facts: RunFacts, page: InterpretationPage, tmp_path: Path
+    facts: RunFacts, page: InterpretationPage, tracing: TracingPage, tmp_path: Path
 ) -> None:
-    for path, content in render_site(facts, page).items():
+    for path, content in render_site(facts, page, tracing).items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
-    pages = [(name, width) for name in ("index.html", "interpretation.html") for width in (1280, 390)]
+    pages = [(name, width) for name in ("index.html", "interpretation.html", "tracing.html") for width in (1280, 390)]
     seen, console = visit(tmp_path, pages)
     assert [(each["page"], each["width"]) for each in seen] == pages
     assert console == ""
@@ -104,7 +116,15 @@ def test_pages_draw_without_errors_and_fit_desktop_and_phone(
         assert each["problems"] == []
         assert each["overflow"] <= 0, each
         assert all(each["changed"])
+        assert each["spilled"] == []
         assert all(0 < width <= each["width"] for width in each["widths"])
-    assert [each["lines"] for each in seen] == [[1], [1], [5, 3], [5, 3]]  # band, two selectors, null and its half
+    drawn = [each["lines"] for each in seen[:4]]
+    assert drawn == [[1], [1], [5, 3], [5, 3]]  # band, two selectors, null and its half
     assert seen[2]["titles"] == ["shape distance Φ (rad)", "agreement with the unmodified network (%)"]
     assert seen[3]["thumbs"] == [96] * 6  # each refers to an image that is drawn, enlarged
+    for each in seen[4:]:
+        assert each["lines"][:2] == [3, 2]  # ridges of three classes; agreement @1 and @10
+        assert each["titles"][:2] == ["step cosine", "class agreement (%)"]
+        assert each["cards"] == [False, False, True]
+        assert each["layers"] == ["conv2"] * 3  # chosen in one query, shown in all
+        assert sorted(each["thumbs"])[-9:] == [64] * 8 + [96]  # both strips of one panel, and the query

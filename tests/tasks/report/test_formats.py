@@ -38,6 +38,20 @@ NAN = float("nan")
         (formats.text, NAN, "–"),
         (formats.text, None, "–"),
         (formats.text, 7, "7"),
+        (formats.signed_share, 0.0132, "+1.32 %"),
+        (formats.signed_share, -0.0041, "−0.41 %"),
+        (formats.signed_share, 0.0, "+0.00 %"),
+        (formats.signed_share, 0.00003, "+0.003 %"),
+        (formats.signed_share, NAN, "–"),
+        (formats.signed, 12.345, "+12.3"),
+        (formats.signed, -1.2e-5, "−1.2e−05"),
+        (formats.part, -0.05, "−5.0 %"),
+        (formats.measure, 0.91, "0.910"),
+        (formats.measure, -0.03, "−0.030"),
+        (formats.measure, 12345.0, "12,300"),
+        (formats.measure, NAN, "–"),
+        (formats.residual, 3.14e-7, "3.1e−07"),
+        (formats.residual, NAN, "–"),
         (formats.yes_no, True, "yes"),
         (formats.yes_no, False, "no"),
     ],
@@ -53,3 +67,5 @@ def test_spreads_are_left_out_where_unknown() -> None:
     assert formats.share_spread(0.931, 0.004) == f"93.1 ± 0.4{formats.NBSP}%"
     assert formats.share_spread(0.931, NAN) == f"93.1{formats.NBSP}%"
     assert formats.share_spread(NAN, NAN) == "–"
+    assert formats.measure_spread(0.31, 0.02) == "0.310 ± 0.020"
+    assert formats.measure_spread(0.31, NAN) == "0.310"

@@ -15,11 +15,13 @@ import pytest
 from tasks.report.blocks import MAX_COLUMNS, MAX_IMAGES
 from tasks.report.formats import NBSP
 from tasks.report.pages import Gallery, GalleryRow, InterpretationPage, RunFacts
+from tasks.report.pages_tracing import TracingPage
 from tasks.report.site import render_site
 
 Classes = Callable[..., pd.DataFrame]
 Build = Callable[..., InterpretationPage]
 Pictures = Callable[..., Gallery]
+Traces = Callable[..., TracingPage]
 
 VOID = {"meta", "link", "input", "br", "image", "use"}
 
@@ -82,17 +84,31 @@ def test_overview_names_run_config_versions_and_setting(facts: RunFacts, page: I
         assert expected in text
 
 
-def test_everything_is_escaped(facts: RunFacts, build_classes: Classes, build_page: Build) -> None:
+def test_everything_is_escaped(
+    facts: RunFacts, build_classes: Classes, build_page: Build, build_tracing: Traces
+) -> None:
     evil = "</script><script>alert(1)</script>&\"'"
     classes = build_classes((evil, "b"), {evil: 2}, (0.1, 1.0), evil)
     image = np.zeros((4, 4, 3), np.uint8)
     gallery = Gallery(evil, evil, (GalleryRow(image, 1, evil, evil, {evil: image}),))
     nasty = replace(facts, name=evil, created=evil, config_yaml=evil, store=evil, versions={evil: evil})
     nasty = replace(nasty, stages=facts.stages.assign(label=evil))
-    site = render_site(nasty, build_page(classes, (gallery,)))
-    for path in ("index.html", "interpretation.html"):
+    tracing = build_tracing((evil, "b"), (evil, "fc"), 2)
+    tables = ("networks", "layers", "shares", "evaluation")
+    tracing = replace(tracing, **{name: getattr(tracing, name).assign(network=evil) for name in tables})
+    tracing = replace(
+        tracing,
+        networks=tracing.networks.assign(model=evil, anchor=evil),
+        evaluation=tracing.evaluation.assign(measure=evil, note=evil, baseline_name=evil),
+        queries=tuple(replace(query, network=evil, split=evil) for query in tracing.queries),
+        held_out=(evil,),
+    )
+    site = render_site(nasty, build_page(classes, (gallery,)), tracing)
+    for path in ("index.html", "interpretation.html", "tracing.html"):
         assert b"<script>alert" not in site[path]
         assert evil in read(site, path).text
+    none = render_site(replace(nasty, training_images="none"), None, tracing)
+    assert b"<script>alert" not in none["tracing.html"]
 
 
 def test_missing_values_are_dashes(facts: RunFacts, build_classes: Classes, build_page: Build) -> None:
@@ -123,15 +139,30 @@ def test_empty_tables_and_empty_gallery(facts: RunFacts, page: InterpretationPag
         assert expected in text
 
 
-def test_without_the_question_there_is_an_overview_only(facts: RunFacts) -> None:
+def test_without_a_question_there_is_an_overview_only(facts: RunFacts) -> None:
     site = render_site(facts)
-    assert "interpretation.html" not in site
+    assert [path for path in site if path.endswith(".html")] == ["index.html"]
     assert b"interpretation.html" not in site["index.html"]
+    assert b"tracing.html" not in site["index.html"]
 
 
-def test_nothing_is_fetched_and_every_reference_exists(facts: RunFacts, page: InterpretationPage) -> None:
-    site = render_site(facts, page)
-    for path in ("index.html", "interpretation.html"):
+def test_overview_links_every_page_with_its_answer_in_a_line(
+    facts: RunFacts, page: InterpretationPage, tracing: TracingPage
+) -> None:
+    reader = read(render_site(facts, page, tracing), "index.html")
+    assert {"interpretation.html", "tracing.html"} <= {a["href"] for a in reader.all("a")}
+    assert len([a for a in reader.all("p") if a.get("class") == "line"]) == 2
+    assert "small, ice: moderate: the distance is below half of the null at 20 % of each class" in reader.text
+    assert "small, seed 0: The strongest example is of the query's class for 95.0 % of the queries in fc" in reader.text
+    only = read(render_site(facts, None, tracing), "index.html")
+    assert "interpretation.html" not in {a["href"] for a in only.all("a")}
+
+
+def test_nothing_is_fetched_and_every_reference_exists(
+    facts: RunFacts, page: InterpretationPage, tracing: TracingPage
+) -> None:
+    site = render_site(facts, page, tracing)
+    for path in ("index.html", "interpretation.html", "tracing.html"):
         assert not re.search(rb"https?://|//cdn|@import", site[path])
         references = [a.get(key, "") for _, a in read(site, path).tags for key in ("href", "src")]
         ids = {attributes.get("id") for _, attributes in read(site, path).tags}
@@ -209,5 +240,5 @@ def test_gallery_is_capped_and_says_so(facts: RunFacts, page: InterpretationPage
     assert "sample 1024" not in text
 
 
-def test_same_input_same_bytes(facts: RunFacts, page: InterpretationPage) -> None:
-    assert render_site(facts, page) == render_site(facts, page)
+def test_same_input_same_bytes(facts: RunFacts, page: InterpretationPage, tracing: TracingPage) -> None:
+    assert render_site(facts, page, tracing) == render_site(facts, page, tracing)

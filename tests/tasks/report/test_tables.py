@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.report import tables
+from tasks.report.cells import Table
 from tasks.report.formats import NBSP
 from tasks.report.interpretation import known_spreads
 from tasks.report.pages import InterpretationPage, RunFacts
@@ -13,7 +14,7 @@ from tasks.report.pages import InterpretationPage, RunFacts
 Classes = Callable[..., pd.DataFrame]
 
 
-def plain(table: tables.Table) -> list[list[str]]:
+def plain(table: Table) -> list[list[str]]:
     """Return the cells with plain spaces."""
     return [[cell.replace(NBSP, " ") for cell in row] for row in table.rows]
 

@@ -1,0 +1,86 @@
+"""What all interactive figures are made of: plain data and layout that plotly.js draws."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tasks.figures.series import Floats
+
+Part = dict[str, object]
+
+GREY = "#5B5B5B"
+INK = "#1d2430"
+
+
+@dataclass(frozen=True)
+class View:
+    """One state of a figure: the choices above a figure switch between views.
+
+    Attributes
+    ----------
+    label : text of the choice
+    alt : what the figure shows, in words
+    data, layout : for plotly.js; plain lists, numbers and strings, None for NaN
+    """
+
+    label: str
+    alt: str
+    data: list[Part]
+    layout: Part
+
+
+def base_layout(title: str) -> Part:
+    """Return what all figures share: no zoom, which would catch the finger that scrolls a phone."""
+    return {
+        "height": 400,
+        "autosize": True,
+        "dragmode": False,
+        "hovermode": "x unified",
+        "margin": {"l": 64, "r": 16, "t": 16, "b": 56},
+        "font": {"family": "system-ui, Liberation Sans, sans-serif", "size": 13, "color": INK},
+        "paper_bgcolor": "#ffffff",
+        "plot_bgcolor": "#ffffff",
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        "yaxis": light_axis(title),
+    }
+
+
+def light_axis(title: str) -> Part:
+    """Return an axis with light grid lines."""
+    line = {"showline": True, "linecolor": "#8a93a3", "gridcolor": "#e6e9ee", "zeroline": False}
+    return {"title": {"text": title, "standoff": 12}, "fixedrange": True, "automargin": True, "ticks": "outside"} | line
+
+
+def json_floats(values: Floats) -> list[float | None]:
+    """Return floats for JSON, which has no NaN."""
+    return [float(value) if np.isfinite(value) else None for value in values]
+
+
+def compact(value: float) -> str:
+    """Print a positive or negative quantity of unknown size with three digits: 0.0123, 4.56, 12,300, 1.2e-05."""
+    if not np.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
+    if not 1e-3 <= abs(value) < 1e6:
+        return f"{value:.1e}"
+    rounded = float(f"{value:.3g}")
+    decimals = max(0, 2 - int(np.floor(np.log10(abs(rounded)))))
+    return f"{rounded:,.{decimals}f}"
+
+
+def shorten(name: str, length: int) -> str:
+    """Cut a name to at most `length` characters, an ellipsis among them."""
+    return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def shorten_path(name: str, length: int) -> str:
+    """Cut a dotted name to at most `length` characters from its start: layers differ at their ends."""
+    return name if len(name) <= length else "…" + name[len(name) - length + 1 :]
+
+
+def spread_out(n: int, most: int) -> list[int]:
+    """Choose at most `most` of n positions, evenly spread, first and last among them."""
+    if n <= most:
+        return list(range(n))
+    return [int(i) for i in np.unique(np.rint(np.linspace(0, n - 1, most)).astype(int))]

@@ -1,0 +1,95 @@
+"""Tables of the tracing page."""
+
+from dataclasses import replace
+
+import pandas as pd
+
+from tasks.figures.views import compact
+from tasks.report import formats
+from tasks.report.cells import Cell, Table, float_in, number_cell, print_table, spread_cell, text_cell
+
+MAX_LAYERS = 200
+
+
+def networks_table(networks: pd.DataFrame) -> Table:
+    """List the networks, how well they do and what recording and explaining cost."""
+    cells: dict[str, Cell] = {
+        "network": text_cell("network"),
+        "seed": text_cell("seed"),
+        "model": text_cell("model"),
+        "anchor": text_cell("anchor"),
+        "accuracy": number_cell("accuracy", formats.share),
+        "loss": number_cell("loss", compact),
+        "steps": number_cell("steps", formats.count),
+        "layers traced": number_cell("layers", formats.count),
+        "archive": lambda row: formats.megabytes(float_in(row, "archive_bytes") / 1e6),
+        "training waited": number_cell("recorder_waited_seconds", formats.seconds),
+        "explaining": number_cell("explain_seconds", formats.seconds),
+    }
+    caption = (
+        "Networks traced: how well they do, the size of the recorded updates, how long training waited for the "
+        "recorder, and how long explaining all queries took"
+    )
+    return print_table(networks, caption, cells, words=4, csv="data/tracing_networks.csv")
+
+
+def layers_table(rows: pd.DataFrame) -> Table:
+    """List the layers of one network and seed."""
+    parts = {"init_share": "initial", "examples_share": "examples", "decay_share": "decay"}
+    if "unrecorded_share" in rows and (rows["unrecorded_share"].fillna(0) != 0).any():
+        parts["unrecorded_share"] = "not recorded"
+    cells: dict[str, Cell] = {
+        "layer": text_cell("layer"),
+        "kind": text_cell("kind"),
+        "weights": number_cell("weights", formats.count),
+    }
+    cells |= {title: number_cell(column, formats.part) for column, title in parts.items()}
+    cells |= {
+        "largest": number_cell("residual_max", formats.residual),
+        "median": number_cell("residual_median", formats.residual),
+        "@1": number_cell("agreement_1", formats.share),
+        "@10": number_cell("agreement_10", formats.share),
+        "cardinality": number_cell("cardinality", formats.share),
+    }
+    caption = (
+        "Layers in order of depth: parts of ‖z‖², by how much they miss it, and whether the strongest examples are of "
+        "the query's class; means over queries"
+    )
+    table = print_table(rows.head(MAX_LAYERS), caption, cells, words=2, csv="data/tracing_layers.csv")
+    groups = (("", 3), ("part of ‖z‖²", len(parts)), ("residual", 2), ("class agreement", 2), ("", 1))
+    note = f"The first {MAX_LAYERS} of {len(rows):,} layers." if len(rows) > MAX_LAYERS else ""
+    return replace(table, groups=groups, note=note)
+
+
+def evaluation_table(evaluation: pd.DataFrame) -> Table:
+    """List what is known of how far the explanations can be trusted, each beside its baseline."""
+    cells: dict[str, Cell] = {
+        "measure": text_cell("measure"),
+        "network": text_cell("network"),
+        "seed": text_cell("seed"),
+        "layer": text_cell("layer"),
+        "value": spread_cell("value", "spread", formats.measure_spread),
+        "beside it": number_cell("baseline", formats.measure),
+        "which is": text_cell("baseline_name"),
+        "n": number_cell("n", formats.count),
+        "note": text_cell("note"),
+    }
+    caption = "Evaluation: each measure ± its spread, and the baseline or ceiling to be read beside it"
+    table = print_table(evaluation, caption, cells, words=4, csv="data/tracing_evaluation.csv")
+    words = {"which is", "note"}
+    columns = [replace(c, numeric=False, wraps=c.title == "note") if c.title in words else c for c in table.columns]
+    return replace(table, columns=tuple(columns))
+
+
+def classes_table(classes: pd.DataFrame, layer: str) -> Table:
+    """List how much each class contributed to one query and layer."""
+    cells: dict[str, Cell] = {
+        "class": text_cell("class_name"),
+        "share of ‖z‖²": number_cell("share", formats.signed_share),
+        "sum of γ": number_cell("sum", formats.signed),
+    }
+    caption = f"Contribution of each class to layer {layer}"
+    if "examples" in classes:
+        cells["examples"] = number_cell("examples", formats.count)
+        caption += f", summed over the {classes['examples'].sum():,.0f} strongest examples only"
+    return print_table(classes, caption, cells)
