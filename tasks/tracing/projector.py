@@ -1,0 +1,231 @@
+"""Projections of weight updates on the preactivations of a batch of queries (Pfahler & Morik 2022, Eqs. 6 and 7).
+
+With z = W F, `gamma = <z, D F> = <D, z F'>`: all gammas of a layer are one matrix product with the gradients
+G = z F', and `norm^2 = <D' D, F F'>` is another one with the Gram matrices of the patches. Both cost nothing per
+output position; where positions are few, D F itself is cheaper.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tasks.tracing.checks import check_finite, check_shape, check_tensors
+from tasks.tracing.products import direct, inner, product_type, split_inner, step_norms
+from tasks.tracing.ways import checked_operation, choose_way, n_positions
+
+CHUNK = 16 * 2**20  # bytes of a temporary per chunk of steps; larger ones are slower, they come from fresh pages
+# Largest error of a float32 product in units of eps |D| |G|: 3.5 was the worst measured (sums that cancel, 576 terms).
+ROUNDING = 4 * torch.finfo(torch.float32).eps
+TOLERANCE = 2e-5  # of |z| |D f|, promised for float32
+CANCELLED = {torch.float32: 1e-9, torch.float64: 1e-6}  # share of |D|^2 |F|^2 below which a Gram norm is not trusted
+
+
+@dataclass(frozen=True)
+class Contributions:
+    """What each of T updates does to the representation of each of Q queries at one layer.
+
+    Attributes
+    ----------
+    gamma : (Q, T), <z, D_t f>; sums over all outputs and positions
+    norm : (Q, T), ||D_t f||
+    cosine : (Q, T), gamma / (||z|| ||D_t f||), 0 where a norm is 0
+    preactivation_norm : (Q,), ||z||
+    """
+
+    gamma: Tensor
+    norm: Tensor
+    cosine: Tensor
+    preactivation_norm: Tensor
+
+
+class Projector:
+    """A batch of queries at one layer, ready to take any number of blocks of updates.
+
+    Holds per query, in the inputs' dtype: the patches and z, or a gradient of the weight's size and (for norms) a
+    float64 Gram matrix of the patches; `ways.queries_within` says how many queries fit into how much memory.
+
+    Parameters
+    ----------
+    module : covered; gives the operation only
+    weight : as the module keeps its own, final weights
+    inputs : (Q, ...) what the layer takes, Q at least 1
+    anchor : None, or a tensor of the weight's shape whose preactivation is z
+    bias : (out,), z has it added; None: biases are left out
+    unit : output feature or channel that alone counts; None: all
+    norms : whether norms will be asked
+    n_steps : updates that will be projected, roughly; decides what is worth preparing
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        weight: Tensor,
+        inputs: Tensor,
+        *,
+        anchor: Tensor | None = None,
+        bias: Tensor | None = None,
+        unit: int | None = None,
+        norms: bool = True,
+        n_steps: int = 256,
+    ) -> None:
+        self.operation = checked_operation(module, weight, inputs, anchor, bias, unit)
+        self._bias = bias is not None
+        with torch.no_grad():
+            matrices = self.operation.matrices(_double((weight if anchor is None else anchor)[None]), _row(bias))
+        self._matrix = matrices[0]
+        self._inputs = inputs.detach()
+        self._out = torch.promote_types(inputs.dtype, torch.float32)
+        self._type = product_type(inputs)
+        self._norms = norms
+        self.way = choose_way(self.operation, len(inputs), n_positions(self.operation, inputs), norms, n_steps)
+        with torch.no_grad():
+            self._prepare()
+
+    @property
+    def preactivation_norm(self) -> Tensor:
+        """||z|| (Q,)."""
+        return self._z_norm.to(self._out)
+
+    @torch.no_grad()
+    def gammas(self, updates: Tensor, bias_updates: Tensor | None = None) -> Tensor:
+        """Return gamma (Q, T) alone; see `contributions` for the parameters.
+
+        float32 is within 5e-7 ||D_t|| ||G|| here, G the gradient of ||z||^2 / 2 with respect to the anchor.
+        """
+        self._check_updates(updates, bias_updates)
+        return self._project(updates, bias_updates, norms=False)[0].T.to(self._out)
+
+    @torch.no_grad()
+    def contributions(self, updates: Tensor, bias_updates: Tensor | None = None) -> Contributions:
+        """Project updates on the queries.
+
+        Parameters
+        ----------
+        updates : (T, *weight.shape), of the inputs' dtype and device
+        bias_updates : (T, out), if and only if the projector has a bias
+
+        Raises
+        ------
+        ValueError : wrong shape, dtype or device, NaN; or the projector was made without norms
+        """
+        if not self._norms:
+            raise ValueError("this projector was made with norms=False: ask for gammas alone")
+        self._check_updates(updates, bias_updates)
+        gamma, norm = (part.T for part in self._project(updates, bias_updates, norms=True))
+        scale = norm * self._z_norm[:, None]
+        cosine = torch.where(scale > 0, gamma / torch.where(scale > 0, scale, 1.0), 0.0).clamp(-1, 1)
+        return Contributions(*(part.to(self._out) for part in (gamma, norm, cosine, self._z_norm)))
+
+    def _check_updates(self, updates: Tensor, bias_updates: Tensor | None) -> None:
+        """Check what came, its values apart."""
+        check_tensors(inputs=self._inputs, updates=updates, bias_updates=bias_updates)
+        check_shape("updates", updates, (-1, *self.operation.shape))
+        if (bias_updates is not None) != self._bias:
+            raise ValueError("bias and bias_updates: expected both or neither")
+        if bias_updates is not None:
+            check_shape("bias_updates", bias_updates, (len(updates), self.operation.n_outputs))
+
+    def _prepare(self) -> None:
+        """Compute z and what the chosen way needs, a few queries at a time."""
+        kept: list[tuple[Tensor, ...]] = []
+        squares, spans = [], []
+        for part in self._parts(len(self._inputs)):
+            rows = self.operation.rows(_double(self._inputs[part]))
+            z = self._matrix @ rows
+            squares.append(z.square().sum(dim=(1, 2, 3)))
+            spans.append(rows.square().sum(dim=(1, 2, 3)))
+            if self.way == "direct":
+                kept.append((rows.to(self._type), z.to(self._type)))
+            else:
+                gradient = (z @ rows.mT).flatten(1)
+                gram = (rows @ rows.mT).flatten(1) if self.way == "gram" else rows.new_empty(len(rows), 0)
+                kept.append((gradient.to(self._type), gram))
+        self._z_norm, self._span = torch.cat(squares).sqrt(), torch.cat(spans).sqrt()
+        self._first, self._second = (torch.cat(parts) for parts in zip(*kept, strict=True))
+        if self.way == "direct":  # (g, n, Q L) and (g, o, Q, L): one product for all queries
+            self._first = self._first.permute(1, 2, 0, 3).flatten(2).contiguous()
+            self._second = self._second.permute(1, 2, 0, 3).contiguous()
+            self._size = self._span
+        else:
+            self._size = self._first.double().norm(dim=1)
+
+    def _parts(self, count: int) -> Iterator[slice]:
+        """Queries whose float64 patches and preactivations take about a chunk together."""
+        groups, outputs, width = self.operation.matrix_shape
+        positions = n_positions(self.operation, self._inputs)
+        step = max(1, CHUNK // (8 * groups * (outputs + width) * max(positions, 1)))
+        return (slice(start, min(start + step, count)) for start in range(0, count, step))
+
+    def _project(self, updates: Tensor, biases: Tensor | None, *, norms: bool) -> tuple[Tensor, Tensor]:
+        """Gamma and norm (T, Q) in float64; norm is zeros unless asked."""
+        shape = (len(updates), len(self._inputs))
+        gamma, norm = (torch.zeros(shape, dtype=torch.float64, device=updates.device) for _ in range(2))
+        step = max(1, CHUNK // self._step_bytes(norms))
+        for start in range(0, len(updates), step):
+            part = slice(start, start + step)
+            matrices = self.operation.matrices(updates[part].detach(), None if biases is None else biases[part])
+            sizes = step_norms(matrices)
+            if not torch.isfinite(sizes).all():
+                check_finite("updates", updates)
+                check_finite("bias_updates", updates if biases is None else biases)
+            gamma[part], norm[part] = self._chunk(matrices, sizes, norms)
+        return gamma, norm
+
+    def _step_bytes(self, norms: bool) -> int:
+        """Bytes of the largest temporary per step."""
+        groups, outputs, width = self.operation.matrix_shape
+        size = torch.finfo(self._type).bits // 8
+        sizes = [8 * groups * outputs * width]
+        if self.way == "direct":
+            sizes.append(size * self._second.numel())
+        elif self.way == "gram" and norms:
+            sizes.append(8 * groups * width * width)
+        return max(1, *sizes)
+
+    def _chunk(self, matrices: Tensor, sizes: Tensor, norms: bool) -> tuple[Tensor, Tensor]:
+        """Gamma and norm (t, Q) of a few steps, the pairs that rounding may have spoilt computed again."""
+        native = matrices.to(self._type)
+        if self.way == "direct":
+            gamma, norm = direct(native, self._first, self._second)
+        else:
+            gamma, norm = split_inner(native.flatten(1), self._first), sizes.new_zeros(len(sizes), 1)
+            if norms and self.way == "gram":
+                wide = matrices.double()
+                square = inner((wide.mT @ wide).flatten(1), self._second)
+                norm = square.clamp(min=0).sqrt()
+        if norms:
+            self._repair(matrices, sizes, gamma, norm)
+        return gamma, norm
+
+    def _repair(self, matrices: Tensor, sizes: Tensor, gamma: Tensor, norm: Tensor) -> None:
+        """Recompute in float64, from D F, where |D f| is so small against |D| |F| that digits were lost."""
+        doubtful = torch.zeros_like(norm, dtype=torch.bool)
+        if self._type == torch.float32:
+            scale = norm if self.way == "direct" else norm * self._z_norm
+            doubtful |= ROUNDING * sizes[:, None] * self._size > TOLERANCE * scale
+        if self.way == "gram":
+            doubtful |= norm.square() < CANCELLED[self._type] * (sizes[:, None] * self._span).square()
+        steps, queries = (doubtful.any(dim=axis).nonzero().flatten() for axis in (1, 0))
+        if not len(steps):
+            return
+        wide = matrices[steps].double()
+        for part in self._parts(len(queries)):
+            chosen = queries[part]
+            rows = self.operation.rows(_double(self._inputs[chosen]))
+            z = (self._matrix @ rows).permute(1, 2, 0, 3)
+            found = direct(wide, rows.permute(1, 2, 0, 3).flatten(2), z)
+            where = steps[:, None], chosen[None]
+            for target, values in zip((gamma, norm), found, strict=True):
+                target[where] = torch.where(doubtful[where], values, target[where])
+
+
+def _double(tensor: Tensor) -> Tensor:
+    """A detached float64 copy or view."""
+    return tensor.detach().double()
+
+
+def _row(bias: Tensor | None) -> Tensor | None:
+    """A bias as the one row of a stack, float64."""
+    return None if bias is None else _double(bias)[None]

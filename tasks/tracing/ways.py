@@ -1,0 +1,69 @@
+"""Which products a layer's projection takes, and how many queries fit into memory."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from tasks.tracing.checks import check_finite, check_operation, check_shape, check_tensors
+from tasks.tracing.coverage import check_covered
+from tasks.tracing.patches import Operation
+from tasks.tracing.products import product_type
+
+Way = Literal["direct", "gradient", "gram"]
+
+BUDGET = 256 * 2**20  # bytes that the queries of one projector may hold
+DOUBLE_COST = 3.0  # of a float64 product against float32, conversion included; measured
+
+
+def checked_operation(
+    module: nn.Module, weight: Tensor, inputs: Tensor, anchor: Tensor | None, bias: Tensor | None, unit: int | None
+) -> Operation:
+    """Check what describes the queries and return the operation."""
+    check_covered("module", module)
+    check_tensors(inputs=inputs, weight=weight, anchor=anchor, bias=bias)
+    operation = Operation(module, tuple(weight.shape), bias is not None, unit)
+    check_operation(operation, inputs)
+    for name, tensor in (("weight", weight), ("inputs", inputs), ("anchor", anchor), ("bias", bias)):
+        if tensor is not None:
+            check_finite(name, tensor)
+    if anchor is not None:
+        check_shape("anchor", anchor, operation.shape)
+    if bias is not None:
+        check_shape("bias", bias, (operation.n_outputs,))
+    return operation
+
+
+def n_positions(operation: Operation, inputs: Tensor) -> int:
+    """Output positions L of one query, from shapes alone."""
+    one = torch.empty((1, *inputs.shape[1:]), dtype=inputs.dtype, device="meta")
+    return int(operation.rows(one).shape[-1])
+
+
+def choose_way(operation: Operation, count: int, positions: int, norms: bool, n_steps: int) -> Way:
+    """Return the cheaper way by the multiplications per step and query.
+
+    Linear layers of one row come out as `direct`: its norm is free and G would be as large as the layer.
+    """
+    groups, outputs, width = operation.matrix_shape
+    if positions <= 1:
+        return "direct"
+    if not norms:
+        return "gradient"
+    within = BUDGET // (8 * groups * width * width)  # queries whose Gram matrices fit
+    shared = min(count, within)
+    if shared == 0:
+        return "direct"
+    gram = width * (1 + outputs / shared + positions / max(n_steps, 1)) * DOUBLE_COST + outputs
+    return "gram" if gram < outputs * positions else "direct"
+
+
+def queries_within(operation: Operation, inputs: Tensor, way: Way, budget: int = BUDGET) -> int:
+    """Return how many queries a projector can hold in `budget` bytes, at least 1."""
+    groups, outputs, width = operation.matrix_shape
+    size = torch.finfo(product_type(inputs)).bits // 8
+    positions = n_positions(operation, inputs)
+    held = size * groups * (width + outputs) * positions if way == "direct" else size * groups * outputs * width
+    if way == "gram":
+        held += 8 * groups * width * width
+    return max(1, budget // max(held, 1))
