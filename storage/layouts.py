@@ -1,7 +1,7 @@
 """How a stage's arrays are laid out: shapes, partitions, chunks and codecs."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -55,10 +55,18 @@ class ArrayLayout:
 
 @dataclass(frozen=True)
 class Layout:
-    """A stage's arrays and partitions, recorded with the stage: a function of shapes and config only."""
+    """A stage's arrays and partitions, recorded with the stage: a function of shapes and config only.
+
+    Parameters
+    ----------
+    partitions : how many; 0 where it is open
+    arrays : by name
+    open_ended : files only, in as many partitions as there are when the stage is sealed
+    """
 
     partitions: int
     arrays: Mapping[str, ArrayLayout] = field(default_factory=dict)
+    open_ended: bool = False
 
     def __post_init__(self) -> None:
         for name, array in self.arrays.items():
@@ -70,7 +78,7 @@ class Layout:
             name: {**asdict(a), "shape": list(a.shape), "dimensions": list(a.dimensions)}
             for name, a in self.arrays.items()
         }
-        return {"partitions": self.partitions, "arrays": arrays}
+        return {"partitions": self.partitions, "arrays": arrays, **({"open_ended": True} if self.open_ended else {})}
 
     @classmethod
     def of(cls, document: Document) -> "Layout":
@@ -79,7 +87,14 @@ class Layout:
             name: ArrayLayout(tuple(a["shape"]), a["dtype"], tuple(a["dimensions"]), a["rows"], a["chunk"])
             for name, a in document["arrays"].items()
         }
-        return cls(document["partitions"], arrays)
+        return cls(document["partitions"], arrays, document.get("open_ended", False))
+
+    def closed(self, markers: Iterable[str]) -> "Layout":
+        """Return the layout with its number of partitions, which `markers`, file names, tell where it is open."""
+        if not self.open_ended:
+            return self
+        numbers = [int(name.removesuffix(".json")) for name in markers if name.removesuffix(".json").isdecimal()]
+        return replace(self, partitions=1 + max(numbers, default=-1), open_ended=False)
 
 
 def rows_layout(shape: tuple[int, ...], dtype: str, dimensions: tuple[str, ...], rows: int) -> ArrayLayout:

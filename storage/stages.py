@@ -39,7 +39,8 @@ class Stage:
     def missing(self) -> list[int]:
         """Return the partitions without a valid marker, in order."""
         present = set(self.store.names(f"{self.spec.path}/markers"))
-        return [p for p in range(self.layout.partitions) if marker_name(p) not in present or self.marker(p) is None]
+        numbers = range(self.layout.closed(present).partitions)
+        return [p for p in numbers if marker_name(p) not in present or self.marker(p) is None]
 
     def marker(self, partition: int) -> Document | None:
         """Return a partition's marker, or None where it is absent or damaged (it is then written again)."""
@@ -69,7 +70,7 @@ class Stage:
         self.store.write(f"{self.spec.path}/markers/{marker_name(number)}", encode(marker))
 
     def seal(self, summary: Mapping[str, Json] | None = None) -> "FinishedStage":
-        """Declare the stage complete.
+        """Declare the stage complete; one that is open-ended has the partitions that are there.
 
         Raises
         ------
@@ -77,11 +78,12 @@ class Stage:
         """
         if missing := self.missing():
             raise StoreError(f"{self.spec.title}: {len(missing)} partitions are missing, the first is {missing[0]}")
-        markers = [read_marker(self.store, self.spec.path, p) for p in range(self.layout.partitions)]
+        layout = self.layout.closed(self.store.names(f"{self.spec.path}/markers"))
+        markers = [read_marker(self.store, self.spec.path, p) for p in range(layout.partitions)]
         names = [GROUP, *self.layout.arrays]
         note: Document = {
             "identity": self.spec.identity,
-            "layout": self.layout.document(),
+            "layout": layout.document(),
             "arrays": {n: markers_digest(markers, n) for n in self.layout.arrays},
             "metadata": {n: digest(self.store.read(metadata_path(self.spec.path, n))) for n in names},
             "files": {name: stated for m in markers for name, stated in m["files"].items()},
@@ -125,7 +127,7 @@ class Partition:
             write_shard(self.stage.store, self.stage.spec.path, name, layout, self.number, block)
         self.arrays[name] = array_digest(block)
 
-    def write_file(self, name: str, data: bytes) -> None:
+    def write_file(self, name: str, data: bytes | memoryview) -> None:
         """Write `files/<name>` whole."""
         self.stage.store.write(f"{self.stage.spec.path}/files/{name}", data)
         self.files[name] = digest(data)

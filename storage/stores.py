@@ -57,10 +57,10 @@ class Store:
             return Path(self.path(path)).read_bytes()
         return bytes(self._fs.cat_file(self.path(path)))
 
-    def write(self, path: str, data: bytes) -> None:
+    def write(self, path: str, data: bytes | memoryview) -> None:
         """Write the object at `path` whole, replacing an older one."""
         if not self.local:
-            self._fs.pipe_file(self.path(path), data)
+            self._fs.pipe_file(self.path(path), bytes(data))
             return
         target = Path(self.path(path))
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,76 @@
+"""Named tensors as safetensors bytes, and back, for any dtype: here without torch, as plain bytes.
+
+The format (https://huggingface.co/docs/safetensors): 8 bytes length of the header, the header as JSON, the data.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.documents import DamagedError, canonical
+
+Bytes = NDArray[np.uint8]
+
+ALIGNMENT = 8
+
+
+@dataclass(frozen=True)
+class RawTensor:
+    """A tensor as it is stored.
+
+    Parameters
+    ----------
+    dtype : name in the format, as F32
+    shape : sizes of its axes
+    data : (bytes,) uint8, C order, little-endian
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: Bytes
+
+
+def encode_tensors(tensors: Mapping[str, RawTensor], metadata: Mapping[str, str] | None = None) -> bytes:
+    """Return a safetensors file: the same tensors and texts, the same bytes."""
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    order = sorted(tensors, key=lambda name: (-_width(tensors[name]), name))  # wide ones first: all stay aligned
+    offset = 0
+    for name in order:
+        tensor = tensors[name]
+        stop = offset + tensor.data.nbytes
+        header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": [offset, stop]}
+        offset = stop
+    text = canonical(header)
+    text += b" " * (-len(text) % ALIGNMENT)
+    return b"".join([len(text).to_bytes(8, "little"), text, *(tensors[name].data.data for name in order)])
+
+
+def decode_tensors(data: bytes, what: str) -> tuple[dict[str, RawTensor], dict[str, str]]:
+    """Return the tensors of a safetensors file, views of `data`, and its texts.
+
+    Raises
+    ------
+    DamagedError : not such a file; the text begins with `what`
+    """
+    start = 8 + int.from_bytes(data[:8], "little")
+    try:
+        header = json.loads(data[8:start])
+        metadata = header.pop("__metadata__", {})
+        whole = np.frombuffer(data, np.uint8)[start:]
+        found = {}
+        for name, entry in header.items():
+            first, stop = entry["data_offsets"]
+            if not 0 <= first <= stop <= whole.size:
+                raise ValueError(f"{name} ends beyond the file")
+            found[name] = RawTensor(entry["dtype"], tuple(entry["shape"]), whole[first:stop])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DamagedError(f"{what}: not a safetensors file: {error}") from None
+    return found, metadata
+
+
+def _width(tensor: RawTensor) -> int:
+    """Return the bytes of an element; 1 where there is none."""
+    return tensor.data.nbytes // max(1, int(np.prod(tensor.shape, dtype=np.int64))) or 1

@@ -1,0 +1,95 @@
+"""Weights as integers of their bit patterns: differences of those are lossless, and compress well later."""
+
+from collections.abc import Iterable
+
+import google_crc32c
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.signedinteger]
+Bytes = NDArray[np.uint8]
+
+BITS = {"float16": "int16", "bfloat16": "int16", "float32": "int32", "float64": "int64"}  # little-endian
+TILE = 2**17  # values whose update is held as float64 at a time
+PIECE = 2**22  # bytes
+
+
+def subtract_rows(new: Ints, previous: Ints, out: Ints) -> None:
+    """Write the differences of consecutive rows of bit patterns, which wrap around, into `out`.
+
+    Parameters
+    ----------
+    new : (n, P) integers, n >= 1
+    previous : (P,) the row before the first
+    out : (n, P)
+    """
+    np.subtract(new[0], previous, out=out[0])
+    np.subtract(new[1:], new[:-1], out=out[1:])
+
+
+def add_rows(start: Ints, differences: Ints) -> Ints:
+    """Return the rows (n + 1, P) that `differences` (n, P) lead to from `start` (P,), which comes first."""
+    rows = np.empty((len(differences) + 1, *start.shape), start.dtype)
+    rows[0] = start
+    for number, difference in enumerate(differences):
+        np.add(rows[number], difference, out=rows[number + 1])
+    return rows
+
+
+def update_norms(new: Ints, previous: Ints, dtype: str) -> NDArray[np.float64]:
+    """Return the Euclidean norm of each update (n,), subtracted and summed in float64.
+
+    Parameters
+    ----------
+    new, previous : as in `subtract_rows`
+    dtype : what the bit patterns mean, a key of BITS
+    """
+    squares = np.zeros(len(new))
+    width = max(1, TILE // len(new))
+    for low in range(0, new.shape[1], width):
+        tile = slice(low, low + width)
+        values, before = as_floats(new[:, tile], dtype), as_floats(previous[None, tile], dtype)
+        change = np.empty(values.shape)
+        np.subtract(values[:1], before, out=change[:1], dtype=np.float64)
+        np.subtract(values[1:], values[:-1], out=change[1:], dtype=np.float64)
+        np.multiply(change, change, out=change)
+        squares += change.sum(axis=1)
+    norms: NDArray[np.float64] = np.sqrt(squares)
+    return norms
+
+
+def as_floats(bits: Ints, dtype: str) -> NDArray[np.floating]:
+    """Return bit patterns as NumPy floats; bfloat16, which NumPy lacks, as the same values in float32."""
+    if dtype == "bfloat16":
+        return (bits.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
+    return bits.view(dtype)
+
+
+def weights_digests(parts: Iterable[Ints]) -> list[int]:
+    """Return 8 bytes a row that tell whether a layer's parameters are what they were, as unsigned integers.
+
+    Parameters
+    ----------
+    parts : (n, P) bit patterns of each parameter
+
+    Notes
+    -----
+    The low half is the CRC-32C of the parameters' bytes, one after the other, the high half the sum of their words
+    (of 32 bits, or 16 where values have 16) modulo 2^32: made to notice drift, at a fifth of the cost of SHA-256.
+    """
+    checksums: list[int] = []
+    totals: NDArray[np.uint64] = np.zeros(1, np.uint64)
+    for part in parts:
+        earlier = checksums or [0] * len(part)
+        checksums = [crc32c(row.view(np.uint8), before) for row, before in zip(part, earlier, strict=True)]
+        words = part.view(np.uint16 if part.itemsize == 2 else np.uint32)
+        totals = totals + words.sum(axis=1, dtype=np.uint64)
+    highs = (totals << np.uint64(32)).tolist()
+    return [high | low for high, low in zip(highs, checksums, strict=True)]
+
+
+def crc32c(data: Bytes, before: int = 0) -> int:
+    """Return the CRC-32C of contiguous bytes that follow others with the checksum `before`."""
+    for low in range(0, data.size, PIECE):  # the library holds the interpreter's lock
+        before = google_crc32c.extend(before, data[low : low + PIECE])
+    return before

@@ -1,0 +1,157 @@
+"""A parameter's updates in a segment: one Zarr v3 array (row, *shape) of integer differences, chunked along rows.
+
+The chunk files are put together here, in a buffer that is used again, because Zarr's own copies cost several times
+a raw write. They are what Zarr writes for the codecs bytes (little-endian) and crc32c, and Zarr reads them.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from storage.documents import DamagedError, Document, canonical
+from storage.stores import Store
+from storage.updates.bits import BITS, Bytes, Ints, crc32c, subtract_rows
+from storage.updates.parameters import Parameter
+
+Write = Callable[[str, bytes | memoryview], None]
+
+MOST = 64 * 2**20  # bytes of a chunk file that holds one update
+LEAST, USUAL = 4 * 2**20, 16 * 2**20  # bytes of a chunk file that holds several
+BUFFERS = 256 * 2**20  # bytes of all buffers together, unless LEAST or a layer's own size asks for more
+CHECKSUM = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Chunking:
+    """How an array is cut: `rows` of it to a chunk, its first parameter axis into `parts`; either is 1."""
+
+    rows: int
+    parts: int
+
+
+def plan_chunks(parameters: Iterable[Parameter], steps: int) -> dict[str, Chunking]:
+    """Return the chunking of every parameter's array: a function of shapes and the steps of a segment."""
+    found = {}
+    parameters = list(parameters)
+    large = sum(p.nbytes * steps > LEAST for p in parameters)
+    target = min(USUAL, max(LEAST, BUFFERS // max(1, large)))
+    for parameter in parameters:
+        most = max(1, min(steps, target // max(1, parameter.nbytes)))
+        rows = -(-steps // -(-steps // most))  # as many chunks, none nearly empty
+        found[parameter.name] = Chunking(rows, _parts(parameter))
+    return found
+
+
+class ChunkWriter:
+    """Takes a parameter's rows and writes whole chunks below `path`. Holds one chunk."""
+
+    def __init__(self, parameter: Parameter, chunking: Chunking, path: str, write: Write) -> None:
+        self.parameter, self.chunking = parameter, chunking
+        self._path, self._write = path, write
+        bits = np.dtype(BITS[parameter.dtype])
+        self._width = parameter.size // chunking.parts
+        self._raw: Bytes = np.zeros(chunking.rows * self._width * bits.itemsize + CHECKSUM, np.uint8)
+        self._ints: Ints = self._raw[:-CHECKSUM].view(bits).reshape(chunking.rows, self._width)
+        self._index, self._filled = 0, 0
+
+    def add(self, new: Ints, previous: Ints) -> None:
+        """Append the differences of rows `new` (n, P); `previous` (P,) is the row before them."""
+        done = 0
+        while done < len(new):
+            count = min(len(new) - done, self.chunking.rows - self._filled)
+            before = new[done - 1] if done else previous
+            for part in range(self.chunking.parts):
+                columns = slice(part * self._width, (part + 1) * self._width)
+                target = self._ints[self._filled : self._filled + count]
+                subtract_rows(new[done : done + count, columns], before[columns], target)
+                if self._filled + count == self.chunking.rows:
+                    self._flush(part, self.chunking.rows)
+            done += count
+            self._filled += count
+            if self._filled == self.chunking.rows:
+                self._index, self._filled = self._index + 1, 0
+
+    def close(self) -> int:
+        """Write the last chunk and the array's metadata; return the number of rows."""
+        rows, chunk = self._index * self.chunking.rows + self._filled, self.chunking.rows
+        if self._filled:
+            if self._index:
+                self._ints[self._filled :] = 0  # Zarr's chunks are all of one size
+            else:
+                chunk = self._filled
+            self._flush(0, chunk)
+        metadata = array_document(self.parameter, rows, Chunking(max(1, chunk), self.chunking.parts))
+        self._write(f"{self._path}/zarr.json", canonical(metadata))
+        return rows
+
+    def _flush(self, part: int, rows: int) -> None:
+        """Write `rows` rows of the buffer as a chunk."""
+        size = rows * self._width * self._ints.itemsize
+        checksum = crc32c(self._raw[:size])
+        self._raw[size : size + CHECKSUM] = np.frombuffer(checksum.to_bytes(CHECKSUM, "little"), np.uint8)
+        self._write(f"{self._path}/{chunk_key(self.parameter, self._index, part)}", self._raw[: size + CHECKSUM].data)
+
+
+def chunk_key(parameter: Parameter, index: int, part: int) -> str:
+    """Return the name of a chunk, relative to its array."""
+    return "/".join(["c", str(index), str(part), *("0" for _ in parameter.shape[1:])])
+
+
+def array_document(parameter: Parameter, rows: int, chunking: Chunking) -> Document:
+    """Return the metadata of a parameter's array."""
+    chunk = [chunking.rows, parameter.shape[0] // chunking.parts, *parameter.shape[1:]]
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [rows, *parameter.shape],
+        "data_type": BITS[parameter.dtype],
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunk}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0,
+        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}, {"name": "crc32c"}],
+        "attributes": {"weights": parameter.dtype, "values": "differences of the weights' bit patterns, wrapping"},
+        "dimension_names": ["row", *(f"{parameter.name}_{axis}" for axis in range(len(parameter.shape)))],
+    }
+
+
+def chunking_of(metadata: bytes, parameter: Parameter) -> Chunking:
+    """Return how the array with this metadata is cut."""
+    rows, first = json.loads(metadata)["chunk_grid"]["configuration"]["chunk_shape"][:2]
+    return Chunking(int(rows), parameter.shape[0] // int(first))
+
+
+def read_chunk(store: Store, path: str, parameter: Parameter, index: int, chunking: Chunking) -> Ints:
+    """Return the differences (chunk rows, P) of a chunk of the array at `path`, all parts of it.
+
+    Raises
+    ------
+    DamagedError : a file is missing, has another length or fails its checksum; names the file
+    """
+    parts = []
+    for part in range(chunking.parts):
+        file = f"{path}/{chunk_key(parameter, index, part)}"
+        parts.append(_checked(store, file, chunking.rows * parameter.nbytes // chunking.parts))
+    ints = [part.view(BITS[parameter.dtype]).reshape(chunking.rows, -1) for part in parts]
+    return ints[0] if len(ints) == 1 else np.concatenate(ints, axis=1)
+
+
+def _checked(store: Store, file: str, size: int) -> Bytes:
+    """Return the `size` bytes that a chunk file holds before its checksum."""
+    try:
+        data = np.frombuffer(store.read(file), np.uint8)
+    except FileNotFoundError:
+        raise DamagedError(f"{file}: missing, though its stage is complete") from None
+    if data.size != size + CHECKSUM:
+        raise DamagedError(f"{file}: {data.size} bytes, {size + CHECKSUM} were written")
+    if crc32c(data[:size]) != int.from_bytes(data[size:].tobytes(), "little"):
+        raise DamagedError(f"{file}: fails its checksum")
+    return data[:size]
+
+
+def _parts(parameter: Parameter) -> int:
+    """Return the smallest number of equal parts of the first axis that are chunk files of at most MOST bytes."""
+    outputs = parameter.shape[0]
+    wanted = max(1, min(-(-parameter.nbytes // MOST), outputs))
+    return next(parts for parts in range(wanted, outputs + 1) if outputs % parts == 0)

@@ -1,0 +1,113 @@
+"""The ledger of a segment: a row per step, whatever the kind of archive, as Parquet."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from storage.documents import DamagedError
+from storage.updates.writer import Written
+
+Ids = NDArray[np.int64]
+
+LEDGER = "ledger.parquet"
+NORM, DIGEST = "norm/", "digest/"  # before a layer's name
+FIELDS: dict[str, pa.DataType] = {
+    "step": pa.int64(),
+    "row": pa.int64(),
+    "recorded": pa.bool_(),
+    "epoch": pa.int64(),
+    "label": pa.int64(),
+    "lr": pa.float64(),
+    "lrs": pa.list_(pa.float64()),
+    "clip": pa.float64(),
+    "loss": pa.float64(),
+    "augmentation": pa.int64(),
+    "examples": pa.list_(pa.int64()),
+    "ghosts": pa.list_(pa.int64()),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the ledger says of a step.
+
+    Parameters
+    ----------
+    step : number of the update, from 0
+    row : row of the segment's arrays; the steps of a gap share one
+    recorded : whether the row is this step's update alone
+    epoch, label : as the loop gave them; label -1 for several classes
+    lr, lrs : learning rate of the first group of parameters, and of each
+    clip : factor that the gradient was multiplied with; 1.0 for none
+    loss : before the update; NaN if it was not told
+    augmentation : seed, or -1
+    examples, ghosts : ids in the batch's order
+    """
+
+    step: int
+    row: int
+    recorded: bool
+    epoch: int
+    label: int
+    lrs: tuple[float, ...]
+    clip: float
+    loss: float
+    augmentation: int
+    examples: Ids
+    ghosts: Ids
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the first group."""
+        return self.lrs[0]
+
+
+def ledger_bytes(entries: Sequence[Entry], written: Written) -> bytes:
+    """Return the ledger of a segment: the columns of FIELDS, and by layer `norm/<layer>` and `digest/<layer>`.
+
+    norm is that of the weight's update, digest (`weights_digests`) that of weight and bias after the step.
+    The steps of a gap have NaN and 0 but for the last, which has those of the whole gap.
+    """
+    columns = {name: pa.array([getattr(e, name) for e in entries], kind) for name, kind in FIELDS.items()}
+    rows = np.array([e.row for e in entries], np.int64)
+    last = np.append(rows[1:] != rows[:-1], True)[: len(rows)]
+    for layer, norms in written.norms.items():
+        columns[NORM + layer] = pa.array(np.where(last, np.array(norms, np.float64)[rows], np.nan), pa.float64())
+    for layer, digests in written.digests.items():
+        columns[DIGEST + layer] = pa.array(np.where(last, np.array(digests, np.uint64)[rows], 0), pa.uint64())
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def read_ledger(data: bytes, what: str) -> pd.DataFrame:
+    """Return the table that `ledger_bytes` made; examples and ghosts are arrays of int64.
+
+    Raises
+    ------
+    DamagedError : not such a table; the text begins with `what`
+    """
+    try:
+        table = pq.read_table(io.BytesIO(data)).to_pandas()
+    except (OSError, ValueError) as error:
+        raise DamagedError(f"{what}: not a ledger: {error}") from error
+    assert isinstance(table, pd.DataFrame)
+    return table
+
+
+def row_runs(ledger: pd.DataFrame) -> list[tuple[range, range, bool]]:
+    """Return the (rows, steps, recorded) that make a segment: recorded steps in succession, and each gap by itself."""
+    found: list[tuple[range, range, bool]] = []
+    for step, row, recorded in zip(ledger["step"], ledger["row"], ledger["recorded"], strict=True):
+        if found and found[-1][2] == recorded and (recorded or row in found[-1][0]):
+            rows, steps, _ = found[-1]
+            found[-1] = (range(rows.start, row + 1), range(steps.start, step + 1), bool(recorded))
+        else:
+            found.append((range(row, row + 1), range(step, step + 1), bool(recorded)))
+    return found

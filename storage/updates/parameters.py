@@ -1,0 +1,94 @@
+"""Which parameters an archive holds, and where each lies in a row: all recorded weights after one step, as bytes."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from storage.documents import Document
+from storage.updates.bits import BITS, Bytes, Ints
+
+ALIGNMENT = 16  # bytes
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter that is recorded.
+
+    Parameters
+    ----------
+    name : its key in the model's state, as "conv1.weight"
+    dtype : a key of BITS
+    shape : sizes of its axes
+    offset : bytes from the beginning of a row
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def size(self) -> int:
+        """Number of values, P."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in a row."""
+        return self.size * np.dtype(BITS[self.dtype]).itemsize
+
+    def within(self, rows: Bytes) -> Ints:
+        """Return the bit patterns (..., P) of this parameter in rows (..., bytes), a view."""
+        part: Ints = rows[..., self.offset : self.offset + self.nbytes].view(BITS[self.dtype])
+        return part
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A recorded layer and the parameters it uses; tied layers name the same ones."""
+
+    name: str
+    weight: str
+    bias: str | None
+
+    @property
+    def parameters(self) -> list[str]:
+        """The weight, and the bias where there is one."""
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
+
+
+def lay_out(parameters: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[Parameter, ...]:
+    """Place the parameters, name -> (dtype, shape), behind each other in a row.
+
+    Raises
+    ------
+    ValueError : a dtype that has no lossless form
+    """
+    found, offset = [], 0
+    for name, (dtype, shape) in parameters.items():
+        if dtype not in BITS:
+            raise ValueError(f"parameter {name!r} has dtype {dtype}; recorded can be {', '.join(BITS)}")
+        found.append(Parameter(name, dtype, tuple(shape), offset))
+        offset += -(-found[-1].nbytes // ALIGNMENT) * ALIGNMENT
+    return tuple(found)
+
+
+def row_bytes(parameters: Iterable[Parameter]) -> int:
+    """Return the length of a row."""
+    return max((-(-(p.offset + p.nbytes) // ALIGNMENT) * ALIGNMENT for p in parameters), default=0)
+
+
+def layers_document(layers: Iterable[Layer], parameters: Iterable[Parameter]) -> Document:
+    """Return layers and parameters as JSON."""
+    return {
+        "layers": {layer.name: {"weight": layer.weight, "bias": layer.bias} for layer in layers},
+        "parameters": {p.name: {"dtype": p.dtype, "shape": list(p.shape)} for p in parameters},
+    }
+
+
+def layers_of(document: Document) -> tuple[dict[str, Layer], dict[str, Parameter]]:
+    """Return the layers and parameters, by name, that `document` describes."""
+    layers = {name: Layer(name, entry["weight"], entry["bias"]) for name, entry in document["layers"].items()}
+    entries = {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in document["parameters"].items()}
+    return layers, {parameter.name: parameter for parameter in lay_out(entries)}

@@ -1,0 +1,131 @@
+"""Reading a dense segment back: weights are restored bit for bit from the checkpoint before it, a chunk at a time."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from storage.documents import DamagedError
+from storage.stages import FinishedStage
+from storage.tensors import decode_tensors
+from storage.updates.archives import Segment
+from storage.updates.bits import BITS, Ints, add_rows, weights_digests
+from storage.updates.chunks import chunking_of, read_chunk
+from storage.updates.ledger import DIGEST, LEDGER, read_ledger, row_runs
+from storage.updates.parameters import Layer, Parameter, layers_of
+from storage.updates.writer import UPDATES
+
+MODEL = "model."  # before a parameter's name in a checkpoint
+
+
+@dataclass(frozen=True)
+class RestoredRows:
+    """Some consecutive rows of a layer.
+
+    Parameters
+    ----------
+    steps : of the rows; one row covers all of them where `recorded` is false
+    recorded : whether each row is the update of one step
+    weights : (n + 1, P) bit patterns before the first row and after each
+    biases : (n + 1, out), None where the layer has no bias
+    """
+
+    steps: range
+    recorded: bool
+    weights: Ints
+    biases: Ints | None
+
+
+@dataclass(frozen=True)
+class SegmentReader:
+    """Reads one segment of a finished stage; everything read is checked. Holds a chunk and what it is restored to."""
+
+    stage: FinishedStage
+    segment: Segment
+
+    @cached_property
+    def ledger(self) -> pd.DataFrame:
+        """The ledger of the segment."""
+        name = f"{self.segment.folder}/{LEDGER}"
+        return read_ledger(self.stage.read_file(name), f"{self.stage.path}/files/{name}")
+
+    @cached_property
+    def contents(self) -> tuple[dict[str, Layer], dict[str, Parameter]]:
+        """The layers and the parameters, by name."""
+        group = json.loads(self.stage.read_file(f"{self.segment.folder}/{UPDATES}/zarr.json"))
+        return layers_of(group["attributes"]["layerlore"])
+
+    def restored(self, layer: str, before: dict[str, Ints]) -> Iterator[RestoredRows]:
+        """Yield the rows of a layer in order, at most a chunk of its weight at a time.
+
+        Parameters
+        ----------
+        before : the parameters before the segment, from `read_weights`
+
+        Raises
+        ------
+        DamagedError : a file is damaged, or the weights come out otherwise than they were; names file and step
+        """
+        entry, parameters = self.contents[0][layer], self.contents[1]
+        streams = [_Stream(self, parameters[name], before[name]) for name in entry.parameters]
+        digests = dict(zip(self.ledger["step"], self.ledger[DIGEST + layer], strict=True))
+        size = streams[0].chunking.rows
+        for rows, steps, recorded in row_runs(self.ledger):
+            for low, high in _cut(rows, size):
+                part = range(steps[low - rows.start], steps[high - 1 - rows.start] + 1) if recorded else steps
+                restored = [stream.take(high - low) for stream in streams]
+                if weights_digests(values[-1:] for values in restored) != [digests[part[-1]]]:
+                    folder = f"{self.stage.path}/files/{self.segment.folder}"
+                    raise DamagedError(f"{folder}: layer {layer!r} has other weights after step {part[-1]} than it had")
+                yield RestoredRows(part, recorded, restored[0], restored[1] if len(restored) > 1 else None)
+
+
+def read_weights(stage: FinishedStage, checkpoint: str, parameters: Iterable[Parameter]) -> dict[str, Ints]:
+    """Return the bit patterns (P,) of parameters, by name, in a checkpoint. Reads the whole file."""
+    what = f"{stage.path}/files/{checkpoint}"
+    tensors, _ = decode_tensors(stage.read_file(checkpoint), what)
+    found = {}
+    for parameter in parameters:
+        tensor = tensors.get(MODEL + parameter.name)
+        if tensor is None or tensor.shape != parameter.shape:
+            raise DamagedError(f"{what}: has no {parameter.name} of shape {parameter.shape}")
+        found[parameter.name] = tensor.data.copy().view(BITS[parameter.dtype])
+    return found
+
+
+class _Stream:
+    """The rows of a parameter in order; holds one chunk of differences."""
+
+    def __init__(self, reader: SegmentReader, parameter: Parameter, before: Ints) -> None:
+        self._store, self._parameter, self._last = reader.stage.store, parameter, before
+        folder = f"{reader.segment.folder}/{UPDATES}/{parameter.name}"
+        self._path = f"{reader.stage.path}/files/{folder}"
+        self.chunking = chunking_of(reader.stage.read_file(f"{folder}/zarr.json"), parameter)
+        self._next, self._chunk = 0, -1
+        self._differences = np.empty((0, parameter.size), before.dtype)
+
+    def take(self, count: int) -> Ints:
+        """Return the last values and the next `count` rows, (count + 1, P)."""
+        parts = []
+        while count:
+            index, low = divmod(self._next, self.chunking.rows)
+            if index != self._chunk:
+                self._differences = read_chunk(self._store, self._path, self._parameter, index, self.chunking)
+                self._chunk = index
+            parts.append(self._differences[low : low + count])
+            self._next, count = self._next + len(parts[-1]), count - len(parts[-1])
+        rows = add_rows(self._last, parts[0] if len(parts) == 1 else np.concatenate(parts))
+        self._last = rows[-1].copy()
+        return rows
+
+
+def _cut(rows: range, size: int) -> Iterator[tuple[int, int]]:
+    """Cut a range of rows where chunks of `size` rows end."""
+    low = rows.start
+    while low < rows.stop:
+        high = min(rows.stop, (low // size + 1) * size)
+        yield low, high
+        low = high

@@ -1,0 +1,97 @@
+"""The dense writer of one segment: rows of weights in, differences, norms and digests out."""
+
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from storage.documents import canonical
+from storage.updates.bits import Bytes, update_norms, weights_digests
+from storage.updates.chunks import ChunkWriter, Write, plan_chunks
+from storage.updates.parameters import Layer, Parameter, layers_document
+
+KIND = "dense"
+UPDATES = "updates"  # the Zarr group of a segment
+WORTH_A_THREAD = 2**20  # bytes of rows below which handing work to other threads costs more than it saves
+
+
+@dataclass(frozen=True)
+class Written:
+    """What the ledger says of the rows of a segment: a value per row, by layer."""
+
+    norms: dict[str, list[float]] = field(default_factory=dict)
+    digests: dict[str, list[int]] = field(default_factory=dict)
+
+
+class DenseWriter:
+    """Writes every update of a segment of at most `steps` steps below `folder`.
+
+    Holds a chunk per parameter (`storage.updates.chunks`) and 1 MB per thread. The files do not depend on `threads`.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        parameters: Sequence[Parameter],
+        folder: str,
+        steps: int,
+        write: Write,
+        threads: int,
+    ) -> None:
+        self.written = Written({layer.name: [] for layer in layers}, {layer.name: [] for layer in layers})
+        self.layers, self.parameters = layers, parameters
+        self._folder, self._write = folder, write
+        chunks = plan_chunks(parameters, steps)
+        self._chunks = {
+            p.name: ChunkWriter(p, chunks[p.name], f"{folder}/{UPDATES}/{p.name}", write) for p in parameters
+        }
+        self._by_name = {p.name: p for p in parameters}
+        self._pool = ThreadPoolExecutor(threads, "layerlore-chunks") if threads > 1 else None
+
+    def add(self, rows: Bytes, previous: Bytes) -> None:
+        """Append rows of weights.
+
+        Parameters
+        ----------
+        rows : (n, row bytes), the weights after each of n rows
+        previous : (row bytes,), the weights before the first
+        """
+        work = [lambda p=p: self._difference(p, rows, previous) for p in self.parameters]
+        work += [lambda layer=layer: self._describe(layer, rows, previous) for layer in self.layers]
+        self._run(work, rows.nbytes)
+
+    def close(self, start: int, stop: int) -> int:
+        """Write what is left; return the number of rows."""
+        rows = [chunks.close() for chunks in self._chunks.values()]
+        assert len(set(rows)) == 1, rows
+        document = layers_document(self.layers, self.parameters)
+        attributes = {"layerlore": {"kind": KIND, "start": start, "stop": stop, "rows": rows[0], **document}}
+        group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        self._write(f"{self._folder}/{UPDATES}/zarr.json", canonical(group))
+        self.abandon()
+        return rows[0]
+
+    def abandon(self) -> None:
+        """Free the threads."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+    def _difference(self, parameter: Parameter, rows: Bytes, previous: Bytes) -> None:
+        """Append a parameter's differences."""
+        self._chunks[parameter.name].add(parameter.within(rows), parameter.within(previous))
+
+    def _describe(self, layer: Layer, rows: Bytes, previous: Bytes) -> None:
+        """Append a layer's norms and digests."""
+        weight = self._by_name[layer.weight]
+        norms = update_norms(weight.within(rows), weight.within(previous), weight.dtype)
+        self.written.norms[layer.name].extend(norms.tolist())
+        parts = [self._by_name[name].within(rows) for name in layer.parameters]
+        self.written.digests[layer.name].extend(weights_digests(parts))
+
+    def _run(self, work: Iterable[Callable[[], None]], nbytes: int) -> None:
+        """Do all of `work`, side by side where it is worth it."""
+        if self._pool is None or nbytes < WORTH_A_THREAD:
+            for task in work:
+                task()
+        else:
+            for future in [self._pool.submit(task) for task in work]:
+                future.result()

@@ -1,0 +1,220 @@
+"""The dense archive as a source of updates: every update, bit for bit."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from storage.stages import FinishedStage
+from storage.updates.archives import Segment
+from storage.updates.bits import Ints
+from storage.updates.parameters import Parameter
+from storage.updates.reader import SegmentReader, read_weights
+from tasks.tracing import Contributions, contributions
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class DenseBlock:
+    """The updates of some steps of one layer.
+
+    Parameters
+    ----------
+    layer : its name
+    start, stop : the steps that it covers
+    recorded : whether each row is one step; else there is one row, the sum of the steps, which were not recorded
+    weights : (n + 1, *shape) before the first row and after each, bitwise
+    biases : (n + 1, out), None where the layer has none
+    """
+
+    layer: str
+    start: int
+    stop: int
+    recorded: bool
+    weights: Tensor
+    biases: Tensor | None
+
+    @property
+    def steps(self) -> Ids:
+        """The step of each row (n,); of one that covers several, the last."""
+        return np.arange(self.start if self.recorded else self.stop - 1, self.stop, dtype=np.int64)
+
+    def dense(self, dtype: torch.dtype | None = None) -> Tensor:
+        """Return the updates W_{t+1} - W_t, (n, *weight.shape), on the CPU.
+
+        Parameters
+        ----------
+        dtype : in which they are subtracted; default: the weights' own, float32 for narrower ones
+        """
+        return _differences(self.weights, dtype)
+
+    def dense_bias(self, dtype: torch.dtype | None = None) -> Tensor | None:
+        """Return the updates of the bias, (n, out), or None."""
+        return None if self.biases is None else _differences(self.biases, dtype)
+
+    def project(
+        self,
+        module: nn.Module,
+        weight: Tensor,
+        inputs: Tensor,
+        *,
+        anchor: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> Contributions:
+        """Return `tasks.tracing.contributions` of these updates, (Q, n), on the inputs' device.
+
+        Parameters
+        ----------
+        module, weight, inputs, anchor, bias : as there; with `bias` the updates of the bias count too
+        """
+        wide = torch.promote_types(inputs.dtype, torch.float32)
+        updates, biases = self.dense(wide), self.dense_bias(wide)
+        return contributions(
+            module,
+            weight,
+            inputs,
+            updates.to(inputs),
+            anchor=anchor,
+            bias=bias,
+            bias_updates=None if bias is None or biases is None else biases.to(inputs),
+        )
+
+    def per_example(
+        self, module: nn.Module, weight: Tensor, inputs: Tensor, *, anchor: Tensor | None = None
+    ) -> list[Tensor]:
+        """Raise NotImplementedError: an update does not tell its members apart."""
+        raise NotImplementedError(
+            f"layer {self.layer!r}: a dense archive holds whole updates and no example's part of them; "
+            "replay and factors do"
+        )
+
+
+@dataclass(frozen=True)
+class DenseSource:
+    """A dense archive, read by segments.
+
+    Reading a block holds one chunk of differences (4 to 16 MB, or one update of the layer where that is more), the
+    weights that it is restored to, and what is asked of it: three times a chunk; and first a whole checkpoint.
+    Picklable; every read is checked and raises DamagedError, naming the file.
+    """
+
+    stage: FinishedStage
+    spans: tuple[Segment, ...]
+    program: object = None
+    kind: str = field(default="dense", init=False)
+
+    @cached_property
+    def layers(self) -> list[str]:
+        """The recorded layers, in the model's order."""
+        return list(self._first.contents[0])
+
+    @property
+    def steps(self) -> int:
+        """Number of updates, T."""
+        return self.spans[-1].stop
+
+    @property
+    def exactness(self) -> dict[str, float]:
+        """Largest cosine error by layer: none, bitwise."""
+        return dict.fromkeys(self.layers, 0.0)
+
+    @cached_property
+    def ledger(self) -> pd.DataFrame:
+        """A row per step: see `storage.updates.ledger`; `row` counts within a segment."""
+        return pd.concat([SegmentReader(self.stage, span).ledger for span in self.spans], ignore_index=True)
+
+    @property
+    def examples(self) -> list[Ids]:
+        """The ids of each step's examples."""
+        return list(self.ledger["examples"])
+
+    @property
+    def ghosts(self) -> list[Ids]:
+        """The ids of each step's ghosts."""
+        return list(self.ledger["ghosts"])
+
+    @property
+    def recorded(self) -> NDArray[np.bool_]:
+        """Whether each step's update is there by itself, (T,)."""
+        return self.ledger["recorded"].to_numpy(np.bool_)
+
+    def segments(self) -> list[Segment]:
+        """Return the segments, in order; each can be read alone."""
+        return list(self.spans)
+
+    def initial(self, layer: str) -> Tensor:
+        """Return the weight before step 0, bitwise."""
+        return self._end(layer, "weight", self.spans[0].before)
+
+    def final(self, layer: str) -> Tensor:
+        """Return the weight after the last step, bitwise."""
+        return self._end(layer, "weight", self.spans[-1].after)
+
+    def initial_bias(self, layer: str) -> Tensor | None:
+        """Return the bias before step 0, None where there is none."""
+        return self._end(layer, "bias", self.spans[0].before) if self._has_bias(layer) else None
+
+    def final_bias(self, layer: str) -> Tensor | None:
+        """Return the bias after the last step, None where there is none."""
+        return self._end(layer, "bias", self.spans[-1].after) if self._has_bias(layer) else None
+
+    def blocks(self, segment: Segment, layers: Sequence[str] | None = None) -> Iterator[DenseBlock]:
+        """Yield the updates of a segment, layer by layer, in order of steps.
+
+        Raises
+        ------
+        KeyError : a layer that was not recorded
+        DamagedError : what is read is not what was written
+        """
+        chosen = self.layers if layers is None else list(layers)
+        reader = SegmentReader(self.stage, segment)
+        known, parameters = reader.contents
+        names = {name for layer in chosen for name in known[self._known(layer)].parameters}
+        before = read_weights(self.stage, segment.before, [parameters[name] for name in names])
+        for layer in chosen:
+            entry = known[layer]
+            for rows in reader.restored(layer, before):
+                weights = _tensor(rows.weights, parameters[entry.weight])
+                biases = None
+                if entry.bias is not None and rows.biases is not None:
+                    biases = _tensor(rows.biases, parameters[entry.bias])
+                yield DenseBlock(layer, rows.steps.start, rows.steps.stop, rows.recorded, weights, biases)
+
+    @cached_property
+    def _first(self) -> SegmentReader:
+        """The reader of the first segment."""
+        return SegmentReader(self.stage, self.spans[0])
+
+    def _known(self, layer: str) -> str:
+        """Return `layer` if it was recorded."""
+        if layer not in self.layers:
+            raise KeyError(f"layer {layer!r} was not recorded; recorded: {', '.join(self.layers)}")
+        return layer
+
+    def _has_bias(self, layer: str) -> bool:
+        """Say whether a layer has a bias."""
+        return self._first.contents[0][self._known(layer)].bias is not None
+
+    def _end(self, layer: str, part: str, checkpoint: str) -> Tensor:
+        """Return a parameter in a checkpoint."""
+        layers, parameters = self._first.contents
+        parameter = parameters[getattr(layers[self._known(layer)], part)]
+        return _tensor(read_weights(self.stage, checkpoint, [parameter])[parameter.name][None], parameter)[0]
+
+
+def _tensor(bits: Ints, parameter: Parameter) -> Tensor:
+    """Return rows of bit patterns (n, P) as weights (n, *shape), without a copy."""
+    return torch.from_numpy(bits).view(getattr(torch, parameter.dtype)).view(len(bits), *parameter.shape)
+
+
+def _differences(rows: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Return rows[1:] - rows[:-1], subtracted in `dtype`."""
+    wanted = dtype or torch.promote_types(rows.dtype, torch.float32)
+    widened = rows.to(wanted)
+    return widened[1:] - widened[:-1]

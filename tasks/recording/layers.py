@@ -1,0 +1,91 @@
+"""Which layers of a network are recorded, and the parameters they use."""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from storage.updates.parameters import Layer, Parameter, lay_out
+from tasks.tracing.coverage import COVERED, covered
+
+NORMALISATION = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)  # their parameters live in checkpoints only
+PARTS = ("weight", "bias")
+
+
+def choose_layers(model: nn.Module, layers: Sequence[str] | None = None) -> dict[str, nn.Module]:
+    """Return the modules to record by name.
+
+    Parameters
+    ----------
+    layers : module names; None for every covered module
+
+    Raises
+    ------
+    ValueError : a name that the model does not have or that is not covered; with None, a module that has parameters
+        but is neither covered nor a normalisation; nothing to record
+    """
+    modules = dict(model.named_modules(remove_duplicate=False))
+    if layers is None:
+        chosen = dict(_all_covered(model))
+    else:
+        for name in layers:
+            _check_layer(name, modules)
+        chosen = {name: modules[name] for name in layers}
+    if not chosen:
+        raise ValueError(f"{type(model).__name__} has no layer to record; covered are {_names()}")
+    return chosen
+
+
+def recorded_parameters(
+    chosen: Mapping[str, nn.Module],
+) -> tuple[tuple[Layer, ...], tuple[Parameter, ...], list[tuple[nn.Module, str]]]:
+    """Return layers, their parameters, and of each parameter the module and attribute where it is found.
+
+    A parameter that several layers use is recorded once, under the first one's name.
+    """
+    names: dict[int, str] = {}
+    sizes, places, found = {}, [], []
+    for layer, module in chosen.items():
+        used: dict[str, str] = {}
+        for part, parameter in module.named_parameters(recurse=False):
+            name = names.setdefault(id(parameter), f"{layer}.{part}".lstrip("."))
+            used[part] = name
+            if name not in sizes:
+                sizes[name] = str(parameter.dtype).removeprefix("torch."), tuple(parameter.shape)
+                places.append((module, part))
+        found.append(Layer(layer, used["weight"], used.get("bias")))
+    return tuple(found), lay_out(sizes), places
+
+
+def _all_covered(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Yield every covered module; any other but a normalisation must have no parameters of its own."""
+    for name, module in model.named_modules():
+        if _recordable(module):
+            yield name, module
+        elif not isinstance(module, NORMALISATION) and any(True for _ in module.parameters(recurse=False)):
+            raise ValueError(
+                f"module {name!r} ({type(module).__name__}) has parameters that cannot be recorded; "
+                f"covered are {_names()}; name the layers to record: layers=[...]"
+            )
+
+
+def _check_layer(name: str, modules: Mapping[str, nn.Module]) -> None:
+    """Raise unless `name` is a module that can be recorded."""
+    if name not in modules:
+        known = [other for other, module in modules.items() if _recordable(module)]
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:8]
+        raise ValueError(f"no layer {name!r} in the model; near it: {', '.join(map(repr, close)) or 'none'}")
+    if not _recordable(modules[name]):
+        raise ValueError(f"layer {name!r} is a {type(modules[name]).__name__}; covered are {_names()}")
+
+
+def _recordable(module: nn.Module) -> bool:
+    """Say whether a module is covered and its weight is a plain parameter."""
+    own = {name for name, _ in module.named_parameters(recurse=False)}
+    return covered(module) and "weight" in own and own <= set(PARTS)
+
+
+def _names() -> str:
+    """Return the covered classes."""
+    return ", ".join(kind.__name__ for kind in COVERED)

@@ -1,0 +1,250 @@
+"""The recorder for any training loop: an archive of its own, in three lines.
+
+with UpdateRecorder(model, optimizer, "lore-of-mine") as recorder:
+    for t in range(recorder.first_step, T):
+        with recorder.step(ids[t], label=c) as row:
+            row.loss = train_step(ids[t])
+"""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from types import TracebackType
+
+import torch
+from torch import nn
+
+from storage.claims import claim
+from storage.documents import DamagedError, digest
+from storage.layouts import Layout
+from storage.specs import StageSpec
+from storage.stages import Partition, begin_stage
+from storage.stores import StoreError, open_store
+from storage.updates.archives import STAGE, Segment, check_free, keep_chain, sweep_files
+from storage.updates.parameters import layers_document, row_bytes
+from tasks.recording.checkpoints import load_checkpoint, pack_checkpoint, write_checkpoint, write_initial
+from tasks.recording.environment import environment_facts
+from tasks.recording.layers import choose_layers, recorded_parameters
+from tasks.recording.segment import Ids, Row, SegmentRecorder, attempt_folder
+from tasks.recording.sources import choose_kind
+
+VERSION = 1
+# Steps between checkpoints. With 100, checkpoints of three times the weights are 3 % of an archive of every update;
+# small networks make so many steps a second that files and markers would cost more than that.
+FEWEST, MOST = 100, 1000
+SEGMENT_BYTES = 256 * 2**20
+
+Program = Callable[[], tuple[nn.Module, torch.optim.Optimizer, Callable[[Row], object]]]
+
+
+class UpdateRecorder:
+    """Records every weight update of a training into a store, and lets a training that was killed go on.
+
+    Parameters
+    ----------
+    model, optimizer : at the state before step 0; where an unfinished archive is found they are put into the state
+        of its last checkpoint, and torch's random numbers too
+    store : folder or URL of a store; made if there is none
+    kind : "auto" or "dense": every update, bit for bit
+    layers : names of the modules to record; None for every covered one
+    checkpoint_every : steps between two checkpoints, which a killed training has to make again at most; None for
+        256 MB of updates, between 100 and 1,000 steps
+    tolerance, program : for kinds that round or recompute; dense needs neither
+
+    Raises
+    ------
+    ValueError : an unknown kind or layer, or a module that cannot be recorded
+    StoreError : the store has a finished archive, or one that was begun with other layers or checkpoints
+
+    Notes
+    -----
+    The training is bitwise that of an unrecorded run: no random number is drawn, no hook stays. What the loop does
+    after the block in the same round (a scheduler's step) is not part of a checkpoint: put it inside. Memory: four
+    blocks of 8 MB or of the recorded weights, and a chunk of 4 to 16 MB per parameter (256 MB in all, unless one
+    update of every layer is more).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        store: "str | os.PathLike[str]",
+        *,
+        kind: str = "auto",
+        layers: Sequence[str] | None = None,
+        checkpoint_every: int | None = None,
+        tolerance: float = 1e-3,
+        program: Program | None = None,
+    ) -> None:
+        self.kind, self.tolerance, self.program = choose_kind(kind), tolerance, program
+        if checkpoint_every is not None and checkpoint_every < 1:
+            raise ValueError(f"checkpoint_every: {checkpoint_every} steps, at least 1 expected")
+        self.waited_seconds = 0.0
+        self._model, self._optimizer = model, optimizer
+        self._layers = list(choose_layers(model, layers))
+        self._every = checkpoint_every or _steps_of_a_segment(model, self._layers)
+        spec = self._spec()
+        opened = open_store(os.fspath(store), create=True)
+        with ExitStack() as held:
+            # A dead holder's lock is free at once on a local disk; its note on S3 has to go stale first.
+            held.enter_context(claim(opened, spec.path, "a recorder", wait=not opened.local))
+            check_free(opened, spec)
+            self._stage = begin_stage(opened, spec, Layout(0, open_ended=True))
+            self._chain = keep_chain(self._stage)
+            sweep_files(self._stage, self._chain)
+            self.first_step = self._resume()
+            self._held: ExitStack | None = held.pop_all()
+        self._open: _OpenSegment | None = None
+        self._broken = False
+
+    def __enter__(self) -> "UpdateRecorder":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._abandon()
+
+    @contextmanager
+    def step(self, examples: Ids, *, label: int = -1, epoch: int = 0, ghosts: Ids = ()) -> Iterator[Row]:
+        """Surround forward, backward and `optimizer.step()` of exactly one update.
+
+        Parameters
+        ----------
+        examples : ids of the batch, in order
+        label : class of all examples, -1 for several
+        ghosts : ids of samples that only normalisation saw
+
+        Raises
+        ------
+        RuntimeError : the recorder is closed, or an earlier step ended with an exception
+        Exception : what went wrong while writing
+        """
+        if self._held is None:
+            raise RuntimeError("the recorder is closed")
+        self._check_sound()
+        try:
+            if self._open is None:
+                self._open = self._begin()
+            with self._open.recorder.step(examples, label=label, epoch=epoch, ghosts=ghosts) as row:
+                yield row
+            if self._open.recorder.next_step == self._open.recorder.segment.stop:
+                self._finish()
+        except BaseException:
+            self._broken = True
+            raise
+
+    def close(self) -> None:
+        """Write what is left and finish the archive, which is read-only from then on.
+
+        Raises
+        ------
+        StoreError : no step was recorded
+        RuntimeError : a step ended with an exception
+        """
+        if self._held is None:
+            return
+        try:
+            self._check_sound()
+            if self._open is not None:
+                self._finish()
+            if not self._chain:
+                raise StoreError(f"{self._stage.store.url}: no step was recorded, the archive is not finished")
+            steps = self._chain[-1]["numbers"]["recording"]["stop"]
+            sweep_files(self._stage, self._chain)
+            self._stage.seal({"kind": self.kind, "steps": steps, "layers": self._layers})
+        finally:
+            self._abandon()
+
+    def _spec(self) -> StageSpec:
+        """Return what identifies the archive."""
+        layers, parameters, _ = recorded_parameters(choose_layers(self._model, self._layers))
+        document = layers_document(layers, parameters)
+        optimizer = type(self._optimizer).__name__
+        settings = {"kind": self.kind, "checkpoint_every": self._every, "optimizer": optimizer, **document}
+        return StageSpec(STAGE, VERSION, settings, label=type(self._model).__name__)
+
+    def _resume(self) -> int:
+        """Put model and optimiser into the state of the last checkpoint; return the step to go on with."""
+        if not self._chain:
+            return 0
+        numbers = self._chain[-1]["numbers"]
+        file = f"{self._stage.spec.path}/files/{numbers['checkpoint']}"
+        data = self._stage.store.read(file)
+        if digest(data) != self._chain[-1]["files"][numbers["checkpoint"]]:
+            raise DamagedError(f"{file}: its digest does not match what was written")
+        load_checkpoint(data, self._model, self._optimizer, file)
+        return int(numbers["recording"]["stop"])
+
+    def _begin(self) -> "_OpenSegment":
+        """Open the next segment."""
+        number = len(self._chain)
+        start = self._chain[-1]["numbers"]["recording"]["stop"] if self._chain else 0
+        segment = Segment(number, start, start + self._every, attempt_folder(number))
+        with ExitStack() as stack:
+            part = stack.enter_context(self._stage.partition(number))
+            if number == 0:
+                part.numbers["initial"] = write_initial(part.write_file, self._checkpoint())
+            part.numbers["parent"] = self._chain[-1]["numbers"]["checkpoint"] if self._chain else ""
+            recorder = SegmentRecorder(
+                self._model, self._optimizer, self._layers, segment=segment, write=part.write_file
+            )
+            return _OpenSegment(recorder, part, stack.pop_all())
+
+    def _finish(self) -> None:
+        """Close the open segment: its marker is written if all went well."""
+        assert self._open is not None
+        opened, self._open = self._open, None
+        number = opened.part.number
+        with opened.stack:
+            numbers = opened.recorder.close()
+            checkpoint = write_checkpoint(opened.part.write_file, number, self._checkpoint())
+            facts = {"recording": numbers, "checkpoint": checkpoint, "environment": environment_facts(self._model)}
+            opened.part.numbers.update(facts)
+        self.waited_seconds += numbers["waited_seconds"]
+        marker = self._stage.marker(number)
+        assert marker is not None, number
+        self._chain.append(marker)
+
+    def _checkpoint(self) -> bytes:
+        """Return the present state."""
+        return pack_checkpoint(self._model, self._optimizer)
+
+    def _check_sound(self) -> None:
+        """Raise if a step or a write went wrong: what would follow does not follow from what is there."""
+        if self._broken:
+            raise RuntimeError("a step ended with an exception: make a new recorder, which goes on from the checkpoint")
+
+    def _abandon(self) -> None:
+        """Give up the open segment, which gets no marker, and let others have the archive."""
+        if self._open is not None:
+            opened, self._open = self._open, None
+            opened.recorder.abandon()
+            with suppress(_AbandonedError), opened.stack:
+                raise _AbandonedError
+        if self._held is not None:
+            held, self._held = self._held, None
+            held.close()
+
+
+def _steps_of_a_segment(model: nn.Module, layers: Sequence[str]) -> int:
+    """Return the steps between checkpoints where the user does not say."""
+    _, parameters, _ = recorded_parameters(choose_layers(model, layers))
+    return max(FEWEST, min(MOST, SEGMENT_BYTES // max(1, row_bytes(parameters))))
+
+
+class _AbandonedError(Exception):
+    """Leaves a partition without a marker."""
+
+
+@dataclass(frozen=True)
+class _OpenSegment:
+    """The segment under way, its partition, and what ends the partition."""
+
+    recorder: SegmentRecorder
+    part: Partition
+    stack: ExitStack

@@ -1,0 +1,235 @@
+"""The recorder of one segment of consecutive steps: what a training stage and a recorder of its own both use."""
+
+import uuid
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from storage.documents import Document
+from storage.updates.archives import Segment
+from storage.updates.chunks import Write
+from storage.updates.ledger import LEDGER, Entry, ledger_bytes
+from storage.updates.writer import KIND, DenseWriter
+from tasks.recording.environment import spare_threads
+from tasks.recording.layers import choose_layers, recorded_parameters
+from tasks.recording.staging import StagedRows
+
+Ids: TypeAlias = "NDArray[np.int64] | Sequence[int] | Tensor"
+Keep = Callable[[int], bool]  # step -> whether its update is kept
+
+
+@dataclass
+class Row:
+    """What the loop may tell of a step.
+
+    Parameters
+    ----------
+    loss : before the update; a number or a tensor of one
+    clip : factor that clipping multiplied the gradient with; 1.0 for none
+    augmentation : seed of the augmentation, -1 for none
+    """
+
+    loss: Any = float("nan")  # Any: floats, tensors and NumPy numbers
+    clip: float = 1.0
+    augmentation: int = -1
+    lrs: tuple[float, ...] = field(default=(), repr=False)
+
+
+def attempt_folder(number: int) -> str:
+    """Return a new folder for an attempt at segment `number`."""
+    return f"segment-{number:06d}-{uuid.uuid4().hex[:8]}"
+
+
+class SegmentRecorder:
+    """Records the updates `segment.start:segment.stop` of a training below the folder of a segment.
+
+    Parameters
+    ----------
+    model, optimizer : at the state before the segment's first step
+    layers : module names; None for every covered module
+    segment : number and steps, and a folder from `attempt_folder`
+    write : writes a file below the stage's files: `Partition.write_file`; called from another thread
+    keep : steps whose update is kept; None for all. Steps that are not kept make one row together until the next
+
+    Notes
+    -----
+    Nothing of the training is changed: no random number is drawn, no hook stays. Memory: see `StagedRows` and
+    `DenseWriter`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        layers: Sequence[str] | None,
+        *,
+        segment: Segment,
+        write: Write,
+        keep: Keep | None = None,
+    ) -> None:
+        self.segment, self.next_step = segment, segment.start
+        self._optimizer, self._keep = optimizer, keep or (lambda _: True)
+        self._sizes: dict[str, int] = {}
+        self._write = _counted(write, self._sizes)
+        self._entries: list[Entry] = []
+        self._failed: int | None = None
+        used, parameters, places = recorded_parameters(choose_layers(model, layers))
+        steps = segment.stop - segment.start
+        self._writer = DenseWriter(used, parameters, segment.folder, steps, self._write, spare_threads(model))
+        self._rows = StagedRows(parameters, places, steps, self._writer.add)
+        self._pushed = 0  # rows; a gap is pushed when it ends
+        self._in_gap = False
+        self._finalizer = weakref.finalize(self, _abandon, self._rows, self._writer)
+
+    @property
+    def waited_seconds(self) -> float:
+        """How long the training waited for the writing thread."""
+        return self._rows.waited_seconds
+
+    @contextmanager
+    def step(self, examples: Ids, *, label: int = -1, epoch: int = 0, ghosts: Ids = ()) -> Iterator[Row]:
+        """Surround exactly one update: forward, backward and `optimizer.step()`.
+
+        Parameters
+        ----------
+        examples, ghosts : ids in the batch's order
+        label : class of all examples, -1 for several
+
+        Raises
+        ------
+        RuntimeError : an earlier step ended with an exception, or the segment is full
+        Exception : what went wrong in the writing thread
+        """
+        self._check()
+        kept = self._keep(self.next_step)
+        if kept and self._in_gap:
+            self._end_row()
+        batch, others = _ids("examples", examples), _ids("ghosts", ghosts)
+        row = Row()
+        try:
+            with _rates(self._optimizer, row):
+                yield row
+        except BaseException:
+            self._failed = self.next_step
+            raise
+        entry = Entry(
+            step=self.next_step,
+            row=self._pushed,
+            recorded=kept,
+            epoch=int(epoch),
+            label=int(label),
+            lrs=row.lrs,
+            clip=float(row.clip),
+            loss=_number(row.loss),
+            augmentation=int(row.augmentation),
+            examples=batch,
+            ghosts=others,
+        )
+        self._entries.append(entry)
+        self._in_gap = not kept
+        if kept:
+            self._end_row()
+        self.next_step += 1
+
+    def close(self) -> Document:
+        """Write what is left and return the numbers of the segment, for the marker's `recording`.
+
+        Returns
+        -------
+        kind, folder, start, stop, rows, bytes, files, waited_seconds
+
+        Raises
+        ------
+        RuntimeError : a step ended with an exception
+        Exception : what went wrong in the writing thread
+        """
+        self._check(full=False)
+        if self._in_gap:
+            self._end_row()
+        self._rows.close()
+        rows = self._writer.close(self.segment.start, self.next_step)
+        self._write(f"{self.segment.folder}/{LEDGER}", ledger_bytes(self._entries, self._writer.written))
+        self._finalizer.detach()
+        return {
+            "kind": KIND,
+            "folder": self.segment.folder,
+            "start": self.segment.start,
+            "stop": self.next_step,
+            "rows": rows,
+            "bytes": sum(self._sizes.values()),
+            "files": len(self._sizes),
+            "waited_seconds": self.waited_seconds,
+        }
+
+    def abandon(self) -> None:
+        """Give up: nothing more is written once this returns."""
+        self._finalizer()
+        self._rows.join()
+
+    def _end_row(self) -> None:
+        """Record the weights after a step, or after a gap."""
+        self._rows.push()
+        self._pushed, self._in_gap = self._pushed + 1, False
+
+    def _check(self, *, full: bool = True) -> None:
+        """Raise unless another step may be recorded."""
+        self._rows.check()
+        if self._failed is not None:
+            raise RuntimeError(
+                f"step {self._failed} ended with an exception and may have changed the weights; "
+                "make a new recorder, which goes on from the last checkpoint"
+            )
+        if full and self.next_step >= self.segment.stop:
+            raise RuntimeError(f"segment {self.segment.number} ends before step {self.next_step}; close it")
+
+
+@contextmanager
+def _rates(optimizer: torch.optim.Optimizer, row: Row) -> Iterator[None]:
+    """Note the learning rates that `optimizer.step` finds; a scheduler may set the next ones in the same block."""
+
+    def note(*_: object) -> None:
+        row.lrs = tuple(float(group["lr"]) for group in optimizer.param_groups)
+
+    handle = optimizer.register_step_pre_hook(note)
+    try:
+        yield
+    finally:
+        handle.remove()
+    if not row.lrs:
+        note()
+
+
+def _ids(name: str, values: Ids) -> NDArray[np.int64]:
+    """Return ids as an array of their own."""
+    found = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if found.size and found.dtype.kind not in "iu":
+        raise TypeError(f"{name}: integer ids expected, got {found.dtype}")
+    return np.array(found, np.int64).reshape(-1)
+
+
+def _number(value: Any) -> float:  # Any: see Row
+    """Return a number that may come as a tensor."""
+    return float(value.detach() if isinstance(value, Tensor) else value)
+
+
+def _counted(write: Write, sizes: dict[str, int]) -> Write:
+    """Return `write` that notes the size of every file."""
+
+    def counted(name: str, data: bytes | memoryview) -> None:
+        write(name, data)
+        sizes[name] = len(data)
+
+    return counted
+
+
+def _abandon(rows: StagedRows, writer: DenseWriter) -> None:
+    """Free the threads of a recorder that is given up or forgotten."""
+    rows.abandon()
+    writer.abandon()

@@ -1,0 +1,162 @@
+"""Update sources: one protocol for reading whatever kind of archive. Adding a kind: one file and one entry."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from storage.stages import FinishedStage, find_finished
+from storage.stores import StoreError, open_store
+from storage.updates.archives import Segment, archive_segments, find_archives
+from tasks.recording.dense import DenseSource
+from tasks.tracing import Contributions
+
+Ids = NDArray[np.int64]
+Program = Callable[[], tuple[nn.Module, torch.optim.Optimizer, Callable[[Any], object]]]  # Any: a ledger row
+
+AUTO = "auto"
+
+
+class UpdateBlock(Protocol):
+    """The updates of consecutive steps of one layer: n rows, each a step, or one that covers unrecorded steps."""
+
+    @property
+    def layer(self) -> str: ...
+
+    @property
+    def start(self) -> int: ...
+
+    @property
+    def stop(self) -> int: ...
+
+    @property
+    def steps(self) -> Ids: ...
+
+    @property
+    def recorded(self) -> bool: ...
+
+    def dense(self, dtype: torch.dtype | None = None) -> Tensor:
+        """Return the updates, (n, *weight.shape)."""
+
+    def dense_bias(self, dtype: torch.dtype | None = None) -> Tensor | None:
+        """Return the updates of the bias, (n, out)."""
+
+    def project(
+        self,
+        module: nn.Module,
+        weight: Tensor,
+        inputs: Tensor,
+        *,
+        anchor: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> Contributions:
+        """Return `tasks.tracing.contributions` of the updates, (Q, n)."""
+
+    def per_example(
+        self, module: nn.Module, weight: Tensor, inputs: Tensor, *, anchor: Tensor | None = None
+    ) -> list[Tensor]:
+        """Return what each member, examples then ghosts, contributes: n tensors (Q, members). Not all kinds can."""
+
+
+class UpdateSource(Protocol):
+    """A training's updates, whatever the kind of archive."""
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def layers(self) -> list[str]: ...
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def exactness(self) -> dict[str, float]:
+        """Largest cosine error by layer; 0.0 is bitwise."""
+
+    @property
+    def ledger(self) -> pd.DataFrame:
+        """A row per step."""
+
+    @property
+    def examples(self) -> list[Ids]: ...
+
+    @property
+    def ghosts(self) -> list[Ids]: ...
+
+    @property
+    def recorded(self) -> NDArray[np.bool_]: ...
+
+    def segments(self) -> list[Segment]:
+        """Return the segments, which cover steps 0..T in order and can be read in any."""
+
+    def initial(self, layer: str) -> Tensor: ...
+
+    def final(self, layer: str) -> Tensor: ...
+
+    def initial_bias(self, layer: str) -> Tensor | None: ...
+
+    def final_bias(self, layer: str) -> Tensor | None: ...
+
+    def blocks(self, segment: Segment, layers: Sequence[str] | None = None) -> Iterator[UpdateBlock]: ...
+
+
+class OpenSource(Protocol):
+    """Opens a kind of archive."""
+
+    def __call__(self, stage: FinishedStage, spans: tuple[Segment, ...], program: object = None) -> UpdateSource: ...
+
+
+SOURCES: dict[str, OpenSource] = {
+    "dense": DenseSource,
+}
+
+
+def choose_kind(kind: str) -> str:
+    """Return the kind of archive that `kind` asks for: "auto" is dense.
+
+    Raises
+    ------
+    ValueError : there is no such kind; lists what there is
+    """
+    if kind == AUTO:
+        return "dense"
+    if kind not in SOURCES:
+        raise ValueError(f"kind {kind!r} of archive is not there; there are {', '.join([AUTO, *SOURCES])}")
+    return kind
+
+
+def update_source(stage: FinishedStage, *, program: Program | None = None) -> UpdateSource:
+    """Return the updates that a finished stage recorded: of a training, or of a recorder.
+
+    Parameters
+    ----------
+    program : how to make the updates again, for kinds that do
+
+    Raises
+    ------
+    StoreError : the stage recorded nothing
+    ValueError : a kind that this version does not know
+    """
+    spans = archive_segments(stage)
+    return SOURCES[choose_kind(spans[0].kind)](stage, tuple(spans), program)
+
+
+def open_updates(url: str, *, program: Program | None = None) -> UpdateSource:
+    """Return the updates that an `UpdateRecorder` recorded in the store at `url`.
+
+    Raises
+    ------
+    StoreError : there is no store or no finished archive
+    """
+    store = open_store(url)
+    paths = find_archives(store)
+    finished = [stage for path in paths if (stage := find_finished(store, path)) is not None]
+    if not finished:
+        why = "it is not finished: go on with the same recorder and close it" if paths else "no recorder wrote here"
+        raise StoreError(f"{url}: no archive of updates to read; {why}")
+    return update_source(finished[0], program=program)
