@@ -1,4 +1,4 @@
-"""The command `layerlore`: run, plan, status, report, verify, gc, presets."""
+"""The command `layerlore`: run, plan, status, explain, report, verify, gc, presets."""
 
 import logging
 import signal
@@ -107,6 +107,31 @@ def report(config: ConfigArgument, set_: SetOption = None) -> None:
 
     with _exits(f"layerlore report {config}"):
         out.print(f"report: {rewrite_report(load_config(config, set_ or []))}", markup=False)
+
+
+@app.command()
+def explain(
+    store: StoreArgument,
+    query: Annotated[int, typer.Option("--query", min=0, help="number of the query, from 0")],
+    layer: Annotated[str | None, typer.Option(help="only this layer; default: all")] = None,
+    count: Annotated[int, typer.Option(min=1, help="examples shown at either end")] = 5,
+    name: RunOption = None,
+) -> None:
+    """Say who taught the network one of its answers: the training examples behind a query, by layer."""
+    from storage.runs import choose_run, records
+    from tasks.steps.tracing.explain import explanations
+
+    with _exits(f"layerlore explain {store}"):
+        opened = _store(store)
+        for found in explanations(opened, records(opened, choose_run(opened, name))[-1], query):
+            if layer is not None and layer not in set(found.parts["layer"]):
+                raise ConfigError(f"--layer: no layer {layer!r}; layers: {', '.join(found.parts['layer'])}")
+            out.print(f"{found.title}\n{found.query}", markup=False)
+            parts, examples = found.parts, found.examples[found.examples["rank"] <= count]
+            if layer is not None:
+                parts, examples = parts[parts["layer"] == layer], examples[examples["layer"] == layer]
+            for table in (parts, examples):
+                _show(_table([str(name) for name in table.columns], table.to_numpy().tolist()))
 
 
 @app.command()
@@ -235,6 +260,14 @@ def _fail(text: str, code: int) -> None:
 def _show(table: Table) -> None:
     """Print a table; where no terminal reads it, one line per row."""
     out.print(table, width=None if out.is_terminal else PIPE_WIDTH)
+
+
+def _table(names: list[str], rows: list[list[object]]) -> Table:
+    """Return a table for the terminal, numbers with four digits."""
+    table = Table(*names, box=None)
+    for row in rows:
+        table.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell).replace("[", "\\[") for cell in row))
+    return table
 
 
 def _bytes(count: int) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from configs.load import ConfigError
 from configs.schema import Config, Interpretation
+from configs.section import size_bytes
 from storage.specs import StageSpec
 from storage.stages import find_finished
 from storage.stores import FORMAT_FILE, Store, open_store
@@ -21,6 +22,8 @@ from tasks.steps.methods import check_methods
 from tasks.steps.report import Answers, Cell
 from tasks.steps.selection import selection_spec
 from tasks.steps.sizes import LIBRARIES, estimate
+from tasks.steps.snapshots import snapshot_specs
+from tasks.steps.tracing.plan import Trace, make_traces
 from tasks.steps.training import training_spec
 
 Setting = tuple[str, int]  # network, seed
@@ -39,6 +42,28 @@ class Plan:
     references: Mapping[tuple[str, int, str], StageSpec]
     galleries: Mapping[str, StageSpec]
     layers: Mapping[tuple[str, int, str], StageSpec]
+    traces: tuple[Trace, ...]
+
+    @property
+    def all_traces(self) -> tuple[Trace, ...]:
+        """The traces that are asked for, and those of permuted labels that they are compared with."""
+        return (*self.traces, *(trace.permuted for trace in self.traces if trace.permuted is not None))
+
+    @property
+    def all_manifests(self) -> list[StageSpec]:
+        """The manifests of the data sets and of their variants with permuted labels."""
+        return [*self.manifests.values(), *(trace.training.inputs["data"] for trace in self.all_traces)]
+
+    @property
+    def snapshots(self) -> list[StageSpec]:
+        """The snapshots of the networks' trainings."""
+        asked = ((spec, self.config.networks[name].train) for (name, _), spec in self.trainings.items())
+        return [found for spec, train in asked if train is not None for found in snapshot_specs(spec, train.snapshots)]
+
+    @property
+    def all_trainings(self) -> list[StageSpec]:
+        """The trainings of the networks and those on permuted labels."""
+        return [*self.trainings.values(), *(trace.training for trace in self.all_traces)]
 
     @property
     def stages(self) -> tuple[StageSpec, ...]:
@@ -46,6 +71,7 @@ class Plan:
         chain = [
             *self.manifests.values(),
             *self.trainings.values(),
+            *self.snapshots,
             *self.layers.values(),
             *self.learn.values(),
             *self.held_out.values(),
@@ -55,12 +81,13 @@ class Plan:
             *(cell.features for cell in self.cells),
             *(cell.evaluation for cell in self.cells),
             *self.galleries.values(),
+            *(spec for trace in self.traces for spec in trace.stages),
         ]
         return tuple({spec.path: spec for spec in chain}.values())
 
     def answers(self) -> Answers:
         """Return what the report is made from."""
-        return Answers(self.config, self.stages, self.trainings, self.cells, self.galleries)
+        return Answers(self.config, self.stages, self.trainings, self.cells, self.galleries, self.traces)
 
 
 def make_plan(config: Config) -> Plan:
@@ -79,9 +106,9 @@ def make_plan(config: Config) -> Plan:
             if network.train is not None
             for seed in config.seeds
         }
-        layers = dict(_layers(config, manifests, trainings))
+        layers, traces = dict(_layers(config, manifests, trainings)), make_traces(config, manifests, trainings)
         if asked is None:
-            return Plan(config, manifests, trainings, {}, {}, (), {}, {}, layers)
+            return Plan(config, manifests, trainings, {}, {}, (), {}, {}, layers, traces)
         check_methods(asked)
         selecting = {*asked.networks, *([asked.coreset_from] if asked.coreset_from else [])}
         settings = [(name, seed) for name in config.networks if name in selecting for seed in config.seeds]
@@ -93,7 +120,7 @@ def make_plan(config: Config) -> Plan:
     references = dict(_references(config, asked, learn))
     cells = tuple(_cells(config, asked, learn, held_out, references))
     galleries = _galleries(asked, held_out, references, cells) if asked.gallery else {}
-    return Plan(config, manifests, trainings, learn, held_out, cells, references, galleries, layers)
+    return Plan(config, manifests, trainings, learn, held_out, cells, references, galleries, layers, traces)
 
 
 def finished_paths(plan: Plan, store: Store) -> frozenset[str]:
@@ -105,6 +132,7 @@ def network_names(plan: Plan) -> dict[str, str]:
     """Return the network's name by the path of its training and activations stages."""
     single = {spec.path: name for found in (plan.learn, plan.held_out) for (name, _), spec in found.items()}
     single |= {spec.path: name for (name, _), spec in plan.trainings.items()}
+    single |= {spec.path: trace.network for trace in plan.all_traces for spec in trace.stages}
     return single | {spec.path: name for (name, _, _), spec in plan.layers.items()}
 
 
@@ -242,7 +270,7 @@ def stage_state(store: Store | None, path: str) -> str:
 def _check_fit(config: Config, stages: list[PlannedStage]) -> None:
     """Raise where a stage needs more memory than a worker has, or all need more disk than there is."""
     todo = [stage for stage in stages if stage.state != "complete"]
-    limit = _memory(config.cluster.memory_limit)
+    limit = size_bytes(config.cluster.memory_limit)
     for stage in todo:
         if stage.peak + LIBRARIES > limit:
             need = (stage.peak + LIBRARIES) / 1e9
@@ -260,12 +288,3 @@ def _check_fit(config: Config, stages: list[PlannedStage]) -> None:
                 f"store: {need / 1e9:.1f} GB may be written, {free / 1e9:.1f} GB are free at {place}; "
                 "choose another place, `interpretation.dtype: float16`, or fewer samples by `per_class`"
             )
-
-
-def _memory(text: str) -> float:
-    """Return the bytes that a size such as 4GB or 512 MiB means."""
-    number = text.rstrip("kMGTiB ")
-    unit = text[len(number) :].strip()
-    base = 1024 if "i" in unit else 1000
-    power = "kMGT".index(unit[0]) + 1 if unit[0] in "kMGT" else 0
-    return float(number) * float(base**power)

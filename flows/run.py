@@ -8,6 +8,7 @@ from flows.activations import activations
 from flows.interpretation import interpretation
 from flows.report import report
 from flows.session import Given, run_name, session_of
+from flows.tracing import tracing
 
 
 @flow(name="run", flow_run_name=run_name, validate_parameters=False)
@@ -17,4 +18,6 @@ def run(config: Given, overrides: Sequence[str] = ()) -> str:
         activations(config, overrides)
         if here.plan.config.interpretation is not None:
             interpretation(config, overrides)
+        if here.plan.config.tracing is not None:
+            tracing(config, overrides)
         return report(config, overrides)

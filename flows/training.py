@@ -7,6 +7,7 @@ from prefect import flow
 from flows.session import Given, run_name, session_of
 from tasks.steps.manifest import MANIFEST
 from tasks.steps.runner import run_step
+from tasks.steps.snapshots import SNAPSHOTS
 from tasks.steps.training import TRAINING
 
 
@@ -15,5 +16,6 @@ def training(config: Given, overrides: Sequence[str] = ()) -> None:
     """List the data sets and train the networks that have a training."""
     with session_of(config, overrides) as here:
         plan, job = here.plan, here.job
-        run_step(job, MANIFEST, list(plan.manifests.values()), timeout=here.timeout)
-        run_step(job, TRAINING, list(plan.trainings.values()), timeout=here.timeout)
+        run_step(job, MANIFEST, plan.all_manifests, timeout=here.timeout)
+        run_step(job, TRAINING, plan.all_trainings, timeout=here.timeout)
+        run_step(job, SNAPSHOTS, plan.snapshots, timeout=here.timeout)

@@ -130,6 +130,58 @@ def capture_layers(model: nn.Module, layers: Sequence[str], images: Tensor) -> d
     return {layer: found[layer].movedim(1, -1).float().cpu().numpy() for layer in layers}
 
 
+def capture_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> dict[str, Tensor]:
+    """Return the inputs of named modules.
+
+    Parameters
+    ----------
+    model : in evaluation mode
+    layers : module names, each called once with one tensor
+    images : (n, C, h, w), on the model's device
+
+    Returns
+    -------
+    by layer: (n, ...), as the module takes it
+    """
+    found: dict[str, Tensor] = {}
+
+    def keep(layer: str, given: tuple[object, ...]) -> None:
+        if layer in found:
+            raise ValueError(f"layer {layer!r} is called more than once; its updates cannot be told apart by call")
+        if len(given) != 1 or not isinstance(given[0], Tensor):
+            raise ValueError(f"layer {layer!r} takes {len(given)} inputs, expected one tensor")
+        found[layer] = given[0].clone()  # what follows may work in place
+
+    handles = []
+    try:
+        for layer in layers:
+            _check_name(model, layer)
+            module = model.get_submodule(layer)
+            handles.append(module.register_forward_pre_hook(lambda _, given, layer=layer: keep(layer, given)))
+        with torch.inference_mode():
+            model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    missing = [layer for layer in layers if layer not in found]
+    if missing:
+        raise ValueError(f"layer {missing[0]!r} is not called by the network's forward")
+    return {layer: found[layer].contiguous() for layer in layers}
+
+
+def find_output_layer(model: nn.Module, example: Tensor) -> str | None:
+    """Return the name of the linear layer whose output is the network's, None where there is none."""
+    kept: dict[str, object] = {}
+
+    def look(name: str, module: nn.Module, output: object) -> None:
+        if isinstance(module, nn.Linear):
+            kept[name] = output
+
+    with torch.inference_mode(), replay.watching(model, look):
+        logits = model(example)
+    return next((name for name, output in kept.items() if output is logits), None)
+
+
 def check_finite(array: Floats, layer: str, sample_ids: NDArray[np.int64]) -> None:
     """Raise where an array (n, ...) has NaN or infinite values, naming layer and first sample."""
     bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)

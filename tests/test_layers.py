@@ -41,7 +41,7 @@ RULES = {  # the longest place that a file lies below decides
     "flows": Rule(("configs", "flows", "tasks.steps", *METHODS), ("prefect",), free=False),
     "flows/plan.py": Rule(("configs", "flows", "tasks.steps", *METHODS, "storage"), free=False),
     "flows/cli.py": Rule(("configs", "flows", "tasks.steps", "storage"), ("prefect", "typer", "rich"), free=False),
-    "storage": Rule(("storage",), ("zarr", "s3fs", "fsspec", "pyarrow", "safetensors")),
+    "storage": Rule(("storage",), ("zarr", "google_crc32c", "s3fs", "fsspec", "pyarrow", "safetensors")),
     "tasks": Rule(PURE, NUMERIC),
     "tasks/steps": Rule(("configs", "tasks", "storage"), ("prefect", "torch", "rich", "pydantic", "psutil")),
     "tasks/parallel.py": Rule(("configs",), ("dask", "distributed", "threadpoolctl")),

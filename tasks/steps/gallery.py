@@ -5,7 +5,9 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from configs.schema import Preprocessing
 from storage.documents import Json
 from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec
@@ -98,6 +100,11 @@ def _images(stage: Stage, chosen: list[int]) -> NDArray[np.uint8]:
     manifest, settings = held_out.inputs["data"], preprocessing_of(held_out.parameters["network"])
     rows = positions(stage.store, manifest.path, held_out.parameters["split"])
     inputs = read_batch(open_source(data_of(manifest)), settings, rows["key"].iloc[chosen].tolist()).inputs
+    return shown_images(inputs, settings)
+
+
+def shown_images(inputs: Tensor, settings: Preprocessing) -> NDArray[np.uint8]:
+    """Return inputs (n, C, h, w) as images again, normalisation undone, shrunk, (n, H, W, 3)."""
     mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (settings.mean, settings.std))
     pixels = ((inputs * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
     return np.stack([shrink(np.broadcast_to(image, (*image.shape[:2], 3))) for image in pixels])

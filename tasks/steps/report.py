@@ -22,9 +22,11 @@ from tasks.report.pages import Gallery, GalleryRow, InterpretationPage, RunFacts
 from tasks.report.site import render_site
 from tasks.steps.activations import class_slabs
 from tasks.steps.selection import kept_positions
+from tasks.steps.tracing.page import tracing_files, tracing_page
+from tasks.steps.tracing.plan import Trace
 from tasks.steps.training import CURVES
 
-VERSION = 1
+VERSION = 2
 SHOWN_VERSIONS = ("layerlore", "torch", "torchvision", "numpy", "scikit-learn", "zarr", "prefect", "distributed")
 
 
@@ -52,6 +54,7 @@ class Answers:
     trainings: Mapping[tuple[str, int], StageSpec]
     cells: tuple[Cell, ...]
     galleries: Mapping[str, StageSpec]
+    traces: tuple[Trace, ...] = ()
 
 
 def report_path(config: Config) -> str:
@@ -80,7 +83,9 @@ def write_report(store: Store, answers: Answers, *, created: str, reused: frozen
     files = {f"tables/{name}.parquet": table_bytes(table) for name, table in tables.items()}
     files |= _stills(tables)
     page = _page(store, answers, tables) if answers.cells else None
-    files |= render_site(_facts(store, answers, created, reused), page)
+    traced = tracing_page(store, answers.traces, answers.config.report.training_images) if answers.traces else None
+    files |= {} if traced is None else tracing_files(traced, answers.config.report.training_images)
+    files |= render_site(_facts(store, answers, created, reused), page, traced)
     store.remove(f"{root}/made-from")
     for name, data in files.items():
         store.write(f"{root}/{name}", data)

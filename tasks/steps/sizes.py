@@ -17,7 +17,9 @@ from tasks.steps.activations import MAX_BATCH, Shapes, activations_layout, peak_
 from tasks.steps.layers import layers_layout
 from tasks.steps.life import MOST_TOGETHER
 from tasks.steps.manifest import data_of
+from tasks.steps.snapshots import snapshot_step
 from tasks.steps.survey import DataSurvey, survey_data, survey_layers, survey_network, survey_training
+from tasks.steps.tracing.sizes import UPDATES, archive_bytes, tracing_size
 from tasks.steps.training import MEMORY_SAMPLES, training_steps
 
 LIBRARIES = 1100 * 10**6  # bytes of a worker before any data: torch, NumPy, Zarr
@@ -93,7 +95,9 @@ def _check_split(spec: StageSpec, found: DataSurvey) -> None:
 
 def _size(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mapping[str, Shapes]) -> Size:
     """Return the size of one stage."""
-    return _SIZES[spec.stage](spec, surveys, shapes)
+    if spec.stage in _SIZES:
+        return _SIZES[spec.stage](spec, surveys, shapes)
+    return Size(*tracing_size(spec, surveys))
 
 
 def _manifest(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mapping[str, Shapes]) -> Size:
@@ -112,7 +116,10 @@ def _training(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mappin
     _, steps = training_steps(spec, summary)
     checkpoints = -(-steps // int(train["checkpoint_every"]))
     weights = _weight_bytes(spec.parameters["network"])
-    return Size((checkpoints + 1) * weights, 2 * MEMORY_SAMPLES + 6 * weights)
+    archive = archive_bytes(spec, summary)
+    writing = UPDATES + 8 * weights if archive else 0
+    kept = {"adam": 3, "adamw": 3}.get(train["optimizer"]["kind"], 2)  # what a checkpoint holds beside the weights
+    return Size((kept * checkpoints + 1) * weights + archive, 2 * MEMORY_SAMPLES + (4 + 2 * kept) * weights + writing)
 
 
 def _weight_bytes(network: Document) -> int:
@@ -183,9 +190,20 @@ def _gallery(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mapping
     return Size(pixels * (3 + len(spec.parameters["titles"])), pixels * 4 * 20)
 
 
+def _snapshots(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mapping[str, Shapes]) -> Size:
+    training = spec.inputs["training"]
+    try:
+        snapshot_step(spec, surveys[training.inputs["data"].path].summary)
+    except ValueError as error:
+        raise ValueError(f"networks: {error}") from error
+    weights = _weight_bytes(training.parameters["network"])
+    return Size(weights, 2 * MEMORY_SAMPLES + 10 * weights)
+
+
 _SIZES = {
     "manifest": _manifest,
     "training": _training,
+    "snapshots": _snapshots,
     "activations": _activations,
     "selection": _selection,
     "features": _features,

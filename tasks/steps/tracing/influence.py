@@ -1,0 +1,194 @@
+"""The influence stage: contributions summed over examples, classes and epochs, and the densities of the cosines."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.tracing import Tracing
+from storage.documents import Document
+from storage.layouts import ArrayLayout, Layout
+from storage.specs import StageSpec, without_defaults
+from storage.stages import Stage, open_finished
+from storage.stores import Store
+from tasks.steps.life import Step, Work, measured
+from tasks.steps.manifest import positions
+from tasks.steps.tracing.series import Contributions, Ids, window_of
+from tasks.tracing import ClassShare, Influential, RidgeHistogram, first_of, shares_of_classes
+
+VERSION = 1
+PARTS = ("init", "decay", "unrecorded", "examples")  # of ||z||^2
+GRID = np.linspace(-1.25, 1.25, 201)  # of the ridge plots, cosines
+SUM_BYTES = 64 * 2**20  # of sums held at a time; more examples read the contributions again
+HISTOGRAM_BYTES = 256 * 2**20  # of histograms held at a time; more queries read them again
+HISTOGRAM_BINS = 2001
+ABSENT = -1  # where there are fewer examples than asked for
+
+Arrays = dict[str, NDArray[np.generic]]
+
+
+def influence_spec(contributions: StageSpec, asked: Tracing) -> StageSpec:
+    """Return the spec of what the contributions come to, over examples and classes."""
+    settings = asked.model_dump(mode="json", include={"k", "scores", "window", "ridges"})
+    defaults = Tracing(networks=("any",)).model_dump(mode="json", include={*settings})
+    kept = without_defaults(settings, defaults)
+    inputs = {"contributions": contributions}
+    return StageSpec("influence", VERSION, kept, inputs, place=settings, label=contributions.label)
+
+
+def _opened(store: Store, spec: StageSpec) -> Contributions:
+    """Return the contributions that a stage reads."""
+    return Contributions(store, spec.inputs["contributions"], window_of(spec))
+
+
+def _rankings(found: Contributions, spec: StageSpec) -> list[tuple[str, str]]:
+    """Return what is ranked, a partition each."""
+    return found.rankings(list(spec.place["scores"]))
+
+
+def _classes(store: Store, found: Contributions) -> list[int]:
+    """Return the labels that the examples of a training bear."""
+    manifest = open_finished(store, found.spec.inputs["network"].inputs["data"])
+    labels: list[int] = manifest.summary["splits"][found.train["split"]]["labels"]
+    return labels
+
+
+def _layout(store: Store, spec: StageSpec) -> Layout:
+    """One partition per ranking; those of gamma come first and hold what each layer has beside."""
+    found = _opened(store, spec)
+    n, rankings, layers = found.n_queries, _rankings(found, spec), len(found.layers)
+    k = min(int(spec.place["k"]), len(found.examples))
+    classes, epochs = len(_classes(store, found)), int(found.source.ledger["epoch"].max()) + 1
+
+    def array(shape: tuple[int, ...], dtype: str, *axes: str, first: str = "layer") -> ArrayLayout:
+        count = len(rankings) if first == "ranking" else layers
+        return ArrayLayout((count, n, *shape), dtype, (first, "query", *axes), 1, 1)
+
+    arrays = {"reference": array((), "float64", first="ranking")}
+    for end in ("top", "bottom"):
+        arrays[f"{end}_id"] = array((k,), "int64", "rank", first="ranking")
+        arrays[f"{end}_sum"] = array((k,), "float64", "rank", first="ranking")
+        arrays[f"{end}_label"] = array((k,), "int64", "rank", first="ranking")
+    arrays["parts"] = array((len(PARTS),), "float64", "part")
+    arrays["square"] = array((), "float64")
+    arrays["class_gamma"] = array((epochs, classes), "float64", "epoch", "class")
+    if _single_class(found):
+        shown = min(int(spec.place["ridges"]["classes"]), classes)
+        arrays["ridge"] = array((shown, len(GRID)), "float32", "ridge", "cosine")
+        arrays["ridge_total"] = array((shown,), "float64", "ridge")
+        arrays["ridge_class"] = ArrayLayout((n, shown), "int64", ("query", "ridge"), n, n)
+    return Layout(len(rankings), arrays)
+
+
+def _single_class(found: Contributions) -> bool:
+    """Say whether every step has examples of one class, which ridge plots need."""
+    return bool((found.source.ledger["label"] >= 0).all())
+
+
+def _partition(work: Work, number: int) -> None:
+    """Rank the examples by one score; for gamma, describe the layer too."""
+    stage = work.stage
+    found = _opened(stage.store, stage.spec)
+    layer, score = _rankings(found, stage.spec)[number]
+    with stage.partition(number) as part:
+        arrays = _ranked(stage, found, layer, score)
+        if score == "gamma":
+            arrays |= _described(stage, found, layer)
+            if "ridge" in stage.layout.arrays:
+                arrays |= _ridges(stage, found, layer, classes_too=number == 0)
+        for name, values in arrays.items():
+            part.write(name, values if name == "ridge_class" else values[None])
+        part.numbers.update(measured(layer=layer, score=score))
+
+
+def _ranked(stage: Stage, found: Contributions, layer: str, score: str) -> Arrays:
+    """Return the examples at both ends, by blocks of ids."""
+    k = stage.layout.arrays["top_id"].shape[2]
+    size = max(k, SUM_BYTES // (8 * found.n_queries))
+    ends: dict[str, list[Influential]] = {"top": [], "bottom": []}
+    for start in range(0, len(found.examples), size):
+        sums = found.sums(found.examples[start : start + size], layer, score)
+        ends["top"].append(sums.top(k))
+        ends["bottom"].append(sums.bottom(k))
+    arrays: Arrays = {"reference": found.whole(layer, score)[1]}
+    manifest = found.spec.inputs["network"].inputs["data"]
+    rows = positions(stage.store, manifest.path, found.train["split"])
+    labels = rows.set_index("id")["label_given"]
+    for end, parts in ends.items():
+        best = first_of(parts, k, lowest=end == "bottom")
+        arrays[f"{end}_id"], arrays[f"{end}_sum"] = best.ids, best.sums
+        arrays[f"{end}_label"] = labels.loc[best.ids.ravel().tolist()].to_numpy(np.int64).reshape(best.ids.shape)
+    return arrays
+
+
+def _described(stage: Stage, found: Contributions, layer: str) -> Arrays:
+    """Return what ||z||^2 is made of, and gamma by epoch and class."""
+    init, square = found.whole(layer, "gamma")
+    classes = np.array(_classes(stage.store, found))
+    _, _, epochs, _ = stage.layout.arrays["class_gamma"].shape
+    by_class = ClassShare(found.n_queries, len(classes), epochs)
+    when = found.source.ledger["epoch"].to_numpy(np.int64)
+    labels = _member_labels(stage, found, classes)
+    parts = dict.fromkeys(PARTS, np.zeros(found.n_queries))
+    parts["init"] = init
+    for steps, values, decay in found.chunks(layer):
+        known = found.recorded[steps]
+        parts["decay"] = parts["decay"] + decay.sum(axis=0)
+        parts["examples"] = parts["examples"] + values[known].sum(axis=0)
+        parts["unrecorded"] = parts["unrecorded"] + values[~known].sum(axis=0)
+        by_class.update(values.T, shares_of_classes(labels[steps], len(classes)), when[steps])
+    stacked = np.stack([parts[name] for name in PARTS], axis=1)
+    return {"parts": stacked, "square": square, "class_gamma": by_class.sums.transpose(0, 2, 1)}
+
+
+def _member_labels(stage: Stage, found: Contributions, classes: Ids) -> list[Ids]:
+    """Return, for each step, which of `classes` its credited examples bear."""
+    manifest = found.spec.inputs["network"].inputs["data"]
+    rows = positions(stage.store, manifest.path, found.train["split"])
+    order = np.argsort(rows["id"].to_numpy(np.int64))
+    ids, labels = rows["id"].to_numpy(np.int64)[order], rows["label_given"].to_numpy(np.int64)[order]
+    index = np.searchsorted(classes, labels)
+    return [index[np.searchsorted(ids, step)] for step in found.members]
+
+
+def _ridges(stage: Stage, found: Contributions, layer: str, *, classes_too: bool) -> Arrays:
+    """Return the densities of the cosines of each query's most probable classes, most probable first."""
+    settings, classes = stage.spec.place["ridges"], np.array(_classes(stage.store, found))
+    queries = open_finished(stage.store, found.spec.inputs["queries"])
+    shown = stage.layout.arrays["ridge"].shape[2]
+    order = np.argsort(-queries.read("logits").astype(np.float64)[:, classes], axis=1, kind="stable")[:, :shown]
+    step_class = np.searchsorted(classes, found.source.ledger["label"].to_numpy(np.int64))
+    step_class[~found.counted] = ABSENT
+    densities = np.empty((found.n_queries, shown, len(GRID)), np.float32)
+    totals = np.empty((found.n_queries, shown))
+    size = max(1, HISTOGRAM_BYTES // (8 * len(classes) * HISTOGRAM_BINS))
+    for first in range(0, found.n_queries, size):
+        batch = slice(first, first + size)
+        histogram = RidgeHistogram(len(order[batch]), len(classes), HISTOGRAM_BINS)
+        for steps, cosine, _ in found.chunks(layer, "cosine"):
+            norms = found.norms(layer, steps.start, steps.stop)
+            histogram.update(cosine[:, batch].T, norms[:, batch].T, step_class[steps])
+        every = histogram.densities(GRID, settings["bandwidth"], settings["kind"])
+        densities[batch] = np.take_along_axis(every, order[batch, :, None], axis=1)
+        totals[batch] = np.take_along_axis(histogram.totals, order[batch], axis=1)
+    found_arrays: Arrays = {"ridge": densities, "ridge_total": totals}
+    return found_arrays | ({"ridge_class": classes[order]} if classes_too else {})
+
+
+def _summary(stage: Stage) -> Document:
+    """State how the arrays' axes read."""
+    found = _opened(stage.store, stage.spec)
+    queries = found.spec.inputs["queries"]
+    return {
+        "layers": found.layers,
+        "kinds": [found.stage.summary["kinds"][layer] for layer in found.layers],
+        "weights": [found.stage.summary["weights"][layer] for layer in found.layers],
+        "rankings": [list(ranking) for ranking in _rankings(found, stage.spec)],
+        "parts": list(PARTS),
+        "classes": _classes(stage.store, found),
+        "steps": found.steps,
+        "anchor": found.spec.place["anchor"],
+        "queries": queries.path,
+        "ridges": {**stage.spec.place["ridges"], "grid": GRID.tolist()},
+    }
+
+
+INFLUENCE = Step(_layout, _partition, _summary)

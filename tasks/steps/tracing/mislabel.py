@@ -1,0 +1,140 @@
+"""The mislabel stage: every training example's attribution to itself, and how well that finds flipped labels."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from storage.documents import Document
+from storage.layouts import Layout
+from storage.results import read_table, table_bytes
+from storage.specs import StageSpec
+from storage.stages import Stage, open_finished
+from storage.stores import Store
+from tasks.capture import capture_inputs
+from tasks.io.sources import open_source
+from tasks.recording.sources import update_source
+from tasks.steps.life import Step, Work, measured
+from tasks.steps.manifest import data_of, positions
+from tasks.steps.networks import choose_device, load_network, preprocessing_of
+from tasks.steps.samples import read_batch
+from tasks.steps.tracing.projection import Target, layer_targets
+from tasks.tracing import gammas
+from tasks.tracing.evaluation import mislabel_auc
+
+VERSION = 1
+EXAMPLES = 256  # that are projected on a few steps at a time
+
+
+def mislabel_spec(contributions: StageSpec) -> StageSpec:
+    """Return the spec of the self-attribution of a training's examples; traced as its contributions are."""
+    training, queries = contributions.inputs["network"], contributions.inputs["queries"]
+    parameters = {**contributions.parameters, "network": queries.parameters["network"]}
+    inputs = {"network": training, "data": training.inputs["data"]}
+    place = {**queries.place, **contributions.place}
+    return StageSpec("mislabel", VERSION, parameters, inputs, queries.digests, place, label=contributions.label)
+
+
+def _layout(store: Store, spec: StageSpec) -> Layout:
+    """One partition per segment of the archive."""
+    return Layout(len(update_source(open_finished(store, spec.inputs["network"])).segments()))
+
+
+def _partition(work: Work, number: int) -> None:
+    """Sum what each example's own steps in a segment contribute to itself, by layer; and its losses."""
+    stage, spec, device = work.stage, work.stage.spec, choose_device(work.device)
+    source = update_source(open_finished(stage.store, spec.inputs["network"]))
+    segment = source.segments()[number]
+    members, losses = source.examples, source.ledger["loss"].to_numpy(np.float64)
+    seen = np.unique(np.concatenate([members[step] for step in range(segment.start, segment.stop)]))
+    table = pd.DataFrame(0.0, index=seen, columns=["loss"])
+    for step in range(segment.start, segment.stop):
+        table.loc[members[step], "loss"] += losses[step] / len(members[step])
+    model = load_network(stage.store, spec, device)
+    example = _inputs(stage, seen[:1]).to(device)
+    for target in layer_targets(spec, source, model, example):
+        sums = pd.Series(0.0, index=seen)
+        for block in source.blocks(segment, [target.name]):
+            if block.recorded:
+                updates, biases = block.dense(), block.dense_bias()
+                for steps in _groups(members, block.start, block.stop):
+                    part = slice(steps.start - block.start, steps.stop - block.start)
+                    change = None if biases is None else biases[part]
+                    for ids, gamma in _own(stage, target, members, steps, (updates[part], change)):
+                        sums[ids] += gamma
+        table[target.name] = sums
+    with stage.partition(number) as part_of_stage:
+        name = f"segment-{number:06d}.parquet"
+        part_of_stage.write_file(name, table_bytes(table.rename_axis("id").reset_index()))
+        part_of_stage.numbers.update(measured(examples=len(seen)))
+
+
+def _groups(members: list[NDArray[np.int64]], start: int, stop: int) -> Iterator[slice]:
+    """Cut steps into runs whose examples fit one forward pass."""
+    first, count = start, 0
+    for step in range(start, stop):
+        if step > first and count + len(members[step]) > EXAMPLES:
+            yield slice(first, step)
+            first, count = step, 0
+        count += len(members[step])
+    yield slice(first, stop)
+
+
+def _own(
+    stage: Stage,
+    target: Target,
+    members: list[NDArray[np.int64]],
+    steps: slice,
+    updates: tuple[torch.Tensor, torch.Tensor | None],
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Yield the examples of each step with their equal parts of what the step contributes to each of them."""
+    distinct = np.unique(np.concatenate([members[step] for step in range(steps.start, steps.stop)]))
+    device = target.weight.device
+    model = load_network(stage.store, stage.spec, device)
+    inputs = capture_inputs(model, [target.name], _inputs(stage, distinct).to(device))[target.name]
+    found = gammas(
+        target.module,
+        target.weight,
+        inputs,
+        updates[0].to(device, torch.float32),
+        anchor=target.anchor,
+        bias=target.bias,
+        bias_updates=None if target.bias is None or updates[1] is None else updates[1].to(device, torch.float32),
+    )
+    values = found.double().cpu().numpy()
+    for column, step in enumerate(range(steps.start, steps.stop)):
+        rows = np.searchsorted(distinct, members[step])
+        yield members[step], values[rows, column] / len(members[step])
+
+
+def _inputs(stage: Stage, ids: NDArray[np.int64]) -> torch.Tensor:
+    """Return training examples as the network takes them."""
+    spec = stage.spec
+    split = spec.inputs["network"].place["train"]["split"]
+    rows = positions(stage.store, spec.inputs["data"].path, split).set_index("id")
+    keys = rows.loc[ids, "key"].tolist()
+    return read_batch(
+        open_source(data_of(spec.inputs["data"])), preprocessing_of(spec.parameters["network"]), keys
+    ).inputs
+
+
+def _summary(stage: Stage) -> Document:
+    """State the area under the ROC curve of each layer and of the summed loss."""
+    tables = []
+    for number in range(stage.layout.partitions):
+        marker = stage.marker(number)
+        assert marker is not None, number
+        name = f"{stage.spec.path}/files/segment-{number:06d}.parquet"
+        tables.append(read_table(stage.store.read(name), name))
+    scores = pd.concat(tables).groupby("id").sum()
+    split = stage.spec.inputs["network"].place["train"]["split"]
+    rows = positions(stage.store, stage.spec.inputs["data"].path, split).set_index("id").loc[scores.index]
+    flipped = (rows["label_given"] != rows["label_true"]).to_numpy()
+    layers = {name: mislabel_auc(scores[name].to_numpy(), flipped) for name in scores.columns if name != "loss"}
+    loss = mislabel_auc(scores["loss"].to_numpy(), flipped, "high")
+    return {"auc": layers, "loss_auc": loss, "flipped": int(flipped.sum()), "examples": len(scores)}
+
+
+MISLABEL = Step(_layout, _partition, _summary, network=True)

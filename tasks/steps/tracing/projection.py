@@ -1,0 +1,223 @@
+"""The contributions stage: every weight update of a training projected on the queries' representations, by layer."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from configs.tracing import Tracing
+from storage.documents import Document
+from storage.layouts import ArrayLayout, Layout
+from storage.specs import StageSpec, without_defaults
+from storage.stages import Partition, Stage, open_finished
+from storage.stores import Store
+from tasks.capture import capture_inputs, find_output_layer
+from tasks.recording.sources import UpdateBlock, UpdateSource, update_source
+from tasks.steps.life import Step, Work, measured
+from tasks.steps.networks import choose_device, load_network
+from tasks.steps.tracing.queries import query_inputs
+from tasks.tracing import contributions, logit_contributions
+
+VERSION = 1
+INPUT_BYTES = 128 * 2**20  # of layer inputs held at a time: more queries than fit read the archive again
+PREDICTED, GIVEN = 0, 1  # the two logits that are followed
+
+Floats = NDArray[np.float32]
+
+
+def contributions_spec(name: str, training: StageSpec, queries: StageSpec, asked: Tracing) -> StageSpec:
+    """Return the spec of the contributions of a training to its queries."""
+    settings = asked.model_dump(mode="json", include={"layers", "anchor", "bias"})
+    kept = without_defaults(settings, {"layers": "all", "anchor": "final", "bias": False})
+    inputs = {"network": training, "queries": queries}
+    return StageSpec("contributions", VERSION, kept, inputs, place=settings, label=f"{name} {queries.label}")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A layer that is traced: its operation, final weights, what z is made of, and whether it puts out the logits."""
+
+    name: str
+    module: nn.Module
+    weight: Tensor
+    bias: Tensor | None
+    anchor: Tensor | None
+    output: bool
+
+
+def traced_layers(source: UpdateSource, spec: StageSpec) -> list[str]:
+    """Return the names of the layers that a contributions stage traces.
+
+    Raises
+    ------
+    ValueError : a layer that the archive does not hold
+    """
+    asked = spec.place["layers"]
+    if asked == "all":
+        return list(source.layers)
+    for layer in asked:
+        if layer not in source.layers:
+            raise ValueError(f"tracing.layers: {layer!r} was not recorded; recorded: {', '.join(source.layers)}")
+    return list(asked)
+
+
+def layer_targets(spec: StageSpec, source: UpdateSource, model: nn.Module, example: Tensor) -> list[Target]:
+    """Return the layers that a stage traces, ready on the model's device; `spec.place` says how."""
+    output, device = find_output_layer(model, example), example.device
+    found = []
+    for layer in traced_layers(source, spec):
+        weight = _tensor(source.final(layer), device)
+        bias = source.final_bias(layer) if spec.place["bias"] else None
+        anchor = weight - _tensor(source.initial(layer), device) if spec.place["anchor"] == "displacement" else None
+        settled = None if bias is None else _tensor(bias, device)
+        found.append(Target(layer, model.get_submodule(layer), weight, settled, anchor, layer == output))
+    return found
+
+
+def _targets(store: Store, spec: StageSpec, source: UpdateSource, device: torch.device) -> list[Target]:
+    """Return the layers to trace for the queries of a stage."""
+    queries = spec.inputs["queries"]
+    model = load_network(store, queries, device)
+    return layer_targets(spec, source, model, query_inputs(store, queries, device)[:1])
+
+
+def _layout(store: Store, spec: StageSpec) -> Layout:
+    """One partition per segment of the archive."""
+    training, queries = (open_finished(store, spec.inputs[role]) for role in ("network", "queries"))
+    source = update_source(training)
+    segments, n, steps = source.segments(), int(queries.summary["queries"]), source.steps
+    rows = segments[0].stop
+
+    def series(*more: int) -> ArrayLayout:
+        return ArrayLayout((steps, n, *more), "float32", ("step", "query", "logit")[: 2 + len(more)], rows, rows)
+
+    def single(*more: int) -> ArrayLayout:
+        return ArrayLayout((n, *more), "float32", ("query", "logit")[: 1 + len(more)], n, n)
+
+    arrays: dict[str, ArrayLayout] = {}
+    for target in _targets(store, spec, source, torch.device("cpu")):
+        arrays |= {f"gamma.{target.name}": series(), f"norm.{target.name}": series()}
+        arrays |= {f"init.{target.name}": single(), f"preactivation.{target.name}": single()}
+        if target.output:
+            arrays |= {f"logit.{target.name}": series(2), f"logit_init.{target.name}": single(2)}
+    return Layout(len(segments), arrays)
+
+
+def _partition(work: Work, number: int) -> None:
+    """Project the updates of a segment."""
+    stage, spec, device = work.stage, work.stage.spec, choose_device(work.device)
+    source = update_source(open_finished(stage.store, spec.inputs["network"]))
+    segment = source.segments()[number]
+    targets = _targets(stage.store, spec, source, device)
+    with stage.partition(number) as part:
+        arrays = _empty(part)
+        for first, inputs, classes in _batches(stage.store, spec, targets, device):
+            span = slice(first, first + len(classes))
+            for target in targets:
+                if number == 0:
+                    _constants(source, target, inputs[target.name], classes, span, arrays)
+                for block in source.blocks(segment, [target.name]):
+                    rows = slice(block.start - segment.start, block.stop - segment.start)
+                    if not block.recorded:
+                        rows = slice(rows.stop - 1, rows.stop)  # the sum of a gap stands at its last step
+                    _project(block, target, inputs[target.name], classes, arrays, (rows, span))
+        for name, array in arrays.items():
+            part.write(name, array)
+        part.numbers.update(measured(steps=segment.stop - segment.start))
+
+
+def _empty(part: Partition) -> dict[str, Floats]:
+    """Return zeros for all arrays of which this partition has rows."""
+    found = {}
+    for name, layout in part.stage.layout.arrays.items():
+        if part.number < layout.partitions:
+            start, stop = layout.span(part.number)
+            found[name] = np.zeros((stop - start, *layout.shape[1:]), np.float32)
+    return found
+
+
+def _batches(
+    store: Store, spec: StageSpec, targets: list[Target], device: torch.device
+) -> Iterator[tuple[int, Mapping[str, Tensor], Tensor]]:
+    """Yield (first query, inputs by layer, classes (q, 2) followed) for as many queries as the memory takes."""
+    queries = spec.inputs["queries"]
+    model, images = load_network(store, queries, device), query_inputs(store, queries, device)
+    finished = open_finished(store, queries)
+    followed = np.stack([finished.read("logits").argmax(1), finished.read("label")], axis=1)
+    names = [target.name for target in targets]
+    one = sum(value.numel() * value.element_size() for value in capture_inputs(model, names, images[:1]).values())
+    size = max(1, INPUT_BYTES // one)
+    for first in range(0, len(images), size):
+        batch = slice(first, first + size)
+        yield first, capture_inputs(model, names, images[batch]), torch.from_numpy(followed[batch]).to(device)
+
+
+def _constants(
+    source: UpdateSource, target: Target, inputs: Tensor, classes: Tensor, span: slice, arrays: dict[str, Floats]
+) -> None:
+    """Write what the initial weights contribute, and the norm of z."""
+    initial = _tensor(source.initial(target.name), inputs.device)[None]
+    bias = source.initial_bias(target.name)
+    start = None if bias is None else _tensor(bias, inputs.device)[None]
+    found = contributions(
+        target.module,
+        target.weight,
+        inputs,
+        initial,
+        anchor=target.anchor,
+        bias=target.bias,
+        bias_updates=None if target.bias is None else start,
+    )
+    arrays[f"init.{target.name}"][span] = _array(found.gamma[:, 0])
+    arrays[f"preactivation.{target.name}"][span] = _array(found.preactivation_norm)
+    if target.output:
+        for column in (PREDICTED, GIVEN):
+            logit = logit_contributions(target.module, inputs, initial, classes[:, column], bias_updates=start)
+            arrays[f"logit_init.{target.name}"][span, column] = _array(logit[:, 0])
+
+
+def _project(
+    block: UpdateBlock,
+    target: Target,
+    inputs: Tensor,
+    classes: Tensor,
+    arrays: dict[str, Floats],
+    where: tuple[slice, slice],
+) -> None:
+    """Write what the steps of a block contribute to a batch of queries."""
+    found = block.project(target.module, target.weight, inputs, anchor=target.anchor, bias=target.bias)
+    arrays[f"gamma.{target.name}"][where] = _array(found.gamma.T)
+    arrays[f"norm.{target.name}"][where] = _array(found.norm.T)
+    if target.output:
+        updates, bias = _tensor(block.dense(), inputs.device), block.dense_bias()
+        changes = None if bias is None else _tensor(bias, inputs.device)
+        for column in (PREDICTED, GIVEN):
+            logit = logit_contributions(target.module, inputs, updates, classes[:, column], bias_updates=changes)
+            arrays[f"logit.{target.name}"][(*where, column)] = _array(logit.T)
+
+
+def _tensor(stored: Tensor, device: torch.device) -> Tensor:
+    """Return float32 weights or updates on the device."""
+    return stored.to(device, torch.float32)
+
+
+def _array(tensor: Tensor) -> Floats:
+    """Return results as they are stored."""
+    found: Floats = tensor.float().cpu().numpy()
+    return found
+
+
+def _summary(stage: Stage) -> Document:
+    """State what each layer is."""
+    source = update_source(open_finished(stage.store, stage.spec.inputs["network"]))
+    targets = _targets(stage.store, stage.spec, source, torch.device("cpu"))
+    return {
+        "kinds": {target.name: type(target.module).__name__ for target in targets},
+        "weights": {target.name: target.weight.numel() for target in targets},
+    }
+
+
+CONTRIBUTIONS = Step(_layout, _partition, _summary, network=True)

@@ -1,0 +1,109 @@
+"""The queries stage: the samples whose representations are explained, and what the network says of them."""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from configs.schema import Network
+from configs.tracing import Queries
+from storage.documents import Document
+from storage.layouts import ArrayLayout, Layout
+from storage.specs import StageSpec
+from storage.stages import Stage, open_finished
+from storage.stores import Store
+from tasks.io.sources import open_source
+from tasks.steps.gallery import chosen_positions, shown_images
+from tasks.steps.life import Step, Work, measured
+from tasks.steps.manifest import data_of, positions
+from tasks.steps.networks import choose_device, load_network, network_identity, preprocessing_of
+from tasks.steps.samples import read_batch
+
+VERSION = 1
+FORWARD = 64  # queries in one forward pass
+
+
+def queries_spec(name: str, network: Network, manifest: StageSpec, training: StageSpec, asked: Queries) -> StageSpec:
+    """Return the spec of a network's queries from a split."""
+    parameters, place, digests = network_identity(network, training)
+    chosen: Document = {"network": parameters, "split": asked.split, "count": asked.count}
+    inputs = {"data": manifest, "network": training}
+    return StageSpec("queries", VERSION, chosen, inputs, digests, place, label=f"{name} {asked.split}")
+
+
+def query_keys(store: Store, spec: StageSpec) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the queries' keys, ids and given labels, class by class."""
+    rows = positions(store, spec.inputs["data"].path, spec.parameters["split"])
+    labels = rows["label_given"].to_numpy(np.int64)
+    slabs = {
+        int(label): (int(np.searchsorted(labels, label)), int(np.searchsorted(labels, label, side="right")))
+        for label in np.unique(labels)
+    }
+    chosen = [position for _, _, position in chosen_positions(slabs, spec.parameters["count"])]
+    return rows["key"].iloc[chosen].tolist(), rows["id"].to_numpy(np.int64)[chosen], labels[chosen]
+
+
+def query_inputs(store: Store, spec: StageSpec, device: torch.device) -> Tensor:
+    """Return the queries as the network takes them, (Q, C, h, w) float32."""
+    return _inputs(store, spec).to(device)
+
+
+def query_logits(model: nn.Module, inputs: Tensor) -> NDArray[np.float32]:
+    """Return the logits (Q, C) float32 of a network in evaluation mode."""
+    with torch.inference_mode():
+        parts = [model(inputs[start : start + FORWARD]) for start in range(0, len(inputs), FORWARD)]
+        found: NDArray[np.float32] = torch.cat(parts).float().cpu().numpy()
+        return found
+
+
+@lru_cache(maxsize=1)
+def _inputs(store: Store, spec: StageSpec) -> Tensor:
+    """Read the queries; kept for the next partition in this process."""
+    keys, _, _ = query_keys(store, spec)
+    settings = preprocessing_of(spec.parameters["network"])
+    return read_batch(open_source(data_of(spec.inputs["data"])), settings, keys).inputs.contiguous()
+
+
+def _layout(store: Store, spec: StageSpec) -> Layout:
+    keys, _, _ = query_keys(store, spec)
+    n = len(keys)
+    model = load_network(store, spec, torch.device("cpu"))
+    inputs = query_inputs(store, spec, torch.device("cpu"))[:1]
+    with torch.inference_mode():
+        n_outputs = model(inputs).shape[1]
+    size = shown_images(inputs, preprocessing_of(spec.parameters["network"])).shape[1:]
+
+    def array(shape: tuple[int, ...], dtype: str, *axes: str) -> ArrayLayout:
+        return ArrayLayout((n, *shape), dtype, ("query", *axes), n, n)
+
+    arrays = {
+        "sample_id": array((), "int64"),
+        "label": array((), "int64"),
+        "logits": array((n_outputs,), "float32", "class"),
+        "image": array(size, "uint8", "row", "column", "colour"),
+    }
+    return Layout(1, arrays)
+
+
+def _partition(work: Work, number: int) -> None:
+    """Run the network over the queries."""
+    stage, device = work.stage, choose_device(work.device)
+    _, ids, labels = query_keys(stage.store, stage.spec)
+    model, inputs = load_network(stage.store, stage.spec, device), query_inputs(stage.store, stage.spec, device)
+    logits = query_logits(model, inputs)
+    with stage.partition(number) as part:
+        part.write("sample_id", ids)
+        part.write("label", labels)
+        part.write("logits", logits)
+        part.write("image", shown_images(inputs.cpu(), preprocessing_of(stage.spec.parameters["network"])))
+        part.numbers.update(measured(queries=len(ids)))
+
+
+def _summary(stage: Stage) -> Document:
+    names = open_finished(stage.store, stage.spec.inputs["data"]).summary["class_names"]
+    return {"queries": stage.layout.arrays["label"].shape[0], "class_names": names}
+
+
+QUERIES = Step(_layout, _partition, _summary, network=True)

@@ -1,0 +1,64 @@
+"""The randomisation stage: are attributions those of what was learned, or of any training on these images?"""
+
+import numpy as np
+
+from configs.tracing import Tracing
+from storage.documents import Document
+from storage.layouts import ArrayLayout, Layout
+from storage.specs import StageSpec
+from storage.stages import Stage
+from storage.stores import Store
+from tasks.steps.life import Step, Work, measured
+from tasks.steps.tracing.series import (
+    Contributions,
+    checked_rankings,
+    correlation_numbers,
+    correlation_summary,
+    window_of,
+    window_parameters,
+)
+from tasks.tracing.evaluation import rank_correlation
+
+VERSION = 1
+
+
+def randomisation_spec(contributions: StageSpec, permuted: StageSpec, asked: Tracing) -> StageSpec:
+    """Return the spec of the comparison with the same network trained on permuted labels."""
+    inputs = {"contributions": contributions, "permuted": permuted}
+    return StageSpec("randomisation", VERSION, window_parameters(asked), inputs, label=contributions.label)
+
+
+def _opened(store: Store, spec: StageSpec) -> tuple[Contributions, Contributions]:
+    """Return the contributions of both trainings."""
+    window = window_of(spec)
+    first, second = (Contributions(store, spec.inputs[role], window) for role in ("contributions", "permuted"))
+    return first, second
+
+
+def _layout(store: Store, spec: StageSpec) -> Layout:
+    """One partition per ranking."""
+    found, _ = _opened(store, spec)
+    rankings = checked_rankings(found)
+    shape = (len(rankings), found.n_queries)
+    return Layout(len(rankings), {"correlation": ArrayLayout(shape, "float64", ("ranking", "query"), 1, 1)})
+
+
+def _partition(work: Work, number: int) -> None:
+    """Correlate the ranks that both trainings give the examples, query by query."""
+    stage = work.stage
+    found, other = _opened(stage.store, stage.spec)
+    layer, score = checked_rankings(found)[number]
+    ids = np.intersect1d(found.examples, other.examples)
+    result = rank_correlation(*(side.sums(ids, layer, score).sums.T for side in (found, other)))
+    with stage.partition(number) as part:
+        part.write("correlation", result.per_query[None])
+        part.numbers.update(measured(**correlation_numbers(result)))
+
+
+def _summary(stage: Stage) -> Document:
+    """State mean and spread over queries of each ranking."""
+    found, _ = _opened(stage.store, stage.spec)
+    return correlation_summary(stage, found)
+
+
+RANDOMISATION = Step(_layout, _partition, _summary)

@@ -1,0 +1,162 @@
+"""Finished contributions with the ledger of their training, read by chunks of steps."""
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from configs.tracing import Tracing
+from storage.documents import Document
+from storage.specs import StageSpec
+from storage.stages import Stage, open_finished
+from storage.stores import Store
+from tasks.recording.sources import update_source
+from tasks.steps.tracing.projection import GIVEN, PREDICTED, traced_layers
+from tasks.tracing import DecaySeries, InfluenceSums, decay_series
+from tasks.tracing.evaluation import RankCorrelation
+
+Doubles = NDArray[np.float64]
+Ids = NDArray[np.int64]
+Ranking = tuple[str, str]  # layer, score
+
+FOLLOWED = {"logit": PREDICTED, "given": GIVEN}  # scores of the output layer and the logit they follow
+
+
+def window_parameters(asked: Tracing) -> Document:
+    """Return the steps that count, as a stage's key has them."""
+    return {} if asked.window is None else {"window": list(asked.window)}
+
+
+def window_of(spec: StageSpec) -> tuple[int, int] | None:
+    """Return the steps that count in a stage; None for all."""
+    window = spec.parameters.get("window")
+    return None if window is None else (int(window[0]), int(window[1]))
+
+
+def checked_rankings(found: "Contributions") -> list[Ranking]:
+    """Return what checks look at: gamma of each layer, and the logit of the given class."""
+    return found.rankings(["gamma"]) + ([] if found.output is None else [(found.output, "given")])
+
+
+def correlation_numbers(found: RankCorrelation) -> Document:
+    """Return what the marker of a partition with an array `correlation` states."""
+    return {"value": found.mean, "spread": float(found.per_query.std()), "constant": found.n_constant}
+
+
+def correlation_summary(stage: Stage, found: "Contributions") -> Document:
+    """Return what the markers state of the array `correlation`, a row per checked ranking."""
+    rows = []
+    for number, (layer, score) in enumerate(checked_rankings(found)):
+        marker = stage.marker(number)
+        assert marker is not None, number
+        stated = {key: marker["numbers"][key] for key in ("value", "spread", "constant")}
+        rows.append({"layer": layer, "score": "logit" if score == "given" else score, **stated})
+    return {"rows": rows, "queries": found.n_queries}
+
+
+class Contributions:
+    """The contributions of one training to its queries.
+
+    Parameters
+    ----------
+    spec : of a finished contributions stage
+    window : first and past-the-end step whose examples count; None for all
+    """
+
+    def __init__(self, store: Store, spec: StageSpec, window: tuple[int, int] | None = None) -> None:
+        self.spec = spec
+        self.stage = open_finished(store, spec)
+        self.source = update_source(open_finished(store, spec.inputs["network"]))
+        self.layers = traced_layers(self.source, spec)
+        self.steps = self.source.steps
+        self.window = (0, self.steps) if window is None else window
+        self.n_queries = int(open_finished(store, spec.inputs["queries"]).summary["queries"])
+        self.train: Document = spec.inputs["network"].place["train"]
+
+    @cached_property
+    def output(self) -> str | None:
+        """The layer that puts out the logits, if it is traced."""
+        return next((layer for layer in self.layers if f"logit.{layer}" in self.stage.layout.arrays), None)
+
+    @cached_property
+    def recorded(self) -> NDArray[np.bool_]:
+        """Whether each step was recorded by itself."""
+        return np.asarray(self.source.recorded, bool)
+
+    @cached_property
+    def counted(self) -> NDArray[np.bool_]:
+        """Whether each step's examples are credited: recorded, and within the window."""
+        steps = np.arange(self.steps)
+        return self.recorded & (steps >= self.window[0]) & (steps < self.window[1])
+
+    @cached_property
+    def members(self) -> list[Ids]:
+        """The ids of each step's examples; none where they are not credited."""
+        none = np.empty(0, np.int64)
+        return [ids if kept else none for ids, kept in zip(self.source.examples, self.counted, strict=True)]
+
+    @cached_property
+    def examples(self) -> Ids:
+        """The ids of all examples that are credited with anything, (N,) rising."""
+        return np.unique(np.concatenate([np.empty(0, np.int64), *self.members]))
+
+    def rankings(self, scores: list[str]) -> list[Ranking]:
+        """Return what is ranked: gamma of each layer first, then the other scores."""
+        found = [(layer, score) for score in ("gamma", "cosine") if score in scores for layer in self.layers]
+        return found + ([(self.output, "logit")] if "logit" in scores and self.output else [])
+
+    def constant(self, name: str, layer: str) -> Doubles:
+        """Return a number per query: `init` or `preactivation` (Q,), `logit_init` (Q, 2)."""
+        return self.stage.read(f"{name}.{layer}").astype(np.float64)
+
+    def norms(self, layer: str, start: int, stop: int) -> Doubles:
+        """Return ||D_t f|| (t, Q)."""
+        return self.stage.read(f"norm.{layer}", start, stop).astype(np.float64)
+
+    def whole(self, layer: str, score: str) -> tuple[Doubles, Doubles]:
+        """Return what the initial weights contribute and what all sum to (Q,); cosines sum to nothing: NaN."""
+        if score in FOLLOWED:
+            init = self.constant("logit_init", layer)[:, FOLLOWED[score]]
+            total = init.copy()
+            for _, values, decay in self.chunks(layer, score):
+                total += (values + decay).sum(axis=0)
+            return init, total
+        if score == "cosine":
+            return np.full(self.n_queries, np.nan), np.full(self.n_queries, np.nan)
+        return self.constant("init", layer), self.constant("preactivation", layer) ** 2
+
+    def chunks(self, layer: str, score: str = "gamma") -> Iterator[tuple[slice, Doubles, Doubles]]:
+        """Yield (steps, what the examples, what the decay contributed (t, Q)) in order.
+
+        Scores are gamma, cosine, logit (of the predicted class) and given (the logit of the given class).
+        """
+        size = self.stage.layout.arrays[f"gamma.{layer}"].rows
+        name = "logit" if score in FOLLOWED else "gamma"
+        series, rates = self._decay(layer, score), self.source.ledger["lr"].to_numpy(np.float64)
+        z = self.constant("preactivation", layer)
+        for start in range(0, self.steps, size):
+            stop = min(start + size, self.steps)
+            values = self.stage.read(f"{name}.{layer}", start, stop).astype(np.float64)
+            values = values[..., FOLLOWED[score]] if score in FOLLOWED else values
+            decay = np.zeros_like(values) if series is None else series.update(values, rates[start:stop])
+            if score == "cosine":  # Eq. 7 is of the whole update
+                scale = z * self.norms(layer, start, stop)
+                yield slice(start, stop), np.divide(values, scale, out=np.zeros_like(values), where=scale > 0), decay
+            else:
+                yield slice(start, stop), values - decay, decay
+
+    def sums(self, ids: Ids, layer: str, score: str) -> InfluenceSums:
+        """Return a score summed over the steps of each of the examples `ids`."""
+        found = InfluenceSums(ids, self.n_queries)
+        for steps, values, _ in self.chunks(layer, score):
+            found.update(values.T, self.members[steps])
+        return found
+
+    def _decay(self, layer: str, score: str) -> DecaySeries | None:
+        """Return the recurrence of weight decay; None without any, or where gaps in the record hide it."""
+        if not self.recorded.all():
+            return None
+        followed = score in FOLLOWED
+        init = self.constant("logit_init", layer)[:, FOLLOWED[score]] if followed else self.constant("init", layer)
+        return decay_series(self.train["optimizer"], init)
