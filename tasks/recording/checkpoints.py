@@ -90,6 +90,12 @@ def load_checkpoint(data: bytes, model: nn.Module, optimizer: torch.optim.Optimi
     _restore_generators(_below(tensors, RANDOM))
 
 
+def checkpoint_weights(data: bytes, what: str) -> dict[str, Tensor]:
+    """Return the model's state dict of a checkpoint; DamagedError, beginning with `what`, if it is none."""
+    raw, _ = decode_tensors(data, what)
+    return _below({name: _tensor(value) for name, value in raw.items()}, MODEL)
+
+
 def write_checkpoint(write: Write, number: int, data: bytes) -> str:
     """Write the checkpoint after segment `number` and return its name, which its content decides."""
     name = f"checkpoint-{number:06d}-{digest(data)[:12]}.safetensors"

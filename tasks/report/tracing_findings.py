@@ -43,13 +43,13 @@ def early_shares(shares: pd.DataFrame) -> tuple[pd.Series, int, int]:
 
 
 def _agreement(layers: pd.DataFrame) -> Iterable[str]:
-    """Name the layers whose strongest example is most and least often of the query's class."""
+    """Name the layers whose strongest example is most and least often of the predicted class."""
     known = layers[np.isfinite(layers["agreement_1"].astype(float))]
     if known.empty:
         return
     value = known["agreement_1"].to_numpy(float)
     most, least = (known["layer"].iloc[int(i)] for i in (value.argmax(), value.argmin()))
-    text = f"The strongest example is of the query's class for {formats.share(value.max())} of the queries in {most}"
+    text = f"The strongest example is of the predicted class for {formats.share(value.max())} of the queries in {most}"
     text += f" (most) and {formats.share(value.min())} in {least} (least)." if value.max() > value.min() else "."
     if len(value) >= 4:
         half = len(value) // 2

@@ -53,7 +53,7 @@ def layers_table(rows: pd.DataFrame) -> Table:
     }
     caption = (
         "Layers in order of depth: parts of ‖z‖², by how much they miss it, and whether the strongest examples are of "
-        "the query's class; means over queries"
+        "the predicted class; means over queries"
     )
     table = print_table(rows.head(MAX_LAYERS), caption, cells, words=2, csv="data/tracing_layers.csv")
     groups = (("", 3), ("part of ‖z‖²", len(parts)), ("residual", 2), ("class agreement", 2), ("", 1))

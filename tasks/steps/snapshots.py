@@ -7,12 +7,12 @@ from storage.layouts import Layout
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, open_finished, read_marker
 from storage.stores import Store, StoreError
-from tasks.io.tensors import pack_tensors, unpack_tensors
+from tasks.io.tensors import pack_tensors
+from tasks.recording.checkpoints import checkpoint_weights
 from tasks.steps.life import Step, Work, measured
 from tasks.steps.networks import WEIGHTS, choose_device
 from tasks.steps.trainer import environment, open_trainer
 from tasks.steps.training import MEMORY_SAMPLES, same_environment, training_steps
-from tasks.training.state import weights_of
 
 VERSION = 1
 
@@ -77,7 +77,7 @@ def _partition(work: Work, number: int) -> None:
         if step == total:
             data = finished.read_file(WEIGHTS)
         elif step and step % every == 0:
-            data = pack_tensors(weights_of(unpack_tensors(_checkpoint(finished, step // every - 1))))
+            data = pack_tensors(checkpoint_weights(_checkpoint(finished, step // every - 1), training.title))
         else:
             data = _trained(work, finished, step // every * every, step)
         part.write_file(snapshot_file(step), data)

@@ -13,7 +13,7 @@ from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import Store
 from tasks.io.networks import build_model
-from tasks.io.tensors import pack_tensors, unpack_tensors
+from tasks.recording.checkpoints import load_checkpoint, pack_checkpoint
 from tasks.steps.fetching import open_fetch
 from tasks.steps.manifest import positions
 from tasks.training.augmentation import crop_and_flip
@@ -23,7 +23,6 @@ from tasks.training.loop import Augment, Fetch, Recorder, train_steps
 from tasks.training.optimizers import OPTIMIZERS
 from tasks.training.samplers import SAMPLERS
 from tasks.training.schedules import SCHEDULES, Schedule, Span
-from tasks.training.state import load_state, state_tensors
 
 LOSS_ONLY = ("ghost_norm", "detach_ghosts")  # settings of batches that samplers do not know
 
@@ -59,11 +58,11 @@ class Trainer:
 
     def state(self) -> bytes:
         """Return the state of model and optimiser as a safetensors file."""
-        return pack_tensors(state_tensors(self.model, self.optimizer))
+        return pack_checkpoint(self.model, self.optimizer, generators=False)  # a step draws from its own seed
 
     def load(self, data: bytes) -> None:
         """Go to a state that `state` returned."""
-        load_state(self.model, self.optimizer, unpack_tensors(data))
+        load_checkpoint(data, self.model, self.optimizer, "checkpoint")
 
 
 def open_trainer(

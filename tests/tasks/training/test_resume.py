@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load
 from torch import Tensor, nn
 
-from tasks.io.tensors import pack_tensors, unpack_tensors
+from tasks.recording.checkpoints import load_checkpoint, pack_checkpoint
 from tasks.training.augmentation import crop_and_flip
 from tasks.training.batches import Positions
 from tasks.training.ghost_norm import with_ghost_norm
@@ -16,7 +17,6 @@ from tasks.training.loop import train_steps
 from tasks.training.optimizers import OPTIMIZERS
 from tasks.training.samplers import SAMPLERS
 from tasks.training.schedules import SCHEDULES, Span
-from tasks.training.state import load_state, state_tensors, weights_of
 
 LABELS = np.repeat(np.arange(3), [9, 7, 5])
 INPUTS = torch.randn((21, 2, 4, 4), generator=torch.Generator().manual_seed(1))
@@ -71,15 +71,15 @@ def test_a_random_cut_leaves_no_trace(optimizer: str, sampler: str, augmented: b
     }
     model, made = fresh(optimizer, sampler == "single-class")
     losses = train_steps(model, made, fetch, batches, 0, stop, **rest)
-    expected = pack_tensors(state_tensors(model, made))
+    expected = pack_checkpoint(model, made, generators=False)
     model, made = fresh(optimizer, sampler == "single-class")
     first = train_steps(model, made, fetch, batches, 0, cut, **rest)
-    kept = pack_tensors(state_tensors(model, made))
+    kept = pack_checkpoint(model, made, generators=False)
     model, made = fresh(optimizer, sampler == "single-class")
-    load_state(model, made, unpack_tensors(kept))
-    assert pack_tensors(state_tensors(model, made)) == kept
+    load_checkpoint(kept, model, made, "kept")
+    assert pack_checkpoint(model, made, generators=False) == kept
     assert first + train_steps(model, made, fetch, batches, cut, stop, **rest) == losses
-    assert pack_tensors(state_tensors(model, made)) == expected
+    assert pack_checkpoint(model, made, generators=False) == expected
 
 
 def augment(images: Tensor, ids: Positions, epoch: int, *, pad: int, flip: bool) -> Tensor:
@@ -102,15 +102,8 @@ def test_augmentation_sees_ids_and_epochs_and_changes_the_training() -> None:
 def test_all_of_an_optimisers_state_is_kept(kind: str, keys: set[str]) -> None:
     model, made = fresh(kind, ghosts=False)
     train_steps(model, made, fetch, SAMPLERS["shuffled"](LABELS, 2, size=6), 0, 2)
-    tensors = state_tensors(model, made)
+    tensors = load(pack_checkpoint(model, made, generators=False))  # safetensors' own reader
     assert {name.split(".", 2)[2] for name in tensors if name.startswith("optimizer.")} == keys
-    assert set(weights_of(tensors)) == set(model.state_dict())
+    assert {name.removeprefix("model.") for name in tensors if name.startswith("model.")} == set(model.state_dict())
     if kind == "adam":
         assert tensors["optimizer.0.step"].item() == 2
-
-
-def test_state_that_is_no_tensor_is_refused() -> None:
-    model, made = fresh("sgd", ghosts=False)
-    made.state[next(model.parameters())]["count"] = 3
-    with pytest.raises(ValueError, match="optimiser state 'count' is a int; only tensors can be kept"):
-        state_tensors(model, made)
