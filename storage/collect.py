@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from storage.claims import StageHeldError, claim, claim_name
 from storage.runs import referenced
 from storage.stores import Store
+from storage.updates.archives import find_archives
 from storage.verify import stage_paths
 
 
@@ -22,11 +23,13 @@ class Garbage:
 def find_garbage(store: Store, grace_hours: float) -> Iterator[Garbage]:
     """Yield the stages that no run record refers to; young ones and claimed ones are kept.
 
+    Archives of a recorder are no garbage: no run makes them, and none could make them again.
+
     Parameters
     ----------
     grace_hours : age below which nothing is removed, since a run may be about to refer to it
     """
-    wanted = referenced(store)
+    wanted = {*referenced(store), *find_archives(store)}
     for path in stage_paths(store):
         if path in wanted:
             continue

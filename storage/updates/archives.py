@@ -120,9 +120,9 @@ def _difference(store: Store, path: str, spec: StageSpec) -> str:
     found: Any = group.attrs.asdict().get("layerlore", {})  # Any: JSON
     parameters = found.get("identity", {}).get("parameters", {})
     for name, here in spec.parameters.items():
-        if parameters.get(name) != here:
-            there = parameters.get(name)
-            if isinstance(here, dict) and isinstance(there, dict):
-                name, there, here = f"{name[:-1]} set", ", ".join(there), ", ".join(here)
-            return f"another {name}: {there} there, {here} here; record elsewhere or as it was begun"
+        there = parameters.get(name)
+        if there != here:
+            if name == "layers":
+                there, here = (", ".join(entry["name"] for entry in side or ()) for side in (there, here))
+            return f"other settings: {name} {there} there, {here} here; record elsewhere or as it was begun"
     return "another version of the format; record elsewhere"

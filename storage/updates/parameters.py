@@ -80,15 +80,15 @@ def row_bytes(parameters: Iterable[Parameter]) -> int:
 
 
 def layers_document(layers: Iterable[Layer], parameters: Iterable[Parameter]) -> Document:
-    """Return layers and parameters as JSON."""
+    """Return layers, in the model's order, and parameters as JSON."""
     return {
-        "layers": {layer.name: {"weight": layer.weight, "bias": layer.bias} for layer in layers},
+        "layers": [{"name": layer.name, "weight": layer.weight, "bias": layer.bias} for layer in layers],
         "parameters": {p.name: {"dtype": p.dtype, "shape": list(p.shape)} for p in parameters},
     }
 
 
 def layers_of(document: Document) -> tuple[dict[str, Layer], dict[str, Parameter]]:
     """Return the layers and parameters, by name, that `document` describes."""
-    layers = {name: Layer(name, entry["weight"], entry["bias"]) for name, entry in document["layers"].items()}
+    layers = {entry["name"]: Layer(entry["name"], entry["weight"], entry["bias"]) for entry in document["layers"]}
     entries = {name: (entry["dtype"], tuple(entry["shape"])) for name, entry in document["parameters"].items()}
     return layers, {parameter.name: parameter for parameter in lay_out(entries)}

@@ -6,8 +6,10 @@ import pytest
 
 from storage.claims import StageHeldError, claim
 from storage.collect import find_garbage, remove_stage
+from storage.layouts import Layout
 from storage.runs import write_record
-from storage.stages import find_finished
+from storage.specs import StageSpec
+from storage.stages import begin_stage, find_finished
 from storage.stores import Store
 from storage.verify import stage_paths, verify_stage
 
@@ -89,3 +91,13 @@ def test_a_removal_broken_anywhere_leaves_nothing_that_looks_whole(toy: "Toy", m
         toy.make()
         assert list(verify_stage(toy.store, toy.spec.path)) == []
     assert last == 17  # note, 3 markers, 3 files, 3 metadata, 6 shards, the claim: each was the last one once
+
+
+def test_the_archive_of_a_recorder_is_no_garbage(store: Store) -> None:
+    stage = begin_stage(store, StageSpec("updates", 1), Layout(0, open_ended=True))
+    with stage.partition(0):
+        pass
+    assert list(find_garbage(store, 0)) == []
+    stage.seal({"steps": 1})
+    age(store, stage.spec.path, 100)
+    assert list(find_garbage(store, 0)) == []

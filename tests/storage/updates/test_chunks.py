@@ -1,0 +1,135 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+
+from storage.documents import DamagedError
+from storage.stores import Store
+from storage.updates import chunks
+from storage.updates.bits import BITS, Ints
+from storage.updates.chunks import Chunking, ChunkWriter, chunking_of, plan_chunks, read_chunk
+from storage.updates.parameters import Parameter, lay_out, row_bytes
+
+rng = np.random.default_rng(0)
+SHAPES: dict[str, tuple[str, tuple[int, ...]]] = {
+    "conv.weight": ("float32", (6, 2, 3, 3)),
+    "conv.bias": ("float32", (6,)),
+    "fc.weight": ("float64", (4, 5)),
+    "half.weight": ("float16", (3, 7)),
+}
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(str(tmp_path))
+
+
+def write_rows(store: Store, parameter: Parameter, chunking: Chunking, rows: Ints, pieces: int = 3) -> Ints:
+    """Write rows in several pieces; return the differences that must be there."""
+    writer = ChunkWriter(parameter, chunking, parameter.name, store.write)
+    previous = np.zeros(parameter.size, rows.dtype)
+    before = previous
+    for low in range(0, len(rows), pieces):
+        writer.add(rows[low : low + pieces], before)
+        before = rows[min(low + pieces, len(rows)) - 1]
+    assert writer.close() == len(rows)
+    return np.diff(np.concatenate([previous[None], rows]), axis=0)
+
+
+def rows_of(parameter: Parameter, n: int) -> Ints:
+    info = np.iinfo(BITS[parameter.dtype])
+    return rng.integers(info.min, info.max, (n, parameter.size), BITS[parameter.dtype], endpoint=True)
+
+
+def shaped(differences: Ints, parameter: Parameter) -> NDArray[np.signedinteger]:
+    return differences.reshape(-1, *parameter.shape)
+
+
+@pytest.mark.parametrize("parameter", lay_out(SHAPES), ids=lambda p: p.name)
+@pytest.mark.parametrize(("n", "chunk"), [(1, 1), (7, 7), (7, 3), (6, 3), (2, 5)])
+def test_zarr_reads_the_array(store: Store, parameter: Parameter, n: int, chunk: int) -> None:
+    expected = write_rows(store, parameter, Chunking(chunk, 1), rows_of(parameter, n))
+    array = zarr.open_array(store.path(parameter.name), mode="r")
+    assert array.dtype == BITS[parameter.dtype]
+    assert array.attrs["weights"] == parameter.dtype
+    np.testing.assert_array_equal(array[:], shaped(expected, parameter))
+    chunking = chunking_of(store.read(f"{parameter.name}/zarr.json"), parameter)
+    assert chunking == Chunking(min(n, chunk), 1)
+    found = [read_chunk(store, parameter.name, parameter, i, chunking) for i in range(-(-n // chunking.rows))]
+    np.testing.assert_array_equal(np.concatenate(found)[:n], expected)
+
+
+def test_a_large_update_is_cut_along_its_outputs(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunks, "MOST", 100)
+    monkeypatch.setattr(chunks, "USUAL", 100)
+    monkeypatch.setattr(chunks, "LEAST", 10)
+    (parameter,) = lay_out({"conv.weight": SHAPES["conv.weight"]})  # 432 bytes: 5 parts do not divide 6 outputs
+    chunking = plan_chunks([parameter], 4)["conv.weight"]
+    assert chunking == Chunking(1, 6)
+    expected = write_rows(store, parameter, chunking, rows_of(parameter, 4))
+    array = zarr.open_array(store.path("conv.weight"), mode="r")
+    assert array.chunks == (1, 1, 2, 3, 3)
+    np.testing.assert_array_equal(array[:], shaped(expected, parameter))
+    for index in range(4):
+        found = read_chunk(store, "conv.weight", parameter, index, chunking)
+        np.testing.assert_array_equal(found, expected[index : index + 1])
+
+
+def test_xarray_opens_all_arrays_of_a_segment(store: Store) -> None:
+    expected = {}
+    for parameter in lay_out(SHAPES):
+        expected[parameter.name] = shaped(
+            write_rows(store, parameter, Chunking(2, 1), rows_of(parameter, 5)), parameter
+        )
+    store.write("zarr.json", b'{"zarr_format": 3, "node_type": "group", "attributes": {}}')
+    data = xr.open_zarr(store.path(), consolidated=False)
+    for name, values in expected.items():
+        assert data[name].dims[0] == "row"
+        np.testing.assert_array_equal(data[name].to_numpy(), values)
+
+
+def test_chunks_are_balanced_and_bounded() -> None:
+    parameters = lay_out({"a": ("float32", (1000, 1000)), "b": ("float32", (10,)), "c": ("float32", (8000, 4000))})
+    plan = plan_chunks(parameters, 25)
+    assert plan == {"a": Chunking(4, 1), "b": Chunking(25, 1), "c": Chunking(1, 2)}  # 16 MB, all of it, 2 x 64 MB
+    assert plan_chunks(parameters, 1)["a"] == Chunking(1, 1)
+
+
+@pytest.mark.parametrize("index", [0, 100, -5, -1])
+def test_a_flipped_byte_is_found(store: Store, index: int) -> None:
+    (parameter,) = lay_out({"a": ("float32", (5, 5))})
+    write_rows(store, parameter, Chunking(4, 1), rows_of(parameter, 4))
+    raw = bytearray(store.read("a/c/0/0/0"))
+    raw[index] ^= 1
+    store.write("a/c/0/0/0", bytes(raw))
+    with pytest.raises(DamagedError, match=r"^a/c/0/0/0: fails its checksum$"):
+        read_chunk(store, "a", parameter, 0, Chunking(4, 1))
+
+
+def test_a_short_or_lost_chunk_is_found(store: Store) -> None:
+    (parameter,) = lay_out({"a": ("float32", (5, 5))})
+    write_rows(store, parameter, Chunking(4, 1), rows_of(parameter, 4))
+    store.write("a/c/0/0/0", store.read("a/c/0/0/0")[:-1])
+    with pytest.raises(DamagedError, match=r"^a/c/0/0/0: 403 bytes, 404 were written$"):
+        read_chunk(store, "a", parameter, 0, Chunking(4, 1))
+    store.remove("a/c/0/0/0")
+    with pytest.raises(DamagedError, match=r"^a/c/0/0/0: missing, though its stage is complete$"):
+        read_chunk(store, "a", parameter, 0, Chunking(4, 1))
+
+
+def test_parameters_lie_apart_in_a_row_and_are_seen_in_it() -> None:
+    parameters = lay_out(SHAPES)
+    rows = rng.integers(0, 256, (3, row_bytes(parameters)), np.uint8)
+    ends = [0, *(p.offset + p.nbytes for p in parameters)]
+    assert all(p.offset % 16 == 0 and p.offset >= end for p, end in zip(parameters, ends, strict=False))
+    for p in parameters:
+        expected = np.frombuffer(rows[1].tobytes()[p.offset : p.offset + p.nbytes], BITS[p.dtype])
+        np.testing.assert_array_equal(p.within(rows)[1], expected)
+
+
+def test_a_dtype_without_a_lossless_form_is_named() -> None:
+    with pytest.raises(ValueError, match=r"'q' has dtype int8; recorded can be float16, bfloat16, float32, float64"):
+        lay_out({"q": ("int8", (2,))})
