@@ -17,8 +17,8 @@ Node = Mapping[str, Any]  # Any: JSON schema
 
 HEAD = """# Config reference
 
-Made from `configs/schema.py` by `docs/make_config_reference.py`; `docs/config.schema.json` is the same as JSON schema,
-which an editor can check a YAML file against. A default of `required` means that the key must be there.
+Made from `configs/` by `docs/make_config_reference.py`; `docs/config.schema.json` is the same as JSON schema, which
+an editor can check a YAML file against. A default of `required` means that the key must be there.
 
 - An unknown key, a wrong type or a wrong value ends the command with exit code 2 before anything is written.
 - `--set key.path=value` changes one key from the command line, such as `--set networks.small.train.epochs=3`; the
@@ -65,10 +65,9 @@ def places(models: Mapping[str, Node], name: str = "", place: str = "") -> dict[
 
 def _section(place: str, model: Node) -> str:
     """Return the heading, the docstring and the table of one model."""
-    source = model["properties"].get("source", {}).get("const")
+    chosen = {key: model["properties"].get(key, {}).get("const") for key in ("source", "kind")}
     title = f"## `{place}`" if place else "## The file"
-    if source:
-        title += f" with `source: {source}`"
+    title += "".join(f" with `{key}: {value}`" for key, value in chosen.items() if value)
     header = ["| key | type | default | meaning |", "| --- | --- | --- | --- |"]
     rows = [f"| {key} | {cells} |" for key, cells in _rows(model)]
     return "\n".join([title, "", model["description"], "", *header, *rows, ""])

@@ -39,11 +39,13 @@ def test_every_key_of_every_preset_is_in_the_reference() -> None:
     page = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
     for name in presets():
         config = load_config(name).model_dump(exclude_unset=True)
-        asked = config["interpretation"]
-        sections = [config, config["cluster"], *config["data"].values(), *config["networks"].values(), asked]
-        for key in {key for section in sections for key in section}:
+        sections = [config, config["cluster"], *config["data"].values(), *config["networks"].values()]
+        sections += [network["train"] for network in config["networks"].values() if "train" in network]
+        questions = [config[question] for question in ("interpretation", "tracing") if question in config]
+        assert questions, name
+        for key in {key for section in (*sections, *questions) for key in section}:
             assert f"| `{key}` |" in page, f"{name}: {key}"
-        for method in (*asked["selectors"], *asked["interpreters"]):
+        for method in [m for asked in questions for kind in ("selectors", "interpreters") for m in asked.get(kind, ())]:
             assert f".{method}`" in page
 
 

@@ -1,4 +1,4 @@
-"""The Python examples of the pages run: those that read a store, and the selector that CONTRIBUTING adds."""
+"""The Python examples of the pages run: those that read a store or record, and what CONTRIBUTING adds."""
 
 import re
 import textwrap
@@ -14,14 +14,20 @@ from tasks.coresets.selection import Floats, Selection
 from tasks.steps.life import Job
 from tasks.steps.records import recorded
 from tasks.steps.report import write_report
+from tasks.tracing import Influential
 from tests.conftest import Tree, complete_plan
 
 ROOT = Path(__file__).resolve().parents[2]
+UPDATES = "## Updates"  # the part of docs/store.md that reads a recorded training
 
 
-def examples(page: str) -> list[str]:
-    """The Python blocks of a page, indented ones too."""
+def examples(page: str, after: str = "", before: str = "") -> list[str]:
+    """The Python blocks of a page, indented ones too, or of the part between two headings."""
     text = (ROOT / page).read_text(encoding="utf-8")
+    assert after in text, after
+    text = text[text.index(after) :]
+    if before:
+        text = text[: text.index(before)]
     found = re.findall(r"^( *)```python\n(.*?)^\1```$", text, flags=re.MULTILINE | re.DOTALL)
     return [textwrap.dedent(block) for _, block in found]
 
@@ -41,12 +47,53 @@ def test_reading_a_store(
     write_report(job.store, plan.answers(), created="now", reused=frozenset())
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
-    for block in examples("docs/store.md"):
+    for block in examples("docs/store.md", before=UPDATES):
         exec(compile(block, "docs/store.md", "exec"), names)
     printed = capsys.readouterr().out
     assert "phi_0_mean" in printed
     assert "label_given" in printed
     assert "(10, 3, 8)" in printed  # classes, components, channels of the tiny network
+
+
+@pytest.mark.filterwarnings("default")  # of xarray's own imports
+def test_reading_updates(
+    traced_tree: Tree,
+    make_job: Callable[[Config], Job],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    train = {**traced_tree["networks"]["small"]["train"], "batches": {"kind": "single-example"}}
+    mlp = {"model": "mlp", "arguments": {"sizes": [64, 8, 10], "bias": False}, "train": train}
+    networks = {"mlp": {**mlp, "preprocessing": {"mode": "L"}}}
+    asked = {"networks": ["mlp"], "queries": {"count": 4}}
+    store = str(tmp_path / "lore")
+    tree = {**traced_tree, "name": "tracing-digits", "store": store, "networks": networks, "tracing": asked}
+    train["optimizer"] = {"kind": "sgd", "lr": 0.05}  # as in the preset: no decay beside the examples
+    config = Config.model_validate(tree)
+    plan, job = make_plan(config), make_job(config)
+    with recorded(config, plan.stages):
+        complete_plan(plan, job)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in examples("docs/store.md", after=UPDATES):
+        exec(compile(block, "docs/store.md", "exec"), names)
+    printed = capsys.readouterr().out
+    assert "dense ['1', '3'] 120" in printed  # 60 digits, two epochs
+    assert "query 0: examples" in printed
+
+
+def test_recording_a_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    for block in examples("docs/tracing.md"):
+        exec(compile(block, "docs/tracing.md", "exec"), names)
+    found = names["found"]
+    assert isinstance(found, Influential)
+    assert found.ids.shape == (5, 10)
+    assert (np.diff(found.sums) <= 0).all()
+    printed = capsys.readouterr().out
+    assert str(found.ids[0]) in printed
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,10 @@ PAGES = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
-    *(f"docs/{n}.md" for n in ("index", "methods", "store", "config")),
+    *(f"docs/{n}.md" for n in ("index", "methods", "store", "config", "tracing")),
 ]
-STORE_COMMANDS = ("status", "verify", "gc")
-PLACEHOLDERS = {"CONFIG": "digits", "STORE": "lore"}
+STORE_COMMANDS = ("status", "verify", "gc", "explain")
+PLACEHOLDERS = {"CONFIG": "digits", "STORE": "lore", "N": "0"}
 Tree = dict[str, Any]  # Any: YAML
 
 
@@ -41,9 +41,9 @@ def commands(page: str) -> list[str]:
     return [line.partition(" > ")[0].partition("  #")[0] for line in [*lines, *inline] if line.startswith("layerlore ")]
 
 
-def trees() -> list[Tree]:
-    """The README's configs: the whole one, then each fragment laid over it."""
-    whole, *fragments = [yaml.safe_load(block) for block in blocks("README.md", "yaml")]
+def trees(page: str) -> list[Tree]:
+    """A page's configs: the whole one, then each fragment laid over it."""
+    whole, *fragments = [yaml.safe_load(block) for block in blocks(page, "yaml")]
     return [whole, *({**whole, **fragment} for fragment in fragments)]
 
 
@@ -72,14 +72,23 @@ def test_commands_are_known_and_their_configs_load(page: str, tmp_path: Path, mo
 
 def test_the_readme_shows_every_command() -> None:
     shown = {parsed(command)[0] for command in commands("README.md")}
-    assert shown == {"run", "plan", "report", "status", "verify", "gc", "presets"}
+    assert shown == {"run", "plan", "report", "status", "explain", "verify", "gc", "presets"}
 
 
 def test_configs_validate() -> None:
-    configs = [Config.model_validate(tree) for tree in trees()]
+    configs = [Config.model_validate(tree) for tree in trees("README.md")]
     assert configs[0].networks["classifier"].model == "resnet18"
     assert {config.data["pets"].source for config in configs} == {"image-folder", "npz", "csv", "import"}
     assert {config.cluster.kind for config in configs} == {"local", "address", "dask_jobqueue.SLURMCluster"}
+
+
+def test_the_configs_of_the_tracing_page_validate() -> None:
+    whole, checked, private = [Config.model_validate(tree) for tree in trees("docs/tracing.md")]
+    assert whole.tracing is not None
+    assert whole.tracing.queries.count == 20
+    assert checked.tracing is not None
+    assert checked.tracing.evaluation.mislabel
+    assert private.report.training_images == "ids"
 
 
 def test_every_preset_is_named_and_begins_with_one_line_about_itself() -> None:

@@ -1,0 +1,60 @@
+"""The tracing presets are planned, on generated images of CIFAR-10's shape and on digits."""
+
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from configs.load import load_config
+from configs.schema import Config
+from flows.plan import PlannedStage, existing_store, make_plan, planned_stages
+
+STEP_BYTES = 4  # a float32 weight
+
+
+@pytest.fixture(scope="module")
+def cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train.npz and test.npz, 90 and 10 images a class."""
+    root = tmp_path_factory.mktemp("cifar10")
+    for split, n in (("train", 900), ("test", 100)):
+        labels = (np.arange(n) % 10).astype(np.uint8)
+        np.savez(root / f"{split}.npz", images=np.zeros((n, 32, 32, 3), np.uint8), labels=labels)
+    return root
+
+
+def planned(config: Config) -> list[PlannedStage]:
+    """The stages of a config."""
+    return planned_stages(make_plan(config), existing_store(config))
+
+
+def vgg_weights(width: float) -> int:
+    """Weights of VGG-16's convolutions and linear layers, without biases, from the layout in the paper."""
+    channels = [3] + [round(width * n) for n in (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)]
+    units = [channels[-1], round(width * 4096), round(width * 4096), 10]
+    maps = sum(9 * n_in * n_out for n_in, n_out in pairwise(channels))
+    return maps + sum(n_in * n_out for n_in, n_out in pairwise(units))
+
+
+@pytest.mark.parametrize(("preset", "width"), [("tracing-cifar10", 0.125), ("papers/tracing-training", 1.0)])
+def test_vgg_is_planned_with_its_archive(preset: str, width: float, cifar10: Path, tmp_path: Path) -> None:
+    paths = [f"data.cifar10.paths.{split}={cifar10 / split}.npz" for split in ("train", "test")]
+    # 90 images a class are batches of 88 and of 2; one epoch, since the full run fits on few disks.
+    changes = [f"store={tmp_path / 'store'}", "networks.vgg16.train.epochs=1"]
+    training = next(row for row in planned(load_config(preset, [*paths, *changes])) if row.stage == "training")
+    archive = 20 * vgg_weights(width) * STEP_BYTES
+    assert archive <= training.written <= 1.6 * archive  # checkpoints beside it, as the steps are so few
+    assert not (tmp_path / "store").exists()
+
+
+def test_the_paper_has_as_many_weights_as_it_states() -> None:
+    assert round(vgg_weights(1.0) * STEP_BYTES / 2**20) == 128  # the paper prints 129 MB
+
+
+def test_digits_are_planned_with_every_check(tmp_path: Path) -> None:
+    rows = planned(load_config("tracing-digits", [f"store={tmp_path / 'store'}"]))
+    count = {stage: sum(row.stage == stage for row in rows) for stage in {row.stage for row in rows}}
+    # Four networks and two on permuted labels, which the flipped twins share, from three seeds.
+    assert count["training"] == 6 * 3
+    assert count["retraining"] == count["datamodelling"] == count["randomisation"] == 4 * 3
+    assert count["mislabel"] == 2 * 3
