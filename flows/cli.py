@@ -266,7 +266,12 @@ def _table(names: list[str], rows: list[list[object]]) -> Table:
     """Return a table for the terminal, numbers with four digits."""
     table = Table(*names, box=None)
     for row in rows:
-        table.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell).replace("[", "\\[") for cell in row))
+        table.add_row(
+            *(
+                ("" if cell != cell else f"{cell:.4g}") if isinstance(cell, float) else str(cell).replace("[", "\\[")
+                for cell in row
+            )
+        )
     return table
 
 

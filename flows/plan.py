@@ -286,5 +286,6 @@ def _check_fit(config: Config, stages: list[PlannedStage]) -> None:
         if need > free:
             raise ConfigError(
                 f"store: {need / 1e9:.1f} GB may be written, {free / 1e9:.1f} GB are free at {place}; "
-                "choose another place, `interpretation.dtype: float16`, or fewer samples by `per_class`"
+                "choose another place, or keep less: fewer samples by `per_class`, `interpretation.dtype: float16`, "
+                "or `record.layers` and `record.steps` of a training"
             )

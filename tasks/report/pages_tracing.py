@@ -82,6 +82,7 @@ class TracingPage:
         n (int), note
     queries : those to be shown
     images : (H, W, 3) uint8 training images by (data, sample id); used with training_images "show" only
+    n_queries : how many queries there are, where more than are handed over
     held_out : splits without training images; the query of any other split is treated as a training image
     """
 
@@ -92,3 +93,4 @@ class TracingPage:
     queries: tuple[Query, ...] = ()
     images: Mapping[tuple[str, int], Image] = field(default_factory=dict)
     held_out: tuple[str, ...] = ("val", "validation", "test")
+    n_queries: int = 0

@@ -57,7 +57,7 @@ class TracingContent:
 def tracing_content(page: TracingPage, facts: RunFacts) -> TracingContent:
     """Compute what the page shows; what `facts.training_images` does not allow is taken out first."""
     page = redacted(page, facts.training_images)
-    cards, thumbnails, cards_note = query_cards(page.queries, page.images)
+    cards, thumbnails, cards_note = query_cards(page.queries, page.images, page.n_queries)
     csv, notes = tracing_csv(page)
     pairs = list(_pairs(page))
     if len(pairs) > MAX_SECTIONS:

@@ -71,13 +71,16 @@ class Card:
     note: str
 
 
-def query_cards(queries: Sequence[Query], images: Mapping[Key, Image]) -> tuple[list[Card], list[Thumbnail], str]:
+def query_cards(
+    queries: Sequence[Query], images: Mapping[Key, Image], n_queries: int = 0
+) -> tuple[list[Card], list[Thumbnail], str]:
     """Lay the queries out.
 
     Parameters
     ----------
     queries : as `redacted` leaves them
     images : training images by (data, sample id)
+    n_queries : how many there are, if more than `queries`
 
     Returns
     -------
@@ -91,7 +94,8 @@ def query_cards(queries: Sequence[Query], images: Mapping[Key, Image]) -> tuple[
         _card(i, query, layers, picture, thumbs)
         for i, (query, layers, picture) in enumerate(zip(shown, kept, pictures, strict=True), start=1)
     ]
-    notes = [f"{len(shown)} of {len(queries)} queries, evenly spread."] if len(queries) > len(shown) else []
+    total = max(n_queries, len(queries))
+    notes = [f"{len(shown)} of {total} queries, evenly spread."] if total > len(shown) else []
     if n_left:
         notes.append(f"{n_left:,} training images are left out to keep the page small; their ids are named.")
     made = [picture for picture in pictures if picture is not None] + list(thumbs.values())

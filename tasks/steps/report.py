@@ -84,7 +84,9 @@ def write_report(store: Store, answers: Answers, *, created: str, reused: frozen
     files |= _stills(tables)
     page = _page(store, answers, tables) if answers.cells else None
     traced = tracing_page(store, answers.traces, answers.config.report.training_images) if answers.traces else None
-    files |= {} if traced is None else tracing_files(traced, answers.config.report.training_images)
+    files |= (
+        {} if traced is None else tracing_files(store, answers.traces, traced, answers.config.report.training_images)
+    )
     files |= render_site(_facts(store, answers, created, reused), page, traced)
     store.remove(f"{root}/made-from")
     for name, data in files.items():

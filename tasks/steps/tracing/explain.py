@@ -1,12 +1,14 @@
 """What a finished influence stage says of one query, as tables."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from storage.documents import Document
 from storage.runs import RunRecord
 from storage.stages import FinishedStage, find_finished
 from storage.stores import Store
@@ -51,9 +53,8 @@ def explanations(store: Store, record: RunRecord, number: int) -> Iterator[Expla
 
 def explain(store: Store, influence: FinishedStage, number: int, title: str) -> Explanation:
     """Return what an influence stage says of query `number`."""
-    summary = influence.summary
-    queries = find_finished(store, summary["queries"])
-    assert queries is not None, summary["queries"]
+    queries = find_finished(store, influence.summary["queries"])
+    assert queries is not None, influence.summary["queries"]
     ids, labels = queries.read("sample_id"), queries.read("label")
     if not 0 <= number < len(ids):
         raise ValueError(f"query {number}: {title} has queries 0 to {len(ids) - 1}")
@@ -65,49 +66,69 @@ def explain(store: Store, influence: FinishedStage, number: int, title: str) -> 
         f"query {number} of {len(ids)}: sample {ids[number]}, class {class_name(names, int(labels[number]))}, "
         f"predicted {class_name(names, predicted)} ({100 * chances[predicted] / chances.sum():.1f} %)"
     )
-    return Explanation(title, query, part_table(influence, number), example_table(influence, names, number))
+    read = read_influence(influence)
+    examples = read.examples(names, np.array([number])).drop(columns="query")
+    return Explanation(title, query, read.parts(number), examples)
 
 
-def part_table(influence: FinishedStage, number: int) -> pd.DataFrame:
-    """Return what each layer's ||z||^2 is made of for a query: a row per layer, shares that sum to 1 - residual."""
-    layers, parts = influence.summary["layers"], influence.read("parts")[:, number]
-    square = influence.read("square")[:, number]
-    shares = shares_of(parts, square)
-    table = pd.DataFrame(shares, columns=influence.summary["parts"]).assign(layer=layers)
-    expected = 1.0 if influence.summary["anchor"] == "final" else shares.sum(axis=1)
-    return table.assign(residual=shares.sum(axis=1) - expected)[["layer", *influence.summary["parts"], "residual"]]
+@dataclass(frozen=True)
+class Influence:
+    """A finished influence stage in memory: each array is read once."""
+
+    summary: Document
+    arrays: Mapping[str, NDArray[Any]]  # Any: integers and floats
+
+    def parts(self, number: int) -> pd.DataFrame:
+        """Return what each layer's ||z||^2 is made of for a query: a row per layer, shares and what they miss of 1."""
+        shares = shares_of(self.arrays["parts"][:, number], self.arrays["square"][:, number])
+        table = pd.DataFrame(shares, columns=self.summary["parts"]).assign(layer=self.summary["layers"])
+        expected = 1.0 if self.summary["anchor"] == "final" else shares.sum(axis=1)
+        return table.assign(residual=shares.sum(axis=1) - expected)[["layer", *self.summary["parts"], "residual"]]
+
+    def examples(self, names: Mapping[str, str], queries: NDArray[np.int64]) -> pd.DataFrame:
+        """Return the examples at both ends: a row per (query, ranking, end, rank); shares of cosines are NaN."""
+        tables = [
+            self._end(names, queries, index, layer, score, end)
+            for index, (layer, score) in enumerate(self.summary["rankings"])
+            for end in ("top", "bottom")
+        ]
+        return pd.concat(tables, ignore_index=True)
+
+    def _end(
+        self, names: Mapping[str, str], queries: NDArray[np.int64], index: int, layer: str, score: str, end: str
+    ) -> pd.DataFrame:
+        """Return one end of one ranking."""
+        ids, sums, labels = (self.arrays[f"{end}_{kind}"][index, queries] for kind in ("id", "sum", "label"))
+        whole = np.broadcast_to(self.arrays["reference"][index, queries, None], sums.shape)
+        share = np.divide(sums, whole, out=np.full(sums.shape, np.nan), where=np.isfinite(whole) & (whole != 0))
+        k = ids.shape[1]
+        return pd.DataFrame(
+            {
+                "query": np.repeat(queries, k),
+                "layer": layer,
+                "score": score,
+                "end": end,
+                "rank": np.tile(np.arange(1, k + 1), len(queries)),
+                "sample_id": ids.ravel(),
+                "class_name": [class_name(names, label) for label in labels.ravel().tolist()],
+                "sum": sums.ravel(),
+                "share": share.ravel(),
+            }
+        )
 
 
-def shares_of(values: NDArray[np.generic], square: NDArray[np.generic]) -> NDArray[np.float64]:
+def read_influence(stage: FinishedStage) -> Influence:
+    """Return an influence stage, read whole: some numbers per layer, query and class."""
+    return Influence(stage.summary, {name: stage.read(name) for name in stage.layout.arrays})
+
+
+def shares_of(values: NDArray[Any], square: NDArray[Any]) -> NDArray[np.float64]:  # Any: floats
     """Return values (layer, ...) as parts of ||z||^2, whose axes are the first of `values`; 0 where z is 0."""
     whole = square.reshape(*square.shape, *([1] * (values.ndim - square.ndim))).astype(np.float64)
     found: NDArray[np.float64] = np.divide(values, whole, out=np.zeros(values.shape), where=whole > 0)
     return found
 
 
-def example_table(influence: FinishedStage, names: dict[str, str], number: int) -> pd.DataFrame:
-    """Return the most influential examples at both ends for a query."""
-    rows = []
-    reference = influence.read("reference")[:, number]
-    for index, (layer, score) in enumerate(influence.summary["rankings"]):
-        for end in ("top", "bottom"):
-            found = [influence.read(f"{end}_{kind}", index, index + 1)[0, number] for kind in ("id", "sum", "label")]
-            for rank, (sample, value, label) in enumerate(zip(*found, strict=True)):
-                rows.append(
-                    {
-                        "layer": layer,
-                        "score": score,
-                        "end": end,
-                        "rank": rank + 1,
-                        "sample_id": int(sample),
-                        "class_name": class_name(names, int(label)),
-                        "sum": float(value),
-                        "share": float(value / reference[index]) if reference[index] else np.nan,  # NaN for cosines
-                    }
-                )
-    return pd.DataFrame(rows)
-
-
-def class_name(names: dict[str, str], label: int) -> str:
+def class_name(names: Mapping[str, str], label: int) -> str:
     """Return a label's name, or the label where it has none."""
     return names.get(str(label), str(label))

@@ -72,9 +72,9 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
     arrays["class_gamma"] = array((epochs, classes), "float64", "epoch", "class")
     if _single_class(found):
         shown = min(int(spec.place["ridges"]["classes"]), classes)
-        arrays["ridge"] = array((shown, len(GRID)), "float32", "ridge", "cosine")
-        arrays["ridge_total"] = array((shown,), "float64", "ridge")
-        arrays["ridge_class"] = ArrayLayout((n, shown), "int64", ("query", "ridge"), n, n)
+        arrays["ridge"] = array((shown, len(GRID)), "float32", "shown", "cosine")
+        arrays["ridge_total"] = array((shown,), "float64", "shown")
+        arrays["ridge_class"] = ArrayLayout((n, shown), "int64", ("query", "shown"), n, n)
     return Layout(len(rankings), arrays)
 
 

@@ -8,17 +8,19 @@ from numpy.typing import NDArray
 
 from storage.results import table_bytes
 from storage.specs import StageSpec
-from storage.stages import FinishedStage, open_finished, read_marker
+from storage.stages import open_finished, read_marker
 from storage.stores import Store
 from tasks.figures.still_tracing import class_share_plot, ridge_plot
+from tasks.figures.views import spread_out
 from tasks.io.sources import open_source
 from tasks.report.pages import Image
 from tasks.report.pages_tracing import Query, QueryLayer, Ridges, TracingPage
+from tasks.report.tracing_queries import MAX_QUERIES
 from tasks.steps.gallery import shown_images
 from tasks.steps.manifest import data_of, positions
 from tasks.steps.networks import preprocessing_of
 from tasks.steps.samples import read_batch
-from tasks.steps.tracing.explain import class_name, example_table, shares_of
+from tasks.steps.tracing.explain import Influence, class_name, read_influence, shares_of
 from tasks.steps.tracing.plan import Trace
 
 RANKS = (1, 10)  # at which class agreement is stated
@@ -28,23 +30,31 @@ BATCH = 256  # images read at a time
 
 def tracing_page(store: Store, traces: Sequence[Trace], training_images: str) -> TracingPage:
     """Return what the page is made of; training images only with `show`."""
-    queries = tuple(query for trace in traces for query in _queries(store, trace))
+    counts = [int(open_finished(store, trace.queries).summary["queries"]) for trace in traces]
+    kept = np.array(spread_out(sum(counts), MAX_QUERIES))
+    first = np.concatenate([[0], np.cumsum(counts)])
+    queries = tuple(
+        query
+        for i, trace in enumerate(traces)
+        for query in _queries(store, trace, kept[(kept >= first[i]) & (kept < first[i + 1])] - first[i])
+    )
     return TracingPage(
         networks=pd.DataFrame([_network(store, trace) for trace in traces]),
         layers=pd.concat([_layers(store, trace) for trace in traces], ignore_index=True),
         shares=pd.concat([_shares(store, trace) for trace in traces], ignore_index=True),
         evaluation=pd.DataFrame([row for trace in traces for row in _evaluation(store, trace)], columns=EVALUATION),
         queries=queries,
+        n_queries=sum(counts),
         images=_images(store, traces, queries) if training_images == "show" else {},
         held_out=tuple({q.split for q in queries} - {str(t.training.place["train"]["split"]) for t in traces}),
     )
 
 
-def tracing_files(page: TracingPage, training_images: str) -> dict[str, bytes]:
+def tracing_files(store: Store, traces: Sequence[Trace], page: TracingPage, training_images: str) -> dict[str, bytes]:
     """Return the page's tables as Parquet, and a few pictures for papers, by path below the report."""
     tables = {"networks": page.networks, "layers": page.layers, "shares": page.shares, "evaluation": page.evaluation}
     if training_images != "none":
-        tables["examples"] = _examples(page)
+        tables["examples"] = pd.concat([_examples(store, trace) for trace in traces], ignore_index=True)
     files = {f"tables/tracing_{name}.parquet": table_bytes(table) for name, table in tables.items() if len(table)}
     for (network, seed), rows in page.shares.groupby(["network", "seed"], sort=False):
         layer = str(rows["layer"].iloc[-1])
@@ -58,15 +68,12 @@ def tracing_files(page: TracingPage, training_images: str) -> dict[str, bytes]:
     return files
 
 
-def _examples(page: TracingPage) -> pd.DataFrame:
-    """Return all influential examples as one table."""
-    tables = [
-        table.assign(network=q.network, seed=q.seed, query=q.sample_id, layer=layer.layer, end=end)
-        for q in page.queries
-        for layer in q.layers
-        for end, table in (("top", layer.positive), ("bottom", layer.negative))
-    ]
-    return pd.concat(tables, ignore_index=True).drop(columns="cosine_sum") if tables else pd.DataFrame()
+def _examples(store: Store, trace: Trace) -> pd.DataFrame:
+    """Return the influential examples of all queries as one table."""
+    queries = open_finished(store, trace.queries)
+    ids, names = queries.read("sample_id"), queries.summary["class_names"]
+    table = read_influence(open_finished(store, trace.influence)).examples(names, np.arange(len(ids)))
+    return table.assign(network=trace.network, seed=trace.seed, query=ids[table["query"].to_numpy()])
 
 
 EVALUATION = ["network", "seed", "measure", "layer", "value", "spread", "baseline", "baseline_name", "n", "note"]
@@ -170,54 +177,52 @@ def _evaluation(store: Store, trace: Trace) -> Iterator[dict[str, object]]:
             yield {**common, "measure": "LDS", "layer": row["layer"], "value": row["value"], **ceiling, **beside}
 
 
-def _queries(store: Store, trace: Trace) -> Iterator[Query]:
-    """Yield the queries with what each layer says of them."""
-    stage, influence = open_finished(store, trace.queries), open_finished(store, trace.influence)
+def _queries(store: Store, trace: Trace, numbers: NDArray[np.int64]) -> Iterator[Query]:
+    """Yield some of the queries with what each layer says of them."""
+    stage, read = open_finished(store, trace.queries), read_influence(open_finished(store, trace.influence))
     names = stage.summary["class_names"]
     ids, labels, logits, images = (stage.read(name) for name in ("sample_id", "label", "logits", "image"))
     chances = np.exp(logits - logits.max(axis=1, keepdims=True)).astype(np.float64)
     chances /= chances.sum(axis=1, keepdims=True)
-    for number, label in enumerate(labels.tolist()):
+    for number in numbers.tolist():
         predicted = int(chances[number].argmax())
         yield Query(
             network=trace.network,
             seed=trace.seed,
             sample_id=int(ids[number]),
             split=str(trace.queries.parameters["split"]),
-            true_class=class_name(names, label),
+            true_class=class_name(names, int(labels[number])),
             predicted=class_name(names, predicted),
             probability=float(chances[number, predicted]),
             image=images[number],
-            layers=tuple(_query_layers(influence, names, number, chances[number])),
+            layers=tuple(_query_layers(read, names, number, chances[number])),
             data=_data_name(trace),
         )
 
 
 def _query_layers(
-    influence: FinishedStage, names: dict[str, str], number: int, chances: NDArray[np.float64]
+    read: Influence, names: dict[str, str], number: int, chances: NDArray[np.float64]
 ) -> Iterator[QueryLayer]:
     """Yield what each layer says of a query."""
-    examples = example_table(influence, names, number)
-    summary, square = influence.summary, influence.read("square")[:, number]
-    init = influence.read("parts")[:, number, summary["parts"].index("init")]
-    for index, layer in enumerate(summary["layers"]):
+    examples = read.examples(names, np.array([number]))
+    square, init = read.arrays["square"][:, number], read.parts(number)["init"]
+    for index, layer in enumerate(read.summary["layers"]):
         mine = examples[(examples["layer"] == layer) & (examples["score"] == "gamma")]
         yield QueryLayer(
             layer=layer,
             positive=_ranked(mine[(mine["end"] == "top") & (mine["sum"] > 0)]),
             negative=_ranked(mine[(mine["end"] == "bottom") & (mine["sum"] < 0)]),
-            ridges=_ridges(influence, names, index, number, chances),
-            classes=_by_class(influence, names, index, number),
-            init_share=float(init[index] / square[index]) if square[index] else 0.0,
+            ridges=_ridges(read, names, index, number, chances),
+            init_share=float(init.iloc[index]),
             preactivation_norm=float(np.sqrt(square[index])),
+            classes=_by_class(read, names, index, number),
         )
 
 
-def _by_class(influence: FinishedStage, names: dict[str, str], layer: int, query: int) -> pd.DataFrame:
+def _by_class(read: Influence, names: dict[str, str], layer: int, query: int) -> pd.DataFrame:
     """Return what each class contributed to a layer's representation of a query."""
-    sums = influence.read("class_gamma", layer, layer + 1)[0, query].sum(axis=0).astype(np.float64)
-    square = float(influence.read("square", layer, layer + 1)[0, query])
-    labels = [class_name(names, label) for label in influence.summary["classes"]]
+    sums, square = read.arrays["class_gamma"][layer, query].sum(axis=0), float(read.arrays["square"][layer, query])
+    labels = [class_name(names, label) for label in read.summary["classes"]]
     return pd.DataFrame({"class_name": labels, "sum": sums, "share": sums / square if square else np.nan})
 
 
@@ -232,19 +237,18 @@ def _ranked(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _ridges(
-    influence: FinishedStage, names: dict[str, str], layer: int, query: int, chances: NDArray[np.float64]
+    read: Influence, names: dict[str, str], layer: int, query: int, chances: NDArray[np.float64]
 ) -> Ridges | None:
     """Return the ridge plot of a layer and a query, None where steps mix classes."""
-    if "ridge" not in influence.layout.arrays:
+    if "ridge" not in read.arrays:
         return None
-    classes = influence.read("ridge_class", query, query + 1)[0].tolist()
-    settings = influence.summary["ridges"]
+    classes, settings = read.arrays["ridge_class"][query].tolist(), read.summary["ridges"]
     return Ridges(
         grid=np.asarray(settings["grid"]),
         classes=tuple(class_name(names, label) for label in classes),
         probabilities=chances[classes],
-        densities=influence.read("ridge", layer, layer + 1)[0, query].astype(np.float64),
-        totals=influence.read("ridge_total", layer, layer + 1)[0, query],
+        densities=read.arrays["ridge"][layer, query].astype(np.float64),
+        totals=read.arrays["ridge_total"][layer, query],
         highlighted=0,
         bandwidth=f"{settings['kind']} {settings['bandwidth']:g}",
     )

@@ -107,17 +107,18 @@ def _flipped(network: Network, data: Mapping[str, AnyDataSet]) -> bool:
 
 
 def _trace(
-    config: Config, asked: Tracing, name: str, seed: int, given: tuple[StageSpec, StageSpec], *, checks: bool = True
+    config: Config, asked: Tracing, name: str, seed: int, given: tuple[StageSpec, StageSpec], *, permuted: bool = False
 ) -> Trace:
     """Return the stages of one network and seed; `given` are the queries' manifest and the training."""
     manifest, training = given
     network, evaluation = config.networks[name], asked.evaluation
     queries = queries_spec(name, network, manifest, training, asked.queries)
-    contributions = contributions_spec(f"{name} seed {seed}", training, queries, asked)
+    label = f"{name}{' permuted' if permuted else ''} seed {seed}"
+    contributions = contributions_spec(label, training, queries, asked)
     influence = influence_spec(contributions, asked)
-    if not checks:
+    if permuted:
         return Trace(name, seed, queries, contributions, influence)
-    permuted = _permuted(config, asked, name, seed, manifest) if evaluation.randomisation else None
+    other = _permuted(config, asked, name, seed, manifest) if evaluation.randomisation else None
     retraining = None if evaluation.lds is None else retraining_spec(queries, training, evaluation.lds)
     return Trace(
         name,
@@ -126,8 +127,8 @@ def _trace(
         contributions,
         influence,
         mislabel_spec(contributions) if evaluation.mislabel and _flipped(network, config.data) else None,
-        permuted,
-        None if permuted is None else randomisation_spec(contributions, permuted.contributions, asked),
+        other,
+        None if other is None else randomisation_spec(contributions, other.contributions, asked),
         retraining,
         None if retraining is None else datamodelling_spec(contributions, retraining, asked),
     )
@@ -142,4 +143,4 @@ def _permuted(config: Config, asked: Tracing, name: str, seed: int, manifest: St
     shuffled = manifest_spec(f"{data} permuted", config.data[data].model_copy(update={"noise": noise}))
     own = asked.queries.data in (None, data)
     training = training_spec(f"{name} permuted", network, shuffled, seed)
-    return _trace(config, asked, f"{name}", seed, (shuffled if own else manifest, training), checks=False)
+    return _trace(config, asked, f"{name}", seed, (shuffled if own else manifest, training), permuted=True)
