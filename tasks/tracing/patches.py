@@ -14,6 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
+TRANSPOSED_CONVOLUTIONS = {
+    1: functional.conv_transpose1d,
+    2: functional.conv_transpose2d,
+    3: functional.conv_transpose3d,
+}
 PADDING = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
 
 
@@ -55,6 +61,11 @@ class Operation:
         return self.shape[1] * self.groups if self.transposed else self.shape[0]
 
     @property
+    def copies(self) -> bool:
+        """Whether `matrices` has to copy the weights."""
+        return self.bias or self.transposed or self.unit is not None
+
+    @property
     def matrix_shape(self) -> tuple[int, int, int]:
         """(g, o, n) of the matrices; g and o are 1 for a unit."""
         outputs = self.n_outputs // self.groups
@@ -87,16 +98,51 @@ class Operation:
             found = torch.cat([found, chosen.reshape(*found.shape[:3], 1)], dim=3)
         return found
 
+    def padded(self, inputs: Tensor) -> Tensor:
+        """Return a convolution's inputs as `convolve` takes them, padded unless with zeros."""
+        own = self._own_channels(inputs)
+        return own if self._zeros else self._padded(own, _numbers(self.module.dilation))
+
+    def convolve(self, padded: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return what a convolution with a weight (*shape) and bias (out,) makes of `padded` inputs, (Q, o L)."""
+        groups, d = self.groups, len(self.shape) - 2
+        if self.unit is not None:
+            group, row = divmod(self.unit, self.n_outputs // groups)
+            inputs, one = self.n_inputs // groups, slice(self.unit, self.unit + 1)
+            chosen = weight[group * inputs : (group + 1) * inputs, row : row + 1] if self.transposed else weight[one]
+            weight, bias, groups = chosen, None if bias is None else bias[one], 1
+        stride, dilation = _numbers(self.module.stride), _numbers(self.module.dilation)
+        if self.transposed:
+            padding, extra = _numbers(self.module.padding), _numbers(self.module.output_padding)
+            return TRANSPOSED_CONVOLUTIONS[d](padded, weight, bias, stride, padding, extra, groups, dilation).flatten(1)
+        zeros = self._numbers_of_padding() if self._zeros else (0,) * d
+        return CONVOLUTIONS[d](padded, weight, bias, stride, zeros, dilation, groups).flatten(1)
+
+    @property
+    def _zeros(self) -> bool:
+        """Whether torch's convolution pads by itself; it warns and copies where `same` is uneven."""
+        return self.module.padding_mode == "zeros" and self.module.padding != "same"
+
+    def _numbers_of_padding(self) -> tuple[int, ...]:
+        """Positions added on either side of each axis."""
+        valid = self.module.padding == "valid"
+        return (0,) * (len(self.shape) - 2) if valid else _numbers(self.module.padding)
+
+    def _own_channels(self, inputs: Tensor) -> Tensor:
+        """The input channels of the unit's group; all without a unit."""
+        if self.unit is None:
+            return inputs
+        width, group = self.n_inputs // self.groups, self.unit // (self.n_outputs // self.groups)
+        return inputs[:, group * width : (group + 1) * width]
+
     def _tokens(self, inputs: Tensor) -> Tensor:
         """The rows of a linear layer's input as positions."""
         return inputs.reshape(len(inputs), 1, -1, self.shape[1]).transpose(2, 3)
 
     def _patches(self, inputs: Tensor) -> Tensor:
         """What each output position of a convolution sees."""
-        groups, width = self.groups, self.n_inputs // self.groups
-        if self.unit is not None:
-            group = self.unit // (self.n_outputs // groups)
-            inputs, groups = inputs[:, group * width : (group + 1) * width], 1
+        inputs = self._own_channels(inputs)
+        groups, width = (self.groups if self.unit is None else 1), self.n_inputs // self.groups
         kernel, dilation = self.shape[2:], _numbers(self.module.dilation)
         padded = self._stuffed(inputs, dilation) if self.transposed else self._padded(inputs, dilation)
         strides = [1] * len(kernel) if self.transposed else _numbers(self.module.stride)
@@ -122,7 +168,7 @@ class Operation:
                 total = step * (size - 1)
                 sides.append((total // 2, total - total // 2))
             else:
-                amount = 0 if padding == "valid" else _numbers(padding)[axis]
+                amount = self._numbers_of_padding()[axis]
                 sides.append((amount, amount))
         mode = PADDING[str(self.module.padding_mode)]
         amounts = [amount for pair in reversed(sides) for amount in pair]

@@ -3,7 +3,10 @@
 import torch
 from torch import Tensor
 
+from tasks.tracing.patches import Operation
+
 PIECE = 8192  # terms that are summed in float32 before float64 takes over
+SQUARES = 1e-15, 1e15  # norms whose squares float32 can hold, with room
 
 
 def product_type(tensor: Tensor) -> torch.dtype:
@@ -14,33 +17,32 @@ def product_type(tensor: Tensor) -> torch.dtype:
     if tensor.dtype == torch.float64 or tensor.device.type != "cpu":
         return torch.float64
     backend = torch.backends.mkldnn
-    flags = (torch.backends, backend, getattr(backend, "matmul", None))
+    flags = (torch.backends, backend, getattr(backend, "matmul", None), getattr(backend, "conv", None))
     exact = all(getattr(flag, "fp32_precision", "none") in ("none", "ieee") for flag in flags)
     return torch.float32 if exact else torch.float64
 
 
-def step_norms(matrices: Tensor) -> Tensor:
-    """Frobenius norms (T,) float64 of matrices (T, ...); not finite where an entry is not."""
-    found: Tensor = torch.linalg.vector_norm(matrices.flatten(1), dim=1, dtype=torch.float64)
+def step_norms(updates: Tensor) -> Tensor:
+    """Frobenius norms (T,) float64 of updates (T, ...), good to 1e-4; not finite where an entry is not."""
+    flat = updates.reshape(len(updates), -1)
+    found: Tensor = torch.linalg.vector_norm(flat, dim=1).double()
+    unsure = ~((found > SQUARES[0]) & (found < SQUARES[1]))  # asking for float64 at once is thirty times slower
+    if unsure.any():
+        found[unsure] = torch.linalg.vector_norm(flat[unsure], dim=1, dtype=torch.float64)
     return found
 
 
 def inner(left: Tensor, right: Tensor) -> Tensor:
-    """Inner products (t, Q) of rows (t, P) and (Q, P), as one matrix product."""
-    return left @ right.mT
-
-
-def split_inner(left: Tensor, right: Tensor) -> Tensor:
-    """The same in float64, pieces of `PIECE` terms multiplied in the inputs' dtype."""
-    total = torch.zeros(len(left), len(right), dtype=torch.float64, device=left.device)
+    """Inner products (t, Q) float64 of rows (t, P) and (Q, P): pieces of 8,192 terms in the dtype of `right`."""
+    total = torch.zeros(len(left), len(right), dtype=torch.float64, device=right.device)
     for start in range(0, left.shape[1], PIECE):
         part = slice(start, start + PIECE)
-        total += inner(left[:, part], right[:, part])
+        total += left[:, part].to(right.dtype) @ right[:, part].mT
     return total
 
 
-def direct(matrices: Tensor, rows: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Return <z, D F> and ||D F||, both (t, Q) float64, from D F itself.
+def by_matrices(matrices: Tensor, rows: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return <z, D F> and ||D F||, both (t, Q) float64, from D F itself: one product for all steps and queries.
 
     Parameters
     ----------
@@ -51,6 +53,17 @@ def direct(matrices: Tensor, rows: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     steps, groups, outputs, width = matrices.shape
     moved = matrices.transpose(0, 1).reshape(groups, steps * outputs, width) @ rows
     moved = moved.view(groups, steps, outputs, *z.shape[2:])
-    gamma = (moved * z[:, None]).sum(dim=(0, 2, 4), dtype=torch.float64)
-    norm = torch.linalg.vector_norm(moved, dim=(0, 2, 4), dtype=torch.float64)
+    gamma = (moved * z[:, None]).sum(dim=(0, 2, 4))
+    return gamma.double(), moved.square().sum(dim=(0, 2, 4)).double().sqrt()
+
+
+def by_convolution(
+    operation: Operation, updates: Tensor, biases: Tensor | None, padded: Tensor, z: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The same by a convolution per step, of padded inputs (Q, ...) with z (Q, o L)."""
+    gamma, norm = torch.zeros(2, len(updates), len(z), dtype=torch.float64, device=z.device)
+    for step, update in enumerate(updates):
+        moved = operation.convolve(padded, update, None if biases is None else biases[step])
+        gamma[step] = torch.linalg.vecdot(moved, z)
+        norm[step] = torch.linalg.vector_norm(moved, dim=1)
     return gamma, norm

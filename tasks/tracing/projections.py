@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tasks.tracing.checks import check_shape, check_tensors
 from tasks.tracing.projector import Contributions, Projector
-from tasks.tracing.ways import checked_operation, choose_way, n_positions, queries_within
+from tasks.tracing.ways import checked_operation, choose_way, queries_within
 
 
 def contributions(
@@ -45,7 +45,7 @@ def contributions(
     -----
     Pfahler & Morik 2022, Eqs. 6 and 7; sums run over all outputs, positions and groups. The initial weights'
     contribution is the same call with `initial[None]` as updates. Queries are taken in batches that hold at most
-    256 MiB (one query may exceed it), temporaries are about 16 MiB or one update.
+    256 MiB (one query may exceed it), temporaries are about 16 MiB or what one update needs.
     """
     return _all(module, weight, inputs, updates, (anchor, bias, bias_updates), None)
 
@@ -138,7 +138,7 @@ def _batches(
     count = len(inputs)
     if not count:
         return
-    way = choose_way(operation, count, n_positions(operation, inputs), norms, len(updates))
+    way = choose_way(operation, inputs, norms, len(updates))
     size = min(count, queries_within(operation, inputs, way))
     yield from (slice(start, start + size) for start in range(0, count, size))
 

@@ -2,7 +2,7 @@
 
 With z = W F, `gamma = <z, D F> = <D, z F'>`: all gammas of a layer are one matrix product with the gradients
 G = z F', and `norm^2 = <D' D, F F'>` is another one with the Gram matrices of the patches. Both cost nothing per
-output position; where positions are few, D F itself is cheaper.
+output position; where positions are few, D F itself is cheaper, by matrices or by the layer's own convolution.
 """
 
 from collections.abc import Iterator
@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from tasks.tracing.checks import check_finite, check_shape, check_tensors
-from tasks.tracing.products import direct, inner, product_type, split_inner, step_norms
+from tasks.tracing.products import SQUARES, by_convolution, by_matrices, inner, product_type, step_norms
 from tasks.tracing.ways import checked_operation, choose_way, n_positions
 
 CHUNK = 16 * 2**20  # bytes of a temporary per chunk of steps; larger ones are slower, they come from fresh pages
-# Largest error of a float32 product in units of eps |D| |G|: 3.5 was the worst measured (sums that cancel, 576 terms).
-ROUNDING = 4 * torch.finfo(torch.float32).eps
+# Largest errors of float32 products in units of eps |D| |G| and eps |D| |F|; 3.5 and 1.1 on sums made to cancel.
+INNER_ERROR = 4 * torch.finfo(torch.float32).eps
+MOVED_ERROR = 1.5 * torch.finfo(torch.float32).eps
 TOLERANCE = 2e-5  # of |z| |D f|, promised for float32
 CANCELLED = {torch.float32: 1e-9, torch.float64: 1e-6}  # share of |D|^2 |F|^2 below which a Gram norm is not trusted
 
@@ -79,7 +80,7 @@ class Projector:
         self._out = torch.promote_types(inputs.dtype, torch.float32)
         self._type = product_type(inputs)
         self._norms = norms
-        self.way = choose_way(self.operation, len(inputs), n_positions(self.operation, inputs), norms, n_steps)
+        self.way = choose_way(self.operation, inputs, norms, n_steps)
         with torch.no_grad():
             self._prepare()
 
@@ -136,20 +137,19 @@ class Projector:
             z = self._matrix @ rows
             squares.append(z.square().sum(dim=(1, 2, 3)))
             spans.append(rows.square().sum(dim=(1, 2, 3)))
-            if self.way == "direct":
+            if self.way == "matrices":
                 kept.append((rows.to(self._type), z.to(self._type)))
+            elif self.way == "convolution":
+                kept.append((self.operation.padded(self._inputs[part]).to(self._type), z.flatten(1).to(self._type)))
             else:
                 gradient = (z @ rows.mT).flatten(1)
                 gram = (rows @ rows.mT).flatten(1) if self.way == "gram" else rows.new_empty(len(rows), 0)
                 kept.append((gradient.to(self._type), gram))
         self._z_norm, self._span = torch.cat(squares).sqrt(), torch.cat(spans).sqrt()
         self._first, self._second = (torch.cat(parts) for parts in zip(*kept, strict=True))
-        if self.way == "direct":  # (g, n, Q L) and (g, o, Q, L): one product for all queries
-            self._first = self._first.permute(1, 2, 0, 3).flatten(2).contiguous()
-            self._second = self._second.permute(1, 2, 0, 3).contiguous()
-            self._size = self._span
-        else:
-            self._size = self._first.double().norm(dim=1)
+        self._size = self._first.flatten(1).double().norm(dim=1) if self.way == "gram" else self._span
+        if self.way == "matrices":
+            self._first, self._second = _for_one_product(self._first, self._second)
 
     def _parts(self, count: int) -> Iterator[slice]:
         """Queries whose float64 patches and preactivations take about a chunk together."""
@@ -165,60 +165,82 @@ class Projector:
         step = max(1, CHUNK // self._step_bytes(norms))
         for start in range(0, len(updates), step):
             part = slice(start, start + step)
-            matrices = self.operation.matrices(updates[part].detach(), None if biases is None else biases[part])
-            sizes = step_norms(matrices)
+            some, changes = updates[part].detach(), None if biases is None else biases[part].detach()
+            sizes = step_norms(some)
+            if changes is not None:
+                sizes = torch.hypot(sizes, step_norms(changes))
             if not torch.isfinite(sizes).all():
                 check_finite("updates", updates)
                 check_finite("bias_updates", updates if biases is None else biases)
-            gamma[part], norm[part] = self._chunk(matrices, sizes, norms)
+            found = self._chunk(some, changes, norms)
+            if norms:
+                self._repair(some, changes, sizes, found)
+            gamma[part], norm[part] = found
         return gamma, norm
 
     def _step_bytes(self, norms: bool) -> int:
-        """Bytes of the largest temporary per step."""
+        """Bytes of the temporaries per step."""
         groups, outputs, width = self.operation.matrix_shape
         size = torch.finfo(self._type).bits // 8
-        sizes = [8 * groups * outputs * width]
-        if self.way == "direct":
-            sizes.append(size * self._second.numel())
-        elif self.way == "gram" and norms:
-            sizes.append(8 * groups * width * width)
-        return max(1, *sizes)
+        weights, results = size * groups * outputs * width, 16 * len(self._inputs)
+        if self.way == "convolution":
+            return results
+        if self.way == "matrices":
+            return max(weights, size * self._second.numel())
+        if self.way == "gram" and norms:
+            return max(2 * weights, 8 * groups * width * width)
+        return max(results, weights if self.operation.copies else 0)
 
-    def _chunk(self, matrices: Tensor, sizes: Tensor, norms: bool) -> tuple[Tensor, Tensor]:
-        """Gamma and norm (t, Q) of a few steps, the pairs that rounding may have spoilt computed again."""
-        native = matrices.to(self._type)
-        if self.way == "direct":
-            gamma, norm = direct(native, self._first, self._second)
-        else:
-            gamma, norm = split_inner(native.flatten(1), self._first), sizes.new_zeros(len(sizes), 1)
-            if norms and self.way == "gram":
-                wide = matrices.double()
-                square = inner((wide.mT @ wide).flatten(1), self._second)
-                norm = square.clamp(min=0).sqrt()
-        if norms:
-            self._repair(matrices, sizes, gamma, norm)
-        return gamma, norm
+    def _chunk(self, updates: Tensor, biases: Tensor | None, norms: bool) -> tuple[Tensor, Tensor]:
+        """Gamma and norm (t, Q) of a few steps."""
+        if self.way == "convolution":
+            wide = updates.to(self._type), None if biases is None else biases.to(self._type)
+            return by_convolution(self.operation, *wide, self._first, self._second)
+        matrices = self.operation.matrices(updates, biases)
+        if self.way == "matrices":
+            return by_matrices(matrices.to(self._type), self._first, self._second)
+        gamma = inner(matrices.flatten(1), self._first)
+        if self.way == "gradient" or not norms:
+            return gamma, torch.zeros_like(gamma)
+        double = matrices.double()
+        return gamma, inner((double.mT @ double).flatten(1), self._second).clamp(min=0).sqrt()
 
-    def _repair(self, matrices: Tensor, sizes: Tensor, gamma: Tensor, norm: Tensor) -> None:
+    def _repair(self, updates: Tensor, biases: Tensor | None, sizes: Tensor, found: tuple[Tensor, Tensor]) -> None:
         """Recompute in float64, from D F, where |D f| is so small against |D| |F| that digits were lost."""
-        doubtful = torch.zeros_like(norm, dtype=torch.bool)
-        if self._type == torch.float32:
-            scale = norm if self.way == "direct" else norm * self._z_norm
-            doubtful |= ROUNDING * sizes[:, None] * self._size > TOLERANCE * scale
-        if self.way == "gram":
-            doubtful |= norm.square() < CANCELLED[self._type] * (sizes[:, None] * self._span).square()
+        doubtful = self._doubtful(sizes[:, None], found[1])
         steps, queries = (doubtful.any(dim=axis).nonzero().flatten() for axis in (1, 0))
         if not len(steps):
             return
-        wide = matrices[steps].double()
+        matrices = self.operation.matrices(updates[steps], None if biases is None else biases[steps]).double()
         for part in self._parts(len(queries)):
             chosen = queries[part]
             rows = self.operation.rows(_double(self._inputs[chosen]))
-            z = (self._matrix @ rows).permute(1, 2, 0, 3)
-            found = direct(wide, rows.permute(1, 2, 0, 3).flatten(2), z)
+            exact = by_matrices(matrices, *_for_one_product(rows, self._matrix @ rows))
             where = steps[:, None], chosen[None]
-            for target, values in zip((gamma, norm), found, strict=True):
+            for target, values in zip(found, exact, strict=True):
                 target[where] = torch.where(doubtful[where], values, target[where])
+
+    def _doubtful(self, sizes: Tensor, norm: Tensor) -> Tensor:
+        """Which norms (t, Q), or the gammas beside them, rounding or the range of float32 may have spoilt."""
+        largest = sizes * self._span  # of ||D f||
+        found = torch.zeros_like(norm, dtype=torch.bool)
+        if self.way == "gram":
+            found |= norm.square() < CANCELLED[self._type] * largest.square()
+        if self._type == torch.float64:
+            return found
+        if self.way == "gram":
+            scale = self._z_norm * norm
+            found |= sizes * INNER_ERROR * self._size > TOLERANCE * scale
+        else:
+            found |= MOVED_ERROR * largest > TOLERANCE * norm
+        for value in (norm, self._z_norm * norm):
+            found |= (value < SQUARES[0]) | (value > SQUARES[1])
+        return found & (largest > 0)
+
+
+def _for_one_product(rows: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Patches (Q, g, n, L) and z (Q, g, o, L) as (g, n, Q L) and (g, o, Q, L)."""
+    return rows.permute(1, 2, 0, 3).flatten(2).contiguous(), z.permute(1, 2, 0, 3).contiguous()
 
 
 def _double(tensor: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ class RidgeHistogram:
 
     Each step is spread over four neighbouring bins so that its first three moments stay (cubic binning): the error
     grows with the fourth power of spacing / kernel width. Measured on 2,001 bins, against the density's peak: below
-    1e-8 for `absolute` 0.1, 2e-4 where the kernel is as narrow as 5 bins' spacing (0.005), a few per cent at one.
+    1e-9 for kernels of 0.1, 1e-6 for 0.02, 2e-4 for 0.005 (five bins), 5e-2 for 0.001 (one bin).
     Holds (Q, C, bins) and 4 (Q, C) float64.
 
     Parameters

@@ -1,5 +1,6 @@
 """Which products a layer's projection takes, and how many queries fit into memory."""
 
+from math import prod
 from typing import Literal
 
 import torch
@@ -10,10 +11,10 @@ from tasks.tracing.coverage import check_covered
 from tasks.tracing.patches import Operation
 from tasks.tracing.products import product_type
 
-Way = Literal["direct", "gradient", "gram"]
+Way = Literal["matrices", "convolution", "gradient", "gram"]
 
 BUDGET = 256 * 2**20  # bytes that the queries of one projector may hold
-DOUBLE_COST = 3.0  # of a float64 product against float32, conversion included; measured
+DOUBLE_COST = 4.5  # of a float64 product against a float32 convolution; measured
 
 
 def checked_operation(
@@ -40,22 +41,25 @@ def n_positions(operation: Operation, inputs: Tensor) -> int:
     return int(operation.rows(one).shape[-1])
 
 
-def choose_way(operation: Operation, count: int, positions: int, norms: bool, n_steps: int) -> Way:
+def choose_way(operation: Operation, inputs: Tensor, norms: bool, n_steps: int) -> Way:
     """Return the cheaper way by the multiplications per step and query.
 
-    Linear layers of one row come out as `direct`: its norm is free and G would be as large as the layer.
+    Linear layers of one row come out as `matrices`: their norm is free and G would be as large as the layer.
     """
     groups, outputs, width = operation.matrix_shape
+    positions = n_positions(operation, inputs)
     if positions <= 1:
-        return "direct"
+        return "matrices"
     if not norms:
         return "gradient"
     within = BUDGET // (8 * groups * width * width)  # queries whose Gram matrices fit
-    shared = min(count, within)
-    if shared == 0:
-        return "direct"
-    gram = width * (1 + outputs / shared + positions / max(n_steps, 1)) * DOUBLE_COST + outputs
-    return "gram" if gram < outputs * positions else "direct"
+    narrow = product_type(inputs) == torch.float32
+    moved: Way = "convolution" if narrow and not isinstance(operation.module, nn.Linear) else "matrices"
+    if within == 0:
+        return moved
+    shared = max(1, min(len(inputs), within))
+    gram = width * (1 + outputs / shared + positions / max(n_steps, 1)) * (DOUBLE_COST if narrow else 1) + outputs
+    return "gram" if gram < outputs * positions else moved
 
 
 def queries_within(operation: Operation, inputs: Tensor, way: Way, budget: int = BUDGET) -> int:
@@ -63,7 +67,10 @@ def queries_within(operation: Operation, inputs: Tensor, way: Way, budget: int =
     groups, outputs, width = operation.matrix_shape
     size = torch.finfo(product_type(inputs)).bits // 8
     positions = n_positions(operation, inputs)
-    held = size * groups * (width + outputs) * positions if way == "direct" else size * groups * outputs * width
-    if way == "gram":
-        held += 8 * groups * width * width
-    return max(1, budget // max(held, 1))
+    held = {
+        "matrices": size * groups * (width + outputs) * positions,
+        "convolution": size * (2 * groups * outputs * positions + prod(inputs.shape[1:])),
+        "gradient": size * groups * outputs * width,
+        "gram": size * groups * outputs * width + 8 * groups * width * width,
+    }
+    return max(1, budget // max(held[way], 1))

@@ -80,10 +80,10 @@ class Influence:
 
     def parts(self, number: int) -> pd.DataFrame:
         """Return what each layer's ||z||^2 is made of for a query: a row per layer, shares and what they miss of 1."""
-        shares = shares_of(self.arrays["parts"][:, number], self.arrays["square"][:, number])
-        table = pd.DataFrame(shares, columns=self.summary["parts"]).assign(layer=self.summary["layers"])
-        expected = 1.0 if self.summary["anchor"] == "final" else shares.sum(axis=1)
-        return table.assign(residual=shares.sum(axis=1) - expected)[["layer", *self.summary["parts"], "residual"]]
+        parts, square = self.arrays["parts"][:, number], self.arrays["square"][:, number]
+        table = pd.DataFrame(shares_of(parts, square), columns=self.summary["parts"])
+        table = table.assign(layer=self.summary["layers"], residual=residual_of(self.summary, parts, square))
+        return table[["layer", *self.summary["parts"], "residual"]]
 
     def examples(self, names: Mapping[str, str], queries: NDArray[np.int64]) -> pd.DataFrame:
         """Return the examples at both ends: a row per (query, ranking, end, rank); shares of cosines are NaN."""
@@ -127,6 +127,13 @@ def shares_of(values: NDArray[Any], square: NDArray[Any]) -> NDArray[np.float64]
     whole = square.reshape(*square.shape, *([1] * (values.ndim - square.ndim))).astype(np.float64)
     found: NDArray[np.float64] = np.divide(values, whole, out=np.zeros(values.shape), where=whole > 0)
     return found
+
+
+def residual_of(summary: Document, parts: NDArray[Any], square: NDArray[Any]) -> NDArray[np.float64]:  # Any: floats
+    """Return by how much parts (layer, ..., part) miss ||z||^2, as a share; to a displacement init adds nothing."""
+    counted = [i for i, name in enumerate(summary["parts"]) if name != "init" or summary["anchor"] == "final"]
+    missed: NDArray[np.float64] = np.where(square > 0, shares_of(parts[..., counted].sum(axis=-1), square) - 1.0, 0.0)
+    return missed
 
 
 def class_name(names: Mapping[str, str], label: int) -> str:

@@ -20,7 +20,7 @@ from tasks.steps.gallery import shown_images
 from tasks.steps.manifest import data_of, positions
 from tasks.steps.networks import preprocessing_of
 from tasks.steps.samples import read_batch
-from tasks.steps.tracing.explain import Influence, class_name, read_influence, shares_of
+from tasks.steps.tracing.explain import Influence, class_name, read_influence, residual_of, shares_of
 from tasks.steps.tracing.plan import Trace
 
 RANKS = (1, 10)  # at which class agreement is stated
@@ -109,9 +109,9 @@ def _layers(store: Store, trace: Trace) -> pd.DataFrame:
     """Return a row per layer: what ||z||^2 is made of, and how class-specific the influential examples are."""
     influence = open_finished(store, trace.influence)
     summary, square = influence.summary, influence.read("square")
-    parts = dict(zip(summary["parts"], np.moveaxis(shares_of(influence.read("parts"), square), -1, 0), strict=True))
-    total = sum(parts.values())
-    residual = np.abs(total - 1.0) if summary["anchor"] == "final" else np.zeros_like(square)
+    values = influence.read("parts")
+    parts = dict(zip(summary["parts"], np.moveaxis(shares_of(values, square), -1, 0), strict=True))
+    residual = np.abs(residual_of(summary, values, square))
     predicted = open_finished(store, trace.queries).read("logits").argmax(1)
     rows = []
     for index, layer in enumerate(summary["layers"]):
@@ -127,7 +127,7 @@ def _layers(store: Store, trace: Trace) -> pd.DataFrame:
                 "layer": layer,
                 "kind": summary["kinds"][index],
                 "weights": summary["weights"][index],
-                **{f"{name}_share": float(values[index].mean()) for name, values in parts.items()},
+                **{f"{name}_share": float(shares[index].mean()) for name, shares in parts.items()},
                 "residual_max": float(residual[index].max()),
                 "residual_median": float(np.median(residual[index])),
                 **agreement,

@@ -38,7 +38,7 @@ def contributions_spec(name: str, training: StageSpec, queries: StageSpec, asked
 
 @dataclass(frozen=True)
 class Target:
-    """A layer that is traced: its operation, final weights, what z is made of, and whether it puts out the logits."""
+    """A layer that is traced: its operation, final weights, z's bias and anchor, and whether it puts out the logits."""
 
     name: str
     module: nn.Module
@@ -69,12 +69,19 @@ def layer_targets(spec: StageSpec, source: UpdateSource, model: nn.Module, examp
     output, device = find_output_layer(model, example), example.device
     found = []
     for layer in traced_layers(source, spec):
-        weight = _tensor(source.final(layer), device)
-        bias = source.final_bias(layer) if spec.place["bias"] else None
-        anchor = weight - _tensor(source.initial(layer), device) if spec.place["anchor"] == "displacement" else None
-        settled = None if bias is None else _tensor(bias, device)
-        found.append(Target(layer, model.get_submodule(layer), weight, settled, anchor, layer == output))
+        weight, displaced = _tensor(source.final(layer), device), spec.place["anchor"] == "displacement"
+        anchor = weight - _tensor(source.initial(layer), device) if displaced else None
+        bias = _bias_of_z(source, layer, device, displaced=displaced) if spec.place["bias"] else None
+        found.append(Target(layer, model.get_submodule(layer), weight, bias, anchor, layer == output))
     return found
+
+
+def _bias_of_z(source: UpdateSource, layer: str, device: torch.device, *, displaced: bool) -> Tensor | None:
+    """Return the bias that z has, None where the layer has none: the final one, or how far it went."""
+    final, initial = source.final_bias(layer), source.initial_bias(layer)
+    if final is None or initial is None:
+        return None
+    return _tensor(final, device) - _tensor(initial, device) if displaced else _tensor(final, device)
 
 
 def _targets(store: Store, spec: StageSpec, source: UpdateSource, device: torch.device) -> list[Target]:
