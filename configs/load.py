@@ -3,6 +3,7 @@
 import os
 from collections.abc import Hashable, Iterable, Sequence
 from importlib import resources
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ MAX_LINES = 4
 SOURCES = ("sklearn-digits", "npz", "image-folder", "csv", "imagenet", "import")
 
 Tree = dict[str, Any]  # Any: parsed YAML before validation
+Place = tuple[int | str, ...]
 
 
 class ConfigError(Exception):
@@ -36,7 +38,7 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> Config:
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_lines(source, error.errors(include_url=False))) from None
+        raise ConfigError(_lines(source, tree, error.errors(include_url=False))) from None
 
 
 def presets() -> dict[str, str]:
@@ -133,21 +135,42 @@ def _apply(tree: Tree, override: str) -> None:
     tree[keys[-1]] = value
 
 
-def _lines(source: str, errors: Iterable[ErrorDetails]) -> str:
+def _lines(source: str, tree: Tree, errors: Iterable[ErrorDetails]) -> str:
     """Return at most four lines that name the keys at fault."""
-    lines = [f"{source}: {_line(error)}" for error in errors]
+    lines = [f"{source}: {_line(place, error)}" for place, error in _faults(tree, errors)]
     if len(lines) > MAX_LINES:
         lines = [*lines[: MAX_LINES - 1], f"{source}: and {len(lines) - MAX_LINES + 1} more"]
     return "\n".join(lines)
 
 
-def _line(error: ErrorDetails) -> str:
+def _faults(tree: Tree, errors: Iterable[ErrorDetails]) -> list[tuple[Place, ErrorDetails]]:
+    """Return one error per key at fault: of the branches of a union and the items of a list, the one furthest in."""
+    found: dict[Place, tuple[Place, ErrorDetails]] = {}
+    for error in errors:
+        place = _place(tree, error)
+        key = tuple(takewhile(lambda part: isinstance(part, str), place))
+        if key not in found or len(place) > len(found[key][0]):
+            found[key] = place, error
+    above = {key[:n] for key in found for n in range(len(key))}
+    return [fault for key, fault in found.items() if key not in above]
+
+
+def _place(tree: Any, error: ErrorDetails) -> Place:  # Any: YAML
+    """Return the keys of the file that lead to an error; pydantic names branches of unions among them."""
+    place: Place = ()
+    for number, part in enumerate(error["loc"], 1):
+        items = isinstance(tree, list)
+        if part in (range(len(tree)) if items else tree if isinstance(tree, dict) else ()):
+            tree = tree[part]
+        elif error["type"] not in ("missing", "invalid_key") or number < len(error["loc"]):
+            continue
+        place = (*place, part if items else str(part))
+    return place
+
+
+def _line(place: Place, error: ErrorDetails) -> str:
     """Return `key: what is wrong`."""
-    location = [str(part) for part in error["loc"]]
-    if len(location) > 2 and location[0] == "data" and location[2] in SOURCES:
-        del location[2]  # the union's tag is no key of the file
-    key = ".".join(part for part in location if not part.startswith(("constrained-", "tuple[", "function-")))
-    message = error["msg"].removeprefix("Value error, ")
+    key, message = ".".join(map(str, place)), error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         message = "unknown key"
     elif error["type"] == "missing":

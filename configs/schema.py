@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from configs.cluster import Cluster
 from configs.section import Name, Paths, Section, Share
 from configs.tracing import Tracing
 from configs.training import Training
+
+MAX_SEED = 2**63 - 1  # what an int64 holds
 
 # ------------------------------------------------------------------------------------------ data sets
 
@@ -204,7 +206,9 @@ class Config(Section):
 
     name: Name = Field(description="name of the run: its records and its report bear it")
     store: str = Field("lore/", min_length=1, description="local folder or s3://bucket/prefix that holds all results")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1, description="one run of everything each")
+    seeds: tuple[Annotated[int, Field(ge=0, le=MAX_SEED)], ...] = Field(
+        (0,), min_length=1, description="one run of everything each"
+    )
     cluster: Cluster = Cluster()
     data: dict[Name, AnyDataSet] = Field(min_length=1)
     networks: dict[Name, Network] = Field(min_length=1)
@@ -212,6 +216,11 @@ class Config(Section):
     interpretation: Interpretation | None = None
     tracing: Tracing | None = None
     report: Report = Report()
+
+    @field_validator("store")
+    @classmethod
+    def _store_known(cls, url: str) -> str:
+        return check_store(url)
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Config":
@@ -263,6 +272,14 @@ class Config(Section):
             raise ValueError(f"{section}.data: which of {', '.join(self.data)}? network {network!r} does not say")
         _known(f"{section}.data", name, self.data)
         return name
+
+
+def check_store(url: str) -> str:
+    """Return the place of a store; ValueError unless it is a path, file:///path or s3://bucket/prefix."""
+    scheme, separator, rest = url.partition("://")
+    if separator and (scheme not in ("file", "s3") or not rest.strip("/")):
+        raise ValueError(f"expected a local folder, file:///folder or s3://bucket/prefix, found {url!r}")
+    return url
 
 
 def _known(key: str, name: str, known: Mapping[str, object]) -> None:

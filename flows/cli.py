@@ -6,6 +6,7 @@ import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,8 +33,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a preset")]
 StoreArgument = Annotated[
@@ -58,7 +59,8 @@ def run(
     from flows.command import answer
 
     with _exits(f"layerlore run {config}"):
-        out.print(f"report: {answer(config, set_ or [], wait=not no_wait, say=err.print)}", markup=False)
+        place = answer(config, set_ or [], wait=not no_wait, say=partial(err.print, markup=False))
+        out.print(f"report: {place}", markup=False)
 
 
 @app.command()
@@ -243,8 +245,13 @@ def _exits(again: str) -> Iterator[None]:
 
 def _store(given: str) -> "Store":
     """Open the store that a URL, or the config of that name, means."""
+    from configs.schema import check_store
     from storage.stores import FORMAT_FILE, Store, open_store
 
+    try:
+        check_store(given)
+    except ValueError as error:
+        raise ConfigError(f"store: {error}") from None
     if Store(given).exists(FORMAT_FILE) or not (Path(given).suffix in (".yaml", ".yml") or given in presets()):
         return open_store(given)
     return open_store(load_config(given).store)
@@ -283,3 +290,7 @@ def _bytes(count: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+if __name__ == "__main__":
+    main()

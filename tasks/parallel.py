@@ -5,11 +5,13 @@ A partition is a plain function of one item; it returns a few numbers. Failures 
 
 import contextlib
 import ctypes
+import difflib
 import hashlib
 import importlib
+import inspect
 import logging
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +29,7 @@ Result = TypeVar("Result")
 
 ATTEMPTS = 2
 MALLOPT = {"arenas": (-8, 1), "map from": (-3, 2**30), "trim from": (-1, 2**30), "top pad": (-2, 2**26)}  # malloc.h
+LOCAL = ("local", "threads")  # kinds that are distributed.LocalCluster
 COMPARED = ("numpy", "torch", "zarr", "distributed")  # versions that workers share with the run
 
 
@@ -152,16 +155,20 @@ def _dask_pool(cluster: Cluster) -> Iterator[Pool]:
         except OSError as error:
             raise ClusterError(f"cluster.address: no scheduler answers at {cluster.address}: {error}") from error
         with client:
-            if cluster.kind not in ("local", "threads"):
+            if cluster.kind not in LOCAL:
                 client.wait_for_workers(1, timeout=300)
                 compare_workers(client.run(code_facts))
             yield DaskPool(client, cluster.gpu_resource)
 
 
 def check_cluster(cluster: Cluster) -> None:
-    """Raise ClusterError where the class of a cluster cannot be imported."""
+    """Raise ClusterError where a cluster's class cannot be imported, or it cannot give what is asked of it."""
     if cluster.kind not in ("serial", "address"):
-        _cluster_class(cluster.kind)
+        _check_arguments(cluster.kind, cluster.arguments)
+    declared = cluster.arguments.get("resources") if cluster.kind != "serial" else None
+    unknown = cluster.gpu_resource not in (None, *(declared if isinstance(declared, dict) else ()))
+    if unknown and cluster.kind in ("serial", *LOCAL):
+        raise ClusterError(f"cluster.gpu_resource: kind {cluster.kind} has no {cluster.gpu_resource!r}; leave it out")
 
 
 @lru_cache(maxsize=1)
@@ -197,7 +204,7 @@ def _scheduler(cluster: Cluster) -> Iterator[tuple[Any, Any]]:  # Any: distribut
     with interrupts_stay_here():
         entered = _cluster_class(cluster.kind)(**_cluster_arguments(cluster))
     with entered as started:
-        if cluster.kind not in ("local", "threads") and "n_workers" not in cluster.arguments:
+        if cluster.kind not in LOCAL and "n_workers" not in cluster.arguments:
             started.scale(cluster.workers)
         yield started, None
 
@@ -222,12 +229,30 @@ def _cluster_arguments(cluster: Cluster) -> dict[str, Any]:  # Any: the class's 
 
 def _cluster_class(kind: str) -> Any:  # Any: distributed has no types
     """Return the cluster class of a kind or import path."""
-    path = "distributed.LocalCluster" if kind in ("local", "threads") else kind
-    module, _, name = path.rpartition(".")
+    module, _, name = ("distributed.LocalCluster" if kind in LOCAL else kind).rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise ClusterError(f"cluster.kind: cannot import {kind}: {error}") from error
+    if not isinstance(found, type) or not hasattr(found, "scale"):
+        raise ClusterError(f"cluster.kind: {kind} is no class of Dask clusters")
+    return found
+
+
+def _check_arguments(kind: str, arguments: Mapping[str, Any]) -> None:  # Any: the class's own
+    """Raise ClusterError for an argument that neither a cluster class takes nor the workers to which it hands it."""
+    takers = [_cluster_class(kind)]
+    if kind in LOCAL:
+        from distributed import Nanny, Worker
+
+        takers += [Worker, Nanny] if kind == "local" else [Worker]
+    known = [p for taker in takers for p in inspect.signature(taker).parameters.values()]
+    names = [p.name for p in known if p.kind is not p.VAR_KEYWORD]
+    unknown = sorted({*arguments} - {*names}) if kind in LOCAL or len(names) == len(known) else ()
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], sorted({*names}), 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ClusterError(f"cluster.arguments.{unknown[0]}: {takers[0].__name__} takes no such argument{hint}")
 
 
 def _attempt(function: Callable[[Item], Result], item: Item) -> Result:

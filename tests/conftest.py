@@ -22,6 +22,14 @@ from tasks.steps.life import Job, complete
 from tasks.steps.manifest import MANIFEST
 from tasks.steps.records import recorded
 from tasks.steps.selection import SELECTION
+from tasks.steps.snapshots import SNAPSHOTS
+from tasks.steps.tracing.datamodelling import DATAMODELLING
+from tasks.steps.tracing.influence import INFLUENCE
+from tasks.steps.tracing.mislabel import MISLABEL
+from tasks.steps.tracing.projection import CONTRIBUTIONS
+from tasks.steps.tracing.queries import QUERIES
+from tasks.steps.tracing.randomisation import RANDOMISATION
+from tasks.steps.tracing.retraining import RETRAINING
 from tasks.steps.training import TRAINING
 
 Tree = dict[str, Any]  # Any: YAML
@@ -92,10 +100,55 @@ def tiny_config(store: str) -> Tree:
     }
 
 
+def traced_config(store: str) -> Tree:
+    """Return a config that asks all of question 4 in a few seconds: 60 digits, single-class batches, every check."""
+    return {
+        "name": "traced",
+        "store": store,
+        "cluster": {"kind": "serial"},
+        "data": {
+            "digits": {
+                "source": "sklearn-digits",
+                "per_class": {"train": 6, "val": 2},
+                "noise": {"share": 0.1, "seed": 1},
+            }
+        },
+        "networks": {
+            "small": {
+                "model": "small-cnn",
+                "arguments": {"width": 4},
+                "train": {
+                    "data": "digits",
+                    "epochs": 2,
+                    "optimizer": {"kind": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 0.01},
+                    "schedule": {"kind": "step", "every": 1, "factor": 0.5},
+                    "batches": {"kind": "single-class", "size": 4, "ghosts": 6},
+                    "checkpoint_every": 25,
+                    "record": {},
+                },
+                "preprocessing": {"mode": "L"},
+            }
+        },
+        "tracing": {
+            "networks": ["small"],
+            "queries": {"count": 4},
+            "k": 5,
+            "ridges": {"classes": 3},
+            "evaluation": {"mislabel": True, "randomisation": True, "lds": {"subsets": 3, "retrainings": 2}},
+        },
+    }
+
+
 @pytest.fixture
 def tiny_tree(tmp_path: Path) -> Tree:
     """The tiny config, with a store of the test's own."""
     return tiny_config(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def traced_tree(tmp_path: Path) -> Tree:
+    """The traced config, with a store of the test's own."""
+    return traced_config(str(tmp_path / "store"))
 
 
 @dataclass(frozen=True)
@@ -136,13 +189,19 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run.of(tiny_config(str(tmp_path_factory.mktemp("finished") / "store"))).finish()
 
 
+@pytest.fixture(scope="session")
+def traced_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The traced run, made once for all tests: not to be changed."""
+    return Run.of(traced_config(str(tmp_path_factory.mktemp("traced") / "store"))).finish()
+
+
 @pytest.fixture
 def copied_run(finished_run: Run, tmp_path: Path) -> Run:
     """The tiny run in a copy of the store that a test may damage."""
     return finished_run.at(str(tmp_path / "copied"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def new_run() -> Callable[[Tree], Run]:
     """A function from a config to its run, of which nothing is made yet."""
     return Run.of
@@ -161,14 +220,23 @@ def make_job() -> Callable[[Config], Job]:
 def complete_plan(plan: Plan, job: Job) -> None:
     """Make every stage of a plan in order, as the flows do, without Prefect."""
     fitted = [*plan.references.values(), *(cell.features for cell in plan.cells)]
-    complete(job, MANIFEST, list(plan.manifests.values()))
-    complete(job, TRAINING, list(plan.trainings.values()))
+    complete(job, MANIFEST, plan.all_manifests)
+    complete(job, TRAINING, plan.all_trainings)
+    complete(job, SNAPSHOTS, plan.snapshots)
     complete(job, LAYERS, list(plan.layers.values()))
     complete(job, ACTIVATIONS, [*plan.learn.values(), *plan.held_out.values()])
     complete(job, SELECTION, [spec.inputs["selection"] for spec in fitted])
     complete(job, FEATURES, fitted)
     complete(job, EVALUATION, [cell.evaluation for cell in plan.cells])
     complete(job, GALLERY, list(plan.galleries.values()))
+    traces = plan.all_traces
+    complete(job, QUERIES, [trace.queries for trace in traces])
+    complete(job, CONTRIBUTIONS, [trace.contributions for trace in traces])
+    complete(job, INFLUENCE, [trace.influence for trace in traces])
+    complete(job, MISLABEL, [trace.mislabel for trace in traces if trace.mislabel])
+    complete(job, RANDOMISATION, [trace.randomisation for trace in traces if trace.randomisation])
+    complete(job, RETRAINING, [trace.retraining for trace in traces if trace.retraining])
+    complete(job, DATAMODELLING, [trace.datamodelling for trace in traces if trace.datamodelling])
 
 
 @pytest.fixture

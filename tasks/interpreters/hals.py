@@ -7,14 +7,15 @@ from tasks.interpreters.rows import Rows, sum_of_squares
 
 WINDOW = 3  # readings between two looks at the error
 GAIN = 1e-3  # share of the error that may be left to win
+BEHIND = 10  # readings that a start is taken to have behind it
 DIRECT = {torch.float32: 1e-5, torch.float64: 1e-10}  # squared error below which the Gram form is mostly rounding
 FLOOR = {torch.float32: 1e-6, torch.float64: 1e-12}  # relative error that counts as none
 
 
 def refine(
-    rows: Rows, pair: tuple[Tensor, Tensor], *, sweeps: int, limit: int, rival: float = 0.0, behind: int = 10
+    rows: Rows, pair: tuple[Tensor, Tensor], *, sweeps: int, limit: int, rival: float = 0.0, gain: float = GAIN
 ) -> tuple[float, int]:
-    """Improve a factorisation in place until what is still to be won is below GAIN of the error.
+    """Improve a factorisation in place until what is still to be won is below a share of the error.
 
     Parameters
     ----------
@@ -23,7 +24,7 @@ def refine(
     sweeps : coordinate sweeps over the codes, and over the components, per reading
     limit : most readings
     rival : stop early when the estimate does not promise an error below this one
-    behind : readings that the start is taken to have behind it
+    gain : share of the error that may be left to win
 
     Returns
     -------
@@ -43,9 +44,9 @@ def refine(
             continue
         near = squared < DIRECT[rows.dtype]
         error = measure(rows, codes, components) if near else squared**0.5
-        rest = (last - error) / WINDOW * (k + behind)
+        rest = (last - error) / WINDOW * (k + BEHIND)
         last = error
-        if error <= FLOOR[rows.dtype] or rest <= GAIN * error or error - rest >= rival > 0.0:
+        if error <= FLOOR[rows.dtype] or rest <= gain * error or error - rest >= rival > 0.0:
             return error, k
     return error, limit
 

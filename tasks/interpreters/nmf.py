@@ -4,26 +4,40 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter, index
-from typing import NamedTuple
+from typing import NamedTuple, Required, TypedDict, Unpack
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from tasks.interpreters.hals import iterate, measure, refine
-from tasks.interpreters.rows import Matrix, Rows, open_rows
+from tasks.interpreters.rows import Matrix, Rows, check_range, open_rows
 from tasks.interpreters.starts import start_from_rows, start_from_svd
 
 SMALL = 1_000_000  # entries below which the local optimum decides, so that several starts compete
+TINY = 100_000  # entries below which still more starts are cheap, and the optima differ most
 PART = 8  # larger ones are first fitted on one row in so many,
-MIN_SAMPLE = 40  # if that leaves so many rows per component;
+MIN_SAMPLE = 30  # or on more, so that this many rows come to each component,
+LEAST_PART = 5  # unless that were more than one row in so many;
+HEAT = 6  # readings after which two starts on all rows are compared
+LARGE_GAIN = 2e-3  # share of the error that may be left to win on a sample, or after the heat
 CLOSE = 0.1  # relative error up to which the sample's optimum is taken as it comes
 UNLIKE = 1.02  # a larger error that exceeds the sample's by more tells that the sample was not like the rest
+BY_ERROR = attrgetter("error")
 Start = Callable[[Rows, int, np.random.Generator], tuple[Tensor, Tensor]]
 SVD_FILLED: Start = partial(start_from_svd, fill=True)
 SVD_BARE: Start = partial(start_from_svd, fill=False)
 # With one sweep per reading the first start follows scikit-learn's path, and goes on beyond its end.
 SMALL_STARTS: list[tuple[Start, int]] = [(SVD_FILLED, 1), (SVD_FILLED, 5), (SVD_BARE, 5), (start_from_rows, 5)]
+TINY_STARTS: list[tuple[Start, int]] = [(start_from_rows, 5) for _ in range(8)]
+
+
+class Stop(TypedDict, total=False):
+    """When a start has been refined enough, as in `refine`."""
+
+    limit: Required[int]
+    rival: float
+    gain: float
 
 
 class Factors(NamedTuple):
@@ -85,7 +99,8 @@ def fit_nmf(a: Matrix, rank: int, *, seed: int | Sequence[int] = 0) -> NMF:
     if r == min(rows.n, rows.d):
         factors = _exact(rows)
     elif rows.n * rows.d < SMALL:
-        factors = _best_of(rows, r, rng, SMALL_STARTS, limit=500)
+        starts = SMALL_STARTS + TINY_STARTS if rows.n * rows.d < TINY else SMALL_STARTS
+        factors = _best_of(rows, r, rng, starts, limit=500)
     else:
         factors = _fit_large(rows, r, rng)
     return _finish(rows, factors.codes, factors.components, factors.iterations)
@@ -107,38 +122,51 @@ def _fit_large(rows: Rows, r: int, rng: np.random.Generator) -> Factors:
 
     Where a part of the rows is plenty, the starts compete on it and all rows go on from the winner's components.
     """
-    by_error = attrgetter("error")
-    sweeps = 5 if 4 * r <= rows.d else 3  # a sweep costs about r / 2d of a reading
-    m = rows.n // PART
-    sample = rows.sample(rng, m) if m * rows.d >= SMALL and m >= MIN_SAMPLE * r else None
+    sweeps = 5 if 8 * r <= rows.d else 3  # a sweep costs about r / 2d of a reading
+    m = max(rows.n // PART, MIN_SAMPLE * r)
+    sample = rows.sample(rng, m) if m <= rows.n // LEAST_PART else None
     if sample is None or sample.norm == 0.0:
-        return _best_of(rows, r, rng, [(SVD_FILLED, 1), (SVD_BARE, sweeps)], limit=200)
-    part = _best_of(sample, r, rng, [(SVD_FILLED, sweeps)], limit=100)
-    if part.error > CLOSE:
-        others = [(start, sweeps) for start in (SVD_BARE, start_from_rows, start_from_rows)]
-        part = min(part, _best_of(sample, r, rng, others, limit=100, rival=part.error), key=by_error)
-    del sample  # an eighth of the matrix
+        return _race(rows, r, rng)
+    part = _fit_sample(sample, r, rng, sweeps, n_starts=min(4, rows.n // (2 * m)))  # half of all rows read per round
+    del sample  # up to a fifth of the matrix
     codes = torch.zeros(r, rows.n, dtype=rows.dtype, device=rows.device)
     iterate(rows, codes, part.components, 2 * sweeps)
-    error, iterations = refine(rows, (codes, part.components), sweeps=sweeps, limit=20, behind=part.iterations)
+    error, iterations = refine(rows, (codes, part.components), sweeps=sweeps, limit=40)
     fitted = Factors(codes, part.components, error, iterations)
-    if error <= max(CLOSE, UNLIKE * part.error):
+    if error <= max(CLOSE, (UNLIKE + 2.0 * r / m) * part.error):  # the fewer rows, the closer the sample is fitted
         return fitted
     # Few rows outweigh the rest, and the sample missed them.
     whole = _best_of(rows, r, rng, [(SVD_FILLED, sweeps)], limit=200, rival=error)
-    return min(fitted, whole, key=by_error)
+    return min(fitted, whole, key=BY_ERROR)
+
+
+def _fit_sample(sample: Rows, r: int, rng: np.random.Generator, sweeps: int, n_starts: int) -> Factors:
+    """Fit a sample of the rows; where its error leaves room for better optima, from several starts."""
+    fit = partial(_best_of, sample, r, rng, limit=60, gain=LARGE_GAIN)
+    part = fit([(SVD_FILLED, sweeps)])
+    if part.error <= CLOSE:
+        return part
+    others = [(start, sweeps) for start in (SVD_BARE, start_from_rows, start_from_rows)[: n_starts - 1]]
+    return min(part, fit(others, rival=part.error), key=BY_ERROR)
+
+
+def _race(rows: Rows, r: int, rng: np.random.Generator) -> Factors:
+    """Start twice and go on from where the error is lower after a few readings."""
+    ahead = _best_of(rows, r, rng, [(SVD_FILLED, 3), (SVD_BARE, 3)], limit=HEAT)
+    error, iterations = refine(rows, ahead[:2], sweeps=3, limit=60, gain=LARGE_GAIN)
+    return Factors(ahead.codes, ahead.components, error, HEAT + iterations)
 
 
 def _best_of(
-    rows: Rows, r: int, rng: np.random.Generator, starts: Sequence[tuple[Start, int]], *, limit: int, rival: float = 0.0
+    rows: Rows, r: int, rng: np.random.Generator, starts: Sequence[tuple[Start, int]], **stop: Unpack[Stop]
 ) -> Factors:
     """Fit from several (start, sweeps), each to convergence unless it cannot win; holds the best and the current."""
     best = None
     for start, sweeps in starts:
         codes, components = start(rows, r, rng)
-        error, iterations = refine(rows, (codes, components), sweeps=sweeps, limit=limit, rival=rival)
+        error, iterations = refine(rows, (codes, components), sweeps=sweeps, **stop)
         if best is None or error < best.error:
-            best, rival = Factors(codes, components, error, iterations), error
+            best, stop["rival"] = Factors(codes, components, error, iterations), error
     assert best is not None
     return best
 
@@ -153,6 +181,7 @@ def _finish(rows: Rows, codes: Tensor, components: Tensor, iterations: int) -> N
     components, ordered = components[order], torch.empty(rows.n, len(order), dtype=codes.dtype, device=codes.device)
     for t, source in enumerate(order.tolist()):
         ordered[:, t] = codes[source]
-    error = measure(rows, ordered.T, components)
-    ordered /= rows.scale
+    ordered /= rows.scale  # where the smallest numbers begin this rounds
+    check_range(ordered)
+    error = measure(rows, (ordered if rows.scale == 1.0 else ordered * rows.scale).T, components)
     return NMF(rows.restore(components), rows.restore(ordered), error, rows.clamped, iterations)

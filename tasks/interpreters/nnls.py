@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from tasks.interpreters.hals import descend
-from tasks.interpreters.rows import Matrix, Rows, open_rows
+from tasks.interpreters.rows import Matrix, Rows, check_range, open_rows
 
 WARM_SWEEPS = 10
 EXCHANGES = 8
@@ -33,6 +33,8 @@ def nmf_codes(a: Matrix, components: Matrix) -> Matrix:
 def solve_rows(rows: Rows, components: Matrix) -> Matrix:
     """Do what `nmf_codes` does for a matrix that is already checked."""
     basis = open_rows(components, clamp=False)
+    if basis.n == 0:
+        raise ValueError(f"components: expected at least one, shape (r, {rows.d}), got (0, {basis.d})")
     if basis.d != rows.d:
         raise ValueError(f"components: expected shape (r, {rows.d}) as `a` has {rows.d} columns, got (r, {basis.d})")
     unit = basis.read(slice(None), torch.float64).to(rows.device)
@@ -43,6 +45,7 @@ def solve_rows(rows: Rows, components: Matrix) -> Matrix:
     back = torch.where(length > 0, basis.scale / (length * rows.scale), 0.0)
     for part, block in rows.chunks(dtype=torch.float64):
         codes[part] = (_solve(block @ unit.T, gram) * back).to(codes)
+    check_range(codes)
     return rows.restore(codes)
 
 

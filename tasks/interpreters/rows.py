@@ -118,7 +118,7 @@ def open_rows(a: Matrix, *, clamp: bool) -> Rows:
         if not (np.isfinite(smallest) and np.isfinite(largest)):
             raise ValueError(_not_finite(block, part.start))
         low, high = min(low, smallest), max(high, largest)
-    scale = _scale(max(high, 0.0 if clamp else -low))
+    scale = _scale(max(high, 0.0 if clamp else -low), rows.dtype)
     rows = Rows(rows.data, rows.dtype, clamp and low < 0, scale=scale)
     for part, block in rows.chunks():
         if rows.clamp:
@@ -132,6 +132,15 @@ def open_rows(a: Matrix, *, clamp: bool) -> Rows:
 def sum_of_squares(block: Tensor) -> float:
     """Return the sum of squares of a chunk, float64 over its rows, without a float64 copy of it."""
     return float(torch.linalg.vector_norm(block, dim=1).double().square().sum())
+
+
+def check_range(codes: Tensor) -> None:
+    """Refuse codes (n, r) that their dtype does not hold."""
+    if not bool(torch.isfinite(codes).all()):
+        raise ValueError(
+            f"the codes exceed {torch.finfo(codes.dtype).max:.2g}, the most that {codes.dtype} holds; divide the "
+            "matrix by a power of two, or give float64"
+        )
 
 
 def _work_dtype(a: object) -> torch.dtype:
@@ -154,11 +163,12 @@ def _tensor(part: Matrix, dtype: torch.dtype) -> Tensor:
     return torch.from_numpy(np.require(part, width, ["C", "W"]))
 
 
-def _scale(largest: float) -> float:
-    """Return 1 for ordinary magnitudes, else the power of two that brings the largest entry near 1."""
+def _scale(largest: float, dtype: torch.dtype) -> float:
+    """Return 1 for ordinary magnitudes, else the power of two of `dtype` that brings the largest entry near 1."""
     if largest == 0.0 or 2.0**-20 < largest < 2.0**20:
         return 1.0
-    return float(2.0 ** -round(np.log2(largest)))
+    most = 126 if dtype == torch.float32 else 1022  # beyond it the factor, or one by it, is no ordinary number
+    return float(2.0 ** min(max(-round(np.log2(largest)), -most), most))
 
 
 def _not_finite(block: Tensor, first_row: int) -> str:

@@ -24,12 +24,14 @@ def preprocess(image: Picture, preprocessing: Preprocessing, key: str) -> torch.
     Returns
     -------
     (C, h, w) float32
+
+    Raises
+    ------
+    ValueError : the image has another mode than the network takes, or is smaller than the crop
     """
     settled = _in_mode(image, preprocessing, key)
     resized = _resize(settled, preprocessing)
-    if preprocessing.crop is not None:
-        resized = F.center_crop(_pil(resized), [preprocessing.crop, preprocessing.crop])
-    pixels = np.asarray(resized)
+    pixels = np.asarray(resized if preprocessing.crop is None else _crop(_pil(resized), preprocessing, key))
     planes = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     return _normalise(torch.from_numpy(np.array(planes, order="C")), preprocessing)
 
@@ -78,6 +80,19 @@ def _resize(image: Picture, preprocessing: Preprocessing) -> Picture:
     size = [preprocessing.resize] if isinstance(preprocessing.resize, int) else list(preprocessing.resize)
     resized = F.resize(_pil(image), size, interpolation=InterpolationMode(preprocessing.interpolation))
     return cast(Image.Image, resized)
+
+
+def _crop(image: Image.Image, preprocessing: Preprocessing, key: str) -> Image.Image:
+    """Cut the centre out of an image; torchvision would surround a smaller one with black."""
+    side = preprocessing.crop
+    assert side is not None
+    if min(image.size) < side:
+        after = "" if preprocessing.resize is None else " after preprocessing.resize"
+        raise ValueError(
+            f"sample {key}: preprocessing.crop {side} is larger than the image, {image.height} x {image.width} "
+            f"pixels{after}; lower it, or resize to at least that"
+        )
+    return cast(Image.Image, F.center_crop(image, [side, side]))
 
 
 def _normalise(planes: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:

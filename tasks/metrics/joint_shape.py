@@ -26,7 +26,7 @@ class JointShape:
         self.widths = tuple(int(width) for width in widths)
         ends = np.cumsum(self.widths).tolist()
         self._columns = [slice(end - width, end) for end, width in zip(ends, self.widths, strict=True)]
-        self._moments = Moments(ends[-1])
+        self._moments = Moments(self.widths)
 
     @property
     def n(self) -> int:
@@ -107,6 +107,10 @@ class JointShape:
         """Mean of the columns of set i, (width,) float64."""
         return self._moments.mean[self._columns[i]].copy()
 
+    def exponent(self, i: int) -> int:
+        """Power of two by which set i is divided before its products are summed, 0 for ordinary magnitudes."""
+        return int(self._moments.exponent[self._columns[i].start])
+
     def scatter(self, i: int, j: int) -> Scatter:
         """Sums of centred products of sets i and j, views that later updates change."""
         return self._scatter(self._moments.scatter, i, j)
@@ -120,4 +124,11 @@ class JointShape:
         if self.n < 2:
             raise ValueError(f"a shape distance needs at least 2 rows, got {self.n}")
         rows, columns, own = self._columns[i], self._columns[j], self._moments.scatter
-        return Scatter(xx=own[rows, rows], yy=own[columns, columns], xy=crossed[rows, columns], n=self.n)
+        return Scatter(
+            xx=own[rows, rows],
+            yy=own[columns, columns],
+            xy=crossed[rows, columns],
+            n=self.n,
+            x_exponent=self.exponent(i),
+            y_exponent=self.exponent(j),
+        )

@@ -1,5 +1,6 @@
 """Count, means and scatter of many columns, added up chunk by chunk in float64 without holding a row."""
 
+from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
@@ -8,6 +9,10 @@ from numpy.typing import NDArray
 from tasks.metrics.checks import Integers
 
 Doubles = NDArray[np.float64]
+Exponents = NDArray[np.int32]
+
+STEP = 256  # exponents are multiples of it: 0 for magnitudes of 1e-38 to 1e38, and products of the rest stay in range
+LOWEST = -1024  # of a set that is constant so far
 
 
 class Moments:
@@ -15,19 +20,27 @@ class Moments:
 
     Every chunk is centred on its own mean before its products are formed, and chunks are joined by the difference of
     their means (Chan, Golub & LeVeque 1979), so a large common offset costs no digits and the order of joining none
-    but the last.
+    but the last. Products are of deviations times 2^-exponent, or squares of 1e160 and of 1e-200 would leave float64.
+
+    Parameters
+    ----------
+    widths : number of columns of each set, k in all; the columns of a set share an exponent
 
     Attributes
     ----------
     n : rows seen
     mean : (k,) float64
+    exponent : (k,) int32, follows each set's largest deviation
     scatter : (k, k) float64, sum of centred products
     permuted : (k, k) float64 or None, the products of each row with the row that `order` put in its place
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, widths: Sequence[int]) -> None:
         self.n = 0
+        self.widths = tuple(widths)
+        width = sum(self.widths)
         self.mean: Doubles = np.zeros(width)
+        self.exponent: Exponents = np.full(width, LOWEST, dtype=np.int32)
         self.scatter: Doubles = np.zeros((width, width))
         self.permuted: Doubles | None = None
 
@@ -40,11 +53,15 @@ class Moments:
         order : (m,) integer permutation or None; given for every chunk or for none
         """
         first = columns[0].copy()
-        columns -= first  # a constant column becomes exact zeros, whatever its value
+        with np.errstate(over="ignore", invalid="ignore"):  # _exponents names it
+            columns -= first  # a constant column becomes exact zeros, whatever its value
+        chunk = Moments(self.widths)
+        chunk.exponent = self._exponents(np.maximum(columns.max(axis=0), -columns.min(axis=0)))
+        if chunk.exponent.any():
+            np.ldexp(columns, -chunk.exponent, out=columns)
         middle = columns.mean(axis=0)
         columns -= middle
-        chunk = Moments(0)
-        chunk.n, chunk.mean, chunk.scatter = len(columns), first + middle, columns.T @ columns
+        chunk.n, chunk.mean, chunk.scatter = len(columns), first + np.ldexp(middle, chunk.exponent), columns.T @ columns
         chunk.permuted = None if order is None else columns.T @ columns[order]
         self.merge(chunk)
 
@@ -62,12 +79,31 @@ class Moments:
         if (self.permuted is None) != (other.permuted is None):
             raise ValueError("a permuted order was given for some of the rows only: give it for every chunk or none")
         total = self.n + other.n
-        shift = other.mean - self.mean
-        between = np.outer(shift, shift * (self.n * other.n / total))
-        self.scatter += other.scatter
-        self.scatter += between
+        with np.errstate(over="ignore"):  # _exponents names it
+            shift = other.mean - self.mean if self.n else np.zeros_like(self.mean)
+        exponent = np.maximum(self._exponents(np.abs(shift)), np.maximum(self.exponent, other.exponent))
+        scaled = np.ldexp(shift, -exponent)
+        between = np.outer(scaled, scaled * (self.n * other.n / total))
+        _add(self.scatter, self.exponent - exponent, other.scatter, other.exponent - exponent, between)
         if self.permuted is not None and other.permuted is not None:
-            self.permuted += other.permuted
-            self.permuted += between
+            _add(self.permuted, self.exponent - exponent, other.permuted, other.exponent - exponent, between)
         self.mean = other.mean.copy() if self.n == 0 else self.mean + shift * (other.n / total)
-        self.n = total
+        self.n, self.exponent = total, exponent
+
+    def _exponents(self, largest: Doubles) -> Exponents:
+        """Exponents (k,) of sets whose columns deviate by up to `largest` (k,)."""
+        if not np.isfinite(largest).all():
+            most = np.finfo(np.float64).max
+            raise ValueError(f"values of a column differ by more than {most:.2g}, which float64 holds; divide the sets")
+        starts = np.cumsum((0, *self.widths[:-1]))
+        of_set = np.maximum.reduceat(largest, starts)
+        steps = STEP * np.round(np.frexp(of_set)[1] / STEP).astype(np.int32)
+        return np.repeat(np.where(of_set > 0, steps, LOWEST).astype(np.int32), self.widths)
+
+
+def _add(mine: Doubles, own: Exponents, theirs: Doubles, other: Exponents, between: Doubles) -> None:
+    """Add products (k, k) in place, their columns and those of `mine` first multiplied by 2^own and 2^other (k,)."""
+    if own.any():
+        np.ldexp(mine, own[:, None] + own, out=mine)
+    mine += np.ldexp(theirs, other[:, None] + other) if other.any() else theirs
+    mine += between

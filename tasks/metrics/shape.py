@@ -32,7 +32,8 @@ def shape_distance(x: Floats, y: Floats, alpha: float = 0.0, normalise: bool = F
     Directions with an eigenvalue of X'X below 1e-9 of the largest are dropped, for alpha < 1. Sums in float64 over
     chunks of 2,048 rows. The moments know a small angle only to the root of their rounding error; where it comes out
     under 0.01 a second pass measures the aligned rows' difference instead, which is good to about 1e-15 times the
-    ratio of the largest to the smallest kept eigenvalue.
+    ratio of the largest to the smallest kept eigenvalue. Each set is scaled by a power of two where its squares would
+    leave float64; a ValueError says so where even its differences do.
     """
     alpha = check_alpha(alpha)
     statistics = ShapeStatistics()
@@ -135,8 +136,8 @@ def _angle_of_rows(x: Floats, y: Floats, statistics: ShapeStatistics, alpha: flo
     x_map, y_map = _aligned(whiten_pair(joint.scatter(0, 1), alpha, normalise))
     squared = 0.0
     for rows in _chunks(len(x)):
-        difference = (x[rows].astype(np.float64) - joint.mean(0)) @ x_map
-        difference -= (y[rows].astype(np.float64) - joint.mean(1)) @ y_map
+        difference = np.ldexp(x[rows].astype(np.float64) - joint.mean(0), -joint.exponent(0)) @ x_map
+        difference -= np.ldexp(y[rows].astype(np.float64) - joint.mean(1), -joint.exponent(1)) @ y_map
         squared += float(np.vdot(difference, difference))
     return float(2 * np.arcsin(min(np.sqrt(squared) / 2, 1.0)))
 

@@ -1,6 +1,7 @@
 """Partial whitening and the angle of the best rotation, from scatter matrices alone (Williams et al. 2021)."""
 
 from dataclasses import dataclass
+from math import frexp, ldexp
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +17,17 @@ class Scatter:
 
     Attributes
     ----------
-    xx, yy, xy : (dx, dx), (dy, dy), (dx, dy) float64
+    xx, yy, xy : (dx, dx), (dy, dy), (dx, dy) float64, of the sets times 2^-exponent
     n : rows summed over, at least 2
+    x_exponent, y_exponent : of each set; 0 for ordinary magnitudes
     """
 
     xx: Doubles
     yy: Doubles
     xy: Doubles
     n: int
+    x_exponent: int = 0
+    y_exponent: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +36,7 @@ class Whitened:
 
     Attributes
     ----------
-    x_map, y_map : (dx, rx), (dy, ry) float64, columns to whitened columns
+    x_map, y_map : (dx, rx), (dy, ry) float64, columns times 2^-exponent to whitened columns
     x_norm, y_norm : Frobenius norms of the whitened sets, 0 for a constant set
     product : (rx, ry) float64, cross products of the whitened sets
     """
@@ -63,8 +67,9 @@ def whiten_pair(scatter: Scatter, alpha: float, normalise: bool) -> Whitened:
     and are left out: the padding of the narrower set with zeros, the second rotation of Z = V d V', the rescaling of d
     that keeps the trace.
     """
-    x_map = partial_whitening(scatter.xx, scatter.n, alpha, normalise)
-    y_map = partial_whitening(scatter.yy, scatter.n, alpha, normalise)
+    x_exponent, y_exponent = (0, 0) if normalise else (scatter.x_exponent, scatter.y_exponent)
+    x_map = partial_whitening(scatter.xx, alpha, n=scatter.n if normalise else None, exponent=x_exponent)
+    y_map = partial_whitening(scatter.yy, alpha, n=scatter.n if normalise else None, exponent=y_exponent)
     # The norms come from the same products as the cross term, not from the eigenvalues: rounding errors, large for
     # small eigenvalues, then cancel for two equal sets.
     x_norm = float(np.sqrt(np.trace(x_map.T @ (scatter.xx @ x_map))))
@@ -72,27 +77,30 @@ def whiten_pair(scatter: Scatter, alpha: float, normalise: bool) -> Whitened:
     return Whitened(x_map, y_map, x_norm, y_norm, x_map.T @ (scatter.xy @ y_map))
 
 
-def partial_whitening(scatter: Doubles, n: int, alpha: float, normalise: bool) -> Doubles:
+def partial_whitening(scatter: Doubles, alpha: float, *, n: int | None = None, exponent: int = 0) -> Doubles:
     """Find the directions of a set and the factor of each.
 
     Parameters
     ----------
     scatter : (d, d) float64, X'X of centred X
-    n : rows, used by `normalise` only
     alpha : 0 full whitening, 1 none
-    normalise : take X at unit mean squared row norm
+    n : rows, to take X at unit mean squared row norm; None to take it as it is
+    exponent : the set is X times 2^exponent
 
     Returns
     -------
-    (d, r) float64, V d with d = alpha + (1 - alpha) / sqrt(lambda) on the r kept directions; the identity at alpha = 1,
-    where nothing is whitened and nothing need be dropped
+    (d, r) float64, V d with d = 2^exponent alpha + (1 - alpha) / sqrt(lambda) on the r kept directions, divided by a
+    power of two where d would leave float64; the identity at alpha = 1, where nothing is whitened and nothing need be
+    dropped
     """
     if alpha == 1:
         return np.eye(len(scatter))
     values, vectors = np.linalg.eigh(scatter)
     kept = _above_floor(values)
-    scale = n / np.trace(scatter) if normalise and kept.any() else 1.0
-    factors: Doubles = alpha + (1 - alpha) / np.sqrt(values[kept] * scale)
+    scale = n / np.trace(scatter) if n is not None and kept.any() else 1.0
+    bits = max(frexp(alpha)[1] + exponent, 0) if alpha > 0 else 0  # neither weight leaves float64
+    plain, whitened = ldexp(alpha, exponent - bits), ldexp(1 - alpha, -bits)
+    factors: Doubles = plain + whitened / np.sqrt(values[kept] * scale)
     directions: Doubles = vectors[:, kept] * factors
     return directions
 

@@ -175,7 +175,7 @@ def _partition(work: Work, number: int) -> None:
         chosen = rows.iloc[start:stop]
         ids = chosen["id"].to_numpy(np.int64)
         arrays = _extract(stage, chosen, str(choose_device(work.device)))
-        compare_content(stage, arrays["content"], start, chosen)
+        compare_content(stage, str(stage.spec.parameters["split"]), arrays["content"], start, chosen)
         arrays |= {"sample_id": ids, "label": chosen["label_given"].to_numpy(np.int64)}
         for name in stage.layout.arrays:
             part.write(name, np.ascontiguousarray(arrays[name]))

@@ -1,34 +1,92 @@
-"""Whether the data are still what earlier stages were made from."""
+"""Whether the data are still what earlier stages were made from: a digest of each sample, by position in a split."""
 
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from storage.documents import Document
+from storage.documents import Document, digest
+from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, find_finished
-from storage.stores import Store
+from storage.stores import Store, StoreError
+from tasks.io.samples import Sample
 
-EXTRACTIONS = ("activations", "layers")  # kinds of stages that keep content digests
+Content = NDArray[np.generic]  # (n, 16) uint8
+KINDS = ("activations", "layers", "training")  # stages that keep digests: as an array, a training in a file per split
 
 
-def compare_content(stage: Stage, content: NDArray[np.generic], start: int, rows: pd.DataFrame) -> None:
-    """Compare the samples' digests with those of an earlier extraction of the same data, if there is one."""
-    earlier = _earlier(stage.store, stage.spec.inputs["data"].key, str(stage.spec.parameters["split"]))
-    if earlier is None:
-        return
-    differs = np.flatnonzero((earlier.read("content", start, start + len(rows)) != content).any(axis=1))
+class Known(NamedTuple):
+    """Digests of samples, and the path of the stage that was made from these."""
+
+    path: str
+    content: Content
+
+
+def content_of(samples: Sequence[Sample]) -> NDArray[np.uint8]:
+    """Return the digests of samples, (n, 16)."""
+    return np.frombuffer(bytes.fromhex("".join(s.digest for s in samples)), np.uint8).reshape(len(samples), -1)
+
+
+def content_file(split: str) -> str:
+    """Return the name of the file in which a training keeps the digests of a split, 16 bytes a sample."""
+    return f"content-{split}.bin"
+
+
+def compare_content(stage: Stage, split: str, content: Content, start: int, rows: pd.DataFrame) -> None:
+    """Compare digests of the samples from position `start` on with those of an earlier stage, if there is one."""
+    earlier = _earlier(stage.store, stage.spec.inputs["data"].key, split)
+    if earlier is not None:
+        known = Known(earlier.path, _kept(earlier, split, start, start + len(rows)))
+        check_content(known, content, rows, np.arange(len(rows)))
+
+
+def check_content(known: Known, content: Content, rows: pd.DataFrame, at: NDArray[np.int64]) -> None:
+    """Raise ValueError unless `content`, of the samples at the positions `at` of `rows`, is what is known of them."""
+    differs = np.flatnonzero((known.content[at] != content).any(axis=1))
     if differs.size:
-        row = rows.iloc[int(differs[0])]
+        row = rows.iloc[int(at[differs[0]])]
         raise ValueError(
-            f"sample {row['key']} (id {row['id']}): its content differs from what {earlier.path} was made from; "
+            f"sample {row['key']} (id {row['id']}): its content differs from what {known.path} was made from; "
             "restore the data, or remove the stages that were made from it"
         )
 
 
+def known_content(store: Store, spec: StageSpec, split: str) -> Known | None:
+    """Return the digests of a split that the stage itself keeps, done or not, or else an earlier stage of its data."""
+    path = f"{spec.path}/files/{content_file(split)}"
+    if store.exists(path):
+        return Known(spec.path, _unpacked(store.read(path)))
+    earlier = _earlier(store, spec.inputs["data"].key, split)
+    return None if earlier is None else Known(earlier.path, _kept(earlier, split, 0, None))
+
+
+def _kept(stage: FinishedStage, split: str, start: int, stop: int | None) -> Content:
+    """Return the digests that a finished stage keeps of the positions `start:stop` of a split."""
+    name = content_file(split)
+    if name in stage.note["files"]:
+        return _file(stage.store, stage.path, name, stage.note["files"][name])[start:stop]
+    return stage.read("content", start, stop)
+
+
+@lru_cache(maxsize=4)
+def _file(store: Store, path: str, name: str, sha256: str) -> Content:
+    """Return the digests in a file, kept for the next partition in this process as long as the file is the same."""
+    data = store.read(f"{path}/files/{name}")
+    if digest(data) != sha256:
+        raise StoreError(f"{path}/files/{name}: damaged; remove the stage's folder and run its config again")
+    return _unpacked(data)
+
+
+def _unpacked(data: bytes) -> Content:
+    """Return the digests in a training's file."""
+    return np.frombuffer(data, np.uint8).reshape(-1, 16)
+
+
 def _earlier(store: Store, manifest: str, split: str) -> FinishedStage | None:
-    """Return a finished extraction of the same manifest and split."""
+    """Return a finished stage that keeps digests of a split of a manifest."""
     path = _earlier_path(store, manifest, split)
     stage = None if path is None else find_finished(store, path)
     if stage is None:  # none was there when we looked, or it has been removed since
@@ -38,11 +96,15 @@ def _earlier(store: Store, manifest: str, split: str) -> FinishedStage | None:
 
 @lru_cache(maxsize=16)
 def _earlier_path(store: Store, manifest: str, split: str) -> str | None:
-    """Return the path of a finished extraction of the same manifest and split."""
-    for path in (f"{kind}/{key}" for kind in EXTRACTIONS for key in store.names(kind)):
+    """Return the path of a finished stage that keeps digests of a split of a manifest."""
+    for path in (f"{kind}/{key}" for kind in KINDS for key in store.names(kind)):
         stage = find_finished(store, path)
-        if stage is not None:
-            identity: Document = stage.note["identity"]
-            if identity["inputs"]["data"] == manifest and identity["parameters"]["split"] == split:
-                return path
+        if stage is not None and stage.note["identity"]["inputs"]["data"] == manifest and _keeps(stage.note, split):
+            return path
     return None
+
+
+def _keeps(note: Document, split: str) -> bool:
+    """Say whether a stage with this completion note keeps the digests of a split."""
+    extracted = "content" in note["arrays"] and note["identity"]["parameters"]["split"] == split
+    return extracted or content_file(split) in note["files"]

@@ -27,7 +27,7 @@ from tasks.steps.life import Step, Work, measured
 from tasks.steps.networks import choose_device
 from tasks.steps.selection import classes_per_partition
 
-VERSION = 1
+VERSION = 2
 GROUP_VALUES = 2_000_000
 CHUNK_VALUES = 4_000_000  # map values in memory at once
 CHUNK_ROWS = 16_384  # positions in memory at once, with the columns of all sets

@@ -16,7 +16,7 @@ from tasks.steps.activations import check_same_samples, class_slabs
 from tasks.steps.life import Step, Work, measured
 from tasks.steps.selection import classes_per_partition, kept_positions
 
-VERSION = 1
+VERSION = 2
 GROUP_VALUES = 2_000_000  # map values that a partition fits: about a second of work
 
 

@@ -23,7 +23,7 @@ from tasks.steps.manifest import data_of, positions
 from tasks.steps.networks import preprocessing_of
 from tasks.steps.samples import read_batch
 
-VERSION = 1
+VERSION = 2
 BEST_MAPS = 3
 
 

@@ -91,7 +91,7 @@ def _partition(work: Work, number: int) -> None:
                     if kind == "pooled" and kept.ndim > 2:
                         kept = kept.mean(axis=tuple(range(1, kept.ndim - 1)))
                     array[first:last] = to_storage_dtype(kept, str(array.dtype), layer, ids)
-        compare_content(stage, arrays["content"], start, chosen)
+        compare_content(stage, str(spec.parameters["split"]), arrays["content"], start, chosen)
         for name, array in arrays.items():
             part.write(name, array)
         part.numbers.update(measured(samples=len(chosen)))

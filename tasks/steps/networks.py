@@ -8,6 +8,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import nn
 
+from configs.cluster import Cluster
 from configs.schema import Network, Preprocessing
 from storage.documents import Document, Json
 from storage.specs import StageSpec
@@ -49,6 +50,12 @@ def choose_device(wanted: str) -> torch.device:
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(wanted)
+
+
+def check_device(cluster: Cluster) -> None:
+    """Raise ValueError where networks shall run on a GPU in this process or its children, and there is none."""
+    if cluster.device == "cuda" and cluster.kind in ("serial", "threads", "local") and not torch.cuda.is_available():
+        raise ValueError("cluster.device: cuda, but this machine has no usable GPU; set it to auto or cpu")
 
 
 def load_network(store: Store, spec: StageSpec, device: torch.device) -> nn.Module:

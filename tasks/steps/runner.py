@@ -1,5 +1,6 @@
 """Steps as Prefect tasks: retries, timeout, run names, progress and result artifacts. Nothing else knows Prefect."""
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ from tasks.parallel import PartitionError, interrupts_stay_here
 from tasks.steps.curves import CurveReader
 from tasks.steps.life import Job, Observer, Step, complete
 from tasks.steps.report import Answers, write_report
+from tasks.steps.watchdog import end_with_us
 
 RETRIES = 2
 RETRY_DELAYS = [2.0, 10.0]  # seconds
@@ -34,9 +36,12 @@ ARTIFACT_EVERY = 2.0  # seconds between two updates of a progress artifact
 
 
 def start_prefect() -> None:
-    """Start Prefect's own server where no standing one is configured, so that Ctrl-C does not stop it before us."""
+    """Start Prefect's own server where no standing one is configured: it ends with us, and not of Ctrl-C before."""
     with interrupts_stay_here(), get_client(sync_client=True):
-        pass
+        module = sys.modules.get("prefect.server.api.server")  # only there where Prefect has started one
+        server = None if module is None else module.SubprocessASGIServer().server_process
+        if server is not None:
+            end_with_us(server.pid)
 
 
 def run_step(job: Job, step: Step, specs: Sequence[StageSpec], *, timeout: int | None = None) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from configs.schema import Preprocessing
 from tasks.io.images import preprocess
 from tasks.io.sources import Source
+from tasks.steps.content import content_of
 
 
 @dataclass(frozen=True)
@@ -33,9 +34,8 @@ def read_batch(source: Source, preprocessing: Preprocessing, keys: Sequence[str]
                 f"sample {key}: its input is {tuple(tensor.shape)}, others are {tuple(inputs[0].shape)}; "
                 "set `resize` and `crop` in the network's preprocessing"
             )
-    content = np.frombuffer(bytes.fromhex("".join(s.digest for s in samples)), np.uint8).reshape(len(samples), -1)
     # Channels last: convolution and pooling are up to twice as fast so, and maps come out as they are stored.
-    return Batch(torch.stack(inputs).contiguous(memory_format=torch.channels_last), content)
+    return Batch(torch.stack(inputs).contiguous(memory_format=torch.channels_last), content_of(samples))
 
 
 def batches_ahead(

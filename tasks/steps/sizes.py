@@ -17,6 +17,7 @@ from tasks.steps.activations import MAX_BATCH, Shapes, activations_layout, peak_
 from tasks.steps.layers import layers_layout
 from tasks.steps.life import MOST_TOGETHER
 from tasks.steps.manifest import data_of
+from tasks.steps.networks import check_device
 from tasks.steps.snapshots import snapshot_step
 from tasks.steps.survey import DataSurvey, survey_data, survey_layers, survey_network, survey_training
 from tasks.steps.tracing.sizes import UPDATES, archive_bytes, tracing_size
@@ -47,6 +48,7 @@ def estimate(
     ------
     ValueError : data or networks that cannot be used, or do not fit each other; names the config's key
     """
+    check_device(config.cluster)
     try:
         check_cluster(config.cluster)
     except ClusterError as error:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+import torch
 
 from configs.schema import Network
 from configs.section import Section
@@ -12,12 +13,14 @@ from storage.documents import Document, digest
 from storage.layouts import Layout
 from storage.results import table_bytes
 from storage.specs import StageSpec
-from storage.stages import Stage, open_finished
+from storage.stages import Partition, Stage, open_finished
 from storage.stores import Store, StoreError
 from storage.updates.archives import keep_chain, sweep_files
 from tasks.io.tensors import pack_tensors
-from tasks.steps.fetching import open_fetch
+from tasks.steps.content import compare_content, content_file
+from tasks.steps.fetching import open_fetch, read_content
 from tasks.steps.life import Step, Work, measured
+from tasks.steps.manifest import positions
 from tasks.steps.networks import WEIGHTS, choose_device, network_identity
 from tasks.steps.recording import recording
 from tasks.steps.trainer import Trainer, environment, open_batches, open_schedule, open_trainer
@@ -99,15 +102,14 @@ def _partition(work: Work, number: int) -> None:
     stage, device = work.stage, choose_device(work.device)
     train: Document = stage.spec.place["train"]
     parent = _parent(stage, number, environment(device))
-    trainer = open_trainer(stage.store, stage.spec, device, MEMORY_SAMPLES)
-    if parent:
-        trainer.load(_read_checkpoint(stage, parent["checkpoint"]))
-    survey = open_finished(stage.store, stage.spec.inputs["data"]).summary
-    n_held_out = int(sum(survey["splits"][train["evaluate"]]["counts"]))
-    held_out = open_fetch(stage.store, stage.spec, str(train["evaluate"]), device, MEMORY_SAMPLES), n_held_out
-    total = trainer.batches.per_epoch * int(train["epochs"])
-    start, stop = _bounds(train, number, total)
     with stage.partition(number) as part:
+        if number == 0:
+            _keep_content(stage, part)
+        trainer = open_trainer(stage.store, stage.spec, device, MEMORY_SAMPLES)
+        if parent:
+            trainer.load(_read_checkpoint(stage, parent["checkpoint"]))
+        held_out = _held_out(stage, device)
+        start, stop = _bounds(train, number, trainer.batches.per_epoch * int(train["epochs"]))
         with recording(train, part, trainer, start, stop) as recorder:
             losses, epochs = _segment(stage, trainer, held_out, (start, stop), recorder)
         data = trainer.state()
@@ -125,6 +127,23 @@ def _partition(work: Work, number: int) -> None:
                 environment=environment(device),
             )
         )
+
+
+def _keep_content(stage: Stage, part: Partition) -> None:
+    """Compare what the splits hold with what earlier stages were made from, and keep its digests for later ones."""
+    train = stage.spec.place["train"]
+    for split in dict.fromkeys((str(train["split"]), str(train["evaluate"]))):
+        content = read_content(stage.store, stage.spec, split, MEMORY_SAMPLES)
+        compare_content(stage, split, content, 0, positions(stage.store, stage.spec.inputs["data"].path, split))
+        part.write_file(content_file(split), content.tobytes())
+
+
+def _held_out(stage: Stage, device: torch.device) -> tuple[Fetch, int]:
+    """Return the function that gives held-out samples, and their number."""
+    split = str(stage.spec.place["train"]["evaluate"])
+    survey = open_finished(stage.store, stage.spec.inputs["data"]).summary
+    fetch = open_fetch(stage.store, stage.spec, split, device, MEMORY_SAMPLES)
+    return fetch, int(sum(survey["splits"][split]["counts"]))
 
 
 def _bounds(train: Document, number: int, total: int) -> tuple[int, int]:

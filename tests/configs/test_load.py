@@ -87,6 +87,7 @@ BAD_KEYS = [
     ("name", "", "name: string should match pattern"),
     ("store", "", "store: string should have at least 1 character, found ''"),
     ("seeds", "0", "seeds: input should be a valid tuple, found '0'"),
+    ("seeds", [2**63], f"seeds.0: input should be less than or equal to {2**63 - 1}, found {2**63}"),
     ("seeds", [-1], "seeds.0: input should be greater than or equal to 0, found -1"),
     ("seeds", [], "seeds: tuple should have at least 1 item"),
     ("seeds", [0, 0], "seeds: an entry stands twice"),
@@ -95,7 +96,7 @@ BAD_KEYS = [
     ("data.digits.source", "mnist", "data.digits.source: unknown 'mnist'; known: sklearn-digits, npz, image-folder"),
     ("data.digits", {}, "data.digits.source: required, but missing"),
     ("data.digits.split", {"train": 0.9, "val": 0.2}, "data.digits: split: the shares sum to 1.1, at most 1"),
-    ("data.digits.per_class", 0, "data.digits.per_class"),
+    ("data.digits.per_class", 0, "data.digits.per_class: input should be greater than or equal to 1, found 0"),
     ("networks.cnn.train.epochs", "six", "networks.cnn.train.epochs: input should be a valid integer"),
     (
         "networks.cnn.train.optimizer.lr",
@@ -131,6 +132,57 @@ BAD_KEYS = [
 @pytest.mark.parametrize(("key", "value", "expected"), BAD_KEYS)
 def test_a_bad_key_is_named(write: Write, key: str, value: object, expected: str) -> None:
     assert message(write(changed(key, value))).startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("data.digits.per_class", {"train": 0}, ".train: input should be greater than or equal to 1, found 0"),
+        ("data.digits.per_class", "x", ": input should be a valid integer, unable to parse string as an integer"),
+        ("data.digits.class_names", 3, ": input should be a valid tuple, found 3"),
+        ("data.digits.class_names", {"a": "b"}, ".a: input should be a valid integer, unable to parse string"),
+        ("data.digits", {"source": "npz", "paths": {"train": 3}}, ".paths.train: input should be a valid string"),
+        ("data.digits", {"source": "npz"}, ".paths: required, but missing"),
+        ("interpretation.budgets", [0], ".0: input should be greater than 0, found 0"),
+        ("interpretation.budgets", [1, 0, 2], ".1: input should be greater than 0, found 0"),
+        ("seeds", [-1], ".0: input should be greater than or equal to 0, found -1"),
+        ("networks.cnn.preprocessing", 3, ": input should be a valid dictionary"),
+        ("networks.cnn.preprocessing", {"std": [0.0]}, ".std.0: input should be greater than 0, found 0.0"),
+        ("networks.cnn.preprocessing", {"resize": [1]}, ".resize.1: required, but missing"),
+        ("networks.cnn.preprocessing", {"reside": 1}, ".reside: unknown key"),
+        ("networks.cnn.train.snapshots", [-1], ".0: input should be greater than or equal to 0, found -1"),
+        ("networks.cnn.train.record", {"steps": [[1]]}, ".steps.0.1: required, but missing"),
+        ("report", {1: 2}, ".1: keys should be strings, found 1"),
+    ],
+)
+def test_one_key_at_fault_is_one_line_without_pydantics_words(
+    write: Write, key: str, value: object, expected: str
+) -> None:
+    (line,) = message(write(changed(key, value))).splitlines()
+    assert line.startswith(key + expected)
+
+
+def test_two_keys_at_fault_are_two_lines(write: Write) -> None:
+    text = message(write(changed("networks.cnn.preprocessing", {"std": [0.0, -1.0], "reside": 1})))
+    assert text.splitlines() == [
+        "networks.cnn.preprocessing.std.0: input should be greater than 0, found 0.0",
+        "networks.cnn.preprocessing.reside: unknown key",
+    ]
+
+
+@pytest.mark.parametrize("url", ["memory://x", "ftp://h/x", "foo://x", "http://h/x", "simplecache::s3://b/x", "s3://"])
+def test_a_store_of_another_kind_is_refused(write: Write, url: str) -> None:
+    (line,) = message(write(SMALL), f"store={url}").splitlines()
+    assert line == f"store: expected a local folder, file:///folder or s3://bucket/prefix, found {url!r}"
+
+
+@pytest.mark.parametrize("url", ["lore/", "/data/a b", "file:///data/lore", "s3://bucket", "s3://bucket/a/b"])
+def test_a_store_is_a_folder_or_on_s3(write: Write, url: str) -> None:
+    assert load_config(write(changed("store", url))).store == url
+
+
+def test_the_largest_seed_is_taken(write: Write) -> None:
+    assert load_config(write(changed("seeds", [2**63 - 1]))).seeds == (2**63 - 1,)
 
 
 @pytest.mark.parametrize(

@@ -139,6 +139,85 @@ def test_what_does_not_fit_together_is_refused_before_anything_is_written(
     assert not Path(tiny_tree["store"]).exists()
 
 
+CLUSTERS: list[tuple[Tree, str]] = [
+    *(
+        (
+            {"kind": kind, "device": "cuda"},
+            "cluster.device: cuda, but this machine has no usable GPU; set it to auto or cpu",
+        )
+        for kind in ("serial", "threads", "local")
+    ),
+    *(
+        ({"kind": kind, "gpu_resource": "GPU"}, f"cluster.gpu_resource: kind {kind} has no 'GPU'; leave it out")
+        for kind in ("serial", "threads", "local")
+    ),
+    ({"kind": "os.system"}, "cluster.kind: os.system is no class of Dask clusters"),
+    ({"kind": "pathlib.Path"}, "cluster.kind: pathlib.Path is no class of Dask clusters"),
+    (
+        {"kind": "local", "arguments": {"proceses": True}},
+        "cluster.arguments.proceses: LocalCluster takes no such argument; did you mean processes?",
+    ),
+    (
+        {"kind": "threads", "arguments": {"zzz": True}},
+        "cluster.arguments.zzz: LocalCluster takes no such argument",
+    ),
+]
+
+
+@pytest.mark.parametrize("command", ["run", "plan"])
+@pytest.mark.parametrize(("cluster", "expected"), CLUSTERS)
+def test_a_cluster_that_cannot_be_is_one_line_and_writes_nothing(
+    write: Write, tiny_tree: Tree, monkeypatch: pytest.MonkeyPatch, command: str, cluster: Tree, expected: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert refused(layerlore(command, write({**tiny_tree, "cluster": cluster}))) == expected
+    assert not Path(tiny_tree["store"]).exists()
+
+
+@pytest.mark.parametrize("url", ["memory://x", "ftp://h/x", "foo://x", "http://h/x"])
+def test_a_store_of_another_kind_is_one_line(write: Write, tiny_tree: Tree, url: str) -> None:
+    path = write(tiny_tree)
+    expected = f"store: expected a local folder, file:///folder or s3://bucket/prefix, found '{url}'"
+    for command in ("run", "plan", "report"):
+        assert refused(layerlore(command, path, "--set", f"store={url}")) == f"{path}: {expected}"
+    for command in ("status", "verify", "gc"):
+        assert refused(layerlore(command, url)) == expected
+
+
+def test_a_seed_beyond_64_bits_is_one_line(write: Write, tiny_tree: Tree) -> None:
+    text = refused(layerlore("run", write(tiny_tree), "--set", f"seeds=[{2**63}]"))
+    assert text.endswith(f"seeds.0: input should be less than or equal to {2**63 - 1}, found {2**63}")
+    assert len(text.splitlines()) == 1
+    assert not Path(tiny_tree["store"]).exists()
+
+
+def test_a_crop_larger_than_the_images_is_refused_by_the_plan(write: Write, tiny_tree: Tree) -> None:
+    tiny_tree["networks"]["small"]["preprocessing"] = {"mode": "L", "crop": 9}
+    assert refused(layerlore("plan", write(tiny_tree))) == (
+        "networks.small: sample all/0: preprocessing.crop 9 is larger than the image, 8 x 8 pixels; "
+        "lower it, or resize to at least that"
+    )
+
+
+def test_what_looks_like_an_emoji_or_markup_is_printed_as_it_is(
+    write: Write, tiny_tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert ":key:" in refused(layerlore("run", ":key:"))
+    monkeypatch.setattr("flows.command._flow", lambda *_: "[bold]:key:")
+    result = layerlore("run", write({**tiny_tree, "store": f"{tiny_tree['store']}-[red]:key:"}))
+    assert result.stdout == "report: [bold]:key:\n"
+    assert result.stderr.endswith("/store-[red]:key:\n")
+
+
+def test_the_module_is_the_command() -> None:
+    command = [sys.executable, "-m", "flows.cli"]
+    done = subprocess.run([*command, "presets", "digits"], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, presets()["digits"])
+    done = subprocess.run([*command, "run", "nothing"], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (cli.BAD_CONFIG, "")
+    assert "error: nothing: no such file, and no preset of that name" in done.stderr
+
+
 def test_a_missing_file_of_weights_is_named(write: Write, tiny_tree: Tree) -> None:
     tiny_tree["networks"]["small"] = {"model": "small-cnn", "weights": "/no/weights.pt", "preprocessing": {"mode": "L"}}
     assert "/no/weights.pt" in refused(layerlore("run", write(tiny_tree)))
@@ -341,7 +420,7 @@ def test_gc_lists_then_deletes_only_what_no_run_refers_to(copied_run: "Run") -> 
     kept["stages"] = [stage for stage in kept["stages"] if stage["path"] not in orphans]
     record.write_bytes(encode(kept))
     young = layerlore("gc", str(store), "--yes")
-    assert young.stdout.count("kept (written 0.0 h ago)") == len(orphans) == 5
+    assert len(re.findall(r"kept \(written \d\.\d h ago\)", young.stdout)) == len(orphans) == 5
     for path in orphans:
         age(store / path, 30)
     listed = layerlore("gc", str(store))

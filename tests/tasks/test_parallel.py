@@ -16,6 +16,7 @@ from tasks.parallel import (
     PartitionError,
     Pool,
     SerialPool,
+    check_cluster,
     code_facts,
     compare_workers,
     open_pool,
@@ -150,6 +151,44 @@ def test_a_gpu_resource_that_no_worker_has_is_named() -> None:
 def test_a_cluster_class_that_cannot_be_imported_is_named(kind: str) -> None:
     with pytest.raises(ClusterError, match=rf"cluster\.kind: cannot import {kind}: "), open_pool(Cluster(kind=kind)):
         pass
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    [
+        Cluster(kind="local", gpu_resource="GPU", arguments={"resources": {"GPU": 1}}),
+        Cluster(kind="threads", arguments={"lifetime": "1h", "host": "127.0.0.1"}),
+        Cluster(kind="local", arguments={"death_timeout": 60, "local_directory": "/tmp", "preload_nanny": []}),
+        Cluster(kind="distributed.LocalCluster", gpu_resource="GPU", arguments={"its_own": 1}),
+        Cluster(kind="address", address="tcp://127.0.0.1:1", gpu_resource="GPU"),
+    ],
+)
+def test_what_a_cluster_can_give_is_taken(cluster: Cluster) -> None:
+    check_cluster(cluster)
+
+
+class Strict:
+    """A cluster class that takes two arguments."""
+
+    def __init__(self, cores: int, memory: str = "1GB") -> None: ...
+
+    def scale(self, n: int) -> None: ...
+
+
+def test_arguments_are_those_of_the_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("distributed.Strict", Strict, raising=False)
+    check_cluster(Cluster(kind="distributed.Strict", arguments={"cores": 2}))
+    with pytest.raises(ClusterError) as caught:
+        check_cluster(Cluster(kind="distributed.Strict", arguments={"cores": 2, "memry": "2GB"}))
+    assert str(caught.value) == "cluster.arguments.memry: Strict takes no such argument; did you mean memory?"
+
+
+@pytest.mark.cluster
+@pytest.mark.filterwarnings("ignore")  # Dask's own
+def test_local_workers_get_the_resources_that_arguments_declare() -> None:
+    arguments = {"resources": {"GPU": 1}}
+    with open_pool(Cluster(kind="local", workers=1, gpu_resource="GPU", arguments=arguments)) as opened:
+        assert list(opened.map(square, [3], network=True)) == [(3, 9)]
 
 
 def test_workers_with_other_code_are_refused() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from storage.documents import Document
 from storage.runs import RunRecord
 from storage.stages import FinishedStage, find_finished
-from storage.stores import Store
+from storage.stores import Store, StoreError
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def explanations(store: Store, record: RunRecord, number: int) -> Iterator[Expla
 
     Raises
     ------
-    ValueError : the run has no finished tracing, or not so many queries
+    StoreError : the run has no finished tracing, or not so many queries
     """
     found = False
     for stated in record.stages:
@@ -48,7 +48,7 @@ def explanations(store: Store, record: RunRecord, number: int) -> Iterator[Expla
             found = True
             yield explain(store, influence, number, stated["title"])
     if not found:
-        raise ValueError(f"run {record.name}: no tracing is complete; `layerlore run` a config with `tracing` first")
+        raise StoreError(f"run {record.name}: no tracing is complete; `layerlore run` a config with `tracing` first")
 
 
 def explain(store: Store, influence: FinishedStage, number: int, title: str) -> Explanation:
@@ -57,7 +57,7 @@ def explain(store: Store, influence: FinishedStage, number: int, title: str) -> 
     assert queries is not None, influence.summary["queries"]
     ids, labels = queries.read("sample_id"), queries.read("label")
     if not 0 <= number < len(ids):
-        raise ValueError(f"query {number}: {title} has queries 0 to {len(ids) - 1}")
+        raise StoreError(f"query {number}: {title} has queries 0 to {len(ids) - 1}")
     logits = queries.read("logits")[number].astype(np.float64)
     chances = np.exp(logits - logits.max())
     predicted = int(logits.argmax())

@@ -41,7 +41,10 @@ def archive_bytes(spec: StageSpec, summary: Document) -> int:
     count = steps if kept is None else sum(map(kept, range(steps)))
     _, parameters, _ = recorded_parameters(_layers(spec))
     needed = dense_bytes([p.shape for p in parameters], count)
-    check_budget(needed, size_bytes(record["archive_budget"]))
+    try:
+        check_budget(needed, size_bytes(record["archive_budget"]))
+    except ValueError as error:
+        raise ValueError(f"networks: record of {spec.label}: {error}") from error
     split = summary["splits"][spec.place["train"]["split"]]
     seen: int = sum(split["counts"]) * int(spec.place["train"]["epochs"])
     return needed + EXAMPLE * (steps + seen)

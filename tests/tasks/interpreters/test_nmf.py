@@ -1,5 +1,6 @@
 """fit_nmf against scikit-learn, planted factors and cases by hand."""
 
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -54,8 +55,21 @@ def test_error_is_at_most_that_of_scikit_learn_at_every_rank_below_d(structure: 
         assert fit_nmf(a, rank).relative_error <= max(1.01 * oracle_error(a, rank), 1e-4), rank
 
 
+@pytest.mark.parametrize(
+    ("n", "d", "rank", "seed"),
+    [(60, 12, 9, 769058873), (60, 12, 10, 878421343), (150, 30, 17, 649760465)],  # missed with two to four starts
+)
+def test_small_sparse_input_needs_many_starts(n: int, d: int, rank: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    a = rng.random((n, d)) * (rng.random((n, d)) < 0.2)
+    assert fit_nmf(a, rank).relative_error <= 1.01 * oracle_error(a, rank)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(("n", "d", "rank"), [(130_000, 64, 3), (8_000, 150, 15)])  # with a sample and without
+@pytest.mark.parametrize(
+    ("n", "d", "rank"),
+    [(130_000, 64, 3), (8_000, 150, 15), (1_000, 1_050, 12)],  # with a sample, a larger share, none
+)
 def test_error_is_at_most_that_of_scikit_learn_on_large_input(structure: Make, n: int, d: int, rank: int) -> None:
     a = structure(n, d, rank).astype(np.float32)
     assert fit_nmf(a, rank).relative_error <= 1.005 * oracle_error(a, rank)
@@ -212,6 +226,34 @@ def test_extreme_magnitudes_keep_their_scale(scale: float) -> None:
     np.testing.assert_allclose(large.relative_error, plain.relative_error, rtol=1e-3)
     model = (np.asarray(large.codes) @ np.asarray(large.components)).astype(np.float64) / scale
     np.testing.assert_allclose(np.linalg.norm(model - a) / np.linalg.norm(a), plain.relative_error, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [("float32", 1e-42), ("float64", 1e-312), ("float64", 1e307)])
+def test_the_ends_of_the_range_are_read(dtype: str, scale: float) -> None:
+    plain = np.random.default_rng(9).random((70, 8))
+    a = (plain * scale).astype(dtype)
+    found = fit_nmf(a, 3)
+    np.testing.assert_allclose(found.relative_error, fit_nmf(plain, 3).relative_error, rtol=1e-3)
+    codes = np.asarray(found.codes).astype(np.float64) / scale  # of the pair as returned, in the smallest numbers
+    np.testing.assert_allclose(direct_error(a / scale, codes, np.asarray(found.components)), found.relative_error, 1e-5)
+
+
+def test_codes_out_of_range_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"the codes exceed 3.4e\+38, the most that torch.float32 holds"):
+        fit_nmf(np.random.default_rng(9).random((70, 8)).astype(np.float32) * np.float32(3e38), 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "rank"), [(40_000, 30), (40_000, 40), (20_000, 30)])
+def test_no_slower_than_scikit_learn_with_few_columns(n: int, rank: int) -> None:
+    rng = np.random.default_rng(1)
+    mixing = rng.normal(size=(128, 128))
+    a = np.maximum(rng.normal(size=(n, 128)) @ mixing, 0).astype(np.float32)
+    start = time.process_time()
+    error = fit_nmf(a, rank).relative_error
+    middle = time.process_time()
+    assert error <= 1.005 * oracle_error(a, rank)
+    assert middle - start < time.process_time() - middle  # both on as many threads; measured at 0.4 to 0.85
 
 
 def test_rows_that_outweigh_the_rest_are_not_missed_by_the_sample() -> None:

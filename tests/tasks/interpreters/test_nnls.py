@@ -146,3 +146,15 @@ def test_errors_are_named() -> None:
         nmf_codes(a, np.array([[1.0, 1.0, 1.0, np.inf]]))
     with pytest.raises(ValueError, match="expected a matrix"):
         nmf_codes(a, np.ones(4))
+    with pytest.raises(ValueError, match=r"components: expected at least one, shape \(r, 4\), got \(0, 4\)"):
+        nmf_codes(a, np.zeros((0, 4)))
+    with pytest.raises(ValueError, match=r"the codes exceed 1.8e\+308, the most that torch.float64 holds"):
+        nmf_codes(1e300 * a, 1e-300 * np.eye(4))
+
+
+@pytest.mark.parametrize(("scale", "of_components"), [(1e-312, 1e-312), (1e300, 1e300), (1e-300, 1.0)])
+def test_the_ends_of_the_range_are_read(scale: float, of_components: float) -> None:
+    rng = np.random.default_rng(16)
+    a, components = rng.random((20, 6)), rng.random((3, 6))
+    codes = np.asarray(nmf_codes(a * scale, components * of_components)) * (of_components / scale)
+    np.testing.assert_allclose(codes, nmf_codes(a, components), atol=1e-10)

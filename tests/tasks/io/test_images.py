@@ -26,16 +26,38 @@ def noise(*shape: int) -> NDArray[np.uint8]:
 @pytest.mark.parametrize("resize", [40, (30, 50), None])
 def test_equals_torchvisions_transforms(size: tuple[int, int], interpolation: Any, resize: Any) -> None:
     image = Image.fromarray(noise(*size, 3))
-    steps = [transforms.CenterCrop(32), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+    steps = [transforms.CenterCrop(20), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
     if resize is not None:
         steps.insert(0, transforms.Resize(resize, InterpolationMode(interpolation)))
     expected = transforms.Compose(steps)(image)
-    settings = Preprocessing(resize=resize, crop=32, interpolation=interpolation, mean=MEAN, std=STD)
+    settings = Preprocessing(resize=resize, crop=20, interpolation=interpolation, mean=MEAN, std=STD)
     found = preprocess(image, settings, "k")
-    assert found.shape == (3, 32, 32)
+    assert found.shape == (3, 20, 20)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
     torch.testing.assert_close(preprocess(np.asarray(image), settings, "k"), found, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("size", "resize", "sizes"),
+    [
+        ((40, 19), None, "40 x 19 pixels"),
+        ((19, 40), None, "19 x 40 pixels"),
+        ((90, 60), 19, "28 x 19 pixels after preprocessing.resize"),
+        ((90, 60), (30, 10), "30 x 10 pixels after preprocessing.resize"),
+    ],
+)
+def test_a_crop_larger_than_the_image_is_refused(size: tuple[int, int], resize: Any, sizes: str) -> None:
+    with pytest.raises(ValueError, match="sample") as caught:
+        preprocess(noise(*size, 3), Preprocessing(resize=resize, crop=20), "train/a")
+    remedy = "lower it, or resize to at least that"
+    assert str(caught.value) == f"sample train/a: preprocessing.crop 20 is larger than the image, {sizes}; {remedy}"
+
+
+def test_a_crop_of_the_whole_image_changes_nothing() -> None:
+    image = noise(20, 20, 3)
+    whole = preprocess(image, Preprocessing(), "k")
+    torch.testing.assert_close(preprocess(image, Preprocessing(crop=20), "k"), whole, rtol=0, atol=0)
 
 
 def test_without_settings_pixels_are_only_scaled() -> None:

@@ -173,3 +173,59 @@ def test_labels_beyond_the_outputs_are_named() -> None:
         ValueError, match=r"data digits: label 10 is out of range: the network has 10 outputs, 0 to 9 \(1 of"
     ):
         check_labels(np.array([3, 10]), 10, "digits")
+
+
+# ---------------------------------------------------------------------------------------- label noise
+
+
+def test_flipped_labels_are_a_share_of_a_split_and_never_right() -> None:
+    clean, noisy = digits(), digits(noise={"share": 0.1})
+    pd.testing.assert_frame_equal(noisy.drop(columns="label_given"), clean.drop(columns="label_given"))
+    wrong = noisy["label_given"] != noisy["label_true"]
+    assert wrong[noisy["split"] == "train"].sum() == round(0.1 * (clean["split"] == "train").sum()) == 144
+    assert not wrong[noisy["split"] == "val"].any()
+    assert noisy["label_given"].dtype == np.int64
+    pd.testing.assert_frame_equal(noisy, digits(noise={"share": 0.1, "seed": 0}))
+    other = digits(noise={"share": 0.1, "seed": 1})
+    assert ((other["label_given"] != other["label_true"]) & wrong).sum() < 50  # 14 by chance
+
+
+def test_every_other_class_is_equally_likely() -> None:
+    noisy = digits(noise={"share": 1.0, "splits": ["train", "val"]})
+    assert (noisy["label_given"] != noisy["label_true"]).all()
+    counts = noisy.groupby(["label_true", "label_given"]).size().unstack(fill_value=0).to_numpy()
+    np.testing.assert_array_equal(np.diag(counts), 0)
+    others = counts[~np.eye(10, dtype=bool)]  # of about 180 samples a class, 20 each
+    assert 5 <= others.min() <= others.max() <= 40
+    assert abs(others.mean() - 1797 / 90) < 1e-9
+
+
+def test_a_flip_goes_to_classes_that_there_are() -> None:
+    rows = [(label, split) for label in (3, 7) for split in ("train", "val") for _ in range(4)]
+    noisy = manifest(Rows(rows), noise={"share": 0.5})
+    flipped = noisy[noisy["label_given"] != noisy["label_true"]]
+    assert len(flipped) == 4
+    np.testing.assert_array_equal(flipped["label_given"], 10 - flipped["label_true"])
+
+
+def test_permuted_labels_are_exchanged_within_a_split() -> None:
+    noisy = digits(noise={"share": 1.0, "kind": "permute"}, per_class=30)
+    train = noisy[noisy["split"] == "train"]
+    assert sorted(train["label_given"]) == sorted(train["label_true"])
+    assert 0.8 < (train["label_given"] != train["label_true"]).mean() < 1  # 0.9 by chance
+    np.testing.assert_array_equal(
+        noisy["label_given"][noisy["split"] == "val"], noisy["label_true"][noisy["split"] == "val"]
+    )
+
+
+def test_noise_of_one_split_is_the_same_whatever_other_splits_have() -> None:
+    one, both = (digits(noise={"share": 0.2, "splits": splits}) for splits in (["val"], ["train", "val"]))
+    val = one["split"] == "val"
+    np.testing.assert_array_equal(one["label_given"][val], both["label_given"][val])
+    assert (one["label_given"][~val] == one["label_true"][~val]).all()
+    assert (both["label_given"][~val] != both["label_true"][~val]).sum() == round(0.2 * (~val).sum())
+
+
+def test_noise_in_a_split_that_is_not_there_is_named() -> None:
+    with pytest.raises(ValueError, match=r"noise\.splits: no split 'test'; splits: train, val"):
+        digits(noise={"share": 0.1, "splits": ["train", "test"]})

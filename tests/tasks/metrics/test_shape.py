@@ -170,6 +170,31 @@ def test_float32_is_summed_in_float64() -> None:
     np.testing.assert_allclose(shape_distance(x, y), expected, rtol=1e-10)
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e-160, 1e-38, 1e39, 1e160, 1e306])
+def test_magnitude_costs_no_digits(scale: float) -> None:
+    x, y = noise(300, 5), noise(300, 3, seed=1) + noise(300, 5)[:, :3]
+    for alpha, normalise in ((0.0, False), (0.5, True), (1.0, False)):  # free of scale
+        expected = slow_distance(x, y, alpha, normalise)
+        np.testing.assert_allclose(shape_distance(scale * x, y, alpha, normalise), expected, rtol=1e-12)
+        np.testing.assert_allclose(shape_distance(y * 1e-90, scale * (x + 7), alpha, normalise), expected, rtol=1e-12)
+        assert shape_distance(scale * x, -3 * x, alpha, normalise) < 1e-12  # the second pass
+
+
+def test_scale_still_counts_between_the_ends_of_alpha() -> None:
+    x, y = noise(300, 5) @ np.diag([1, 2, 3, 4, 5]), noise(300, 3, seed=1) + noise(300, 5)[:, :3]
+    for scale, alpha in ((1e45, 1e-46), (1e-45, 1 - 1e-15), (1e45, 1e-44)):  # the definition can still be written out
+        expected = slow_distance(scale * x, y, alpha)
+        np.testing.assert_allclose(shape_distance(scale * x, y, alpha), expected, rtol=1e-10)
+    for scale, near in ((1e160, 1e12), (1e-200, 1e-12)):  # so far out one of the two weights is all
+        expected = slow_distance(near * x, y, 0.5)
+        np.testing.assert_allclose(shape_distance(scale * x, y, 0.5), expected, rtol=1e-10)
+
+
+def test_differences_out_of_range_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"values of a column differ by more than 1.8e\+308, which float64 holds"):
+        shape_distance(np.array([[1.7e308], [-1.7e308]]), noise(2, 1))
+
+
 def test_a_constant_set_has_no_distance() -> None:
     for alpha in ALPHAS:
         assert np.isnan(shape_distance(np.full((5000, 3), 0.1), noise(5000, 2), alpha, True))

@@ -109,6 +109,32 @@ def test_small_angles_are_known_to_the_stated_tolerance(alpha: float, normalise:
     assert collected(x, x @ rotation, [50]).distance(alpha, normalise) < 1e-7
 
 
+@pytest.mark.parametrize("scale", [1e-300, 1e-200, 1e-160, 1e39, 1e160, 1e306])
+@pytest.mark.parametrize(("alpha", "normalise"), SETTINGS)
+def test_extreme_magnitudes_merge_to_one_shot(scale: float, alpha: float, normalise: bool) -> None:
+    x, y = planted()
+    x *= scale
+    expected = shape_distance(x, y, alpha, normalise)
+    for sizes in ([1], [7, 1, 30]):
+        np.testing.assert_allclose(collected(x, y, sizes).distance(alpha, normalise), expected, rtol=1e-12)
+    parts = [collected(x[start : start + 80], y[start : start + 80], [20]) for start in (160, 0, 80)]
+    total = parts[0].merge(parts[1]).merge(parts[2])
+    np.testing.assert_allclose(total.distance(alpha, normalise), expected, rtol=1e-12)
+    assert total.ranks == (5, 3)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_magnitudes_may_differ_between_chunks(order: int) -> None:
+    x, y = planted()
+    x[:100] *= 1e-200  # as good as constant beside the rest
+    flat = x.copy()
+    flat[:100] = 0
+    statistics = ShapeStatistics()
+    for start in range(0, N, 20)[::order]:
+        statistics.update(1e150 * x[start : start + 20], y[start : start + 20])
+    np.testing.assert_allclose(statistics.distance(), shape_distance(flat, y), rtol=1e-12)
+
+
 def test_a_failed_update_changes_nothing() -> None:
     x, y = planted()
     statistics = collected(x, y, [N])
@@ -121,6 +147,8 @@ def test_a_failed_update_changes_nothing() -> None:
         statistics.update(x[:2], y[:3])
     with pytest.raises(ValueError, match="x: expected shape"):
         statistics.update(x[:0], y[:0])
+    with pytest.raises(ValueError, match=r"differ by more than 1\.8e\+308"):
+        statistics.update(np.array([[1.7e308] * 5, [-1.7e308] * 5]), y[:2])
     with pytest.raises(ValueError, match=r"merge: expected sets of widths \(5, 3\), got \(5, 2\)"):
         statistics.merge(collected(x, y[:, :2], [N]))
     assert (statistics.n, statistics.distance()) == (N, before)

@@ -153,7 +153,9 @@ def test_overview_links_every_page_with_its_answer_in_a_line(
     assert {"interpretation.html", "tracing.html"} <= {a["href"] for a in reader.all("a")}
     assert len([a for a in reader.all("p") if a.get("class") == "line"]) == 2
     assert "small, ice: moderate: the distance is below half of the null at 20 % of each class" in reader.text
-    assert "small, seed 0: The strongest example is of the predicted class for 95.0 % of the queries in fc" in reader.text
+    assert (
+        "small, seed 0: The strongest example is of the predicted class for 95.0 % of the queries in fc" in reader.text
+    )
     only = read(render_site(facts, None, tracing), "index.html")
     assert "interpretation.html" not in {a["href"] for a in only.all("a")}
 

@@ -1,0 +1,68 @@
+"""The config's section `tracing` and label noise: what is left out, and what goes with what."""
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from configs.schema import Config, LabelNoise
+from configs.tracing import Tracing
+
+Tree = dict[str, Any]  # Any: YAML
+
+
+def config(**changes: object) -> Config:
+    """Return a config that asks question 4, with other sections."""
+    train = {"data": "digits", "epochs": 1, "optimizer": {"lr": 0.1}, "record": {}}
+    tree: Tree = {
+        "name": "small",
+        "data": {"digits": {"source": "sklearn-digits"}},
+        "networks": {"net": {"model": "mlp", "train": train}},
+        "tracing": {"networks": ["net"]},
+    }
+    return Config.model_validate({**tree, **changes})
+
+
+def test_what_a_tracing_leaves_out_is_the_papers() -> None:
+    asked = Tracing(networks=("net",))
+    assert (asked.layers, asked.anchor, asked.bias, asked.window) == ("all", "final", False, None)
+    assert (asked.queries.data, asked.queries.split, asked.queries.count) == (None, "val", 8)
+    assert (asked.ridges.kind, asked.ridges.bandwidth, asked.ridges.classes) == ("absolute", 0.1, 10)
+    assert asked.scores == ("gamma", "logit")
+    assert (asked.evaluation.mislabel, asked.evaluation.randomisation, asked.evaluation.lds) == (False, False, None)
+
+
+@pytest.mark.parametrize("window", [(0, 1), (5, 30)])
+def test_a_window_has_a_step(window: tuple[int, int]) -> None:
+    assert Tracing(networks=("net",), window=window).window == window
+
+
+@pytest.mark.parametrize("window", [(1, 1), (30, 5)])
+def test_a_window_without_a_step_is_refused(window: tuple[int, int]) -> None:
+    first, end = window
+    with pytest.raises(ValidationError, match=f"window: the first step {first} is not before the end {end}"):
+        Tracing(networks=("net",), window=window)
+
+
+def test_noise_is_a_share_of_the_training_split() -> None:
+    noise = LabelNoise(share=0.1)
+    assert (noise.kind, noise.splits, noise.seed) == ("flip", ("train",), 0)
+    with pytest.raises(ValidationError, match="less than or equal to 1"):
+        LabelNoise(share=1.1)
+
+
+@pytest.mark.parametrize("images", ["ids", "none"])
+def test_queries_are_not_trained_on_where_training_images_are_private(images: str) -> None:
+    private = {"training_images": images}
+    assert config(report=private).tracing is not None
+    shown = {"networks": ["net"], "queries": {"split": "train"}}
+    assert config(tracing=shown).tracing is not None
+    with pytest.raises(ValidationError, match=f"with '{images}' the queries cannot come from split 'train'"):
+        config(tracing=shown, report=private)
+
+
+def test_queries_come_from_data_of_the_config() -> None:
+    with pytest.raises(ValidationError, match=r"tracing\.queries\.data: unknown 'letters'; known: digits"):
+        config(tracing={"networks": ["net"], "queries": {"data": "letters"}})
+    with pytest.raises(ValidationError, match=r"tracing\.networks: unknown 'other'; known: net"):
+        config(tracing={"networks": ["other"]})

@@ -1,0 +1,122 @@
+"""Bad settings of question 4: one line that names the key, code 2, and nothing is written."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from flows import cli
+
+Tree = dict[str, Any]  # Any: YAML
+
+BAD: list[tuple[str, object, str]] = [
+    ("tracing.networks", [], "tracing.networks: tuple should have at least 1 item"),
+    ("tracing.networks", ["big"], "tracing.networks: unknown 'big'; known: small"),
+    ("tracing.networks", ["small", "small"], "tracing: networks: an entry stands twice"),
+    ("tracing.layers", ["3", "3"], "tracing: layers: an entry stands twice"),
+    ("tracing.layers", ["9"], "tracing.layers: '9' is not recorded; recorded: 0, 3, 6, 11"),
+    ("tracing.anchor", "initial", "tracing.anchor: input should be 'final' or 'displacement', found 'initial'"),
+    ("tracing.queries.split", "test", "data.digits: no split 'test'; splits: train, val"),
+    ("tracing.queries.data", "letters", "tracing.queries.data: unknown 'letters'; known: digits"),
+    ("tracing.queries.count", 0, "tracing.queries.count: input should be greater than or equal to 1, found 0"),
+    ("tracing.k", 0, "tracing.k: input should be greater than or equal to 1, found 0"),
+    ("tracing.scores", ["gama"], "tracing.scores.0: input should be 'gamma', 'cosine' or 'logit', found 'gama'"),
+    ("tracing.scores", ["logit"], "tracing: scores: gamma is what all pages rest on, name it too"),
+    ("tracing.window", [7, 7], "tracing: window: the first step 7 is not before the end 7"),
+    ("tracing.window", [-1, 7], "tracing.window.0: input should be greater than or equal to 0, found -1"),
+    ("tracing.ridges.bandwidth", 0, "tracing.ridges.bandwidth: input should be greater than 0, found 0"),
+    (
+        "tracing.ridges.kind",
+        "scott",
+        "tracing.ridges.kind: input should be 'absolute' or 'scott-factor', found 'scott'",
+    ),
+    ("tracing.evaluation.lds.subsets", 1, "lds.subsets: input should be greater than or equal to 2, found 1"),
+    ("tracing.evaluation.lds.share", 1.5, "lds.share: input should be less than or equal to 1, found 1.5"),
+    ("tracing.evaluation.faithful", True, "tracing.evaluation.faithful: unknown key"),
+    (
+        "networks.small.train.record",
+        None,
+        "tracing.networks: 'small' records no updates; give it a training with `record`, "
+        "such as networks.small.train.record: {kind: auto}",
+    ),
+    (
+        "networks.small.train.record",
+        {"layers": ["1"]},
+        "networks: record of small seed 0: layer '1' is a BatchNorm2d; covered are",
+    ),
+    (
+        "networks.small.train.record",
+        {"archive_budget": "10kB"},
+        "networks: record of small seed 0: archive_budget: 0.000",
+    ),
+    (
+        "networks.small.train.record",
+        {"layers": ["0", "11"]},
+        "tracing.layers: '3' is not recorded; recorded: 0, 11",
+    ),
+    (
+        "data.digits.noise",
+        None,
+        "tracing.evaluation.mislabel: none of the networks is trained on flipped labels; "
+        "set `noise: {share: 0.1}` in the data set of one",
+    ),
+    ("data.digits.noise.kind", "permute", "tracing.evaluation.mislabel: none of the networks is trained on flipped"),
+    ("data.digits.noise.splits", ["val"], "tracing.evaluation.mislabel: none of the networks is trained on flipped"),
+    ("data.digits.noise.splits", ["train", "tran"], "data.digits: noise.splits: no split 'tran'; splits: train, val"),
+    ("data.digits.noise.share", 0, "data.digits.noise.share: input should be greater than 0, found 0"),
+    ("data.digits.noise.kind", "swap", "data.digits.noise.kind: input should be 'flip' or 'permute', found 'swap'"),
+    (
+        "tracing.queries.split",
+        "train",
+        "tracing.evaluation.randomisation: the queries' labels would be permuted; take another split",
+    ),
+]
+
+
+def refused(tree: Tree, folder: Path, command: str) -> str:
+    """Return what a command says of a config, after checking that it is one line, code 2, and wrote nothing."""
+    path = folder / "run.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    result = CliRunner().invoke(cli.app, [command, str(path)])
+    assert result.exit_code == cli.BAD_CONFIG, (result.exit_code, result.output)
+    (line,) = result.stderr.splitlines()
+    assert not Path(tree["store"]).exists()
+    return line.removeprefix("error: ").removeprefix(f"{path}: ")
+
+
+def put(tree: Tree, key: str, value: object) -> None:
+    """Set a key of a config; None removes it."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {})
+    tree[last] = value
+    if value is None:
+        del tree[last]
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), BAD)
+def test_a_bad_setting_is_one_line(traced_tree: Tree, tmp_path: Path, key: str, value: object, expected: str) -> None:
+    if "layers" in repr(value):
+        traced_tree["tracing"]["layers"] = ["3"]
+    put(traced_tree, key, value)
+    assert expected in refused(traced_tree, tmp_path, "run")
+
+
+@pytest.mark.parametrize("images", ["ids", "none"])
+def test_private_training_images_are_no_queries(traced_tree: Tree, tmp_path: Path, images: str) -> None:
+    traced_tree |= {"report": {"training_images": images}}
+    del traced_tree["tracing"]["evaluation"]
+    traced_tree["tracing"]["queries"]["split"] = "train"
+    assert refused(traced_tree, tmp_path, "plan") == (
+        f"report.training_images: with {images!r} the queries cannot come from split 'train', "
+        "which is trained on; set `tracing.queries.split` to another"
+    )
+
+
+def test_a_network_of_given_weights_has_no_updates(traced_tree: Tree, tmp_path: Path) -> None:
+    network = {"model": "small-cnn", "weights": "w.pt", "preprocessing": {"mode": "L"}}
+    traced_tree["networks"]["given"] = network
+    traced_tree["tracing"]["networks"] = ["given"]
+    assert refused(traced_tree, tmp_path, "plan").startswith("tracing.networks: 'given' records no updates; give it a")

@@ -1,0 +1,126 @@
+"""`layerlore explain`: what it prints of a finished run, and what it refuses in one line."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from flows import cli
+from storage.stages import open_finished
+
+if TYPE_CHECKING:
+    from tests.conftest import Run
+
+Tree = dict[str, Any]  # Any: YAML
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Terminals of one width, without colours."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+def explain(run: "Run", *arguments: str) -> Result:
+    """Explain a run's query in this process."""
+    return CliRunner().invoke(cli.app, ["explain", run.config.store, *arguments])
+
+
+def refused(result: Result, code: int) -> str:
+    """Return the one line of an error, after checking the code."""
+    assert result.exit_code == code, (result.exit_code, result.output)
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line.removeprefix("error: ")
+
+
+def rows(lines: list[str], width: int) -> list[list[str]]:
+    """Return the cells of the lines with as many."""
+    return [cells for cells in (line.split() for line in lines) if len(cells) == width]
+
+
+def test_a_query_is_explained_from_the_store(traced_run: "Run") -> None:
+    trace = traced_run.plan.traces[0]
+    queries, influence = (open_finished(traced_run.job.store, s) for s in (trace.queries, trace.influence))
+    result = explain(traced_run, "--query", "2", "--count", "3")
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    logits = queries.read("logits")[2].astype(np.float64)
+    chance = 100 * np.exp(logits).max() / np.exp(logits).sum()
+    other = next(i for i, line in enumerate(lines) if line.startswith("influence small permuted seed 0"))
+    assert lines[0] == trace.influence.title
+    assert lines[1] == (
+        f"query 2 of 4: sample {queries.read('sample_id')[2]}, class 5, predicted {logits.argmax()} ({chance:.1f} %)"
+    )
+    parts, square = influence.read("parts")[:, 2], influence.read("square")[:, 2]
+    header, *table = rows(lines[2:other], 6)
+    assert header == ["layer", "init", "decay", "unrecorded", "examples", "residual"]
+    for cells, layer, values, whole in zip(table, ["0", "3", "6", "11"], parts, square, strict=True):
+        assert cells[0] == layer
+        np.testing.assert_allclose([float(cell) for cell in cells[1:5]], values.astype(float) / float(whole), rtol=1e-3)
+        assert abs(float(cells[5])) < 1e-5
+    header, *table = rows(lines[2:other], 8)
+    assert header == ["layer", "score", "end", "rank", "sample_id", "class_name", "sum", "share"]
+    assert len(table) == 5 * 2 * 3
+    for index, (layer, score) in enumerate(influence.summary["rankings"]):
+        for end in ("top", "bottom"):
+            mine = [cells for cells in table if cells[:3] == [layer, score, end]]
+            ids, labels, sums = (
+                influence.read(f"{end}_{part}")[index, 2, :3].tolist() for part in ("id", "label", "sum")
+            )
+            assert [cells[3:6] for cells in mine] == [
+                [str(rank), str(i), str(label)] for rank, (i, label) in enumerate(zip(ids, labels, strict=True), 1)
+            ]
+            np.testing.assert_allclose([float(cells[6]) for cells in mine], sums, rtol=1e-3)
+            shares = [value / float(influence.read("reference")[index, 2]) for value in sums]
+            np.testing.assert_allclose([float(cells[7]) for cells in mine], shares, rtol=1e-3)
+
+
+def test_one_layer_alone(traced_run: "Run") -> None:
+    result = explain(traced_run, "--query", "0", "--layer", "6", "--run", "traced")
+    cells = [cells for cells in rows(result.stdout.splitlines(), 8) if cells[0] not in ("layer", "influence")]
+    assert {cells[0] for cells in cells} == {"6"}
+    assert len(cells) == 2 * 2 * 5  # both networks, both ends, all that were kept
+
+
+def test_cosines_are_shares_of_nothing(mlp_like: "Run") -> None:
+    result = explain(mlp_like, "--query", "0")
+    assert result.exit_code == 0, result.output
+    cosines = [line.split() for line in result.stdout.splitlines() if " cosine " in line]
+    assert [cells[:4] for cells in cosines] == [["1", "cosine", end, "1"] for end in ("top", "bottom")]
+    assert [len(cells) for cells in cosines] == [7, 7]  # the last column is empty
+
+
+@pytest.fixture
+def mlp_like(traced_tree: Tree, new_run: Callable[[Tree], "Run"]) -> "Run":
+    """A finished run of a linear layer, cosines too."""
+    traced_tree["networks"]["small"] |= {"model": "mlp", "arguments": {"sizes": [64, 10]}}
+    traced_tree["tracing"] = {"networks": ["small"], "scores": ["gamma", "cosine"], "queries": {"count": 1}, "k": 1}
+    return new_run(traced_tree).finish()
+
+
+def test_what_is_not_there_is_one_line(traced_run: "Run", finished_run: "Run", tmp_path: Path) -> None:
+    title = traced_run.plan.traces[0].influence.title
+    text = refused(explain(traced_run, "--query", "4"), cli.FAILED)
+    assert text == f"query 4: {title} has queries 0 to 3"
+    text = refused(explain(traced_run, "--query", "0", "--layer", "fc"), cli.BAD_CONFIG)
+    assert text == "--layer: no layer 'fc'; layers: 0, 3, 6, 11"
+    text = refused(explain(finished_run, "--query", "0"), cli.FAILED)
+    assert text == "run tiny: no tracing is complete; `layerlore run` a config with `tracing` first"
+    text = refused(explain(traced_run, "--query", "0", "--run", "other"), cli.FAILED)
+    assert text.endswith("no run 'other'; known: traced")
+    text = refused(CliRunner().invoke(cli.app, ["explain", str(tmp_path / "none"), "--query", "0"]), cli.FAILED)
+    assert text.endswith("no layerlore store is here; `layerlore run` makes one")
+    assert explain(traced_run, "--query", "-1").exit_code == 2
+    assert explain(traced_run).exit_code == 2
+
+
+def test_help_says_what_explain_takes() -> None:
+    result = CliRunner().invoke(cli.app, ["explain", "--help"])
+    assert result.exit_code == 0
+    for text in ("STORE", "--query", "--layer", "--count", "--run", "Say who taught the network"):
+        assert text in result.stdout

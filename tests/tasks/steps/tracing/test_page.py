@@ -1,0 +1,116 @@
+"""The tracing page's tables from finished stages, and what of the training set is in the report's folder."""
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.datasets import load_digits
+
+from storage.stages import open_finished
+from tasks.figures.overlay import thumbnail
+from tasks.report.tracing_queries import EXAMPLE_PIXELS
+from tasks.steps.report import write_report
+from tasks.steps.tracing.page import tracing_page
+
+if TYPE_CHECKING:
+    from tests.conftest import Run
+    from tests.tasks.steps.tracing.conftest import Plain
+
+Tree = dict[str, Any]  # Any: YAML
+
+
+def private(run: "Run", images: str, store: Path, new_run: "Callable[[Tree], Run]") -> Path:
+    """Write the report of a finished run with another privacy and return its folder."""
+    made = new_run({**copy.deepcopy(run.at(str(store)).tree), "report": {"training_images": images}})
+    write_report(made.job.store, made.plan.answers(), created="today", reused=frozenset())
+    return store / "reports" / made.config.name
+
+
+def holds(folder: Path, needle: bytes) -> bool:
+    """Say whether any file below a folder holds some bytes."""
+    return any(needle in file.read_bytes() for file in folder.rglob("*") if file.is_file())
+
+
+def thumbnails_of(ids: list[int]) -> list[bytes]:
+    """Return the influential examples' pictures as a page holds them: digits of 8 x 8 pixels."""
+    levels = np.rint(load_digits().images[ids] * 255 / 16).astype(np.uint8)
+    pictures = [np.repeat(level[:, :, None], 3, axis=2) for level in levels]
+    return [
+        thumbnail(picture, EXAMPLE_PIXELS).uri.removeprefix("data:image/png;base64,").encode() for picture in pictures
+    ]
+
+
+def test_layers_shares_and_checks_are_those_of_the_stages(traced_run: "Run", plain: "Plain") -> None:
+    trace, store = traced_run.plan.traces[0], traced_run.job.store
+    page = tracing_page(store, traced_run.plan.traces, "show")
+    influence, queries = open_finished(store, trace.influence), open_finished(store, trace.queries)
+    ids, predicted = np.asarray(queries.read("sample_id"), np.int64), queries.read("logits").argmax(axis=1)
+    layers = page.layers.set_index("layer")
+    assert list(layers.index) == plain.layers
+    labels = dict(zip(plain.rows["id"].tolist(), plain.rows["label_given"].tolist(), strict=True))
+    for index, layer in enumerate(plain.layers):
+        found = plain.project(layer, ids)
+        decay, square = found.decay.sum(axis=0), found.z_norm**2
+        assert layers["init_share"][layer] == pytest.approx(float((found.init / square).mean()), rel=1e-3)
+        assert layers["decay_share"][layer] == pytest.approx(float((decay / square).mean()), rel=1e-3)
+        examples = (found.gamma.sum(axis=0) - decay) / square
+        assert layers["examples_share"][layer] == pytest.approx(float(examples.mean()), rel=1e-3)
+        assert layers["residual_max"][layer] < 1e-5
+        top = influence.read("top_id", index, index + 1)[0]
+        agreement = np.mean([labels[i] == c for i, c in zip(top[:, 0].tolist(), predicted, strict=True)])
+        assert layers["agreement_1"][layer] == pytest.approx(agreement)
+        assert np.isnan(layers["agreement_10"][layer])  # five are kept
+        assert layers["cardinality"][layer] == len(set(top.ravel().tolist())) / 20
+    shares = page.shares.groupby("layer")["gamma"].sum()
+    for layer in plain.layers:
+        assert shares[layer] == pytest.approx(layers["examples_share"][layer], rel=1e-4)
+    measures = page.evaluation["measure"].value_counts().to_dict()
+    assert measures == {"mislabel AUC": 4, "randomisation": 5, "LDS": 5}
+    assert page.held_out == ("val",)
+
+
+def test_a_query_has_its_examples_with_their_images(traced_run: "Run") -> None:
+    trace, store = traced_run.plan.traces[0], traced_run.job.store
+    page = tracing_page(store, traced_run.plan.traces, "show")
+    influence = open_finished(store, trace.influence)
+    top, sums = (influence.read(f"top_{part}") for part in ("id", "sum"))
+    square = influence.read("square")
+    for number, query in enumerate(page.queries):
+        for index, layer in enumerate(query.layers):
+            positive = sums[index, number] > 0
+            assert layer.positive["sample_id"].tolist() == top[index, number][positive].tolist()
+            shares = sums[index, number][positive] / square[index, number]
+            np.testing.assert_allclose(layer.positive["share"], shares, rtol=1e-6)
+            assert (layer.negative["sum"] < 0).all()
+            assert layer.classes is not None
+            assert layer.classes["sum"].sum() == pytest.approx(influence.read("class_gamma")[index, number].sum())
+            for sample in (*layer.positive["sample_id"], *layer.negative["sample_id"]):
+                assert ("digits", sample) in page.images
+
+
+@pytest.mark.parametrize("images", ["show", "ids", "none"])
+def test_what_of_the_training_set_is_in_the_report(
+    traced_run: "Run", tmp_path: Path, new_run: "Callable[[Tree], Run]", images: str
+) -> None:
+    folder = private(traced_run, images, tmp_path / "copy", new_run)
+    influence = open_finished(traced_run.job.store, traced_run.plan.traces[0].influence)
+    ids = sorted(set(influence.read("top_id")[:4].ravel().tolist()))  # of gamma
+    shown = [holds(folder, picture) for picture in thumbnails_of(ids)]
+    assert all(shown) if images == "show" else not any(shown)
+    table = folder / "tables" / "tracing_examples.parquet"
+    assert table.exists() == (images != "none")
+    if images != "none":
+        found = pd.read_parquet(table)
+        top = found[(found["end"] == "top") & (found["score"] == "gamma")]
+        assert sorted(set(top["sample_id"])) == ids
+    names = sorted(path.name for path in (folder / "tables").iterdir() if path.name.startswith("tracing_"))
+    assert len(names) == (4 if images == "none" else 5)
+    for path in (folder / "tables").glob("tracing_*.parquet"):
+        columns = set(pd.read_parquet(path).columns)
+        assert ("sample_id" in columns) == (path == table)
+    assert (folder / "index.html").exists()
+    assert holds(folder, b"mislabel AUC")

@@ -1,0 +1,109 @@
+"""Tests of `tasks.capture`: what layers take, and which layer puts out the logits."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tasks.capture import capture_inputs, find_output_layer
+
+EXAMPLE = torch.rand((3, 3, 8, 8), generator=torch.Generator().manual_seed(1))
+
+
+class Small(nn.Module):
+    """Convolution, batch norm, ReLU, convolution, max pool, mean, linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
+        self.conv2, self.pool = nn.Conv2d(4, 5, 3, padding=1), nn.MaxPool2d(2)
+        self.fc, self.unused = nn.Linear(5, 7), nn.Linear(2, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        x = self.pool(F.relu(self.conv2(F.relu(self.bn1(self.conv1(x))))))
+        logits: Tensor = self.fc(x.mean((2, 3)))
+        return logits
+
+
+class Twice(nn.Module):
+    """Calls `body` twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.fc = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(3, 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        logits: Tensor = self.fc(self.body(F.relu(self.body(x))).mean((2, 3)))
+        return logits
+
+
+@pytest.fixture
+def small() -> nn.Module:
+    """A network in evaluation mode with uneven batch statistics."""
+    torch.manual_seed(0)
+    model = Small().eval()
+    model.bn1.running_mean = torch.tensor([0.1, -0.2, 0.3, 0.0])
+    return model
+
+
+def test_inputs_are_what_each_module_takes(small: nn.Module) -> None:
+    found = capture_inputs(small, ["fc", "conv2", "conv1"], EXAMPLE)
+    assert list(found) == ["fc", "conv2", "conv1"]
+    with torch.no_grad():
+        second = F.relu(small.get_submodule("bn1")(small.get_submodule("conv1")(EXAMPLE)))
+        third = F.max_pool2d(F.relu(small.get_submodule("conv2")(second)), 2).mean((2, 3))
+        torch.testing.assert_close(found["conv1"], EXAMPLE)
+        torch.testing.assert_close(found["conv2"], second)
+        torch.testing.assert_close(found["fc"], third)
+        torch.testing.assert_close(small.get_submodule("fc")(found["fc"]), small(EXAMPLE))
+    assert not any(module._forward_pre_hooks for module in small.modules())
+
+
+def test_inputs_are_kept_before_what_works_in_place() -> None:
+    class InPlace(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.act = nn.Linear(4, 4), nn.ReLU(inplace=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.first(x)
+            x.zero_()
+            return self.act(logits)  # type: ignore[no-any-return]  # nn.Module returns Any
+
+    model, x = InPlace(), torch.randn(2, 4)
+    expected = x.clone()
+    assert torch.equal(capture_inputs(model, ["first"], x)["first"], expected)
+
+
+def test_inputs_that_cannot_be_captured_are_named(small: nn.Module) -> None:
+    with pytest.raises(ValueError, match="layer 'nothing': no such module"):
+        capture_inputs(small, ["nothing"], EXAMPLE)
+    with pytest.raises(ValueError, match="layer 'unused' is not called by the network's forward"):
+        capture_inputs(small, ["conv1", "unused"], EXAMPLE)
+    with pytest.raises(ValueError, match="layer 'body' is called more than once; its updates cannot be told apart"):
+        capture_inputs(Twice().eval(), ["body"], EXAMPLE)
+    assert not any(module._forward_pre_hooks for module in small.modules())
+
+
+def test_a_layer_of_two_inputs_is_named() -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.both = nn.Bilinear(4, 4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.both(x, x)  # type: ignore[no-any-return]  # nn.Module returns Any
+
+    with pytest.raises(ValueError, match="layer 'both' takes 2 inputs, expected one tensor"):
+        capture_inputs(Pair(), ["both"], torch.randn(2, 4))
+
+
+def test_the_output_layer_is_the_linear_one_whose_output_is_the_networks(small: nn.Module) -> None:
+    assert find_output_layer(small, EXAMPLE) == "fc"
+    assert find_output_layer(Twice().eval(), EXAMPLE) == "fc"
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 5), nn.ReLU(), nn.Linear(5, 5))
+    assert find_output_layer(plain, EXAMPLE) == "3"
+    assert find_output_layer(plain.append(nn.Softmax(1)), EXAMPLE) is None  # these are no logits of a linear layer
+    assert find_output_layer(nn.Sequential(nn.Conv2d(3, 4, 8), nn.Flatten()), EXAMPLE) is None
