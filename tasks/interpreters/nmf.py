@@ -84,7 +84,7 @@ def fit_nmf(a: Matrix, rank: int, *, seed: int | Sequence[int] = 0) -> NMF:
 
     Notes
     -----
-    Beyond `a` it holds at most four times the codes, an eighth of the rows and a few chunks (at most a sixteenth each).
+    Beyond `a` it holds at most four times the codes, a fifth of the rows and a few chunks (at most a sixteenth each).
     """
     if index(rank) < 1:
         raise ValueError(f"rank: expected at least 1, got {rank}")
@@ -122,7 +122,7 @@ def _fit_large(rows: Rows, r: int, rng: np.random.Generator) -> Factors:
 
     Where a part of the rows is plenty, the starts compete on it and all rows go on from the winner's components.
     """
-    sweeps = 5 if 8 * r <= rows.d else 3  # a sweep costs about r / 2d of a reading
+    sweeps = 5 if 8 * r <= rows.d else 3  # a sweep costs about r / 2d of a reading, and more
     m = max(rows.n // PART, MIN_SAMPLE * r)
     sample = rows.sample(rng, m) if m <= rows.n // LEAST_PART else None
     if sample is None or sample.norm == 0.0:
