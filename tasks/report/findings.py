@@ -46,7 +46,7 @@ def smallest_budget(line: Series, nulls: dict[float, float]) -> str:
     points = [
         (b, mean, std, nulls[b])
         for b, mean, std in zip(line.budget, line.mean, line.std, strict=True)
-        if b < 1 and np.isfinite(mean) and b in nulls
+        if b < 1 and np.isfinite(mean) and nulls.get(b, 0.0) > 0  # a null of 0 tells nothing apart
     ]
     if not points:
         return f"{line.name}: no distance is known at a budget below 100 %, so nothing can be said."

@@ -26,6 +26,18 @@ BAD: list[tuple[str, object, str]] = [
     ("tracing.scores", ["logit"], "tracing: scores: gamma is what all pages rest on, name it too"),
     ("tracing.window", [7, 7], "tracing: window: the first step 7 is not before the end 7"),
     ("tracing.window", [-1, 7], "tracing.window.0: input should be greater than or equal to 0, found -1"),
+    ("tracing.window", [60, 70], "tracing.window: steps 60 to 70 hold none that small seed 0 records; it has 42 steps"),
+    (
+        "networks.small.train.record",
+        {"steps": [[60, 70]]},
+        "tracing.window: steps 0 to 42 hold none that small seed 0 records; it has 42 steps",
+    ),
+    (
+        "data.digits.noise.share",
+        0.001,
+        "tracing.evaluation.mislabel: data.digits.noise.share 0.001 flips 0 of 60 labels; some must be flipped and",
+    ),
+    ("data.digits.noise.share", 1, "mislabel: data.digits.noise.share 1 flips 60 of 60 labels; some must be flipped"),
     ("tracing.ridges.bandwidth", 0, "tracing.ridges.bandwidth: input should be greater than 0, found 0"),
     (
         "tracing.ridges.kind",

@@ -104,7 +104,8 @@ def _contributions(spec: StageSpec, surveys: Surveys) -> Sizes:
 
 def _influence(spec: StageSpec, surveys: Surveys) -> Sizes:
     contributions = spec.inputs["contributions"]
-    training, _, _, classes = _training_of(contributions, surveys)
+    training, steps, _, classes = _training_of(contributions, surveys)
+    _check_window(spec, training, steps)
     n, layers = _count(contributions.inputs["queries"], surveys), len(_layers(training))
     every, epochs = int(training.place["train"]["checkpoint_every"]), int(training.place["train"]["epochs"])
     shown = int(spec.place["ridges"]["classes"])
@@ -114,8 +115,29 @@ def _influence(spec: StageSpec, surveys: Surveys) -> Sizes:
 
 def _mislabel(spec: StageSpec, surveys: Surveys) -> Sizes:
     training, steps, n, _ = _training_of(spec, surveys)
+    _check_flips(training.inputs["data"], n)
     segments = -(-steps // int(training.place["train"]["checkpoint_every"]))
     return 8 * segments * n * (len(_layers(training)) + 1), 3 * INPUT_BYTES + UPDATES + MEMORY_SAMPLES
+
+
+def _check_window(influence: StageSpec, training: StageSpec, steps: int) -> None:
+    """Raise where no step's examples would be credited with anything."""
+    first, end = influence.place["window"] or (0, steps)
+    kept = kept_steps(training.place["train"]) or (lambda _: True)
+    if not any(map(kept, range(first, min(end, steps)))):
+        raise ValueError(
+            f"tracing.window: steps {first} to {end} hold none that {training.label} records; it has {steps} steps"
+        )
+
+
+def _check_flips(manifest: StageSpec, n: int) -> None:
+    """Raise unless there are flipped and unflipped labels to tell apart."""
+    name, share = manifest.place["name"], float(manifest.place["data"]["noise"]["share"])
+    if not 0 < round(share * n) < n:
+        raise ValueError(
+            f"tracing.evaluation.mislabel: data.{name}.noise.share {share:g} flips {round(share * n)} of {n} labels; "
+            "some must be flipped and some not"
+        )
 
 
 def _retraining(spec: StageSpec, surveys: Surveys) -> Sizes:
