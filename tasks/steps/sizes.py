@@ -120,7 +120,8 @@ def _training(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mappin
     weights = _weight_bytes(spec.parameters["network"])
     archive = archive_bytes(spec, summary)
     writing = UPDATES + 8 * weights if archive else 0
-    kept = {"adam": 3, "adamw": 3}.get(train["optimizer"]["kind"], 2)  # what a checkpoint holds beside the weights
+    optimizer = train["optimizer"]  # a checkpoint holds the weights, and its velocity or two moments of each
+    kept = 3 if "betas" in optimizer else 2 if optimizer["momentum"] else 1
     return Size((kept * checkpoints + 1) * weights + archive, 2 * MEMORY_SAMPLES + (4 + 2 * kept) * weights + writing)
 
 
