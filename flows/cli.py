@@ -125,9 +125,7 @@ def explain(
 
     with _exits(f"layerlore explain {store}"):
         opened = _store(store)
-        for found in explanations(opened, records(opened, choose_run(opened, name))[-1], query):
-            if layer is not None and layer not in set(found.parts["layer"]):
-                raise ConfigError(f"--layer: no layer {layer!r}; layers: {', '.join(found.parts['layer'])}")
+        for found in explanations(opened, records(opened, choose_run(opened, name))[-1], query, layer):
             out.print(f"{found.title}\n{found.query}", markup=False)
             parts, examples = found.parts, found.examples[found.examples["rank"] <= count]
             if layer is not None:

@@ -100,7 +100,8 @@ class DenseSource:
     """A dense archive, read by segments.
 
     Reading a block holds one chunk of differences (4 to 16 MB, or one update of the layer where that is more), the
-    weights that it is restored to, and what is asked of it: three times a chunk; and first a whole checkpoint.
+    weights that it is restored to, and what is asked of it: three times a chunk; and first a whole checkpoint. The
+    recorded weights before the first and after the last step stay in memory once they are asked for.
     Picklable; every read is checked and raises DamagedError, naming the file.
     """
 
@@ -150,19 +151,19 @@ class DenseSource:
 
     def initial(self, layer: str) -> Tensor:
         """Return the weight before step 0, bitwise."""
-        return self._end(layer, "weight", self.spans[0].before)
+        return self._end(layer, "weight", self._first_weights)
 
     def final(self, layer: str) -> Tensor:
         """Return the weight after the last step, bitwise."""
-        return self._end(layer, "weight", self.spans[-1].after)
+        return self._end(layer, "weight", self._last_weights)
 
     def initial_bias(self, layer: str) -> Tensor | None:
         """Return the bias before step 0, None where there is none."""
-        return self._end(layer, "bias", self.spans[0].before) if self._has_bias(layer) else None
+        return self._end(layer, "bias", self._first_weights) if self._has_bias(layer) else None
 
     def final_bias(self, layer: str) -> Tensor | None:
         """Return the bias after the last step, None where there is none."""
-        return self._end(layer, "bias", self.spans[-1].after) if self._has_bias(layer) else None
+        return self._end(layer, "bias", self._last_weights) if self._has_bias(layer) else None
 
     def blocks(self, segment: Segment, layers: Sequence[str] | None = None) -> Iterator[DenseBlock]:
         """Yield the updates of a segment, layer by layer, in order of steps.
@@ -201,11 +202,21 @@ class DenseSource:
         """Say whether a layer has a bias."""
         return self._first.contents[0][self._known(layer)].bias is not None
 
-    def _end(self, layer: str, part: str, checkpoint: str) -> Tensor:
-        """Return a parameter in a checkpoint."""
+    @cached_property
+    def _first_weights(self) -> dict[str, Ints]:
+        """The recorded parameters before step 0: a checkpoint is read and checked whole, so it is read once."""
+        return read_weights(self.stage, self.spans[0].before, self._first.contents[1].values())
+
+    @cached_property
+    def _last_weights(self) -> dict[str, Ints]:
+        """The recorded parameters after the last step."""
+        return read_weights(self.stage, self.spans[-1].after, self._first.contents[1].values())
+
+    def _end(self, layer: str, part: str, values: dict[str, Ints]) -> Tensor:
+        """Return a copy of a parameter among the values of a checkpoint."""
         layers, parameters = self._first.contents
         parameter = parameters[getattr(layers[self._known(layer)], part)]
-        return _tensor(read_weights(self.stage, checkpoint, [parameter])[parameter.name][None], parameter)[0]
+        return _tensor(values[parameter.name][None], parameter)[0].clone()
 
 
 def _tensor(bits: Ints, parameter: Parameter) -> Tensor:

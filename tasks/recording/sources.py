@@ -1,6 +1,8 @@
 """Update sources: one protocol for reading whatever kind of archive. Adding a kind: one file and one entry."""
 
+import json
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -9,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from storage.stages import FinishedStage, find_finished
-from storage.stores import StoreError, open_store
+from storage.specs import StageSpec
+from storage.stages import FinishedStage, find_finished, open_finished
+from storage.stores import Store, StoreError, open_store
 from storage.updates.archives import Segment, archive_segments, find_archives
 from tasks.recording.dense import DenseSource
 from tasks.tracing import Contributions
@@ -144,6 +147,23 @@ def update_source(stage: FinishedStage, *, program: Program | None = None) -> Up
     """
     spans = archive_segments(stage)
     return SOURCES[choose_kind(spans[0].kind)](stage, tuple(spans), program)
+
+
+def recorded_source(store: Store, training: StageSpec) -> UpdateSource:
+    """Return the updates of a finished training, opened once as long as its files are the same.
+
+    Raises
+    ------
+    StoreError : the training recorded nothing
+    """
+    stage = open_finished(store, training)
+    return _source(store, training, json.dumps(stage.note["files"], sort_keys=True))
+
+
+@lru_cache(maxsize=2)
+def _source(store: Store, training: StageSpec, files: str) -> UpdateSource:
+    """Open the archive of a training with these digests of its files; two, since trainings are compared."""
+    return update_source(open_finished(store, training))
 
 
 def open_updates(url: str, *, program: Program | None = None) -> UpdateSource:

@@ -16,12 +16,10 @@ from storage.stores import Store
 from tasks.figures.overlay import shrink
 from tasks.interpreters import INTERPRETERS
 from tasks.interpreters.ice import top_heat_maps
-from tasks.io.sources import open_source
 from tasks.steps.activations import class_slabs
 from tasks.steps.life import Step, Work, measured
-from tasks.steps.manifest import data_of, positions
 from tasks.steps.networks import preprocessing_of
-from tasks.steps.samples import read_batch
+from tasks.steps.samples import read_positions
 
 VERSION = 2
 BEST_MAPS = 3
@@ -97,10 +95,8 @@ def _partition(work: Work, number: int) -> None:
 def _images(stage: Stage, chosen: list[int]) -> NDArray[np.uint8]:
     """Return the images as the network sees them, shrunk, (n, H, W, 3)."""
     held_out = stage.spec.inputs["activations"]
-    manifest, settings = held_out.inputs["data"], preprocessing_of(held_out.parameters["network"])
-    rows = positions(stage.store, manifest.path, held_out.parameters["split"])
-    inputs = read_batch(open_source(data_of(manifest)), settings, rows["key"].iloc[chosen].tolist()).inputs
-    return shown_images(inputs, settings)
+    inputs = read_positions(stage.store, held_out, str(held_out.parameters["split"]), np.array(chosen, np.int64))
+    return shown_images(inputs, preprocessing_of(held_out.parameters["network"]))
 
 
 def shown_images(inputs: Tensor, settings: Preprocessing) -> NDArray[np.uint8]:

@@ -10,9 +10,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from configs.schema import Preprocessing
+from storage.specs import StageSpec
+from storage.stores import Store
 from tasks.io.images import preprocess
-from tasks.io.sources import Source
-from tasks.steps.content import content_of
+from tasks.io.sources import Source, open_source
+from tasks.steps.content import check_content, content_of, known_content
+from tasks.steps.manifest import data_of, positions
+from tasks.steps.networks import preprocessing_of
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,27 @@ def read_batch(source: Source, preprocessing: Preprocessing, keys: Sequence[str]
             )
     # Channels last: convolution and pooling are up to twice as fast so, and maps come out as they are stored.
     return Batch(torch.stack(inputs).contiguous(memory_format=torch.channels_last), content_of(samples))
+
+
+def read_positions(store: Store, spec: StageSpec, split: str, at: NDArray[np.int64]) -> Tensor:
+    """Return the samples at the positions `at` of a split as a network takes them, (n, C, h, w) float32.
+
+    Parameters
+    ----------
+    spec : a stage that reads data and runs a network: its input `data` and its parameter `network` are used
+
+    Raises
+    ------
+    ValueError : a sample is not what an earlier stage of the same data was made from
+    """
+    manifest = spec.inputs["data"]
+    rows = positions(store, manifest.path, split)
+    settings = preprocessing_of(spec.parameters["network"])
+    batch = read_batch(open_source(data_of(manifest)), settings, rows["key"].iloc[at].tolist())
+    known = known_content(store, spec, split)
+    if known is not None:
+        check_content(known, batch.content, rows, at)
+    return batch.inputs
 
 
 def batches_ahead(

@@ -18,8 +18,11 @@ from storage.stores import StoreError
 from storage.verify import verify_stage
 from tasks.parallel import PartitionError
 from tasks.steps import fetching, trainer, training
-from tasks.steps.life import complete
+from tasks.steps.gallery import GALLERY
+from tasks.steps.life import Step, complete
 from tasks.steps.manifest import MANIFEST, positions
+from tasks.steps.tracing.mislabel import MISLABEL
+from tasks.steps.tracing.queries import QUERIES
 from tasks.steps.training import TRAINING
 from tasks.training.loop import train_steps
 
@@ -185,3 +188,36 @@ def test_damaged_digests_are_named(pets: Tree, new_run: NewRun) -> None:
     run.job.store.write(path, bytes(12 * 16))
     with pytest.raises((PartitionError, StoreError), match=rf"{path}: damaged; remove the stage's folder and run"):
         train(new_run(longer(pets)))
+
+
+def traced(tree: Tree) -> Tree:
+    """Return the config with a record of its training, some labels flipped, and question 4 of it."""
+    changed = copy.deepcopy(tree)
+    del changed["interpretation"]
+    changed["data"]["pets"]["noise"] = {"share": 0.3}
+    changed["networks"]["net"]["train"]["record"] = {}
+    changed["tracing"] = {"networks": ["net"], "queries": {"count": 2}, "evaluation": {"mislabel": True}}
+    return changed
+
+
+@pytest.mark.parametrize(("step", "split"), [(QUERIES, "val"), (MISLABEL, "train")])
+def test_a_tracing_of_changed_data_is_refused(pets: Tree, new_run: NewRun, step: Step, split: str) -> None:
+    run = new_run(traced(pets))
+    path, trace = train(run).path, run.plan.traces[0]
+    for image in sorted((images(pets) / split).rglob("*.bmp")):
+        paint(image, 999)
+    fetching._open_reader.cache_clear()
+    asked = trace.queries if step is QUERIES else trace.mislabel
+    assert asked is not None
+    with pytest.raises((PartitionError, ValueError), match=said(rf"{split}/\w+/\d\.bmp", path).rstrip("$")):
+        complete(run.job, step, [asked])
+
+
+def test_a_gallery_of_changed_images_is_refused(pets: Tree, new_run: NewRun) -> None:
+    run = new_run(pets).finish()
+    (gallery,) = run.plan.galleries.values()
+    run.job.store.remove(gallery.path)
+    for image in sorted((images(pets) / "val").rglob("*.bmp")):
+        paint(image, 999)
+    with pytest.raises(PartitionError, match=r"sample val/\w+/\d\.bmp \(id \d+\): its content differs"):
+        complete(run.job, GALLERY, [gallery])

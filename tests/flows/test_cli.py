@@ -462,7 +462,7 @@ def test_the_digits_preset_plans(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("command", "expected"),
     [
-        ((), ["run", "plan", "status", "report", "verify", "gc", "presets"]),
+        ((), ["run", "plan", "status", "explain", "report", "verify", "gc", "presets"]),
         (("run",), ["CONFIG", "--set", "KEY=VALUE", "--no-wait", "exit with 3"]),
         (("plan",), ["CONFIG", "--set", "Nothing is written"]),
         (("status",), ["STORE", "--run"]),

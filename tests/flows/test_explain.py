@@ -1,5 +1,6 @@
 """`layerlore explain`: what it prints of a finished run, and what it refuses in one line."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,18 @@ def test_one_layer_alone(traced_run: "Run") -> None:
     cells = [cells for cells in rows(result.stdout.splitlines(), 8) if cells[0] not in ("layer", "influence")]
     assert {cells[0] for cells in cells} == {"6"}
     assert len(cells) == 2 * 2 * 5  # both networks, both ends, all that were kept
+
+
+def test_a_layer_that_one_network_has(traced_tree: Tree, new_run: Callable[[Tree], "Run"]) -> None:
+    linear = copy.deepcopy(traced_tree["networks"]["small"]) | {"model": "mlp", "arguments": {"sizes": [64, 10]}}
+    traced_tree["networks"]["linear"] = linear
+    traced_tree["tracing"] = {"networks": ["small", "linear"], "queries": {"count": 1}, "k": 1}
+    run = new_run(traced_tree).finish()
+    result = explain(run, "--query", "0", "--layer", "6")
+    assert result.exit_code == 0, result.output
+    assert [line.split()[1] for line in result.stdout.splitlines() if line.startswith("influence ")] == ["small"]
+    text = refused(explain(run, "--query", "0", "--layer", "fc"), cli.BAD_CONFIG)
+    assert text == "--layer: no layer 'fc'; layers: 0, 3, 6, 11, 1"
 
 
 def test_cosines_are_shares_of_nothing(mlp_like: "Run") -> None:

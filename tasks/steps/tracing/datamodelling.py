@@ -4,7 +4,7 @@ import numpy as np
 
 from configs.tracing import Tracing
 from storage.documents import Document
-from storage.layouts import ArrayLayout, Layout
+from storage.layouts import Layout
 from storage.specs import StageSpec
 from storage.stages import Stage, open_finished
 from storage.stores import Store
@@ -14,6 +14,7 @@ from tasks.steps.tracing.retraining import subset
 from tasks.steps.tracing.series import (
     Contributions,
     checked_rankings,
+    correlation_layout,
     correlation_numbers,
     correlation_summary,
     window_of,
@@ -33,9 +34,7 @@ def datamodelling_spec(contributions: StageSpec, retraining: StageSpec, asked: T
 def _layout(store: Store, spec: StageSpec) -> Layout:
     """One partition per ranking."""
     found = Contributions(store, spec.inputs["contributions"], window_of(spec))
-    rankings = checked_rankings(found)
-    shape = (len(rankings), found.n_queries)
-    return Layout(len(rankings), {"correlation": ArrayLayout(shape, "float64", ("ranking", "query"), 1, 1)})
+    return correlation_layout(found)
 
 
 def _partition(work: Work, number: int) -> None:

@@ -1,6 +1,6 @@
 """What a finished influence stage says of one query, as tables."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from configs.load import ConfigError
 from storage.documents import Document
 from storage.runs import RunRecord
 from storage.stages import FinishedStage, find_finished
@@ -32,23 +33,23 @@ class Explanation:
     examples: pd.DataFrame
 
 
-def explanations(store: Store, record: RunRecord, number: int) -> Iterator[Explanation]:
-    """Yield what each influence stage of a run says of query `number`.
+def explanations(store: Store, record: RunRecord, number: int, layer: str | None = None) -> list[Explanation]:
+    """Return what each influence stage of a run, of those that trace `layer`, says of query `number`.
 
     Raises
     ------
     StoreError : the run has no finished tracing, or not so many queries
+    ConfigError : none of them traces the layer
     """
-    found = False
-    for stated in record.stages:
-        if not stated["path"].startswith("influence/"):
-            continue
-        influence = find_finished(store, stated["path"])
-        if influence is not None:
-            found = True
-            yield explain(store, influence, number, stated["title"])
+    stated = [entry for entry in record.stages if entry["path"].startswith("influence/")]
+    found = [(stage, entry["title"]) for entry in stated if (stage := find_finished(store, entry["path"])) is not None]
     if not found:
         raise StoreError(f"run {record.name}: no tracing is complete; `layerlore run` a config with `tracing` first")
+    layers = dict.fromkeys(name for stage, _ in found for name in stage.summary["layers"])
+    if layer is not None and layer not in layers:
+        raise ConfigError(f"--layer: no layer {layer!r}; layers: {', '.join(layers)}")
+    asked = [(stage, title) for stage, title in found if layer is None or layer in stage.summary["layers"]]
+    return [explain(store, stage, number, title) for stage, title in asked]
 
 
 def explain(store: Store, influence: FinishedStage, number: int, title: str) -> Explanation:

@@ -11,16 +11,16 @@ from storage.documents import Document
 from storage.layouts import Layout
 from storage.results import read_table, table_bytes
 from storage.specs import StageSpec
-from storage.stages import Stage, open_finished
+from storage.stages import Stage
 from storage.stores import Store
 from tasks.capture import capture_inputs
-from tasks.io.sources import open_source
-from tasks.recording.sources import update_source
+from tasks.recording.sources import recorded_source
+from tasks.steps.fetching import open_fetch
 from tasks.steps.life import Step, Work, measured
-from tasks.steps.manifest import data_of, positions
-from tasks.steps.networks import choose_device, load_network, preprocessing_of
-from tasks.steps.samples import read_batch
+from tasks.steps.manifest import positions
+from tasks.steps.networks import choose_device, load_network
 from tasks.steps.tracing.projection import Target, layer_targets
+from tasks.steps.training import MEMORY_SAMPLES
 from tasks.tracing import gammas
 from tasks.tracing.evaluation import mislabel_auc
 
@@ -39,13 +39,13 @@ def mislabel_spec(contributions: StageSpec) -> StageSpec:
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
     """One partition per segment of the archive."""
-    return Layout(len(update_source(open_finished(store, spec.inputs["network"])).segments()))
+    return Layout(len(recorded_source(store, spec.inputs["network"]).segments()))
 
 
 def _partition(work: Work, number: int) -> None:
     """Sum what each example's own steps in a segment contribute to itself, by layer; and its losses."""
     stage, spec, device = work.stage, work.stage.spec, choose_device(work.device)
-    source = update_source(open_finished(stage.store, spec.inputs["network"]))
+    source = recorded_source(stage.store, spec.inputs["network"])
     segment = source.segments()[number]
     members, losses = source.examples, source.ledger["loss"].to_numpy(np.float64)
     seen = np.unique(np.concatenate([members[step] for step in range(segment.start, segment.stop)]))
@@ -53,7 +53,7 @@ def _partition(work: Work, number: int) -> None:
     for step in range(segment.start, segment.stop):
         table.loc[members[step], "loss"] += losses[step] / len(members[step])
     model = load_network(stage.store, spec, device)
-    example = _inputs(stage, seen[:1]).to(device)
+    example = _inputs(stage, seen[:1], device)
     for target in layer_targets(spec, source, model, example):
         sums = pd.Series(0.0, index=seen)
         for block in source.blocks(segment, [target.name]):
@@ -93,7 +93,7 @@ def _own(
     distinct = np.unique(np.concatenate([members[step] for step in range(steps.start, steps.stop)]))
     device = target.weight.device
     model = load_network(stage.store, stage.spec, device)
-    inputs = capture_inputs(model, [target.name], _inputs(stage, distinct).to(device))[target.name]
+    inputs = capture_inputs(model, [target.name], _inputs(stage, distinct, device))[target.name]
     found = gammas(
         target.module,
         target.weight,
@@ -109,15 +109,14 @@ def _own(
         yield members[step], values[rows, column] / len(members[step])
 
 
-def _inputs(stage: Stage, ids: NDArray[np.int64]) -> torch.Tensor:
-    """Return training examples as the network takes them."""
-    spec = stage.spec
-    split = spec.inputs["network"].place["train"]["split"]
-    rows = positions(stage.store, spec.inputs["data"].path, split).set_index("id")
-    keys = rows.loc[ids, "key"].tolist()
-    return read_batch(
-        open_source(data_of(spec.inputs["data"])), preprocessing_of(spec.parameters["network"]), keys
-    ).inputs
+def _inputs(stage: Stage, ids: NDArray[np.int64], device: torch.device) -> torch.Tensor:
+    """Return training examples as the network takes them: read once for all layers where they fit into memory."""
+    training = stage.spec.inputs["network"]
+    split = str(training.place["train"]["split"])
+    all_ids = positions(stage.store, training.inputs["data"].path, split)["id"].to_numpy(np.int64)
+    order = np.argsort(all_ids)
+    fetch = open_fetch(stage.store, training, split, device, MEMORY_SAMPLES)
+    return fetch(order[np.searchsorted(all_ids, ids, sorter=order)])[0]
 
 
 def _summary(stage: Stage) -> Document:

@@ -12,14 +12,13 @@ from storage.stages import open_finished, read_marker
 from storage.stores import Store
 from tasks.figures.still_tracing import class_share_plot, ridge_plot
 from tasks.figures.views import spread_out
-from tasks.io.sources import open_source
 from tasks.report.pages import Image
 from tasks.report.pages_tracing import Query, QueryLayer, Ridges, TracingPage
 from tasks.report.tracing_queries import MAX_QUERIES
 from tasks.steps.gallery import shown_images
-from tasks.steps.manifest import data_of, positions
+from tasks.steps.manifest import positions
 from tasks.steps.networks import preprocessing_of
-from tasks.steps.samples import read_batch
+from tasks.steps.samples import read_positions
 from tasks.steps.tracing.explain import Influence, class_name, read_influence, residual_of, shares_of
 from tasks.steps.tracing.plan import Trace
 
@@ -46,7 +45,7 @@ def tracing_page(store: Store, traces: Sequence[Trace], training_images: str) ->
         queries=queries,
         n_queries=sum(counts),
         images=_images(store, traces, queries) if training_images == "show" else {},
-        held_out=tuple({q.split for q in queries} - {str(t.training.place["train"]["split"]) for t in traces}),
+        held_out=tuple({q.split for q in queries} - {_training_split(trace) for trace in traces}),
     )
 
 
@@ -231,6 +230,11 @@ def _data_name(trace: Trace) -> str:
     return str(trace.training.inputs["data"].place["name"])
 
 
+def _training_split(trace: Trace) -> str:
+    """Return the name of the split that a network was trained on."""
+    return str(trace.training.place["train"]["split"])
+
+
 def _ranked(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the columns that the page shows."""
     return rows[["sample_id", "class_name", "sum", "share"]].assign(cosine_sum=np.nan).reset_index(drop=True)
@@ -262,12 +266,12 @@ def _images(store: Store, traces: Sequence[Trace], queries: Sequence[Query]) -> 
             wanted.setdefault(query.data, set()).update(table["sample_id"].tolist())
     found: dict[tuple[str, int], Image] = {}
     for data, trace in {_data_name(trace): trace for trace in traces}.items():
-        manifest, network = trace.training.inputs["data"], trace.queries.parameters["network"]
-        rows = positions(store, manifest.path, str(trace.training.place["train"]["split"])).set_index("id")
+        settings, split = preprocessing_of(trace.training.parameters["network"]), _training_split(trace)
+        rows = positions(store, trace.training.inputs["data"].path, split)
+        places = pd.Series(np.arange(len(rows)), index=rows["id"])
         ids = sorted(wanted.get(data, ()))[:MOST_IMAGES]
-        settings, source = preprocessing_of(network), open_source(data_of(manifest))
         for start in range(0, len(ids), BATCH):
             part = ids[start : start + BATCH]
-            inputs = read_batch(source, settings, rows.loc[part, "key"].tolist()).inputs
+            inputs = read_positions(store, trace.training, split, places.loc[part].to_numpy(np.int64))
             found.update(zip(((data, sample) for sample in part), shown_images(inputs, settings), strict=True))
     return found

@@ -15,7 +15,7 @@ from storage.specs import StageSpec, without_defaults
 from storage.stages import Partition, Stage, open_finished
 from storage.stores import Store
 from tasks.capture import capture_inputs, find_output_layer
-from tasks.recording.sources import UpdateBlock, UpdateSource, update_source
+from tasks.recording.sources import UpdateBlock, UpdateSource, recorded_source
 from tasks.steps.life import Step, Work, measured
 from tasks.steps.networks import choose_device, load_network
 from tasks.steps.tracing.queries import query_inputs
@@ -93,8 +93,7 @@ def _targets(store: Store, spec: StageSpec, source: UpdateSource, device: torch.
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
     """One partition per segment of the archive."""
-    training, queries = (open_finished(store, spec.inputs[role]) for role in ("network", "queries"))
-    source = update_source(training)
+    queries, source = open_finished(store, spec.inputs["queries"]), recorded_source(store, spec.inputs["network"])
     segments, n, steps = source.segments(), int(queries.summary["queries"]), source.steps
     rows = segments[0].stop
 
@@ -116,21 +115,22 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 def _partition(work: Work, number: int) -> None:
     """Project the updates of a segment."""
     stage, spec, device = work.stage, work.stage.spec, choose_device(work.device)
-    source = update_source(open_finished(stage.store, spec.inputs["network"]))
+    source = recorded_source(stage.store, spec.inputs["network"])
     segment = source.segments()[number]
-    targets = _targets(stage.store, spec, source, device)
+    targets = {target.name: target for target in _targets(stage.store, spec, source, device)}
     with stage.partition(number) as part:
         arrays = _empty(part)
-        for first, inputs, classes in _batches(stage.store, spec, targets, device):
+        for first, inputs, classes in _batches(stage.store, spec, list(targets), device):
             span = slice(first, first + len(classes))
-            for target in targets:
-                if number == 0:
+            if number == 0:
+                for target in targets.values():
                     _constants(source, target, inputs[target.name], classes, span, arrays)
-                for block in source.blocks(segment, [target.name]):
-                    rows = slice(block.start - segment.start, block.stop - segment.start)
-                    if not block.recorded:
-                        rows = slice(rows.stop - 1, rows.stop)  # the sum of a gap stands at its last step
-                    _project(block, target, inputs[target.name], classes, arrays, (rows, span))
+            for block in source.blocks(segment, list(targets)):
+                rows = slice(block.start - segment.start, block.stop - segment.start)
+                if not block.recorded:
+                    rows = slice(rows.stop - 1, rows.stop)  # the sum of a gap stands at its last step
+                target = targets[block.layer]
+                _project(block, target, inputs[target.name], classes, arrays, (rows, span))
         for name, array in arrays.items():
             part.write(name, array)
         part.numbers.update(measured(steps=segment.stop - segment.start))
@@ -147,14 +147,13 @@ def _empty(part: Partition) -> dict[str, Floats]:
 
 
 def _batches(
-    store: Store, spec: StageSpec, targets: list[Target], device: torch.device
+    store: Store, spec: StageSpec, names: list[str], device: torch.device
 ) -> Iterator[tuple[int, Mapping[str, Tensor], Tensor]]:
     """Yield (first query, inputs by layer, classes (q, 2) followed) for as many queries as the memory takes."""
     queries = spec.inputs["queries"]
     model, images = load_network(store, queries, device), query_inputs(store, queries, device)
     finished = open_finished(store, queries)
     followed = np.stack([finished.read("logits").argmax(1), finished.read("label")], axis=1)
-    names = [target.name for target in targets]
     one = sum(value.numel() * value.element_size() for value in capture_inputs(model, names, images[:1]).values())
     size = max(1, INPUT_BYTES // one)
     for first in range(0, len(images), size):
@@ -219,7 +218,7 @@ def _array(tensor: Tensor) -> Floats:
 
 def _summary(stage: Stage) -> Document:
     """State what each layer is."""
-    source = update_source(open_finished(stage.store, stage.spec.inputs["network"]))
+    source = recorded_source(stage.store, stage.spec.inputs["network"])
     targets = _targets(stage.store, stage.spec, source, torch.device("cpu"))
     return {
         "kinds": {target.name: type(target.module).__name__ for target in targets},

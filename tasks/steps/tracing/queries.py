@@ -14,12 +14,11 @@ from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec
 from storage.stages import Stage, open_finished
 from storage.stores import Store
-from tasks.io.sources import open_source
 from tasks.steps.gallery import chosen_positions, shown_images
 from tasks.steps.life import Step, Work, measured
-from tasks.steps.manifest import data_of, positions
+from tasks.steps.manifest import positions
 from tasks.steps.networks import choose_device, load_network, network_identity, preprocessing_of
-from tasks.steps.samples import read_batch
+from tasks.steps.samples import read_positions
 
 VERSION = 1
 FORWARD = 64  # queries in one forward pass
@@ -33,16 +32,16 @@ def queries_spec(name: str, network: Network, manifest: StageSpec, training: Sta
     return StageSpec("queries", VERSION, chosen, inputs, digests, place, label=f"{name} {asked.split}")
 
 
-def query_keys(store: Store, spec: StageSpec) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the queries' keys, ids and given labels, class by class."""
+def query_places(store: Store, spec: StageSpec) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Return the queries' positions in their split, ids and given labels, class by class."""
     rows = positions(store, spec.inputs["data"].path, spec.parameters["split"])
     labels = rows["label_given"].to_numpy(np.int64)
     slabs = {
         int(label): (int(np.searchsorted(labels, label)), int(np.searchsorted(labels, label, side="right")))
         for label in np.unique(labels)
     }
-    chosen = [position for _, _, position in chosen_positions(slabs, spec.parameters["count"])]
-    return rows["key"].iloc[chosen].tolist(), rows["id"].to_numpy(np.int64)[chosen], labels[chosen]
+    chosen = np.array([place for _, _, place in chosen_positions(slabs, spec.parameters["count"])], np.int64)
+    return chosen, rows["id"].to_numpy(np.int64)[chosen], labels[chosen]
 
 
 def query_inputs(store: Store, spec: StageSpec, device: torch.device) -> Tensor:
@@ -61,14 +60,12 @@ def query_logits(model: nn.Module, inputs: Tensor) -> NDArray[np.float32]:
 @lru_cache(maxsize=1)
 def _inputs(store: Store, spec: StageSpec) -> Tensor:
     """Read the queries; kept for the next partition in this process."""
-    keys, _, _ = query_keys(store, spec)
-    settings = preprocessing_of(spec.parameters["network"])
-    return read_batch(open_source(data_of(spec.inputs["data"])), settings, keys).inputs.contiguous()
+    chosen, _, _ = query_places(store, spec)
+    return read_positions(store, spec, str(spec.parameters["split"]), chosen).contiguous()
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
-    keys, _, _ = query_keys(store, spec)
-    n = len(keys)
+    n = len(query_places(store, spec)[0])
     model = load_network(store, spec, torch.device("cpu"))
     inputs = query_inputs(store, spec, torch.device("cpu"))[:1]
     with torch.inference_mode():
@@ -90,7 +87,7 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 def _partition(work: Work, number: int) -> None:
     """Run the network over the queries."""
     stage, device = work.stage, choose_device(work.device)
-    _, ids, labels = query_keys(stage.store, stage.spec)
+    _, ids, labels = query_places(stage.store, stage.spec)
     model, inputs = load_network(stage.store, stage.spec, device), query_inputs(stage.store, stage.spec, device)
     logits = query_logits(model, inputs)
     with stage.partition(number) as part:

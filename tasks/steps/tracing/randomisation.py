@@ -4,7 +4,7 @@ import numpy as np
 
 from configs.tracing import Tracing
 from storage.documents import Document
-from storage.layouts import ArrayLayout, Layout
+from storage.layouts import Layout
 from storage.specs import StageSpec
 from storage.stages import Stage
 from storage.stores import Store
@@ -12,6 +12,7 @@ from tasks.steps.life import Step, Work, measured
 from tasks.steps.tracing.series import (
     Contributions,
     checked_rankings,
+    correlation_layout,
     correlation_numbers,
     correlation_summary,
     window_of,
@@ -38,9 +39,7 @@ def _opened(store: Store, spec: StageSpec) -> tuple[Contributions, Contributions
 def _layout(store: Store, spec: StageSpec) -> Layout:
     """One partition per ranking."""
     found, _ = _opened(store, spec)
-    rankings = checked_rankings(found)
-    shape = (len(rankings), found.n_queries)
-    return Layout(len(rankings), {"correlation": ArrayLayout(shape, "float64", ("ranking", "query"), 1, 1)})
+    return correlation_layout(found)
 
 
 def _partition(work: Work, number: int) -> None:

@@ -8,10 +8,11 @@ from numpy.typing import NDArray
 
 from configs.tracing import Tracing
 from storage.documents import Document
+from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec
 from storage.stages import Stage, open_finished
 from storage.stores import Store
-from tasks.recording.sources import update_source
+from tasks.recording.sources import recorded_source
 from tasks.steps.tracing.projection import GIVEN, PREDICTED, traced_layers
 from tasks.tracing import DecaySeries, InfluenceSums, decay_series
 from tasks.tracing.evaluation import RankCorrelation
@@ -37,6 +38,12 @@ def window_of(spec: StageSpec) -> tuple[int, int] | None:
 def checked_rankings(found: "Contributions") -> list[Ranking]:
     """Return what checks look at: gamma of each layer, and the logit of the given class."""
     return found.rankings(["gamma"]) + ([] if found.output is None else [(found.output, "given")])
+
+
+def correlation_layout(found: "Contributions") -> Layout:
+    """Return the layout of ranks compared: a partition per checked ranking, a correlation per query."""
+    shape = (len(checked_rankings(found)), found.n_queries)
+    return Layout(shape[0], {"correlation": ArrayLayout(shape, "float64", ("ranking", "query"), 1, 1)})
 
 
 def correlation_numbers(found: RankCorrelation) -> Document:
@@ -67,7 +74,7 @@ class Contributions:
     def __init__(self, store: Store, spec: StageSpec, window: tuple[int, int] | None = None) -> None:
         self.spec = spec
         self.stage = open_finished(store, spec)
-        self.source = update_source(open_finished(store, spec.inputs["network"]))
+        self.source = recorded_source(store, spec.inputs["network"])
         self.layers = traced_layers(self.source, spec)
         self.steps = self.source.steps
         self.window = (0, self.steps) if window is None else window

@@ -1,7 +1,7 @@
 import pickle
 import shutil
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,11 @@ from storage.stages import FinishedStage, begin_stage, find_finished, marker_nam
 from storage.stores import StoreError, open_store
 from storage.updates import chunks
 from storage.updates.archives import find_archives
+from storage.updates.bits import Ints
+from storage.updates.parameters import Parameter
+from storage.updates.reader import read_weights
 from storage.verify import verify_stage
-from tasks.recording import SOURCES, UpdateRecorder, UpdateSource, open_updates, update_source
+from tasks.recording import SOURCES, UpdateRecorder, UpdateSource, dense, open_updates, update_source
 from tasks.tracing import contributions
 from tests.tasks.recording.conftest import LAYERS, Training
 
@@ -118,6 +121,23 @@ def test_float32_inputs_give_float32(archive: Archive, source: UpdateSource) -> 
     assert found.gamma.dtype == torch.float32
     with pytest.raises(NotImplementedError, match="layer '8': a dense archive holds whole updates"):
         block.per_example(model.get_submodule("8"), weight, torch.ones(2, 6))
+
+
+def test_the_first_and_the_last_checkpoint_are_read_once(source: UpdateSource, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def counted(stage: FinishedStage, checkpoint: str, parameters: Iterable[Parameter]) -> dict[str, Ints]:
+        read.append(checkpoint)
+        return read_weights(stage, checkpoint, parameters)
+
+    monkeypatch.setattr(dense, "read_weights", counted)
+    weights = [end(layer) for end in (source.initial, source.final) for layer in source.layers]
+    assert len(read) == len(set(read)) == 2
+    kept = [weight.clone() for weight in weights]
+    for weight in weights:
+        weight.zero_()  # a caller's copy: the next one gets the weights as they are
+    again = [end(layer) for end in (source.initial, source.final) for layer in source.layers]
+    assert all(torch.equal(a, b) for a, b in zip(again, kept, strict=True))
 
 
 def test_a_layer_that_was_not_recorded_is_named(source: UpdateSource) -> None:
