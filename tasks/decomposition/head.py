@@ -1,0 +1,85 @@
+"""Where a network's head is: the last linear layer that is executed, if its output is the network's."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from tasks.capture import find_output_layer
+from tasks.splitting.replay import watching
+
+SHOWN = 3  # modules that a message names
+
+
+@dataclass(frozen=True)
+class Head:
+    """A network's final layer; its input is what `split_at(model, "penultimate", example)` cuts at.
+
+    Attributes
+    ----------
+    name : of the module within the network
+    module : the layer, d features in, C logits out
+    """
+
+    name: str
+    module: nn.Linear
+
+
+def find_head(model: nn.Module, example: Tensor) -> Head:
+    """Find the last nn.Linear that a network executes, whose output must be the network's.
+
+    Parameters
+    ----------
+    model : in evaluation mode; not changed
+    example : (n, C, H, W), images of the size and kind that will come, on the model's device
+
+    Returns
+    -------
+    Head
+
+    Raises
+    ------
+    ValueError : training mode; no linear layer, or something after it; the layer is called more than once. The
+        message names the modules that the network ends in.
+    """
+    if any(module.training for module in model.modules()):
+        raise ValueError("the network is in training mode; call model.eval() first")
+    called: list[str] = []
+    with watching(model, lambda name, module, output: called.append(name)):
+        model(example)
+    linear = [name for name in called if isinstance(model.get_submodule(name), nn.Linear)]
+    name = find_output_layer(model, example)
+    if name is None or name != linear[-1]:
+        raise ValueError(_refusal(model, called, linear))
+    if linear.count(name) > 1:
+        raise ValueError(
+            f"head {name!r}: expected a layer of one call, found {linear.count(name)}; a decomposed one in its place "
+            "would change the others"
+        )
+    module = model.get_submodule(name)
+    assert isinstance(module, nn.Linear)
+    return Head(name, module)
+
+
+def replace_head(model: nn.Module, name: str, head: nn.Module) -> None:
+    """Put a module in the place of another one, in place.
+
+    Parameters
+    ----------
+    model : changed; copy it first where the full one is still needed
+    name : of a module in it, such as `Head.name`
+    head : what takes its place
+    """
+    if name not in dict(model.named_modules()) or not name:
+        raise ValueError(f"head {name!r}: expected the name of a module of the network, found none")
+    model.set_submodule(name, head)
+
+
+def _refusal(model: nn.Module, called: list[str], linear: list[str]) -> str:
+    """Say why there is no head."""
+    leaves = [name for name in called if not list(model.get_submodule(name).children())]
+    last = ", ".join(f"{name} ({type(model.get_submodule(name)).__name__})" for name in leaves[-SHOWN:])
+    found = f"its last one, {linear[-1]}, does not give it" if linear else "it calls none"
+    return (
+        f"expected a network whose output is that of an nn.Linear, found that {found}; the network ends in "
+        f"{last or 'its own forward'}: only logits W x + b can be decomposed class by class"
+    )
