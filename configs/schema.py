@@ -6,8 +6,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from configs.cluster import Cluster
+from configs.decomposition import Decomposition
 from configs.section import Name, Paths, Section, Share
-from configs.tracing import Tracing
+from configs.tracing import Tracing, check_private
 from configs.training import Training
 
 MAX_SEED = 2**63 - 1  # what an int64 holds
@@ -197,7 +198,7 @@ class Report(Section):
     """What the report shows."""
 
     training_images: Literal["show", "ids", "none"] = Field(
-        "show", description="with none, no training image leaves the store"
+        "show", description="with none, no training image and no id of one leaves the store"
     )
 
 
@@ -214,6 +215,7 @@ class Config(Section):
     networks: dict[Name, Network] = Field(min_length=1)
     activations: Activations | None = None
     interpretation: Interpretation | None = None
+    decomposition: Decomposition | None = None
     tracing: Tracing | None = None
     report: Report = Report()
 
@@ -229,7 +231,7 @@ class Config(Section):
         for name, network in self.networks.items():
             if network.train is not None:
                 _known(f"networks.{name}.train.data", network.train.data, self.data)
-        for section in ("activations", "interpretation"):
+        for section in ("activations", "interpretation", "decomposition"):
             for name in getattr(getattr(self, section), "networks", ()):
                 _known(f"{section}.networks", name, self.networks)
                 self.data_of(name, section)
@@ -245,21 +247,21 @@ class Config(Section):
     @model_validator(mode="after")
     def _private(self) -> "Config":
         trained = {network.train.split for network in self.networks.values() if network.train is not None}
-        asked, shown = self.interpretation, self.report.training_images
-        if shown != "show" and asked is not None and asked.gallery and asked.evaluate in {asked.learn, *trained}:
-            raise ValueError(
-                f"report.training_images: with {shown!r} the gallery cannot show split {asked.evaluate!r}, "
-                "which is learned from; set `interpretation.gallery: 0` or evaluate another"
-            )
-        if shown != "show" and self.tracing is not None and self.tracing.queries.split in trained:
-            raise ValueError(
-                f"report.training_images: with {shown!r} the queries cannot come from split "
-                f"{self.tracing.queries.split!r}, which is trained on; set `tracing.queries.split` to another"
-            )
+        shown = self.report.training_images
+        for section in ("interpretation", "decomposition"):
+            asked = getattr(self, section)
+            if shown != "show" and asked is not None and asked.gallery and asked.evaluate in {asked.learn, *trained}:
+                raise ValueError(
+                    f"report.training_images: with {shown!r} the gallery cannot show split {asked.evaluate!r}, "
+                    f"which is learned from; set `{section}.gallery: 0` or evaluate another"
+                )
+        if shown != "show" and self.tracing is not None:
+            trainings = {name: network.train for name, network in self.networks.items() if network.train is not None}
+            check_private(self.tracing, {name: (train.data, train.split) for name, train in trainings.items()}, shown)
         return self
 
     def data_of(self, network: str, section: str) -> str:
-        """Return the data set that a section (activations, interpretation) uses for `network`."""
+        """Return the data set that a section (activations, interpretation, decomposition) uses for `network`."""
         training = self.networks[network].train
         asked: str | None = getattr(self, section).data
         if asked is not None:

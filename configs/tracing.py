@@ -1,5 +1,6 @@
 """Question 4 in a config: who taught the network that?"""
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -72,3 +73,25 @@ class Tracing(Section):
         if "gamma" not in self.scores:
             raise ValueError("scores: gamma is what all pages rest on, name it too")
         return self
+
+
+def check_private(asked: Tracing, trainings: Mapping[str, tuple[str, str]], shown: str) -> None:
+    """Raise ValueError where queries may be training images that the report shall not show.
+
+    Parameters
+    ----------
+    trainings : data set and split that each network is trained on
+    shown : `report.training_images`
+    """
+    split, data = asked.queries.split, asked.queries.data
+    if split in {trained for _, trained in trainings.values()}:
+        raise ValueError(
+            f"report.training_images: with {shown!r} the queries cannot come from split {split!r}, "
+            "which is trained on; set `tracing.queries.split` to another"
+        )
+    for name in asked.networks:
+        if name in trainings and data not in (None, trainings[name][0]):
+            raise ValueError(
+                f"tracing.queries.data: with `report.training_images: {shown}` the queries must come from the data set "
+                f"that {name!r} is trained on, {trainings[name][0]!r}: {data!r} may hold the same images; leave it out"
+            )

@@ -191,6 +191,29 @@ class Record(Section):
         return self
 
 
+class Gates(Section):
+    """Class-specific gates on the channels of the last map (CSG, Liang et al. 2020), learned beside the network.
+
+    They take part in the last epoch of every `period`, counted from the start, once `plain_epochs` are over.
+    """
+
+    lr: float = Field(
+        gt=0,
+        description="learning rate of the gates, which the schedule multiplies too; the penalty closes a gate by "
+        "about lr * weight / (1 - momentum) in a step with gates",
+    )
+    momentum: float = Field(0.9, ge=0, lt=1, description="share of the last step's velocity that is kept, of the gates")
+    weight: float = Field(0.001, ge=0, description="of the penalty on open gates in the loss (the paper's lambda)")
+    share: float = Field(0.2, ge=0, le=1, description="share of all gates that may be open without a penalty")
+    plain_epochs: int = Field(10, ge=0, description="epochs before the first with gates")
+    period: int = Field(3, ge=1, description="epochs of which the last one has gates, the others none")
+
+    @property
+    def first_epoch(self) -> int:
+        """The first epoch with gates, from 0."""
+        return self.plain_epochs + (-self.plain_epochs - 1) % self.period
+
+
 class Training(Section):
     """How a network is trained from the run's seed."""
 
@@ -198,6 +221,11 @@ class Training(Section):
     split: Name = Field("train", description="split to train on")
     evaluate: Name = Field("val", description="split whose accuracy is measured after each epoch")
     epochs: int = Field(ge=1, description="passes over the split")
+    start: str | None = Field(
+        None,
+        description="weights to start from in place of fresh ones, as `weights` of a network; a head of another number "
+        "of classes stays fresh",
+    )
     optimizer: Optimizer
     schedule: Schedule = Constant()
     clip: float | None = Field(None, gt=0, description="largest norm of the whole gradient; longer ones are shortened")
@@ -208,6 +236,7 @@ class Training(Section):
         None, description="weights to keep as stages of their own: n, evenly spaced up to the end, or a list of steps"
     )
     record: Record | None = None
+    gates: Gates | None = None
 
     @model_validator(mode="after")
     def _fits(self) -> "Training":
@@ -215,4 +244,19 @@ class Training(Section):
             raise ValueError(f"schedule.warmup: {self.schedule.warmup:g} of {self.epochs} epochs leave no time to fall")
         if isinstance(self.snapshots, tuple) and len(set(self.snapshots)) != len(self.snapshots):
             raise ValueError("snapshots: an entry stands twice")
+        return self
+
+    @model_validator(mode="after")
+    def _gates_open(self) -> "Training":
+        if self.gates is None:
+            return self
+        if self.optimizer.kind != "sgd":
+            raise ValueError(
+                f"gates: they are learned by SGD, found optimizer.kind {self.optimizer.kind}; set it to sgd"
+            )
+        if self.gates.first_epoch >= self.epochs:
+            raise ValueError(
+                f"gates: the first epoch with gates would be {self.gates.first_epoch + 1}, of {self.epochs}; "
+                "train longer, or set gates.plain_epochs or gates.period lower"
+            )
         return self

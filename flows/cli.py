@@ -130,8 +130,10 @@ def explain(
             parts, examples = found.parts, found.examples[found.examples["rank"] <= count]
             if layer is not None:
                 parts, examples = parts[parts["layer"] == layer], examples[examples["layer"] == layer]
-            for table in (parts, examples):
+            for table in (parts.astype(object).where(parts.notna(), "unknown"), examples):
                 _show(_table([str(name) for name in table.columns], table.to_numpy().tolist()))
+            for note in (note for name, note in found.notes.items() if layer in (None, name)):
+                out.print(note, markup=False)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from storage.specs import StageSpec
 from storage.stages import find_finished
 from storage.stores import FORMAT_FILE, Store, open_store
 from tasks.steps.activations import activations_spec
+from tasks.steps.decomposition.plan import Decomposed, make_decompositions
 from tasks.steps.evaluation import evaluation_spec
 from tasks.steps.features import features_spec
 from tasks.steps.gallery import gallery_spec
@@ -23,7 +24,7 @@ from tasks.steps.report import Answers, Cell
 from tasks.steps.selection import selection_spec
 from tasks.steps.sizes import LIBRARIES, estimate
 from tasks.steps.snapshots import snapshot_specs
-from tasks.steps.tracing.plan import Trace, make_traces
+from tasks.steps.tracing.plan import Projected, Trace, make_traces
 from tasks.steps.training import training_spec
 
 Setting = tuple[str, int]  # network, seed
@@ -42,11 +43,12 @@ class Plan:
     references: Mapping[tuple[str, int, str], StageSpec]
     galleries: Mapping[str, StageSpec]
     layers: Mapping[tuple[str, int, str], StageSpec]
+    decomposed: tuple[Decomposed, ...]
     traces: tuple[Trace, ...]
 
     @property
-    def all_traces(self) -> tuple[Trace, ...]:
-        """The traces that are asked for, and those of permuted labels that they are compared with."""
+    def all_traces(self) -> tuple[Projected, ...]:
+        """The traces that are asked for, and the projections on permuted labels that they are compared with."""
         return (*self.traces, *(trace.permuted for trace in self.traces if trace.permuted is not None))
 
     @property
@@ -81,13 +83,16 @@ class Plan:
             *(cell.features for cell in self.cells),
             *(cell.evaluation for cell in self.cells),
             *self.galleries.values(),
+            *(spec for found in self.decomposed for spec in found.stages),
             *(spec for trace in self.traces for spec in trace.stages),
         ]
         return tuple({spec.path: spec for spec in chain}.values())
 
     def answers(self) -> Answers:
         """Return what the report is made from."""
-        return Answers(self.config, self.stages, self.trainings, self.cells, self.galleries, self.traces)
+        return Answers(
+            self.config, self.stages, self.trainings, self.cells, self.galleries, self.decomposed, self.traces
+        )
 
 
 def make_plan(config: Config) -> Plan:
@@ -107,8 +112,9 @@ def make_plan(config: Config) -> Plan:
             for seed in config.seeds
         }
         layers, traces = dict(_layers(config, manifests, trainings)), make_traces(config, manifests, trainings)
+        decomposed = make_decompositions(config, manifests, trainings)
         if asked is None:
-            return Plan(config, manifests, trainings, {}, {}, (), {}, {}, layers, traces)
+            return Plan(config, manifests, trainings, {}, {}, (), {}, {}, layers, decomposed, traces)
         check_methods(asked)
         selecting = {*asked.networks, *([asked.coreset_from] if asked.coreset_from else [])}
         settings = [(name, seed) for name in config.networks if name in selecting for seed in config.seeds]
@@ -120,7 +126,7 @@ def make_plan(config: Config) -> Plan:
     references = dict(_references(config, asked, learn))
     cells = tuple(_cells(config, asked, learn, held_out, references))
     galleries = _galleries(asked, held_out, references, cells) if asked.gallery else {}
-    return Plan(config, manifests, trainings, learn, held_out, cells, references, galleries, layers, traces)
+    return Plan(config, manifests, trainings, learn, held_out, cells, references, galleries, layers, decomposed, traces)
 
 
 def finished_paths(plan: Plan, store: Store) -> frozenset[str]:
@@ -132,6 +138,7 @@ def network_names(plan: Plan) -> dict[str, str]:
     """Return the network's name by the path of its training and activations stages."""
     single = {spec.path: name for found in (plan.learn, plan.held_out) for (name, _), spec in found.items()}
     single |= {spec.path: name for (name, _), spec in plan.trainings.items()}
+    single |= {spec.path: found.network for found in plan.decomposed for spec in found.stages}
     single |= {spec.path: trace.network for trace in plan.all_traces for spec in trace.stages}
     return single | {spec.path: name for (name, _, _), spec in plan.layers.items()}
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from prefect import flow
 
 from flows.activations import activations
+from flows.decomposition import decomposition
 from flows.interpretation import interpretation
 from flows.report import report
 from flows.session import Given, run_name, session_of
@@ -18,6 +19,8 @@ def run(config: Given, overrides: Sequence[str] = ()) -> str:
         activations(config, overrides)
         if here.plan.config.interpretation is not None:
             interpretation(config, overrides)
+        if here.plan.config.decomposition is not None:
+            decomposition(config, overrides)
         if here.plan.config.tracing is not None:
             tracing(config, overrides)
         return report(config, overrides)

@@ -21,9 +21,9 @@ def tracing(config: Given, overrides: Sequence[str] = ()) -> None:
     """Record trainings, project every update on the queries, sum over examples and classes, check the answers."""
     with session_of(config, overrides) as here:
         training(config, overrides)
-        traces, job = here.plan.all_traces, here.job
-        run_step(job, QUERIES, [trace.queries for trace in traces], timeout=here.timeout)
-        run_step(job, CONTRIBUTIONS, [trace.contributions for trace in traces], timeout=here.timeout)
+        traces, projected, job = here.plan.traces, here.plan.all_traces, here.job
+        run_step(job, QUERIES, [trace.queries for trace in projected], timeout=here.timeout)
+        run_step(job, CONTRIBUTIONS, [trace.contributions for trace in projected], timeout=here.timeout)
         run_step(job, INFLUENCE, [trace.influence for trace in traces], timeout=here.timeout)
         run_step(job, MISLABEL, [t.mislabel for t in traces if t.mislabel is not None], timeout=here.timeout)
         compared = [t.randomisation for t in traces if t.randomisation is not None]

@@ -14,6 +14,15 @@ from flows.plan import Plan, make_plan
 from storage.stores import open_store
 from tasks.parallel import SerialPool
 from tasks.steps.activations import ACTIVATIONS
+from tasks.steps.decomposition.ablation import ABLATION
+from tasks.steps.decomposition.cost import COST
+from tasks.steps.decomposition.coverage import COVERAGE
+from tasks.steps.decomposition.decomposed_training import DECOMPOSED_TRAININGS
+from tasks.steps.decomposition.features import PENULTIMATES
+from tasks.steps.decomposition.gallery import GALLERIES
+from tasks.steps.decomposition.gates import GATES
+from tasks.steps.decomposition.histogram import HISTOGRAM, STRONGEST
+from tasks.steps.decomposition.scores import SCORES
 from tasks.steps.evaluation import EVALUATION
 from tasks.steps.features import FEATURES
 from tasks.steps.gallery import GALLERY
@@ -139,6 +148,38 @@ def traced_config(store: str) -> Tree:
     }
 
 
+def decomposed_config(store: str) -> Tree:
+    """Return a config that asks all of question 2 in a few seconds: 160 digits, a network with gates, retraining."""
+    train = {"data": "digits", "epochs": 4, "optimizer": {"kind": "sgd", "lr": 0.1, "momentum": 0.9}}
+    return {
+        "name": "decomposed",
+        "store": store,
+        "cluster": {"kind": "serial"},
+        "data": {"digits": {"source": "sklearn-digits", "per_class": {"train": 12, "val": 4}}},
+        "networks": {
+            "small": {
+                "model": "small-cnn",
+                "arguments": {"width": 8},
+                "train": {**train, "batches": {"size": 16}, "gates": {"lr": 0.1, "plain_epochs": 1, "period": 2}},
+                "preprocessing": {"mode": "L"},
+            }
+        },
+        "decomposition": {
+            "networks": ["small"],
+            "k1": [3, {"coverage": 0.6}],
+            "k2": [4, 2],
+            "draws": 3,
+            "sample_need": [2],
+            "ablation": {"noises": ["standard", "feature_moments"], "scopes": ["label", "union"], "draws": 2},
+            "retraining": {
+                "head": {"epochs": 2, "optimizer": {"kind": "sgd", "lr": 0.05}, "batches": {"size": 16}},
+                "network": {"epochs": 1, "optimizer": {"kind": "sgd", "lr": 0.01}, "batches": {"size": 16}},
+            },
+            "gallery": 3,
+        },
+    }
+
+
 @pytest.fixture
 def tiny_tree(tmp_path: Path) -> Tree:
     """The tiny config, with a store of the test's own."""
@@ -149,6 +190,12 @@ def tiny_tree(tmp_path: Path) -> Tree:
 def traced_tree(tmp_path: Path) -> Tree:
     """The traced config, with a store of the test's own."""
     return traced_config(str(tmp_path / "store"))
+
+
+@pytest.fixture
+def decomposed_tree(tmp_path: Path) -> Tree:
+    """The decomposed config, with a store of the test's own."""
+    return decomposed_config(str(tmp_path / "store"))
 
 
 @dataclass(frozen=True)
@@ -195,6 +242,12 @@ def traced_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run.of(traced_config(str(tmp_path_factory.mktemp("traced") / "store"))).finish()
 
 
+@pytest.fixture(scope="session")
+def decomposed_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The decomposed run, made once for all tests: not to be changed."""
+    return Run.of(decomposed_config(str(tmp_path_factory.mktemp("decomposed") / "store"))).finish()
+
+
 @pytest.fixture
 def copied_run(finished_run: Run, tmp_path: Path) -> Run:
     """The tiny run in a copy of the store that a test may damage."""
@@ -229,14 +282,30 @@ def complete_plan(plan: Plan, job: Job) -> None:
     complete(job, FEATURES, fitted)
     complete(job, EVALUATION, [cell.evaluation for cell in plan.cells])
     complete(job, GALLERY, list(plan.galleries.values()))
-    traces = plan.all_traces
-    complete(job, QUERIES, [trace.queries for trace in traces])
-    complete(job, CONTRIBUTIONS, [trace.contributions for trace in traces])
+    complete_decompositions(plan, job)
+    traces = plan.traces
+    complete(job, QUERIES, [trace.queries for trace in plan.all_traces])
+    complete(job, CONTRIBUTIONS, [trace.contributions for trace in plan.all_traces])
     complete(job, INFLUENCE, [trace.influence for trace in traces])
     complete(job, MISLABEL, [trace.mislabel for trace in traces if trace.mislabel])
     complete(job, RANDOMISATION, [trace.randomisation for trace in traces if trace.randomisation])
     complete(job, RETRAINING, [trace.retraining for trace in traces if trace.retraining])
     complete(job, DATAMODELLING, [trace.datamodelling for trace in traces if trace.datamodelling])
+
+
+def complete_decompositions(plan: Plan, job: Job) -> None:
+    """Make the stages of question 2."""
+    found = plan.decomposed
+    complete(job, PENULTIMATES, [spec for one in found for spec in (one.learn, one.evaluate)])
+    complete(job, STRONGEST, [spec.inputs["strongest"] for one in found for spec in one.all_histograms])
+    complete(job, HISTOGRAM, [spec for one in found for spec in one.all_histograms])
+    complete(job, GATES, [one.gates for one in found if one.gates])
+    complete(job, SCORES, [spec for one in found for spec in one.all_scores])
+    complete(job, COVERAGE, [one.coverage for one in found])
+    complete(job, ABLATION, [spec for one in found for spec in one.ablations.values()])
+    complete(job, COST, [one.cost for one in found])
+    complete(job, GALLERIES, [one.gallery for one in found if one.gallery])
+    complete(job, DECOMPOSED_TRAININGS, [spec for one in found for spec in one.retrained.values()])
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 """The golden-digest guard: what a stage makes may only change where its VERSION rises.
 
 `golden.json` holds, by kind of stage of the tiny run, its VERSION and a fingerprint of its arrays and tables; of the
-traced run its stages of question 4 and, as `training-with-archive`, its trainings with the updates they record. Whole
+traced run its stages of question 4 and, as `training-with-archive`, its trainings with the updates they record; of the
+decomposed run its stages of question 2, and its training as `training-with-gates`. Whole
 numbers are compared exactly, floating point by seeded random projections, so that another CPU agrees. Write it anew
 with `pytest tests/test_golden.py --update-golden` after raising the VERSION of the stages that changed.
 """
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from storage.stages import FinishedStage, open_finished
 from tasks.recording.sources import update_source
+from tasks.steps.decomposition.coverage import read_coverage
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -32,7 +34,12 @@ ROUNDED = {"heat"}  # whole numbers that were rounded from floats
 # Who stands where in a ranking: near ties change places with rounding; their sums are compared.
 RANKED = {f"{end}_{part}" for end in ("top", "bottom") for part in ("id", "label")} | {"ridge_class"}
 RANKS = {"correlation", "ridge", "ridge_total"}  # of ranks, or in the order of probabilities: as coarse as measures
-UPDATES = "training-with-archive"
+UPDATES, GATED = "training-with-archive", "training-with-gates"
+# Of question 2: what has nothing but measured times, or sums that the histogram has too; who is chosen among near ties;
+# counts of what is chosen.
+UNGUARDED = {"manifest", "strongest", "head-cost"}
+CHOSEN, COUNTED = {"order", "indices"}, {"counts", "correct", "agreeing"}
+COARSE = 0.1  # relative to the norm: an image or two that rounding decides
 
 Fingerprint = str | list[float]
 Kinds = dict[str, dict[str, Any]]  # Any: a version and fingerprints by name
@@ -57,7 +64,10 @@ def same(one: Fingerprint, other: Fingerprint, tolerance: float = TOLERANCE) -> 
 
 def tolerance_of(name: str) -> float:
     """Return the tolerance for an array."""
-    return MEASURED if "/values:" in name or name.partition("/")[2] in RANKS else TOLERANCE
+    array = name.partition("/")[2]
+    if array in COUNTED:
+        return COARSE
+    return MEASURED if "/values:" in name or array in RANKS else TOLERANCE
 
 
 def stage_fingerprints(stage: FinishedStage) -> dict[str, Fingerprint]:
@@ -69,7 +79,7 @@ def stage_fingerprints(stage: FinishedStage) -> dict[str, Fingerprint]:
             for index, measure in enumerate(stage.summary["measures"]):
                 found[f"{name}:{measure}"] = fingerprint(values[:, index])
         else:
-            found[name] = fingerprint(values.astype(np.float32) if name in ROUNDED else values)
+            found[name] = fingerprint(values.astype(np.float32) if name in ROUNDED | COUNTED else values)
     for name in stage.note["files"]:
         if name.endswith(".parquet"):
             table = pd.read_parquet(Path(stage.store.path(stage.path, "files", name)))
@@ -118,6 +128,20 @@ def traced_fingerprints(run: "Run") -> Kinds:
     return kinds
 
 
+def decomposed_fingerprints(run: "Run") -> Kinds:
+    """Return the same of a run of question 2: shares in place of coverage's sums, which are digits."""
+    kinds = {kind: found for kind, found in fingerprints(run).items() if kind not in UNGUARDED}
+    kinds[GATED] = kinds.pop("training")
+    for kind in ("histogram", "gates"):
+        arrays = kinds[kind]["arrays"]
+        kinds[kind]["arrays"] = {name: arrays[name] for name in arrays if name.partition("/")[2] not in CHOSEN}
+    for number, one in enumerate(run.plan.decomposed):
+        coverage = read_coverage(run.job.store, one.coverage)
+        shares = {"l1": coverage.l1_shares(), "logit": coverage.contribution_shares(), "own": coverage.top_shares()}
+        kinds["coverage"]["arrays"] |= {f"{number}/{name}": fingerprint(share) for name, share in shares.items()}
+    return kinds
+
+
 def changes(golden: Kinds, found: Kinds) -> list[str]:
     """Return a line per kind of stage that makes something else than its golden version did."""
     lines = []
@@ -136,9 +160,10 @@ def changes(golden: Kinds, found: Kinds) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def found(finished_run: "Run", traced_run: "Run") -> Kinds:
-    """Return the fingerprints of the tiny run and the traced run."""
-    return {**fingerprints(finished_run), **traced_fingerprints(traced_run)}
+def found(finished_run: "Run", traced_run: "Run", decomposed_run: "Run") -> Kinds:
+    """Return the fingerprints of the tiny, the traced and the decomposed run."""
+    few = decomposed_fingerprints(decomposed_run)
+    return {**fingerprints(finished_run), **traced_fingerprints(traced_run), **few}
 
 
 def test_what_stages_make_changes_only_with_their_version(found: Kinds, request: pytest.FixtureRequest) -> None:
@@ -150,7 +175,8 @@ def test_what_stages_make_changes_only_with_their_version(found: Kinds, request:
 def test_every_kind_of_stage_of_the_run_is_guarded(found: Kinds) -> None:
     kinds = {"manifest", "training", "activations", "selection", "features", "evaluation", "gallery"}
     kinds |= {UPDATES, "queries", "contributions", "influence", "randomisation", "mislabel"}
-    assert set(found) == kinds | {"retraining", "datamodelling"}
+    kinds |= {GATED, "penultimate", "histogram", "head-scores", "coverage", "ablation", "decomposition-gallery"}
+    assert set(found) == kinds | {"retraining", "datamodelling", "gates", "decomposed-training"}
     assert all(kind["arrays"] for kind in found.values())
 
 

@@ -40,6 +40,7 @@ def train(store: str, images: torch.Tensor, labels: torch.Tensor, epochs: int) -
     with UpdateRecorder(model, optimizer, store) as recorder:
         for t in range(recorder.first_step, len(steps)):
             ids = steps[t]
+            # A rate that changes is set here from t: a scheduler of torch's would begin again after a crash.
             with recorder.step(ids, epoch=t * epochs // len(steps)) as row:
                 optimizer.zero_grad()
                 loss = F.cross_entropy(model(images[ids]), labels[ids])

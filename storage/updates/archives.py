@@ -13,7 +13,7 @@ from typing import Any
 
 import zarr
 
-from storage.documents import Document
+from storage.documents import DamagedError, Document
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, find_finished, marker_name, read_marker
 from storage.stores import Store, StoreError
@@ -48,10 +48,15 @@ def archive_segments(stage: FinishedStage) -> list[Segment]:
     Raises
     ------
     StoreError : the stage recorded nothing
+    DamagedError : a marker is missing or damaged; names it
     """
     found: list[Segment] = []
     for number in range(stage.layout.partitions):
-        numbers = read_marker(stage.store, stage.path, number)["numbers"]
+        try:
+            numbers = read_marker(stage.store, stage.path, number)["numbers"]
+        except FileNotFoundError:
+            name = f"{stage.path}/markers/{marker_name(number)}"
+            raise DamagedError(f"{name}: missing, though its stage is complete") from None
         recording = numbers.get("recording")
         if not recording:
             raise StoreError(f"{stage.path}: this training was not recorded; give its config a `record` and run it")

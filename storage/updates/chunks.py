@@ -25,10 +25,17 @@ CHECKSUM = 4  # bytes
 
 @dataclass(frozen=True)
 class Chunking:
-    """How an array is cut: `rows` of it to a chunk, its first parameter axis into `parts`; either is 1."""
+    """How an array is cut: a chunk has `rows` of it and `outputs` of the first parameter axis, all where rows > 1.
+
+    The last chunks are of the same size; what lies beyond the array is zeros, as Zarr's regular grid has it.
+    """
 
     rows: int
-    parts: int
+    outputs: int
+
+    def parts(self, parameter: Parameter) -> int:
+        """Return into how many chunks the first axis of a parameter is cut."""
+        return -(-parameter.shape[0] // self.outputs)
 
 
 def plan_chunks(parameters: Iterable[Parameter], steps: int) -> dict[str, Chunking]:
@@ -40,7 +47,7 @@ def plan_chunks(parameters: Iterable[Parameter], steps: int) -> dict[str, Chunki
     for parameter in parameters:
         most = max(1, min(steps, target // max(1, parameter.nbytes)))
         rows = -(-steps // -(-steps // most))  # as many chunks, none nearly empty
-        found[parameter.name] = Chunking(rows, _parts(parameter))
+        found[parameter.name] = Chunking(rows, _outputs(parameter))
     return found
 
 
@@ -51,7 +58,7 @@ class ChunkWriter:
         self.parameter, self.chunking = parameter, chunking
         self._path, self._write = path, write
         bits = np.dtype(BITS[parameter.dtype])
-        self._width = parameter.size // chunking.parts
+        self._width = _width(parameter, chunking)
         self._raw: Bytes = np.zeros(chunking.rows * self._width * bits.itemsize + CHECKSUM, np.uint8)
         self._ints: Ints = self._raw[:-CHECKSUM].view(bits).reshape(chunking.rows, self._width)
         self._index, self._filled = 0, 0
@@ -62,10 +69,13 @@ class ChunkWriter:
         while done < len(new):
             count = min(len(new) - done, self.chunking.rows - self._filled)
             before = new[done - 1] if done else previous
-            for part in range(self.chunking.parts):
-                columns = slice(part * self._width, (part + 1) * self._width)
+            for part in range(self.chunking.parts(self.parameter)):
+                columns = slice(part * self._width, min((part + 1) * self._width, self.parameter.size))
                 target = self._ints[self._filled : self._filled + count]
-                subtract_rows(new[done : done + count, columns], before[columns], target)
+                target[:, columns.stop - columns.start :] = 0  # of the last part, which may be short
+                subtract_rows(
+                    new[done : done + count, columns], before[columns], target[:, : columns.stop - columns.start]
+                )
                 if self._filled + count == self.chunking.rows:
                     self._flush(part, self.chunking.rows)
             done += count
@@ -82,7 +92,7 @@ class ChunkWriter:
             else:
                 chunk = self._filled
             self._flush(0, chunk)
-        metadata = array_document(self.parameter, rows, Chunking(max(1, chunk), self.chunking.parts))
+        metadata = array_document(self.parameter, rows, Chunking(max(1, chunk), self.chunking.outputs))
         self._write(f"{self._path}/zarr.json", canonical(metadata))
         return rows
 
@@ -101,7 +111,7 @@ def chunk_key(parameter: Parameter, index: int, part: int) -> str:
 
 def array_document(parameter: Parameter, rows: int, chunking: Chunking) -> Document:
     """Return the metadata of a parameter's array."""
-    chunk = [chunking.rows, parameter.shape[0] // chunking.parts, *parameter.shape[1:]]
+    chunk = [chunking.rows, chunking.outputs, *parameter.shape[1:]]
     return {
         "zarr_format": 3,
         "node_type": "array",
@@ -116,10 +126,10 @@ def array_document(parameter: Parameter, rows: int, chunking: Chunking) -> Docum
     }
 
 
-def chunking_of(metadata: bytes, parameter: Parameter) -> Chunking:
+def chunking_of(metadata: bytes) -> Chunking:
     """Return how the array with this metadata is cut."""
     rows, first = json.loads(metadata)["chunk_grid"]["configuration"]["chunk_shape"][:2]
-    return Chunking(int(rows), parameter.shape[0] // int(first))
+    return Chunking(int(rows), int(first))
 
 
 def read_chunk(store: Store, path: str, parameter: Parameter, index: int, chunking: Chunking) -> Ints:
@@ -129,12 +139,11 @@ def read_chunk(store: Store, path: str, parameter: Parameter, index: int, chunki
     ------
     DamagedError : a file is missing, has another length or fails its checksum; names the file
     """
-    parts = []
-    for part in range(chunking.parts):
-        file = f"{path}/{chunk_key(parameter, index, part)}"
-        parts.append(_checked(store, file, chunking.rows * parameter.nbytes // chunking.parts))
-    ints = [part.view(BITS[parameter.dtype]).reshape(chunking.rows, -1) for part in parts]
-    return ints[0] if len(ints) == 1 else np.concatenate(ints, axis=1)
+    bits = np.dtype(BITS[parameter.dtype])
+    size = chunking.rows * _width(parameter, chunking) * bits.itemsize
+    files = [f"{path}/{chunk_key(parameter, index, part)}" for part in range(chunking.parts(parameter))]
+    ints = [_checked(store, file, size).view(bits).reshape(chunking.rows, -1) for file in files]
+    return ints[0] if len(ints) == 1 else np.concatenate(ints, axis=1)[:, : parameter.size]
 
 
 def _checked(store: Store, file: str, size: int) -> Bytes:
@@ -150,8 +159,13 @@ def _checked(store: Store, file: str, size: int) -> Bytes:
     return data[:size]
 
 
-def _parts(parameter: Parameter) -> int:
-    """Return the smallest number of equal parts of the first axis that are chunk files of at most MOST bytes."""
+def _outputs(parameter: Parameter) -> int:
+    """Return how much of the first axis is in a chunk file of at most MOST bytes: all parts alike but the last."""
     outputs = parameter.shape[0]
-    wanted = max(1, min(-(-parameter.nbytes // MOST), outputs))
-    return next(parts for parts in range(wanted, outputs + 1) if outputs % parts == 0)
+    most = max(1, min(outputs, MOST * outputs // max(1, parameter.nbytes)))
+    return -(-outputs // -(-outputs // most))
+
+
+def _width(parameter: Parameter, chunking: Chunking) -> int:
+    """Return the values of a row that a chunk has room for."""
+    return parameter.size // parameter.shape[0] * chunking.outputs

@@ -103,7 +103,7 @@ class _Stream:
         self._store, self._parameter, self._last = reader.stage.store, parameter, before
         folder = f"{reader.segment.folder}/{UPDATES}/{parameter.name}"
         self._path = f"{reader.stage.path}/files/{folder}"
-        self.chunking = chunking_of(reader.stage.read_file(f"{folder}/zarr.json"), parameter)
+        self.chunking = chunking_of(reader.stage.read_file(f"{folder}/zarr.json"))
         self._next, self._chunk = 0, -1
         self._differences = np.empty((0, parameter.size), before.dtype)
 

@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tasks.interpreters.enlarge import enlarge
 from tasks.interpreters.features import Features
 from tasks.interpreters.nmf import NMF, fit_nmf
 from tasks.interpreters.nnls import nmf_codes, solve_rows
@@ -166,12 +167,11 @@ def top_heat_maps(codes: NDArray[np.float32], k: int, size: tuple[int, int]) -> 
     (H, W) float32 in [0, 1]: maximum over the kept maps, bilinear to `size`, min-max; a flat map gives zeros
     """
     strongest = np.argsort(-codes.sum(axis=(0, 1), dtype=np.float64), kind="stable")[:k]
-    peak = torch.from_numpy(np.ascontiguousarray(codes[:, :, strongest].max(axis=2), dtype=np.float32))
-    large = torch.nn.functional.interpolate(peak[None, None], size=size, mode="bilinear", align_corners=False)[0, 0]
-    low, high = large.aminmax()
+    large = enlarge(codes[:, :, strongest].max(axis=2), size)
+    low, high = large.min(), large.max()
     if high == low:
         return np.zeros(size, dtype=np.float32)
-    heat: NDArray[np.float32] = ((large - low) / (high - low)).numpy()
+    heat: NDArray[np.float32] = (large - low) / (high - low)
     return heat
 
 

@@ -1,7 +1,8 @@
 """Checkpoints: all that a training needs to go on bitwise, as one safetensors file.
 
 Keys: model.<name in the state dict>, optimizer.<index of the parameter>.<name>, random.cpu, random.cuda.<index>.
-The text `optimizer` is JSON: the settings of each group of parameters, and state that is no tensor.
+The text `optimizer` is JSON: the settings of each group of parameters, state that is no tensor, and, of parameters
+that are not on the CPU, `host`: the names of those of their state that are.
 """
 
 import json
@@ -47,17 +48,20 @@ def pack_checkpoint(model: nn.Module, optimizer: torch.optim.Optimizer, *, gener
     """
     tensors = {f"{MODEL}{name}": value for name, value in model.state_dict().items()}
     others: dict[str, Settings] = {}
+    host, parameters = [], _parameters(optimizer)
     for index, state in optimizer.state_dict()["state"].items():
         for key, value in state.items():
-            if isinstance(value, Tensor):
-                tensors[f"{OPTIMIZER}{index}.{key}"] = value
-            else:
+            if not isinstance(value, Tensor):
                 others.setdefault(str(index), {})[key] = value
+                continue
+            tensors[f"{OPTIMIZER}{index}.{key}"] = value
+            if value.device.type == "cpu" != parameters[index].device.type:  # counts of steps, most often
+                host.append(f"{index}.{key}")
     if generators:
         tensors |= {f"{RANDOM}{name}": state for name, state in _generators(model)}
     groups = [_settings(group) for group in optimizer.param_groups]
     try:
-        text = canonical({"groups": groups, "state": others}).decode()
+        text = canonical({"groups": groups, "state": others, **({"host": host} if host else {})}).decode()
     except TypeError as error:
         raise ValueError(f"the optimiser keeps something that is neither a tensor nor a number: {error}") from None
     return encode_tensors({name: _raw(name, value) for name, value in tensors.items()}, {"optimizer": text})
@@ -85,6 +89,7 @@ def load_checkpoint(data: bytes, model: nn.Module, optimizer: torch.optim.Optimi
         index, key = name.split(".", 1)
         state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    _restore_state(optimizer, state, set(saved.get("host", ())))
     for group, settings in zip(optimizer.param_groups, saved["groups"], strict=True):
         _restore_settings(group, settings)
     _restore_generators(_below(tensors, RANDOM))
@@ -142,6 +147,22 @@ def _restore_settings(group: Settings, settings: Settings) -> None:
             group[key].fill_(value)
         else:
             group[key] = tuple(value) if isinstance(group.get(key), tuple) else value
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
+    """Return an optimiser's parameters in the order in which its state is numbered."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _restore_state(optimizer: torch.optim.Optimizer, state: Mapping[int, Settings], host: set[str]) -> None:
+    """Put the tensors of an optimiser's state in as they were saved: torch's loading gives them the weights' dtype."""
+    parameters = _parameters(optimizer)
+    for index, found in state.items():
+        parameter = parameters[index]
+        for key, value in found.items():
+            if isinstance(value, Tensor):
+                device = "cpu" if f"{index}.{key}" in host else parameter.device
+                optimizer.state[parameter][key] = value.to(device)
 
 
 def _generators(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

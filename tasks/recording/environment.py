@@ -1,20 +1,23 @@
 """Where a recording was made: what a bitwise replay would need to be the same."""
 
+import inspect
 import os
 import platform
+import sys
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from storage.documents import Document
+from storage.documents import Document, digest
 
 MOST_THREADS = 4  # that write beside the training
+NO_NUMBERS = ("python",)  # stated, not compared: no result depends on it
 
 
-def environment_facts(model: nn.Module) -> Document:
-    """Return versions, device, threads and precision flags."""
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+def environment_facts(device: torch.device) -> Document:
+    """Return versions, device, threads and precision flags, as they are set now."""
     facts: Document = {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
@@ -38,8 +41,40 @@ def environment_facts(model: nn.Module) -> Document:
     return facts
 
 
+def environment_difference(made: Document, here: Document) -> str | None:
+    """Return the first fact on which bits depend that is not the same in both, None where all are."""
+    return next((key for key in here if key not in NO_NUMBERS and made.get(key) != here[key]), None)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of a model's first parameter."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
+
+
+def loop_facts(model: nn.Module) -> Document:
+    """Return what can be known of the code of a foreign loop, and that its data cannot.
+
+    Returns
+    -------
+    code : by file name, the digests of the script that runs and of the file that defines the model's class, as far as
+        there are such files
+    data : None; the ledger has the ids that the loop gave, what they stand for is the loop's own
+    """
+    files = {getattr(sys.modules["__main__"], "__file__", None), _source_file(type(model))}
+    paths = [Path(file) for file in files if file is not None and Path(file).is_file()]
+    return {"code": {path.name: digest(path.read_bytes()) for path in sorted(paths)}, "data": None}
+
+
 def spare_threads(model: nn.Module) -> int:
     """Return how many threads may write beside the training: the cores that it leaves, at least one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     busy = 1 if any(p.device.type == "cuda" for p in model.parameters()) else torch.get_num_threads()
     return max(1, min(MOST_THREADS, cores - busy))
+
+
+def _source_file(kind: type) -> str | None:
+    """Return the file that defines a class; None for one that was typed in."""
+    try:
+        return inspect.getsourcefile(kind)
+    except (TypeError, OSError):
+        return None

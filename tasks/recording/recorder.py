@@ -24,7 +24,7 @@ from storage.stores import StoreError, open_store
 from storage.updates.archives import STAGE, Segment, check_free, keep_chain, sweep_files
 from storage.updates.parameters import layers_document, row_bytes
 from tasks.recording.checkpoints import load_checkpoint, pack_checkpoint, write_checkpoint, write_initial
-from tasks.recording.environment import environment_facts
+from tasks.recording.environment import device_of, environment_difference, environment_facts, loop_facts
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.segment import Ids, Row, SegmentRecorder, attempt_folder
 from tasks.recording.sources import choose_kind
@@ -54,15 +54,18 @@ class UpdateRecorder:
 
     Raises
     ------
-    ValueError : an unknown kind or layer, or a module that cannot be recorded
-    StoreError : the store has a finished archive, or one that was begun with other layers or checkpoints
+    ValueError : an unknown kind or layer, a module that cannot be recorded, an optimiser without a learning rate or
+        with state that no checkpoint can hold, a `checkpoint_every` that is no whole number of at least 1
+    StoreError : the store has a finished archive, one that was begun with other layers or checkpoints, or one that
+        was begun in another environment (`tasks.recording.environment`), where other bits would follow
 
     Notes
     -----
-    The training is bitwise that of an unrecorded run: no random number is drawn, no hook stays. What the loop does
-    after the block in the same round (a scheduler's step) is not part of a checkpoint: put it inside. Memory: four
-    blocks of 8 MB or of the recorded weights, and a chunk of 4 to 16 MB per parameter (256 MB in all, unless one
-    update of every layer is more).
+    The training is bitwise that of an unrecorded run: no random number is drawn, no hook stays. A checkpoint holds
+    model, optimiser and torch's random numbers, and nothing else of the loop: a scheduler of torch's counts steps of
+    its own and would begin again at 0. Set the learning rate from the step's number instead, before
+    `optimizer.step()`. Memory: four blocks of 8 MB or of the recorded weights, and a chunk of 4 to 16 MB per parameter
+    (256 MB in all, unless one update of every layer is more).
     """
 
     def __init__(
@@ -78,8 +81,7 @@ class UpdateRecorder:
         program: Program | None = None,
     ) -> None:
         self.kind, self.tolerance, self.program = choose_kind(kind), tolerance, program
-        if checkpoint_every is not None and checkpoint_every < 1:
-            raise ValueError(f"checkpoint_every: {checkpoint_every} steps, at least 1 expected")
+        _check_settings(optimizer, checkpoint_every)
         self.waited_seconds = 0.0
         self._model, self._optimizer = model, optimizer
         self._layers = list(choose_layers(model, layers))
@@ -173,6 +175,12 @@ class UpdateRecorder:
         if not self._chain:
             return 0
         numbers = self._chain[-1]["numbers"]
+        made, here = numbers["environment"], environment_facts(device_of(self._model))
+        if (differs := environment_difference(made, here)) is not None:
+            raise StoreError(
+                f"{self._stage.store.url}: the archive was begun with {differs} {made.get(differs)}, here it is "
+                f"{here[differs]}; go on as it was begun, or record elsewhere"
+            )
         file = f"{self._stage.spec.path}/files/{numbers['checkpoint']}"
         data = self._stage.store.read(file)
         if digest(data) != self._chain[-1]["files"][numbers["checkpoint"]]:
@@ -203,8 +211,9 @@ class UpdateRecorder:
         with opened.stack:
             numbers = opened.recorder.close()
             checkpoint = write_checkpoint(opened.part.write_file, number, self._checkpoint())
-            facts = {"recording": numbers, "checkpoint": checkpoint, "environment": environment_facts(self._model)}
-            opened.part.numbers.update(facts)
+            environment = environment_facts(device_of(self._model))
+            opened.part.numbers.update(recording=numbers, checkpoint=checkpoint, environment=environment)
+            opened.part.numbers.update(loop_facts(self._model))
         self.waited_seconds += numbers["waited_seconds"]
         marker = self._stage.marker(number)
         assert marker is not None, number
@@ -229,6 +238,23 @@ class UpdateRecorder:
         if self._held is not None:
             held, self._held = self._held, None
             held.close()
+
+
+def _check_settings(optimizer: torch.optim.Optimizer, checkpoint_every: int | None) -> None:
+    """Raise ValueError where a recorder would fail later, in the middle of a training."""
+    whole = isinstance(checkpoint_every, int) and not isinstance(checkpoint_every, bool)
+    if checkpoint_every is not None and (not whole or checkpoint_every < 1):
+        raise ValueError(f"checkpoint_every: {checkpoint_every} steps, a whole number of at least 1 expected")
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise ValueError(
+            "optimizer: LBFGS keeps lists of tensors, which a checkpoint cannot hold; record with another optimiser"
+        )
+    for number, group in enumerate(optimizer.param_groups):
+        if "lr" not in group:
+            raise ValueError(
+                f"optimizer: group {number} of {type(optimizer).__name__} has no 'lr', which the ledger states; "
+                "give each group one"
+            )
 
 
 def _steps_of_a_segment(model: nn.Module, layers: Sequence[str]) -> int:

@@ -24,6 +24,8 @@ from tasks.recording.staging import StagedRows
 Ids: TypeAlias = "NDArray[np.int64] | Sequence[int] | Tensor"
 Keep = Callable[[int], bool]  # step -> whether its update is kept
 
+MOST_ID = 2**63 - 1
+
 
 @dataclass
 class Row:
@@ -211,6 +213,8 @@ def _ids(name: str, values: Ids) -> NDArray[np.int64]:
     found = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if found.size and found.dtype.kind not in "iu":
         raise TypeError(f"{name}: integer ids expected, got {found.dtype}")
+    if found.dtype.kind == "u" and found.size and found.max() > MOST_ID:
+        raise ValueError(f"{name}: id {found.max()} is beyond {MOST_ID}, the largest that an int64 holds")
     return np.array(found, np.int64).reshape(-1)
 
 

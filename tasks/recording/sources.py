@@ -42,6 +42,14 @@ class UpdateBlock(Protocol):
     @property
     def recorded(self) -> bool: ...
 
+    @property
+    def weights(self) -> Tensor:
+        """The weights before the first row and after each, (n + 1, *weight.shape)."""
+
+    @property
+    def biases(self) -> Tensor | None:
+        """The same of the bias, (n + 1, out)."""
+
     def dense(self, dtype: torch.dtype | None = None) -> Tensor:
         """Return the updates, (n, *weight.shape)."""
 

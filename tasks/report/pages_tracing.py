@@ -50,6 +50,7 @@ class Query:
     image : (H, W, 3) uint8 or None
     layers : in order of depth
     data : name of the data set that the examples come from: ids are told apart by it
+    source : name of the data set that the query comes from
     """
 
     network: str
@@ -62,6 +63,7 @@ class Query:
     image: Image | None
     layers: tuple[QueryLayer, ...]
     data: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,10 +74,10 @@ class TracingPage:
     ----------
     networks : columns network (str), seed (int), model (str), accuracy (0..1), loss, steps, layers (int),
         archive_bytes, recorder_waited_seconds, explain_seconds, anchor ("final" or "displacement")
-    layers : columns network, seed, layer, kind (class of the module), weights (int), init_share, decay_share,
-        examples_share and, where steps are missing, unrecorded_share (parts of ||z||^2, means over queries),
-        residual_max, residual_median (of completeness), agreement_1, agreement_10 (class agreement@k, 0..1),
-        cardinality (0..1); rows in order of depth
+    layers : columns network, seed, layer, kind (class of the module), weights (int), init_share, decay_share (NaN where
+        it is not known, and then part of the examples'), examples_share and, where steps are missing,
+        unrecorded_share (parts of ||z||^2, means over queries), residual_max, residual_median (of completeness),
+        agreement_1, agreement_10 (class agreement@k, 0..1), cardinality (0..1); rows in order of depth
     shares : columns network, seed, layer, epoch (int), label (int), class_name, gamma (mean over queries of
         gamma / ||z||^2)
     evaluation : columns network, seed, measure, layer, value, spread, baseline (NaN where unknown), baseline_name,
@@ -83,7 +85,7 @@ class TracingPage:
     queries : those to be shown
     images : (H, W, 3) uint8 training images by (data, sample id); used with training_images "show" only
     n_queries : how many queries there are, where more than are handed over
-    held_out : splits without training images; the query of any other split is treated as a training image
+    held_out : (data set, split) without training images; a query of any other is treated as a training image
     """
 
     networks: pd.DataFrame
@@ -92,5 +94,5 @@ class TracingPage:
     evaluation: pd.DataFrame
     queries: tuple[Query, ...] = ()
     images: Mapping[tuple[str, int], Image] = field(default_factory=dict)
-    held_out: tuple[str, ...] = ("val", "validation", "test")
+    held_out: tuple[tuple[str, str], ...] = (("", "val"), ("", "validation"), ("", "test"))
     n_queries: int = 0

@@ -26,7 +26,7 @@ def redacted(page: TracingPage, training_images: str) -> TracingPage:
     if training_images == "show":
         return page
     with_ids = training_images == "ids"
-    queries = tuple(_query(query, query.split in page.held_out, with_ids) for query in page.queries)
+    queries = tuple(_query(query, (query.source, query.split) in page.held_out, with_ids) for query in page.queries)
     return replace(page, queries=queries, images={})
 
 

@@ -11,14 +11,18 @@ from plotly.offline import get_plotlyjs
 from tasks.figures.interactive import training_views
 from tasks.report import tables
 from tasks.report.blocks import FigureBlock
+from tasks.report.decomposition import DecompositionContent, decomposition_content
 from tasks.report.findings import Finding
 from tasks.report.interpretation import InterpretationContent, interpretation_content
 from tasks.report.pages import InterpretationPage, RunFacts
+from tasks.report.pages_decomposition import DecompositionPage
 from tasks.report.pages_tracing import TracingPage
 from tasks.report.tracing import TracingContent, tracing_content
 
+Content = InterpretationContent | DecompositionContent | TracingContent
 QUESTIONS = {
     "interpretation": "Which features does a network rely on, and how little data shows them?",
+    "decomposition": "Which few features decide each class?",
     "tracing": "Who taught the network that?",
 }
 TRAINING_IMAGES = {
@@ -39,7 +43,10 @@ class Answer:
 
 
 def render_site(
-    facts: RunFacts, interpretation: InterpretationPage | None = None, tracing: TracingPage | None = None
+    facts: RunFacts,
+    interpretation: InterpretationPage | None = None,
+    tracing: TracingPage | None = None,
+    decomposition: DecompositionPage | None = None,
 ) -> dict[str, bytes]:
     """Render the report of a run.
 
@@ -48,14 +55,17 @@ def render_site(
     facts : what ran; its `training_images` decides what of the training set may be in any file
     interpretation : results of the interpretation question, None where it was not asked
     tracing : results of the tracing question, None where it was not asked
+    decomposition : results of the decomposition question, None where it was not asked
 
     Returns
     -------
     content by path relative to the site's folder; `index.html` is where to begin
     """
-    contents: dict[str, InterpretationContent | TracingContent] = {}
+    contents: dict[str, Content] = {}
     if interpretation is not None:
         contents["interpretation"] = interpretation_content(interpretation, facts)
+    if decomposition is not None:
+        contents["decomposition"] = decomposition_content(decomposition, facts)
     if tracing is not None:
         contents["tracing"] = tracing_content(tracing, facts)
     pages = [("index.html", "Overview"), *((f"{name}.html", name.capitalize()) for name in contents)]
@@ -73,15 +83,21 @@ def render_site(
     }
     site = {"index.html": _page(environment, "overview.html.j2", overview)}
     for name, content in contents.items():
-        figures = bool(content.sections) or (isinstance(content, TracingContent) and bool(content.cards))
-        here = common | {"here": f"{name}.html", "content": content, "has_figures": figures}
+        here = common | {"here": f"{name}.html", "content": content, "has_figures": _has_figures(content)}
         site[f"{name}.html"] = _page(environment, f"{name}.html.j2", here)
     return site | _data(facts, contents.values()) | _assets()
 
 
-def _answer(name: str, content: InterpretationContent | TracingContent) -> Answer:
+def _has_figures(content: Content) -> bool:
+    """Say whether plotly.js is needed: by a section, or by a query of a network without one."""
+    return bool(content.sections) or (isinstance(content, TracingContent) and bool(content.cards))
+
+
+def _answer(name: str, content: Content) -> Answer:
     """Return a page's card: the answer in a line is its first finding."""
     sections = tuple((section.title, section.findings) for section in content.sections)
+    if isinstance(content, DecompositionContent) and content.across:
+        sections += (("Networks together", content.across),)
     lines = [f"{title}: {findings[0].text}" for title, findings in sections if findings]
     return Answer(f"{name}.html", QUESTIONS[name], lines[0] if lines else "There is nothing to compare yet.", sections)
 
@@ -105,7 +121,7 @@ def _curves(facts: RunFacts) -> FigureBlock | None:
     return FigureBlock("curves", "Training", caption, training_views(facts.curves), None)
 
 
-def _data(facts: RunFacts, contents: Iterable[InterpretationContent | TracingContent]) -> dict[str, bytes]:
+def _data(facts: RunFacts, contents: Iterable[Content]) -> dict[str, bytes]:
     """The tables behind the pages, as CSV."""
     frames: dict[str, pd.DataFrame] = {"data/stages.csv": facts.stages}
     if facts.curves is not None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
 from tasks.figures.views import compact
@@ -9,6 +10,11 @@ from tasks.report import formats
 from tasks.report.cells import Cell, Table, float_in, number_cell, print_table, spread_cell, text_cell
 
 MAX_LAYERS = 200
+UNKNOWN = "unknown"
+UNKNOWN_NOTE = (
+    "Decay is unknown where the optimiser divides it (Adam), where momentum carries it over steps that were not "
+    "recorded, or where a layer's weight or bias alone was frozen; what cannot be told is in the examples' part."
+)
 
 
 def networks_table(networks: pd.DataFrame) -> Table:
@@ -44,6 +50,7 @@ def layers_table(rows: pd.DataFrame) -> Table:
         "weights": number_cell("weights", formats.count),
     }
     cells |= {title: number_cell(column, formats.part) for column, title in parts.items()}
+    cells["decay"] = lambda row: UNKNOWN if np.isnan(row["decay_share"]) else formats.part(row["decay_share"])
     cells |= {
         "largest": number_cell("residual_max", formats.residual),
         "median": number_cell("residual_median", formats.residual),
@@ -57,8 +64,10 @@ def layers_table(rows: pd.DataFrame) -> Table:
     )
     table = print_table(rows.head(MAX_LAYERS), caption, cells, words=2, csv="data/tracing_layers.csv")
     groups = (("", 3), ("part of ‖z‖²", len(parts)), ("residual", 2), ("class agreement", 2), ("", 1))
-    note = f"The first {MAX_LAYERS} of {len(rows):,} layers." if len(rows) > MAX_LAYERS else ""
-    return replace(table, groups=groups, note=note)
+    notes = [f"The first {MAX_LAYERS} of {len(rows):,} layers."] if len(rows) > MAX_LAYERS else []
+    if rows["decay_share"].isna().any():
+        notes.append(UNKNOWN_NOTE)
+    return replace(table, groups=groups, note=" ".join(notes))
 
 
 def evaluation_table(evaluation: pd.DataFrame) -> Table:

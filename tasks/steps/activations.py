@@ -75,10 +75,10 @@ def probe(model: nn.Module, layer: str, example: Tensor) -> Shapes:
     split = split_at(model, layer, example)
     if len(split.shape) != 3:
         raise ValueError(f"layer {layer!r} gives features of shape {split.shape}, not maps; name a convolutional layer")
-    return Shapes(tuple(example.shape[1:]), split.shape, split.n_outputs, _largest_output(model, example))
+    return Shapes(tuple(example.shape[1:]), split.shape, split.n_outputs, largest_output(model, example))
 
 
-def _largest_output(model: nn.Module, example: Tensor) -> int:
+def largest_output(model: nn.Module, example: Tensor) -> int:
     """Return the number of values in the largest output of any module, for one sample."""
     sizes = [example.numel()]
 

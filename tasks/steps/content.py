@@ -15,7 +15,8 @@ from storage.stores import Store, StoreError
 from tasks.io.samples import Sample
 
 Content = NDArray[np.generic]  # (n, 16) uint8
-KINDS = ("activations", "layers", "training")  # stages that keep digests: as an array, a training in a file per split
+# Stages that keep digests: as an array, a training in a file per split.
+KINDS = ("activations", "penultimate", "layers", "training")
 
 
 class Known(NamedTuple):

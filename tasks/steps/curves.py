@@ -26,7 +26,7 @@ class CurveReader:
 
     def __init__(self, store: Store, specs: Sequence[StageSpec]) -> None:
         self._store = store
-        self._trainings = [spec for spec in specs if spec.stage == "training"]
+        self._trainings = [spec for spec in specs if spec.stage in ("training", "decomposed-training")]
         self._next: dict[str, int] = {}
         self._told = time.monotonic()
 

@@ -1,5 +1,6 @@
 """Networks in steps: what identifies one, and the model itself, ready on its device."""
 
+import json
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from storage.stores import Store
 from tasks.io.imports import code_digest
 from tasks.io.networks import build_model, resolve_preprocessing
 from tasks.io.tensors import unpack_tensors
-from tasks.io.weights import load_weights, weights_digest
+from tasks.io.weights import load_weights, read_state, weights_digest
 
 WEIGHTS = "weights.safetensors"
 
@@ -33,11 +34,59 @@ def network_identity(network: Network, training: StageSpec | None) -> tuple[Docu
     if training is not None:
         return parameters, {}, digests
     assert network.weights is not None
-    path = str(Path(network.weights).expanduser().absolute())  # workers may have another working directory
+    path = _absolute(network.weights)
     try:
         return parameters, {"weights": path}, {**digests, "weights": weights_digest(path)}
     except ValueError as error:
         raise ValueError(f"networks: weights of {network.model}: {error}") from error
+
+
+def start_identity(name: str, network: Network) -> tuple[Document, dict[str, str]]:
+    """Return the place and the digest of the weights that a network's training starts from, after trying them.
+
+    Both are empty where it starts from fresh ones.
+
+    Raises
+    ------
+    ValueError : no such file, or it does not fit the model; names the config's key
+    """
+    if network.train is None or network.train.start is None:
+        return {}, {}
+    path = _absolute(network.train.start)
+    try:
+        found = weights_digest(path)
+        _try_start(network.model, json.dumps(network.arguments, sort_keys=True), path, found)
+    except ValueError as error:
+        raise ValueError(f"networks.{name}.train.start: {error}") from error
+    return {"start": path}, {"start": found}
+
+
+def load_start(model: nn.Module, path: str) -> None:
+    """Load the weights that a training starts from into a freshly drawn model, in place.
+
+    Everything must fit, as in `load_weights`, but for the number of classes: the head, which is the last nn.Linear
+    among the model's modules, keeps its fresh weight and bias where the file's has another number of outputs.
+    """
+    name, head = next(
+        ((n, m) for n, m in reversed(list(model.named_modules())) if isinstance(m, nn.Linear)), ("", None)
+    )
+    given = read_state(path).get(f"{name}.weight") if name else None
+    if head is None or given is None or given.ndim != 2 or len(given) == head.out_features:
+        load_weights(model, path)
+        return
+    bias = head.bias is not None
+    stand_in = nn.Linear(head.in_features, len(given), bias=bias, device="meta").to_empty(device="cpu")
+    model.set_submodule(name, stand_in)  # of the file's size, so that all the rest is loaded and checked
+    try:
+        load_weights(model, path)
+    finally:
+        model.set_submodule(name, head)
+
+
+def check_unchanged(path: str, planned: str) -> None:
+    """Raise ValueError unless a weights file still has the digest that the plan found."""
+    if weights_digest(path) != planned:
+        raise ValueError(f"weights {path}: the file has changed since the run was planned; start the run again")
 
 
 def preprocessing_of(parameters: Mapping[str, Json]) -> Preprocessing:
@@ -67,18 +116,34 @@ def load_network(store: Store, spec: StageSpec, device: torch.device) -> nn.Modu
     return _load(store, spec, str(device))
 
 
-@lru_cache(maxsize=2)
-def _load(store: Store, spec: StageSpec, device: str) -> nn.Module:
-    """Build, fill and move a network; kept for the next partition in this process."""
+def filled_network(store: Store, spec: StageSpec) -> nn.Module:
+    """Return the network of a stage with its weights, on the CPU, as its builder left it: the caller's own."""
     network, training = spec.parameters["network"], spec.inputs.get("network")
     model = build_model(network["model"], network["arguments"], 0)
     if training is not None:
         model.load_state_dict(unpack_tensors(open_finished(store, training).read_file(WEIGHTS)))
-    else:
-        path = str(spec.place["weights"])
-        if weights_digest(path) != spec.digests["weights"]:
-            raise ValueError(f"weights {path}: the file has changed since the run was planned; start the run again")
-        load_weights(model, path)
+        return model
+    path = str(spec.place["weights"])
+    check_unchanged(path, spec.digests["weights"])
+    load_weights(model, path)
+    return model
+
+
+@lru_cache(maxsize=2)
+def _load(store: Store, spec: StageSpec, device: str) -> nn.Module:
+    """Fill and move a network; kept for the next partition in this process."""
+    model = filled_network(store, spec)
     model.eval().requires_grad_(False).to(device)
     settled: nn.Module = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     return settled
+
+
+@lru_cache(maxsize=16)
+def _try_start(model: str, arguments: str, path: str, digest: str) -> None:
+    """Raise ValueError where a file does not fit a model; a file of another digest is tried anew."""
+    load_start(build_model(model, json.loads(arguments), 0), path)
+
+
+def _absolute(path: str) -> str:
+    """Return a path that is right in workers too, which may have another working directory."""
+    return str(Path(path).expanduser().absolute())

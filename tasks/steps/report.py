@@ -21,12 +21,15 @@ from tasks.metrics.summary import by_budget, over_repeats, robustness_table
 from tasks.report.pages import Gallery, GalleryRow, InterpretationPage, RunFacts
 from tasks.report.site import render_site
 from tasks.steps.activations import class_slabs
+from tasks.steps.decomposition.page import decomposition_page
+from tasks.steps.decomposition.plan import Decomposed
+from tasks.steps.decomposition.stills import decomposition_files
 from tasks.steps.selection import kept_positions
 from tasks.steps.tracing.page import tracing_files, tracing_page
 from tasks.steps.tracing.plan import Trace
 from tasks.steps.training import CURVES
 
-VERSION = 2
+VERSION = 3
 SHOWN_VERSIONS = ("layerlore", "torch", "torchvision", "numpy", "scikit-learn", "zarr", "prefect", "distributed")
 
 
@@ -54,6 +57,7 @@ class Answers:
     trainings: Mapping[tuple[str, int], StageSpec]
     cells: tuple[Cell, ...]
     galleries: Mapping[str, StageSpec]
+    decomposed: tuple[Decomposed, ...] = ()
     traces: tuple[Trace, ...] = ()
 
 
@@ -71,7 +75,7 @@ def report_is_current(store: Store, answers: Answers) -> bool:
 
 
 def write_report(store: Store, answers: Answers, *, created: str, reused: frozenset[str]) -> str:
-    """Write site and tables, `made-from` last, and return where the report begins.
+    """Write site and tables, remove what an earlier report left, `made-from` last; return where the report begins.
 
     Parameters
     ----------
@@ -80,17 +84,23 @@ def write_report(store: Store, answers: Answers, *, created: str, reused: frozen
     """
     root = f"reports/{answers.config.name}"
     tables = _tables(store, answers)
-    files = {f"tables/{name}.parquet": table_bytes(table) for name, table in tables.items()}
+    hidden = {"coresets"} if answers.config.report.training_images == "none" else set()  # ids of training images
+    files = {f"tables/{name}.parquet": table_bytes(table) for name, table in tables.items() if name not in hidden}
     files |= _stills(tables)
     page = _page(store, answers, tables) if answers.cells else None
     traced = tracing_page(store, answers.traces, answers.config.report.training_images) if answers.traces else None
     files |= (
         {} if traced is None else tracing_files(store, answers.traces, traced, answers.config.report.training_images)
     )
-    files |= render_site(_facts(store, answers, created, reused), page, traced)
-    store.remove(f"{root}/made-from")
+    few = decomposition_page(store, answers.decomposed) if answers.decomposed else None
+    files |= {} if few is None else decomposition_files(few)
+    files |= render_site(_facts(store, answers, created, reused), page, traced, few)
+    store.remove(f"{root}/made-from")  # without it the report is written again, whatever happens until it is there
     for name, data in files.items():
         store.write(f"{root}/{name}", data)
+    for name in store.files(root):
+        if name not in files:
+            store.remove(f"{root}/{name}")
     store.write(f"{root}/made-from", _made_from(answers).encode())
     return report_path(answers.config)
 

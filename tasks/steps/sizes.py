@@ -6,21 +6,33 @@ from dataclasses import dataclass
 import numpy as np
 
 from configs.schema import Config
-from storage.documents import Document
 from storage.layouts import ArrayLayout
 from storage.specs import StageSpec
 from storage.stores import Store
 from tasks.interpreters import INTERPRETERS
+from tasks.io.manifest import check_labels
 from tasks.parallel import ClusterError, check_cluster
 from tasks.steps import evaluation
 from tasks.steps.activations import MAX_BATCH, Shapes, activations_layout, peak_bytes
+from tasks.steps.decomposition.sizes import DECOMPOSITION_SIZES
+from tasks.steps.decomposition.sizes_training import TRAINING_SIZES
 from tasks.steps.layers import layers_layout
 from tasks.steps.life import MOST_TOGETHER
 from tasks.steps.manifest import data_of
 from tasks.steps.networks import check_device
 from tasks.steps.snapshots import snapshot_step
-from tasks.steps.survey import DataSurvey, survey_data, survey_layers, survey_network, survey_training
-from tasks.steps.tracing.sizes import UPDATES, archive_bytes, tracing_size
+from tasks.steps.survey import (
+    DataSurvey,
+    HeadShapes,
+    state_bytes,
+    survey_data,
+    survey_head,
+    survey_layers,
+    survey_network,
+    survey_traced,
+    survey_training,
+)
+from tasks.steps.tracing.sizes import UPDATES, archive_bytes, layers_to_trace, tracing_size
 from tasks.steps.training import MEMORY_SAMPLES, training_steps
 
 LIBRARIES = 1100 * 10**6  # bytes of a worker before any data: torch, NumPy, Zarr
@@ -65,13 +77,36 @@ def estimate(
     for spec in (spec for spec in stages if spec.stage == "training"):
         network, manifest = config.networks[names[spec.path]], spec.inputs["data"]
         survey_training(names[spec.path], network, data_of(manifest), surveys[manifest.path])
+    _check_traces(config, stages, names, surveys)
+    heads = {
+        spec.path: survey_head(names[spec.path], config.networks[names[spec.path]], data_of(data), surveys[data.path])
+        for spec, data in ((s, s.inputs["data"]) for s in stages if s.stage == "penultimate")
+    }
     layers = {spec.path: _layers(config, spec, names, surveys) for spec in stages if spec.stage == "layers"}
-    return {spec.path: layers.get(spec.path) or _size(spec, surveys, shapes) for spec in stages}
+    return {spec.path: layers.get(spec.path) or _size(spec, surveys, shapes, heads) for spec in stages}
 
 
 def canonical_network(spec: StageSpec) -> str:
     """Return what tells the network and layer of an activations stage apart, whatever its seed and split."""
     return repr((spec.parameters["network"], spec.parameters["layer"], spec.inputs["data"].key, dict(spec.digests)))
+
+
+def _check_traces(
+    config: Config, stages: Sequence[StageSpec], names: Mapping[str, str], surveys: Mapping[str, DataSurvey]
+) -> None:
+    """Raise where layers that are traced cannot be, or queries have labels that the network does not know."""
+    outputs: dict[str, int] = {}
+    for spec in (spec for spec in stages if spec.stage == "contributions"):
+        name, manifest, queries = names[spec.path], spec.inputs["network"].inputs["data"], spec.inputs["queries"]
+        if name not in outputs:
+            layers, found = layers_to_trace(spec), surveys[manifest.path]
+            outputs[name] = survey_traced(name, config.networks[name], layers, data_of(manifest), found)
+        asked = surveys[queries.inputs["data"].path]
+        labels = asked.summary["splits"].get(queries.parameters["split"], {"labels": []})["labels"]
+        try:
+            check_labels(np.array(labels, np.int64), outputs[name], asked.name)
+        except ValueError as error:
+            raise ValueError(f"tracing.queries.data: {error}") from error
 
 
 def _layers(config: Config, spec: StageSpec, names: Mapping[str, str], surveys: Mapping[str, DataSurvey]) -> Size:
@@ -95,10 +130,17 @@ def _check_split(spec: StageSpec, found: DataSurvey) -> None:
         raise ValueError(f"data.{name}: no split {split!r}; splits: {', '.join(known)}")
 
 
-def _size(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mapping[str, Shapes]) -> Size:
+def _size(
+    spec: StageSpec,
+    surveys: Mapping[str, DataSurvey],
+    shapes: Mapping[str, Shapes],
+    heads: Mapping[str, HeadShapes],
+) -> Size:
     """Return the size of one stage."""
     if spec.stage in _SIZES:
         return _SIZES[spec.stage](spec, surveys, shapes)
+    if spec.stage in (few := {**DECOMPOSITION_SIZES, **TRAINING_SIZES}):
+        return Size(*few[spec.stage](spec, surveys, heads))
     return Size(*tracing_size(spec, surveys))
 
 
@@ -117,23 +159,12 @@ def _training(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mappin
             raise ValueError(f"data.{name}: no split {split!r}; splits: {', '.join(summary['splits'])}")
     _, steps = training_steps(spec, summary)
     checkpoints = -(-steps // int(train["checkpoint_every"]))
-    weights = _weight_bytes(spec.parameters["network"])
+    weights = state_bytes(spec.parameters["network"])
     archive = archive_bytes(spec, summary)
     writing = UPDATES + 8 * weights if archive else 0
     optimizer = train["optimizer"]  # a checkpoint holds the weights, and its velocity or two moments of each
     kept = 3 if "betas" in optimizer else 2 if optimizer["momentum"] else 1
     return Size((kept * checkpoints + 1) * weights + archive, 2 * MEMORY_SAMPLES + (4 + 2 * kept) * weights + writing)
-
-
-def _weight_bytes(network: Document) -> int:
-    """Return the bytes of a model's state, from a model without storage."""
-    import torch
-
-    from tasks.io.networks import build_model
-
-    with torch.device("meta"):
-        model = build_model(network["model"], network["arguments"], 0)
-    return sum(value.numel() * value.element_size() for value in model.state_dict().values())
 
 
 def _activations(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mapping[str, Shapes]) -> Size:
@@ -199,7 +230,7 @@ def _snapshots(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mappi
         snapshot_step(spec, surveys[training.inputs["data"].path].summary)
     except ValueError as error:
         raise ValueError(f"networks: {error}") from error
-    weights = _weight_bytes(training.parameters["network"])
+    weights = state_bytes(training.parameters["network"])
     return Size(weights, 2 * MEMORY_SAMPLES + 10 * weights)
 
 

@@ -11,14 +11,16 @@ from storage.documents import Document
 from storage.specs import StageSpec
 from storage.stages import find_finished
 from storage.stores import Store
-from tasks.capture import capture_layers
+from tasks.capture import PENULTIMATE, capture_inputs, capture_layers, split_at
+from tasks.decomposition.head import find_head
 from tasks.io.manifest import check_labels, read_manifest
 from tasks.io.networks import build_model, resolve_preprocessing
 from tasks.io.sources import open_source
 from tasks.io.weights import load_weights
-from tasks.steps.activations import Shapes, example_input, probe
+from tasks.steps.activations import Shapes, example_input, largest_output, probe
 from tasks.steps.manifest import data_of, survey
 from tasks.steps.samples import read_batch
+from tasks.training.gates import find_gated_map
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,16 @@ class DataSurvey:
     name: str
     summary: Document
     example: str
+
+
+@dataclass(frozen=True)
+class HeadShapes:
+    """Sizes of one sample: input (C, h, w), features of the head, outputs, values in the largest module's output."""
+
+    inputs: tuple[int, ...]
+    features: int
+    outputs: int
+    largest: int
 
 
 def survey_data(store: Store | None, spec: StageSpec) -> DataSurvey:
@@ -59,10 +71,30 @@ def survey_network(name: str, network: Network, layer: str, data: AnyDataSet, fo
     return shapes
 
 
+def survey_head(name: str, network: Network, data: AnyDataSet, found: DataSurvey) -> HeadShapes:
+    """Return the sizes of a network before its head, after building it and reading one sample.
+
+    Raises
+    ------
+    ValueError : wrong weights, no linear head, a sample of another mode or size, labels beyond the outputs
+    """
+    try:
+        model, example = _opened(network, data, found)
+        head = find_head(model, example).module
+        split_at(model, PENULTIMATE, example)
+        for split in found.summary["splits"].values():
+            check_labels(np.array(split["labels"], np.int64), head.out_features, found.name)
+    except (ValueError, RuntimeError) as error:
+        raise ValueError(f"networks.{name}: {' '.join(str(error).split())}") from error
+    return HeadShapes(tuple(example.shape[1:]), head.in_features, head.out_features, largest_output(model, example))
+
+
 def survey_training(name: str, network: Network, data: AnyDataSet, found: DataSurvey) -> None:
     """Raise ValueError where a network cannot be trained on a data set: its output is no (n, C), or labels exceed C."""
     try:
         model, example = _opened(network, data, found)
+        if network.train is not None and network.train.gates is not None:
+            find_gated_map(model, example)
         with torch.inference_mode():
             output = model.train()(torch.cat([example, example]))
         if not isinstance(output, Tensor) or output.ndim != 2:
@@ -72,6 +104,22 @@ def survey_training(name: str, network: Network, data: AnyDataSet, found: DataSu
             check_labels(np.array(split["labels"], np.int64), output.shape[1], found.name)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"networks.{name}: {' '.join(str(error).split())}") from error
+
+
+def survey_traced(name: str, network: Network, layers: list[str], data: AnyDataSet, found: DataSurvey) -> int:
+    """Return the number of a network's outputs, after one forward pass that looks at the calls of some layers.
+
+    Raises
+    ------
+    ValueError : a layer that is called never or more than once, or takes anything but one tensor; names the key
+    """
+    model, example = _opened(network, data, found)
+    try:
+        capture_inputs(model, layers, example)
+    except ValueError as error:
+        raise ValueError(f"tracing.layers: networks.{name}: {error}; name the layers to trace") from error
+    with torch.inference_mode():
+        return int(model(example).shape[1])
 
 
 def survey_layers(
@@ -90,6 +138,13 @@ def survey_layers(
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"networks.{name}: {' '.join(str(error).split())}") from error
     return {layer: array.shape[1:] for layer, array in captured.items()}
+
+
+def state_bytes(network: Document) -> int:
+    """Return the bytes of a model's state, from the parameters of a network and a model without storage."""
+    with torch.device("meta"):
+        model = build_model(network["model"], network["arguments"], 0)
+    return sum(value.numel() * value.element_size() for value in model.state_dict().values())
 
 
 def _opened(network: Network, data: AnyDataSet, found: DataSurvey) -> tuple[nn.Module, Tensor]:

@@ -1,6 +1,10 @@
-"""The training stage: one long chain of segments, each from its predecessor's checkpoint, resumed bitwise."""
+"""The training stage: one long chain of segments, each from its predecessor's checkpoint, resumed bitwise.
 
-from collections.abc import Sequence
+A kind of training says by an `Opener` what is trained on what; the chain is the same for all.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -17,32 +21,41 @@ from storage.stages import Partition, Stage, open_finished
 from storage.stores import Store, StoreError
 from storage.updates.archives import keep_chain, sweep_files
 from tasks.io.tensors import pack_tensors
+from tasks.recording.environment import environment_difference
 from tasks.steps.content import compare_content, content_file
 from tasks.steps.fetching import open_fetch, read_content
 from tasks.steps.life import Step, Work, measured
 from tasks.steps.manifest import positions
-from tasks.steps.networks import WEIGHTS, choose_device, network_identity
+from tasks.steps.networks import WEIGHTS, choose_device, network_identity, start_identity
 from tasks.steps.recording import recording
-from tasks.steps.trainer import Trainer, environment, open_batches, open_schedule, open_trainer
+from tasks.steps.trainer import GATE_MATRIX, Trainer, environment, open_batches, open_schedule, open_trainer
 from tasks.training.loop import Fetch, Recorder, accuracy
 
 VERSION = 1
 CURVES = "epochs.parquet"
 MEMORY_SAMPLES = 256 * 2**20  # bytes of preprocessed inputs that a worker keeps between steps
-NO_RESULT = ("data", "snapshots")  # a name, for which the manifest among the inputs stands; stages of their own
+GATES_FILE = "gates.safetensors"
+# A name, for which the manifest among the inputs stands; stages of their own; a path, for which its digest stands.
+NO_RESULT = ("data", "snapshots", "start")
 
 
 def training_spec(name: str, network: Network, manifest: StageSpec, seed: int) -> StageSpec:
-    """Return the spec of the training of a network from one seed."""
+    """Return the spec of the training of a network from one seed.
+
+    Raises
+    ------
+    ValueError : the weights that it starts from are not there or do not fit; names the config's key
+    """
     assert network.train is not None
     parameters, place, digests = network_identity(network, manifest)
+    start, start_digest = start_identity(name, network)
     return StageSpec(
         "training",
         VERSION,
         {"network": parameters, "train": key_settings(network.train), "seed": seed},
         {"data": manifest},
-        digests,
-        {**place, "train": network.train.model_dump(mode="json")},
+        {**digests, **start_digest},
+        {**place, "train": {**network.train.model_dump(mode="json"), **start}},
         label=f"{name} seed {seed}",
     )
 
@@ -77,47 +90,63 @@ def training_steps(spec: StageSpec, survey: Document) -> tuple[int, int]:
 
 def same_environment(training: StageSpec, made: Document, here: Document, remedy: str) -> None:
     """Raise StoreError where what was made in the environment `made` cannot go on bitwise `here`."""
-    if made != here:
-        differs = next(key for key in here if made.get(key) != here[key])
+    if (differs := environment_difference(made, here)) is not None:
         raise StoreError(
             f"{training.title}: its checkpoint was made with {differs} {made.get(differs)}, "
             f"here it is {here[differs]}; go on there, or {remedy}"
         )
 
 
-def _layout(store: Store, spec: StageSpec) -> Layout:
-    """One partition per checkpoint interval."""
+@dataclass(frozen=True)
+class Opened:
+    """A training at step 0, and the held-out samples that its accuracy is measured on.
+
+    Parameters
+    ----------
+    trainer : what makes its steps
+    held_out, n_held_out : gives the samples 0..n-1
+    from_weights : the accuracy before the first step is worth knowing
+    """
+
+    trainer: Trainer
+    held_out: Fetch
+    n_held_out: int
+    from_weights: bool = False
+
+
+Opener = Callable[[Stage, Partition, torch.device], Opened]  # the partition, for what the first segment writes
+
+
+def chain_layout(store: Store, spec: StageSpec) -> Layout:
+    """Return the layout of a chain: one partition per checkpoint interval."""
     manifest = open_finished(store, spec.inputs["data"])
     _, steps = training_steps(spec, manifest.summary)
     return Layout(-(-steps // int(spec.place["train"]["checkpoint_every"])))
 
 
-def _check(stage: Stage) -> None:
+def check_chain(stage: Stage) -> None:
     """Keep one chain: drop every segment that does not start from its predecessor's checkpoint."""
     keep_chain(stage)
 
 
-def _partition(work: Work, number: int) -> None:
+def train_segment(work: Work, number: int, opener: Opener) -> None:
     """Train one segment and write its checkpoint, named by its digest so that two attempts never mix."""
     stage, device = work.stage, choose_device(work.device)
     train: Document = stage.spec.place["train"]
     parent = _parent(stage, number, environment(device))
     with stage.partition(number) as part:
-        if number == 0:
-            _keep_content(stage, part)
-        trainer = open_trainer(stage.store, stage.spec, device, MEMORY_SAMPLES)
+        opened = opener(stage, part, device)
+        trainer = opened.trainer
         if parent:
             trainer.load(_read_checkpoint(stage, parent["checkpoint"]))
-        held_out = _held_out(stage, device)
+        elif opened.from_weights:
+            part.numbers["start_accuracy"] = accuracy(trainer.model, opened.held_out, opened.n_held_out)
         start, stop = _bounds(train, number, trainer.batches.per_epoch * int(train["epochs"]))
         with recording(train, part, trainer, start, stop) as recorder:
-            losses, epochs = _segment(stage, trainer, held_out, (start, stop), recorder)
+            losses, epochs = _segment(stage, opened, (start, stop), recorder)
         data = trainer.state()
         name = f"checkpoint-{number:06d}-{digest(data)[:12]}.safetensors"
         part.write_file(name, data)
-        if number == stage.layout.partitions - 1:
-            part.write_file(WEIGHTS, pack_tensors(trainer.model.state_dict()))
-            part.write_file(CURVES, table_bytes(_curves(stage, number, losses, epochs, trainer.batches.per_epoch)))
         part.numbers.update(
             measured(
                 parent=parent.get("checkpoint", ""),
@@ -127,9 +156,11 @@ def _partition(work: Work, number: int) -> None:
                 environment=environment(device),
             )
         )
+        if number == stage.layout.partitions - 1:
+            _write_result(stage, part, trainer)
 
 
-def _keep_content(stage: Stage, part: Partition) -> None:
+def keep_content(stage: Stage, part: Partition) -> None:
     """Compare what the splits hold with what earlier stages were made from, and keep its digests for later ones."""
     train = stage.spec.place["train"]
     for split in dict.fromkeys((str(train["split"]), str(train["evaluate"]))):
@@ -138,12 +169,24 @@ def _keep_content(stage: Stage, part: Partition) -> None:
         part.write_file(content_file(split), content.tobytes())
 
 
-def _held_out(stage: Stage, device: torch.device) -> tuple[Fetch, int]:
+def held_out_images(stage: Stage, device: torch.device) -> tuple[Fetch, int]:
     """Return the function that gives held-out samples, and their number."""
     split = str(stage.spec.place["train"]["evaluate"])
     survey = open_finished(stage.store, stage.spec.inputs["data"]).summary
     fetch = open_fetch(stage.store, stage.spec, split, device, MEMORY_SAMPLES)
     return fetch, int(sum(survey["splits"][split]["counts"]))
+
+
+def chain_summary(stage: Stage) -> Document:
+    """State the last accuracy, and remove what abandoned attempts wrote."""
+    markers = keep_chain(stage)
+    sweep_files(stage, markers)
+    first, last = markers[0]["numbers"], markers[-1]["numbers"]
+    recorded = sum(marker["numbers"]["recording"]["bytes"] for marker in markers if "recording" in marker["numbers"])
+    found: Document = {"accuracy": last["epochs"][-1]["accuracy"]}
+    if "start_accuracy" in first:
+        found["start_accuracy"] = first["start_accuracy"]
+    return found | ({"archive_bytes": recorded} if recorded else {})
 
 
 def _bounds(train: Document, number: int, total: int) -> tuple[int, int]:
@@ -153,10 +196,11 @@ def _bounds(train: Document, number: int, total: int) -> tuple[int, int]:
 
 
 def _segment(
-    stage: Stage, trainer: Trainer, held_out: tuple[Fetch, int], span: tuple[int, int], recorder: Recorder | None
+    stage: Stage, opened: Opened, span: tuple[int, int], recorder: Recorder | None
 ) -> tuple[list[float], list[Document]]:
     """Make the steps of a segment; return their losses, and loss, accuracy and rate of each epoch that ends in it."""
-    every, per_epoch = int(stage.spec.place["train"]["checkpoint_every"]), trainer.batches.per_epoch
+    trainer, every = opened.trainer, int(stage.spec.place["train"]["checkpoint_every"])
+    per_epoch = trainer.batches.per_epoch
     (start, stop), number = span, span[0] // every
     losses = _losses(stage, range(start // per_epoch * per_epoch // every, number))  # of the epoch under way
     n_before, epochs = len(losses), []
@@ -168,7 +212,7 @@ def _segment(
                 {
                     "epoch": end // per_epoch,
                     "loss": float(np.mean(losses[-per_epoch:])),
-                    "accuracy": accuracy(trainer.model, *held_out),
+                    "accuracy": accuracy(trainer.model, opened.held_out, opened.n_held_out),
                     "lr": float(trainer.optimizer.param_groups[0]["lr"]),
                 }
             )
@@ -202,32 +246,51 @@ def _losses(stage: Stage, numbers: Sequence[int]) -> list[float]:
     return [loss for marker in markers if marker is not None for loss in marker["numbers"]["losses"]]
 
 
-def _curves(stage: Stage, number: int, losses: list[float], epochs: list[Document], per_epoch: int) -> pd.DataFrame:
-    """Return a row per epoch: mean loss, held-out accuracy, and the last learning rate where a schedule changes it."""
-    before = [stage.marker(earlier) for earlier in range(number)]
-    all_losses = [*_losses(stage, range(number)), *losses]
-    all_epochs = [e for marker in before if marker is not None for e in marker["numbers"]["epochs"]] + epochs
+def _write_result(stage: Stage, part: Partition, trainer: Trainer) -> None:
+    """Write the last weights and gates, and the curves; the numbers of this last segment are there."""
+    part.write_file(WEIGHTS, pack_tensors(trainer.model.state_dict()))
+    if trainer.gating is not None:
+        part.write_file(GATES_FILE, pack_tensors({GATE_MATRIX: trainer.gating.gates.weight}))
+    before = [stage.marker(earlier) for earlier in range(part.number)]
+    numbers = [*(marker["numbers"] for marker in before if marker is not None), part.numbers]
+    part.write_file(CURVES, table_bytes(_curves(stage.spec.place["train"], numbers, trainer.batches.per_epoch)))
+
+
+def _curves(train: Document, segments: Sequence[Document], per_epoch: int) -> pd.DataFrame:
+    """Return a row per epoch: mean loss, held-out accuracy, and the last learning rate where a schedule changes it.
+
+    Where the accuracy before the first step was measured, it is that of epoch 0, which has no loss and no rate.
+    """
+    losses = [loss for numbers in segments for loss in numbers["losses"]]
+    epochs = [epoch for numbers in segments for epoch in numbers["epochs"]]
     table = pd.DataFrame(
         {
-            "epoch": [e["epoch"] for e in all_epochs],
-            "loss": np.array(all_losses).reshape(-1, per_epoch).mean(axis=1),
-            "accuracy": [e["accuracy"] for e in all_epochs],
+            "epoch": [e["epoch"] for e in epochs],
+            "loss": np.array(losses).reshape(-1, per_epoch).mean(axis=1),
+            "accuracy": [e["accuracy"] for e in epochs],
         }
     )
-    train = stage.spec.place["train"]
     schedule = open_schedule(train, per_epoch)
-    if schedule is None:  # the table of a constant rate is as it was before there were schedules
+    if schedule is not None:  # the table of a constant rate is as it was before there were schedules
+        rates = [train["optimizer"]["lr"] * schedule(e * per_epoch - 1) for e in table["epoch"].tolist()]
+        table = table.assign(lr=rates)
+    if "start_accuracy" not in segments[0]:
         return table
-    return table.assign(lr=[train["optimizer"]["lr"] * schedule(e * per_epoch - 1) for e in table["epoch"].tolist()])
+    first = pd.DataFrame({"epoch": [0], "accuracy": [segments[0]["start_accuracy"]]})
+    return pd.concat([first, table], ignore_index=True)[list(table.columns)]
 
 
-def _summary(stage: Stage) -> Document:
-    """State the last accuracy, and remove what abandoned attempts wrote."""
-    markers = keep_chain(stage)
-    sweep_files(stage, markers)
-    recorded = sum(marker["numbers"]["recording"]["bytes"] for marker in markers if "recording" in marker["numbers"])
-    found: Document = {"accuracy": markers[-1]["numbers"]["epochs"][-1]["accuracy"]}
-    return found | ({"archive_bytes": recorded} if recorded else {})
+def _open(stage: Stage, part: Partition, device: torch.device) -> Opened:
+    """Return a network's own training."""
+    if part.number == 0:
+        keep_content(stage, part)
+    trainer = open_trainer(stage.store, stage.spec, device, MEMORY_SAMPLES)
+    return Opened(trainer, *held_out_images(stage, device))
 
 
-TRAINING = Step(_layout, _partition, _summary, _check, network=True, chain=True)
+def _partition(work: Work, number: int) -> None:
+    """Train one segment of a network."""
+    train_segment(work, number, _open)
+
+
+TRAINING = Step(chain_layout, _partition, chain_summary, check_chain, network=True, chain=True)

@@ -3,7 +3,7 @@
 from tasks.tracing.class_share import ClassShare, shares_of_classes
 from tasks.tracing.completeness import completeness_residual
 from tasks.tracing.coverage import COVERED, check_covered, covered
-from tasks.tracing.decay import DecaySeries, decay_contributions, decay_series
+from tasks.tracing.decay import DecaySeries, decay_contributions, decay_known, decay_series
 from tasks.tracing.densities import ridge_densities
 from tasks.tracing.influence import InfluenceSums, Influential, first_of, influential_examples
 from tasks.tracing.logits import logit_contributions
@@ -25,6 +25,7 @@ __all__ = [
     "contributions",
     "covered",
     "decay_contributions",
+    "decay_known",
     "decay_series",
     "first_of",
     "gammas",

@@ -106,4 +106,6 @@ def check_integers(name: str, values: NDArray[np.generic], length: int | None = 
     if values.ndim != 1 or length not in (None, len(values)):
         wanted = "any" if length is None else length
         raise ValueError(f"{name}: expected shape ({wanted},), got {values.shape}")
+    if values.dtype.kind == "u" and values.size and values.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{name}: {values.max()} is beyond {np.iinfo(np.int64).max}, the largest that an int64 holds")
     return values.astype(np.int64)

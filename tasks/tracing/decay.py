@@ -83,6 +83,31 @@ def decay_contributions(
     return series.update(gamma, rates)
 
 
+def decay_known(optimizer: Mapping[str, object], recorded: NDArray[np.bool_]) -> int:
+    """Return from which step on decay cannot be told from the rest of the recorded updates.
+
+    Parameters
+    ----------
+    optimizer : as for `decay_series`
+    recorded : (T,) bool, whether each step's update is known by itself; of a gap only the sum is
+
+    Returns
+    -------
+    T where it can always be told. Adam's decay passes through a division: 0. Momentum carries into the steps after a
+    gap what decay did within it: the gap's first step, if a recorded one follows. Without momentum decay depends on
+    the weights alone, which the sum of the gap gives.
+    """
+    kind, decay = _kind_and_decay(optimizer)
+    if not decay:
+        return len(recorded)
+    if kind == "adam":
+        return 0
+    gaps = np.flatnonzero(~recorded)
+    if kind == "adamw" or not float(str(optimizer.get("momentum", 0.0))) or not len(gaps):
+        return len(recorded)
+    return int(gaps[0]) if recorded[gaps[0] :].any() else len(recorded)
+
+
 def decay_series(optimizer: Mapping[str, object], init: NDArray[np.floating]) -> DecaySeries | None:
     """Return the series of an optimiser as a config names it.
 
@@ -95,9 +120,7 @@ def decay_series(optimizer: Mapping[str, object], init: NDArray[np.floating]) ->
     -------
     None without weight decay, and for Adam, whose coupled decay passes through a division and cannot be told apart
     """
-    kind = str(optimizer.get("kind", "sgd"))
-    default = 0.01 if kind == "adamw" else 0.0  # torch's and the config's
-    decay = float(str(optimizer.get("weight_decay", default)))
+    kind, decay = _kind_and_decay(optimizer)
     if not decay or kind == "adam":
         return None
     if kind == "adamw":
@@ -106,3 +129,10 @@ def decay_series(optimizer: Mapping[str, object], init: NDArray[np.floating]) ->
         raise ValueError(f"optimizer: decay of kind {kind!r} is not known; known: sgd, sam, adamw, adam")
     momentum = float(str(optimizer.get("momentum", 0.0)))
     return DecaySeries(init, weight_decay=decay, momentum=momentum, nesterov=bool(optimizer.get("nesterov", False)))
+
+
+def _kind_and_decay(optimizer: Mapping[str, object]) -> tuple[str, float]:
+    """Return the kind of an optimiser and its weight decay."""
+    kind = str(optimizer.get("kind", "sgd"))
+    default = 0.01 if kind == "adamw" else 0.0  # torch's and the config's
+    return kind, float(str(optimizer.get("weight_decay", default)))

@@ -77,18 +77,6 @@ class InfluenceSums:
         self.sums = np.zeros((len(self.ids), n_queries))
         self.seen = np.zeros(len(self.ids), bool)
 
-    @property
-    def positive_total(self) -> Doubles:
-        """Sum of the positive sums (Q,): what a share is a share of. Add it up over blocks."""
-        found: Doubles = np.maximum(self.sums, 0).sum(axis=0)
-        return found
-
-    @property
-    def negative_total(self) -> Doubles:
-        """Sum of the negative sums (Q,)."""
-        found: Doubles = np.minimum(self.sums, 0).sum(axis=0)
-        return found
-
     def update(self, gamma: NDArray[np.floating], members: Sequence[NDArray[np.integer]]) -> None:
         """Add the next steps.
 

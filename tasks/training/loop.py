@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tasks.io.randomness import seeded
 from tasks.training.batches import Batch, Batches, Positions
 from tasks.training.clipping import clip_gradients
+from tasks.training.gates import Gating
 from tasks.training.ghost_norm import ghost_rows, has_ghost_norm
 from tasks.training.schedules import Schedule
 
@@ -26,6 +27,7 @@ class Row(Protocol):
 
     loss: float
     clip: float
+    augmentation: int
 
 
 class Recorder(Protocol):
@@ -49,6 +51,7 @@ def train_steps(
     augment: Augment | None = None,
     recorder: Recorder | None = None,
     ids: Positions | None = None,
+    gating: Gating | None = None,
 ) -> list[float]:
     """Make the steps `start:stop` of a training; `model` and `optimizer` are changed in place.
 
@@ -59,10 +62,11 @@ def train_steps(
     augment : changes the inputs, ghosts too
     recorder : sees every update
     ids : (n,) int64 sample id by position, for `augment` and `recorder`; default: the positions
+    gating : class-specific gates, a group of parameters of `optimizer`; it says in which epochs they take part
 
     Returns
     -------
-    the loss of each step before its update, in nats
+    the loss of each step before its update, in nats; with gates their penalty is part of it
 
     Raises
     ------
@@ -82,12 +86,18 @@ def train_steps(
         named = rows if ids is None else ids[rows]
         if augment is not None:
             inputs = augment(inputs, named, epoch)
-        gradient = _Gradient(model, inputs, labels[: len(batch.examples)], step_seed(batches.seed, step), step, clip)
+        gates = gating if gating is not None and gating.takes_part(epoch) else None
+        labels = labels[: len(batch.examples)]
+        gradient = _Gradient(model, inputs, labels, step_seed(batches.seed, step), step, clip, gates)
         if schedule is not None:
             set_rates(optimizer, schedule(step))
         with _recording(recorder, named, batch, epoch) as row:
             optimizer.step(gradient)  # type: ignore[arg-type]  # the stub wants a float
+            if gates is not None:
+                gates.settle()
             row.loss, row.clip = gradient.loss, gradient.factor
+            if augment is not None:
+                row.augmentation = batches.seed
         losses.append(gradient.loss)
     return losses
 
@@ -124,6 +134,7 @@ class _Gradient:
     seed: int  # of the step
     step: int
     clip: float | None
+    gating: Gating | None = None  # of an epoch with gates
     loss: float = float("nan")  # before the update
     factor: float = 1.0  # of clipping, of the last gradient
     calls: int = 0
@@ -144,12 +155,14 @@ class _Gradient:
         return loss
 
     def _loss(self) -> Tensor:
-        """Return the mean cross-entropy of the batch, without its ghosts."""
+        """Return the mean cross-entropy of the batch, without its ghosts, and the gates' penalty."""
         m, ghosts = len(self.labels), len(self.inputs) - len(self.labels)
+        gates = nullcontext() if self.gating is None else self.gating.closing(self.labels)
         # dropout: f(seed, step), so that any step can go on, and both passes of SAM see one network
-        with seeded(self.seed, self.inputs.device), ghost_rows(self.model, m, ghosts):
+        with seeded(self.seed, self.inputs.device), ghost_rows(self.model, m, ghosts), gates:
             logits = self.model(self.inputs)
-            return F.cross_entropy(logits[:m] if ghosts else logits, self.labels)
+            loss = F.cross_entropy(logits[:m] if ghosts else logits, self.labels)
+        return loss if self.gating is None else loss + self.gating.loss()
 
 
 @dataclass
@@ -158,6 +171,7 @@ class _Unread:
 
     loss: float = float("nan")
     clip: float = 1.0
+    augmentation: int = -1
 
 
 def _recording(recorder: Recorder | None, named: Positions, batch: Batch, epoch: int) -> AbstractContextManager[Row]:

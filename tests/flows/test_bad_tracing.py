@@ -3,8 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 import yaml
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from flows import cli
@@ -45,6 +48,11 @@ BAD: list[tuple[str, object, str]] = [
         "tracing.ridges.kind: input should be 'absolute' or 'scott-factor', found 'scott'",
     ),
     ("tracing.evaluation.lds.subsets", 1, "lds.subsets: input should be greater than or equal to 2, found 1"),
+    (
+        "tracing.evaluation.lds.share",
+        0.05,
+        "tracing.evaluation.lds.share: 0.05 of 60 samples are 3, too few for the batches of small seed 0: ",
+    ),
     ("tracing.evaluation.lds.share", 1.5, "lds.share: input should be less than or equal to 1, found 1.5"),
     ("tracing.evaluation.faithful", True, "tracing.evaluation.faithful: unknown key"),
     (
@@ -125,6 +133,61 @@ def test_private_training_images_are_no_queries(traced_tree: Tree, tmp_path: Pat
         f"report.training_images: with {images!r} the queries cannot come from split 'train', "
         "which is trained on; set `tracing.queries.split` to another"
     )
+
+
+@pytest.mark.parametrize("images", ["ids", "none"])
+def test_private_training_images_are_not_in_another_data_set(traced_tree: Tree, tmp_path: Path, images: str) -> None:
+    traced_tree |= {"report": {"training_images": images}}
+    traced_tree["data"]["other"] = {"source": "sklearn-digits", "split": {"fit": 0.5, "val": 0.5}}
+    traced_tree["tracing"]["queries"]["data"] = "other"
+    assert refused(traced_tree, tmp_path, "plan") == (
+        f"tracing.queries.data: with `report.training_images: {images}` the queries must come from the data set that "
+        "'small' is trained on, 'digits': 'other' may hold the same images; leave it out"
+    )
+
+
+def test_queries_have_labels_that_the_network_knows(traced_tree: Tree, tmp_path: Path) -> None:
+    few = tmp_path / "few.npz"
+    np.savez(few, images=np.zeros((24, 8, 8), np.uint8), labels=np.arange(24) % 6)
+    traced_tree["data"]["few"] = {"source": "npz", "paths": {"train": str(few), "val": str(few)}}
+    traced_tree["networks"]["small"] |= {"model": "mlp", "arguments": {"sizes": [64, 6]}}
+    traced_tree["networks"]["small"]["train"] |= {"data": "few", "batches": {"size": 4}}
+    traced_tree["tracing"] = {"networks": ["small"], "queries": {"data": "digits"}}
+    expected = "tracing.queries.data: data digits: label 6 is out of range: the network has 6 outputs, 0 to 5"
+    assert refused(traced_tree, tmp_path, "plan").startswith(expected)
+
+
+class Called(nn.Module):
+    """A network with a layer that is called some number of times."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.first, self.again, self.last = nn.Linear(64, 9), nn.Linear(9, 9), nn.Linear(9, 10)
+        self.times = times
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = torch.relu(self.first(images.flatten(1)))
+        for _ in range(self.times):
+            hidden = torch.relu(self.again(hidden))
+        found: Tensor = self.last(hidden)
+        return found
+
+
+@pytest.mark.parametrize(
+    ("times", "text"),
+    [
+        (2, "layer 'again' is called more than once; its updates cannot be told apart by call"),
+        (0, "layer 'again' is not called by the network's forward"),
+    ],
+)
+def test_a_traced_layer_is_called_once(traced_tree: Tree, tmp_path: Path, times: int, text: str) -> None:
+    traced_tree["networks"]["small"] |= {"model": f"{__name__}:Called", "arguments": {"times": times}}
+    expected = f"tracing.layers: networks.small: {text}; name the layers to trace"
+    assert refused(traced_tree, tmp_path, "plan") == expected
+    traced_tree["tracing"]["layers"] = ["first", "last"]
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(traced_tree))
+    assert CliRunner().invoke(cli.app, ["plan", str(path)]).exit_code == 0
 
 
 def test_a_network_of_given_weights_has_no_updates(traced_tree: Tree, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from typer.testing import CliRunner, Result
 
 from flows import cli
 from storage.stages import open_finished
+from tasks.report.tracing_tables import layers_table
+from tasks.steps.tracing.page import tracing_page
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -52,19 +54,21 @@ def test_a_query_is_explained_from_the_store(traced_run: "Run") -> None:
     lines = result.stdout.splitlines()
     logits = queries.read("logits")[2].astype(np.float64)
     chance = 100 * np.exp(logits).max() / np.exp(logits).sum()
-    other = next(i for i, line in enumerate(lines) if line.startswith("influence small permuted seed 0"))
+    assert [line for line in lines if line.startswith("influence ")] == [
+        trace.influence.title
+    ]  # not of permuted labels
     assert lines[0] == trace.influence.title
     assert lines[1] == (
         f"query 2 of 4: sample {queries.read('sample_id')[2]}, class 5, predicted {logits.argmax()} ({chance:.1f} %)"
     )
     parts, square = influence.read("parts")[:, 2], influence.read("square")[:, 2]
-    header, *table = rows(lines[2:other], 6)
+    header, *table = rows(lines[2:], 6)
     assert header == ["layer", "init", "decay", "unrecorded", "examples", "residual"]
     for cells, layer, values, whole in zip(table, ["0", "3", "6", "11"], parts, square, strict=True):
         assert cells[0] == layer
         np.testing.assert_allclose([float(cell) for cell in cells[1:5]], values.astype(float) / float(whole), rtol=1e-3)
         assert abs(float(cells[5])) < 1e-5
-    header, *table = rows(lines[2:other], 8)
+    header, *table = rows(lines[2:], 8)
     assert header == ["layer", "score", "end", "rank", "sample_id", "class_name", "sum", "share"]
     assert len(table) == 5 * 2 * 3
     for index, (layer, score) in enumerate(influence.summary["rankings"]):
@@ -85,7 +89,7 @@ def test_one_layer_alone(traced_run: "Run") -> None:
     result = explain(traced_run, "--query", "0", "--layer", "6", "--run", "traced")
     cells = [cells for cells in rows(result.stdout.splitlines(), 8) if cells[0] not in ("layer", "influence")]
     assert {cells[0] for cells in cells} == {"6"}
-    assert len(cells) == 2 * 2 * 5  # both networks, both ends, all that were kept
+    assert len(cells) == 2 * 5  # both ends, all that were kept
 
 
 def test_a_layer_that_one_network_has(traced_tree: Tree, new_run: Callable[[Tree], "Run"]) -> None:
@@ -106,6 +110,25 @@ def test_cosines_are_shares_of_nothing(mlp_like: "Run") -> None:
     cosines = [line.split() for line in result.stdout.splitlines() if " cosine " in line]
     assert [cells[:4] for cells in cosines] == [["1", "cosine", end, "1"] for end in ("top", "bottom")]
     assert [len(cells) for cells in cosines] == [7, 7]  # the last column is empty
+
+
+def test_decay_that_cannot_be_told_is_unknown(traced_tree: Tree, new_run: Callable[[Tree], "Run"]) -> None:
+    traced_tree["networks"]["small"]["train"]["record"] = {"steps": [[0, 5], [9, 20]]}
+    traced_tree["tracing"] = {"networks": ["small"], "queries": {"count": 1}, "k": 1}
+    run = new_run(traced_tree).finish()
+    result = explain(run, "--query", "0", "--layer", "6")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    (cells,) = [cells for cells in rows(lines, 6) if cells[0] == "6"]
+    assert cells[2] == "unknown"
+    assert abs(float(cells[5])) < 1e-5
+    assert lines[-1] == "layer 6: what weight decay did from step 5 on is not known, and stays with the examples"
+    assert len([line for line in lines if line.startswith("layer 6")]) == 1
+    page = tracing_page(run.job.store, run.plan.traces, "show")
+    assert page.layers["decay_share"].isna().all()
+    rows_of = layers_table(page.layers).rows
+    assert all("unknown" in cells for cells in rows_of)
+    assert "momentum carries it over steps that were not recorded" in layers_table(page.layers).note
 
 
 @pytest.fixture

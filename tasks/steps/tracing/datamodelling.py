@@ -22,7 +22,7 @@ from tasks.steps.tracing.series import (
 )
 from tasks.tracing.evaluation import linear_datamodelling_score, noise_ceiling
 
-VERSION = 1
+VERSION = 2
 
 
 def datamodelling_spec(contributions: StageSpec, retraining: StageSpec, asked: Tracing) -> StageSpec:

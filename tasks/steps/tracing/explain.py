@@ -23,14 +23,16 @@ class Explanation:
     ----------
     title : which stage says it
     query : what the query is, in a line
-    parts : a row per layer: init, decay, examples, unrecorded (shares of ||z||^2), residual
+    parts : a row per layer: init, decay (NaN where it is not known), examples, unrecorded (shares of ||z||^2), residual
     examples : a row per (layer, score, end, rank): sample_id, class_name, sum, share (of ||z||^2 or of the logit)
+    notes : by layer, why its decay is not known
     """
 
     title: str
     query: str
     parts: pd.DataFrame
     examples: pd.DataFrame
+    notes: Mapping[str, str]
 
 
 def explanations(store: Store, record: RunRecord, number: int, layer: str | None = None) -> list[Explanation]:
@@ -69,7 +71,12 @@ def explain(store: Store, influence: FinishedStage, number: int, title: str) -> 
     )
     read = read_influence(influence)
     examples = read.examples(names, np.array([number])).drop(columns="query")
-    return Explanation(title, query, read.parts(number), examples)
+    unknown = unknown_decay(influence.summary)
+    notes = {
+        layer: f"layer {layer}: what weight decay did from step {step} on is not known, and stays with the examples"
+        for layer, step in unknown.items()
+    }
+    return Explanation(title, query, read.parts(number), examples, notes)
 
 
 @dataclass(frozen=True)
@@ -84,6 +91,7 @@ class Influence:
         parts, square = self.arrays["parts"][:, number], self.arrays["square"][:, number]
         table = pd.DataFrame(shares_of(parts, square), columns=self.summary["parts"])
         table = table.assign(layer=self.summary["layers"], residual=residual_of(self.summary, parts, square))
+        table.loc[table["layer"].isin(unknown_decay(self.summary)), "decay"] = np.nan
         return table[["layer", *self.summary["parts"], "residual"]]
 
     def examples(self, names: Mapping[str, str], queries: NDArray[np.int64]) -> pd.DataFrame:
@@ -135,6 +143,12 @@ def residual_of(summary: Document, parts: NDArray[Any], square: NDArray[Any]) ->
     counted = [i for i, name in enumerate(summary["parts"]) if name != "init" or summary["anchor"] == "final"]
     missed: NDArray[np.float64] = np.where(square > 0, shares_of(parts[..., counted].sum(axis=-1), square) - 1.0, 0.0)
     return missed
+
+
+def unknown_decay(summary: Document) -> dict[str, int]:
+    """Return the layers of an influence stage whose decay is not known throughout, and from which step on."""
+    steps = summary.get("decay_unknown_from", [None] * len(summary["layers"]))
+    return {layer: int(step) for layer, step in zip(summary["layers"], steps, strict=True) if step is not None}
 
 
 def class_name(names: Mapping[str, str], label: int) -> str:

@@ -14,7 +14,7 @@ from tasks.steps.manifest import positions
 from tasks.steps.tracing.series import Contributions, Ids, window_of
 from tasks.tracing import ClassShare, Influential, RidgeHistogram, first_of, shares_of_classes
 
-VERSION = 1
+VERSION = 2
 PARTS = ("init", "decay", "unrecorded", "examples")  # of ||z||^2
 GRID = np.linspace(-1.25, 1.25, 201)  # of the ridge plots, cosines
 SUM_BYTES = 64 * 2**20  # of sums held at a time; more examples read the contributions again
@@ -183,6 +183,7 @@ def _summary(stage: Stage) -> Document:
         "weights": [found.stage.summary["weights"][layer] for layer in found.layers],
         "rankings": [list(ranking) for ranking in _rankings(found, stage.spec)],
         "parts": list(PARTS),
+        "decay_unknown_from": [found.decay_unknown_from(layer) for layer in found.layers],
         "classes": _classes(stage.store, found),
         "steps": found.steps,
         "anchor": found.spec.place["anchor"],

@@ -20,11 +20,12 @@ from tasks.steps.life import Step, Work, measured
 from tasks.steps.manifest import positions
 from tasks.steps.networks import choose_device, load_network
 from tasks.steps.tracing.projection import Target, layer_targets
+from tasks.steps.tracing.undecayed import undecayed
 from tasks.steps.training import MEMORY_SAMPLES
-from tasks.tracing import gammas
+from tasks.tracing import decay_known, gammas
 from tasks.tracing.evaluation import mislabel_auc
 
-VERSION = 1
+VERSION = 2
 EXAMPLES = 256  # that are projected on a few steps at a time
 
 
@@ -43,7 +44,7 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 
 
 def _partition(work: Work, number: int) -> None:
-    """Sum what each example's own steps in a segment contribute to itself, by layer; and its losses."""
+    """Sum what each example's own steps in a segment contribute to itself, by layer, decay left out; and the losses."""
     stage, spec, device = work.stage, work.stage.spec, choose_device(work.device)
     source = recorded_source(stage.store, spec.inputs["network"])
     segment = source.segments()[number]
@@ -56,19 +57,23 @@ def _partition(work: Work, number: int) -> None:
     example = _inputs(stage, seen[:1], device)
     for target in layer_targets(spec, source, model, example):
         sums = pd.Series(0.0, index=seen)
-        for block in source.blocks(segment, [target.name]):
-            if block.recorded:
-                updates, biases = block.dense(), block.dense_bias()
-                for steps in _groups(members, block.start, block.stop):
-                    part = slice(steps.start - block.start, steps.stop - block.start)
-                    change = None if biases is None else biases[part]
-                    for ids, gamma in _own(stage, target, members, steps, (updates[part], change)):
-                        sums[ids] += gamma
+        for block, updates, biases in undecayed(source, target.name, segment, _optimizer(spec)):
+            for steps in _groups(members, block.start, block.stop):
+                part = slice(steps.start - block.start, steps.stop - block.start)
+                change = None if biases is None else biases[part]
+                for ids, gamma in _own(stage, target, members, steps, (updates[part], change)):
+                    sums[ids] += gamma
         table[target.name] = sums
     with stage.partition(number) as part_of_stage:
         name = f"segment-{number:06d}.parquet"
         part_of_stage.write_file(name, table_bytes(table.rename_axis("id").reset_index()))
         part_of_stage.numbers.update(measured(examples=len(seen)))
+
+
+def _optimizer(spec: StageSpec) -> Document:
+    """Return the optimiser's settings of the training that a stage looks at."""
+    found: Document = spec.inputs["network"].place["train"]["optimizer"]
+    return found
 
 
 def _groups(members: list[NDArray[np.int64]], start: int, stop: int) -> Iterator[slice]:
@@ -120,7 +125,11 @@ def _inputs(stage: Stage, ids: NDArray[np.int64], device: torch.device) -> torch
 
 
 def _summary(stage: Stage) -> Document:
-    """State the area under the ROC curve of each layer and of the summed loss."""
+    """State the area under the ROC curve of each layer and of the summed loss.
+
+    `shared` says that steps have several examples, whose losses are then parts of their batches' means;
+    `decay_unknown_from` from which step on decay could not be left out, None where it was throughout.
+    """
     tables = []
     for number in range(stage.layout.partitions):
         marker = stage.marker(number)
@@ -133,7 +142,16 @@ def _summary(stage: Stage) -> Document:
     flipped = (rows["label_given"] != rows["label_true"]).to_numpy()
     layers = {name: mislabel_auc(scores[name].to_numpy(), flipped) for name in scores.columns if name != "loss"}
     loss = mislabel_auc(scores["loss"].to_numpy(), flipped, "high")
-    return {"auc": layers, "loss_auc": loss, "flipped": int(flipped.sum()), "examples": len(scores)}
+    source = recorded_source(stage.store, stage.spec.inputs["network"])
+    known = decay_known(_optimizer(stage.spec), source.recorded)
+    return {
+        "auc": layers,
+        "loss_auc": loss,
+        "flipped": int(flipped.sum()),
+        "examples": len(scores),
+        "shared": any(len(step) > 1 for step in source.examples),
+        "decay_unknown_from": known if known < source.steps else None,
+    }
 
 
 MISLABEL = Step(_layout, _partition, _summary, network=True)

@@ -19,8 +19,9 @@ from tasks.steps.gallery import shown_images
 from tasks.steps.manifest import positions
 from tasks.steps.networks import preprocessing_of
 from tasks.steps.samples import read_positions
-from tasks.steps.tracing.explain import Influence, class_name, read_influence, residual_of, shares_of
+from tasks.steps.tracing.explain import Influence, class_name, read_influence, residual_of, shares_of, unknown_decay
 from tasks.steps.tracing.plan import Trace
+from tasks.tracing.evaluation import cardinality, class_agreement
 
 RANKS = (1, 10)  # at which class agreement is stated
 MOST_IMAGES = 2000  # training images of a data set read for the page
@@ -45,7 +46,7 @@ def tracing_page(store: Store, traces: Sequence[Trace], training_images: str) ->
         queries=queries,
         n_queries=sum(counts),
         images=_images(store, traces, queries) if training_images == "show" else {},
-        held_out=tuple({q.split for q in queries} - {_training_split(trace) for trace in traces}),
+        held_out=tuple({(q.source, q.split) for q in queries} - {_trained_on(trace) for trace in traces}),
     )
 
 
@@ -116,7 +117,7 @@ def _layers(store: Store, trace: Trace) -> pd.DataFrame:
     for index, layer in enumerate(summary["layers"]):
         ids, labels = influence.read("top_id", index, index + 1)[0], influence.read("top_label", index, index + 1)[0]
         agreement = {
-            f"agreement_{k}": float((labels[:, :k] == predicted[:, None]).mean()) if labels.shape[1] >= k else np.nan
+            f"agreement_{k}": class_agreement(labels[:, :k], predicted) if labels.shape[1] >= k else np.nan
             for k in RANKS
         }
         rows.append(
@@ -127,10 +128,11 @@ def _layers(store: Store, trace: Trace) -> pd.DataFrame:
                 "kind": summary["kinds"][index],
                 "weights": summary["weights"][index],
                 **{f"{name}_share": float(shares[index].mean()) for name, shares in parts.items()},
+                **({"decay_share": np.nan} if layer in unknown_decay(summary) else {}),
                 "residual_max": float(residual[index].max()),
                 "residual_median": float(np.median(residual[index])),
                 **agreement,
-                "cardinality": len(np.unique(ids)) / ids.size,
+                "cardinality": cardinality(ids),
             }
         )
     return pd.DataFrame(rows)
@@ -158,7 +160,11 @@ def _evaluation(store: Store, trace: Trace) -> Iterator[dict[str, object]]:
     if trace.mislabel is not None:
         found = open_finished(store, trace.mislabel).summary
         note = f"{found['flipped']} of {found['examples']} labels flipped; low self-attribution marks them"
-        beside = {"baseline": found["loss_auc"], "baseline_name": "summed loss", "n": found["examples"], "note": note}
+        if found["decay_unknown_from"] is not None:
+            note += f"; what weight decay did from step {found['decay_unknown_from']} on is in it"
+        # A dense ledger has the mean loss of a batch, not each example's own.
+        name = "summed loss of its batches" if found["shared"] else "summed loss"
+        beside = {"baseline": found["loss_auc"], "baseline_name": name, "n": found["examples"], "note": note}
         for layer, value in found["auc"].items():
             yield {**common, "measure": "mislabel AUC", "layer": layer, "value": value, **beside}
     if trace.randomisation is not None:
@@ -196,6 +202,7 @@ def _queries(store: Store, trace: Trace, numbers: NDArray[np.int64]) -> Iterator
             image=images[number],
             layers=tuple(_query_layers(read, names, number, chances[number])),
             data=_data_name(trace),
+            source=str(trace.queries.inputs["data"].place["name"]),
         )
 
 
@@ -230,9 +237,9 @@ def _data_name(trace: Trace) -> str:
     return str(trace.training.inputs["data"].place["name"])
 
 
-def _training_split(trace: Trace) -> str:
-    """Return the name of the split that a network was trained on."""
-    return str(trace.training.place["train"]["split"])
+def _trained_on(trace: Trace) -> tuple[str, str]:
+    """Return the data set and the split that a network was trained on."""
+    return _data_name(trace), str(trace.training.place["train"]["split"])
 
 
 def _ranked(rows: pd.DataFrame) -> pd.DataFrame:
@@ -266,7 +273,7 @@ def _images(store: Store, traces: Sequence[Trace], queries: Sequence[Query]) -> 
             wanted.setdefault(query.data, set()).update(table["sample_id"].tolist())
     found: dict[tuple[str, int], Image] = {}
     for data, trace in {_data_name(trace): trace for trace in traces}.items():
-        settings, split = preprocessing_of(trace.training.parameters["network"]), _training_split(trace)
+        settings, (_, split) = preprocessing_of(trace.training.parameters["network"]), _trained_on(trace)
         rows = positions(store, trace.training.inputs["data"].path, split)
         places = pd.Series(np.arange(len(rows)), index=rows["id"])
         ids = sorted(wanted.get(data, ()))[:MOST_IMAGES]

@@ -20,19 +20,13 @@ PERMUTED = LabelNoise(share=1.0, kind="permute")
 
 
 @dataclass(frozen=True)
-class Trace:
-    """One network and seed of question 4, and the stages behind the answer; None where it was not asked."""
+class Projected:
+    """One network and seed, and the stages that project its updates on queries: all that a comparison needs."""
 
     network: str
     seed: int
     queries: StageSpec
     contributions: StageSpec
-    influence: StageSpec
-    mislabel: StageSpec | None = None
-    permuted: "Trace | None" = None
-    randomisation: StageSpec | None = None
-    retraining: StageSpec | None = None
-    datamodelling: StageSpec | None = None
 
     @property
     def training(self) -> StageSpec:
@@ -42,11 +36,27 @@ class Trace:
     @property
     def stages(self) -> tuple[StageSpec, ...]:
         """All stages, in the order in which they can run."""
+        return (self.training.inputs["data"], self.training, self.queries, self.contributions)
+
+
+@dataclass(frozen=True)
+class Trace(Projected):
+    """One network and seed of question 4, and the stages behind the answer; None where it was not asked."""
+
+    influence: StageSpec
+    mislabel: StageSpec | None = None
+    permuted: Projected | None = None
+    randomisation: StageSpec | None = None
+    retraining: StageSpec | None = None
+    datamodelling: StageSpec | None = None
+
+    @property
+    def stages(self) -> tuple[StageSpec, ...]:
+        """All stages, in the order in which they can run."""
         other = () if self.permuted is None else self.permuted.stages
-        own = (self.queries, self.contributions, self.influence, self.mislabel)
         rest = (self.randomisation, self.retraining, self.datamodelling)
-        manifest = self.training.inputs["data"]
-        return (manifest, self.training, *(s for s in own if s), *other, *(s for s in rest if s))
+        own = (self.influence, *((self.mislabel,) if self.mislabel else ()))
+        return (*super().stages, *own, *other, *(s for s in rest if s))
 
 
 def make_traces(
@@ -106,18 +116,21 @@ def _flipped(network: Network, data: Mapping[str, AnyDataSet]) -> bool:
     return noise is not None and noise.kind == "flip" and network.train.split in noise.splits
 
 
-def _trace(
-    config: Config, asked: Tracing, name: str, seed: int, given: tuple[StageSpec, StageSpec], *, permuted: bool = False
-) -> Trace:
-    """Return the stages of one network and seed; `given` are the queries' manifest and the training."""
+def _projected(
+    config: Config, asked: Tracing, name: str, seed: int, given: tuple[StageSpec, StageSpec], *, also: str = ""
+) -> Projected:
+    """Return the projections of one training; `given` are the queries' manifest and the training."""
+    manifest, training = given
+    queries = queries_spec(name, config.networks[name], manifest, training, asked.queries)
+    return Projected(name, seed, queries, contributions_spec(f"{name}{also} seed {seed}", training, queries, asked))
+
+
+def _trace(config: Config, asked: Tracing, name: str, seed: int, given: tuple[StageSpec, StageSpec]) -> Trace:
+    """Return the stages of one network and seed; `given` as in `_projected`."""
     manifest, training = given
     network, evaluation = config.networks[name], asked.evaluation
-    queries = queries_spec(name, network, manifest, training, asked.queries)
-    label = f"{name}{' permuted' if permuted else ''} seed {seed}"
-    contributions = contributions_spec(label, training, queries, asked)
-    influence = influence_spec(contributions, asked)
-    if permuted:
-        return Trace(name, seed, queries, contributions, influence)
+    own = _projected(config, asked, name, seed, given)
+    queries, contributions = own.queries, own.contributions
     other = _permuted(config, asked, name, seed, manifest) if evaluation.randomisation else None
     retraining = None if evaluation.lds is None else retraining_spec(queries, training, evaluation.lds)
     return Trace(
@@ -125,7 +138,7 @@ def _trace(
         seed,
         queries,
         contributions,
-        influence,
+        influence_spec(contributions, asked),
         mislabel_spec(contributions) if evaluation.mislabel and _flipped(network, config.data) else None,
         other,
         None if other is None else randomisation_spec(contributions, other.contributions, asked),
@@ -134,8 +147,8 @@ def _trace(
     )
 
 
-def _permuted(config: Config, asked: Tracing, name: str, seed: int, manifest: StageSpec) -> Trace:
-    """Return the trace of the same network, trained on permuted labels, for the same queries."""
+def _permuted(config: Config, asked: Tracing, name: str, seed: int, manifest: StageSpec) -> Projected:
+    """Return the projections of the same network, trained on permuted labels, on the same queries."""
     network = config.networks[name]
     assert network.train is not None
     data = network.train.data
@@ -143,4 +156,5 @@ def _permuted(config: Config, asked: Tracing, name: str, seed: int, manifest: St
     shuffled = manifest_spec(f"{data} permuted", config.data[data].model_copy(update={"noise": noise}))
     own = asked.queries.data in (None, data)
     training = training_spec(f"{name} permuted", network, shuffled, seed)
-    return _trace(config, asked, f"{name}", seed, (shuffled if own else manifest, training), permuted=True)
+    given = shuffled if own else manifest, training
+    return _projected(config, asked, name, seed, given, also=" permuted")

@@ -132,6 +132,7 @@ def _partition(work: Work, number: int) -> None:
                 target = targets[block.layer]
                 _project(block, target, inputs[target.name], classes, arrays, (rows, span))
         for name, array in arrays.items():
+            _check_finite(spec, name, array, segment.start)
             part.write(name, array)
         part.numbers.update(measured(steps=segment.stop - segment.start))
 
@@ -144,6 +145,19 @@ def _empty(part: Partition) -> dict[str, Floats]:
             start, stop = layout.span(part.number)
             found[name] = np.zeros((stop - start, *layout.shape[1:]), np.float32)
     return found
+
+
+def _check_finite(spec: StageSpec, name: str, array: Floats, start: int) -> None:
+    """Raise where an array of a partition, whose first step is `start`, holds NaN or inf: the training diverged."""
+    if not np.isfinite(array).all():
+        kind, layer = name.split(".", 1)
+        first = np.argwhere(~np.isfinite(array))[0]
+        step = f", step {start + first[0]}" if "init" not in kind and kind != "preactivation" else ""
+        query = first[1] if step else first[0]
+        raise ValueError(
+            f"{spec.title}: layer {layer!r}{step}, query {query}: {kind} is {array[tuple(first)]:g}, no number to sum; "
+            "the training diverged: lower its learning rate"
+        )
 
 
 def _batches(

@@ -20,7 +20,7 @@ from tasks.steps.tracing.series import (
 )
 from tasks.tracing.evaluation import rank_correlation
 
-VERSION = 1
+VERSION = 2
 
 
 def randomisation_spec(contributions: StageSpec, permuted: StageSpec, asked: Tracing) -> StageSpec:

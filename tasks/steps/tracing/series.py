@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from configs.tracing import Tracing
@@ -14,7 +15,7 @@ from storage.stages import Stage, open_finished
 from storage.stores import Store
 from tasks.recording.sources import recorded_source
 from tasks.steps.tracing.projection import GIVEN, PREDICTED, traced_layers
-from tasks.tracing import DecaySeries, InfluenceSums, decay_series
+from tasks.tracing import DecaySeries, InfluenceSums, decay_known, decay_series
 from tasks.tracing.evaluation import RankCorrelation
 
 Doubles = NDArray[np.float64]
@@ -136,17 +137,21 @@ class Contributions:
     def chunks(self, layer: str, score: str = "gamma") -> Iterator[tuple[slice, Doubles, Doubles]]:
         """Yield (steps, what the examples, what the decay contributed (t, Q)) in order.
 
-        Scores are gamma, cosine, logit (of the predicted class) and given (the logit of the given class).
+        Scores are gamma, cosine, logit (of the predicted class) and given (the logit of the given class). Decay is 0 in
+        steps that were not recorded, and from `decay_unknown_from` on, where it stays with the examples.
         """
         size = self.stage.layout.arrays[f"gamma.{layer}"].rows
         name = "logit" if score in FOLLOWED else "gamma"
         series, rates = self._decay(layer, score), self.source.ledger["lr"].to_numpy(np.float64)
+        unknown = self.decay_unknown_from(layer, score)
+        told = self.recorded & (np.arange(self.steps) < (self.steps if unknown is None else unknown))
         z = self.constant("preactivation", layer)
         for start in range(0, self.steps, size):
             stop = min(start + size, self.steps)
             values = self.stage.read(f"{name}.{layer}", start, stop).astype(np.float64)
             values = values[..., FOLLOWED[score]] if score in FOLLOWED else values
             decay = np.zeros_like(values) if series is None else series.update(values, rates[start:stop])
+            decay[~told[start:stop]] = 0
             if score == "cosine":  # Eq. 7 is of the whole update
                 scale = z * self.norms(layer, start, stop)
                 yield slice(start, stop), np.divide(values, scale, out=np.zeros_like(values), where=scale > 0), decay
@@ -160,9 +165,29 @@ class Contributions:
             found.update(values.T, self.members[steps])
         return found
 
+    def decay_unknown_from(self, layer: str, score: str = "gamma") -> int | None:
+        """Return the first step in which what decay contributed cannot be told; None where it always can."""
+        known = decay_known(self.train["optimizer"], self.recorded)
+        if known < self.steps and any(self._moved(layer, score)):
+            return known
+        decays = decay_series(self.train["optimizer"], np.zeros(1)) is not None
+        return 0 if decays and len(set(self._moved(layer, score))) == 2 else None
+
+    def _moved(self, layer: str, score: str) -> list[bool]:
+        """Say of the weight, and of the bias if it counts, whether training changed it; not of one that is all 0.
+
+        What no update ever changed was frozen or got no gradient, and optimisers leave it alone, decay too.
+        """
+        ends = [(self.source.initial(layer), self.source.final(layer))]
+        initial, final = self.source.initial_bias(layer), self.source.final_bias(layer)
+        if initial is not None and final is not None and (score in FOLLOWED or self.spec.place["bias"]):
+            ends.append((initial, final))
+        return [not torch.equal(first, last) for first, last in ends if first.any() or last.any()]
+
     def _decay(self, layer: str, score: str) -> DecaySeries | None:
-        """Return the recurrence of weight decay; None without any, or where gaps in the record hide it."""
-        if not self.recorded.all():
+        """Return the recurrence of weight decay; None where there is none, or none that can be told."""
+        moved = self._moved(layer, score)
+        if not moved or not all(moved) or self.decay_unknown_from(layer, score) == 0:
             return None
         followed = score in FOLLOWED
         init = self.constant("logit_init", layer)[:, FOLLOWED[score]] if followed else self.constant("init", layer)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -16,6 +17,8 @@ from tasks.steps.recording import kept_steps
 from tasks.steps.survey import DataSurvey
 from tasks.steps.tracing.influence import GRID, HISTOGRAM_BYTES, SUM_BYTES
 from tasks.steps.tracing.projection import INPUT_BYTES
+from tasks.steps.tracing.retraining import subset
+from tasks.steps.trainer import open_batches
 from tasks.steps.training import MEMORY_SAMPLES, training_steps
 
 UPDATES = 96 * 2**20  # bytes of updates in memory at a time, read or written: a chunk of a layer and its float copy
@@ -55,6 +58,21 @@ def tracing_size(spec: StageSpec, surveys: Surveys) -> Sizes:
     return _SIZES[spec.stage](spec, surveys)
 
 
+def layers_to_trace(contributions: StageSpec) -> list[str]:
+    """Return the names of the layers that contributions are asked of.
+
+    Raises
+    ------
+    ValueError : one that is not recorded, or that cannot be
+    """
+    layers, asked = _layers(contributions.inputs["network"]), contributions.place["layers"]
+    traced = list(layers) if asked == "all" else list(asked)
+    for layer in traced:
+        if layer not in layers:
+            raise ValueError(f"tracing.layers: {layer!r} is not recorded; recorded: {', '.join(layers)}")
+    return traced
+
+
 def _layers(training: StageSpec) -> dict[str, nn.Module]:
     """Return the layers that a training records, of a model without storage."""
     network = training.parameters["network"]
@@ -92,10 +110,7 @@ def _queries(spec: StageSpec, surveys: Surveys) -> Sizes:
 def _contributions(spec: StageSpec, surveys: Surveys) -> Sizes:
     training, steps, _, _ = _training_of(spec, surveys)
     layers = _layers(training)
-    traced = list(layers) if spec.place["layers"] == "all" else list(spec.place["layers"])
-    for layer in traced:
-        if layer not in layers:
-            raise ValueError(f"tracing.layers: {layer!r} is not recorded; recorded: {', '.join(layers)}")
+    traced = layers_to_trace(spec)
     n = _count(spec.inputs["queries"], surveys)
     row = 4 * n * (2 * len(traced) + 2)
     weights = 4 * sum(math.prod(p.shape) for p in recorded_parameters(layers)[1])
@@ -117,7 +132,8 @@ def _mislabel(spec: StageSpec, surveys: Surveys) -> Sizes:
     training, steps, n, _ = _training_of(spec, surveys)
     _check_flips(training.inputs["data"], n)
     segments = -(-steps // int(training.place["train"]["checkpoint_every"]))
-    return 8 * segments * n * (len(_layers(training)) + 1), 3 * INPUT_BYTES + UPDATES + MEMORY_SAMPLES
+    largest = max(p.size for p in recorded_parameters(_layers(training))[1])
+    return 8 * segments * n * (len(_layers(training)) + 1), 3 * INPUT_BYTES + UPDATES + MEMORY_SAMPLES + 48 * largest
 
 
 def _check_window(influence: StageSpec, training: StageSpec, steps: int) -> None:
@@ -140,7 +156,26 @@ def _check_flips(manifest: StageSpec, n: int) -> None:
         )
 
 
+def _check_subsets(retraining: StageSpec, survey: DataSurvey) -> None:
+    """Raise where a subset has too few samples, of a class or in all, for the training's batches."""
+    train, seed = retraining.place["train"], int(retraining.parameters["seed"])
+    split = survey.summary["splits"][train["split"]]
+    labels = np.repeat(np.array(split["labels"], np.int64), split["counts"])
+    for index in range(int(retraining.parameters["subsets"])):
+        found, counts = np.unique(labels[subset(retraining, index, len(labels))], return_counts=True)
+        part = {"labels": found.tolist(), "counts": counts.tolist()}
+        try:
+            open_batches(train, {"splits": {train["split"]: part}}, seed)
+        except ValueError as error:
+            share, size = retraining.parameters["share"], int(counts.sum())
+            raise ValueError(
+                f"tracing.evaluation.lds.share: {share:g} of {len(labels)} samples are {size}, too few for the batches "
+                f"of {retraining.label}: {error}"
+            ) from error
+
+
 def _retraining(spec: StageSpec, surveys: Surveys) -> Sizes:
+    _check_subsets(spec, surveys[spec.inputs["data"].path])
     count = int(spec.parameters["subsets"]) * int(spec.parameters["retrainings"])
     return 8 * count * _count(spec.inputs["queries"], surveys), 2 * MEMORY_SAMPLES
 

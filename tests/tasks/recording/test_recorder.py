@@ -1,4 +1,5 @@
 import hashlib
+import inspect
 import json
 import random
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from storage.claims import StageHeldError
+from storage.documents import DamagedError, digest
 from storage.stages import Partition
 from storage.stores import StoreError, open_store
 from storage.updates.archives import find_archives
@@ -27,9 +29,9 @@ def restored(store: Path, layer: str) -> list[tuple[int, torch.Tensor, torch.Ten
     source, found = open_updates(str(store)), []
     for segment in source.segments():
         for block in source.blocks(segment, [layer]):
-            biases = block.biases  # type: ignore[attr-defined]  # a dense block
+            biases = block.biases
             for row, step in enumerate(block.steps, 1):
-                found.append((int(step), block.weights[row], None if biases is None else biases[row]))  # type: ignore[attr-defined]
+                found.append((int(step), block.weights[row], None if biases is None else biases[row]))
     return found
 
 
@@ -142,6 +144,76 @@ def test_random_numbers_and_group_settings_are_restored(tmp_path: Path) -> None:
         assert optimizer.param_groups[0]["lr"] == 0.05 / 4
 
 
+def master_weights(model: nn.Module) -> torch.optim.Optimizer:
+    """SGD that keeps float32 copies of narrower weights."""
+
+    class Master(torch.optim.Optimizer):
+        @torch.no_grad()
+        def step(self, closure: object = None) -> None:  # type: ignore[override]  # torch's stub
+            for group in self.param_groups:
+                for p in group["params"]:
+                    state = self.state[p]
+                    state.setdefault("master", p.detach().float().clone()).sub_(p.grad.float(), alpha=group["lr"])
+                    p.copy_(state["master"])
+
+    return Master(model.parameters(), {"lr": 0.01})
+
+
+@pytest.mark.parametrize(
+    ("optimize", "dtype"),
+    [(master_weights, torch.bfloat16), (lambda m: torch.optim.NAdam(m.parameters(), lr=0.01), torch.float64)],
+)
+def test_state_wider_or_narrower_than_the_weights_goes_on_bitwise(
+    tmp_path: Path, optimize: Callable[[nn.Module], torch.optim.Optimizer], dtype: torch.dtype
+) -> None:
+    expected = Training(optimize, dtype=dtype).plain(40)
+    with pytest.raises(Interruption):
+        Training(optimize, dtype=dtype).recorded(tmp_path / "store", 40, 10, fail_at=25)
+    assert same(Training(optimize, dtype=dtype).recorded(tmp_path / "store", 40, 10), expected)
+
+
+def scheduled(store: Path, *, by_step: bool, fail_at: int = -1) -> list[float]:
+    """Train with a rate that halves every 6 steps, set from the step's number or by a scheduler; return all rates."""
+    training = Training()
+    model, optimizer = training.start()
+    scheduler = torch.optim.lr_scheduler.StepLR(optimizer, 6, 0.5)
+    with UpdateRecorder(model, optimizer, store, checkpoint_every=7) as recorder:
+        for step in range(recorder.first_step, STEPS):
+            with recorder.step([step]):
+                if step == fail_at:
+                    raise Interruption
+                if by_step:
+                    optimizer.param_groups[0]["lr"] = 0.05 * 0.5 ** (step // 6)
+                training.update(model, optimizer, step)
+                if not by_step:
+                    scheduler.step()
+    return open_updates(str(store)).ledger["lr"].tolist()
+
+
+def test_a_rate_set_from_the_step_goes_on_and_a_scheduler_begins_again(tmp_path: Path) -> None:
+    rates = [0.05 * 0.5 ** (step // 6) for step in range(STEPS)]
+    for by_step in (True, False):
+        store = tmp_path / str(by_step)
+        with pytest.raises(Interruption):
+            scheduled(store, by_step=by_step, fail_at=9)
+        assert (scheduled(store, by_step=by_step) == rates) == by_step
+
+
+def test_another_environment_is_not_gone_on_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Interruption):
+        Training().recorded(tmp_path / "store", STEPS, fail_at=9)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium")
+    try:
+        text = f"the archive was begun with matmul_precision {before}, here it is medium; go on as it was begun, or rec"
+        with pytest.raises(StoreError, match=text):
+            Training().recorded(tmp_path / "store", STEPS)
+    finally:
+        torch.set_float32_matmul_precision(before)
+    monkeypatch.setattr("platform.python_version", lambda: "3.99")  # no bit depends on it
+    assert same(Training().recorded(tmp_path / "store", STEPS), Training().plain(STEPS))
+
+
 def test_a_finished_archive_refuses(tmp_path: Path) -> None:
     Training().recorded(tmp_path / "store", 3)
     with pytest.raises(StoreError, match="its archive of 3 steps is finished; read it, or record elsewhere"):
@@ -247,6 +319,10 @@ def test_markers_state_the_environment_and_the_waiting(tmp_path: Path) -> None:
         assert environment["torch"] == torch.__version__
         assert environment["threads"] == torch.get_num_threads()
         assert environment["device"] == "cpu"
+        assert {"python", "deterministic", "matmul_precision", "instructions"} <= set(environment)
+        code = marker["numbers"]["code"]
+        assert code["container.py"] == digest(Path(inspect.getfile(nn.Sequential)).read_bytes())
+        assert marker["numbers"]["data"] is None
         assert recording["waited_seconds"] >= 0
         inside = [name for name in marker["files"] if name.startswith(recording["folder"])]
         (stage,) = (tmp_path / "store").glob("updates/*")
@@ -298,13 +374,49 @@ def test_a_kind_that_is_not_there_lists_what_is(tmp_path: Path, kind: str) -> No
     assert not (tmp_path / "store").exists()
 
 
-def test_checkpoints_come_at_least_every_step(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="checkpoint_every: 0 steps, at least 1 expected"):
-        UpdateRecorder(*Training().start(), tmp_path / "store", checkpoint_every=0)
+@pytest.mark.parametrize("every", [0, 2.5, True])
+def test_checkpoints_come_at_least_every_step(tmp_path: Path, every: int) -> None:
+    with pytest.raises(ValueError, match=f"checkpoint_every: {every} steps, a whole number of at least 1 expected"):
+        UpdateRecorder(*Training().start(), tmp_path / "store", checkpoint_every=every)
+    assert not (tmp_path / "store").exists()
+
+
+class NoRate(torch.optim.Optimizer):
+    """An optimiser that calls its rate something else."""
+
+    def __init__(self, parameters: Any) -> None:  # Any: torch's own
+        super().__init__(parameters, {"eta": 0.1})
 
 
 @pytest.mark.parametrize(
-    ("given", "error", "text"), [([0.5], TypeError, "integer ids expected, got float64"), (["a"], TypeError, "<U1")]
+    ("kind", "text"),
+    [(NoRate, "optimizer: group 0 of NoRate has no 'lr'"), (torch.optim.LBFGS, "LBFGS keeps lists of tensors")],
+)
+def test_an_optimiser_that_cannot_be_recorded_is_refused_at_once(
+    tmp_path: Path, kind: type[torch.optim.Optimizer], text: str
+) -> None:
+    model = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=text):
+        UpdateRecorder(model, kind(model.parameters()), tmp_path / "store")  # type: ignore[call-arg]  # both take them
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_lost_marker_of_a_finished_archive_is_damage(tmp_path: Path) -> None:
+    Training().recorded(tmp_path / "store", STEPS)
+    (marker,) = (tmp_path / "store").glob("updates/*/markers/000001.json")
+    marker.unlink()
+    with pytest.raises(DamagedError, match=r"markers/000001\.json: missing, though its stage is complete$"):
+        open_updates(str(tmp_path / "store"))
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "text"),
+    [
+        ([0.5], TypeError, "integer ids expected, got float64"),
+        (["a"], TypeError, "<U1"),
+        ([2**63], ValueError, "id 9223372036854775808 is beyond 9223372036854775807, the largest that an int64 holds"),
+        (np.array([1, 2**64 - 1], np.uint64), ValueError, "id 18446744073709551615 is beyond"),
+    ],
 )
 def test_ids_are_integers(tmp_path: Path, given: list[object], error: type[Exception], text: str) -> None:
     recorder = UpdateRecorder(*Training().start(), tmp_path / "store")

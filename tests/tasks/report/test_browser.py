@@ -11,6 +11,7 @@ from typing import TypedDict
 import pytest
 
 from tasks.report.pages import InterpretationPage, RunFacts
+from tasks.report.pages_decomposition import DecompositionPage
 from tasks.report.pages_tracing import TracingPage
 from tasks.report.site import render_site
 
@@ -42,7 +43,10 @@ addEventListener("load", () => setTimeout(() => {
     lines: plots.map((plot) => plot.querySelectorAll("g.trace.scatter").length),
     titles: plots.map((plot) => (plot.querySelector(".ytitle") ?? plot.querySelector(".xtitle")).textContent),
     widths: plots.map((plot) => plot.querySelector(".main-svg").getBoundingClientRect().width),
-    changed: plots.map((plot) => plot.getAttribute("aria-label") !== before.get(plot)),
+    changed: plots.filter((plot) => plot.closest(".switch").querySelectorAll("input").length > 1)
+      .map((plot) => plot.getAttribute("aria-label") !== before.get(plot)),
+    maps: document.querySelectorAll(".heatmaplayer image").length,
+    bars: document.querySelectorAll(".barlayer .trace").length,
     spilled: plots.flatMap((plot) => [...plot.querySelectorAll("text")].map((text) => text.getBoundingClientRect())
       .filter((box) => box.width && (box.left < 0 || box.right > innerWidth)).map((box) => Math.round(box.right))),
     cards: [...document.querySelectorAll(".card")].map((card) => card.offsetParent !== null),
@@ -79,6 +83,8 @@ class Seen(TypedDict):
     titles: list[str]
     widths: list[float]
     changed: list[bool]
+    maps: int
+    bars: int
     spilled: list[float]
     cards: list[bool]
     layers: list[str]
@@ -103,12 +109,17 @@ def visit(folder: Path, pages: list[tuple[str, int]]) -> tuple[list[Seen], str]:
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
 def test_pages_draw_without_errors_and_fit_desktop_and_phone(
-    facts: RunFacts, page: InterpretationPage, tracing: TracingPage, tmp_path: Path
+    facts: RunFacts,
+    page: InterpretationPage,
+    tracing: TracingPage,
+    decomposition: DecompositionPage,
+    tmp_path: Path,
 ) -> None:
-    for path, content in render_site(facts, page, tracing).items():
+    for path, content in render_site(facts, page, tracing, decomposition).items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
-    pages = [(name, width) for name in ("index.html", "interpretation.html", "tracing.html") for width in (1280, 390)]
+    names = ("decomposition.html", "index.html", "interpretation.html", "tracing.html")
+    pages = [(name, width) for name in names for width in (1280, 390)]
     seen, console = visit(tmp_path, pages)
     assert [(each["page"], each["width"]) for each in seen] == pages
     assert console == ""
@@ -118,6 +129,12 @@ def test_pages_draw_without_errors_and_fit_desktop_and_phone(
         assert all(each["changed"])
         assert each["spilled"] == []
         assert all(0 < width <= each["width"] for width in each["widths"])
+    for each in seen[:2]:  # the last view of each figure of two networks, and depth before them
+        assert each["lines"] == [1, *2 * [0, 1, 1, 2, 4, 3, 0, 0]]
+        assert (each["maps"], each["bars"]) == (4, 2 * (1 + 3 + 2))
+        assert each["titles"][:3] == ["accuracy A_d (%)", "k2, kept for each class", "accuracy (%)"]
+        assert each["thumbs"] == [96] * 2 * 2 * 4
+    seen = seen[2:]
     drawn = [each["lines"] for each in seen[:4]]
     assert drawn == [[1], [1], [5, 3], [5, 3]]  # band, two selectors, null and its half
     assert seen[2]["titles"] == ["shape distance Φ (rad)", "agreement with the unmodified network (%)"]

@@ -118,7 +118,9 @@ def test_known_class_sums_are_kept_and_no_examples_give_none(tracing: TracingPag
 
 def test_held_out_splits_can_be_named(tracing: TracingPage) -> None:
     query = replace(tracing.queries[0], split="val")
-    page = replace(tracing, queries=(query,), held_out=("unseen",))
+    other = replace(tracing, queries=(replace(query, source="second"),), held_out=(("first", "val"),))
+    assert redacted(other, "none").queries[0].sample_id == -1
+    page = replace(tracing, queries=(query,), held_out=(("", "unseen"),))
     assert redacted(page, "ids").queries[0].image is None
     assert redacted(page, "ids").queries[0].sample_id == query.sample_id
     assert redacted(page, "none").queries[0].sample_id == -1

@@ -15,6 +15,7 @@ import pytest
 from tasks.report.blocks import MAX_COLUMNS, MAX_IMAGES
 from tasks.report.formats import NBSP
 from tasks.report.pages import Gallery, GalleryRow, InterpretationPage, RunFacts
+from tasks.report.pages_decomposition import DecompositionPage
 from tasks.report.pages_tracing import TracingPage
 from tasks.report.site import render_site
 
@@ -100,8 +101,8 @@ def test_everything_is_escaped(
         tracing,
         networks=tracing.networks.assign(model=evil, anchor=evil),
         evaluation=tracing.evaluation.assign(measure=evil, note=evil, baseline_name=evil),
-        queries=tuple(replace(query, network=evil, split=evil) for query in tracing.queries),
-        held_out=(evil,),
+        queries=tuple(replace(query, network=evil, split=evil, source=evil) for query in tracing.queries),
+        held_out=((evil, evil),),
     )
     site = render_site(nasty, build_page(classes, (gallery,)), tracing)
     for path in ("index.html", "interpretation.html", "tracing.html"):
@@ -144,14 +145,18 @@ def test_without_a_question_there_is_an_overview_only(facts: RunFacts) -> None:
     assert [path for path in site if path.endswith(".html")] == ["index.html"]
     assert b"interpretation.html" not in site["index.html"]
     assert b"tracing.html" not in site["index.html"]
+    assert b"decomposition.html" not in site["index.html"]
 
 
 def test_overview_links_every_page_with_its_answer_in_a_line(
-    facts: RunFacts, page: InterpretationPage, tracing: TracingPage
+    facts: RunFacts, page: InterpretationPage, tracing: TracingPage, decomposition: DecompositionPage
 ) -> None:
-    reader = read(render_site(facts, page, tracing), "index.html")
-    assert {"interpretation.html", "tracing.html"} <= {a["href"] for a in reader.all("a")}
-    assert len([a for a in reader.all("p") if a.get("class") == "line"]) == 2
+    reader = read(render_site(facts, page, tracing, decomposition), "index.html")
+    names = {"interpretation.html", "tracing.html", "decomposition.html"}
+    assert names <= {a["href"] for a in reader.all("a")}
+    assert len([a for a in reader.all("p") if a.get("class") == "line"]) == 3
+    assert "resnet20, seed 0: With 5 of 64 features for each class the network classifies 87.4 %" in reader.text
+    assert "Networks together" in reader.text
     assert "small, ice: moderate: the distance is below half of the null at 20 % of each class" in reader.text
     assert (
         "small, seed 0: The strongest example is of the predicted class for 95.0 % of the queries in fc" in reader.text
@@ -161,10 +166,10 @@ def test_overview_links_every_page_with_its_answer_in_a_line(
 
 
 def test_nothing_is_fetched_and_every_reference_exists(
-    facts: RunFacts, page: InterpretationPage, tracing: TracingPage
+    facts: RunFacts, page: InterpretationPage, tracing: TracingPage, decomposition: DecompositionPage
 ) -> None:
-    site = render_site(facts, page, tracing)
-    for path in ("index.html", "interpretation.html", "tracing.html"):
+    site = render_site(facts, page, tracing, decomposition)
+    for path in ("index.html", "interpretation.html", "tracing.html", "decomposition.html"):
         assert not re.search(rb"https?://|//cdn|@import", site[path])
         references = [a.get(key, "") for _, a in read(site, path).tags for key in ("href", "src")]
         ids = {attributes.get("id") for _, attributes in read(site, path).tags}
@@ -242,5 +247,8 @@ def test_gallery_is_capped_and_says_so(facts: RunFacts, page: InterpretationPage
     assert "sample 1024" not in text
 
 
-def test_same_input_same_bytes(facts: RunFacts, page: InterpretationPage, tracing: TracingPage) -> None:
-    assert render_site(facts, page, tracing) == render_site(facts, page, tracing)
+def test_same_input_same_bytes(
+    facts: RunFacts, page: InterpretationPage, tracing: TracingPage, decomposition: DecompositionPage
+) -> None:
+    first, second = (render_site(facts, page, tracing, decomposition) for _ in range(2))
+    assert first == second

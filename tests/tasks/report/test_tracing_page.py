@@ -95,12 +95,12 @@ def test_empty_tables_and_no_queries(facts: RunFacts, tracing: TracingPage) -> N
         assert expected in text
 
 
-def test_unknown_numbers_are_dashes(facts: RunFacts, tracing: TracingPage) -> None:
+def test_unknown_numbers_are_dashes_and_unknown_decay_says_so(facts: RunFacts, tracing: TracingPage) -> None:
     unknown = dict.fromkeys(("init_share", "decay_share", "examples_share", "agreement_1", "cardinality"), np.nan)
     page = replace(tracing, layers=tracing.layers.assign(residual_max=np.nan, agreement_10=np.nan, **unknown))
     page = replace(page, shares=page.shares[:0], networks=page.networks.assign(accuracy=np.nan, archive_bytes=np.nan))
     site = render_site(facts, None, page)
-    assert "conv1 Conv2d 12,345 – – – – 4.0e−08 – – –" in text_of(site)
+    assert "conv1 Conv2d 12,345 – – unknown – 4.0e−08 – – –" in text_of(site)
     assert not re.search(r"\bnan\b", site["tracing.html"].decode(), re.IGNORECASE)
 
 

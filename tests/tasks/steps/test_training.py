@@ -23,6 +23,7 @@ from tasks.parallel import PartitionError
 from tasks.steps import trainer, training
 from tasks.steps.life import complete
 from tasks.steps.manifest import MANIFEST
+from tasks.steps.trainer import environment
 from tasks.steps.training import TRAINING
 from tasks.training.loop import train_steps
 
@@ -152,6 +153,27 @@ def test_another_environment_is_refused(copied_run: "Run") -> None:
     assert f"or remove {folder} to train anew" in str(e.value)
     assert not (folder / "markers/complete.json").exists()
     assert not (folder / "markers/000002.json").exists()
+
+
+@pytest.mark.parametrize(("fact", "value"), [("threads", 7), ("deterministic", True), ("matmul_precision", "medium")])
+def test_a_training_goes_on_with_the_same_threads_and_precision_only(
+    copied_run: "Run", fact: str, value: object
+) -> None:
+    folder = unsealed(copied_run, 2)
+    before = decode((folder / "markers/000001.json").read_bytes(), "m")["numbers"]["environment"]
+    assert before["threads"] == 1  # as trainings set it, whatever this process has
+    changed_marker(folder, 1, environment={**before, "python": "3.0", fact: value})
+    with pytest.raises((PartitionError, StoreError), match=f"its checkpoint was made with {fact} {value}, here it is"):
+        train(copied_run)
+
+
+def test_threads_of_the_process_are_not_those_of_the_training() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)  # as a fresh process may have them, before its first step
+    try:
+        assert environment(torch.device("cpu"))["threads"] == 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_chain_with_a_foreign_parent_is_made_again_from_there(copied_run: "Run", finished_run: "Run") -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tasks.tracing import DecaySeries, contributions, decay_contributions, decay_series
+from tasks.tracing import DecaySeries, contributions, decay_contributions, decay_known, decay_series
 
 STEPS, QUERIES, DECAY = 25, 3, 0.07
 RATES = np.linspace(0.2, 0.01, STEPS)  # a schedule
@@ -123,3 +123,21 @@ def test_what_is_refused() -> None:
         DecaySeries(init, weight_decay=0.1, nesterov=True)
     with pytest.raises(ValueError, match=r"gamma: expected shape \(2, 3\), got \(3, 2\)"):
         DecaySeries(init, weight_decay=0.1).update(np.zeros((3, 2)), np.zeros(2))
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "recorded", "expected"),
+    [
+        ({"weight_decay": 0.1, "momentum": 0.9}, "111", 3),
+        ({"weight_decay": 0.1, "momentum": 0.9}, "1101", 2),
+        ({"weight_decay": 0.1, "momentum": 0.9}, "1100", 4),  # nothing that is recorded follows
+        ({"weight_decay": 0.1, "momentum": 0.9}, "01", 0),
+        ({"weight_decay": 0.1}, "1101", 4),
+        ({"kind": "adamw", "weight_decay": 0.1}, "1101", 4),
+        ({"kind": "adam", "weight_decay": 0.1}, "111", 0),
+        ({"kind": "adam"}, "101", 3),
+        ({"momentum": 0.9}, "101", 3),
+    ],
+)
+def test_how_long_decay_can_be_told(optimizer: dict[str, object], recorded: str, expected: int) -> None:
+    assert decay_known(optimizer, np.array([step == "1" for step in recorded])) == expected

@@ -35,6 +35,7 @@ class Told:
     update: Tensor | None = None
     loss: float = float("nan")
     clip: float = float("nan")
+    augmentation: int = -1
 
 
 @dataclass
@@ -72,6 +73,15 @@ def test_a_recorder_sees_each_update_with_its_loss_and_clip_factor() -> None:
     for row, update in zip(recorder.told, updates, strict=True):
         assert 0 < row.clip < 1
         assert update.norm().item() == pytest.approx(0.5 * 0.1, rel=1e-3)  # the clipped norm, times lr
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_the_seed_of_the_augmentation_is_told_where_there_is_one(augmented: bool) -> None:
+    model = nn.Linear(4, 3)
+    recorder, optimizer = Listening(model), torch.optim.SGD(model.parameters(), lr=0.1)
+    augment = (lambda images, ids, epoch: images * 2) if augmented else None
+    train_steps(model, optimizer, fetch, ShuffledBatches(LABELS, 77, 8), 0, 3, augment=augment, recorder=recorder)
+    assert [row.augmentation for row in recorder.told] == [77 if augmented else -1] * 3
 
 
 def test_ghosts_are_told_where_they_matter_and_left_out_elsewhere() -> None:

@@ -138,13 +138,14 @@ class Plain:
         return F.linear(f, weight, bias)
 
     def own(self, layer: str) -> dict[int, float]:
-        """Return what each example's own steps contributed to itself, every step split equally over its members."""
+        """Return what each example's own steps, less decay, contributed to itself, split equally over their members."""
         weights, sums = self.weights[f"{layer}.weight"], dict.fromkeys(self.ids.tolist(), 0.0)
+        moves = weights.diff(dim=0) - self.decays[f"{layer}.weight"]
         for example, f in zip(self.ids.tolist(), self.inputs(layer, self.ids), strict=True):
             z = self.apply(layer, f[None], weights[-1], None)
             for t, step in enumerate(self.steps):
                 if example in step.members:
-                    change = self.apply(layer, f[None], weights[t + 1] - weights[t], None)
+                    change = self.apply(layer, f[None], moves[t], None)
                     sums[example] += float((z * change).sum()) / len(step.members)
         return sums
 
@@ -220,7 +221,7 @@ class Sgd:
         self.optimizer.param_groups[0]["lr"] = lr
         self.optimizer.step()
         for name, p in self.named.items():
-            pull: Tensor = wd * self.kept[name][-1]
+            pull: Tensor = wd * self.kept[name][-1] * p.requires_grad
             self.pull[name] = mu * self.pull[name] + pull
             self.decays[name].append(-lr * (pull + mu * self.pull[name] if ahead else self.pull[name]))
             self.kept[name].append(p.detach().double())
@@ -274,6 +275,17 @@ def mlp_run(tmp_path_factory: pytest.TempPathFactory, new_run: Callable[[Tree], 
     return new_run(tree).finish()
 
 
+def frozen(bias_too: bool = True) -> nn.Sequential:
+    """An MLP of which the hidden layer is not trained."""
+    hidden = nn.Linear(64, 7)
+    hidden.weight.requires_grad_(False)
+    hidden.bias.requires_grad_(not bias_too)
+    return nn.Sequential(nn.Flatten(), hidden, nn.ReLU(), nn.Linear(7, 10))
+
+
+GAPS = {"steps": [[0, 4], [7, 10], [12, 13]]}
+
+
 @pytest.fixture(scope="session")
 def gapped_run(tmp_path_factory: pytest.TempPathFactory, new_run: Callable[[Tree], "Run"]) -> "Run":
     """A finished run of which some steps were not recorded, anchored at the displacement: not to be changed."""
@@ -282,7 +294,7 @@ def gapped_run(tmp_path_factory: pytest.TempPathFactory, new_run: Callable[[Tree
         "batches": {"size": 3},
         "optimizer": {"kind": "sgd", "lr": 0.05},
         "checkpoint_every": 5,
-        "record": {"steps": [[0, 4], [7, 10], [12, 13]]},
+        "record": GAPS,
     }
     tree["tracing"]["anchor"] = "displacement"
     return new_run(tree).finish()

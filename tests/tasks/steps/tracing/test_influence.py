@@ -14,6 +14,8 @@ from tasks.steps.life import complete
 from tasks.steps.tracing import influence
 from tasks.steps.tracing.explain import read_influence
 from tasks.steps.tracing.influence import INFLUENCE
+from tests.tasks.steps.tracing import conftest
+from tests.tasks.steps.tracing.conftest import GAPS
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -136,6 +138,58 @@ def test_unrecorded_steps_are_a_part_of_their_own(gapped_run: "Run", retrain: Re
     damaged = read_influence(stage)
     damaged.arrays["parts"][0, 0, 3] += 0.1 * damaged.arrays["square"][0, 0]
     assert damaged.parts(0)["residual"][0] == pytest.approx(0.1, abs=1e-4)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+@pytest.mark.parametrize("bias", [True, False])
+def test_decay_between_steps_that_were_not_recorded(
+    mlp: dict[str, Any], new_run: "Callable[[dict[str, Any]], Run]", retrain: Retrain, momentum: float, bias: bool
+) -> None:
+    optimizer = {"kind": "sgd", "lr": 0.02, "momentum": momentum, "nesterov": momentum > 0, "weight_decay": 0.05}
+    train = {"batches": {"size": 3}, "optimizer": optimizer, "checkpoint_every": 5, "record": GAPS}
+    mlp["networks"]["net"]["train"] |= train
+    mlp["tracing"]["bias"] = bias
+    run = new_run(mlp).finish()
+    stage, ids = opened(run)
+    plain = retrain(run, run.plan.traces[0].training)
+    kept = [counts("gapped_run", step) for step in range(14)]
+    told = [step < 4 for step in range(14)] if momentum else kept  # nobody knows the velocity after a gap
+    assert stage.summary["decay_unknown_from"] == ([4, 4] if momentum else [None, None])
+    labels = dict(zip(plain.rows["id"].tolist(), plain.rows["label_given"].tolist(), strict=True))
+    for index, layer in enumerate(plain.layers):
+        found = plain.project(layer, ids, bias=bias)
+        decay = np.where(np.array(told)[:, None], found.decay, 0)
+        parts, square = stage.read("parts", index, index + 1)[0], stage.read("square", index, index + 1)[0]
+        assert (np.abs(decay.sum(axis=0)) > 1e-3 * square).all()
+        np.testing.assert_allclose(parts[:, 1], decay.sum(axis=0), atol=CLOSE * square.max())
+        np.testing.assert_allclose(parts[:, 3], (found.gamma - decay)[kept].sum(axis=0), atol=CLOSE * square.max())
+        np.testing.assert_allclose(parts.sum(axis=1), square, rtol=1e-4)
+        for end in ("top", "bottom"):
+            check_end(stage, index, end, plain.summed(found.gamma - decay, kept), labels)
+    said = read_influence(stage).parts(0)
+    assert said["decay"].isna().tolist() == [momentum > 0] * 2
+    np.testing.assert_allclose(said["residual"], 0, atol=1e-4)
+
+
+@pytest.mark.parametrize("bias_too", [True, False])
+def test_what_is_not_trained_does_not_decay(
+    mlp: dict[str, Any], new_run: "Callable[[dict[str, Any]], Run]", retrain: Retrain, bias_too: bool
+) -> None:
+    builder = f"{conftest.__name__}:frozen"
+    mlp["networks"]["net"] |= {"model": builder, "arguments": {"bias_too": bias_too}}
+    run = new_run(mlp).finish()
+    stage, ids = opened(run)
+    plain = retrain(run, run.plan.traces[0].training)
+    # A half of z decays and the other does not: by their sum they cannot be told apart.
+    assert stage.summary["decay_unknown_from"] == [None if bias_too else 0, None]
+    for index, layer in enumerate(plain.layers):
+        found = plain.project(layer, ids, bias=True)
+        decay = found.decay.sum(axis=0) if bias_too or index else np.zeros(len(ids))
+        parts, square = stage.read("parts", index, index + 1)[0], stage.read("square", index, index + 1)[0]
+        np.testing.assert_allclose(parts[:, 1], decay, atol=CLOSE * square.max())
+        np.testing.assert_allclose(parts[:, 3], found.gamma.sum(axis=0) - decay, atol=CLOSE * square.max())
+        if bias_too and not index:
+            assert not parts[:, 1:].any()
 
 
 @pytest.mark.parametrize("which", ["traced_run", "mlp_run", "gapped_run"])

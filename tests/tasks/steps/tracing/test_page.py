@@ -11,9 +11,10 @@ import pytest
 from sklearn.datasets import load_digits
 
 from storage.stages import open_finished
+from storage.stores import Store
 from tasks.figures.overlay import thumbnail
 from tasks.report.tracing_queries import EXAMPLE_PIXELS
-from tasks.steps.report import write_report
+from tasks.steps.report import report_is_current, write_report
 from tasks.steps.tracing.page import tracing_page
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def test_layers_shares_and_checks_are_those_of_the_stages(traced_run: "Run", pla
         assert shares[layer] == pytest.approx(layers["examples_share"][layer], rel=1e-4)
     measures = page.evaluation["measure"].value_counts().to_dict()
     assert measures == {"mislabel AUC": 4, "randomisation": 5, "LDS": 5}
-    assert page.held_out == ("val",)
+    assert page.held_out == (("digits", "val"),)
 
 
 def test_a_query_has_its_examples_with_their_images(traced_run: "Run") -> None:
@@ -114,3 +115,63 @@ def test_what_of_the_training_set_is_in_the_report(
         assert ("sample_id" in columns) == (path == table)
     assert (folder / "index.html").exists()
     assert holds(folder, b"mislabel AUC")
+    assert holds(folder, b"summed loss of its batches")
+
+
+def test_what_an_earlier_report_showed_is_gone(
+    traced_run: "Run", tmp_path: Path, new_run: "Callable[[Tree], Run]"
+) -> None:
+    run = traced_run.at(str(tmp_path / "copy"))
+    influence = open_finished(run.job.store, run.plan.traces[0].influence)
+    pictures = thumbnails_of(sorted(set(influence.read("top_id")[:4].ravel().tolist())))
+    folder = tmp_path / "copy" / "reports" / "traced"
+    for images, there in (("show", True), ("none", False)):
+        made = new_run({**copy.deepcopy(run.tree), "report": {"training_images": images}})
+        write_report(made.job.store, made.plan.answers(), created="today", reused=frozenset())
+        assert [holds(folder, picture) for picture in pictures] == [there] * len(pictures)
+        assert (folder / "tables" / "tracing_examples.parquet").exists() == there
+        assert (folder / "data" / "tracing_examples.csv").exists() == there
+        assert (folder / "made-from").exists()
+
+
+def test_a_report_that_was_killed_is_not_current(
+    traced_run: "Run", tmp_path: Path, new_run: "Callable[[Tree], Run]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = traced_run.at(str(tmp_path / "copy"))
+    write_report(run.job.store, run.plan.answers(), created="today", reused=frozenset())
+    assert report_is_current(run.job.store, run.plan.answers())
+    hidden = new_run({**copy.deepcopy(run.tree), "report": {"training_images": "none"}})
+    remove = Store.remove
+
+    def die(self: Store, path: str) -> None:
+        if not path.endswith("made-from"):
+            raise KeyboardInterrupt
+        remove(self, path)
+
+    monkeypatch.setattr(Store, "remove", die)
+    with pytest.raises(KeyboardInterrupt):
+        write_report(hidden.job.store, hidden.plan.answers(), created="today", reused=frozenset())
+    monkeypatch.undo()
+    assert not report_is_current(hidden.job.store, hidden.plan.answers())
+
+
+def test_a_split_of_another_data_set_is_not_the_training_split(
+    mlp: Tree, new_run: "Callable[[Tree], Run]", tmp_path: Path
+) -> None:
+    mlp["data"]["other"] = {"source": "sklearn-digits", "split": {"fit": 0.5, "train": 0.5}, "per_class": 1}
+    mlp["tracing"]["queries"] |= {"data": "other", "split": "train"}
+    run = new_run(mlp).finish()
+    page = tracing_page(run.job.store, run.plan.traces, "show")
+    assert {(query.data, query.source, query.split) for query in page.queries} == {("digits", "other", "train")}
+    assert page.held_out == (("other", "train"),)
+
+
+@pytest.mark.parametrize("images", ["show", "none"])
+def test_coresets_are_not_named_where_training_images_are_not(
+    copied_run: "Run", new_run: "Callable[[Tree], Run]", images: str
+) -> None:
+    run = new_run({**copy.deepcopy(copied_run.tree), "report": {"training_images": images}})
+    write_report(run.job.store, run.plan.answers(), created="today", reused=frozenset())
+    folder = Path(run.config.store, "reports", "tiny")
+    assert (folder / "tables" / "coresets.parquet").exists() == (images == "show")
+    assert (folder / "tables" / "by_budget.parquet").exists()

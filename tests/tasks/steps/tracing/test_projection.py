@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from storage.stages import FinishedStage, open_finished
+from storage.stages import FinishedStage, find_finished, open_finished
+from tasks.parallel import PartitionError
 from tasks.recording.sources import update_source
 from tasks.steps.life import complete
 from tasks.steps.tracing import projection
@@ -40,6 +41,29 @@ def close(found: NDArray[Any], expected: NDArray[np.float64], scale: NDArray[np.
     assert found.shape == expected.shape
     assert found.dtype == np.float32
     np.testing.assert_array_less(np.abs(found.astype(np.float64) - expected), CLOSE * scale + 1e-9)
+
+
+def test_a_diverged_training_is_not_summed(mlp: dict[str, Any], new_run: "Callable[[dict[str, Any]], Run]") -> None:
+    one = {"epochs": 1, "batches": {"size": 20}, "optimizer": {"kind": "sgd", "lr": 1e15}}
+    mlp["networks"]["net"]["train"] |= one
+    run = new_run(mlp)
+    text = r"contributions net seed 0 net val \[\w+\]: layer '3', step 0, query 0: gamma is inf, no number to sum"
+    with np.errstate(over="ignore"), pytest.raises(PartitionError, match=text):
+        run.finish()
+    spec = run.plan.traces[0].contributions
+    assert find_finished(run.job.store, spec.path) is None
+    assert not run.job.store.names(f"{spec.path}/markers")
+
+
+def test_the_ledger_has_the_seed_of_the_augmentation(
+    mlp: dict[str, Any], new_run: "Callable[[dict[str, Any]], Run]"
+) -> None:
+    mlp |= {"seeds": [12]}
+    for augment, expected in (({"pad": 1, "flip": True}, 12), (None, -1)):
+        mlp["networks"]["net"]["train"]["augment"] = augment
+        run = new_run(mlp).finish()
+        ledger = update_source(open_finished(run.job.store, run.plan.traces[0].training)).ledger
+        assert set(ledger["augmentation"]) == {expected}
 
 
 def test_the_plain_loop_trains_the_same_network(traced_run: "Run", plain: "Plain") -> None:

@@ -1,0 +1,157 @@
+"""Bars of accuracy with whiskers: ways to choose the features, and features that noise replaces."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+import pandas as pd
+
+from tasks.figures.series import COLOURS, Floats
+from tasks.figures.views import GREY, INK, Part, View, base_layout, json_floats, light_axis
+
+METHODS = {  # as the page prints them
+    "histogram": "Algorithm 1",
+    "class-mean": "class mean",
+    "class-mean-minus-overall": "mean − overall",
+    "weight": "weight W",
+    "abs-weight": "|W|",
+    "mean-times-weight": "mean × W",
+    "histogram-and-weight": "Algorithm 1 + W",
+    "random": "random",
+}
+WHICH = {"influential": "influential", "equal-size": "as many others", "others": "all others"}
+NOISES = {"standard": "N(0, 1)", "zero": "zero", "feature_moments": "own moments"}
+HIGHLIGHT, OTHER = COLOURS[0], "#5F6E80"
+COLOURS_OF = {"influential": COLOURS[0], "equal-size": COLOURS[1], "others": OTHER}
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A series of bars.
+
+    Attributes
+    ----------
+    name : in the legend
+    mean, std : (n,) float64, percent; std NaN where there is no whisker
+    colours : of each bar
+    """
+
+    name: str
+    mean: Floats
+    std: Floats
+    colours: tuple[str, ...]
+
+
+def method_name(method: str) -> str:
+    """Return how a way to choose features is printed; an unknown one as it is."""
+    return METHODS.get(method, method)
+
+
+def spreads(rows: pd.DataFrame) -> Floats:
+    """Return the standard deviation over draws (n,), NaN where there was one draw: 0 there would claim certainty."""
+    std = rows["accuracy_std"].to_numpy(np.float64) if "accuracy_std" in rows else np.full(len(rows), np.nan)
+    draws = rows["draws"].fillna(1).to_numpy(np.float64) if "draws" in rows else np.ones(len(rows))
+    return np.where(draws > 1, std, np.nan)
+
+
+def control_bars(rows: pd.DataFrame) -> tuple[list[str], Bars]:
+    """Return names and bars of one k, Algorithm 1 first, the others by falling accuracy."""
+    own = (rows["method"] == "histogram").to_numpy()
+    order = np.lexsort((-np.nan_to_num(rows["accuracy"].to_numpy(np.float64), nan=-1), ~own))
+    rows = rows.iloc[order]
+    colours = tuple(HIGHLIGHT if method == "histogram" else OTHER for method in rows["method"])
+    bars = Bars("accuracy", 100 * rows["accuracy"].to_numpy(np.float64), 100 * spreads(rows), colours)
+    return [method_name(str(method)) for method in rows["method"]], bars
+
+
+def ablation_bars(rows: pd.DataFrame) -> tuple[list[str], list[Bars]]:
+    """Return the noises, and bars for influential features, as many others, and all others; rows of one scope."""
+    noises = list(dict.fromkeys(str(noise) for noise in rows["noise"]))
+    series = []
+    for which, name in WHICH.items():
+        part = rows[rows["which"] == which].drop_duplicates("noise", keep="last")
+        if part.empty:
+            continue
+        part = part.assign(spread=spreads(part)).set_index("noise").reindex(noises)
+        mean, std = (100 * part[column].to_numpy(np.float64) for column in ("accuracy", "spread"))
+        series.append(Bars(name, mean, std, (COLOURS_OF[which],) * len(noises)))
+    return [NOISES.get(noise, noise) for noise in noises], series
+
+
+def control_views(rows: pd.DataFrame, a_full: float) -> list[View]:
+    """Draw the accuracy of every way to choose k features per class, a view per k.
+
+    Parameters
+    ----------
+    rows : of one network and seed: method, k, draws, accuracy, accuracy_std (0..1)
+    a_full : accuracy of the full head, 0..1
+    """
+    views = []
+    for k, of_k in rows.groupby("k", sort=False):
+        names, bars = control_bars(of_k)
+        words = f"Accuracy of the decomposed head with {k} features per class by the way they are chosen"
+        views.append(_view(f"k = {k}", words, names, [bars], 100 * a_full))
+    return views
+
+
+def ablation_views(rows: pd.DataFrame, a_full: float) -> list[View]:
+    """Draw the accuracy of the full head with noise in some features, a view per scope.
+
+    Parameters
+    ----------
+    rows : of one network and seed: noise, scope, which, draws, accuracy, accuracy_std (0..1)
+    a_full : accuracy of the full head without noise, 0..1
+    """
+    views = []
+    for scope, of_scope in rows.groupby("scope", sort=False):
+        names, series = ablation_bars(of_scope)
+        words = f"Accuracy of the full head with noise in some features, scope {scope}"
+        views.append(_view(f"scope {scope}", words, names, series, 100 * a_full))
+    return views
+
+
+def _view(label: str, words: str, names: Sequence[str], series: Sequence[Bars], full: float) -> View:
+    """Return horizontal bars from the top down, their numbers inside, and the full head as a dashed line."""
+    places = list(range(len(names)))
+    data: list[Part] = []
+    for bars in series:
+        whiskers: Part = {"type": "data", "array": np.round(np.nan_to_num(bars.std), 4).tolist(), "color": INK}
+        # A cap would mark the bars without spread too.
+        whiskers |= {"thickness": 1.5, "width": 4 if np.isfinite(bars.std).all() else 0}
+        bar: Part = {"type": "bar", "orientation": "h", "name": bars.name, "y": places}
+        bar |= {"x": json_floats(np.round(bars.mean, 4)), "marker": {"color": list(bars.colours)}}
+        bar |= {"error_x": whiskers, "hovertemplate": "%{x:.2f} %{customdata}%", "showlegend": len(series) > 1}
+        bar |= {"customdata": [f"± {s:.2f} " if np.isfinite(s) else "" for s in bars.std]}
+        bar |= {"text": [f"{m:.1f}" if np.isfinite(m) else "" for m in bars.mean], "textposition": "auto"}
+        data.append(bar | {"insidetextanchor": "start", "textangle": 0})
+    if np.isfinite(full):
+        ends = [-0.5, len(names) - 0.5]
+        dashed: Part = {"color": GREY, "width": 1.5, "dash": "7px,4px"}
+        data.append(
+            {"type": "scatter", "mode": "lines", "name": f"full head, {full:.1f} %", "x": [round(full, 4)] * 2}
+            | {"y": ends, "line": dashed, "hoverinfo": "skip", "showlegend": True}
+        )
+    yaxis = light_axis("") | {
+        "tickmode": "array",
+        "tickvals": places,
+        "ticktext": [escape(n) for n in names],
+        "showgrid": False,
+    }
+    layout = base_layout("") | {
+        "height": max(400, 150 + 26 * len(names) * len(series)),
+        "hovermode": "closest",
+        "barmode": "group",
+        "bargap": 0.3,
+        "margin": {"l": 16, "r": 16, "t": 16, "b": 56},
+        "xaxis": light_axis("accuracy (%)") | {"rangemode": "tozero"},
+        "yaxis": yaxis | {"autorange": "reversed", "ticks": ""},
+    }
+    said = "; ".join(
+        (f"{bars.name}, " if len(series) > 1 else "") + f"{name} {m:.1f} %" + (f" ± {s:.1f}" if np.isfinite(s) else "")
+        for bars in series
+        for name, m, s in zip(names, bars.mean, bars.std, strict=True)
+        if np.isfinite(m)
+    )
+    full_head = f" The full head reaches {full:.1f} %." if np.isfinite(full) else ""
+    return View(label, f"{words}: {said}.{full_head}", data, layout)

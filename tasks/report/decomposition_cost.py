@@ -1,0 +1,69 @@
+"""Findings and table on what the decomposed head saves, and where it does not pay."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from tasks.figures.views import compact
+from tasks.report import formats
+from tasks.report.cells import Cell, Table, float_in, number_cell, print_table
+from tasks.report.formats import MISSING, NBSP
+
+
+def cost_findings(head_times: pd.DataFrame, network: pd.Series) -> Iterable[str]:
+    """Say what is saved in multiply-adds and in time, beside the head's share of the network."""
+    full, few = float(network["macs_full"]), float(network["macs_decomposed"])
+    share = float(network["head_share"])
+    if np.isfinite(full) and np.isfinite(few) and few > 0:
+        text = f"The head needs {few:,.0f} instead of {full:,.0f} multiply-adds, {full / few:,.1f} times fewer"
+        if np.isfinite(share):
+            saved = share * (1 - few / full)
+            text += f"; it is {percent(share)} of the whole network's, so that {percent(saved)} of these are saved"
+        yield f"{text}."
+    known = head_times[(head_times["dense_ms"].astype(float) > 0) & (head_times["decomposed_ms"].astype(float) > 0)]
+    if known.empty:
+        return
+    ratio = (known["decomposed_ms"] / known["dense_ms"]).astype(float)
+    slower = [f"{int(b):,}" for b in known["batch"][ratio >= 1]]
+    best = int(known["batch"].iloc[int(ratio.to_numpy().argmin())])
+    text = f"Measured, the decomposed head takes {times(ratio.min())} the time of the dense one at batch {best:,}"
+    if slower:
+        yield f"{text}, its best. It does not pay at batch {', '.join(slower)}, where it is no faster."
+    else:
+        yield f"{text}, its best, and is faster at all {len(known)} batch sizes tried."
+
+
+def head_times_table(rows: pd.DataFrame) -> Table:
+    """List the time of both heads by batch size."""
+    cells: dict[str, Cell] = {
+        "batch": number_cell("batch", formats.count),
+        "dense": number_cell("dense_ms", milliseconds),
+        "decomposed": number_cell("decomposed_ms", milliseconds),
+        "decomposed / dense": lambda row: times(float_in(row, "decomposed_ms") / float_in(row, "dense_ms")),
+        "pays": lambda row: _pays(float_in(row, "decomposed_ms"), float_in(row, "dense_ms")),
+    }
+    caption = "Time of the head alone for a batch, median"
+    return print_table(rows.astype({"dense_ms": float}), caption, cells, csv="data/decomposition_head_times.csv")
+
+
+def percent(share: float) -> str:
+    """Print a share of unknown size in percent, three digits."""
+    return f"{compact(100 * share)}{NBSP}%" if np.isfinite(share) else MISSING
+
+
+def times(ratio: float) -> str:
+    """Print a factor."""
+    return f"{ratio:.2f}{NBSP}×" if np.isfinite(ratio) else MISSING
+
+
+def milliseconds(value: float) -> str:
+    """Print a short time."""
+    return f"{compact(value)}{NBSP}ms" if np.isfinite(value) else MISSING
+
+
+def _pays(decomposed: float, dense: float) -> str:
+    """Say whether the decomposed head is faster."""
+    if not (np.isfinite(decomposed) and np.isfinite(dense)):
+        return MISSING
+    return "yes" if decomposed < dense else "no"

@@ -1,0 +1,30 @@
+"""How the decomposition page words what holds, and what chance alone would give."""
+
+import numpy as np
+
+from tasks.report.formats import NBSP
+
+
+def verdict(claim: str, holds: bool) -> str:
+    """Say whether a claim of the paper holds here."""
+    return f"The paper's claim that {claim} {'holds' if holds else 'does not hold'} here"
+
+
+def points(difference: float) -> str:
+    """Print the size of a difference of two shares in percentage points."""
+    size = 100 * abs(difference)
+    return f"{size:.1f}{NBSP}points" if size >= 0.1 or size == 0 else f"{size:.1g}{NBSP}points"
+
+
+def chance(first: float, second: float, n: float) -> float:
+    """Return two standard errors of the difference of two accuracies on n images, taken as independent.
+
+    Both are of the same images, which makes the real error smaller: what exceeds this is no chance.
+    """
+    return 2 * float(np.sqrt((first * (1 - first) + second * (1 - second)) / n)) if n > 0 else float("nan")
+
+
+def mean_chance(accuracy: float, n: float) -> float:
+    """Return two standard errors of the difference of two accuracies near the given one."""
+    accuracy = min(max(accuracy, 0.0), 1.0)
+    return chance(accuracy, accuracy, n)

@@ -1,0 +1,143 @@
+"""The ablation stage: noise in place of features, the full head, accuracy over all classes (Table 8).
+
+Stages of several noises and scopes are made together: the same draws serve them all.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from storage.documents import Json
+from storage.layouts import ArrayLayout, Layout
+from storage.specs import StageSpec
+from storage.stages import FinishedStage, Stage, open_finished
+from storage.stores import Store
+from tasks.decomposition import NOISES, FeatureMoments, choose_replaced, classes_of_scope, draw_normals, perturb
+from tasks.decomposition.ablation import Which
+from tasks.steps.decomposition.features import open_head, read_features
+from tasks.steps.decomposition.histogram import read_sets
+from tasks.steps.decomposition.partials import Clock, by_features, chunks, n_ranges
+from tasks.steps.life import Step, Work, measured
+from tasks.steps.networks import choose_device
+
+VERSION = 1
+
+Masks = NDArray[np.bool_]
+Floats = NDArray[np.floating]
+Doubles = NDArray[np.float64]
+Ids = NDArray[np.int64]
+
+WHICHES: tuple[Which, ...] = get_args(Which)  # the order of the array's axis
+
+
+def ablation_spec(
+    features: StageSpec, histogram: StageSpec, k2: int, *, noise: str, scope: str, draws: int
+) -> StageSpec:
+    """Return the spec of the full head's accuracy with noise in the influential, in other, and in all other features.
+
+    Parameters
+    ----------
+    features : of the split that is perturbed
+    histogram : whose sets of k2 features are meant, and whose moments a noise may have
+    """
+    kept: dict[str, Json] = {"k2": k2, "noise": noise, "scope": scope, "draws": draws}
+    inputs = {"features": features, "sets": histogram}
+    return StageSpec("ablation", VERSION, kept, inputs, label=f"{features.label} {noise} {scope}")
+
+
+def read_accuracies(stage: FinishedStage) -> dict[str, NDArray[np.float64]]:
+    """Return the accuracy of each draw, by which features gave way."""
+    correct, images = stage.read("correct").sum(axis=0), stage.read("images").sum()
+    return {which: correct[index] / images for index, which in enumerate(WHICHES)}
+
+
+def _layout(store: Store, spec: StageSpec) -> Layout:
+    """One partition per range of positions, a row each."""
+    rows, draws = n_ranges(store, spec.inputs["features"]), int(spec.parameters["draws"])
+    correct = ArrayLayout((rows, len(WHICHES), draws), "int64", ("range", "which", "draw"), 1, 1)
+    return Layout(rows, {"correct": correct, "images": ArrayLayout((rows,), "int64", ("range",), 1, 1)})
+
+
+def _partition(work: Work, number: int) -> None:
+    """Perturb a range of positions in every way that lacks it."""
+    device = choose_device(work.device)
+    for features, stages in by_features(work.stages).items():
+        clock, head = Clock(), open_head(stages[0].store, features, device)
+        finished = open_finished(stages[0].store, features)
+        counts = {stage.spec: np.zeros(stage.layout.arrays["correct"].shape[1:], np.int64) for stage in stages}
+        for draw in range(max(int(stage.spec.parameters["draws"]) for stage in stages)):
+            ways = [_Way.of(stage, draw) for stage in stages if draw < int(stage.spec.parameters["draws"])]
+            for start, stop in chunks(finished, number):
+                chunk = _Chunk.of(finished, start, stop)
+                normals = draw_normals(chunk.ids, chunk.values.shape[1], seed=0, draw=draw)
+                for way in ways:
+                    for index, changed in enumerate(way.perturbed(chunk, normals)):
+                        counts[way.spec][index, draw] += int((_logits(head, changed).argmax(1) == chunk.labels).sum())
+        images = sum(stop - start for start, stop in chunks(finished, number))
+        for stage in stages:
+            with stage.partition(number) as part:
+                part.write("correct", counts[stage.spec][None])
+                part.write("images", np.array([images], np.int64))
+                part.numbers.update(measured(together=len(stages), **clock.share(len(stages))))
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Some images: features (n, d), ids, labels and what the full head says (n,)."""
+
+    values: Floats
+    ids: Ids
+    labels: Ids
+    predicted: Ids
+
+    @classmethod
+    def of(cls, stage: FinishedStage, start: int, stop: int) -> Self:
+        """Read a range of positions."""
+        ids, labels = (stage.read(name, start, stop).astype(np.int64) for name in ("sample_id", "label"))
+        return cls(read_features(stage, start, stop), ids, labels, stage.read("logits", start, stop).argmax(1))
+
+
+@dataclass(frozen=True)
+class _Way:
+    """One noise and scope: the features that give way in a draw, a mask (C, d) for each of `WHICHES`."""
+
+    spec: StageSpec
+    replaced: tuple[Masks, ...]
+    moments: FeatureMoments
+
+    @classmethod
+    def of(cls, stage: Stage, draw: int) -> Self:
+        """Return what a stage asks for in a draw."""
+        spec, sets = stage.spec, read_sets(stage.store, stage.spec.inputs["sets"], int(stage.spec.parameters["k2"]))
+        moments = _moments(stage)
+        d, scope = len(moments.mean), spec.parameters["scope"]
+        masks = (choose_replaced(sets, d, which, scope=scope, seed=0, draw=draw) for which in WHICHES)
+        return cls(spec, tuple(masks), moments)
+
+    def perturbed(self, chunk: _Chunk, normals: Doubles) -> Iterator[Floats]:
+        """Yield the features (n, d) with noise in place of some of them."""
+        noise = NOISES[self.spec.parameters["noise"]](normals, self.moments)
+        classes = classes_of_scope(self.spec.parameters["scope"], chunk.labels, chunk.predicted)
+        for replaced in self.replaced:
+            yield perturb(chunk.values, classes, replaced, noise)
+
+
+def _moments(stage: Stage) -> FeatureMoments:
+    """Return mean and deviation of each feature over the images that the sets were found from."""
+    histogram = open_finished(stage.store, stage.spec.inputs["sets"])
+    mean, std = (histogram.read(f"overall_{name}").astype(np.float64) for name in ("mean", "std"))
+    return FeatureMoments(mean, std)
+
+
+def _logits(head: torch.nn.Linear, values: Floats) -> NDArray[np.float32]:
+    """Return the logits of the full head."""
+    with torch.inference_mode():
+        found: NDArray[np.float32] = head(torch.from_numpy(values).to(head.weight)).float().cpu().numpy()
+        return found
+
+
+ABLATION = Step(_layout, _partition, network=True, together=True)

@@ -1,0 +1,65 @@
+"""The head-cost stage: what the decomposed head saves, and how little of the whole network that is."""
+
+import torch
+
+from storage.documents import Document
+from storage.layouts import Layout
+from storage.specs import StageSpec
+from storage.stages import Stage, open_finished, read_marker
+from storage.stores import Store
+from tasks.decomposition import DecomposedLinear
+from tasks.decomposition.cost import count_multiply_adds, time_heads
+from tasks.steps.activations import example_input, first_input
+from tasks.steps.decomposition.features import open_head
+from tasks.steps.decomposition.histogram import read_sets
+from tasks.steps.life import Step, Work, measured
+from tasks.steps.networks import load_network
+
+VERSION = 1
+BATCHES = (1, 32, 256)
+
+
+def cost_spec(features: StageSpec, histogram: StageSpec, k2: int) -> StageSpec:
+    """Return the spec of the cost of the full and of the decomposed head."""
+    inputs = {"features": features, "sets": histogram}
+    return StageSpec("head-cost", VERSION, {"k2": k2}, inputs, label=f"{features.label} k2 {k2}")
+
+
+def read_times(store: Store, spec: StageSpec) -> list[Document]:
+    """Return batch, dense_ms and decomposed_ms of each measurement; times are facts of a day, not results."""
+    times: list[Document] = read_marker(store, spec.path, 0)["numbers"]["times"]
+    return times
+
+
+def _partition(work: Work, number: int) -> None:
+    """Count and measure, on the CPU."""
+    stage, cpu = work.stage, torch.device("cpu")
+    features = stage.spec.inputs["features"]
+    with stage.partition(number) as part:
+        head = open_head(stage.store, features, cpu)
+        sets = read_sets(stage.store, stage.spec.inputs["sets"], int(stage.spec.parameters["k2"]))
+        decomposed = DecomposedLinear.from_linear(head, sets).eval()
+        times = []
+        for batch in BATCHES:
+            dense_ms, decomposed_ms = time_heads([head, decomposed], batch, head.in_features)
+            times.append({"batch": batch, "dense_ms": dense_ms, "decomposed_ms": decomposed_ms})
+        part.numbers.update(measured(times=times))
+
+
+def _summary(stage: Stage) -> Document:
+    """State multiply-adds and depth."""
+    features = stage.spec.inputs["features"]
+    head = open_head(stage.store, features, torch.device("cpu"))
+    model = load_network(stage.store, features, torch.device("cpu"))
+    example = example_input(tuple(first_input(stage.store, features).shape[1:]))
+    cost = count_multiply_adds(model, head, example)
+    decomposed = head.out_features * int(stage.spec.parameters["k2"])
+    assert open_finished(stage.store, features).summary["features"] == head.in_features
+    return {"total": cost.total, "head": cost.head, "decomposed": decomposed, "depth": cost.depth}
+
+
+def _layout(store: Store, spec: StageSpec) -> Layout:
+    return Layout(1)
+
+
+COST = Step(_layout, _partition, _summary, network=True)

@@ -1,0 +1,64 @@
+"""The coverage stage: how much of its images a class's few features hold. Coverage is measured, not claimed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from storage.layouts import Layout
+from storage.specs import StageSpec
+from storage.stages import open_finished
+from storage.stores import Store
+from tasks.decomposition import Coverage
+from tasks.steps.decomposition.features import open_head, read_features
+from tasks.steps.decomposition.histogram import features_of, read_classes, read_sets
+from tasks.steps.decomposition.partials import chunks, n_ranges, pack_sums, read_sums, sums_file
+from tasks.steps.life import Step, Work, measured
+
+VERSION = 1
+
+
+def coverage_spec(histogram: StageSpec, k2: int, tops: Sequence[int]) -> StageSpec:
+    """Return the spec of what the k2 features of each class hold of the images that they were found from.
+
+    Parameters
+    ----------
+    tops : numbers of an image's own strongest features, whose share of its l1 norm is measured too
+    """
+    inputs = {"features": features_of(histogram), "sets": histogram}
+    kept = {"k2": k2, "tops": list(tops)}
+    return StageSpec("coverage", VERSION, kept, inputs, label=f"{histogram.label} k2 {k2}")
+
+
+def read_coverage(store: Store, spec: StageSpec) -> Coverage:
+    """Return the coverage of a finished stage."""
+    stage, found = open_finished(store, spec), _empty(store, spec)
+    for number in range(stage.layout.partitions):
+        found.merge(_empty(store, spec).restore(read_sums(stage, number)))
+    return found
+
+
+def _empty(store: Store, spec: StageSpec) -> Coverage:
+    """Return the coverage of no image."""
+    head = open_head(store, spec.inputs["features"], torch.device("cpu"))
+    sets = read_sets(store, spec.inputs["sets"], int(spec.parameters["k2"]))
+    return Coverage(sets, head.weight.detach().double().numpy(), tops=spec.parameters["tops"])
+
+
+def _layout(store: Store, spec: StageSpec) -> Layout:
+    return Layout(n_ranges(store, spec.inputs["features"]))
+
+
+def _partition(work: Work, number: int) -> None:
+    """Measure a range of positions."""
+    stage, spec = work.stage, work.stage.spec
+    finished, group_by = open_finished(stage.store, spec.inputs["features"]), str(spec.inputs["sets"].place["group_by"])
+    with stage.partition(number) as part:
+        found = _empty(stage.store, spec)
+        for start, stop in chunks(finished, number):
+            found.update(read_features(finished, start, stop), read_classes(finished, start, stop, group_by))
+        part.write_file(sums_file(number), pack_sums(found.state()))
+        part.numbers.update(measured(images=int(np.asarray(found.images)[:, 0].sum())))
+
+
+COVERAGE = Step(_layout, _partition)

@@ -1,0 +1,196 @@
+"""The decomposed-training stage: a decomposed head trained further, alone or with the whole network.
+
+A chain of segments like any training. Its first row of curves is epoch 0: the accuracy before the first step, A_d.
+"""
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from configs.schema import Network
+from configs.training import Training
+from storage.documents import Document
+from storage.results import read_table
+from storage.specs import StageSpec
+from storage.stages import FinishedStage, Partition, Stage, open_finished
+from storage.stores import Store
+from tasks.decomposition import DecomposedLinear
+from tasks.decomposition.head import find_head, replace_head
+from tasks.steps.activations import example_input
+from tasks.steps.decomposition.features import open_head, read_features
+from tasks.steps.decomposition.histogram import features_of, read_sets
+from tasks.steps.life import Step, Work
+from tasks.steps.networks import filled_network, network_identity
+from tasks.steps.trainer import Samples, make_trainer, open_batches, open_samples, settle
+from tasks.steps.training import (
+    CURVES,
+    MEMORY_SAMPLES,
+    Opened,
+    chain_layout,
+    chain_summary,
+    check_chain,
+    held_out_images,
+    keep_content,
+    key_settings,
+    train_segment,
+)
+from tasks.training.batches import Positions
+from tasks.training.loop import Fetch
+
+VERSION = 1
+REFUSED = ("start", "gates", "record", "snapshots")  # settings that only a network's own training has
+
+Scope = Literal["head", "network"]
+
+
+def decomposed_training_spec(
+    name: str,
+    network: Network,
+    training: StageSpec | None,
+    histogram: StageSpec,
+    k2: int,
+    features: Mapping[str, StageSpec],
+    train: Training,
+    scope: Scope,
+    seed: int,
+) -> StageSpec:
+    """Return the spec of the training of a decomposed head, or of the network that has it in place of its own.
+
+    Parameters
+    ----------
+    training : of the network, None where its weights come from a file
+    histogram : whose k2 most frequent features each class reads
+    features : penultimate features of `learn` and `evaluate`; a head learns from these, a network from their images
+    train : settings; `split` and `evaluate` are those of `features`
+    scope : what is trained
+    seed : of batches and augmentation
+
+    Raises
+    ------
+    ValueError : a setting that such a training does not have
+    """
+    refused = [key for key in REFUSED if getattr(train, key) is not None]
+    if scope == "head" and train.augment is not None:
+        refused.append("augment")
+    if refused:
+        raise ValueError(f"retraining of a decomposed {scope} of {name}: it takes no `{refused[0]}`")
+    learn, evaluate = features["learn"], features["evaluate"]
+    assert (learn.parameters["split"], evaluate.parameters["split"]) == (train.split, train.evaluate), train
+    parameters, place, digests = network_identity(network, training)
+    inputs = {"data": learn.inputs["data"], "histogram": histogram}
+    if scope == "head":
+        inputs["evaluate"] = evaluate
+    elif training is not None:
+        inputs["network"] = training
+    return StageSpec(
+        "decomposed-training",
+        VERSION,
+        {"network": parameters, "scope": scope, "k2": k2, "train": key_settings(train), "seed": seed},
+        inputs,
+        digests,
+        {**place, "train": train.model_dump(mode="json")},
+        label=f"{name} {scope} k {k2} seed {seed}",
+    )
+
+
+def read_curves(store: Store, spec: StageSpec) -> pd.DataFrame:
+    """Return a finished training's row per epoch from 0 on: epoch, loss (NaN at 0), accuracy, lr where it varies."""
+    return read_table(open_finished(store, spec).read_file(CURVES), f"{spec.path}/files/{CURVES}")
+
+
+def open_features(store: Store, features: StageSpec, device: torch.device, memory: int) -> Fetch:
+    """Return a function from positions to stored penultimate features (n, d) float32 and labels, on the device.
+
+    Parameters
+    ----------
+    features : of a penultimate stage
+    memory : bytes of features up to which all are kept; else each batch is read, chunk by chunk
+    """
+    finished = open_finished(store, features)
+    n, d = finished.layout.arrays["features"].shape
+    labels = torch.from_numpy(finished.read("label").astype(np.int64))
+    whole = _read_whole(store, features) if 4 * n * d <= memory else None
+
+    def fetch(picked: Positions) -> tuple[Tensor, Tensor]:
+        at = torch.from_numpy(picked)
+        found = torch.from_numpy(_read_rows(finished, picked)) if whole is None else whole[at]
+        return found.to(device), labels[at].to(device)
+
+    return fetch
+
+
+@lru_cache(maxsize=2)
+def _read_whole(store: Store, features: StageSpec) -> Tensor:
+    """Return all features; those of two splits are kept for the next segment in this process."""
+    finished = open_finished(store, features)
+    return torch.from_numpy(read_features(finished, 0, finished.layout.arrays["features"].shape[0]))
+
+
+def _read_rows(finished: FinishedStage, picked: Positions) -> NDArray[np.float32]:
+    """Return the features at some positions, reading each chunk that holds one once."""
+    layout = finished.layout.arrays["features"]
+    n, d = layout.shape
+    chunks, rows = picked // layout.chunk, np.empty((len(picked), d), np.float32)
+    for chunk in np.unique(chunks).tolist():
+        start, at = chunk * layout.chunk, np.flatnonzero(chunks == chunk)
+        rows[at] = read_features(finished, start, min(start + layout.chunk, n))[picked[at] - start]
+    return rows
+
+
+def _open(stage: Stage, part: Partition, device: torch.device) -> Opened:
+    """Return the training of a head or of a network, whose accuracy before the first step is A_d."""
+    settle(device)
+    return (_open_head if stage.spec.parameters["scope"] == "head" else _open_network)(stage, part, device)
+
+
+def _open_head(stage: Stage, part: Partition, device: torch.device) -> Opened:
+    """Return the training of a decomposed head on stored features, which keep the digests of their samples."""
+    store, spec = stage.store, stage.spec
+    train, seed, evaluate = spec.place["train"], int(spec.parameters["seed"]), spec.inputs["evaluate"]
+    learn = features_of(spec.inputs["histogram"])
+    survey = open_finished(store, spec.inputs["data"]).summary
+    ids = open_finished(store, learn).read("sample_id").astype(np.int64)
+    samples = Samples(open_features(store, learn, device, MEMORY_SAMPLES), open_batches(train, survey, seed), ids)
+    head = _decomposed(store, spec, open_head(store, learn, torch.device("cpu")))
+    held_out = open_features(store, evaluate, device, MEMORY_SAMPLES)
+    n_held_out = open_finished(store, evaluate).layout.arrays["features"].shape[0]
+    return Opened(make_trainer(train, seed, head, samples, device), held_out, n_held_out, from_weights=True)
+
+
+def _open_network(stage: Stage, part: Partition, device: torch.device) -> Opened:
+    """Return the training of a whole network, its head decomposed, on images."""
+    if part.number == 0:
+        keep_content(stage, part)
+    store, spec = stage.store, stage.spec
+    train, seed = spec.place["train"], int(spec.parameters["seed"])
+    samples = open_samples(store, spec, device, MEMORY_SAMPLES, seed)
+    inputs, _ = samples.fetch(np.zeros(1, np.int64))
+    model = filled_network(store, spec).eval()
+    head = find_head(model, example_input(tuple(inputs.shape[1:])))
+    replace_head(model, head.name, _decomposed(store, spec, head.module))
+    trainer = make_trainer(train, seed, model, samples, device)
+    return Opened(trainer, *held_out_images(stage, device), from_weights=True)
+
+
+def _decomposed(store: Store, spec: StageSpec, head: nn.Linear) -> DecomposedLinear:
+    """Return the decomposed form of a head for the sets of a stage."""
+    return DecomposedLinear.from_linear(head, read_sets(store, spec.inputs["histogram"], int(spec.parameters["k2"])))
+
+
+def _partition(work: Work, number: int) -> None:
+    """Train one segment."""
+    train_segment(work, number, _open)
+
+
+def _summary(stage: Stage) -> Document:
+    """State the accuracies before the first and after the last step."""
+    return {**chain_summary(stage), "scope": stage.spec.parameters["scope"]}
+
+
+DECOMPOSED_TRAININGS = Step(chain_layout, _partition, _summary, check_chain, network=True, chain=True)

@@ -1,0 +1,114 @@
+"""The decomposition-gallery stage: held-out images, and where their class's influential maps light up in them."""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from storage.documents import Document
+from storage.layouts import ArrayLayout, Layout
+from storage.specs import StageSpec
+from storage.stages import Stage, open_finished
+from storage.stores import Store
+from tasks.capture import LAST_MAP, Split, capture_batch, split_at
+from tasks.decomposition import contrast_maps, least_frequent
+from tasks.interpreters.enlarge import enlarge
+from tasks.steps.activations import class_slabs, example_input, first_input
+from tasks.steps.decomposition.histogram import read_sets
+from tasks.steps.gallery import chosen_positions, shown_images
+from tasks.steps.life import Step, Work, measured
+from tasks.steps.networks import choose_device, load_network, preprocessing_of
+from tasks.steps.samples import read_positions
+
+VERSION = 1
+KINDS = ("all", "other", "influential")  # maps beside an image, in this order
+
+
+def decomposition_gallery_spec(features: StageSpec, histogram: StageSpec, k2: int, count: int) -> StageSpec:
+    """Return the spec of `count` images with the maps of their class's features."""
+    inputs = {"features": features, "sets": histogram}
+    kept = {"k2": k2, "count": count}
+    return StageSpec("decomposition-gallery", VERSION, kept, inputs, label=features.label)
+
+
+def _split(store: Store, features: StageSpec, device: str) -> Split:
+    """Return the network of a penultimate stage, cut after its last map."""
+    return _open(store, features, device, tuple(first_input(store, features).shape[1:]))
+
+
+@lru_cache(maxsize=2)
+def _open(store: Store, features: StageSpec, device: str, shape: tuple[int, ...]) -> Split:
+    """Load and cut a network; kept for the next partition in this process."""
+    model = load_network(store, features, torch.device(device))
+    return split_at(model, LAST_MAP, example_input(shape).to(device))
+
+
+def _refusal(store: Store, features: StageSpec) -> str:
+    """Say why there are no maps of the features, "" where there are: a feature must be the mean of one map."""
+    d = int(open_finished(store, features).summary["features"])
+    try:
+        shape = _split(store, features, "cpu").shape
+    except ValueError as error:
+        return f"the network cannot be cut after its last map: {error}"
+    return "" if shape[0] == d else f"the last map has {shape[0]} channels, the head {d} inputs: no feature is one map"
+
+
+def _layout(store: Store, spec: StageSpec) -> Layout:
+    features = spec.inputs["features"]
+    chosen = chosen_positions(class_slabs(open_finished(store, features)), int(spec.parameters["count"]))
+    if _refusal(store, features):
+        return Layout(1)
+    images = first_input(store, features)
+    size = shown_images(images, preprocessing_of(features.parameters["network"])).shape[1:3]
+    n = len(chosen)
+
+    def array(shape: tuple[int, ...], dtype: str, *axes: str) -> ArrayLayout:
+        return ArrayLayout((n, *shape), dtype, ("image", *axes), n, n)
+
+    arrays = {name: array((), "int64") for name in ("sample_id", "label", "predicted")}
+    arrays["image"] = array((*size, 3), "uint8", "row", "column", "colour")
+    arrays["maps"] = array((len(KINDS), *size), "float32", "kind", "row", "column")
+    return Layout(1, arrays)
+
+
+def _partition(work: Work, number: int) -> None:
+    """Read the images, run the network, average maps."""
+    stage, spec = work.stage, work.stage.spec
+    with stage.partition(number) as part:
+        if stage.layout.arrays:
+            for name, array in _pictures(stage, str(choose_device(work.device))).items():
+                part.write(name, array)
+        part.numbers.update(measured(images=int(spec.parameters["count"])))
+
+
+def _pictures(stage: Stage, device: str) -> dict[str, NDArray[np.generic]]:
+    """Return all arrays."""
+    spec, features = stage.spec, stage.spec.inputs["features"]
+    finished, k2 = open_finished(stage.store, features), int(spec.parameters["k2"])
+    chosen = chosen_positions(class_slabs(finished), int(spec.parameters["count"]))
+    at = np.array([position for _, _, position in chosen], np.int64)
+    inputs = read_positions(stage.store, features, str(features.parameters["split"]), at)
+    d = int(finished.summary["features"])
+    order = read_sets(stage.store, spec.inputs["sets"], d)
+    rare, size = least_frequent(order, min(k2, d)), stage.layout.arrays["image"].shape[1:3]
+    heat = np.empty(stage.layout.arrays["maps"].shape, np.float32)
+    for row, (_, label, _) in enumerate(chosen):
+        maps, _ = capture_batch(_split(stage.store, features, device), inputs[row : row + 1])
+        found = contrast_maps(maps[0], order[label, :k2], rare[label])
+        heat[row] = [enlarge(getattr(found, kind), (size[0], size[1])) for kind in KINDS]
+    return {
+        "sample_id": np.array([finished.read("sample_id", p, p + 1)[0] for p in at.tolist()], np.int64),
+        "label": np.array([label for _, label, _ in chosen], np.int64),
+        "predicted": np.array([finished.read("logits", p, p + 1)[0].argmax() for p in at.tolist()], np.int64),
+        "image": shown_images(inputs, preprocessing_of(features.parameters["network"])),
+        "maps": heat,
+    }
+
+
+def _summary(stage: Stage) -> Document:
+    """State why there are no pictures, where there are none."""
+    return {"refused": "" if stage.layout.arrays else _refusal(stage.store, stage.spec.inputs["features"])}
+
+
+GALLERIES = Step(_layout, _partition, _summary, network=True)

@@ -1,0 +1,119 @@
+"""The gates stage: class-specific gates of a finished training, measured on a split (CSG, Liang et al. 2020).
+
+With gates an image is classified as its own class's gates leave it, so the label goes in: the CSG accuracy says how
+much of a class the open channels carry, it is not that of a classifier, and it interprets a labelled split only.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from storage.documents import Document
+from storage.layouts import ArrayLayout, Layout
+from storage.specs import StageSpec
+from storage.stages import Stage, open_finished
+from storage.stores import Store
+from tasks.capture import LAST_MAP, split_at
+from tasks.io.tensors import unpack_tensors
+from tasks.steps.activations import example_input
+from tasks.steps.fetching import open_fetch
+from tasks.steps.life import Step, Work, measured
+from tasks.steps.manifest import positions
+from tasks.steps.networks import choose_device, load_network
+from tasks.steps.trainer import GATE_MATRIX, settle
+from tasks.steps.training import GATES_FILE, MEMORY_SAMPLES
+from tasks.training.gates import ClassGates, largest_gates
+
+VERSION = 1
+ROWS = 256  # images at a time
+OPEN = 0.5  # a gate above it counts as open
+
+
+def gates_spec(training: StageSpec, split: str, k: int) -> StageSpec:
+    """Return the spec of what a training's gates come to.
+
+    Parameters
+    ----------
+    training : with `gates`
+    split : labelled images on which accuracies are measured
+    k : channels with the largest gates per class
+
+    Raises
+    ------
+    ValueError : the training has no gates
+    """
+    if training.place["train"]["gates"] is None:
+        raise ValueError(f"networks: training {training.label} has no gates; set its `train.gates`")
+    parameters: Document = {"network": training.parameters["network"], "split": split, "k": k}
+    inputs = {"network": training, "data": training.inputs["data"]}
+    return StageSpec("gates", VERSION, parameters, inputs, label=f"{training.label} {split} k {k}")
+
+
+def read_gates(store: Store, training: StageSpec) -> NDArray[np.float32]:
+    """Return the gate matrix of a finished training, (K, C), channels by classes."""
+    tensors = unpack_tensors(open_finished(store, training).read_file(GATES_FILE))
+    gates: NDArray[np.float32] = tensors[GATE_MATRIX].numpy()
+    return gates
+
+
+def _layout(store: Store, spec: StageSpec) -> Layout:
+    """All in one partition: what is stored is small."""
+    n_channels, n_classes = read_gates(store, spec.inputs["network"]).shape
+    k = int(spec.parameters["k"])
+    if k > n_channels:
+        raise ValueError(f"{spec.title}: {k} channels per class asked for, the last map has {n_channels}")
+    gates = ArrayLayout((n_channels, n_classes), "float32", ("channel", "class"), n_channels, n_channels)
+    indices = ArrayLayout((n_classes, k), "int64", ("class", "k"), n_classes, n_classes)
+    return Layout(1, {"gates": gates, "indices": indices})
+
+
+def _partition(work: Work, number: int) -> None:
+    """Classify the split without and with the gates of the true labels, `ROWS` images at a time."""
+    stage, device = work.stage, choose_device(work.device)
+    with stage.partition(number) as part:
+        gates = read_gates(stage.store, stage.spec.inputs["network"])
+        indices, tied = largest_gates(gates, int(stage.spec.parameters["k"]))
+        n, right = _count_right(stage, ClassGates.of(torch.from_numpy(gates)), device)
+        part.write("gates", gates)
+        part.write("indices", indices)
+        part.numbers.update(
+            measured(
+                split=stage.spec.parameters["split"],
+                samples=n,
+                std_accuracy=right[0] / n,
+                csg_accuracy=right[1] / n,
+                mean_gate=float(gates.mean(dtype=np.float64)),
+                open_share=float((gates > OPEN).mean()),
+                ties=int(tied.sum()),
+            )
+        )
+
+
+def _count_right(stage: Stage, gates: ClassGates, device: torch.device) -> tuple[int, list[int]]:
+    """Return the number of images, and how many are classified rightly without and with gates."""
+    settle(device)
+    store, spec = stage.store, stage.spec
+    split = str(spec.parameters["split"])
+    fetch = open_fetch(store, spec, split, device, MEMORY_SAMPLES)
+    n = len(positions(store, spec.inputs["data"].path, split))
+    inputs, _ = fetch(np.zeros(1, np.int64))
+    example = example_input(tuple(inputs.shape[1:])).to(device)
+    network, gates, right = split_at(load_network(store, spec, device), LAST_MAP, example), gates.to(device), [0, 0]
+    with torch.inference_mode():
+        for start in range(0, n, ROWS):
+            inputs, labels = fetch(np.arange(start, min(start + ROWS, n), dtype=np.int64))
+            maps = network.trunk(inputs)
+            for index, shown in enumerate((maps, gates(maps, labels))):
+                right[index] += int((network.head(shown).argmax(1) == labels).sum())
+    return n, right
+
+
+def _summary(stage: Stage) -> Document:
+    """State the accuracies and how open the gates are."""
+    marker = stage.marker(0)
+    assert marker is not None
+    keys = ("split", "samples", "std_accuracy", "csg_accuracy", "mean_gate", "open_share", "ties")
+    return {key: marker["numbers"][key] for key in keys}
+
+
+GATES = Step(_layout, _partition, _summary, network=True)

@@ -1,0 +1,152 @@
+"""The strongest and histogram stages: Algorithm 1 over stored features, range by range, then added up.
+
+Histograms of many settings are made together: one pass over the features serves them all.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from storage.documents import Document, Json
+from storage.layouts import ArrayLayout, Layout
+from storage.specs import StageSpec, without_defaults
+from storage.stages import FinishedStage, Stage, open_finished
+from storage.stores import Store
+from tasks.decomposition.histogram import Cell, FeatureHistogram
+from tasks.decomposition.influential import pick_sets
+from tasks.steps.activations import class_slabs
+from tasks.steps.decomposition.features import open_head, read_features
+from tasks.steps.decomposition.partials import Clock, by_features, chunks, n_ranges, pack_sums, read_sums, sums_file
+from tasks.steps.life import Step, Work, measured
+
+VERSION = 1
+DEFAULTS: Document = {"limit": None, "rank_by": "abs", "group_by": "label"}
+
+Ids = NDArray[np.int64]
+
+
+def histogram_spec(
+    features: StageSpec, k1: int | float, *, limit: int | None = None, rank_by: str = "abs", group_by: str = "label"
+) -> StageSpec:
+    """Return the spec of how often each feature is among the strongest of a class's images.
+
+    Parameters
+    ----------
+    features : of a penultimate stage
+    k1 : features counted per image; a float is the share of its l1 norm that they hold
+    limit : images counted per class, the first ones; None for all
+    """
+    settings: Document = {"limit": limit, "rank_by": rank_by, "group_by": group_by}
+    kept: Document = {"k1": k1, **without_defaults(settings, DEFAULTS)}
+    counted = f"k1 {k1:g}" + ("" if limit is None else f" of {limit} images")
+    label = f"{features.label} {counted}"
+    strongest = StageSpec("strongest", VERSION, kept, {"features": features}, place={"k1": k1, **settings}, label=label)
+    return StageSpec("histogram", VERSION, {}, {"strongest": strongest}, place=strongest.place, label=label)
+
+
+def features_of(histogram: StageSpec) -> StageSpec:
+    """Return the features that a histogram was made from."""
+    return histogram.inputs["strongest"].inputs["features"]
+
+
+def read_sets(store: Store, histogram: StageSpec, k2: int) -> Ids:
+    """Return the k2 influential features of each class, (C, k2) int64, most frequent first."""
+    order: Ids = open_finished(store, histogram).read("order")[:, :k2].astype(np.int64)
+    return order
+
+
+def _cell(spec: StageSpec) -> Cell:
+    """Return what a strongest stage counts."""
+    return Cell(spec.parameters["k1"], spec.parameters.get("limit"))
+
+
+def _ranges(store: Store, spec: StageSpec) -> Layout:
+    """One partition per range of positions; files only."""
+    return Layout(n_ranges(store, spec.inputs["features"]))
+
+
+def _count(work: Work, number: int) -> None:
+    """Count a range of positions for every setting that lacks it, in one pass for those of one ranking."""
+    for features, stages in by_features(work.stages).items():
+        for rank_by, group_by in dict.fromkeys((s.spec.place["rank_by"], s.spec.place["group_by"]) for s in stages):
+            same = [s for s in stages if (s.spec.place["rank_by"], s.spec.place["group_by"]) == (rank_by, group_by)]
+            clock, found = Clock(), _histogram(same, features, number)
+            state = found.state()
+            for index, stage in enumerate(same):
+                own = {name: state[name][index : index + 1] for name in ("counts", "images")}
+                with stage.partition(number) as part:
+                    part.write_file(sums_file(number), pack_sums({**state, **own}))
+                    part.numbers.update(
+                        measured(images=int(found.images[index].sum()), signed=found.signed, **clock.share(len(same)))
+                    )
+
+
+def _histogram(stages: list[Stage], features: StageSpec, number: int) -> FeatureHistogram:
+    """Return what a range of positions adds, a cell per stage."""
+    store, place = stages[0].store, stages[0].spec.place
+    finished = open_finished(store, features)
+    head = open_head(store, features, torch.device("cpu"))
+    found = FeatureHistogram(
+        head.out_features,
+        head.in_features,
+        [_cell(stage.spec) for stage in stages],
+        rank_by=place["rank_by"],
+        weight=head.weight.detach().double().numpy() if place["rank_by"] == "contribution" else None,
+    )
+    within = np.concatenate([np.arange(b - a) for a, b in class_slabs(finished).values()])
+    for start, stop in chunks(finished, number):
+        classes = read_classes(finished, start, stop, str(place["group_by"]))
+        found.update(read_features(finished, start, stop), classes, within[start:stop])
+    return found
+
+
+def read_classes(features: FinishedStage, start: int, stop: int, group_by: str) -> Ids:
+    """Return the class to whose images each sample counts, (n,): its label, or what the network says."""
+    if group_by == "prediction":
+        found: Ids = features.read("logits", start, stop).argmax(1)
+        return found
+    return features.read("label", start, stop).astype(np.int64)
+
+
+def _whole(store: Store, spec: StageSpec) -> Layout:
+    """All in one partition: what has to be added up fits in memory."""
+    features = open_finished(store, features_of(spec))
+    n_classes, d = int(features.summary["outputs"]), int(features.summary["features"])
+
+    def array(shape: tuple[int, ...], dtype: str, *axes: str) -> ArrayLayout:
+        return ArrayLayout(shape, dtype, axes, shape[0], shape[0])
+
+    arrays = {name: array((n_classes, d), "int64", "class", "feature") for name in ("counts", "order")}
+    arrays |= {name: array((n_classes, d), "float64", "class", "feature") for name in ("absolute", "mean")}
+    arrays |= {name: array((d,), "float64", "feature") for name in ("overall_mean", "overall_std")}
+    return Layout(1, {**arrays, "images": array((n_classes,), "int64", "class")})
+
+
+def _add(work: Work, number: int) -> None:
+    """Add up the ranges, and order each class's features."""
+    stage, spec = work.stage, work.stage.spec.inputs["strongest"]
+    strongest = open_finished(stage.store, spec)
+    with stage.partition(number) as part:
+        total = FeatureHistogram.of_state([_cell(spec)], read_sums(strongest, 0))
+        for index in range(1, strongest.layout.partitions):
+            total.merge(FeatureHistogram.of_state([_cell(spec)], read_sums(strongest, index)))
+        counts, absolute, moments = total.counts[0], total.absolute_sums(), total.moments()
+        part.write("counts", counts)
+        part.write("order", pick_sets(counts, absolute, counts.shape[1])[0])
+        part.write("absolute", absolute)
+        part.write("mean", total.class_means())
+        part.write("overall_mean", moments.mean)
+        part.write("overall_std", moments.std)
+        part.write("images", total.images[0])
+        part.numbers.update(measured(signed=total.signed))
+
+
+def _summary(stage: Stage) -> dict[str, Json]:
+    """State whether some feature is negative."""
+    marker = stage.marker(0)
+    assert marker is not None
+    return {"signed": marker["numbers"]["signed"]}
+
+
+STRONGEST = Step(_ranges, _count, together=True)
+HISTOGRAM = Step(_whole, _add, _summary)

@@ -1,0 +1,83 @@
+"""What the stages over stored features share: ranges of positions as partitions, chunks of them, sums in files."""
+
+import io
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.documents import Json
+from storage.specs import StageSpec
+from storage.stages import FinishedStage, Stage, open_finished
+from storage.stores import Store
+
+RANGE_VALUES = 64_000_000  # feature values of a partition: seconds of work
+CHUNK_VALUES = 2_000_000  # feature values, or logits, in memory at once
+
+Array = NDArray[Any]  # Any: integers and floats
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Time since it was made, for markers of stages that are made together: each states its share."""
+
+    wall: float = field(default_factory=time.perf_counter)
+    cpu: float = field(default_factory=time.process_time)
+
+    def share(self, stages: int) -> dict[str, Json]:
+        """Return wall and CPU seconds of one of so many stages."""
+        wall, cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
+        return {"seconds": wall / stages, "cpu_seconds": cpu / stages}
+
+
+def n_ranges(store: Store, features: StageSpec) -> int:
+    """Return how many ranges the positions of a penultimate stage are cut into."""
+    n, d = open_finished(store, features).layout.arrays["features"].shape
+    return -(-n // rows_per_range(d))
+
+
+def rows_per_range(n_features: int) -> int:
+    """Return how many images make a partition: a whole number of the features' own partitions."""
+    return max(1024, RANGE_VALUES // n_features // 1024 * 1024)
+
+
+def rows_per_chunk(features: int, outputs: int) -> int:
+    """Return how many images are in memory at once."""
+    return max(1, CHUNK_VALUES // max(features, outputs))
+
+
+def chunks(features: FinishedStage, number: int) -> Iterator[tuple[int, int]]:
+    """Yield the first and past-the-end position of each chunk of a range."""
+    n, d = features.layout.arrays["features"].shape
+    size, end = rows_per_chunk(d, int(features.summary["outputs"])), min((number + 1) * rows_per_range(d), n)
+    for start in range(number * rows_per_range(d), end, size):
+        yield start, min(start + size, end)
+
+
+def by_features(stages: Iterable[Stage]) -> dict[StageSpec, list[Stage]]:
+    """Return stages by the features that they read."""
+    found: dict[StageSpec, list[Stage]] = {}
+    for stage in stages:
+        found.setdefault(stage.spec.inputs["features"], []).append(stage)
+    return found
+
+
+def sums_file(number: int) -> str:
+    """Return the name of the file with a range's sums."""
+    return f"range-{number:06d}.npz"
+
+
+def pack_sums(arrays: Mapping[str, Array]) -> bytes:
+    """Return sums as a compressed archive: most classes have nothing in a range. The same sums, the same bytes."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def read_sums(stage: FinishedStage, number: int) -> dict[str, Array]:
+    """Return the sums of a range."""
+    with np.load(io.BytesIO(stage.read_file(sums_file(number))), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}

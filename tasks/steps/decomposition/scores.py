@@ -1,0 +1,146 @@
+"""The head-scores stage: how well a head decomposed with one choice of features does on a split.
+
+Stages of many choices are made together: one pass over the features serves them all.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from storage.documents import Json
+from storage.layouts import ArrayLayout, Layout
+from storage.specs import StageSpec
+from storage.stages import FinishedStage, Stage, open_finished
+from storage.stores import Store
+from tasks.decomposition import CONTROLS, DecomposedLinear, HeadScores, Statistics
+from tasks.steps.decomposition.features import open_head, read_features
+from tasks.steps.decomposition.histogram import read_sets
+from tasks.steps.decomposition.partials import Clock, by_features, chunks, n_ranges
+from tasks.steps.life import Step, Work, measured
+from tasks.steps.networks import choose_device
+
+VERSION = 1
+FULL, HISTOGRAM, GATES = "full", "histogram", "gates"  # beside the controls
+
+Indices = NDArray[np.int64]
+
+
+def full_spec(features: StageSpec) -> StageSpec:
+    """Return the spec of the full head's scores."""
+    return StageSpec("head-scores", VERSION, {"method": FULL}, {"features": features}, label=f"{features.label} full")
+
+
+def scores_spec(features: StageSpec, histogram: StageSpec, method: str, k: int, *, draws: int = 1) -> StageSpec:
+    """Return the spec of the scores of k features per class, chosen by a method.
+
+    Parameters
+    ----------
+    features : of the split that is scored
+    histogram : Algorithm 1's, which the controls take their means from
+    method : "histogram", or a name of `CONTROLS`
+    draws : of a method that draws
+    """
+    kept: dict[str, Json] = {"method": method, "k": k, **({"draws": draws} if method == "random" else {})}
+    inputs = {"features": features, "sets": histogram}
+    return StageSpec("head-scores", VERSION, kept, inputs, label=f"{features.label} {method} k {k}")
+
+
+def gates_scores_spec(features: StageSpec, gates: StageSpec, k: int) -> StageSpec:
+    """Return the spec of the scores of the features with the largest class-specific gates."""
+    inputs = {"features": features, "sets": gates}
+    return StageSpec("head-scores", VERSION, {"method": GATES, "k": k}, inputs, label=f"{features.label} gates k {k}")
+
+
+def read_scores(stage: FinishedStage) -> list[HeadScores]:
+    """Return the scores of each draw."""
+    correct, agreeing, images = (stage.read(name).sum(axis=0) for name in ("correct", "agreeing", "images"))
+    pairs = zip(correct, agreeing, strict=True)
+    return [HeadScores.of_state({"correct": one, "agreeing": other, "images": images}) for one, other in pairs]
+
+
+def read_statistics(store: Store, histogram: StageSpec, head: torch.nn.Linear) -> Statistics:
+    """Return what the controls pick from."""
+    stage = open_finished(store, histogram)
+    weight = head.weight.detach().double().cpu().numpy()
+    mean, overall = stage.read("mean").astype(np.float64), stage.read("overall_mean").astype(np.float64)
+    return Statistics(mean, overall, weight, read_sets(store, histogram, weight.shape[1]))
+
+
+def _layout(store: Store, spec: StageSpec) -> Layout:
+    """One partition per range of positions, a row each."""
+    n_classes = int(open_finished(store, spec.inputs["features"]).summary["outputs"])
+    rows = n_ranges(store, spec.inputs["features"])
+    draws = int(spec.parameters.get("draws", 1))
+
+    def array(*more: int) -> ArrayLayout:
+        return ArrayLayout((rows, *more), "int64", ("range", "draw", "class")[: 1 + len(more)], 1, 1)
+
+    images = ArrayLayout((rows, n_classes), "int64", ("range", "class"), 1, 1)
+    return Layout(rows, {"correct": array(draws, n_classes), "agreeing": array(draws, n_classes), "images": images})
+
+
+def _choices(stage: Stage, head: torch.nn.Linear) -> Iterator[Indices]:
+    """Yield the indices (C, k) of each draw."""
+    spec = stage.spec
+    method, sets = spec.parameters["method"], spec.inputs["sets"]
+    k = int(spec.parameters["k"])
+    if method == HISTOGRAM:
+        yield read_sets(stage.store, sets, k)
+    elif method == GATES:
+        gates = open_finished(stage.store, sets)
+        channels = gates.layout.arrays["gates"].shape[0]
+        if channels != head.in_features:
+            raise ValueError(f"gates of {channels} channels say nothing of the head's {head.in_features} features")
+        yield gates.read("indices")[:, :k].astype(np.int64)
+    else:
+        statistics = read_statistics(stage.store, sets, head)
+        for draw in range(int(spec.parameters.get("draws", 1))):
+            yield CONTROLS[method](statistics, k, seed=draw)
+
+
+def _partition(work: Work, number: int) -> None:
+    """Score a range of positions with every choice that lacks it."""
+    device = choose_device(work.device)
+    for features, stages in by_features(work.stages).items():
+        clock, head = Clock(), open_head(stages[0].store, features, device)
+        found = {stage.spec: _tallies(stage, head) for stage in stages}
+        finished = open_finished(stages[0].store, features)
+        for start, stop in chunks(finished, number):
+            values = torch.from_numpy(read_features(finished, start, stop)).to(device)
+            full = finished.read("logits", start, stop).astype(np.float32, copy=False)
+            labels = finished.read("label", start, stop).astype(np.int64)
+            for tallies in found.values():
+                for layer, scores in tallies:
+                    scores.update(full if layer is None else _logits(layer, values), full, labels)
+        for stage in stages:
+            states = [scores.state() for _, scores in found[stage.spec]]
+            with stage.partition(number) as part:
+                part.write("correct", np.stack([state["correct"] for state in states])[None])
+                part.write("agreeing", np.stack([state["agreeing"] for state in states])[None])
+                part.write("images", states[0]["images"][None])
+                part.numbers.update(measured(together=len(stages), **clock.share(len(stages))))
+
+
+def _tallies(stage: Stage, head: torch.nn.Linear) -> list[tuple[DecomposedLinear | None, HeadScores]]:
+    """Return each draw's layer with its scores; None stands for the full head, whose logits are stored."""
+    if stage.spec.parameters["method"] == FULL:
+        return [(None, HeadScores(head.out_features))]
+    choices = _choices(stage, head)
+    return [(DecomposedLinear.from_linear(head, one).eval(), HeadScores(head.out_features)) for one in choices]
+
+
+def _logits(layer: DecomposedLinear, values: torch.Tensor) -> NDArray[np.float32]:
+    """Return the logits of a decomposed head."""
+    with torch.inference_mode():
+        found: NDArray[np.float32] = layer(values).float().cpu().numpy()
+        return found
+
+
+def _summary(stage: Stage) -> dict[str, Json]:
+    """State the parameters for those who read the folder alone."""
+    return dict(stage.spec.parameters)
+
+
+SCORES = Step(_layout, _partition, _summary, network=True, together=True)

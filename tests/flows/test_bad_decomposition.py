@@ -1,0 +1,84 @@
+"""Bad settings of question 2: one line that names the key, code 2, and nothing is written."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from flows import cli
+
+Tree = dict[str, Any]  # Any: YAML
+
+BAD: list[tuple[str, object, str]] = [
+    ("decomposition.networks", [], "decomposition.networks: tuple should have at least 1 item"),
+    ("decomposition.networks", ["big"], "decomposition.networks: unknown 'big'; known: small"),
+    ("decomposition.networks", ["small", "small"], "decomposition: networks: an entry stands twice"),
+    ("decomposition.data", "letters", "decomposition.data: unknown 'letters'; known: digits"),
+    ("decomposition.learn", "test", "data.digits: no split 'test'; splits: train, val"),
+    ("decomposition.evaluate", "test", "data.digits: no split 'test'; splits: train, val"),
+    ("decomposition.k1", 0, "decomposition.k1: input should be greater than or equal to 1, found 0"),
+    ("decomposition.k1", 17, "decomposition.k1: 17 of 16 features, which small train has"),
+    ("decomposition.k1", [3, 3], "decomposition: k1: an entry stands twice"),
+    ("decomposition.k1", {"coverage": 1.5}, "decomposition.k1.coverage: input should be less than or equal to 1"),
+    ("decomposition.k1", [], "decomposition.k1: tuple should have at least 1 item"),
+    ("decomposition.k2", 17, "decomposition.k2: 17 of 16 features, which small"),
+    ("decomposition.k2", "all", "decomposition.k2: input should be a valid integer"),
+    ("decomposition.rank_by", "size", "decomposition.rank_by: input should be 'abs', 'value' or 'contribution'"),
+    ("decomposition.group_by", "cluster", "decomposition.group_by: input should be 'label' or 'prediction'"),
+    ("decomposition.draws", 0, "decomposition.draws: input should be greater than or equal to 1, found 0"),
+    ("decomposition.ablation", {"noises": ["pink"]}, "decomposition.ablation.noises.0: input should be 'standard'"),
+    ("decomposition.ablation", {"scopes": ["all"]}, "decomposition.ablation.scopes.0: input should be 'label'"),
+    (
+        "decomposition.ablation",
+        {"draws": 0},
+        "decomposition.ablation.draws: input should be greater than or equal to 1",
+    ),
+    ("decomposition.retraining.tail", {}, "decomposition.retraining.tail: unknown key"),
+    (
+        "decomposition.retraining.head.augment",
+        {"flip": True},
+        "decomposition: retraining.head.augment: the head learns from stored features, only `network` sees images",
+    ),
+    ("decomposition.retraining.network.epochs", 0, "retraining.network.epochs: input should be greater than or equal"),
+    ("decomposition.depth", 3, "decomposition.depth: unknown key"),
+    (
+        "networks.small.model",
+        "squeezenet1_1",
+        "networks.small: expected a network whose output is that of an nn.Linear, found that it calls none; the "
+        "network ends in classifier.1 (Conv2d), classifier.2 (ReLU), classifier.3 (AdaptiveAvgPool2d)",
+    ),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "said"), BAD, ids=[f"{key}={value}" for key, value, _ in BAD])
+def test_a_bad_setting_is_one_line(decomposed_tree: Tree, tmp_path: Path, key: str, value: object, said: str) -> None:
+    tree = copy.deepcopy(decomposed_tree)
+    place = tree
+    *path, last = key.split(".")
+    for name in path:
+        place = place.setdefault(name, {})
+    place[last] = value
+    if value == "squeezenet1_1":
+        tree["networks"]["small"] |= {"arguments": {}, "preprocessing": {"resize": 32, "convert": True}}
+        del tree["networks"]["small"]["train"]["gates"]
+    config = tmp_path / "bad.yaml"
+    config.write_text(yaml.safe_dump(tree))
+    result = CliRunner().invoke(cli.app, ["run", str(config)])
+    assert result.exit_code == 2, result.output
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1, lines
+    assert said in lines[0]
+    assert not Path(tree["store"]).exists()
+
+
+def test_a_private_report_shows_no_image_that_was_learned_from(decomposed_tree: Tree, tmp_path: Path) -> None:
+    decomposed_tree["decomposition"] |= {"evaluate": "train", "gallery": 2}
+    decomposed_tree["report"] = {"training_images": "none"}
+    config = tmp_path / "bad.yaml"
+    config.write_text(yaml.safe_dump(decomposed_tree))
+    result = CliRunner().invoke(cli.app, ["run", str(config)])
+    assert result.exit_code == 2
+    assert "set `decomposition.gallery: 0` or evaluate another" in result.stderr
