@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from configs.section import Name, Section
 from configs.training import Augment, Batches, Constant, Optimizer, Positive, Schedule, Shuffled, Training
@@ -49,6 +49,16 @@ class Retraining(Section):
     augment: Augment | None = Field(None, description="of images; the whole network's retraining only")
     checkpoint_every: Positive = Field(200, description="steps between checkpoints: what a crash may cost")
 
+    @model_validator(mode="after")
+    def _trains(self) -> "Retraining":
+        try:
+            self.training("data", "train", "val")
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = "".join(f"{part}: " for part in first["loc"])
+            raise ValueError(place + first["msg"].removeprefix("Value error, ")) from error
+        return self
+
     def training(self, data: str, learn: str, evaluate: str) -> Training:
         """Return the settings as those of a training."""
         given: dict[str, Any] = self.model_dump(mode="json")  # Any: YAML
@@ -94,6 +104,10 @@ class Decomposition(Section):
             values = getattr(self, key)
             if len(set(values)) != len(values):
                 raise ValueError(f"{key}: an entry stands twice")
+        if self.sample_need and self.group_by == "prediction":
+            raise ValueError(
+                "sample_need: counts the first images of each label, which group_by prediction does not read"
+            )
         if self.retraining.head is not None and self.retraining.head.augment is not None:
             raise ValueError(
                 "retraining.head.augment: the head learns from stored features, only `network` sees images"

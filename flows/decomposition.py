@@ -3,16 +3,16 @@
 from collections.abc import Sequence
 
 from prefect import flow
-from tasks.steps.decomposition.decomposed_training import DECOMPOSED_TRAININGS
-from tasks.steps.decomposition.gates import GATES
 
 from flows.session import Given, run_name, session_of
 from flows.training import training
 from tasks.steps.decomposition.ablation import ABLATION
 from tasks.steps.decomposition.cost import COST
 from tasks.steps.decomposition.coverage import COVERAGE
+from tasks.steps.decomposition.decomposed_training import DECOMPOSED_TRAININGS
 from tasks.steps.decomposition.features import PENULTIMATES
 from tasks.steps.decomposition.gallery import GALLERIES
+from tasks.steps.decomposition.gates import GATES
 from tasks.steps.decomposition.histogram import HISTOGRAM, STRONGEST
 from tasks.steps.decomposition.scores import SCORES
 from tasks.steps.runner import run_step

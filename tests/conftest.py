@@ -170,7 +170,11 @@ def decomposed_config(store: str) -> Tree:
             "k2": [4, 2],
             "draws": 3,
             "sample_need": [2],
-            "ablation": {"noises": ["standard", "feature_moments"], "scopes": ["label", "union"], "draws": 2},
+            "ablation": {
+                "noises": ["standard", "feature_moments"],
+                "scopes": ["label", "predicted", "union"],
+                "draws": 2,
+            },
             "retraining": {
                 "head": {"epochs": 2, "optimizer": {"kind": "sgd", "lr": 0.05}, "batches": {"size": 16}},
                 "network": {"epochs": 1, "optimizer": {"kind": "sgd", "lr": 0.01}, "batches": {"size": 16}},

@@ -74,6 +74,7 @@ def choose_replaced(
     which: Which,
     *,
     scope: Scope = "label",
+    present: Masks | None = None,
     seed: Seed = 0,
     draw: int = 0,
 ) -> Masks:
@@ -87,6 +88,8 @@ def choose_replaced(
         (all others where these are fewer)
     scope : "union" takes the union of all sets for every J_y; "label" and "predicted" differ in the class of an
         image only
+    present : (C,) bool, classes that had images; the sets of others mean nothing: nothing of theirs gives way, nor
+        counts to the union. None for all
     seed, draw : of the draw of "equal-size", new for every class and draw
 
     Returns
@@ -96,14 +99,16 @@ def choose_replaced(
     if which not in WHICH or scope not in SCOPES:
         known = f"which in {', '.join(WHICH)}; scope in {', '.join(SCOPES)}"
         raise ValueError(f"expected {known}, found {which!r} and {scope!r}")
-    members = membership(indices, n_features)
+    there = np.ones(len(indices), bool) if present is None else present
+    members = membership(indices, n_features) & there[:, None]
     if scope == "union":
         members = np.logical_or.reduce(members)[None]
     if which == "others":
         members = ~members
     if which == "equal-size":
         members = np.stack([_draw_others(row, entropy(seed, SETS, draw, y)) for y, row in enumerate(members)])
-    return np.broadcast_to(members, (len(indices), n_features)).copy()
+    chosen: Masks = np.broadcast_to(members, (len(indices), n_features)) & there[:, None]
+    return chosen
 
 
 def classes_of_scope(scope: Scope, labels: Positions, predictions: Positions) -> Positions:

@@ -82,11 +82,6 @@ class Coverage:
         """Return the share of an image's l1 norm that its own strongest features hold, (C, len(tops)) as above."""
         return self._means()[:, 2:]
 
-    def overall(self) -> Doubles:
-        """Return the means over all images: l1, contribution, and one per top, (2 + len(tops),); NaN without images."""
-        sums = np.array([float(total) for total in self._sums.of_columns()])
-        return _divided(sums, self.images.sum(axis=0))
-
     def state(self) -> dict[str, NDArray[np.int64]]:
         """Return all that was added up, int64 arrays by name."""
         return {"images": self.images, **self._sums.state("shares")}

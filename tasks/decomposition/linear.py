@@ -89,6 +89,8 @@ class DecomposedLinear(nn.Module):
         if not tracing and x.shape[-1] != self.in_features:
             raise ValueError(f"expected features (..., {self.in_features}), found shape {list(x.shape)}")
         rows = x.reshape(-1, self.in_features)
+        if rows.dtype == torch.float16 or rows.dtype == torch.bfloat16:
+            rows = rows.to(self.weight.dtype)  # under autocast a layer before gives these
         # A recorded graph serves any batch, so its form must not hang on the size of the example.
         if not tracing and not torch.compiler.is_compiling() and rows.shape[0] == 1:
             chosen = rows.index_select(1, self.indices.reshape(-1)).reshape(-1, self.out_features, self.k)

@@ -1,5 +1,7 @@
 """Still figures of the decomposition question for a README or a paper: accuracies as PNG bytes."""
 
+import textwrap
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -13,9 +15,11 @@ from tasks.figures.method_bars import Bars, ablation_bars, control_bars
 from tasks.figures.retraining_curves import SCOPES, curve_of
 from tasks.figures.series import COLOURS
 from tasks.figures.still import GREY, MARKERS, STYLES, encode
-from tasks.figures.views import INK, spread_out
+from tasks.figures.views import INK, shorten, spread_out
 
 MAX_TICKS = 8
+MAX_NAME = 24  # of a method or a family
+MAX_LINE = 44  # characters of a title
 
 
 def grid_surface(rows: pd.DataFrame, *, measure: str = "accuracy", title: str = "", dpi: int = 150) -> bytes:
@@ -37,7 +41,7 @@ def grid_surface(rows: pd.DataFrame, *, measure: str = "accuracy", title: str = 
     figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot(projection="3d")
-    axes.set_title(title, loc="left", parse_math=False)
+    axes.set_title(textwrap.fill(title, MAX_LINE), loc="left", parse_math=False)
     across, down = np.meshgrid(np.arange(len(grid.k1)), np.arange(len(grid.k2)))
     if min(values.shape) > 1:
         axes.plot_surface(across, down, values, cmap="Blues", edgecolor=GREY, linewidth=0.4, alpha=0.9)
@@ -72,11 +76,14 @@ def against_depth(networks: pd.DataFrame, *, measure: str = "ratio", title: str 
         colour, known = COLOURS[i % len(COLOURS)], np.isfinite(line.std)
         mean, std = scale * line.mean, scale * line.std
         marker, style = MARKERS[i % len(MARKERS)], STYLES[i % len(STYLES)]
-        axes.plot(line.depth, mean, color=colour, marker=marker, linestyle=style, label=plain(line.name))
+        axes.plot(
+            line.depth, mean, color=colour, marker=marker, linestyle=style, label=plain(shorten(line.name, MAX_NAME))
+        )
         axes.errorbar(line.depth[known], mean[known], yerr=std[known], fmt="none", ecolor=colour, capsize=3)
     axes.set(xlabel="layers with weights", ylabel=_math(label))
     axes.grid(color="#e6e9ee")
-    axes.legend(frameon=False)
+    # A legend of many families is larger than the axes; counted in, it would leave no room for them.
+    axes.legend(frameon=False).set_in_layout(False)
     return encode(figure, dpi)
 
 
@@ -154,10 +161,11 @@ def retraining_plot(rows: pd.DataFrame, a_full: float, *, title: str = "", dpi: 
 
 def axes_of(title: str, height: float) -> tuple[Figure, Axes]:
     """Return a figure of its own canvas: no pyplot, so nothing global and nothing to close."""
-    figure = Figure(figsize=(6.4, height), layout="constrained")
+    lines = textwrap.wrap(title, MAX_LINE)
+    figure = Figure(figsize=(6.4, height + 0.2 * max(0, len(lines) - 1)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.set_title(title, loc="left", parse_math=False)
+    axes.set_title("\n".join(lines), loc="left", parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.set_axisbelow(True)
     return figure, axes
@@ -172,18 +180,21 @@ def _bars(names: list[str], series: list[Bars], full: float, title: str, dpi: in
     """Draw horizontal bars from the top down, the full head dashed."""
     n = len(series)
     figure, axes = axes_of(title, 1.4 + 0.26 * len(names) * n)
-    places = np.arange(len(names))
+    places, right = np.arange(len(names)), _longest(series, full)
+    axes.set_xlim(0, right)
     for i, bars in enumerate(series):
         at = places + (i - (n - 1) / 2) * 0.8 / n
         axes.barh(at, bars.mean, 0.8 / n, color=bars.colours, label=bars.name)
         known = np.isfinite(bars.std) & np.isfinite(bars.mean)
         axes.errorbar(bars.mean[known], at[known], xerr=bars.std[known], fmt="none", ecolor=INK, capsize=2)
-        for y, value in zip(at, bars.mean, strict=True):
+        for y, value, std in zip(at, bars.mean, np.nan_to_num(bars.std), strict=True):
             if np.isfinite(value):
-                axes.text(0.5, y, f"{value:.1f}", color="white", va="center", fontsize=8)
+                inside = value > 0.1 * right
+                x, colour = (0.0, "white") if inside else (value + std, INK)
+                axes.text(x + 0.005 * right, y, f"{value:.1f}", color=colour, va="center", fontsize=8)
     if np.isfinite(full):
         axes.axvline(full, color=GREY, linestyle="--", linewidth=1.2, label=f"full head, {full:.1f} %")
-    axes.set_yticks(places, [plain(name) for name in names])
+    axes.set_yticks(places, [plain(shorten(name, MAX_NAME)) for name in names])
     axes.invert_yaxis()
     axes.set_xlabel("accuracy (%)")
     axes.grid(axis="x", color="#e6e9ee")
@@ -193,6 +204,12 @@ def _bars(names: list[str], series: list[Bars], full: float, title: str, dpi: in
         [handles[i] for i in kept], [labels[i] for i in kept], loc="outside upper right", ncols=2, frameon=False
     )
     return encode(figure, dpi)
+
+
+def _longest(series: list[Bars], full: float) -> float:
+    """Return where the axis ends: a little beyond all bars, whiskers and the full head, in percent."""
+    ends = [bars.mean + np.nan_to_num(bars.std) for bars in series]
+    return 1.05 * max(1.0, float(np.nan_to_num(np.concatenate([*ends, [full]])).max()))
 
 
 def _math(text: str) -> str:

@@ -22,6 +22,8 @@ from tasks.report.pages import RunFacts
 from tasks.report.pages_decomposition import COLUMNS, DecompositionPage
 
 MAX_SECTIONS = 12
+RANKS = {"abs": "magnitude", "value": "value", "contribution": "contribution to the class's logit"}
+GROUPS = {"label": "the image's class", "prediction": "the class predicted"}
 DEPTH_CAPTION = (
     "Networks of a family by depth: the part of the accuracy that few features keep, the mean overlap of two classes' "
     "sets, and the accuracy with few features; whiskers ± 1 standard deviation over seeds."
@@ -42,7 +44,10 @@ class DecomposedNetwork:
 
 @dataclass(frozen=True)
 class DecompositionContent:
-    """Everything the template needs; `asked` names the tables and tuples that are not empty."""
+    """Everything the template needs.
+
+    `ranked` and `grouped` say how features were counted; `asked` names the tables and tuples that are not empty.
+    """
 
     sections: list[DecomposedNetwork]
     across: list[Finding]
@@ -52,8 +57,11 @@ class DecompositionContent:
     networks: Table
     settings: Table
     cost: Table
+    ranked: str
+    grouped: str
     galleries: list[GalleryBlock]
     thumbnails: list[Thumbnail]
+    refused: tuple[tuple[str, str], ...]
     csv: dict[str, pd.DataFrame]
     notes: tuple[str, ...]
     asked: frozenset[str]
@@ -77,8 +85,11 @@ def decomposition_content(page: DecompositionPage, facts: RunFacts) -> Decomposi
         networks=decomposition_tables.results_table(page.networks),
         settings=decomposition_tables.settings_table(page.networks),
         cost=tables.cost_table(facts.stages),
+        ranked=_worded(page.networks["rank_by"], RANKS),
+        grouped=_worded(page.networks["group_by"], GROUPS),
         galleries=galleries,
         thumbnails=thumbnails,
+        refused=tuple((network, reason.rstrip(".")) for network, reason in page.refused),
         csv=csv,
         notes=(*_caps(page, len(pairs)), *notes),
         asked=frozenset(name for name in (*COLUMNS, "histograms", "overlaps", "gallery") if len(getattr(page, name))),
@@ -89,6 +100,13 @@ def _pairs(page: DecompositionPage) -> list[tuple[str, int]]:
     """Return networks and seeds in the order of their table."""
     known = page.networks[["network", "seed"]].drop_duplicates()
     return [(str(network), int(seed)) for network, seed in known.itertuples(index=False)]
+
+
+def _worded(kinds: pd.Series, words: dict[str, str]) -> str:
+    """Put what the networks were asked into words; without any, the first of these."""
+    asked = dict.fromkeys(words.get(kind, kind) for kind in kinds.dropna().astype(str))
+    told = " or ".join(asked or [next(iter(words.values()))])
+    return f"{told} (see Networks)" if len(asked) > 1 else told
 
 
 def _caps(page: DecompositionPage, n_pairs: int) -> Sequence[str]:

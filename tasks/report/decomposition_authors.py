@@ -9,15 +9,18 @@ import pandas as pd
 from tasks.report.pages_decomposition import DecompositionPage
 
 # From the tables of the paper (arXiv:2112.07719); accuracies 0..1.
-CIFAR, IMAGENET, TINY = 10, 1000, 200  # classes: by these and the architecture a network counts as the authors'
+# A network counts as the authors' by model and outputs. Of theirs, ResNet-18 and 34 with 10 or 200 outputs stay out:
+# such a network may be of any data; a cifar-resnet20 and 1,000 outputs of a torchvision model are of theirs.
+CIFAR, IMAGENET = 10, 1000
+RANK_BY, GROUP_BY = "abs", "label"
 
 
 @dataclass(frozen=True)
 class Authors:
-    """One figure of the authors: model as layerlore names it, classes, what, setting of `_ours`, value."""
+    """One figure of the authors: model as layerlore names it, outputs, what, its value and its setting."""
 
     model: str
-    n_classes: int
+    n_outputs: int
     figure: str
     value: float
     k1: int = 0
@@ -38,32 +41,21 @@ def _ratios() -> list[Authors]:
     return [Authors(model, IMAGENET, "ratio", value, 50, 50, note=note) for model, value in values.items()]
 
 
-def _gates() -> list[Authors]:
-    """CSG training: training accuracy with and without the gates."""
-    values = {
-        ("cifar-resnet20", CIFAR): (0.8809, 0.8809),
-        ("resnet34", CIFAR): (0.8407, 0.8407),
-        ("resnet18", TINY): (0.3633, 0.3641),
-        ("resnet34", TINY): (0.3794, 0.3852),
-    }
-    named = (("csg", 0), ("std", 1))
-    return [Authors(*key, name, pair[i]) for key, pair in values.items() for name, i in named]
-
-
 AUTHORS: tuple[Authors, ...] = (
     Authors("cifar-resnet20", CIFAR, "full", 0.9117, note="their code's notes say 91.71 %"),
     Authors("cifar-resnet20", CIFAR, "decomposed", 0.8859, 5, 5),
     Authors("cifar-resnet20", CIFAR, "decomposed", 0.8416, 5, 3),
-    Authors("cifar-resnet20", CIFAR, "retrained", 0.9151, epoch=1),
+    Authors("cifar-resnet20", CIFAR, "retrained", 0.9151, 5, 5, epoch=1),
     Authors("cifar-resnet20", CIFAR, "influential", 0.4897, 5, 5),
     Authors("cifar-resnet20", CIFAR, "others", 0.8224, 5, 5),
     Authors("resnet50", IMAGENET, "full", 0.7455),
     Authors("resnet50", IMAGENET, "decomposed", 0.647, 50, 50),
-    Authors("resnet50", IMAGENET, "retrained", 0.7391, epoch=10, note="after about 10 epochs"),
+    Authors("resnet50", IMAGENET, "retrained", 0.7391, 50, 50, epoch=10, note="after about 10 epochs"),
     Authors("resnet50", IMAGENET, "influential", 0.1252, 50, 50),
     Authors("resnet50", IMAGENET, "others", 0.7440, 50, 50),
     *_ratios(),
-    *_gates(),
+    Authors("cifar-resnet20", CIFAR, "csg", 0.8809, 5, 5),
+    Authors("cifar-resnet20", CIFAR, "std", 0.8809, 5, 5),
 )
 NAMES = {
     "full": "A_f",
@@ -92,7 +84,7 @@ def beside_authors(page: DecompositionPage) -> pd.DataFrame:
     for _, network in page.networks.iterrows():
         mine = page.of(str(network["network"]), int(network["seed"]))
         for theirs in AUTHORS:
-            if (theirs.model, theirs.n_classes) == (str(network["model"]), network["n_classes"]):
+            if _is_theirs(network, theirs):
                 ours = OURS[theirs.figure](mine, theirs)
                 row = {"network": network["network"], "seed": network["seed"], "figure": NAMES[theirs.figure]}
                 row |= {"setting": _setting(theirs), "authors": theirs.value, "ours": ours}
@@ -101,13 +93,18 @@ def beside_authors(page: DecompositionPage) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def _is_theirs(network: pd.Series, theirs: Authors) -> bool:
+    """Whether model and outputs are theirs, and every output has images: on fewer classes accuracy is another thing."""
+    same = str(network["model"]) == theirs.model and network["n_outputs"] == theirs.n_outputs
+    return bool(same and network["n_classes"] == theirs.n_outputs)
+
+
 def _setting(theirs: Authors) -> str:
-    """Print k1 and k2 or the epoch."""
-    if theirs.k1:
-        return f"k1 = {theirs.k1}, k2 = {theirs.k2}"
-    if theirs.epoch:
-        return f"epoch {theirs.epoch}"
-    return "training images" if theirs.figure in ("csg", "std") else ""
+    """Print k1, k2 and the epoch."""
+    if theirs.figure in ("csg", "std"):
+        return "training images"
+    sizes = f"k1 = {theirs.k1}, k2 = {theirs.k2}" if theirs.k1 else ""
+    return f"{sizes}, epoch {theirs.epoch}" if theirs.epoch else sizes
 
 
 def _full(page: DecompositionPage, _: Authors) -> float:
@@ -121,6 +118,8 @@ def _cell(column: str, main: str) -> Callable[[DecompositionPage, Authors], floa
     def read(page: DecompositionPage, theirs: Authors) -> float:
         if _is_main(page, theirs):
             return _only(page.networks, main)
+        if not _counts_alike(page):
+            return float("nan")
         at = (page.grid["k1"].astype(str) == str(theirs.k1)) & (page.grid["k2"] == theirs.k2)
         return _only(page.grid[at], column)
 
@@ -128,13 +127,15 @@ def _cell(column: str, main: str) -> Callable[[DecompositionPage, Authors], floa
 
 
 def _retrained(page: DecompositionPage, theirs: Authors) -> float:
-    """Our accuracy after the epoch, whole network."""
+    """Our accuracy after the epoch, whole network; known where the main setting is theirs."""
+    if not _is_main(page, theirs):
+        return float("nan")
     rows = page.retraining
     return _only(rows[(rows["scope"] == "network") & (rows["epoch"] == theirs.epoch)], "accuracy")
 
 
 def _noise(which: str) -> Callable[[DecompositionPage, Authors], float]:
-    """Our accuracy with the authors' noise; known where the main sets are of the authors' size."""
+    """Our accuracy with the authors' noise; known where the main setting is theirs."""
 
     def read(page: DecompositionPage, theirs: Authors) -> float:
         if not _is_main(page, theirs):
@@ -147,9 +148,11 @@ def _noise(which: str) -> Callable[[DecompositionPage, Authors], float]:
 
 
 def _gated(column: str) -> Callable[[DecompositionPage, Authors], float]:
-    """Our accuracy on the images that the sets were learned from."""
+    """Our accuracy on the images that the sets were learned from; known where the main setting is theirs."""
 
-    def read(page: DecompositionPage, _: Authors) -> float:
+    def read(page: DecompositionPage, theirs: Authors) -> float:
+        if not _is_main(page, theirs):
+            return float("nan")
         return _only(page.gates[page.gates["split"] == page.networks["learn"].iloc[0]], column)
 
     return read
@@ -158,7 +161,13 @@ def _gated(column: str) -> Callable[[DecompositionPage, Authors], float]:
 def _is_main(page: DecompositionPage, theirs: Authors) -> bool:
     """Whether the setting that everything else uses is the authors'."""
     main = page.networks.iloc[0]
-    return (str(main["k1"]), int(main["k2"])) == (str(theirs.k1), theirs.k2)
+    return _counts_alike(page) and (str(main["k1"]), int(main["k2"])) == (str(theirs.k1), theirs.k2)
+
+
+def _counts_alike(page: DecompositionPage) -> bool:
+    """Whether features are ranked and grouped as the authors do."""
+    main = page.networks.iloc[0]
+    return (main["rank_by"], main["group_by"]) == (RANK_BY, GROUP_BY)
 
 
 def _only(rows: pd.DataFrame, column: str) -> float:

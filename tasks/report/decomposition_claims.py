@@ -10,12 +10,12 @@ from tasks.figures.method_bars import method_name, spreads
 from tasks.figures.retraining_curves import curve_of
 from tasks.report import formats
 from tasks.report.cells import Column, Table
+from tasks.report.decomposition_noise import hurts_more, noise_rows, noise_settings
 from tasks.report.decomposition_sets import CLAIMED_K1, CLAIMED_SHARE, image_mean
 from tasks.report.decomposition_verdicts import chance, points
 from tasks.report.pages_decomposition import DecompositionPage
 
 ENOUGH = 0.9  # r_A from which on few features count as enough: a yardstick, the paper names none
-AUTHORS_NOISE = ("standard", "label")
 CLAIMS = {  # by name, with the head above it
     "few filters suffice": "",
     "k2 = k1 is best": "",
@@ -53,9 +53,17 @@ class GridTest:
         return "yes" if self.worst is None else "no" if self.gap > self.limit else "open"
 
 
-def grid_test(grid: pd.DataFrame, n_images: float) -> GridTest | None:
-    """Test whether k2 = k1 is best: over k2 with k1 fixed, and over k1 with k2 fixed; None where nothing compares."""
-    known = grid[np.isfinite(grid["accuracy"].astype(float))]
+def is_few(network: pd.Series) -> bool:
+    """Say whether k2 can be called few: at most half of the features."""
+    return not 2 * float(network["k2"]) > float(network["n_features"])
+
+
+def grid_test(grid: pd.DataFrame, n_images: float, n_features: float) -> GridTest | None:
+    """Test whether k2 = k1 is best: over k2 with k1 fixed, and over k1 with k2 fixed; None where nothing compares.
+
+    Cells with all features are the full head, whatever k1 is: they take no part.
+    """
+    known = grid[np.isfinite(grid["accuracy"].astype(float)) & ~(grid["k2"].astype(float) >= n_features)]
     known = known.assign(k1=known["k1"].astype(str), k2=known["k2"].astype(int).astype(str))
     known = known.assign(accuracy=known["accuracy"].astype(float))
     cases: list[tuple[str, str, int, int]] = []
@@ -126,29 +134,6 @@ def rivals_of(controls: pd.DataFrame, k2: int, n_images: float) -> Rivals | None
     return Rivals(int(rows["k"].iloc[0]), float(rows["accuracy"]["histogram"]), listed, random, n_images)
 
 
-def noise_rows(ablation: pd.DataFrame, noise: str, scope: str) -> pd.DataFrame:
-    """Return accuracy and spread of one noise and scope by `which`."""
-    rows = ablation[np.isfinite(ablation["accuracy"].astype(float))]
-    rows = rows.assign(spread=spreads(rows))
-    return rows[(rows["noise"] == noise) & (rows["scope"] == scope)].drop_duplicates("which").set_index("which")
-
-
-def noise_settings(ablation: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return noise and scope of every setting, the authors' first."""
-    rows = ablation[np.isfinite(ablation["accuracy"].astype(float))]
-    found = list(dict.fromkeys(zip(rows["noise"].astype(str), rows["scope"].astype(str), strict=True)))
-    return sorted(found, key=lambda setting: setting != AUTHORS_NOISE)
-
-
-def hurts_more(rows: pd.DataFrame, other: str) -> str:
-    """Say whether noise in the influential features hurts more: "yes", "no", "open" within the draws, "" unknown."""
-    if not {"influential", other} <= set(rows.index):
-        return ""
-    gap = float(rows["accuracy"][other]) - float(rows["accuracy"]["influential"])
-    spread = float(np.nan_to_num(rows["spread"][["influential", other]].to_numpy(np.float64)).max())
-    return "open" if abs(gap) <= 2 * spread else "yes" if gap > 0 else "no"
-
-
 def claims_table(pages: list[DecompositionPage]) -> Table | None:
     """List for each network whether each claim holds, with its number; columns without any number are left out."""
     rows = [_cells(page) for page in pages if len(page.networks)]
@@ -162,8 +147,8 @@ def claims_table(pages: list[DecompositionPage]) -> Table | None:
     )
     caption = (
         "Claims by network, with the number that decides: few filters suffice by an r_A of at least "
-        f"{ENOUGH} (this report's yardstick); open: the difference is within chance; noise: accuracy with noise in the "
-        "influential features / in the others"
+        f"{ENOUGH} (this report's yardstick), tested where k2 is at most half of the features; open: the difference is "
+        "within chance; noise: accuracy with noise in the influential features / in the others"
     )
     heads = groupby(("", "", *(CLAIMS[claim] for claim in used)))
     groups = tuple((head, len(list(run))) for head, run in heads)
@@ -175,17 +160,19 @@ def _cells(page: DecompositionPage) -> dict[str, str]:
     """Test every claim on one network."""
     network, cells = page.networks.iloc[0], {}
     ratio, n_images = float(network["ratio"]), float(network["n_evaluate"])
-    if np.isfinite(ratio):
+    if np.isfinite(ratio) and not is_few(network):
+        cells["few filters suffice"] = f"not tested: {int(network['k2'])} of {int(network['n_features'])}"
+    elif np.isfinite(ratio):
         cells["few filters suffice"] = f"{'yes' if ratio >= ENOUGH else 'no'}: r_A {formats.measure(ratio)}"
-    if test := grid_test(page.grid, n_images):
+    if test := grid_test(page.grid, n_images, float(network["n_features"])):
         cells["k2 = k1 is best"] = f"{test.state}: {f'{points(test.gap)} short' if test.worst else 'in all cases'}"
     own = image_mean(page.coverage, "own_top_share")
     if str(network["k1"]) == CLAIMED_K1 and np.isfinite(own):
         cells["k1 = 5 covers 90 %"] = f"{'yes' if own >= CLAIMED_SHARE else 'no'}: {formats.share(own)}"
     for setting in noise_settings(page.ablation)[:1]:
-        rows = noise_rows(page.ablation, *setting)
+        rows = noise_rows(page.ablation, setting, network)
         for claim, other in (("all others", "others"), ("as many others", "equal-size")):
-            if state := hurts_more(rows, other):
+            if state := hurts_more(rows, other, n_images):
                 left, right = (formats.share(float(rows["accuracy"][which])) for which in ("influential", other))
                 cells[claim] = f"{state}: {left} / {right}"
     rivals = rivals_of(page.controls, int(network["k2"]), n_images)

@@ -13,6 +13,7 @@ from tasks.figures.retraining_curves import retraining_views
 from tasks.figures.sample_need import sample_need_views
 from tasks.report import decomposition_tables as tables
 from tasks.report.blocks import FigureBlock
+from tasks.report.decomposition_noise import NO_CONTROL, TOO_WIDE, lacks_control
 from tasks.report.pages_decomposition import DecompositionPage
 
 MAX_HISTOGRAMS = 12
@@ -25,9 +26,9 @@ CONTROLS = (
 ABLATION = (
     "Noise in place of some features, full head, accuracy over all classes; whiskers ± 1 standard deviation over "
     "draws. This is a perturbation test, not an accuracy: with scope label the true label says which features are "
-    "replaced. All others are many more features than the influential ones, so the control of equal size decides. "
-    "Dashed: the full head without noise."
+    "replaced."
 )
+MANY_OTHERS = " All others are many more features than the influential ones, so the control of equal size decides."
 RETRAINING = (
     "The decomposed network on held-out images after each epoch of retraining; epoch 0 is before. With the head alone "
     "the features stay as they are. Dashed: the full head."
@@ -56,7 +57,7 @@ def network_figures(i: int, title: str, page: DecompositionPage) -> Iterator[Fig
         yield FigureBlock(f"controls-{i}", f"Controls, {title}", CONTROLS, controls, table)
     if ablation := ablation_views(page.ablation, full):
         table = tables.ablation_table(page.ablation)
-        yield FigureBlock(f"noise-{i}", f"Noise, {title}", ABLATION, ablation, table)
+        yield FigureBlock(f"noise-{i}", f"Noise, {title}", _ablation_caption(page), ablation, table)
     if len(page.retraining):
         table = tables.retraining_table(page.retraining)
         views = retraining_views(page.retraining, full)
@@ -93,6 +94,17 @@ def _grid_caption(page: DecompositionPage) -> str:
         if n > MAX_SIDE:
             text += f" {MAX_SIDE} of {n} values of {name}, evenly spread."
     return text
+
+
+def _ablation_caption(page: DecompositionPage) -> str:
+    """Say what the bars are, and which of them cannot be."""
+    rows, network = page.ablation, page.networks.iloc[0]
+    controlled = set(rows["scope"][rows["which"] == "equal-size"])
+    scopes = [str(s) for s in dict.fromkeys(rows["scope"]) if s not in controlled and lacks_control(network, str(s))]
+    text = ABLATION + (MANY_OTHERS if controlled else "")
+    if scopes:
+        text += f" Scope {', '.join(scopes)}: {NO_CONTROL}: {TOO_WIDE}."
+    return f"{text} Dashed: the full head without noise."
 
 
 def _classes_caption(page: DecompositionPage) -> str:

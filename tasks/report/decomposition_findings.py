@@ -7,9 +7,10 @@ import pandas as pd
 
 from tasks.figures.depth import FamilyLine, family_lines
 from tasks.report import formats
-from tasks.report.decomposition_claims import ENOUGH, grid_test
+from tasks.report.decomposition_claims import ENOUGH, grid_test, is_few
 from tasks.report.decomposition_cost import cost_findings
-from tasks.report.decomposition_evidence import control_finding, gate_findings, noise_findings, retraining_findings
+from tasks.report.decomposition_evidence import control_finding, gate_findings, retraining_findings
+from tasks.report.decomposition_noise import noise_findings
 from tasks.report.decomposition_sets import class_findings, coverage_finding, overlap_finding, sample_finding
 from tasks.report.decomposition_verdicts import mean_chance, points, verdict
 from tasks.report.findings import Finding
@@ -70,6 +71,12 @@ def _few(network: pd.Series) -> Iterable[str]:
     )
     if np.isfinite(float(network["agreement"])):
         text += f"; the two predict the same for {formats.share(network['agreement'])}"
+    if not is_few(network):
+        yield (
+            f"{text}. These are more than half of the features: the paper's claim that few filters suffice is not "
+            "tested."
+        )
+        return
     yield (
         f"{text}. {verdict('few filters suffice', ratio >= ENOUGH)}, "
         f"taking an r_A of {ENOUGH} for enough, which is this report's yardstick."
@@ -77,7 +84,13 @@ def _few(network: pd.Series) -> Iterable[str]:
 
 
 def _warnings(network: pd.Series) -> Iterable[str]:
-    """Warn of features below zero and of ties at the cut."""
+    """Warn of outputs without images, of features below zero and of ties at the cut."""
+    absent = float(network["n_outputs"]) - float(network["n_classes"])
+    if absent > 0:
+        yield (
+            f"{int(absent):,} of {int(network['n_outputs']):,} outputs have no images in {network['learn']}; their "
+            "sets are arbitrary, noise leaves them alone, and A_d has them as they are."
+        )
     if pd.notna(network["signed"]) and network["signed"] and network["rank_by"] == "abs":
         yield (
             "Some features are negative, and they are ranked by |x|: a large negative feature may argue against the "
@@ -93,7 +106,8 @@ def _warnings(network: pd.Series) -> Iterable[str]:
 
 def _grid(grid: pd.DataFrame, network: pd.Series) -> Iterable[str]:
     """Say how often k2 = k1 is best, for fixed k1 and for fixed k2, and by how much it is missed."""
-    test = grid_test(grid, float(network["n_evaluate"]))
+    d = float(network["n_features"])
+    test = grid_test(grid, float(network["n_evaluate"]), d)
     if test is None:
         return
     told = [
@@ -113,6 +127,8 @@ def _grid(grid: pd.DataFrame, network: pd.Series) -> Iterable[str]:
         text += f"{verdict('k2 = k1 is best', test.state == 'yes')}. "
     accuracy, k1, k2 = test.best
     text += f"Best of the grid: {formats.share(accuracy)} at k1 = {k1}, k2 = {k2}."
+    if (grid["k2"].astype(float) >= d).any():
+        text += f" Cells with k2 = {int(d):,} are the full head and take no part."
     yield f"{text[0].upper()}{text[1:]}"
 
 

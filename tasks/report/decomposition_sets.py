@@ -13,13 +13,15 @@ FOUND = 0.9  # of the full sets
 
 
 def coverage_finding(coverage: pd.DataFrame, k1: str) -> Iterable[str]:
-    """Say what few features hold, means over images."""
+    """Say what few features hold; means of classes, each weighed by its images."""
     if coverage.empty:
         return
     own = image_mean(coverage, "own_top_share")
     if np.isfinite(own):
         least = coverage.iloc[int(np.nanargmin(coverage["own_top_share"].to_numpy(np.float64)))]
-        text = f"Each image's own largest features (k1 = {k1}) hold {formats.share(own)} of the l1 norm on average"
+        text = (
+            f"Each image's own largest features (k1 = {k1}) hold {formats.share(own)} of the l1 norm, mean over images"
+        )
         if len(coverage) > 1:
             text += f", least in {least['class_name']}, {formats.share(least['own_top_share'])}"
         text += ". "
@@ -34,7 +36,10 @@ def coverage_finding(coverage: pd.DataFrame, k1: str) -> Iterable[str]:
         ("logit_share", "the positive contribution to the own logit"),
     )
     held = [f"{formats.share(image_mean(coverage, column))} of {name}" for column, name in parts]
-    yield f"The set of an image's class holds {', '.join(held[:-1])} and {held[-1]}, means over images."
+    yield (
+        f"The sets hold {', '.join(held[:-1])} and {held[-1]} of their classes' images: means of the classes, each "
+        f"weighed by its number of images, {int(np.nansum(coverage['n'].to_numpy(np.float64))):,} in all."
+    )
 
 
 def image_mean(coverage: pd.DataFrame, column: str) -> float:

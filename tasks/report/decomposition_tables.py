@@ -58,6 +58,7 @@ def settings_table(networks: pd.DataFrame) -> Table:
         "k2": number_cell("k2", formats.count),
         "layers": number_cell("depth", formats.count),
         "classes": number_cell("n_classes", formats.count),
+        "outputs": number_cell("n_outputs", formats.count),
         "features": number_cell("n_features", formats.count),
         "images learned on": number_cell("n_learn", formats.count),
         "images evaluated": number_cell("n_evaluate", formats.count),
@@ -80,7 +81,10 @@ def authors_table(beside: pd.DataFrame) -> Table:
         "difference": lambda row: _difference(row),
         "note": text_cell("note"),
     }
-    caption = "The authors' figures (Badola et al., Decomposing the Deep) beside ours; – where it was not asked for"
+    caption = (
+        "The authors' figures (Badola et al., Decomposing the Deep) beside ours; – where it was not asked for with "
+        "their k1 and k2, by magnitude and label"
+    )
     table = print_table(beside, caption, cells, words=4, csv="data/decomposition_authors.csv")
     columns = [replace(c, numeric=False, wraps=True) if c.title == "note" else c for c in table.columns]
     return replace(table, columns=tuple(columns))

@@ -12,9 +12,20 @@ __all__ = ["COLUMNS", "DecompositionPage", "FeatureMapRow", "Histogram", "Overla
 
 COLUMNS: dict[str, tuple[str, ...]] = {  # of each table; whatever else a table may hold stays out of the site
     "networks": (
-        *("network", "seed", "model", "depth", "n_classes", "n_features", "k1", "k2", "rank_by", "group_by"),
-        *("n_learn", "n_evaluate", "learn", "evaluate", "a_full", "a_decomposed", "ratio", "agreement", "ties"),
-        *("signed", "overlap_mean", "union", "preprocessing", "head_share", "macs_full", "macs_decomposed"),
+        *("network", "seed", "model", "depth", "n_classes", "n_outputs", "n_features", "k1", "k2"),
+        *(
+            "rank_by",
+            "group_by",
+            "n_learn",
+            "n_evaluate",
+            "learn",
+            "evaluate",
+            "a_full",
+            "a_decomposed",
+            "ratio",
+            "agreement",
+        ),
+        *("ties", "signed", "overlap_mean", "union", "preprocessing", "head_share", "macs_full", "macs_decomposed"),
     ),
     "grid": ("network", "seed", "k1", "k2", "accuracy", "ratio", "agreement"),
     "controls": ("network", "seed", "method", "k", "draws", "accuracy", "accuracy_std", "agreement", "ratio"),
@@ -67,11 +78,11 @@ class DecompositionPage:
     Attributes
     ----------
     networks : a row per network and seed. network, model, k1 (as asked, such as "5" or "coverage 0.9"), rank_by,
-        group_by, learn, evaluate (splits), preprocessing (str); seed, depth (layers with weights), n_classes,
-        n_features, k2, n_learn, n_evaluate (images), ties (classes with a tie at the cut), union (features in any
-        set), macs_full, macs_decomposed (multiply-adds per image of the head) (int); a_full, a_decomposed, agreement,
-        overlap_mean (of two classes), head_share (of the whole network's multiply-adds) (0..1); ratio (r_A); signed
-        (bool: some feature is negative)
+        group_by, learn, evaluate (splits), preprocessing (str); seed, depth (layers with weights), n_classes (with
+        images in `learn`), n_outputs (of the head), n_features, k2, n_learn, n_evaluate (images), ties (classes with
+        a tie at the cut), union (features in any set), macs_full, macs_decomposed (multiply-adds per image of the
+        head) (int); a_full, a_decomposed, agreement, overlap_mean (of two classes), head_share (of the whole
+        network's multiply-adds) (0..1); ratio (r_A); signed (bool: some feature is negative)
     grid : network, seed, k1 (str), k2 (int), accuracy, agreement (0..1), ratio
     controls : network, seed, method ("histogram" is Algorithm 1), k, draws (int), accuracy, accuracy_std (over
         draws), agreement (0..1), ratio
@@ -81,7 +92,8 @@ class DecompositionPage:
     classes : network, seed, class_name, a_full, a_decomposed (0..1), tie (bool), indices, counts (str, "3, 17, 60")
     sample_need : network, seed, n_images (of each class), overlap (mean share of the full sets found), accuracy (0..1)
     ablation : network, seed, noise ("standard", "zero", "feature_moments"), scope ("label", "predicted", "union"),
-        which ("influential", "others", "equal-size"), draws (int), accuracy, accuracy_std (0..1)
+        which ("influential", "others", "equal-size", this only where there are as many others), draws (int), accuracy,
+        accuracy_std (0..1)
     retraining : network, seed, scope ("head", "network"), epoch (0 before), accuracy (0..1), loss (NaN at 0)
     head_times : network, seed, batch (int), dense_ms, decomposed_ms (medians)
     gates : network, seed, split, std_accuracy, csg_accuracy, mean_gate, overlap (share of the sets from the largest
@@ -89,6 +101,7 @@ class DecompositionPage:
     histograms : relative index frequencies of a few classes
     overlaps : of the sets of every two classes
     gallery : rows of feature maps
+    refused : network and reason, where feature maps could not be made
     """
 
     networks: pd.DataFrame
@@ -104,6 +117,7 @@ class DecompositionPage:
     histograms: tuple[Histogram, ...] = ()
     overlaps: tuple[Overlap, ...] = ()
     gallery: tuple[FeatureMapRow, ...] = ()
+    refused: tuple[tuple[str, str], ...] = ()
 
     def of(self, network: str, seed: int) -> "DecompositionPage":
         """Return what belongs to one network and seed; feature maps have no seed."""
@@ -116,6 +130,7 @@ class DecompositionPage:
             histograms=tuple(h for h in self.histograms if (h.network, h.seed) == (network, seed)),
             overlaps=tuple(o for o in self.overlaps if (o.network, o.seed) == (network, seed)),
             gallery=tuple(row for row in self.gallery if row.network == network),
+            refused=tuple(each for each in self.refused if each[0] == network),
         )
 
     def completed(self) -> "DecompositionPage":

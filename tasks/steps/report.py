@@ -93,7 +93,7 @@ def write_report(store: Store, answers: Answers, *, created: str, reused: frozen
         {} if traced is None else tracing_files(store, answers.traces, traced, answers.config.report.training_images)
     )
     few = decomposition_page(store, answers.decomposed) if answers.decomposed else None
-    files |= {} if few is None else decomposition_files(few)
+    files |= {} if few is None else decomposition_files(few, answers.config.report.training_images)
     files |= render_site(_facts(store, answers, created, reused), page, traced, few)
     store.remove(f"{root}/made-from")  # without it the report is written again, whatever happens until it is there
     for name, data in files.items():

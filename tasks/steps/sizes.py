@@ -74,7 +74,7 @@ def estimate(
             manifest, network = spec.inputs["data"], config.networks[names[path]]
             found = surveys[manifest.path]
             shapes[known] = survey_network(names[path], network, spec.parameters["layer"], data_of(manifest), found)
-    for spec in (spec for spec in stages if spec.stage == "training"):
+    for spec in (spec for spec in stages if spec.stage == "training" or spec.parameters.get("scope") == "network"):
         network, manifest = config.networks[names[spec.path]], spec.inputs["data"]
         survey_training(names[spec.path], network, data_of(manifest), surveys[manifest.path])
     _check_traces(config, stages, names, surveys)

@@ -34,12 +34,16 @@ class DataSurvey:
 
 @dataclass(frozen=True)
 class HeadShapes:
-    """Sizes of one sample: input (C, h, w), features of the head, outputs, values in the largest module's output."""
+    """Sizes of one sample: input (C, h, w), features of the head, outputs, values in the largest module's output.
+
+    `channels` of the last map, where the network's training has gates on them; else 0.
+    """
 
     inputs: tuple[int, ...]
     features: int
     outputs: int
     largest: int
+    channels: int
 
 
 def survey_data(store: Store | None, spec: StageSpec) -> DataSurvey:
@@ -82,11 +86,14 @@ def survey_head(name: str, network: Network, data: AnyDataSet, found: DataSurvey
         model, example = _opened(network, data, found)
         head = find_head(model, example).module
         split_at(model, PENULTIMATE, example)
+        gated = network.train is not None and network.train.gates is not None
+        channels = find_gated_map(model, example).n_channels if gated else 0
         for split in found.summary["splits"].values():
             check_labels(np.array(split["labels"], np.int64), head.out_features, found.name)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"networks.{name}: {' '.join(str(error).split())}") from error
-    return HeadShapes(tuple(example.shape[1:]), head.in_features, head.out_features, largest_output(model, example))
+    largest = largest_output(model, example)
+    return HeadShapes(tuple(example.shape[1:]), head.in_features, head.out_features, largest, channels)
 
 
 def survey_training(name: str, network: Network, data: AnyDataSet, found: DataSurvey) -> None:

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from typer.testing import CliRunner
 
 from flows import cli
+from tasks.io.networks import build_model
 
 Tree = dict[str, Any]  # Any: YAML
 
@@ -42,6 +44,17 @@ BAD: list[tuple[str, object, str]] = [
         {"flip": True},
         "decomposition: retraining.head.augment: the head learns from stored features, only `network` sees images",
     ),
+    (
+        "decomposition.retraining.head.schedule",
+        {"kind": "cosine", "warmup": 2},
+        "decomposition.retraining.head: ",
+    ),
+    (
+        "decomposition.group_by",
+        "prediction",
+        "sample_need: counts the first images of each label, which group_by",
+    ),
+    ("decomposition.k2", 20, "decomposition.k2: 20 of 16 features, which small"),
     ("decomposition.retraining.network.epochs", 0, "retraining.network.epochs: input should be greater than or equal"),
     ("decomposition.depth", 3, "decomposition.depth: unknown key"),
     (
@@ -82,3 +95,33 @@ def test_a_private_report_shows_no_image_that_was_learned_from(decomposed_tree: 
     result = CliRunner().invoke(cli.app, ["run", str(config)])
     assert result.exit_code == 2
     assert "set `decomposition.gallery: 0` or evaluate another" in result.stderr
+
+
+def said(tree: Tree, tmp_path: Path) -> str:
+    """Return the one line that a plan ends with."""
+    config = tmp_path / "bad.yaml"
+    config.write_text(yaml.safe_dump(tree))
+    result = CliRunner().invoke(cli.app, ["plan", str(config)])
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.splitlines()
+    return line
+
+
+def test_gates_on_other_channels_than_features_are_refused(decomposed_tree: Tree, tmp_path: Path) -> None:
+    decomposed_tree["networks"]["small"] |= {"model": "vgg11_bn", "arguments": {"num_classes": 10}}
+    decomposed_tree["networks"]["small"]["preprocessing"] = {"mode": "RGB", "convert": True, "resize": 32}
+    decomposed_tree["decomposition"]["retraining"] = {}
+    assert "512 channels, but the head has 4096 features" in said(decomposed_tree, tmp_path)
+
+
+def test_outputs_besides_the_logits_cannot_be_retrained(decomposed_tree: Tree, tmp_path: Path) -> None:
+    weights = tmp_path / "googlenet.pt"
+    torch.save(build_model("googlenet", {"num_classes": 10}, 0).state_dict(), weights)
+    decomposed_tree["networks"]["small"] = {
+        "model": "googlenet",
+        "arguments": {"num_classes": 10},
+        "weights": str(weights),
+        "preprocessing": {"mode": "RGB", "convert": True, "resize": 64},
+    }
+    line = said(decomposed_tree, tmp_path)
+    assert "networks.small: in training its output is a GoogLeNetOutputs, expected logits (n, C)" in line

@@ -24,7 +24,7 @@ from tasks.steps.decomposition.partials import Clock, by_features, chunks, n_ran
 from tasks.steps.life import Step, Work, measured
 from tasks.steps.networks import choose_device
 
-VERSION = 1
+VERSION = 2
 
 Masks = NDArray[np.bool_]
 Floats = NDArray[np.floating]
@@ -115,7 +115,8 @@ class _Way:
         spec, sets = stage.spec, read_sets(stage.store, stage.spec.inputs["sets"], int(stage.spec.parameters["k2"]))
         moments = _moments(stage)
         d, scope = len(moments.mean), spec.parameters["scope"]
-        masks = (choose_replaced(sets, d, which, scope=scope, seed=0, draw=draw) for which in WHICHES)
+        there = open_finished(stage.store, spec.inputs["sets"]).read("images").astype(np.int64) > 0
+        masks = (choose_replaced(sets, d, kind, scope=scope, present=there, seed=0, draw=draw) for kind in WHICHES)
         return cls(spec, tuple(masks), moments)
 
     def perturbed(self, chunk: _Chunk, normals: Doubles) -> Iterator[Floats]:

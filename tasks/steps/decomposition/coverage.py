@@ -1,7 +1,5 @@
 """The coverage stage: how much of its images a class's few features hold. Coverage is measured, not claimed."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
@@ -15,19 +13,16 @@ from tasks.steps.decomposition.histogram import features_of, read_classes, read_
 from tasks.steps.decomposition.partials import chunks, n_ranges, pack_sums, read_sums, sums_file
 from tasks.steps.life import Step, Work, measured
 
-VERSION = 1
+VERSION = 2
 
 
-def coverage_spec(histogram: StageSpec, k2: int, tops: Sequence[int]) -> StageSpec:
+def coverage_spec(histogram: StageSpec, k2: int) -> StageSpec:
     """Return the spec of what the k2 features of each class hold of the images that they were found from.
 
-    Parameters
-    ----------
-    tops : numbers of an image's own strongest features, whose share of its l1 norm is measured too
+    Where k1 is a number, the share of an image's l1 norm in its own k1 strongest features is measured too.
     """
     inputs = {"features": features_of(histogram), "sets": histogram}
-    kept = {"k2": k2, "tops": list(tops)}
-    return StageSpec("coverage", VERSION, kept, inputs, label=f"{histogram.label} k2 {k2}")
+    return StageSpec("coverage", VERSION, {"k2": k2}, inputs, label=f"{histogram.label} k2 {k2}")
 
 
 def read_coverage(store: Store, spec: StageSpec) -> Coverage:
@@ -42,7 +37,9 @@ def _empty(store: Store, spec: StageSpec) -> Coverage:
     """Return the coverage of no image."""
     head = open_head(store, spec.inputs["features"], torch.device("cpu"))
     sets = read_sets(store, spec.inputs["sets"], int(spec.parameters["k2"]))
-    return Coverage(sets, head.weight.detach().double().numpy(), tops=spec.parameters["tops"])
+    k1 = spec.inputs["sets"].place["k1"]
+    tops = [k1] if isinstance(k1, int) else []
+    return Coverage(sets, head.weight.detach().double().numpy(), tops=tops)
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:

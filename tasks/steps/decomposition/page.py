@@ -53,6 +53,7 @@ def decomposition_page(store: Store, found: Sequence[Decomposed]) -> Decompositi
         **{name: pd.DataFrame(table, columns=list(COLUMNS[name])) for name, table in rows.items()},
         histograms=tuple(shown for answer in answers for shown in _histograms(answer)),
         overlaps=tuple(_overlap(answer) for answer in answers),
+        refused=tuple(_refused(store, answers)),
         gallery=tuple(row for answer in answers if answer.is_first(answers) for row in _gallery(store, answer)),
     )
 
@@ -129,6 +130,7 @@ def _network(store: Store, answer: _Answer) -> Iterator[Row]:
         "model": network["model"],
         "depth": cost["depth"],
         "n_classes": len(answer.present),
+        "n_outputs": len(answer.counts),
         "n_features": answer.counts.shape[1],
         "k1": k1,
         "k2": k2,
@@ -170,8 +172,7 @@ def _controls(store: Store, answer: _Answer) -> Iterator[Row]:
 
 
 def _coverage(store: Store, answer: _Answer) -> Iterator[Row]:
-    found, tops = read_coverage(store, answer.one.coverage), answer.one.coverage.parameters["tops"]
-    k1 = answer.one.histogram.place["k1"]
+    found = read_coverage(store, answer.one.coverage)
     l1, logit, own = found.l1_shares(), found.contribution_shares(), found.top_shares()
     histogram = share_of_histogram(answer.counts, answer.sets)
     for label in answer.present.tolist():
@@ -181,7 +182,7 @@ def _coverage(store: Store, answer: _Answer) -> Iterator[Row]:
             "l1_share": l1[label],
             "histogram_share": histogram[label],
             "logit_share": logit[label],
-            "own_top_share": own[label, tops.index(k1)] if k1 in tops else np.nan,
+            "own_top_share": own[label, 0] if found.tops else np.nan,
         }
 
 
@@ -209,8 +210,12 @@ def _sample_need(store: Store, answer: _Answer) -> Iterator[Row]:
 
 
 def _ablation(store: Store, answer: _Answer) -> Iterator[Row]:
+    sets, d = answer.sets[answer.present], answer.counts.shape[1]
     for (noise, scope), spec in answer.one.ablations.items():
+        size = len(np.unique(sets)) if scope == "union" else sets.shape[1]
         for which, accuracies in read_accuracies(open_finished(store, spec)).items():
+            if which == "equal-size" and 2 * size > d:  # there are not as many others
+                continue
             spread = float(accuracies.std(ddof=1)) if len(accuracies) > 1 else np.nan
             stated = {"draws": len(accuracies), "accuracy": float(accuracies.mean()), "accuracy_std": spread}
             yield {"noise": noise, "scope": scope, "which": which, **stated}
@@ -253,6 +258,15 @@ def _overlap(answer: _Answer) -> Overlap:
     found = measure_overlap(answer.sets[answer.present], answer.counts.shape[1])
     names = tuple(answer.name(label) for label in answer.present.tolist())
     return Overlap(answer.one.network, answer.one.seed, names, found.matrix)
+
+
+def _refused(store: Store, answers: Sequence[_Answer]) -> Iterator[tuple[str, str]]:
+    """Yield the networks of which there can be no pictures, and why."""
+    for answer in answers:
+        if answer.one.gallery is not None and answer.is_first(answers):
+            reason = str(open_finished(store, answer.one.gallery).summary["refused"])
+            if reason:
+                yield answer.one.network, reason
 
 
 def _gallery(store: Store, answer: _Answer) -> Iterator[FeatureMapRow]:

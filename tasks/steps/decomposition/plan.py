@@ -86,7 +86,7 @@ class Decomposed:
 
 def shown_k1(k1: int | Coverage) -> str:
     """Return k1 as tables show it."""
-    return f"coverage {k1.coverage:g}" if isinstance(k1, Coverage) else str(k1)
+    return f"coverage {k1.coverage}" if isinstance(k1, Coverage) else str(k1)
 
 
 def make_decompositions(
@@ -148,7 +148,7 @@ def _decomposed(
         grid={(shown, k): scores_spec(evaluate, h, HISTOGRAM, k) for shown, h in histograms.items() for k in asked.k2},
         controls={kind: scores_spec(evaluate, main, kind, k2, draws=asked.draws) for kind in CONTROLS},
         need_scores={n: scores_spec(evaluate, found, HISTOGRAM, k2) for n, found in need.items()},
-        coverage=coverage_spec(main, k2, sorted({k for k in counts.values() if isinstance(k, int)})),
+        coverage=coverage_spec(main, k2),
         cost=cost_spec(evaluate, main, k2),
         ablations=_ablations(asked, evaluate, main),
         retrained=_retrained(config, asked, setting, splits, given, main),

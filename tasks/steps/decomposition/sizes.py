@@ -10,6 +10,7 @@ from storage.specs import StageSpec
 from tasks.steps.activations import MAX_ROWS, batch_size
 from tasks.steps.decomposition.histogram import features_of
 from tasks.steps.decomposition.partials import CHUNK_VALUES, rows_per_range
+from tasks.steps.decomposition.scores import GATES
 from tasks.steps.life import MOST_TOGETHER
 from tasks.steps.survey import DataSurvey, HeadShapes
 
@@ -72,6 +73,11 @@ def _chosen(spec: StageSpec, heads: Heads, key: str) -> tuple[HeadShapes, int]:
 
 def _scores(spec: StageSpec, surveys: Surveys, heads: Heads) -> Sizes:
     head, k = _chosen(spec, heads, "k")
+    if spec.parameters["method"] == GATES and head.channels != head.features:
+        raise ValueError(
+            f"networks: train.gates of {spec.inputs['sets'].label}: {head.channels} channels, but the head has "
+            f"{head.features} features; gates tell of features only where each feature is the mean of one channel"
+        )
     draws, ranges = int(spec.parameters.get("draws", 1)), _ranges(spec, surveys, heads)
     table = 8 * head.features * head.outputs
     return 8 * ranges * head.outputs * (2 * draws + 1), 12 * 4 * CHUNK_VALUES + 4 * table + _layers(head, k, draws)
@@ -90,8 +96,7 @@ def _ranges(spec: StageSpec, surveys: Surveys, heads: Heads) -> int:
 
 def _coverage(spec: StageSpec, surveys: Surveys, heads: Heads) -> Sizes:
     head, _ = _chosen(spec, heads, "k2")
-    columns = 2 + len(spec.parameters["tops"])
-    written = 8 * head.outputs * columns * (DIGITS + 1) * _ranges(spec, surveys, heads)
+    written = 8 * head.outputs * 3 * (DIGITS + 1) * _ranges(spec, surveys, heads)
     return written, 12 * 8 * CHUNK_VALUES + 3 * 8 * head.features * head.outputs
 
 

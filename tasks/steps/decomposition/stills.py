@@ -1,15 +1,19 @@
 """The decomposition page as files besides the site: its tables as Parquet, a few pictures for papers."""
 
+from dataclasses import replace
+
 from storage.results import table_bytes
 from tasks.figures.still_decomposition import ablation_plot, against_depth, control_plot, grid_surface, retraining_plot
 from tasks.figures.still_sets import coverage_plot, feature_map_plot, histogram_plot, overlap_plot, sample_need_plot
+from tasks.report.decomposition_gallery import allowed_rows
 from tasks.report.pages_decomposition import COLUMNS, DecompositionPage
 
 FEW = 4  # rows of pictures
 
 
-def decomposition_files(page: DecompositionPage) -> dict[str, bytes]:
+def decomposition_files(page: DecompositionPage, training_images: str) -> dict[str, bytes]:
     """Return tables and pictures by path below the report; pictures of the first seed of each network."""
+    page = replace(page, gallery=allowed_rows(page, training_images))
     tables = {name: getattr(page, name) for name in COLUMNS}
     files = {f"tables/decomposition_{name}.parquet": table_bytes(table) for name, table in tables.items() if len(table)}
     if page.networks["network"].nunique() > 1:

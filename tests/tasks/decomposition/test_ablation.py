@@ -14,6 +14,7 @@ from tasks.decomposition import (
     membership,
     perturb,
 )
+from tasks.decomposition.ablation import Scope
 
 INDICES = np.array([[0, 1], [1, 4], [5, 2]])
 MOMENTS = FeatureMoments(np.arange(6, dtype=np.float64), np.full(6, 0.5))
@@ -136,3 +137,13 @@ def test_what_does_not_fit_is_refused() -> None:
         choose_replaced(INDICES, 6, "most")  # type: ignore[arg-type]  # the point of the test
     with pytest.raises(ValueError, match=r"ids: expected integers of shape \(m,\), found float64 of shape \(2,\)"):
         draw_normals(np.zeros(2), 3, seed=0, draw=0)  # type: ignore[arg-type]  # the point of the test
+
+
+@pytest.mark.parametrize("scope", ["label", "union"])
+def test_classes_without_images_have_no_say(scope: Scope) -> None:
+    indices, present = np.array([[0, 1], [1, 2], [4, 5]]), np.array([True, True, False])
+    found = choose_replaced(indices, 8, "influential", scope=scope, present=present)
+    members = [{0, 1}, {1, 2}] if scope == "label" else [{0, 1, 2}] * 2
+    assert [{*np.flatnonzero(row).tolist()} for row in found] == [*members, set()]
+    others = choose_replaced(indices, 8, "others", scope=scope, present=present)
+    assert [{*np.flatnonzero(row).tolist()} for row in others] == [*({*range(8)} - one for one in members), set()]

@@ -37,7 +37,6 @@ def test_worked_by_hand() -> None:
     np.testing.assert_allclose(coverage.contribution_shares(), [3 / 11, np.nan])  # 3, -1, 8; nothing speaks for class 1
     np.testing.assert_allclose(coverage.top_shares(), [[0.5], [0.5]])
     np.testing.assert_array_equal(coverage.images, [[1, 1, 1], [1, 0, 1]])
-    np.testing.assert_allclose(coverage.overall(), [0.625, 3 / 11, 0.5])
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
@@ -93,7 +92,6 @@ def test_chunks_and_the_order_of_merging_change_no_byte(d: int, order: Any) -> N
         for key, array in whole.state().items():
             assert joined.state()[key].tobytes() == array.tobytes(), key
         assert joined.l1_shares().tobytes() == whole.l1_shares().tobytes()
-        assert joined.overall().tobytes() == whole.overall().tobytes()
 
 
 def test_the_share_of_the_histogram() -> None:

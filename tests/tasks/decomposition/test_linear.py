@@ -276,3 +276,13 @@ def test_it_runs_on_a_gpu() -> None:
         torch.testing.assert_close(given, x.grad, rtol=1e-3, atol=1e-3)
         half = copy.deepcopy(layer).half()
         torch.testing.assert_close(half(x.half()).float(), layer(x), rtol=0, atol=1e-2)
+
+
+def test_a_narrow_input_under_autocast() -> None:
+    torch.manual_seed(0)
+    before, dense = nn.Linear(6, 8), nn.Linear(8, 3)
+    layer = DecomposedLinear.from_linear(dense, np.array([[0, 5], [1, 2], [7, 3]]))
+    x = torch.randn(5, 6)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = nn.Sequential(before, layer)(x)
+    np.testing.assert_allclose(found.detach(), layer(before(x)).detach(), atol=0.05)

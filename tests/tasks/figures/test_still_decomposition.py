@@ -69,6 +69,52 @@ def test_a_grid_of_one_row_spans_no_surface_but_is_drawn() -> None:
     assert pixels_of(grid_surface(GRID[GRID["k2"] == 1], dpi=50), COLOURS[0]) > 5
 
 
+LONG = "networks/a-name-of-sixty-characters-that-fits-nowhere-at-all-W"
+
+
+@pytest.mark.parametrize(("scale", "n_classes", "name"), [(0.0, 1, "n"), (0.0, 1000, LONG), (1.0, 1, "W" * 60)])
+def test_stills_have_room_for_their_axes(scale: float, n_classes: int, name: str) -> None:
+    def scaled(rows: pd.DataFrame) -> pd.DataFrame:
+        shares = [c for c in rows if c in ("accuracy", "accuracy_std", "ratio", "overlap", "own_top_share", "l1_share")]
+        return rows.assign(**{column: scale * rows[column] for column in shares})
+
+    names = tuple(f"{i} {name}" for i in range(n_classes))
+    coverage = pd.concat([COVERAGE[:1]] * n_classes).assign(class_name=names)
+    families = pd.concat([NETWORKS.assign(model=f"{chr(97 + i)}{name}1") for i in range(20)])
+    histogram = Histogram("n", 0, name, scale * np.ones(2048), np.arange(50))
+    overlap = Overlap("n", 0, names, scale * np.eye(n_classes))
+    picture = np.zeros((8, 8, 3), np.uint8)
+    controls, ablation, title = scaled(CONTROLS.assign(method=["histogram", name])), scaled(ABLATION), f"{name}, seed 0"
+    draw: list[Callable[[], bytes]] = [  # a layout without room for its axes warns, and warnings are errors
+        lambda: control_plot(controls, 0.95 * scale, k=5, title=title, dpi=50),
+        lambda: ablation_plot(ablation, 0.95 * scale, scope="label", title=title, dpi=50),
+        lambda: ablation_plot(ablation[:1], 0.95 * scale, scope="label", title=title, dpi=50),
+        lambda: retraining_plot(scaled(RETRAINING), 0.95 * scale, title=title, dpi=50),
+        lambda: against_depth(scaled(families), title=title, dpi=50),
+        lambda: grid_surface(scaled(GRID), title=title, dpi=50),
+        lambda: sample_need_plot(scaled(SAMPLES), title=title, dpi=50),
+        lambda: coverage_plot(scaled(coverage), title=title, dpi=50),
+        lambda: histogram_plot(histogram, title=title, dpi=50),
+        lambda: overlap_plot(overlap, title=title, dpi=50),
+        lambda: feature_map_plot([(name, 4 * (picture,))] * 4, ("image", "all", "other", name), dpi=50),
+    ]
+    for each in draw:
+        assert each().startswith(b"\x89PNG")
+
+
+def test_a_title_too_long_for_a_line_goes_on_in_the_next() -> None:
+    short, long = (retraining_plot(RETRAINING, 0.95, title=title, dpi=50) for title in ("n, seed 0", LONG + ", seed 0"))
+    heights = [matplotlib_image.imread(io.BytesIO(png)).shape[0] for png in (short, long)]
+    assert heights == [200, 210]
+
+
+def test_bars_without_a_control_are_drawn() -> None:
+    alone = ABLATION[ABLATION["which"] != "equal-size"]
+    png = ablation_plot(alone, 0.95, scope="label", dpi=50)
+    assert pixels_of(png, COLOURS_OF["equal-size"]) == 0
+    assert pixels_of(png, COLOURS_OF["others"]) > 5
+
+
 def test_feature_maps_stand_in_rows() -> None:
     red, blue = (np.full((8, 8, 3), colour, np.uint8) for colour in ((255, 0, 0), (0, 0, 255)))
     png = feature_map_plot([("$a", (red, blue)), ("b", (blue, blue))], ("image", "all"), dpi=50)

@@ -260,7 +260,8 @@ def invented_decomposition(
         key: dict[str, object] = {"network": network, "seed": 0}
         full, ratio = 0.91 + 0.01 * min(order, 3), 0.96 + 0.008 * min(order, 3)
         fit, sets = full * ratio, invented_sets(rng, len(names), d, k)
-        about = {"model": model, "depth": depth, "n_classes": len(names), "n_features": d, "k1": str(k), "k2": k}
+        about = {"model": model, "depth": depth, "n_classes": len(names), "n_outputs": len(names)}
+        about |= {"n_features": d, "k1": str(k), "k2": k}
         about |= {"rank_by": "abs", "group_by": "label", "n_learn": 50_000, "n_evaluate": 10_000, "learn": "train"}
         about |= {"evaluate": "val", "a_full": full, "a_decomposed": fit, "ratio": ratio, "agreement": 0.93}
         about |= {"ties": order, "signed": False, "overlap_mean": 0.3 - 0.02 * order, "union": len(np.unique(sets))}
@@ -318,7 +319,9 @@ def invented_decomposition(
             true, predicted = names[i % len(names)], names[(i + i % 2) % len(names)]
             maps.append(FeatureMapRow(network, pictures[0], 4000 + i, "val", true, predicted, *pictures[1:]))
     frames = {name: pd.DataFrame(rows, columns=list(COLUMNS[name])) for name, rows in tables.items()}
-    return DecompositionPage(**frames, histograms=tuple(histograms), overlaps=tuple(overlaps), gallery=tuple(maps))
+    return DecompositionPage(
+        **frames, histograms=tuple(histograms), overlaps=tuple(overlaps), gallery=tuple(maps), refused=()
+    )
 
 
 @pytest.fixture

@@ -10,18 +10,23 @@ import pytest
 from tasks.report.decomposition_authors import beside_authors
 from tasks.report.decomposition_claims import claims_table, grid_test
 from tasks.report.decomposition_findings import family_findings, network_findings
+from tasks.report.decomposition_noise import hurts_more, noise_rows
 from tasks.report.decomposition_verdicts import chance, points
 from tasks.report.formats import NBSP
 from tasks.report.pages_decomposition import DecompositionPage
 
 KEY = {"network": "small", "seed": 0}
 NETWORK: dict[str, object] = {
-    **{"model": "small-cnn", "depth": 20, "n_classes": 10, "n_features": 64, "k1": "5", "k2": 5, "rank_by": "abs"},
+    **{"model": "small-cnn", "depth": 20, "n_classes": 10, "n_outputs": 10, "n_features": 64},
+    **{"k1": "5", "k2": 5, "rank_by": "abs"},
     **{"group_by": "label", "n_learn": 50_000, "n_evaluate": 10_000, "learn": "train", "evaluate": "val"},
     **{"a_full": 0.9, "a_decomposed": 0.855, "ratio": 0.95, "agreement": 0.93, "ties": 0, "signed": False},
     **{"overlap_mean": 0.2, "union": 32, "preprocessing": "own", "head_share": 0.01, "macs_full": 640},
     "macs_decomposed": 50,
 }
+
+IMAGENET: dict[str, object] = {"model": "wide_resnet50_2", "n_classes": 1000, "n_outputs": 1000}
+IMAGENET |= {"k1": "50", "k2": 50, "n_features": 2048, "ratio": 0.96}
 
 
 def frame(rows: Mapping[str, Any]) -> pd.DataFrame:
@@ -91,7 +96,7 @@ def test_best_at_k2_equal_to_k1_holds_is_refuted_or_stays_open() -> None:
     )
     assert claims(near)["k2 = k1 is best"] == "open: 0.5 points short"
     apart = frame({"k1": ["2", "coverage 0.9"], "k2": [3, 3], "accuracy": 0.5})
-    assert grid_test(apart, 100) is None  # no cell with k2 = k1 has another beside it
+    assert grid_test(apart, 100, 64) is None  # no cell with k2 = k1 has another beside it
 
 
 @pytest.mark.parametrize(("share", "holds"), [(0.61, "does not hold"), (0.95, "holds")])
@@ -100,10 +105,13 @@ def test_coverage_is_a_mean_over_images(share: float, holds: str) -> None:
     held = frame(rows | {"l1_share": [0.4, 0.8], "histogram_share": 0.7, "logit_share": 0.6})
     mine, sets = say(page_of(coverage=held))["Coverage"]
     assert mine == (
-        f"Each image's own largest features (k1 = 5) hold {100 * share + 0.5:.1f} % of the l1 norm on average, least "
-        f"in cat, {100 * share:.1f} %. The paper's claim that k1 = 5 covers 90 % {holds} here."
+        f"Each image's own largest features (k1 = 5) hold {100 * share + 0.5:.1f} % of the l1 norm, mean over "
+        f"images, least in cat, {100 * share:.1f} %. The paper's claim that k1 = 5 covers 90 % {holds} here."
     )
-    assert sets.startswith("The set of an image's class holds 50.0 % of the l1 norm, 70.0 % of the counts and 60.0 %")
+    assert sets == (  # (300 * 0.4 + 100 * 0.8) / 400
+        "The sets hold 50.0 % of the l1 norm, 70.0 % of the counts and 60.0 % of the positive contribution to the own "
+        "logit of their classes' images: means of the classes, each weighed by its number of images, 400 in all."
+    )
     other = page_of({"k1": "10"}, coverage=held)
     assert say(other)["Coverage"][0].endswith("is not tested by this k1.")
     assert "k1 = 5 covers 90 %" not in claims(other)
@@ -154,9 +162,86 @@ def test_noise_claim_and_the_control_of_equal_size() -> None:
     assert claims(turned)["all others"] == "no: 82.0 % / 49.0 %"
     assert claims(turned)["as many others"] == "open: 82.0 % / 81.0 %"
     even = page_of(ablation=noise(0.82, 0.83, 0.88))
-    assert "within two standard deviations of the draws: the paper's claim is not shown" in say(even)["Noise"][0]
+    # 2 sqrt(.82 * .18 / 1e4 + .83 * .17 / 1e4 + .01^2 + .01^2) = .0302
+    assert "within chance (images and draws, 3.0 points): the paper's claim is not shown" in say(even)["Noise"][0]
     alone = noise(0.49, 0.82, 0.88)[:2]
     assert "Without the control of equal size" in say(page_of(ablation=alone))["Noise"][0]
+    assert "There is no control" not in say(page_of(ablation=alone))["Noise"][0]  # there could be one
+
+
+@pytest.mark.parametrize(("draws", "spread"), [(5, 0.0), (1, np.nan)])
+def test_noise_is_open_within_the_chance_of_few_images(draws: int, spread: float) -> None:
+    near = noise(300 / 359, 302 / 359, 330 / 359).assign(draws=draws, accuracy_std=spread, noise="zero")
+    page = page_of({"n_evaluate": 359}, ablation=near)
+    (text,) = say(page)["Noise"]
+    assert "within chance (images and draws, 5.5 points): the paper's claim is not shown here." in text
+    assert claims(page)["all others"] == "open: 83.6 % / 84.1 %"
+    assert claims(page)["as many others"] == "yes: 83.6 % / 91.9 %"
+    many = page_of({"n_evaluate": 359_000}, ablation=near)
+    assert claims(many)["all others"] == "yes: 83.6 % / 84.1 %"
+    unknown = hurts_more(noise_rows(near, ("zero", "label"), page.networks.iloc[0]), "others", float("nan"))
+    assert unknown == "open"
+
+
+def test_a_control_that_cannot_be_is_told_and_claims_nothing() -> None:
+    alone = noise(0.49, 0.82, 0.88)[:2]
+    wide = page_of({"k2": 33}, ablation=alone)
+    (text,) = say(wide)["Noise"]
+    assert text.endswith(
+        "There is no control of equal size: the sets hold more than half of the features. Without the control of equal "
+        "size this does not tell how many features from which features."
+    )
+    assert "as many others" not in claims(wide)
+    assert "There is no control" not in say(page_of({"k2": 32}, ablation=alone))["Noise"][0]
+    union = alone.assign(scope="union", noise="zero")
+    main, others = say(page_of({"union": 33}, ablation=pd.concat([noise(0.49, 0.82, 0.88), union])))["Noise"]
+    assert "There is no control" not in main
+    assert others == (
+        "Of 1 other noises and scopes, those that hurt more in all others than in the influential features: none. zero "
+        "(scope union): no control of equal size: the sets hold more than half of the features."
+    )
+    everything = page_of({"k2": 64}, ablation=alone)  # all others are none
+    assert "in all others" not in say(everything)["Noise"][0]
+    assert "The paper's claim" not in say(everything)["Noise"][0]
+    assert "all others" not in claims(everything)
+
+
+def test_few_is_at_most_half_of_the_features() -> None:
+    half, more = page_of({"k2": 32}), page_of({"k2": 33})
+    assert claims(half)["few filters suffice"] == "yes: r_A 0.950"
+    assert claims(more)["few filters suffice"] == "not tested: 33 of 64"
+    assert say(more)["Few features"][0].endswith(
+        "These are more than half of the features: the paper's claim that few filters suffice is not tested."
+    )
+    assert "holds here" not in say(more)["Few features"][0]
+
+
+def test_the_full_head_takes_no_part_in_the_grid() -> None:
+    cells = {"k1": ["2", "2", "64", "64"], "k2": [2, 64, 2, 64], "accuracy": [0.8, 0.9, 0.7, 0.9]}
+    page = page_of(grid=frame(cells | {"ratio": np.nan, "agreement": np.nan}))
+    assert say(page)["k1 and k2"] == [
+        "With k2 fixed the best k1 tried is k2 itself in 1 of 1 case. The paper's claim that k2 = k1 is best holds "
+        "here. Best of the grid: 80.0 % at k1 = 2, k2 = 2. Cells with k2 = 64 are the full head and take no part."
+    ]
+    assert claims(page)["k2 = k1 is best"] == "yes: in all cases"
+    assert "take no part" not in say(page_of({"n_features": 65}, grid=page.grid))["k1 and k2"][0]
+
+
+def test_random_sets_are_measured_by_draws_and_images() -> None:
+    near = say(page_of({"n_evaluate": 100}, controls=controls(0.42, 0.4, 0.3)))["Controls"][1]
+    assert near.endswith("12.0 points above, within chance: it is not shown to be better than random sets.")
+    assert say(page_of(controls=controls(0.42, 0.4, 0.3)))["Controls"][1].endswith("12.0 points above.")
+
+
+def test_gates_that_hardly_closed_are_warned_of() -> None:
+    rows = frame({"split": ["train"], "std_accuracy": 0.88, "csg_accuracy": 0.9, "overlap": 0.4, "a_decomposed": 0.6})
+    (text,) = say(page_of(gates=rows.assign(mean_gate=0.82)))["CSG"]
+    assert text.endswith(
+        "The mean gate is 0.820 of 1: the gates hardly closed, so that the sets of the largest gates say little; a "
+        "larger gates.lr closes them."
+    )
+    for mean in (0.5, np.nan):
+        assert "hardly closed" not in say(page_of(gates=rows.assign(mean_gate=mean)))["CSG"][0]
 
 
 def test_other_noises_that_turn_the_conclusion_round_are_named() -> None:
@@ -275,9 +360,44 @@ def test_the_authors_figures_stand_beside_ours_where_the_network_is_theirs() -> 
     assert beside["difference"][0] == pytest.approx(0.0083)
     unasked = beside_authors(page_of(network | {"k2": 3}))
     assert unasked["ours"].notna().tolist() == [True, False, True] + 5 * [False]
-    assert len(beside_authors(page_of(network | {"n_classes": 100}))) == 0
-    wide = beside_authors(page_of({"model": "wide_resnet50_2", "n_classes": 1000, "k1": "50", "k2": 50, "ratio": 0.96}))
+    assert beside["setting"].tolist()[3:] == ["k1 = 5, k2 = 5, epoch 1"] + 2 * ["k1 = 5, k2 = 5"] + 2 * [
+        "training images"
+    ]
+    wide = beside_authors(page_of(IMAGENET))
     assert wide[["figure", "authors", "ours"]].to_numpy().tolist() == [["r_A", 0.971, 0.96]]
+
+
+@pytest.mark.parametrize(
+    "other", [{"k1": "10"}, {"k2": 3}, {"rank_by": "value"}, {"rank_by": "contribution"}, {"group_by": "prediction"}]
+)
+def test_what_hangs_on_the_sets_is_compared_at_the_authors_setting_only(other: dict[str, object]) -> None:
+    tables = {
+        "ablation": noise(0.5, 0.8, 0.9),
+        "retraining": retrained(0.9, "network"),
+        "gates": frame({"split": ["train"], "std_accuracy": 0.87, "csg_accuracy": [0.88]}),
+        "grid": frame({"k1": ["5", "5"], "k2": [5, 3], "accuracy": [0.88, 0.85], "ratio": 0.9}),
+    }
+    network = {"model": "cifar-resnet20", "a_full": 0.92}
+    beside = beside_authors(page_of(network | other, **tables))
+    in_grid = bool({"k1", "k2"} & set(other))  # a cell has its own k1 and k2
+    assert beside["ours"].notna().tolist() == [True, in_grid, in_grid] + 5 * [False]
+
+
+@pytest.mark.parametrize(
+    ("network", "compared"),
+    [
+        ({"model": "cifar-resnet20"}, True),
+        ({"model": "cifar-resnet20", "n_outputs": 100, "n_classes": 100}, False),
+        ({"model": "cifar-resnet20", "n_outputs": np.nan}, False),
+        ({"model": "resnet34"}, False),  # of any ten classes
+        ({"model": "resnet18", "n_outputs": 200, "n_classes": 200}, False),
+        (IMAGENET, True),
+        (IMAGENET | {"n_classes": 10}, False),  # of a few classes only
+        (IMAGENET | {"n_outputs": 10, "n_classes": 10}, False),
+    ],
+)
+def test_a_network_is_the_authors_where_that_can_be_known(network: dict[str, object], compared: bool) -> None:
+    assert (len(beside_authors(page_of(network))) > 0) == compared
 
 
 def test_chance_and_points() -> None:

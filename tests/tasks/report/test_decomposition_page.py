@@ -53,7 +53,7 @@ def test_numbers_of_the_tables_are_on_the_page(facts: RunFacts, decomposition: D
     coverage, change = decomposition.coverage.iloc[0], decomposition.classes.iloc[0]
     for expected in (
         "resnet20 0 91.0 % 87.4 % 0.960 93.0 % 30.0 %",
-        "resnet20 0 cifar-resnet20 5 abs label train val of the weights 5 20 3 64 50,000 10,000",
+        "resnet20 0 cifar-resnet20 5 abs label train val of the weights 5 20 3 3 64 50,000 10,000",
         "5 5 87.4 % 0.960",
         "random 5 20 35.0 ± 4.2 %",
         "mean − overall 5 1 88.6 %",
@@ -84,8 +84,76 @@ def test_the_authors_figures_are_beside_ours(facts: RunFacts, build_decompositio
         assert expected in text
     assert len(pd.read_csv(io.BytesIO(site["data/decomposition_authors.csv"]))) == 8
     wide = build_decomposition(ten, (("mine", "wide_resnet50_2", 50),), n_maps=0)
-    wide = replace(wide, networks=wide.networks.assign(n_classes=1000, k1="50", k2=50))
+    wide = replace(wide, networks=wide.networks.assign(n_classes=1000, n_outputs=1000, k1="50", k2=50))
     assert "r_A k1 = 50, k2 = 50 0.971 0.960 −0.011" in text_of(render_site(facts, None, None, wide))
+
+
+@pytest.mark.parametrize(
+    ("rank_by", "group_by", "said"),
+    [
+        ("abs", "label", "the k1 features of largest magnitude are counted for the image's class."),
+        ("value", "prediction", "the k1 features of largest value are counted for the class predicted."),
+        ("contribution", "label", "of largest contribution to the class's logit are counted for the image's class."),
+    ],
+)
+def test_algorithm_1_is_told_as_it_was_run(
+    facts: RunFacts, decomposition: DecompositionPage, rank_by: str, group_by: str, said: str
+) -> None:
+    networks = decomposition.networks.assign(rank_by=rank_by, group_by=group_by)
+    assert said in text_of(render_site(facts, None, None, replace(decomposition, networks=networks)))
+
+
+def test_networks_counted_in_two_ways_are_told_of_both(facts: RunFacts, decomposition: DecompositionPage) -> None:
+    networks = decomposition.networks.assign(rank_by=["value", "abs"])
+    text = text_of(render_site(facts, None, None, replace(decomposition, networks=networks)))
+    assert "features of largest value or magnitude (see Networks) are counted for the image's class." in text
+
+
+def test_outputs_without_images_are_told(facts: RunFacts, decomposition: DecompositionPage) -> None:
+    networks = decomposition.networks.assign(n_outputs=[3, 1000])
+    text = text_of(render_site(facts, None, None, replace(decomposition, networks=networks)))
+    assert text.count("outputs have no images in") == 1
+    assert (
+        "997 of 1,000 outputs have no images in train; their sets are arbitrary, noise leaves them alone, and A_d has "
+        "them as they are." in text
+    )
+
+
+def test_networks_without_feature_maps_are_named_with_the_reason(
+    facts: RunFacts, decomposition: DecompositionPage
+) -> None:
+    page = replace(decomposition, refused=(("resnet56", "the last map has <2> channels."),), gallery=())
+    site = render_site(facts, None, None, page)
+    assert "Feature maps resnet56 has no feature maps: the last map has <2> channels. Networks" in text_of(site)
+    assert "Maps of the last convolution" not in text_of(site)
+    assert "<2>" not in site["decomposition.html"].decode()
+    assert '<a href="#feature-maps">' in site["decomposition.html"].decode()
+    assert page.of("resnet20", 0).refused == ()
+    assert page.of("resnet56", 0).completed().refused == page.refused
+    both = text_of(render_site(facts, None, None, replace(page, gallery=decomposition.gallery)))
+    assert "sample 4001" in both
+    assert "resnet56 has no feature maps" in both
+
+
+def test_a_missing_control_is_told_beside_the_bars(facts: RunFacts, decomposition: DecompositionPage) -> None:
+    union = (decomposition.ablation["scope"] == "union") & (decomposition.ablation["which"] == "equal-size")
+    page = replace(decomposition, ablation=decomposition.ablation[~union])
+    page = replace(page, networks=page.networks.assign(union=[33, 33]))
+    site = render_site(facts, None, None, page)
+    assert "Scope union: no control of equal size: the sets hold more than half of the features. Dashed" in text_of(
+        site
+    )
+    assert "so the control of equal size decides. Scope union" in text_of(site)
+    assert text_of(site).count("as many others") > 1
+    views = views_of(site, "noise-1")
+    assert [len(views[f"scope {scope}"]) for scope in ("label", "predicted", "union")] == [4, 4, 3]
+    none = page.ablation[page.ablation["which"] != "equal-size"]
+    wide = replace(page, ablation=none, networks=page.networks.assign(k2=33, union=60))
+    text = text_of(render_site(facts, None, None, wide))
+    assert "control of equal size decides" not in text
+    assert "Scope label, predicted, union: no control of equal size: the sets hold more than half" in text
+    assert "As many others : as many features from outside the set, where there are so many." in text
+    assert text.count("as many others") == 1  # of the feature maps: no bar, no row, no claim
 
 
 def test_caveats_of_the_method_are_on_the_page(facts: RunFacts, decomposition: DecompositionPage) -> None:

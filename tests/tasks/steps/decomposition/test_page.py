@@ -3,11 +3,13 @@
 import copy
 import io
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+import pytest
 from PIL import Image
 
 from storage.stages import open_finished
@@ -65,12 +67,22 @@ def test_overlap_and_sample_need_by_hand(decomposed_run: "Run") -> None:
 
 def test_files_beside_the_site(decomposed_run: "Run") -> None:
     page = decomposition_page(decomposed_run.job.store, decomposed_run.plan.decomposed)
-    files = decomposition_files(page)
+    files = decomposition_files(page, "show")
     networks = pd.read_parquet(io.BytesIO(files["tables/decomposition_networks.parquet"]))
     pd.testing.assert_frame_equal(networks, page.networks)
     pictures = [data for name, data in files.items() if name.endswith(".png")]
-    assert len(pictures) == 10
+    assert len(pictures) == 11
     assert all(min(Image.open(io.BytesIO(data)).size) > 300 for data in pictures)
+
+
+@pytest.mark.parametrize("shown", ["ids", "none"])
+def test_no_training_image_is_in_a_picture(decomposed_run: "Run", shown: str) -> None:
+    page = decomposition_page(decomposed_run.job.store, decomposed_run.plan.decomposed)
+    learned = replace(page, gallery=tuple(replace(row, split="train") for row in page.gallery))
+    name = "figures/decomposition-small-maps.png"
+    assert name in decomposition_files(page, shown)  # held-out images may be shown
+    assert name in decomposition_files(learned, "show")
+    assert name not in decomposition_files(learned, shown)
 
 
 def test_the_report_has_the_page(decomposed_run: "Run", tmp_path: Path) -> None:
@@ -91,7 +103,7 @@ def test_an_unasked_part_is_not_there(decomposed_tree: Tree, new_run: Callable[[
         assert getattr(page, name).empty, name
     assert page.gallery == ()
     assert np.isnan(page.controls["accuracy_std"].to_numpy(float)).all()
-    assert "figures/decomposition-small-grid.png" not in decomposition_files(page)
+    assert "figures/decomposition-small-grid.png" not in decomposition_files(page, "show")
 
 
 def test_features_that_are_no_maps_have_no_pictures(decomposed_tree: Tree, new_run: Callable[[Tree], "Run"]) -> None:

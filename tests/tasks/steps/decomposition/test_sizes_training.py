@@ -13,7 +13,7 @@ from tasks.steps.training import MEMORY_SAMPLES
 if TYPE_CHECKING:
     from tests.conftest import Run
 
-HEAD = HeadShapes((1, 8, 8), 16, 10, 512)
+HEAD = HeadShapes((1, 8, 8), 16, 10, 512, 0)
 
 
 def written(run: "Run", path: str) -> int:
@@ -32,7 +32,7 @@ def test_the_size_of_a_retraining(decomposed_run: "Run", scope: str) -> None:
     headers = 3 * 4096
     assert written(run, spec.path) - headers <= size <= 2 * written(run, spec.path)
     assert 2 * MEMORY_SAMPLES < peak < 2 * MEMORY_SAMPLES + 10**8
-    small = HeadShapes(HEAD.inputs, 3, HEAD.outputs, HEAD.largest)
+    small = HeadShapes(HEAD.inputs, 3, HEAD.outputs, HEAD.largest, 0)
     with pytest.raises(ValueError, match=r"decomposition\.k2: 4 of 3 features, which small \w+ k 4 seed 0 has"):
         TRAINING_SIZES[spec.stage](spec, surveys, {one.learn.path: small})
 

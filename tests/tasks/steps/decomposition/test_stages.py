@@ -13,7 +13,7 @@ from torch import nn
 
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, open_finished
-from tasks.decomposition import draw_normals
+from tasks.decomposition import choose_replaced, draw_normals
 from tasks.decomposition.controls import CONTROLS
 from tasks.io.networks import build_model
 from tasks.io.tensors import unpack_tensors
@@ -251,28 +251,38 @@ def test_coverage_is_measured_image_by_image(decomposed_run: "Run") -> None:
 
 
 @pytest.mark.parametrize("noise", ["standard", "feature_moments"])
-@pytest.mark.parametrize("scope", ["label", "union"])
+@pytest.mark.parametrize("scope", ["label", "predicted", "union"])
 def test_noise_takes_the_place_of_features(decomposed_run: "Run", noise: str, scope: str) -> None:
     found, store = answer(decomposed_run), decomposed_run.job.store
-    features, _, labels = plain(decomposed_run, found.evaluate)
+    features, logits, labels = plain(decomposed_run, found.evaluate)
     ids = opened(decomposed_run, found.evaluate).read("sample_id").astype(np.int64)
     learned = opened(decomposed_run, found.learn).read("features").astype(np.float64)
     sets = read_sets(store, found.histogram, 4)
     model = model_of(decomposed_run)
     accuracies = read_accuracies(opened(decomposed_run, found.ablations[noise, scope]))
+    asked = labels if scope != "predicted" else logits.argmax(1)
+    assert (logits.argmax(1) != labels).any()
     for draw in range(2):
         normals = draw_normals(ids, 16, seed=0, draw=draw)
         if noise == "feature_moments":
             normals = learned.mean(0) + learned.std(0) * normals
-        for which, wanted in (("influential", True), ("others", False)):
+        equal = choose_replaced(sets, 16, "equal-size", scope=scope, seed=0, draw=draw)  # type: ignore[arg-type]  # a str
+        for which in WHICHES:
             right = 0
-            for x, label, new in zip(features, labels, normals, strict=True):
-                members = {*sets[label].tolist()} if scope == "label" else {*sets.ravel().tolist()}
-                changed = [new[j] if (j in members) == wanted else x[j] for j in range(16)]
+            for x, label, own, new in zip(features, labels, asked, normals, strict=True):
+                members = {*sets[own].tolist()} if scope != "union" else {*sets.ravel().tolist()}
+                given = {
+                    "influential": members,
+                    "others": {*range(16)} - members,
+                    "equal-size": {*np.flatnonzero(equal[own]).tolist()},
+                }[which]
+                if which == "equal-size":
+                    assert not given & members
+                    assert len(given) == min(len(members), 16 - len(members))
+                changed = [new[j] if j in given else x[j] for j in range(16)]
                 with torch.inference_mode():
                     right += int(model[-1](torch.tensor(changed)).argmax() == label)
             assert accuracies[which][draw] == right / len(labels), (which, draw)
-    assert set(accuracies) == set(WHICHES)
 
 
 def test_the_cost_is_that_of_the_layers(decomposed_run: "Run") -> None:
@@ -305,18 +315,65 @@ def test_the_gallery_shows_where_features_are(decomposed_run: "Run") -> None:
     assert set(stage.read("sample_id").tolist()) <= set(evaluate.read("sample_id").tolist())
 
 
+def shorter(tree: Tree, **asked: object) -> Tree:
+    """Return the config of a network that errs, without gates, with other questions."""
+    tree["networks"]["small"]["train"]["epochs"] = 2
+    del tree["networks"]["small"]["train"]["gates"]
+    tree["decomposition"] = {"networks": ["small"], "k1": 3, "k2": 2, "gallery": 0, "ablation": None, **asked}
+    return tree
+
+
 def test_predictions_can_stand_for_labels(decomposed_tree: Tree, new_run: Callable[[Tree], "Run"]) -> None:
-    decomposed_tree["networks"]["small"]["train"]["epochs"] = 2
-    del decomposed_tree["networks"]["small"]["train"]["gates"]
-    decomposed_tree["decomposition"] = {"networks": ["small"], "k1": 3, "k2": 2, "group_by": "prediction", "gallery": 0}
-    run = new_run(decomposed_tree).finish()
+    run = new_run(shorter(decomposed_tree, group_by="prediction")).finish()
     found = answer(run)
     learn, stage = opened(run, found.learn), opened(run, found.histogram)
+    features = learn.read("features").astype(np.float32)
     predicted = learn.read("logits").astype(np.float32).argmax(1)
     assert (predicted != learn.read("label")).any()
-    counts, _ = counted(learn.read("features").astype(np.float32), predicted, 3)
+    counts, _ = counted(features, predicted, 3)
     np.testing.assert_array_equal(stage.read("counts"), counts)
     np.testing.assert_array_equal(stage.read("images"), np.bincount(predicted, minlength=10))
+    coverage, sets = read_coverage(run.job.store, found.coverage), read_sets(run.job.store, found.histogram, 2)
+    for label in np.unique(predicted).tolist():
+        rows = abs(features[predicted == label].astype(np.float64))
+        expected = (rows[:, sets[label]].sum(1) / rows.sum(1)).mean()
+        np.testing.assert_allclose(coverage.l1_shares()[label], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("rank_by", ["value", "contribution"])
+def test_other_ways_to_be_strong(decomposed_tree: Tree, new_run: Callable[[Tree], "Run"], rank_by: str) -> None:
+    run = new_run(shorter(decomposed_tree, rank_by=rank_by, dtype="float16")).finish()
+    found = answer(run)
+    learn = opened(run, found.learn)
+    assert learn.layout.arrays["features"].dtype == "float16"
+    weight = open_head(run.job.store, found.learn, torch.device("cpu")).weight.detach().double().numpy()
+    counts = np.zeros((10, 16), np.int64)
+    for x, label in zip(learn.read("features").astype(np.float64), learn.read("label").tolist(), strict=True):
+        scores = weight[label] * x if rank_by == "contribution" else x
+        for j in sorted(range(16), key=lambda j: (-scores[j], j))[:3]:
+            counts[label, j] += 1
+    np.testing.assert_array_equal(opened(run, found.histogram).read("counts"), counts)
+
+
+def test_outputs_without_images_change_nothing(decomposed_tree: Tree, new_run: Callable[[Tree], "Run"]) -> None:
+    """A network that can say 13 classes, of which the data have 10."""
+    tree = shorter(decomposed_tree, ablation={"scopes": ["label", "predicted", "union"], "draws": 2})
+    tree["networks"]["small"]["arguments"]["classes"] = 13
+    run = new_run(tree).finish()
+    found = answer(run)
+    histogram = opened(run, found.histogram)
+    assert histogram.read("images").tolist() == [12] * 10 + [0] * 3
+    sets = read_sets(run.job.store, found.histogram, 2)
+    union = {*sets[:10].ravel().tolist()}
+    assert {*sets[10:].ravel().tolist()} - union, "the sets of no images must be others for this to show anything"
+    evaluate = opened(run, found.evaluate)
+    head = open_head(run.job.store, found.evaluate, torch.device("cpu"))
+    features, labels = evaluate.read("features").astype(np.float32), evaluate.read("label").astype(np.int64)
+    normals = draw_normals(evaluate.read("sample_id").astype(np.int64), 16, seed=0, draw=0)
+    changed = np.where(np.isin(np.arange(16), [*union]), normals.astype(np.float32), features)
+    with torch.inference_mode():
+        expected = float((head(torch.from_numpy(changed)).argmax(1).numpy() == labels).mean())
+    assert read_accuracies(opened(run, found.ablations["standard", "union"]))["influential"][0] == expected
 
 
 def test_what_was_asked_before_is_kept(decomposed_run: "Run", tmp_path: Any, new_run: Callable[[Tree], "Run"]) -> None:
@@ -327,10 +384,10 @@ def test_what_was_asked_before_is_kept(decomposed_run: "Run", tmp_path: Any, new
     tree["decomposition"]["ablation"]["noises"].append("zero")
     before, after = decomposed_run.plan.stages, new_run(tree).plan.stages
     added = [spec for spec in after if spec not in before]
-    # k1: a count, a histogram and its three scores; k2: scores of two k1 more; coverage measures the new k1 too
+    # k1: a count, a histogram and its three scores; k2: scores of two k1 more
     kinds = sorted(spec.stage for spec in added)
-    assert kinds == sorted(["strongest", "histogram", *["head-scores"] * 5, *["ablation"] * 2, "coverage"])
-    assert [spec for spec in before if spec not in after] == [answer(decomposed_run).coverage]
+    assert kinds == sorted(["strongest", "histogram", *["head-scores"] * 5, *["ablation"] * 3])
+    assert [spec for spec in before if spec not in after] == []
 
 
 def test_ablations_are_made_of_the_same_draws_together_and_apart(
