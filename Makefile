@@ -4,22 +4,26 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := deployments/constraints-py$(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])').txt
 STAMP := $(VENV)/.installed
+TESTS := -n 2 --dist loadfile  # two processes, a file of tests in one of them
 SOURCES := configs flows storage tasks tests benchmarks docs
 export OMP_NUM_THREADS := 1
 
-.PHONY: quickstart test check format env clean
+.PHONY: quickstart test long check format env clean
 
 quickstart: env  ## train a small network on digits, ask question 1, print where the report is
 	$(BIN)/layerlore run digits
 
 test: env  ## all tests that this machine can run, slow ones too
-	$(BIN)/python -m pytest -m "not gpu" -q
+	$(BIN)/python -m pytest $(TESTS) -m "not gpu and not long" -q
+
+long: env  ## tests of minutes each, on real servers
+	$(BIN)/python -m pytest -m long -q
 
 check: env  ## format, lint, types, layers, fast tests
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy --strict $(SOURCES)
-	$(BIN)/python -m pytest -q -m "not slow and not s3 and not gpu and not browser and not cluster" --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest $(TESTS) -q -m "not slow and not s3 and not gpu and not browser and not cluster and not long" --cov --cov-report=term:skip-covered
 
 format: env  ## rewrite the sources in the project's format
 	$(BIN)/ruff format $(SOURCES)
