@@ -1,0 +1,125 @@
+"""SLURM: the job scripts that the sections give, jobs that really join over TLS, and a run that is queued again."""
+
+import contextlib
+import gc
+import json
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from tests.deployments.conftest import Processes
+
+GOLDEN = Path(__file__).parent / "golden"
+
+# A SLURM of this machine: sbatch runs the script in the background and prints a job's number, scancel ends it.
+SBATCH = """#!/bin/sh
+cp "$1" "$JOBS/$$.sh"
+setsid sh "$JOBS/$$.sh" >"$JOBS/$$.log" 2>&1 &
+echo "$!" >"$JOBS/$$.pid"
+echo "Submitted batch job $$"
+"""
+SCANCEL = """#!/bin/sh
+kill -TERM "-$(cat "$JOBS/$1.pid")"
+"""
+JOIN = """
+import json, sys
+from configs.cluster import Cluster
+from tasks.parallel import open_pool
+with open_pool(Cluster.model_validate(json.loads(sys.argv[1]))) as pool:
+    print(sorted(pool.map(abs, [-1, -2, -3], network=True)))
+"""
+
+
+def arguments(deployments: Path, name: str, folder: Path) -> dict[str, Any]:  # Any: the class's own
+    """Return a section's arguments with folders of the test."""
+    found = yaml.safe_load((deployments / "slurm" / name).read_text())["cluster"]["arguments"]
+    shared = folder / "tls"
+    shared.mkdir(mode=0o700)
+    return {**found, "log_directory": str(folder / "logs"), "shared_temp_directory": str(shared)}
+
+
+def program(folder: Path, name: str, text: str) -> None:
+    """Write a program."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(text)
+    (folder / name).chmod(0o755)
+
+
+@pytest.mark.cluster  # opens the scheduler's port
+@pytest.mark.filterwarnings("ignore")  # Dask's own
+@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+def test_the_job_script_is_the_golden_one(
+    deployments: Path, tmp_path: Path, request: pytest.FixtureRequest, kind: str
+) -> None:
+    jobqueue = pytest.importorskip("dask_jobqueue", reason="needs dask-jobqueue: pip install '.[slurm]'")
+    given = arguments(deployments, f"cluster-{kind}.yaml", tmp_path)
+    given["scheduler_options"]["host"] = "127.0.0.1"
+    with jobqueue.SLURMCluster(**given) as cluster:
+        script = cluster.job_script()
+    gc.collect()  # dask-jobqueue leaves its files open: the warning belongs here
+    for found, name in (
+        (sys.executable, "PYTHON"),
+        (r"tls://127\.0\.0\.1:\d+", "SCHEDULER"),
+        (rf"{re.escape(str(tmp_path))}/tls/[^ ]+", "PEM"),
+        (re.escape(str(tmp_path)), "FOLDER"),
+    ):
+        script = re.sub(found, name, script)
+    golden = GOLDEN / f"slurm-{kind}.sh"
+    if request.config.getoption("--update-golden"):
+        golden.write_text(script)
+    assert script == golden.read_text()
+
+
+@pytest.mark.cluster
+@pytest.mark.filterwarnings("ignore")  # Dask's own
+def test_jobs_join_and_are_cancelled(deployments: Path, tmp_path: Path, processes: Processes) -> None:
+    pytest.importorskip("dask_jobqueue", reason="needs dask-jobqueue: pip install '.[slurm]'")
+    jobs = tmp_path / "jobs"
+    jobs.mkdir()
+    program(tmp_path / "bin", "sbatch", SBATCH)
+    program(tmp_path / "bin", "scancel", SCANCEL)
+    given = arguments(deployments, "cluster-gpu.yaml", tmp_path)
+    given = {**given, "memory": "1GB", "local_directory": str(tmp_path / "scratch")}
+    given["scheduler_options"]["host"] = "127.0.0.1"
+    section = {"kind": "dask_jobqueue.SLURMCluster", "workers": 2, "gpu_resource": "GPU", "arguments": given}
+    processes.environment["PATH"] = f"{tmp_path / 'bin'}:{processes.environment['PATH']}"
+    assert "[(-3, 3), (-2, 2), (-1, 1)]" in processes.call(
+        sys.executable, "-c", JOIN, json.dumps(section), JOBS=str(jobs)
+    )
+    pids = [int(file.read_text()) for file in jobs.glob("*.pid")]
+    assert len(pids) == 2
+    for job in jobs.glob("*.sh"):
+        assert "--tls-ca-file" in job.read_text()
+        assert "Registered to: tls://127.0.0.1:" in " ".join(job.with_suffix(".log").read_text().split())
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            psutil.Process(pid).wait(timeout=30)
+
+
+@pytest.mark.parametrize(("code", "requeued"), [(130, True), (1, False), (0, False)])
+def test_a_run_that_its_walltime_ends_is_queued_again(
+    deployments: Path, processes: Processes, code: int, requeued: bool
+) -> None:
+    folder = processes.folder / "bin"
+    program(folder, "layerlore", f'#!/bin/sh\necho "$@"\ntrap "exit {code}" TERM\nsleep 60 &\nwait\n')
+    program(folder, "scontrol", f'#!/bin/sh\necho "$@" >"{processes.folder}/requeued"\n')
+    processes.environment["PATH"] = f"{folder}:{processes.environment['PATH']}"
+    job = processes.start("bash", deployments / "slurm" / "run.sbatch", "my.yaml", SLURM_JOB_ID="41")
+    processes.wait_for(lambda: "run my.yaml" in processes.text(0), "the run")
+    job.send_signal(signal.SIGTERM)
+    assert job.wait(timeout=30) == code
+    asked = processes.folder / "requeued"
+    assert (asked.read_text() == "requeue 41\n") if requeued else not asked.exists()
+
+
+def test_a_run_that_ends_by_itself_gives_its_code(deployments: Path, processes: Processes) -> None:
+    program(processes.folder / "bin", "layerlore", "#!/bin/sh\nexit 2\n")
+    processes.environment["PATH"] = f"{processes.folder / 'bin'}:{processes.environment['PATH']}"
+    job = processes.start("bash", deployments / "slurm" / "run.sbatch", "my.yaml")
+    assert job.wait(timeout=30) == 2
