@@ -1,12 +1,15 @@
 """Claims keep two runs from doing the same work. Correctness never rests on them.
 
 On a local store a claim is a `flock`, which the kernel frees when its process dies. On S3 it is a note that its
-holder renews: best effort, since conditional puts are no lock everywhere. A note counts as abandoned once it has
-not changed for `STALE` seconds of the reader's own clock, so that clocks need not agree.
+holder renews: best effort, since conditional puts are no lock everywhere, so two runs that begin within one request
+of each other may both hold a stage. A note counts for `HEARTBEAT` seconds after its last renewal, told by the age
+that S3 itself gives it or by watching it for as long, so that clocks need not agree; and no longer than its process,
+where that can be seen from here.
 """
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import socket
@@ -14,13 +17,16 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
-from storage.stores import Store
+from storage.stores import Store, StoreError
 
-HEARTBEAT = 15.0  # seconds between two renewals of a note
-STALE = 90.0
-POLL = 0.3
+HEARTBEAT = 60.0  # seconds for which a note counts
+RENEWAL = 15.0  # seconds between two renewals
+POLL, NOTE_POLL = 0.3, 2.0  # seconds between two looks at a lock, at a note
+LEAVE = 5.0  # seconds that a renewal in progress may hold up the end
 
 OnWait = Callable[[str], None]
 
@@ -29,8 +35,27 @@ class StageHeldError(Exception):
     """Another run holds the stage and the caller does not wait. The command line exits with 3."""
 
 
+@dataclass(frozen=True)
+class Clock:
+    """How one who waits tells time: seconds that only grow, and a way to let some pass."""
+
+    now: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], None] = time.sleep
+
+
+CLOCK = Clock()
+
+
 @contextlib.contextmanager
-def claim(store: Store, path: str, holder: str, *, wait: bool = True, on_wait: OnWait | None = None) -> Iterator[None]:
+def claim(
+    store: Store,
+    path: str,
+    holder: str,
+    *,
+    wait: bool = True,
+    on_wait: OnWait | None = None,
+    clock: Clock = CLOCK,
+) -> Iterator[None]:
     """Hold the stage at `path` for the length of the block.
 
     Parameters
@@ -38,11 +63,15 @@ def claim(store: Store, path: str, holder: str, *, wait: bool = True, on_wait: O
     holder : who we are, for others to read
     wait : wait for another holder; otherwise StageHeldError
     on_wait : called once with the text that names the other holder
+
+    Raises
+    ------
+    StageHeldError : another run holds it, and `wait` is false
     """
     text = f"{holder} (pid {os.getpid()} on {socket.gethostname()})"
     name = claim_name(path)
     hold = _hold_local if store.local else _hold_note
-    with hold(store, name, text, wait, on_wait or (lambda _: None)):
+    with hold(store, name, text, Waiting(wait, on_wait or (lambda _: None), clock)):
         yield
 
 
@@ -51,12 +80,30 @@ def claim_name(path: str) -> str:
     return "_claims/" + path.replace("/", "-")
 
 
+@dataclass
+class Waiting:
+    """How a claimant waits for another holder."""
+
+    allowed: bool
+    on_wait: OnWait
+    clock: Clock
+    told: bool = False
+
+    def tell(self, name: str, other: str) -> None:
+        """Name the other holder once; raise where the claimant does not wait."""
+        text = f"{name.removeprefix('_claims/')} is held by {other}"
+        if not self.allowed:
+            raise StageHeldError(text)
+        if not self.told:
+            self.on_wait(text)
+        self.told = True
+
+
 @contextlib.contextmanager
-def _hold_local(store: Store, name: str, holder: str, wait: bool, on_wait: OnWait) -> Iterator[None]:
+def _hold_local(store: Store, name: str, holder: str, waiting: Waiting) -> Iterator[None]:
     """Hold a flock on a file."""
     file = Path(store.path(f"{name}.lock"))
     file.parent.mkdir(parents=True, exist_ok=True)
-    told = False
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -64,8 +111,8 @@ def _hold_local(store: Store, name: str, holder: str, wait: bool, on_wait: OnWai
         except BlockingIOError:
             other = os.pread(descriptor, 500, 0).decode("utf-8", "replace").strip() or "another run"
             os.close(descriptor)
-            told = _told(name, other, wait, told, on_wait)
-            time.sleep(POLL)
+            waiting.tell(name, other)
+            waiting.clock.sleep(POLL)
             continue
         if _same_file(descriptor, file):
             break
@@ -88,43 +135,61 @@ def _same_file(descriptor: int, file: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _hold_note(store: Store, name: str, holder: str, wait: bool, on_wait: OnWait) -> Iterator[None]:
+def _hold_note(store: Store, name: str, holder: str, waiting: Waiting) -> Iterator[None]:
     """Hold a note that is renewed from a thread."""
-    path, token = f"{name}.json", uuid.uuid4().hex
-    _await_note(store, path, wait, on_wait)
-    stop = threading.Event()
+    path, token, stop = f"{name}.json", uuid.uuid4().hex, threading.Event()
+    note = {"holder": holder, "token": token, "process": process_identity(os.getpid())}
 
     def renew() -> None:
-        beat = 0
-        while True:
-            with contextlib.suppress(OSError):  # a passing fault must not end the heartbeat
-                store.write(path, json.dumps({"holder": holder, "token": token, "beat": beat}).encode())
-            beat += 1
-            if stop.wait(HEARTBEAT):
+        for beat in itertools.count(1):
+            if stop.wait(RENEWAL):
                 return
+            with contextlib.suppress(OSError, StoreError):  # a fault that passes must not end the heartbeat
+                found = _read_note(store, path)
+                if found is not None and found.get("token") != token:
+                    return  # another took us for dead: both go on, which is slow and harmless
+                store.write(path, json.dumps({**note, "beat": beat}).encode())
 
-    store.write(path, json.dumps({"holder": holder, "token": token, "beat": -1}).encode())
+    while True:
+        _await_note(store, name, waiting)
+        store.write(path, json.dumps({**note, "beat": 0}).encode())
+        if (_read_note(store, path) or {}).get("token") == token:
+            break  # of two who write at once the later one holds
     thread = threading.Thread(target=renew, daemon=True)
     thread.start()
     try:
         yield
     finally:
         stop.set()
-        thread.join()
-        if (_read_note(store, path) or {}).get("token") == token:
-            store.remove(path)
+        thread.join(LEAVE)
+        with contextlib.suppress(OSError, StoreError):  # a note that stays is stale soon
+            if (_read_note(store, path) or {}).get("token") == token:
+                store.remove(path)
 
 
-def _await_note(store: Store, path: str, wait: bool, on_wait: OnWait) -> None:
-    """Return once there is no note or it has stopped changing."""
-    told, seen, since = False, None, time.monotonic()
-    while (note := _read_note(store, path)) is not None:
-        told = _told(path, str(note.get("holder", "another run")), wait, told, on_wait)
+def _await_note(store: Store, name: str, waiting: Waiting) -> None:
+    """Return once there is no note, or none that counts."""
+    path, clock = f"{name}.json", waiting.clock
+    seen, since = None, clock.now()
+    while (note := _read_note(store, path)) is not None and not _is_dead(str(note.get("process"))):
         if note != seen:
-            seen, since = note, time.monotonic()
-        elif time.monotonic() - since > STALE:
+            if seen is None and _age(store, path) >= HEARTBEAT:
+                return
+            seen, since = note, clock.now()
+        elif clock.now() - since >= HEARTBEAT:
             return
-        time.sleep(POLL)
+        waiting.tell(name, str(note.get("holder", "another run")))
+        clock.sleep(NOTE_POLL)
+
+
+def _age(store: Store, path: str) -> float:
+    """Return how many seconds ago a note was written, by the clock of the store: that of an object written now."""
+    probe = f"{path}.{uuid.uuid4().hex}"
+    store.write(probe, b"")
+    try:
+        return store.modified(probe) - store.modified(path)
+    finally:
+        store.remove(probe)
 
 
 def _read_note(store: Store, path: str) -> dict[str, object] | None:
@@ -138,11 +203,30 @@ def _read_note(store: Store, path: str) -> dict[str, object] | None:
     return found if isinstance(found, dict) else {}
 
 
-def _told(name: str, other: str, wait: bool, told: bool, on_wait: OnWait) -> bool:
-    """Name the other holder once, or raise where the caller does not wait."""
-    text = f"{name.removeprefix('_claims/').removesuffix('.json')} is held by {other}"
-    if not wait:
-        raise StageHeldError(text)
-    if not told:
-        on_wait(text)
-    return True
+def process_identity(pid: int) -> str:
+    """Return what tells a process from all others on this and other machines; empty where the kernel does not say."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return f"{_machine()}/{pid}/{'ended' if fields[0] in 'ZX' else fields[19]}"
+    except (OSError, IndexError):
+        return ""
+
+
+@lru_cache(maxsize=1)
+def _machine() -> str:
+    """Return this boot of this machine, and which of its tables of processes we see."""
+    return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{os.readlink('/proc/self/ns/pid')}"
+
+
+def _is_dead(identity: str) -> bool:
+    """Say whether a process was one of this machine and is no more; False where that cannot be seen from here."""
+    machine, _, pid = identity.rpartition("/")[0].rpartition("/")
+    try:
+        if machine != _machine():
+            return False
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError):  # another user's process is none of ours to signal, and lives
+        return False
+    return process_identity(int(pid)) not in ("", identity)

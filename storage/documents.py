@@ -50,7 +50,7 @@ def decode(raw: bytes, what: str) -> Document:
     assert isinstance(document, dict)
     try:
         intact = encode(document) == raw
-    except ValueError:  # NaN, an infinity or half a surrogate pair, which json.loads lets pass
+    except (ValueError, RecursionError):  # NaN, an infinity, half a surrogate pair, which json.loads lets pass; depth
         intact = False
     if not intact:
         raise DamagedError(f"{what}: its digest does not match its content")

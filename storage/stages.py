@@ -233,6 +233,8 @@ def begin_stage(store: Store, spec: StageSpec, layout: Layout) -> Stage:
     expected, place = {"identity": spec.identity, "layout": layout.document()}, store.path(spec.path)
     try:
         group = zarr.open_group(store.zarr(f"{spec.path}/data.zarr"), mode="a", use_consolidated=False)
+    except zarr.errors.ContainsGroupError:  # another run has made it since Zarr looked
+        group = zarr.open_group(store.zarr(f"{spec.path}/data.zarr"), mode="r+", use_consolidated=False)
     except (ValueError, TypeError, KeyError) as error:
         raise StoreError(f"{metadata_path(spec.path, GROUP)} is damaged; remove {place} and run again") from error
     found: Document | None = group.attrs.asdict().get("layerlore")  # type: ignore[assignment]  # our own JSON

@@ -3,10 +3,11 @@
 Objects are written whole: on a local disk into a `*.partial` file that is renamed, on S3 by one put.
 """
 
+import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +32,10 @@ class Store:
 
     url: str
 
+    def __post_init__(self) -> None:
+        if not self.local and "@" in self.root.split("/")[0]:  # the URL is not told: messages and records keep it
+            raise StoreError("store: a URL holds no credentials; they come from the environment or an AWS profile")
+
     @property
     def local(self) -> bool:
         return "://" not in self.url or self.url.startswith("file://")
@@ -42,14 +47,20 @@ class Store:
             return str(Path(self.url.removeprefix("file://")).expanduser().absolute())
         return self.url.split("://", 1)[1].strip("/")
 
-    @cached_property
+    @property
     def _fs(self) -> Any:  # Any: fsspec has no types
+        protocol = self.url.split("://", 1)[0]
+        if protocol == "s3":
+            from storage.s3 import files  # here, because it takes a second that local stores need not wait
+
+            return files(asynchronous=False)
         # Listings must be fresh: workers look for each other's markers.
-        return fsspec.filesystem(self.url.split("://", 1)[0], use_listings_cache=False)
+        return fsspec.filesystem(protocol, use_listings_cache=False)
 
     def path(self, *parts: str) -> str:
         """Join `parts` below the root, for messages and for local files."""
-        return "/".join([self.root, *filter(None, parts)])
+        scheme = "" if self.local else self.url.split("://", 1)[0] + "://"
+        return scheme + "/".join([self.root, *filter(None, parts)])
 
     def read(self, path: str) -> bytes:
         """Return the object at `path`; FileNotFoundError if there is none."""
@@ -103,7 +114,7 @@ class Store:
             if self.local:
                 found = os.listdir(self.path(path))
             else:
-                found = [entry.rstrip("/").rsplit("/", 1)[-1] for entry in self._fs.ls(self.path(path), detail=False)]
+                found = [name.rstrip("/") for name in self._below(path, self._fs.ls(self.path(path), detail=False))]
         except (FileNotFoundError, NotADirectoryError):
             return []
         return sorted(name for name in found if name and not name.endswith(PARTIAL))
@@ -114,13 +125,12 @@ class Store:
             root = Path(self.path(path))
             return {str(file.relative_to(root)): file.stat().st_size for file in _walk(root)}
         found = self._fs.find(self.path(path), detail=True)
-        start = len(self.path(path)) + 1
-        return {name.lstrip("/")[start:]: int(info["size"]) for name, info in found.items()}
+        return {name: int(info["size"]) for name, info in self._below(path, found).items()}
 
     def remove(self, path: str) -> None:
         """Delete the object or everything below `path`; nothing happens if there is none."""
         if not self.local:
-            if self._fs.exists(self.path(path)):
+            with contextlib.suppress(FileNotFoundError):
                 self._fs.rm(self.path(path), recursive=True)
         elif Path(self.path(path)).is_dir():
             shutil.rmtree(self.path(path))
@@ -146,9 +156,18 @@ class Store:
         """Open `path` as a Zarr store."""
         if self.local:
             return zarr.storage.LocalStore(self.path(path), read_only=read_only)
-        return zarr.storage.FsspecStore.from_url(
-            f"{self.url.rstrip('/')}/{path}", storage_options={"use_listings_cache": False}, read_only=read_only
-        )
+        if self.url.startswith("s3://"):
+            from storage.s3 import S3Zarr, files
+
+            return S3Zarr(files(asynchronous=True), path=f"{self.root}/{path}", read_only=read_only)
+        options = {"use_listings_cache": False}
+        return zarr.storage.FsspecStore.from_url(self.path(path), storage_options=options, read_only=read_only)
+
+    def _below(self, path: str, found: Iterable[str]) -> dict[str, Any]:  # Any: what fsspec tells of an object
+        """Return what fsspec found below `path`, by name relative to it; a folder's own entry is left out."""
+        start = len("/".join(filter(None, [self.root, path]))) + 1
+        told = found if isinstance(found, dict) else dict.fromkeys(found)
+        return {name.lstrip("/")[start:]: info for name, info in told.items() if name.lstrip("/")[start:]}
 
 
 def open_store(url: str, *, create: bool = False) -> Store:
@@ -181,11 +200,11 @@ def open_store(url: str, *, create: bool = False) -> Store:
 
 def _create(store: Store) -> str:
     """Write the format number of a new store and return it; other people's folders are left alone."""
-    if store.local and (others := store.names("")):
+    if others := store.names(""):
         if store.exists(FORMAT_FILE):  # another run has just made it
             return store.read(FORMAT_FILE).decode("ascii", "replace").strip()
         raise StoreError(
-            f"{store.url}: not a layerlore store, and not empty (it holds {others[0]}); choose a new or empty folder"
+            f"{store.url}: not a layerlore store, and not empty (it holds {others[0]}); choose a new or empty place"
         )
     try:
         store.write(FORMAT_FILE, f"{FORMAT}\n".encode())

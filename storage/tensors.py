@@ -4,6 +4,7 @@ The format (https://huggingface.co/docs/safetensors): 8 bytes length of the head
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,6 +16,10 @@ from storage.documents import DamagedError, canonical
 Bytes = NDArray[np.uint8]
 
 ALIGNMENT = 8
+WIDTHS = {  # bytes of an element, by the name of its type
+    **{"F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2},
+    **{"I8": 1, "U8": 1, "BOOL": 1},
+}
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ def decode_tensors(data: bytes, what: str) -> tuple[dict[str, RawTensor], dict[s
     """
     start = 8 + int.from_bytes(data[:8], "little")
     try:
+        if start > len(data):
+            raise ValueError(f"its header has {start - 8} bytes, the file {len(data)}")
         header = json.loads(data[8:start])
         metadata = header.pop("__metadata__", {})
         whole = np.frombuffer(data, np.uint8)[start:]
@@ -65,8 +72,14 @@ def decode_tensors(data: bytes, what: str) -> tuple[dict[str, RawTensor], dict[s
             first, stop = entry["data_offsets"]
             if not 0 <= first <= stop <= whole.size:
                 raise ValueError(f"{name} ends beyond the file")
-            found[name] = RawTensor(entry["dtype"], tuple(entry["shape"]), whole[first:stop])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+            dtype, shape = entry["dtype"], tuple(entry["shape"])
+            if any(type(size) is not int or size < 0 for size in shape):
+                raise ValueError(f"{name} has the shape {shape}")
+            if dtype not in WIDTHS or WIDTHS[dtype] * math.prod(shape) != stop - first:
+                raise ValueError(f"{name} is {dtype} {shape}, {stop - first} bytes are there")
+            found[name] = RawTensor(dtype, shape, whole[first:stop])
+        metadata = {str(name): str(text) for name, text in metadata.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedError(f"{what}: not a safetensors file: {error}") from None
     return found, metadata
 

@@ -8,13 +8,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from storage import claims
-from storage.claims import StageHeldError, claim
-from storage.stores import Store, open_store
+from storage.claims import Clock, StageHeldError, claim, process_identity
+from storage.stores import Store, StoreError, open_store
 
 OURS = f"(pid {os.getpid()} on {socket.gethostname()})"
 PATH = "toy/0123"
@@ -33,9 +34,10 @@ with claim(Store(sys.argv[1]), "toy/0123", "run far away"):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let hearts beat fast."""
-    monkeypatch.setattr(claims, "HEARTBEAT", 0.02)
-    monkeypatch.setattr(claims, "STALE", 0.3)
+    monkeypatch.setattr(claims, "RENEWAL", 0.02)
+    monkeypatch.setattr(claims, "HEARTBEAT", 0.3)
     monkeypatch.setattr(claims, "POLL", 0.005)
+    monkeypatch.setattr(claims, "NOTE_POLL", 0.005)
 
 
 @pytest.fixture
@@ -182,26 +184,154 @@ def test_a_living_note_is_not_taken_over(far: Store) -> None:
     with claim(far, PATH, "one"):
         thread = threading.Thread(target=second)
         thread.start()
-        time.sleep(0.6)  # twice STALE
+        time.sleep(0.6)  # twice HEARTBEAT
         assert not taken.is_set()
     thread.join(10)
     assert taken.is_set()
 
 
+@dataclass
+class SkewedClock:
+    """A clock that is an hour off; waiting for it takes no time, and `meanwhile` happens at each wait."""
+
+    seconds: float = 3600.0
+    waits: list[float] = field(default_factory=list)
+    meanwhile: Callable[[int], None] = lambda _: None
+
+    def sleep(self, seconds: float) -> None:
+        self.waits.append(seconds)
+        self.seconds += seconds
+        self.meanwhile(len(self.waits))
+
+    def clock(self) -> Clock:
+        return Clock(lambda: self.seconds, self.sleep)
+
+
+@pytest.fixture
+def usual(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hearts that beat as they do in earnest."""
+    monkeypatch.setattr(claims, "HEARTBEAT", 60.0)
+    monkeypatch.setattr(claims, "RENEWAL", 15.0)
+    monkeypatch.setattr(claims, "NOTE_POLL", 2.0)
+
+
+@pytest.mark.usefixtures("usual")
 @pytest.mark.parametrize("left", [b'{"holder": "the dead", "token": "0", "beat": 4}', b"{", b"[]", b"\xff"])
-def test_a_note_that_stopped_changing_is_taken_over(far: Store, left: bytes) -> None:
+def test_a_note_that_is_not_renewed_blocks_for_one_heartbeat(far: Store, left: bytes) -> None:
     told: list[str] = []
     far.write(NOTE, left)
-    started = time.monotonic()
-    with claim(far, PATH, "us", on_wait=told.append):
-        assert time.monotonic() - started > 0.3
+    skewed = SkewedClock()
+    with claim(far, PATH, "us", on_wait=told.append, clock=skewed.clock()):
+        assert skewed.waits == [2.0] * 30
         assert note(far)["holder"] == f"us {OURS}"
     assert told == [f"toy-0123 is held by {'the dead' if b'dead' in left else 'another run'}"]
     assert not far.exists(NOTE)
 
 
+@pytest.mark.usefixtures("usual")
+def test_each_renewal_counts_for_one_heartbeat(far: Store) -> None:
+    def renewal(looks: int) -> None:
+        if looks in (20, 45):
+            far.write(NOTE, b'{"holder": "the living", "beat": %d}' % looks)
+
+    far.write(NOTE, b'{"holder": "the living"}')
+    skewed = SkewedClock(meanwhile=renewal)
+    with claim(far, PATH, "us", clock=skewed.clock()):
+        assert len(skewed.waits) == 45 + 30
+
+
+@pytest.mark.usefixtures("usual")
+@pytest.mark.parametrize("wait", [True, False])
+def test_an_old_note_blocks_nobody(far: Store, wait: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    far.write(NOTE, b'{"holder": "the dead", "token": "0"}')
+    modified, old = Store.modified, 60.0
+
+    def aged(store: Store, path: str) -> float:
+        return modified(store, path) - (old if path == NOTE else 0.0) - 9e6  # the store's clock is months off
+
+    monkeypatch.setattr(Store, "modified", aged)
+    skewed = SkewedClock()
+    with claim(far, PATH, "us", wait=wait, clock=skewed.clock()):
+        assert skewed.waits == []
+        assert far.names("_claims") == ["toy-0123.json"]  # nothing is left of looking at the store's clock
+    far.write(NOTE, b'{"holder": "the living", "token": "0"}')
+    old = 50.0
+    with pytest.raises(StageHeldError, match="held by the living"), claim(far, PATH, "us", wait=False):
+        pass
+
+
+def test_the_note_of_a_killed_process_of_this_machine_blocks_nobody(far: Store) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        identity = process_identity(other.pid)
+        far.write(NOTE, json.dumps({"holder": "run y", "process": identity}).encode())
+        with pytest.raises(StageHeldError, match="held by run y"), claim(far, PATH, "us", wait=False):
+            pass
+        other.kill()
+        eventually(lambda: process_identity(other.pid) != identity)  # it has ended, though nobody has asked for it
+        with claim(far, PATH, "us", wait=False):
+            pass
+    far.write(NOTE, json.dumps({"holder": "run y", "process": identity}).encode())
+    with claim(far, PATH, "us", wait=False):
+        assert note(far)["process"] == process_identity(os.getpid())
+
+
+@pytest.mark.parametrize("change", ["machine", "table of processes"])
+def test_a_process_elsewhere_is_not_looked_for_here(far: Store, change: str) -> None:
+    boot, table, _, started = process_identity(os.getpid()).split("/")
+    boot, table = ("another", table) if change == "machine" else (boot, "pid:[1]")
+    far.write(NOTE, json.dumps({"holder": "run y", "process": f"{boot}/{table}/999999999/{started}"}).encode())
+    with pytest.raises(StageHeldError), claim(far, PATH, "us", wait=False):
+        pass
+
+
+def test_a_process_that_took_the_number_of_a_dead_one_is_not_it(far: Store) -> None:
+    identity = process_identity(os.getpid()).rpartition("/")[0] + "/1"
+    far.write(NOTE, json.dumps({"holder": "run y", "process": identity}).encode())
+    with claim(far, PATH, "us", wait=False):
+        pass
+
+
+def test_of_two_that_write_at_once_the_later_one_holds(far: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both see no note; the other's is written after ours, and ours waits for it."""
+    write, told = Store.write, list[str]()
+
+    def late(store: Store, path: str, data: bytes) -> None:
+        write(store, path, data)
+        if path == NOTE and not told:
+            write(store, path, json.dumps({"holder": "the other", "token": "1"}).encode())
+
+    def leaves(text: str) -> None:
+        told.append(text)
+        far.remove(NOTE)
+
+    monkeypatch.setattr(Store, "write", late)
+    with claim(far, PATH, "us", on_wait=leaves):
+        assert note(far)["holder"] == f"us {OURS}"
+    assert told == ["toy-0123 is held by the other"]
+
+
+def test_a_holder_taken_for_dead_does_not_write_over_the_other(far: Store) -> None:
+    with claim(far, PATH, "us"):
+        far.write(NOTE, b'{"holder": "usurper", "token": "1"}')
+        time.sleep(0.2)  # ten renewals
+        assert note(far) == {"holder": "usurper", "token": "1"}
+    assert note(far) == {"holder": "usurper", "token": "1"}
+
+
+def test_a_store_that_is_gone_at_the_end_hides_no_error(far: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(store: Store, path: str) -> bytes:
+        raise StoreError("s3://bucket/x: gone")
+
+    def stop() -> None:
+        monkeypatch.setattr(Store, "read", lost)
+        raise RuntimeError("the reason")
+
+    with pytest.raises(RuntimeError, match="the reason"), claim(far, PATH, "us"):
+        stop()
+
+
 def test_a_note_of_another_is_left_in_place(far: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "HEARTBEAT", 60.0)
+    monkeypatch.setattr(claims, "RENEWAL", 60.0)
     with claim(far, PATH, "us"):
         eventually(lambda: note(far)["beat"] == 0)
         far.write(NOTE, b'{"holder": "usurper", "token": "1"}')
@@ -209,7 +339,7 @@ def test_a_note_of_another_is_left_in_place(far: Store, monkeypatch: pytest.Monk
 
 
 def test_a_note_removed_by_others_is_no_fault(far: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "HEARTBEAT", 60.0)
+    monkeypatch.setattr(claims, "RENEWAL", 60.0)
     with claim(far, PATH, "us"):
         eventually(lambda: note(far)["beat"] == 0)
         far.remove(NOTE)

@@ -4,12 +4,14 @@ import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 from numpy.typing import NDArray
+from zarr.storage._common import ensure_no_existing_node
 
 from storage.documents import digest
 from storage.layouts import ArrayLayout, Layout
@@ -338,3 +340,18 @@ def test_a_stage_can_be_sent_to_a_worker(toy: "Toy") -> None:
     stage: Stage = pickle.loads(pickle.dumps(toy.begin()))  # noqa: S301  # as Dask sends it
     toy.write(stage, 0)
     assert toy.begin().missing() == [1, 2]
+
+
+def test_a_group_that_another_run_makes_while_zarr_looks_is_taken(toy: "Toy", monkeypatch: pytest.MonkeyPatch) -> None:
+    place, looked = f"{toy.spec.path}/data.zarr/zarr.json", list[str]()
+
+    async def late(*given: Any, **options: Any) -> None:  # Any: Zarr's own
+        if not looked:
+            looked.append(place)
+            toy.store.write(place, b'{"attributes": {}, "zarr_format": 3, "node_type": "group"}')
+        await ensure_no_existing_node(*given, **options)
+
+    monkeypatch.setattr("zarr.core.group.ensure_no_existing_node", late)
+    toy.make()
+    assert looked == [place]
+    assert zarr.open_group(toy.store.path(toy.spec.path, "data.zarr"), mode="r").attrs["layerlore"]

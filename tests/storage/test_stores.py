@@ -75,7 +75,8 @@ def test_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Store(f"file://{tmp_path}/lore").local
     assert Store("s3://bucket/a/b/").root == "bucket/a/b"
     assert not Store("s3://bucket").local
-    assert Store("s3://bucket/a").path("x", "y") == "bucket/a/x/y"
+    assert Store("s3://bucket/a").path("x", "y") == "s3://bucket/a/x/y"
+    assert Store("s3://bucket/a/").path() == "s3://bucket/a"
 
 
 def test_a_missing_store_is_named(tmp_path: Path) -> None:

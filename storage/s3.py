@@ -1,0 +1,201 @@
+"""S3 through s3fs: a request is sent again while its fault may pass; a lasting fault is one line that names the object.
+
+Credentials, endpoint and region are botocore's business: it reads the environment or an AWS profile. Nothing here
+sees them, so nothing here can keep them.
+"""
+
+import asyncio
+import atexit
+import errno
+import os
+import random
+import re
+import threading
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from fsspec.asyn import sync_wrapper
+from s3fs import S3FileSystem
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.sync import sync
+from zarr.storage import FsspecStore
+
+from storage.stores import StoreError
+
+ATTEMPTS = 10  # with the waits below: 33 s on average, 65 at most
+FIRST, LONGEST = 0.2, 20.0  # seconds of the first and of any wait, at most
+TOGETHER = 1000  # what S3 deletes at once, at most
+CONNECTIONS = 32
+TEXT = 200  # characters of a server's message
+
+# By name, since botocore and aiohttp have one class per layer and s3fs passes few of them on.
+PASSING_CLASSES = {
+    *("ConnectionError", "ClientConnectionError", "HTTPClientError", "TimeoutError"),
+    *("ClientPayloadError", "IncompleteRead", "IncompleteReadError", "ResponseParserError"),
+}
+KNOWN_CLASSES = {*PASSING_CLASSES, "ClientError", "BotoCoreError", "OSError", "ValueError"}  # the last: a bad endpoint
+PASSING_STATUS = {408, 429, 500, 502, 503, 504}
+PASSING_CODES = {
+    *("SlowDown", "Throttling", "ThrottlingException", "RequestLimitExceeded", "TooManyRequestsException"),
+    *("RequestTimeout", "InternalError", "ServiceUnavailable", "OperationAborted"),
+    *("BadDigest", "IncompleteBody", "XAmzContentSHA256Mismatch"),  # bytes lost on the way
+}
+REMEDIES = {
+    "NoCredentialsError": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    "NoSuchBucket": "make the bucket first, or correct `store`",
+    "403": "check the credentials and their rights to this bucket",
+}
+REFUSED = {"403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken"}
+
+_OPEN: dict[tuple[int, bool], "S3Files"] = {}  # by process, and whether for an event loop
+_LOCK = threading.Lock()
+
+
+class S3Error(StoreError):
+    """S3 refused a request, or did not answer it; the text names bucket, key and cause."""
+
+
+class S3Files(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
+    """s3fs that waits for passing faults, reads an object with one request, and believes no listing but a fresh one."""
+
+    retries = 1  # s3fs's own, which know neither refused connections nor jitter
+
+    async def _call_s3(self, method: str, *args: Any, **kwargs: Any) -> Any:  # Any: botocore's
+        """Send one request."""
+        send, place = super()._call_s3, f"s3://{kwargs.get('Bucket')}/{kwargs.get('Key', kwargs.get('Prefix', ''))}"
+        return await patiently(lambda: send(method, *args, **kwargs), place)
+
+    async def _cat_file(self, path: str, version_id: str | None = None, **span: Any) -> bytes:  # Any: fsspec's
+        """Return an object's bytes; a body that breaks off is asked for again."""
+        read, span = super()._cat_file, {**span, "max_concurrency": 1}  # more would send a HEAD before every GET
+        place = f"s3://{self._strip_protocol(path)}"
+        data: bytes = await patiently(lambda: read(path, version_id, **span), place)
+        return data
+
+    async def _ls(self, path: str, detail: bool = False, **kwargs: Any) -> list[Any]:  # Any: fsspec's
+        """Return what is directly below `path`, without looking above it."""
+        found = await self._lsdir(self._strip_protocol(path))
+        if not found:
+            raise FileNotFoundError(errno.ENOENT, "nothing is here", path)
+        return found if detail else sorted(entry["name"] for entry in found)
+
+    async def _exists(self, path: str) -> bool:
+        """Say whether an object is at `path`; folders are no objects."""
+        bucket, key, _ = self.split_path(path)
+        try:
+            await self._call_s3("head_object", Bucket=bucket, Key=key)
+        except FileNotFoundError:
+            return False
+        return True
+
+    exists = sync_wrapper(_exists)  # s3fs binds its own
+
+    async def _rm(self, path: str, recursive: bool = False, **kwargs: Any) -> None:  # Any: fsspec's
+        """Delete the object at `path`, and with `recursive` all below it; nothing happens if there is none."""
+        bucket, key, _ = self.split_path(path)
+        await self._call_s3("delete_object", Bucket=bucket, Key=key)
+        found = await self._lsdir(self._strip_protocol(path), delimiter="") if recursive else []
+        keys = [entry["name"].removeprefix(f"{bucket}/") for entry in found]
+        for start in range(0, len(keys), TOGETHER):
+            delete = partial(self._delete, bucket, keys[start : start + TOGETHER])
+            await patiently(delete, f"s3://{bucket}/{keys[start]}")
+
+    async def _delete(self, bucket: str, keys: list[str]) -> None:
+        """Delete objects at once; s3fs would not say which of them are still there."""
+        objects = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+        for fault in (await self._call_s3("delete_objects", Bucket=bucket, Delete=objects)).get("Errors", ()):
+            text = f"{fault.get('Code')}: {fault.get('Message', '')}"
+            if fault.get("Code") in PASSING_CODES:
+                raise ConnectionError(text)
+            raise S3Error(f"s3://{bucket}/{fault.get('Key')}: {one_line(text)}")
+
+
+class S3Zarr(FsspecStore):
+    """Zarr's view of a place on S3."""
+
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
+        """Return an object, or bytes of it; for the names of Zarr 2, which no store holds, without asking S3."""
+        if key.rsplit("/", 1)[-1] in (".zarray", ".zattrs", ".zgroup", ".zmetadata"):
+            return None
+        return await super().get(key, prototype, byte_range)
+
+
+def files(*, asynchronous: bool) -> S3Files:
+    """Return this process's connection to S3: one for calls that wait, one for Zarr's event loop."""
+    key = os.getpid(), asynchronous  # a forked child cannot use its parent's
+    with _LOCK:
+        if key not in _OPEN:
+            config = {"max_pool_connections": CONNECTIONS, "retries": {"total_max_attempts": 1}}
+            _OPEN[key] = S3Files(
+                use_listings_cache=False, asynchronous=asynchronous, config_kwargs=config, skip_instance_cache=True
+            )
+        return _OPEN[key]
+
+
+@atexit.register
+def close() -> None:
+    """Close this process's connections; the next call opens others, with what the environment says then."""
+    with _LOCK:
+        for (process, asynchronous), opened in list(_OPEN.items()):
+            del _OPEN[process, asynchronous]
+            if asynchronous and process == os.getpid() and opened._s3 is not None:  # the other closes by itself
+                sync(opened._s3creator.__aexit__(None, None, None), timeout=1)
+
+
+async def patiently(request: Callable[[], Awaitable[Any]], place: str) -> Any:  # Any: botocore's
+    """Return what `request` gives; after a fault that may pass it is made again, after a random wait that grows.
+
+    Raises
+    ------
+    FileNotFoundError : there is no such object
+    S3Error : a lasting fault, or one that did not pass
+    """
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return await request()
+        except Exception as error:  # every library below has classes of its own: sorted here, none is swallowed
+            below = error.__cause__
+            fault = below if below is not None and _code(below) else error  # s3fs puts its own class before S3's answer
+            if _code(fault) in ("404", "NoSuchKey") or (isinstance(fault, FileNotFoundError) and not _code(fault)):
+                raise FileNotFoundError(errno.ENOENT, "no such object", place) from None
+            if not {cls.__name__ for cls in type(fault).__mro__} & KNOWN_CLASSES:
+                raise
+            if not may_pass(fault):
+                raise S3Error(f"{place}: {cause(fault)}") from None
+            if attempt == ATTEMPTS:
+                raise S3Error(f"{place}: {cause(fault)} ({ATTEMPTS} attempts)") from None
+        await asyncio.sleep(random.uniform(0, min(LONGEST, FIRST * 2 ** (attempt - 1))))
+    raise AssertionError
+
+
+def may_pass(fault: BaseException) -> bool:
+    """Say whether the same request may succeed later: throttling, a server's fault, a timeout, a lost connection."""
+    if code := _code(fault):
+        status = getattr(fault, "response", {}).get("ResponseMetadata", {}).get("HTTPStatusCode")
+        return code in PASSING_CODES or status in PASSING_STATUS or (code.isdecimal() and int(code) in PASSING_STATUS)
+    if "CERTIFICATE_VERIFY_FAILED" in str(fault):
+        return False
+    return bool({cls.__name__ for cls in type(fault).__mro__} & PASSING_CLASSES)
+
+
+def cause(fault: BaseException) -> str:
+    """Return why a request failed and what helps, in one line."""
+    code = _code(fault) or type(fault).__name__
+    message = getattr(fault, "response", {}).get("Error", {}).get("Message") if _code(fault) else str(fault)
+    text = one_line(f"{code}: {message}" if message and message != code else code)
+    remedy = REMEDIES.get("403" if code in REFUSED else code)
+    return f"{text}; {remedy}" if remedy else text
+
+
+def one_line(text: str) -> str:
+    """Return a message without line breaks and without what stands before the @ of an address."""
+    text = re.sub(r"//[^/@\s]*@", "//", " ".join(text.split())).rstrip(".")
+    return text if len(text) <= TEXT else f"{text[: TEXT - 3]}..."
+
+
+def _code(error: BaseException) -> str:
+    """Return the code of S3's own answer; empty where there was none."""
+    response = getattr(error, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""

@@ -1,0 +1,265 @@
+"""Runs on each server: made, resumed, asked about, damaged, killed, raced for; the bytes of a local run throughout."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+from flows import cli
+from storage import claims, s3
+from storage.claims import claim
+from storage.stores import Store
+
+if TYPE_CHECKING:
+    from tests.conftest import Run
+    from tests.s3.conftest import Server
+
+pytestmark = [pytest.mark.s3, pytest.mark.long, pytest.mark.timeout(900)]
+
+Tree = dict[str, Any]  # Any: YAML
+Spoilt = Callable[..., AbstractContextManager[tuple["Server", dict[str, int]]]]
+Reaching = Callable[["Server"], AbstractContextManager[pytest.MonkeyPatch]]
+NewRun = Callable[[Tree], "Run"]
+
+ALONE = """
+import contextlib, json, runpy, sys
+import tasks.steps.life
+names = runpy.run_path(sys.argv[1])
+if "unclaimed" in sys.argv:
+    tasks.steps.life.claim = lambda *given, **options: contextlib.nullcontext()
+names["Run"].of(json.loads(sys.argv[2])).finish()
+"""
+
+
+real = pytest.mark.parametrize("server", ["swift"], indirect=True, scope="module")  # the other adds nothing here
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Terminals of one width, without colours."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+def contents(store: Store) -> dict[str, bytes]:
+    """Return what stages hold, without markers, which tell times and places."""
+    names = [name for name in store.files("") if re.match(r"[a-z]+/[0-9a-f]{20}/(data\.zarr|files)/", name)]
+    return {name: store.read(name) for name in names}
+
+
+def start(tree: Tree, *options: str) -> "subprocess.Popen[bytes]":
+    """Make a run in a process of its own."""
+    conftest = Path(__file__).parents[1] / "conftest.py"
+    command = [sys.executable, "-c", ALONE, str(conftest), json.dumps(tree), *options]
+    return subprocess.Popen(command, stderr=subprocess.PIPE)
+
+
+def finish(process: "subprocess.Popen[bytes]") -> None:
+    """Wait for a process that must succeed."""
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors.decode()[-3000:]
+
+
+@pytest.fixture
+def tree(tiny_tree: Tree, far: str) -> Tree:
+    """The tiny config, its store on the server."""
+    return {**tiny_tree, "store": far}
+
+
+def fewer(tree: Tree) -> Tree:
+    """Ask less of a config: a third of the requests."""
+    asked = {**tree["interpretation"], "selectors": {"random": {"repeats": 1}}, "budgets": [0.5], "gallery": 0}
+    return {**tree, "interpretation": asked}
+
+
+@pytest.fixture
+def small(tree: Tree) -> Tree:
+    """A config of a few stages, its store on the server."""
+    return fewer(tree)
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory: pytest.TempPathFactory, finished_run: "Run") -> dict[str, bytes]:
+    """What the small run leaves on a local disk."""
+    tree = fewer({**finished_run.tree, "store": str(tmp_path_factory.mktemp("local") / "store")})
+    return contents(type(finished_run).of(tree).finish().job.store)
+
+
+@pytest.fixture
+def config(tree: Tree, tmp_path: Path) -> str:
+    """The config as a file."""
+    path = tmp_path / "run.yaml"
+    path.write_text(yaml.safe_dump(tree, sort_keys=False))
+    return str(path)
+
+
+def layerlore(*arguments: str) -> Result:
+    """Run a command in this process."""
+    return CliRunner().invoke(cli.app, list(arguments))
+
+
+def test_a_run_is_made_asked_about_damaged_and_mended(
+    tree: Tree, config: str, new_run: NewRun, finished_run: "Run"
+) -> None:
+    url = tree["store"]
+    planned = layerlore("plan", config)
+    assert planned.exit_code == 0, planned.output
+    assert re.search(r"^(\d+) stages, \1 to make", planned.stdout, re.MULTILINE)
+    made = new_run(tree).finish()
+    assert contents(made.job.store) == contents(finished_run.job.store)
+    done = layerlore("run", config)  # all is there: answered from the store
+    assert done.exit_code == 0, done.output
+    assert done.stdout == f"report: {url}/reports/tiny/index.html\n"
+    assert f"everything is there already: {len(made.plan.stages)} stages in {url}\n" in done.stderr
+    assert made.job.store.read("reports/tiny/index.html").lstrip().startswith(b"<!DOCTYPE html>")
+    status = layerlore("status", url)
+    stages = len(made.plan.stages)
+    assert status.stdout.startswith(f"tiny: done, {stages} of {stages} stages complete")
+    assert layerlore("verify", url).stdout == f"{stages} stages read, 0 damaged things found\n"
+    written = layerlore("report", config)
+    assert written.stdout == done.stdout
+    damage(made, url)
+    collect(made, url)
+
+
+def damage(made: "Run", url: str) -> None:
+    """Change a byte of a shard, see it found, remove the stage, see that only it is made again."""
+    store = made.job.store
+    before = contents(store)
+    shard = next(name for name in before if name.startswith("activations/") and "/maps/c/" in name)
+    store.write(shard, before[shard][:8] + bytes([before[shard][8] ^ 1]) + before[shard][9:])
+    found = layerlore("verify", url)
+    assert found.exit_code == cli.FAILED
+    assert f"key {shard}: fails its checksum" in found.stdout
+    store.remove("/".join(shard.split("/")[:2]))
+    made.finish()
+    assert contents(store) == before
+
+
+def collect(made: "Run", url: str) -> None:
+    """Give up the run; what it made is garbage, but for a stage that somebody holds."""
+    store = made.job.store
+    for name in store.names("_runs"):
+        store.remove(f"_runs/{name}")
+    held = made.plan.stages[0].path
+    with claim(store, held, "someone"):
+        listed = layerlore("gc", url, "--grace", "0")
+        assert listed.stdout.count("would delete: ") == len(made.plan.stages) - 1, listed.output
+        assert re.search(rf"^kept \({held.replace('/', '-')} is held by someone .*\): {held} ", listed.stdout, re.M)
+        deleted = layerlore("gc", url, "--grace", "0", "--yes")
+        assert deleted.stdout.count("deleted: ") == len(made.plan.stages) - 1
+    assert {name.split("/")[0] for name in store.files("")} == {held.split("/")[0], "reports", "layerlore-store"}
+    assert store.names("_claims") == []
+
+
+class StopError(Exception):
+    """The run ends here."""
+
+
+def test_a_run_that_stopped_goes_on_to_the_same_bytes(
+    small: Tree, new_run: NewRun, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, written = Store.write, list[str]()
+
+    def stopping(store: Store, path: str, data: bytes | memoryview) -> None:
+        if path.endswith(".json") and "/markers/" in path:
+            if len(written) in (2, 9):
+                written.append("stopped")
+                raise StopError
+            written.append(path)
+        write(store, path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "write", stopping)
+        for _ in range(2):
+            with pytest.raises(Exception, match=r"^$|partition \d+ of .*: StopError"):
+                new_run(small).finish()
+    run = new_run(small).finish()
+    assert contents(run.job.store) == expected
+    assert written.count("stopped") == 2
+
+
+@pytest.fixture
+def killed(small: Tree) -> Tree:
+    """The small config after its run was killed while it held a stage."""
+    store = Store(small["store"])
+    with start(small) as process:
+        while not store.names("_claims") or len([n for n in store.files("") if "/markers/" in n]) < 3:
+            assert process.poll() is None, process.communicate()
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    return small
+
+
+@real
+def test_a_killed_run_goes_on_at_once_to_the_same_bytes(
+    killed: Tree, new_run: NewRun, expected: dict[str, bytes]
+) -> None:
+    run = new_run(killed).finish()
+    told = run.job.observer.texts  # type: ignore[attr-defined]  # the observer of tests
+    assert told == []  # nobody was waited for: the process is seen to be dead
+    assert contents(run.job.store) == expected
+    assert run.job.store.names("_claims") == []
+
+
+@real
+def test_a_run_killed_elsewhere_blocks_for_a_heartbeat_at_most(
+    killed: Tree, new_run: NewRun, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(killed["store"])
+    notes = store.names("_claims")
+    for note in notes or ["none"]:
+        told = json.loads(store.read(f"_claims/{note}"))
+        store.write(f"_claims/{note}", json.dumps({**told, "process": "another/pid:[1]/1/1"}).encode())
+    monkeypatch.setattr(claims, "HEARTBEAT", 3.0)
+    monkeypatch.setattr(claims, "RENEWAL", 1.0)
+    started = time.monotonic()
+    with claim(store, notes[0].removesuffix(".json").replace("-", "/"), "us"):
+        assert time.monotonic() - started < 3.0 + 2 * claims.NOTE_POLL + 2.0
+    run = new_run(killed).finish()
+    assert contents(run.job.store) == expected
+
+
+@real
+@pytest.mark.parametrize("options", [(), ("unclaimed",)], ids=["claimed", "unclaimed"])
+def test_two_runs_at_once_leave_the_same_bytes(
+    small: Tree, options: tuple[str, ...], expected: dict[str, bytes]
+) -> None:
+    both = [start(small, *options) for _ in range(2)]
+    for process in both:
+        finish(process)
+    store = Store(small["store"])
+    assert contents(store) == expected
+    assert layerlore("verify", store.url).exit_code == 0
+    assert store.names("_claims") == []
+    assert len(store.names("_runs/tiny")) == 2
+
+
+def test_a_run_outlives_faults_in_a_tenth_of_its_requests(
+    small: Tree,
+    spoilt: Spoilt,
+    reaching: Reaching,
+    new_run: NewRun,
+    expected: dict[str, bytes],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(s3, "FIRST", 0.02)
+    monkeypatch.setattr(s3.S3Files, "read_timeout", 1.0)
+    with spoilt(0.1, hang=1.2) as (proxy, counts), reaching(proxy):
+        run = new_run(small).finish()
+        assert layerlore("verify", small["store"]).exit_code == 0
+    assert contents(Store(small["store"])) == expected
+    assert run.job.store.names("_claims") == []
+    kinds = {"500", "503", "429", "hang", "reset", "lost", "cut", "slow"}
+    assert 0.06 < sum(counts[kind] for kind in kinds) / counts["requests"] < 0.14
+    assert all(counts[kind] >= 2 for kind in kinds), counts
