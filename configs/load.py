@@ -1,9 +1,9 @@
 """Configs from YAML files and presets, with overrides; the only place that touches environment variables."""
 
 import os
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
-from itertools import takewhile
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,23 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from configs.schema import Config
+from configs.trees import Place, Tree, TreeError, odd_values, parse_tree, without_passwords
 
 MAX_BYTES = 1_000_000
 MAX_LINES = 4
+MAX_WIDTH = 1000  # characters of a line
 SOURCES = ("sklearn-digits", "npz", "image-folder", "csv", "imagenet", "import")
-
-Tree = dict[str, Any]  # Any: parsed YAML before validation
-Place = tuple[int | str, ...]
 
 
 class ConfigError(Exception):
-    """A config that cannot be used; at most four lines, naming the key. The command line exits with 2."""
+    """A config that cannot be used; at most four lines, naming the key. The command line exits with 2.
+
+    What the config itself says is shown without passwords and without what would move a terminal's cursor.
+    """
+
+    def __init__(self, text: str) -> None:
+        lines = text.split("\n") if text.count("\n") < MAX_LINES else [" ".join(text.split())]
+        super().__init__("\n".join(_cut(_visible(without_passwords(line)), MAX_WIDTH) for line in lines))
 
 
 def load_config(source: str, overrides: Sequence[str] = ()) -> Config:
@@ -35,6 +41,13 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> Config:
     tree = _parse(_text(source), source)
     for override in overrides:
         _apply(tree, override)
+    return check_config(tree, source)
+
+
+def check_config(tree: Tree, source: str) -> Config:
+    """Return the config that a tree of keys means; ConfigError, whose lines begin with `source`, if it is none."""
+    if odd := list(islice(odd_values(tree), MAX_LINES)):
+        raise ConfigError("\n".join(f"{source}: {_key(place)}: {what}" for place, what in odd))
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
@@ -70,17 +83,6 @@ def prefect_defaults() -> None:
         os.environ.setdefault(name, value)
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key that stands twice in one mapping."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # Any: YAML
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.MarkedYAMLError(problem=f"key {key!r} stands twice", problem_mark=node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
 def _text(source: str) -> str:
     """Return the YAML text of a file or preset."""
     path = Path(source)
@@ -102,13 +104,9 @@ def _text(source: str) -> str:
 def _parse(text: str, source: str) -> Tree:
     """Return the mapping that `text` holds."""
     try:
-        tree = yaml.load(text, _Loader)  # noqa: S506  # _Loader is a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        what = ", ".join(filter(None, (error.context, error.problem)))
-        raise ConfigError(f"{source}: {where}{what}") from None
-    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
-        raise ConfigError(f"{source}: not YAML: {str(error).splitlines()[0]}") from None
+        tree = parse_tree(text)
+    except TreeError as error:
+        raise ConfigError(f"{source}: {error}") from None
     if not isinstance(tree, dict):
         found = "nothing" if tree is None else f"one {type(tree).__name__}"
         raise ConfigError(
@@ -124,8 +122,8 @@ def _apply(tree: Tree, override: str) -> None:
     if not equals or not all(keys):
         raise ConfigError(f"--set {override}: write key.path=value, such as networks.small.train.epochs=3")
     try:
-        value = yaml.load(text, _Loader)  # noqa: S506  # _Loader is a SafeLoader
-    except (yaml.YAMLError, ValueError):
+        value = parse_tree(text)
+    except TreeError:
         raise ConfigError(f"--set {override}: the value is not YAML") from None
     for key in keys[:-1]:
         below = tree.setdefault(key, {})
@@ -170,7 +168,7 @@ def _place(tree: Any, error: ErrorDetails) -> Place:  # Any: YAML
 
 def _line(place: Place, error: ErrorDetails) -> str:
     """Return `key: what is wrong`."""
-    key, message = ".".join(map(str, place)), error["msg"].removeprefix("Value error, ")
+    key, message = _key(place), error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         message = "unknown key"
     elif error["type"] == "missing":
@@ -178,13 +176,27 @@ def _line(place: Place, error: ErrorDetails) -> str:
     elif error["type"] == "union_tag_not_found":
         key, message = f"{key}.source", "required, but missing"
     elif error["type"] == "union_tag_invalid":
-        key, message = f"{key}.source", f"unknown {error['ctx']['tag']!r}; known: {', '.join(SOURCES)}"
+        key, message = f"{key}.source", f"unknown {_short(error['ctx']['tag'])}; known: {', '.join(SOURCES)}"
     elif error["type"] != "value_error":
         message = f"{message[0].lower()}{message[1:]}, found {_short(error['input'])}"
     return f"{key}: {message}" if key else message
 
 
+def _key(place: Place) -> str:
+    """Return the dotted name of a key, on one line whatever its parts hold."""
+    return ".".join(_cut(_visible(str(part)), 60) for part in place)
+
+
 def _short(value: object) -> str:
     """Return a value as text of at most 60 characters on one line."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else text[:57] + "..."
+    return _cut(" ".join(repr(value).split()), 60)
+
+
+def _cut(text: str, width: int) -> str:
+    """Return a text of at most `width` characters."""
+    return text if len(text) <= width else text[: width - 3] + "..."
+
+
+def _visible(text: str) -> str:
+    """Return a text with letters for what has no picture, as control characters and line breaks."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -7,11 +7,12 @@ from pydantic import Field, field_validator, model_validator
 
 from configs.cluster import Cluster
 from configs.decomposition import Decomposition
-from configs.section import Name, Paths, Section, Share
+from configs.section import SIDE, Location, Name, Paths, Section, Share, Side, check_location
 from configs.tracing import Tracing, check_private
 from configs.training import Training
 
 MAX_SEED = 2**63 - 1  # what an int64 holds
+MAX_REPEATS = 1000  # each is a stage per budget, network and seed
 
 # ------------------------------------------------------------------------------------------ data sets
 
@@ -44,6 +45,8 @@ class DataSet(Section):
 
     @model_validator(mode="after")
     def _shares_fit(self) -> "DataSet":
+        if self.split == {}:
+            raise ValueError("split: no share is named; leave it out, or name one")
         if self.split is not None and sum(self.split.values()) > 1 + 1e-9:
             raise ValueError(f"split: the shares sum to {sum(self.split.values()):g}, at most 1 is possible")
         return self
@@ -60,7 +63,9 @@ class Npz(DataSet):
     """NumPy archives of images (N, H, W) or (N, H, W, C) uint8 and labels (N,) of any integer type."""
 
     source: Literal["npz"]
-    paths: dict[Name, str | Paths] = Field(description="archive(s) by split; split name `all` with `split` draws one")
+    paths: dict[Name, Location | Paths] = Field(
+        description="archive(s) by split; split name `all` with `split` draws one"
+    )
     images: str = Field("images", description="name of the image array in the archive")
     labels: str = Field("labels", description="name of the label array in the archive")
 
@@ -69,7 +74,7 @@ class ImageFolder(DataSet):
     """A folder per class below each split's folder, local or at any fsspec URL."""
 
     source: Literal["image-folder"]
-    paths: dict[Name, str] = Field(description="folder by split; split name `all` with `split` draws one")
+    paths: dict[Name, Location] = Field(description="folder by split; split name `all` with `split` draws one")
     classes: dict[str, Annotated[int, Field(ge=0)]] | None = Field(
         None, description="network output index by class folder; default: 0, 1, ... in sorted order"
     )
@@ -79,8 +84,8 @@ class Csv(DataSet):
     """A table of image paths and labels per split."""
 
     source: Literal["csv"]
-    paths: dict[Name, str] = Field(description="csv file by split; split name `all` with `split` draws one")
-    root: str = Field(
+    paths: dict[Name, Location] = Field(description="csv file by split; split name `all` with `split` draws one")
+    root: Location = Field(
         "", description="folder or URL that the paths in the table are relative to; default: the table's own folder"
     )
     path_column: str = Field("path", description="column with the image paths")
@@ -94,7 +99,7 @@ class ImageNet(DataSet):
     """torchvision's ImageNet layout: ROOT/train/WNID/*.JPEG, ROOT/val/WNID/*.JPEG, optionally ROOT/meta.bin."""
 
     source: Literal["imagenet"]
-    root: str = Field(description="folder that holds train/ and val/")
+    root: Location = Field(description="folder that holds train/ and val/")
 
 
 class ImportedData(DataSet):
@@ -118,10 +123,10 @@ class Preprocessing(Section):
     )
     mode: Literal["RGB", "L"] = Field("RGB", description="image mode the network takes")
     convert: bool = Field(False, description="convert images of another mode; otherwise they are an error")
-    resize: Annotated[int, Field(ge=1)] | tuple[int, int] | None = Field(
+    resize: Annotated[int, Field(ge=1), SIDE] | tuple[Side, Side] | None = Field(
         None, description="pixels: shorter side (one number) or height and width"
     )
-    crop: Annotated[int, Field(ge=1)] | None = Field(None, description="pixels: side of the centre crop")
+    crop: Annotated[int, Field(ge=1), SIDE] | None = Field(None, description="pixels: side of the centre crop")
     interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="of the resize")
     mean: tuple[float, ...] = Field((0.0,), description="per channel, on the 0..1 scale")
     std: tuple[Annotated[float, Field(gt=0)], ...] = Field((1.0,), description="per channel, on the 0..1 scale")
@@ -132,7 +137,9 @@ class Network(Section):
 
     model: str = Field(description="a name that `tasks.io.networks` knows, or an import path module:function")
     arguments: dict[str, Any] = Field({}, description="keyword arguments of the builder")  # Any: the builder's own
-    weights: str | None = Field(None, description="state dict: .pt/.pth (tensors only) or .safetensors, a local path")
+    weights: Location | None = Field(
+        None, description="state dict: .pt/.pth (tensors only) or .safetensors, a local path"
+    )
     train: Training | None = None
     preprocessing: Preprocessing | str = Field(
         Preprocessing(),
@@ -178,6 +185,9 @@ class Interpretation(Section):
             values = getattr(self, key)
             if len(set(values)) != len(values):
                 raise ValueError(f"{key}: an entry stands twice")
+        for name, settings in self.selectors.items():
+            if isinstance(repeats := settings.get("repeats"), int) and repeats > MAX_REPEATS:
+                raise ValueError(f"selectors.{name}.repeats: at most {MAX_REPEATS:,}, found {repeats}")
         return self
 
 
@@ -281,7 +291,7 @@ def check_store(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if separator and (scheme not in ("file", "s3") or not rest.strip("/")):
         raise ValueError(f"expected a local folder, file:///folder or s3://bucket/prefix, found {url!r}")
-    return url
+    return check_location(url)
 
 
 def _known(key: str, name: str, known: Mapping[str, object]) -> None:

@@ -1,18 +1,48 @@
 """What all sections of a config share."""
 
+from pathlib import Path
 from typing import Annotated
+from unicodedata import category
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+MAX_SIDE = 8192  # pixels: the plan reads one image as the network will get it
+
+
+def check_side(pixels: int) -> int:
+    """Return the side of an image; ValueError where it is none, or none that fits in memory."""
+    if not 1 <= pixels <= MAX_SIDE:
+        raise ValueError(f"expected 1 to {MAX_SIDE:,} pixels, found {pixels}")
+    return pixels
+
+
+def check_location(url: str) -> str:
+    """Return a path or URL; ValueError where no system call takes it, or where it holds credentials."""
+    if any(category(letter) in ("Cc", "Cs") for letter in url):
+        raise ValueError(f"a path or URL holds no control characters, found {url!r}")
+    scheme, separator, rest = url.partition("://")
+    if separator and "@" in rest.partition("/")[0]:
+        raise ValueError(f"{scheme}://...: credentials come from the environment or a profile, never from a URL")
+    try:
+        Path(url).expanduser()
+    except RuntimeError:
+        raise ValueError(f"no such user's home folder: {url!r}") from None
+    return url
+
+
+SIDE = AfterValidator(check_side)
+Side = Annotated[int, SIDE]
+Location = Annotated[str, AfterValidator(check_location)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Share = Annotated[float, Field(gt=0, le=1)]
-Paths = Annotated[tuple[str, ...], Field(min_length=1)]
+Paths = Annotated[tuple[Location, ...], Field(min_length=1)]
 
 
 class Section(BaseModel):
     """A part of the config: frozen, and every unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # An error's own text repeats no value, which may be a secret at a wrong place; `configs.load` shows what it may.
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 
 def size_bytes(text: str) -> float:

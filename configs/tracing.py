@@ -7,6 +7,8 @@ from pydantic import Field, model_validator
 
 from configs.section import Name, Section, Share
 
+MAX_RETRAININGS = 10_000  # each is a training
+
 
 class Queries(Section):
     """The samples whose representations are explained."""
@@ -32,6 +34,13 @@ class Lds(Section):
     retrainings: int = Field(
         2, ge=1, description="networks per subset, each from its own seed; 2 or more give a ceiling"
     )
+
+    @model_validator(mode="after")
+    def _can_be_trained(self) -> "Lds":
+        if self.subsets * self.retrainings > MAX_RETRAININGS:
+            asked = f"{self.subsets} x {self.retrainings}"
+            raise ValueError(f"subsets x retrainings: at most {MAX_RETRAININGS:,} networks, found {asked}")
+        return self
 
 
 class Evaluation(Section):

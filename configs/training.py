@@ -6,10 +6,12 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from configs.section import Name, Section
+from configs.section import Location, Name, Section
 
 Positive = Annotated[int, Field(ge=1)]
 Step = Annotated[int, Field(ge=0)]
+MAX_SNAPSHOTS = 10_000  # each is a stage
+MAX_EPOCHS = 1_000_000
 
 
 def _by_kind(*sections: type[Section]) -> BeforeValidator:
@@ -221,7 +223,7 @@ class Training(Section):
     split: Name = Field("train", description="split to train on")
     evaluate: Name = Field("val", description="split whose accuracy is measured after each epoch")
     epochs: int = Field(ge=1, description="passes over the split")
-    start: str | None = Field(
+    start: Location | None = Field(
         None,
         description="weights to start from in place of fresh ones, as `weights` of a network; a head of another number "
         "of classes stays fresh",
@@ -244,6 +246,10 @@ class Training(Section):
             raise ValueError(f"schedule.warmup: {self.schedule.warmup:g} of {self.epochs} epochs leave no time to fall")
         if isinstance(self.snapshots, tuple) and len(set(self.snapshots)) != len(self.snapshots):
             raise ValueError("snapshots: an entry stands twice")
+        if self.epochs > MAX_EPOCHS:
+            raise ValueError(f"epochs: at most {MAX_EPOCHS:,}, found {self.epochs}")
+        if isinstance(self.snapshots, int) and self.snapshots > MAX_SNAPSHOTS:
+            raise ValueError(f"snapshots: at most {MAX_SNAPSHOTS:,}, found {self.snapshots}")
         return self
 
     @model_validator(mode="after")

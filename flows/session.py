@@ -7,8 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from configs.load import load_config
-from configs.schema import Config
+from configs.load import check_config, load_config
 from flows.plan import Plan, existing_store, finished_paths, make_plan, planned_stages
 from tasks.steps.life import Job, Observer, open_job
 from tasks.steps.observers import terminal_observer
@@ -58,7 +57,7 @@ def session_of(config: Given, overrides: Sequence[str]) -> Iterator[Session]:
     if (current := _CURRENT.get()) is not None:
         yield current
         return
-    settled = load_config(config, overrides) if isinstance(config, str) else Config.model_validate(config)
+    settled = load_config(config, overrides) if isinstance(config, str) else check_config(config, "config")
     plan = make_plan(settled)
     planned_stages(plan, existing_store(settled))
     with (

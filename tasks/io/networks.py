@@ -52,8 +52,8 @@ def build_model(name: str, arguments: Mapping[str, Any], seed: int) -> nn.Module
     try:
         with seeded(seed, torch.device("cpu")):
             model = builder(**arguments)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"model {name!r} with arguments {dict(arguments)}: {error}") from error
+    except (TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:  # the last three: too large
+        raise ValueError(f"model {name!r} with arguments {dict(arguments)}: {' '.join(str(error).split())}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"model {name!r}: the builder returned {type(model).__name__}, expected torch.nn.Module")
     return model

@@ -1,5 +1,6 @@
 """NumPy archives of images and labels, opened once per process."""
 
+import math
 import threading
 import zipfile
 import zlib
@@ -7,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,9 @@ from numpy.typing import NDArray
 from configs.schema import Npz
 from tasks.io.samples import Row, Sample, array_digest
 
+MAX_UNPACKED = 8 * 10**9  # bytes of a compressed array, which is held in memory whole
 _LOCAL_HEADER = 30  # bytes of a zip member's header before its name
+_ENCRYPTED = 1  # in a zip member's flags
 _lock = threading.Lock()
 
 
@@ -94,26 +97,54 @@ def _member(path: str, name: str) -> NDArray[Any]:  # Any: checked by the caller
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            if name in members and members[name].flag_bits & _ENCRYPTED:
+                raise ValueError("it is encrypted")
             if name in members and members[name].compress_type == zipfile.ZIP_STORED:
-                return _mapped(path, members[name].header_offset)
-            if name in members:
+                return _mapped(path, members[name])
+            if name in members and members[name].file_size <= MAX_UNPACKED:
                 with archive.open(members[name]) as stream:
-                    return np.lib.format.read_array(stream, allow_pickle=False)
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError) as error:
+                    return _unpacked(stream, members[name].file_size)
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"npz {path}: corrupted, or not an archive of numbers ({reason})") from error
+    if name in members:
+        raise ValueError(
+            f"npz {path}: array {name!r} unpacks to {members[name].file_size / 1e9:.1f} GB, more than the "
+            f"{MAX_UNPACKED / 1e9:g} GB that are held in memory; save it uncompressed by numpy.savez, which is mapped"
+        )
     raise ValueError(f"npz {path}: no array {name!r}; the archive has: {', '.join(members)}")
 
 
-def _mapped(path: str, header_offset: int) -> NDArray[Any]:  # Any: checked by the caller
+def _unpacked(stream: IO[bytes], size: int) -> NDArray[Any]:  # Any: checked by the caller
+    """Read a compressed member of `size` bytes whole."""
+    shape, _, dtype = _read_header(stream)
+    if not dtype.hasobject:
+        _check_length(shape, dtype, size - stream.tell())
+    stream.seek(0)
+    return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+def _check_length(shape: tuple[int, ...], dtype: np.dtype[Any], there: int) -> None:  # Any: any type of element
+    """Raise where a header asks for another number of bytes, and so of memory, than follow it."""
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != there:
+        raise ValueError(f"its header says {dtype} {shape}, {there:,} bytes follow")
+
+
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:  # Any: any type of element
+    """Return shape, whether in Fortran's order, and type of the array whose .npy header comes next."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    return read(file)
+
+
+def _mapped(path: str, member: zipfile.ZipInfo) -> NDArray[Any]:  # Any: checked by the caller
     """Map an uncompressed member: zip header, then the .npy header, then the data."""
     with open(path, "rb") as file:
-        file.seek(header_offset + _LOCAL_HEADER - 4)
+        file.seek(member.header_offset + _LOCAL_HEADER - 4)
         name_length, extra_length = np.frombuffer(file.read(4), "<u2").tolist()
-        file.seek(header_offset + _LOCAL_HEADER + name_length + extra_length)
-        version = np.lib.format.read_magic(file)
-        read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read_header(file)
+        file.seek(start := member.header_offset + _LOCAL_HEADER + name_length + extra_length)
+        shape, fortran, dtype = _read_header(file)
         if dtype.hasobject:
             raise ValueError("an array of Python objects")
+        _check_length(shape, dtype, member.file_size - (file.tell() - start))
         return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -82,4 +83,5 @@ class TableSource:
 
 def table_root(data: Csv, split: str) -> str:
     """Return what the paths of a table are relative to: `root`, else the table's own folder."""
-    return data.root or data.paths[split].rpartition("/")[0]
+    folder, slash, _ = data.paths[split].rpartition("/")
+    return data.root or folder or slash or os.getcwd()  # never nothing: a path that begins with ~ would be a home's

@@ -1,6 +1,9 @@
 """Weights from a local file into a model, without unpickling anything but tensors."""
 
+import contextlib
+import mmap
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeGuard
@@ -13,7 +16,10 @@ from torch import Tensor, nn
 from tasks.io.digests import file_sha256
 
 # What torch.load raises on files cut short, on text and on pickles of other things than tensors.
-_DAMAGE = (RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, LookupError, AttributeError, TypeError)
+_DAMAGE = (
+    *(RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, LookupError, AttributeError, TypeError),
+    MemoryError,
+)
 
 
 def load_weights(model: nn.Module, path: str) -> None:
@@ -62,6 +68,7 @@ def read_state(path: str) -> dict[str, Tensor]:
 
 def read_torch(file: Path) -> object:
     """Read a torch file of tensors and plain containers; arbitrary pickled objects are refused."""
+    _check_size(file)
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except _DAMAGE as error:
@@ -74,6 +81,17 @@ def read_torch(file: Path) -> object:
 def weights_digest(path: str) -> str:
     """Return `sha256:...` of a weights file."""
     return file_sha256(path)
+
+
+def _check_size(file: Path) -> None:
+    """Raise ValueError for what may take more memory than the file's own size: packed records, bytearrays by length."""
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(file) as archive:
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise ValueError(f"file {file} has compressed records, which torch.save does not write; save it anew")
+    if file.stat().st_size:
+        with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            if content.find(b"bytearray") >= 0:  # torch lets a pickle make one of any length
+                raise ValueError(f"file {file} holds more than tensors, a bytearray; save `model.state_dict()` alone")
 
 
 def _state(file: Path) -> dict[str, Tensor]:

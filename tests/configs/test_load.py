@@ -201,7 +201,7 @@ def test_the_largest_seed_is_taken(write: Write) -> None:
         ("name: !!python/object/apply:os.system ['touch bad']\n", "line 1: could not determine a constructor"),
         ("name: [a\n", "expected ',' or ']'"),
         ("name: a\n\tb: c\n", "found character '\\t' that cannot start any token"),
-        ("a: &a [*a]\n", "unknown key"),
+        ("a: &a [*a]\n", "line 1: an alias stands within what it names"),
         ("? [a, b]\n: 3\n", "unhashable key"),
         ("? {a: b}\n: 3\n", "unhashable key"),
         ("1: 2\n", "keys should be strings"),

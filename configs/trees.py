@@ -1,0 +1,127 @@
+"""YAML text to a plain tree of bounded size: mappings, lists, texts, numbers, truth values, nothing.
+
+A few lines of aliases can stand for more than any memory holds, so parts are counted as often as they are named, before
+anything is made of them.
+"""
+
+import math
+import re
+from collections.abc import Hashable, Iterator
+from typing import Any
+
+import yaml
+
+MAX_PARTS = 100_000  # keys and values
+MAX_DEPTH = 50
+MAX_DIGITS = 40  # characters of a number: longer ones take minutes to read, or cannot be printed
+
+Tree = Any  # Any: parsed YAML before validation
+Place = tuple[int | str, ...]
+
+_MEANS = "tag:yaml.org,2002:"
+_NOT_PLAIN = ("binary", "set", "omap", "pairs")
+_PASSWORD = re.compile(r"://[^\s/@]*:[^\s/@]*@")
+
+
+class TreeError(ValueError):
+    """Text that is no plain YAML; one line says where and why."""
+
+
+def parse_tree(text: str) -> Tree:
+    """Return what YAML text holds; a date is the text as it is written.
+
+    Raises
+    ------
+    TreeError : no YAML, a tag, a key that stands twice, an alias within itself, too many parts
+    """
+    try:
+        return yaml.load(text, _Loader)  # noqa: S506  # _Loader is a SafeLoader
+    except yaml.MarkedYAMLError as error:
+        where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        raise TreeError(where + ", ".join(filter(None, (error.context, error.problem)))) from None
+    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
+        raise TreeError(f"not YAML: {str(error).splitlines()[0]}") from None
+
+
+def odd_values(tree: Tree, place: Place = ()) -> Iterator[tuple[Place, str]]:
+    """Yield what no key may hold, whatever its type: where it is and what is wrong."""
+    if isinstance(tree, dict):
+        for key in tree:
+            if not (isinstance(key, str) or (type(key) is int and all(type(other) is int for other in tree))):
+                yield (*place, str(key)), f"keys should be strings, found {key!r}"
+            yield from odd_values(key, place)
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, below in items:
+        yield from odd_values(below, (*place, key if isinstance(tree, list) else str(key)))
+    if isinstance(tree, float) and not math.isfinite(tree):
+        yield place, f"input should be a finite number, found {tree}"
+    if isinstance(tree, str) and _PASSWORD.search(tree):
+        yield place, "a URL with a password in it; credentials come from the environment or a profile, never a config"
+    if isinstance(tree, str) and any("\ud800" <= letter <= "\udfff" for letter in tree):
+        yield place, "half of a surrogate pair, which is no character"
+
+
+def without_passwords(text: str) -> str:
+    """Return text in which the credentials of URLs are replaced by asterisks."""
+    return _PASSWORD.sub("://***@", text)
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key that stands twice in one mapping, and more than is plain or than fits."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        node = super().get_single_node()
+        if node is not None:
+            _measure(node, {})
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # Any: YAML
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise _refusal(f"key {key.value!r} stands twice", node)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+    def construct_date(self, node: yaml.ScalarNode) -> str:
+        self.construct_yaml_timestamp(node)  # ValueError for a day that there is not
+        return str(node.value)
+
+
+_Loader.add_constructor(f"{_MEANS}timestamp", _Loader.construct_date)
+
+
+def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
+    """Return parts and depth of a node, aliases written out; in `known`, None stands for a node in progress."""
+    if id(node) in known:
+        measured = known[id(node)]
+        if measured is None:
+            raise _refusal("an alias stands within what it names", node)
+        return measured
+    known[id(node)] = None
+    kind = node.tag.removeprefix(_MEANS)
+    if kind in _NOT_PLAIN:
+        raise _refusal(f"!!{kind} is not taken, only texts, numbers, truth values, lists and mappings", node)
+    if isinstance(node, yaml.ScalarNode) and kind in ("int", "float") and len(node.value) > MAX_DIGITS:
+        raise _refusal(f"a number of more than {MAX_DIGITS} digits", node)
+    below = [_measure(part, known) for part in _parts(node)]
+    parts, depth = 1 + sum(count for count, _ in below), 1 + max((deep for _, deep in below), default=0)
+    if parts > MAX_PARTS:
+        raise _refusal(f"more than {MAX_PARTS:,} keys and values, aliases written out", node)
+    if depth > MAX_DEPTH:
+        raise _refusal(f"nested more than {MAX_DEPTH} deep", node)
+    known[id(node)] = parts, depth
+    return parts, depth
+
+
+def _parts(node: yaml.Node) -> list[yaml.Node]:
+    """Return the nodes directly below one: items, or keys and values."""
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
+def _refusal(problem: str, node: yaml.Node) -> yaml.MarkedYAMLError:
+    """Return an error at the line of a node."""
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=node.start_mark)

@@ -1,0 +1,300 @@
+"""Malformed configs through `layerlore plan`: a code and a few lines each, never a traceback, and nothing written."""
+
+import copy
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from typer.testing import CliRunner
+
+from configs.load import MAX_LINES, presets
+from flows import cli
+from tasks.io.networks import build_model
+
+Tree = dict[str, Any]  # Any: YAML
+Path_ = tuple[str | int, ...]
+Plan = Callable[[Tree], str]
+
+WORKING = ("digits", "tracing-digits", "decomposition-digits")  # presets that need no files
+
+ASKED: Tree = {
+    "activations": {"networks": ["small"], "layers": ["0"], "splits": ["train"], "keep": ["pooled", "maps"]},
+    "decomposition": {
+        "networks": ["small"],
+        "k1": [3, {"coverage": 0.5}],
+        "k2": 3,
+        "draws": 2,
+        "sample_need": [1, 2],
+        "ablation": {"noises": ["zero"], "scopes": ["union"], "draws": 2},
+        "retraining": {
+            "head": {"epochs": 1, "optimizer": {"kind": "adam", "betas": [0.9, 0.99]}},
+            "network": {"epochs": 1, "optimizer": {"kind": "sam", "lr": 0.1, "rho": 0.05}},
+        },
+        "gallery": 2,
+    },
+    "tracing": {
+        "networks": ["small"],
+        "layers": ["0"],
+        "queries": {"split": "val", "count": 2},
+        "k": 3,
+        "scores": ["gamma"],
+        "window": [0, 5],
+        "ridges": {"bandwidth": 0.1, "kind": "absolute", "classes": 3},
+        "evaluation": {"mislabel": True, "randomisation": True, "lds": {"subsets": 2, "share": 0.5, "retrainings": 1}},
+    },
+}
+TRAIN: Tree = {
+    "batches": {"kind": "single-class", "size": 4, "ghosts": 5},
+    "schedule": {"kind": "cosine", "warmup": 1, "final": 0.1},
+    "clip": 1.0,
+    "augment": {"pad": 1, "flip": True},
+    "snapshots": 3,
+    "record": {"kind": "auto", "layers": ["0"], "steps": [[0, 10]], "archive_budget": "1GB"},
+    "checkpoint_every": 5,
+}
+SOURCES: Tree = {
+    "name": "sources",
+    "cluster": {"kind": "serial"},
+    "data": {
+        "archive": {"source": "npz", "paths": {"train": "train.npz", "val": ["val.npz"]}, "images": "images"},
+        "table": {"source": "csv", "paths": {"train": "train.csv", "val": "val.csv"}, "label_column": "label"},
+        "folder": {
+            "source": "image-folder",
+            "paths": {"train": "img/train", "val": "img/val"},
+            "classes": {"a": 0, "b": 1},
+        },
+        "imagenet": {"source": "imagenet", "root": "img"},
+        "own": {"source": "import", "object": "tasks.io.digits:DigitsSource", "split": {"train": 0.5, "val": 0.5}},
+    },
+    "networks": {
+        "given": {
+            "model": "small-cnn",
+            "arguments": {"width": 4, "classes": 2},
+            "weights": "w.pt",
+            "preprocessing": {"mode": "L"},
+        },
+        "started": {
+            "model": "small-cnn",
+            "arguments": {"width": 4, "classes": 2},
+            "preprocessing": {"mode": "L", "resize": [8, 8]},
+            "train": {
+                "data": "table",
+                "epochs": 1,
+                "start": "w.pt",
+                "optimizer": {"kind": "adamw"},
+                "batches": {"size": 2},
+            },
+        },
+    },
+    "interpretation": {
+        "networks": ["given"],
+        "data": "archive",
+        "selectors": {"random": {"repeats": 2}, "moderate": {"center": "mean", "min_per_class": 1}},
+        "budgets": [0.5, 1.0],
+        "interpreters": {"ice": {"components": 2}},
+        "coreset_from": "given",
+        "gallery": 1,
+    },
+    "decomposition": {"networks": ["started"], "data": "folder", "k1": 2, "k2": 2, "draws": 2},
+}
+
+# --------------------------------------------------------------------------------------------- values
+
+NUMBERS = [0, 1, 2, 7, -1, 10**6, 10**12, 2**31, 2**63 - 1, 2**63, 10**30, 0.5, 1.5, 1e-300, 5e-324, 1e300]
+UNREAL = [float("nan"), float("inf"), -float("inf"), -0.0]
+TEXTS = [
+    *("", "\0", "\n", "a\u2028b", "\x1b[31mred", "\x9b2J", "é" * 70, "💥", "\u202egnp.exe", "{}", "~", "1e5", "on"),
+    *("../../x", "/", "~nobody_has_this_name/x", "s3://key:secret@bucket/x", "${HOME}", "<script>", "a.b", "x" * 5000),
+    *("all", "ids", "none", "permute", "displacement", "adam", "sam", "step", "single-example", "prediction", "mlp"),
+    *("cifar-resnet20", "cifar-vgg16", "squeezenet1_0", "json:loads", "tasks:", "0B", "1kB", "9TB", "dask:Client"),
+    *("ResNet18_Weights.IMAGENET1K_V1", "serial", "threads", "address"),
+]
+LEAVES = st.none() | st.booleans() | st.sampled_from([*NUMBERS, *UNREAL, *TEXTS]) | st.text(max_size=6)
+KEYS = st.text(max_size=5) | st.sampled_from(["kind", "size", "", *TEXTS]) | st.integers(-1, 3)
+VALUES = st.recursive(
+    LEAVES, lambda value: st.lists(value, max_size=3) | st.dictionaries(KEYS, value, max_size=3), max_leaves=6
+)
+
+
+def places(tree: Any, place: Path_ = ()) -> list[Path_]:  # Any: YAML
+    """Return the place of every key and item of a tree."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    below = [deeper for key, part in items for deeper in places(part, (*place, key))]
+    return [place, *below] if place else below
+
+
+def words(tree: Any) -> Iterator[str]:  # Any: YAML
+    """Yield the keys and texts of a tree: what may stand elsewhere by mistake."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, part in items:
+        yield str(key)
+        yield from words(part)
+    if isinstance(tree, str):
+        yield tree
+
+
+def near(old: Any, known: list[str]) -> st.SearchStrategy[Any]:  # Any: YAML
+    """Return values of the same kind as one that is valid."""
+    if isinstance(old, bool):
+        return st.just(not old)
+    if isinstance(old, int | float):
+        return st.sampled_from([*NUMBERS, -old, old * 1000, old / 3, str(old), [old]])
+    if isinstance(old, str):
+        return st.sampled_from([*known, *TEXTS, [old], {"kind": old}])
+    if isinstance(old, list):
+        return st.sampled_from([[], old[:1], old + old, old[::-1], [old], [0], [2**63], [5e-324], ["x"], old[0:1] * 3])
+    return st.sampled_from([{}, None, dict(list(old.items())[:1]), dict.fromkeys(old), {k: {} for k in old}])
+
+
+def mutate(data: st.DataObject, tree: Tree) -> None:
+    """Change one or two things in a tree, in place."""
+    for _ in range(data.draw(st.integers(1, 2))):
+        everywhere = places(tree)
+        if not everywhere:
+            return
+        *parents, last = data.draw(st.sampled_from(everywhere))
+        below: Any = tree  # Any: walked by key
+        for key in parents:
+            below = below[key]
+        old, way = below[last], data.draw(st.sampled_from(["near", "near", "near", "set", "add", "remove"]))
+        if way == "remove":
+            del below[last]
+        elif way == "add" and isinstance(old, dict):
+            old[data.draw(KEYS)] = data.draw(VALUES)
+        elif way == "near" and old is not None:
+            below[last] = copy.deepcopy(data.draw(near(old, sorted(set(words(tree))))))
+        else:
+            below[last] = data.draw(VALUES)
+
+
+# -------------------------------------------------------------------------------------------- the plan
+
+
+@pytest.fixture(scope="module")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Tree]]:
+    """Whole configs: all presets, one with every key, one of every source; the working directory has their files."""
+    folder = tmp_path_factory.mktemp("malformed")
+    write_data(folder)
+    trees = {name: yaml.safe_load(text) for name, text in presets().items()}
+    every = copy.deepcopy(trees["digits"])
+    every["networks"]["small"] |= {"arguments": {"width": 4}, "preprocessing": {"mode": "L", "resize": 8, "crop": 8}}
+    every["networks"]["small"]["train"] |= copy.deepcopy(TRAIN)
+    every["data"]["digits"] |= {
+        "per_class": {"train": 12, "val": 4},
+        "class_names": list("abcdefghij"),
+        "noise": {"share": 0.1, "kind": "flip", "splits": ["train"], "seed": 0},
+    }
+    whole = [every | copy.deepcopy(ASKED), SOURCES, *(trees[name] for name in WORKING)]
+    before = os.getcwd()
+    os.chdir(folder)
+    yield [{**tree, "store": "lore"} for tree in (*whole * 3, *trees.values())]  # most of them those that can run
+    os.chdir(before)
+
+
+def write_data(folder: Path) -> None:
+    """Write archives, tables, image folders and weights of two classes."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        images, labels = rng.integers(0, 256, (6, 8, 8), dtype=np.uint8), np.repeat([0, 1], 3)
+        np.savez(folder / f"{split}.npz", images=images, labels=labels)
+        rows = [f"img/{split}/{'ab'[label]}/{number}.png,{label}" for number, label in enumerate(labels)]
+        (folder / f"{split}.csv").write_text("\n".join(["path,label", *rows]))
+        for row, image in zip(rows, images, strict=True):
+            file = folder / row.partition(",")[0]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(file)
+    torch.save(build_model("small-cnn", {"width": 4, "classes": 2}, 0).state_dict(), folder / "w.pt")
+
+
+def planned(tree: Tree) -> str:
+    """Plan a config in this process and return what the plan made of it, after checking how it says so."""
+    Path("run.yaml").write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    before = sorted(os.listdir())
+    result = CliRunner().invoke(cli.app, ["plan", "run.yaml"])
+    lines = result.stderr.splitlines()
+    assert result.exit_code in (cli.DONE, cli.BAD_CONFIG), (result.stderr, result.exception, tree)
+    assert "Traceback" not in result.output
+    assert sorted(os.listdir()) == before, tree
+    if result.exit_code == cli.DONE:
+        return "planned"
+    assert 1 <= len(lines) <= MAX_LINES, (lines, tree)
+    assert all(line.startswith("error: ") and line.isprintable() and len(line) < 1200 for line in lines), (lines, tree)
+    return "by the schema" if all(line.startswith("error: run.yaml: ") for line in lines) else "by the plan"
+
+
+def try_many(bases: list[Tree], examples: int) -> Counter[str]:
+    """Plan so many malformed configs; return how many ended how."""
+    outcomes: Counter[str] = Counter()
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
+    )
+    @given(data=st.data())
+    def attempt(data: st.DataObject) -> None:
+        tree = copy.deepcopy(data.draw(st.sampled_from(bases)))
+        mutate(data, tree)
+        outcomes[planned(tree)] += 1
+
+    attempt()
+    return outcomes
+
+
+def test_the_configs_are_sound_before_they_are_changed(bases: list[Tree]) -> None:
+    assert [planned(tree) for tree in bases[:5]] == ["planned"] * 5
+
+
+def test_malformed_configs_are_refused_in_a_few_lines(bases: list[Tree]) -> None:
+    outcomes = try_many(bases, 30)
+    assert outcomes.total() >= 30
+    assert set(outcomes) == {"planned", "by the schema", "by the plan"}, outcomes
+
+
+@pytest.mark.slow
+def test_300_malformed_configs_are_refused_in_a_few_lines(bases: list[Tree]) -> None:
+    outcomes = try_many(bases, 300)
+    assert outcomes.total() >= 300
+    assert min(outcomes[how] for how in ("planned", "by the schema", "by the plan")) >= 15, outcomes
+
+
+FOUND = [  # by this test before they were mended
+    ("networks.small.arguments", {"a": {1: 2, "b": 3}}, "networks.small.arguments.a.1: keys should be strings"),
+    ("networks.small.arguments", {"a": float("nan")}, "networks.small.arguments.a: input should be a finite number"),
+    ("networks.small.arguments", {"a": "\udc80"}, "networks.small.arguments.a: half of a surrogate pair"),
+    ("data.digits.split", {}, "data.digits: split: no share is named"),
+    ("store", "~nobody_has_this_name/x", "store: no such user's home folder"),
+    ("store", "a\0b", "store: a path or URL holds no control characters"),
+    ("networks.small.train.epochs", 2**63 - 1, "networks.small.train: epochs: at most 1,000,000"),
+    ("networks.small.train.snapshots", 10**12, "networks.small.train: snapshots: at most 10,000"),
+    ("networks.small.preprocessing.resize", 10**6, "networks.small.preprocessing.resize: expected 1 to 8,192 pixels"),
+    ("networks.small.preprocessing.crop", 10**6, "networks.small.preprocessing.crop: expected 1 to 8,192 pixels"),
+    ("interpretation.selectors.random.repeats", 10**12, "interpretation: selectors.random.repeats: at most 1,000"),
+    ("tracing.evaluation.lds.subsets", 10**6, "tracing.evaluation.lds: subsets x retrainings: at most 10,000"),
+    ("cluster.\x1b[2J\n\u2028", 1, r"cluster.\x1b[2J\n\u2028: unknown key"),
+    ("cluster." + "x" * 5000, 1, f"cluster.{'x' * 57}...: unknown key"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "expected"), FOUND)
+def test_what_was_found_stays_mended(bases: list[Tree], key: str, value: object, expected: str) -> None:
+    tree = copy.deepcopy(bases[0])
+    *parents, last = key.split(".") if "\x1b" not in key else ("cluster", key.partition(".")[2])
+    below = tree
+    for parent in parents:
+        below = below[parent]
+    below[last] = value
+    assert planned(tree) == "by the schema"
+    (line,) = CliRunner().invoke(cli.app, ["plan", "run.yaml"]).stderr.splitlines()
+    assert line.startswith(f"error: run.yaml: {expected}")
