@@ -37,7 +37,7 @@ def class_numbers(stage: Stage) -> dict[str, Json]:
 
 
 def read_rows(stage: FinishedStage, name: str, rows: NDArray[np.int64]) -> NDArray[np.generic]:
-    """Return some rows, ascending, of an array, reading one chunk's worth at a time and no chunk without them."""
+    """Return some rows, in any order, of an array, reading one chunk's worth at a time and no chunk without them."""
     layout = stage.layout.arrays[name]
     found = np.empty((len(rows), *layout.shape[1:]), layout.dtype)
     for chunk in np.unique(rows // layout.chunk).tolist():

@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from configs.schema import Network
@@ -18,13 +17,14 @@ from configs.training import Training
 from storage.documents import Document
 from storage.results import read_table
 from storage.specs import StageSpec
-from storage.stages import FinishedStage, Partition, Stage, open_finished
+from storage.stages import Partition, Stage, open_finished
 from storage.stores import Store
 from tasks.decomposition import DecomposedLinear
 from tasks.decomposition.head import find_head, replace_head
 from tasks.steps.activations import example_input
 from tasks.steps.decomposition.features import open_head, read_features
 from tasks.steps.decomposition.histogram import features_of, read_sets
+from tasks.steps.features import read_rows
 from tasks.steps.life import Step, Work
 from tasks.steps.networks import filled_network, network_identity
 from tasks.steps.trainer import Samples, make_trainer, open_batches, open_samples, settle
@@ -119,7 +119,9 @@ def open_features(store: Store, features: StageSpec, device: torch.device, memor
 
     def fetch(picked: Positions) -> tuple[Tensor, Tensor]:
         at = torch.from_numpy(picked)
-        found = torch.from_numpy(_read_rows(finished, picked)) if whole is None else whole[at]
+        found = (
+            torch.from_numpy(read_rows(finished, "features", picked).astype(np.float32)) if whole is None else whole[at]
+        )
         return found.to(device), labels[at].to(device)
 
     return fetch
@@ -130,17 +132,6 @@ def _read_whole(store: Store, features: StageSpec) -> Tensor:
     """Return all features; those of two splits are kept for the next segment in this process."""
     finished = open_finished(store, features)
     return torch.from_numpy(read_features(finished, 0, finished.layout.arrays["features"].shape[0]))
-
-
-def _read_rows(finished: FinishedStage, picked: Positions) -> NDArray[np.float32]:
-    """Return the features at some positions, reading each chunk that holds one once."""
-    layout = finished.layout.arrays["features"]
-    n, d = layout.shape
-    chunks, rows = picked // layout.chunk, np.empty((len(picked), d), np.float32)
-    for chunk in np.unique(chunks).tolist():
-        start, at = chunk * layout.chunk, np.flatnonzero(chunks == chunk)
-        rows[at] = read_features(finished, start, min(start + layout.chunk, n))[picked[at] - start]
-    return rows
 
 
 def _open(stage: Stage, part: Partition, device: torch.device) -> Opened:
