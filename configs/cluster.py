@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from configs.section import Section
 
+UNSHELTERED = "anyone there could run code on the workers: use TLS, or set `insecure: true` on a network you trust"
+
 
 class Cluster(Section):
     """Where partitions run."""
@@ -25,24 +27,22 @@ class Cluster(Section):
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where networks run")
     gpu_resource: str | None = Field(None, description="Dask resource that stages with a network ask for, such as GPU")
     stage_timeout: int | None = Field(None, ge=1, description="seconds after which a stage is stopped")
-    insecure: bool = Field(False, description="accept a scheduler beyond loopback without TLS")
+    insecure: bool = Field(False, description="accept a scheduler beyond this machine without TLS")
 
     @model_validator(mode="after")
     def _address_fits(self) -> "Cluster":
         if (self.kind == "address") != (self.address is not None):
             raise ValueError("`address` goes with `kind: address`, and that kind needs it")
-        if self.address is not None and not (self.insecure or self.address.startswith("tls://") or _here(self.address)):
-            raise ValueError(
-                f"address {self.address} is beyond this machine and not tls://; anyone there could run code on the "
-                "workers: use TLS, or set `insecure: true` on a network you trust"
-            )
+        if self.address is not None and not (self.insecure or is_sheltered(self.address)):
+            raise ValueError(f"address {self.address} is beyond this machine and not tls://; {UNSHELTERED}")
         return self
 
 
-def _here(address: str) -> bool:
-    """Say whether an address such as tcp://127.0.0.1:8786 is of this machine."""
-    host = urlsplit(address).hostname or ""
+def is_sheltered(address: str) -> bool:
+    """Say whether strangers cannot use a scheduler: it asks for certificates, or listens on this machine alone."""
+    parts = urlsplit(address)
+    host = parts.hostname or ""
     try:
-        return host == "localhost" or ip_address(host).is_loopback
+        return parts.scheme in ("tls", "inproc") or host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False

@@ -6,7 +6,6 @@ A partition is a plain function of one item; it returns a few numbers. Failures 
 import contextlib
 import ctypes
 import difflib
-import hashlib
 import importlib
 import inspect
 import logging
@@ -14,15 +13,14 @@ import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
-from importlib.metadata import version
+from functools import lru_cache, partial
 from multiprocessing import resource_tracker
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import threadpoolctl
 
-from configs.cluster import Cluster
+from configs.cluster import UNSHELTERED, Cluster, is_sheltered
+from tasks.versions import code_difference, code_facts
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,7 +28,6 @@ Result = TypeVar("Result")
 ATTEMPTS = 2
 MALLOPT = {"arenas": (-8, 1), "map from": (-3, 2**30), "trim from": (-1, 2**30), "top pad": (-2, 2**26)}  # malloc.h
 LOCAL = ("local", "threads")  # kinds that are distributed.LocalCluster
-COMPARED = ("numpy", "torch", "zarr", "distributed")  # versions that workers share with the run
 
 
 class PartitionError(Exception):
@@ -89,7 +86,8 @@ class DaskPool:
         resources = {self.gpu_resource: 1} if network and self.gpu_resource else None
         if resources:
             self._check_resource()
-        futures = self.client.map(_attempt, [function] * len(items), items, resources=resources, pure=False)
+        attempt = partial(_attempt_on_worker, function, ours=code_facts())
+        futures = self.client.map(attempt, items, resources=resources, pure=False)
         by_key = {future.key: item for future, item in zip(futures, items, strict=True)}
         failures: list[tuple[Item, Exception]] = []
         try:
@@ -157,7 +155,7 @@ def _dask_pool(cluster: Cluster) -> Iterator[Pool]:
         with client:
             if cluster.kind not in LOCAL:
                 client.wait_for_workers(1, timeout=300)
-                compare_workers(client.run(code_facts))
+                compare_workers(client.run(code_facts, on_error="return"))
             yield DaskPool(client, cluster.gpu_resource)
 
 
@@ -171,26 +169,13 @@ def check_cluster(cluster: Cluster) -> None:
         raise ClusterError(f"cluster.gpu_resource: kind {cluster.kind} has no {cluster.gpu_resource!r}; leave it out")
 
 
-@lru_cache(maxsize=1)
-def code_facts() -> dict[str, str]:
-    """Return the digest of layerlore's source and the versions that must agree between a run and its workers."""
-    source = hashlib.sha256()
-    root = Path(__file__).parent.parent
-    for package in ("configs", "flows", "storage", "tasks"):
-        for file in sorted((root / package).rglob("*.py")):
-            source.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())
-    return {"layerlore source": source.hexdigest()[:12], **{name: version(name) for name in COMPARED}}
-
-
-def compare_workers(facts: dict[str, dict[str, str]]) -> None:
-    """Raise ClusterError in one line if a worker's code differs from this process's."""
-    ours = code_facts()
-    for worker, theirs in facts.items():
-        for name, value in ours.items():
-            if theirs.get(name) != value:
-                raise ClusterError(
-                    f"worker {worker} has {name} {theirs.get(name)}, this run has {value}; start it anew"
-                )
+def compare_workers(answers: Mapping[str, Any]) -> None:  # Any: what a worker says, or the error that it met
+    """Raise ClusterError in one line if a worker's code differs from this process's, or it has none."""
+    for worker, answer in answers.items():
+        if not isinstance(answer, dict):
+            raise ClusterError(f"worker {worker} cannot run layerlore: {answer}; install it there and start it anew")
+        if difference := code_difference(worker, answer, code_facts()):
+            raise ClusterError(difference)
 
 
 @contextmanager
@@ -204,6 +189,10 @@ def _scheduler(cluster: Cluster) -> Iterator[tuple[Any, Any]]:  # Any: distribut
     with interrupts_stay_here():
         entered = _cluster_class(cluster.kind)(**_cluster_arguments(cluster))
     with entered as started:
+        if not (cluster.insecure or is_sheltered(started.scheduler_address)):
+            raise ClusterError(
+                f"cluster.arguments: the scheduler listens at {started.scheduler_address}; {UNSHELTERED}"
+            )
         if cluster.kind not in LOCAL and "n_workers" not in cluster.arguments:
             started.scale(cluster.workers)
         yield started, None
@@ -253,6 +242,15 @@ def _check_arguments(kind: str, arguments: Mapping[str, Any]) -> None:  # Any: t
         near = difflib.get_close_matches(unknown[0], sorted({*names}), 1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ClusterError(f"cluster.arguments.{unknown[0]}: {takers[0].__name__} takes no such argument{hint}")
+
+
+def _attempt_on_worker(function: Callable[[Item], Result], item: Item, ours: dict[str, str]) -> Result:
+    """Call `function` on a Dask worker, unless that runs other code than the run: it may have joined a moment ago."""
+    from distributed import get_worker
+
+    if difference := code_difference(get_worker().address, code_facts(), ours):
+        raise ClusterError(difference)
+    return _attempt(function, item)
 
 
 def _attempt(function: Callable[[Item], Result], item: Item) -> Result:

@@ -44,7 +44,7 @@ RULES = {  # the longest place that a file lies below decides
     "storage": Rule(("storage",), ("zarr", "google_crc32c", "s3fs", "fsspec", "pyarrow", "safetensors")),
     "tasks": Rule(PURE, NUMERIC),
     "tasks/steps": Rule(("configs", "tasks", "storage"), ("prefect", "torch", "rich", "pydantic", "psutil")),
-    "tasks/parallel.py": Rule(("configs",), ("dask", "distributed", "threadpoolctl")),
+    "tasks/parallel.py": Rule(("configs", "tasks.versions"), ("dask", "distributed", "threadpoolctl")),
     "tasks/io": Rule(
         ("configs", "tasks.io"), ("torch", "torchvision", "fsspec", "PIL", "safetensors", "sklearn", "scipy")
     ),

@@ -17,7 +17,8 @@ from storage.layouts import Layout
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, begin_stage, find_finished, open_finished
 from storage.stores import Store, open_store
-from tasks.parallel import PartitionError, Pool, code_facts, open_pool
+from tasks.parallel import PartitionError, Pool, open_pool
+from tasks.versions import code_facts
 
 MOST_TOGETHER = 16  # stages in one partition's work: what bounds its memory
 

@@ -10,7 +10,7 @@ from configs.schema import Config
 from storage.runs import RunRecord, close_record, records, write_record
 from storage.specs import StageSpec
 from storage.stores import open_store
-from tasks.parallel import code_facts
+from tasks.versions import code_facts
 
 
 def record_reuse(config: Config, stages: Sequence[StageSpec]) -> None:

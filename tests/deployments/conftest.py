@@ -153,7 +153,9 @@ class TlsCluster:
         }
 
 
-def start_cluster(processes: Processes, folder: Path, workers: Sequence[object] = ("workers.sh",)) -> TlsCluster:
+def start_cluster(
+    processes: Processes, folder: Path, workers: Sequence[object] = ("workers.sh",), **variables: str
+) -> TlsCluster:
     """Make certificates and start a scheduler and workers by the scripts that the README names."""
     address = DEPLOYMENTS / "address"
     processes.call(sys.executable, address / "certificates.py", folder)
@@ -161,5 +163,5 @@ def start_cluster(processes: Processes, folder: Path, workers: Sequence[object] 
     processes.start(address / "scheduler.sh", folder, "127.0.0.1", cluster.port, LAYERLORE_DASHBOARD="127.0.0.1:0")
     processes.wait_for(lambda: listens(cluster.port), "the Dask scheduler")
     script, *arguments = workers
-    processes.start(address / str(script), folder, cluster.address, *arguments)
+    processes.start(address / str(script), folder, cluster.address, *arguments, **variables)
     return cluster

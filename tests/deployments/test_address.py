@@ -1,9 +1,11 @@
 """A scheduler and workers as processes of their own, over TLS: who gets in, and one worker per GPU."""
 
 import os
+import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +14,8 @@ import pytest
 from distributed import Client, Security
 
 from configs.cluster import Cluster
-from tasks.parallel import ClusterError, open_pool
-from tests.deployments.conftest import Processes, TlsCluster, clean_environment, start_cluster
+from tasks.parallel import ClusterError, PartitionError, open_pool
+from tests.deployments.conftest import DEPLOYMENTS, Processes, TlsCluster, clean_environment, start_cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore")]  # Dask's own warnings
 
@@ -97,3 +99,41 @@ def test_a_worker_per_gpu_sees_its_own(processes: Processes) -> None:
     script.send_signal(signal.SIGTERM)
     script.wait(timeout=60)
     assert psutil.wait_procs(below, timeout=30)[1] == []
+
+
+def test_a_worker_of_other_code_that_joins_later_makes_nothing(processes: Processes) -> None:
+    other, root = processes.folder / "other", Path(__file__).parents[2]
+    for package in ("configs", "flows", "storage", "tasks"):
+        shutil.copytree(root / package, other / package, ignore=shutil.ignore_patterns("__pycache__"))
+    with (other / "tasks" / "versions.py").open("a") as file:
+        file.write("# another version\n")
+    cluster = start_cluster(processes, processes.folder / "tls", ("workers.sh", 1, "1GB"))
+    with open_pool(config(cluster)) as pool:
+        assert list(pool.map(abs, [-1])) == [(-1, 1)]
+        script = DEPLOYMENTS / "address" / "workers.sh"
+        processes.start(script, cluster.certificates, cluster.address, 1, "1GB", PYTHONPATH=str(other))
+        with client(cluster) as opened:
+            opened.wait_for_workers(2, timeout=120)
+        done = list[object]()
+        refused = (
+            r"worker tls://127\.0\.0\.1:\d+ has layerlore source \w{12}, this run has \w{12}; start it anew \(\d+ of 60"
+        )
+        with pytest.raises(PartitionError, match=refused):
+            done.extend(pool.map(time.sleep, [0.02 + number / 10000 for number in range(60)]))
+        assert done
+    with pytest.raises(ClusterError, match=r"^worker tls://\S+ has layerlore source"), open_pool(config(cluster)):
+        pass
+
+
+def test_a_worker_without_layerlore_is_named(processes: Processes) -> None:
+    blocker = "import sys\nsys.modules['tasks'] = None\n"
+    (processes.folder / "without.py").write_text(blocker)
+    cluster = start_cluster(
+        processes,
+        processes.folder / "tls",
+        ("workers.sh", 1, "1GB"),
+        DASK_DISTRIBUTED__WORKER__PRELOAD=f"['{processes.folder / 'without.py'}']",
+    )
+    named = r"^worker tls://\S+ cannot run layerlore: .*tasks.*; install it there and start it anew$"
+    with pytest.raises(ClusterError, match=named), open_pool(config(cluster)):
+        pass

@@ -17,10 +17,10 @@ from tasks.parallel import (
     Pool,
     SerialPool,
     check_cluster,
-    code_facts,
     compare_workers,
     open_pool,
 )
+from tasks.versions import code_facts
 
 KINDS = [
     "serial",
@@ -197,6 +197,27 @@ def test_workers_with_other_code_are_refused() -> None:
     for name in ours:
         with pytest.raises(ClusterError, match=rf"worker tcp://b has {name} other, this run has .*; start it anew"):
             compare_workers({"tcp://a": ours, "tcp://b": {**ours, name: "other"}})
+
+
+def test_a_worker_without_layerlore_is_refused() -> None:
+    error = ModuleNotFoundError("No module named 'tasks'")
+    with pytest.raises(ClusterError, match=r"worker tcp://b cannot run layerlore: No module named 'tasks'; install it"):
+        compare_workers({"tcp://a": code_facts(), "tcp://b": error})
+
+
+@pytest.mark.cluster
+@pytest.mark.filterwarnings("ignore")  # Dask's own
+def test_a_scheduler_that_strangers_could_use_is_refused() -> None:
+    cluster = Cluster(kind="local", workers=1, arguments={"host": "0.0.0.0"})
+    with (
+        pytest.raises(
+            ClusterError, match=r"cluster\.arguments: the scheduler listens at tcp://.*: use TLS, or set `inse"
+        ),
+        open_pool(cluster),
+    ):
+        pass
+    with open_pool(cluster.model_copy(update={"insecure": True})) as opened:
+        assert list(opened.map(square, [3])) == [(3, 9)]
 
 
 def test_the_source_digest_is_that_of_the_code() -> None:
