@@ -17,8 +17,21 @@ from uuid import UUID
 import httpx
 import pytest
 
+from configs.load import load_config
+from flows.plan import Plan, finished_paths, make_plan
+from storage.stores import open_store
+from storage.verify import stage_paths, verify_stage
 from tests.deployments.conftest import AUTH, DEPLOYMENTS, Processes, clean_environment, free_port
 
+PATIENCE = 400.0  # seconds for a run of a few: the machine may be loaded
+SHRUNK = [
+    "data.digits.per_class={train: 12, val: 4}",
+    "networks.small.arguments={width: 4}",
+    "networks.small.train.epochs=1",
+    "interpretation.selectors={random: {repeats: 1}}",
+    "interpretation.budgets=[1.0]",
+    "interpretation.interpreters={ice: {components: 3}}",
+]
 Tree = dict[str, Any]  # Any: JSON
 ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
@@ -30,7 +43,7 @@ class PrefectServer:
     processes: Processes
     url: str
     home: Path
-    store: Path
+    store: str
 
     def post(self, path: str, body: object) -> Any:  # Any: JSON
         """Ask the API as somebody who may."""
@@ -46,7 +59,7 @@ class PrefectServer:
 
     def deploy(self, *arguments: str, **variables: str) -> str:
         """Send deployments as the README says."""
-        places = {"LAYERLORE_HOME": str(self.home), "LAYERLORE_STORE": str(self.store), **variables}
+        places = {"LAYERLORE_HOME": str(self.home), "LAYERLORE_STORE": self.store, **variables}
         return self.processes.call(DEPLOYMENTS / "deploy.sh", *arguments, **places)
 
     def start_worker(self) -> "subprocess.Popen[bytes]":
@@ -81,11 +94,25 @@ class PrefectServer:
         self.processes.wait_for(reached, f"state {wanted}", patience)
 
 
+def small_plan(server: PrefectServer) -> Plan:
+    """Return the plan of a small run of the preset digits."""
+    return make_plan(load_config("digits", [f"store={server.store}", *SHRUNK]))
+
+
+def check_finished(server: PrefectServer) -> None:
+    """Compare what a small run of the preset digits should have left with what there is."""
+    plan, store = small_plan(server), open_store(server.store)
+    assert finished_paths(plan, store) == {spec.path for spec in plan.stages}
+    assert [line for path in stage_paths(store) for line in verify_stage(store, path)] == []
+    assert store.exists("reports/digits/index.html")
+    assert list(server.home.iterdir()) in ([], [server.home / "tls"])  # nothing went where the run started
+
+
 @contextmanager
-def prefect_server(folder: Path, database: str | None = None) -> Iterator[PrefectServer]:
+def prefect_server(folder: Path, database: str | None = None, store: str | None = None) -> Iterator[PrefectServer]:
     """Start a standing server, on SQLite where no database is given, and stop it with all that was started for it."""
     url = f"http://127.0.0.1:{free_port()}/api"
-    home, store = folder / "home", folder / "lore"
+    home = folder / "home"
     home.mkdir()
     settings = {
         "PREFECT_HOME": str(folder / "prefect"),
@@ -104,7 +131,7 @@ def prefect_server(folder: Path, database: str | None = None) -> Iterator[Prefec
         port = url.removesuffix("/api").rpartition(":")[2]
         processes.start("prefect", "server", "start", "--host", "127.0.0.1", "--port", port, **server_settings)
         processes.wait_for(lambda: healthy(url), "the Prefect server")
-        yield PrefectServer(processes, url, home, store)
+        yield PrefectServer(processes, url, home, store or str(folder / "lore"))
     finally:
         processes.stop()
 
