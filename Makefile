@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 CONSTRAINTS := deployments/constraints-py$(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])').txt
 STAMP := $(VENV)/.installed
 TESTS := -n 2 --dist loadfile  # two processes, a file of tests in one of them
-SOURCES := configs flows storage tasks tests benchmarks docs
+SOURCES := configs flows storage tasks deployments tests benchmarks docs
 export OMP_NUM_THREADS := 1
 
-.PHONY: quickstart test long check format env clean
+.PHONY: quickstart test long check format env swift clean
 
 quickstart: env  ## train a small network on digits, ask question 1, print where the report is
 	$(BIN)/layerlore run digits
@@ -16,7 +16,7 @@ quickstart: env  ## train a small network on digits, ask question 1, print where
 test: env  ## all tests that this machine can run, slow ones too
 	$(BIN)/python -m pytest $(TESTS) -m "not gpu and not long" -q
 
-long: env  ## tests of minutes each, on real servers
+long: env swift  ## tests of minutes each, on real servers
 	$(BIN)/python -m pytest -m long -q
 
 check: env  ## format, lint, types, layers, fast tests
@@ -36,5 +36,12 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
 	touch $@
 
+swift: .venv-swift/.installed  ## a real S3 server for the tests, in an environment of its own (Linux)
+
+.venv-swift/.installed:
+	$(PYTHON) -m venv .venv-swift
+	.venv-swift/bin/python -m pip install --quiet 'swift==2.38.*' 'setuptools<81'
+	touch $@
+
 clean:  ## remove the environment and caches, keep stores
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info build
+	rm -rf $(VENV) .venv-swift .mypy_cache .ruff_cache .pytest_cache *.egg-info build

@@ -83,7 +83,7 @@ def swift_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """OpenStack Swift in an environment of its own."""
     python = ROOT / ".venv-swift" / "bin" / "python"
     if not python.exists():
-        pytest.skip("needs OpenStack Swift: python -m venv .venv-swift && .venv-swift/bin/pip install 'swift==2.38.*'")
+        pytest.skip("needs OpenStack Swift: `make swift`")
     folder = tmp_path_factory.mktemp("swift")
     with started([str(python), str(HERE / "swift_server.py"), str(folder)], folder / "log") as (place, _):
         yield Server("swift", place)

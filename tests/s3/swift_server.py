@@ -2,7 +2,7 @@
 
     .venv-swift/bin/python tests/s3/swift_server.py DATA_DIR [--port 0]
 
-Needs `pip install swift==2.38.*` in an environment of its own, Linux, and a file system with user attributes.
+Needs `make swift`, Linux, and a file system with user attributes.
 Prints one JSON line with the endpoint once all servers answer. Objects survive a restart. The access key is two
 words joined by a colon. SIGTERM or Ctrl-C stops all four processes.
 """
