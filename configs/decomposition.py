@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from configs.section import Name, Section
-from configs.training import Augment, Batches, Constant, Optimizer, Positive, Schedule, Shuffled, Training
+from configs.training import Course, Positive, Training
 
 Noise = Literal["standard", "zero", "feature_moments"]
 Scope = Literal["label", "predicted", "union"]
@@ -38,26 +38,8 @@ class Ablation(Section):
     draws: int = Field(5, ge=1, description="draws of the noise, over which mean and deviation are stated")
 
 
-class Retraining(Section):
+class Retraining(Course):
     """How a decomposed layer, or the whole network with it, is trained further."""
-
-    epochs: Positive = Field(description="passes over the learn split")
-    optimizer: Optimizer
-    schedule: Schedule = Constant()
-    batches: Batches = Shuffled()
-    clip: float | None = Field(None, gt=0, description="largest norm of the gradient")
-    augment: Augment | None = Field(None, description="of images; the whole network's retraining only")
-    checkpoint_every: Positive = Field(200, description="steps between checkpoints: what a crash may cost")
-
-    @model_validator(mode="after")
-    def _trains(self) -> "Retraining":
-        try:
-            self.training("data", "train", "val")
-        except ValidationError as error:
-            first = error.errors()[0]
-            place = "".join(f"{part}: " for part in first["loc"])
-            raise ValueError(place + first["msg"].removeprefix("Value error, ")) from error
-        return self
 
     def training(self, data: str, learn: str, evaluate: str) -> Training:
         """Return the settings as those of a training."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -216,24 +216,35 @@ class Gates(Section):
         return self.plain_epochs + (-self.plain_epochs - 1) % self.period
 
 
-class Training(Section):
-    """How a network is trained from the run's seed."""
+class Course(Section):
+    """The settings of a training that are no matter of what is trained, and on what."""
 
-    data: Name = Field(description="name of the data set")
-    split: Name = Field("train", description="split to train on")
-    evaluate: Name = Field("val", description="split whose accuracy is measured after each epoch")
-    epochs: int = Field(ge=1, description="passes over the split")
-    start: Location | None = Field(
-        None,
-        description="weights to start from in place of fresh ones, as `weights` of a network; a head of another number "
-        "of classes stays fresh",
-    )
+    epochs: int = Field(ge=1, le=MAX_EPOCHS, description="passes over the split")
     optimizer: Optimizer
     schedule: Schedule = Constant()
     clip: float | None = Field(None, gt=0, description="largest norm of the whole gradient; longer ones are shortened")
     batches: Batches = Shuffled()
     augment: Augment | None = None
     checkpoint_every: int = Field(200, ge=1, description="steps between two checkpoints: what a crash may cost")
+
+    @model_validator(mode="after")
+    def _falls(self) -> Self:
+        if isinstance(self.schedule, Cosine) and self.schedule.warmup >= self.epochs:
+            raise ValueError(f"schedule.warmup: {self.schedule.warmup:g} of {self.epochs} epochs leave no time to fall")
+        return self
+
+
+class Training(Course):
+    """How a network is trained from the run's seed."""
+
+    data: Name = Field(description="name of the data set")
+    split: Name = Field("train", description="split to train on")
+    evaluate: Name = Field("val", description="split whose accuracy is measured after each epoch")
+    start: Location | None = Field(
+        None,
+        description="weights to start from in place of fresh ones, as `weights` of a network; a head of another number "
+        "of classes stays fresh",
+    )
     snapshots: Positive | tuple[Step, ...] | None = Field(
         None, description="weights to keep as stages of their own: n, evenly spaced up to the end, or a list of steps"
     )
@@ -241,13 +252,9 @@ class Training(Section):
     gates: Gates | None = None
 
     @model_validator(mode="after")
-    def _fits(self) -> "Training":
-        if isinstance(self.schedule, Cosine) and self.schedule.warmup >= self.epochs:
-            raise ValueError(f"schedule.warmup: {self.schedule.warmup:g} of {self.epochs} epochs leave no time to fall")
+    def _few_snapshots(self) -> "Training":
         if isinstance(self.snapshots, tuple) and len(set(self.snapshots)) != len(self.snapshots):
             raise ValueError("snapshots: an entry stands twice")
-        if self.epochs > MAX_EPOCHS:
-            raise ValueError(f"epochs: at most {MAX_EPOCHS:,}, found {self.epochs}")
         if isinstance(self.snapshots, int) and self.snapshots > MAX_SNAPSHOTS:
             raise ValueError(f"snapshots: at most {MAX_SNAPSHOTS:,}, found {self.snapshots}")
         return self
