@@ -8,7 +8,7 @@ TESTS := -n 2 --dist loadfile  # two processes, a file of tests in one of them
 SOURCES := configs flows storage tasks deployments tests benchmarks docs
 export OMP_NUM_THREADS := 1
 
-.PHONY: quickstart test long check format env swift clean
+.PHONY: quickstart test long lint check format env swift clean
 
 quickstart: env  ## train a small network on digits, ask question 1, print where the report is
 	$(BIN)/layerlore run digits
@@ -19,10 +19,12 @@ test: env  ## all tests that this machine can run, slow ones too
 long: env swift  ## tests of minutes each, on real servers
 	$(BIN)/python -m pytest -m long -q
 
-check: env  ## format, lint, types, layers, fast tests
+lint: env  ## format, lint, types
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/mypy --strict $(SOURCES)
+
+check: lint  ## format, lint, types, layers, fast tests
 	$(BIN)/python -m pytest $(TESTS) -q -m "not slow and not s3 and not gpu and not browser and not cluster and not long" --cov --cov-report=term:skip-covered
 
 format: env  ## rewrite the sources in the project's format
