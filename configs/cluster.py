@@ -26,6 +26,11 @@ class Cluster(Section):
     arguments: dict[str, Any] = Field({}, description="keyword arguments of the cluster class")  # Any: the class's own
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="where networks run")
     gpu_resource: str | None = Field(None, description="Dask resource that stages with a network ask for, such as GPU")
+    worker_timeout: int | None = Field(
+        300,
+        ge=1,
+        description="seconds without any worker after which a run ends; null: it waits for as long as it takes",
+    )
     stage_timeout: int | None = Field(None, ge=1, description="seconds after which a stage is stopped")
     insecure: bool = Field(False, description="accept a scheduler beyond this machine without TLS")
 
@@ -33,6 +38,8 @@ class Cluster(Section):
     def _address_fits(self) -> "Cluster":
         if (self.kind == "address") != (self.address is not None):
             raise ValueError("`address` goes with `kind: address`, and that kind needs it")
+        if self.address is not None and "@" in self.address:
+            raise ValueError("an address holds no credentials; a scheduler asks for certificates")
         if self.address is not None and not (self.insecure or is_sheltered(self.address)):
             raise ValueError(f"address {self.address} is beyond this machine and not tls://; {UNSHELTERED}")
         return self

@@ -1,5 +1,6 @@
 """Configs from YAML files and presets, with overrides; the only place that touches environment variables."""
 
+import copy
 import os
 from collections.abc import Iterable, Sequence
 from importlib import resources
@@ -12,7 +13,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from configs.schema import Config
-from configs.trees import Place, Tree, TreeError, odd_values, parse_tree, without_passwords
+from configs.secrets import Place, holds_secret, without_passwords
+from configs.trees import Tree, TreeError, odd_values, parse_tree
 
 MAX_BYTES = 1_000_000
 MAX_LINES = 4
@@ -28,7 +30,7 @@ class ConfigError(Exception):
 
     def __init__(self, text: str) -> None:
         lines = text.split("\n") if text.count("\n") < MAX_LINES else [" ".join(text.split())]
-        super().__init__("\n".join(_cut(_visible(without_passwords(line)), MAX_WIDTH) for line in lines))
+        super().__init__("\n".join(_cut(visible(without_passwords(line)), MAX_WIDTH) for line in lines))
 
 
 def load_config(source: str, overrides: Sequence[str] = ()) -> Config:
@@ -38,14 +40,20 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> Config:
     ------
     ConfigError : no such file or preset, not a YAML mapping, an unknown key, a wrong type or value
     """
-    tree = _parse(_text(source), source)
-    for override in overrides:
-        _apply(tree, override)
-    return check_config(tree, source)
+    return check_config(_parse(_text(source), source), source, overrides)
 
 
-def check_config(tree: Tree, source: str) -> Config:
-    """Return the config that a tree of keys means; ConfigError, whose lines begin with `source`, if it is none."""
+def check_config(tree: Tree, source: str, overrides: Sequence[str] = ()) -> Config:
+    """Return the config that a tree of keys means, after overrides.
+
+    Raises
+    ------
+    ConfigError : it means none; the lines begin with `source`
+    """
+    if overrides and isinstance(tree, dict):
+        tree = copy.deepcopy(tree)
+        for override in overrides:
+            _apply(tree, override)
     if odd := list(islice(odd_values(tree), MAX_LINES)):
         raise ConfigError("\n".join(f"{source}: {_key(place)}: {what}" for place, what in odd))
     try:
@@ -70,6 +78,14 @@ def config_text(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
 
 
+def visible(text: str) -> str:
+    """Return a text with letters for what has no picture, as control characters and line breaks.
+
+    What a terminal prints from a file or a store goes through this: some characters would move its cursor.
+    """
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 def prefect_defaults() -> None:
     """Set what Prefect should do unless the user says otherwise; call before Prefect is imported."""
     defaults = {
@@ -77,6 +93,7 @@ def prefect_defaults() -> None:
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a fresh database under load needs over 40 s
         "PREFECT_LOGGING_LEVEL": "WARNING",
+        "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",  # a server that is away is told of in one line, by who asked
         "PREFECT_CLI_COLORS": "false",
     }
     for name, value in defaults.items():
@@ -119,6 +136,8 @@ def _apply(tree: Tree, override: str) -> None:
     """Set one `key.path=value` in `tree`; the value is YAML."""
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
+    if holds_secret(override) or keys[0] == "cluster":  # whose arguments may hold secrets of any look
+        override = f"{path.strip()}=..." if equals else "..."
     if not equals or not all(keys):
         raise ConfigError(f"--set {override}: write key.path=value, such as networks.small.train.epochs=3")
     try:
@@ -184,7 +203,7 @@ def _line(place: Place, error: ErrorDetails) -> str:
 
 def _key(place: Place) -> str:
     """Return the dotted name of a key, on one line whatever its parts hold."""
-    return ".".join(_cut(_visible(str(part)), 60) for part in place)
+    return ".".join(_cut(visible(str(part)), 60) for part in place)
 
 
 def _short(value: object) -> str:
@@ -195,8 +214,3 @@ def _short(value: object) -> str:
 def _cut(text: str, width: int) -> str:
     """Return a text of at most `width` characters."""
     return text if len(text) <= width else text[: width - 3] + "..."
-
-
-def _visible(text: str) -> str:
-    """Return a text with letters for what has no picture, as control characters and line breaks."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

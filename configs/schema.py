@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from configs.cluster import Cluster
 from configs.decomposition import Decomposition
-from configs.section import SIDE, Location, Name, Paths, Section, Share, Side, check_location
+from configs.section import SIDE, Location, Name, Paths, Section, Share, Side, check_store
 from configs.tracing import Tracing, check_private
 from configs.training import Training
 
@@ -284,14 +284,6 @@ class Config(Section):
             raise ValueError(f"{section}.data: which of {', '.join(self.data)}? network {network!r} does not say")
         _known(f"{section}.data", name, self.data)
         return name
-
-
-def check_store(url: str) -> str:
-    """Return the place of a store; ValueError unless it is a path, file:///path or s3://bucket/prefix."""
-    scheme, separator, rest = url.partition("://")
-    if separator and (scheme not in ("file", "s3") or not rest.strip("/")):
-        raise ValueError(f"expected a local folder, file:///folder or s3://bucket/prefix, found {url!r}")
-    return check_location(url)
 
 
 def _known(key: str, name: str, known: Mapping[str, object]) -> None:

@@ -1,12 +1,16 @@
 """What all sections of a config share."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 from unicodedata import category
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from configs.secrets import INSTEAD, secret_in
+
 MAX_SIDE = 8192  # pixels: the plan reads one image as the network will get it
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")  # Amazon's own rule of old, which other servers keep
 
 
 def check_side(pixels: int) -> int:
@@ -20,13 +24,28 @@ def check_location(url: str) -> str:
     """Return a path or URL; ValueError where no system call takes it, or where it holds credentials."""
     if any(category(letter) in ("Cc", "Cs") for letter in url):
         raise ValueError(f"a path or URL holds no control characters, found {url!r}")
-    scheme, separator, rest = url.partition("://")
-    if separator and "@" in rest.partition("/")[0]:
-        raise ValueError(f"{scheme}://...: credentials come from the environment or a profile, never from a URL")
+    if secret := secret_in(url):
+        raise ValueError(f"{secret}; {INSTEAD}")
     try:
         Path(url).expanduser()
     except RuntimeError:
         raise ValueError(f"no such user's home folder: {url!r}") from None
+    return url
+
+
+def check_store(url: str) -> str:
+    """Return the place of a store; ValueError unless it is a path, file:///path or s3://bucket/prefix."""
+    check_location(url)
+    scheme, separator, rest = url.partition("://")
+    odd = scheme not in ("file", "s3") or not rest.strip("/") if separator else url.startswith(("s3:", "file:"))
+    if scheme == "s3" and separator:
+        bucket, *prefix = rest.rstrip("/").split("/")
+        # Where a path begins with an @, what is before it was meant as credentials.
+        odd = not _BUCKET.fullmatch(bucket) or "@" in "".join(prefix[:1]) or bool({"", ".", ".."} & {*prefix})
+        odd = odd or "?" in rest or "#" in rest
+    if odd:
+        found = "one with an @ in it" if "@" in url else repr(url)
+        raise ValueError(f"expected a local folder, file:///folder or s3://bucket/prefix, found {found}")
     return url
 
 

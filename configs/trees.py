@@ -5,22 +5,21 @@ anything is made of them.
 """
 
 import math
-import re
 from collections.abc import Hashable, Iterator
 from typing import Any
 
 import yaml
+
+from configs.secrets import INSTEAD, Place, named_secrets, secret_in
 
 MAX_PARTS = 100_000  # keys and values
 MAX_DEPTH = 50
 MAX_DIGITS = 40  # characters of a number: longer ones take minutes to read, or cannot be printed
 
 Tree = Any  # Any: parsed YAML before validation
-Place = tuple[int | str, ...]
 
 _MEANS = "tag:yaml.org,2002:"
 _NOT_PLAIN = ("binary", "set", "omap", "pairs")
-_PASSWORD = re.compile(r"://[^\s/@]*:[^\s/@]*@")
 
 
 class TreeError(ValueError):
@@ -55,15 +54,12 @@ def odd_values(tree: Tree, place: Place = ()) -> Iterator[tuple[Place, str]]:
         yield from odd_values(below, (*place, key if isinstance(tree, list) else str(key)))
     if isinstance(tree, float) and not math.isfinite(tree):
         yield place, f"input should be a finite number, found {tree}"
-    if isinstance(tree, str) and _PASSWORD.search(tree):
-        yield place, "a URL with a password in it; credentials come from the environment or a profile, never a config"
+    if isinstance(tree, str) and (secret := secret_in(tree)):
+        yield place, f"{secret}; {INSTEAD}"
+    if place == ("cluster", "arguments"):
+        yield from ((where, f"{name} looks like a secret; {INSTEAD}") for where, name in named_secrets(tree, place))
     if isinstance(tree, str) and any("\ud800" <= letter <= "\udfff" for letter in tree):
         yield place, "half of a surrogate pair, which is no character"
-
-
-def without_passwords(text: str) -> str:
-    """Return text in which the credentials of URLs are replaced by asterisks."""
-    return _PASSWORD.sub("://***@", text)
 
 
 class _Loader(yaml.SafeLoader):

@@ -6,6 +6,12 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 : "${LAYERLORE_HOME:?set it to the folder in which runs start, such as /srv/layerlore}"
 : "${LAYERLORE_STORE:?set it to the store: an absolute folder, or s3://bucket/prefix}"
 export LAYERLORE_SCHEDULER=${LAYERLORE_SCHEDULER:-tls://127.0.0.1:8786}
+for place in "$LAYERLORE_HOME" "$LAYERLORE_STORE" "$LAYERLORE_SCHEDULER"; do
+  case $place in
+    /*) ;;
+    *@* | *\?*) echo "error: a place holds no credentials; runs read theirs from the environment or a profile" >&2; exit 2 ;;
+  esac
+done
 for place in "$LAYERLORE_HOME" "$LAYERLORE_STORE"; do
   case $place in
     /* | s3://*) ;;

@@ -4,7 +4,7 @@ import logging
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
@@ -17,7 +17,8 @@ from rich.progress import track
 from rich.syntax import Syntax
 from rich.table import Table
 
-from configs.load import ConfigError, load_config, prefect_defaults, presets
+from configs.load import ConfigError, load_config, prefect_defaults, presets, visible
+from configs.secrets import without_passwords
 
 if TYPE_CHECKING:
     from storage.stores import Store
@@ -60,7 +61,7 @@ def run(
 
     with _exits(f"layerlore run {config}"):
         place = answer(config, set_ or [], wait=not no_wait, say=partial(err.print, markup=False))
-        out.print(f"report: {place}", markup=False)
+        _print(f"report: {place}")
 
 
 @app.command()
@@ -71,14 +72,11 @@ def plan(config: ConfigArgument, set_: SetOption = None) -> None:
     with _exits(f"layerlore plan {config}"):
         settled = load_config(config, set_ or [])
         rows = planned_stages(make_plan(settled), existing_store(settled))
-        table = Table("stage", "key", "of", "state", "writes", "peak memory", box=None)
-        for row in rows:
-            table.add_row(row.stage, row.key[:8], row.label, row.state, _bytes(row.written), _bytes(row.peak))
-        _show(table)
+        cells = [(row.stage, row.key[:8], row.label, row.state, _bytes(row.written), _bytes(row.peak)) for row in rows]
+        _show(_table(["stage", "key", "of", "state", "writes", "peak memory"], cells))
         todo = [row for row in rows if row.state != "complete"]
-        out.print(
-            f"{len(rows)} stages, {len(todo)} to make, at most {_bytes(sum(row.written for row in todo))} to write"
-        )
+        size = _bytes(sum(row.written for row in todo))
+        out.print(f"{len(rows)} stages, {len(todo)} to make, at most {size} to write")
 
 
 @app.command()
@@ -91,15 +89,10 @@ def status(store: StoreArgument, name: RunOption = None) -> None:
         opened = _store(store)
         for chosen in [choose_run(opened, name)] if name else run_names(opened):
             last = records(opened, chosen)[-1]
-            states = [(stage["title"], stage_state(opened, stage["path"])) for stage in last.stages]
+            states = [[stage["title"], stage_state(opened, stage["path"])] for stage in last.stages]
             complete = sum(state == "complete" for _, state in states)
-            out.print(
-                f"{chosen}: {last.document['outcome']}, {complete} of {len(states)} stages complete", markup=False
-            )
-            table = Table("stage", "state", box=None)
-            for title, state in states:
-                table.add_row(title.replace("[", "\\["), state)
-            _show(table)
+            _print(f"{chosen}: {last.document['outcome']}, {complete} of {len(states)} stages complete")
+            _show(_table(["stage", "state"], states))
 
 
 @app.command()
@@ -108,7 +101,7 @@ def report(config: ConfigArgument, set_: SetOption = None) -> None:
     from flows.command import rewrite_report
 
     with _exits(f"layerlore report {config}"):
-        out.print(f"report: {rewrite_report(load_config(config, set_ or []))}", markup=False)
+        _print(f"report: {rewrite_report(load_config(config, set_ or []))}")
 
 
 @app.command()
@@ -126,14 +119,14 @@ def explain(
     with _exits(f"layerlore explain {store}"):
         opened = _store(store)
         for found in explanations(opened, records(opened, choose_run(opened, name))[-1], query, layer):
-            out.print(f"{found.title}\n{found.query}", markup=False)
+            _print(found.title, found.query)
             parts, examples = found.parts, found.examples[found.examples["rank"] <= count]
             if layer is not None:
                 parts, examples = parts[parts["layer"] == layer], examples[examples["layer"] == layer]
             for table in (parts.astype(object).where(parts.notna(), "unknown"), examples):
-                _show(_table([str(name) for name in table.columns], table.to_numpy().tolist()))
+                _show(_table(list(table.columns), table.to_numpy().tolist()))
             for note in (note for name, note in found.notes.items() if layer in (None, name)):
-                out.print(note, markup=False)
+                _print(note)
 
 
 @app.command()
@@ -148,7 +141,7 @@ def verify(store: StoreArgument) -> None:
         for path in track(paths, "verifying", console=err, transient=True, disable=not err.is_terminal):
             found += verify_stage(opened, path)
         for line in found:
-            out.print(f"damaged: {line}", markup=False)
+            _print(f"damaged: {line}")
         out.print(f"{len(paths)} stages read, {len(found)} damaged things found")
         if found:
             err.print("remove each damaged stage's folder and run its config again: only those stages are made anew")
@@ -162,7 +155,7 @@ def gc(
     grace: Annotated[float, typer.Option(help="hours for which a stage that no run refers to is kept")] = 24.0,
 ) -> None:
     """List, or delete with --yes, the stages that no run of the store refers to."""
-    from storage.collect import find_garbage, remove_stage
+    from storage.collect import find_garbage, remove_garbage
 
     with _exits(f"layerlore gc {store}"):
         opened = _store(store)
@@ -172,8 +165,8 @@ def gc(
             if not garbage.kept:
                 freed += garbage.size
                 if yes:
-                    remove_stage(opened, garbage.path)
-            out.print(f"{verb}: {garbage.path} {_bytes(garbage.size)}", markup=False)
+                    remove_garbage(opened, garbage.path)
+            _print(f"{verb}: {garbage.path} {_bytes(garbage.size)}")
         out.print(f"{_bytes(freed)} {'freed' if yes else 'would be freed; add --yes to delete'}")
 
 
@@ -245,7 +238,7 @@ def _exits(again: str) -> Iterator[None]:
 
 def _store(given: str) -> "Store":
     """Open the store that a URL, or the config of that name, means."""
-    from configs.schema import check_store
+    from configs.section import check_store
     from storage.stores import FORMAT_FILE, Store, open_store
 
     try:
@@ -260,8 +253,15 @@ def _store(given: str) -> "Store":
 def _fail(text: str, code: int) -> None:
     """Print why, and leave."""
     for line in text.splitlines():
-        err.print(f"error: {line}" if code != INTERRUPTED else line, markup=False)
+        shown = visible(without_passwords(line))
+        err.print(f"error: {shown}" if code != INTERRUPTED else shown, markup=False)
     raise typer.Exit(code)
+
+
+def _print(*lines: str) -> None:
+    """Print lines as they are, but for what moves a terminal's cursor: a store may be somebody else's."""
+    for line in lines:
+        out.print(visible(line), markup=False)
 
 
 def _show(table: Table) -> None:
@@ -269,17 +269,19 @@ def _show(table: Table) -> None:
     out.print(table, width=None if out.is_terminal else PIPE_WIDTH)
 
 
-def _table(names: list[str], rows: list[list[object]]) -> Table:
+def _table(names: Sequence[object], rows: Iterable[Sequence[object]]) -> Table:
     """Return a table for the terminal, numbers with four digits."""
-    table = Table(*names, box=None)
+    table = Table(*map(_cell, names), box=None)
     for row in rows:
-        table.add_row(
-            *(
-                ("" if cell != cell else f"{cell:.4g}") if isinstance(cell, float) else str(cell).replace("[", "\\[")
-                for cell in row
-            )
-        )
+        table.add_row(*map(_cell, row))
     return table
+
+
+def _cell(value: object) -> str:
+    """Return the text of a table's cell, without markup and without what moves a terminal's cursor."""
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.4g}"
+    return visible(str(value)).replace("[", "\\[")
 
 
 def _bytes(count: int) -> str:

@@ -54,11 +54,11 @@ def _flow(plan: Plan, config: Config, source: str, overrides: Sequence[str], wai
     """Start Prefect and run the flow."""
     from flows.run import run
     from flows.session import open_session
-    from tasks.steps.runner import start_prefect
+    from tasks.steps.runner import reaching_prefect, start_prefect
 
     for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the command line says what went wrong, in one line
     start_prefect()
-    with terminal_observer(sys.stderr) as observer, open_session(plan, observer, wait=wait):
+    with terminal_observer(sys.stderr) as observer, open_session(plan, observer, wait=wait), reaching_prefect():
         address: str = run(source, list(overrides))
         return address

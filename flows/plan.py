@@ -239,9 +239,12 @@ class PlannedStage:
 
 
 def existing_store(config: Config) -> Store | None:
-    """Return the config's store if there is one; StoreError if it cannot be used."""
-    store = Store(config.store)
-    return open_store(config.store) if store.exists(FORMAT_FILE) else None
+    """Return the config's store if there is one; StoreError if it cannot be used, or its bucket is missing."""
+    try:
+        Store(config.store).read(FORMAT_FILE)  # on S3 a look whether it is there would not tell of a missing bucket
+        return open_store(config.store)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def planned_stages(plan: Plan, store: Store | None) -> list[PlannedStage]:
@@ -257,10 +260,8 @@ def planned_stages(plan: Plan, store: Store | None) -> list[PlannedStage]:
         raise ConfigError(" ".join(str(error).split())) from error
     found = []
     for spec in plan.stages:
-        size = sizes[spec.path]
-        found.append(
-            PlannedStage(spec.stage, spec.key, spec.label, stage_state(store, spec.path), size.written, size.peak)
-        )
+        size, state = sizes[spec.path], stage_state(store, spec.path)
+        found.append(PlannedStage(spec.stage, spec.key, spec.label, state, size.written, size.peak))
     _check_fit(plan.config, found)
     return found
 

@@ -57,7 +57,10 @@ def session_of(config: Given, overrides: Sequence[str]) -> Iterator[Session]:
     if (current := _CURRENT.get()) is not None:
         yield current
         return
-    settled = load_config(config, overrides) if isinstance(config, str) else check_config(config, "config")
+    if isinstance(config, str):
+        settled = load_config(config, overrides)
+    else:
+        settled = check_config(config, "config", overrides)
     plan = make_plan(settled)
     planned_stages(plan, existing_store(settled))
     with (

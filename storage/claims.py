@@ -9,11 +9,9 @@ where that can be seen from here.
 
 import contextlib
 import fcntl
-import itertools
-import json
 import os
+import re
 import socket
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,12 +19,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from storage.stores import Store, StoreError
+from storage.documents import Document
+from storage.renewal import RENEWER, Note, decode_note
+from storage.stores import Store, StoreError, naming
 
+CLAIMS, PROBE = "_claims", re.compile(r"[0-9a-f]{32}")  # where they lie, and what a look at the clock is called
 HEARTBEAT = 60.0  # seconds for which a note counts
 RENEWAL = 15.0  # seconds between two renewals
 POLL, NOTE_POLL = 0.3, 2.0  # seconds between two looks at a lock, at a note
-LEAVE = 5.0  # seconds that a renewal in progress may hold up the end
 
 OnWait = Callable[[str], None]
 
@@ -77,7 +77,7 @@ def claim(
 
 def claim_name(path: str) -> str:
     """Return where the claim of the stage at `path` lies, without its ending."""
-    return "_claims/" + path.replace("/", "-")
+    return f"{CLAIMS}/" + path.replace("/", "-")
 
 
 @dataclass
@@ -91,7 +91,7 @@ class Waiting:
 
     def tell(self, name: str, other: str) -> None:
         """Name the other holder once; raise where the claimant does not wait."""
-        text = f"{name.removeprefix('_claims/')} is held by {other}"
+        text = f"{name.removeprefix(f'{CLAIMS}/')} is held by {other}"
         if not self.allowed:
             raise StageHeldError(text)
         if not self.told:
@@ -118,8 +118,9 @@ def _hold_local(store: Store, name: str, holder: str, waiting: Waiting) -> Itera
             break
         os.close(descriptor)  # removed by gc between opening and locking
     try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, holder.encode(), 0)
+        with naming(file):
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, holder.encode(), 0)
         yield
     finally:
         os.ftruncate(descriptor, 0)
@@ -137,70 +138,72 @@ def _same_file(descriptor: int, file: Path) -> bool:
 @contextlib.contextmanager
 def _hold_note(store: Store, name: str, holder: str, waiting: Waiting) -> Iterator[None]:
     """Hold a note that is renewed from a thread."""
-    path, token, stop = f"{name}.json", uuid.uuid4().hex, threading.Event()
-    note = {"holder": holder, "token": token, "process": process_identity(os.getpid())}
-
-    def renew() -> None:
-        for beat in itertools.count(1):
-            if stop.wait(RENEWAL):
-                return
-            with contextlib.suppress(OSError, StoreError):  # a fault that passes must not end the heartbeat
-                found = _read_note(store, path)
-                if found is not None and found.get("token") != token:
-                    return  # another took us for dead: both go on, which is slow and harmless
-                store.write(path, json.dumps({**note, "beat": beat}).encode())
-
+    told = {"holder": holder, "token": uuid.uuid4().hex, "process": process_identity(os.getpid())}
+    note = Note(store, f"{name}.json", told, RENEWAL)
     while True:
         _await_note(store, name, waiting)
-        store.write(path, json.dumps({**note, "beat": 0}).encode())
-        if (_read_note(store, path) or {}).get("token") == token:
+        store.write(note.path, note.text())
+        if _is_ours(note):
             break  # of two who write at once the later one holds
-    thread = threading.Thread(target=renew, daemon=True)
-    thread.start()
     try:
-        yield
+        with RENEWER.renewing(note):
+            yield
     finally:
-        stop.set()
-        thread.join(LEAVE)
         with contextlib.suppress(OSError, StoreError):  # a note that stays is stale soon
-            if (_read_note(store, path) or {}).get("token") == token:
-                store.remove(path)
+            if _is_ours(note):
+                store.remove(note.path)
+
+
+def _is_ours(note: Note) -> bool:
+    """Say whether a note is what lies at its place."""
+    try:
+        return note.ours(note.store.read(note.path))
+    except FileNotFoundError:
+        return False
 
 
 def _await_note(store: Store, name: str, waiting: Waiting) -> None:
     """Return once there is no note, or none that counts."""
     path, clock = f"{name}.json", waiting.clock
-    seen, since = None, clock.now()
+    seen, since = None, 0.0
     while (note := _read_note(store, path)) is not None and not _is_dead(str(note.get("process"))):
         if note != seen:
-            if seen is None and _age(store, path) >= HEARTBEAT:
-                return
-            seen, since = note, clock.now()
-        elif clock.now() - since >= HEARTBEAT:
+            # Renewals that we watch are new; only what we find may be old. A store whose clock was put back finds
+            # notes of the future.
+            age = max(0.0, _age(store, path)) if seen is None else 0.0
+            seen, since = note, clock.now() - age
+        if clock.now() - since >= HEARTBEAT:
             return
         waiting.tell(name, str(note.get("holder", "another run")))
         clock.sleep(NOTE_POLL)
 
 
 def _age(store: Store, path: str) -> float:
-    """Return how many seconds ago a note was written, by the clock of the store: that of an object written now."""
-    probe = f"{path}.{uuid.uuid4().hex}"
-    store.write(probe, b"")
+    """Return how many seconds ago a note was written, by the clock of the store."""
+    return store_time(store) - store.modified(path)
+
+
+def store_time(store: Store) -> float:
+    """Return the time by the clock that dates the store's objects, in seconds since 1970: that of one written now."""
+    probe = f"{CLAIMS}/{uuid.uuid4().hex}"
+    store.write(f"{probe}/now", b"")
     try:
-        return store.modified(probe) - store.modified(path)
+        return store.modified(probe)
     finally:
         store.remove(probe)
 
 
-def _read_note(store: Store, path: str) -> dict[str, object] | None:
+def find_probes(store: Store) -> list[str]:
+    """Return the paths of what `store_time` has written: those of looks under way, and of processes killed in one."""
+    return [f"{CLAIMS}/{name}" for name in store.names(CLAIMS) if PROBE.fullmatch(name)]
+
+
+def _read_note(store: Store, path: str) -> Document | None:
     """Return a note, or None where there is none."""
     try:
-        found = json.loads(store.read(path))
+        return decode_note(store.read(path))
     except FileNotFoundError:
         return None
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def process_identity(pid: int) -> str:

@@ -44,6 +44,13 @@ class ArrayLayout:
         """How many partitions the array has."""
         return -(-self.shape[0] // self.rows)
 
+    def check(self) -> None:
+        """Raise ValueError or TypeError unless shape, dtype and rows are some; for what comes from a store."""
+        np.dtype(self.dtype)
+        counts = (*self.shape, self.rows - 1, self.chunk - 1)
+        if not self.shape or any(type(count) is not int or count < 0 for count in counts):
+            raise ValueError(f"no array has this layout: {self}")
+
     def span(self, partition: int) -> tuple[int, int]:
         """Return the first and the past-the-end row of a partition."""
         return partition * self.rows, min((partition + 1) * self.rows, self.shape[0])
@@ -82,12 +89,17 @@ class Layout:
 
     @classmethod
     def of(cls, document: Document) -> "Layout":
-        """Return the layout that `document` describes."""
+        """Return the layout that `document` describes; KeyError, TypeError, ValueError if it describes none."""
         arrays = {
             name: ArrayLayout(tuple(a["shape"]), a["dtype"], tuple(a["dimensions"]), a["rows"], a["chunk"])
             for name, a in document["arrays"].items()
         }
-        return cls(document["partitions"], arrays, document.get("open_ended", False))
+        for array in arrays.values():
+            array.check()
+        partitions, most = document["partitions"], max((array.partitions for array in arrays.values()), default=0)
+        if type(partitions) is not int or partitions < most:
+            raise ValueError(f"no arrays have these partitions: {partitions!r}")
+        return cls(partitions, arrays, document.get("open_ended", False))
 
     def closed(self, markers: Iterable[str]) -> "Layout":
         """Return the layout with its number of partitions, which `markers`, file names, tell where it is open."""

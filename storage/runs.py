@@ -1,11 +1,17 @@
 """Run records: `<store>/_runs/<name>/<time>.json`, written before the first claim and again at the end."""
 
+import re
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
-from storage.documents import DamagedError, Document, Json, decode, encode
-from storage.specs import StageSpec
+from storage.documents import DamagedError, Document, Json, encode, read_document, require
+from storage.specs import KEY, KIND, StageSpec
 from storage.stores import Store, StoreError
+
+TIME = "%Y%m%dT%H%M%S.%fZ"
+
+RECORD = {"outcome": str, "stages": list}  # what readers rely on
+STAGE_PATH = re.compile(rf"{KIND.pattern}/{KEY.pattern}")
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class RunRecord:
 
 def write_record(store: Store, name: str, config: Json, specs: list[StageSpec], facts: Document) -> RunRecord:
     """Write the record of a run that is about to start."""
-    time = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%fZ")
+    time = _next_time(store, name)
     stages = [
         {"path": spec.path, "title": spec.title, "inputs": {role: part.path for role, part in spec.inputs.items()}}
         for spec in specs
@@ -41,23 +47,50 @@ def write_record(store: Store, name: str, config: Json, specs: list[StageSpec], 
     return record
 
 
+def _next_time(store: Store, name: str) -> str:
+    """Return the time, or where a clock was ahead of ours, one after the last record's: records keep their order."""
+    now = datetime.now(UTC).strftime(TIME)
+    last = max((file.removesuffix(".json") for file in store.names(f"_runs/{name}")), default="")
+    if now > last:
+        return now
+    try:
+        return (datetime.strptime(last, TIME) + timedelta(microseconds=1)).strftime(TIME)
+    except ValueError:  # a file of somebody else's
+        return now
+
+
 def close_record(store: Store, record: RunRecord, outcome: str, **facts: Json) -> None:
     """Write a record again with its outcome: done, failed or interrupted."""
     store.write(record.path, encode({**record.document, "outcome": outcome, **facts}))
 
 
 def run_names(store: Store) -> list[str]:
-    """Return the names of all runs in a store that have a record."""
+    """Return the names of all runs in a store that have a record.
+
+    Raises
+    ------
+    DamagedError : a file lies where a folder of records belongs: which stages are wanted is not known then
+    """
+    for path in ("_runs", *(f"_runs/{name}" for name in store.names("_runs"))):
+        if store.is_file(path) and not path.startswith("_runs/."):
+            raise DamagedError(f"{path}: a file lies where a folder belongs; remove it")
     return [name for name in store.names("_runs") if store.names(f"_runs/{name}")]
 
 
 def records(store: Store, name: str) -> list[RunRecord]:
     """Return the records of a run, oldest first; damaged ones raise DamagedError."""
-    found = []
-    for file in store.names(f"_runs/{name}"):
-        path = f"_runs/{name}/{file}"
-        found.append(RunRecord(name, file.removesuffix(".json"), decode(store.read(path), path)))
-    return found
+    return [read_record(store, name, file) for file in store.names(f"_runs/{name}")]
+
+
+def read_record(store: Store, name: str, file: str) -> RunRecord:
+    """Return one record of a run; DamagedError if it is none."""
+    path = f"_runs/{name}/{file}"
+    document = read_document(store, path, RECORD)
+    for stage in document["stages"]:
+        require(stage, f"{path}: a stage", {"path": str, "title": str})
+        if not STAGE_PATH.fullmatch(stage["path"]):
+            raise DamagedError(f"{path}: a stage: its path {stage['path']!r} is none")
+    return RunRecord(name, file.removesuffix(".json"), document)
 
 
 def choose_run(store: Store, name: str | None) -> str:

@@ -9,7 +9,6 @@ import atexit
 import errno
 import os
 import random
-import re
 import threading
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -190,9 +189,16 @@ def cause(fault: BaseException) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a message without line breaks and without what stands before the @ of an address."""
-    text = re.sub(r"//[^/@\s]*@", "//", " ".join(text.split())).rstrip(".")
+    """Return a message without line breaks, and addresses in it without what stands before an @ or after a `?`."""
+    words = (_bare(word) if "@" in word or "://" in word else word for word in text.split())
+    text = " ".join(words).rstrip(".")
     return text if len(text) <= TEXT else f"{text[: TEXT - 3]}..."
+
+
+def _bare(word: str) -> str:
+    """Return a word in which an address has neither user nor query; a password may hold slashes and colons."""
+    before, scheme, rest = word.partition("://") if "://" in word else ("", "", word)
+    return before + scheme + rest.rpartition("@")[2].partition("?")[0]
 
 
 def _code(error: BaseException) -> str:

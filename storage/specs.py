@@ -1,6 +1,7 @@
 """What identifies a stage: its name, VERSION, parameters, the stages it reads and the digests of what is outside."""
 
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,6 +9,7 @@ from functools import cached_property
 from storage.documents import Document, Json, canonical, digest
 
 KEY_LENGTH = 20
+KIND, KEY = re.compile(r"[a-z]+(-[a-z]+)*"), re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")  # the parts of a stage's path
 
 
 @dataclass(frozen=True, eq=False)

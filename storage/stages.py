@@ -9,22 +9,21 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import zarr
 import zarr.errors
-from numpy.typing import NDArray
 
-from storage.documents import DamagedError, Document, Json, canonical, decode, digest, encode
-from storage.layouts import Layout, ZarrArray, array_digest, array_metadata, metadata_path, open_array, write_shard
+from storage.documents import DamagedError, Document, Json, canonical, digest, encode
+from storage.layouts import Layout, ZarrArray, array_metadata, metadata_path, open_array
+from storage.notes import GROUP, read_marker_document, read_note
+from storage.partitions import Block, OvertakenError, Partition
 from storage.specs import StageSpec
 from storage.stores import Store, StoreError
 
-Block = NDArray[np.generic]
-
-GROUP = ""  # the name under which the completion note has the group's own metadata
+ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # a folder at its place is no file
 DAMAGE = (ValueError, RuntimeError, zarr.errors.BaseZarrError)  # a bad chunk; a fault of disk or network is OSError
 
 
@@ -50,15 +49,15 @@ class Stage:
             return None
 
     @contextmanager
-    def partition(self, number: int) -> Iterator["Partition"]:
+    def partition(self, number: int) -> Iterator[Partition]:
         """Write one partition: its marker follows when the block ends without an exception.
 
         Raises
         ------
-        StoreError : the stage is finished
+        OvertakenError : the stage is finished, or another run wrote the partition while the block was under way
         """
         if self.store.exists(f"{self.spec.path}/markers/complete.json"):
-            raise StoreError(f"{self.spec.title}: finished stages are read-only, nothing was written")
+            raise OvertakenError(f"{self.spec.title}: finished stages are read-only, nothing was written")
         writing = Partition(self, number)
         started, cpu = time.perf_counter(), time.process_time()
         yield writing
@@ -67,6 +66,7 @@ class Stage:
         writing.numbers.setdefault("seconds", time.perf_counter() - started)
         writing.numbers.setdefault("cpu_seconds", time.process_time() - cpu)
         marker = {"partition": number, "arrays": writing.arrays, "files": writing.files, "numbers": writing.numbers}
+        writing.look()
         self.store.write(f"{self.spec.path}/markers/{marker_name(number)}", encode(marker))
 
     def seal(self, summary: Mapping[str, Json] | None = None) -> "FinishedStage":
@@ -91,46 +91,6 @@ class Stage:
         }
         self.store.write(f"{self.spec.path}/markers/complete.json", encode(note))
         return FinishedStage(self.store, self.spec.path, note)
-
-
-@dataclass
-class Partition:
-    """What a worker writes in one partition; `numbers` go into its marker."""
-
-    stage: Stage
-    number: int
-    arrays: dict[str, str] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)
-    numbers: Document = field(default_factory=dict)
-
-    @property
-    def span(self) -> tuple[int, int]:
-        """The rows of the first array that this partition holds."""
-        return next(iter(self.stage.layout.arrays.values())).span(self.number)
-
-    def write(self, name: str, block: Block) -> None:
-        """Write this partition's rows of array `name`: a whole shard, by its only writer.
-
-        Raises
-        ------
-        ValueError : shape or dtype differ from the layout
-        """
-        layout = self.stage.layout.arrays[name]
-        start, stop = layout.span(self.number)
-        expected = (stop - start, *layout.shape[1:])
-        if block.shape != expected or block.dtype != np.dtype(layout.dtype):
-            raise ValueError(
-                f"{self.stage.spec.title}, array {name!r}, partition {self.number}: "
-                f"got {block.dtype} {block.shape}, the layout has {layout.dtype} {expected}"
-            )
-        if block.size:
-            write_shard(self.stage.store, self.stage.spec.path, name, layout, self.number, block)
-        self.arrays[name] = array_digest(block)
-
-    def write_file(self, name: str, data: bytes | memoryview) -> None:
-        """Write `files/<name>` whole."""
-        self.stage.store.write(f"{self.stage.spec.path}/files/{name}", data)
-        self.files[name] = digest(data)
 
 
 @dataclass(frozen=True)
@@ -177,7 +137,7 @@ class FinishedStage:
         path = f"{self.path}/files/{name}"
         try:
             data = self.store.read(path)
-        except FileNotFoundError:
+        except ABSENT:
             raise DamagedError(f"{path}: missing, though its stage is complete") from None
         if digest(data) != self.note["files"].get(name):
             raise DamagedError(f"{path}: its digest does not match what was written")
@@ -196,7 +156,7 @@ class FinishedStage:
         path = metadata_path(self.path, name)
         try:
             intact = digest(self.store.read(path)) == self.note["metadata"][name]
-        except FileNotFoundError:
+        except ABSENT:
             intact = False
         if not intact:
             raise DamagedError(
@@ -258,10 +218,9 @@ def find_finished(store: Store, path: str) -> FinishedStage | None:
     DamagedError : its completion note is damaged
     """
     try:
-        raw = store.read(f"{path}/markers/complete.json")
+        return FinishedStage(store, path, read_note(store, path))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return FinishedStage(store, path, decode(raw, f"{path}/markers/complete.json"))
 
 
 def open_finished(store: Store, spec: StageSpec) -> FinishedStage:
@@ -282,10 +241,7 @@ def open_finished(store: Store, spec: StageSpec) -> FinishedStage:
 def read_marker(store: Store, path: str, partition: int) -> Document:
     """Return the marker of a partition of the stage at `path`."""
     name = f"{path}/markers/{marker_name(partition)}"
-    marker = decode(store.read(name), name)
-    if marker["partition"] != partition:
-        raise DamagedError(f"{name}: it is the marker of partition {marker['partition']}")
-    return marker
+    return read_marker_document(store, name, partition)
 
 
 def markers_digest(markers: Iterable[Document], name: str) -> str:

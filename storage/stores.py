@@ -7,7 +7,7 @@ import contextlib
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +33,9 @@ class Store:
     url: str
 
     def __post_init__(self) -> None:
-        if not self.local and "@" in self.root.split("/")[0]:  # the URL is not told: messages and records keep it
+        place = "" if self.local else self.root
+        # A password may hold a slash, and then its @ comes later. The URL is not told: messages and records keep it.
+        if "@" in "/".join(place.split("/")[:2]) or (":" in place.split("/")[0] and "@" in place):
             raise StoreError("store: a URL holds no credentials; they come from the environment or an AWS profile")
 
     @property
@@ -77,13 +79,22 @@ class Store:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
         try:
-            with partial.open("xb") as file:
+            with naming(target), partial.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
+
+    def read_all(self, paths: Sequence[str]) -> dict[str, bytes | Exception]:
+        """Return the objects at `paths`, or why one cannot be read, asked for at once; of stores that are not local."""
+        found = self._fs.cat([self.path(path) for path in paths], on_error="return")
+        return self._below("", found)
+
+    def write_all(self, objects: Mapping[str, bytes]) -> None:
+        """Write objects, each whole, at once; of stores that are not local."""
+        self._fs.pipe({self.path(path): data for path, data in objects.items()})
 
     def flush(self, path: str) -> None:
         """Return once the object at `path` outlives a power cut; on S3 it does from the start."""
@@ -100,6 +111,10 @@ class Store:
         if self.local:
             return Path(self.path(path)).exists()
         return bool(self._fs.exists(self.path(path)))
+
+    def is_file(self, path: str) -> bool:
+        """Say whether a file of a local store is at `path`; on S3 an object is no hindrance to others below it."""
+        return self.local and Path(self.path(path)).is_file()
 
     def size(self, path: str) -> int:
         """Return the size of the object at `path` in bytes; 0 if there is none."""
@@ -168,6 +183,17 @@ class Store:
         start = len("/".join(filter(None, [self.root, path]))) + 1
         told = found if isinstance(found, dict) else dict.fromkeys(found)
         return {name.lstrip("/")[start:]: info for name, info in told.items() if name.lstrip("/")[start:]}
+
+
+@contextlib.contextmanager
+def naming(place: str | Path) -> Iterator[None]:
+    """Give faults of a disk that name no file, as a full one does, the name of `place`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(place)) from error
 
 
 def open_store(url: str, *, create: bool = False) -> Store:

@@ -1,15 +1,13 @@
 """Verification: read everything again and name what is not what was written."""
 
-import re
 from collections.abc import Iterator
 
-from storage.documents import DamagedError, Document, decode
+from storage.documents import DamagedError, Document
 from storage.layouts import array_digest
-from storage.specs import KEY_LENGTH
+from storage.runs import read_record, run_names
+from storage.specs import KEY, KIND
 from storage.stages import FinishedStage, find_finished, marker_name, markers_digest, read_marker
 from storage.stores import Store
-
-KIND, KEY = re.compile(r"[a-z]+"), re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
 
 
 def stage_paths(store: Store) -> list[str]:
@@ -41,11 +39,14 @@ def verify_stage(store: Store, path: str) -> Iterator[str]:
 
 def verify_records(store: Store) -> Iterator[str]:
     """Yield a line per damaged run record."""
+    try:
+        run_names(store)
+    except DamagedError as error:
+        yield str(error)
     for name in store.names("_runs"):
         for file in store.names(f"_runs/{name}"):
-            path = f"_runs/{name}/{file}"
             try:
-                decode(store.read(path), path)
+                read_record(store, name, file)
             except DamagedError as error:
                 yield str(error)
 
@@ -55,7 +56,7 @@ def _verify_markers(stage: FinishedStage, markers: dict[int, Document]) -> Itera
     for partition in range(stage.layout.partitions):
         try:
             markers[partition] = read_marker(stage.store, stage.path, partition)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             yield f"{stage.path}/markers/{marker_name(partition)}: missing"
         except DamagedError as error:
             yield str(error)

@@ -1,25 +1,24 @@
-"""How partitions are spread over workers: the only file that knows Dask.
+"""How partitions are spread over workers: beside clusters.py the only file that knows Dask.
 
 A partition is a plain function of one item; it returns a few numbers. Failures of some do not stop the others.
 """
 
 import contextlib
 import ctypes
-import difflib
-import importlib
-import inspect
 import logging
-import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from multiprocessing import resource_tracker
 from typing import Any, Protocol, TypeVar
 
 import threadpoolctl
 
-from configs.cluster import UNSHELTERED, Cluster, is_sheltered
+from configs.cluster import Cluster
+from tasks.attendance import Attendance
+from tasks.clusters import LOCAL, open_scheduler
+from tasks.rejoining import PATIENCE, fetched, rejoin
+from tasks.rejoining import ClusterError as ClusterError
 from tasks.versions import code_difference, code_facts
 
 Item = TypeVar("Item")
@@ -27,15 +26,10 @@ Result = TypeVar("Result")
 
 ATTEMPTS = 2
 MALLOPT = {"arenas": (-8, 1), "map from": (-3, 2**30), "trim from": (-1, 2**30), "top pad": (-2, 2**26)}  # malloc.h
-LOCAL = ("local", "threads")  # kinds that are distributed.LocalCluster
 
 
 class PartitionError(Exception):
     """Partitions failed; the text has the first one's coordinates and its cause, which is chained."""
-
-
-class ClusterError(Exception):
-    """A cluster cannot be used; one line says why."""
 
 
 class Pool(Protocol):
@@ -74,6 +68,7 @@ class DaskPool:
 
     client: Any  # Any: distributed has no types
     gpu_resource: str | None = None
+    attendance: Attendance = field(default_factory=Attendance)
 
     def map(
         self, function: Callable[[Item], Result], items: Sequence[Item], *, network: bool = False
@@ -82,23 +77,29 @@ class DaskPool:
 
         if not items:
             return
-
-        resources = {self.gpu_resource: 1} if network and self.gpu_resource else None
-        if resources:
+        wanted = self.gpu_resource if network else None
+        if rejoin(self.client):
+            self.attendance.await_first(self.client, wanted)
+        if wanted:
             self._check_resource()
         attempt = partial(_attempt_on_worker, function, ours=code_facts())
-        futures = self.client.map(attempt, items, resources=resources, pure=False)
+        futures = self.client.map(attempt, items, resources={wanted: 1} if wanted else None, pure=False)
         by_key = {future.key: item for future, item in zip(futures, items, strict=True)}
         failures: list[tuple[Item, Exception]] = []
         try:
-            for future in as_completed(futures, loop=self.client.loop):
-                if future.status == "finished":
-                    yield by_key[future.key], future.result()
-                else:
-                    failures.append((by_key[future.key], _exception(future)))
-                future.release()
+            with self.attendance.watching(self.client, wanted, partial(self.client.cancel, futures)):
+                for future in as_completed(futures, loop=self.client.loop):
+                    item = by_key[future.key]
+                    try:
+                        result = fetched(future)
+                    except Exception as error:
+                        failures.append((item, error))
+                    else:
+                        yield item, result
+                    future.release()
         finally:
-            self.client.cancel([future for future in futures if not future.done()])
+            if open_still := [future for future in futures if not future.done()]:
+                self.client.cancel(open_still)
         order = {id(item): number for number, item in enumerate(items)}
         _raise_first(sorted(failures, key=lambda failure: order[id(failure[0])]), len(items))
 
@@ -113,8 +114,8 @@ class DaskPool:
 
 
 @contextmanager
-def open_pool(cluster: Cluster) -> Iterator[Pool]:
-    """Start or join the workers that `cluster` describes, and stop what was started.
+def open_pool(cluster: Cluster, say: Callable[[str], None] = print) -> Iterator[Pool]:
+    """Start or join the workers that `cluster` describes, and stop what was started; `say` is told of long waits.
 
     Raises
     ------
@@ -124,49 +125,28 @@ def open_pool(cluster: Cluster) -> Iterator[Pool]:
         if cluster.kind == "serial":
             yield SerialPool()
         else:
-            yield from _dask_pool(cluster)
+            yield from _dask_pool(cluster, say)
 
 
-@contextmanager
-def interrupts_stay_here() -> Iterator[None]:
-    """Let threads and processes that start in the block never see Ctrl-C, which a terminal sends to all of them.
-
-    They inherit the mask of blocked signals. One that comes meanwhile is taken at the end of the block.
-    """
-    resource_tracker.ensure_running()  # multiprocessing lifts the mask when it starts this one
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _dask_pool(cluster: Cluster) -> Iterator[Pool]:
+def _dask_pool(cluster: Cluster, say: Callable[[str], None]) -> Iterator[Pool]:
     """Yield a pool of Dask workers."""
     from distributed import Client
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # a failure is told in one line, by who asked
+    for name in ("distributed", "distributed.client"):  # Dask gives the latter a level of its own
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # a failure is told in one line, by who asked
 
-    with _scheduler(cluster) as (address, security):
+    with open_scheduler(cluster) as (address, security):
         try:
-            client = Client(address, security=security, set_as_default=False, timeout="30s")
+            client = Client(address, security=security, set_as_default=False, timeout=PATIENCE)
         except OSError as error:
             raise ClusterError(f"cluster.address: no scheduler answers at {cluster.address}: {error}") from error
+        ours = None if cluster.kind in (*LOCAL, "address") else address
+        attendance = Attendance(ours, cluster.workers, cluster.worker_timeout, say)
         with client:
             if cluster.kind not in LOCAL:
-                client.wait_for_workers(1, timeout=300)
+                attendance.await_first(client)
                 compare_workers(client.run(code_facts, on_error="return"))
-            yield DaskPool(client, cluster.gpu_resource)
-
-
-def check_cluster(cluster: Cluster) -> None:
-    """Raise ClusterError where a cluster's class cannot be imported, or it cannot give what is asked of it."""
-    if cluster.kind not in ("serial", "address"):
-        _check_arguments(cluster.kind, cluster.arguments)
-    declared = cluster.arguments.get("resources") if cluster.kind != "serial" else None
-    unknown = cluster.gpu_resource not in (None, *(declared if isinstance(declared, dict) else ()))
-    if unknown and cluster.kind in ("serial", *LOCAL):
-        raise ClusterError(f"cluster.gpu_resource: kind {cluster.kind} has no {cluster.gpu_resource!r}; leave it out")
+            yield DaskPool(client, cluster.gpu_resource, attendance)
 
 
 def compare_workers(answers: Mapping[str, Any]) -> None:  # Any: what a worker says, or the error that it met
@@ -176,72 +156,6 @@ def compare_workers(answers: Mapping[str, Any]) -> None:  # Any: what a worker s
             raise ClusterError(f"worker {worker} cannot run layerlore: {answer}; install it there and start it anew")
         if difference := code_difference(worker, answer, code_facts()):
             raise ClusterError(difference)
-
-
-@contextmanager
-def _scheduler(cluster: Cluster) -> Iterator[tuple[Any, Any]]:  # Any: distributed has no types
-    """Yield what a client connects to, and the TLS settings."""
-    if cluster.kind == "address":
-        from distributed import Security
-
-        yield cluster.address, Security(**cluster.arguments) if cluster.arguments else None
-        return
-    with interrupts_stay_here():
-        entered = _cluster_class(cluster.kind)(**_cluster_arguments(cluster))
-    with entered as started:
-        if not (cluster.insecure or is_sheltered(started.scheduler_address)):
-            raise ClusterError(
-                f"cluster.arguments: the scheduler listens at {started.scheduler_address}; {UNSHELTERED}"
-            )
-        if cluster.kind not in LOCAL and "n_workers" not in cluster.arguments:
-            started.scale(cluster.workers)
-        yield started, None
-
-
-def _cluster_arguments(cluster: Cluster) -> dict[str, Any]:  # Any: the class's own
-    """Return the keyword arguments of the cluster's class."""
-    processes = cluster.kind == "local"
-    if not processes and cluster.kind != "threads":
-        return dict(cluster.arguments)
-    return {
-        "processes": processes,
-        "n_workers": cluster.workers if processes else 1,
-        "threads_per_worker": 1 if processes else cluster.workers,
-        "memory_limit": cluster.memory_limit if processes else 0,
-        "dashboard_address": "127.0.0.1:0",  # None would mean port 8787, with a warning where that is taken
-        "scheduler_kwargs": {"dashboard": False},
-        **({"host": "127.0.0.1"} if processes else {}),  # threads talk within the process
-        "silence_logs": logging.CRITICAL,
-        **cluster.arguments,
-    }
-
-
-def _cluster_class(kind: str) -> Any:  # Any: distributed has no types
-    """Return the cluster class of a kind or import path."""
-    module, _, name = ("distributed.LocalCluster" if kind in LOCAL else kind).rpartition(".")
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ClusterError(f"cluster.kind: cannot import {kind}: {error}") from error
-    if not isinstance(found, type) or not hasattr(found, "scale"):
-        raise ClusterError(f"cluster.kind: {kind} is no class of Dask clusters")
-    return found
-
-
-def _check_arguments(kind: str, arguments: Mapping[str, Any]) -> None:  # Any: the class's own
-    """Raise ClusterError for an argument that neither a cluster class takes nor the workers to which it hands it."""
-    takers = [_cluster_class(kind)]
-    if kind in LOCAL:
-        from distributed import Nanny, Worker
-
-        takers += [Worker, Nanny] if kind == "local" else [Worker]
-    known = [p for taker in takers for p in inspect.signature(taker).parameters.values()]
-    names = [p.name for p in known if p.kind is not p.VAR_KEYWORD]
-    unknown = sorted({*arguments} - {*names}) if kind in LOCAL or len(names) == len(known) else ()
-    if unknown:
-        near = difflib.get_close_matches(unknown[0], sorted({*names}), 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ClusterError(f"cluster.arguments.{unknown[0]}: {takers[0].__name__} takes no such argument{hint}")
 
 
 def _attempt_on_worker(function: Callable[[Item], Result], item: Item, ours: dict[str, str]) -> Result:
@@ -278,14 +192,6 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         for parameter, value in MALLOPT.values():
             mallopt(parameter, value)
-
-
-def _exception(future: Any) -> Exception:  # Any: distributed has no types
-    """Return why a future failed."""
-    error = future.exception() if future.status == "error" else None
-    if isinstance(error, Exception):
-        return error
-    return RuntimeError(f"its task was {future.status}")
 
 
 def _raise_first(failures: list[tuple[Item, Exception]], n_items: int) -> None:

@@ -5,12 +5,15 @@ from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
-COMPARED = ("numpy", "torch", "zarr", "distributed")  # versions that workers share with the run
+COMPARED = ("numpy", "scipy", "scikit-learn", "pillow", "torch", "torchvision", "zarr", "distributed")
 
 
 @lru_cache(maxsize=1)
 def code_facts() -> dict[str, str]:
-    """Return the digest of layerlore's source and the versions that must agree between a run and its workers."""
+    """Return the digest of layerlore's source and the versions that must agree between a run and its workers.
+
+    Those of all that computes numbers: resized pixels depend on Pillow, for one.
+    """
     source = hashlib.sha256()
     root = Path(__file__).parent.parent
     for package in ("configs", "flows", "storage", "tasks"):

@@ -44,7 +44,12 @@ RULES = {  # the longest place that a file lies below decides
     "storage": Rule(("storage",), ("zarr", "google_crc32c", "s3fs", "fsspec", "pyarrow", "safetensors")),
     "tasks": Rule(PURE, NUMERIC),
     "tasks/steps": Rule(("configs", "tasks", "storage"), ("prefect", "torch", "rich", "pydantic", "psutil")),
-    "tasks/parallel.py": Rule(("configs", "tasks.versions"), ("dask", "distributed", "threadpoolctl")),
+    "tasks/attendance.py": Rule(("tasks.rejoining",)),
+    "tasks/clusters.py": Rule(("configs", "tasks.rejoining"), ("dask", "distributed")),
+    "tasks/parallel.py": Rule(
+        ("configs", "tasks.attendance", "tasks.clusters", "tasks.rejoining", "tasks.versions"),
+        ("dask", "distributed", "threadpoolctl"),
+    ),
     "tasks/io": Rule(
         ("configs", "tasks.io"), ("torch", "torchvision", "fsspec", "PIL", "safetensors", "sklearn", "scipy")
     ),

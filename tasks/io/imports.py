@@ -1,10 +1,13 @@
 """Objects of the user's own, by import path `module:name`, and the digest of their code."""
 
+import contextlib
 import hashlib
 import importlib
 import importlib.util
 from pathlib import Path
 from typing import Any
+
+_LOADED: dict[str, str] = {}  # digest of each module of the user's as it was when this process imported it
 
 
 def import_object(path: str) -> Any:  # Any: whatever the user's module holds
@@ -12,6 +15,8 @@ def import_object(path: str) -> Any:  # Any: whatever the user's module holds
     module_name, _, name = path.partition(":")
     try:
         found: Any = importlib.import_module(module_name)  # Any: walked by name
+        with contextlib.suppress(ValueError):  # a module without a file has no digest, and no plan asks for one
+            _LOADED.setdefault(module_name, code_digest(path))
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
@@ -29,3 +34,13 @@ def code_digest(path: str) -> str:
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         raise ValueError(f"import path {path!r}: module {module_name!r} has no file")
     return f"sha256:{hashlib.sha256(Path(spec.origin).read_bytes()).hexdigest()}"
+
+
+def check_loaded(path: str, planned: str) -> None:
+    """Raise ValueError unless the code that this process has imported, or imports now, is that of the plan."""
+    import_object(path)
+    if _LOADED.get(path.partition(":")[0]) != planned:
+        raise ValueError(
+            f"import path {path!r}: this process has another version of that file than the run was planned with; "
+            "bring it up to date here and start the process anew"
+        )

@@ -18,8 +18,9 @@ from torch import nn
 from storage.claims import claim
 from storage.documents import DamagedError, digest
 from storage.layouts import Layout
+from storage.partitions import Partition
 from storage.specs import StageSpec
-from storage.stages import Partition, begin_stage
+from storage.stages import begin_stage
 from storage.stores import StoreError, open_store
 from storage.updates.archives import STAGE, Segment, check_free, keep_chain, sweep_files
 from storage.updates.parameters import layers_document, row_bytes

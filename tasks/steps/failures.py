@@ -4,4 +4,9 @@ from storage.documents import DamagedError
 from storage.stores import StoreError
 from tasks.parallel import ClusterError, PartitionError
 
-FAILURES = (StoreError, DamagedError, PartitionError, ClusterError)
+
+class ServerError(Exception):
+    """Prefect's server is away; one line says where it should be."""
+
+
+FAILURES = (StoreError, DamagedError, PartitionError, ClusterError, ServerError)

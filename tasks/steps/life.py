@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
@@ -14,9 +14,11 @@ from configs.schema import Config
 from storage.claims import claim
 from storage.documents import Json
 from storage.layouts import Layout
+from storage.partitions import OvertakenError
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, begin_stage, find_finished, open_finished
-from storage.stores import Store, open_store
+from storage.stores import Store, naming, open_store
+from tasks.io.imports import check_loaded
 from tasks.parallel import PartitionError, Pool, open_pool
 from tasks.versions import code_facts
 
@@ -55,7 +57,7 @@ class Job:
 def open_job(config: Config, observer: Observer, *, wait: bool = True) -> Iterator[Job]:
     """Open the store and the workers of a run, and close the workers at the end."""
     store = open_store(config.store, create=True)
-    with open_pool(config.cluster) as pool:
+    with open_pool(config.cluster, observer.say) as pool:
         yield Job(store, pool, observer, f"run {config.name} of {getpass.getuser()}", wait, config.cluster.device)
 
 
@@ -70,6 +72,10 @@ class Work:
     def stage(self) -> Stage:
         """The first stage: the only one, for steps that make one at a time."""
         return self.stages[0]
+
+    def lacking(self, number: int) -> "Work":
+        """Return the same work for the stages that have no partition `number` yet."""
+        return replace(self, stages=tuple(stage for stage in self.stages if stage.marker(number) is None))
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,7 @@ def _wanting(store: Store, specs: Sequence[StageSpec]) -> list[StageSpec]:
 def _make(job: Job, step: Step, specs: Sequence[StageSpec]) -> None:
     """Create or resume the stages, map what they lack, seal what is whole even if others fail."""
     started = time.perf_counter()
-    stages = [begin_stage(job.store, spec, step.layout(job.store, spec)) for spec in specs]
+    stages = [_begin(job.store, step, spec) for spec in specs]
     for stage in stages:
         step.check(stage)
     items = assignments(stages, job.device, together=step.together)
@@ -149,9 +155,16 @@ def _make(job: Job, step: Step, specs: Sequence[StageSpec]) -> None:
             job.observer.advance(title)
     finally:
         for stage in stages:
-            if not stage.missing():
+            if not stage.missing() and find_finished(stage.store, stage.spec.path) is None:  # nobody seals twice
                 stage.seal(step.summary(stage))
     job.observer.end(title, time.perf_counter() - started)
+
+
+def _begin(store: Store, step: Step, spec: StageSpec) -> Stage:
+    """Create or resume a stage."""
+    layout = step.layout(store, spec)
+    with naming(store.path(spec.path)):
+        return begin_stage(store, spec, layout)
 
 
 def _map(job: Job, step: Step, items: list[Assignment]) -> Iterator[None]:
@@ -192,11 +205,29 @@ def _batches(items: list[Assignment], *, chain: bool) -> list[list[Assignment]]:
 
 
 def run_partition(function: Callable[[Work, int], None], item: Assignment) -> None:
-    """Make one partition in a worker, unless another run has made it in the meantime."""
-    lacking = tuple(stage for stage in item.work.stages if stage.marker(item.number) is None)
-    if lacking:
-        reset_peak_memory()
-        function(Work(lacking, item.work.device), item.number)
+    """Make one partition in a worker, of those stages for which no other run has made it in the meantime."""
+    work = item.work.lacking(item.number)
+    if not work.stages:
+        return
+    for stage in work.stages:
+        check_own_code(stage.spec)
+    reset_peak_memory()
+    try:
+        function(work, item.number)
+    except OvertakenError:  # another run made it while we did: what is left are the other stages of the work
+        left = work.lacking(item.number)
+        if left == work:
+            raise
+        run_partition(function, Assignment(item.number, left))
+
+
+def check_own_code(spec: StageSpec) -> None:
+    """Raise ValueError where a stage uses code of the user's that is another one here than in the plan."""
+    for used in (spec, *spec.inputs.values()):
+        if "object" in used.digests:
+            check_loaded(used.parameters["object"], used.digests["object"])
+        if "code" in used.digests and "code" in spec.digests and "network" in used.parameters:
+            check_loaded(used.parameters["network"]["model"], used.digests["code"])
 
 
 def reset_peak_memory() -> None:

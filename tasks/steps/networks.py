@@ -1,6 +1,7 @@
 """Networks in steps: what identifies one, and the model itself, ready on its device."""
 
 import json
+import threading
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -113,7 +114,7 @@ def load_network(store: Store, spec: StageSpec, device: torch.device) -> nn.Modu
     Weights come from the training stage among the inputs, or from the file that the place names.
     """
     torch.set_num_threads(1)  # two threads in each of two processes are several times slower than one
-    return _load(store, spec, str(device))
+    return _KEPT.load(store, spec, str(device))
 
 
 def filled_network(store: Store, spec: StageSpec) -> nn.Module:
@@ -129,13 +130,22 @@ def filled_network(store: Store, spec: StageSpec) -> nn.Module:
     return model
 
 
-@lru_cache(maxsize=2)
 def _load(store: Store, spec: StageSpec, device: str) -> nn.Module:
-    """Fill and move a network; kept for the next partition in this process."""
+    """Fill and move a network."""
     model = filled_network(store, spec)
     model.eval().requires_grad_(False).to(device)
     settled: nn.Module = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
     return settled
+
+
+class _Kept(threading.local):
+    """The networks that a thread keeps for its next partition: hooks see every call, so no two threads share one."""
+
+    def __init__(self) -> None:
+        self.load = lru_cache(maxsize=2)(_load)
+
+
+_KEPT = _Kept()
 
 
 @lru_cache(maxsize=16)

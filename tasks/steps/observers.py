@@ -17,6 +17,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from configs.load import visible
 from tasks.steps.life import Observer
 
 LINE_EVERY = 10.0  # seconds between two lines of one stage
@@ -45,7 +46,7 @@ class LineObserver:
 
     def say(self, text: str) -> None:
         self._told = time.monotonic()
-        print(text, file=self._stream, flush=True)
+        print(visible(text), file=self._stream, flush=True)
 
 
 class BarObserver:
@@ -68,7 +69,7 @@ class BarObserver:
         self._progress.stop_task(self._bars[title])
 
     def say(self, text: str) -> None:
-        self._progress.console.print(text, markup=False, highlight=False)
+        self._progress.console.print(visible(text), markup=False, highlight=False)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from storage.documents import Document
-from storage.stages import Partition
+from storage.partitions import Partition
 from storage.updates.archives import Segment
 from tasks.recording.checkpoints import write_initial
 from tasks.recording.segment import SegmentRecorder, attempt_folder

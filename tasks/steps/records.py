@@ -4,12 +4,12 @@ import os
 import platform
 import socket
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from configs.schema import Config
 from storage.runs import RunRecord, close_record, records, write_record
 from storage.specs import StageSpec
-from storage.stores import open_store
+from storage.stores import StoreError, open_store
 from tasks.versions import code_facts
 
 
@@ -29,10 +29,12 @@ def recorded(config: Config, stages: Sequence[StageSpec]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        close_record(store, record, "interrupted")
+        with suppress(OSError, StoreError):  # of a full disk, say: it must not hide why the run ends
+            close_record(store, record, "interrupted")
         raise
     except BaseException as error:
-        close_record(store, record, "failed", error=" ".join(str(error).split()))
+        with suppress(OSError, StoreError):
+            close_record(store, record, "failed", error=" ".join(str(error).split()))
         raise
     close_record(store, record, "done")
 

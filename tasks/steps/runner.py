@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -18,14 +19,18 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.task_engine import TaskRunTimeoutError
 from prefect.tasks import Task
 from prefect.utilities.annotations import quote
 
+from configs.secrets import without_passwords
 from storage.specs import StageSpec
 from storage.stages import find_finished
-from tasks.parallel import PartitionError, interrupts_stay_here
+from tasks.clusters import interrupts_stay_here
+from tasks.parallel import PartitionError
 from tasks.steps.curves import CurveReader
+from tasks.steps.failures import ServerError
 from tasks.steps.life import Job, Observer, Step, complete
 from tasks.steps.report import Answers, write_report
 from tasks.steps.watchdog import end_with_us
@@ -42,6 +47,24 @@ def start_prefect() -> None:
         server = None if module is None else module.SubprocessASGIServer().server_process
         if server is not None:
             end_with_us(server.pid)
+
+
+@contextmanager
+def reaching_prefect() -> Iterator[None]:
+    """Say in one line that Prefect's server is away, which its client believes after a minute of asking.
+
+    Raises
+    ------
+    ServerError : it did not answer
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _of_server(error):
+            raise
+        place = without_passwords(PREFECT_API_URL.value() or "that this run started")
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ServerError(f"Prefect's server {place}: {why}; nothing is lost: run again once it answers") from error
 
 
 def run_step(job: Job, step: Step, specs: Sequence[StageSpec], *, timeout: int | None = None) -> None:
@@ -93,9 +116,10 @@ def _complete(work: Any) -> None:  # Any: (Job, Step, specs), quoted on the way
         {"stage": spec.title, "place": job.store.path(stage.path), "partitions": stage.layout.partitions}
         for spec, stage in zip(specs, finished, strict=True)
     ]
-    create_table_artifact(table=rows, key=f"{specs[0].stage}-stages", description="Completed stages")
-    for spec, table in curves.tables():
-        create_table_artifact(table=table, key=_key(f"{spec.title} curves"), description=f"Curves of {spec.title}")
+    with _telling():
+        create_table_artifact(table=rows, key=f"{specs[0].stage}-stages", description="Completed stages")
+        for spec, table in curves.tables():
+            create_table_artifact(table=table, key=_key(f"{spec.title} curves"), description=f"Curves of {spec.title}")
 
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)
@@ -104,8 +128,27 @@ def _report(work: Any) -> str:  # Any: (Job, Answers, reused paths), quoted on t
     job, answers, reused = work
     created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     place: str = job.store.path(write_report(job.store, answers, created=created, reused=reused))
-    create_markdown_artifact(f"The report of run {answers.config.name} begins at `{place}`", key="report")
+    with _telling():
+        create_markdown_artifact(f"The report of run {answers.config.name} begins at `{place}`", key="report")
     return place
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    """Go on where Prefect's server is away: what it shows of a run is no reason to end the run, nor to hold it up."""
+    try:
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}):
+            yield
+    except Exception as error:
+        if not _of_server(error):
+            raise
+
+
+def _of_server(error: Exception) -> bool:
+    """Say whether an error comes from asking Prefect's server: the HTTP library's, or Prefect's own in its place."""
+    return str(error).startswith("Failed to reach API") or any(
+        cls.__module__.partition(".")[0] == "httpx" for cls in type(error).__mro__
+    )
 
 
 @dataclass
@@ -123,9 +166,11 @@ class _Told:
         self.inner.begin(title, total, done)
         self.curves.begin()
         self.total, self.done, self.told = max(total, 1), done, time.monotonic()
-        found = create_progress_artifact(progress=100 * done / self.total, key=_key(title), description=title)
-        assert isinstance(found, UUID)
-        self.artifact = found
+        self.artifact = None
+        with _telling():
+            found = create_progress_artifact(progress=100 * done / self.total, key=_key(title), description=title)
+            assert isinstance(found, UUID)
+            self.artifact = found
 
     def advance(self, title: str) -> None:
         self.inner.advance(title)
@@ -144,8 +189,9 @@ class _Told:
 
     def _tell(self, percent: float) -> None:
         """Update the progress artifact."""
-        assert self.artifact is not None
-        update_progress_artifact(artifact_id=self.artifact, progress=percent)
+        if self.artifact is not None:
+            with _telling():
+                update_progress_artifact(artifact_id=self.artifact, progress=percent)
         self.told = time.monotonic()
 
 

@@ -1,6 +1,9 @@
-"""The selection stage: which samples of each class are in a coreset."""
+"""The selection stage: which samples of each class are in a coreset.
 
-from collections.abc import Mapping
+Coresets of one layer's activations are selected together: one pass over the features serves them all.
+"""
+
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,10 +11,11 @@ from numpy.typing import NDArray
 from storage.documents import Json
 from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec, signature_defaults, without_defaults
-from storage.stages import FinishedStage, open_finished
+from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
 from tasks.coresets import SELECTORS
 from tasks.steps.activations import class_slabs
+from tasks.steps.decomposition.partials import Clock
 from tasks.steps.life import Step, Work, measured
 
 VERSION = 1
@@ -54,28 +58,46 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 
 
 def _partition(work: Work, number: int) -> None:
-    """Select from a few classes, one after the other."""
-    stage, parameters = work.stage, dict(work.stage.spec.parameters)
-    activations = open_finished(stage.store, stage.spec.inputs["activations"])
+    """Select from a few classes, one after the other, for all stages in the work."""
+    for activations, stages in _by_activations(work.stages).items():
+        clock, finished = Clock(), open_finished(stages[0].store, activations)
+        first, last = stages[0].layout.arrays["order"].span(number)
+        slabs = list(class_slabs(finished).items())[first:last]
+        orders = [np.full((last - first, stage.layout.arrays["order"].shape[1]), -1, np.int64) for stage in stages]
+        infos: list[dict[str, Json]] = [{} for _ in stages]
+        for row, (label, (start, stop)) in enumerate(slabs):
+            # In float64, what selectors work in: each would widen the same numbers anew.
+            features = finished.read("pooled", start, stop).astype(np.float64)
+            for stage, order, info in zip(stages, orders, infos, strict=True):
+                kept, info[str(label)] = _select(stage.spec, features, label)
+                order[row, : len(kept)] = start + kept
+        labels, spent = np.array([label for label, _ in slabs], np.int64), clock.share(len(stages))
+        for stage, order, info in zip(stages, orders, infos, strict=True):
+            with stage.partition(number) as part:
+                part.write("order", order)
+                part.write("label", labels)
+                part.numbers.update(measured(classes=info, together=len(stages), **spent))
+
+
+def _by_activations(stages: Iterable[Stage]) -> dict[StageSpec, list[Stage]]:
+    """Return stages by the activations that they select from, which decide on their layout."""
+    found: dict[StageSpec, list[Stage]] = {}
+    for stage in stages:
+        found.setdefault(stage.spec.inputs["activations"], []).append(stage)
+    return found
+
+
+def _select(spec: StageSpec, features: NDArray[np.float64], label: int) -> tuple[NDArray[np.int64], Json]:
+    """Return the rows of one class that a coreset keeps, in the order chosen, and what its marker tells of them."""
+    parameters = dict(spec.parameters)
     budget, seed, repeat = parameters.pop("budget"), parameters.pop("seed", 0), parameters.pop("repeat", 0)
     select = SELECTORS[parameters.pop("selector", "random")]
-    with stage.partition(number) as part:
-        first, last = part.span
-        slabs = list(class_slabs(activations).items())[first:last]
-        order = np.full((last - first, stage.layout.arrays["order"].shape[1]), -1, np.int64)
-        info = {}
-        for row, (label, (start, stop)) in enumerate(slabs):
-            features = activations.read("pooled", start, stop).astype(np.float32)
-            try:
-                chosen = select(features, budget, seed=[seed, repeat, label], **parameters)
-            except ValueError as error:
-                raise ValueError(f"class {label}: {error}") from error
-            kept = np.sort(chosen.kept) if budget == 1.0 else chosen.order
-            order[row, : len(kept)] = start + kept
-            info[str(label)] = {"kept": len(kept), "of": stop - start, **dict(chosen.info)}
-        part.write("order", order)
-        part.write("label", np.array([label for label, _ in slabs], np.int64))
-        part.numbers.update(measured(classes=info))
+    try:
+        chosen = select(features, budget, seed=[seed, repeat, label], **parameters)
+    except ValueError as error:
+        raise ValueError(f"class {label}: {error}") from error
+    kept = np.sort(chosen.kept) if budget == 1.0 else chosen.order
+    return kept, {"kept": len(kept), "of": len(features), **dict(chosen.info)}
 
 
-SELECTION = Step(_layout, _partition)
+SELECTION = Step(_layout, _partition, together=True)

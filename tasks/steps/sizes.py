@@ -9,9 +9,10 @@ from configs.schema import Config
 from storage.layouts import ArrayLayout
 from storage.specs import StageSpec
 from storage.stores import Store
+from tasks.clusters import check_cluster
 from tasks.interpreters import INTERPRETERS
 from tasks.io.manifest import check_labels
-from tasks.parallel import ClusterError, check_cluster
+from tasks.rejoining import ClusterError
 from tasks.steps import evaluation
 from tasks.steps.activations import MAX_BATCH, Shapes, activations_layout, peak_bytes
 from tasks.steps.decomposition.sizes import DECOMPOSITION_SIZES

@@ -50,9 +50,10 @@ def survey_data(store: Store | None, spec: StageSpec) -> DataSurvey:
     """Return what a data set holds: from its manifest where that is in the store, else from a listing."""
     data = data_of(spec)
     try:
-        table = read_manifest(data)
+        source = open_source(data)
+        table = read_manifest(data, source)
         finished = None if store is None else find_finished(store, spec.path)
-        summary = survey(data, table) if finished is None else finished.summary
+        summary = survey(data, table, source) if finished is None else finished.summary
     except (ValueError, OSError) as error:
         raise ValueError(f"data.{spec.place['name']}: {error}") from error
     return DataSurvey(str(spec.place["name"]), summary, str(table["key"].iloc[0]))

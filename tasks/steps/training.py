@@ -15,9 +15,10 @@ from configs.section import Section
 from configs.training import Training
 from storage.documents import Document, digest
 from storage.layouts import Layout
+from storage.partitions import Partition
 from storage.results import table_bytes
 from storage.specs import StageSpec
-from storage.stages import Partition, Stage, open_finished
+from storage.stages import Stage, open_finished
 from storage.stores import Store, StoreError
 from storage.updates.archives import keep_chain, sweep_files
 from tasks.io.tensors import pack_tensors

@@ -40,3 +40,15 @@ def test_an_s3_store_is_taken(deployments: Path) -> None:
     done = deploy(deployments, {**PLACES, "LAYERLORE_STORE": "s3://bucket/lore"})
     assert done.returncode == 1
     assert "ConnectError" in done.stderr  # it went on to the server, and there is none
+
+
+@pytest.mark.parametrize("name", ["LAYERLORE_HOME", "LAYERLORE_STORE", "LAYERLORE_SCHEDULER"])
+@pytest.mark.parametrize(
+    "place",
+    ["s3://AKIA:S3/NT@bucket/lore", "AKIA:S3NT@bucket/lore", "tls://S3NT@10.0.0.1:8786", "s3://bucket/lore?token=S3NT"],
+)
+def test_credentials_are_not_sent_to_prefect(deployments: Path, name: str, place: str) -> None:
+    done = deploy(deployments, {**PLACES, name: place})
+    assert done.returncode == 2
+    assert done.stderr == "error: a place holds no credentials; runs read theirs from the environment or a profile\n"
+    assert "S3" not in done.stdout

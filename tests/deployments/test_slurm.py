@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,15 @@ from configs.cluster import Cluster
 from tasks.parallel import open_pool
 with open_pool(Cluster.model_validate(json.loads(sys.argv[1]))) as pool:
     print(sorted(pool.map(abs, [-1, -2, -3], network=True)))
+"""
+OUTLIVE = """
+import json, sys, time
+from configs.cluster import Cluster
+from tasks import attendance
+from tasks.parallel import open_pool
+attendance.LOOK, attendance.LEFT = 0.5, 3.0
+with open_pool(Cluster.model_validate(json.loads(sys.argv[1]))) as pool:
+    print(len([item for item, _ in pool.map(time.sleep, [1 + number / 1000 for number in range(24)])]))
 """
 
 
@@ -76,30 +86,60 @@ def test_the_job_script_is_the_golden_one(
     assert script == golden.read_text()
 
 
-@pytest.mark.cluster
-@pytest.mark.filterwarnings("ignore")  # Dask's own
-def test_jobs_join_and_are_cancelled(deployments: Path, tmp_path: Path, processes: Processes) -> None:
+@pytest.fixture
+def jobs(tmp_path: Path, processes: Processes) -> Iterator[Path]:
+    """The folder in which the stand-in of SLURM keeps its jobs, of which none outlives the test."""
     pytest.importorskip("dask_jobqueue", reason="needs dask-jobqueue: pip install '.[slurm]'")
-    jobs = tmp_path / "jobs"
-    jobs.mkdir()
+    folder = tmp_path / "jobs"
+    folder.mkdir()
     program(tmp_path / "bin", "sbatch", SBATCH)
     program(tmp_path / "bin", "scancel", SCANCEL)
-    given = arguments(deployments, "cluster-gpu.yaml", tmp_path)
-    given = {**given, "memory": "1GB", "local_directory": str(tmp_path / "scratch")}
-    given["scheduler_options"]["host"] = "127.0.0.1"
-    section = {"kind": "dask_jobqueue.SLURMCluster", "workers": 2, "gpu_resource": "GPU", "arguments": given}
     processes.environment["PATH"] = f"{tmp_path / 'bin'}:{processes.environment['PATH']}"
-    assert "[(-3, 3), (-2, 2), (-1, 1)]" in processes.call(
-        sys.executable, "-c", JOIN, json.dumps(section), JOBS=str(jobs)
-    )
-    pids = [int(file.read_text()) for file in jobs.glob("*.pid")]
-    assert len(pids) == 2
-    for job in jobs.glob("*.sh"):
-        assert "--tls-ca-file" in job.read_text()
-        assert "Registered to: tls://127.0.0.1:" in " ".join(job.with_suffix(".log").read_text().split())
-    for pid in pids:
+    processes.environment["JOBS"] = str(folder)
+    yield folder
+    for pid in pids(folder):
         with contextlib.suppress(psutil.NoSuchProcess):
             psutil.Process(pid).wait(timeout=30)
+
+
+def pids(jobs: Path) -> list[int]:
+    """Return the processes of all jobs so far."""
+    return [int(file.read_text()) for file in jobs.glob("*.pid")]
+
+
+def section(deployments: Path, folder: Path, kind: str, **changes: object) -> str:
+    """Return a section whose jobs run on this machine alone, as JSON."""
+    given = arguments(deployments, f"cluster-{kind}.yaml", folder)
+    given = {**given, "memory": "1GB", "local_directory": str(folder / "scratch"), **changes}
+    given["scheduler_options"]["host"] = "127.0.0.1"
+    given["worker_extra_args"] += ["--host", "127.0.0.1"]
+    resource = {"gpu_resource": "GPU"} if kind == "gpu" else {}
+    return json.dumps({"kind": "dask_jobqueue.SLURMCluster", "workers": 2, **resource, "arguments": given})
+
+
+@pytest.mark.cluster
+@pytest.mark.filterwarnings("ignore")  # Dask's own
+def test_jobs_join_and_are_cancelled(deployments: Path, tmp_path: Path, processes: Processes, jobs: Path) -> None:
+    asked = section(deployments, tmp_path, "gpu")
+    assert "[(-3, 3), (-2, 2), (-1, 1)]" in processes.call(sys.executable, "-c", JOIN, asked)
+    assert len(pids(jobs)) == 2
+    for job in jobs.glob("*.sh"):
+        assert "--tls-ca-file" in job.read_text()
+        told = " ".join(job.with_suffix(".log").read_text().split())
+        assert "Registered to: tls://127.0.0.1:" in told
+        assert set(re.findall(r"(?:Listening to|dashboard at): (?:\w+://)?([\d.]+):", told)) == {"127.0.0.1"}
+
+
+@pytest.mark.cluster
+@pytest.mark.filterwarnings("ignore")  # Dask's own
+@pytest.mark.parametrize("of_a_job", [1, 2])
+def test_jobs_that_end_are_replaced(
+    deployments: Path, tmp_path: Path, processes: Processes, jobs: Path, of_a_job: int
+) -> None:
+    brief = ["--dashboard-address", "127.0.0.1:0", "--lifetime", "5s"]
+    changes = {"cores": of_a_job, "processes": of_a_job, "worker_extra_args": brief}
+    assert processes.call(sys.executable, "-c", OUTLIVE, section(deployments, tmp_path, "cpu", **changes)) == "24\n"
+    assert len(pids(jobs)) > 2 // of_a_job
 
 
 @pytest.mark.parametrize(("code", "requeued"), [(130, True), (1, False), (0, False)])

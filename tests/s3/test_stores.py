@@ -1,9 +1,12 @@
 """A store on each server: objects, arrays, and what is said when something is wrong."""
 
+import json
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +15,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from storage import s3
+from configs.load import load_config
+from flows.plan import existing_store
+from storage import claims, s3
 from storage.documents import DamagedError
 from storage.layouts import ArrayLayout, Layout
 from storage.s3 import S3Error
@@ -98,6 +103,26 @@ def test_removal_takes_an_object_or_all_below(store: Store, monkeypatch: pytest.
     assert sorted(store.files("")) == ["ab", "b", FORMAT_FILE]
 
 
+def test_many_notes_are_renewed_at_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claims, "RENEWAL", 0.5)
+    paths = [f"_claims/toy-{number:04d}.json" for number in range(40)]
+
+    def beats() -> list[int]:
+        found = store.read_all([*paths, "_claims/absent"])
+        assert isinstance(found.pop("_claims/absent"), FileNotFoundError)
+        return [int(json.loads(raw)["beat"]) for raw in found.values() if isinstance(raw, bytes)]
+
+    with ExitStack() as held:
+        for number in range(len(paths)):
+            held.enter_context(claims.claim(store, f"toy/{number:04d}", "us"))
+        end = time.monotonic() + 60
+        while min(beats()) < 2:
+            assert time.monotonic() < end
+        assert len(beats()) == len(paths)
+        assert len([thread for thread in threading.enumerate() if thread.name == "renewal of claims"]) == 1
+    assert store.names("_claims") == []
+
+
 def test_a_large_object_comes_back(store: Store) -> None:
     data = np.random.default_rng(0).bytes(101 * 2**20)  # three parts
     store.write("large", data)
@@ -167,6 +192,13 @@ def test_a_bucket_that_is_not_there_is_named(use: "Server") -> None:
         with pytest.raises(S3Error) as caught:
             open_store("s3://absent-bucket/x", create=create)
         one_line(caught, "s3://absent-bucket/x/layerlore-store: NoSuchBucket: ", "; make the bucket first")
+
+
+def test_a_plan_for_a_bucket_that_is_not_there_is_refused(use: "Server", far: str) -> None:
+    with pytest.raises(S3Error) as caught:
+        existing_store(load_config("digits", ["store=s3://absent-bucket/x"]))
+    one_line(caught, "s3://absent-bucket/x/layerlore-store: NoSuchBucket: ", "; make the bucket first")
+    assert existing_store(load_config("digits", [f"store={far}"])) is None
 
 
 def test_an_empty_bucket_holds_no_store(far: str) -> None:

@@ -276,7 +276,11 @@ FOUND = [  # by this test before they were mended
     ("data.digits.split", {}, "data.digits: split: no share is named"),
     ("store", "~nobody_has_this_name/x", "store: no such user's home folder"),
     ("store", "a\0b", "store: a path or URL holds no control characters"),
-    ("networks.small.train.epochs", 2**63 - 1, "networks.small.train.epochs: input should be less than or equal to 1000000"),
+    (
+        "networks.small.train.epochs",
+        2**63 - 1,
+        "networks.small.train.epochs: input should be less than or equal to 1000000",
+    ),
     ("networks.small.train.snapshots", 10**12, "networks.small.train: snapshots: at most 10,000"),
     ("networks.small.preprocessing.resize", 10**6, "networks.small.preprocessing.resize: expected 1 to 8,192 pixels"),
     ("networks.small.preprocessing.crop", 10**6, "networks.small.preprocessing.crop: expected 1 to 8,192 pixels"),

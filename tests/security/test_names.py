@@ -203,7 +203,10 @@ def no_writes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], l
 
 
 @pytest.mark.parametrize("store", ["../outside", "a/../../outside", "~/outside"])
-def test_planning_writes_nowhere(no_writes: Callable[[], list[str]], tmp_path: Path, store: str) -> None:
+def test_planning_writes_nowhere(
+    no_writes: Callable[[], list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
     result = CliRunner().invoke(cli.app, ["plan", "digits", "--set", f"store={store}"])
     assert result.exit_code == cli.DONE
     assert no_writes() == []

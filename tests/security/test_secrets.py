@@ -30,7 +30,7 @@ SECRETS = {
     "AWS_ACCESS_KEY_ID": f"AKIA{SENTINEL}1",
     "AWS_SECRET_ACCESS_KEY": f"{SENTINEL}/2+x",
     "AWS_SESSION_TOKEN": f"{SENTINEL}3==",
-    "AWS_ENDPOINT_URL": f"http://key:{SENTINEL}4@127.0.0.1:9",
+    "AWS_ENDPOINT_URL": f"http://key:{SENTINEL}/4@127.0.0.1:9/?token={SENTINEL}4",
     "PREFECT_API_AUTH_STRING": f"admin:{SENTINEL}5",
     "PREFECT_SERVER_API_AUTH_STRING": f"admin:{SENTINEL}5",
     "LAYERLORE_TOKEN": f"{SENTINEL}6",
@@ -174,3 +174,21 @@ def test_an_s3_store_that_does_not_answer_is_named_without_secrets(
     assert "Traceback" not in result.stderr
     assert SENTINEL not in result.stdout + result.stderr
     assert leaks(tmp_path) == []
+
+
+@pytest.mark.cluster
+def test_secrets_of_a_config_reach_no_store_and_no_database(
+    layerlore: Callable[..., "subprocess.CompletedProcess[str]"], tiny_tree: Tree, tmp_path: Path
+) -> None:
+    planted = {"env": {"AWS_SECRET_ACCESS_KEY": f"{SENTINEL}7"}}
+    plain, secret = tmp_path / "work" / "plain.yaml", tmp_path / "secret.yaml"
+    tiny_tree["cluster"] = {"kind": "local", "workers": 1}
+    plain.write_text(yaml.safe_dump(tiny_tree))
+    secret.write_text(yaml.safe_dump({**tiny_tree, "cluster": {**tiny_tree["cluster"], "arguments": planted}}))
+    for arguments in (("run", str(secret)), ("run", str(plain), "--set", f"cluster.arguments={planted}")):
+        result = layerlore(*arguments)
+        assert result.returncode == cli.BAD_CONFIG
+        assert "cluster.arguments.env.AWS_SECRET_ACCESS_KEY" in result.stderr
+        assert SENTINEL not in result.stdout + result.stderr
+    assert leaks(tmp_path) == [str(secret)]
+    assert not Path(tiny_tree["store"]).exists()

@@ -1,5 +1,6 @@
 """A toy stage: three partitions of a sharded array, a plain one and a file."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from storage import claims
 from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, begin_stage
@@ -66,6 +68,40 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.fixture
+def far(tmp_path: Path) -> Store:
+    """A store that is not local, as on S3."""
+    return open_store(f"memory://bucket/{tmp_path.name}", create=True)
+
+
+@pytest.fixture(params=["local", "far"])
+def any_store(request: pytest.FixtureRequest) -> Store:
+    found: Store = request.getfixturevalue("store" if request.param == "local" else "far")
+    return found
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let hearts beat fast."""
+    monkeypatch.setattr(claims, "RENEWAL", 0.02)
+    monkeypatch.setattr(claims, "HEARTBEAT", 0.3)
+    monkeypatch.setattr(claims, "POLL", 0.005)
+    monkeypatch.setattr(claims, "NOTE_POLL", 0.005)
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], bool]], None]:
+    """Wait until something holds, 10 seconds at most."""
+
+    def wait(holds: Callable[[], bool]) -> None:
+        end = time.monotonic() + 10
+        while not holds():
+            assert time.monotonic() < end
+            time.sleep(0.002)
+
+    return wait
+
+
+@pytest.fixture
 def toy_of() -> Callable[[Store], Toy]:
     return lambda store: Toy(store, StageSpec("toy", 1, {"a": 1}, label="of tests"), LAYOUT)
 
@@ -73,6 +109,12 @@ def toy_of() -> Callable[[Store], Toy]:
 @pytest.fixture
 def toy(store: Store, toy_of: Callable[[Store], Toy]) -> Toy:
     return toy_of(store)
+
+
+@pytest.fixture
+def any_toy(any_store: Store, toy_of: Callable[[Store], Toy]) -> Toy:
+    """The toy stage on disk, and in a store that is none: the code path of S3."""
+    return toy_of(any_store)
 
 
 @pytest.fixture

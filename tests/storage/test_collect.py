@@ -1,11 +1,12 @@
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from storage.claims import StageHeldError, claim
-from storage.collect import find_garbage, remove_stage
+from storage.claims import StageHeldError, claim, store_time
+from storage.collect import find_garbage, remove_garbage, remove_stage
 from storage.layouts import Layout
 from storage.runs import write_record
 from storage.specs import StageSpec
@@ -47,6 +48,35 @@ def test_one_young_object_keeps_a_stage(toy: "Toy") -> None:
     os.utime(toy.file("files/table-1"))
     (found,) = find_garbage(toy.store, 24)
     assert found.kept == "written 0.0 h ago"
+
+
+@pytest.mark.parametrize("hours", [-7.0, 7.0])
+def test_a_clock_that_is_off_makes_no_stage_old_or_young(
+    toy: "Toy", hours: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store dates its objects by a clock of its own, hours ahead of ours or behind."""
+    toy.make()
+    age(toy.store, toy.spec.path, 2.5)
+    modified, writes = Store.modified, time.time
+    monkeypatch.setattr(Store, "modified", lambda store, path: modified(store, path) + 3600 * hours)
+    (old,) = find_garbage(toy.store, 2)
+    (young,) = find_garbage(toy.store, 3)
+    assert (old.kept, young.kept) == ("", "written 2.5 h ago")
+    monkeypatch.setattr(time, "time", lambda: writes() + 3600 * hours)
+    (old,) = find_garbage(toy.store, 2)
+    assert old.kept == ""
+    assert toy.store.names("_claims") == [f"{toy.spec.path.replace('/', '-')}.lock"]
+
+
+def test_a_stage_of_the_future_is_kept_and_resumed(toy: "Toy") -> None:
+    toy.write(toy.begin(), 0)
+    age(toy.store, toy.spec.path, -30)
+    (found,) = find_garbage(toy.store, 24)
+    assert found.kept == "written in the future, by the store's clock"
+    assert toy.begin().missing() == [1, 2]
+    toy.make()
+    age(toy.store, toy.spec.path, -30)
+    assert list(verify_stage(toy.store, toy.spec.path)) == []
 
 
 def test_claimed_stages_are_kept(toy: "Toy") -> None:
@@ -101,3 +131,28 @@ def test_the_archive_of_a_recorder_is_no_garbage(store: Store) -> None:
     stage.seal({"steps": 1})
     age(store, stage.spec.path, 100)
     assert list(find_garbage(store, 0)) == []
+
+
+def test_what_was_killed_while_looking_at_the_clock_is_garbage_after_an_hour(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(store: Store, path: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Store, "modified", kill)
+    monkeypatch.setattr(Store, "remove", kill)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            store_time(store)
+    monkeypatch.undo()
+    old, young = (f"_claims/{name}" for name in store.names("_claims"))
+    store.write("_claims/toy-0123.json", b"{}")
+    for path, hours in {old: 1.1, young: 0.9, "_claims/toy-0123.json": 100.0}.items():
+        age(store, path, hours) if path in (old, young) else os.utime(
+            store.path(path), (time.time() - 3600 * hours,) * 2
+        )
+    (found,) = find_garbage(store, 24)
+    assert (found.path, found.kept) == (old, "")
+    remove_garbage(store, old)
+    assert list(find_garbage(store, 0)) == []
+    assert [f"_claims/{name}" for name in store.names("_claims")] == [young, "_claims/toy-0123.json"]

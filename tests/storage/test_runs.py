@@ -1,9 +1,10 @@
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
-from storage.documents import DamagedError
-from storage.runs import choose_run, close_record, records, referenced, run_names, write_record
+from storage.documents import DamagedError, encode
+from storage.runs import TIME, choose_run, close_record, records, referenced, run_names, write_record
 from storage.specs import StageSpec
 from storage.stores import Store, StoreError
 
@@ -33,6 +34,15 @@ def test_records_are_listed_oldest_first(store: Store) -> None:
     assert first.time < second.time
     assert [record.document["turn"] for record in records(store, "mine")] == [1, 2]
     assert records(store, "other") == []
+
+
+@pytest.mark.parametrize("ahead", [timedelta(hours=5), timedelta(days=400)])
+def test_records_keep_their_order_whatever_clocks_say(store: Store, ahead: timedelta) -> None:
+    future = (datetime.now(UTC) + ahead).strftime(TIME)
+    store.write(f"_runs/mine/{future}.json", encode({"turn": 0, "stages": [], "outcome": "done"}))
+    for turn in (1, 2):
+        write_record(store, "mine", {}, [], {"turn": turn})
+    assert [record.document["turn"] for record in records(store, "mine")] == [0, 1, 2]
 
 
 def test_a_run_is_chosen_by_name_or_because_it_is_the_only_one(store: Store) -> None:

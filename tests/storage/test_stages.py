@@ -1,7 +1,6 @@
-import errno
+"""The life of a stage; its partitions are in test_partitions.py, what crashes leave in test_stages_damaged.py."""
+
 import json
-import os
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,10 +12,9 @@ import zarr
 from numpy.typing import NDArray
 from zarr.storage._common import ensure_no_existing_node
 
-from storage.documents import digest
-from storage.layouts import ArrayLayout, Layout
+from storage.layouts import Layout
 from storage.specs import StageSpec
-from storage.stages import Stage, begin_stage, find_finished, open_finished, read_marker
+from storage.stages import begin_stage, find_finished, open_finished
 from storage.stores import Store, StoreError, open_store
 from storage.verify import verify_stage
 
@@ -24,19 +22,6 @@ if TYPE_CHECKING:
     from tests.storage.conftest import Toy
 
 Values = dict[str, NDArray[np.generic]]
-
-
-def flip(file: Path, index: int) -> None:
-    """Invert one byte of a file."""
-    raw = file.read_bytes()
-    file.write_bytes(raw[:index] + bytes([raw[index] ^ 0xFF]) + raw[index + 1 :])
-
-
-@pytest.fixture(params=["local", "memory"])
-def any_toy(request: pytest.FixtureRequest, tmp_path: Path, toy_of: "Callable[[Store], Toy]") -> "Toy":
-    """The toy stage on disk, and in a store that is none: the code path of S3."""
-    url = str(tmp_path / "store") if request.param == "local" else f"memory://bucket/{tmp_path.name}"
-    return toy_of(open_store(url, create=True))
 
 
 def test_a_stage_is_created_filled_and_sealed(any_toy: "Toy", values: Values) -> None:
@@ -79,70 +64,6 @@ def test_two_ways_to_the_end_give_the_same_bytes(tmp_path: Path, toy_of: "Callab
     assert {k: v for k, v in first.items() if k not in markers} == {k: v for k, v in second.items() if k not in markers}
 
 
-def test_a_marker_follows_its_data(toy: "Toy", monkeypatch: pytest.MonkeyPatch) -> None:
-    order: list[str] = []
-    write, stage = Store.write, toy.begin()
-
-    def watch(self: Store, path: str, data: bytes) -> None:
-        order.extend(name for name in ("data.zarr/maps/c/0/0", "data.zarr/label/c/0") if toy.file(name).exists())
-        order.append(path.removeprefix(f"{toy.spec.path}/"))
-        write(self, path, data)
-
-    monkeypatch.setattr(Store, "write", watch)
-    toy.write(stage, 0)
-    shards = ["data.zarr/maps/c/0/0", "data.zarr/label/c/0"]
-    assert order == [*shards, "files/table-0", *shards, "markers/000000.json"]
-
-
-def test_a_marker_has_digests_and_numbers(toy: "Toy", values: Values) -> None:
-    stage = toy.begin()
-    with stage.partition(2) as part:
-        assert part.span == (8, 10)
-        for name in values:
-            part.write(name, values[name][8:])
-        part.numbers["seconds"] = 7.0
-    marker = read_marker(toy.store, toy.spec.path, 2)
-    assert marker == stage.marker(2)
-    assert marker["partition"] == 2
-    assert marker["arrays"] == {name: digest(values[name][8:].tobytes()) for name in values}
-    assert marker["numbers"]["seconds"] == 7.0
-    assert marker["numbers"].keys() == {"seconds", "cpu_seconds"}
-
-
-def test_a_failing_partition_gets_no_marker(toy: "Toy", values: Values) -> None:
-    stage = toy.begin()
-
-    def fail() -> None:
-        with stage.partition(0) as part:
-            part.write("maps", values["maps"][:4])
-            raise RuntimeError("no luck")
-
-    with pytest.raises(RuntimeError, match="no luck"):
-        fail()
-    assert stage.missing() == [0, 1, 2]
-
-
-def test_a_partition_that_lacks_an_array_is_a_mistake(toy: "Toy", values: Values) -> None:
-    stage = toy.begin()
-    with pytest.raises(AssertionError, match="label"), stage.partition(0) as part:
-        part.write("maps", values["maps"][:4])
-    assert stage.missing() == [0, 1, 2]
-
-
-@pytest.mark.parametrize("held", [b"", b"{}", b'{"partition": 0, "sha256": "00"}'])
-def test_a_damaged_marker_counts_as_missing(toy: "Toy", held: bytes) -> None:
-    for number in range(3):
-        toy.write(toy.begin(), number)
-    toy.file("markers/000001.json").write_bytes(held)
-    assert toy.begin().missing() == [1]
-
-
-def test_a_marker_of_another_partition_counts_as_missing(toy: "Toy") -> None:
-    toy.write(toy.begin(), 0)
-    toy.file("markers/000001.json").write_bytes(toy.file("markers/000000.json").read_bytes())
-    assert toy.begin().missing() == [1, 2]
-
-
 def test_a_finished_stage_is_read_only(any_toy: "Toy") -> None:
     any_toy.make()
     before = any_toy.contents()
@@ -152,24 +73,6 @@ def test_a_finished_stage_is_read_only(any_toy: "Toy") -> None:
     ):
         any_toy.write(stage, 0)
     assert any_toy.contents() == before
-
-
-@pytest.mark.parametrize(
-    ("block", "got"),
-    [
-        (np.zeros((3, 3), np.float32), r"float32 \(3, 3\)"),
-        (np.zeros((4, 3), np.float64), r"float64 \(4, 3\)"),
-        (np.zeros((4,), np.float32), r"float32 \(4,\)"),
-        (np.zeros((4, 3), np.int32), r"int32 \(4, 3\)"),
-    ],
-)
-def test_a_block_of_another_shape_or_type_is_refused(toy: "Toy", block: NDArray[np.generic], got: str) -> None:
-    stage = toy.begin()
-    before = toy.contents()
-    text = rf"array 'maps', partition 0: got {got}, the layout has float32 \(4, 3\)$"
-    with pytest.raises(ValueError, match=text), stage.partition(0) as part:
-        part.write("maps", block)
-    assert toy.contents() == before
 
 
 def test_another_layout_is_refused_on_claim(toy: "Toy") -> None:
@@ -216,46 +119,6 @@ def test_a_stage_without_arrays_or_partitions_can_be_sealed(store: Store) -> Non
     assert list(verify_stage(store, stage.spec.path)) == []
 
 
-def test_leftovers_of_a_killed_writer_are_swept(toy: "Toy") -> None:
-    toy.write(toy.begin(), 0)
-    before = toy.contents()
-    for name in ("data.zarr/maps/c/0/0.abc.partial", "markers/.000001.json.0.partial", "files/.x.0.partial"):
-        toy.file(name).write_bytes(b"torn")
-    toy.begin()
-    assert toy.contents() == before
-
-
-def test_blocks_of_nothing_but_zeros_or_nan_are_written(store: Store) -> None:
-    layout = Layout(
-        1,
-        {
-            "zeros": ArrayLayout((4,), "int64", ("n",), 4, 4),
-            "false": ArrayLayout((4,), "bool", ("n",), 4, 2),
-            "nan": ArrayLayout((4, 2), "float32", ("n", "d"), 4, 2),
-        },
-    )
-    stage = begin_stage(store, StageSpec("toy", 1), layout)
-    with stage.partition(0) as part:
-        part.write("zeros", np.zeros(4, np.int64))
-        part.write("false", np.zeros(4, np.bool_))
-        part.write("nan", np.full((4, 2), np.nan, np.float32))
-    finished = stage.seal()
-    files = store.files(f"{stage.spec.path}/data.zarr")
-    assert {"zeros/c/0", "false/c/0", "nan/c/0/0"} <= files.keys()
-    np.testing.assert_array_equal(finished.read("zeros"), [0, 0, 0, 0])
-    np.testing.assert_array_equal(finished.read("nan"), np.full((4, 2), np.nan))
-    assert list(verify_stage(store, stage.spec.path)) == []
-
-
-def test_arrays_with_an_axis_of_length_zero_come_back(store: Store) -> None:
-    layout = Layout(1, {"codes": ArrayLayout((3, 0), "float32", ("n", "d"), 3, 3)})
-    stage = begin_stage(store, StageSpec("toy", 1), layout)
-    with stage.partition(0) as part:
-        part.write("codes", np.empty((3, 0), np.float32))
-    assert stage.seal().read("codes").shape == (3, 0)
-    assert list(verify_stage(store, stage.spec.path)) == []
-
-
 def test_a_group_is_opened_by_xarray_with_names(toy: "Toy", values: Values) -> None:
     toy.make()
     with xr.open_zarr(toy.file("data.zarr"), consolidated=False) as opened:
@@ -276,70 +139,6 @@ def test_metadata_are_not_consolidated_and_state_the_stage(toy: "Toy") -> None:
         *(f"data.zarr/maps/c/{p}/0" for p in range(3)),
         *(f"data.zarr/label/c/{p}" for p in range(3)),
     }
-
-
-@pytest.mark.parametrize("cut", [0, 1, 30, -1])
-def test_a_shard_that_a_crash_has_torn_is_written_again(toy: "Toy", values: Values, cut: int) -> None:
-    stage = toy.begin()
-    for number in range(3):
-        toy.write(stage, number)
-    for number in range(3):
-        file = toy.file(f"data.zarr/maps/c/{number}/0")
-        file.write_bytes(file.read_bytes()[:cut])
-        toy.file(f"markers/{number:06d}.json").unlink()
-    np.testing.assert_array_equal(toy.make().read("maps"), values["maps"])
-
-
-def test_damaged_metadata_of_an_incomplete_stage_are_made_again_from_the_layout(toy: "Toy", values: Values) -> None:
-    toy.write(toy.begin(), 0)
-    file = toy.file("data.zarr/maps/zarr.json")
-    intact = file.read_bytes()
-    for index in range(0, len(intact), 40):
-        flip(file, index)
-        toy.begin()
-        assert file.read_bytes() == intact
-    np.testing.assert_array_equal(toy.make().read("maps"), values["maps"])
-
-
-def test_a_damaged_group_of_an_incomplete_stage_is_named(toy: "Toy") -> None:
-    toy.write(toy.begin(), 0)
-    file = toy.file("data.zarr/zarr.json")
-    for index in range(0, file.stat().st_size, 7):
-        flip(file, index)
-        with pytest.raises(StoreError, match=r"remove .*/toy/\w+ and run again$"):
-            toy.begin()
-        flip(file, index)
-
-
-@pytest.mark.parametrize("full", ["shard", "marker"])
-def test_a_full_disk_leaves_an_incomplete_stage_that_can_be_finished(
-    toy: "Toy", tmp_path: Path, toy_of: "Callable[[Store], Toy]", monkeypatch: pytest.MonkeyPatch, full: str
-) -> None:
-    def refuse(*arguments: object, **options: object) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    stage = toy.begin()
-    toy.write(stage, 0)
-    with monkeypatch.context() as patch:
-        if full == "shard":
-            patch.setattr("zarr.storage._local._put", refuse)
-        else:
-            patch.setattr(os, "fsync", refuse)
-        with pytest.raises(OSError, match="No space left on device"):
-            toy.write(stage, 1)
-    assert stage.missing() == [1, 2]
-    assert not any(name.endswith(".partial") for name in toy.contents())
-    toy.make()
-    other = toy_of(open_store(str(tmp_path / "other"), create=True))
-    other.make()
-    assert toy.contents()["markers/complete.json"] == other.contents()["markers/complete.json"]
-    assert list(verify_stage(toy.store, toy.spec.path)) == []
-
-
-def test_a_stage_can_be_sent_to_a_worker(toy: "Toy") -> None:
-    stage: Stage = pickle.loads(pickle.dumps(toy.begin()))  # noqa: S301  # as Dask sends it
-    toy.write(stage, 0)
-    assert toy.begin().missing() == [1, 2]
 
 
 def test_a_group_that_another_run_makes_while_zarr_looks_is_taken(toy: "Toy", monkeypatch: pytest.MonkeyPatch) -> None:

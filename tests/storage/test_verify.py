@@ -13,6 +13,7 @@ from storage.stores import Store, open_store
 from storage.verify import stage_paths, verify_records, verify_stage
 
 if TYPE_CHECKING:
+    from tests.conftest import Run
     from tests.storage.conftest import Toy
 
 
@@ -186,6 +187,12 @@ def test_stages_are_listed_and_nothing_else(toy: "Toy") -> None:
     for name in ("_runs/a/1.json", "_claims/toy-1.lock", "reports/a/index.html", "other/0123/markers/complete.json"):
         toy.store.write(name, b"")
     assert stage_paths(toy.store) == [toy.spec.path]
+
+
+@pytest.mark.parametrize("name", ["finished_run", "traced_run", "decomposed_run"])
+def test_stages_of_every_kind_are_listed(name: str, request: pytest.FixtureRequest) -> None:
+    run: Run = request.getfixturevalue(name)
+    assert stage_paths(run.job.store) == sorted({stage.path for stage in run.plan.stages})
 
 
 def test_damaged_run_records_are_named(store: Store) -> None:

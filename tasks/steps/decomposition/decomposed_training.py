@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from configs.schema import Network
 from configs.training import Training
 from storage.documents import Document
+from storage.partitions import Partition
 from storage.results import read_table
 from storage.specs import StageSpec
-from storage.stages import Partition, Stage, open_finished
+from storage.stages import Stage, open_finished
 from storage.stores import Store
 from tasks.decomposition import DecomposedLinear
 from tasks.decomposition.head import find_head, replace_head

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from configs.tracing import Tracing
 from storage.documents import Document
 from storage.layouts import ArrayLayout, Layout
+from storage.partitions import Partition
 from storage.specs import StageSpec, without_defaults
-from storage.stages import Partition, Stage, open_finished
+from storage.stages import Stage, open_finished
 from storage.stores import Store
 from tasks.capture import capture_inputs, find_output_layer
 from tasks.recording.sources import UpdateBlock, UpdateSource, recorded_source

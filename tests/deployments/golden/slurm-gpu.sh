@@ -12,4 +12,4 @@
 #SBATCH --gres=gpu:1
 export OMP_NUM_THREADS=1
 export DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION=true
-PYTHON -m distributed.cli.dask_worker SCHEDULER --name dummy-name --nthreads 1 --memory-limit 29.80GiB --nanny --death-timeout 60 --local-directory /tmp --resources GPU=1 --lifetime 230m --lifetime-stagger 8m --protocol tls:// --tls-ca-file PEM --tls-cert PEM --tls-key PEM
+PYTHON -m distributed.cli.dask_worker SCHEDULER --name dummy-name --nthreads 1 --memory-limit 29.80GiB --nanny --death-timeout 60 --local-directory /tmp --dashboard-address 127.0.0.1:0 --resources GPU=1 --lifetime 230m --lifetime-stagger 8m --protocol tls:// --tls-ca-file PEM --tls-cert PEM --tls-key PEM

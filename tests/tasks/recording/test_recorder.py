@@ -14,7 +14,7 @@ from torch import nn
 
 from storage.claims import StageHeldError
 from storage.documents import DamagedError, digest
-from storage.stages import Partition
+from storage.partitions import Partition
 from storage.stores import StoreError, open_store
 from storage.updates.archives import find_archives
 from storage.verify import verify_stage

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from storage.runs import records
+from storage.stores import Store, StoreError
 from tasks.steps.records import recorded
 
 if TYPE_CHECKING:
@@ -43,6 +44,25 @@ def test_the_outcome_of_a_run(tiny_tree: Tree, new_run: NewRun, error: BaseExcep
     assert after.document["config"]["name"] == "tiny"
     assert len(after.document["code"]["layerlore source"]) == 12
     assert set(after.document["machine"]) == {"host", "python", "platform", "cores", "pid"}
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ValueError("the reason")])
+@pytest.mark.parametrize("fault", [OSError(28, "No space left on device"), StoreError("s3://bucket/x: gone")])
+def test_a_record_that_cannot_be_closed_hides_no_error(
+    tiny_tree: Tree, new_run: NewRun, error: BaseException, fault: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(tiny_tree)
+
+    def full(*_: object) -> None:
+        raise fault
+
+    def stop() -> None:
+        monkeypatch.setattr(Store, "write", full)
+        raise error
+
+    with pytest.raises(type(error)) as caught, recorded(run.config, run.plan.stages):
+        stop()
+    assert caught.value is error
 
 
 def test_every_attempt_has_a_record_of_its_own(tiny_tree: Tree, new_run: NewRun) -> None:

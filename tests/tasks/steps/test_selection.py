@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from storage.stages import open_finished
+from storage.stages import begin_stage, open_finished
 from tasks.coresets import SELECTORS
-from tasks.steps.selection import classes_per_partition, kept_positions
+from tasks.steps import selection
+from tasks.steps.life import Work, complete
+from tasks.steps.selection import SELECTION, classes_per_partition, kept_positions, selection_spec
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -54,3 +56,35 @@ def test_classes_per_partition_is_a_rule_of_shapes() -> None:
     assert classes_per_partition(5, 100, 1000) == 5
     assert classes_per_partition(1000, 5000, 1000) == 1
     assert classes_per_partition(3, 0, 10) == 3
+
+
+def test_coresets_made_together_are_those_made_alone_whatever_was_there(
+    copied_run: "Run", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, job = copied_run.plan, copied_run.job
+    # Coresets of two splits, which have layouts of their own, in partitions of one class each.
+    monkeypatch.setattr(selection, "GROUP_VALUES", 1)
+    splits = [next(iter(found.values())) for found in (plan.learn, plan.held_out)]
+    kinds = [("random", 0.5, 0), ("random", 0.25, 1), ("moderate", 0.5, 0), ("", 1.0, 0)]
+    specs = [selection_spec(split, name, {}, budget, 3, draw) for split in splits for name, budget, draw in kinds]
+    orders = []
+    for way in ("alone", "together", "resumed"):
+        job.store.remove("selection")
+        if way == "resumed":  # a run was killed, which had made some of the partitions of some of the stages
+            for spec, done in zip(specs[1:4], ([0, 1, 2], [], [2, 7]), strict=True):
+                stage = begin_stage(job.store, spec, SELECTION.layout(job.store, spec))
+                for number in done:
+                    SELECTION.partition(Work((stage,), "cpu"), number)
+        for batch in [[spec] for spec in specs] if way == "alone" else [specs]:
+            complete(job, SELECTION, batch)
+        orders.append([open_finished(job.store, spec).read("order") for spec in specs])
+        assert [open_finished(job.store, spec).layout.partitions for spec in specs] == [10] * 8
+    for alone, together, resumed in zip(*orders, strict=True):
+        np.testing.assert_array_equal(together, alone)
+        np.testing.assert_array_equal(resumed, alone)
+
+
+def test_a_class_that_cannot_be_selected_from_is_named(copied_run: "Run") -> None:
+    spec = selection_spec(next(iter(copied_run.plan.learn.values())), "moderate", {"center": "mode"}, 0.5, 0, 0)
+    with pytest.raises(Exception, match=r"partition 0 of selection moderate 0.5 .*: class 0: center: expected 'mean'"):
+        complete(copied_run.job, SELECTION, [spec])

@@ -7,6 +7,7 @@ import pytest
 
 from configs.schema import ImageFolder, Network, Preprocessing, SklearnDigits
 from storage.specs import StageSpec
+from tasks.io.files import File, list_files
 from tasks.steps.manifest import manifest_spec
 from tasks.steps.survey import DataSurvey, survey_data, survey_network
 
@@ -34,6 +35,23 @@ def small(**arguments: int) -> Network:
 def test_a_listing_and_the_stored_manifest_say_the_same(finished_run: "Run") -> None:
     spec = finished_run.plan.manifests["digits"]
     assert survey_data(None, spec) == survey_data(finished_run.job.store, spec)
+
+
+def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split / "cat").mkdir(parents=True)
+        (tmp_path / split / "cat" / "a.png").touch()
+    paths = {split: str(tmp_path / split) for split in ("train", "val")}
+    spec, listed = manifest_spec("cats", ImageFolder(source="image-folder", paths=paths)), []
+
+    def noting(url: str) -> list[File]:
+        listed.append(url)
+        return list_files(url)
+
+    monkeypatch.setattr("tasks.io.folder.list_files", noting)
+    found = survey_data(None, spec)
+    assert found.summary["class_names"] == {"0": "cat"}
+    assert sorted(listed) == sorted(paths.values())
 
 
 def test_counts_by_split() -> None:

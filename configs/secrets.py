@@ -1,0 +1,95 @@
+"""What no config may hold and no message may show: passwords, tokens and keys, known by how they look.
+
+A config is kept in the store, in the report and in Prefect's database, so a secret in it is one that many can read.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+Place = tuple[int | str, ...]
+
+INSTEAD = "credentials come from the environment or a profile, never a config"
+
+_NAME = r"(?<![\w.-])[\w.-]*(?:secret|password|passwd|token|api[_-]?key|access[_-]?key)[\w.-]*"
+_SECRET = re.compile(_NAME, re.IGNORECASE)
+# `$(command)` and `${VARIABLE}` say where a secret is, not what it is.
+_GIVEN = re.compile(rf"({_NAME})[\"']?\s*[=:]\s*[\"']?(?!\$[({{])[^\s\"']", re.IGNORECASE)
+_OPTION = re.compile(rf"(?<!\S)(?=-)({_NAME})\s+[^\s-]", re.IGNORECASE)
+_PLACE = re.compile(r"(?:name|file|path|dir|ref)s?$", re.IGNORECASE)  # where a secret is kept, which is none
+_SIGNS = re.compile(r"signature|credential|token|secret|passw|api_?key|^sig$", re.IGNORECASE)
+
+
+def secret_in(text: str) -> str | None:
+    """Return what a text holds that is secret wherever it stands, or None."""
+    if any(_has_login(word) for word in text.split() if "@" in word):
+        return "a URL with a password in it"
+    if any(_is_signed(word) for word in text.split() if "://" in word):
+        return "a URL with a signature or token in it"
+    return "a key or certificate itself; give the path of its file" if "-----BEGIN " in text else None
+
+
+def named_secrets(tree: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:  # Any: YAML
+    """Yield what an environment or a command line calls a secret: where it is, and the name that says so.
+
+    Meant for the arguments of a cluster, which set environments; elsewhere a `class_token` is no secret.
+    """
+    if isinstance(tree, str):
+        yield from ((place, name) for name in _names_given(tree))
+    if isinstance(tree, dict):
+        name = tree.get("name")
+        if isinstance(tree.get("value"), str) and _is_secret(name):  # an environment as Kubernetes writes it
+            yield (*place, "value"), str(name)
+        for key, below in tree.items():
+            here = (*place, str(key))
+            yield from [(here, key)] if _is_secret(key) and isinstance(below, str) else named_secrets(below, here)
+    if isinstance(tree, list):
+        for index, below in enumerate(tree):
+            before = tree[index - 1] if index and isinstance(below, str) else None
+            option = isinstance(before, str) and before.startswith("-") and _is_secret(before)
+            yield from [((*place, index), str(before))] if option else named_secrets(below, (*place, index))
+
+
+def holds_secret(text: str) -> bool:
+    """Say whether a text should not be repeated."""
+    return secret_in(text) is not None or next(_names_given(text), None) is not None
+
+
+def without_passwords(text: str) -> str:
+    """Return text in which the credentials of URLs, up to the last @ of each, and their queries are asterisks."""
+    return re.sub(r"\S+", lambda found: _masked(found[0]), text)
+
+
+def _has_login(word: str) -> bool:
+    """Say whether a URL gives a user; a password may hold slashes, so its @ may come after what looks like a path."""
+    pieces = word.split("://")
+    last = max(index for index, piece in enumerate(pieces) if "@" in piece)
+    hosts = [piece.partition("/")[0] for piece in pieces]
+    return any("@" in host or (":" in host and index <= last) for index, host in enumerate(hosts) if index)
+
+
+def _is_signed(word: str) -> bool:
+    """Say whether a URL's query gives rights to whoever holds it."""
+    parameters = re.split("[?#&;]", word.partition("://")[2])[1:]
+    return any(_SIGNS.search(name) for name, equals, _ in (part.partition("=") for part in parameters) if equals)
+
+
+def _masked(word: str) -> str:
+    """Return a word without the credentials of a URL in it."""
+    scheme, separator, rest = word.partition("://")
+    if not separator:
+        return word
+    rest = f"***@{rest.rpartition('@')[2]}" if "@" in rest else rest
+    path, _, query = rest.partition("?")
+    return f"{scheme}://{path}?***" if "=" in query else f"{scheme}://{rest}"
+
+
+def _names_given(text: str) -> Iterator[str]:
+    """Yield the names of secrets that a command or a `NAME=value` sets."""
+    found = (match[1] for pattern in (_GIVEN, _OPTION) for match in pattern.finditer(text))
+    return (name for name in found if not _PLACE.search(name))
+
+
+def _is_secret(name: object) -> bool:
+    """Say whether a name is one of a secret."""
+    return isinstance(name, str) and _SECRET.fullmatch(name) is not None and not _PLACE.search(name)

@@ -1,0 +1,89 @@
+"""One partition of a stage, as a worker writes it: first come, first kept.
+
+Claims are best effort, so two runs may make one partition at once, and on machines that differ their results may
+differ in the last digits. The first marker decides: who finds one looks no further and leaves what is there.
+"""
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.documents import Document, digest
+from storage.layouts import array_digest, write_shard
+from storage.stores import StoreError
+
+if TYPE_CHECKING:
+    from storage.stages import Stage
+
+Block = NDArray[np.generic]
+
+LOOK = 1.0  # seconds for which a look at the marker is believed between two writes
+
+
+class OvertakenError(StoreError):
+    """Another run has written the partition, or finished the stage; there is nothing left to do here."""
+
+
+@dataclass
+class Partition:
+    """What a worker writes in one partition; `numbers` go into its marker.
+
+    Writing raises OvertakenError once another run has written the partition.
+    """
+
+    stage: "Stage"
+    number: int
+    arrays: dict[str, str] = field(default_factory=dict)
+    files: dict[str, str] = field(default_factory=dict)
+    numbers: Document = field(default_factory=dict)
+    _looked: float = -math.inf
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The rows of the first array that this partition holds."""
+        return next(iter(self.stage.layout.arrays.values())).span(self.number)
+
+    def write(self, name: str, block: Block) -> None:
+        """Write this partition's rows of array `name`: a whole shard, by its only writer.
+
+        Raises
+        ------
+        ValueError : shape or dtype differ from the layout
+        """
+        layout = self.stage.layout.arrays[name]
+        start, stop = layout.span(self.number)
+        expected = (stop - start, *layout.shape[1:])
+        if block.shape != expected or block.dtype != np.dtype(layout.dtype):
+            raise ValueError(
+                f"{self.stage.spec.title}, array {name!r}, partition {self.number}: "
+                f"got {block.dtype} {block.shape}, the layout has {layout.dtype} {expected}"
+            )
+        self.look(LOOK)
+        if block.size:
+            write_shard(self.stage.store, self.stage.spec.path, name, layout, self.number, block)
+        self.arrays[name] = array_digest(block)
+
+    def write_file(self, name: str, data: bytes | memoryview) -> None:
+        """Write `files/<name>` whole."""
+        self.look(LOOK)
+        self.stage.store.write(f"{self.stage.spec.path}/files/{name}", data)
+        self.files[name] = digest(data)
+
+    def look(self, patience: float = 0.0) -> None:
+        """Raise OvertakenError if the partition has a marker by now; a look within `patience` seconds will do.
+
+        Most steps compute between the beginning and the first write, which may take long; writes follow each other.
+        """
+        now = time.monotonic()
+        if now - self._looked < patience:
+            return
+        if self.stage.marker(self.number) is not None:
+            raise OvertakenError(
+                f"{self.stage.spec.title}: another run wrote partition {self.number} in the meantime; "
+                "what it wrote is kept"
+            )
+        self._looked = now
