@@ -91,9 +91,9 @@ def require(document: Json, what: str, keys: Mapping[str, type]) -> Document:
 @lru_cache(maxsize=32)
 def _intact(raw: bytes) -> bool:
     """Say whether these are the bytes that `encode` makes of the document in them."""
-    document = json.loads(raw)
-    del document["sha256"]
     try:
+        document = json.loads(raw)
+        del document["sha256"]
         return encode(document) == raw
     except (ValueError, RecursionError):  # NaN, an infinity, half a surrogate pair, which json.loads lets pass; depth
         return False

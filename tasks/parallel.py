@@ -6,6 +6,7 @@ A partition is a plain function of one item; it returns a few numbers. Failures 
 import contextlib
 import ctypes
 import logging
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -170,7 +171,7 @@ def _attempt_on_worker(function: Callable[[Item], Result], item: Item, ours: dic
 def _attempt(function: Callable[[Item], Result], item: Item) -> Result:
     """Call `function` with one BLAS thread; once more after a passing fault of a disk or network."""
     # Not as a context: leaving one in one thread would lift the limit under the others.
-    threadpoolctl.threadpool_limits(1)
+    _thread_pools(len(sys.modules)).limit(limits=1)
     keep_freed_memory()
     for attempt in range(1, ATTEMPTS + 1):
         try:
@@ -179,6 +180,12 @@ def _attempt(function: Callable[[Item], Result], item: Item) -> Result:
             if attempt == ATTEMPTS:
                 raise
     raise AssertionError
+
+
+@lru_cache(maxsize=1)
+def _thread_pools(modules: int) -> Any:  # Any: threadpoolctl has no types
+    """Return the thread pools of the libraries that are loaded with so many modules: looking for them takes 6 ms."""
+    return threadpoolctl.ThreadpoolController()
 
 
 @lru_cache(maxsize=1)

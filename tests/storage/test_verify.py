@@ -101,7 +101,8 @@ def test_shards_swapped_with_their_markers_are_named(toy: "Toy") -> None:
 def test_a_partition_made_again_behind_the_seal_is_named(toy: "Toy", values: dict[str, NDArray[np.generic]]) -> None:
     toy.make()
     note = toy.file("markers/complete.json").read_bytes()
-    toy.file("markers/complete.json").unlink()
+    for name in ("complete", "000000"):
+        toy.file(f"markers/{name}.json").unlink()
     with toy.begin().partition(0) as part:
         part.write("maps", np.asarray(values["maps"][:4]) + np.float32(1))
         part.write("label", values["label"][:4])
