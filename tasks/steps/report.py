@@ -9,6 +9,7 @@ import pandas as pd
 
 from configs.load import config_text
 from configs.schema import Config
+from storage.claims import claim
 from storage.documents import canonical, digest
 from storage.results import read_table, table_bytes
 from storage.specs import StageSpec
@@ -95,13 +96,14 @@ def write_report(store: Store, answers: Answers, *, created: str, reused: frozen
     few = decomposition_page(store, answers.decomposed) if answers.decomposed else None
     files |= {} if few is None else decomposition_files(few, answers.config.report.training_images)
     files |= render_site(_facts(store, answers, created, reused), page, traced, few)
-    store.remove(f"{root}/made-from")  # without it the report is written again, whatever happens until it is there
-    for name, data in files.items():
-        store.write(f"{root}/{name}", data)
-    for name in store.files(root):
-        if name not in files:
-            store.remove(f"{root}/{name}")
-    store.write(f"{root}/made-from", _made_from(answers).encode())
+    with claim(store, root, f"the report of run {answers.config.name}"):  # what is left over is then nobody's work
+        store.remove(f"{root}/made-from")  # without it the report is written again, whatever happens until it is there
+        for name, data in files.items():
+            store.write(f"{root}/{name}", data)
+        for name in store.files(root):
+            if name not in files:
+                store.remove(f"{root}/{name}")
+        store.write(f"{root}/made-from", _made_from(answers).encode())
     return report_path(answers.config)
 
 

@@ -56,8 +56,8 @@ def test_a_run_keeps_secrets_to_itself(use: "Server", layerlore: Layerlore, far:
     assert refused.returncode == cli.FAILED
     assert refused.stdout == ""
     place = f"{far}/layerlore-store"
-    said, _, remedy = refused.stderr.partition("; ")
-    assert re.fullmatch(rf"error: {re.escape(place)}: SignatureDoesNotMatch: .{{1,200}}", said), said
+    told, _, remedy = refused.stderr.partition("; ")
+    assert re.fullmatch(rf"error: {re.escape(place)}: SignatureDoesNotMatch: .{{1,200}}", told), told
     assert remedy == "check the credentials and their rights to this bucket\n"
     done = layerlore(use)
     assert done.returncode == cli.DONE, done.stderr

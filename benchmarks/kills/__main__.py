@@ -1,0 +1,150 @@
+"""Kill a process of a run at random moments, let the run get through, and compare every byte with an undisturbed run's.
+
+    python -m benchmarks.kills [--target run|worker|scheduler|prefect|s3|race|nothing] [--place local|s3] [--kills 20]
+                               [--configs tiny traced decomposed | PRESET | FILE] [--clusters serial threads]
+                               [--seed 0] [--embedded] [--cold] [--spoil 0.1] [--set KEY=VALUE ...] [--json FILE]
+    python -m benchmarks.kills --table FILE...
+
+`run` is killed with its whole process group and run again; what else is killed is started again at the same port up
+to three seconds later, as a supervisor would, and the run goes on by itself or is run again. `race` starts two runs of
+one store at once instead, `nothing` disturbs nothing; `--spoil 0.1` lets a proxy spoil a tenth of the requests to S3.
+Moments are spread evenly
+over the kinds of stages, start-up and report among them. After each kill no finished stage may be damaged. Once a run
+has got through, every array and file of every stage has the digest that it has in an undisturbed run, `layerlore
+verify` finds nothing, no claim blocks, no unfinished file is left; no command may have said more than one line of
+error, and no run may have waited for a claim for as long as a heartbeat. Exit code 1 on any difference.
+
+The small configs are those of the tests. Commands are forked from a process that has imported layerlore, so that kills
+fall on work; `--cold` starts each anew. A standing Prefect server serves all unless `--embedded`. `--json` adds the
+kills to a file, from which `--table` makes one table of several campaigns. S3 is Swift, from .venv-swift.
+"""
+
+import argparse
+import json
+import random
+import signal
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import yaml
+
+from benchmarks.kills.campaign import NOTHING, RACE, WHOLE, Campaign, Kill, Setting
+from benchmarks.kills.runs import Commands
+from benchmarks.kills.servers import Servers
+from benchmarks.kills.table import table
+from tests.conftest import decomposed_config, tiny_config, traced_config
+from tests.deployments.conftest import clean_environment
+
+SMALL = {"tiny": tiny_config, "traced": traced_config, "decomposed": decomposed_config}
+S3_SLOWER = 5.0  # than a local disk, of the tests' small runs
+TARGETS = {name: name for name in ("run", "worker", "scheduler", "prefect", "s3")} | {"race": RACE, "nothing": NOTHING}
+
+
+def main() -> None:
+    """Run a campaign, or add some up."""
+    args = parse()
+    if args.table:
+        rows = [row for file in args.table for row in json.loads(file.read_text())]
+        print("\n".join(table(rows)))
+        return
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that servers are stopped
+    kills: list[Kill] = []
+    try:
+        campaign(args, kills)
+    finally:
+        rows = [asdict(kill) for kill in kills]
+        if args.json is not None and rows:
+            before = json.loads(args.json.read_text()) if args.json.exists() else []
+            args.json.write_text(json.dumps([*before, *rows], indent=1))
+    print("\n".join(table(rows)))
+    sys.exit(0 if all(kill.identical for kill in kills) else 1)
+
+
+def campaign(args: argparse.Namespace, kills: list[Kill]) -> None:
+    """Start the servers, kill, and add what was killed to `kills`; stores and logs of what went wrong stay."""
+    folder = Path(tempfile.mkdtemp(prefix="layerlore-kills-", dir=args.folder))
+    environment = clean_environment(
+        PREFECT_HOME=str(folder / "prefect-home"), PREFECT_SERVER_ANALYTICS_ENABLED="false", COLUMNS="200", NO_COLOR="1"
+    )
+    servers = Servers(folder, environment)
+    commands = Commands(folder, environment, warm=not args.cold)
+    try:
+        if not args.embedded:
+            servers.prefect()
+        address = servers.dask() if args.target in ("worker", "scheduler") else None
+        bucket = servers.s3().make_bucket() if "s3" in (args.place, args.target) else None
+        if args.spoil:
+            servers.spoil(args.spoil, args.seed, args.hang)
+        settings = list(chosen(args, folder, address))
+
+        def new_store(name: str) -> str:
+            return str(folder / name) if bucket is None or name == WHOLE else f"s3://{bucket}/{name}"
+
+        found = Campaign(TARGETS[args.target], commands, servers, new_store, random.Random(args.seed), tell)
+        for kill in found.run(settings, args.kills):
+            kills.append(kill)
+            outcome = "went on" if kill.survived else "run again"
+            verdict = "same bytes" if kill.identical else f"DIFFERS: {kill.problems}"
+            said = "" if kill.said in ("", "-") else f" [{kill.said}]"
+            tell(f"{len(kills)}: {kill.target} in {kill.stage} of {kill.config}, {outcome}, {verdict}{said}")
+    finally:
+        commands.close()
+        servers.stop()
+
+
+def chosen(args: argparse.Namespace, folder: Path, address: str | None) -> list[Setting]:
+    """Return the settings of the rounds: every config with every cluster."""
+    clusters = {name: f"cluster={{kind: {name}}}" for name in args.clusters}
+    if address is not None:
+        clusters = {"address": f"cluster={{kind: address, address: {address!r}}}"}
+    elif args.set_cluster is False:
+        clusters = {"its own": ""}
+    place = "S3" if "s3" in (args.place, args.target) else "local"
+    place += f", {args.spoil:.0%} of requests spoilt" if args.spoil else ""
+    found = []
+    for config in args.configs:
+        given = small_config(config, folder) if config in SMALL else config
+        for name, change in clusters.items():
+            changes = tuple(filter(None, (change, *args.settings)))
+            found.append(Setting(config, given, place, name, changes, 1.0 if place == "local" else S3_SLOWER))
+    return found
+
+
+def small_config(name: str, folder: Path) -> str:
+    """Write one of the tests' configs as a file and return its path."""
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(SMALL[name]("lore"), sort_keys=False))
+    return str(path)
+
+
+def tell(text: str) -> None:
+    """Print at once."""
+    print(text, flush=True)
+
+
+def parse() -> argparse.Namespace:
+    """Return the arguments."""
+    assert __doc__ is not None
+    cli = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    cli.add_argument("--target", choices=TARGETS, default="run")
+    cli.add_argument("--place", choices=("local", "s3"), default="local")
+    cli.add_argument("--kills", type=int, default=20)
+    cli.add_argument("--seed", type=int, default=0)
+    cli.add_argument("--configs", nargs="+", default=list(SMALL))
+    cli.add_argument("--clusters", nargs="+", default=["serial", "threads"])
+    cli.add_argument("--own-cluster", action="store_false", dest="set_cluster", help="the one that the config says")
+    cli.add_argument("--embedded", action="store_true", help="each run starts a Prefect server of its own")
+    cli.add_argument("--cold", action="store_true", help="start each command anew")
+    cli.add_argument("--spoil", type=float, default=0.0, help="share of the requests to S3 that a proxy spoils")
+    cli.add_argument("--hang", type=float, default=2.0, help="seconds of a spoilt request without an answer")
+    cli.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
+    cli.add_argument("--folder", type=Path, help="where stores and logs go")
+    cli.add_argument("--json", type=Path, help="file to which the kills are added")
+    cli.add_argument("--table", type=Path, nargs="+", help="print one table of these files, and do nothing else")
+    return cli.parse_args()
+
+
+if __name__ == "__main__":
+    main()

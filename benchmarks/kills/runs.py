@@ -1,0 +1,138 @@
+"""Commands of layerlore as processes that can be watched and killed."""
+
+import contextlib
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import psutil
+
+PATIENCE = 600.0  # seconds after which a run counts as hanging
+LOOK = 0.01  # seconds between two looks at a run
+
+
+class Process(Protocol):
+    """A process that was started."""
+
+    pid: int
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while it runs."""
+        ...
+
+
+@dataclass
+class Forked:
+    """A child of the starter."""
+
+    log: Path
+    pid: int
+    code: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit code, or None while it runs."""
+        place = Path(f"{self.log}.code")
+        if self.code is None and place.exists():
+            self.code = int(place.read_text())
+        return self.code
+
+
+@dataclass
+class Commands:
+    """Starts `layerlore`, each command as the leader of a process group: anew, or from the starter (`warm`)."""
+
+    folder: Path
+    environment: dict[str, str]
+    warm: bool = True
+    starter: "subprocess.Popen[bytes] | None" = None
+    count: int = 0
+
+    def start(self, *arguments: str) -> "Run":
+        """Start a command."""
+        self.count += 1
+        log = self.folder / f"command-{self.count}"
+        if not self.warm:
+            with log.open("wb") as stream:
+                program = str(Path(sys.executable).with_name("layerlore"))
+                opened = subprocess.Popen(
+                    [program, *arguments], env=self.environment, stdout=stream, stderr=stream, start_new_session=True
+                )
+            return Run(opened, log)
+        if self.starter is None:
+            starting = [sys.executable, "-m", "benchmarks.kills.starter"]
+            self.starter = subprocess.Popen(starting, env=self.environment, stdin=subprocess.PIPE)
+        assert self.starter.stdin is not None
+        self.starter.stdin.write(json.dumps({"arguments": arguments, "log": str(log)}).encode() + b"\n")
+        self.starter.stdin.flush()
+        place = Path(f"{log}.pid")
+        while not place.exists():
+            assert self.starter.poll() is None, "the starter has ended"
+            time.sleep(LOOK)
+        return Run(Forked(log, int(place.read_text())), log)
+
+    def close(self) -> None:
+        """End the starter."""
+        if self.starter is not None:
+            assert self.starter.stdin is not None
+            self.starter.stdin.close()
+            self.starter.wait(60)
+
+
+@dataclass
+class Run:
+    """A command that runs, and the lines that it has said, each with the moment at which it was seen."""
+
+    process: Process
+    log: Path
+    began: float = field(default_factory=time.monotonic)
+    lines: list[tuple[float, str]] = field(default_factory=list)
+
+    def look(self) -> int | None:
+        """Read what is new and return the exit code, or None while it runs."""
+        code = self.process.poll()
+        said = self.log.read_text(errors="replace").splitlines() if self.log.exists() else []
+        self.lines += [(time.monotonic(), line) for line in said[len(self.lines) :]]
+        return code
+
+    def wait(self, until: float | None = None) -> int | None:
+        """Watch until the run has ended, or until a moment; a run that hangs is killed and has no code."""
+        last = until if until is not None else self.began + PATIENCE
+        while (code := self.look()) is None and time.monotonic() < last:
+            time.sleep(LOOK)
+        if code is None and until is None:
+            self.kill()
+        return code
+
+    def kill(self) -> None:
+        """Kill the whole process group, and see it end."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        while self.process.poll() is None:
+            time.sleep(LOOK)
+        self.look()
+
+    def kill_below(self, text: str) -> None:
+        """Kill what the run has started that has `text` in its command line."""
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if text in " ".join(process.cmdline()):
+                    process.kill()
+
+    def text(self) -> str:
+        """Return what the run has said."""
+        return "\n".join(line for _, line in self.lines)
+
+    def longest_wait(self) -> float:
+        """Return the seconds for which the run waited for another's claim, the longest time."""
+        waits = [
+            later - moment
+            for (moment, line), (later, _) in itertools.pairwise([*self.lines, (time.monotonic(), "")])
+            if " is held by " in line
+        ]
+        return max(waits, default=0.0)

@@ -1,0 +1,48 @@
+"""Servers that are not there, or go away and stay away: one line and exit code 1."""
+
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from benchmarks.kills.runs import Commands
+from tasks.steps.failures import ServerError
+from tasks.steps.runner import reaching_prefect
+from tests.conftest import tiny_config
+from tests.deployments.conftest import clean_environment
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (httpx.ConnectError("[Errno 111] Connection refused"), "[Errno 111] Connection refused"),
+        (httpx.ReadTimeout(""), "ReadTimeout"),
+        (RuntimeError("Failed to reach API at http://x/api/"), "Failed to reach API at http://x/api/"),
+    ],
+)
+def test_an_absent_prefect_server_is_one_line(error: Exception, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ServerError) as caught, reaching_prefect():
+        raise error
+    assert str(caught.value).endswith(f": {told}; nothing is lost: run again once it answers")
+    assert str(caught.value).startswith("Prefect's server ")
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(RuntimeError, match="ours"), reaching_prefect():
+        raise RuntimeError("ours")
+
+
+@pytest.mark.cluster
+def test_a_run_without_its_prefect_server_is_one_line_too(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(tiny_config(str(tmp_path / "store")), sort_keys=False))
+    environment = clean_environment(
+        PREFECT_HOME=str(tmp_path / "prefect"), PREFECT_API_URL="http://someone:word@127.0.0.1:9/api", NO_COLOR="1"
+    )
+    commands = Commands(tmp_path, environment, warm=False)
+    run = commands.start("run", str(tmp_path / "run.yaml"))
+    assert run.wait() == 1, run.text()
+    (error,) = [line for _, line in run.lines if line.startswith("error: ")]
+    assert error.startswith("error: Prefect's server http://***@127.0.0.1:9/api: ")
+    assert "Traceback" not in run.text()
+    assert "someone:word" not in run.text()
