@@ -1,5 +1,9 @@
 """The report: its tables are the stages' values, and it knows when it is out of date."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +13,7 @@ import pytest
 
 from flows.plan import make_plan
 from storage.stages import open_finished
+from storage.stores import Store
 from tasks.steps.report import class_table, coreset_table, report_is_current, write_report
 from tasks.steps.selection import kept_positions
 
@@ -90,6 +95,24 @@ def test_a_report_that_breaks_off_is_not_current(
     with pytest.raises(OSError, match="No space left"):
         write_report(store, answers, created="later", reused=frozenset())
     assert not report_is_current(store, answers)
+
+
+def test_two_who_write_a_report_at_once_take_turns(copied_run: "Run", monkeypatch: pytest.MonkeyPatch) -> None:
+    write, writers = Store.write, list[int]()
+
+    def slow(store: Store, path: str, data: bytes | memoryview) -> None:
+        writers.append(threading.get_ident())
+        time.sleep(0.02)  # long enough for the other to come between
+        write(store, path, data)
+
+    monkeypatch.setattr(Store, "write", slow)
+    store, answers = copied_run.job.store, copied_run.plan.answers()
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(write_report, store, answers, created="a time", reused=frozenset()) for _ in range(2)]
+        assert {done.result() for done in both} == {"reports/tiny/index.html"}
+    assert len({*writers}) == 2
+    assert sum(first != second for first, second in pairwise(writers)) == 1
+    assert report_is_current(store, answers)
 
 
 def test_tables_are_one_row_per_class_and_cell(finished_run: "Run") -> None:
