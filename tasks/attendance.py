@@ -28,12 +28,14 @@ class Attendance:
     workers : as many as the cluster shall have
     limit : seconds without any worker after which a run ends; None: never
     say : is told, in a line, that a run waits for workers
+    seen : when each worker was there last, by name; one that left between two waits is missed in the next
     """
 
     cluster: Any = None  # Any: distributed has no types
     workers: int = 1
     limit: float | None = 300.0
     say: Callable[[str], None] = _quiet
+    seen: dict[object, float] = field(default_factory=dict)
 
     def await_first(self, client: Any, resource: str | None = None) -> None:  # Any: distributed has no types
         """Return once a worker is there; ClusterError if none comes within the limit."""
@@ -74,9 +76,9 @@ class _Watch:
     attendance: Attendance
     client: Any  # Any: distributed has no types
     resource: str | None
-    seen: dict[object, float] = field(default_factory=dict)  # when each worker was there last, by name
     since: float = field(default_factory=time.monotonic)  # when there was one last
-    told: bool = False
+    told: bool = False  # that there is none
+    refused: bool = False  # that a job was not taken
 
     @property
     def what(self) -> str:
@@ -104,8 +106,8 @@ class _Watch:
             self.since = time.monotonic()
             return False
         now = time.monotonic()
-        self.seen.update({worker["name"]: now for worker in workers})
-        self._replace(now)
+        self.attendance.seen.update({worker["name"]: now for worker in workers})
+        self._replace(now, missing=len(workers) < self.attendance.workers)
         if any(self.resource is None or worker["resources"].get(self.resource, 0) >= 1 for worker in workers):
             self.since, self.told = now, False
             return True
@@ -115,22 +117,26 @@ class _Watch:
             self.attendance.say(f"waiting for a {self.what}{limit}")
         return False
 
-    def _replace(self, now: float) -> None:
-        """Ask a batch system for other jobs in place of those that were there and have ended."""
-        cluster = self.attendance.cluster
-        if cluster is None:
+    def _replace(self, now: float, *, missing: bool) -> None:
+        """Ask a batch system for other jobs in place of those that were there and have ended, or were not taken."""
+        cluster, seen = self.attendance.cluster, self.attendance.seen
+        if not missing or not hasattr(cluster, "worker_spec"):  # of distributed.SpecCluster; others do it themselves
             return
-        gone = {name for name, last in self.seen.items() if now - last >= LEFT}
-        ended = [names for names in _jobs(cluster) if gone.issuperset(names)]
-        if ended:
-            names = [name for job in ended for name in job]
-            cluster.sync(cluster.scale_down, names)  # Dask would count the jobs that have ended
-            cluster.scale(self.attendance.workers)
-            for name in names:
-                del self.seen[name]
+        gone = {name for name, last in seen.items() if now - last >= LEFT}
+        ended = [name for names in _jobs(cluster) if gone.issuperset(names) for name in names]
+        try:
+            if ended:
+                cluster.sync(cluster.scale_down, ended)  # Dask would count the jobs that have ended
+            for name in ended:
+                del seen[name]
+            cluster.scale(self.attendance.workers)  # asks for what it lacks, and leaves the queue alone
+        except Exception as error:  # whatever the batch system says: it may take the job at a later look
+            if not self.refused:
+                self.attendance.say(f"a job that ended is not replaced yet: {' '.join(str(error).split())}")
+            self.refused = True
 
 
 def _jobs(cluster: Any) -> list[list[object]]:  # Any: distributed has no types
     """Return the names of the workers of each job that a cluster counts."""
-    jobs = getattr(cluster, "worker_spec", {})  # of distributed.SpecCluster; others see to their workers themselves
-    return [[f"{name}{part}" for part in spec.get("group", ())] or [name] for name, spec in jobs.items()]
+    jobs = cluster.worker_spec.items()
+    return [[f"{name}{part}" for part in spec.get("group", ())] or [name] for name, spec in jobs]

@@ -18,8 +18,7 @@ import threadpoolctl
 from configs.cluster import Cluster
 from tasks.attendance import Attendance
 from tasks.clusters import LOCAL, open_scheduler
-from tasks.rejoining import PATIENCE, fetched, rejoin
-from tasks.rejoining import ClusterError as ClusterError
+from tasks.rejoining import PATIENCE, ClusterError, fetched, rejoin
 from tasks.versions import code_difference, code_facts
 
 Item = TypeVar("Item")
@@ -142,7 +141,8 @@ def _dask_pool(cluster: Cluster, say: Callable[[str], None]) -> Iterator[Pool]:
         except OSError as error:
             raise ClusterError(f"cluster.address: no scheduler answers at {cluster.address}: {error}") from error
         ours = None if cluster.kind in (*LOCAL, "address") else address
-        attendance = Attendance(ours, cluster.workers, cluster.worker_timeout, say)
+        workers = cluster.arguments.get("n_workers", cluster.workers)
+        attendance = Attendance(ours, workers, cluster.worker_timeout, say)
         with client:
             if cluster.kind not in LOCAL:
                 attendance.await_first(client)

@@ -2,7 +2,8 @@
 
 from storage.documents import DamagedError
 from storage.stores import StoreError
-from tasks.parallel import ClusterError, PartitionError
+from tasks.parallel import PartitionError
+from tasks.rejoining import ClusterError
 
 
 class ServerError(Exception):

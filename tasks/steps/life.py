@@ -6,7 +6,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
@@ -243,6 +243,19 @@ def peak_memory_mb() -> float:
             if line.startswith("VmHWM"):
                 return int(line.split()[1]) / 1024
     return 0.0
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Time since it was made, for markers of stages that are made together: each states its share."""
+
+    wall: float = field(default_factory=time.perf_counter)
+    cpu: float = field(default_factory=time.process_time)
+
+    def share(self, stages: int) -> dict[str, Json]:
+        """Return wall and CPU seconds of one of so many stages."""
+        wall, cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
+        return {"seconds": wall / stages, "cpu_seconds": cpu / stages}
 
 
 def measured(**numbers: Json) -> dict[str, Json]:

@@ -15,8 +15,7 @@ from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
 from tasks.coresets import SELECTORS
 from tasks.steps.activations import class_slabs
-from tasks.steps.decomposition.partials import Clock
-from tasks.steps.life import Step, Work, measured
+from tasks.steps.life import Clock, Step, Work, measured
 
 VERSION = 1
 GROUP_VALUES = 20_000_000  # feature values that a partition reads: about a second of work

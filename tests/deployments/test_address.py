@@ -14,7 +14,8 @@ import pytest
 from distributed import Client, Security
 
 from configs.cluster import Cluster
-from tasks.parallel import ClusterError, PartitionError, open_pool
+from tasks.parallel import PartitionError, open_pool
+from tasks.rejoining import ClusterError
 from tests.deployments.conftest import DEPLOYMENTS, Processes, TlsCluster, clean_environment, start_cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore")]  # Dask's own warnings

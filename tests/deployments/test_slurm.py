@@ -33,6 +33,7 @@ import json, sys
 from configs.cluster import Cluster
 from tasks.parallel import open_pool
 with open_pool(Cluster.model_validate(json.loads(sys.argv[1]))) as pool:
+    pool.client.wait_for_workers(2, timeout=120)
     print(sorted(pool.map(abs, [-1, -2, -3], network=True)))
 """
 OUTLIVE = """

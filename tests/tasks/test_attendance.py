@@ -35,20 +35,26 @@ class FakeClient:
 
 
 class FakeCluster:
-    """A batch system with jobs of one worker or more."""
+    """A batch system with jobs of one worker or more, which may refuse what it is asked so many times."""
 
-    def __init__(self, jobs: dict[str, dict[str, Any]]) -> None:
-        self.worker_spec = jobs
-        self.told: list[object] = []
+    def __init__(self, jobs: dict[str, dict[str, Any]], refusals: int = 0) -> None:
+        self.worker_spec = dict(jobs)
+        self.refusals = refusals
+        self.ended: list[str] = []
+        self.asked: set[int] = set()
 
     def sync(self, function: Any, *arguments: object) -> None:
         function(*arguments)
 
     def scale_down(self, names: list[str]) -> None:
-        self.told.append(sorted(names))
+        if self.refusals:
+            self.refusals -= 1
+            raise OSError("slurm_load_jobs error:\n  Unable to contact slurm controller")
+        self.ended += names
+        self.worker_spec = {job: spec for job, spec in self.worker_spec.items() if not names[0].startswith(job)}
 
     def scale(self, workers: int) -> None:
-        self.told.append(workers)
+        self.asked.add(workers)
 
 
 def test_the_first_worker_is_awaited_and_the_wait_is_told_once() -> None:
@@ -93,27 +99,50 @@ def test_a_scheduler_that_is_away_is_no_missing_worker() -> None:
 
 
 @pytest.mark.parametrize(
-    ("jobs", "looks", "told"),
+    ("jobs", "looks", "ended"),
     [
-        ({"job-0": {}, "job-1": {}}, ["job-0", "job-1"], []),
-        ({"job-0": {}, "job-1": {}}, ["job-1"], [["job-0"], 2]),
+        ({"job-0": {}, "job-1": {}}, ["job-1"], ["job-0"]),
         ({"job-0": {"group": ["-0", "-1"]}}, ["job-0-1"], []),  # one of its two processes lives
-        ({"job-0": {"group": ["-0", "-1"]}}, [], [["job-0-0", "job-0-1"], 2]),
+        ({"job-0": {"group": ["-0", "-1"]}}, [], ["job-0-0", "job-0-1"]),
+        ({"job-0": {}, "job-1": {}, "job-2": {}}, ["job-1"], ["job-0"]),  # job-2 is in the queue
     ],
 )
 def test_jobs_that_have_ended_are_asked_for_again(
-    jobs: dict[str, dict[str, Any]], looks: list[str], told: list[object]
+    jobs: dict[str, dict[str, Any]], looks: list[str], ended: list[str]
 ) -> None:
-    everybody = [f"{name}{part}" for name, spec in jobs.items() for part in spec.get("group", [""])]
+    everybody = [f"{job}{part}" for job, spec in jobs.items() if job != "job-2" for part in spec.get("group", [""])]
     cluster = FakeCluster(jobs)
     client = FakeClient({name: {} for name in everybody}, {name: {} for name in looks})
     with Attendance(cluster, 2, 30).watching(client, None, lambda: pytest.fail("gave up")):
         time.sleep(0.4)
-    assert cluster.told == told  # once, and queued jobs, which were never there, are left in the queue
+    assert cluster.ended == ended  # once
+    assert cluster.asked == {2}
 
 
-def test_queued_jobs_are_left_in_the_queue() -> None:
+def test_nothing_is_asked_of_a_batch_system_while_everybody_is_there() -> None:
     cluster = FakeCluster({"job-0": {}, "job-1": {}})
-    with Attendance(cluster, 2, 30).watching(FakeClient({"job-0": {}}), None, lambda: pytest.fail("gave up")):
-        time.sleep(0.3)
-    assert cluster.told == []
+    with Attendance(cluster, 2, 30).watching(FakeClient({"job-0": {}, "job-1": {}}), None, lambda: None):
+        time.sleep(0.2)
+    assert not cluster.asked
+    assert not cluster.ended
+
+
+def test_a_job_that_ends_between_two_waits_is_asked_for_again() -> None:
+    cluster = FakeCluster({"job-0": {}, "job-1": {}})
+    attendance = Attendance(cluster, 2, 30)
+    attendance.await_first(FakeClient({"job-0": {}, "job-1": {}}))
+    time.sleep(0.1)
+    with attendance.watching(FakeClient({"job-1": {}}), None, lambda: pytest.fail("gave up")):
+        time.sleep(0.2)
+    assert cluster.ended == ["job-0"]
+
+
+def test_a_batch_system_that_refuses_is_told_once_and_asked_again() -> None:
+    told: list[str] = []
+    cluster = FakeCluster({"job-0": {}, "job-1": {}}, refusals=3)
+    client = FakeClient({"job-0": {}, "job-1": {}}, {"job-1": {}})
+    with Attendance(cluster, 2, 30, told.append).watching(client, None, lambda: pytest.fail("gave up")):
+        time.sleep(0.5)
+    assert told == ["a job that ended is not replaced yet: slurm_load_jobs error: Unable to contact slurm controller"]
+    assert cluster.ended == ["job-0"]
+    assert cluster.asked == {2}

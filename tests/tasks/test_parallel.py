@@ -11,7 +11,6 @@ import threadpoolctl
 
 from configs.cluster import Cluster
 from tasks.parallel import (
-    ClusterError,
     DaskPool,
     PartitionError,
     Pool,
@@ -19,6 +18,7 @@ from tasks.parallel import (
     compare_workers,
     open_pool,
 )
+from tasks.rejoining import ClusterError
 from tasks.versions import code_facts
 
 KINDS = [
@@ -198,3 +198,14 @@ def test_serial_needs_no_dask() -> None:
         "print('distributed' in sys.modules)"
     )
     assert run_python(program) == ["[(-2, 2)]", "False"]
+
+
+@pytest.mark.cluster
+@pytest.mark.filterwarnings("ignore")  # Dask's own
+@pytest.mark.parametrize(("arguments", "expected"), [({}, 1), ({"n_workers": 2}, 2)])
+def test_a_cluster_is_kept_at_the_size_that_its_arguments_ask_for(arguments: dict[str, int], expected: int) -> None:
+    local = {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0", "threads_per_worker": 1}
+    cluster = Cluster(kind="distributed.LocalCluster", workers=1, arguments={**local, **arguments})
+    with open_pool(cluster) as pool:
+        assert isinstance(pool, DaskPool)
+        assert pool.attendance.workers == expected

@@ -20,8 +20,8 @@ from tasks.decomposition import NOISES, FeatureMoments, choose_replaced, classes
 from tasks.decomposition.ablation import Which
 from tasks.steps.decomposition.features import open_head, read_features
 from tasks.steps.decomposition.histogram import read_sets
-from tasks.steps.decomposition.partials import Clock, by_features, chunks, n_ranges
-from tasks.steps.life import Step, Work, measured
+from tasks.steps.decomposition.partials import by_features, chunks, n_ranges
+from tasks.steps.life import Clock, Step, Work, measured
 from tasks.steps.networks import choose_device
 
 VERSION = 2

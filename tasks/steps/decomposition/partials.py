@@ -1,15 +1,12 @@
 """What the stages over stored features share: ranges of positions as partitions, chunks of them, sums in files."""
 
 import io
-import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.documents import Json
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
@@ -18,19 +15,6 @@ RANGE_VALUES = 64_000_000  # feature values of a partition: seconds of work
 CHUNK_VALUES = 2_000_000  # feature values, or logits, in memory at once
 
 Array = NDArray[Any]  # Any: integers and floats
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Time since it was made, for markers of stages that are made together: each states its share."""
-
-    wall: float = field(default_factory=time.perf_counter)
-    cpu: float = field(default_factory=time.process_time)
-
-    def share(self, stages: int) -> dict[str, Json]:
-        """Return wall and CPU seconds of one of so many stages."""
-        wall, cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
-        return {"seconds": wall / stages, "cpu_seconds": cpu / stages}
 
 
 def n_ranges(store: Store, features: StageSpec) -> int:

@@ -17,8 +17,8 @@ from storage.stores import Store
 from tasks.decomposition import CONTROLS, DecomposedLinear, HeadScores, Statistics
 from tasks.steps.decomposition.features import open_head, read_features
 from tasks.steps.decomposition.histogram import read_sets
-from tasks.steps.decomposition.partials import Clock, by_features, chunks, n_ranges
-from tasks.steps.life import Step, Work, measured
+from tasks.steps.decomposition.partials import by_features, chunks, n_ranges
+from tasks.steps.life import Clock, Step, Work, measured
 from tasks.steps.networks import choose_device
 
 VERSION = 1
