@@ -9,6 +9,7 @@ stage's peak memory, each n in a process of its own.
 """
 
 import argparse
+import io
 import shutil
 import statistics
 import subprocess
@@ -35,20 +36,9 @@ from tasks.steps.activations import ACTIVATIONS, batch_size, example_input, prob
 from tasks.steps.life import Job, complete, peak_memory_mb, reset_peak_memory
 from tasks.steps.manifest import MANIFEST, positions
 from tasks.steps.networks import load_network, preprocessing_of
+from tasks.steps.observers import LineObserver
 
 CLASSES = 4
-
-
-class Silent:
-    """An observer that says nothing."""
-
-    def begin(self, title: str, total: int, done: int) -> None: ...
-
-    def advance(self, title: str) -> None: ...
-
-    def end(self, title: str, seconds: float) -> None: ...
-
-    def say(self, text: str) -> None: ...
 
 
 def draw_images(folder: Path, n: int, side: int = 240) -> None:
@@ -111,7 +101,7 @@ def throughput(plan: Plan, root: Path, rounds: int) -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     spec = next(iter(plan.held_out.values()))
-    job = Job(open_store(str(root), create=True), SerialPool(), Silent())
+    job = Job(open_store(str(root), create=True), SerialPool(), LineObserver(io.StringIO()))
     complete(job, MANIFEST, [spec.inputs["data"]])
     keys = positions(job.store, spec.inputs["data"].path, "val")["key"].tolist()
     source, settings = open_source(plan.config.data["drawn"], threads=1), preprocessing_of(spec.parameters["network"])
@@ -148,7 +138,7 @@ def memory(folder: Path, root: Path, model: str, layer: str) -> None:
     """Print the peak memory of the stage on the images in `folder`; runs in a process of its own."""
     plan = plan_for(folder, root, model, layer)
     spec = next(iter(plan.held_out.values()))
-    job = Job(open_store(str(root), create=True), SerialPool(), Silent())
+    job = Job(open_store(str(root), create=True), SerialPool(), LineObserver(io.StringIO()))
     complete(job, MANIFEST, [spec.inputs["data"]])
     reset_peak_memory()
     complete(job, ACTIVATIONS, [spec])

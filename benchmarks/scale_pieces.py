@@ -6,6 +6,7 @@
 """
 
 import argparse
+import io
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,8 @@ from benchmarks.scale_data import FEATURES, OUTPUTS, write_activations, write_pe
 from benchmarks.scale_watch import Line, spending
 from configs.load import ConfigError, load_config
 from configs.schema import Config
-from flows.plan import Plan, existing_store, make_plan, planned_stages
+from flows.plan import Plan, make_plan
+from flows.progress import existing_store, planned_stages
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, open_finished
 from storage.stores import Store, open_store
@@ -33,6 +35,7 @@ from tasks.steps.decomposition.histogram import HISTOGRAM, STRONGEST
 from tasks.steps.decomposition.partials import chunks, n_ranges
 from tasks.steps.life import Job, Step, complete, open_job, reset_peak_memory
 from tasks.steps.manifest import MANIFEST
+from tasks.steps.observers import LineObserver
 from tasks.steps.selection import SELECTION
 from tasks.tracing.class_share import ClassShare
 from tasks.tracing.influence import InfluenceSums
@@ -43,18 +46,6 @@ QUERIES, BATCH, STEPS = 8, 256, 1024  # of a trace: queries, samples of a step, 
 ASKED = {"networks": ["resnet50"], "k1": 50, "k2": 50, "dtype": "float16"}
 
 Numbers = dict[str, float]
-
-
-class Silent:
-    """An observer that tells nobody."""
-
-    def begin(self, title: str, total: int, done: int) -> None: ...
-
-    def advance(self, title: str) -> None: ...
-
-    def end(self, title: str, seconds: float) -> None: ...
-
-    def say(self, text: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -207,7 +198,7 @@ PIECES: dict[str, Callable[[Here], Numbers]] = {
 def opened(config: Config, donor: Store | None = None) -> Iterator[Here]:
     """Open store and workers, and wait until every worker has imported what stages need."""
     plan = make_plan(config)
-    with open_job(config, Silent()) as job:
+    with open_job(config, LineObserver(io.StringIO())) as job:
         for _ in job.pool.map(_ready, range(8 * config.cluster.workers)):
             pass
         yield Here(plan, job, donor)

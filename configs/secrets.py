@@ -56,7 +56,7 @@ def holds_secret(text: str) -> bool:
 
 
 def without_passwords(text: str) -> str:
-    """Return text in which the credentials of URLs, up to the last @ of each, and their queries are asterisks."""
+    """Return text in which credentials of URLs, up to the last @ of each, queries and fragments are asterisks."""
     return re.sub(r"\S+", lambda found: _masked(found[0]), text)
 
 
@@ -80,8 +80,8 @@ def _masked(word: str) -> str:
     if not separator:
         return word
     rest = f"***@{rest.rpartition('@')[2]}" if "@" in rest else rest
-    path, _, query = rest.partition("?")
-    return f"{scheme}://{path}?***" if "=" in query else f"{scheme}://{rest}"
+    path, *queries = re.split("(?=[?#])", rest, maxsplit=1)
+    return f"{scheme}://{path}{queries[0][0]}***" if "=" in "".join(queries) else f"{scheme}://{rest}"
 
 
 def _names_given(text: str) -> Iterator[str]:

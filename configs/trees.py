@@ -38,7 +38,7 @@ def parse_tree(text: str) -> Tree:
     except yaml.MarkedYAMLError as error:
         where = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise TreeError(where + ", ".join(filter(None, (error.context, error.problem)))) from None
-    except (yaml.YAMLError, ValueError, RecursionError, TypeError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError, TypeError) as error:
         raise TreeError(f"not YAML: {str(error).splitlines()[0]}") from None
 
 

@@ -36,6 +36,7 @@ app = typer.Typer(
 )
 out = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+_say = partial(err.print, markup=False)
 
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a preset")]
 StoreArgument = Annotated[
@@ -60,14 +61,15 @@ def run(
     from flows.command import answer
 
     with _exits(f"layerlore run {config}"):
-        place = answer(config, set_ or [], wait=not no_wait, say=partial(err.print, markup=False))
+        place = answer(config, set_ or [], wait=not no_wait, say=_say)
         _print(f"report: {place}")
 
 
 @app.command()
 def plan(config: ConfigArgument, set_: SetOption = None) -> None:
     """Show a config's stages: key, state, bytes, peak memory. Nothing is written."""
-    from flows.plan import existing_store, make_plan, planned_stages
+    from flows.plan import make_plan
+    from flows.progress import existing_store, planned_stages
 
     with _exits(f"layerlore plan {config}"):
         settled = load_config(config, set_ or [])
@@ -82,7 +84,7 @@ def plan(config: ConfigArgument, set_: SetOption = None) -> None:
 @app.command()
 def status(store: StoreArgument, name: RunOption = None) -> None:
     """Show how far the runs of a store are."""
-    from flows.plan import stage_state
+    from flows.progress import stage_state
     from storage.runs import choose_run, records, run_names
 
     with _exits(f"layerlore status {store}"):
@@ -101,7 +103,7 @@ def report(config: ConfigArgument, set_: SetOption = None) -> None:
     from flows.command import rewrite_report
 
     with _exits(f"layerlore report {config}"):
-        _print(f"report: {rewrite_report(load_config(config, set_ or []))}")
+        _print(f"report: {rewrite_report(load_config(config, set_ or []), _say)}")
 
 
 @app.command()

@@ -7,7 +7,8 @@ from datetime import datetime
 
 from configs.load import ConfigError, load_config
 from configs.schema import Config
-from flows.plan import Plan, existing_store, finished_paths, make_plan, planned_stages
+from flows.plan import Plan, make_plan
+from flows.progress import existing_store, finished_paths, is_complete, planned_stages
 from tasks.steps.observers import terminal_observer
 from tasks.steps.records import record_reuse, recorded
 from tasks.steps.report import report_is_current, report_path, write_report
@@ -21,25 +22,25 @@ def answer(source: str, overrides: Sequence[str], *, wait: bool, say: Callable[[
     config = load_config(source, overrides)
     plan = make_plan(config)
     store = existing_store(config)
-    done = finished_paths(plan, store) if store is not None else frozenset()
-    if store is not None and len(done) == len(plan.stages):
+    if store is not None and is_complete(plan, store):
         record_reuse(config, plan.stages)
         if not report_is_current(store, plan.answers()):
-            _write(plan)
-        say(f"everything is there already: {len(done)} stages in {config.store}")
+            _write(plan, wait=wait, say=say)
+        say(f"everything is there already: {len(plan.stages)} stages in {config.store}")
         return store.path(report_path(config))
     planned_stages(plan, store)
+    done = finished_paths(plan, store) if store is not None else ()
     say(f"{len(plan.stages) - len(done)} of {len(plan.stages)} stages to make, in {config.store}")
     with recorded(config, plan.stages):
         return _flow(plan, config, source, overrides, wait)
 
 
-def rewrite_report(config: Config) -> str:
+def rewrite_report(config: Config, say: Callable[[str], None]) -> str:
     """Write the report of a finished run and return its address."""
-    return _write(make_plan(config))
+    return _write(make_plan(config), wait=True, say=say)
 
 
-def _write(plan: Plan) -> str:
+def _write(plan: Plan, *, wait: bool, say: Callable[[str], None]) -> str:
     """Write the report from the store alone."""
     store = existing_store(plan.config)
     done = finished_paths(plan, store) if store is not None else frozenset()
@@ -47,7 +48,7 @@ def _write(plan: Plan) -> str:
         missing = len(plan.stages) - len(done)
         raise ConfigError(f"{plan.config.store}: {missing} stages are not complete; `layerlore run` the config first")
     created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    return store.path(write_report(store, plan.answers(), created=created, reused=done))
+    return store.path(write_report(store, plan.answers(), created=created, reused=done, wait=wait, say=say))
 
 
 def _flow(plan: Plan, config: Config, source: str, overrides: Sequence[str], wait: bool) -> str:

@@ -2,16 +2,17 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 from configs.load import check_config, load_config
-from flows.plan import Plan, existing_store, finished_paths, make_plan, planned_stages
+from flows.plan import Plan, make_plan
+from flows.progress import existing_store, finished_paths, is_complete, planned_stages
 from tasks.steps.life import Job, Observer, open_job
 from tasks.steps.observers import terminal_observer
-from tasks.steps.records import recorded
+from tasks.steps.records import record_reuse, recorded
 
 Given = str | dict[str, Any]  # Any: YAML; a config as a path, a preset's name or its content
 
@@ -25,6 +26,11 @@ class Session:
     reused: frozenset[str]
 
     @property
+    def whole(self) -> bool:
+        """Whether every stage was complete before it."""
+        return len(self.reused) == len(self.plan.stages)
+
+    @property
     def timeout(self) -> int | None:
         """Seconds after which a stage is stopped."""
         return self.plan.config.cluster.stage_timeout
@@ -36,7 +42,8 @@ _CURRENT: ContextVar[Session | None] = ContextVar("session", default=None)
 @contextmanager
 def open_session(plan: Plan, observer: Observer, *, wait: bool = True) -> Iterator[Session]:
     """Open a run's store and workers; flows called in the block share them."""
-    with open_job(plan.config, observer, wait=wait) as job:
+    whole = is_complete(plan, existing_store(plan.config))
+    with open_job(plan.config, observer, wait=wait, idle=whole) as job:
         session = Session(plan, job, finished_paths(plan, job.store))
         token = _CURRENT.set(session)
         try:
@@ -62,9 +69,13 @@ def session_of(config: Given, overrides: Sequence[str]) -> Iterator[Session]:
     else:
         settled = check_config(config, "config", overrides)
     plan = make_plan(settled)
-    planned_stages(plan, existing_store(settled))
+    store = existing_store(settled)
+    planned_stages(plan, store)
+    whole = is_complete(plan, store)
+    if whole:
+        record_reuse(settled, plan.stages)
     with (
-        recorded(settled, plan.stages),
+        nullcontext() if whole else recorded(settled, plan.stages),
         terminal_observer(sys.stderr) as observer,
         open_session(plan, observer) as session,
     ):

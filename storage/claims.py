@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import re
+import resource
 import socket
 import time
 import uuid
@@ -27,6 +28,9 @@ CLAIMS, PROBE = "_claims", re.compile(r"[0-9a-f]{32}")  # where they lie, and wh
 HEARTBEAT = 60.0  # seconds for which a note counts
 RENEWAL = 15.0  # seconds between two renewals
 POLL, NOTE_POLL = 0.3, 2.0  # seconds between two looks at a lock, at a note
+SPARE_FILES = 1024  # open files of a process besides its claims
+
+_HELD: set[str] = set()  # tokens of the notes that this process holds
 
 OnWait = Callable[[str], None]
 
@@ -73,6 +77,15 @@ def claim(
     hold = _hold_local if store.local else _hold_note
     with hold(store, name, text, Waiting(wait, on_wait or (lambda _: None), clock)):
         yield
+
+
+def make_room(claims: int) -> None:
+    """Let this process hold so many claims at once: a lock is an open file, of which 1,024 are usually allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = claims + SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
 
 
 def claim_name(path: str) -> str:
@@ -140,18 +153,20 @@ def _hold_note(store: Store, name: str, holder: str, waiting: Waiting) -> Iterat
     """Hold a note that is renewed from a thread."""
     told = {"holder": holder, "token": uuid.uuid4().hex, "process": process_identity(os.getpid())}
     note = Note(store, f"{name}.json", told, RENEWAL)
-    while True:
-        _await_note(store, name, waiting)
-        store.write(note.path, note.text())
-        if _is_ours(note):
-            break  # of two who write at once the later one holds
+    _HELD.add(told["token"])
     try:
+        while True:
+            _await_note(store, name, waiting)
+            store.write(note.path, note.text())
+            if _is_ours(note):
+                break  # of two who write at once the later one holds
         with RENEWER.renewing(note):
             yield
     finally:
         with contextlib.suppress(OSError, StoreError):  # a note that stays is stale soon
             if _is_ours(note):
                 store.remove(note.path)
+        _HELD.discard(told["token"])
 
 
 def _is_ours(note: Note) -> bool:
@@ -166,7 +181,7 @@ def _await_note(store: Store, name: str, waiting: Waiting) -> None:
     """Return once there is no note, or none that counts."""
     path, clock = f"{name}.json", waiting.clock
     seen, since = None, 0.0
-    while (note := _read_note(store, path)) is not None and not _is_dead(str(note.get("process"))):
+    while (note := _read_note(store, path)) is not None and not _is_over(note):
         if note != seen:
             # Renewals that we watch are new; only what we find may be old. A store whose clock was put back finds
             # notes of the future.
@@ -219,6 +234,13 @@ def process_identity(pid: int) -> str:
 def _machine() -> str:
     """Return this boot of this machine, and which of its tables of processes we see."""
     return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{os.readlink('/proc/self/ns/pid')}"
+
+
+def _is_over(note: Document) -> bool:
+    """Say whether it can be seen that a note's claim has ended: its process is dead, or let go and could not say so."""
+    identity = str(note.get("process"))
+    left_behind = identity == process_identity(os.getpid()) != "" and note.get("token") not in _HELD
+    return left_behind or _is_dead(identity)
 
 
 def _is_dead(identity: str) -> bool:

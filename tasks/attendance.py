@@ -58,7 +58,7 @@ class Attendance:
                     give_up()
                     return
 
-        thread = threading.Thread(target=looking, daemon=True)
+        thread = threading.Thread(target=looking, name="attendance", daemon=True)
         thread.start()
         try:
             yield

@@ -25,6 +25,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ATTEMPTS = 2
+PASSING = (TimeoutError, ConnectionError)  # faults that may pass
 MALLOPT = {"arenas": (-8, 1), "map from": (-3, 2**30), "trim from": (-1, 2**30), "top pad": (-2, 2**26)}  # malloc.h
 
 
@@ -81,7 +82,7 @@ class DaskPool:
         if rejoin(self.client):
             self.attendance.await_first(self.client, wanted)
         if wanted:
-            self._check_resource()
+            self._await_resource(wanted)
         attempt = partial(_attempt_on_worker, function, ours=code_facts())
         futures = self.client.map(attempt, items, resources={wanted: 1} if wanted else None, pure=False)
         by_key = {future.key: item for future, item in zip(futures, items, strict=True)}
@@ -103,14 +104,17 @@ class DaskPool:
         order = {id(item): number for number, item in enumerate(items)}
         _raise_first(sorted(failures, key=lambda failure: order[id(failure[0])]), len(items))
 
-    def _check_resource(self) -> None:
-        """Raise unless some worker declares the GPU resource."""
+    def _await_resource(self, wanted: str) -> None:
+        """Return once a worker declares the GPU resource; raise at once where all are there and none does."""
         workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
-        if not any(worker["resources"].get(self.gpu_resource, 0) >= 1 for worker in workers):
+        declared = any(worker["resources"].get(wanted, 0) >= 1 for worker in workers)
+        queued = self.attendance.cluster is not None and len(workers) < self.attendance.workers
+        if workers and not declared and not queued:
             raise ClusterError(
-                f"cluster.gpu_resource: none of {len(workers)} workers declares {self.gpu_resource!r}; "
-                f"start them with --resources {self.gpu_resource}=1"
+                f"cluster.gpu_resource: none of {len(workers)} workers declares {wanted!r}; "
+                f"start them with --resources {wanted}=1"
             )
+        self.attendance.await_first(self.client, wanted)
 
 
 @contextmanager
@@ -153,6 +157,8 @@ def _dask_pool(cluster: Cluster, say: Callable[[str], None]) -> Iterator[Pool]:
 def compare_workers(answers: Mapping[str, Any]) -> None:  # Any: what a worker says, or the error that it met
     """Raise ClusterError in one line if a worker's code differs from this process's, or it has none."""
     for worker, answer in answers.items():
+        if isinstance(answer, OSError):  # it has gone since; whoever comes in its place is compared at each partition
+            continue
         if not isinstance(answer, dict):
             raise ClusterError(f"worker {worker} cannot run layerlore: {answer}; install it there and start it anew")
         if difference := code_difference(worker, answer, code_facts()):
@@ -176,7 +182,7 @@ def _attempt(function: Callable[[Item], Result], item: Item) -> Result:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return function(item)
-        except (TimeoutError, ConnectionError):
+        except PASSING:
             if attempt == ATTEMPTS:
                 raise
     raise AssertionError

@@ -40,6 +40,7 @@ RULES = {  # the longest place that a file lies below decides
     "configs": Rule(("configs",), ("pydantic", "pydantic_core", "yaml"), free=False),
     "flows": Rule(("configs", "flows", "tasks.steps", *METHODS), ("prefect",), free=False),
     "flows/plan.py": Rule(("configs", "flows", "tasks.steps", *METHODS, "storage"), free=False),
+    "flows/progress.py": Rule(("configs", "flows", "tasks.steps", "storage"), free=False),
     "flows/cli.py": Rule(("configs", "flows", "tasks.steps", "storage"), ("prefect", "typer", "rich"), free=False),
     "storage": Rule(("storage",), ("zarr", "google_crc32c", "s3fs", "fsspec", "pyarrow", "safetensors")),
     "tasks": Rule(PURE, NUMERIC),

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
+from configs.cluster import Cluster
 from configs.schema import Config
-from storage.claims import claim
+from storage.claims import claim, make_room
 from storage.documents import Json
 from storage.layouts import Layout
 from storage.partitions import OvertakenError
@@ -19,7 +20,7 @@ from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, begin_stage, find_finished, open_finished
 from storage.stores import Store, naming, open_store
 from tasks.io.imports import check_loaded
-from tasks.parallel import PartitionError, Pool, open_pool
+from tasks.parallel import PASSING, PartitionError, Pool, open_pool
 from tasks.versions import code_facts
 
 MOST_TOGETHER = 16  # stages in one partition's work: what bounds its memory
@@ -54,10 +55,10 @@ class Job:
 
 
 @contextlib.contextmanager
-def open_job(config: Config, observer: Observer, *, wait: bool = True) -> Iterator[Job]:
-    """Open the store and the workers of a run, and close the workers at the end."""
+def open_job(config: Config, observer: Observer, *, wait: bool = True, idle: bool = False) -> Iterator[Job]:
+    """Open the store and the workers of a run, and close the workers at the end; one with nothing to do needs none."""
     store = open_store(config.store, create=True)
-    with open_pool(config.cluster, observer.say) as pool:
+    with open_pool(Cluster(kind="serial") if idle else config.cluster, observer.say) as pool:
         yield Job(store, pool, observer, f"run {config.name} of {getpass.getuser()}", wait, config.cluster.device)
 
 
@@ -90,7 +91,8 @@ class Assignment:
         return self.number == 0 or all(stage.marker(self.number - 1) is not None for stage in self.work.stages)
 
     def __str__(self) -> str:
-        return f"{self.number} of {self.work.stage.spec.title}"
+        first, *others = self.work.stages
+        return f"{self.number} of " + (f"{1 + len(others)} x {first.spec.stage}" if others else first.spec.title)
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def complete(job: Job, step: Step, specs: Sequence[StageSpec]) -> list[FinishedS
     are mapped at once, so that no worker waits for the last partition of a stage.
     """
     wanting = _wanting(job.store, specs)
+    make_room(len(wanting))
     with contextlib.ExitStack() as claims:
         for spec in sorted(wanting, key=lambda spec: spec.path):  # one order, so that two runs cannot deadlock
             held = claim(job.store, spec.path, job.holder, wait=job.wait, on_wait=job.observer.say)
@@ -219,6 +222,32 @@ def run_partition(function: Callable[[Work, int], None], item: Assignment) -> No
         if left == work:
             raise
         run_partition(function, Assignment(item.number, left))
+    except Exception:
+        if len(work.stages) == 1:
+            raise
+        _run_apart(function, Assignment(item.number, work.lacking(item.number)))
+
+
+def _run_apart(function: Callable[[Work, int], None], item: Assignment) -> None:
+    """Make a partition of one stage after the other, so that one which fails does not stop the others.
+
+    Raises
+    ------
+    PartitionError : some failed; the text has the first one's stage
+    TimeoutError, ConnectionError : a fault that may pass, if it was the first
+    """
+    failures: list[tuple[Stage, Exception]] = []
+    for stage in item.work.stages:
+        try:
+            run_partition(function, Assignment(item.number, replace(item.work, stages=(stage,))))
+        except Exception as error:
+            failures.append((stage, error))
+    if not failures:
+        return
+    stage, failure = failures[0]
+    if isinstance(failure, PASSING):
+        raise failure
+    raise PartitionError(f"{stage.spec.title}: {str(failure) or type(failure).__name__}") from failure
 
 
 def check_own_code(spec: StageSpec) -> None:

@@ -1,6 +1,6 @@
 """The report: tables and pictures from finished stages, written as a static site and as Parquet."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 
@@ -75,13 +75,27 @@ def report_is_current(store: Store, answers: Answers) -> bool:
         return False
 
 
-def write_report(store: Store, answers: Answers, *, created: str, reused: frozenset[str]) -> str:
+def write_report(
+    store: Store,
+    answers: Answers,
+    *,
+    created: str,
+    reused: frozenset[str],
+    wait: bool = True,
+    say: Callable[[str], None] | None = None,
+) -> str:
     """Write site and tables, remove what an earlier report left, `made-from` last; return where the report begins.
 
     Parameters
     ----------
     created : time of the run, for people
     reused : paths of the stages that were there before the run
+    wait : wait for another run that writes the same report
+    say : is told, once, whom we wait for
+
+    Raises
+    ------
+    StageHeldError : another run writes the same report, and `wait` is false
     """
     root = f"reports/{answers.config.name}"
     tables = _tables(store, answers)
@@ -96,7 +110,8 @@ def write_report(store: Store, answers: Answers, *, created: str, reused: frozen
     few = decomposition_page(store, answers.decomposed) if answers.decomposed else None
     files |= {} if few is None else decomposition_files(few, answers.config.report.training_images)
     files |= render_site(_facts(store, answers, created, reused), page, traced, few)
-    with claim(store, root, f"the report of run {answers.config.name}"):  # what is left over is then nobody's work
+    holder = f"the report of run {answers.config.name}"
+    with claim(store, root, holder, wait=wait, on_wait=say):  # what is left over is then nobody's work
         store.remove(f"{root}/made-from")  # without it the report is written again, whatever happens until it is there
         for name, data in files.items():
             store.write(f"{root}/{name}", data)

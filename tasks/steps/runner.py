@@ -28,7 +28,7 @@ from configs.secrets import without_passwords
 from storage.specs import StageSpec
 from storage.stages import find_finished
 from tasks.clusters import interrupts_stay_here
-from tasks.parallel import PartitionError
+from tasks.parallel import PASSING, PartitionError
 from tasks.steps.curves import CurveReader
 from tasks.steps.failures import ServerError
 from tasks.steps.life import Job, Observer, Step, complete
@@ -93,10 +93,10 @@ def _passing(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # 
         state.result()
     except TaskRunTimeoutError:
         return False
-    except (TimeoutError, ConnectionError):
+    except PASSING:
         return True
     except Exception as error:
-        return isinstance(error.__cause__, TimeoutError | ConnectionError)
+        return isinstance(error.__cause__, PASSING)
     return False
 
 
@@ -127,7 +127,8 @@ def _report(work: Any) -> str:  # Any: (Job, Answers, reused paths), quoted on t
     """Write the report and link it."""
     job, answers, reused = work
     created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    place: str = job.store.path(write_report(job.store, answers, created=created, reused=reused))
+    told = write_report(job.store, answers, created=created, reused=reused, wait=job.wait, say=job.observer.say)
+    place: str = job.store.path(told)
     with _telling():
         create_markdown_artifact(f"The report of run {answers.config.name} begins at `{place}`", key="report")
     return place

@@ -10,11 +10,12 @@ from PIL import Image
 
 from configs.load import load_config
 from configs.schema import Config
-from flows.plan import Plan, existing_store, make_plan, planned_stages
+from flows.plan import Plan, make_plan
+from flows.progress import existing_store, planned_stages
 from storage.stages import open_finished
 from tasks.io.networks import build_model
 from tasks.steps.life import Job
-from tests.conftest import complete_plan
+from tests.completion import complete_plan
 
 WNIDS = ("n01440764", "n02102040")
 IMAGES = 3

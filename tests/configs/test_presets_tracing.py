@@ -8,7 +8,8 @@ import pytest
 
 from configs.load import load_config
 from configs.schema import Config
-from flows.plan import PlannedStage, existing_store, make_plan, planned_stages
+from flows.plan import make_plan
+from flows.progress import PlannedStage, existing_store, planned_stages
 
 STEP_BYTES = 4  # a float32 weight
 

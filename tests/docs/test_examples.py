@@ -15,7 +15,8 @@ from tasks.steps.life import Job
 from tasks.steps.records import recorded
 from tasks.steps.report import write_report
 from tasks.tracing import Influential
-from tests.conftest import Tree, complete_plan
+from tests.completion import complete_plan
+from tests.conftest import Tree
 
 ROOT = Path(__file__).resolve().parents[2]
 UPDATES = "## Updates"  # the part of docs/store.md that reads a recorded training

@@ -1,18 +1,17 @@
-"""A network and image folders of the user's own, small enough for every test."""
+"""What a user brings: a network and image folders of their own, a config file, a terminal."""
 
 import itertools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from tasks.io.networks import build_model
-
-Tree = dict[str, Any]  # Any: YAML
+from tests.flows.command import Tree, Write
 
 NETWORKS = '''
 import torch
@@ -82,3 +81,22 @@ def folder_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
             "gallery": 2,
         },
     }
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Terminals of one width, without colours."""
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Return a function that writes a config file and returns its path."""
+
+    def write_file(tree: Tree) -> str:
+        path = tmp_path / "run.yaml"
+        path.write_text(yaml.safe_dump(tree, sort_keys=False))
+        return str(path)
+
+    return write_file

@@ -14,7 +14,7 @@ import zarr.storage
 from PIL import Image
 
 from configs.load import ConfigError
-from flows.plan import finished_paths, planned_stages
+from flows.progress import finished_paths, planned_stages
 from storage.claims import StageHeldError, claim
 from storage.stages import find_finished, open_finished
 from storage.stores import Store

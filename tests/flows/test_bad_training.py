@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from configs.load import ConfigError, load_config
-from flows.plan import planned_stages
+from flows.progress import planned_stages
 
 if TYPE_CHECKING:
     from tests.conftest import Run

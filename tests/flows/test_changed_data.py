@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.plan import finished_paths
+from flows.progress import finished_paths
 from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import StoreError

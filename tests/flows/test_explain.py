@@ -19,12 +19,7 @@ if TYPE_CHECKING:
 
 Tree = dict[str, Any]  # Any: YAML
 
-
-@pytest.fixture(autouse=True)
-def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Terminals of one width, without colours."""
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setenv("NO_COLOR", "1")
+pytestmark = pytest.mark.usefixtures("wide")
 
 
 def explain(run: "Run", *arguments: str) -> Result:

@@ -9,7 +9,8 @@ import pytest
 
 from configs.load import ConfigError
 from configs.schema import Config
-from flows.plan import Plan, existing_store, make_plan, planned_stages, stage_state
+from flows.plan import Plan, make_plan
+from flows.progress import existing_store, planned_stages, stage_state
 
 if TYPE_CHECKING:
     from tests.conftest import Run

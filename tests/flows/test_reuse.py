@@ -4,7 +4,8 @@ import copy
 from typing import TYPE_CHECKING
 
 from configs.schema import Config
-from flows.plan import finished_paths, make_plan
+from flows.plan import make_plan
+from flows.progress import finished_paths
 
 if TYPE_CHECKING:
     from tests.conftest import Run

@@ -173,8 +173,9 @@ def test_messages_of_s3_name_no_user_and_no_query(said: str, shown: str) -> None
 
 
 def test_messages_mask_what_may_be_a_password() -> None:
-    said = f"a http://u:{S}/{S}@h/x b s3://{S}@c https://h/x?token={S} d"
-    assert without_passwords(said) == "a http://***@h/x b s3://***@c https://h/x?*** d"
+    said = f"a http://u:{S}/{S}@h/x b s3://{S}@c https://h/x?token={S} d https://h/x#access_token={S} e https://h/x?#y"
+    masked = "a http://***@h/x b s3://***@c https://h/x?*** d https://h/x#*** e https://h/x?#y"
+    assert without_passwords(said) == masked
 
 
 @pytest.mark.parametrize(

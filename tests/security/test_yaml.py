@@ -80,6 +80,13 @@ def test_what_json_has_not_is_refused(write: Write, kind: str) -> None:
     assert f"!!{kind.split()[0]} is not taken, only texts" in refused(write(with_arguments(f"{{x: !!{kind}}}")))
 
 
+@pytest.mark.parametrize("text", ["!!bool x", "!!int ''", "!!float ''", "!!timestamp x", "!!null x", "!!int x"])
+def test_a_tag_that_its_text_does_not_fit_is_refused(write: Write, text: str) -> None:
+    if text != "!!null x":  # nothing, whatever it says
+        assert "not YAML: " in refused(write(with_arguments(f"{{x: {text}}}")))
+        assert refused("digits", f"networks.small.arguments={{x: {text}}}").endswith(": the value is not YAML")
+
+
 def test_a_date_is_its_text() -> None:
     assert parse_tree("a: 2024-01-02\nb: 2024-01-02T03:04:05Z") == {"a": "2024-01-02", "b": "2024-01-02T03:04:05Z"}
 

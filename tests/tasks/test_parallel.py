@@ -10,6 +10,7 @@ import pytest
 import threadpoolctl
 
 from configs.cluster import Cluster
+from tasks.attendance import Attendance
 from tasks.parallel import (
     DaskPool,
     PartitionError,
@@ -138,14 +139,23 @@ class FakeClient:
 
     def scheduler_info(self, n_workers: int) -> dict[str, Any]:  # Any: as Dask's
         assert n_workers == -1
-        return {"workers": {str(i): {"resources": found} for i, found in enumerate(self._resources)}}
+        return {"workers": {str(i): {"name": i, "resources": found} for i, found in enumerate(self._resources)}}
 
 
 def test_a_gpu_resource_that_no_worker_has_is_named() -> None:
     pool = DaskPool(FakeClient({}, {"CPU": 1}), "GPU")
     with pytest.raises(ClusterError, match=r"cluster\.gpu_resource: none of 2 workers declares 'GPU'; .* GPU=1"):
         list(pool.map(square, [1], network=True))
-    DaskPool(FakeClient({}, {"GPU": 1}), "GPU")._check_resource()
+    DaskPool(FakeClient({}, {"GPU": 1}), "GPU")._await_resource("GPU")
+
+
+@pytest.mark.parametrize("resources", [[], [{"CPU": 1}]])
+def test_workers_with_gpus_that_are_not_there_yet_are_waited_for(resources: list[dict[str, float]]) -> None:
+    pool = DaskPool(FakeClient(*resources), "GPU", Attendance(object(), 2, limit=0.1))
+    with pytest.raises(ClusterError, match=r"no worker with the resource GPU for 0\.1 s"):
+        list(pool.map(square, [1], network=True))
+    with pytest.raises(ClusterError, match="none of 2 workers declares"):
+        DaskPool(FakeClient({}, {"CPU": 1}), "GPU", Attendance(object(), 2)).map(square, [1], network=True).__next__()
 
 
 @pytest.mark.cluster
@@ -168,6 +178,10 @@ def test_a_worker_without_layerlore_is_refused() -> None:
     error = ModuleNotFoundError("No module named 'tasks'")
     with pytest.raises(ClusterError, match=r"worker tcp://b cannot run layerlore: No module named 'tasks'; install it"):
         compare_workers({"tcp://a": code_facts(), "tcp://b": error})
+
+
+def test_a_worker_that_went_away_meanwhile_is_not_compared() -> None:
+    compare_workers({"tcp://a": code_facts(), "tcp://b": OSError("Timed out trying to connect to tcp://b")})
 
 
 @pytest.mark.cluster

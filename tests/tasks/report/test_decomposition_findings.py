@@ -1,58 +1,15 @@
 """The headline sentences of the decomposition page, worked by hand, for both outcomes."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.report.decomposition_authors import beside_authors
 from tasks.report.decomposition_claims import claims_table, grid_test
 from tasks.report.decomposition_findings import family_findings, network_findings
-from tasks.report.decomposition_noise import hurts_more, noise_rows
 from tasks.report.decomposition_verdicts import chance, points
 from tasks.report.formats import NBSP
 from tasks.report.pages_decomposition import DecompositionPage
-
-KEY = {"network": "small", "seed": 0}
-NETWORK: dict[str, object] = {
-    **{"model": "small-cnn", "depth": 20, "n_classes": 10, "n_outputs": 10, "n_features": 64},
-    **{"k1": "5", "k2": 5, "rank_by": "abs"},
-    **{"group_by": "label", "n_learn": 50_000, "n_evaluate": 10_000, "learn": "train", "evaluate": "val"},
-    **{"a_full": 0.9, "a_decomposed": 0.855, "ratio": 0.95, "agreement": 0.93, "ties": 0, "signed": False},
-    **{"overlap_mean": 0.2, "union": 32, "preprocessing": "own", "head_share": 0.01, "macs_full": 640},
-    "macs_decomposed": 50,
-}
-
-IMAGENET: dict[str, object] = {"model": "wide_resnet50_2", "n_classes": 1000, "n_outputs": 1000}
-IMAGENET |= {"k1": "50", "k2": 50, "n_features": 2048, "ratio": 0.96}
-
-
-def frame(rows: Mapping[str, Any]) -> pd.DataFrame:
-    """A table of the one network."""
-    return pd.DataFrame(KEY | dict(rows))
-
-
-def page_of(network: Mapping[str, object] | None = None, **tables: Any) -> DecompositionPage:
-    """A page of one network; a network differs from `NETWORK` in what is given."""
-    about = KEY | NETWORK | dict(network or {})
-    return DecompositionPage(networks=pd.DataFrame([about]), **tables).completed()
-
-
-def say(page: DecompositionPage) -> dict[str, list[str]]:
-    """Return the sentences under each word, with plain spaces."""
-    found: dict[str, list[str]] = {}
-    for finding in network_findings(page):
-        found.setdefault(finding.about, []).append(finding.text.replace(NBSP, " "))
-    return found
-
-
-def claims(page: DecompositionPage) -> dict[str, str]:
-    """Return the row of the table of claims."""
-    table = claims_table([page])
-    assert table is not None
-    return {c.title: cell.replace(NBSP, " ") for c, cell in zip(table.columns, table.rows[0], strict=True)}
+from tests.tasks.report.decomposed_network import claims, frame, page_of, retrained, say
 
 
 def test_few_features_suffice_or_not() -> None:
@@ -142,70 +99,6 @@ def test_the_histogram_wins_loses_or_is_not_special() -> None:
     assert "Controls" not in say(page_of(controls=controls(0.8, 0.7)[:1]))
 
 
-def noise(influential: float, others: float, equal: float, name: str = "standard") -> pd.DataFrame:
-    """One noise, scope label."""
-    rows = {"noise": name, "scope": "label", "which": ["influential", "others", "equal-size"], "draws": 5}
-    return frame(rows | {"accuracy": [influential, others, equal], "accuracy_std": 0.01})
-
-
-def test_noise_claim_and_the_control_of_equal_size() -> None:
-    assert say(page_of(ablation=noise(0.49, 0.82, 0.88)))["Noise"] == [
-        "Noise N(0, 1) (scope label) in the influential features leaves 49.0 ± 1.0 % correct, in all others 82.0 ± 1.0 "
-        "% (without noise 90.0 %). The paper's claim that noise in the influential features hurts more than in the "
-        "others holds here. In as many other features, drawn at random, it leaves 88.0 ± 1.0 %: feature for feature "
-        "the influential ones matter more (41.0 points lost against 2.0 points)."
-    ]
-    turned = page_of(ablation=noise(0.82, 0.49, 0.81))
-    (text,) = say(turned)["Noise"]
-    assert "hurts more than in the others does not hold here." in text
-    assert text.endswith("the influential ones are not shown to matter more.")
-    assert claims(turned)["all others"] == "no: 82.0 % / 49.0 %"
-    assert claims(turned)["as many others"] == "open: 82.0 % / 81.0 %"
-    even = page_of(ablation=noise(0.82, 0.83, 0.88))
-    # 2 sqrt(.82 * .18 / 1e4 + .83 * .17 / 1e4 + .01^2 + .01^2) = .0302
-    assert "within chance (images and draws, 3.0 points): the paper's claim is not shown" in say(even)["Noise"][0]
-    alone = noise(0.49, 0.82, 0.88)[:2]
-    assert "Without the control of equal size" in say(page_of(ablation=alone))["Noise"][0]
-    assert "There is no control" not in say(page_of(ablation=alone))["Noise"][0]  # there could be one
-
-
-@pytest.mark.parametrize(("draws", "spread"), [(5, 0.0), (1, np.nan)])
-def test_noise_is_open_within_the_chance_of_few_images(draws: int, spread: float) -> None:
-    near = noise(300 / 359, 302 / 359, 330 / 359).assign(draws=draws, accuracy_std=spread, noise="zero")
-    page = page_of({"n_evaluate": 359}, ablation=near)
-    (text,) = say(page)["Noise"]
-    assert "within chance (images and draws, 5.5 points): the paper's claim is not shown here." in text
-    assert claims(page)["all others"] == "open: 83.6 % / 84.1 %"
-    assert claims(page)["as many others"] == "yes: 83.6 % / 91.9 %"
-    many = page_of({"n_evaluate": 359_000}, ablation=near)
-    assert claims(many)["all others"] == "yes: 83.6 % / 84.1 %"
-    unknown = hurts_more(noise_rows(near, ("zero", "label"), page.networks.iloc[0]), "others", float("nan"))
-    assert unknown == "open"
-
-
-def test_a_control_that_cannot_be_is_told_and_claims_nothing() -> None:
-    alone = noise(0.49, 0.82, 0.88)[:2]
-    wide = page_of({"k2": 33}, ablation=alone)
-    (text,) = say(wide)["Noise"]
-    assert text.endswith(
-        "There is no control of equal size: the sets hold more than half of the features. Without the control of equal "
-        "size this does not tell how many features from which features."
-    )
-    assert "as many others" not in claims(wide)
-    assert "There is no control" not in say(page_of({"k2": 32}, ablation=alone))["Noise"][0]
-    union = alone.assign(scope="union", noise="zero")
-    main, others = say(page_of({"union": 33}, ablation=pd.concat([noise(0.49, 0.82, 0.88), union])))["Noise"]
-    assert "There is no control" not in main
-    assert others == (
-        "Of 1 other noises and scopes, those that hurt more in all others than in the influential features: none. zero "
-        "(scope union): no control of equal size: the sets hold more than half of the features."
-    )
-    everything = page_of({"k2": 64}, ablation=alone)  # all others are none
-    assert "in all others" not in say(everything)["Noise"][0]
-    assert "The paper's claim" not in say(everything)["Noise"][0]
-    assert "all others" not in claims(everything)
-
-
 def test_few_is_at_most_half_of_the_features() -> None:
     half, more = page_of({"k2": 32}), page_of({"k2": 33})
     assert claims(half)["few filters suffice"] == "yes: r_A 0.950"
@@ -242,22 +135,6 @@ def test_gates_that_hardly_closed_are_warned_of() -> None:
     )
     for mean in (0.5, np.nan):
         assert "hardly closed" not in say(page_of(gates=rows.assign(mean_gate=mean)))["CSG"][0]
-
-
-def test_other_noises_that_turn_the_conclusion_round_are_named() -> None:
-    rows = pd.concat([noise(0.8, 0.6, 0.81, "feature_moments"), noise(0.5, 0.9, 0.9, "zero"), noise(0.49, 0.82, 0.88)])
-    main, others = say(page_of(ablation=rows))["Noise"]
-    assert main.startswith("Noise N(0, 1) (scope label)")  # the authors' first, whatever the order
-    assert others == (
-        "Of 2 other noises and scopes, those that hurt more in all others than in the influential features: own "
-        "moments (scope label). Those not shown to hurt more in the influential features than in as many others: own "
-        "moments (scope label)."
-    )
-
-
-def retrained(last: float, scope: str = "head", first: float = 0.8) -> pd.DataFrame:
-    """Two epochs of retraining."""
-    return frame({"scope": scope, "epoch": [0, 1, 2], "accuracy": [first, 0.82, last], "loss": [np.nan, 0.3, 0.2]})
 
 
 def test_retraining_recovers_part_all_more_or_nothing() -> None:
@@ -336,68 +213,6 @@ def test_growth_with_depth_holds_or_does_not() -> None:
     dips = family_findings(family([0.93, 0.929, 0.96]))[0].text
     assert "does not hold here, though no fall exceeds chance" in dips
     assert family_findings(family([0.9])) == []
-
-
-def test_the_authors_figures_stand_beside_ours_where_the_network_is_theirs() -> None:
-    network = {"model": "cifar-resnet20", "a_full": 0.92, "a_decomposed": 0.89}
-    tables = {
-        "grid": frame({"k1": ["5", "5"], "k2": [5, 3], "accuracy": [0.1, 0.85], "ratio": 0.9}),
-        "ablation": noise(0.5, 0.8, 0.9),
-        "retraining": retrained(0.9, "network"),
-        "gates": frame({"split": ["val", "train"], "std_accuracy": [0.1, 0.87], "csg_accuracy": [0.1, 0.88]}),
-    }
-    beside = beside_authors(page_of(network, **tables))
-    assert list(zip(beside["figure"], beside["authors"], beside["ours"], strict=True)) == [
-        ("A_f", 0.9117, 0.92),
-        ("A_d", 0.8859, 0.89),  # of the main setting
-        ("A_d", 0.8416, 0.85),  # of the grid
-        ("A_d, whole network retrained", 0.9151, 0.82),  # after one epoch
-        ("noise N(0, 1) in the influential features", 0.4897, 0.5),
-        ("noise N(0, 1) in all others", 0.8224, 0.8),
-        ("CSG training, accuracy with gates", 0.8809, 0.88),
-        ("CSG training, accuracy without gates", 0.8809, 0.87),
-    ]
-    assert beside["difference"][0] == pytest.approx(0.0083)
-    unasked = beside_authors(page_of(network | {"k2": 3}))
-    assert unasked["ours"].notna().tolist() == [True, False, True] + 5 * [False]
-    assert beside["setting"].tolist()[3:] == ["k1 = 5, k2 = 5, epoch 1"] + 2 * ["k1 = 5, k2 = 5"] + 2 * [
-        "training images"
-    ]
-    wide = beside_authors(page_of(IMAGENET))
-    assert wide[["figure", "authors", "ours"]].to_numpy().tolist() == [["r_A", 0.971, 0.96]]
-
-
-@pytest.mark.parametrize(
-    "other", [{"k1": "10"}, {"k2": 3}, {"rank_by": "value"}, {"rank_by": "contribution"}, {"group_by": "prediction"}]
-)
-def test_what_hangs_on_the_sets_is_compared_at_the_authors_setting_only(other: dict[str, object]) -> None:
-    tables = {
-        "ablation": noise(0.5, 0.8, 0.9),
-        "retraining": retrained(0.9, "network"),
-        "gates": frame({"split": ["train"], "std_accuracy": 0.87, "csg_accuracy": [0.88]}),
-        "grid": frame({"k1": ["5", "5"], "k2": [5, 3], "accuracy": [0.88, 0.85], "ratio": 0.9}),
-    }
-    network = {"model": "cifar-resnet20", "a_full": 0.92}
-    beside = beside_authors(page_of(network | other, **tables))
-    in_grid = bool({"k1", "k2"} & set(other))  # a cell has its own k1 and k2
-    assert beside["ours"].notna().tolist() == [True, in_grid, in_grid] + 5 * [False]
-
-
-@pytest.mark.parametrize(
-    ("network", "compared"),
-    [
-        ({"model": "cifar-resnet20"}, True),
-        ({"model": "cifar-resnet20", "n_outputs": 100, "n_classes": 100}, False),
-        ({"model": "cifar-resnet20", "n_outputs": np.nan}, False),
-        ({"model": "resnet34"}, False),  # of any ten classes
-        ({"model": "resnet18", "n_outputs": 200, "n_classes": 200}, False),
-        (IMAGENET, True),
-        (IMAGENET | {"n_classes": 10}, False),  # of a few classes only
-        (IMAGENET | {"n_outputs": 10, "n_classes": 10}, False),
-    ],
-)
-def test_a_network_is_the_authors_where_that_can_be_known(network: dict[str, object], compared: bool) -> None:
-    assert (len(beside_authors(page_of(network))) > 0) == compared
 
 
 def test_chance_and_points() -> None:

@@ -1,4 +1,4 @@
-"""The tiny run's activations as a plain torch loop gives them, without our sources, manifests and stores."""
+"""The tiny run's activations as a plain torch loop gives them, without our sources and stores; a job for two stages."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,8 @@ from torch import nn
 
 from storage.stages import open_finished
 from tasks.io.networks import build_model
+from tasks.steps.life import Job
+from tests.tasks.steps.two_stages import job_at
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -58,3 +60,9 @@ def plain(finished_run: "Run") -> dict[str, Plain]:
         channels_last = maps.permute(0, 2, 3, 1).contiguous().numpy()
         found[split] = Plain(ids, digits.target[ids], channels_last, logits.numpy(), model[9:])
     return found
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> Job:
+    """A job in this process, on an empty store, with an observer that keeps what it is told."""
+    return job_at(tmp_path / "store")

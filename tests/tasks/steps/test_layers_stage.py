@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from configs.schema import Config
-from flows.plan import Plan, make_plan, planned_stages
+from flows.plan import Plan, make_plan
+from flows.progress import planned_stages
 from storage.stages import open_finished
 from tasks.io.sources import open_source
 from tasks.steps.life import Job

@@ -1,5 +1,6 @@
 """A run whose partition another run makes at the same time, with other last digits, ends well."""
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +14,11 @@ from storage.stores import Store, open_store
 from storage.verify import verify_stage
 from tasks.parallel import SerialPool
 from tasks.steps.life import Assignment, Job, Step, Work, complete, run_partition
+from tasks.steps.observers import LineObserver
 
 LAYOUT = Layout(2, {"x": ArrayLayout((8,), "float32", ("n",), 4, 4)})
 SPECS = [StageSpec("toy", 1, {"a": number}, label=str(number)) for number in range(3)]
 OURS = np.float32(1.0000001)
-
-
-class Silent:
-    """An observer."""
-
-    def begin(self, title: str, total: int, done: int) -> None: ...
-    def advance(self, title: str) -> None: ...
-    def end(self, title: str, seconds: float) -> None: ...
-    def say(self, text: str) -> None: ...
 
 
 @pytest.fixture
@@ -64,7 +57,7 @@ def test_a_run_goes_on_with_what_others_left(store: Store, together: bool, withi
                 part.write("x", np.full(4, OURS))
 
     step = Step(lambda *_: LAYOUT, partition, lambda _: {"by": "us"}, together=together)
-    made = complete(Job(store, SerialPool(), Silent()), step, SPECS)
+    made = complete(Job(store, SerialPool(), LineObserver(io.StringIO())), step, SPECS)
     values = [OURS, np.float32(1), OURS]
     for spec, stage, value in zip(SPECS, made, values, strict=True):
         np.testing.assert_array_equal(stage.read("x"), np.full(8, value))

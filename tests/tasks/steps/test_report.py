@@ -3,6 +3,7 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 
 from flows.plan import make_plan
+from storage.claims import StageHeldError, claim
 from storage.stages import open_finished
 from storage.stores import Store
 from tasks.steps.report import class_table, coreset_table, report_is_current, write_report
@@ -112,6 +114,23 @@ def test_two_who_write_a_report_at_once_take_turns(copied_run: "Run", monkeypatc
         assert {done.result() for done in both} == {"reports/tiny/index.html"}
     assert len({*writers}) == 2
     assert sum(first != second for first, second in pairwise(writers)) == 1
+    assert report_is_current(store, answers)
+
+
+def test_who_else_writes_the_report_is_told_and_waited_for_if_asked(copied_run: "Run") -> None:
+    store, answers, told = copied_run.job.store, copied_run.plan.answers(), list[str]()
+    with ExitStack() as held:
+        held.enter_context(claim(store, "reports/tiny", "another run"))
+        with pytest.raises(StageHeldError, match="reports-tiny is held by another run"):
+            write_report(store, answers, created="a time", reused=frozenset(), wait=False)
+        assert not report_is_current(store, answers)
+
+        def say(text: str) -> None:
+            told.append(text)
+            held.close()
+
+        write_report(store, answers, created="a time", reused=frozenset(), say=say)
+    assert [text.partition(" (")[0] for text in told] == ["reports-tiny is held by another run"]
     assert report_is_current(store, answers)
 
 

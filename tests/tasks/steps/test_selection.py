@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from storage.stages import begin_stage, open_finished
+from storage.stages import begin_stage, find_finished, open_finished
 from tasks.coresets import SELECTORS
+from tasks.parallel import PartitionError
 from tasks.steps import selection
 from tasks.steps.life import Work, complete
 from tasks.steps.selection import SELECTION, classes_per_partition, kept_positions, selection_spec
@@ -82,6 +83,17 @@ def test_coresets_made_together_are_those_made_alone_whatever_was_there(
     for alone, together, resumed in zip(*orders, strict=True):
         np.testing.assert_array_equal(together, alone)
         np.testing.assert_array_equal(resumed, alone)
+
+
+def test_a_coreset_that_fails_is_named_and_does_not_stop_the_others(copied_run: "Run") -> None:
+    learn, job = next(iter(copied_run.plan.learn.values())), copied_run.job
+    good = [selection_spec(learn, "random", {}, budget, 5, 0) for budget in (0.25, 0.5, 0.75)]
+    bad = selection_spec(learn, "moderate", {"center": "mode"}, 0.25, 0, 0)
+    with pytest.raises(
+        PartitionError, match=r"^partition 0 of 4 x selection: selection moderate 0.25 .*: class 0: center: expected"
+    ):
+        complete(job, SELECTION, [good[0], bad, *good[1:]])
+    assert [find_finished(job.store, spec.path) is not None for spec in (*good, bad)] == [True, True, True, False]
 
 
 def test_a_class_that_cannot_be_selected_from_is_named(copied_run: "Run") -> None:

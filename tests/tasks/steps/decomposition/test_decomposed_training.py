@@ -1,9 +1,8 @@
-"""Trainings of a decomposed head and of the network around it: resumed bitwise, from A_d on, as plain loops go."""
+"""Trainings of a decomposed head and of the network around it: from A_d on, as plain loops go."""
 
-import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -13,8 +12,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from configs.training import Training
-from storage.documents import digest
 from storage.specs import StageSpec
 from storage.stages import open_finished
 from tasks.decomposition import DecomposedLinear
@@ -22,61 +19,17 @@ from tasks.decomposition.head import replace_head
 from tasks.io.networks import build_model
 from tasks.parallel import PartitionError
 from tasks.steps import trainer
-from tasks.steps.decomposition import decomposed_training
-from tasks.steps.decomposition.decomposed_training import (
-    DECOMPOSED_TRAININGS,
-    Scope,
-    decomposed_training_spec,
-    open_features,
-    read_curves,
-)
+from tasks.steps.decomposition.decomposed_training import open_features, read_curves
 from tasks.steps.decomposition.features import PENULTIMATES
 from tasks.steps.decomposition.histogram import HISTOGRAM, STRONGEST, read_sets
-from tasks.steps.decomposition.plan import Decomposed
 from tasks.steps.life import complete
 from tasks.steps.manifest import MANIFEST
 from tasks.steps.training import TRAINING
-from tasks.training.loop import train_steps
+from tests.tasks.steps.decomposition.loops import answer
+from tests.tasks.steps.decomposition.retrainings import K2, NewRun, retrained, spec_of, train
 
 if TYPE_CHECKING:
     from tests.conftest import Run
-
-Tree = dict[str, Any]  # Any: YAML
-NewRun = Callable[[Tree], "Run"]
-
-K2 = 4
-SETTINGS: dict[str, Tree] = {
-    "head": {"epochs": 3, "optimizer": {"kind": "adam", "lr": 0.01}, "batches": {"size": 16}, "checkpoint_every": 5},
-    "network": {
-        "epochs": 3,
-        "optimizer": {"kind": "sgd", "lr": 0.01, "momentum": 0.9},
-        "schedule": {"kind": "step", "every": 2},
-        "batches": {"kind": "single-class", "size": 7, "ghosts": 10},
-        "augment": {"pad": 1},
-        "checkpoint_every": 13,
-    },
-}
-
-
-def answer(run: "Run") -> Decomposed:
-    """Return the only answer of a run."""
-    (found,) = run.plan.decomposed
-    return found
-
-
-def retrained(tree: Tree, scope: str, **settings: object) -> Tree:
-    """Return a config that asks for one retraining."""
-    other = copy.deepcopy(tree)
-    other["decomposition"]["retraining"] = {scope: {**SETTINGS[scope], **settings}}
-    return other
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory, decomposed_run: "Run") -> Path:
-    """A store with everything that a retraining reads, not to be changed."""
-    place = tmp_path_factory.mktemp("prepared") / "store"
-    prepare(decomposed_run.at(str(place)))
-    return place
 
 
 def prepare(run: "Run") -> None:
@@ -87,30 +40,6 @@ def prepare(run: "Run") -> None:
     complete(run.job, PENULTIMATES, [one.learn, one.evaluate])
     complete(run.job, STRONGEST, [one.histogram.inputs["strongest"]])
     complete(run.job, HISTOGRAM, [one.histogram])
-
-
-@pytest.fixture
-def run_of(prepared: Path, decomposed_run: "Run", new_run: NewRun, tmp_path: Path) -> Callable[..., "Run"]:
-    """A function from a scope and settings to a run with all that the retraining reads."""
-
-    def make(scope: str, name: str = "copy", **settings: object) -> "Run":
-        store = tmp_path / name
-        if not store.exists():
-            decomposed_run.at(str(store))
-        return new_run({**retrained(decomposed_run.tree, scope, **settings), "store": str(store)})
-
-    return make
-
-
-def spec_of(run: "Run") -> StageSpec:
-    """Return the run's only retraining."""
-    return next(iter(answer(run).retrained.values()))
-
-
-def train(run: "Run") -> Path:
-    """Make the retraining of a run and return the folder of its files."""
-    complete(run.job, DECOMPOSED_TRAININGS, [spec_of(run)])
-    return Path(run.config.store, spec_of(run).path, "files")
 
 
 def decomposed_of(run: "Run") -> tuple[nn.Sequential, DecomposedLinear]:
@@ -138,34 +67,6 @@ def share_right(model: nn.Module, inputs: Tensor, labels: Tensor) -> float:
     """Return an accuracy."""
     with torch.inference_mode():
         return float((model.eval()(inputs).argmax(1) == labels).double().mean())
-
-
-@pytest.mark.parametrize("scope", ["head", "network"])
-@pytest.mark.parametrize("calls", [(1, 2), (4,), (6, 7)])
-def test_a_killed_retraining_gives_the_same_bits(
-    run_of: Callable[..., "Run"], monkeypatch: pytest.MonkeyPatch, scope: str, calls: tuple[int, ...]
-) -> None:
-    whole = train(run_of(scope, "whole"))
-    original, done = train_steps, 0
-
-    def dies(*arguments: Any, **options: Any) -> list[float]:  # Any: passed on
-        nonlocal done
-        done += 1
-        losses = original(*arguments, **options)
-        if done in calls:
-            raise RuntimeError("killed")
-        return losses
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer, "train_steps", dies)
-        for _ in calls:
-            with pytest.raises(PartitionError, match="killed"):
-                train(run_of(scope))
-    files = train(run_of(scope))
-    assert {f.name: digest(f.read_bytes()) for f in files.iterdir()} == {
-        f.name: digest(f.read_bytes()) for f in whole.iterdir()
-    }
-    assert len(list(files.glob("checkpoint-*"))) > 2
 
 
 def test_a_head_is_trained_as_in_a_plain_loop(run_of: Callable[..., "Run"]) -> None:
@@ -257,15 +158,6 @@ def test_a_network_with_given_weights_is_retrained_from_its_file(
         train(again)
 
 
-def test_features_that_do_not_fit_in_memory_give_the_same_bits(
-    run_of: Callable[..., "Run"], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = train(run_of("head", "whole"))
-    monkeypatch.setattr(decomposed_training, "MEMORY_SAMPLES", 0)
-    files = train(run_of("head"))
-    assert (files / "weights.safetensors").read_bytes() == (whole / "weights.safetensors").read_bytes()
-
-
 @pytest.mark.parametrize("memory", [0, 2**30])
 def test_features_come_by_position(decomposed_run: "Run", memory: int) -> None:
     one = answer(decomposed_run)
@@ -276,45 +168,3 @@ def test_features_come_by_position(decomposed_run: "Run", memory: int) -> None:
     assert found.dtype == torch.float32
     assert torch.equal(found, features[at])
     assert torch.equal(classes, labels[at])
-
-
-def test_what_decides_the_result_is_in_the_key(run_of: Callable[..., "Run"], decomposed_run: "Run") -> None:
-    base = spec_of(run_of("head"))
-    others = [
-        spec_of(run_of("head", epochs=2)),
-        spec_of(run_of("head", checkpoint_every=6)),
-        spec_of(run_of("network")),
-        answer(decomposed_run).retrained["head"],
-    ]
-    assert len({base.key, *(spec.key for spec in others)}) == 5
-    assert spec_of(run_of("head", clip=None, schedule={"kind": "constant"})).key == base.key
-
-
-REFUSED: list[tuple[Scope, Tree, str]] = [
-    ("network", {"start": "w.pt"}, "retraining of a decomposed network of small: it takes no `start`"),
-    ("network", {"gates": {"lr": 1, "plain_epochs": 0, "period": 1}}, "network of small: it takes no `gates`"),
-    ("head", {"record": {}}, "head of small: it takes no `record`"),
-    ("head", {"snapshots": 2}, "head of small: it takes no `snapshots`"),
-    ("head", {"augment": {"flip": True}}, "head of small: it takes no `augment`"),
-]
-
-
-@pytest.mark.parametrize(("scope", "settings", "message"), REFUSED)
-def test_settings_of_other_trainings_are_refused(
-    decomposed_run: "Run", scope: Scope, settings: Tree, message: str
-) -> None:
-    one, run = answer(decomposed_run), decomposed_run
-    asked = {"data": "digits", "epochs": 1, "optimizer": {"kind": "sgd", "lr": 0.1}, **settings}
-    features = {"learn": one.learn, "evaluate": one.evaluate}
-    with pytest.raises(ValueError, match=message):
-        decomposed_training_spec(
-            "small",
-            run.config.networks["small"],
-            run.plan.trainings["small", 0],
-            one.histogram,
-            K2,
-            features,
-            Training.model_validate(asked),
-            scope,
-            0,
-        )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from flows.plan import planned_stages
+from flows.progress import planned_stages
 from storage.stages import open_finished
 
 if TYPE_CHECKING:

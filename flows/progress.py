@@ -1,0 +1,96 @@
+"""How far a plan is in its store, and whether what is left fits into memory and disk."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from configs.load import ConfigError
+from configs.schema import Config
+from configs.section import size_bytes
+from flows.plan import Plan, network_names
+from storage.stages import find_finished
+from storage.stores import FORMAT_FILE, Store, open_store
+from tasks.steps.sizes import LIBRARIES, estimate
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A line of `layerlore plan`: sizes in bytes, `state` complete, partial or missing."""
+
+    stage: str
+    key: str
+    label: str
+    state: str
+    written: int
+    peak: int
+
+
+def existing_store(config: Config) -> Store | None:
+    """Return the config's store if there is one; StoreError if it cannot be used, or its bucket is missing."""
+    try:
+        Store(config.store).read(FORMAT_FILE)  # on S3 a look whether it is there would not tell of a missing bucket
+        return open_store(config.store)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def finished_paths(plan: Plan, store: Store) -> frozenset[str]:
+    """Return the paths of the stages that are complete in the store."""
+    return frozenset(spec.path for spec in plan.stages if find_finished(store, spec.path) is not None)
+
+
+def is_complete(plan: Plan, store: Store | None) -> bool:
+    """Say whether every stage is complete in the store, if there is one."""
+    return store is not None and len(finished_paths(plan, store)) == len(plan.stages)
+
+
+def planned_stages(plan: Plan, store: Store | None) -> list[PlannedStage]:
+    """Return every stage with its state and size, after checking that data, networks and memory fit together.
+
+    Raises
+    ------
+    ConfigError : something does not fit; names the config's key
+    """
+    try:
+        sizes = estimate(plan.config, store, plan.stages, network_names(plan))
+    except (ValueError, OSError) as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+    found = []
+    for spec in plan.stages:
+        size, state = sizes[spec.path], stage_state(store, spec.path)
+        found.append(PlannedStage(spec.stage, spec.key, spec.label, state, size.written, size.peak))
+    _check_fit(plan.config, found)
+    return found
+
+
+def stage_state(store: Store | None, path: str) -> str:
+    """Return complete, partial or missing."""
+    if store is None:
+        return "missing"
+    if find_finished(store, path) is not None:
+        return "complete"
+    return "partial" if store.names(f"{path}/markers") else "missing"
+
+
+def _check_fit(config: Config, stages: list[PlannedStage]) -> None:
+    """Raise where a stage needs more memory than a worker has, or all need more disk than there is."""
+    todo = [stage for stage in stages if stage.state != "complete"]
+    limit = size_bytes(config.cluster.memory_limit)
+    for stage in todo:
+        if stage.peak + LIBRARIES > limit:
+            need = (stage.peak + LIBRARIES) / 1e9
+            raise ConfigError(
+                f"cluster.memory_limit: stage {stage.stage} of {stage.label} needs {need:.1f} GB in a worker, "
+                f"{config.cluster.memory_limit} are allowed; raise it, keep fewer samples by `per_class`, "
+                "or take a smaller layer"
+            )
+    store = Store(config.store)
+    if store.local:
+        place = next(p for p in (Path(store.root), *Path(store.root).parents) if p.exists())
+        need, free = sum(stage.written for stage in todo), shutil.disk_usage(place).free
+        if need > free:
+            raise ConfigError(
+                f"store: {need / 1e9:.1f} GB may be written, {free / 1e9:.1f} GB are free at {place}; "
+                "choose another place, or keep less: fewer samples by `per_class`, `interpretation.dtype: float16`, "
+                "or `record.layers` and `record.steps` of a training"
+            )

@@ -1,0 +1,26 @@
+"""Commands of `layerlore` run in this process, and what their refusals look like."""
+
+from collections.abc import Callable
+from typing import Any
+
+from typer.testing import CliRunner, Result
+
+from flows import cli
+
+Tree = dict[str, Any]  # Any: YAML
+Write = Callable[[Tree], str]
+
+
+def layerlore(*arguments: str) -> Result:
+    """Run a command in this process."""
+    return CliRunner().invoke(cli.app, list(arguments))
+
+
+def refused(result: Result, code: int = cli.BAD_CONFIG) -> str:
+    """Return the error text after checking the code, its length, and that it is no traceback."""
+    assert result.exit_code == code, (result.exit_code, result.output)
+    lines = [line for line in result.stderr.splitlines() if " stages to make, in " not in line]
+    assert 1 <= len(lines) <= 4, lines
+    assert all(line.startswith("error: ") for line in lines), lines
+    assert "Traceback" not in result.output
+    return "\n".join(line.removeprefix("error: ") for line in lines)

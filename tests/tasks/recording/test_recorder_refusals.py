@@ -1,0 +1,123 @@
+"""What a recorder refuses: archives that are finished or of another recording, and what it cannot record."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from storage.claims import StageHeldError
+from storage.documents import DamagedError
+from storage.stores import StoreError
+from tasks.recording import UpdateRecorder, open_updates
+from tests.tasks.recording.conftest import Interruption, Training
+from tests.tasks.recording.recordings import STEPS
+
+
+def test_a_finished_archive_refuses(tmp_path: Path) -> None:
+    Training().recorded(tmp_path / "store", 3)
+    with pytest.raises(StoreError, match="its archive of 3 steps is finished; read it, or record elsewhere"):
+        Training().recorded(tmp_path / "store", 3)
+    with pytest.raises(StoreError, match="finished"):
+        Training().recorded(tmp_path / "store", 3, layers=["0"])
+
+
+def test_an_unfinished_archive_of_another_recording_refuses(tmp_path: Path) -> None:
+    with pytest.raises(Interruption):
+        Training().recorded(tmp_path / "store", 3, fail_at=1)
+    with pytest.raises(StoreError, match="with other settings: checkpoint_every 7 there, 5 here; record elsewhere"):
+        Training().recorded(tmp_path / "store", 3, every=5)
+    with pytest.raises(StoreError, match="with other settings: layers 0, 3, 6, 8 there, 0, 8 here"):
+        Training().recorded(tmp_path / "store", 3, layers=["0", "8"])
+
+
+def test_two_recorders_cannot_write_one_archive(tmp_path: Path) -> None:
+    model, optimizer = Training().start()
+    with UpdateRecorder(model, optimizer, tmp_path / "store") as recorder:
+        with pytest.raises(StageHeldError, match="is held by a recorder"):
+            UpdateRecorder(model, optimizer, tmp_path / "store")
+        with recorder.step([0]):
+            pass
+    with pytest.raises(StoreError, match="finished"):
+        UpdateRecorder(model, optimizer, tmp_path / "store")
+
+
+def test_a_step_that_failed_and_was_caught_ends_the_recording(tmp_path: Path) -> None:
+    model, optimizer = Training().start()
+    recorder = UpdateRecorder(model, optimizer, tmp_path / "store")
+    with pytest.raises(Interruption), recorder.step([0]):
+        raise Interruption
+    with pytest.raises(RuntimeError, match="a step ended with an exception: make a new recorder"), recorder.step([0]):
+        pass
+    with pytest.raises(RuntimeError, match="a step ended with an exception"):
+        recorder.close()
+    with pytest.raises(RuntimeError, match="the recorder is closed"), recorder.step([0]):
+        pass
+    assert not list((tmp_path / "store").glob("updates/*/markers/*"))
+
+
+def test_no_step_is_no_archive(tmp_path: Path) -> None:
+    model, optimizer = Training().start()
+    recorder = UpdateRecorder(model, optimizer, tmp_path / "store")
+    with pytest.raises(StoreError, match="no step was recorded"):
+        recorder.close()
+    recorder.close()
+
+
+@pytest.mark.parametrize("kind", ["replay", "hybrid", "Dense", ""])
+def test_a_kind_that_is_not_there_lists_what_is(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(ValueError, match=rf"^kind '{kind}' of archive is not there; there are auto, dense$"):
+        UpdateRecorder(*Training().start(), tmp_path / "store", kind=kind)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("every", [0, 2.5, True])
+def test_checkpoints_come_at_least_every_step(tmp_path: Path, every: int) -> None:
+    with pytest.raises(ValueError, match=f"checkpoint_every: {every} steps, a whole number of at least 1 expected"):
+        UpdateRecorder(*Training().start(), tmp_path / "store", checkpoint_every=every)
+    assert not (tmp_path / "store").exists()
+
+
+class NoRate(torch.optim.Optimizer):
+    """An optimiser that calls its rate something else."""
+
+    def __init__(self, parameters: Any) -> None:  # Any: torch's own
+        super().__init__(parameters, {"eta": 0.1})
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [(NoRate, "optimizer: group 0 of NoRate has no 'lr'"), (torch.optim.LBFGS, "LBFGS keeps lists of tensors")],
+)
+def test_an_optimiser_that_cannot_be_recorded_is_refused_at_once(
+    tmp_path: Path, kind: type[torch.optim.Optimizer], text: str
+) -> None:
+    model = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match=text):
+        UpdateRecorder(model, kind(model.parameters()), tmp_path / "store")  # type: ignore[call-arg]  # both take them
+    assert not (tmp_path / "store").exists()
+
+
+def test_a_lost_marker_of_a_finished_archive_is_damage(tmp_path: Path) -> None:
+    Training().recorded(tmp_path / "store", STEPS)
+    (marker,) = (tmp_path / "store").glob("updates/*/markers/000001.json")
+    marker.unlink()
+    with pytest.raises(DamagedError, match=r"markers/000001\.json: missing, though its stage is complete$"):
+        open_updates(str(tmp_path / "store"))
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "text"),
+    [
+        ([0.5], TypeError, "integer ids expected, got float64"),
+        (["a"], TypeError, "<U1"),
+        ([2**63], ValueError, "id 9223372036854775808 is beyond 9223372036854775807, the largest that an int64 holds"),
+        (np.array([1, 2**64 - 1], np.uint64), ValueError, "id 18446744073709551615 is beyond"),
+    ],
+)
+def test_ids_are_integers(tmp_path: Path, given: list[object], error: type[Exception], text: str) -> None:
+    recorder = UpdateRecorder(*Training().start(), tmp_path / "store")
+    with pytest.raises(error, match=f"examples: .*{text}"), recorder.step(given):  # type: ignore[arg-type]  # on purpose
+        pass
