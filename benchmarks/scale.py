@@ -82,7 +82,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def exponents(rows: Sequence[Row]) -> str:
-    """Return the fitted exponents of CPU time, bytes read and peak memory against n, and the largest peak."""
+    """Return fitted exponents of time, bytes read and peak memory, their standard errors, and the largest peak."""
     lines = [
         "| piece | axis | CPU time | read | peak memory | largest peak, MB |",
         "| --- | --- " + "| ---: " * 4 + "|",
@@ -92,12 +92,16 @@ def exponents(rows: Sequence[Row]) -> str:
             # The full size ends both axes.
             whole = max(row["samples"] for row in rows)
             mine = [r for r in rows if r["piece"] == piece and (r["axis"] == axis or r["samples"] == whole)]
-            if len(mine) < 2:
+            if len(mine) < 3:
                 continue
             n = [row["samples"] for row in mine]
-            fits = [round(slope(n, [row[key] for row in mine]), 2) + 0.0 for key in ("cpu", "read", "together")]
+            fits = [slope(n, [row[key] for row in mine]) for key in ("cpu", "read", "together")]
             peak = max(row["together"] for row in mine)
-            lines.append(f"| {piece} | {axis} | " + " | ".join(f"{fit:.2f}" for fit in fits) + f" | {peak:.0f} |")
+            lines.append(
+                f"| {piece} | {axis} | "
+                + " | ".join(f"{round(fit, 2) + 0.0:.2f} ± {error:.2f}" for fit, error in fits)
+                + f" | {peak:.0f} |"
+            )
     return "\n".join(lines)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from scipy.stats import linregress
 
 Line = dict[str, Any]  # Any: JSON
 
@@ -90,11 +91,12 @@ def watch(module: str, arguments: Sequence[str], log: Path, *, limit: float = ma
         raise RuntimeError(f"{' '.join(command)} ended with {run.returncode}; {log} has what it said")
 
 
-def slope(sizes: Sequence[float], values: Sequence[float]) -> float:
-    """Return the exponent b of values = a sizes^b by least squares on the logarithms; NaN below two sizes."""
-    if len(set(sizes)) < 2 or min(values) <= 0:
-        return float("nan")
-    return float(np.polyfit(np.log(sizes), np.log(values), 1)[0])
+def slope(sizes: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
+    """Return the exponent b of values = a sizes^b by least squares on logarithms, and its standard error; or NaN."""
+    if len(set(sizes)) < 3 or min(values) <= 0:
+        return float("nan"), float("nan")
+    fit = linregress(np.log(sizes), np.log(values))
+    return float(fit.slope), float(fit.stderr)
 
 
 def _totals() -> tuple[float, float]:

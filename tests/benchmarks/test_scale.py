@@ -120,8 +120,10 @@ def test_a_plan_is_timed(folder: Path) -> None:
 
 def test_exponents_are_found() -> None:
     sizes = [10.0, 100.0, 1000.0]
-    assert slope(sizes, [3 * n**2 for n in sizes]) == pytest.approx(2)
-    assert np.isnan(slope([10.0], [1.0]))
+    assert slope(sizes, [3 * n**2 for n in sizes]) == pytest.approx((2, 0), abs=1e-6)
+    # By hand: logarithms 0, 1, 3 at -1, 0, 1: slope 3/2, residuals 1/6, -1/3, 1/6, of one degree of freedom.
+    assert slope(sizes, [1, 10, 1000]) == pytest.approx((1.5, (1 / 6 / 2) ** 0.5))
+    assert np.isnan(slope([10.0, 20.0], [1.0, 2.0])).all()
 
 
 def test_peaks_are_those_of_the_child_and_the_limit_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +161,7 @@ def test_tables_have_a_line_per_size(tmp_path: Path, capsys: pytest.CaptureFixtu
     scale.main(["--again", str(tmp_path / "rows"), "--figures", str(tmp_path)])
     shown = capsys.readouterr().out
     assert shown.count("| selection | fewer classes | ") == 4  # three sizes, one line of exponents
-    assert "| selection | fewer classes | 1.00 | 0.00 | 0.00 | 1000 |" in shown
+    assert "| selection | fewer classes | 1.00 ± 0.00 | 0.00 ± 0.00 | 0.00 ± 0.00 | 1000 |" in shown
     assert "| serial | nothing | 10 | 2.00 | 1.00 |  |" in shown
     assert {path.name for path in tmp_path.glob("*.png")} == {"scale-time.png", "scale-memory.png"}
 
