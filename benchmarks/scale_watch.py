@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-from scipy.stats import linregress
 
 Line = dict[str, Any]  # Any: JSON
 
@@ -95,8 +94,11 @@ def slope(sizes: Sequence[float], values: Sequence[float]) -> tuple[float, float
     """Return the exponent b of values = a sizes^b by least squares on logarithms, and its standard error; or NaN."""
     if len(set(sizes)) < 3 or min(values) <= 0:
         return float("nan"), float("nan")
-    fit = linregress(np.log(sizes), np.log(values))
-    return float(fit.slope), float(fit.stderr)
+    x, y = np.log(sizes), np.log(values)
+    x -= x.mean()
+    b = (x @ y) / (x @ x)
+    residuals = y - y.mean() - b * x
+    return float(b), float(np.sqrt(residuals @ residuals / (len(x) - 2) / (x @ x)))
 
 
 def _totals() -> tuple[float, float]:
