@@ -14,18 +14,14 @@ from safetensors.torch import load_file
 from sklearn.datasets import load_digits
 from torch.nn import functional as F
 
-from storage.documents import decode, digest, encode
-from storage.specs import StageSpec
+from storage.documents import decode, encode
 from storage.stages import open_finished
 from storage.stores import StoreError
 from tasks.io.networks import build_model
 from tasks.parallel import PartitionError
-from tasks.steps import trainer, training
-from tasks.steps.life import complete
-from tasks.steps.manifest import MANIFEST
+from tasks.steps import training
 from tasks.steps.trainer import environment
-from tasks.steps.training import TRAINING
-from tasks.training.loop import train_steps
+from tests.tasks.steps.trainings import die_at, file_digests, spec_of, train
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -34,45 +30,13 @@ Tree = dict[str, Any]  # Any: YAML
 NewRun = Callable[[Tree], "Run"]
 
 
-def spec_of(run: "Run") -> StageSpec:
-    """Return the run's only training."""
-    return next(iter(run.plan.trainings.values()))
-
-
-def train(run: "Run") -> Path:
-    """Make the training of a run and return its folder."""
-    complete(run.job, MANIFEST, list(run.plan.manifests.values()))
-    complete(run.job, TRAINING, [spec_of(run)])
-    return Path(run.config.store, spec_of(run).path)
-
-
-def file_digests(folder: Path) -> dict[str, str]:
-    """Return the digest of every file of a training stage."""
-    return {file.name: digest(file.read_bytes()) for file in (folder / "files").iterdir()}
-
-
-def fail_at(monkeypatch: pytest.MonkeyPatch, call: int) -> None:
-    """Let the run die in the `call`-th call of the training loop, after its work and before anything is written."""
-    original, calls = train_steps, 0
-
-    def counted(*arguments: Any, **options: Any) -> list[float]:  # Any: passed on
-        nonlocal calls
-        calls += 1
-        losses = original(*arguments, **options)
-        if calls == call:
-            raise RuntimeError("killed")
-        return losses
-
-    monkeypatch.setattr(trainer, "train_steps", counted)
-
-
 @pytest.mark.parametrize("call", [1, 2, 3, 4, 5])
 def test_a_killed_training_gives_the_same_bits(
     tiny_tree: Tree, new_run: NewRun, finished_run: "Run", monkeypatch: pytest.MonkeyPatch, call: int
 ) -> None:
     run = new_run(tiny_tree)
     with monkeypatch.context() as patch:
-        fail_at(patch, call)
+        die_at(patch, call)
         with pytest.raises(PartitionError, match="killed"):
             train(run)
     folder = train(run)

@@ -1,6 +1,5 @@
 """Trainings with class-specific gates as stages: resuming, files, snapshots, recording, keys and refusals."""
 
-import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,8 +12,6 @@ import yaml
 from safetensors.torch import load_file
 
 from configs.load import ConfigError, load_config
-from storage.documents import digest
-from storage.specs import StageSpec
 from storage.stages import open_finished
 from tasks.io.networks import build_model
 from tasks.io.tensors import unpack_tensors
@@ -23,11 +20,11 @@ from tasks.recording.checkpoints import checkpoint_weights
 from tasks.recording.sources import update_source
 from tasks.steps import trainer
 from tasks.steps.life import complete
-from tasks.steps.manifest import MANIFEST
 from tasks.steps.snapshots import SNAPSHOTS, snapshot_file
-from tasks.steps.training import MEMORY_SAMPLES, TRAINING
+from tasks.steps.training import MEMORY_SAMPLES
 from tasks.training.gates import ClassGates, Gating
 from tasks.training.loop import train_steps
+from tests.tasks.steps.trainings import changed, die_at, file_digests, spec_of, train
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -44,53 +41,19 @@ FULL: Tree = {
 }
 
 
-def changed(tree: Tree, **settings: object) -> Tree:
-    """Return a config with other settings of its training."""
-    other = copy.deepcopy(tree)
-    other["networks"]["small"]["train"] |= settings
-    return other
-
-
-def spec_of(run: "Run") -> StageSpec:
-    """Return the run's only training."""
-    return next(iter(run.plan.trainings.values()))
-
-
-def train(run: "Run") -> Path:
-    """Make the training of a run and return the folder of its files."""
-    complete(run.job, MANIFEST, list(run.plan.manifests.values()))
-    complete(run.job, TRAINING, [spec_of(run)])
-    return Path(run.config.store, spec_of(run).path, "files")
-
-
-def file_digests(files: Path) -> dict[str, str]:
-    """Return the digest of every file."""
-    return {file.name: digest(file.read_bytes()) for file in files.iterdir() if file.is_file()}
-
-
 @pytest.mark.parametrize("batches", [{"size": 16}, {"kind": "single-class", "size": 7, "ghosts": 10}])
 def test_a_killed_training_with_gates_gives_the_same_bits(
     tiny_tree: Tree, new_run: NewRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: Tree
 ) -> None:
     tree = changed(tiny_tree, **{**FULL, "batches": batches, "clip": 1.0, "augment": {"pad": 1}})
     whole = train(new_run({**tree, "store": str(tmp_path / "whole")}))
-    original, calls = train_steps, 0
-
-    def dies(*arguments: Any, **options: Any) -> list[float]:  # Any: passed on
-        nonlocal calls
-        calls += 1
-        losses = original(*arguments, **options)
-        if calls in (3, 5, 8):  # in the epoch with gates and beside it
-            raise RuntimeError("killed")
-        return losses
-
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "train_steps", dies)
+        die_at(patch, 3, 5, 8)
         for _ in range(3):
             with pytest.raises(PartitionError, match="killed"):
                 train(new_run(tree))
-    files = train(new_run(tree))
-    assert file_digests(files) == file_digests(whole)
+    files = train(new_run(tree)) / "files"
+    assert file_digests(files.parent) == file_digests(whole)
     gates = load_file(files / "gates.safetensors")["gates"]
     assert tuple(gates.shape) == (8, 10)
     assert gates.amax(1).tolist() == [1.0] * 8
@@ -99,7 +62,7 @@ def test_a_killed_training_with_gates_gives_the_same_bits(
 
 def test_a_training_with_gates_is_that_of_a_plain_loop(tiny_tree: Tree, new_run: NewRun) -> None:
     run = new_run(changed(tiny_tree, **FULL))
-    files = train(run)
+    files = train(run) / "files"
     made = trainer.open_trainer(run.job.store, spec_of(run), torch.device("cpu"), MEMORY_SAMPLES)
     model, gates = build_model("small-cnn", {"width": 4}, 0), ClassGates(8, 10)
     gating = Gating(gates, model.get_submodule("8"), weight=0.01, plain_epochs=1, period=2)
@@ -118,7 +81,7 @@ def test_a_training_with_gates_is_that_of_a_plain_loop(tiny_tree: Tree, new_run:
 
 def test_checkpoints_hold_the_gates_beside_the_model(tiny_tree: Tree, new_run: NewRun) -> None:
     run = new_run(changed(tiny_tree, **FULL))
-    files = train(run)
+    files = train(run) / "files"
     last = max(files.glob("checkpoint-*"))
     assert checkpoint_weights(last.read_bytes(), "c").keys() == load_file(files / "weights.safetensors").keys()
     assert torch.equal(load_file(last)["gates"], load_file(files / "gates.safetensors")["gates"])
@@ -136,7 +99,7 @@ def test_snapshots_of_a_training_with_gates_are_weights_of_its_model(
     tiny_tree: Tree, new_run: NewRun, step: int
 ) -> None:
     run = new_run(changed(tiny_tree, **FULL, snapshots=[step]))
-    files = train(run)
+    files = train(run) / "files"
     (stage,) = complete(run.job, SNAPSHOTS, run.plan.snapshots)
     found = unpack_tensors(stage.read_file(snapshot_file(step)))
     build_model("small-cnn", {"width": 4}, 0).load_state_dict(found)
@@ -145,9 +108,9 @@ def test_snapshots_of_a_training_with_gates_are_weights_of_its_model(
 
 
 def test_a_recorded_training_with_gates_is_the_unrecorded_one(tiny_tree: Tree, new_run: NewRun, tmp_path: Path) -> None:
-    plain = train(new_run(changed(tiny_tree, **FULL)))
+    plain = train(new_run(changed(tiny_tree, **FULL))) / "files"
     run = new_run(changed(tiny_tree, **FULL, record={}) | {"store": str(tmp_path / "recorded")})
-    files = train(run)
+    files = train(run) / "files"
     for name in ("weights.safetensors", "gates.safetensors", "epochs.parquet"):
         assert (files / name).read_bytes() == (plain / name).read_bytes()
     source = update_source(open_finished(run.job.store, spec_of(run)))

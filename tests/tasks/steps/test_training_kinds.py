@@ -1,6 +1,5 @@
 """Trainings beyond plain SGD as stages: keys, resuming, curves, and what each setting does."""
 
-import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,17 +12,16 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from storage.documents import decode, digest
-from storage.specs import StageSpec
+from storage.documents import decode
 from tasks.io.networks import build_model
 from tasks.parallel import PartitionError
 from tasks.steps import trainer
 from tasks.steps.life import complete
 from tasks.steps.manifest import MANIFEST
-from tasks.steps.training import MEMORY_SAMPLES, TRAINING
+from tasks.steps.training import MEMORY_SAMPLES
 from tasks.training.ghost_norm import ghost_rows, with_ghost_norm
-from tasks.training.loop import train_steps
 from tasks.training.samplers.single_class import SingleClassBatches
+from tests.tasks.steps.trainings import changed, die_at, file_digests, spec_of, train
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -41,30 +39,6 @@ FULL: Tree = {
 }
 
 
-def changed(tree: Tree, **settings: object) -> Tree:
-    """Return a config with other settings of its training."""
-    other = copy.deepcopy(tree)
-    other["networks"]["small"]["train"] |= settings
-    return other
-
-
-def spec_of(run: "Run") -> StageSpec:
-    """Return the run's only training."""
-    return next(iter(run.plan.trainings.values()))
-
-
-def train(run: "Run") -> Path:
-    """Make the training of a run and return its folder."""
-    complete(run.job, MANIFEST, list(run.plan.manifests.values()))
-    complete(run.job, TRAINING, [spec_of(run)])
-    return Path(run.config.store, spec_of(run).path)
-
-
-def file_digests(folder: Path) -> dict[str, str]:
-    """Return the digest of every file of a training stage."""
-    return {file.name: digest(file.read_bytes()) for file in (folder / "files").iterdir()}
-
-
 @pytest.mark.parametrize("kind", ["adam", "sam", "sgd"])
 def test_a_killed_training_of_any_kind_gives_the_same_bits(
     tiny_tree: Tree, new_run: NewRun, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
@@ -72,17 +46,7 @@ def test_a_killed_training_of_any_kind_gives_the_same_bits(
     more = {} if kind == "adam" else {"momentum": 0.9, "nesterov": True, "weight_decay": 0.001}
     tree = changed(tiny_tree, **{**FULL, "optimizer": {"kind": kind, "lr": 0.01, **more}})
     whole = train(new_run({**tree, "store": str(tmp_path / "whole")}))
-    original, calls = train_steps, 0
-
-    def dies(*arguments: Any, **options: Any) -> list[float]:  # Any: passed on
-        nonlocal calls
-        calls += 1
-        losses = original(*arguments, **options)
-        if calls in (3, 7):
-            raise RuntimeError("killed")
-        return losses
-
-    monkeypatch.setattr(trainer, "train_steps", dies)
+    die_at(monkeypatch, 3, 7)
     for _ in range(2):
         with pytest.raises(PartitionError, match="killed"):
             train(new_run(tree))

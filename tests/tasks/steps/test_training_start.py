@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from configs.load import ConfigError, load_config
 from flows.plan import make_plan
-from storage.documents import digest
-from storage.specs import StageSpec
 from tasks.io.networks import build_model
 from tasks.io.tensors import unpack_tensors
 from tasks.parallel import PartitionError
@@ -23,8 +21,8 @@ from tasks.steps.life import complete
 from tasks.steps.manifest import MANIFEST
 from tasks.steps.networks import load_start
 from tasks.steps.snapshots import SNAPSHOTS, snapshot_file
-from tasks.steps.training import MEMORY_SAMPLES, TRAINING
-from tasks.training.loop import train_steps
+from tasks.steps.training import MEMORY_SAMPLES
+from tests.tasks.steps.trainings import die_at, file_digests, spec_of, train
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -45,18 +43,6 @@ def weights(path: Path, seed: int = 5, **arguments: object) -> dict[str, Tensor]
     state = build_model("small-cnn", {"width": 4, **arguments}, seed).state_dict()
     save_file(state, path)
     return dict(state)
-
-
-def spec_of(run: "Run") -> StageSpec:
-    """Return the run's only training."""
-    return next(iter(run.plan.trainings.values()))
-
-
-def train(run: "Run") -> Path:
-    """Make the training of a run and return the folder of its files."""
-    complete(run.job, MANIFEST, list(run.plan.manifests.values()))
-    complete(run.job, TRAINING, [spec_of(run)])
-    return Path(run.config.store, spec_of(run).path, "files")
 
 
 def model_at_start(run: "Run") -> dict[str, Tensor]:
@@ -83,7 +69,7 @@ def test_the_weights_before_the_first_step_are_those_of_the_file(
 ) -> None:
     given = weights(tmp_path / "start.safetensors")
     run = new_run(started(tiny_tree, tmp_path / "start.safetensors", snapshots=[0]))
-    files = train(run)
+    files = train(run) / "files"
     (stage,) = complete(run.job, SNAPSHOTS, run.plan.snapshots)
     before = unpack_tensors(stage.read_file(snapshot_file(0)))
     assert all(torch.equal(before[name], value) for name, value in given.items())
@@ -97,23 +83,10 @@ def test_a_killed_fine_tuning_gives_the_same_bits(
     weights(tmp_path / "start.safetensors", classes=7)
     tree = started(tiny_tree, tmp_path / "start.safetensors", optimizer={"kind": "sgd", "lr": 0.05, "momentum": 0.9})
     whole = train(new_run({**tree, "store": str(tmp_path / "whole")}))
-    original, calls = train_steps, 0
-
-    def dies(*arguments: Any, **options: Any) -> list[float]:  # Any: passed on
-        nonlocal calls
-        calls += 1
-        losses = original(*arguments, **options)
-        if calls == 3:
-            raise RuntimeError("killed")
-        return losses
-
-    monkeypatch.setattr(trainer, "train_steps", dies)
+    die_at(monkeypatch, 3)
     with pytest.raises(PartitionError, match="killed"):
         train(new_run(tree))
-    files = train(new_run(tree))
-    assert {f.name: digest(f.read_bytes()) for f in files.iterdir()} == {
-        f.name: digest(f.read_bytes()) for f in whole.iterdir()
-    }
+    assert file_digests(train(new_run(tree))) == file_digests(whole)
 
 
 def test_a_head_of_another_number_of_classes_stays_fresh(tiny_tree: Tree, new_run: NewRun, tmp_path: Path) -> None:
