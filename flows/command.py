@@ -57,7 +57,7 @@ def _flow(plan: Plan, config: Config, source: str, overrides: Sequence[str], wai
     from flows.session import open_session
     from tasks.steps.runner import reaching_prefect, start_prefect
 
-    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
+    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs", "prefect._internal"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the command line says what went wrong, in one line
     start_prefect()
     with terminal_observer(sys.stderr) as observer, open_session(plan, observer, wait=wait), reaching_prefect():
