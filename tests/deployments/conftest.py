@@ -1,5 +1,6 @@
 """Processes of a deployment on loopback: started, waited for, stopped."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -13,7 +14,7 @@ import psutil
 import pytest
 
 DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deployments"
-PATIENCE = 180.0  # seconds; a fresh database on a loaded machine needs over 40
+PATIENCE = 300.0  # seconds; a fresh database on a loaded machine needs over 40
 AUTH = "tester:not-a-secret"
 
 
@@ -83,8 +84,9 @@ class Processes:
 
 def stop(process: "subprocess.Popen[bytes]", patience: float = 60.0) -> None:
     """End a program by SIGTERM, then with all below it by SIGKILL."""
-    children = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+    children: list[psutil.Process] = []
     if process.poll() is None:
+        children = psutil.Process(process.pid).children(recursive=True)
         process.terminate()
         try:
             process.wait(timeout=patience)
@@ -92,7 +94,7 @@ def stop(process: "subprocess.Popen[bytes]", patience: float = 60.0) -> None:
             process.kill()
     process.wait()
     for child in children:
-        if child.is_running():
+        with contextlib.suppress(psutil.NoSuchProcess):
             child.kill()
 
 

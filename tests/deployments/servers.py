@@ -18,7 +18,8 @@ import httpx
 import pytest
 
 from configs.load import load_config
-from flows.plan import Plan, finished_paths, make_plan
+from flows.plan import Plan, make_plan
+from flows.progress import finished_paths
 from storage.stores import open_store
 from storage.verify import stage_paths, verify_stage
 from tests.deployments.conftest import AUTH, DEPLOYMENTS, Processes, clean_environment, free_port
@@ -173,7 +174,7 @@ def postgres() -> Iterator[str]:
     finally:
         if server is not None:
             server.send_signal(signal.SIGINT)  # at once, whoever is still connected
-            server.wait(timeout=60)
+            server.wait(timeout=120)
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -190,7 +191,7 @@ def unprivileged() -> str | None:
     pytest.skip(f"PostgreSQL does not run as {getpass.getuser()}, and there is nobody else")
 
 
-def wait_for_text(log: Path, text: str, alive: Callable[[], bool], patience: float = 60) -> None:
+def wait_for_text(log: Path, text: str, alive: Callable[[], bool], patience: float = 240) -> None:
     """Wait until a program has said something."""
     until = time.monotonic() + patience
     while text not in log.read_text(errors="replace"):

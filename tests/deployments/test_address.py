@@ -18,7 +18,7 @@ from tasks.parallel import PartitionError, open_pool
 from tasks.rejoining import ClusterError
 from tests.deployments.conftest import DEPLOYMENTS, Processes, TlsCluster, clean_environment, start_cluster
 
-pytestmark = [pytest.mark.cluster, pytest.mark.filterwarnings("ignore")]  # Dask's own warnings
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]  # Dask's warnings
 
 
 @pytest.fixture(scope="module")
@@ -38,14 +38,14 @@ def config(cluster: TlsCluster, **keys: object) -> Cluster:
 
 def client(cluster: TlsCluster) -> Client:
     """Return a client of Dask's own."""
-    return Client(cluster.address, security=Security(**cluster.arguments()), set_as_default=False, timeout="30s")
+    return Client(cluster.address, security=Security(**cluster.arguments()), set_as_default=False, timeout="120s")
 
 
 def test_partitions_are_done_by_two_processes_of_one_thread(running: TlsCluster) -> None:
     with open_pool(config(running)) as pool:
         assert dict(pool.map(abs, [-3, 1, -2])) == {-3: 3, 1: 1, -2: 2}
     with client(running) as opened:
-        opened.wait_for_workers(2, timeout=60)
+        opened.wait_for_workers(2, timeout=120)
         workers = opened.scheduler_info(n_workers=-1)["workers"]
         assert all(address.startswith("tls://127.0.0.1:") for address in workers)
         assert {(worker["nthreads"], worker["memory_limit"]) for worker in workers.values()} == {(1, 10**9)}
@@ -98,8 +98,8 @@ def test_a_worker_per_gpu_sees_its_own(processes: Processes) -> None:
     below = psutil.Process(script.pid).children(recursive=True)
     assert len(below) >= 2
     script.send_signal(signal.SIGTERM)
-    script.wait(timeout=60)
-    assert psutil.wait_procs(below, timeout=30)[1] == []
+    script.wait(timeout=120)
+    assert psutil.wait_procs(below, timeout=60)[1] == []
 
 
 def test_a_worker_of_other_code_that_joins_later_makes_nothing(processes: Processes) -> None:
@@ -117,7 +117,8 @@ def test_a_worker_of_other_code_that_joins_later_makes_nothing(processes: Proces
             opened.wait_for_workers(2, timeout=120)
         done = list[object]()
         refused = (
-            r"worker tls://127\.0\.0\.1:\d+ has layerlore source \w{12}, this run has \w{12}; start it anew \(\d+ of 60"
+            r"^partition 0\.\d+: worker tls://127\.0\.0\.1:\d+ has layerlore source \w{12}, this run has \w{12}; "
+            r"start it anew( \(\d+ of 60 partitions failed\))?$"  # the other may have stolen all but one
         )
         with pytest.raises(PartitionError, match=refused):
             done.extend(pool.map(time.sleep, [0.02 + number / 10000 for number in range(60)]))

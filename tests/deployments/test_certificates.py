@@ -17,7 +17,7 @@ ROLES = ("scheduler", "worker", "client")
 def make(deployments: Path, *arguments: object) -> "subprocess.CompletedProcess[str]":
     """Run the script."""
     command = [sys.executable, str(deployments / "address" / "certificates.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
 @pytest.fixture

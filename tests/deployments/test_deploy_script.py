@@ -18,7 +18,7 @@ def deploy(deployments: Path, places: dict[str, str]) -> "subprocess.CompletedPr
     """Run the script where no server is."""
     environment = clean_environment(**places)
     command = [str(deployments / "deploy.sh")]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
 
 
 @pytest.mark.parametrize("name", PLACES)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from distributed import Client, Security
 
-from flows.plan import finished_paths
+from flows.progress import finished_paths
 from storage.stores import Store, open_store
 from tests.deployments.conftest import Processes, TlsCluster, start_cluster
 from tests.deployments.servers import (
@@ -31,7 +31,7 @@ __all__ = ["swift_server"]  # a fixture
 
 pytestmark = [  # heartbeats stop for 90 s before a run is Crashed
     *(pytest.mark.cluster, pytest.mark.s3, pytest.mark.long),
-    *(pytest.mark.timeout(1500), pytest.mark.filterwarnings("ignore")),
+    *(pytest.mark.timeout(2400), pytest.mark.filterwarnings("ignore")),
 ]
 
 
@@ -64,14 +64,14 @@ def test_a_scheduled_run_that_is_killed_is_crashed_and_the_next_one_goes_on(
     (killed,) = server.flow_runs("digits-cluster", state={"type": {"any_": ["RUNNING"]}})
     assert killed["auto_scheduled"] is True
     late = datetime.fromisoformat(killed["start_time"]) - datetime.fromisoformat(killed["expected_start_time"])
-    assert timedelta(seconds=-1) < late < timedelta(seconds=60)
+    assert timedelta(seconds=-1) < late < timedelta(seconds=180)
     assert unfinished(server)
     server.start_worker()
-    server.wait_for_state(killed["id"], "CRASHED", 240)
+    server.wait_for_state(killed["id"], "CRASHED", PATIENCE)
     crashed = server.get(f"/flow_runs/{killed['id']}")["state"]
     assert "No heartbeat" in crashed["message"]
     waited = datetime.fromisoformat(crashed["timestamp"]) - gone
-    assert timedelta(seconds=55) < waited < timedelta(seconds=150)  # the last heartbeat was up to 30 s before
+    assert timedelta(seconds=50) < waited < timedelta(seconds=210)  # the last heartbeat was over 30 s before at most
     server.processes.wait_for(lambda: completed(server, "digits-cluster"), "the next run", PATIENCE)
     check_finished(server)
     assert before.items() <= complete_stages(server.store).items()  # what was finished is as it was
@@ -100,7 +100,7 @@ def run_every_minute(server: PrefectServer, name: str) -> None:
 def worker_pids(cluster: TlsCluster) -> set[int]:
     """Return the processes of a cluster's two workers."""
     with Client(cluster.address, security=Security(**cluster.arguments()), set_as_default=False) as client:
-        client.wait_for_workers(2, timeout=120)
+        client.wait_for_workers(2, timeout=240)
         return set(client.run(os.getpid).values())
 
 

@@ -74,12 +74,12 @@ def test_a_run_without_heartbeats_is_crashed_and_an_ended_one_is_left_alone(
 ) -> None:
     quick = yaml.safe_load((DEPLOYMENTS / "automation.yaml").read_text())
     flow = server.post("/flows/", {"name": "killed"})["id"]
-    install(server, tmp_path, {**quick, "trigger": {**quick["trigger"], "within": 10}})
+    install(server, tmp_path, {**quick, "trigger": {**quick["trigger"], "within": 20}})
     try:
         runs = [server.post("/flow_runs/", {"flow_id": flow, "state": {"type": "RUNNING"}})["id"] for _ in range(2)]
         server.post("/events", [heartbeat(run) for run in runs])
         server.post(f"/flow_runs/{runs[1]}/set_state", {"state": {"type": "COMPLETED"}})
-        server.wait_for_state(runs[0], "CRASHED", 120)
+        server.wait_for_state(runs[0], "CRASHED", 240)
         assert "No heartbeat" in server.get(f"/flow_runs/{runs[0]}")["state"]["message"]
         assert server.state(runs[1]) == "COMPLETED"
     finally:

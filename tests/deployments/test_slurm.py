@@ -16,6 +16,8 @@ import yaml
 
 from tests.deployments.conftest import Processes
 
+pytestmark = pytest.mark.timeout(900)
+
 GOLDEN = Path(__file__).parent / "golden"
 
 # A SLURM of this machine: sbatch runs the script in the background and prints a job's number, scancel ends it.
@@ -33,8 +35,10 @@ import json, sys
 from configs.cluster import Cluster
 from tasks.parallel import open_pool
 with open_pool(Cluster.model_validate(json.loads(sys.argv[1]))) as pool:
-    pool.client.wait_for_workers(2, timeout=120)
+    pool.client.wait_for_workers(2, timeout=240)
     print(sorted(pool.map(abs, [-1, -2, -3], network=True)))
+    workers = pool.client.scheduler_info(n_workers=-1)["workers"]
+    pool.client.gather([pool.client.submit(abs, 1, workers=[name], pure=False) for name in workers])
 """
 OUTLIVE = """
 import json, sys, time
@@ -43,7 +47,13 @@ from tasks import attendance
 from tasks.parallel import open_pool
 attendance.LOOK, attendance.LEFT = 0.5, 3.0
 with open_pool(Cluster.model_validate(json.loads(sys.argv[1]))) as pool:
-    print(len([item for item, _ in pool.map(time.sleep, [1 + number / 1000 for number in range(24)])]))
+    print(len([item for item, _ in pool.map(time.sleep, [1.5 + number / 1000 for number in range(24)])]))
+"""
+STOPPED = """#!/bin/sh
+trap 'kill $!; exit {code}' TERM
+echo "$@"
+sleep 600 &
+wait
 """
 
 
@@ -100,7 +110,7 @@ def jobs(tmp_path: Path, processes: Processes) -> Iterator[Path]:
     yield folder
     for pid in pids(folder):
         with contextlib.suppress(psutil.NoSuchProcess):
-            psutil.Process(pid).wait(timeout=30)
+            psutil.Process(pid).wait(timeout=120)
 
 
 def pids(jobs: Path) -> list[int]:
@@ -137,7 +147,7 @@ def test_jobs_join_and_are_cancelled(deployments: Path, tmp_path: Path, processe
 def test_jobs_that_end_are_replaced(
     deployments: Path, tmp_path: Path, processes: Processes, jobs: Path, of_a_job: int
 ) -> None:
-    brief = ["--dashboard-address", "127.0.0.1:0", "--lifetime", "5s"]
+    brief = ["--dashboard-address", "127.0.0.1:0", "--lifetime", "15s"]  # 36 s of work for two
     changes = {"cores": of_a_job, "processes": of_a_job, "worker_extra_args": brief}
     assert processes.call(sys.executable, "-c", OUTLIVE, section(deployments, tmp_path, "cpu", **changes)) == "24\n"
     assert len(pids(jobs)) > 2 // of_a_job
@@ -148,19 +158,25 @@ def test_a_run_that_its_walltime_ends_is_queued_again(
     deployments: Path, processes: Processes, code: int, requeued: bool
 ) -> None:
     folder = processes.folder / "bin"
-    program(folder, "layerlore", f'#!/bin/sh\necho "$@"\ntrap "exit {code}" TERM\nsleep 60 &\nwait\n')
+    program(folder, "layerlore", STOPPED.format(code=code))
     program(folder, "scontrol", f'#!/bin/sh\necho "$@" >"{processes.folder}/requeued"\n')
     processes.environment["PATH"] = f"{folder}:{processes.environment['PATH']}"
     job = processes.start("bash", deployments / "slurm" / "run.sbatch", "my.yaml", SLURM_JOB_ID="41")
-    processes.wait_for(lambda: "run my.yaml" in processes.text(0), "the run")
+    processes.wait_for(lambda: "run my.yaml" in processes.text(0) and catches_term(job.pid), "the run")
     job.send_signal(signal.SIGTERM)
-    assert job.wait(timeout=30) == code
+    assert job.wait(timeout=120) == code
     asked = processes.folder / "requeued"
     assert (asked.read_text() == "requeue 41\n") if requeued else not asked.exists()
+
+
+def catches_term(pid: int) -> bool:
+    """Say whether a process has begun to catch SIGTERM."""
+    (caught,) = re.findall(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def test_a_run_that_ends_by_itself_gives_its_code(deployments: Path, processes: Processes) -> None:
     program(processes.folder / "bin", "layerlore", "#!/bin/sh\nexit 2\n")
     processes.environment["PATH"] = f"{processes.folder / 'bin'}:{processes.environment['PATH']}"
     job = processes.start("bash", deployments / "slurm" / "run.sbatch", "my.yaml")
-    assert job.wait(timeout=30) == 2
+    assert job.wait(timeout=120) == 2

@@ -34,6 +34,7 @@ def test_other_errors_pass() -> None:
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(900)
 def test_a_run_without_its_prefect_server_is_one_line_too(tmp_path: Path) -> None:
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(tiny_config(str(tmp_path / "store")), sort_keys=False))
     environment = clean_environment(

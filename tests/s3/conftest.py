@@ -66,7 +66,7 @@ def started(command: list[str], log: Path) -> Iterator[tuple[str, "subprocess.Po
             yield json.loads(line)["endpoint"], server
         finally:
             server.terminate()
-            server.wait(30)
+            server.wait(60)
 
 
 @pytest.fixture(scope="session")
@@ -130,12 +130,11 @@ def reaching() -> Callable[[Server], object]:
 
 @pytest.fixture
 def spoilt(use: Server, tmp_path: Path) -> Callable[..., object]:
-    """A context: the server behind a proxy that spoils a share of the requests; yields it and, at the end, counts."""
+    """A context: the server behind a proxy that spoils some of the requests; yields it and, at the end, counts."""
 
     @contextmanager
-    def behind(share: float, *, hang: float = 1.5, kinds: str = "") -> Iterator[tuple[Server, dict[str, int]]]:
-        command = [sys.executable, str(HERE / "fault_proxy.py"), "--backend", use.endpoint]
-        command += ["--share", str(share), "--hang", str(hang), *(("--kinds", kinds) if kinds else ())]
+    def behind(*arguments: object) -> Iterator[tuple[Server, dict[str, int]]]:
+        command = [sys.executable, str(HERE / "fault_proxy.py"), "--backend", use.endpoint, *map(str, arguments)]
         counts: dict[str, int] = {}
         with started(command, tmp_path / "proxy.log") as (place, process):
             yield replace(use, endpoint=place), counts

@@ -1,6 +1,6 @@
 """Stand between a client and an S3 server on loopback and spoil a share of the requests, for tests.
 
-    python tests/s3/fault_proxy.py --backend http://127.0.0.1:9100 [--share 0.1] [--seed 0] [--hang 1.5]
+    python tests/s3/fault_proxy.py --backend http://127.0.0.1:9100 [--share 0.1 | --of 3] [--seed 0] [--hang 1.5]
 
 Prints one JSON line with the endpoint, and with what it did when SIGTERM stops it. Kinds of faults: an answer 500,
 503 SlowDown or 429 without asking the server; no answer for `--hang` seconds; a connection reset before or, with the
@@ -28,21 +28,29 @@ class Proxy:
 
     backend: tuple[str, int]
     share: float
+    of: int
     hang: float
     kinds: tuple[str, ...]
     dice: random.Random
     counts: Counter[str] = field(default_factory=Counter)
+    tries: Counter[bytes] = field(default_factory=Counter)  # of each method and address
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Handle the requests of one connection."""
         with contextlib.suppress(OSError, EOFError, asyncio.IncompleteReadError):
             while request := await read_message(reader, writer):
-                fault = self.dice.choice(self.kinds) if self.dice.random() < self.share else ""
+                fault = self.fault(request[0].partition(b"\r\n")[0])
                 self.counts["requests"] += 1
                 self.counts[fault] += bool(fault)
                 if not await self.answer(request, fault, writer):
                     break
         writer.close()
+
+    def fault(self, line: bytes) -> str:
+        """Return how the request with this first line is spoilt; empty where it is not."""
+        self.tries[line] += 1
+        spoilt = self.tries[line] % self.of > 0 if self.of else self.dice.random() < self.share
+        return self.dice.choice(self.kinds) if spoilt else ""
 
     async def answer(self, request: tuple[bytes, bytes], fault: str, writer: asyncio.StreamWriter) -> bool:
         """Answer a request as `fault` has it; return whether the connection goes on."""
@@ -137,13 +145,14 @@ def main() -> None:
     cli = argparse.ArgumentParser(description=__doc__)
     cli.add_argument("--backend", required=True, help="http://127.0.0.1:PORT")
     cli.add_argument("--share", type=float, default=0.1, help="of the requests that are spoilt, 0 to 1")
+    cli.add_argument("--of", type=int, default=0, help="instead: tries of a request of which only the last passes")
     cli.add_argument("--seed", type=int, default=0)
     cli.add_argument("--hang", type=float, default=1.5, help="seconds; more than the client's timeout")
     cli.add_argument("--kinds", default=",".join(FAULTS))
     args = cli.parse_args()
     host, _, port = args.backend.removeprefix("http://").partition(":")
     kinds = tuple(args.kinds.split(","))
-    asyncio.run(run(Proxy((host, int(port)), args.share, args.hang, kinds, random.Random(args.seed))))
+    asyncio.run(run(Proxy((host, int(port)), args.share, args.of, args.hang, kinds, random.Random(args.seed))))
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 
 ACCESS, SECRET = "test:tester", "hush-5f3b9c17"
+START, STOP = 180.0, 20.0  # seconds that all four may take
 FILTERS = [
     "catch_errors",
     "gatekeeper",
@@ -97,7 +98,7 @@ def proxy_settings(shared: str, port: int) -> str:
 def serve(files: dict[str, Path], ports: list[int], root: Path) -> int:
     """Start the four servers and stay until one stops or we are stopped."""
     prctl, children = ctypes.CDLL(None).prctl, []
-    said, deadline = False, time.monotonic() + 60
+    said, deadline = False, time.monotonic() + START
     try:
         for module, path in files.items():
             code = f"import sys; from swift.{module}.server import main; sys.exit(main())"
@@ -114,9 +115,20 @@ def serve(files: dict[str, Path], ports: list[int], root: Path) -> int:
     except KeyboardInterrupt:
         return 0
     finally:
-        for child in children:
-            child.terminate()
-            child.wait(timeout=10)
+        stop(children)
+
+
+def stop(children: list["subprocess.Popen[bytes]"]) -> None:
+    """End all servers at once; kill those that do not go."""
+    for child in children:
+        child.terminate()
+    deadline = time.monotonic() + STOP
+    for child in children:
+        try:
+            child.wait(timeout=max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
 
 
 def main() -> int:

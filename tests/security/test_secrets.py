@@ -113,7 +113,7 @@ def layerlore(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]
     def call(*arguments: str, **more: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-c", "from flows.cli import main; main()", *arguments]
         return subprocess.run(
-            command, env={**environment, **more}, capture_output=True, text=True, cwd=tmp_path / "work", timeout=280
+            command, env={**environment, **more}, capture_output=True, text=True, cwd=tmp_path / "work", timeout=400
         )
 
     return call
@@ -145,6 +145,7 @@ def image_config(folder: Path) -> Tree:
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(900)
 def test_runs_by_prefect_and_dask_write_and_print_no_secret(
     layerlore: Callable[..., "subprocess.CompletedProcess[str]"], tiny_tree: Tree, tmp_path: Path
 ) -> None:
@@ -163,6 +164,7 @@ def test_runs_by_prefect_and_dask_write_and_print_no_secret(
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(900)
 def test_an_s3_store_that_does_not_answer_is_named_without_secrets(
     layerlore: Callable[..., "subprocess.CompletedProcess[str]"], tiny_tree: Tree, tmp_path: Path
 ) -> None:
@@ -177,6 +179,7 @@ def test_an_s3_store_that_does_not_answer_is_named_without_secrets(
 
 
 @pytest.mark.cluster
+@pytest.mark.timeout(900)
 def test_secrets_of_a_config_reach_no_store_and_no_database(
     layerlore: Callable[..., "subprocess.CompletedProcess[str]"], tiny_tree: Tree, tmp_path: Path
 ) -> None:

@@ -5,34 +5,17 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import pytest
 
 from storage import claims
-from storage.claims import Clock, StageHeldError, claim
+from storage.claims import StageHeldError, claim
 from storage.stores import Store
+from tests.storage.conftest import SkewedClock
 
 OURS = f"(pid {os.getpid()} on {socket.gethostname()})"
 PATH = "toy/0123"
 NOTE = "_claims/toy-0123.json"
-
-
-@dataclass
-class SkewedClock:
-    """A clock that is an hour off; waiting for it takes no time, and `meanwhile` happens at each wait."""
-
-    seconds: float = 3600.0
-    waits: list[float] = field(default_factory=list)
-    meanwhile: Callable[[int], None] = lambda _: None
-
-    def sleep(self, seconds: float) -> None:
-        self.waits.append(seconds)
-        self.seconds += seconds
-        self.meanwhile(len(self.waits))
-
-    def clock(self) -> Clock:
-        return Clock(lambda: self.seconds, self.sleep)
 
 
 @pytest.fixture
@@ -43,14 +26,21 @@ def usual(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "NOTE_POLL", 2.0)
 
 
+def check_waits(waits: list[float], written: float) -> None:
+    """Check that a note written at a real time blocked for one heartbeat, less its age when it was looked at."""
+    assert {*waits} == {2.0}
+    assert 60.0 - (time.monotonic() - written) <= sum(waits) < 62.0
+
+
 @pytest.mark.usefixtures("usual")
 @pytest.mark.parametrize("left", [b'{"holder": "the dead", "token": "0", "beat": 4}', b"{", b"[]", b"\xff"])
 def test_a_note_that_is_not_renewed_blocks_for_one_heartbeat(far: Store, left: bytes) -> None:
     told: list[str] = []
+    written = time.monotonic()
     far.write(NOTE, left)
     skewed = SkewedClock()
     with claim(far, PATH, "us", on_wait=told.append, clock=skewed.clock()):
-        assert skewed.waits == [2.0] * 30
+        check_waits(skewed.waits, written)
         assert json.loads(far.read(NOTE))["holder"] == f"us {OURS}"
     assert told == [f"toy-0123 is held by {'the dead' if b'dead' in left else 'another run'}"]
     assert not far.exists(NOTE)
@@ -58,13 +48,11 @@ def test_a_note_that_is_not_renewed_blocks_for_one_heartbeat(far: Store, left: b
 
 @pytest.fixture
 def found_old(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Let the note look written some seconds ago, and the store's clock be months off."""
-    modified = Store.modified
+    """Let the note look written some seconds ago, by a clock of the store's that stands still, months off."""
+    now = time.time() - 9e6
 
     def patch(seconds: float) -> None:
-        monkeypatch.setattr(
-            Store, "modified", lambda store, path: modified(store, path) - (seconds if path == NOTE else 0.0) - 9e6
-        )
+        monkeypatch.setattr(Store, "modified", lambda store, path: now - (seconds if path == NOTE else 0.0))
 
     return patch
 
@@ -118,12 +106,12 @@ def test_a_holder_whose_clock_is_hours_off_holds(far: Store, hours: float, monke
             patch.undo()
             with pytest.raises(StageHeldError, match="held by the holder"), claim(far, PATH, "us", wait=False):
                 pass
-            far.write(
-                NOTE, json.dumps({**json.loads(far.read(NOTE)), "process": "another/pid:[1]/1/1", "beat": 1}).encode()
-            )
+            elsewhere = {**json.loads(far.read(NOTE)), "process": "another/pid:[1]/1/1", "beat": 1}
+            written = time.monotonic()
+            far.write(NOTE, json.dumps(elsewhere).encode())
             skewed = SkewedClock(-3600 * hours)
             with claim(far, PATH, "us", clock=skewed.clock()):
-                assert skewed.waits == [2.0] * 30  # it is not renewed any more
+                check_waits(skewed.waits, written)  # it is not renewed any more
 
 
 @pytest.mark.usefixtures("usual")

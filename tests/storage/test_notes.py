@@ -5,14 +5,15 @@ import os
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 
 from storage import claims
 from storage.claims import StageHeldError, claim, process_identity
 from storage.stores import Store, StoreError
+from tests.storage.conftest import SkewedClock
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -28,6 +29,10 @@ def note(store: Store) -> dict[str, object]:
     return found
 
 
+def renewers() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "renewal of claims"]
+
+
 def test_a_note_is_renewed_and_removed_at_the_end(far: Store, eventually: Wait) -> None:
     with claim(far, PATH, "us"):
         first = note(far)
@@ -37,20 +42,21 @@ def test_a_note_is_renewed_and_removed_at_the_end(far: Store, eventually: Wait) 
     assert not far.exists(NOTE)
 
 
-def test_a_living_note_is_not_taken_over(far: Store) -> None:
-    taken = threading.Event()
+def test_a_living_note_is_not_taken_over(far: Store, eventually: Wait, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each look finds it renewed, and finds more than half a heartbeat gone since the look before."""
+    monkeypatch.setattr(claims, "NOTE_POLL", 0.75 * claims.HEARTBEAT)
+    holder = ExitStack()
 
-    def second() -> None:
-        with claim(far, PATH, "two"):
-            taken.set()
+    def renewed(looks: int) -> None:
+        before = note(far)
+        eventually(lambda: note(far) != before)
+        if looks == 10:
+            holder.close()
 
-    with claim(far, PATH, "one"):
-        thread = threading.Thread(target=second)
-        thread.start()
-        time.sleep(0.6)  # twice HEARTBEAT
-        assert not taken.is_set()
-    thread.join(10)
-    assert taken.is_set()
+    holder.enter_context(claim(far, PATH, "one"))
+    skewed = SkewedClock(meanwhile=renewed)
+    with claim(far, PATH, "two", clock=skewed.clock()):
+        assert len(skewed.waits) == 10
 
 
 def test_the_note_of_a_killed_process_of_this_machine_blocks_nobody(far: Store, eventually: Wait) -> None:
@@ -103,12 +109,22 @@ def test_of_two_that_write_at_once_the_later_one_holds(far: Store, monkeypatch: 
     assert told == ["toy-0123 is held by the other"]
 
 
-def test_a_holder_taken_for_dead_does_not_write_over_the_other(far: Store) -> None:
+def test_a_holder_taken_for_dead_does_not_write_over_the_other(
+    far: Store, eventually: Wait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_all, may_look, usurped = Store.read_all, threading.Event(), b'{"holder": "usurper", "token": "1"}'
+
+    def late(store: Store, paths: list[str]) -> dict[str, bytes | Exception]:
+        assert may_look.wait(60)
+        return read_all(store, paths)
+
+    monkeypatch.setattr(Store, "read_all", late)
     with claim(far, PATH, "us"):
-        far.write(NOTE, b'{"holder": "usurper", "token": "1"}')
-        time.sleep(0.2)  # ten renewals
-        assert note(far) == {"holder": "usurper", "token": "1"}
-    assert note(far) == {"holder": "usurper", "token": "1"}
+        far.write(NOTE, usurped)
+        may_look.set()
+        eventually(lambda: not renewers())  # it has seen that nothing is left to renew
+        assert far.read(NOTE) == usurped
+    assert far.read(NOTE) == usurped
 
 
 def test_a_store_that_is_gone_at_the_end_hides_no_error(far: Store, monkeypatch: pytest.MonkeyPatch) -> None:

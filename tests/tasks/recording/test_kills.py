@@ -1,5 +1,6 @@
 """Kill -9 at random moments of a recording: what is left goes on to the same weights and the same files."""
 
+import contextlib
 import json
 import os
 import random
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 STEPS, EVERY, KILLS = 72, 6, 6
@@ -65,7 +67,23 @@ class Forks:
         return int(self.process.stdout.readline())
 
 
+def segments(store: Path) -> int:
+    """Return how many segments of a recording are complete."""
+    return len(list(store.glob("updates/*/markers/0*")))
+
+
+def kill_within(child: int, store: Path, more: int, pause: float) -> None:
+    """Kill an attempt some seconds after it has recorded so many segments more, unless it ends before."""
+    wanted = segments(store) + more
+    while segments(store) < wanted and psutil.pid_exists(child):
+        time.sleep(0.002)
+    time.sleep(pause)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_kills_change_neither_weights_nor_files(tmp_path: Path) -> None:
     command = [sys.executable, "-c", SCRIPT]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -78,25 +96,24 @@ def test_kills_change_neither_weights_nor_files(tmp_path: Path) -> None:
         started = time.perf_counter()
         forks.start(tmp_path / "again")
         assert forks.end() == 0
-        seconds = time.perf_counter() - started
+        segment = (time.perf_counter() - started) * EVERY / STEPS
 
-        rng, killed = random.Random(0), 0
-        while killed < KILLS:
-            child = forks.start(tmp_path / "killed")
-            time.sleep(rng.uniform(0.02, 0.4) * seconds)
-            os.kill(child, signal.SIGKILL)
+        rng, killed, resumed, enough, code = random.Random(0), 0, 0, False, -1
+        stores = [tmp_path / "killed-0"]
+        while not enough or code != 0:
+            resumed += segments(stores[-1]) > 0
+            child = forks.start(stores[-1])
+            if not enough:
+                kill_within(child, stores[-1], rng.randrange(3), rng.uniform(0, 2) * segment)
             code = forks.end()
-            if code == 0:
-                break  # it was done before the kill
-            assert code == -signal.SIGKILL
-            killed += 1
-        else:
-            forks.start(tmp_path / "killed")
-            assert forks.end() == 0
+            assert code in (0, -signal.SIGKILL)
+            killed += code != 0
+            enough = killed >= KILLS and resumed >= KILLS // 2
+            if code == 0 and not enough:  # it was done before the kill
+                stores.append(tmp_path / f"killed-{len(stores)}")
         assert process.stdin is not None
         process.stdin.close()
-    assert killed >= 3
-    whole, again, found = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("whole", "again", "killed"))
-    assert again == whole
-    assert found == whole
+    whole = json.loads((tmp_path / "whole.json").read_text())
+    for name in ("again", *(store.name for store in stores)):
+        assert json.loads((tmp_path / f"{name}.json").read_text()) == whole
     assert sum(name.endswith("ledger.parquet") for name in whole[1]) == STEPS // EVERY

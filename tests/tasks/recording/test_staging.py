@@ -1,5 +1,5 @@
 import threading
-import time
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -44,24 +44,46 @@ def test_rows_come_in_order_with_the_row_before(steps: int) -> None:
     assert seen == list(range(steps + 1))
 
 
+@dataclass
+class FakeTime:
+    """A clock that stands still, and says when it was asked."""
+
+    now: float = 0.0
+    asked: threading.Event = field(default_factory=threading.Event)
+
+    def perf_counter(self) -> float:
+        now = self.now
+        self.asked.set()
+        return now
+
+
 def test_the_training_waits_where_the_disk_is_slow_and_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(staging, "MOST_ROWS", 1)
+    monkeypatch.setattr(staging, "time", clock := FakeTime())
     gate, processed = threading.Event(), []
 
     def process(rows: Bytes, previous: Bytes) -> None:
-        gate.wait(10)
+        assert gate.wait(60)
         processed.append(len(rows))
+
+    def be_slow() -> None:
+        assert clock.asked.wait(60)
+        clock.now = 3.0
+        gate.set()
 
     model = nn.Linear(3, 2)
     rows = staged(model, 50, process)
     for _ in range(BLOCKS):
         rows.push()  # as many as there is memory for
     assert processed == []
-    assert rows.waited_seconds < 0.1
-    threading.Timer(0.3, gate.set).start()
+    assert rows.waited_seconds == 0
+    clock.asked.clear()
+    disk = threading.Thread(target=be_slow)
+    disk.start()
     rows.push()
     assert processed
-    assert rows.waited_seconds > 0.2
+    assert rows.waited_seconds == 3.0
+    disk.join()
     rows.close()
     assert sum(processed) == BLOCKS + 1
 
@@ -74,8 +96,7 @@ def test_a_failure_is_raised_at_the_next_check_and_nothing_hangs(monkeypatch: py
 
     rows = staged(nn.Linear(3, 2), 50, process)
     for _ in range(3 * BLOCKS):
-        rows.push()
-    time.sleep(0.1)
+        rows.push()  # more than there is memory for: the failure has come before the last
     with pytest.raises(OSError, match="disk full"):
         rows.check()
     with pytest.raises(OSError, match="disk full"):

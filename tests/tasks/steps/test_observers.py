@@ -1,24 +1,26 @@
 """Who is told how a run goes on: exact lines, and bars that survive a retry."""
 
 import io
-import time
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 from rich.progress import Progress
 
+from tasks.steps import observers
 from tasks.steps.observers import BarObserver, LineObserver, terminal_observer
 
 
 def test_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1000.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(observers, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     stream = io.StringIO()
     observer = LineObserver(stream)
     observer.begin("stage [a]", 5, 2)
     observer.advance("stage [a]")
     clock[0] += 11
     observer.advance("stage [a]")
+    clock[0] += 9
     observer.advance("stage [a]")
     observer.end("stage [a]", 1.25)
     observer.say("something")
