@@ -5,16 +5,17 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.kills.moments import START, draw, kinds, reach, segments
+from benchmarks.kills.moments import START, Moment, draw, kinds, reach, segments
 from benchmarks.kills.runs import Commands, Run
 from benchmarks.kills.servers import Servers
-from benchmarks.kills.stores import Digests, differences, digests, left_over, torn
+from benchmarks.kills.stores import Digests, contents, differences, left_over, torn
+from benchmarks.kills.verdicts import DONE, FAILED, KILLED, judged
 from storage.claims import HEARTBEAT
 from storage.stores import Store
 
 Say = Callable[[str], None]
 KILLS_OF_A_STORE = 12  # at most; then a run may get through
-ATTEMPTS = 20  # runs of one store
+FRUITLESS = 5  # rounds in a row that end before their first moment
 WHOLE = "whole"
 RACE, NOTHING = "race of two runs", "nothing"
 UNDISTURBED = (RACE, NOTHING)
@@ -30,10 +31,10 @@ class Kill:
     cluster: str
     prefect: str
     stage: str
-    survived: bool = False
-    identical: bool = False
+    survived: bool = False  # the run went on by itself, of two both
+    same_bytes: bool = False
     waited: float = 0.0  # seconds, the longest that a run of this store waited for a claim
-    problems: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  # of all kinds, in all runs of this store; other bytes are some
     said: str = ""  # the last line of the run that was hit, where it ended by that
 
 
@@ -66,28 +67,32 @@ class Campaign:
     say: Say
     expected: dict[str, Digests] = field(default_factory=dict)
     lengths: dict[Setting, dict[str, float]] = field(default_factory=dict)
+    aim: frozenset[str] = frozenset()  # kinds of stages to hit; empty: all, start-up and report too
 
     def run(self, settings: Sequence[Setting], wanted: int) -> Iterator[Kill]:
         """Yield kills until there are enough; each round has a store of its own."""
-        had = 0
+        had, fruitless = 0, 0
         for number, setting in enumerate(itertools.cycle(settings)):
             if had >= wanted:
                 return
+            assert fruitless < FRUITLESS, f"{fruitless} runs in a row had ended before their moment"
             if setting not in self.lengths:
                 self.reference(setting)
-            for kill in self.round(setting, f"round-{number}", wanted - had):
-                had += 1
-                yield kill
+            store = Store(self.new_store(f"round-{number}"))
+            kills = self.round(setting, store, wanted - had)
+            had, fruitless = had + len(kills), 0 if kills else fruitless + 1
+            yield from kills
+            if not any(kill.problems for kill in kills):
+                store.remove("")
 
     def reference(self, setting: Setting) -> None:
         """Make a run that nobody disturbs, in the store WHOLE: on a local disk wherever the others are."""
         url = self.new_store(WHOLE)
         run = self.commands.start(*setting.arguments(url))
-        code = run.wait()
-        assert code == 0, f"the undisturbed run has exit code {code}: {run.text()}"
+        problems = judged(run, run.wait(), {DONE})
         store = Store(url)
-        problems = [*torn(store), *left_over(store)]
-        found = digests(store)
+        problems += [*torn(store), *left_over(store)]
+        found = contents(store)
         if setting.config in self.expected:
             problems += differences(self.expected[setting.config], found)
         assert not problems, problems
@@ -97,42 +102,51 @@ class Campaign:
         self.say(f"undisturbed {setting.config}, {setting.cluster}: {seconds:.1f} s, {len(found)} stages")
         store.remove("")
 
-    def round(self, setting: Setting, name: str, most: int) -> list[Kill]:
+    def round(self, setting: Setting, store: Store, most: int) -> list[Kill]:
         """Hit the making of one store, run again until a run gets through, and look at what is there."""
-        store = Store(self.new_store(name))
         runs, kills, problems = list[Run](), list[Kill](), list[str]()
         planned = min(self.dice.randint(4, KILLS_OF_A_STORE), most)
         code: int | None = None
-        while code != 0 and len(runs) < ATTEMPTS and not problems:
-            began = [self.commands.start(*setting.arguments(store.url)) for _ in range(2 if self.target == RACE else 1)]
-            runs += began
-            before = len(kills)
-            if self.target in UNDISTURBED:
-                kills.append(self.note(setting, began[0]))
-            while self.target not in UNDISTURBED and len(kills) < planned:
-                if not reach(began[0], draw(self.dice, self.lengths[setting], self.passed(runs))):
-                    break
-                kills.append(self.kill(setting, began[0]))
-                problems += [f"torn: {line}" for line in torn(store)]
-            for run in began:
-                code = run.wait()
-                problems += judged(run, code, killed=self.target == "run" and len(kills) > before)
-                if code != 0 and self.target in UNDISTURBED:
-                    problems.append(f"{run.log.name}: exit code {code}: {run.text()[-300:]}")
-            self.settle(kills[before:], began[0], code)
-        if code != 0:
-            problems.append(f"exit code {code} after {len(runs)} runs: {runs[-1].text()[-300:]}")
-        problems += self.checked(setting, store)
+        while code != DONE and not problems:  # a run that nothing hits gets through, or that is a problem
+            hits, code, found = self.attempt(setting, store, runs, planned - len(kills))
+            kills += hits
+            problems += found
+        differing, others = self.checked(setting, store)
+        problems += [*differing, *others]
         waited = max(run.longest_wait() for run in runs)
         if waited >= HEARTBEAT and self.target != RACE:  # there the other one lives
             problems.append(f"a run waited {waited:.0f} s for a claim")
         for kill in kills:
-            kill.waited, kill.identical, kill.problems = waited, not problems, problems
+            kill.waited, kill.same_bytes, kill.problems = waited, not differing, problems
         if problems:
             self.say(f"PROBLEMS in {store.url}, logs {[run.log.name for run in runs]}: {problems}")
-        else:
-            store.remove("")
+            assert kills, problems  # nothing was hit, and nobody would hear of them
         return kills
+
+    def attempt(
+        self, setting: Setting, store: Store, runs: list[Run], wanted: int
+    ) -> tuple[list[Kill], int | None, list[str]]:
+        """Run once, hit that run at most as often as wanted; return the hits, the exit code and what went wrong."""
+        began = [self.commands.start(*setting.arguments(store.url)) for _ in range(2 if self.target == RACE else 1)]
+        runs += began
+        disturbed, problems = self.target not in UNDISTURBED, list[str]()
+        hits = [] if disturbed else [self.note(setting, began[0])]
+        while disturbed and len(hits) < wanted and reach(began[0], self.moment(setting, runs)):
+            if (hit := self.kill(setting, began[0])) is None:
+                break
+            hits.append(hit)
+            problems += [f"torn: {line}" for line in torn(store)]
+        codes = [run.wait() for run in began]
+        may_end = {DONE} if not disturbed or not hits else {KILLED} if self.target == "run" else {DONE, FAILED}
+        for run, code in zip(began, codes, strict=True):
+            problems += judged(run, code, may_end)
+        self.settle(hits, began, codes)
+        return hits, codes[-1], problems
+
+    def moment(self, setting: Setting, runs: list[Run]) -> Moment:
+        """Draw the next moment to kill at."""
+        lengths = self.lengths[setting]
+        return draw(self.dice, lengths, self.passed(runs) | ({*lengths} - self.aim if self.aim else set()))
 
     def passed(self, runs: list[Run]) -> set[str]:
         """Return the stages that cannot be hit any more; the one in which the last run is, or ended, still can."""
@@ -140,11 +154,12 @@ class Campaign:
         again = {kinds(run)[-1] for run in runs[-2:]} - ({START} if len(runs) > 1 else set())
         return begun - again
 
-    def settle(self, kills: Sequence[Kill], run: Run, code: int | None) -> None:
-        """Say of the kills of a run whether it went on: all but the last did, or there would be no later one."""
-        for number, kill in enumerate(kills, 1):
-            kill.survived = self.target != "run" and (number < len(kills) or code == 0)
-            kill.said = "" if kill.survived or not run.lines else run.lines[-1][1]
+    def settle(self, hits: Sequence[Kill], began: Sequence[Run], codes: Sequence[int | None]) -> None:
+        """Say of the hits of an attempt whether it went on: all but the last did, or there would be no later one."""
+        ended = [run for run, code in zip(began, codes, strict=True) if code != DONE]
+        for number, hit in enumerate(hits, 1):
+            hit.survived = self.target != "run" and (number < len(hits) or not ended)
+            hit.said = "" if hit.survived or not ended[0].lines else ended[0].lines[-1][1]
 
     def note(self, setting: Setting, run: Run) -> Kill:
         """Return what is known of a kill at this moment."""
@@ -152,36 +167,22 @@ class Campaign:
         stage = "whole runs" if self.target in UNDISTURBED else kinds(run)[-1]
         return Kill(self.target, setting.place, setting.config, setting.cluster, standing, stage)
 
-    def kill(self, setting: Setting, run: Run) -> Kill:
-        """Kill the target, mend it, and say what was hit."""
+    def kill(self, setting: Setting, run: Run) -> Kill | None:
+        """Kill the target, mend it, and say what was hit; None for a run that had ended before."""
         run.look()
         kill = self.note(setting, run)
         if self.target == "run":
             run.kill()
-        elif self.target not in self.servers.started:
+            return kill if run.process.poll() == KILLED else None
+        if self.target not in self.servers.started:
             run.kill_below("prefect.server")  # the run's own, which nobody starts again
         else:
             self.servers.kill(self.target, self.dice)
             self.servers.mend(self.target, self.dice)
         return kill
 
-    def checked(self, setting: Setting, store: Store) -> list[str]:
-        """Compare a finished store with the reference, and let `layerlore verify` read it."""
+    def checked(self, setting: Setting, store: Store) -> tuple[list[str], list[str]]:
+        """Compare a store with the reference; let `layerlore verify` read it and look at what lies around."""
         verify = self.commands.start("verify", store.url)
-        code = verify.wait()
-        problems = [] if code == 0 else [f"verify: exit code {code}: {verify.text()[-300:]}"]
-        return [*problems, *differences(self.expected[setting.config], digests(store)), *left_over(store)]
-
-
-def judged(run: Run, code: int | None, *, killed: bool) -> list[str]:
-    """Return what is wrong with how a run ended and what it said."""
-    text = run.text()
-    problems = [f"{run.log.name}: a traceback"] if "Traceback" in text else []
-    if code is None:
-        problems.append(f"{run.log.name}: hangs: {text[-300:]}")
-    elif code not in (0, 1, -9) or (code == -9 and not killed):
-        problems.append(f"{run.log.name}: exit code {code}: {text[-300:]}")
-    errors = [line for _, line in run.lines if line.startswith("error")]
-    if code == 1 and len(errors) != 1:
-        problems.append(f"{run.log.name}: {len(errors)} lines of errors: {text[-500:]}")
-    return problems
+        others = [f"verify: {line}" for line in judged(verify, verify.wait(), {DONE})]
+        return [*differences(self.expected[setting.config], contents(store))], [*others, *left_over(store)]

@@ -18,12 +18,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.kills.__main__ import SMALL, small_config, tell
-from benchmarks.kills.campaign import Kill, judged
+from benchmarks.kills.campaign import Kill
 from benchmarks.kills.moments import kinds
 from benchmarks.kills.runs import Commands
 from benchmarks.kills.servers import Servers
-from benchmarks.kills.stores import Digests, differences, digests, left_over, torn
+from benchmarks.kills.stores import Digests, contents, differences, left_over, torn
 from benchmarks.kills.table import table
+from benchmarks.kills.verdicts import DONE, FAILED, judged
 from storage.stores import Store
 from tests.deployments.conftest import clean_environment
 
@@ -46,7 +47,7 @@ def main() -> None:
     if args.json is not None:
         before = json.loads(args.json.read_text()) if args.json.exists() else []
         args.json.write_text(json.dumps([*before, *map(asdict, rows)], indent=1))
-    sys.exit(0 if rows and all(row.identical for row in rows) else 1)
+    sys.exit(0 if rows and not any(row.problems for row in rows) else 1)
 
 
 def fill_disks(sizes: list[float], configs: list[str], parent: Path | None) -> Iterator[Kill]:
@@ -62,11 +63,11 @@ def fill_disks(sizes: list[float], configs: list[str], parent: Path | None) -> I
             given = small_config(config, folder)
             whole = commands.start("run", given, "--set", f"store={folder / 'whole'}")
             assert whole.wait() == 0, whole.text()
-            expected = digests(Store(str(folder / "whole")))
+            expected = contents(Store(str(folder / "whole")))
             Store(str(folder / "whole")).remove("")
             for size in sizes:
                 if (found := fill(commands, given, config, folder / "disk", size, expected)) is not None:
-                    tell(f"{size} MB: {found.stage} of {config}, identical: {found.identical} [{found.said}]")
+                    tell(f"{size} MB: {found.stage} of {config}, problems: {found.problems} [{found.said}]")
                     yield found
     finally:
         commands.close()
@@ -81,24 +82,32 @@ def fill(commands: Commands, given: str, config: str, disk: Path, size: float, e
         store = Store(str(disk / "store"))
         first = commands.start("run", given, "--set", f"store={store.url}")
         code = first.wait()
-        if code == 0:
+        if code == DONE:
             return None
-        problems = judged(first, code, killed=False) + list(torn(store))
+        problems = judged(first, code, {FAILED}) + list(torn(store))
         said = next((line for _, line in first.lines if line.startswith("error")), "")
-        if code != 1 or not any(text in said for text in FULL):
-            problems.append(f"exit code {code}, said {said!r}")
+        if not any(text in said for text in FULL):
+            problems.append(f"said {said!r}")
         mount("-o", "remount,size=500m", str(disk))
         second = commands.start("run", given, "--set", f"store={store.url}")
-        code = second.wait()
-        problems += judged(second, code, killed=False)
-        if code != 0:
-            problems.append(f"with room: exit code {code}: {second.text()[-300:]}")
+        problems += judged(second, second.wait(), {DONE})
         verify = commands.start("verify", store.url)
-        if verify.wait() != 0:
-            problems.append(f"verify: {verify.text()[-300:]}")
-        problems += [*differences(expected, digests(store)), *left_over(store)]
+        problems += judged(verify, verify.wait(), {DONE})
+        differing = [*differences(expected, contents(store))]
+        problems += [*differing, *left_over(store)]
         stage = kinds(first)[-1]
-        return Kill("full disk", "local", config, "serial", "standing", stage, False, not problems, 0.0, problems, said)
+        return Kill(
+            "full disk",
+            "local",
+            config,
+            "serial",
+            "standing",
+            stage,
+            False,
+            not differing,
+            problems=problems,
+            said=said,
+        )
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 

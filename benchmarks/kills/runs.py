@@ -111,18 +111,22 @@ class Run:
         return code
 
     def kill(self) -> None:
-        """Kill the whole process group, and see it end."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        """Kill the whole process group, and see it end; nothing happens to one that has ended."""
+        assert self.process.pid > 1, "group 1 means every process of the machine, group 0 our own"
+        if self.process.poll() is None:
+            with contextlib.suppress(ProcessLookupError):  # it has ended since
+                os.killpg(self.process.pid, signal.SIGKILL)
         while self.process.poll() is None:
             time.sleep(LOOK)
         self.look()
 
     def kill_below(self, text: str) -> None:
         """Kill what the run has started that has `text` in its command line."""
-        for process in psutil.Process(self.process.pid).children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                if text in " ".join(process.cmdline()):
-                    process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended
+            for process in psutil.Process(self.process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    if text in " ".join(process.cmdline()):
+                        process.kill()
 
     def text(self) -> str:
         """Return what the run has said."""

@@ -5,21 +5,28 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 Row = dict[str, Any]  # Any: what a Kill holds, as JSON
+HEADS = (
+    *("killed", "where", "kills", "went on by itself", "was run again"),
+    *("same bytes", "no problem of any kind", "longest wait for a claim"),
+)
 
 
 def table(rows: Sequence[Row]) -> Iterator[str]:
     """Yield the lines of a Markdown table, a row per target and place."""
-    yield "| killed | where | kills | went on by itself | was run again | same bytes | longest wait for a claim |"
-    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    yield line(*HEADS)
+    yield line(*("---" for _ in HEADS))
     for target, place in sorted({(row["target"], row["place"]) for row in rows}):
         here = [row for row in rows if (row["target"], row["place"]) == (target, place)]
         survived = sum(row["survived"] for row in here)
-        same = sum(row["identical"] for row in here)
+        same, clean = sum(row["same_bytes"] for row in here), sum(not row["problems"] for row in here)
+        shares = (f"{count} of {len(here)}" for count in (same, clean))
         waited = max(row["waited"] for row in here)
-        yield (
-            f"| {target} | {place} | {len(here)} | {survived} | {len(here) - survived} | {same} of {len(here)} "
-            f"| {waited:.1f} s |"
-        )
+        yield line(target, place, len(here), survived, len(here) - survived, *shares, f"{waited:.1f} s")
     stages = Counter(row["stage"] for row in rows)
     yield ""
     yield "They fell during: " + ", ".join(f"{stage} {count}" for stage, count in stages.most_common()) + "."
+
+
+def line(*cells: object) -> str:
+    """Return a line of a Markdown table."""
+    return f"| {' | '.join(map(str, cells))} |"

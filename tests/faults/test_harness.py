@@ -1,19 +1,19 @@
 """What the harness calls a fault: it must see each kind."""
 
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.kills.campaign import judged
+from benchmarks.kills.campaign import FRUITLESS, RACE, Campaign, Kill, Setting
 from benchmarks.kills.moments import REPORT, START, draw, events, kinds, segments
-from benchmarks.kills.runs import Run
-from benchmarks.kills.stores import differences, digests, left_over, torn
+from benchmarks.kills.runs import Commands, Run
+from benchmarks.kills.servers import Servers
 from benchmarks.kills.table import table
-from storage.claims import claim
-
-if TYPE_CHECKING:
-    from tests.conftest import Run as Made
+from benchmarks.kills.verdicts import judged
+from storage.stores import Store
 
 SAID = [
     "3 of 3 stages to make, in lore",
@@ -25,19 +25,50 @@ SAID = [
 ]
 
 
+SETTING = Setting("small", "small.yaml", "here", "serial", ())
+
+
+@dataclass
 class Ended:
     """A process that has ended."""
 
-    pid = 1
+    code: int = 0
+    pid: int = 2**30  # above all that Linux gives, should anybody signal it
 
     def poll(self) -> int:
-        return 0
+        return self.code
 
 
-def run_that_said(lines: list[str], times: list[float] | None = None) -> Run:
+@dataclass
+class Scripted(Commands):
+    """Runs that have ended as it was written down, one after the other; the rest has ended well."""
+
+    folder: Path = Path("nowhere")
+    environment: dict[str, str] = field(default_factory=dict)
+    ends: Sequence[tuple[int, str]] = ()
+
+    def start(self, *arguments: str) -> Run:
+        """Return the next run."""
+        self.count += 1
+        code, said = self.ends[self.count - 1] if self.count <= len(self.ends) else (0, "done")
+        return run_that_said([said], code=code)
+
+
+def run_that_said(lines: list[str], times: list[float] | None = None, code: int = 0) -> Run:
     """Return a run with an output."""
     moments = times or [float(number) for number in range(1, len(lines) + 1)]
-    return Run(Ended(), Path("nowhere"), 0.0, list(zip(moments, lines, strict=True)))
+    return Run(Ended(code), Path("nowhere"), 0.0, list(zip(moments, lines, strict=True)))
+
+
+def campaign_of(target: str, folder: Path, *ends: tuple[int, str]) -> Campaign:
+    """Return a campaign whose runs have ended already."""
+    commands, servers = Scripted(ends=ends), Servers(folder, {})
+    dice, lengths = random.Random(0), {SETTING: {START: 1.0, "a": 1.0, "b": 1.0, REPORT: 1.0}}
+
+    def new_store(name: str) -> str:
+        return str(folder / name)
+
+    return Campaign(target, commands, servers, new_store, dice, print, {"small": {}}, lengths)
 
 
 def test_stages_of_a_run_are_told_by_what_it_says() -> None:
@@ -49,8 +80,6 @@ def test_stages_of_a_run_are_told_by_what_it_says() -> None:
 
 
 def test_moments_fall_into_the_stages_that_are_left() -> None:
-    import random
-
     lengths = {START: 1.0, "a": 2.0, "b": 3.0, REPORT: 1.0}
     drawn = [draw(random.Random(seed), lengths, {START, "a"}) for seed in range(50)]
     assert {moment.kind for moment in drawn} == {"b", REPORT}
@@ -59,23 +88,31 @@ def test_moments_fall_into_the_stages_that_are_left() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lines", "code", "expected"),
+    ("lines", "code", "allowed", "expected"),
     [
-        ([], 0, ""),
-        (["error: no space"], 1, ""),
-        (["Traceback (most recent call last):", "error: x"], 1, "a traceback"),
-        (["error: x", "error: y"], 1, "2 lines of errors"),
-        ([], 1, "0 lines of errors"),
-        ([], 130, "exit code 130"),
-        ([], -9, "exit code -9"),
-        ([], None, "hangs"),
+        ([], 0, {0}, ""),
+        (SAID, 0, {0}, ""),
+        (["error: no space"], 1, {0, 1}, ""),
+        (["error: no space"], 1, {0}, "exit code 1"),  # nothing was hit
+        (["error: x"], 0, {0}, "exit code 0 with 1 lines of errors"),
+        (["Traceback (most recent call last):", "error: x"], 1, {1}, "noise"),
+        (["error: x", "error: y"], 1, {1}, "2 lines of errors"),
+        (["error: x", "because of y"], 1, {1}, "goes on after its line of error: ['because of y']"),
+        (["Exception ignored in: <function f>"], 0, {0}, "noise"),
+        (["Task exception was never retrieved"], 0, {0}, "noise"),
+        (["a.py:3: UserWarning: x"], 0, {0}, "noise"),
+        (["2026-01-01 - distributed.worker - WARNING - x"], -9, {-9}, "noise"),
+        ([], 1, {1}, "0 lines of errors"),
+        ([], 130, {0, 1}, "exit code 130"),
+        ([], -9, {0, 1}, "exit code -9"),
+        ([], -9, {-9}, ""),
+        ([], None, {0}, "hangs"),
     ],
 )
-def test_how_a_run_ended_is_judged(lines: list[str], code: int | None, expected: str) -> None:
-    problems = judged(run_that_said(lines), code, killed=False)
+def test_how_a_run_ended_is_judged(lines: list[str], code: int | None, allowed: set[int], expected: str) -> None:
+    problems = judged(run_that_said(lines), code, allowed)
     assert expected in " ".join(problems)
     assert bool(problems) == bool(expected)
-    assert judged(run_that_said([]), -9, killed=True) == []
 
 
 def test_the_longest_wait_for_a_claim_is_measured() -> None:
@@ -83,26 +120,59 @@ def test_the_longest_wait_for_a_claim_is_measured() -> None:
     assert run_that_said(lines, [1.0, 4.0, 5.0, 6.5]).longest_wait() == 3.0
 
 
-def test_other_bytes_and_leftovers_are_seen(copied_run: "Made") -> None:
-    store = copied_run.job.store
-    expected = digests(store)
-    assert sorted(expected) == sorted({stage.path for stage in copied_run.plan.stages})
-    assert [*differences(expected, digests(store)), *torn(store), *left_over(store)] == []
-    path = next(iter(copied_run.plan.learn.values())).path
-    shard = next(file for file in Path(store.path(path, "data.zarr", "maps", "c")).rglob("*") if file.is_file())
-    shard.write_bytes(shard.read_bytes()[:-1])
-    assert any(path in line for line in torn(store))
-    Path(store.path(path, "markers", "complete.json")).unlink()
-    (line,) = differences(expected, digests(store))
-    assert line.startswith(f"{path}: ")
-    store.write("manifest/.x.partial", b"")
-    with claim(store, path, "someone"):
-        left = list(left_over(store))
-    assert [line.split(": ")[0] for line in left] == ["manifest/.x.partial", path]
-
-
 def test_a_table_adds_up() -> None:
-    row = {"target": "run", "place": "local", "stage": "report", "survived": False, "identical": True, "waited": 0.0}
-    lines = list(table([row, {**row, "identical": False, "waited": 2.5}, {**row, "target": "s3", "survived": True}]))
-    assert lines[2:4] == ["| run | local | 2 | 0 | 2 | 1 of 2 | 2.5 s |", "| s3 | local | 1 | 1 | 0 | 1 of 1 | 0.0 s |"]
-    assert lines[-1] == "They fell during: report 3."
+    facts = {"target": "run", "place": "local", "stage": "report", "survived": False, "waited": 0.0}
+    row = {**facts, "same_bytes": True, "problems": []}
+    noisy, other = {**row, "problems": ["noise"]}, {**row, "same_bytes": False, "problems": ["other"], "waited": 2.5}
+    lines = list(table([row, noisy, other, {**row, "target": "s3", "survived": True}]))
+    assert lines[2] == "| run | local | 3 | 0 | 3 | 2 of 3 | 1 of 3 | 2.5 s |"
+    assert lines[3] == "| s3 | local | 1 | 1 | 0 | 1 of 1 | 1 of 1 | 0.0 s |"
+    assert lines[-1] == "They fell during: report 4."
+
+
+def test_a_run_that_fails_undisturbed_is_a_problem_at_once(tmp_path: Path) -> None:
+    campaign = campaign_of("prefect", tmp_path, (1, "error: x"))
+    hits, code, problems = campaign.attempt(SETTING, Store(str(tmp_path / "s")), [], 3)
+    assert (hits, code, len(problems)) == ([], 1, 1)
+    assert "exit code 1" in problems[0]
+    campaign = campaign_of(RACE, tmp_path, (1, "error: x"), (1, "error: x"))
+    (kill,) = campaign.round(SETTING, Store(str(tmp_path / "s")), 1)
+    assert len([text for text in kill.problems if "exit code 1" in text]) == 2
+    assert kill.same_bytes  # nothing was expected, and nothing is there
+    assert campaign.commands.count == 3  # both of them and `verify`: nobody tries again until it works
+
+
+@pytest.mark.parametrize("ends", [((1, "error: x"), (0, "y")), ((0, "y"), (1, "error: x"))])
+def test_a_race_goes_on_where_both_do(ends: tuple[tuple[int, str], ...], tmp_path: Path) -> None:
+    (kill,) = campaign_of(RACE, tmp_path, *ends).round(SETTING, Store(str(tmp_path / "s")), 1)
+    assert (kill.survived, kill.said) == (False, "error: x")
+    (kill,) = campaign_of(RACE, tmp_path).round(SETTING, Store(str(tmp_path / "s")), 1)
+    assert (kill.survived, kill.said, kill.problems) == (True, "", [])
+
+
+def test_runs_that_end_before_their_moment_are_made_again_but_not_for_ever(tmp_path: Path) -> None:
+    campaign = campaign_of("run", tmp_path)
+    with pytest.raises(AssertionError, match="5 runs in a row had ended before their moment"):
+        next(campaign.run([SETTING], 1))
+    assert campaign.commands.count == 2 * FRUITLESS  # each with a `verify`
+    assert campaign.kill(SETTING, run_that_said(["y"])) is None  # it had ended when the kill came
+
+
+def test_a_campaign_can_aim(tmp_path: Path) -> None:
+    campaign = campaign_of("run", tmp_path)
+    assert {campaign.moment(SETTING, [run_that_said([])]).kind for _ in range(50)} == {START, "a", "b"}
+    campaign.aim = frozenset({"b"})
+    assert {campaign.moment(SETTING, [run_that_said([])]).kind for _ in range(50)} == {"b"}
+
+
+def test_kills_of_servers_may_end_a_run_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hit(*_: object) -> Kill:
+        return Kill("s3", "here", "small", "serial", "standing", "a")
+
+    moments = iter([True, True, False])
+    monkeypatch.setattr("benchmarks.kills.campaign.reach", lambda *_: next(moments))
+    campaign = campaign_of("s3", tmp_path, (1, "error: s3://b is away"))
+    monkeypatch.setattr(campaign, "kill", hit)
+    hits, code, problems = campaign.attempt(SETTING, Store(str(tmp_path / "s")), [], 3)
+    assert (code, problems) == (1, [])
+    assert [(kill.survived, kill.said) for kill in hits] == [(True, ""), (False, "error: s3://b is away")]

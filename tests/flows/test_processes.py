@@ -16,9 +16,9 @@ import psutil
 import pytest
 import yaml
 
+from benchmarks.kills.stores import Digests, digests
 from flows import cli
 from storage.claims import claim
-from storage.stages import find_finished
 from storage.stores import Store
 from storage.verify import stage_paths, verify_stage
 
@@ -103,11 +103,9 @@ def more_than(store: str, number: int) -> bool:
     return markers(store) > number
 
 
-def digests(store: str) -> dict[str, str]:
-    """Return the digest of every array of every stage."""
-    opened = Store(store)
-    stages = {path: find_finished(opened, path) for path in stage_paths(opened)}
-    return {f"{p}/{name}": d for p, s in stages.items() if s is not None for name, d in s.note["arrays"].items()}
+def made(store: str) -> Digests:
+    """Return the digests of all arrays and files of all stages, and of what their notes state."""
+    return digests(Store(store))
 
 
 def errors(tmp_path: Path, number: int = 0) -> str:
@@ -127,7 +125,7 @@ def test_a_run_says_what_it_does_and_nothing_else(
     steps = r"\d+ steps, loss [\d.]+"  # of an epoch that takes long
     allowed = re.compile(rf"[a-z]+ .*: (\d+ of \d+( partitions to do)?|done in [\d.]+ s|{epoch}|{steps})")
     assert [line for line in lines[1:] if not allowed.fullmatch(line)] == []
-    assert digests(tiny_tree["store"]) == digests(finished_run.config.store)
+    assert made(tiny_tree["store"]) == made(finished_run.config.store)
     assert Path(tiny_tree["store"], "reports/tiny/index.html").is_file()
 
 
@@ -147,7 +145,7 @@ def test_an_interrupt_stops_the_run_which_goes_on(
     assert alive == []
     code, _ = finish(start("run", str(config)))
     assert code == cli.DONE, errors(tmp_path, 1)
-    assert digests(tiny_tree["store"]) == digests(finished_run.config.store)
+    assert made(tiny_tree["store"]) == made(finished_run.config.store)
 
 
 def test_a_killed_run_goes_on_to_the_same_bytes(
@@ -163,7 +161,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
         assert "Traceback" not in errors(tmp_path, number)
     code, _ = finish(start("run", str(config)))
     assert code == cli.DONE, errors(tmp_path, 2)
-    assert digests(tiny_tree["store"]) == digests(finished_run.config.store)
+    assert made(tiny_tree["store"]) == made(finished_run.config.store)
     assert not list(Path(tiny_tree["store"]).rglob("*.partial"))
 
 
@@ -177,7 +175,7 @@ def test_a_killed_worker_costs_its_partitions_only(
     workers[0].kill()
     code, _ = finish(process)
     assert code == cli.DONE, errors(tmp_path)
-    assert digests(tiny_tree["store"]) == digests(finished_run.config.store)
+    assert made(tiny_tree["store"]) == made(finished_run.config.store)
     assert "Traceback" not in errors(tmp_path)
 
 
@@ -218,6 +216,6 @@ def test_two_runs_at_once(start: Start, config: Path, tiny_tree: Tree, tmp_path:
     for number, process in ((0, first), (2, second)):
         code, _ = finish(process)
         assert code == cli.DONE, errors(tmp_path, number)
-    assert digests(tiny_tree["store"]) == digests(finished_run.config.store)
+    assert made(tiny_tree["store"]) == made(finished_run.config.store)
     done = [re.findall(r"^(\w+ .*): done in", errors(tmp_path, number), re.M) for number in (0, 2)]
     assert not set(done[0]) & set(done[1])  # no stage was made twice
