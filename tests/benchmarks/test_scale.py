@@ -168,6 +168,7 @@ def test_tables_have_a_line_per_size(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 @pytest.mark.slow
 @pytest.mark.cluster
+@pytest.mark.timeout(900)
 def test_the_whole_measurement_runs(tmp_path: Path) -> None:
     options = Namespace(samples=400, classes=4, halvings=1, workers=2, memory="3GB", limit=8000)
     rows = list(scale.run(tmp_path, options))
