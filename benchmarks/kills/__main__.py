@@ -17,7 +17,8 @@ problem.
 
 The small configs are those of the tests. Commands are forked from a process that has imported layerlore, so that kills
 fall on work; `--cold` starts each anew. A standing Prefect server serves all unless `--embedded`. `--json` adds the
-kills to a file, from which `--table` makes one table of several campaigns. S3 is Swift, from .venv-swift.
+kills to a file, from which `--table` makes one table of several campaigns. S3 is Swift, from .venv-swift. It needs
+the tests and what they are run with: a checkout with `pip install -e '.[dev]'`.
 """
 
 import argparse
