@@ -64,6 +64,13 @@ def main() -> None:
     sys.exit(1 if any(kill.problems for kill in kills) else 0)
 
 
+def existing(text: str) -> Path:
+    """Return the folder that an option names."""
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is no folder")
+    return Path(text)
+
+
 def campaign(args: argparse.Namespace, kills: list[Kill]) -> None:
     """Start the servers, kill, and add what was killed to `kills`; stores and logs of what went wrong stay."""
     folder = Path(tempfile.mkdtemp(prefix="layerlore-kills-", dir=args.folder))
@@ -142,7 +149,7 @@ def parse() -> argparse.Namespace:
     cli.add_argument("--spoil", type=float, default=0.0, help="share of the requests to S3 that a proxy spoils")
     cli.add_argument("--hang", type=float, default=2.0, help="seconds of a spoilt request without an answer")
     cli.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")
-    cli.add_argument("--folder", type=Path, help="where stores and logs go")
+    cli.add_argument("--folder", type=existing, help="an existing one, where stores and logs go")
     cli.add_argument("--json", type=Path, help="file to which the kills are added")
     cli.add_argument("--table", type=Path, nargs="+", help="print one table of these files, and do nothing else")
     return cli.parse_args()

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.kills.__main__ import SMALL, small_config, tell
+from benchmarks.kills.__main__ import SMALL, existing, small_config, tell
 from benchmarks.kills.campaign import Kill
 from benchmarks.kills.moments import kinds
 from benchmarks.kills.runs import Commands
@@ -37,7 +37,7 @@ def main() -> None:
     cli.add_argument("--sizes", nargs="+", type=float, default=[0.2, 0.5, 1.0, 2.0], help="MB")
     cli.add_argument("--configs", nargs="+", default=list(SMALL))
     cli.add_argument("--json", type=Path)
-    cli.add_argument("--folder", type=Path)
+    cli.add_argument("--folder", type=existing, help="an existing one, where stores and logs go")
     args = cli.parse_args()
     if not may_mount():
         again = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-m", "benchmarks.kills.full_disk"]
