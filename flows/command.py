@@ -8,7 +8,7 @@ from datetime import datetime
 from configs.load import ConfigError, load_config
 from configs.schema import Config
 from flows.plan import Plan, make_plan
-from flows.progress import existing_store, finished_paths, is_complete, planned_stages
+from flows.progress import existing_store, finished_paths, planned_stages
 from tasks.steps.observers import terminal_observer
 from tasks.steps.records import record_reuse, recorded
 from tasks.steps.report import report_is_current, report_path, write_report
@@ -22,17 +22,17 @@ def answer(source: str, overrides: Sequence[str], *, wait: bool, say: Callable[[
     config = load_config(source, overrides)
     plan = make_plan(config)
     store = existing_store(config)
-    if store is not None and is_complete(plan, store):
+    done = finished_paths(plan, store)
+    if store is not None and len(done) == len(plan.stages):
         record_reuse(config, plan.stages)
         if not report_is_current(store, plan.answers()):
             _write(plan, wait=wait, say=say)
-        say(f"everything is there already: {len(plan.stages)} stages in {config.store}")
+        say(f"everything is there already: {len(done)} stages in {config.store}")
         return store.path(report_path(config))
     planned_stages(plan, store)
-    done = finished_paths(plan, store) if store is not None else ()
     say(f"{len(plan.stages) - len(done)} of {len(plan.stages)} stages to make, in {config.store}")
     with recorded(config, plan.stages):
-        return _flow(plan, config, source, overrides, wait)
+        return _flow(plan, done, source, overrides, wait)
 
 
 def rewrite_report(config: Config, say: Callable[[str], None]) -> str:
@@ -43,7 +43,7 @@ def rewrite_report(config: Config, say: Callable[[str], None]) -> str:
 def _write(plan: Plan, *, wait: bool, say: Callable[[str], None]) -> str:
     """Write the report from the store alone."""
     store = existing_store(plan.config)
-    done = finished_paths(plan, store) if store is not None else frozenset()
+    done = finished_paths(plan, store)
     if store is None or len(done) < len(plan.stages):
         missing = len(plan.stages) - len(done)
         raise ConfigError(f"{plan.config.store}: {missing} stages are not complete; `layerlore run` the config first")
@@ -51,7 +51,7 @@ def _write(plan: Plan, *, wait: bool, say: Callable[[str], None]) -> str:
     return store.path(write_report(store, plan.answers(), created=created, reused=done, wait=wait, say=say))
 
 
-def _flow(plan: Plan, config: Config, source: str, overrides: Sequence[str], wait: bool) -> str:
+def _flow(plan: Plan, done: frozenset[str], source: str, overrides: Sequence[str], wait: bool) -> str:
     """Start Prefect and run the flow."""
     from flows.run import run
     from flows.session import open_session
@@ -60,6 +60,6 @@ def _flow(plan: Plan, config: Config, source: str, overrides: Sequence[str], wai
     for name in ("prefect", "prefect.flow_runs", "prefect.task_runs", "prefect._internal"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the command line says what went wrong, in one line
     start_prefect()
-    with terminal_observer(sys.stderr) as observer, open_session(plan, observer, wait=wait), reaching_prefect():
+    with terminal_observer(sys.stderr) as observer, open_session(plan, observer, done, wait=wait), reaching_prefect():
         address: str = run(source, list(overrides))
         return address

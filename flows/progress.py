@@ -34,14 +34,11 @@ def existing_store(config: Config) -> Store | None:
         return None
 
 
-def finished_paths(plan: Plan, store: Store) -> frozenset[str]:
-    """Return the paths of the stages that are complete in the store."""
+def finished_paths(plan: Plan, store: Store | None) -> frozenset[str]:
+    """Return the paths of the stages that are complete in the store, if there is one."""
+    if store is None:
+        return frozenset()
     return frozenset(spec.path for spec in plan.stages if find_finished(store, spec.path) is not None)
-
-
-def is_complete(plan: Plan, store: Store | None) -> bool:
-    """Say whether every stage is complete in the store, if there is one."""
-    return store is not None and len(finished_paths(plan, store)) == len(plan.stages)
 
 
 def planned_stages(plan: Plan, store: Store | None) -> list[PlannedStage]:

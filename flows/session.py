@@ -9,7 +9,7 @@ from typing import Any
 
 from configs.load import check_config, load_config
 from flows.plan import Plan, make_plan
-from flows.progress import existing_store, finished_paths, is_complete, planned_stages
+from flows.progress import existing_store, finished_paths, planned_stages
 from tasks.steps.life import Job, Observer, open_job
 from tasks.steps.observers import terminal_observer
 from tasks.steps.records import record_reuse, recorded
@@ -40,11 +40,10 @@ _CURRENT: ContextVar[Session | None] = ContextVar("session", default=None)
 
 
 @contextmanager
-def open_session(plan: Plan, observer: Observer, *, wait: bool = True) -> Iterator[Session]:
-    """Open a run's store and workers; flows called in the block share them."""
-    whole = is_complete(plan, existing_store(plan.config))
-    with open_job(plan.config, observer, wait=wait, idle=whole) as job:
-        session = Session(plan, job, finished_paths(plan, job.store))
+def open_session(plan: Plan, observer: Observer, done: frozenset[str], *, wait: bool = True) -> Iterator[Session]:
+    """Open a run's store, and workers unless all its stages are `done`; flows called in the block share them."""
+    with open_job(plan.config, observer, wait=wait, idle=len(done) == len(plan.stages)) as job:
+        session = Session(plan, job, done)
         token = _CURRENT.set(session)
         try:
             yield session
@@ -71,12 +70,13 @@ def session_of(config: Given, overrides: Sequence[str]) -> Iterator[Session]:
     plan = make_plan(settled)
     store = existing_store(settled)
     planned_stages(plan, store)
-    whole = is_complete(plan, store)
+    done = finished_paths(plan, store)
+    whole = len(done) == len(plan.stages)
     if whole:
         record_reuse(settled, plan.stages)
     with (
         nullcontext() if whole else recorded(settled, plan.stages),
         terminal_observer(sys.stderr) as observer,
-        open_session(plan, observer) as session,
+        open_session(plan, observer, done) as session,
     ):
         yield session

@@ -1,8 +1,6 @@
 """The tracing page as bytes: its numbers, its caps, its files."""
 
-import html
 import io
-import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,11 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.report.formats import NBSP
 from tasks.report.pages import RunFacts
 from tasks.report.pages_tracing import TracingPage
 from tasks.report.site import render_site
 from tasks.report.tracing_queries import MAX_EXAMPLES, MAX_LAYERS, MAX_QUERIES, MAX_THUMBNAIL_BYTES, example_thumbnails
+from tests.tasks.report import site_pages
 
 Traces = Callable[..., TracingPage]
 
@@ -24,16 +22,12 @@ MAX_PAGE_BYTES = 16_000_000
 
 def text_of(site: dict[str, bytes]) -> str:
     """Return the words of the page, one space between."""
-    page = re.sub(r"<(script|style).*?</\1>", " ", site["tracing.html"].decode(), flags=re.DOTALL)
-    words = html.unescape(re.sub(r"<[^>]*>", " ", page)).replace(NBSP, " ")
-    return re.sub(r"\s+", " ", words)
+    return site_pages.text_of(site, "tracing.html")
 
 
 def views_of(site: dict[str, bytes], figure: str) -> dict[str, list[dict[str, list[float]]]]:
     """Return what a figure draws, by the label of its choice."""
-    found = re.search(rf'id="{figure}-views">(.*?)</script>', site["tracing.html"].decode())
-    assert found is not None
-    return {view["label"]: view["data"] for view in json.loads(found[1])}
+    return site_pages.views_of(site, "tracing.html", figure)
 
 
 def test_numbers_of_the_tables_are_on_the_page(facts: RunFacts, tracing: TracingPage) -> None:

@@ -1,16 +1,14 @@
 """Trainings of a decomposed head or network that were killed, or lack memory, end with the same bits."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
-from storage.documents import digest
 from tasks.parallel import PartitionError
-from tasks.steps import trainer
 from tasks.steps.decomposition import decomposed_training
-from tasks.training.loop import train_steps
 from tests.tasks.steps.decomposition.retrainings import train
+from tests.tasks.steps.trainings import die_at, file_digests
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -22,25 +20,13 @@ def test_a_killed_retraining_gives_the_same_bits(
     run_of: Callable[..., "Run"], monkeypatch: pytest.MonkeyPatch, scope: str, calls: tuple[int, ...]
 ) -> None:
     whole = train(run_of(scope, "whole"))
-    original, done = train_steps, 0
-
-    def dies(*arguments: Any, **options: Any) -> list[float]:  # Any: passed on
-        nonlocal done
-        done += 1
-        losses = original(*arguments, **options)
-        if done in calls:
-            raise RuntimeError("killed")
-        return losses
-
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "train_steps", dies)
+        die_at(patch, *calls)
         for _ in calls:
             with pytest.raises(PartitionError, match="killed"):
                 train(run_of(scope))
     files = train(run_of(scope))
-    assert {f.name: digest(f.read_bytes()) for f in files.iterdir()} == {
-        f.name: digest(f.read_bytes()) for f in whole.iterdir()
-    }
+    assert file_digests(files.parent) == file_digests(whole.parent)
     assert len(list(files.glob("checkpoint-*"))) > 2
 
 
