@@ -28,15 +28,15 @@ from configs.schema import Config
 from flows.plan import Plan, make_plan
 from storage.stores import open_store
 from tasks.capture import capture_batch, split_at
+from tasks.cluster.parallel import SerialPool, keep_freed_memory
+from tasks.engine.life import Job, complete, peak_memory_mb, reset_peak_memory
+from tasks.engine.observers import LineObserver
 from tasks.io.images import preprocess
 from tasks.io.networks import build_model
 from tasks.io.sources import open_source
-from tasks.parallel import SerialPool, keep_freed_memory
-from tasks.steps.activations import ACTIVATIONS, batch_size, example_input, probe
-from tasks.steps.life import Job, complete, peak_memory_mb, reset_peak_memory
-from tasks.steps.manifest import MANIFEST, positions
-from tasks.steps.networks import load_network, preprocessing_of
-from tasks.steps.observers import LineObserver
+from tasks.steps.common.activations import ACTIVATIONS, batch_size, example_input, probe
+from tasks.steps.common.manifest import MANIFEST, positions
+from tasks.steps.common.networks import load_network, preprocessing_of
 
 CLASSES = 4
 

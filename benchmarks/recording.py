@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tasks.parallel import keep_freed_memory
+from tasks.cluster.parallel import keep_freed_memory
 from tasks.recording import UpdateRecorder
 
 

@@ -25,7 +25,7 @@ from storage.layouts import Layout
 from storage.specs import StageSpec
 from storage.stages import Stage, open_finished
 from storage.stores import Store
-from tasks.steps.life import Assignment, Job, Step, Work, assignments, complete, measured
+from tasks.engine.life import Assignment, Job, Step, Work, assignments, complete, measured
 
 KINDS = ("serial", "threads", "local")
 
@@ -116,7 +116,7 @@ def _prefect(here: Here) -> Line:
     from prefect import flow
     from prefect.client.orchestration import get_client
 
-    from tasks.steps.runner import run_step, start_prefect
+    from tasks.engine.runner import run_step, start_prefect
 
     specs = [emptied(spec) for spec in selections(here.plan)]
 

@@ -28,15 +28,15 @@ from storage.stages import FinishedStage, open_finished
 from storage.stores import Store, open_store
 from tasks.decomposition.exact_sums import ExactSums
 from tasks.decomposition.head_scores import HeadScores
+from tasks.engine.life import Job, Step, complete, open_job, reset_peak_memory
+from tasks.engine.observers import LineObserver
 from tasks.metrics.shape import ShapeStatistics
+from tasks.steps.common.manifest import MANIFEST
 from tasks.steps.decomposition.coverage import COVERAGE
 from tasks.steps.decomposition.features import read_features
 from tasks.steps.decomposition.histogram import HISTOGRAM, STRONGEST
 from tasks.steps.decomposition.partials import chunks, n_ranges
-from tasks.steps.life import Job, Step, complete, open_job, reset_peak_memory
-from tasks.steps.manifest import MANIFEST
-from tasks.steps.observers import LineObserver
-from tasks.steps.selection import SELECTION
+from tasks.steps.interpretation.selection import SELECTION
 from tasks.tracing.class_share import ClassShare
 from tasks.tracing.influence import InfluenceSums
 from tasks.tracing.ridges import RidgeHistogram

@@ -6,9 +6,9 @@ from prefect import flow
 
 from flows.session import Given, run_name, session_of
 from flows.training import training
-from tasks.steps.activations import ACTIVATIONS
-from tasks.steps.layers import LAYERS
-from tasks.steps.runner import run_step
+from tasks.engine.runner import run_step
+from tasks.steps.common.activations import ACTIVATIONS
+from tasks.steps.common.layers import LAYERS
 
 
 @flow(name="activations", flow_run_name=run_name, validate_parameters=False)

@@ -212,7 +212,7 @@ def shadowed() -> str | None:
 def _exits(again: str) -> Iterator[None]:
     """Turn what can go wrong into one line and an exit code."""
     from storage.claims import StageHeldError
-    from tasks.steps.failures import FAILURES
+    from tasks.engine.failures import FAILURES
 
     stopped = f"interrupted; nothing is lost: `{again}` goes on where this stopped"
     try:

@@ -9,8 +9,8 @@ from configs.load import ConfigError, load_config
 from configs.schema import Config
 from flows.plan import Plan, make_plan
 from flows.progress import existing_store, finished_paths, planned_stages
-from tasks.steps.observers import terminal_observer
-from tasks.steps.records import record_reuse, recorded
+from tasks.engine.observers import terminal_observer
+from tasks.engine.records import record_reuse, recorded
 from tasks.steps.report import report_is_current, report_path, write_report
 
 
@@ -55,7 +55,7 @@ def _flow(plan: Plan, done: frozenset[str], source: str, overrides: Sequence[str
     """Start Prefect and run the flow."""
     from flows.run import run
     from flows.session import open_session
-    from tasks.steps.runner import reaching_prefect, start_prefect
+    from tasks.engine.runner import reaching_prefect, start_prefect
 
     for name in ("prefect", "prefect.flow_runs", "prefect.task_runs", "prefect._internal"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the command line says what went wrong, in one line

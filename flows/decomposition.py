@@ -6,6 +6,7 @@ from prefect import flow
 
 from flows.session import Given, run_name, session_of
 from flows.training import training
+from tasks.engine.runner import run_step
 from tasks.steps.decomposition.ablation import ABLATION
 from tasks.steps.decomposition.cost import COST
 from tasks.steps.decomposition.coverage import COVERAGE
@@ -15,7 +16,6 @@ from tasks.steps.decomposition.gallery import GALLERIES
 from tasks.steps.decomposition.gates import GATES
 from tasks.steps.decomposition.histogram import HISTOGRAM, STRONGEST
 from tasks.steps.decomposition.scores import SCORES
-from tasks.steps.runner import run_step
 
 
 @flow(name="decomposition", flow_run_name=run_name, validate_parameters=False)

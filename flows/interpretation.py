@@ -6,11 +6,11 @@ from prefect import flow
 
 from flows.activations import activations
 from flows.session import Given, run_name, session_of
-from tasks.steps.evaluation import EVALUATION
-from tasks.steps.features import FEATURES
-from tasks.steps.gallery import GALLERY
-from tasks.steps.runner import run_step
-from tasks.steps.selection import SELECTION
+from tasks.engine.runner import run_step
+from tasks.steps.interpretation.evaluation import EVALUATION
+from tasks.steps.interpretation.features import FEATURES
+from tasks.steps.interpretation.gallery import GALLERY
+from tasks.steps.interpretation.selection import SELECTION
 
 
 @flow(name="interpretation", flow_run_name=run_name, validate_parameters=False)

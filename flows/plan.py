@@ -7,19 +7,19 @@ from itertools import product
 from configs.load import ConfigError
 from configs.schema import Config, Interpretation
 from storage.specs import StageSpec
-from tasks.steps.activations import activations_spec
+from tasks.steps.common.activations import activations_spec
+from tasks.steps.common.layers import layers_spec
+from tasks.steps.common.manifest import manifest_spec
+from tasks.steps.common.snapshots import snapshot_specs
+from tasks.steps.common.training import training_spec
 from tasks.steps.decomposition.plan import Decomposed, make_decompositions
-from tasks.steps.evaluation import evaluation_spec
-from tasks.steps.features import features_spec
-from tasks.steps.gallery import gallery_spec
-from tasks.steps.layers import layers_spec
-from tasks.steps.manifest import manifest_spec
-from tasks.steps.methods import check_methods
+from tasks.steps.interpretation.evaluation import evaluation_spec
+from tasks.steps.interpretation.features import features_spec
+from tasks.steps.interpretation.gallery import gallery_spec
+from tasks.steps.interpretation.methods import check_methods
+from tasks.steps.interpretation.selection import selection_spec
 from tasks.steps.report import Answers, Cell
-from tasks.steps.selection import selection_spec
-from tasks.steps.snapshots import snapshot_specs
 from tasks.steps.tracing.plan import Projected, Trace, make_traces
-from tasks.steps.training import training_spec
 
 Setting = tuple[str, int]  # network, seed
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from prefect import flow
 
 from flows.session import Given, run_name, session_of
+from tasks.engine.runner import run_report
 from tasks.steps.report import report_is_current, report_path
-from tasks.steps.runner import run_report
 
 
 @flow(name="report", flow_run_name=run_name, validate_parameters=False)

@@ -10,9 +10,9 @@ from typing import Any
 from configs.load import check_config, load_config
 from flows.plan import Plan, make_plan
 from flows.progress import existing_store, finished_paths, planned_stages
-from tasks.steps.life import Job, Observer, open_job
-from tasks.steps.observers import terminal_observer
-from tasks.steps.records import record_reuse, recorded
+from tasks.engine.life import Job, Observer, open_job
+from tasks.engine.observers import terminal_observer
+from tasks.engine.records import record_reuse, recorded
 
 Given = str | dict[str, Any]  # Any: YAML; a config as a path, a preset's name or its content
 

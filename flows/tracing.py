@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.session import Given, run_name, session_of
 from flows.training import training
-from tasks.steps.runner import run_step
+from tasks.engine.runner import run_step
 from tasks.steps.tracing.datamodelling import DATAMODELLING
 from tasks.steps.tracing.influence import INFLUENCE
 from tasks.steps.tracing.mislabel import MISLABEL

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from prefect import flow
 
 from flows.session import Given, run_name, session_of
-from tasks.steps.manifest import MANIFEST
-from tasks.steps.runner import run_step
-from tasks.steps.snapshots import SNAPSHOTS
-from tasks.steps.training import TRAINING
+from tasks.engine.runner import run_step
+from tasks.steps.common.manifest import MANIFEST
+from tasks.steps.common.snapshots import SNAPSHOTS
+from tasks.steps.common.training import TRAINING
 
 
 @flow(name="training", flow_run_name=run_name, validate_parameters=False)

@@ -1,7 +1,12 @@
 """Every stage of a plan made in order, as the flows make them, without Prefect."""
 
 from flows.plan import Plan
-from tasks.steps.activations import ACTIVATIONS
+from tasks.engine.life import Job, complete
+from tasks.steps.common.activations import ACTIVATIONS
+from tasks.steps.common.layers import LAYERS
+from tasks.steps.common.manifest import MANIFEST
+from tasks.steps.common.snapshots import SNAPSHOTS
+from tasks.steps.common.training import TRAINING
 from tasks.steps.decomposition.ablation import ABLATION
 from tasks.steps.decomposition.cost import COST
 from tasks.steps.decomposition.coverage import COVERAGE
@@ -11,14 +16,10 @@ from tasks.steps.decomposition.gallery import GALLERIES
 from tasks.steps.decomposition.gates import GATES
 from tasks.steps.decomposition.histogram import HISTOGRAM, STRONGEST
 from tasks.steps.decomposition.scores import SCORES
-from tasks.steps.evaluation import EVALUATION
-from tasks.steps.features import FEATURES
-from tasks.steps.gallery import GALLERY
-from tasks.steps.layers import LAYERS
-from tasks.steps.life import Job, complete
-from tasks.steps.manifest import MANIFEST
-from tasks.steps.selection import SELECTION
-from tasks.steps.snapshots import SNAPSHOTS
+from tasks.steps.interpretation.evaluation import EVALUATION
+from tasks.steps.interpretation.features import FEATURES
+from tasks.steps.interpretation.gallery import GALLERY
+from tasks.steps.interpretation.selection import SELECTION
 from tasks.steps.tracing.datamodelling import DATAMODELLING
 from tasks.steps.tracing.influence import INFLUENCE
 from tasks.steps.tracing.mislabel import MISLABEL
@@ -26,7 +27,6 @@ from tasks.steps.tracing.projection import CONTRIBUTIONS
 from tasks.steps.tracing.queries import QUERIES
 from tasks.steps.tracing.randomisation import RANDOMISATION
 from tasks.steps.tracing.retraining import RETRAINING
-from tasks.steps.training import TRAINING
 
 
 def complete_plan(plan: Plan, job: Job) -> None:

@@ -12,9 +12,9 @@ import pytest
 from configs.schema import Config
 from flows.plan import Plan, make_plan
 from storage.stores import open_store
-from tasks.parallel import SerialPool
-from tasks.steps.life import Job
-from tasks.steps.records import recorded
+from tasks.cluster.parallel import SerialPool
+from tasks.engine.life import Job
+from tasks.engine.records import recorded
 from tests.completion import complete_plan
 
 Tree = dict[str, Any]  # Any: YAML

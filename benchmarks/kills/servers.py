@@ -101,7 +101,7 @@ class Servers:
         scheduler = ["scheduler", "--host", "127.0.0.1", "--port", str(port), "--dashboard-address", "127.0.0.1:0"]
         workers = ["worker", address, "--nworkers", "2", "--nthreads", "1", "--memory-limit", "2GB"]
         self._start("scheduler", [program, *scheduler], lambda: listens(port))
-        workers += ["--dashboard-address", "127.0.0.1:0", "--preload", "tasks.steps.training"]
+        workers += ["--dashboard-address", "127.0.0.1:0", "--preload", "tasks.steps.common.training"]
         self._start("worker", [program, *workers], self.joined)
         return address
 

@@ -11,13 +11,13 @@ from plotly.offline import get_plotlyjs
 from tasks.figures.interactive import training_views
 from tasks.report import tables
 from tasks.report.blocks import FigureBlock
-from tasks.report.decomposition import DecompositionContent, decomposition_content
-from tasks.report.findings import Finding
-from tasks.report.interpretation import InterpretationContent, interpretation_content
+from tasks.report.decomposition.content import DecompositionContent, decomposition_content
+from tasks.report.decomposition.page import DecompositionPage
+from tasks.report.interpretation.content import InterpretationContent, interpretation_content
+from tasks.report.interpretation.findings import Finding
 from tasks.report.pages import InterpretationPage, RunFacts
-from tasks.report.pages_decomposition import DecompositionPage
-from tasks.report.pages_tracing import TracingPage
-from tasks.report.tracing import TracingContent, tracing_content
+from tasks.report.tracing.content import TracingContent, tracing_content
+from tasks.report.tracing.page import TracingPage
 
 Content = InterpretationContent | DecompositionContent | TracingContent
 QUESTIONS = {

@@ -21,14 +21,14 @@ from tasks.figures.still import accuracy_against_budget, distance_against_budget
 from tasks.metrics.summary import by_budget, over_repeats, robustness_table
 from tasks.report.pages import Gallery, GalleryRow, InterpretationPage, RunFacts
 from tasks.report.site import render_site
-from tasks.steps.activations import class_slabs
+from tasks.steps.common.activations import class_slabs
+from tasks.steps.common.training import CURVES
 from tasks.steps.decomposition.page import decomposition_page
 from tasks.steps.decomposition.plan import Decomposed
 from tasks.steps.decomposition.stills import decomposition_files
-from tasks.steps.selection import kept_positions
+from tasks.steps.interpretation.selection import kept_positions
 from tasks.steps.tracing.page import tracing_files, tracing_page
 from tasks.steps.tracing.plan import Trace
-from tasks.steps.training import CURVES
 
 VERSION = 3
 SHOWN_VERSIONS = ("layerlore", "torch", "torchvision", "numpy", "scikit-learn", "zarr", "prefect", "distributed")

@@ -9,20 +9,17 @@ from configs.schema import Config
 from storage.layouts import ArrayLayout
 from storage.specs import StageSpec
 from storage.stores import Store
-from tasks.clusters import check_cluster
+from tasks.cluster.clusters import check_cluster
+from tasks.cluster.rejoining import ClusterError
+from tasks.engine.life import MOST_TOGETHER
 from tasks.interpreters import INTERPRETERS
 from tasks.io.manifest import check_labels
-from tasks.rejoining import ClusterError
-from tasks.steps import evaluation
-from tasks.steps.activations import MAX_BATCH, Shapes, activations_layout, peak_bytes
-from tasks.steps.decomposition.sizes import DECOMPOSITION_SIZES
-from tasks.steps.decomposition.sizes_training import TRAINING_SIZES
-from tasks.steps.layers import layers_layout
-from tasks.steps.life import MOST_TOGETHER
-from tasks.steps.manifest import data_of
-from tasks.steps.networks import check_device
-from tasks.steps.snapshots import snapshot_step
-from tasks.steps.survey import (
+from tasks.steps.common.activations import MAX_BATCH, Shapes, activations_layout, peak_bytes
+from tasks.steps.common.layers import layers_layout
+from tasks.steps.common.manifest import data_of
+from tasks.steps.common.networks import check_device
+from tasks.steps.common.snapshots import snapshot_step
+from tasks.steps.common.survey import (
     DataSurvey,
     HeadShapes,
     state_bytes,
@@ -33,8 +30,11 @@ from tasks.steps.survey import (
     survey_traced,
     survey_training,
 )
+from tasks.steps.common.training import MEMORY_SAMPLES, training_steps
+from tasks.steps.decomposition.sizes import DECOMPOSITION_SIZES
+from tasks.steps.decomposition.sizes_training import TRAINING_SIZES
+from tasks.steps.interpretation import evaluation
 from tasks.steps.tracing.sizes import UPDATES, archive_bytes, layers_to_trace, tracing_size
-from tasks.steps.training import MEMORY_SAMPLES, training_steps
 
 LIBRARIES = 1100 * 10**6  # bytes of a worker before any data: torch, NumPy, Zarr
 ROW = 120  # bytes of a manifest row

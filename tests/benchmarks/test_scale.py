@@ -15,7 +15,7 @@ from benchmarks.scale_pieces import PIECES, Here, config_of, opened, planned, se
 from benchmarks.scale_watch import Line, slope, watch
 from storage.stages import open_finished
 from storage.verify import verify_stage
-from tasks.steps.selection import kept_positions
+from tasks.steps.interpretation.selection import kept_positions
 
 SIZES = [5, 11, 12]
 

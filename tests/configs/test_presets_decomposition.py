@@ -12,10 +12,10 @@ from configs.load import load_config
 from flows.plan import make_plan
 from flows.progress import PlannedStage, existing_store, planned_stages
 from storage.stages import open_finished
+from tasks.engine.life import Job
 from tasks.io.networks import build_model
 from tasks.steps.decomposition.histogram import read_sets
 from tasks.steps.decomposition.scores import read_scores
-from tasks.steps.life import Job
 from tests.completion import complete_plan
 
 WNIDS = ("n01440764", "n02102040")

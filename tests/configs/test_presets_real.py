@@ -13,8 +13,8 @@ from configs.schema import Config
 from flows.plan import Plan, make_plan
 from flows.progress import existing_store, planned_stages
 from storage.stages import open_finished
+from tasks.engine.life import Job
 from tasks.io.networks import build_model
-from tasks.steps.life import Job
 from tests.completion import complete_plan
 
 WNIDS = ("n01440764", "n02102040")

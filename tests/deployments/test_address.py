@@ -14,8 +14,8 @@ import pytest
 from distributed import Client, Security
 
 from configs.cluster import Cluster
-from tasks.parallel import PartitionError, open_pool
-from tasks.rejoining import ClusterError
+from tasks.cluster.parallel import PartitionError, open_pool
+from tasks.cluster.rejoining import ClusterError
 from tests.deployments.conftest import DEPLOYMENTS, Processes, TlsCluster, clean_environment, start_cluster
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]  # Dask's warnings

@@ -8,7 +8,7 @@ import yaml
 
 from configs.cluster import Cluster
 from configs.section import size_bytes
-from tasks.clusters import check_cluster
+from tasks.cluster.clusters import check_cluster
 
 
 def section(deployments: Path, name: str) -> Cluster:

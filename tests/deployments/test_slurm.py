@@ -33,7 +33,7 @@ kill -TERM "-$(cat "$JOBS/$1.pid")"
 JOIN = """
 import json, sys
 from configs.cluster import Cluster
-from tasks.parallel import open_pool
+from tasks.cluster.parallel import open_pool
 with open_pool(Cluster.model_validate(json.loads(sys.argv[1]))) as pool:
     pool.client.wait_for_workers(2, timeout=240)
     print(sorted(pool.map(abs, [-1, -2, -3], network=True)))
@@ -43,8 +43,8 @@ with open_pool(Cluster.model_validate(json.loads(sys.argv[1]))) as pool:
 OUTLIVE = """
 import json, sys, time
 from configs.cluster import Cluster
-from tasks import attendance
-from tasks.parallel import open_pool
+from tasks.cluster import attendance
+from tasks.cluster.parallel import open_pool
 attendance.LOOK, attendance.LEFT = 0.5, 3.0
 with open_pool(Cluster.model_validate(json.loads(sys.argv[1]))) as pool:
     print(len([item for item, _ in pool.map(time.sleep, [1.5 + number / 1000 for number in range(24)])]))

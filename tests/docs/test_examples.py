@@ -11,8 +11,8 @@ import pytest
 from configs.schema import Config
 from flows.plan import make_plan
 from tasks.coresets.selection import Floats, Selection
-from tasks.steps.life import Job
-from tasks.steps.records import recorded
+from tasks.engine.life import Job
+from tasks.engine.records import recorded
 from tasks.steps.report import write_report
 from tasks.tracing import Influential
 from tests.completion import complete_plan

@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from benchmarks.kills.runs import Commands
-from tasks.steps.failures import ServerError
-from tasks.steps.runner import reaching_prefect
+from tasks.engine.failures import ServerError
+from tasks.engine.runner import reaching_prefect
 from tests.conftest import tiny_config
 from tests.deployments.conftest import clean_environment
 

@@ -14,7 +14,7 @@ import pytest
 from benchmarks.kills.full_disk import may_mount, mount
 from benchmarks.kills.stores import differences, digests, left_over, torn
 from storage.stores import Store
-from tasks.parallel import PartitionError
+from tasks.cluster.parallel import PartitionError
 
 if TYPE_CHECKING:
     from tests.conftest import Run

@@ -19,10 +19,10 @@ from storage.claims import StageHeldError, claim
 from storage.stages import find_finished, open_finished
 from storage.stores import Store
 from storage.verify import stage_paths
+from tasks.cluster.parallel import PartitionError
+from tasks.engine.life import Job, complete
 from tasks.io.networks import build_model
-from tasks.parallel import PartitionError
-from tasks.steps.life import Job, complete
-from tasks.steps.manifest import MANIFEST
+from tasks.steps.common.manifest import MANIFEST
 from tasks.steps.report import class_table, write_report
 
 if TYPE_CHECKING:

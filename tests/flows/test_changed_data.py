@@ -16,14 +16,14 @@ from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import StoreError
 from storage.verify import verify_stage
-from tasks.parallel import PartitionError
-from tasks.steps import fetching, trainer, training
-from tasks.steps.gallery import GALLERY
-from tasks.steps.life import Step, complete
-from tasks.steps.manifest import MANIFEST, positions
+from tasks.cluster.parallel import PartitionError
+from tasks.engine.life import Step, complete
+from tasks.steps.common import fetching, trainer, training
+from tasks.steps.common.manifest import MANIFEST, positions
+from tasks.steps.common.training import TRAINING
+from tasks.steps.interpretation.gallery import GALLERY
 from tasks.steps.tracing.mislabel import MISLABEL
 from tasks.steps.tracing.queries import QUERIES
-from tasks.steps.training import TRAINING
 from tasks.training.loop import train_steps
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from flows import cli
 from storage.stages import open_finished
-from tasks.report.tracing_tables import layers_table
+from tasks.report.tracing.tables import layers_table
 from tasks.steps.tracing.page import tracing_page
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from flows.report import report
 from flows.session import session_of
 from storage.runs import records
 from storage.stores import Store
-from tasks.parallel import SerialPool
+from tasks.cluster.parallel import SerialPool
 from tasks.steps.report import write_report
 
 if TYPE_CHECKING:

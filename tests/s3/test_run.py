@@ -35,11 +35,11 @@ NewRun = Callable[[Tree], "Run"]
 
 ALONE = """
 import contextlib, json, os, runpy, signal, sys
-import tasks.steps.life
+import tasks.engine.life
 from storage.stores import Store
 names = runpy.run_path(sys.argv[1])
 if "unclaimed" in sys.argv:
-    tasks.steps.life.claim = lambda *given, **options: contextlib.nullcontext()
+    tasks.engine.life.claim = lambda *given, **options: contextlib.nullcontext()
 if "stopping" in sys.argv:
     write, markers = Store.write, []
     def stopping(store, path, data):

@@ -14,7 +14,7 @@ from flows.session import session_of
 from storage.documents import DamagedError, Document, decode, encode
 from storage.runs import records, run_names
 from storage.verify import stage_paths, verify_records
-from tasks.steps.observers import LineObserver
+from tasks.engine.observers import LineObserver
 
 if TYPE_CHECKING:
     from tests.conftest import Run

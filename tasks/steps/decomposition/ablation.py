@@ -18,11 +18,11 @@ from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
 from tasks.decomposition import NOISES, FeatureMoments, choose_replaced, classes_of_scope, draw_normals, perturb
 from tasks.decomposition.ablation import Which
+from tasks.engine.life import Clock, Step, Work, measured
+from tasks.steps.common.networks import choose_device
 from tasks.steps.decomposition.features import open_head, read_features
 from tasks.steps.decomposition.histogram import read_sets
 from tasks.steps.decomposition.partials import by_features, chunks, n_ranges
-from tasks.steps.life import Clock, Step, Work, measured
-from tasks.steps.networks import choose_device
 
 VERSION = 2
 

@@ -8,10 +8,10 @@ from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import Store
 from tasks.decomposition import Coverage
+from tasks.engine.life import Step, Work, measured
 from tasks.steps.decomposition.features import open_head, read_features
 from tasks.steps.decomposition.histogram import features_of, read_classes, read_sets
 from tasks.steps.decomposition.partials import chunks, n_ranges, pack_sums, read_sums, sums_file
-from tasks.steps.life import Step, Work, measured
 
 VERSION = 2
 

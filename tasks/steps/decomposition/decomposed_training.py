@@ -22,14 +22,11 @@ from storage.stages import Stage, open_finished
 from storage.stores import Store
 from tasks.decomposition import DecomposedLinear
 from tasks.decomposition.head import find_head, replace_head
-from tasks.steps.activations import example_input
-from tasks.steps.decomposition.features import open_head, read_features
-from tasks.steps.decomposition.histogram import features_of, read_sets
-from tasks.steps.features import read_rows
-from tasks.steps.life import Step, Work
-from tasks.steps.networks import filled_network, network_identity
-from tasks.steps.trainer import Samples, make_trainer, open_batches, open_samples, settle
-from tasks.steps.training import (
+from tasks.engine.life import Step, Work
+from tasks.steps.common.activations import example_input
+from tasks.steps.common.networks import filled_network, network_identity
+from tasks.steps.common.trainer import Samples, make_trainer, open_batches, open_samples, settle
+from tasks.steps.common.training import (
     CURVES,
     MEMORY_SAMPLES,
     Opened,
@@ -41,6 +38,9 @@ from tasks.steps.training import (
     key_settings,
     train_segment,
 )
+from tasks.steps.decomposition.features import open_head, read_features
+from tasks.steps.decomposition.histogram import features_of, read_sets
+from tasks.steps.interpretation.features import read_rows
 from tasks.training.batches import Positions
 from tasks.training.loop import Fetch
 

@@ -17,12 +17,12 @@ from storage.stages import FinishedStage, Stage
 from storage.stores import Store
 from tasks.capture import PENULTIMATE, Split, capture_batch, check_finite, split_at, to_storage_dtype
 from tasks.decomposition.head import find_head
+from tasks.engine.life import Step, Work, measured
 from tasks.io.manifest import check_labels
-from tasks.steps.activations import MAX_ROWS, batches_of, example_input, first_input, slab_summary
-from tasks.steps.content import compare_content
-from tasks.steps.life import Step, Work, measured
-from tasks.steps.manifest import positions
-from tasks.steps.networks import choose_device, load_network, network_identity
+from tasks.steps.common.activations import MAX_ROWS, batches_of, example_input, first_input, slab_summary
+from tasks.steps.common.content import compare_content
+from tasks.steps.common.manifest import positions
+from tasks.steps.common.networks import choose_device, load_network, network_identity
 
 VERSION = 1
 

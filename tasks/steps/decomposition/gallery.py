@@ -13,13 +13,13 @@ from storage.stages import Stage, open_finished
 from storage.stores import Store
 from tasks.capture import LAST_MAP, Split, capture_batch, split_at
 from tasks.decomposition import contrast_maps, least_frequent
+from tasks.engine.life import Step, Work, measured
 from tasks.interpreters.enlarge import enlarge
-from tasks.steps.activations import class_slabs, example_input, first_input
+from tasks.steps.common.activations import class_slabs, example_input, first_input
+from tasks.steps.common.networks import choose_device, load_network, preprocessing_of
+from tasks.steps.common.samples import read_positions
 from tasks.steps.decomposition.histogram import read_sets
-from tasks.steps.gallery import chosen_positions, shown_images
-from tasks.steps.life import Step, Work, measured
-from tasks.steps.networks import choose_device, load_network, preprocessing_of
-from tasks.steps.samples import read_positions
+from tasks.steps.interpretation.gallery import chosen_positions, shown_images
 
 VERSION = 1
 KINDS = ("all", "other", "influential")  # maps beside an image, in this order

@@ -14,14 +14,14 @@ from storage.specs import StageSpec
 from storage.stages import Stage, open_finished
 from storage.stores import Store
 from tasks.capture import LAST_MAP, split_at
+from tasks.engine.life import Step, Work, measured
 from tasks.io.tensors import unpack_tensors
-from tasks.steps.activations import example_input
-from tasks.steps.fetching import open_fetch
-from tasks.steps.life import Step, Work, measured
-from tasks.steps.manifest import positions
-from tasks.steps.networks import choose_device, load_network
-from tasks.steps.trainer import GATE_MATRIX, settle
-from tasks.steps.training import GATES_FILE, MEMORY_SAMPLES
+from tasks.steps.common.activations import example_input
+from tasks.steps.common.fetching import open_fetch
+from tasks.steps.common.manifest import positions
+from tasks.steps.common.networks import choose_device, load_network
+from tasks.steps.common.trainer import GATE_MATRIX, settle
+from tasks.steps.common.training import GATES_FILE, MEMORY_SAMPLES
 from tasks.training.gates import ClassGates, largest_gates
 
 VERSION = 1

@@ -14,10 +14,10 @@ from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
 from tasks.decomposition.histogram import Cell, FeatureHistogram
 from tasks.decomposition.influential import pick_sets
-from tasks.steps.activations import class_slabs
+from tasks.engine.life import Clock, Step, Work, measured
+from tasks.steps.common.activations import class_slabs
 from tasks.steps.decomposition.features import open_head, read_features
 from tasks.steps.decomposition.partials import by_features, chunks, n_ranges, pack_sums, read_sums, sums_file
-from tasks.steps.life import Clock, Step, Work, measured
 
 VERSION = 1
 DEFAULTS: Document = {"limit": None, "rank_by": "abs", "group_by": "label"}

@@ -14,7 +14,7 @@ from storage.stores import Store
 from tasks.decomposition import HeadScores, measure_overlap, share_of_histogram
 from tasks.figures.overlay import overlay
 from tasks.figures.views import spread_out
-from tasks.report.pages_decomposition import COLUMNS, DecompositionPage, FeatureMapRow, Histogram, Overlap
+from tasks.report.decomposition.page import COLUMNS, DecompositionPage, FeatureMapRow, Histogram, Overlap
 from tasks.steps.decomposition.ablation import read_accuracies
 from tasks.steps.decomposition.cost import read_times
 from tasks.steps.decomposition.coverage import read_coverage

@@ -15,11 +15,11 @@ from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
 from tasks.decomposition import CONTROLS, DecomposedLinear, HeadScores, Statistics
+from tasks.engine.life import Clock, Step, Work, measured
+from tasks.steps.common.networks import choose_device
 from tasks.steps.decomposition.features import open_head, read_features
 from tasks.steps.decomposition.histogram import read_sets
 from tasks.steps.decomposition.partials import by_features, chunks, n_ranges
-from tasks.steps.life import Clock, Step, Work, measured
-from tasks.steps.networks import choose_device
 
 VERSION = 1
 FULL, HISTOGRAM, GATES = "full", "histogram", "gates"  # beside the controls

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 
 from storage.documents import Document
 from storage.specs import StageSpec
-from tasks.steps.activations import MAX_ROWS, batch_size
+from tasks.engine.life import MOST_TOGETHER
+from tasks.steps.common.activations import MAX_ROWS, batch_size
+from tasks.steps.common.survey import DataSurvey, HeadShapes
 from tasks.steps.decomposition.histogram import features_of
 from tasks.steps.decomposition.partials import CHUNK_VALUES, rows_per_range
 from tasks.steps.decomposition.scores import GATES
-from tasks.steps.life import MOST_TOGETHER
-from tasks.steps.survey import DataSurvey, HeadShapes
 
 DIGITS = 8  # arrays of 64 bits that one exact sum may take
 THUMBNAIL = 96 * 96  # pixels of a picture at most

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 
 from storage.documents import Document
 from storage.specs import StageSpec
+from tasks.steps.common.survey import DataSurvey, HeadShapes, state_bytes
+from tasks.steps.common.training import MEMORY_SAMPLES, training_steps
 from tasks.steps.decomposition.gates import ROWS
 from tasks.steps.decomposition.histogram import features_of
-from tasks.steps.survey import DataSurvey, HeadShapes, state_bytes
-from tasks.steps.training import MEMORY_SAMPLES, training_steps
 
 Sizes = tuple[int, int]  # bytes written, peak bytes
 Surveys = Mapping[str, DataSurvey]

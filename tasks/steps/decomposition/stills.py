@@ -3,10 +3,16 @@
 from dataclasses import replace
 
 from storage.results import table_bytes
-from tasks.figures.still_decomposition import ablation_plot, against_depth, control_plot, grid_surface, retraining_plot
-from tasks.figures.still_sets import coverage_plot, feature_map_plot, histogram_plot, overlap_plot, sample_need_plot
-from tasks.report.decomposition_gallery import allowed_rows
-from tasks.report.pages_decomposition import COLUMNS, DecompositionPage
+from tasks.figures.decomposition.still import ablation_plot, against_depth, control_plot, grid_surface, retraining_plot
+from tasks.figures.decomposition.still_sets import (
+    coverage_plot,
+    feature_map_plot,
+    histogram_plot,
+    overlap_plot,
+    sample_need_plot,
+)
+from tasks.report.decomposition.gallery import allowed_rows
+from tasks.report.decomposition.page import COLUMNS, DecompositionPage
 
 FEW = 4  # rows of pictures
 

@@ -8,8 +8,8 @@ from storage.layouts import Layout
 from storage.specs import StageSpec
 from storage.stages import Stage, open_finished
 from storage.stores import Store
-from tasks.steps.life import Step, Work, measured
-from tasks.steps.manifest import positions
+from tasks.engine.life import Step, Work, measured
+from tasks.steps.common.manifest import positions
 from tasks.steps.tracing.retraining import subset
 from tasks.steps.tracing.series import (
     Contributions,

@@ -9,8 +9,8 @@ from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec, without_defaults
 from storage.stages import Stage, open_finished
 from storage.stores import Store
-from tasks.steps.life import Step, Work, measured
-from tasks.steps.manifest import positions
+from tasks.engine.life import Step, Work, measured
+from tasks.steps.common.manifest import positions
 from tasks.steps.tracing.series import Contributions, Ids, window_of
 from tasks.tracing import ClassShare, Influential, RidgeHistogram, first_of, shares_of_classes
 

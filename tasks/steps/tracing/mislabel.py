@@ -14,14 +14,14 @@ from storage.specs import StageSpec
 from storage.stages import Stage
 from storage.stores import Store
 from tasks.capture import capture_inputs
+from tasks.engine.life import Step, Work, measured
 from tasks.recording.sources import recorded_source
-from tasks.steps.fetching import open_fetch
-from tasks.steps.life import Step, Work, measured
-from tasks.steps.manifest import positions
-from tasks.steps.networks import choose_device, load_network
+from tasks.steps.common.fetching import open_fetch
+from tasks.steps.common.manifest import positions
+from tasks.steps.common.networks import choose_device, load_network
+from tasks.steps.common.training import MEMORY_SAMPLES
 from tasks.steps.tracing.projection import Target, layer_targets
 from tasks.steps.tracing.undecayed import undecayed
-from tasks.steps.training import MEMORY_SAMPLES
 from tasks.tracing import decay_known, gammas
 from tasks.tracing.evaluation import mislabel_auc
 

@@ -10,15 +10,15 @@ from storage.results import table_bytes
 from storage.specs import StageSpec
 from storage.stages import open_finished, read_marker
 from storage.stores import Store
-from tasks.figures.still_tracing import class_share_plot, ridge_plot
+from tasks.figures.tracing.still import class_share_plot, ridge_plot
 from tasks.figures.views import spread_out
 from tasks.report.pages import Image
-from tasks.report.pages_tracing import Query, QueryLayer, Ridges, TracingPage
-from tasks.report.tracing_queries import MAX_QUERIES
-from tasks.steps.gallery import shown_images
-from tasks.steps.manifest import positions
-from tasks.steps.networks import preprocessing_of
-from tasks.steps.samples import read_positions
+from tasks.report.tracing.page import Query, QueryLayer, Ridges, TracingPage
+from tasks.report.tracing.queries import MAX_QUERIES
+from tasks.steps.common.manifest import positions
+from tasks.steps.common.networks import preprocessing_of
+from tasks.steps.common.samples import read_positions
+from tasks.steps.interpretation.gallery import shown_images
 from tasks.steps.tracing.explain import Influence, class_name, read_influence, residual_of, shares_of, unknown_decay
 from tasks.steps.tracing.plan import Trace
 from tasks.tracing.evaluation import cardinality, class_agreement

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from configs.schema import AnyDataSet, Config, LabelNoise, Network
 from configs.tracing import Tracing
 from storage.specs import StageSpec
-from tasks.steps.manifest import manifest_spec
+from tasks.steps.common.manifest import manifest_spec
+from tasks.steps.common.training import training_spec
 from tasks.steps.tracing.datamodelling import datamodelling_spec
 from tasks.steps.tracing.influence import influence_spec
 from tasks.steps.tracing.mislabel import mislabel_spec
@@ -14,7 +15,6 @@ from tasks.steps.tracing.projection import contributions_spec
 from tasks.steps.tracing.queries import queries_spec
 from tasks.steps.tracing.randomisation import randomisation_spec
 from tasks.steps.tracing.retraining import retraining_spec
-from tasks.steps.training import training_spec
 
 PERMUTED = LabelNoise(share=1.0, kind="permute")
 

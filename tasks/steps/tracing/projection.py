@@ -16,9 +16,9 @@ from storage.specs import StageSpec, without_defaults
 from storage.stages import Stage, open_finished
 from storage.stores import Store
 from tasks.capture import capture_inputs, find_output_layer
+from tasks.engine.life import Step, Work, measured
 from tasks.recording.sources import UpdateBlock, UpdateSource, recorded_source
-from tasks.steps.life import Step, Work, measured
-from tasks.steps.networks import choose_device, load_network
+from tasks.steps.common.networks import choose_device, load_network
 from tasks.steps.tracing.queries import query_inputs
 from tasks.tracing import contributions, logit_contributions
 

@@ -14,11 +14,11 @@ from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec
 from storage.stages import Stage, open_finished
 from storage.stores import Store
-from tasks.steps.gallery import chosen_positions, shown_images
-from tasks.steps.life import Step, Work, measured
-from tasks.steps.manifest import positions
-from tasks.steps.networks import choose_device, load_network, network_identity, preprocessing_of
-from tasks.steps.samples import read_positions
+from tasks.engine.life import Step, Work, measured
+from tasks.steps.common.manifest import positions
+from tasks.steps.common.networks import choose_device, load_network, network_identity, preprocessing_of
+from tasks.steps.common.samples import read_positions
+from tasks.steps.interpretation.gallery import chosen_positions, shown_images
 
 VERSION = 1
 FORWARD = 64  # queries in one forward pass

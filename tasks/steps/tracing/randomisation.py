@@ -8,7 +8,7 @@ from storage.layouts import Layout
 from storage.specs import StageSpec
 from storage.stages import Stage
 from storage.stores import Store
-from tasks.steps.life import Step, Work, measured
+from tasks.engine.life import Step, Work, measured
 from tasks.steps.tracing.series import (
     Contributions,
     checked_rankings,

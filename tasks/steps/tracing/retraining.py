@@ -9,12 +9,12 @@ from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import Store
-from tasks.steps.life import Step, Work, measured
-from tasks.steps.manifest import positions
-from tasks.steps.networks import choose_device
+from tasks.engine.life import Step, Work, measured
+from tasks.steps.common.manifest import positions
+from tasks.steps.common.networks import choose_device
+from tasks.steps.common.trainer import open_trainer
+from tasks.steps.common.training import MEMORY_SAMPLES
 from tasks.steps.tracing.queries import query_inputs, query_logits
-from tasks.steps.trainer import open_trainer
-from tasks.steps.training import MEMORY_SAMPLES
 from tasks.tracing.evaluation import margins
 
 VERSION = 1

@@ -13,13 +13,13 @@ from storage.specs import StageSpec
 from tasks.io.networks import build_model
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.sizes import check_budget, dense_bytes
-from tasks.steps.recording import kept_steps
-from tasks.steps.survey import DataSurvey
+from tasks.steps.common.recording import kept_steps
+from tasks.steps.common.survey import DataSurvey
+from tasks.steps.common.trainer import open_batches
+from tasks.steps.common.training import MEMORY_SAMPLES, training_steps
 from tasks.steps.tracing.influence import GRID, HISTOGRAM_BYTES, SUM_BYTES
 from tasks.steps.tracing.projection import INPUT_BYTES
 from tasks.steps.tracing.retraining import subset
-from tasks.steps.trainer import open_batches
-from tasks.steps.training import MEMORY_SAMPLES, training_steps
 
 UPDATES = 96 * 2**20  # bytes of updates in memory at a time, read or written: a chunk of a layer and its float copy
 EXAMPLE = 64  # bytes of a ledger's row, and as much for each of its examples

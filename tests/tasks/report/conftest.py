@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 from tasks.metrics.summary import by_budget, over_repeats, robustness_table
+from tasks.report.decomposition.page import DecompositionPage
 from tasks.report.pages import Gallery, GalleryRow, InterpretationPage, RunFacts
-from tasks.report.pages_decomposition import DecompositionPage
-from tasks.report.pages_tracing import TracingPage
-from tests.tasks.report.decomposition_tables import Decompositions, invented_decomposition
-from tests.tasks.report.tracing_tables import Traces, invented_tracing
+from tasks.report.tracing.page import TracingPage
+from tests.tasks.report.decomposition.decomposition_tables import Decompositions, invented_decomposition
+from tests.tasks.report.tracing.tracing_tables import Traces, invented_tracing
 
 Classes = Callable[..., pd.DataFrame]
 Build = Callable[..., InterpretationPage]

@@ -10,10 +10,10 @@ from typing import TypedDict
 
 import pytest
 
+from tasks.report.decomposition.page import DecompositionPage
 from tasks.report.pages import InterpretationPage, RunFacts
-from tasks.report.pages_decomposition import DecompositionPage
-from tasks.report.pages_tracing import TracingPage
 from tasks.report.site import render_site
+from tasks.report.tracing.page import TracingPage
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [

@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 
 from tasks.report.blocks import MAX_COLUMNS, MAX_IMAGES
+from tasks.report.decomposition.page import DecompositionPage
 from tasks.report.formats import NBSP
 from tasks.report.pages import Gallery, GalleryRow, InterpretationPage, RunFacts
-from tasks.report.pages_decomposition import DecompositionPage
-from tasks.report.pages_tracing import TracingPage
 from tasks.report.site import render_site
+from tasks.report.tracing.page import TracingPage
 
 Classes = Callable[..., pd.DataFrame]
 Build = Callable[..., InterpretationPage]
@@ -218,7 +218,7 @@ def test_csv_files_hold_the_tables(facts: RunFacts, page: InterpretationPage) ->
 def test_a_large_class_table_is_left_to_the_store(
     facts: RunFacts, page: InterpretationPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tasks.report.interpretation.MAX_CSV_ROWS", 10)
+    monkeypatch.setattr("tasks.report.interpretation.content.MAX_CSV_ROWS", 10)
     site = render_site(facts, page)
     assert "data/classes.csv" not in site
     assert b"data/classes.csv" not in site["interpretation.html"]

@@ -8,7 +8,7 @@ import pandas as pd
 from tasks.report import tables
 from tasks.report.cells import Table
 from tasks.report.formats import NBSP
-from tasks.report.interpretation import known_spreads
+from tasks.report.interpretation.content import known_spreads
 from tasks.report.pages import InterpretationPage, RunFacts
 
 Classes = Callable[..., pd.DataFrame]

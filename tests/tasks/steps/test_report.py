@@ -16,8 +16,8 @@ from flows.plan import make_plan
 from storage.claims import StageHeldError, claim
 from storage.stages import open_finished
 from storage.stores import Store
+from tasks.steps.interpretation.selection import kept_positions
 from tasks.steps.report import class_table, coreset_table, report_is_current, write_report
-from tasks.steps.selection import kept_positions
 
 if TYPE_CHECKING:
     from tests.conftest import Run

@@ -12,8 +12,8 @@ from storage.specs import StageSpec
 from storage.stages import FinishedStage, open_finished
 from tasks.io.networks import build_model
 from tasks.io.tensors import unpack_tensors
+from tasks.steps.common.networks import WEIGHTS
 from tasks.steps.decomposition.plan import Decomposed
-from tasks.steps.networks import WEIGHTS
 
 if TYPE_CHECKING:
     from tests.conftest import Run

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from storage.specs import StageSpec
+from tasks.engine.life import complete
 from tasks.steps.decomposition.decomposed_training import DECOMPOSED_TRAININGS
-from tasks.steps.life import complete
 from tests.tasks.steps.decomposition.loops import answer
 
 if TYPE_CHECKING:

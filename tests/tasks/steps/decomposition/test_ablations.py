@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from tasks.decomposition import choose_replaced, draw_normals
+from tasks.engine.life import complete
 from tasks.steps.decomposition import ablation
 from tasks.steps.decomposition.ablation import WHICHES, read_accuracies
 from tasks.steps.decomposition.histogram import read_sets
-from tasks.steps.life import complete
 from tests.tasks.steps.decomposition.loops import answer, model_of, opened, plain
 
 if TYPE_CHECKING:

@@ -14,17 +14,17 @@ from torch.nn import functional as F
 
 from storage.specs import StageSpec
 from storage.stages import open_finished
+from tasks.cluster.parallel import PartitionError
 from tasks.decomposition import DecomposedLinear
 from tasks.decomposition.head import replace_head
+from tasks.engine.life import complete
 from tasks.io.networks import build_model
-from tasks.parallel import PartitionError
-from tasks.steps import trainer
+from tasks.steps.common import trainer
+from tasks.steps.common.manifest import MANIFEST
+from tasks.steps.common.training import TRAINING
 from tasks.steps.decomposition.decomposed_training import open_features, read_curves
 from tasks.steps.decomposition.features import PENULTIMATES
 from tasks.steps.decomposition.histogram import HISTOGRAM, STRONGEST, read_sets
-from tasks.steps.life import complete
-from tasks.steps.manifest import MANIFEST
-from tasks.steps.training import TRAINING
 from tests.tasks.steps.decomposition.loops import answer
 from tests.tasks.steps.decomposition.retrainings import K2, NewRun, retrained, spec_of, train
 

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks.parallel import PartitionError
+from tasks.cluster.parallel import PartitionError
 from tasks.steps.decomposition import decomposed_training
+from tests.tasks.steps.common.trainings import die_at, file_digests
 from tests.tasks.steps.decomposition.retrainings import train
-from tests.tasks.steps.trainings import die_at, file_digests
 
 if TYPE_CHECKING:
     from tests.conftest import Run

@@ -13,11 +13,11 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from storage.stages import open_finished
+from tasks.cluster.parallel import PartitionError
+from tasks.engine.life import complete
 from tasks.io.networks import build_model
-from tasks.parallel import PartitionError
 from tasks.steps.decomposition import gates
 from tasks.steps.decomposition.gates import GATES, gates_spec, read_gates
-from tasks.steps.life import complete
 
 if TYPE_CHECKING:
     from tests.conftest import Run

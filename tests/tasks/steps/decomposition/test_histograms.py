@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from tasks.engine.life import complete
 from tasks.steps.decomposition import partials
 from tasks.steps.decomposition.histogram import HISTOGRAM, STRONGEST, read_sets
 from tasks.steps.decomposition.scores import SCORES, read_scores
-from tasks.steps.life import complete
 from tests.tasks.steps.decomposition.loops import answer, counted, opened, plain
 
 if TYPE_CHECKING:

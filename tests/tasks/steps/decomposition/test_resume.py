@@ -7,7 +7,7 @@ import pytest
 
 from storage.specs import StageSpec
 from storage.stages import find_finished, open_finished
-from tasks.parallel import PartitionError
+from tasks.cluster.parallel import PartitionError
 from tasks.steps.decomposition import ablation, coverage, features, gallery, histogram, scores
 from tasks.steps.decomposition.plan import Decomposed
 

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tasks.steps.common.survey import HeadShapes, survey_data
+from tasks.steps.common.training import MEMORY_SAMPLES
 from tasks.steps.decomposition.gates import gates_spec
 from tasks.steps.decomposition.sizes_training import TRAINING_SIZES
-from tasks.steps.survey import HeadShapes, survey_data
-from tasks.steps.training import MEMORY_SAMPLES
 
 if TYPE_CHECKING:
     from tests.conftest import Run

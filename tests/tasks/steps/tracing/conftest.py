@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from storage.specs import StageSpec
 from tasks.io.networks import build_model
-from tasks.steps.trainer import open_trainer
+from tasks.steps.common.trainer import open_trainer
 from tasks.training.ghost_norm import ghost_rows, with_ghost_norm
 
 if TYPE_CHECKING:

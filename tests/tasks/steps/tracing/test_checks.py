@@ -15,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
 from storage.stages import open_finished
-from tasks.steps.life import complete
+from tasks.engine.life import complete
 from tasks.steps.tracing import mislabel
 from tasks.steps.tracing.mislabel import MISLABEL
 from tasks.steps.tracing.retraining import subset

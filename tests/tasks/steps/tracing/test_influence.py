@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from storage.stages import FinishedStage, open_finished
-from tasks.steps.life import complete
+from tasks.engine.life import complete
 from tasks.steps.tracing import influence
 from tasks.steps.tracing.explain import read_influence
 from tasks.steps.tracing.influence import INFLUENCE

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from storage.stages import open_finished
 from storage.stores import Store
 from tasks.figures.overlay import thumbnail
-from tasks.report.tracing_queries import EXAMPLE_PIXELS
+from tasks.report.tracing.queries import EXAMPLE_PIXELS
 from tasks.steps.report import report_is_current, write_report
 from tasks.steps.tracing.page import tracing_page
 

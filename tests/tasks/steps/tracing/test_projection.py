@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from storage.stages import FinishedStage, find_finished, open_finished
-from tasks.parallel import PartitionError
+from tasks.cluster.parallel import PartitionError
+from tasks.engine.life import complete
 from tasks.recording.sources import update_source
-from tasks.steps.life import complete
 from tasks.steps.tracing import projection
 from tasks.steps.tracing.projection import CONTRIBUTIONS
 

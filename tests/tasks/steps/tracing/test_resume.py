@@ -10,7 +10,7 @@ import pytest
 from storage.documents import digest
 from storage.specs import StageSpec
 from storage.stages import find_finished, open_finished
-from tasks.parallel import PartitionError
+from tasks.cluster.parallel import PartitionError
 from tasks.steps.tracing import influence, mislabel, projection, retraining
 
 if TYPE_CHECKING:

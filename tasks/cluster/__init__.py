@@ -1,0 +1,1 @@
+"""Where work runs: clusters, their workers, and how partitions are spread over them."""

@@ -1,0 +1,137 @@
+"""Dask clusters: what a config may ask of them, and how one is started or joined."""
+
+import difflib
+import importlib
+import inspect
+import logging
+import re
+import signal
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from pathlib import Path
+from typing import Any
+
+from configs.cluster import UNSHELTERED, Cluster, is_sheltered
+from tasks.cluster.rejoining import ClusterError
+
+LOCAL = ("local", "threads")  # kinds that are distributed.LocalCluster
+SCHEMES = ("tcp", "tls", "ws", "wss")  # of addresses that another process can listen at
+
+
+def check_cluster(cluster: Cluster) -> None:
+    """Raise ClusterError where a cluster's class cannot be imported, or it cannot give what is asked of it."""
+    if cluster.kind == "address":
+        join_settings(cluster)
+    elif cluster.kind != "serial":
+        _check_arguments(cluster.kind, cluster.arguments)
+    declared = cluster.arguments.get("resources") if cluster.kind != "serial" else None
+    unknown = cluster.gpu_resource not in (None, *(declared if isinstance(declared, dict) else ()))
+    if unknown and cluster.kind in ("serial", *LOCAL):
+        raise ClusterError(f"cluster.gpu_resource: kind {cluster.kind} has no {cluster.gpu_resource!r}; leave it out")
+
+
+def join_settings(cluster: Cluster) -> Any:  # Any: distributed has no types
+    """Return the TLS settings for a running scheduler; ClusterError names what is missing or cannot be read."""
+    from distributed import Security
+
+    scheme, _, place = str(cluster.address).rpartition("://")
+    if scheme not in SCHEMES or not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^\[\]:/]+):\d{1,5}", place):
+        raise ClusterError(f"cluster.address: {cluster.address!r} is no tcp, tls, ws or wss address with host and port")
+    _refuse_unknown({*cluster.arguments} - {*Security.__slots__}, Security.__slots__, "distributed.Security")
+    for name, value in cluster.arguments.items():
+        if name.endswith(("_file", "_cert", "_key")) and not (isinstance(value, str) and Path(value).is_file()):
+            raise ClusterError(f"cluster.arguments.{name}: no file {value!r}")
+    try:
+        security = Security(**cluster.arguments)
+        encrypted = security.get_connection_args("client").get("ssl_context") is not None
+    except (OSError, ValueError, TypeError, RuntimeError) as error:  # ssl's own among them
+        raise ClusterError(f"cluster.arguments: {error}") from error
+    if scheme in ("tls", "wss") and not encrypted:
+        needed = "tls_ca_file, tls_client_cert and tls_client_key"
+        raise ClusterError(f"cluster.arguments: a {scheme}:// address needs {needed}")
+    return security
+
+
+@contextmanager
+def interrupts_stay_here() -> Iterator[None]:
+    """Let threads and processes that start in the block never see Ctrl-C, which a terminal sends to all of them.
+
+    They inherit the mask of blocked signals. One that comes meanwhile is taken at the end of the block.
+    """
+    resource_tracker.ensure_running()  # multiprocessing lifts the mask when it starts this one
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def open_scheduler(cluster: Cluster) -> Iterator[tuple[Any, Any]]:  # Any: distributed has no types
+    """Yield what a client connects to, and the TLS settings."""
+    if cluster.kind == "address":
+        yield cluster.address, join_settings(cluster)
+        return
+    with interrupts_stay_here():
+        entered = _cluster_class(cluster.kind)(**_cluster_arguments(cluster))
+    with entered as started:
+        if not (cluster.insecure or is_sheltered(started.scheduler_address)):
+            raise ClusterError(
+                f"cluster.arguments: the scheduler listens at {started.scheduler_address}; {UNSHELTERED}"
+            )
+        if cluster.kind not in LOCAL and "n_workers" not in cluster.arguments:
+            started.scale(cluster.workers)
+        yield started, None
+
+
+def _cluster_arguments(cluster: Cluster) -> dict[str, Any]:  # Any: the class's own
+    """Return the keyword arguments of the cluster's class."""
+    processes = cluster.kind == "local"
+    if not processes and cluster.kind != "threads":
+        return dict(cluster.arguments)
+    return {
+        "processes": processes,
+        "n_workers": cluster.workers if processes else 1,
+        "threads_per_worker": 1 if processes else cluster.workers,
+        "memory_limit": cluster.memory_limit if processes else 0,
+        "dashboard_address": "127.0.0.1:0",  # None would mean port 8787, with a warning where that is taken
+        "scheduler_kwargs": {"dashboard": False},
+        **({"host": "127.0.0.1"} if processes else {}),  # threads talk within the process
+        "silence_logs": logging.CRITICAL,
+        **cluster.arguments,
+    }
+
+
+def _cluster_class(kind: str) -> Any:  # Any: distributed has no types
+    """Return the cluster class of a kind or import path."""
+    module, _, name = ("distributed.LocalCluster" if kind in LOCAL else kind).rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ClusterError(f"cluster.kind: cannot import {kind}: {error}") from error
+    if not isinstance(found, type) or not hasattr(found, "scale"):
+        raise ClusterError(f"cluster.kind: {kind} is no class of Dask clusters")
+    return found
+
+
+def _check_arguments(kind: str, arguments: Mapping[str, Any]) -> None:  # Any: the class's own
+    """Raise ClusterError for an argument that neither a cluster class takes nor the workers to which it hands it."""
+    takers = [_cluster_class(kind)]
+    if kind in LOCAL:
+        from distributed import Nanny, Worker
+
+        takers += [Worker, Nanny] if kind == "local" else [Worker]
+    known = [p for taker in takers for p in inspect.signature(taker).parameters.values()]
+    names = [p.name for p in known if p.kind is not p.VAR_KEYWORD]
+    if kind in LOCAL or len(names) == len(known):
+        _refuse_unknown({*arguments} - {*names}, names, takers[0].__name__)
+
+
+def _refuse_unknown(unknown: set[str], names: Iterable[str], taker: str) -> None:
+    """Raise ClusterError for the first argument that is unknown, with the nearest that is not."""
+    if unknown:
+        first = min(unknown)
+        near = difflib.get_close_matches(first, sorted({*names}), 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ClusterError(f"cluster.arguments.{first}: {taker} takes no such argument{hint}")

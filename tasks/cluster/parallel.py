@@ -1,0 +1,216 @@
+"""How partitions are spread over workers: beside clusters.py the only file that knows Dask.
+
+A partition is a plain function of one item; it returns a few numbers. Failures of some do not stop the others.
+"""
+
+import contextlib
+import ctypes
+import logging
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache, partial
+from typing import Any, Protocol, TypeVar
+
+import threadpoolctl
+
+from configs.cluster import Cluster
+from tasks.cluster.attendance import Attendance
+from tasks.cluster.clusters import LOCAL, open_scheduler
+from tasks.cluster.rejoining import PATIENCE, ClusterError, fetched, rejoin
+from tasks.cluster.versions import code_difference, code_facts
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+ATTEMPTS = 2
+PASSING = (TimeoutError, ConnectionError)  # faults that may pass
+MALLOPT = {"arenas": (-8, 1), "map from": (-3, 2**30), "trim from": (-1, 2**30), "top pad": (-2, 2**26)}  # malloc.h
+
+
+class PartitionError(Exception):
+    """Partitions failed; the text has the first one's coordinates and its cause, which is chained."""
+
+
+class Pool(Protocol):
+    """Runs a function over items."""
+
+    def map(
+        self, function: Callable[[Item], Result], items: Sequence[Item], *, network: bool = False
+    ) -> Iterator[tuple[Item, Result]]:
+        """Yield (item, result) as partitions end, in any order; PartitionError after the last, if some failed.
+
+        `network`: the function runs a network, so it asks for the cluster's GPU resource.
+        """
+        ...
+
+
+class SerialPool:
+    """One partition after the other, in this process, without Dask."""
+
+    def map(
+        self, function: Callable[[Item], Result], items: Sequence[Item], *, network: bool = False
+    ) -> Iterator[tuple[Item, Result]]:
+        failures: list[tuple[Item, Exception]] = []
+        for item in items:
+            try:
+                result = _attempt(function, item)
+            except Exception as error:
+                failures.append((item, error))
+                continue
+            yield item, result
+        _raise_first(failures, len(items))
+
+
+@dataclass(frozen=True)
+class DaskPool:
+    """Partitions as Dask tasks of one client."""
+
+    client: Any  # Any: distributed has no types
+    gpu_resource: str | None = None
+    attendance: Attendance = field(default_factory=Attendance)
+
+    def map(
+        self, function: Callable[[Item], Result], items: Sequence[Item], *, network: bool = False
+    ) -> Iterator[tuple[Item, Result]]:
+        from distributed import as_completed
+
+        if not items:
+            return
+        wanted = self.gpu_resource if network else None
+        if rejoin(self.client):
+            self.attendance.await_first(self.client, wanted)
+        if wanted:
+            self._await_resource(wanted)
+        attempt = partial(_attempt_on_worker, function, ours=code_facts())
+        futures = self.client.map(attempt, items, resources={wanted: 1} if wanted else None, pure=False)
+        by_key = {future.key: item for future, item in zip(futures, items, strict=True)}
+        failures: list[tuple[Item, Exception]] = []
+        try:
+            with self.attendance.watching(self.client, wanted, partial(self.client.cancel, futures)):
+                for future in as_completed(futures, loop=self.client.loop):
+                    item = by_key[future.key]
+                    try:
+                        result = fetched(future)
+                    except Exception as error:
+                        failures.append((item, error))
+                    else:
+                        yield item, result
+                    future.release()
+        finally:
+            if open_still := [future for future in futures if not future.done()]:
+                self.client.cancel(open_still)
+        order = {id(item): number for number, item in enumerate(items)}
+        _raise_first(sorted(failures, key=lambda failure: order[id(failure[0])]), len(items))
+
+    def _await_resource(self, wanted: str) -> None:
+        """Return once a worker declares the GPU resource; raise at once where all are there and none does."""
+        workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
+        declared = any(worker["resources"].get(wanted, 0) >= 1 for worker in workers)
+        queued = self.attendance.cluster is not None and len(workers) < self.attendance.workers
+        if workers and not declared and not queued:
+            raise ClusterError(
+                f"cluster.gpu_resource: none of {len(workers)} workers declares {wanted!r}; "
+                f"start them with --resources {wanted}=1"
+            )
+        self.attendance.await_first(self.client, wanted)
+
+
+@contextmanager
+def open_pool(cluster: Cluster, say: Callable[[str], None] = print) -> Iterator[Pool]:
+    """Start or join the workers that `cluster` describes, and stop what was started; `say` is told of long waits.
+
+    Raises
+    ------
+    ClusterError : no scheduler answers, a class cannot be imported, or workers run other code than this process
+    """
+    with threadpoolctl.threadpool_limits(1):  # restores this process's setting at the end
+        if cluster.kind == "serial":
+            yield SerialPool()
+        else:
+            yield from _dask_pool(cluster, say)
+
+
+def _dask_pool(cluster: Cluster, say: Callable[[str], None]) -> Iterator[Pool]:
+    """Yield a pool of Dask workers."""
+    from distributed import Client
+
+    for name in ("distributed", "distributed.client"):  # Dask gives the latter a level of its own
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # a failure is told in one line, by who asked
+
+    with open_scheduler(cluster) as (address, security):
+        try:
+            client = Client(address, security=security, set_as_default=False, timeout=PATIENCE)
+        except OSError as error:
+            raise ClusterError(f"cluster.address: no scheduler answers at {cluster.address}: {error}") from error
+        ours = None if cluster.kind in (*LOCAL, "address") else address
+        workers = cluster.arguments.get("n_workers", cluster.workers)
+        attendance = Attendance(ours, workers, cluster.worker_timeout, say)
+        with client:
+            if cluster.kind not in LOCAL:
+                attendance.await_first(client)
+                compare_workers(client.run(code_facts, on_error="return"))
+            yield DaskPool(client, cluster.gpu_resource, attendance)
+
+
+def compare_workers(answers: Mapping[str, Any]) -> None:  # Any: what a worker says, or the error that it met
+    """Raise ClusterError in one line if a worker's code differs from this process's, or it has none."""
+    for worker, answer in answers.items():
+        if isinstance(answer, OSError):  # it has gone since; whoever comes in its place is compared at each partition
+            continue
+        if not isinstance(answer, dict):
+            raise ClusterError(f"worker {worker} cannot run layerlore: {answer}; install it there and start it anew")
+        if difference := code_difference(worker, answer, code_facts()):
+            raise ClusterError(difference)
+
+
+def _attempt_on_worker(function: Callable[[Item], Result], item: Item, ours: dict[str, str]) -> Result:
+    """Call `function` on a Dask worker, unless that runs other code than the run: it may have joined a moment ago."""
+    from distributed import get_worker
+
+    if difference := code_difference(get_worker().address, code_facts(), ours):
+        raise ClusterError(difference)
+    return _attempt(function, item)
+
+
+def _attempt(function: Callable[[Item], Result], item: Item) -> Result:
+    """Call `function` with one BLAS thread; once more after a passing fault of a disk or network."""
+    # Not as a context: leaving one in one thread would lift the limit under the others.
+    _thread_pools(len(sys.modules)).limit(limits=1)
+    keep_freed_memory()
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return function(item)
+        except PASSING:
+            if attempt == ATTEMPTS:
+                raise
+    raise AssertionError
+
+
+@lru_cache(maxsize=1)
+def _thread_pools(modules: int) -> Any:  # Any: threadpoolctl has no types
+    """Return the thread pools of the libraries that are loaded with so many modules: looking for them takes 6 ms."""
+    return threadpoolctl.ThreadpoolController()
+
+
+@lru_cache(maxsize=1)
+def keep_freed_memory() -> None:
+    """Let this process reuse the memory it frees instead of handing it back at once, where glibc is its allocator.
+
+    Dask starts workers with a trim threshold of 64 kB, and glibc maps every large array anew: each forward pass then
+    faults its activations in page by page, which costs as much as computing them. The peak stays what it was.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in MALLOPT.values():
+            mallopt(parameter, value)
+
+
+def _raise_first(failures: list[tuple[Item, Exception]], n_items: int) -> None:
+    """Raise PartitionError for the first failure, if there is one."""
+    if failures:
+        item, error = failures[0]
+        text = str(error) or type(error).__name__
+        more = f" ({len(failures)} of {n_items} partitions failed)" if len(failures) > 1 else ""
+        raise PartitionError(f"partition {item}: {text}{more}") from error

@@ -1,0 +1,74 @@
+"""What trainings tell while they run and when they end: a line per epoch, and their curves as rows."""
+
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from storage.documents import DamagedError, Document
+from storage.results import read_table
+from storage.specs import StageSpec
+from storage.stages import find_finished, read_marker
+from storage.stores import Store
+from tasks.steps.common.training import CURVES
+
+LINE_EVERY = 10.0  # seconds between two lines inside an epoch
+
+
+class CurveReader:
+    """Reads the markers of trainings as they appear.
+
+    Parameters
+    ----------
+    store : that holds the stages
+    specs : stages of any kind; those that are no trainings have no curves
+    """
+
+    def __init__(self, store: Store, specs: Sequence[StageSpec]) -> None:
+        self._store = store
+        self._trainings = [spec for spec in specs if spec.stage in ("training", "decomposed-training")]
+        self._next: dict[str, int] = {}
+        self._told = time.monotonic()
+
+    def begin(self) -> None:
+        """Take what is there already for told."""
+        for spec in self._trainings:
+            self._next[spec.path] = 0
+            while self._marker(spec) is not None:
+                self._next[spec.path] += 1
+
+    def news(self) -> Iterator[str]:
+        """Yield a line for every epoch that ended since the last call, and now and then one for what is under way."""
+        for spec in self._trainings:
+            while (numbers := self._marker(spec)) is not None:
+                number = self._next[spec.path]
+                self._next[spec.path] += 1
+                lines = [_line(spec, epoch) for epoch in numbers["epochs"]]
+                if not lines and time.monotonic() - self._told > LINE_EVERY:
+                    steps = number * int(spec.place["train"]["checkpoint_every"]) + len(numbers["losses"])
+                    lines = [f"{spec.title}: {steps} steps, loss {np.mean(numbers['losses']):.4f}"]
+                if lines:
+                    self._told = time.monotonic()
+                yield from lines
+
+    def tables(self) -> Iterator[tuple[StageSpec, list[Document]]]:
+        """Yield every finished training with a row per epoch: epoch, loss, accuracy, lr where it varies."""
+        for spec in self._trainings:
+            if (finished := find_finished(self._store, spec.path)) is not None:
+                table = read_table(finished.read_file(CURVES), f"{spec.path}/files/{CURVES}")
+                yield spec, [{str(key): row[key] for key in row} for row in table.to_dict("records")]
+
+    def _marker(self, spec: StageSpec) -> Document | None:
+        """Return the numbers of the next segment, or None where it is not there."""
+        try:
+            numbers: Document = read_marker(self._store, spec.path, self._next[spec.path])["numbers"]
+        except (FileNotFoundError, DamagedError):
+            return None
+        return numbers
+
+
+def _line(spec: StageSpec, epoch: Document) -> str:
+    """Return what is said of an epoch."""
+    parts = [f"epoch {epoch['epoch']} of {spec.place['train']['epochs']}"]
+    parts += [f"{key} {epoch[key]:{form}}" for key, form in (("loss", ".4f"), ("accuracy", ".4f"), ("lr", ".3g"))]
+    return f"{spec.title}: {', '.join(parts)}"

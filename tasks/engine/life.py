@@ -1,0 +1,293 @@
+"""The life of a stage: claim, create or resume, map the missing partitions, seal."""
+
+import contextlib
+import getpass
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Protocol
+
+from configs.cluster import Cluster
+from configs.schema import Config
+from storage.claims import claim, make_room
+from storage.documents import Json
+from storage.layouts import Layout
+from storage.partitions import OvertakenError
+from storage.specs import StageSpec
+from storage.stages import FinishedStage, Stage, begin_stage, find_finished, open_finished
+from storage.stores import Store, naming, open_store
+from tasks.cluster.parallel import PASSING, PartitionError, Pool, open_pool
+from tasks.cluster.versions import code_facts
+from tasks.io.imports import check_loaded
+
+MOST_TOGETHER = 16  # stages in one partition's work: what bounds its memory
+
+
+class Observer(Protocol):
+    """Is told how a run goes on."""
+
+    def begin(self, title: str, total: int, done: int) -> None:
+        """A stage of `total` partitions starts or goes on, `done` of which are there already."""
+
+    def advance(self, title: str) -> None:
+        """One more partition is done."""
+
+    def end(self, title: str, seconds: float) -> None:
+        """The stage is complete."""
+
+    def say(self, text: str) -> None:
+        """Anything else worth a line."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every step of a run needs."""
+
+    store: Store
+    pool: Pool
+    observer: Observer
+    holder: str = "a run"
+    wait: bool = True
+    device: str = "auto"
+
+
+@contextlib.contextmanager
+def open_job(config: Config, observer: Observer, *, wait: bool = True, idle: bool = False) -> Iterator[Job]:
+    """Open the store and the workers of a run, and close the workers at the end; one with nothing to do needs none."""
+    store = open_store(config.store, create=True)
+    with open_pool(Cluster(kind="serial") if idle else config.cluster, observer.say) as pool:
+        yield Job(store, pool, observer, f"run {config.name} of {getpass.getuser()}", wait, config.cluster.device)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a partition function gets: one stage, or all that lack the partition, and where networks run."""
+
+    stages: tuple[Stage, ...]
+    device: str
+
+    @property
+    def stage(self) -> Stage:
+        """The first stage: the only one, for steps that make one at a time."""
+        return self.stages[0]
+
+    def lacking(self, number: int) -> "Work":
+        """Return the same work for the stages that have no partition `number` yet."""
+        return replace(self, stages=tuple(stage for stage in self.stages if stage.marker(number) is None))
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A partition on its way to a worker; messages call it by its number."""
+
+    number: int
+    work: Work
+
+    def follows(self) -> bool:
+        """Say whether the partition before it is done, in every stage."""
+        return self.number == 0 or all(stage.marker(self.number - 1) is not None for stage in self.work.stages)
+
+    def __str__(self) -> str:
+        first, *others = self.work.stages
+        return f"{self.number} of " + (f"{1 + len(others)} x {first.spec.stage}" if others else first.spec.title)
+
+
+@dataclass(frozen=True)
+class Step:
+    """How a kind of stage is made.
+
+    Parameters
+    ----------
+    layout : arrays and partitions from the spec and the stages it reads
+    partition : makes one partition of all stages in the work; a top-level function, so that workers can import it
+    summary : what the sealed stage states
+    check : looks at a stage that goes on before its missing partitions are asked for
+    network : the partition runs a network
+    chain : partitions depend on their predecessor
+    together : a partition is made for all stages at once, which have one layout
+    """
+
+    layout: Callable[[Store, StageSpec], Layout]
+    partition: Callable[[Work, int], None]
+    summary: Callable[[Stage], Mapping[str, Json]] = lambda _: {}
+    check: Callable[[Stage], None] = lambda _: None
+    network: bool = False
+    chain: bool = False
+    together: bool = False
+
+
+def complete(job: Job, step: Step, specs: Sequence[StageSpec]) -> list[FinishedStage]:
+    """Bring the stages of `specs`, all of one kind, to completion and return them.
+
+    What is complete is left alone; what is partial goes on at its missing partitions. The partitions of all stages
+    are mapped at once, so that no worker waits for the last partition of a stage.
+    """
+    wanting = _wanting(job.store, specs)
+    make_room(len(wanting))
+    with contextlib.ExitStack() as claims:
+        for spec in sorted(wanting, key=lambda spec: spec.path):  # one order, so that two runs cannot deadlock
+            held = claim(job.store, spec.path, job.holder, wait=job.wait, on_wait=job.observer.say)
+            claims.enter_context(held)
+        wanting = _wanting(job.store, wanting)  # another run may have made some while we waited
+        if wanting:
+            _make(job, step, wanting)
+    return [open_finished(job.store, spec) for spec in specs]
+
+
+def _wanting(store: Store, specs: Sequence[StageSpec]) -> list[StageSpec]:
+    """Return the incomplete ones, each once."""
+    unique = {spec.path: spec for spec in specs}
+    return [spec for path, spec in unique.items() if find_finished(store, path) is None]
+
+
+def _make(job: Job, step: Step, specs: Sequence[StageSpec]) -> None:
+    """Create or resume the stages, map what they lack, seal what is whole even if others fail."""
+    started = time.perf_counter()
+    stages = [_begin(job.store, step, spec) for spec in specs]
+    for stage in stages:
+        step.check(stage)
+    items = assignments(stages, job.device, together=step.together)
+    title = specs[0].title if len(specs) == 1 else f"{specs[0].stage} ({len(specs)})"
+    total = len(items) + sum(stage.layout.partitions - len(stage.missing()) for stage in stages)
+    job.observer.begin(title, total, total - len(items))
+    try:
+        for _ in _map(job, step, items):
+            job.observer.advance(title)
+    finally:
+        for stage in stages:
+            if not stage.missing() and find_finished(stage.store, stage.spec.path) is None:  # nobody seals twice
+                stage.seal(step.summary(stage))
+    job.observer.end(title, time.perf_counter() - started)
+
+
+def _begin(store: Store, step: Step, spec: StageSpec) -> Stage:
+    """Create or resume a stage."""
+    layout = step.layout(store, spec)
+    with naming(store.path(spec.path)):
+        return begin_stage(store, spec, layout)
+
+
+def _map(job: Job, step: Step, items: list[Assignment]) -> Iterator[None]:
+    """Make the partitions; where one of a chain fails, the other chains go on and the first failure is raised last."""
+    failure: PartitionError | None = None
+    for batch in _batches(items, chain=step.chain):
+        ready = [item for item in batch if failure is None or item.follows()]
+        try:
+            for _ in job.pool.map(partial(run_partition, step.partition), ready, network=step.network):
+                yield
+        except PartitionError as error:
+            failure = failure or error
+    if failure is not None:
+        raise failure
+
+
+def assignments(stages: Sequence[Stage], device: str, *, together: bool) -> list[Assignment]:
+    """Return what is to be done: a partition of a stage each, or of all stages that lack it."""
+    lacking = [(number, stage) for stage in stages for number in stage.missing()]
+    if not together:
+        return [Assignment(number, Work((stage,), device)) for number, stage in lacking]
+    by_number: dict[int, list[Stage]] = {}
+    for number, stage in lacking:
+        by_number.setdefault(number, []).append(stage)
+    return [
+        Assignment(number, Work(tuple(found[start : start + MOST_TOGETHER]), device))
+        for number, found in sorted(by_number.items())
+        for start in range(0, len(found), MOST_TOGETHER)
+    ]
+
+
+def _batches(items: list[Assignment], *, chain: bool) -> list[list[Assignment]]:
+    """Return what may run at once: everything, or one partition of each chain at a time."""
+    if not chain:
+        return [items]
+    numbers = sorted({item.number for item in items})
+    return [[item for item in items if item.number == number] for number in numbers]
+
+
+def run_partition(function: Callable[[Work, int], None], item: Assignment) -> None:
+    """Make one partition in a worker, of those stages for which no other run has made it in the meantime."""
+    work = item.work.lacking(item.number)
+    if not work.stages:
+        return
+    for stage in work.stages:
+        check_own_code(stage.spec)
+    reset_peak_memory()
+    try:
+        function(work, item.number)
+    except OvertakenError:  # another run made it while we did: what is left are the other stages of the work
+        left = work.lacking(item.number)
+        if left == work:
+            raise
+        run_partition(function, Assignment(item.number, left))
+    except Exception:
+        if len(work.stages) == 1:
+            raise
+        _run_apart(function, Assignment(item.number, work.lacking(item.number)))
+
+
+def _run_apart(function: Callable[[Work, int], None], item: Assignment) -> None:
+    """Make a partition of one stage after the other, so that one which fails does not stop the others.
+
+    Raises
+    ------
+    PartitionError : some failed; the text has the first one's stage
+    TimeoutError, ConnectionError : a fault that may pass, if it was the first
+    """
+    failures: list[tuple[Stage, Exception]] = []
+    for stage in item.work.stages:
+        try:
+            run_partition(function, Assignment(item.number, replace(item.work, stages=(stage,))))
+        except Exception as error:
+            failures.append((stage, error))
+    if not failures:
+        return
+    stage, failure = failures[0]
+    if isinstance(failure, PASSING):
+        raise failure
+    raise PartitionError(f"{stage.spec.title}: {str(failure) or type(failure).__name__}") from failure
+
+
+def check_own_code(spec: StageSpec) -> None:
+    """Raise ValueError where a stage uses code of the user's that is another one here than in the plan."""
+    for used in (spec, *spec.inputs.values()):
+        if "object" in used.digests:
+            check_loaded(used.parameters["object"], used.digests["object"])
+        if "code" in used.digests and "code" in spec.digests and "network" in used.parameters:
+            check_loaded(used.parameters["network"]["model"], used.digests["code"])
+
+
+def reset_peak_memory() -> None:
+    """Start anew the count of this process's peak memory, where the kernel can."""
+    with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+
+
+def peak_memory_mb() -> float:
+    """Return this process's peak resident memory since the last reset, in MB; 0 where the kernel does not say."""
+    with contextlib.suppress(OSError), open("/proc/self/status") as file:
+        for line in file:
+            if line.startswith("VmHWM"):
+                return int(line.split()[1]) / 1024
+    return 0.0
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Time since it was made, for markers of stages that are made together: each states its share."""
+
+    wall: float = field(default_factory=time.perf_counter)
+    cpu: float = field(default_factory=time.process_time)
+
+    def share(self, stages: int) -> dict[str, Json]:
+        """Return wall and CPU seconds of one of so many stages."""
+        wall, cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
+        return {"seconds": wall / stages, "cpu_seconds": cpu / stages}
+
+
+def measured(**numbers: Json) -> dict[str, Json]:
+    """Return `numbers` with this partition's peak memory and process, for its marker."""
+    facts = {"host": socket.gethostname(), "pid": os.getpid(), "code": code_facts()}
+    return {**numbers, "peak_mb": round(peak_memory_mb(), 1), **facts}

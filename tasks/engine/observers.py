@@ -1,0 +1,89 @@
+"""Who is told how a run goes on: progress bars in a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from configs.load import visible
+from tasks.engine.life import Observer
+
+LINE_EVERY = 10.0  # seconds between two lines of one stage
+
+
+class LineObserver:
+    """Plain lines, for logs and files."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._counts: dict[str, tuple[int, int]] = {}
+        self._told = 0.0
+
+    def begin(self, title: str, total: int, done: int) -> None:
+        self._counts[title] = (done, total)
+        self.say(f"{title}: {total - done} of {total} partitions to do")
+
+    def advance(self, title: str) -> None:
+        done, total = self._counts[title]
+        self._counts[title] = (done + 1, total)
+        if time.monotonic() - self._told > LINE_EVERY:
+            self.say(f"{title}: {done + 1} of {total}")
+
+    def end(self, title: str, seconds: float) -> None:
+        self.say(f"{title}: done in {seconds:.1f} s")
+
+    def say(self, text: str) -> None:
+        self._told = time.monotonic()
+        print(visible(text), file=self._stream, flush=True)
+
+
+class BarObserver:
+    """A progress bar per stage."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._bars: dict[str, TaskID] = {}
+
+    def begin(self, title: str, total: int, done: int) -> None:
+        if title in self._bars:  # a retry goes on with the same bar
+            self._progress.update(self._bars[title], total=total, completed=done)
+        else:
+            self._bars[title] = self._progress.add_task(title, total=total, completed=done)
+
+    def advance(self, title: str) -> None:
+        self._progress.advance(self._bars[title])
+
+    def end(self, title: str, seconds: float) -> None:
+        self._progress.stop_task(self._bars[title])
+
+    def say(self, text: str) -> None:
+        self._progress.console.print(visible(text), markup=False, highlight=False)
+
+
+@contextmanager
+def terminal_observer(stream: TextIO = sys.stderr) -> Iterator[Observer]:
+    """Yield bars where `stream` is a terminal, lines elsewhere."""
+    if not stream.isatty():
+        yield LineObserver(stream)
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(file=stream)) as progress:
+        yield BarObserver(progress)

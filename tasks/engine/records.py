@@ -1,0 +1,55 @@
+"""Run records in steps: what a run was asked, with which code and machine, and how it ended."""
+
+import os
+import platform
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from configs.schema import Config
+from storage.runs import RunRecord, close_record, records, write_record
+from storage.specs import StageSpec
+from storage.stores import StoreError, open_store
+from tasks.cluster.versions import code_facts
+
+
+def record_reuse(config: Config, stages: Sequence[StageSpec]) -> None:
+    """Record a run that found everything there, unless its last record says the same, so that gc keeps its stages."""
+    store = open_store(config.store)
+    known = records(store, config.name)
+    if not known or [stage["path"] for stage in known[-1].stages] != [spec.path for spec in stages]:
+        close_record(store, _begin(config, stages), "done")
+
+
+@contextmanager
+def recorded(config: Config, stages: Sequence[StageSpec]) -> Iterator[None]:
+    """Write the run's record before the block and its outcome after it."""
+    store = open_store(config.store, create=True)
+    record = _begin(config, stages)
+    try:
+        yield
+    except KeyboardInterrupt:
+        with suppress(OSError, StoreError):  # of a full disk, say: it must not hide why the run ends
+            close_record(store, record, "interrupted")
+        raise
+    except BaseException as error:
+        with suppress(OSError, StoreError):
+            close_record(store, record, "failed", error=" ".join(str(error).split()))
+        raise
+    close_record(store, record, "done")
+
+
+def _begin(config: Config, stages: Sequence[StageSpec]) -> RunRecord:
+    """Write the record of a run that begins."""
+    facts = {
+        "code": code_facts(),
+        "machine": {
+            "host": socket.gethostname(),
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "cores": os.cpu_count(),
+            "pid": os.getpid(),
+        },
+    }
+    store = open_store(config.store, create=True)
+    return write_record(store, config.name, config.model_dump(mode="json"), list(stages), facts)

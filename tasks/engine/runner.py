@@ -1,0 +1,201 @@
+"""Steps as Prefect tasks: retries, timeout, run names, progress and result artifacts. Nothing else knows Prefect."""
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from prefect import task
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.task_engine import TaskRunTimeoutError
+from prefect.tasks import Task
+from prefect.utilities.annotations import quote
+
+from configs.secrets import without_passwords
+from storage.specs import StageSpec
+from storage.stages import find_finished
+from tasks.cluster.clusters import interrupts_stay_here
+from tasks.cluster.parallel import PASSING, PartitionError
+from tasks.engine.curves import CurveReader
+from tasks.engine.failures import ServerError
+from tasks.engine.life import Job, Observer, Step, complete
+from tasks.engine.watchdog import end_with_us
+from tasks.steps.report import Answers, write_report
+
+RETRIES = 2
+RETRY_DELAYS = [2.0, 10.0]  # seconds
+ARTIFACT_EVERY = 2.0  # seconds between two updates of a progress artifact
+
+
+def start_prefect() -> None:
+    """Start Prefect's own server where no standing one is configured: it ends with us, and not of Ctrl-C before."""
+    with interrupts_stay_here(), get_client(sync_client=True):
+        module = sys.modules.get("prefect.server.api.server")  # only there where Prefect has started one
+        server = None if module is None else module.SubprocessASGIServer().server_process
+        if server is not None:
+            end_with_us(server.pid)
+
+
+@contextmanager
+def reaching_prefect() -> Iterator[None]:
+    """Say in one line that Prefect's server is away, which its client believes after a minute of asking.
+
+    Raises
+    ------
+    ServerError : it did not answer
+    """
+    try:
+        yield
+    except Exception as error:
+        if not _of_server(error):
+            raise
+        place = without_passwords(PREFECT_API_URL.value() or "that this run started")
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise ServerError(f"Prefect's server {place}: {why}; nothing is lost: run again once it answers") from error
+
+
+def run_step(job: Job, step: Step, specs: Sequence[StageSpec], *, timeout: int | None = None) -> None:
+    """Complete stages of one kind as one Prefect task; what is complete already costs none."""
+    wanting = [spec for spec in specs if find_finished(job.store, spec.path) is None]
+    if wanting:
+        kind = wanting[0].stage
+        label = wanting[0].label if len(wanting) == 1 else f"{len(wanting)} stages"
+        named = _complete.with_options(name=kind, task_run_name=f"{kind}: {label}", timeout_seconds=timeout)
+        try:
+            named(quote((job, step, wanting)))  # quoted: Prefect does not look inside for futures
+        except TaskRunTimeoutError as error:
+            why = f"stopped after {timeout} s (cluster.stage_timeout); a rerun goes on where it stopped"
+            raise PartitionError(f"{kind} {label}: {why}") from error
+
+
+def run_report(job: Job, answers: Answers, reused: frozenset[str]) -> str:
+    """Write the report as one Prefect task and return its address."""
+    path: str = _report(quote((job, answers, reused)))
+    return path
+
+
+def _passing(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # Any: Prefect's own generics
+    """Say whether a failure may pass: a fault of network, disk or scheduler, not of the input."""
+    try:
+        state.result()
+    except TaskRunTimeoutError:
+        return False
+    except PASSING:
+        return True
+    except Exception as error:
+        return isinstance(error.__cause__, PASSING)
+    return False
+
+
+@task(
+    retries=RETRIES,
+    retry_delay_seconds=RETRY_DELAYS,
+    retry_condition_fn=_passing,
+    cache_policy=NO_CACHE,
+    persist_result=False,
+)
+def _complete(work: Any) -> None:  # Any: (Job, Step, specs), quoted on the way
+    """Complete the stages, telling Prefect how it goes."""
+    job, step, specs = work
+    curves = CurveReader(job.store, specs)
+    finished = complete(replace(job, observer=_Told(job.observer, curves)), step, specs)
+    rows = [
+        {"stage": spec.title, "place": job.store.path(stage.path), "partitions": stage.layout.partitions}
+        for spec, stage in zip(specs, finished, strict=True)
+    ]
+    with _telling():
+        create_table_artifact(table=rows, key=f"{specs[0].stage}-stages", description="Completed stages")
+        for spec, table in curves.tables():
+            create_table_artifact(table=table, key=_key(f"{spec.title} curves"), description=f"Curves of {spec.title}")
+
+
+@task(name="report", cache_policy=NO_CACHE, persist_result=False)
+def _report(work: Any) -> str:  # Any: (Job, Answers, reused paths), quoted on the way
+    """Write the report and link it."""
+    job, answers, reused = work
+    created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+    told = write_report(job.store, answers, created=created, reused=reused, wait=job.wait, say=job.observer.say)
+    place: str = job.store.path(told)
+    with _telling():
+        create_markdown_artifact(f"The report of run {answers.config.name} begins at `{place}`", key="report")
+    return place
+
+
+@contextmanager
+def _telling() -> Iterator[None]:
+    """Go on where Prefect's server is away: what it shows of a run is no reason to end the run, nor to hold it up."""
+    try:
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}):
+            yield
+    except Exception as error:
+        if not _of_server(error):
+            raise
+
+
+def _of_server(error: Exception) -> bool:
+    """Say whether an error comes from asking Prefect's server: the HTTP library's, or Prefect's own in its place."""
+    return str(error).startswith("Failed to reach API") or any(
+        cls.__module__.partition(".")[0] == "httpx" for cls in type(error).__mro__
+    )
+
+
+@dataclass
+class _Told:
+    """An observer that tells Prefect what it passes on."""
+
+    inner: Observer
+    curves: CurveReader
+    artifact: UUID | None = None
+    total: int = 0
+    done: int = 0
+    told: float = 0.0
+
+    def begin(self, title: str, total: int, done: int) -> None:
+        self.inner.begin(title, total, done)
+        self.curves.begin()
+        self.total, self.done, self.told = max(total, 1), done, time.monotonic()
+        self.artifact = None
+        with _telling():
+            found = create_progress_artifact(progress=100 * done / self.total, key=_key(title), description=title)
+            assert isinstance(found, UUID)
+            self.artifact = found
+
+    def advance(self, title: str) -> None:
+        self.inner.advance(title)
+        for line in self.curves.news():
+            self.inner.say(line)
+        self.done += 1
+        if time.monotonic() - self.told > ARTIFACT_EVERY:
+            self._tell(100 * self.done / self.total)
+
+    def end(self, title: str, seconds: float) -> None:
+        self.inner.end(title, seconds)
+        self._tell(100.0)
+
+    def say(self, text: str) -> None:
+        self.inner.say(text)
+
+    def _tell(self, percent: float) -> None:
+        """Update the progress artifact."""
+        if self.artifact is not None:
+            with _telling():
+                update_progress_artifact(artifact_id=self.artifact, progress=percent)
+        self.told = time.monotonic()
+
+
+def _key(title: str) -> str:
+    """Return an artifact key: small letters, digits and dashes."""
+    return "-".join("".join(c if c.isalnum() and c.isascii() else " " for c in title.lower()).split())

@@ -1,0 +1,189 @@
+"""The paper's claims, each tested on one network: what the tables say, and whether that exceeds chance."""
+
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import numpy as np
+import pandas as pd
+
+from tasks.figures.decomposition.method_bars import method_name, spreads
+from tasks.figures.decomposition.retraining_curves import curve_of
+from tasks.report import formats
+from tasks.report.cells import Column, Table
+from tasks.report.decomposition.noise import hurts_more, noise_rows, noise_settings
+from tasks.report.decomposition.page import DecompositionPage
+from tasks.report.decomposition.sets import CLAIMED_K1, CLAIMED_SHARE, image_mean
+from tasks.report.decomposition.verdicts import chance, points
+
+ENOUGH = 0.9  # r_A from which on few features count as enough: a yardstick, the paper names none
+CLAIMS = {  # by name, with the head above it
+    "few filters suffice": "",
+    "k2 = k1 is best": "",
+    "k1 = 5 covers 90 %": "",
+    "all others": "noise hurts more than in",
+    "as many others": "noise hurts more than in",
+    "histogram beats others": "",
+    "head alone": "retraining recovers",
+    "whole network": "retraining recovers",
+}
+
+
+@dataclass(frozen=True)
+class GridTest:
+    """Whether k2 = k1 is best in the grid.
+
+    Attributes
+    ----------
+    cases : (what is fixed, what is free, in how many cases k2 = k1 is best, of how many)
+    gap : by how much the worst case misses the best, 0..1; 0 where none does
+    limit : two standard errors of this gap
+    worst : what is fixed, what is free, its value, where it is best, the accuracy there; None without a miss
+    best : accuracy, k1 and k2 of the best cell
+    """
+
+    cases: tuple[tuple[str, str, int, int], ...]
+    gap: float
+    limit: float
+    worst: tuple[str, str, str, str, float] | None
+    best: tuple[float, str, str]
+
+    @property
+    def state(self) -> str:
+        """Say "yes", "no", or "open" where the miss is within chance."""
+        return "yes" if self.worst is None else "no" if self.gap > self.limit else "open"
+
+
+def is_few(network: pd.Series) -> bool:
+    """Say whether k2 can be called few: at most half of the features."""
+    return not 2 * float(network["k2"]) > float(network["n_features"])
+
+
+def grid_test(grid: pd.DataFrame, n_images: float, n_features: float) -> GridTest | None:
+    """Test whether k2 = k1 is best: over k2 with k1 fixed, and over k1 with k2 fixed; None where nothing compares.
+
+    Cells with all features are the full head, whatever k1 is: they take no part.
+    """
+    known = grid[np.isfinite(grid["accuracy"].astype(float)) & ~(grid["k2"].astype(float) >= n_features)]
+    known = known.assign(k1=known["k1"].astype(str), k2=known["k2"].astype(int).astype(str))
+    known = known.assign(accuracy=known["accuracy"].astype(float))
+    cases: list[tuple[str, str, int, int]] = []
+    gap, limit, worst = 0.0, 0.0, None
+    for fixed, free in (("k1", "k2"), ("k2", "k1")):
+        best = n = 0
+        for name, rows in known.groupby(fixed, sort=False):
+            line = rows.drop_duplicates(free).set_index(free)["accuracy"]
+            if str(name) not in line.index or len(line) < 2:
+                continue
+            own, top, miss = float(line[str(name)]), float(line.max()), float(line.max() - line[str(name)])
+            n, best = n + 1, best + (miss <= 0)
+            if miss > gap:
+                gap, limit = miss, chance(own, top, n_images)
+                worst = (fixed, free, str(name), str(line.idxmax()), top)
+        cases += [(fixed, free, best, n)] if n else []
+    if not cases:
+        return None
+    row = known.iloc[int(known["accuracy"].to_numpy(np.float64).argmax())]
+    return GridTest(tuple(cases), gap, limit, worst, (float(row["accuracy"]), str(row["k1"]), str(row["k2"])))
+
+
+@dataclass(frozen=True)
+class Rivals:
+    """Algorithm 1 beside other ways to choose k features.
+
+    Attributes
+    ----------
+    k : features per class
+    own : accuracy with Algorithm 1
+    others : (method, accuracy), best first, random sets apart
+    random : accuracy, spread over draws (NaN with one), draws; None where not drawn
+    n_images : that the accuracies are of
+    """
+
+    k: int
+    own: float
+    others: tuple[tuple[str, float], ...]
+    random: tuple[float, float, int] | None
+    n_images: float
+
+    @property
+    def limit(self) -> float:
+        """Two standard errors of the difference to the best other way."""
+        return chance(self.own, self.others[0][1], self.n_images) if self.others else float("nan")
+
+    @property
+    def state(self) -> str:
+        """Say "yes" where Algorithm 1 wins, "no" where it loses, "open" where the difference is within chance."""
+        gap = self.own - self.others[0][1]
+        return "open" if abs(gap) <= self.limit else "yes" if gap > 0 else "no"
+
+
+def rivals_of(controls: pd.DataFrame, k2: int, n_images: float) -> Rivals | None:
+    """Return the ways to choose features at the main k, or the smallest there is; None without Algorithm 1's row."""
+    known = controls[np.isfinite(controls["accuracy"].astype(float))]
+    known = known.assign(spread=spreads(known))
+    at_k = known[known["k"] == k2]
+    at_k = at_k if len(at_k) else known[known["k"] == known["k"].min()]
+    rows = at_k.drop_duplicates("method").set_index("method").sort_values("accuracy", ascending=False, kind="stable")
+    if "histogram" not in rows.index or len(rows) < 2:
+        return None
+    random = None
+    if "random" in rows.index:
+        random = (float(rows["accuracy"]["random"]), float(rows["spread"]["random"]), int(rows["draws"]["random"]))
+    others = rows.drop(index=["histogram", "random"], errors="ignore")["accuracy"]
+    listed = tuple((str(method), float(value)) for method, value in others.items())
+    return Rivals(int(rows["k"].iloc[0]), float(rows["accuracy"]["histogram"]), listed, random, n_images)
+
+
+def claims_table(pages: list[DecompositionPage]) -> Table | None:
+    """List for each network whether each claim holds, with its number; columns without any number are left out."""
+    rows = [_cells(page) for page in pages if len(page.networks)]
+    used = [name for name in CLAIMS if any(name in row for row in rows)]
+    if not rows or not used:
+        return None
+    names = [(str(page.networks["network"].iloc[0]), str(page.networks["seed"].iloc[0])) for page in pages]
+    columns = [Column(name, numeric=False) for name in ("network", "seed", *used)]
+    cells = tuple(
+        name + tuple(row.get(claim, formats.MISSING) for claim in used) for name, row in zip(names, rows, strict=True)
+    )
+    caption = (
+        "Claims by network, with the number that decides: few filters suffice by an r_A of at least "
+        f"{ENOUGH} (this report's yardstick), tested where k2 is at most half of the features; open: the difference is "
+        "within chance; noise: accuracy with noise in the influential features / in the others"
+    )
+    heads = groupby(("", "", *(CLAIMS[claim] for claim in used)))
+    groups = tuple((head, len(list(run))) for head, run in heads)
+    columns = [replace(column, wraps=column.title == "histogram beats others") for column in columns]
+    return Table(caption, tuple(columns), cells, groups if any(head for head, _ in groups) else ())
+
+
+def _cells(page: DecompositionPage) -> dict[str, str]:
+    """Test every claim on one network."""
+    network, cells = page.networks.iloc[0], {}
+    ratio, n_images = float(network["ratio"]), float(network["n_evaluate"])
+    if np.isfinite(ratio) and not is_few(network):
+        cells["few filters suffice"] = f"not tested: {int(network['k2'])} of {int(network['n_features'])}"
+    elif np.isfinite(ratio):
+        cells["few filters suffice"] = f"{'yes' if ratio >= ENOUGH else 'no'}: r_A {formats.measure(ratio)}"
+    if test := grid_test(page.grid, n_images, float(network["n_features"])):
+        cells["k2 = k1 is best"] = f"{test.state}: {f'{points(test.gap)} short' if test.worst else 'in all cases'}"
+    own = image_mean(page.coverage, "own_top_share")
+    if str(network["k1"]) == CLAIMED_K1 and np.isfinite(own):
+        cells["k1 = 5 covers 90 %"] = f"{'yes' if own >= CLAIMED_SHARE else 'no'}: {formats.share(own)}"
+    for setting in noise_settings(page.ablation)[:1]:
+        rows = noise_rows(page.ablation, setting, network)
+        for claim, other in (("all others", "others"), ("as many others", "equal-size")):
+            if state := hurts_more(rows, other, n_images):
+                left, right = (formats.share(float(rows["accuracy"][which])) for which in ("influential", other))
+                cells[claim] = f"{state}: {left} / {right}"
+    rivals = rivals_of(page.controls, int(network["k2"]), n_images)
+    if rivals and rivals.others:
+        best, value = rivals.others[0]
+        side = "above" if rivals.own >= value else "below"
+        cells["histogram beats others"] = f"{rivals.state}: {points(rivals.own - value)} {side} {method_name(best)}"
+    for claim, scope in (("head alone", "head"), ("whole network", "network")):
+        _, accuracy = curve_of(page.retraining, scope, "accuracy")
+        lost = float(network["a_full"]) - float(accuracy[0]) if len(accuracy) > 1 else 0.0
+        if lost > 0:
+            part = 100 * (float(accuracy[-1]) - float(accuracy[0])) / lost
+            cells[claim] = f"{formats.minus(f'{part:.0f}')}{formats.NBSP}% of {points(lost)}"
+    return cells

@@ -1,0 +1,134 @@
+"""The page of the decomposition question, from its tables to what its template shows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pandas as pd
+
+from tasks.figures.decomposition.depth import depth_views
+from tasks.figures.overlay import Thumbnail
+from tasks.report import tables
+from tasks.report.blocks import FigureBlock, GalleryBlock
+from tasks.report.cells import Table
+from tasks.report.decomposition.authors import beside_authors
+from tasks.report.decomposition.claims import claims_table
+from tasks.report.decomposition.content import tables as decomposition_tables
+from tasks.report.decomposition.cost import head_times_table
+from tasks.report.decomposition.downloads import decomposition_csv
+from tasks.report.decomposition.figures import network_figures
+from tasks.report.decomposition.findings import family_findings, network_findings
+from tasks.report.decomposition.gallery import MAX_NETWORKS, allowed_rows, feature_map_blocks
+from tasks.report.decomposition.page import COLUMNS, DecompositionPage
+from tasks.report.interpretation.findings import Finding
+from tasks.report.pages import RunFacts
+
+MAX_SECTIONS = 12
+RANKS = {"abs": "magnitude", "value": "value", "contribution": "contribution to the class's logit"}
+GROUPS = {"label": "the image's class", "prediction": "the class predicted"}
+DEPTH_CAPTION = (
+    "Networks of a family by depth: the part of the accuracy that few features keep, the mean overlap of two classes' "
+    "sets, and the accuracy with few features; whiskers ± 1 standard deviation over seeds."
+)
+
+
+@dataclass(frozen=True)
+class DecomposedNetwork:
+    """What one network and seed show."""
+
+    id: str
+    title: str
+    findings: list[Finding]
+    figures: tuple[FigureBlock, ...]
+    head_times: Table | None
+    gates: Table | None
+
+
+@dataclass(frozen=True)
+class DecompositionContent:
+    """Everything the template needs.
+
+    `ranked` and `grouped` say how features were counted; `asked` names the tables and tuples that are not empty.
+    """
+
+    sections: list[DecomposedNetwork]
+    across: list[Finding]
+    claims: Table | None
+    depth: FigureBlock | None
+    authors: Table | None
+    networks: Table
+    settings: Table
+    cost: Table
+    ranked: str
+    grouped: str
+    galleries: list[GalleryBlock]
+    thumbnails: list[Thumbnail]
+    refused: tuple[tuple[str, str], ...]
+    csv: dict[str, pd.DataFrame]
+    notes: tuple[str, ...]
+    asked: frozenset[str]
+
+
+def decomposition_content(page: DecompositionPage, facts: RunFacts) -> DecompositionContent:
+    """Compute what the page shows; what `facts.training_images` does not allow is taken out first."""
+    page = replace(page.completed(), gallery=allowed_rows(page, facts.training_images))
+    pairs = _pairs(page)
+    parts = [page.of(*pair) for pair in pairs[:MAX_SECTIONS]]
+    beside = beside_authors(page)
+    csv, notes = decomposition_csv(page, beside)
+    galleries, thumbnails = feature_map_blocks(page.gallery)
+    depth = depth_views(page.networks)
+    return DecompositionContent(
+        sections=[_section(i, part) for i, part in enumerate(parts, start=1)],
+        across=family_findings(page.networks),
+        claims=claims_table(parts) if len(parts) > 1 else None,
+        depth=FigureBlock("depth", "Depth", DEPTH_CAPTION, depth, None) if depth else None,
+        authors=decomposition_tables.authors_table(beside) if len(beside) else None,
+        networks=decomposition_tables.results_table(page.networks),
+        settings=decomposition_tables.settings_table(page.networks),
+        cost=tables.cost_table(facts.stages),
+        ranked=_worded(page.networks["rank_by"], RANKS),
+        grouped=_worded(page.networks["group_by"], GROUPS),
+        galleries=galleries,
+        thumbnails=thumbnails,
+        refused=tuple((network, reason.rstrip(".")) for network, reason in page.refused),
+        csv=csv,
+        notes=(*_caps(page, len(pairs)), *notes),
+        asked=frozenset(name for name in (*COLUMNS, "histograms", "overlaps", "gallery") if len(getattr(page, name))),
+    )
+
+
+def _pairs(page: DecompositionPage) -> list[tuple[str, int]]:
+    """Return networks and seeds in the order of their table."""
+    known = page.networks[["network", "seed"]].drop_duplicates()
+    return [(str(network), int(seed)) for network, seed in known.itertuples(index=False)]
+
+
+def _worded(kinds: pd.Series, words: dict[str, str]) -> str:
+    """Put what the networks were asked into words; without any, the first of these."""
+    asked = dict.fromkeys(words.get(kind, kind) for kind in kinds.dropna().astype(str))
+    told = " or ".join(asked or [next(iter(words.values()))])
+    return f"{told} (see Networks)" if len(asked) > 1 else told
+
+
+def _caps(page: DecompositionPage, n_pairs: int) -> Sequence[str]:
+    """Say what the caps leave out of the whole page."""
+    notes = []
+    if n_pairs > MAX_SECTIONS:
+        notes.append(f"The first {MAX_SECTIONS} of {n_pairs} networks and seeds have a section.")
+    n_networks = len({row.network for row in page.gallery})
+    if n_networks > MAX_NETWORKS:
+        notes.append(f"Feature maps of the first {MAX_NETWORKS} of {n_networks} networks are shown.")
+    return notes
+
+
+def _section(i: int, page: DecompositionPage) -> DecomposedNetwork:
+    """Lay one network and seed out."""
+    title = f"{page.networks['network'].iloc[0]}, seed {page.networks['seed'].iloc[0]}"
+    return DecomposedNetwork(
+        id=f"decomposed-{i}",
+        title=title,
+        findings=network_findings(page),
+        figures=tuple(network_figures(i, title, page)),
+        head_times=head_times_table(page.head_times) if len(page.head_times) else None,
+        gates=decomposition_tables.gates_table(page.gates) if len(page.gates) else None,
+    )

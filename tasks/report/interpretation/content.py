@@ -1,0 +1,120 @@
+"""The page of the interpretation question, from its tables to what its template shows."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from tasks.figures.interactive import accuracy_views, distance_views
+from tasks.figures.overlay import Thumbnail
+from tasks.figures.series import pairs
+from tasks.report import tables
+from tasks.report.blocks import FigureBlock, GalleryBlock, gallery_blocks
+from tasks.report.cells import Table
+from tasks.report.interpretation.findings import Finding, findings
+from tasks.report.pages import InterpretationPage, RunFacts
+
+MAX_CSV_ROWS = 20_000
+
+DISTANCE_CAPTION = (
+    "Shape distance Φ between the features learned on a coreset and those learned on the full data, mean over classes. "
+    "The band is ± 1 standard deviation over repeats and seeds. Dashed: the null distance; dotted: half of it."
+)
+ACCURACY_CAPTION = (
+    "Validation images classified from maps rebuilt with the coreset's features, mean over classes. The band is ± 1 "
+    "standard deviation over repeats and seeds. Dashed: the unmodified network."
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """What one network and interpreter show."""
+
+    id: str
+    network: str
+    interpreter: str
+    findings: list[Finding]
+    figures: tuple[FigureBlock, FigureBlock]
+    classes: Table
+
+    @property
+    def title(self) -> str:
+        """Network and interpreter."""
+        return f"{self.network}, {self.interpreter}"
+
+
+@dataclass(frozen=True)
+class InterpretationContent:
+    """Everything the template needs."""
+
+    sections: list[Section]
+    networks: Table
+    robustness: Table
+    cost: Table
+    galleries: list[GalleryBlock]
+    thumbnails: list[Thumbnail]
+    csv: dict[str, pd.DataFrame]
+    dropped_csv: str
+
+
+def interpretation_content(page: InterpretationPage, facts: RunFacts) -> InterpretationContent:
+    """Compute what the page shows."""
+    csv = {
+        "data/networks.csv": page.networks,
+        "data/over_repeats.csv": page.over_repeats,
+        "data/by_budget.csv": page.by_budget,
+        "data/robustness.csv": page.robustness,
+    }
+    dropped = ""
+    if len(page.classes) <= MAX_CSV_ROWS:
+        csv["data/classes.csv"] = page.classes
+    else:
+        dropped = f"The {len(page.classes):,} rows of the table by class are in the store as Parquet, not in this site."
+    galleries, thumbnails = gallery_blocks(page.galleries)
+    return InterpretationContent(
+        sections=_sections(page, "" if dropped else "data/classes.csv"),
+        networks=tables.networks_table(page.networks),
+        robustness=tables.robustness_table(known_spreads(page.robustness)),
+        cost=tables.cost_table(facts.stages),
+        galleries=galleries,
+        thumbnails=thumbnails,
+        csv=csv,
+        dropped_csv=dropped,
+    )
+
+
+def known_spreads(table: pd.DataFrame) -> pd.DataFrame:
+    """Blank the spreads (`*_std`, `*_spread`) of rows with a single draw: 0 there means unknown, not certain."""
+    spreads = [name for name in table.columns if name.endswith(("_std", "_spread"))]
+    single = table["n_draws"] < 2
+    return table.assign(**{name: table[name].astype(float).mask(single) for name in spreads})
+
+
+def _sections(page: InterpretationPage, class_csv: str) -> list[Section]:
+    """One section per network and interpreter."""
+    over_repeats, robustness = known_spreads(page.over_repeats), known_spreads(page.robustness)
+    return [
+        Section(
+            id=f"pair-{i}",
+            network=network,
+            interpreter=interpreter,
+            findings=findings(rows, _of(robustness, network, interpreter)),
+            figures=_figures(i, network, interpreter, rows),
+            classes=tables.class_table(_of(page.classes, network, interpreter), class_csv),
+        )
+        for i, (network, interpreter, rows) in enumerate(pairs(over_repeats), start=1)
+    ]
+
+
+def _figures(i: int, network: str, interpreter: str, rows: pd.DataFrame) -> tuple[FigureBlock, FigureBlock]:
+    """The two figures of a section."""
+    of = f"{network}, {interpreter}"
+    distance, accuracy = distance_views(rows), accuracy_views(rows)
+    return (
+        FigureBlock(f"distance-{i}", f"Distance, {of}", DISTANCE_CAPTION, distance, tables.distance_table(rows)),
+        FigureBlock(f"accuracy-{i}", f"Accuracy, {of}", ACCURACY_CAPTION, accuracy, tables.accuracy_table(rows)),
+    )
+
+
+def _of(frame: pd.DataFrame, network: str, interpreter: str) -> pd.DataFrame:
+    """The rows of one network and interpreter."""
+    return frame[(frame["network"] == network) & (frame["interpreter"] == interpreter)]

@@ -1,0 +1,126 @@
+"""The page of the tracing question, from its tables to what its template shows."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pandas as pd
+
+from tasks.figures.overlay import Thumbnail
+from tasks.figures.tracing.class_share import MAX_LAYERS, class_share_views, class_shares
+from tasks.figures.tracing.layer_bars import MAX_LAYERS as MAX_BARS
+from tasks.figures.tracing.layer_bars import layer_views
+from tasks.report import tables
+from tasks.report.blocks import FigureBlock
+from tasks.report.cells import Table
+from tasks.report.interpretation.findings import Finding
+from tasks.report.pages import RunFacts
+from tasks.report.tracing.content import tables as tracing_tables
+from tasks.report.tracing.downloads import tracing_csv
+from tasks.report.tracing.findings import tracing_findings
+from tasks.report.tracing.page import TracingPage
+from tasks.report.tracing.privacy import redacted
+from tasks.report.tracing.queries import MAX_EXAMPLES, Card, query_cards
+
+MAX_SECTIONS = 12
+LAYERS_CAPTION = (
+    "What the squared norm of each layer's representation is made of, and for how many of the queries' strongest "
+    "examples the class is the query's own; means over queries."
+)
+
+
+@dataclass(frozen=True)
+class TracedNetwork:
+    """What one network and seed show."""
+
+    id: str
+    title: str
+    findings: list[Finding]
+    figures: tuple[FigureBlock, ...]
+    layers: Table
+
+
+@dataclass(frozen=True)
+class TracingContent:
+    """Everything the template needs."""
+
+    sections: list[TracedNetwork]
+    networks: Table
+    evaluation: Table
+    cost: Table
+    cards: list[Card]
+    cards_note: str
+    max_examples: int
+    thumbnails: list[Thumbnail]
+    csv: dict[str, pd.DataFrame]
+    notes: tuple[str, ...]
+
+
+def tracing_content(page: TracingPage, facts: RunFacts) -> TracingContent:
+    """Compute what the page shows; what `facts.training_images` does not allow is taken out first."""
+    page = redacted(page, facts.training_images)
+    cards, thumbnails, cards_note = query_cards(page.queries, page.images, page.n_queries)
+    csv, notes = tracing_csv(page)
+    pairs = list(_pairs(page))
+    if len(pairs) > MAX_SECTIONS:
+        notes = (f"The first {MAX_SECTIONS} of {len(pairs)} networks and seeds have a section.", *notes)
+    return TracingContent(
+        sections=[_section(i, page, *pair) for i, pair in enumerate(pairs[:MAX_SECTIONS], start=1)],
+        networks=tracing_tables.networks_table(page.networks),
+        evaluation=tracing_tables.evaluation_table(page.evaluation),
+        cost=tables.cost_table(facts.stages),
+        cards=cards,
+        cards_note=cards_note,
+        max_examples=MAX_EXAMPLES,
+        thumbnails=thumbnails,
+        csv=csv,
+        notes=notes,
+    )
+
+
+def _pairs(page: TracingPage) -> Iterator[tuple[str, int]]:
+    """Yield network and seed, in the order of the tables."""
+    seen = pd.concat([frame[["network", "seed"]] for frame in (page.networks, page.layers, page.shares)])
+    for network, seed in seen.drop_duplicates().itertuples(index=False):
+        yield str(network), int(seed)
+
+
+def _section(i: int, page: TracingPage, network: str, seed: int) -> TracedNetwork:
+    """Lay one network and seed out."""
+    layers, shares, evaluation = (_of(frame, network, seed) for frame in (page.layers, page.shares, page.evaluation))
+    figures = []
+    if len(layers):
+        bars = f" {MAX_BARS} of {len(layers)} layers, evenly spread." if len(layers) > MAX_BARS else ""
+        title = f"Layers, {network}, seed {seed}"
+        figures.append(FigureBlock(f"layers-{i}", title, LAYERS_CAPTION + bars, layer_views(layers), None))
+    if len(shares):
+        title = f"Classes over training, {network}, seed {seed}"
+        figures.append(FigureBlock(f"shares-{i}", title, _shares_caption(shares), class_share_views(shares), None))
+    return TracedNetwork(
+        id=f"traced-{i}",
+        title=f"{network}, seed {seed}",
+        findings=tracing_findings(layers, shares, evaluation),
+        figures=tuple(figures),
+        layers=tracing_tables.layers_table(layers),
+    )
+
+
+def _shares_caption(shares: pd.DataFrame) -> str:
+    """Say what the areas are and what the caps leave out."""
+    made = class_shares(shares)
+    text = (
+        "γ by class of the updates and epoch, mean over queries: above zero what added to the representation, below "
+        "what took away from it. Dashed: the sum."
+    )
+    if made.n_others:
+        n_shown = len(made.classes) - 1
+        text += f" The {n_shown} largest of {n_shown + made.n_others} classes by themselves."
+    if made.joined > 1:
+        text += f" Epochs are summed in runs of {made.joined}, each drawn at its last epoch."
+    if len(made.layers) > MAX_LAYERS:
+        text += f" {MAX_LAYERS} of {len(made.layers)} layers, evenly spread."
+    return text
+
+
+def _of(frame: pd.DataFrame, network: str, seed: int) -> pd.DataFrame:
+    """Return the rows of one network and seed."""
+    return frame[(frame["network"] == network) & (frame["seed"] == seed)]

@@ -1,0 +1,99 @@
+"""The tables of the tracing question as they stand in the site's data folder."""
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from tasks.report.interpretation.content import MAX_CSV_ROWS
+from tasks.report.tracing.page import Query, QueryLayer, TracingPage
+from tasks.report.tracing.privacy import EXAMPLE_COLUMNS, HIDDEN
+
+COLUMNS = {  # of the files in data/; whatever else a table may hold stays out of the site
+    "networks": (
+        *("network", "seed", "model", "accuracy", "loss", "steps", "layers", "archive_bytes"),
+        *("recorder_waited_seconds", "explain_seconds", "anchor"),
+    ),
+    "layers": (
+        *("network", "seed", "layer", "kind", "weights", "init_share", "decay_share", "examples_share"),
+        *("unrecorded_share", "residual_max", "residual_median", "agreement_1", "agreement_10", "cardinality"),
+    ),
+    "shares": ("network", "seed", "layer", "epoch", "label", "class_name", "gamma"),
+    "evaluation": (
+        *("network", "seed", "measure", "layer", "value", "spread", "baseline", "baseline_name", "n", "note"),
+    ),
+}
+
+
+def tracing_csv(page: TracingPage) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
+    """Return the files of a page.
+
+    Parameters
+    ----------
+    page : as `redacted` leaves it
+
+    Returns
+    -------
+    tables by path, and a sentence on each that is too long for the site
+    """
+    frames = {name: getattr(page, name) for name in COLUMNS}
+    frames = {name: frame[[c for c in COLUMNS[name] if c in frame]] for name, frame in frames.items()}
+    frames["queries"] = query_table(page.queries)
+    frames["examples"] = example_table(page.queries)
+    frames["classes"] = class_contributions(page.queries)
+    files, notes = {}, []
+    for name, frame in frames.items():
+        if len(frame) > MAX_CSV_ROWS:
+            notes.append(f"The {len(frame):,} rows of the table of {name} are too many for this site.")
+        elif len(frame) or name in COLUMNS:
+            files[f"data/tracing_{name}.csv"] = frame
+    return files, tuple(notes)
+
+
+def example_table(queries: Sequence[Query]) -> pd.DataFrame:
+    """List every query's influential examples: a row per query, layer, end and rank."""
+    found = []
+    for number, layer in _layers(queries):
+        for end, table in (("positive", layer.positive), ("negative", layer.negative)):
+            if len(table):
+                rows = table.reindex(columns=EXAMPLE_COLUMNS).assign(rank=range(1, len(table) + 1))
+                found.append(rows.assign(query=number, layer=layer.layer, end=end))
+    columns = ["query", "layer", "end", "rank", *EXAMPLE_COLUMNS]
+    return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
+
+
+def class_contributions(queries: Sequence[Query]) -> pd.DataFrame:
+    """List what each class contributed to each query and layer, where it is known."""
+    columns = ["class_name", "sum", "share", "examples"]
+    found = [
+        layer.classes.reindex(columns=columns).assign(query=number, layer=layer.layer)
+        for number, layer in _layers(queries)
+        if layer.classes is not None and len(layer.classes)
+    ]
+    columns = ["query", "layer", *columns]
+    return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
+
+
+def query_table(queries: Sequence[Query]) -> pd.DataFrame:
+    """List the queries; the id of one that may not be named is missing."""
+    rows = [
+        {
+            "query": number,
+            "network": query.network,
+            "seed": query.seed,
+            "sample_id": None if query.sample_id == HIDDEN else query.sample_id,
+            "split": query.split,
+            "true_class": query.true_class,
+            "predicted": query.predicted,
+            "probability": query.probability,
+        }
+        for number, query in enumerate(queries)
+    ]
+    names = ["query", "network", "seed", "sample_id", "split", "true_class", "predicted", "probability"]
+    return pd.DataFrame(rows, columns=names).astype({"sample_id": "Int64"})
+
+
+def _layers(queries: Sequence[Query]) -> Iterator[tuple[int, QueryLayer]]:
+    """Yield query number and layer of every layer of every query."""
+    for number, query in enumerate(queries):
+        for layer in query.layers:
+            yield number, layer

@@ -1,0 +1,140 @@
+"""The headline findings of the tracing page: sentences computed from its tables, no stronger than the numbers."""
+
+from collections.abc import Iterable
+
+import numpy as np
+import pandas as pd
+
+from tasks.report import formats
+from tasks.report.interpretation.findings import Finding
+
+EARLY = 4  # the first quarter of the epochs
+
+
+def tracing_findings(layers: pd.DataFrame, shares: pd.DataFrame, evaluation: pd.DataFrame) -> list[Finding]:
+    """State what the tables of one network and seed show.
+
+    Parameters
+    ----------
+    layers, shares, evaluation : rows of one network and seed, as `TracingPage` describes them
+
+    Returns
+    -------
+    findings on classes, time, initial weights, completeness and evaluation, in this order
+    """
+    found = [Finding("Classes", text) for text in _agreement(layers)]
+    found += [Finding("When", text) for text in _early(shares)]
+    found += [Finding("Start", text) for text in _initial(layers)]
+    found += [Finding("Adds up", text) for text in _completeness(layers)]
+    return found + [Finding("Trust", text) for text in _evaluation(evaluation)]
+
+
+def early_shares(shares: pd.DataFrame) -> tuple[pd.Series, int, int]:
+    """Return by layer the part of gamma that the first quarter of the epochs brought, and the numbers of epochs.
+
+    Layers whose gammas do not add up to more than 0 are left out: a part of them says nothing.
+    """
+    epochs = np.unique(shares["epoch"])
+    first = -(-len(epochs) // EARLY)
+    by_layer = shares.groupby("layer", sort=False)["gamma"].sum()
+    early = shares[shares["epoch"].isin(epochs[:first])].groupby("layer", sort=False)["gamma"].sum()
+    positive = by_layer[by_layer > 0]
+    return (early.reindex(positive.index, fill_value=0.0) / positive), first, len(epochs)
+
+
+def _agreement(layers: pd.DataFrame) -> Iterable[str]:
+    """Name the layers whose strongest example is most and least often of the predicted class."""
+    known = layers[np.isfinite(layers["agreement_1"].astype(float))]
+    if known.empty:
+        return
+    value = known["agreement_1"].to_numpy(float)
+    most, least = (known["layer"].iloc[int(i)] for i in (value.argmax(), value.argmin()))
+    text = f"The strongest example is of the predicted class for {formats.share(value.max())} of the queries in {most}"
+    text += f" (most) and {formats.share(value.min())} in {least} (least)." if value.max() > value.min() else "."
+    if len(value) >= 4:
+        half = len(value) // 2
+        early, late = value[:half].mean(), value[-half:].mean()
+        verdict = "more than" if late > early else "less than" if late < early else "as much as"
+        text += (
+            f" The later half of the layers agrees {verdict} the earlier half: {formats.share(late)} against "
+            f"{formats.share(early)} on average."
+        )
+    yield text
+
+
+def _early(shares: pd.DataFrame) -> Iterable[str]:
+    """Say in which layers the first epochs brought most of gamma."""
+    if shares.empty:
+        return
+    part, first, n_epochs = early_shares(shares)
+    if part.empty or n_epochs < 2:
+        return
+    epochs = "epoch" if first == 1 else f"{first} epochs"
+    more = int((part > 0.5).sum())
+    text = (
+        f"The first {epochs} of {n_epochs} brought more than half of what the examples contributed in {more} of "
+        f"{len(part)} layers"
+    )
+    if len(part) > 1:
+        text += (
+            f": most in {part.idxmax()} ({formats.share(part.max())}), least in {part.idxmin()} "
+            f"({formats.share(part.min())})"
+        )
+    else:
+        text += f" ({formats.share(part.iloc[0])})"
+    above = " Above 100 %: later epochs took some of it away again." if part.max() > 1 else ""
+    yield f"{text}.{above}"
+
+
+def _initial(layers: pd.DataFrame) -> Iterable[str]:
+    """Say where the initial weights still hold most."""
+    known = layers[np.isfinite(layers["init_share"].astype(float))]
+    value = known["init_share"].to_numpy(float)
+    if not value.any():
+        return
+    most, least = (known["layer"].iloc[int(i)] for i in (value.argmax(), value.argmin()))
+    text = f"The initial weights, which no example taught, hold {formats.share(value.max())} in {most}"
+    if len(value) > 1:
+        text += f" (most) and {formats.share(value.min())} in {least} (least)"
+    yield f"{text} of the squared norm of the representation."
+
+
+def _completeness(layers: pd.DataFrame) -> Iterable[str]:
+    """Say by how much the named parts miss the whole."""
+    known = layers[np.isfinite(layers["residual_max"].astype(float))]
+    if not known.empty:
+        worst = known.iloc[int(known["residual_max"].to_numpy(float).argmax())]
+        yield (
+            f"The named parts add up to the squared norm to within {formats.residual(worst['residual_max'])} of it, "
+            f"at the worst query of the worst layer, {worst['layer']}."
+        )
+
+
+def _evaluation(evaluation: pd.DataFrame) -> Iterable[str]:
+    """Set each measure beside its baseline, as a difference and without a verdict."""
+    for measure, rows in evaluation.groupby("measure", sort=False):
+        known = rows[np.isfinite(rows["value"].astype(float))]
+        if known.empty:
+            yield f"{measure}: no value is known."
+        elif len(known) == 1:
+            yield f"{measure}{_where(known.iloc[0])}: {_beside(known.iloc[0])}."
+        else:
+            low, high = (known.iloc[int(i)] for i in (known["value"].argmin(), known["value"].argmax()))
+            yield f"{measure}: between {_beside(low)}{_where(low)} and {_beside(high)}{_where(high)}."
+
+
+def _beside(row: pd.Series) -> str:
+    """Print a value with its spread and how far it lies from its baseline."""
+    text, baseline = formats.measure_spread(row["value"], row["spread"]), float(row["baseline"])
+    if not np.isfinite(baseline):
+        return text
+    gap = float(row["value"]) - baseline
+    side = "above" if gap > 0 else "below"
+    name = f"the {row['baseline_name']}" if row["baseline_name"] else "its baseline"
+    printed = formats.measure(baseline)
+    return f"{text} ({'equal to' if gap == 0 else f'{formats.measure(abs(gap))} {side}'} {name}, {printed})"
+
+
+def _where(row: pd.Series) -> str:
+    """Name the layer of a measure, if it has one."""
+    return f" in {row['layer']}" if isinstance(row["layer"], str) and row["layer"] else ""

@@ -1,0 +1,98 @@
+"""What the page of the tracing question is made of: frozen tables and images, nothing from a store."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from tasks.figures.tracing.ridges import Ridges
+from tasks.report.pages import Image
+
+__all__ = ["Query", "QueryLayer", "Ridges", "TracingPage"]
+
+
+@dataclass(frozen=True)
+class QueryLayer:
+    """What one layer's representation of a query is made of.
+
+    Attributes
+    ----------
+    layer : module name
+    positive, negative : the training examples that added most and took away most, columns sample_id (int64),
+        class_name (str), sum (of gamma), share (of ||z||^2), cosine_sum (NaN where unknown), strongest first
+    ridges : densities of the step cosines by class, None where not made
+    init_share : part of ||z||^2 that the initial weights hold, NaN where there is none
+    preactivation_norm : ||z||
+    classes : gamma by class, columns class_name, sum, share, and `examples` where only so many of each class were
+        summed; None where unknown. Without ids it stands in place of the examples, summed from them if need be
+    """
+
+    layer: str
+    positive: pd.DataFrame
+    negative: pd.DataFrame
+    ridges: Ridges | None
+    init_share: float
+    preactivation_norm: float
+    classes: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class Query:
+    """One image whose representation is explained.
+
+    Attributes
+    ----------
+    network, seed : which network
+    sample_id : running number in the data set
+    split : of the data set
+    true_class, predicted : class names
+    probability : of the predicted class, 0..1
+    image : (H, W, 3) uint8 or None
+    layers : in order of depth
+    data : name of the data set that the examples come from: ids are told apart by it
+    source : name of the data set that the query comes from
+    """
+
+    network: str
+    seed: int
+    sample_id: int
+    split: str
+    true_class: str
+    predicted: str
+    probability: float
+    image: Image | None
+    layers: tuple[QueryLayer, ...]
+    data: str = ""
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class TracingPage:
+    """Results of the question "who taught the network that?".
+
+    Attributes
+    ----------
+    networks : columns network (str), seed (int), model (str), accuracy (0..1), loss, steps, layers (int),
+        archive_bytes, recorder_waited_seconds, explain_seconds, anchor ("final" or "displacement")
+    layers : columns network, seed, layer, kind (class of the module), weights (int), init_share, decay_share (NaN where
+        it is not known, and then part of the examples'), examples_share and, where steps are missing,
+        unrecorded_share (parts of ||z||^2, means over queries), residual_max, residual_median (of completeness),
+        agreement_1, agreement_10 (class agreement@k, 0..1), cardinality (0..1); rows in order of depth
+    shares : columns network, seed, layer, epoch (int), label (int), class_name, gamma (mean over queries of
+        gamma / ||z||^2)
+    evaluation : columns network, seed, measure, layer, value, spread, baseline (NaN where unknown), baseline_name,
+        n (int), note
+    queries : those to be shown
+    images : (H, W, 3) uint8 training images by (data, sample id); used with training_images "show" only
+    n_queries : how many queries there are, where more than are handed over
+    held_out : (data set, split) without training images; a query of any other is treated as a training image
+    """
+
+    networks: pd.DataFrame
+    layers: pd.DataFrame
+    shares: pd.DataFrame
+    evaluation: pd.DataFrame
+    queries: tuple[Query, ...] = ()
+    images: Mapping[tuple[str, int], Image] = field(default_factory=dict)
+    held_out: tuple[tuple[str, str], ...] = (("", "val"), ("", "validation"), ("", "test"))
+    n_queries: int = 0

@@ -1,0 +1,1 @@
+"""Stages and helpers that several questions share."""

@@ -1,0 +1,261 @@
+"""The activations stage: maps and pooled features of a layer, and the logits, class by class."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from configs.schema import Network
+from storage.documents import Document, Json
+from storage.layouts import ArrayLayout, Layout, rows_layout
+from storage.specs import StageSpec
+from storage.stages import FinishedStage, Stage, open_finished
+from storage.stores import Store
+from tasks.capture import Split, capture_batch, check_finite, split_at, to_storage_dtype
+from tasks.engine.life import Step, Work, measured
+from tasks.io.manifest import check_labels
+from tasks.io.sources import open_source
+from tasks.steps.common.content import compare_content
+from tasks.steps.common.manifest import data_of, positions
+from tasks.steps.common.networks import choose_device, load_network, network_identity, preprocessing_of
+from tasks.steps.common.samples import Batch, batches_ahead, read_batch
+
+VERSION = 1
+PARTITION_BYTES = 48 * 2**20  # of float32 maps: a partition's memory, and what a crash may cost
+MAX_ROWS = 1024
+BATCH_BYTES = 5 * 2**20  # of float32 inputs in one forward pass; more only costs a CPU memory
+MAX_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Sizes of one sample: input (C, h, w), map (d, h, w), number of logits, values in the largest module's output."""
+
+    inputs: tuple[int, ...]
+    maps: tuple[int, ...]
+    logits: int
+    largest: int
+
+
+def activations_spec(
+    name: str,
+    network: Network,
+    manifest: StageSpec,
+    training: StageSpec | None,
+    *,
+    layer: str,
+    split: str,
+    dtype: str,
+) -> StageSpec:
+    """Return the spec of a layer's activations on a split."""
+    parameters, place, digests = network_identity(network, training)
+    inputs = {"data": manifest} if training is None else {"data": manifest, "network": training}
+    kept: Document = {"network": parameters, "layer": layer, "split": split, "dtype": dtype}
+    return StageSpec("activations", VERSION, kept, inputs, digests, place, label=f"{name} {layer} {split}")
+
+
+def example_input(shape: tuple[int, ...]) -> Tensor:
+    """Return one input (1, C, h, w) of noise, to find out how a network goes."""
+    return torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
+
+
+def probe(model: nn.Module, layer: str, example: Tensor) -> Shapes:
+    """Return the sizes of one sample, from one example of the input (1, C, h, w).
+
+    Raises
+    ------
+    ValueError : the model has no such layer or cannot be split there
+    """
+    split = split_at(model, layer, example)
+    if len(split.shape) != 3:
+        raise ValueError(f"layer {layer!r} gives features of shape {split.shape}, not maps; name a convolutional layer")
+    return Shapes(tuple(example.shape[1:]), split.shape, split.n_outputs, largest_output(model, example))
+
+
+def largest_output(model: nn.Module, example: Tensor) -> int:
+    """Return the number of values in the largest output of any module, for one sample."""
+    sizes = [example.numel()]
+
+    def note(module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            sizes.append(output.numel())
+
+    hooks = [module.register_forward_hook(note) for module in model.modules()]
+    try:
+        with torch.inference_mode():
+            model(example)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(sizes) // len(example)
+
+
+def activations_layout(n: int, shapes: Shapes, dtype: str) -> Layout:
+    """Return the layout for n samples; a partition is a whole number of chunks or everything."""
+    d, h, w = shapes.maps
+    rows = min(MAX_ROWS, max(32, PARTITION_BYTES // (4 * d * h * w) // 32 * 32))
+
+    def array(shape: tuple[int, ...], kind: str, *axes: str) -> ArrayLayout:
+        return rows_layout((n, *shape), kind, ("sample", *axes), rows)
+
+    arrays = {
+        "sample_id": array((), "int64"),
+        "label": array((), "int64"),
+        "content": array((16,), "uint8", "byte"),
+        "logits": array((shapes.logits,), "float32", "output"),
+        "pooled": array((d,), dtype, "channel"),
+        "maps": array((h, w, d), dtype, "row", "column", "channel"),
+    }
+    return Layout(-(-n // rows), arrays)
+
+
+def peak_bytes(shapes: Shapes, layout: Layout) -> int:
+    """Return a bound on a worker's memory beyond its libraries: a partition's arrays, two batches, a forward pass."""
+    maps = int(np.prod(shapes.maps)) * 4
+    rows = next(iter(layout.arrays.values())).rows
+    sample = int(np.prod(shapes.inputs)) * 4
+    # Input, output, a workspace of the convolution, and what a branch still holds, of the largest layer.
+    return 3 * rows * maps + batch_size(shapes.inputs) * (3 * sample + 6 * 4 * shapes.largest)
+
+
+def batch_size(shape: tuple[int, ...], device: str = "cpu") -> int:
+    """Return the samples of one forward pass, for inputs of a shape (C, h, w); a GPU wants more of them."""
+    more = 1 if device == "cpu" else 16
+    return max(1, min(MAX_BATCH * more, more * BATCH_BYTES // (4 * int(np.prod(shape)))))
+
+
+def class_slabs(stage: FinishedStage) -> dict[int, tuple[int, int]]:
+    """Return the first and past-the-end position of each class, by label."""
+    return {int(label): (int(a), int(b)) for label, a, b in stage.summary["classes"]}
+
+
+def slab_summary(stage: Stage) -> dict[str, Json]:
+    """Return the classes of a stage's split with their slabs, and the number of its samples."""
+    found = open_finished(stage.store, stage.spec.inputs["data"]).summary["splits"][stage.spec.parameters["split"]]
+    ends = np.cumsum([0, *found["counts"]]).tolist()
+    classes = [[label, ends[i], ends[i + 1]] for i, label in enumerate(found["labels"])]
+    return {"classes": classes, "samples": ends[-1]}
+
+
+def check_same_samples(one: FinishedStage, other: FinishedStage) -> None:
+    """Raise ValueError unless two stages hold the same samples in the same order; names the first difference."""
+    if one.path == other.path:
+        return
+    left, right = one.read("sample_id"), other.read("sample_id")
+    if len(left) != len(right):
+        raise ValueError(f"{one.path} has {len(left)} samples, {other.path} has {len(right)}: they cannot be joined")
+    differs = np.flatnonzero(left != right)
+    if differs.size:
+        at = int(differs[0])
+        raise ValueError(f"position {at} is sample {left[at]} in {one.path} but {right[at]} in {other.path}")
+    differs = np.flatnonzero((one.read("content") != other.read("content")).any(axis=1))
+    if differs.size:
+        raise ValueError(f"sample id {left[differs[0]]} has other content in {one.path} than in {other.path}")
+
+
+def _layout(store: Store, spec: StageSpec) -> Layout:
+    rows = positions(store, spec.inputs["data"].path, spec.parameters["split"])
+    shapes = _opened(store, spec, "cpu").shapes
+    check_labels(rows["label_given"].to_numpy(np.int64), shapes.logits, str(spec.inputs["data"].place["name"]))
+    return activations_layout(len(rows), shapes, spec.parameters["dtype"])
+
+
+def _partition(work: Work, number: int) -> None:
+    """Run the network over a range of positions."""
+    stage = work.stage
+    rows = positions(stage.store, stage.spec.inputs["data"].path, stage.spec.parameters["split"])
+    with stage.partition(number) as part:
+        start, stop = part.span
+        chosen = rows.iloc[start:stop]
+        ids = chosen["id"].to_numpy(np.int64)
+        arrays = _extract(stage, chosen, str(choose_device(work.device)))
+        compare_content(stage, str(stage.spec.parameters["split"]), arrays["content"], start, chosen)
+        arrays |= {"sample_id": ids, "label": chosen["label_given"].to_numpy(np.int64)}
+        for name in stage.layout.arrays:
+            part.write(name, np.ascontiguousarray(arrays[name]))
+        part.numbers.update(measured(samples=len(chosen)))
+
+
+def _extract(stage: Stage, rows: pd.DataFrame, device: str) -> dict[str, NDArray[np.generic]]:
+    """Return content digests, logits, pooled features and maps of `rows`."""
+    spec, opened = stage.spec, _opened(stage.store, stage.spec, device)
+    keys, ids = rows["key"].tolist(), rows["id"].to_numpy(np.int64)
+    layout, dtype = stage.layout.arrays, str(spec.parameters["dtype"])
+    found = {
+        n: np.empty((len(rows), *layout[n].shape[1:]), layout[n].dtype) for n in ("content", "logits", "pooled", "maps")
+    }
+    for start, batch in batches_of(spec, keys, opened.shapes.inputs, device):
+        stop = start + len(batch.inputs)
+        maps, logits = capture_batch(opened.split, batch.inputs)
+        layer = str(spec.parameters["layer"])
+        pooled = torch.from_numpy(maps).mean(dim=(1, 2)).numpy()
+        check_finite(pooled, layer, ids[start:stop])  # a NaN or infinity anywhere in a map shows in its mean
+        found["content"][start:stop] = batch.content
+        found["logits"][start:stop] = logits
+        for name, array in (("pooled", pooled), ("maps", maps)):
+            narrow = dtype != "float32"  # only there can a finite value get lost
+            found[name][start:stop] = to_storage_dtype(array, dtype, layer, ids[start:stop]) if narrow else array
+    return found
+
+
+def batches_of(spec: StageSpec, keys: list[str], shape: tuple[int, ...], device: str) -> Iterator[tuple[int, Batch]]:
+    """Yield (first index, batch) of the samples of a stage's data, after checking the inputs' shape (C, h, w)."""
+    source, settings = open_source(data_of(spec.inputs["data"])), preprocessing_of(spec.parameters["network"])
+    threads = 1 if device == "cpu" else min(8, os.cpu_count() or 1)  # a CPU's cores are busy with the network
+    for start, batch in batches_ahead(source, settings, keys, batch_size(shape, device), threads):
+        if tuple(batch.inputs.shape[1:]) != shape:
+            raise ValueError(f"sample {keys[start]}: its input is {tuple(batch.inputs.shape[1:])}, not {shape}")
+        yield start, batch
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A network split at a layer, ready on a device."""
+
+    split: Split
+    shapes: Shapes
+
+
+@lru_cache(maxsize=2)
+def _open(store: Store, spec: StageSpec, device: str, shape: tuple[int, ...]) -> _Opened:
+    """Load and split a network; kept for the next partition in this process."""
+    model = load_network(store, spec, torch.device(device))
+    example = example_input(shape).to(device)
+    shapes = probe(model, spec.parameters["layer"], example)
+    return _Opened(split_at(model, spec.parameters["layer"], example), shapes)
+
+
+def _opened(store: Store, spec: StageSpec, device: str) -> _Opened:
+    """Return the network of an activations stage, split at its layer; the first sample gives the input's size."""
+    return _open(store, spec, device, tuple(first_input(store, spec).shape[1:]))
+
+
+def first_input(store: Store, spec: StageSpec) -> Tensor:
+    """Return the network's input (1, C, h, w) for the first sample of a stage's split."""
+    manifest = spec.inputs["data"]
+    rows = positions(store, manifest.path, spec.parameters["split"])
+    source, settings = open_source(data_of(manifest)), preprocessing_of(spec.parameters["network"])
+    return read_batch(source, settings, rows["key"].tolist()[:1]).inputs
+
+
+def open_split(store: Store, spec: StageSpec, device: torch.device) -> Split:
+    """Return the network of a finished activations stage, split at its layer."""
+    torch.set_num_threads(1)
+    shape = tuple(open_finished(store, spec).summary["input"])
+    return _open(store, spec, str(device), shape).split
+
+
+def _summary(stage: Stage) -> dict[str, Json]:
+    """State classes with their slabs, and the sizes of a map and of an input."""
+    _, h, w, d = stage.layout.arrays["maps"].shape
+    shapes = _opened(stage.store, stage.spec, "cpu").shapes
+    return {**slab_summary(stage), "map": [h, w, d], "input": list(shapes.inputs)}
+
+
+ACTIVATIONS = Step(_layout, _partition, _summary, network=True)

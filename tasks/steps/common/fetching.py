@@ -1,0 +1,111 @@
+"""Samples of a training set by position: kept preprocessed in memory where they fit, else read batch by batch.
+
+What is read is compared with the digests that are known of the split, whether it is read once or a hundred times.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from configs.schema import Preprocessing
+from storage.specs import StageSpec
+from storage.stores import Store
+from tasks.io.images import preprocess
+from tasks.io.samples import Sample
+from tasks.io.sources import Source, open_source
+from tasks.steps.common.content import check_content, content_of, known_content
+from tasks.steps.common.manifest import data_of, positions
+from tasks.steps.common.networks import preprocessing_of
+from tasks.training.batches import Positions
+from tasks.training.loop import Fetch
+
+READ_ALONE = 64  # samples held at a time where only their digests are wanted
+
+
+def open_fetch(store: Store, training: StageSpec, split: str, device: torch.device, memory: int) -> Fetch:
+    """Return a function from positions of a split to inputs and labels on the device.
+
+    Parameters
+    ----------
+    training : spec of a training, which says data and preprocessing
+    memory : bytes of inputs up to which a split is kept
+
+    Raises
+    ------
+    ValueError : a sample is not what the training, or an earlier stage of its data, was made from; so does the function
+    """
+    rows = positions(store, training.inputs["data"].path, split)
+    labels = torch.from_numpy(rows["label_given"].to_numpy(np.int64, copy=True))
+    reader, known = _reader_of(training), known_content(store, training, split)
+    keys = rows["key"].to_numpy()
+
+    def read(picked: Positions) -> Tensor:
+        inputs, content = reader.read(keys[picked].tolist())
+        if known is not None:
+            check_content(known, content, rows, picked)
+        return inputs
+
+    if reader.fits(tuple(keys), memory):
+        whole, content = reader.read_whole(tuple(keys))
+        if known is not None:
+            check_content(known, content, rows, np.arange(len(rows)))
+        return lambda picked: (whole[torch.from_numpy(picked)].to(device), labels[torch.from_numpy(picked)].to(device))
+    return lambda picked: (read(picked).to(device), labels[torch.from_numpy(picked)].to(device))
+
+
+def read_content(store: Store, training: StageSpec, split: str, memory: int) -> NDArray[np.uint8]:
+    """Return the digest of each sample of a split by position, (n, 16), from reading all of them once.
+
+    What `open_fetch` keeps for the same `memory` is read for both together.
+    """
+    keys, reader = tuple(positions(store, training.inputs["data"].path, split)["key"]), _reader_of(training)
+    if reader.fits(keys, memory):
+        return reader.read_whole(keys)[1]
+    starts = range(0, len(keys), READ_ALONE)
+    return np.concatenate([content_of(reader.samples(keys[start : start + READ_ALONE])) for start in starts])
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Samples by key, and two splits read whole."""
+
+    source: Source
+    settings: Preprocessing
+
+    def samples(self, keys: Sequence[str]) -> list[Sample]:
+        """Return decoded samples."""
+        return self.source.read(keys)
+
+    def read(self, keys: Sequence[str]) -> tuple[Tensor, NDArray[np.uint8]]:
+        """Return preprocessed inputs and digests of samples."""
+        samples = self.samples(keys)
+        inputs = [preprocess(s.image, self.settings, key) for s, key in zip(samples, keys, strict=True)]
+        return torch.stack(inputs), content_of(samples)
+
+    @cached_property
+    def read_whole(self) -> Callable[[tuple[str, ...]], tuple[Tensor, NDArray[np.uint8]]]:
+        """The same function, remembering its last two calls."""
+        return lru_cache(maxsize=2)(self.read)
+
+    def fits(self, keys: tuple[str, ...], memory: int) -> bool:
+        """Say whether the inputs of all `keys` take at most `memory` bytes, judging by the first."""
+        return self.read(keys[:1])[0].nbytes * len(keys) <= memory
+
+
+def _reader_of(training: StageSpec) -> _Reader:
+    """Return the reader of a training's data."""
+    place, network = training.inputs["data"].place, training.parameters["network"]
+    return _open_reader(json.dumps(dict(place)), json.dumps(dict(network)))
+
+
+@lru_cache(maxsize=1)
+def _open_reader(place: str, network: str) -> _Reader:
+    """Open a source; kept for the next partition in this process."""
+    spec = StageSpec("manifest", 0, place=json.loads(place))
+    return _Reader(open_source(data_of(spec)), preprocessing_of(json.loads(network)))

@@ -1,0 +1,112 @@
+"""The manifest stage: a data set's samples as a table, without decoding any."""
+
+from functools import lru_cache
+
+import numpy as np
+import pandas as pd
+from pydantic import TypeAdapter
+
+from configs.schema import AnyDataSet
+from storage.documents import Document, Json
+from storage.layouts import Layout
+from storage.results import read_table, table_bytes
+from storage.specs import StageSpec
+from storage.stages import Stage, find_finished
+from storage.stores import Store, StoreError
+from tasks.engine.life import Step, Work, measured
+from tasks.io.digests import source_digest
+from tasks.io.files import resolved
+from tasks.io.manifest import class_positions, read_class_names, read_manifest
+from tasks.io.sources import Source, open_source
+
+VERSION = 1
+FILE = "manifest.parquet"
+LOCATIONS = {"paths", "root"}  # digests or resolved places stand for these in the key
+
+
+def manifest_spec(name: str, data: AnyDataSet) -> StageSpec:
+    """Return the spec of the manifest of a data set."""
+    given = data.model_dump(mode="json", exclude_defaults=True)
+    parameters = {k: v for k, v in given.items() if k not in LOCATIONS} | {"source": data.source}
+    place = {"data": _located(data.model_dump(mode="json")), "name": name}
+    try:
+        digests = source_digest(data)
+    except ValueError as error:
+        raise ValueError(f"data.{name}: {error}") from error
+    return StageSpec("manifest", VERSION, parameters, digests=digests, place=place, label=name)
+
+
+def _located(data: Document) -> Document:
+    """Return the settings with absolute locations, since workers may have another working directory."""
+
+    def settle(value: Json) -> Json:
+        if isinstance(value, dict):
+            return {key: settle(part) for key, part in value.items()}
+        return resolved(value) if isinstance(value, str) else [settle(part) for part in value]
+
+    return {key: settle(value) if key in LOCATIONS and value else value for key, value in data.items()}
+
+
+def data_of(spec: StageSpec) -> AnyDataSet:
+    """Return the data set of a manifest's spec."""
+    found: AnyDataSet = TypeAdapter(AnyDataSet).validate_python(spec.place["data"])
+    return found
+
+
+def survey(data: AnyDataSet, table: pd.DataFrame, source: Source) -> Document:
+    """Return what later stages ask of a manifest: labels and counts by split, and class names.
+
+    `source` is the open data set that the table was read from: a second listing of a million files takes a minute.
+    """
+    splits = {}
+    for split, rows in table.groupby("split"):
+        labels, counts = np.unique(rows["label_given"].to_numpy(), return_counts=True)
+        splits[str(split)] = {"labels": labels.tolist(), "counts": counts.tolist()}
+    names = {str(label): name for label, name in read_class_names(data, source).items()}
+    return {"splits": splits, "class_names": names}
+
+
+def positions(store: Store, path: str, split: str) -> pd.DataFrame:
+    """Return the manifest rows of a split in class-major order: row p is position p."""
+    stage = find_finished(store, path)
+    if stage is None:
+        raise StoreError(f"{path}: the manifest is not complete")
+    return _positions(store, path, split, stage.note["files"][FILE])
+
+
+@lru_cache(maxsize=8)
+def _positions(store: Store, path: str, split: str, sha256: str) -> pd.DataFrame:
+    """Return the rows, kept for the next partition in this process as long as the file is the same."""
+    stage = find_finished(store, path)
+    assert stage is not None, path
+    table = read_table(stage.read_file(FILE), f"{path}/files/{FILE}")
+    table = table[table["split"] == split]
+    order = class_positions(table["label_given"].to_numpy(np.int64), table["id"].to_numpy(np.int64))
+    return table.iloc[order].reset_index(drop=True)
+
+
+def _layout(store: Store, spec: StageSpec) -> Layout:
+    return Layout(1)
+
+
+def _partition(work: Work, number: int) -> None:
+    """List the data set."""
+    with work.stage.partition(number) as part:
+        data = data_of(work.stage.spec)
+        try:
+            source = open_source(data)
+            table = read_manifest(data, source)
+        except ValueError as error:
+            raise ValueError(f"data {work.stage.spec.place['name']}: {error}") from error
+        part.write_file(FILE, table_bytes(table))
+        part.numbers.update(measured(survey=survey(data, table, source)))
+
+
+def _summary(stage: Stage) -> Document:
+    marker = stage.marker(0)
+    assert marker is not None
+    found: Document = marker["numbers"]["survey"]
+    return found
+
+
+MANIFEST = Step(_layout, _partition, _summary)

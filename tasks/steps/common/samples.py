@@ -1,0 +1,81 @@
+"""Samples in steps: read, decoded and preprocessed batches, one ahead of the network."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from configs.schema import Preprocessing
+from storage.specs import StageSpec
+from storage.stores import Store
+from tasks.io.images import preprocess
+from tasks.io.sources import Source, open_source
+from tasks.steps.common.content import check_content, content_of, known_content
+from tasks.steps.common.manifest import data_of, positions
+from tasks.steps.common.networks import preprocessing_of
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs (n, C, h, w) float32 and the content digest of each sample, (n, 16) uint8."""
+
+    inputs: Tensor
+    content: NDArray[np.uint8]
+
+
+def read_batch(source: Source, preprocessing: Preprocessing, keys: Sequence[str], threads: int = 1) -> Batch:
+    """Read the samples of `keys` and preprocess them in `threads` threads."""
+    samples = source.read(keys)
+    with ThreadPoolExecutor(threads) as workers:
+        inputs = list(workers.map(lambda sample, key: preprocess(sample.image, preprocessing, key), samples, keys))
+    for tensor, key in zip(inputs, keys, strict=True):
+        if tensor.shape != inputs[0].shape:
+            raise ValueError(
+                f"sample {key}: its input is {tuple(tensor.shape)}, others are {tuple(inputs[0].shape)}; "
+                "set `resize` and `crop` in the network's preprocessing"
+            )
+    # Channels last: convolution and pooling are up to twice as fast so, and maps come out as they are stored.
+    return Batch(torch.stack(inputs).contiguous(memory_format=torch.channels_last), content_of(samples))
+
+
+def read_positions(store: Store, spec: StageSpec, split: str, at: NDArray[np.int64]) -> Tensor:
+    """Return the samples at the positions `at` of a split as a network takes them, (n, C, h, w) float32.
+
+    Parameters
+    ----------
+    spec : a stage that reads data and runs a network: its input `data` and its parameter `network` are used
+
+    Raises
+    ------
+    ValueError : a sample is not what an earlier stage of the same data was made from
+    """
+    manifest = spec.inputs["data"]
+    rows = positions(store, manifest.path, split)
+    settings = preprocessing_of(spec.parameters["network"])
+    batch = read_batch(open_source(data_of(manifest)), settings, rows["key"].iloc[at].tolist())
+    known = known_content(store, spec, split)
+    if known is not None:
+        check_content(known, batch.content, rows, at)
+    return batch.inputs
+
+
+def batches_ahead(
+    source: Source, preprocessing: Preprocessing, keys: Sequence[str], size: int, threads: int = 1
+) -> Iterator[tuple[int, Batch]]:
+    """Yield (first index, batch); the next batch is read in a thread while the caller works on this one."""
+    with ThreadPoolExecutor(1) as reader:
+        starts = range(0, len(keys), size)
+        waiting: list[tuple[int, Future[Batch]]] = []
+        for start in starts:
+            waiting.append(
+                (start, reader.submit(read_batch, source, preprocessing, keys[start : start + size], threads))
+            )
+            if len(waiting) == 2:
+                first, ready = waiting.pop(0)
+                yield first, ready.result()
+        for first, ready in waiting:
+            yield first, ready.result()

@@ -1,0 +1,121 @@
+"""The snapshots stage: the weights of a finished training after a given step, bitwise."""
+
+from fractions import Fraction
+
+from storage.documents import Document
+from storage.layouts import Layout
+from storage.specs import StageSpec
+from storage.stages import FinishedStage, Stage, open_finished, read_marker
+from storage.stores import Store, StoreError
+from tasks.engine.life import Step, Work, measured
+from tasks.io.tensors import pack_tensors
+from tasks.recording.checkpoints import checkpoint_weights
+from tasks.steps.common.networks import WEIGHTS, choose_device
+from tasks.steps.common.trainer import environment, open_trainer
+from tasks.steps.common.training import MEMORY_SAMPLES, same_environment, training_steps
+
+VERSION = 1
+
+
+def snapshot_specs(training: StageSpec, wanted: int | tuple[int, ...] | None) -> list[StageSpec]:
+    """Return the specs of the snapshots of a training, in the order of their steps where they are evenly spaced.
+
+    Parameters
+    ----------
+    training : spec of the training
+    wanted : n snapshots after 1/n, 2/n, ... of all steps, or steps; 0 is before the first update
+    """
+    if isinstance(wanted, int):
+        parts = [Fraction(i, wanted) for i in range(1, wanted + 1)]
+        return [_spec(training, {"part": [p.numerator, p.denominator]}, f"{p} of its steps") for p in parts]
+    return [_spec(training, {"step": step}, f"step {step}") for step in wanted or ()]
+
+
+def snapshot_step(spec: StageSpec, survey: Document) -> int:
+    """Return the number of updates that a snapshot's weights have had.
+
+    Parameters
+    ----------
+    survey : summary of the training set's manifest
+
+    Raises
+    ------
+    ValueError : the training is shorter
+    """
+    _, total = training_steps(spec.inputs["training"], survey)
+    if "part" in spec.parameters:
+        return round(Fraction(*spec.parameters["part"]) * total)
+    step = int(spec.parameters["step"])
+    if step > total:
+        raise ValueError(f"train.snapshots: step {step}, the training of {spec.inputs['training'].label} has {total}")
+    return step
+
+
+def snapshot_file(step: int) -> str:
+    """Return the name of the file with the weights after `step` updates."""
+    return f"snapshot-{step:08d}.safetensors"
+
+
+def _spec(training: StageSpec, parameters: Document, where: str) -> StageSpec:
+    """Return the spec of one snapshot."""
+    return StageSpec("snapshots", VERSION, parameters, {"training": training}, label=f"{training.label} {where}")
+
+
+def _layout(store: Store, spec: StageSpec) -> Layout:
+    return Layout(1)
+
+
+def _partition(work: Work, number: int) -> None:
+    """Copy the weights out of a checkpoint, or go on from the last one before the step."""
+    stage = work.stage
+    training = stage.spec.inputs["training"]
+    finished = open_finished(stage.store, training)
+    survey = open_finished(stage.store, training.inputs["data"]).summary
+    step, (_, total) = snapshot_step(stage.spec, survey), training_steps(training, survey)
+    every = int(training.place["train"]["checkpoint_every"])
+    with stage.partition(number) as part:
+        if step == total:
+            data = finished.read_file(WEIGHTS)
+        elif step and step % every == 0:
+            data = pack_tensors(checkpoint_weights(_checkpoint(finished, step // every - 1), training.title))
+        else:
+            data = _trained(work, finished, step // every * every, step)
+        part.write_file(snapshot_file(step), data)
+        part.numbers.update(measured(step=step))
+
+
+def _checkpoint(finished: FinishedStage, number: int) -> bytes:
+    """Return the checkpoint at the end of a segment."""
+    marker = read_marker(finished.store, finished.path, number)
+    return finished.read_file(str(marker["numbers"]["checkpoint"]))
+
+
+def _trained(work: Work, finished: FinishedStage, start: int, stop: int) -> bytes:
+    """Return the weights after `stop` updates, made from the checkpoint at `start` as the training made them.
+
+    Raises
+    ------
+    StoreError : this environment is another than the training's, or a loss differs from the training's
+    """
+    training, device = work.stage.spec.inputs["training"], choose_device(work.device)
+    every = int(training.place["train"]["checkpoint_every"])
+    trainer = open_trainer(finished.store, training, device, MEMORY_SAMPLES)
+    if start:
+        trainer.load(_checkpoint(finished, start // every - 1))
+    if stop > start:
+        made = read_marker(finished.store, finished.path, start // every)["numbers"]
+        remedy = f"ask for a snapshot at a multiple of checkpoint_every, {every}"
+        same_environment(training, made["environment"], environment(device), remedy)
+        for step, (again, before) in enumerate(zip(trainer.run(start, stop), made["losses"], strict=False), start):
+            if again != before:
+                raise StoreError(f"{training.title}: step {step} has loss {again!r} now, it had {before!r} in training")
+    return pack_tensors(trainer.model.state_dict())
+
+
+def _summary(stage: Stage) -> Document:
+    marker = stage.marker(0)
+    assert marker is not None
+    return {"step": marker["numbers"]["step"]}
+
+
+SNAPSHOTS = Step(_layout, _partition, _summary, network=True)

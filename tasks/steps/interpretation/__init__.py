@@ -1,0 +1,1 @@
+"""Question 1: what are the relevant features, from how little data?"""

@@ -1,0 +1,180 @@
+"""The evaluation stage: how far a coreset's features are from the full data's, on held-out samples.
+
+Stages of many coresets are made together: one pass over the maps of a class serves them all.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.documents import Json
+from storage.layouts import ArrayLayout, Layout
+from storage.specs import StageSpec
+from storage.stages import FinishedStage, Stage, open_finished
+from storage.stores import Store
+from tasks.capture import run_head
+from tasks.engine.life import Step, Work, measured
+from tasks.interpreters import INTERPRETERS, Interpreter
+from tasks.interpreters.ice import fidelity
+from tasks.metrics.accuracy import agreement, top_k_accuracy
+from tasks.metrics.joint_shape import JointShape
+from tasks.steps.common.activations import class_slabs, open_split
+from tasks.steps.common.networks import choose_device
+from tasks.steps.interpretation.selection import classes_per_partition
+
+VERSION = 2
+GROUP_VALUES = 2_000_000
+CHUNK_VALUES = 4_000_000  # map values in memory at once
+CHUNK_ROWS = 16_384  # positions in memory at once, with the columns of all sets
+ALPHAS = {"0": 0.0, "05": 0.5, "1": 1.0}
+MEASURES = (
+    *(f"{kind}_{name}" for kind in ("distance", "null", "self") for name in ALPHAS),
+    *("rank_reference", "rank", "n_rows", "n_val", "error_val", "fidelity"),
+    *("accuracy", "accuracy_top5", "agreement", "accuracy_plain", "accuracy_plain_top5"),
+)
+
+Maps = NDArray[np.float32]
+
+
+def evaluation_spec(features: StageSpec, reference: StageSpec, held_out: StageSpec) -> StageSpec:
+    """Return the spec of the comparison of `features` with those of the full data on held-out activations."""
+    inputs = {"features": features, "reference": reference, "activations": held_out}
+    return StageSpec("evaluation", VERSION, {}, inputs, label=features.label)
+
+
+@dataclass
+class _Tally:
+    """What is summed over the chunks of a class for one set of features."""
+
+    logits: list[Maps] = field(default_factory=list)
+    residual: float = 0.0
+    total: float = 0.0
+
+
+@dataclass(frozen=True)
+class _Set:
+    """One set of features of a class."""
+
+    method: Interpreter
+    arrays: Mapping[str, Maps]
+    tally: _Tally
+
+    def columns(self, maps: Maps, head: Callable[[Maps], Maps]) -> NDArray[np.float64]:
+        """Add a chunk of maps to the tally and return the columns for the shape distance."""
+        codes = self.method.encode(self.arrays, maps)
+        rebuilt = self.method.reconstruct(self.arrays, codes)
+        self.tally.logits.append(head(rebuilt))
+        self.tally.residual += float(np.square(maps - rebuilt, dtype=np.float64).sum())
+        self.tally.total += float(np.square(maps, dtype=np.float64).sum())
+        return self.method.columns(self.arrays, codes)
+
+
+def _layout(store: Store, spec: StageSpec) -> Layout:
+    activations = open_finished(store, spec.inputs["activations"])
+    _, h, w, d = activations.layout.arrays["maps"].shape
+    slabs = class_slabs(activations)
+    learned = class_slabs(open_finished(store, spec.inputs["reference"].inputs["activations"]))
+    if list(slabs) != list(learned):
+        odd = min(set(slabs) ^ set(learned))
+        raise ValueError(f"{spec.title}: class {odd} has samples in only one of the two splits that are compared")
+    longest = max(stop - start for start, stop in slabs.values())
+    rows = classes_per_partition(len(slabs), longest * h * w * d, GROUP_VALUES)
+    values = ArrayLayout((len(slabs), len(MEASURES)), "float64", ("class", "measure"), rows, rows)
+    labels = ArrayLayout((len(slabs),), "int64", ("class",), rows, rows)
+    return Layout(values.partitions, {"values": values, "label": labels})
+
+
+def _partition(work: Work, number: int) -> None:
+    """Evaluate a few classes for all stages in the work."""
+    started = time.perf_counter()
+    stage, spec = work.stage, work.stage.spec
+    activations = open_finished(stage.store, spec.inputs["activations"])
+    device = choose_device(work.device)
+    head = partial(run_head, open_split(stage.store, spec.inputs["activations"], device))
+    reference = open_finished(stage.store, spec.inputs["reference"])
+    method = INTERPRETERS[spec.inputs["reference"].parameters["interpreter"]]
+    fitted = [open_finished(s.store, s.spec.inputs["features"]) for s in work.stages]
+    first, last = stage.layout.arrays["values"].span(number)
+    slabs = list(class_slabs(activations).items())[first:last]
+    values = np.full((len(work.stages), last - first, len(MEASURES)), np.nan)
+    for row, (label, slab) in enumerate(slabs):
+        sets = [_Set(method, _arrays(f, first + row), _Tally()) for f in [reference, *fitted]]
+        values[:, row] = _evaluate_class(activations, label, slab, sets, head)
+    spent = (time.perf_counter() - started) / len(work.stages)
+    for index, written in enumerate(work.stages):
+        with written.partition(number) as part:
+            part.write("values", values[index])
+            part.write("label", np.array([label for label, _ in slabs], np.int64))
+            part.numbers.update(measured(together=len(work.stages), seconds=spent))
+
+
+def _evaluate_class(
+    activations: FinishedStage, label: int, slab: tuple[int, int], sets: list[_Set], head: Callable[[Maps], Maps]
+) -> NDArray[np.float64]:
+    """Return the measures (sets without the first, MEASURES) of one class; the first set is the reference."""
+    start, stop = slab
+    _, h, w, d = activations.layout.arrays["maps"].shape
+    # No function of how many sets there are: a stage made alone later must come out the same.
+    size = max(2, min(CHUNK_VALUES // (h * w * d), CHUNK_ROWS // (h * w)))
+    shape: JointShape | None = None
+    bounds = [*range(start, stop, size), stop]
+    if len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
+        del bounds[-2]  # an image alone in a chunk could not be exchanged for the null distance
+    for chunk, (low, high) in enumerate(itertools.pairwise(bounds)):
+        maps = activations.read("maps", low, high).astype(np.float32)
+        blocks = [one.columns(maps, head) for one in sets]
+        shape = shape or JointShape([block.shape[1] for block in blocks])
+        shape.update(blocks, _permuted_images(len(maps), h * w, [label, chunk]))
+    assert shape is not None, label
+    plain = activations.read("logits", start, stop).astype(np.float32)
+    return np.array([_measures(shape, index, one, plain, label) for index, one in enumerate(sets) if index])
+
+
+def _measures(shape: JointShape, index: int, one: _Set, plain: Maps, label: int) -> list[float]:
+    """Return the measures of one set in the order of MEASURES; NaN where one is undefined."""
+    logits, labels = np.concatenate(one.tally.logits), np.full(len(plain), label)
+    found: dict[str, float] = {"n_val": len(plain), "n_rows": shape.n}
+    found |= {"rank_reference": shape.rank(0), "rank": shape.rank(index)}
+    for name, alpha in ALPHAS.items():
+        if shape.n < 2:
+            found |= dict.fromkeys((f"distance_{name}", f"self_{name}", f"null_{name}"), np.nan)
+            continue
+        scaled = 0 < alpha < 1  # only there does the distance depend on scale and number of rows
+        found[f"distance_{name}"] = shape.distance(0, index, alpha, scaled)
+        found[f"self_{name}"] = shape.distance(0, 0, alpha, scaled)
+        found[f"null_{name}"] = shape.null_distance(0, index, alpha, scaled) if len(plain) > 1 else np.nan
+    found |= {"accuracy": top_k_accuracy(logits, labels, 1), "agreement": agreement(logits, plain)}
+    found |= {"accuracy_plain": top_k_accuracy(plain, labels, 1)}
+    k = min(5, plain.shape[1])
+    found |= {
+        "accuracy_top5": top_k_accuracy(logits, labels, k),
+        "accuracy_plain_top5": top_k_accuracy(plain, labels, k),
+    }
+    found |= {"error_val": (one.tally.residual / one.tally.total) ** 0.5 if one.tally.total else 0.0}
+    found |= {"fidelity": fidelity(plain[:, label], logits[:, label])}
+    return [found[name] if np.isfinite(found[name]) else np.nan for name in MEASURES]
+
+
+def _permuted_images(n: int, positions: int, seed: Sequence[int]) -> NDArray[np.int64]:
+    """Return rows in an order where whole images are exchanged and none stays in place."""
+    cycle = np.random.default_rng(list(seed)).permutation(n)
+    order = np.empty(n, np.int64)
+    order[cycle] = np.roll(cycle, 1)
+    return (order[:, None] * positions + np.arange(positions)).ravel().astype(np.int64)
+
+
+def _arrays(stage: FinishedStage, index: int) -> dict[str, Maps]:
+    """Return the arrays of the class with that index."""
+    return {name: stage.read(name, index, index + 1)[0].astype(np.float32) for name in stage.layout.arrays}
+
+
+def _summary(stage: Stage) -> dict[str, Json]:
+    return {"measures": list(MEASURES)}
+
+
+EVALUATION = Step(_layout, _partition, _summary, network=True, together=True)

@@ -1,0 +1,97 @@
+"""The features stage: an interpreter fitted to the coreset of each class."""
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.documents import Json
+from storage.layouts import ArrayLayout, Layout
+from storage.specs import StageSpec, signature_defaults, without_defaults
+from storage.stages import FinishedStage, Stage, open_finished
+from storage.stores import Store
+from tasks.engine.life import Step, Work, measured
+from tasks.interpreters import INTERPRETERS
+from tasks.steps.common.activations import check_same_samples, class_slabs
+from tasks.steps.interpretation.selection import classes_per_partition, kept_positions
+
+VERSION = 2
+GROUP_VALUES = 2_000_000  # map values that a partition fits: about a second of work
+
+
+def features_spec(
+    activations: StageSpec, selection: StageSpec, interpreter: str, parameters: Mapping[str, Json], seed: int
+) -> StageSpec:
+    """Return the spec of the features that `interpreter` finds on a coreset."""
+    own = without_defaults(parameters, signature_defaults(INTERPRETERS[interpreter].fit))
+    kept = {"interpreter": interpreter, "seed": seed, **own}
+    inputs = {"activations": activations, "selection": selection}
+    return StageSpec("features", VERSION, kept, inputs, label=f"{interpreter} on {selection.label}")
+
+
+def class_numbers(stage: Stage) -> dict[str, Json]:
+    """Return what each class's fit logged, by label."""
+    markers = [stage.marker(number) for number in range(stage.layout.partitions)]
+    return {label: numbers for m in markers if m is not None for label, numbers in m["numbers"]["classes"].items()}
+
+
+def read_rows(stage: FinishedStage, name: str, rows: NDArray[np.int64]) -> NDArray[np.generic]:
+    """Return some rows, in any order, of an array, reading one chunk's worth at a time and no chunk without them."""
+    layout = stage.layout.arrays[name]
+    found = np.empty((len(rows), *layout.shape[1:]), layout.dtype)
+    for chunk in np.unique(rows // layout.chunk).tolist():
+        start = chunk * layout.chunk
+        here = (rows >= start) & (rows < start + layout.chunk)
+        found[here] = stage.read(name, start, min(start + layout.chunk, layout.shape[0]))[rows[here] - start]
+    return found
+
+
+def _layout(store: Store, spec: StageSpec) -> Layout:
+    activations = open_finished(store, spec.inputs["activations"])
+    selection = open_finished(store, spec.inputs["selection"])
+    check_same_samples(activations, open_finished(store, spec.inputs["selection"].inputs["activations"]))
+    _, h, w, d = activations.layout.arrays["maps"].shape
+    n_classes, longest = selection.layout.arrays["order"].shape
+    rows = classes_per_partition(n_classes, longest * h * w * d, GROUP_VALUES)
+    parameters = {k: v for k, v in spec.parameters.items() if k not in ("interpreter", "seed")}
+    shapes = INTERPRETERS[spec.parameters["interpreter"]].shapes(d, **parameters)
+    arrays = {}
+    for name, shape in shapes.items():
+        axes = tuple(f"{name}_{axis}" for axis in range(len(shape)))
+        arrays[name] = ArrayLayout((n_classes, *shape), "float32", ("class", *axes), rows, rows)
+    return Layout(-(-n_classes // rows), arrays)
+
+
+def _partition(work: Work, number: int) -> None:
+    """Fit a few classes, one after the other."""
+    stage, parameters = work.stage, dict(work.stage.spec.parameters)
+    activations = open_finished(stage.store, stage.spec.inputs["activations"])
+    selection = open_finished(stage.store, stage.spec.inputs["selection"])
+    fit, seed = INTERPRETERS[parameters.pop("interpreter")].fit, parameters.pop("seed")
+    with stage.partition(number) as part:
+        first, last = part.span
+        slabs = list(class_slabs(activations).items())[first:last]
+        arrays = {name: np.zeros((last - first, *a.shape[1:]), a.dtype) for name, a in stage.layout.arrays.items()}
+        logged = {}
+        for row, (label, _) in enumerate(slabs):
+            kept = np.sort(kept_positions(selection, first + row))
+            maps = read_rows(activations, "maps", kept)
+            started = time.perf_counter()
+            try:
+                found = fit(maps, seed=[seed, label], **parameters)
+            except ValueError as error:
+                raise ValueError(f"class {label}: {error}") from error
+            for name, array in found.arrays.items():
+                arrays[name][row][tuple(slice(size) for size in array.shape)] = array
+            logged[str(label)] = {**found.numbers, "seconds": time.perf_counter() - started, "kept": len(kept)}
+        for name, array in arrays.items():
+            part.write(name, array)
+        part.numbers.update(measured(classes=logged))
+
+
+def _summary(stage: Stage) -> dict[str, Json]:
+    return {"classes": class_numbers(stage)}
+
+
+FEATURES = Step(_layout, _partition, _summary)

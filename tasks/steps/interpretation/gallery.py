@@ -1,0 +1,113 @@
+"""The gallery stage: a few held-out images and where a class's features light up in them."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from configs.schema import Preprocessing
+from storage.documents import Json
+from storage.layouts import ArrayLayout, Layout
+from storage.specs import StageSpec
+from storage.stages import Stage, open_finished
+from storage.stores import Store
+from tasks.engine.life import Step, Work, measured
+from tasks.figures.overlay import shrink
+from tasks.interpreters import INTERPRETERS
+from tasks.interpreters.ice import top_heat_maps
+from tasks.steps.common.activations import class_slabs
+from tasks.steps.common.networks import preprocessing_of
+from tasks.steps.common.samples import read_positions
+
+VERSION = 2
+BEST_MAPS = 3
+
+
+def gallery_spec(held_out: StageSpec, features: Mapping[str, StageSpec], count: int) -> StageSpec:
+    """Return the spec of `count` images with a heat map for each of the titled features."""
+    inputs = {"activations": held_out, **{f"features {i}": spec for i, spec in enumerate(features.values())}}
+    parameters = {"count": count, "titles": list(features)}
+    first = next(iter(features.values()))
+    return StageSpec(
+        "gallery", VERSION, parameters, inputs, label=f"{held_out.label} {first.parameters['interpreter']}"
+    )
+
+
+def chosen_positions(slabs: Mapping[int, tuple[int, int]], count: int) -> list[tuple[int, int, int]]:
+    """Return (class index, label, position) of `count` samples, spread over the classes, first samples first."""
+    labels = list(slabs)
+    found = []
+    for number in range(count):
+        index = number * len(labels) // count if count <= len(labels) else number % len(labels)
+        start, stop = slabs[labels[index]]
+        offset = 0 if count <= len(labels) else number // len(labels)
+        if start + offset < stop:
+            found.append((index, labels[index], start + offset))
+    return sorted(found)
+
+
+def _layout(store: Store, spec: StageSpec) -> Layout:
+    activations = open_finished(store, spec.inputs["activations"])
+    n = len(chosen_positions(class_slabs(activations), spec.parameters["count"]))
+    _, height, width = activations.summary["input"]
+    size = shrink(np.zeros((height, width, 3), np.uint8)).shape[:2]
+
+    def array(shape: tuple[int, ...], dtype: str, *axes: str) -> ArrayLayout:
+        return ArrayLayout((n, *shape), dtype, ("image", *axes), n, n)
+
+    arrays = {
+        "image": array((*size, 3), "uint8", "row", "column", "colour"),
+        "heat": array((len(spec.parameters["titles"]), *size), "uint8", "features", "row", "column"),
+        "sample_id": array((), "int64"),
+        "label": array((), "int64"),
+        "predicted": array((), "int64"),
+    }
+    return Layout(1, arrays)
+
+
+def _partition(work: Work, number: int) -> None:
+    """Read the images and compute their heat maps."""
+    stage = work.stage
+    activations = open_finished(stage.store, stage.spec.inputs["activations"])
+    chosen = chosen_positions(class_slabs(activations), stage.spec.parameters["count"])
+    features = [open_finished(stage.store, s) for role, s in stage.spec.inputs.items() if role.startswith("features")]
+    method = INTERPRETERS[stage.spec.inputs["features 0"].parameters["interpreter"]]
+    size = stage.layout.arrays["image"].shape[1:3]
+    arrays = {name: np.zeros(array.shape, array.dtype) for name, array in stage.layout.arrays.items()}
+    arrays["image"][:] = _images(stage, [position for _, _, position in chosen])
+    for row, (index, label, position) in enumerate(chosen):
+        maps = activations.read("maps", position, position + 1).astype(np.float32)
+        arrays["sample_id"][row] = activations.read("sample_id", position, position + 1)[0]
+        arrays["predicted"][row] = activations.read("logits", position, position + 1)[0].argmax()
+        arrays["label"][row] = label
+        for column, fitted in enumerate(features):
+            held = {name: fitted.read(name, index, index + 1)[0].astype(np.float32) for name in fitted.layout.arrays}
+            heat = top_heat_maps(method.encode(held, maps)[0], BEST_MAPS, (size[0], size[1]))
+            arrays["heat"][row, column] = np.rint(heat * 255)
+    with stage.partition(number) as part:
+        for name, array in arrays.items():
+            part.write(name, array)
+        part.numbers.update(measured())
+
+
+def _images(stage: Stage, chosen: list[int]) -> NDArray[np.uint8]:
+    """Return the images as the network sees them, shrunk, (n, H, W, 3)."""
+    held_out = stage.spec.inputs["activations"]
+    inputs = read_positions(stage.store, held_out, str(held_out.parameters["split"]), np.array(chosen, np.int64))
+    return shown_images(inputs, preprocessing_of(held_out.parameters["network"]))
+
+
+def shown_images(inputs: Tensor, settings: Preprocessing) -> NDArray[np.uint8]:
+    """Return inputs (n, C, h, w) as images again, normalisation undone, shrunk, (n, H, W, 3)."""
+    mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (settings.mean, settings.std))
+    pixels = ((inputs * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return np.stack([shrink(np.broadcast_to(image, (*image.shape[:2], 3))) for image in pixels])
+
+
+def _summary(stage: Stage) -> dict[str, Json]:
+    return {"titles": list(stage.spec.parameters["titles"])}
+
+
+GALLERY = Step(_layout, _partition, _summary)

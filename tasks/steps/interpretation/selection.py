@@ -1,0 +1,102 @@
+"""The selection stage: which samples of each class are in a coreset.
+
+Coresets of one layer's activations are selected together: one pass over the features serves them all.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.documents import Json
+from storage.layouts import ArrayLayout, Layout
+from storage.specs import StageSpec, signature_defaults, without_defaults
+from storage.stages import FinishedStage, Stage, open_finished
+from storage.stores import Store
+from tasks.coresets import SELECTORS
+from tasks.engine.life import Clock, Step, Work, measured
+from tasks.steps.common.activations import class_slabs
+
+VERSION = 1
+GROUP_VALUES = 20_000_000  # feature values that a partition reads: about a second of work
+
+
+def selection_spec(
+    activations: StageSpec, selector: str, parameters: Mapping[str, Json], budget: float, seed: int, repeat: int
+) -> StageSpec:
+    """Return the spec of a coreset. At budget 1 everything is kept, whatever the selector: one stage for all."""
+    if budget == 1.0:
+        return StageSpec("selection", VERSION, {"budget": 1.0}, {"activations": activations}, label="full data")
+    own = without_defaults(parameters, signature_defaults(SELECTORS[selector]))
+    kept = {"selector": selector, "budget": budget, "seed": seed, "repeat": repeat, **own}
+    label = f"{selector} {budget:g}" + (f" draw {repeat}" if repeat else "")
+    return StageSpec("selection", VERSION, kept, {"activations": activations}, label=label)
+
+
+def classes_per_partition(n_classes: int, values: int, budget: int) -> int:
+    """Return how many classes make a partition when the largest has `values` numbers."""
+    return max(1, min(n_classes, budget // max(1, values)))
+
+
+def kept_positions(stage: FinishedStage, index: int) -> NDArray[np.int64]:
+    """Return the kept positions of the class with that index, in the order chosen."""
+    order = stage.read("order", index, index + 1)[0]
+    kept: NDArray[np.int64] = order[order >= 0].astype(np.int64)
+    return kept
+
+
+def _layout(store: Store, spec: StageSpec) -> Layout:
+    activations = open_finished(store, spec.inputs["activations"])
+    slabs = class_slabs(activations)
+    longest = max(stop - start for start, stop in slabs.values())
+    width = activations.layout.arrays["pooled"].shape[1]
+    rows = classes_per_partition(len(slabs), longest * width, GROUP_VALUES)
+    order = ArrayLayout((len(slabs), longest), "int64", ("class", "rank"), rows, rows)
+    labels = ArrayLayout((len(slabs),), "int64", ("class",), rows, rows)
+    return Layout(order.partitions, {"order": order, "label": labels})
+
+
+def _partition(work: Work, number: int) -> None:
+    """Select from a few classes, one after the other, for all stages in the work."""
+    for activations, stages in _by_activations(work.stages).items():
+        clock, finished = Clock(), open_finished(stages[0].store, activations)
+        first, last = stages[0].layout.arrays["order"].span(number)
+        slabs = list(class_slabs(finished).items())[first:last]
+        orders = [np.full((last - first, stage.layout.arrays["order"].shape[1]), -1, np.int64) for stage in stages]
+        infos: list[dict[str, Json]] = [{} for _ in stages]
+        for row, (label, (start, stop)) in enumerate(slabs):
+            # In float64, what selectors work in: each would widen the same numbers anew.
+            features = finished.read("pooled", start, stop).astype(np.float64)
+            for stage, order, info in zip(stages, orders, infos, strict=True):
+                kept, info[str(label)] = _select(stage.spec, features, label)
+                order[row, : len(kept)] = start + kept
+        labels, spent = np.array([label for label, _ in slabs], np.int64), clock.share(len(stages))
+        for stage, order, info in zip(stages, orders, infos, strict=True):
+            with stage.partition(number) as part:
+                part.write("order", order)
+                part.write("label", labels)
+                part.numbers.update(measured(classes=info, together=len(stages), **spent))
+
+
+def _by_activations(stages: Iterable[Stage]) -> dict[StageSpec, list[Stage]]:
+    """Return stages by the activations that they select from, which decide on their layout."""
+    found: dict[StageSpec, list[Stage]] = {}
+    for stage in stages:
+        found.setdefault(stage.spec.inputs["activations"], []).append(stage)
+    return found
+
+
+def _select(spec: StageSpec, features: NDArray[np.float64], label: int) -> tuple[NDArray[np.int64], Json]:
+    """Return the rows of one class that a coreset keeps, in the order chosen, and what its marker tells of them."""
+    parameters = dict(spec.parameters)
+    budget, seed, repeat = parameters.pop("budget"), parameters.pop("seed", 0), parameters.pop("repeat", 0)
+    select = SELECTORS[parameters.pop("selector", "random")]
+    try:
+        chosen = select(features, budget, seed=[seed, repeat, label], **parameters)
+    except ValueError as error:
+        raise ValueError(f"class {label}: {error}") from error
+    kept = np.sort(chosen.kept) if budget == 1.0 else chosen.order
+    return kept, {"kept": len(kept), "of": len(features), **dict(chosen.info)}
+
+
+SELECTION = Step(_layout, _partition, together=True)

@@ -1,0 +1,96 @@
+"""Prefect's own server: it ends with the run that started it, however that ends."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+PATIENCE = 240  # seconds
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def start(program: str, **environment: str) -> "subprocess.Popen[str]":
+    """Run a program in a process of its own."""
+    settings = {**os.environ, **environment}
+    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=settings)
+
+
+def line(process: "subprocess.Popen[str]") -> str:
+    """Return the next line that a process prints."""
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+def kill(process: "subprocess.Popen[str]") -> None:
+    """Kill a process, which then cannot clean up."""
+    process.kill()
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+def gone(found: psutil.Process) -> bool:
+    """Wait until a process has ended; one that nobody has taken note of yet counts."""
+    until = time.monotonic() + PATIENCE
+    with contextlib.suppress(psutil.NoSuchProcess):
+        while found.is_running() and found.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > until:
+                found.kill()
+                return False
+            time.sleep(0.05)
+    return True
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
+def test_a_child_ends_when_its_parent_is_killed() -> None:
+    program = (
+        "import signal, subprocess, sys, time\nfrom tasks.engine.watchdog import end_with_us\n"
+        "signal.signal(signal.SIGINT, signal.SIG_DFL)\n"  # a shell that starts us in the background lets us ignore it
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], stdout=subprocess.DEVNULL)\n"
+        "end_with_us(child.pid)\nprint(child.pid, flush=True)\ntime.sleep(600)"
+    )
+    parent = start(program)
+    child = psutil.Process(int(line(parent)))
+    watcher = next(p for p in psutil.Process(parent.pid).children() if p.pid != child.pid)
+    watcher.send_signal(signal.SIGINT)  # as a terminal does to all
+    time.sleep(0.5)  # it has none to act on
+    assert watcher.status() != psutil.STATUS_ZOMBIE
+    assert child.status() != psutil.STATUS_ZOMBIE
+    kill(parent)
+    assert gone(child)
+    assert gone(watcher)
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
+def test_a_parent_that_ends_its_child_itself_leaves_nothing_and_says_nothing() -> None:
+    program = (
+        "import psutil, subprocess, sys\nfrom tasks.engine.watchdog import end_with_us\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\nend_with_us(child.pid)\n"
+        "print(*(p.pid for p in psutil.Process().children() if p.pid != child.pid))\nchild.terminate()\nchild.wait()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE)
+    assert (done.returncode, done.stderr) == (0, "")
+    with contextlib.suppress(psutil.NoSuchProcess):
+        assert gone(psutil.Process(int(done.stdout)))
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
+def test_prefects_server_ends_when_the_run_is_killed(tmp_path: Path) -> None:
+    program = (
+        "import time\nfrom configs.load import prefect_defaults\nprefect_defaults()\n"
+        "from tasks.engine.runner import start_prefect\nstart_prefect()\nprint('started', flush=True)\ntime.sleep(600)"
+    )
+    parent = start(program, PREFECT_HOME=str(tmp_path))
+    assert line(parent) == "started"
+    children = psutil.Process(parent.pid).children()
+    (server,) = [p for p in children if "uvicorn" in p.cmdline()]
+    kill(parent)
+    assert all(gone(process) for process in (server, *children))

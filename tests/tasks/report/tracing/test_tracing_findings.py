@@ -1,0 +1,99 @@
+"""The headline sentences of the tracing page, worked by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.report.formats import NBSP
+from tasks.report.tracing.findings import early_shares, tracing_findings
+
+LAYERS = pd.DataFrame(
+    {
+        "layer": ["conv1", "conv2", "conv3", "fc"],
+        "init_share": [0.8, 0.5, 0.3, 0.1],
+        "residual_max": [1e-8, 3.14e-7, 1e-9, np.nan],
+        "agreement_1": [0.25, 0.15, 0.5, 1.0],
+    }
+)
+SHARES = pd.DataFrame(
+    {
+        "layer": ["conv1"] * 4 + ["fc"] * 4 + ["dead"] * 4,
+        "epoch": [1, 2, 3, 4] * 3,
+        "gamma": [0.6, 0.2, 0.1, 0.1, 0.1, 0.1, 0.1, 0.7, 0.0, 0.0, 0.0, -0.1],
+    }
+)
+EVALUATION = pd.DataFrame(
+    {
+        "measure": ["mislabel AUC", "LDS", "LDS", "check"],
+        "layer": ["", "conv1", "fc", "fc"],
+        "value": [0.91, 0.1, 0.31, np.nan],
+        "spread": [np.nan, 0.02, 0.02, np.nan],
+        "baseline": [0.953, 0.62, 0.62, np.nan],
+        "baseline_name": ["summed loss", "ceiling", "ceiling", ""],
+    }
+)
+
+
+def say(
+    layers: pd.DataFrame = LAYERS, shares: pd.DataFrame = SHARES, evaluation: pd.DataFrame = EVALUATION
+) -> dict[str, list[str]]:
+    """Return the sentences under each word, with plain spaces."""
+    found: dict[str, list[str]] = {}
+    for finding in tracing_findings(layers, shares, evaluation):
+        found.setdefault(finding.about, []).append(finding.text.replace(NBSP, " "))
+    return found
+
+
+def test_most_and_least_class_specific_layers_and_the_trend_with_depth() -> None:
+    assert say()["Classes"] == [
+        "The strongest example is of the predicted class for 100.0 % of the queries in fc (most) and 15.0 % in conv2 "
+        "(least). The later half of the layers agrees more than the earlier half: 75.0 % against 20.0 % on average."
+    ]
+    falling = LAYERS.assign(agreement_1=[0.5, 0.5, 0.5, 0.1])
+    assert "agrees less than the earlier half: 30.0 % against 50.0 %" in say(falling)["Classes"][0]
+    flat = say(LAYERS.assign(agreement_1=0.5))["Classes"][0]
+    assert flat.startswith("The strongest example is of the predicted class for 50.0 % of the queries in conv1. ")
+    assert "agrees as much as the earlier half" in flat
+    assert "half" not in say(LAYERS[:3])["Classes"][0]  # three layers have no halves to compare
+    assert "Classes" not in say(LAYERS.assign(agreement_1=np.nan))
+
+
+def test_early_share_is_that_of_the_first_quarter_of_the_epochs() -> None:
+    part, first, n_epochs = early_shares(SHARES)
+    assert (first, n_epochs) == (1, 4)
+    assert part.to_dict() == pytest.approx({"conv1": 0.6, "fc": 0.1})  # "dead" adds up to less than nothing
+    assert say()["When"] == [
+        "The first epoch of 4 brought more than half of what the examples contributed in 1 of 2 layers: most in conv1 "
+        "(60.0 %), least in fc (10.0 %)."
+    ]
+    taken = SHARES.assign(gamma=[0.9, -0.1, -0.1, -0.1] * 3)
+    assert "(150.0 %). Above 100 %: later epochs took some of it away again." in say(shares=taken)["When"][0]
+    assert "When" not in say(shares=SHARES[SHARES["epoch"] == 1])
+    assert "When" not in say(shares=SHARES[:0])
+
+
+def test_initial_weights_are_told_where_they_have_a_part() -> None:
+    text = "hold 80.0 % in conv1 (most) and 10.0 % in fc (least) of the squared norm"
+    assert text in say()["Start"][0]
+    assert "Start" not in say(LAYERS.assign(init_share=np.nan))
+    assert "Start" not in say(LAYERS.assign(init_share=0.0))
+
+
+def test_the_worst_residual_is_told_with_its_layer() -> None:
+    assert "to within 3.1e−07 of it" in say()["Adds up"][0]
+    assert say()["Adds up"][0].endswith("worst layer, conv2.")
+
+
+def test_evaluation_is_set_beside_its_baseline_without_a_verdict() -> None:
+    assert say()["Trust"] == [
+        "mislabel AUC: 0.910 (0.043 below the summed loss, 0.953).",
+        "LDS: between 0.100 ± 0.020 (0.520 below the ceiling, 0.620) in conv1 and 0.310 ± 0.020 (0.310 below the "
+        "ceiling, 0.620) in fc.",
+        "check: no value is known.",
+    ]
+    one = EVALUATION[:1].assign(value=0.953, baseline_name="")
+    assert say(evaluation=one)["Trust"] == ["mislabel AUC: 0.953 (equal to its baseline, 0.953)."]
+
+
+def test_nothing_known_nothing_said() -> None:
+    assert tracing_findings(LAYERS[:0], SHARES[:0], EVALUATION[:0]) == []

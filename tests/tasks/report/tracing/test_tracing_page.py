@@ -1,0 +1,170 @@
+"""The tracing page as bytes: its numbers, its caps, its files."""
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tasks.report.pages import RunFacts
+from tasks.report.site import render_site
+from tasks.report.tracing.page import TracingPage
+from tasks.report.tracing.queries import MAX_EXAMPLES, MAX_LAYERS, MAX_QUERIES, MAX_THUMBNAIL_BYTES, example_thumbnails
+from tests.tasks.report import site_pages
+
+Traces = Callable[..., TracingPage]
+
+MAX_PAGE_BYTES = 16_000_000
+
+
+def text_of(site: dict[str, bytes]) -> str:
+    """Return the words of the page, one space between."""
+    return site_pages.text_of(site, "tracing.html")
+
+
+def views_of(site: dict[str, bytes], figure: str) -> dict[str, list[dict[str, list[float]]]]:
+    """Return what a figure draws, by the label of its choice."""
+    return site_pages.views_of(site, "tracing.html", figure)
+
+
+def test_numbers_of_the_tables_are_on_the_page(facts: RunFacts, tracing: TracingPage) -> None:
+    text = text_of(render_site(facts, None, tracing))
+    for expected in (
+        "small 0 small-cnn final 97.5 % 0.0812 1,200 3 2.3 GB 1.25 s 1 min 15 s",
+        "conv1 Conv2d 12,345 80.0 % 25.0 % −5.0 % 3.1e−07 4.0e−08 20.0 % 15.0 % 90.0 %",
+        "mislabel detection, AUC small 0 – 0.910 0.953 summed loss 143 –",
+        "LDS small 0 – 0.310 ± 0.020 0.620 retraining ceiling 32 –",
+        "randomisation check small 0 conv1 0.030 – – 8 near 0 is right",
+    ):
+        assert expected in text
+
+
+def test_examples_stand_with_sign_share_and_class(facts: RunFacts, tracing: TracingPage) -> None:
+    site = render_site(facts, None, tracing)
+    text = text_of(site)
+    query = tracing.queries[2]
+    assert "Predicted zero (wrong) with probability 90.0 % by small, seed 0; split val." in text
+    first, taken = query.layers[1].positive.iloc[0], query.layers[1].negative.iloc[0]
+    assert f"two +{100 * first['share']:.2f} % γ +{first['sum']:.3f}" in text
+    assert f"−{-100 * taken['share']:.2f} % γ −{-taken['sum']:.3f}" in text
+    assert "sample 201" in text
+    assert "✓ zero , as predicted" in text
+    # An example is marked exactly where its class is the predicted one.
+    listed = [(q.predicted, t) for q in tracing.queries for x in q.layers for t in (x.positive, x.negative)]
+    agreeing = sum(int((table["class_name"] == predicted).sum()) for predicted, table in listed)
+    assert site["tracing.html"].count(b'<li class="agrees">') == agreeing > 0
+
+
+def test_ridges_in_the_page_are_those_of_the_tables(facts: RunFacts, tracing: TracingPage) -> None:
+    views = views_of(render_site(facts, None, tracing), "ridges-1")
+    assert list(views) == ["conv1", "conv2", "fc"]
+    ridges = tracing.queries[0].layers[2].ridges
+    assert ridges is not None
+    x, height = ridges.curve(1)
+    outline = views["fc"][1]
+    np.testing.assert_allclose(outline["x"], [x[0], *x, x[-1]], atol=1e-4)
+    np.testing.assert_allclose(outline["y"], [1, *(1 + height), 1], atol=1e-4)
+
+
+def test_layers_without_ridges_or_examples_say_so(facts: RunFacts, tracing: TracingPage) -> None:
+    query = tracing.queries[0]
+    bare = replace(query.layers[0], ridges=None, positive=query.layers[0].positive[:0])
+    bare = replace(bare, negative=bare.negative[:0], init_share=float("nan"))
+    page = replace(tracing, queries=(replace(query, layers=(bare,), image=None), replace(query, layers=())))
+    text = text_of(render_site(facts, None, page))
+    assert "No examples are known for this layer." in text
+    assert "No layer was traced." in text
+    assert "There is no ridge plot of layer conv1." in text
+    assert "initial weights –" in text
+
+
+def test_empty_tables_and_no_queries(facts: RunFacts, tracing: TracingPage) -> None:
+    names = ("networks", "layers", "shares", "evaluation")
+    empty = replace(tracing, **{name: getattr(tracing, name)[:0] for name in names}, queries=(), images={})
+    text = text_of(render_site(facts, None, empty))
+    for expected in ("No network was traced.", "No queries were explained.", "No evaluation was asked for."):
+        assert expected in text
+
+
+def test_unknown_numbers_are_dashes_and_unknown_decay_says_so(facts: RunFacts, tracing: TracingPage) -> None:
+    unknown = dict.fromkeys(("init_share", "decay_share", "examples_share", "agreement_1", "cardinality"), np.nan)
+    page = replace(tracing, layers=tracing.layers.assign(residual_max=np.nan, agreement_10=np.nan, **unknown))
+    page = replace(page, shares=page.shares[:0], networks=page.networks.assign(accuracy=np.nan, archive_bytes=np.nan))
+    site = render_site(facts, None, page)
+    assert "conv1 Conv2d 12,345 – – unknown – 4.0e−08 – – –" in text_of(site)
+    assert not re.search(r"\bnan\b", site["tracing.html"].decode(), re.IGNORECASE)
+
+
+def test_without_ids_classes_stand_in_place_of_examples(facts: RunFacts, tracing: TracingPage) -> None:
+    site = render_site(replace(facts, training_images="none"), None, tracing)
+    text = text_of(site)
+    assert "Contribution of each class to layer fc, summed over the 8 strongest examples only" in text
+    assert "Added most" not in text
+    read = pd.read_csv(io.BytesIO(site["data/tracing_classes.csv"]))
+    first = tracing.queries[0].layers[0]
+    both = pd.concat([first.positive, first.negative])
+    rows = read[(read["query"] == 0) & (read["layer"] == "conv1")].set_index("class_name")
+    for name, of_class in both.groupby("class_name"):
+        np.testing.assert_allclose(rows["sum"][str(name)], of_class["sum"].sum())
+        assert rows["examples"][str(name)] == len(of_class)
+
+
+def test_ids_stand_without_images(facts: RunFacts, tracing: TracingPage) -> None:
+    site = render_site(replace(facts, training_images="ids"), None, tracing)
+    assert "sample 201" in text_of(site)
+    assert site["tracing.html"].count(b"<symbol") == 3  # the queries, which are validation images
+
+
+def test_csv_files_hold_the_tables(facts: RunFacts, tracing: TracingPage) -> None:
+    site = render_site(facts, None, tracing)
+    for name in ("networks", "layers", "shares"):
+        read = pd.read_csv(io.BytesIO(site[f"data/tracing_{name}.csv"]))
+        pd.testing.assert_frame_equal(read, getattr(tracing, name), check_like=True)
+    examples = pd.read_csv(io.BytesIO(site["data/tracing_examples.csv"]))
+    assert len(examples) == 3 * 3 * 2 * 4
+    rows = examples[(examples["query"] == 1) & (examples["layer"] == "fc") & (examples["end"] == "negative")]
+    expected = tracing.queries[1].layers[2].negative
+    for name in ("sample_id", "class_name", "sum", "share", "cosine_sum"):
+        assert rows[name].tolist() == expected[name].tolist()
+    assert rows["rank"].tolist() == [1, 2, 3, 4]
+    queries = pd.read_csv(io.BytesIO(site["data/tracing_queries.csv"]))
+    assert queries["sample_id"].tolist() == [7000, 7001, 7002]
+
+
+def test_a_table_too_long_for_the_site_is_left_out(
+    facts: RunFacts, tracing: TracingPage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.report.tracing.downloads.MAX_CSV_ROWS", 20)
+    site = render_site(facts, None, tracing)
+    assert "data/tracing_shares.csv" not in site
+    assert f"The {len(tracing.shares)} rows of the table of shares are too many for this site." in text_of(site)
+
+
+def test_thumbnails_are_made_by_rank_until_the_page_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    images = {("d", i): rng.integers(0, 256, (64, 64, 3), dtype=np.uint8) for i in range(6)}
+    monkeypatch.setattr("tasks.report.tracing.queries.MAX_THUMBNAIL_BYTES", 40_000)  # of about 16,500 each
+    made, n_left = example_thumbnails([("d", i) for i in (5, 99, 5, 2, 0, 1, 0)], images)
+    assert (list(made), n_left) == ([("d", 5), ("d", 2)], 2)
+
+
+@pytest.mark.slow
+def test_the_largest_page_is_capped_says_so_and_stays_small(facts: RunFacts, build_tracing: Traces) -> None:
+    names = tuple(f"class {i}" for i in range(40))
+    layers = tuple(f"layer{i}" for i in range(MAX_LAYERS + 4))
+    page = build_tracing(names, layers, MAX_QUERIES + 6, n_examples=MAX_EXAMPLES + 5, n_epochs=150, size=96)
+    site = render_site(facts, None, page)
+    assert MAX_THUMBNAIL_BYTES < len(site["tracing.html"]) < MAX_PAGE_BYTES
+    text = text_of(site)
+    assert "24 of 30 queries, evenly spread." in text
+    assert "training images are left out to keep the page small; their ids are named." in text
+    assert text.count("8 of 12 layers, evenly spread.") == MAX_QUERIES + 1  # each query, and the classes over training
+    assert "The 9 largest of 40 classes by themselves." in text
+    assert "Epochs are summed in runs of 2" in text
+    assert site["tracing.html"].count(b'<article class="card') == MAX_QUERIES
+    strips = re.findall(r'<ol class="strip">(.*?)</ol>', site["tracing.html"].decode(), re.DOTALL)
+    assert len(strips) == MAX_QUERIES * MAX_LAYERS * 2
+    assert {strip.count("<li") for strip in strips} == {MAX_EXAMPLES}

@@ -1,0 +1,89 @@
+"""What a plan looks at before anything runs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from configs.schema import ImageFolder, Network, Preprocessing, SklearnDigits
+from storage.specs import StageSpec
+from tasks.io.files import File, list_files
+from tasks.steps.common.manifest import manifest_spec
+from tasks.steps.common.survey import DataSurvey, survey_data, survey_network
+
+if TYPE_CHECKING:
+    from tests.conftest import Run
+
+DIGITS = SklearnDigits(source="sklearn-digits", per_class=2)
+
+
+def digits() -> tuple[StageSpec, DataSurvey]:
+    """Return the spec of two digits per class and what is found in them."""
+    spec = manifest_spec("digits", DIGITS)
+    return spec, survey_data(None, spec)
+
+
+def small(**arguments: int) -> Network:
+    """Return the small CNN on one-channel images, its weights never read."""
+    preprocessing = Preprocessing(mode="L")
+    train = {"data": "digits", "epochs": 1, "optimizer": {"lr": 0.1}}
+    return Network.model_validate(
+        {"model": "small-cnn", "arguments": arguments, "train": train, "preprocessing": preprocessing}
+    )
+
+
+def test_a_listing_and_the_stored_manifest_say_the_same(finished_run: "Run") -> None:
+    spec = finished_run.plan.manifests["digits"]
+    assert survey_data(None, spec) == survey_data(finished_run.job.store, spec)
+
+
+def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split / "cat").mkdir(parents=True)
+        (tmp_path / split / "cat" / "a.png").touch()
+    paths = {split: str(tmp_path / split) for split in ("train", "val")}
+    spec, listed = manifest_spec("cats", ImageFolder(source="image-folder", paths=paths)), []
+
+    def noting(url: str) -> list[File]:
+        listed.append(url)
+        return list_files(url)
+
+    monkeypatch.setattr("tasks.io.folder.list_files", noting)
+    found = survey_data(None, spec)
+    assert found.summary["class_names"] == {"0": "cat"}
+    assert sorted(listed) == sorted(paths.values())
+
+
+def test_counts_by_split() -> None:
+    _, found = digits()
+    assert found.summary["splits"]["train"] == {"labels": list(range(10)), "counts": [2] * 10}
+
+
+def test_sizes_of_a_network() -> None:
+    _, found = digits()
+    shapes = survey_network("net", small(width=3), "last-map", DIGITS, found)
+    assert (shapes.inputs, shapes.maps, shapes.logits) == ((1, 8, 8), (6, 4, 4), 10)
+    assert survey_network("net", small(width=3), "0", DIGITS, found).maps == (3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "layer", "expected"),
+    [
+        ({"classes": 5}, "last-map", "label"),
+        ({"channels": 3}, "last-map", "networks.net: "),
+        ({"widht": 3}, "last-map", "widht"),
+        ({}, "nowhere", "nowhere"),
+        ({}, "11", "layer '11' gives (1, 10), expected maps (n, d, h, w)"),
+    ],
+)
+def test_a_network_that_does_not_fit_is_named_in_one_line(arguments: dict[str, int], layer: str, expected: str) -> None:
+    _, found = digits()
+    with pytest.raises(ValueError, match=r"^networks\.net: ") as caught:
+        survey_network("net", small(**arguments), layer, DIGITS, found)
+    assert expected in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_data_that_are_not_there_are_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^data\.pets: .*none"):
+        manifest_spec("pets", ImageFolder(source="image-folder", paths={"train": str(tmp_path / "none")}))
