@@ -1,0 +1,99 @@
+"""What a kind of stage is: one object that knows all about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from storage.documents import Document, Json
+from storage.layouts import Layout
+from storage.specs import StageSpec
+from storage.stages import Stage
+from storage.stores import Store
+
+if TYPE_CHECKING:
+    from tasks.engine.survey import Survey
+
+MOST_TOGETHER = 16  # stages in one partition's work: what bounds its memory
+
+
+@dataclass(frozen=True)
+class Size:
+    """Bytes that a stage writes (before compression) and the peak memory of one of its partitions."""
+
+    written: int
+    peak: int
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a partition function gets.
+
+    Attributes
+    ----------
+    stages : one stage, or all stages of a group in which the partition is missing
+    device : where networks run
+    keepers : kinds of stages that keep a digest of each sample they read
+    """
+
+    stages: tuple[Stage, ...]
+    device: str
+    keepers: tuple[str, ...] = ()
+
+    @property
+    def stage(self) -> Stage:
+        """The first stage: the only one, for steps without groups."""
+        return self.stages[0]
+
+    def missing(self, index: int) -> Work:
+        """Return the same work for the stages that do not have the partition `index` yet."""
+        return replace(self, stages=tuple(stage for stage in self.stages if stage.marker(index) is None))
+
+
+@dataclass(frozen=True)
+class Step:
+    """A kind of stage.
+
+    Attributes
+    ----------
+    kind : name of the kind, the folder below the store
+    version : raised whenever the same parameters give other results
+    layout : arrays and partitions, from the spec and the stages it reads
+    partition : makes one partition of all stages in the work; a top-level function, so that workers can import it
+    size : bytes written and peak memory, from the spec and a survey; checks that the stage is possible
+        (ValueError that names the config's key)
+    summary : what the sealed stage states
+    check : looks at a stage that goes on before its missing partitions are asked for
+    group : what stages have in common that share one pass over their inputs: their partitions are handed over
+        together, at most 16 stages at a time; None where each stage is made alone
+    network : the partition runs a network
+    chain : partitions depend on their predecessor
+    curves : name of the file with a row per epoch, for stages that train; "" for others
+    keeps_content : the stage keeps a digest of each sample it reads
+    """
+
+    kind: str
+    version: int
+    layout: Callable[[Store, StageSpec], Layout]
+    partition: Callable[[Work, int], None]
+    size: Callable[[StageSpec, Survey], Size]
+    summary: Callable[[Stage], Mapping[str, Json]] = lambda _: {}
+    check: Callable[[Stage], None] = lambda _: None
+    group: Callable[[StageSpec], Hashable] | None = None
+    network: bool = False
+    chain: bool = False
+    curves: str = ""
+    keeps_content: bool = False
+
+    def spec(
+        self,
+        parameters: Mapping[str, Json],
+        inputs: Mapping[str, StageSpec],
+        *,
+        digests: Mapping[str, str] | None = None,
+        place: Document | None = None,
+        label: str = "",
+    ) -> StageSpec:
+        """Return the spec of a stage of this kind; the fields are those of StageSpec."""
+        return StageSpec(self.kind, self.version, parameters, inputs, digests or {}, place or {}, label)

@@ -1,0 +1,141 @@
+"""The stages of question 1 for a config: specs only, no store is asked."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+from configs.interpretation import Interpretation
+from configs.schema import Config
+from storage.specs import StageSpec
+from tasks.steps.common.activations import activations_spec
+from tasks.steps.common.question import Shared
+from tasks.steps.interpretation.evaluation import evaluation_spec
+from tasks.steps.interpretation.features import features_spec
+from tasks.steps.interpretation.gallery import gallery_spec
+from tasks.steps.interpretation.methods import check_methods
+from tasks.steps.interpretation.selection import selection_spec
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One coreset of a network and seed, as one interpreter sees it, and the stages behind it."""
+
+    network: str
+    seed: int
+    interpreter: str
+    selector: str
+    repeat: int
+    budget: float
+    selection: StageSpec
+    features: StageSpec
+    evaluation: StageSpec
+
+
+@dataclass(frozen=True)
+class Interpreted:
+    """One network and seed of question 1, and the stages behind the answer.
+
+    Attributes
+    ----------
+    learn, held_out : activations that features come from, and on which they are compared
+    references : features of the full data, by interpreter
+    cells : every interpreter, selector, repeat and budget
+    galleries : by title; only the first seed of a network has them
+    """
+
+    network: str
+    seed: int
+    learn: StageSpec
+    held_out: StageSpec
+    references: Mapping[str, StageSpec]
+    cells: tuple[Cell, ...]
+    galleries: Mapping[str, StageSpec]
+
+    @property
+    def finals(self) -> Sequence[StageSpec]:
+        """The stages that no other stage of the answer reads."""
+        return (*(cell.evaluation for cell in self.cells), *self.galleries.values())
+
+
+@dataclass(frozen=True)
+class _Network:
+    """What the cells of one network and seed are made from; `selects` are the activations that select coresets."""
+
+    name: str
+    seed: int
+    learn: StageSpec
+    held_out: StageSpec
+    selects: StageSpec
+
+
+def plan_interpretation(config: Config, shared: Shared) -> Sequence[Interpreted]:
+    """Return what question 1 asks of each network and seed.
+
+    Raises
+    ------
+    ValueError : an unknown method or parameter, weights that cannot be read; names the config's key
+    """
+    asked = config.interpretation
+    assert asked is not None
+    check_methods(asked)
+    return [
+        _interpreted(asked, _network(config, asked, shared, name, seed), shown=seed == config.seeds[0])
+        for name, seed in product(asked.networks, config.seeds)
+    ]
+
+
+def _network(config: Config, asked: Interpretation, shared: Shared, name: str, seed: int) -> _Network:
+    """Return the activations of one network and seed."""
+    learn, held_out = (_activations(config, asked, shared, name, seed, s) for s in (asked.learn, asked.evaluate))
+    other = asked.coreset_from
+    selects = learn if other in (None, name) else _activations(config, asked, shared, str(other), seed, asked.learn)
+    return _Network(name, seed, learn, held_out, selects)
+
+
+def _activations(
+    config: Config, asked: Interpretation, shared: Shared, name: str, seed: int, split: str
+) -> StageSpec:
+    """Return the activations of a network on a split."""
+    manifest = shared.manifests[config.data_of(name, "interpretation")]
+    network, training = config.networks[name], shared.trainings.get((name, seed))
+    return activations_spec(name, network, manifest, training, layer=asked.layer, split=split, dtype=asked.dtype)
+
+
+def _interpreted(asked: Interpretation, network: _Network, *, shown: bool) -> Interpreted:
+    """Return the stages of one network and seed, with galleries where it is `shown`."""
+    full = selection_spec(network.selects, "", {}, 1.0, network.seed, 0)
+    references = {
+        name: features_spec(network.learn, full, name, parameters, network.seed)
+        for name, parameters in asked.interpreters.items()
+    }
+    cells = tuple(cell for name in references for cell in _cells(asked, network, name, references[name]))
+    galleries = _galleries(asked, network, references, cells) if asked.gallery and shown else {}
+    return Interpreted(network.name, network.seed, network.learn, network.held_out, references, cells, galleries)
+
+
+def _cells(asked: Interpretation, network: _Network, interpreter: str, reference: StageSpec) -> Iterator[Cell]:
+    """Yield every selector, repeat and budget of an interpreter, by rising budget."""
+    seed = network.seed
+    for selector, settings in asked.selectors.items():
+        parameters = {key: value for key, value in settings.items() if key != "repeats"}
+        for repeat, budget in product(range(settings.get("repeats", 1)), sorted(asked.budgets)):
+            if budget == 1.0 and repeat:
+                continue  # every draw of everything is the same
+            selection = selection_spec(network.selects, selector, parameters, budget, seed, repeat)
+            found = features_spec(network.learn, selection, interpreter, asked.interpreters[interpreter], seed)
+            compared = evaluation_spec(found, reference, network.held_out)
+            yield Cell(network.name, seed, interpreter, selector, repeat, budget, selection, found, compared)
+
+
+def _galleries(
+    asked: Interpretation, network: _Network, references: Mapping[str, StageSpec], cells: Sequence[Cell]
+) -> dict[str, StageSpec]:
+    """Return a gallery per interpreter: full data beside each selector's least budget."""
+    found = {}
+    for interpreter, reference in references.items():
+        columns = {"full data": reference}
+        for selector in asked.selectors:  # cells go by rising budget, so the first is the least
+            cell = next(c for c in cells if (c.interpreter, c.selector) == (interpreter, selector))
+            columns[f"{selector} {100 * cell.budget:g} %"] = cell.features
+        found[f"{network.name}, {interpreter}"] = gallery_spec(network.held_out, columns, asked.gallery)
+    return found
