@@ -1,164 +1,133 @@
-"""What a plan must know before anything runs: sizes of data and networks, and whether they fit each other."""
+"""What a plan must know before anything runs: data sets and networks, each looked at once."""
 
-from dataclasses import dataclass
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
-from configs.schema import AnyDataSet, Network
-from storage.documents import Document
+from storage.documents import canonical
+from storage.results import read_table
 from storage.specs import StageSpec
 from storage.stages import find_finished
 from storage.stores import Store
-from tasks.capture import PENULTIMATE, capture_inputs, capture_layers, split_at
-from tasks.decomposition.head import find_head
-from tasks.io.manifest import check_labels, read_manifest
-from tasks.io.networks import build_model, resolve_preprocessing
-from tasks.io.sources import open_source
-from tasks.io.weights import load_weights
-from tasks.steps.common.activations import Shapes, example_input, largest_output, probe
-from tasks.steps.common.manifest import data_of, survey
-from tasks.steps.common.samples import read_batch
-from tasks.training.gates import find_gated_map
+from tasks.engine.survey import DataSurvey, Found
+from tasks.steps.common.manifest import FILE, data_of, survey
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
-@dataclass(frozen=True)
-class DataSurvey:
-    """A data set's name, its labels and counts by split, and the key of one sample."""
+@dataclass
+class PlanSurvey:
+    """The survey of a plan: data sets from finished manifests where there are any, networks built one at a time.
 
-    name: str
-    summary: Document
-    example: str
+    Only the network that was asked about last is kept, so stages of one network are best asked about one after the
+    other.
 
-
-@dataclass(frozen=True)
-class HeadShapes:
-    """Sizes of one sample: input (C, h, w), features of the head, outputs, values in the largest module's output.
-
-    `channels` of the last map, where the network's training has gates on them; else 0.
+    Parameters
+    ----------
+    store : the run's store, None where there is none yet
     """
 
-    inputs: tuple[int, ...]
-    features: int
-    outputs: int
-    largest: int
-    channels: int
+    store: Store | None
+    _data: dict[str, DataSurvey] = field(default_factory=dict)
+    _found: dict[tuple[str, str], Any] = field(default_factory=dict)  # Any: what a look finds
+    _opened: tuple[str, nn.Module, Tensor] | None = None
+
+    def data(self, manifest: StageSpec) -> DataSurvey:
+        """Return what a data set holds: from its manifest where that is in the store, else from a listing.
+
+        Raises
+        ------
+        ValueError : the data set cannot be read; names the config's key
+        """
+        if manifest.path not in self._data:
+            try:
+                self._data[manifest.path] = _survey_data(self.store, manifest)
+            except (ValueError, OSError) as error:
+                raise ValueError(f"data.{manifest.place['name']}: {error}") from error
+        return self._data[manifest.path]
+
+    def look(self, spec: StageSpec, topic: str, look: Callable[[nn.Module, Tensor], Found]) -> Found:
+        """Return what a function finds in the network of a stage, from one sample of its data; see `Survey`."""
+        where = network_id(spec)
+        if (where, topic) not in self._found:
+            try:
+                self._found[where, topic] = look(*self._open(where, spec))
+            except (ValueError, RuntimeError) as error:
+                text = " ".join(str(error).split())
+                raise ValueError(f"networks.{spec.place['network']}: {text}") from error
+        found: Found = self._found[where, topic]
+        return found
+
+    def blank(self, spec: StageSpec) -> nn.Module:
+        """Return the network of a stage without storage: shapes only."""
+        return _blank(canonical(spec.parameters["network"]))
+
+    def _open(self, where: str, spec: StageSpec) -> tuple[nn.Module, Tensor]:
+        """Return the network of a stage with its weights, and an input of the size that the data give."""
+        from tasks.io.sources import open_source
+        from tasks.steps.common.activations import example_input
+        from tasks.steps.common.networks import build_network, preprocessing_of
+        from tasks.steps.common.samples import read_batch
+
+        if self._opened is None or self._opened[0] != where:
+            manifest = spec.inputs["data"]
+            settings, key = preprocessing_of(spec.parameters["network"]), self.data(manifest).example
+            batch = read_batch(open_source(data_of(manifest)), settings, [key])
+            model = build_network(spec).eval().requires_grad_(False)
+            self._opened = (where, model, example_input(tuple(batch.inputs.shape[1:])))
+        _, model, example = self._opened
+        return model, example
 
 
-def survey_data(store: Store | None, spec: StageSpec) -> DataSurvey:
-    """Return what a data set holds: from its manifest where that is in the store, else from a listing."""
-    data = data_of(spec)
-    try:
-        source = open_source(data)
-        table = read_manifest(data, source)
-        finished = None if store is None else find_finished(store, spec.path)
-        summary = survey(data, table, source) if finished is None else finished.summary
-    except (ValueError, OSError) as error:
-        raise ValueError(f"data.{spec.place['name']}: {error}") from error
-    return DataSurvey(str(spec.place["name"]), summary, str(table["key"].iloc[0]))
+def network_id(spec: StageSpec) -> str:
+    """Return what tells the network and the data set of a stage apart from others, whatever its seed and split."""
+    outside = {name: spec.digests[name] for name in ("code", "weights") if name in spec.digests}
+    return canonical([dict(spec.parameters["network"]), spec.inputs["data"].key, outside]).decode()
 
 
-def survey_network(name: str, network: Network, layer: str, data: AnyDataSet, found: DataSurvey) -> Shapes:
-    """Return the sizes of a network's input, map and output, after building it and reading one sample.
+def check_outputs(found: DataSurvey, n_outputs: int) -> None:
+    """Raise ValueError where a data set has labels beyond a network's outputs."""
+    from tasks.io.manifest import check_labels
 
-    Raises
-    ------
-    ValueError : wrong weights, no such layer, a sample of another mode or size, labels beyond the outputs
-    """
-    try:
-        model, example = _opened(network, data, found)
-        shapes = probe(model, layer, example)
-        for split in found.summary["splits"].values():
-            check_labels(np.array(split["labels"], np.int64), shapes.logits, found.name)
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(f"networks.{name}: {' '.join(str(error).split())}") from error
-    return shapes
+    for split in found.summary["splits"].values():
+        check_labels(np.array(split["labels"], np.int64), n_outputs, found.name)
 
 
-def survey_head(name: str, network: Network, data: AnyDataSet, found: DataSurvey) -> HeadShapes:
-    """Return the sizes of a network before its head, after building it and reading one sample.
-
-    Raises
-    ------
-    ValueError : wrong weights, no linear head, a sample of another mode or size, labels beyond the outputs
-    """
-    try:
-        model, example = _opened(network, data, found)
-        head = find_head(model, example).module
-        split_at(model, PENULTIMATE, example)
-        gated = network.train is not None and network.train.gates is not None
-        channels = find_gated_map(model, example).n_channels if gated else 0
-        for split in found.summary["splits"].values():
-            check_labels(np.array(split["labels"], np.int64), head.out_features, found.name)
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(f"networks.{name}: {' '.join(str(error).split())}") from error
-    largest = largest_output(model, example)
-    return HeadShapes(tuple(example.shape[1:]), head.in_features, head.out_features, largest, channels)
-
-
-def survey_training(name: str, network: Network, data: AnyDataSet, found: DataSurvey) -> None:
-    """Raise ValueError where a network cannot be trained on a data set: its output is no (n, C), or labels exceed C."""
-    try:
-        model, example = _opened(network, data, found)
-        if network.train is not None and network.train.gates is not None:
-            find_gated_map(model, example)
-        with torch.inference_mode():
-            output = model.train()(torch.cat([example, example]))
-        if not isinstance(output, Tensor) or output.ndim != 2:
-            kind = f"of shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-            raise ValueError(f"in training its output is {kind}, expected logits (n, C)")
-        for split in found.summary["splits"].values():
-            check_labels(np.array(split["labels"], np.int64), output.shape[1], found.name)
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(f"networks.{name}: {' '.join(str(error).split())}") from error
-
-
-def survey_traced(name: str, network: Network, layers: list[str], data: AnyDataSet, found: DataSurvey) -> int:
-    """Return the number of a network's outputs, after one forward pass that looks at the calls of some layers.
-
-    Raises
-    ------
-    ValueError : a layer that is called never or more than once, or takes anything but one tensor; names the key
-    """
-    model, example = _opened(network, data, found)
-    try:
-        capture_inputs(model, layers, example)
-    except ValueError as error:
-        raise ValueError(f"tracing.layers: networks.{name}: {error}; name the layers to trace") from error
-    with torch.inference_mode():
-        return int(model(example).shape[1])
-
-
-def survey_layers(
-    name: str, network: Network, layers: list[str], data: AnyDataSet, found: DataSurvey
-) -> dict[str, tuple[int, ...]]:
-    """Return the shape of one sample's output of each named layer, channels last.
-
-    Raises
-    ------
-    ValueError : wrong weights, no such layer, a sample of another mode or size
-    """
-    try:
-        with torch.inference_mode():
-            model, example = _opened(network, data, found)
-            captured = capture_layers(model, layers, example)
-    except (ValueError, RuntimeError) as error:
-        raise ValueError(f"networks.{name}: {' '.join(str(error).split())}") from error
-    return {layer: array.shape[1:] for layer, array in captured.items()}
-
-
-def state_bytes(network: Document) -> int:
-    """Return the bytes of a model's state, from the parameters of a network and a model without storage."""
-    with torch.device("meta"):
-        model = build_model(network["model"], network["arguments"], 0)
+def state_bytes(model: nn.Module) -> int:
+    """Return the bytes of a model's state."""
     return sum(value.numel() * value.element_size() for value in model.state_dict().values())
 
 
-def _opened(network: Network, data: AnyDataSet, found: DataSurvey) -> tuple[nn.Module, Tensor]:
-    """Return a network with its weights and an input of the size that the data give."""
-    batch = read_batch(open_source(data), resolve_preprocessing(network.preprocessing), [found.example])
-    model = build_model(network.model, network.arguments, 0)
-    if network.weights is not None:
-        load_weights(model, network.weights)
-    return model.eval().requires_grad_(False), example_input(tuple(batch.inputs.shape[1:]))
+def _survey_data(store: Store | None, spec: StageSpec) -> DataSurvey:
+    """Return what a data set holds; a finished manifest is read, so that nothing is listed again."""
+    name, finished = str(spec.place["name"]), None if store is None else find_finished(store, spec.path)
+    if finished is not None:
+        table = read_table(finished.read_file(FILE), f"{spec.path}/files/{FILE}")
+        return DataSurvey(name, finished.summary, str(table["key"].iloc[0]))
+    from tasks.io.manifest import read_manifest
+    from tasks.io.sources import open_source
+
+    data = data_of(spec)
+    source = open_source(data)
+    table = read_manifest(data, source)
+    return DataSurvey(name, survey(data, table, source), str(table["key"].iloc[0]))
+
+
+@lru_cache(maxsize=16)
+def _blank(network: bytes) -> nn.Module:
+    """Build a network on the meta device."""
+    import json
+
+    import torch
+
+    from tasks.io.networks import build_model
+
+    settings = json.loads(network)
+    with torch.device("meta"):
+        return build_model(settings["model"], settings["arguments"], 0)

@@ -18,11 +18,13 @@ from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
 from tasks.decomposition import NOISES, FeatureMoments, choose_replaced, classes_of_scope, draw_normals, perturb
 from tasks.decomposition.ablation import Which
-from tasks.engine.life import Clock, Step, Work, measured
+from tasks.engine.life import Clock, measured
+from tasks.engine.step import MOST_TOGETHER, Size, Step, Work
+from tasks.engine.survey import Survey
 from tasks.steps.common.networks import choose_device
-from tasks.steps.decomposition.features import open_head, read_features
+from tasks.steps.decomposition.features import chosen_head, open_head, read_features
 from tasks.steps.decomposition.histogram import read_sets
-from tasks.steps.decomposition.partials import by_features, chunks, n_ranges
+from tasks.steps.decomposition.partials import CHUNK_VALUES, by_features, chunks, count_ranges, features_read, n_ranges
 
 VERSION = 2
 
@@ -46,7 +48,7 @@ def ablation_spec(
     """
     kept: dict[str, Json] = {"k2": k2, "noise": noise, "scope": scope, "draws": draws}
     inputs = {"features": features, "sets": histogram}
-    return StageSpec("ablation", VERSION, kept, inputs, label=f"{features.label} {noise} {scope}")
+    return ABLATION.spec(kept, inputs, label=f"{features.label} {noise} {scope}")
 
 
 def read_accuracies(stage: FinishedStage) -> dict[str, NDArray[np.float64]]:
@@ -141,4 +143,11 @@ def _logits(head: torch.nn.Linear, values: Floats) -> NDArray[np.float32]:
         return found
 
 
-ABLATION = Step(_layout, _partition, network=True, together=True)
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    head = chosen_head(spec, survey, "k2")
+    written = 8 * 3 * int(spec.parameters["draws"]) * count_ranges(spec.inputs["features"], survey)
+    masks = (3 * MOST_TOGETHER + 8) * head.features * head.outputs
+    return Size(written, 8 * 8 * CHUNK_VALUES + masks)
+
+
+ABLATION = Step("ablation", VERSION, _layout, _partition, _size, group=features_read, network=True)

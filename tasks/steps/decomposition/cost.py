@@ -9,10 +9,12 @@ from storage.stages import Stage, open_finished, read_marker
 from storage.stores import Store
 from tasks.decomposition import DecomposedLinear
 from tasks.decomposition.cost import count_multiply_adds, time_heads
-from tasks.engine.life import Step, Work, measured
+from tasks.engine.life import measured
+from tasks.engine.step import Size, Step, Work
+from tasks.engine.survey import Survey
 from tasks.steps.common.activations import example_input, first_input
 from tasks.steps.common.networks import load_network
-from tasks.steps.decomposition.features import open_head
+from tasks.steps.decomposition.features import chosen_head, open_head
 from tasks.steps.decomposition.histogram import read_sets
 
 VERSION = 1
@@ -22,7 +24,7 @@ BATCHES = (1, 32, 256)
 def cost_spec(features: StageSpec, histogram: StageSpec, k2: int) -> StageSpec:
     """Return the spec of the cost of the full and of the decomposed head."""
     inputs = {"features": features, "sets": histogram}
-    return StageSpec("head-cost", VERSION, {"k2": k2}, inputs, label=f"{features.label} k2 {k2}")
+    return COST.spec({"k2": k2}, inputs, label=f"{features.label} k2 {k2}")
 
 
 def read_times(store: Store, spec: StageSpec) -> list[Document]:
@@ -62,4 +64,9 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
     return Layout(1)
 
 
-COST = Step(_layout, _partition, _summary, network=True)
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    head = chosen_head(spec, survey, "k2")
+    return Size(0, 16 * head.features * head.outputs + 6 * 4 * head.largest)
+
+
+COST = Step("head-cost", VERSION, _layout, _partition, _size, summary=_summary, network=True)

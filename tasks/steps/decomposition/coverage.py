@@ -8,10 +8,20 @@ from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import Store
 from tasks.decomposition import Coverage
-from tasks.engine.life import Step, Work, measured
-from tasks.steps.decomposition.features import open_head, read_features
-from tasks.steps.decomposition.histogram import features_of, read_classes, read_sets
-from tasks.steps.decomposition.partials import chunks, n_ranges, pack_sums, read_sums, sums_file
+from tasks.engine.life import measured
+from tasks.engine.step import Size, Step, Work
+from tasks.engine.survey import Survey
+from tasks.steps.decomposition.features import chosen_head, open_head, read_features
+from tasks.steps.decomposition.histogram import DIGITS, features_of, read_classes, read_sets
+from tasks.steps.decomposition.partials import (
+    CHUNK_VALUES,
+    chunks,
+    count_ranges,
+    n_ranges,
+    pack_sums,
+    read_sums,
+    sums_file,
+)
 
 VERSION = 2
 
@@ -22,7 +32,7 @@ def coverage_spec(histogram: StageSpec, k2: int) -> StageSpec:
     Where k1 is a number, the share of an image's l1 norm in its own k1 strongest features is measured too.
     """
     inputs = {"features": features_of(histogram), "sets": histogram}
-    return StageSpec("coverage", VERSION, {"k2": k2}, inputs, label=f"{histogram.label} k2 {k2}")
+    return COVERAGE.spec({"k2": k2}, inputs, label=f"{histogram.label} k2 {k2}")
 
 
 def read_coverage(store: Store, spec: StageSpec) -> Coverage:
@@ -58,4 +68,10 @@ def _partition(work: Work, number: int) -> None:
         part.numbers.update(measured(images=int(np.asarray(found.images)[:, 0].sum())))
 
 
-COVERAGE = Step(_layout, _partition)
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    head = chosen_head(spec, survey, "k2")
+    written = 8 * head.outputs * 3 * (DIGITS + 1) * count_ranges(spec.inputs["features"], survey)
+    return Size(written, 12 * 8 * CHUNK_VALUES + 3 * 8 * head.features * head.outputs)
+
+
+COVERAGE = Step("coverage", VERSION, _layout, _partition, _size)

@@ -17,26 +17,53 @@ from storage.stages import FinishedStage, Stage
 from storage.stores import Store
 from tasks.capture import PENULTIMATE, Split, capture_batch, check_finite, split_at, to_storage_dtype
 from tasks.decomposition.head import find_head
-from tasks.engine.life import Step, Work, measured
+from tasks.engine.life import measured
+from tasks.engine.step import Size, Step, Work
+from tasks.engine.survey import DataSurvey, Survey
 from tasks.io.manifest import check_labels
-from tasks.steps.common.activations import MAX_ROWS, batches_of, example_input, first_input, slab_summary
+from tasks.steps.common.activations import (
+    MAX_ROWS,
+    batch_size,
+    batches_of,
+    example_input,
+    first_input,
+    largest_output,
+    slab_summary,
+)
 from tasks.steps.common.content import compare_content
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import choose_device, load_network, network_identity
+from tasks.steps.common.survey import check_outputs
+from tasks.training.gates import find_gated_map
 
 VERSION = 1
 
 Floats = NDArray[np.float32]
 
 
+@dataclass(frozen=True)
+class HeadShapes:
+    """Sizes of one sample: input (C, h, w), features of the head, outputs, values in the largest module's output.
+
+    `channels` of the last map, where the network's training has gates on them; else 0.
+    """
+
+    inputs: tuple[int, ...]
+    features: int
+    outputs: int
+    largest: int
+    channels: int
+
+
 def penultimate_spec(
     name: str, network: Network, manifest: StageSpec, training: StageSpec | None, *, split: str, dtype: str
 ) -> StageSpec:
     """Return the spec of the inputs of a network's head on a split."""
-    parameters, place, digests = network_identity(network, training)
+    parameters, place, digests = network_identity(name, network, training)
     inputs = {"data": manifest} if training is None else {"data": manifest, "network": training}
     kept: Document = {"network": parameters, "split": split, **without_defaults({"dtype": dtype}, {"dtype": "float32"})}
-    return StageSpec("penultimate", VERSION, kept, inputs, digests, {**place, "dtype": dtype}, f"{name} {split}")
+    place["dtype"] = dtype
+    return PENULTIMATES.spec(kept, inputs, digests=digests, place=place, label=f"{name} {split}")
 
 
 def penultimate_layout(n: int, n_features: int, n_outputs: int, dtype: str) -> Layout:
@@ -125,4 +152,44 @@ def _summary(stage: Stage) -> dict[str, Json]:
     return {**slab_summary(stage), "features": head.in_features, "outputs": head.out_features}
 
 
-PENULTIMATES = Step(_layout, _partition, _summary, network=True)
+def head_shapes(spec: StageSpec, survey: Survey) -> HeadShapes:
+    """Return the sizes of a network before its head; `spec` is a stage that runs the network over a data set.
+
+    Raises
+    ------
+    ValueError : no linear head, labels beyond the outputs, no last map where gates are asked for
+    """
+    training, found = spec.inputs.get("network", spec), survey.data(spec.inputs["data"])
+    gated = training.place.get("train", {}).get("gates") is not None
+    return survey.look(spec, f"head, gated {gated}", lambda model, example: _look(model, example, found, gated=gated))
+
+
+def chosen_head(spec: StageSpec, survey: Survey, key: str) -> HeadShapes:
+    """Return the head of a stage's features, after checking that it has as many as the parameter `key` asks for."""
+    features = spec.inputs["features"]
+    head, k = head_shapes(features, survey), int(spec.parameters.get(key, 1))
+    if k > head.features:
+        raise ValueError(f"decomposition.k2: {k} of {head.features} features, which {features.label} has")
+    return head
+
+
+def _look(model: nn.Module, example: torch.Tensor, found: DataSurvey, *, gated: bool) -> HeadShapes:
+    """Return the sizes of a network before its head."""
+    head = find_head(model, example).module
+    split_at(model, PENULTIMATE, example)
+    channels = find_gated_map(model, example).n_channels if gated else 0
+    check_outputs(found, head.out_features)
+    largest = largest_output(model, example)
+    return HeadShapes(tuple(example.shape[1:]), head.in_features, head.out_features, largest, channels)
+
+
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    n, head = survey.data(spec.inputs["data"]).count(spec.parameters["split"]), head_shapes(spec, survey)
+    row = 4 * (head.features + head.outputs) + 32
+    sample = 4 * head.inputs[0] * head.inputs[1] * head.inputs[2]
+    return Size(n * row, MAX_ROWS * row + batch_size(head.inputs) * (3 * sample + 6 * 4 * head.largest))
+
+
+PENULTIMATES = Step(
+    "penultimate", VERSION, _layout, _partition, _size, summary=_summary, network=True, keeps_content=True
+)

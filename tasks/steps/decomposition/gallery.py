@@ -13,11 +13,14 @@ from storage.stages import Stage, open_finished
 from storage.stores import Store
 from tasks.capture import LAST_MAP, Split, capture_batch, split_at
 from tasks.decomposition import contrast_maps, least_frequent
-from tasks.engine.life import Step, Work, measured
+from tasks.engine.life import measured
+from tasks.engine.step import Size, Step, Work
+from tasks.engine.survey import Survey
 from tasks.interpreters.enlarge import enlarge
 from tasks.steps.common.activations import class_slabs, example_input, first_input
 from tasks.steps.common.networks import choose_device, load_network, preprocessing_of
 from tasks.steps.common.samples import read_positions
+from tasks.steps.decomposition.features import chosen_head
 from tasks.steps.decomposition.histogram import read_sets
 from tasks.steps.interpretation.gallery import chosen_positions, shown_images
 
@@ -29,7 +32,7 @@ def decomposition_gallery_spec(features: StageSpec, histogram: StageSpec, k2: in
     """Return the spec of `count` images with the maps of their class's features."""
     inputs = {"features": features, "sets": histogram}
     kept = {"k2": k2, "count": count}
-    return StageSpec("decomposition-gallery", VERSION, kept, inputs, label=features.label)
+    return GALLERIES.spec(kept, inputs, label=features.label)
 
 
 def _split(store: Store, features: StageSpec, device: str) -> Split:
@@ -111,4 +114,10 @@ def _summary(stage: Stage) -> Document:
     return {"refused": "" if stage.layout.arrays else _refusal(stage.store, stage.spec.inputs["features"])}
 
 
-GALLERIES = Step(_layout, _partition, _summary, network=True)
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    head, count = chosen_head(spec, survey, "k2"), int(spec.parameters["count"])
+    sample = 4 * head.inputs[0] * head.inputs[1] * head.inputs[2]
+    return Size(count * THUMBNAIL * (3 + 12), count * (THUMBNAIL * 4 * 20 + 3 * sample) + 6 * 4 * head.largest)
+
+
+GALLERIES = Step("decomposition-gallery", VERSION, _layout, _partition, _size, summary=_summary, network=True)

@@ -14,7 +14,9 @@ from storage.specs import StageSpec
 from storage.stages import Stage, open_finished
 from storage.stores import Store
 from tasks.capture import LAST_MAP, split_at
-from tasks.engine.life import Step, Work, measured
+from tasks.engine.life import measured
+from tasks.engine.step import Size, Step, Work
+from tasks.engine.survey import Survey
 from tasks.io.tensors import unpack_tensors
 from tasks.steps.common.activations import example_input
 from tasks.steps.common.fetching import open_fetch
@@ -46,7 +48,7 @@ def gates_spec(training: StageSpec, split: str, k: int) -> StageSpec:
         raise ValueError(f"networks: training {training.label} has no gates; set its `train.gates`")
     parameters: Document = {"network": training.parameters["network"], "split": split, "k": k}
     inputs = {"network": training, "data": training.inputs["data"]}
-    return StageSpec("gates", VERSION, parameters, inputs, label=f"{training.label} {split} k {k}")
+    return GATES.spec(parameters, inputs, label=f"{training.label} {split} k {k}")
 
 
 def read_gates(store: Store, training: StageSpec) -> NDArray[np.float32]:
@@ -116,4 +118,12 @@ def _summary(stage: Stage) -> Document:
     return {key: marker["numbers"][key] for key in keys}
 
 
-GATES = Step(_layout, _partition, _summary, network=True)
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    split = survey.data(spec.inputs["data"]).split(spec.parameters["split"])
+    head, weights = head_shapes(spec, survey), state_bytes(survey.blank(spec))
+    gates = head.features * head.outputs
+    written = 4 * gates + 8 * head.outputs * int(spec.parameters["k"]) * bool(split)
+    return Size(written, MEMORY_SAMPLES + 6 * gates * 4 + ROWS * 6 * 4 * head.largest + weights)
+
+
+GATES = Step("gates", VERSION, _layout, _partition, _size, summary=_summary, network=True)

@@ -14,10 +14,22 @@ from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
 from tasks.decomposition.histogram import Cell, FeatureHistogram
 from tasks.decomposition.influential import pick_sets
-from tasks.engine.life import Clock, Step, Work, measured
+from tasks.engine.life import Clock, measured
+from tasks.engine.step import MOST_TOGETHER, Size, Step, Work
+from tasks.engine.survey import Survey
 from tasks.steps.common.activations import class_slabs
-from tasks.steps.decomposition.features import open_head, read_features
-from tasks.steps.decomposition.partials import by_features, chunks, n_ranges, pack_sums, read_sums, sums_file
+from tasks.steps.decomposition.features import head_shapes, open_head, read_features
+from tasks.steps.decomposition.partials import (
+    CHUNK_VALUES,
+    by_features,
+    chunks,
+    count_ranges,
+    features_read,
+    n_ranges,
+    pack_sums,
+    read_sums,
+    sums_file,
+)
 
 VERSION = 1
 DEFAULTS: Document = {"limit": None, "rank_by": "abs", "group_by": "label"}
@@ -40,8 +52,9 @@ def histogram_spec(
     kept: Document = {"k1": k1, **without_defaults(settings, DEFAULTS)}
     counted = f"k1 {k1:g}" + ("" if limit is None else f" of {limit} images")
     label = f"{features.label} {counted}"
-    strongest = StageSpec("strongest", VERSION, kept, {"features": features}, place={"k1": k1, **settings}, label=label)
-    return StageSpec("histogram", VERSION, {}, {"strongest": strongest}, place=strongest.place, label=label)
+    place = {"k1": k1, **settings}
+    strongest = STRONGEST.spec(kept, {"features": features}, place=place, label=label)
+    return HISTOGRAM.spec({}, {"strongest": strongest}, place=place, label=label)
 
 
 def features_of(histogram: StageSpec) -> StageSpec:
@@ -148,5 +161,23 @@ def _summary(stage: Stage) -> dict[str, Json]:
     return {"signed": marker["numbers"]["signed"]}
 
 
-STRONGEST = Step(_ranges, _count, together=True)
-HISTOGRAM = Step(_whole, _add, _summary)
+def _size_of_ranges(spec: StageSpec, survey: Survey) -> Size:
+    features = spec.inputs["features"]
+    head, k1 = head_shapes(features, survey), spec.parameters["k1"]
+    if isinstance(k1, int) and k1 > head.features:
+        raise ValueError(f"decomposition.k1: {k1} of {head.features} features, which {features.label} has")
+    labels = survey.data(features.inputs["data"]).split(features.parameters["split"])["labels"]
+    one = 8 * head.features * min(head.outputs, len(labels)) * (DIGITS + 1)  # the rest is zeros, which pack to nothing
+    table = 8 * head.features * head.outputs
+    written = one + count_ranges(features, survey) * table // 100
+    return Size(written, 12 * 8 * CHUNK_VALUES + table * (MOST_TOGETHER + 3 * DIGITS))
+
+
+def _size_of_whole(spec: StageSpec, survey: Survey) -> Size:
+    head = head_shapes(features_of(spec), survey)
+    table = 8 * head.features * head.outputs
+    return Size(4 * table, table * (8 + 4 * DIGITS))
+
+
+STRONGEST = Step("strongest", VERSION, _ranges, _count, _size_of_ranges, group=_ranking)
+HISTOGRAM = Step("histogram", VERSION, _whole, _add, _size_of_whole, summary=_summary)

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
+from tasks.engine.survey import Survey
+from tasks.steps.decomposition.features import head_shapes
 
 RANGE_VALUES = 64_000_000  # feature values of a partition: seconds of work
 CHUNK_VALUES = 2_000_000  # feature values, or logits, in memory at once
@@ -21,6 +23,12 @@ def n_ranges(store: Store, features: StageSpec) -> int:
     """Return how many ranges the positions of a penultimate stage are cut into."""
     n, d = open_finished(store, features).layout.arrays["features"].shape
     return -(-n // rows_per_range(d))
+
+
+def count_ranges(features: StageSpec, survey: Survey) -> int:
+    """Return how many ranges the positions of a penultimate stage will be cut into."""
+    n = survey.data(features.inputs["data"]).count(features.parameters["split"])
+    return -(-n // rows_per_range(head_shapes(features, survey).features))
 
 
 def rows_per_range(n_features: int) -> int:
@@ -41,12 +49,9 @@ def chunks(features: FinishedStage, number: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + size, end)
 
 
-def by_features(stages: Iterable[Stage]) -> dict[StageSpec, list[Stage]]:
-    """Return stages by the features that they read."""
-    found: dict[StageSpec, list[Stage]] = {}
-    for stage in stages:
-        found.setdefault(stage.spec.inputs["features"], []).append(stage)
-    return found
+def features_read(spec: StageSpec) -> StageSpec:
+    """Return the features that a stage reads, and with which it is grouped."""
+    return spec.inputs["features"]
 
 
 def sums_file(number: int) -> str:

@@ -15,11 +15,13 @@ from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
 from tasks.decomposition import CONTROLS, DecomposedLinear, HeadScores, Statistics
-from tasks.engine.life import Clock, Step, Work, measured
+from tasks.engine.life import Clock, measured
+from tasks.engine.step import MOST_TOGETHER, Size, Step, Work
+from tasks.engine.survey import Survey
 from tasks.steps.common.networks import choose_device
-from tasks.steps.decomposition.features import open_head, read_features
+from tasks.steps.decomposition.features import chosen_head, open_head, read_features
 from tasks.steps.decomposition.histogram import read_sets
-from tasks.steps.decomposition.partials import by_features, chunks, n_ranges
+from tasks.steps.decomposition.partials import CHUNK_VALUES, by_features, chunks, count_ranges, features_read, n_ranges
 
 VERSION = 1
 FULL, HISTOGRAM, GATES = "full", "histogram", "gates"  # beside the controls
@@ -29,7 +31,7 @@ Indices = NDArray[np.int64]
 
 def full_spec(features: StageSpec) -> StageSpec:
     """Return the spec of the full head's scores."""
-    return StageSpec("head-scores", VERSION, {"method": FULL}, {"features": features}, label=f"{features.label} full")
+    return SCORES.spec({"method": FULL}, {"features": features}, label=f"{features.label} full")
 
 
 def scores_spec(features: StageSpec, histogram: StageSpec, method: str, k: int, *, draws: int = 1) -> StageSpec:
@@ -44,13 +46,13 @@ def scores_spec(features: StageSpec, histogram: StageSpec, method: str, k: int, 
     """
     kept: dict[str, Json] = {"method": method, "k": k, **({"draws": draws} if method == "random" else {})}
     inputs = {"features": features, "sets": histogram}
-    return StageSpec("head-scores", VERSION, kept, inputs, label=f"{features.label} {method} k {k}")
+    return SCORES.spec(kept, inputs, label=f"{features.label} {method} k {k}")
 
 
 def gates_scores_spec(features: StageSpec, gates: StageSpec, k: int) -> StageSpec:
     """Return the spec of the scores of the features with the largest class-specific gates."""
     inputs = {"features": features, "sets": gates}
-    return StageSpec("head-scores", VERSION, {"method": GATES, "k": k}, inputs, label=f"{features.label} gates k {k}")
+    return SCORES.spec({"method": GATES, "k": k}, inputs, label=f"{features.label} gates k {k}")
 
 
 def read_scores(stage: FinishedStage) -> list[HeadScores]:
@@ -143,4 +145,19 @@ def _summary(stage: Stage) -> dict[str, Json]:
     return dict(stage.spec.parameters)
 
 
-SCORES = Step(_layout, _partition, _summary, network=True, together=True)
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    head, k = chosen_head(spec, survey, "k"), int(spec.parameters.get("k", 1))
+    if spec.parameters["method"] == GATES and head.channels != head.features:
+        raise ValueError(
+            f"networks: train.gates of {spec.inputs['sets'].label}: {head.channels} channels, but the head has "
+            f"{head.features} features; gates tell of features only where each feature is the mean of one channel"
+        )
+    draws, ranges = int(spec.parameters.get("draws", 1)), count_ranges(spec.inputs["features"], survey)
+    layers = 12 * head.outputs * k * (draws + MOST_TOGETHER)  # decomposed layers that are held at a time
+    tables = 4 * 8 * head.features * head.outputs
+    return Size(8 * ranges * head.outputs * (2 * draws + 1), 12 * 4 * CHUNK_VALUES + tables + layers)
+
+
+SCORES = Step(
+    "head-scores", VERSION, _layout, _partition, _size, summary=_summary, group=features_read, network=True
+)
