@@ -25,7 +25,9 @@ from storage.layouts import Layout
 from storage.specs import StageSpec
 from storage.stages import Stage, open_finished
 from storage.stores import Store
-from tasks.engine.life import Assignment, Job, Step, Work, assignments, complete, measured
+from tasks.engine.life import Assignment, Job, assignments, complete, measured
+from tasks.engine.step import Step, Work
+from tasks.steps.interpretation.selection import SELECTION
 
 KINDS = ("serial", "threads", "local")
 
@@ -56,7 +58,7 @@ def _empty(work: Work, number: int) -> None:
             part.numbers.update(measured(classes={}))
 
 
-EMPTY = Step(_layout, _empty, together=True)
+EMPTY = Step(_layout, _empty, group=SELECTION.group)
 
 
 def cost(here: Here, function: Callable[[Any], Any], items: Sequence[Any]) -> Line:  # Any: items of every kind
@@ -74,7 +76,9 @@ def cost(here: Here, function: Callable[[Any], Any], items: Sequence[Any]) -> Li
 def together(here: Here) -> list[Assignment]:
     """Return all partitions of all selections, as if none were made."""
     stages = [Stage(here.job.store, s, open_finished(here.job.store, s).layout) for s in selections(here.plan)]
-    return assignments([_Unmade(stage.store, stage.spec, stage.layout) for stage in stages], "cpu", together=True)
+    return assignments(
+        [_Unmade(stage.store, stage.spec, stage.layout) for stage in stages], "cpu", group=SELECTION.group
+    )
 
 
 class _Unmade(Stage):

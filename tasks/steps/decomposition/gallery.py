@@ -25,6 +25,7 @@ from tasks.steps.decomposition.histogram import read_sets
 from tasks.steps.interpretation.gallery import chosen_positions, shown_images
 
 VERSION = 1
+THUMBNAIL = 96 * 96  # pixels of a picture at most
 KINDS = ("all", "other", "influential")  # maps beside an image, in this order
 
 

@@ -1,7 +1,9 @@
 """The strongest and histogram stages: Algorithm 1 over stored features, range by range, then added up.
 
-Histograms of many settings are made together: one pass over the features serves them all.
+Histograms of one ranking are made together: one pass over the features serves them all.
 """
+
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
@@ -21,7 +23,6 @@ from tasks.steps.common.activations import class_slabs
 from tasks.steps.decomposition.features import head_shapes, open_head, read_features
 from tasks.steps.decomposition.partials import (
     CHUNK_VALUES,
-    by_features,
     chunks,
     count_ranges,
     features_read,
@@ -32,6 +33,7 @@ from tasks.steps.decomposition.partials import (
 )
 
 VERSION = 1
+DIGITS = 8  # arrays of 64 bits that one exact sum may take
 DEFAULTS: Document = {"limit": None, "rank_by": "abs", "group_by": "label"}
 
 Ids = NDArray[np.int64]
@@ -78,25 +80,27 @@ def _ranges(store: Store, spec: StageSpec) -> Layout:
     return Layout(n_ranges(store, spec.inputs["features"]))
 
 
+def _ranking(spec: StageSpec) -> Hashable:
+    """Return what decides on which features are the strongest of an image, and to whose class it counts."""
+    return features_read(spec), spec.place["rank_by"], spec.place["group_by"]
+
+
 def _count(work: Work, number: int) -> None:
-    """Count a range of positions for every setting that lacks it, in one pass for those of one ranking."""
-    for features, stages in by_features(work.stages).items():
-        for rank_by, group_by in dict.fromkeys((s.spec.place["rank_by"], s.spec.place["group_by"]) for s in stages):
-            same = [s for s in stages if (s.spec.place["rank_by"], s.spec.place["group_by"]) == (rank_by, group_by)]
-            clock, found = Clock(), _histogram(same, features, number)
-            state = found.state()
-            for index, stage in enumerate(same):
-                own = {name: state[name][index : index + 1] for name in ("counts", "images")}
-                with stage.partition(number) as part:
-                    part.write_file(sums_file(number), pack_sums({**state, **own}))
-                    part.numbers.update(
-                        measured(images=int(found.images[index].sum()), signed=found.signed, **clock.share(len(same)))
-                    )
+    """Count a range of positions for every setting that lacks it."""
+    clock, found = Clock(), _histogram(work.stages, number)
+    state = found.state()
+    for index, stage in enumerate(work.stages):
+        own = {name: state[name][index : index + 1] for name in ("counts", "images")}
+        with stage.partition(number) as part:
+            part.write_file(sums_file(number), pack_sums({**state, **own}))
+            part.numbers.update(
+                measured(images=int(found.images[index].sum()), signed=found.signed, **clock.share(len(work.stages)))
+            )
 
 
-def _histogram(stages: list[Stage], features: StageSpec, number: int) -> FeatureHistogram:
-    """Return what a range of positions adds, a cell per stage."""
-    store, place = stages[0].store, stages[0].spec.place
+def _histogram(stages: Sequence[Stage], number: int) -> FeatureHistogram:
+    """Return what a range of positions adds, a cell per stage; all are of one ranking."""
+    store, place, features = stages[0].store, stages[0].spec.place, features_read(stages[0].spec)
     finished = open_finished(store, features)
     head = open_head(store, features, torch.device("cpu"))
     found = FeatureHistogram(

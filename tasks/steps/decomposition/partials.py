@@ -1,14 +1,14 @@
 """What the stages over stored features share: ranges of positions as partitions, chunks of them, sums in files."""
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from storage.specs import StageSpec
-from storage.stages import FinishedStage, Stage, open_finished
+from storage.stages import FinishedStage, open_finished
 from storage.stores import Store
 from tasks.engine.survey import Survey
 from tasks.steps.decomposition.features import head_shapes

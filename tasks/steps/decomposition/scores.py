@@ -21,7 +21,7 @@ from tasks.engine.survey import Survey
 from tasks.steps.common.networks import choose_device
 from tasks.steps.decomposition.features import chosen_head, open_head, read_features
 from tasks.steps.decomposition.histogram import read_sets
-from tasks.steps.decomposition.partials import CHUNK_VALUES, by_features, chunks, count_ranges, features_read, n_ranges
+from tasks.steps.decomposition.partials import CHUNK_VALUES, chunks, count_ranges, features_read, n_ranges
 
 VERSION = 1
 FULL, HISTOGRAM, GATES = "full", "histogram", "gates"  # beside the controls
@@ -105,24 +105,24 @@ def _choices(stage: Stage, head: torch.nn.Linear) -> Iterator[Indices]:
 def _partition(work: Work, number: int) -> None:
     """Score a range of positions with every choice that lacks it."""
     device = choose_device(work.device)
-    for features, stages in by_features(work.stages).items():
-        clock, head = Clock(), open_head(stages[0].store, features, device)
-        found = {stage.spec: _tallies(stage, head) for stage in stages}
-        finished = open_finished(stages[0].store, features)
-        for start, stop in chunks(finished, number):
-            values = torch.from_numpy(read_features(finished, start, stop)).to(device)
-            full = finished.read("logits", start, stop).astype(np.float32, copy=False)
-            labels = finished.read("label", start, stop).astype(np.int64)
-            for tallies in found.values():
-                for layer, scores in tallies:
-                    scores.update(full if layer is None else _logits(layer, values), full, labels)
-        for stage in stages:
-            states = [scores.state() for _, scores in found[stage.spec]]
-            with stage.partition(number) as part:
-                part.write("correct", np.stack([state["correct"] for state in states])[None])
-                part.write("agreeing", np.stack([state["agreeing"] for state in states])[None])
-                part.write("images", states[0]["images"][None])
-                part.numbers.update(measured(together=len(stages), **clock.share(len(stages))))
+    stages, features = work.stages, features_read(work.stage.spec)
+    clock, head = Clock(), open_head(stages[0].store, features, device)
+    found = {stage.spec: _tallies(stage, head) for stage in stages}
+    finished = open_finished(stages[0].store, features)
+    for start, stop in chunks(finished, number):
+        values = torch.from_numpy(read_features(finished, start, stop)).to(device)
+        full = finished.read("logits", start, stop).astype(np.float32, copy=False)
+        labels = finished.read("label", start, stop).astype(np.int64)
+        for tallies in found.values():
+            for layer, scores in tallies:
+                scores.update(full if layer is None else _logits(layer, values), full, labels)
+    for stage in stages:
+        states = [scores.state() for _, scores in found[stage.spec]]
+        with stage.partition(number) as part:
+            part.write("correct", np.stack([state["correct"] for state in states])[None])
+            part.write("agreeing", np.stack([state["agreeing"] for state in states])[None])
+            part.write("images", states[0]["images"][None])
+            part.numbers.update(measured(together=len(stages), **clock.share(len(stages))))
 
 
 def _tallies(stage: Stage, head: torch.nn.Linear) -> list[tuple[DecomposedLinear | None, HeadScores]]:

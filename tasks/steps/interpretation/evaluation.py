@@ -1,11 +1,11 @@
 """The evaluation stage: how far a coreset's features are from the full data's, on held-out samples.
 
-Stages of many coresets are made together: one pass over the maps of a class serves them all.
+Coresets with one reference are compared with it together: one pass over the maps of a class serves them all.
 """
 
 import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -89,6 +89,11 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
     return Layout(values.partitions, {"values": values, "label": labels})
 
 
+def _compared(spec: StageSpec) -> Hashable:
+    """Return what the features are compared with, and on which samples."""
+    return spec.inputs["reference"], spec.inputs["activations"]
+
+
 def _partition(work: Work, number: int) -> None:
     """Evaluate a few classes for all stages in the work."""
     started = time.perf_counter()
@@ -96,14 +101,14 @@ def _partition(work: Work, number: int) -> None:
     activations = open_finished(stage.store, spec.inputs["activations"])
     device = choose_device(work.device)
     head = partial(run_head, open_split(stage.store, spec.inputs["activations"], device))
-    reference = open_finished(stage.store, spec.inputs["reference"])
-    method = INTERPRETERS[spec.inputs["reference"].parameters["interpreter"]]
-    fitted = [open_finished(s.store, s.spec.inputs["features"]) for s in work.stages]
+    fitted = [spec.inputs["reference"], *(one.spec.inputs["features"] for one in work.stages)]
+    methods = [INTERPRETERS[one.parameters["interpreter"]] for one in fitted]
+    features = [open_finished(stage.store, one) for one in fitted]
     first, last = stage.layout.arrays["values"].span(number)
     slabs = list(class_slabs(activations).items())[first:last]
     values = np.full((len(work.stages), last - first, len(MEASURES)), np.nan)
     for row, (label, slab) in enumerate(slabs):
-        sets = [_Set(method, _arrays(f, first + row), _Tally()) for f in [reference, *fitted]]
+        sets = [_Set(m, _arrays(f, first + row), _Tally()) for m, f in zip(methods, features, strict=True)]
         values[:, row] = _evaluate_class(activations, label, slab, sets, head)
     spent = (time.perf_counter() - started) / len(work.stages)
     for index, written in enumerate(work.stages):
@@ -177,4 +182,4 @@ def _summary(stage: Stage) -> dict[str, Json]:
     return {"measures": list(MEASURES)}
 
 
-EVALUATION = Step(_layout, _partition, _summary, network=True, together=True)
+EVALUATION = Step(_layout, _partition, _summary, network=True, group=_compared)
