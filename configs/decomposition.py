@@ -1,9 +1,10 @@
 """Question 2 in a config: which features decide a class?"""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from configs.asked import OnSplits
 from configs.section import Name, Section
 from configs.training import Course, Positive, Training
 
@@ -54,11 +55,10 @@ class RetrainingScopes(Section):
     network: Retraining | None = Field(None, description="the whole network, as the paper does")
 
 
-class Decomposition(Section):
+class Decomposition(OnSplits):
     """Question 2: which features decide a class?"""
 
     networks: tuple[Name, ...] = Field(min_length=1, description="networks to ask about; their head is a linear layer")
-    data: Name | None = Field(None, description="data set; default: the network's training data, or the only one")
     learn: Name = Field("train", description="split from which the sets of features come")
     evaluate: Name = Field("val", description="split on which the decomposed layer is tested")
     k1: Annotated[tuple[Positive | Coverage, ...], BeforeValidator(_several)] = Field(
@@ -80,12 +80,10 @@ class Decomposition(Section):
     gallery: int = Field(8, ge=0, description="images shown with their class's feature maps, spread over the classes")
     dtype: Literal["float32", "float16"] = Field("float32", description="in which features are stored")
 
+    DISTINCT: ClassVar = ("networks", "k1", "k2", "sample_need")
+
     @model_validator(mode="after")
-    def _unique(self) -> "Decomposition":
-        for key in ("networks", "k1", "k2", "sample_need"):
-            values = getattr(self, key)
-            if len(set(values)) != len(values):
-                raise ValueError(f"{key}: an entry stands twice")
+    def _consistent(self) -> "Decomposition":
         if self.sample_need and self.group_by == "prediction":
             raise ValueError(
                 "sample_need: counts the first images of each label, which group_by prediction does not read"

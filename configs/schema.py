@@ -5,14 +5,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from configs.asked import Asked
 from configs.cluster import Cluster
 from configs.decomposition import Decomposition
+from configs.interpretation import Interpretation
 from configs.section import SIDE, Location, Name, Paths, Section, Share, Side, check_store
-from configs.tracing import Tracing, check_private
+from configs.tracing import Tracing
 from configs.training import Training
 
 MAX_SEED = 2**63 - 1  # what an int64 holds
-MAX_REPEATS = 1000  # each is a stage per budget, network and seed
 
 # ------------------------------------------------------------------------------------------ data sets
 
@@ -157,44 +158,10 @@ class Network(Section):
 
 # ------------------------------------------------------------------------------------------ questions
 
-Method = Mapping[str, Any]  # Any: the method's own parameters, checked against its signature by the plan
 
-
-class Interpretation(Section):
-    """Question 1: what are the relevant features, from how little data?"""
-
-    networks: tuple[Name, ...] = Field(min_length=1, description="networks to ask about")
-    data: Name | None = Field(None, description="data set; default: the network's training data, or the only one")
-    layer: str = Field("last-map", description="last-map, or the name of a module whose output is 4-D")
-    learn: Name = Field("train", description="split from which coresets and features come")
-    evaluate: Name = Field("val", description="split on which features are compared")
-    selectors: dict[str, dict[str, Any]] = Field(  # Any: the method's own
-        min_length=1, description="coreset selectors with their parameters; `repeats: n` draws n times"
-    )
-    budgets: tuple[Share, ...] = Field(min_length=1, description="shares of each class to keep")
-    interpreters: dict[str, dict[str, Any]] = Field(  # Any: the method's own
-        min_length=1, description="interpretation methods with their parameters"
-    )
-    coreset_from: Name | None = Field(None, description="network whose activations select for all networks")
-    dtype: Literal["float32", "float16"] = Field("float32", description="in which activations are stored")
-    gallery: int = Field(8, ge=0, description="validation images shown with heat maps, spread over the classes")
-
-    @model_validator(mode="after")
-    def _unique(self) -> "Interpretation":
-        for key in ("networks", "budgets"):
-            values = getattr(self, key)
-            if len(set(values)) != len(values):
-                raise ValueError(f"{key}: an entry stands twice")
-        for name, settings in self.selectors.items():
-            if isinstance(repeats := settings.get("repeats"), int) and repeats > MAX_REPEATS:
-                raise ValueError(f"selectors.{name}.repeats: at most {MAX_REPEATS:,}, found {repeats}")
-        return self
-
-
-class Activations(Section):
+class Activations(Asked):
     """No question: activations of named layers, kept for the user's own analysis."""
 
-    networks: tuple[Name, ...] = Field(min_length=1, description="networks to run")
     data: Name | None = Field(None, description="data set; default: the network's training data, or the only one")
     layers: tuple[str, ...] = Field(min_length=1, description="names of modules, anywhere in the network")
     splits: tuple[Name, ...] = Field(("train", "val"), min_length=1, description="splits to run over")
@@ -241,34 +208,30 @@ class Config(Section):
         for name, network in self.networks.items():
             if network.train is not None:
                 _known(f"networks.{name}.train.data", network.train.data, self.data)
-        for section in ("activations", "interpretation", "decomposition"):
-            for name in getattr(getattr(self, section), "networks", ()):
-                _known(f"{section}.networks", name, self.networks)
-                self.data_of(name, section)
-        if self.tracing is not None:
-            for name in self.tracing.networks:
-                _known("tracing.networks", name, self.networks)
-            if self.tracing.queries.data is not None:
-                _known("tracing.queries.data", self.tracing.queries.data, self.data)
-        if (asked := self.interpretation) is not None and asked.coreset_from is not None:
-            _known("interpretation.coreset_from", asked.coreset_from, self.networks)
+        for section, asked in self.asked.items():
+            for key, kind, name in asked.names():
+                _known(f"{section}.{key}", name, getattr(self, kind))
+            if hasattr(asked, "data"):
+                for name in asked.networks:
+                    self.data_of(name, section)
         return self
 
     @model_validator(mode="after")
     def _private(self) -> "Config":
-        trained = {network.train.split for network in self.networks.values() if network.train is not None}
-        shown = self.report.training_images
-        for section in ("interpretation", "decomposition"):
-            asked = getattr(self, section)
-            if shown != "show" and asked is not None and asked.gallery and asked.evaluate in {asked.learn, *trained}:
-                raise ValueError(
-                    f"report.training_images: with {shown!r} the gallery cannot show split {asked.evaluate!r}, "
-                    f"which is learned from; set `{section}.gallery: 0` or evaluate another"
-                )
-        if shown != "show" and self.tracing is not None:
-            trainings = {name: network.train for name, network in self.networks.items() if network.train is not None}
-            check_private(self.tracing, {name: (train.data, train.split) for name, train in trainings.items()}, shown)
+        trained = {name: (net.train.data, net.train.split) for name, net in self.networks.items() if net.train}
+        if (shown := self.report.training_images) != "show":
+            for section, asked in self.asked.items():
+                try:
+                    asked.check_private(trained, shown)
+                except ValueError as error:
+                    raise ValueError(str(error).replace("{section}", section)) from None
         return self
+
+    @property
+    def asked(self) -> dict[str, Asked]:
+        """The sections of the questions that the config asks, by name."""
+        sections = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: section for name, section in sections.items() if isinstance(section, Asked)}
 
     def data_of(self, network: str, section: str) -> str:
         """Return the data set that a section (activations, interpretation, decomposition) uses for `network`."""

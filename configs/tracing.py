@@ -1,10 +1,11 @@
 """Question 4 in a config: who taught the network that?"""
 
-from collections.abc import Mapping
-from typing import Annotated, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from configs.asked import Asked
 from configs.section import Name, Section, Share
 
 MAX_RETRAININGS = 10_000  # each is a training
@@ -51,7 +52,7 @@ class Evaluation(Section):
     lds: Lds | None = None
 
 
-class Tracing(Section):
+class Tracing(Asked):
     """Question 4: who taught the network that?"""
 
     networks: tuple[Name, ...] = Field(min_length=1, description="networks to ask about; their training has `record`")
@@ -71,36 +72,34 @@ class Tracing(Section):
     ridges: Ridges = Ridges()
     evaluation: Evaluation = Evaluation()
 
+    DISTINCT: ClassVar = ("networks", "scores", "layers")
+
     @model_validator(mode="after")
     def _consistent(self) -> "Tracing":
         if self.window is not None and self.window[0] >= self.window[1]:
             raise ValueError(f"window: the first step {self.window[0]} is not before the end {self.window[1]}")
-        for key in ("networks", "scores", *(() if self.layers == "all" else ("layers",))):
-            values = getattr(self, key)
-            if len(set(values)) != len(values):
-                raise ValueError(f"{key}: an entry stands twice")
         if "gamma" not in self.scores:
             raise ValueError("scores: gamma is what all pages rest on, name it too")
         return self
 
+    def names(self) -> Iterator[tuple[str, str, str]]:
+        """Yield (key, "networks" or "data", name) of every network and data set that the section names."""
+        yield from super().names()
+        if self.queries.data is not None:
+            yield "queries.data", "data", self.queries.data
 
-def check_private(asked: Tracing, trainings: Mapping[str, tuple[str, str]], shown: str) -> None:
-    """Raise ValueError where queries may be training images that the report shall not show.
-
-    Parameters
-    ----------
-    trainings : data set and split that each network is trained on
-    shown : `report.training_images`
-    """
-    split, data = asked.queries.split, asked.queries.data
-    if split in {trained for _, trained in trainings.values()}:
-        raise ValueError(
-            f"report.training_images: with {shown!r} the queries cannot come from split {split!r}, "
-            "which is trained on; set `tracing.queries.split` to another"
-        )
-    for name in asked.networks:
-        if name in trainings and data not in (None, trainings[name][0]):
+    def check_private(self, trainings: Mapping[str, tuple[str, str]], shown: str) -> None:
+        """Raise ValueError where queries may be training images that the report must not show."""
+        split, data = self.queries.split, self.queries.data
+        if split in {trained for _, trained in trainings.values()}:
             raise ValueError(
-                f"tracing.queries.data: with `report.training_images: {shown}` the queries must come from the data set "
-                f"that {name!r} is trained on, {trainings[name][0]!r}: {data!r} may hold the same images; leave it out"
+                f"report.training_images: with {shown!r} the queries cannot come from split {split!r}, "
+                "which is trained on; set `tracing.queries.split` to another"
             )
+        for name in self.networks:
+            if name in trainings and data not in (None, trainings[name][0]):
+                raise ValueError(
+                    f"tracing.queries.data: with `report.training_images: {shown}` the queries must come from the data "
+                    f"set that {name!r} is trained on, {trainings[name][0]!r}: {data!r} may hold the same images; "
+                    "leave it out"
+                )

@@ -48,6 +48,11 @@ class _Momentum(Section):
             raise ValueError("nesterov: needs a momentum above 0")
         return self
 
+    @property
+    def copies(self) -> int:
+        """Numbers that a checkpoint keeps of each weight: the weight, and its velocity."""
+        return 2 if self.momentum else 1
+
 
 class Sgd(_Momentum):
     """Stochastic gradient descent."""
@@ -70,6 +75,11 @@ class _Moments(Section):
         (0.9, 0.999), description="decay of the running means of gradient and squared gradient"
     )
     eps: float = Field(1e-8, ge=0, description="added to the root of the second moment")
+
+    @property
+    def copies(self) -> int:
+        """Numbers that a checkpoint keeps of each weight: the weight, and its two moments."""
+        return 3
 
 
 class Adam(_Moments):
@@ -138,6 +148,11 @@ class Shuffled(Section):
     kind: Literal["shuffled"] = "shuffled"
     size: int = Field(32, ge=1, description="samples in a batch; the last batch of an epoch may be shorter")
 
+    @property
+    def most(self) -> int:
+        """The most samples of a batch."""
+        return self.size
+
 
 class SingleClass(Section):
     """Batches of one class each, with ghosts of all classes for batch norm's statistics (Pfahler & Morik 2022)."""
@@ -150,11 +165,21 @@ class SingleClass(Section):
     )
     detach_ghosts: bool = Field(False, description="no gradient flows through the ghosts")
 
+    @property
+    def most(self) -> int:
+        """The most samples of a batch, ghosts too."""
+        return self.size + self.ghosts
+
 
 class SingleExample(Section):
     """One example an update, every example once an epoch (the paper's Algorithm 1)."""
 
     kind: Literal["single-example"]
+
+    @property
+    def most(self) -> int:
+        """The most samples of a batch."""
+        return 1
 
 
 Batches = Annotated[Shuffled | SingleClass | SingleExample, _by_kind(Shuffled, SingleClass, SingleExample)]

@@ -1,21 +1,14 @@
-"""Activations: a forward pass over the data, maps and pooled features of a layer kept class by class."""
+"""Activations: named layers of networks, kept for analyses of the user's own."""
 
 from collections.abc import Sequence
 
 from prefect import flow
 
-from flows.session import Given, run_name, session_of
-from flows.training import training
-from tasks.engine.runner import run_step
-from tasks.steps.common.activations import ACTIVATIONS
-from tasks.steps.common.layers import LAYERS
+from flows.session import Given, make_stages, run_name, session_of
 
 
 @flow(name="activations", flow_run_name=run_name, validate_parameters=False)
 def activations(config: Given, overrides: Sequence[str] = ()) -> None:
-    """Extract the activations that the questions of a config need."""
+    """Run the networks over the data sets and keep what the named layers put out."""
     with session_of(config, overrides) as here:
-        training(config, overrides)
-        plan = here.plan
-        run_step(here.job, LAYERS, list(plan.layers.values()), timeout=here.timeout)
-        run_step(here.job, ACTIVATIONS, [*plan.learn.values(), *plan.held_out.values()], timeout=here.timeout)
+        make_stages(here, here.plan.of("activations"))

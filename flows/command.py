@@ -25,7 +25,7 @@ def answer(source: str, overrides: Sequence[str], *, wait: bool, say: Callable[[
     done = finished_paths(plan, store)
     if store is not None and len(done) == len(plan.stages):
         record_reuse(config, plan.stages)
-        if not report_is_current(store, plan.answers()):
+        if not report_is_current(store, plan.made()):
             _write(plan, wait=wait, say=say)
         say(f"everything is there already: {len(done)} stages in {config.store}")
         return store.path(report_path(config))
@@ -48,7 +48,7 @@ def _write(plan: Plan, *, wait: bool, say: Callable[[str], None]) -> str:
         missing = len(plan.stages) - len(done)
         raise ConfigError(f"{plan.config.store}: {missing} stages are not complete; `layerlore run` the config first")
     created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    return store.path(write_report(store, plan.answers(), created=created, reused=done, wait=wait, say=say))
+    return store.path(write_report(store, plan.made(), created=created, reused=done, wait=wait, say=say))
 
 
 def _flow(plan: Plan, done: frozenset[str], source: str, overrides: Sequence[str], wait: bool) -> str:

@@ -4,23 +4,11 @@ from collections.abc import Sequence
 
 from prefect import flow
 
-from flows.activations import activations
-from flows.session import Given, run_name, session_of
-from tasks.engine.runner import run_step
-from tasks.steps.interpretation.evaluation import EVALUATION
-from tasks.steps.interpretation.features import FEATURES
-from tasks.steps.interpretation.gallery import GALLERY
-from tasks.steps.interpretation.selection import SELECTION
+from flows.session import Given, make_stages, run_name, session_of
 
 
 @flow(name="interpretation", flow_run_name=run_name, validate_parameters=False)
 def interpretation(config: Given, overrides: Sequence[str] = ()) -> None:
     """Select coresets, fit interpreters to them and to all data, compare the two on held-out samples."""
     with session_of(config, overrides) as here:
-        activations(config, overrides)
-        plan, job = here.plan, here.job
-        fitted = [*plan.references.values(), *(cell.features for cell in plan.cells)]
-        run_step(job, SELECTION, [spec.inputs["selection"] for spec in fitted], timeout=here.timeout)
-        run_step(job, FEATURES, fitted, timeout=here.timeout)
-        run_step(job, EVALUATION, [cell.evaluation for cell in plan.cells], timeout=here.timeout)
-        run_step(job, GALLERY, list(plan.galleries.values()), timeout=here.timeout)
+        make_stages(here, here.plan.of("interpretation"))

@@ -7,10 +7,12 @@ from pathlib import Path
 from configs.load import ConfigError
 from configs.schema import Config
 from configs.section import size_bytes
-from flows.plan import Plan, network_names
+from flows.plan import Plan
 from storage.stages import find_finished
 from storage.stores import FORMAT_FILE, Store, open_store
-from tasks.steps.sizes import LIBRARIES, estimate
+from tasks.steps.plan import stage_sizes
+
+LIBRARIES = 1100 * 10**6  # bytes of a worker before any data: torch, NumPy, Zarr
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def planned_stages(plan: Plan, store: Store | None) -> list[PlannedStage]:
     ConfigError : something does not fit; names the config's key
     """
     try:
-        sizes = estimate(plan.config, store, plan.stages, network_names(plan))
+        sizes = stage_sizes(plan.config.cluster, store, plan.stages)
     except (ValueError, OSError) as error:
         raise ConfigError(" ".join(str(error).split())) from error
     found = []

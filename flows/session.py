@@ -10,9 +10,13 @@ from typing import Any
 from configs.load import check_config, load_config
 from flows.plan import Plan, make_plan
 from flows.progress import existing_store, finished_paths, planned_stages
+from storage.specs import StageSpec
 from tasks.engine.life import Job, Observer, open_job
 from tasks.engine.observers import terminal_observer
 from tasks.engine.records import record_reuse, recorded
+from tasks.engine.runner import run_step
+from tasks.steps.plan import waves
+from tasks.steps.questions import STEPS
 
 Given = str | dict[str, Any]  # Any: YAML; a config as a path, a preset's name or its content
 
@@ -34,6 +38,12 @@ class Session:
     def timeout(self) -> int | None:
         """Seconds after which a stage is stopped."""
         return self.plan.config.cluster.stage_timeout
+
+
+def make_stages(here: Session, stages: Sequence[StageSpec]) -> None:
+    """Complete stages kind by kind, inputs first; stages of a kind that are ready are made together."""
+    for wave in waves(stages):
+        run_step(here.job, STEPS[wave[0].stage], wave, timeout=here.timeout)
 
 
 _CURRENT: ContextVar[Session | None] = ContextVar("session", default=None)

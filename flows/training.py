@@ -4,18 +4,11 @@ from collections.abc import Sequence
 
 from prefect import flow
 
-from flows.session import Given, run_name, session_of
-from tasks.engine.runner import run_step
-from tasks.steps.common.manifest import MANIFEST
-from tasks.steps.common.snapshots import SNAPSHOTS
-from tasks.steps.common.training import TRAINING
+from flows.session import Given, make_stages, run_name, session_of
 
 
 @flow(name="training", flow_run_name=run_name, validate_parameters=False)
 def training(config: Given, overrides: Sequence[str] = ()) -> None:
-    """List the data sets and train the networks that have a training."""
+    """List the data sets, train the networks that have a training, keep their snapshots."""
     with session_of(config, overrides) as here:
-        plan, job = here.plan, here.job
-        run_step(job, MANIFEST, plan.all_manifests, timeout=here.timeout)
-        run_step(job, TRAINING, plan.all_trainings, timeout=here.timeout)
-        run_step(job, SNAPSHOTS, plan.snapshots, timeout=here.timeout)
+        make_stages(here, here.plan.base)

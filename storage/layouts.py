@@ -1,5 +1,6 @@
 """How a stage's arrays are laid out: shapes, partitions, chunks and codecs."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TypeAlias
@@ -78,6 +79,11 @@ class Layout:
     def __post_init__(self) -> None:
         for name, array in self.arrays.items():
             assert array.partitions <= self.partitions, (name, array, self.partitions)
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the whole arrays before compression."""
+        return sum(math.prod(a.shape) * np.dtype(a.dtype).itemsize for a in self.arrays.values())
 
     def document(self) -> Document:
         """Return the layout as JSON."""

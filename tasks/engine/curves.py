@@ -10,7 +10,6 @@ from storage.results import read_table
 from storage.specs import StageSpec
 from storage.stages import find_finished, read_marker
 from storage.stores import Store
-from tasks.steps.common.training import CURVES
 
 LINE_EVERY = 10.0  # seconds between two lines inside an epoch
 
@@ -21,12 +20,13 @@ class CurveReader:
     Parameters
     ----------
     store : that holds the stages
-    specs : stages of any kind; those that are no trainings have no curves
+    file : name of the file with a row per epoch; "" where the stages do not train
+    specs : stages of one kind
     """
 
-    def __init__(self, store: Store, specs: Sequence[StageSpec]) -> None:
-        self._store = store
-        self._trainings = [spec for spec in specs if spec.stage in ("training", "decomposed-training")]
+    def __init__(self, store: Store, file: str, specs: Sequence[StageSpec]) -> None:
+        self._store, self._file = store, file
+        self._trainings = list(specs) if file else []
         self._next: dict[str, int] = {}
         self._told = time.monotonic()
 
@@ -55,7 +55,7 @@ class CurveReader:
         """Yield every finished training with a row per epoch: epoch, loss, accuracy, lr where it varies."""
         for spec in self._trainings:
             if (finished := find_finished(self._store, spec.path)) is not None:
-                table = read_table(finished.read_file(CURVES), f"{spec.path}/files/{CURVES}")
+                table = read_table(finished.read_file(self._file), f"{spec.path}/files/{self._file}")
                 yield spec, [{str(key): row[key] for key in row} for row in table.to_dict("records")]
 
     def _marker(self, spec: StageSpec) -> Document | None:

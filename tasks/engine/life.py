@@ -5,7 +5,7 @@ import getpass
 import os
 import socket
 import time
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -14,16 +14,14 @@ from configs.cluster import Cluster
 from configs.schema import Config
 from storage.claims import claim, make_room
 from storage.documents import Json
-from storage.layouts import Layout
 from storage.partitions import OvertakenError
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, begin_stage, find_finished, open_finished
 from storage.stores import Store, naming, open_store
 from tasks.cluster.parallel import PASSING, PartitionError, Pool, open_pool
 from tasks.cluster.versions import code_facts
+from tasks.engine.step import MOST_TOGETHER, Step, Work
 from tasks.io.imports import check_loaded
-
-MOST_TOGETHER = 16  # stages in one partition's work: what bounds its memory
 
 
 class Observer(Protocol):
@@ -63,23 +61,6 @@ def open_job(config: Config, observer: Observer, *, wait: bool = True, idle: boo
 
 
 @dataclass(frozen=True)
-class Work:
-    """What a partition function gets: one stage, or those of one group without the partition; where networks run."""
-
-    stages: tuple[Stage, ...]
-    device: str
-
-    @property
-    def stage(self) -> Stage:
-        """The first stage: the only one without a group; it has what all stages of a group share."""
-        return self.stages[0]
-
-    def lacking(self, number: int) -> "Work":
-        """Return the same work for the stages that have no partition `number` yet."""
-        return replace(self, stages=tuple(stage for stage in self.stages if stage.marker(number) is None))
-
-
-@dataclass(frozen=True)
 class Assignment:
     """A partition on its way to a worker; messages call it by its number."""
 
@@ -93,31 +74,6 @@ class Assignment:
     def __str__(self) -> str:
         first, *others = self.work.stages
         return f"{self.number} of " + (f"{1 + len(others)} x {first.spec.stage}" if others else first.spec.title)
-
-
-@dataclass(frozen=True)
-class Step:
-    """How a kind of stage is made.
-
-    Parameters
-    ----------
-    layout : arrays and partitions from the spec and the stages it reads
-    partition : makes one partition of all stages in the work; a top-level function, so that workers can import it
-    summary : what the sealed stage states
-    check : looks at a stage that goes on before its missing partitions are asked for
-    network : the partition runs a network
-    chain : partitions depend on their predecessor
-    group : what stages must share so that one pass over their inputs makes a partition of them all: whatever the
-        partition function takes from the first stage, and the number of partitions. None: each stage is made alone
-    """
-
-    layout: Callable[[Store, StageSpec], Layout]
-    partition: Callable[[Work, int], None]
-    summary: Callable[[Stage], Mapping[str, Json]] = lambda _: {}
-    check: Callable[[Stage], None] = lambda _: None
-    network: bool = False
-    chain: bool = False
-    group: Callable[[StageSpec], Hashable] | None = None
 
 
 def complete(job: Job, step: Step, specs: Sequence[StageSpec]) -> list[FinishedStage]:
@@ -212,7 +168,7 @@ def _batches(items: list[Assignment], *, chain: bool) -> list[list[Assignment]]:
 
 def run_partition(function: Callable[[Work, int], None], item: Assignment) -> None:
     """Make one partition in a worker, of those stages for which no other run has made it in the meantime."""
-    work = item.work.lacking(item.number)
+    work = item.work.missing(item.number)
     if not work.stages:
         return
     for stage in work.stages:
@@ -221,14 +177,14 @@ def run_partition(function: Callable[[Work, int], None], item: Assignment) -> No
     try:
         function(work, item.number)
     except OvertakenError:  # another run made it while we did: what is left are the other stages of the work
-        left = work.lacking(item.number)
+        left = work.missing(item.number)
         if left == work:
             raise
         run_partition(function, Assignment(item.number, left))
     except Exception:
         if len(work.stages) == 1:
             raise
-        _run_apart(function, Assignment(item.number, work.lacking(item.number)))
+        _run_apart(function, Assignment(item.number, work.missing(item.number)))
 
 
 def _run_apart(function: Callable[[Work, int], None], item: Assignment) -> None:

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -31,9 +31,9 @@ from tasks.cluster.clusters import interrupts_stay_here
 from tasks.cluster.parallel import PASSING, PartitionError
 from tasks.engine.curves import CurveReader
 from tasks.engine.failures import ServerError
-from tasks.engine.life import Job, Observer, Step, complete
+from tasks.engine.life import Job, Observer, complete
+from tasks.engine.step import Step
 from tasks.engine.watchdog import end_with_us
-from tasks.steps.report import Answers, write_report
 
 RETRIES = 2
 RETRY_DELAYS = [2.0, 10.0]  # seconds
@@ -81,9 +81,14 @@ def run_step(job: Job, step: Step, specs: Sequence[StageSpec], *, timeout: int |
             raise PartitionError(f"{kind} {label}: {why}") from error
 
 
-def run_report(job: Job, answers: Answers, reused: frozenset[str]) -> str:
-    """Write the report as one Prefect task and return its address."""
-    path: str = _report(quote((job, answers, reused)))
+def run_report(job: Job, run: str, write: Callable[..., str]) -> str:
+    """Write the report of a run as one Prefect task and return its address.
+
+    Parameters
+    ----------
+    write : writes the report and returns where it begins, relative to the store; takes `created`, `wait` and `say`
+    """
+    path: str = _report(quote((job, run, write)))
     return path
 
 
@@ -110,7 +115,7 @@ def _passing(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # 
 def _complete(work: Any) -> None:  # Any: (Job, Step, specs), quoted on the way
     """Complete the stages, telling Prefect how it goes."""
     job, step, specs = work
-    curves = CurveReader(job.store, specs)
+    curves = CurveReader(job.store, step.curves, specs)
     finished = complete(replace(job, observer=_Told(job.observer, curves)), step, specs)
     rows = [
         {"stage": spec.title, "place": job.store.path(stage.path), "partitions": stage.layout.partitions}
@@ -123,14 +128,13 @@ def _complete(work: Any) -> None:  # Any: (Job, Step, specs), quoted on the way
 
 
 @task(name="report", cache_policy=NO_CACHE, persist_result=False)
-def _report(work: Any) -> str:  # Any: (Job, Answers, reused paths), quoted on the way
+def _report(work: Any) -> str:  # Any: (Job, name of the run, function), quoted on the way
     """Write the report and link it."""
-    job, answers, reused = work
+    job, run, write = work
     created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-    told = write_report(job.store, answers, created=created, reused=reused, wait=job.wait, say=job.observer.say)
-    place: str = job.store.path(told)
+    place: str = job.store.path(write(created=created, wait=job.wait, say=job.observer.say))
     with _telling():
-        create_markdown_artifact(f"The report of run {answers.config.name} begins at `{place}`", key="report")
+        create_markdown_artifact(f"The report of run {run} begins at `{place}`", key="report")
     return place
 
 

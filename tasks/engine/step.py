@@ -34,12 +34,10 @@ class Work:
     ----------
     stages : one stage, or all stages of a group in which the partition is missing
     device : where networks run
-    keepers : kinds of stages that keep a digest of each sample they read
     """
 
     stages: tuple[Stage, ...]
     device: str
-    keepers: tuple[str, ...] = ()
 
     @property
     def stage(self) -> Stage:

@@ -48,9 +48,7 @@ class Survey(Protocol):
         """Return what a data set holds."""
         ...
 
-    def look(
-        self, spec: StageSpec, topic: str, look: Callable[[nn.Module, Tensor], Found], *, key: str = ""
-    ) -> Found:
+    def look(self, spec: StageSpec, topic: str, look: Callable[[nn.Module, Tensor], Found], *, key: str = "") -> Found:
         """Return what a function finds in the network of a stage, from one sample of its data.
 
         Parameters
@@ -58,7 +56,6 @@ class Survey(Protocol):
         spec : a stage with the parameter `network` and the input `data`
         topic : names what is looked for; one look for each topic, network and data set
         look : gets the network with its weights, in evaluation mode, and an input (1, C, h, w); leaves both as they are
-        key : config key that an error names; "" for the network's own
 
         Raises
         ------

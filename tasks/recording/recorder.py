@@ -24,11 +24,11 @@ from storage.stages import begin_stage
 from storage.stores import StoreError, open_store
 from storage.updates.archives import STAGE, Segment, check_free, keep_chain, sweep_files
 from storage.updates.parameters import layers_document, row_bytes
+from tasks.recording.archives import choose_kind
 from tasks.recording.checkpoints import load_checkpoint, pack_checkpoint, write_checkpoint, write_initial
 from tasks.recording.environment import device_of, environment_difference, environment_facts, loop_facts
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.segment import Ids, Row, SegmentRecorder, attempt_folder
-from tasks.recording.sources import choose_kind
 
 VERSION = 1
 # Steps between checkpoints. With 100, checkpoints of three times the weights are 3 % of an archive of every update;

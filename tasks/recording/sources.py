@@ -15,13 +15,11 @@ from storage.specs import StageSpec
 from storage.stages import FinishedStage, find_finished, open_finished
 from storage.stores import Store, StoreError, open_store
 from storage.updates.archives import Segment, archive_segments, find_archives
-from tasks.recording.dense import DenseSource
+from tasks.recording.archives import ARCHIVES, choose_kind
 from tasks.tracing import Contributions
 
 Ids = NDArray[np.int64]
 Program = Callable[[], tuple[nn.Module, torch.optim.Optimizer, Callable[[Any], object]]]  # Any: a ledger row
-
-AUTO = "auto"
 
 
 class UpdateBlock(Protocol):
@@ -122,25 +120,6 @@ class OpenSource(Protocol):
     def __call__(self, stage: FinishedStage, spans: tuple[Segment, ...], program: object = None) -> UpdateSource: ...
 
 
-SOURCES: dict[str, OpenSource] = {
-    "dense": DenseSource,
-}
-
-
-def choose_kind(kind: str) -> str:
-    """Return the kind of archive that `kind` asks for: "auto" is dense.
-
-    Raises
-    ------
-    ValueError : there is no such kind; lists what there is
-    """
-    if kind == AUTO:
-        return "dense"
-    if kind not in SOURCES:
-        raise ValueError(f"kind {kind!r} of archive is not there; there are {', '.join([AUTO, *SOURCES])}")
-    return kind
-
-
 def update_source(stage: FinishedStage, *, program: Program | None = None) -> UpdateSource:
     """Return the updates that a finished stage recorded: of a training, or of a recorder.
 
@@ -154,7 +133,7 @@ def update_source(stage: FinishedStage, *, program: Program | None = None) -> Up
     ValueError : a kind that this version does not know
     """
     spans = archive_segments(stage)
-    return SOURCES[choose_kind(spans[0].kind)](stage, tuple(spans), program)
+    return ARCHIVES[choose_kind(spans[0].kind)].source(stage, tuple(spans), program)
 
 
 def recorded_source(store: Store, training: StageSpec) -> UpdateSource:

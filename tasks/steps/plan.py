@@ -1,8 +1,40 @@
-"""The order of stages, from what each of them reads."""
+"""What loops over stages of all kinds: their order, from what each of them reads, and their sizes."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+from configs.cluster import Cluster
+from configs.schema import Config
 from storage.specs import StageSpec
+from storage.stores import Store
+from tasks.cluster.clusters import check_cluster
+from tasks.cluster.rejoining import ClusterError
+from tasks.engine.step import Size
+from tasks.steps.common.manifest import manifest_spec
+from tasks.steps.common.networks import check_device
+from tasks.steps.common.question import Shared
+from tasks.steps.common.snapshots import snapshot_specs
+from tasks.steps.common.survey import PlanSurvey, network_id
+from tasks.steps.common.training import training_spec
+from tasks.steps.questions import STEPS
+
+
+def plan_shared(config: Config) -> Shared:
+    """Return the stages that all questions build on: specs only, no store is asked.
+
+    Raises
+    ------
+    ValueError, OSError : a file that is missing or cannot be used
+    """
+    keepers = [step.kind for step in STEPS.values() if step.keeps_content]
+    manifests = {name: manifest_spec(name, data, keepers) for name, data in config.data.items()}
+    trained = {name: network.train for name, network in config.networks.items() if network.train is not None}
+    trainings = {
+        (name, seed): training_spec(name, config.networks[name], manifests[train.data], seed)
+        for name, train in trained.items()
+        for seed in config.seeds
+    }
+    snapshots = [s for (name, _), spec in trainings.items() for s in snapshot_specs(spec, trained[name].snapshots)]
+    return Shared(manifests, trainings, snapshots)
 
 
 def with_inputs(specs: Iterable[StageSpec]) -> tuple[StageSpec, ...]:
@@ -37,7 +69,8 @@ def waves(stages: Iterable[StageSpec]) -> Iterator[list[StageSpec]]:
     """
     remaining, made = list(stages), set[str]()
     while remaining:
-        ready, blocked = [], []
+        ready: list[StageSpec] = []
+        blocked: list[StageSpec] = []
         for spec in remaining:
             (ready if all(read.path in made for read in spec.inputs.values()) else blocked).append(spec)
         if not ready:
@@ -48,3 +81,21 @@ def waves(stages: Iterable[StageSpec]) -> Iterator[list[StageSpec]]:
         yield wave
         made |= {spec.path for spec in wave}
         remaining = [spec for spec in remaining if spec.path not in made]
+
+
+def stage_sizes(cluster: Cluster, store: Store | None, stages: Sequence[StageSpec]) -> dict[str, Size]:
+    """Return the size of every stage, by path, after checking that the cluster is possible.
+
+    Raises
+    ------
+    ValueError : data or networks that cannot be used, or that do not fit each other; names the config's key
+    """
+    check_device(cluster)
+    try:
+        check_cluster(cluster)
+    except ClusterError as error:
+        raise ValueError(str(error)) from error
+    survey, by_network = PlanSurvey(store), dict[str, list[StageSpec]]()
+    for spec in stages:  # one network after the other: the survey keeps the last one it has built
+        by_network.setdefault(network_id(spec) if "network" in spec.parameters else "", []).append(spec)
+    return {spec.path: STEPS[spec.stage].size(spec, survey) for found in by_network.values() for spec in found}

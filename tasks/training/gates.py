@@ -5,7 +5,7 @@ that are open. So each channel comes to serve few classes, and the largest gates
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
@@ -20,6 +20,7 @@ from tasks.capture import LAST_MAP, split_at
 from tasks.splitting.replay import watching
 
 START = 0.5
+GATE_MATRIX = "gates"  # name of the tensor in checkpoints and in a training's file of gates
 
 
 class ClassGates(nn.Module):
@@ -78,7 +79,7 @@ class ClassGates(nn.Module):
 
 @dataclass(frozen=True)
 class Gating:
-    """What a training with gates needs besides its network: the gates, where they are, and when they take part.
+    """Gates as the companion of a training: the gates, where they are, and when they take part.
 
     Parameters
     ----------
@@ -88,6 +89,7 @@ class Gating:
     share : of all gates that may be open without a penalty
     plain_epochs : epochs before the first with gates
     period : epochs of which the last has gates, counted from the start of the training
+    lr, momentum : of the gates, which SGD learns without weight decay
     """
 
     gates: ClassGates
@@ -96,19 +98,25 @@ class Gating:
     share: float = 0.2
     plain_epochs: int = 10
     period: int = 3
+    lr: float = 0.1
+    momentum: float = 0.9
 
     def takes_part(self, epoch: int) -> bool:
         """Say whether an epoch, counted from 0, has gates."""
         return epoch >= self.plain_epochs and epoch % self.period == self.period - 1
 
     @contextmanager
-    def closing(self, labels: Tensor) -> Iterator[None]:
+    def during(self, labels: Tensor) -> Iterator[None]:
         """For the block, the network runs with the gates of `labels` (m,), the classes of its first m inputs."""
         handle = self.module.register_forward_hook(lambda module, inputs, maps: self.gates(maps, labels))
         try:
             yield
         finally:
             handle.remove()
+
+    def inputs(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """Return the inputs as they are."""
+        return inputs
 
     def loss(self) -> Tensor:
         """Return what the gates add to the loss."""
@@ -118,6 +126,29 @@ class Gating:
         """Put the gates in order after a step: normalised, and without a gradient that a plain step would follow."""
         self.gates.normalise()
         self.gates.weight.grad = None
+
+    def groups(self) -> list[dict[str, Any]]:  # Any: an optimiser's settings
+        """Return the gates as a group of their own, to which SGD does what a second optimiser would."""
+        settings = {"lr": self.lr, "momentum": self.momentum, "weight_decay": 0.0, "nesterov": False}
+        return [{"params": [self.gates.weight], **settings}]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the gates (K, C)."""
+        return {GATE_MATRIX: self.gates.weight}
+
+
+def prepare_gates(
+    settings: Mapping[str, Any], model: nn.Module, example: Tensor
+) -> Callable[[nn.Module], Gating]:  # Any: fields of Gating
+    """Find where a model's gates go, and return what puts fresh ones there; parameters as in `find_gated_map`."""
+    place = find_gated_map(model, example)
+
+    def attach(trained: nn.Module) -> Gating:
+        device = next(trained.parameters()).device
+        gates = ClassGates(place.n_channels, place.n_classes).to(device)
+        return Gating(gates, trained.get_submodule(place.name), **settings)
+
+    return attach
 
 
 def largest_gates(gates: NDArray[np.floating[Any]], k: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

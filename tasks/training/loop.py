@@ -1,7 +1,7 @@
 """The training loop: a range of steps at a time, so that a run can stop and go on anywhere."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from tasks.io.randomness import seeded
 from tasks.training.batches import Batch, Batches, Positions
 from tasks.training.clipping import clip_gradients
-from tasks.training.gates import Gating
+from tasks.training.companions import Companion
 from tasks.training.ghost_norm import ghost_rows, has_ghost_norm
 from tasks.training.schedules import Schedule
 
@@ -38,68 +38,88 @@ class Recorder(Protocol):
     ) -> AbstractContextManager[Row]: ...
 
 
-def train_steps(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    fetch: Fetch,
-    batches: Batches,
-    start: int,
-    stop: int,
-    *,
-    schedule: Schedule | None = None,
-    clip: float | None = None,
-    augment: Augment | None = None,
-    recorder: Recorder | None = None,
-    ids: Positions | None = None,
-    gating: Gating | None = None,
-) -> list[float]:
-    """Make the steps `start:stop` of a training; `model` and `optimizer` are changed in place.
+@dataclass(frozen=True)
+class Samples:
+    """What a training learns from.
 
-    Parameters
+    Attributes
+    ----------
+    fetch : gives inputs and labels by position
+    batches : which positions make which step
+    ids : (n,) int64 sample id by position, for augmentation and recorder; None for the positions
+    """
+
+    fetch: Fetch
+    batches: Batches
+    ids: Positions | None = None
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A training, ready to make any range of steps; model, optimiser and companions change with every step.
+
+    Attributes
     ----------
     schedule : factor on each group's first learning rate, by step; None leaves the rates alone
     clip : largest norm of the whole gradient
     augment : changes the inputs, ghosts too
-    recorder : sees every update
-    ids : (n,) int64 sample id by position, for `augment` and `recorder`; default: the positions
-    gating : class-specific gates, a group of parameters of `optimizer`; it says in which epochs they take part
-
-    Returns
-    -------
-    the loss of each step before its update, in nats; with gates their penalty is part of it
-
-    Raises
-    ------
-    ValueError : the loss is not finite; names the step
-
-    Notes
-    -----
-    Ghosts are fetched only where `model` has ghost batch norm; elsewhere they would change nothing.
+    companions : what goes along with the training; their parameters are groups of the optimiser
     """
-    model.train()
-    losses = []
-    ghosts_matter = has_ghost_norm(model)
-    for step, epoch, batch in _steps(batches, start, stop):
-        ghosts = batch.ghosts if ghosts_matter else batch.ghosts[:0]
-        rows = np.concatenate([batch.examples, ghosts])
-        inputs, labels = fetch(rows)
-        named = rows if ids is None else ids[rows]
-        if augment is not None:
-            inputs = augment(inputs, named, epoch)
-        gates = gating if gating is not None and gating.takes_part(epoch) else None
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    samples: Samples
+    schedule: Schedule | None = None
+    clip: float | None = None
+    augment: Augment | None = None
+    companions: tuple[Companion, ...] = ()
+
+    def run(self, start: int, stop: int, recorder: Recorder | None = None) -> list[float]:
+        """Make the steps `start:stop`; the state is that after step `start`.
+
+        Parameters
+        ----------
+        recorder : sees every update
+
+        Returns
+        -------
+        the loss of each step before its update, in nats; what companions add to the loss is part of it
+
+        Raises
+        ------
+        ValueError : the loss is not finite; names the step
+
+        Notes
+        -----
+        Ghosts are fetched only where the model has ghost batch norm; elsewhere they would change nothing.
+        """
+        self.model.train()
+        with_ghosts = has_ghost_norm(self.model)
+        return [
+            self._step(step, epoch, batch if with_ghosts else Batch(batch.examples, label=batch.label), recorder)
+            for step, epoch, batch in _steps(self.samples.batches, start, stop)
+        ]
+
+    def _step(self, step: int, epoch: int, batch: Batch, recorder: Recorder | None) -> float:
+        """Make one update and return the loss before it."""
+        rows, seed = np.concatenate([batch.examples, batch.ghosts]), self.samples.batches.seed
+        inputs, labels = self.samples.fetch(rows)
+        named = rows if self.samples.ids is None else self.samples.ids[rows]
+        if self.augment is not None:
+            inputs = self.augment(inputs, named, epoch)
+        active = tuple(companion for companion in self.companions if companion.takes_part(epoch))
         labels = labels[: len(batch.examples)]
-        gradient = _Gradient(model, inputs, labels, step_seed(batches.seed, step), step, clip, gates)
-        if schedule is not None:
-            set_rates(optimizer, schedule(step))
+        gradient = _Gradient(self.model, inputs, labels, step_seed(seed, step), step, self.clip, active)
+        if self.schedule is not None:
+            set_rates(self.optimizer, self.schedule(step))
         with _recording(recorder, named, batch, epoch) as row:
-            optimizer.step(gradient)  # type: ignore[arg-type]  # the stub wants a float
-            if gates is not None:
-                gates.settle()
+            self.optimizer.step(gradient)  # type: ignore[arg-type]  # the stub wants a float
+            for companion in active:
+                companion.settle()
             row.loss, row.clip = gradient.loss, gradient.factor
-            if augment is not None:
-                row.augmentation = batches.seed
-        losses.append(gradient.loss)
-    return losses
+            if self.augment is not None:
+                row.augmentation = seed
+        return gradient.loss
 
 
 def step_seed(seed: int, step: int) -> int:
@@ -134,7 +154,7 @@ class _Gradient:
     seed: int  # of the step
     step: int
     clip: float | None
-    gating: Gating | None = None  # of an epoch with gates
+    companions: tuple[Companion, ...] = ()  # those that take part in this step
     loss: float = float("nan")  # before the update
     factor: float = 1.0  # of clipping, of the last gradient
     calls: int = 0
@@ -155,14 +175,21 @@ class _Gradient:
         return loss
 
     def _loss(self) -> Tensor:
-        """Return the mean cross-entropy of the batch, without its ghosts, and the gates' penalty."""
+        """Return the mean cross-entropy of the batch, without its ghosts, and what the companions add."""
         m, ghosts = len(self.labels), len(self.inputs) - len(self.labels)
-        gates = nullcontext() if self.gating is None else self.gating.closing(self.labels)
-        # dropout: f(seed, step), so that any step can go on, and both passes of SAM see one network
-        with seeded(self.seed, self.inputs.device), ghost_rows(self.model, m, ghosts), gates:
-            logits = self.model(self.inputs)
+        with ExitStack() as during:
+            # dropout: f(seed, step), so that any step can go on, and both passes of SAM see one network
+            during.enter_context(seeded(self.seed, self.inputs.device))
+            during.enter_context(ghost_rows(self.model, m, ghosts))
+            inputs = self.inputs
+            for companion in self.companions:
+                during.enter_context(companion.during(self.labels))
+                inputs = companion.inputs(inputs, self.labels)
+            logits = self.model(inputs)
             loss = F.cross_entropy(logits[:m] if ghosts else logits, self.labels)
-        return loss if self.gating is None else loss + self.gating.loss()
+        for companion in self.companions:
+            loss = loss + companion.loss()
+        return loss
 
 
 @dataclass

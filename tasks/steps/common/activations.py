@@ -18,13 +18,16 @@ from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
 from tasks.capture import Split, capture_batch, check_finite, split_at, to_storage_dtype
-from tasks.engine.life import Step, Work, measured
+from tasks.engine.life import measured
+from tasks.engine.step import Size, Step, Work
+from tasks.engine.survey import Survey
 from tasks.io.manifest import check_labels
 from tasks.io.sources import open_source
 from tasks.steps.common.content import compare_content
 from tasks.steps.common.manifest import data_of, positions
 from tasks.steps.common.networks import choose_device, load_network, network_identity, preprocessing_of
 from tasks.steps.common.samples import Batch, batches_ahead, read_batch
+from tasks.steps.common.survey import check_outputs
 
 VERSION = 1
 PARTITION_BYTES = 48 * 2**20  # of float32 maps: a partition's memory, and what a crash may cost
@@ -54,10 +57,10 @@ def activations_spec(
     dtype: str,
 ) -> StageSpec:
     """Return the spec of a layer's activations on a split."""
-    parameters, place, digests = network_identity(network, training)
+    parameters, place, digests = network_identity(name, network, training)
     inputs = {"data": manifest} if training is None else {"data": manifest, "network": training}
     kept: Document = {"network": parameters, "layer": layer, "split": split, "dtype": dtype}
-    return StageSpec("activations", VERSION, kept, inputs, digests, place, label=f"{name} {layer} {split}")
+    return ACTIVATIONS.spec(kept, inputs, digests=digests, place=place, label=f"{name} {layer} {split}")
 
 
 def example_input(shape: tuple[int, ...]) -> Tensor:
@@ -258,4 +261,25 @@ def _summary(stage: Stage) -> dict[str, Json]:
     return {**slab_summary(stage), "map": [h, w, d], "input": list(shapes.inputs)}
 
 
-ACTIVATIONS = Step(_layout, _partition, _summary, network=True)
+def map_shapes(spec: StageSpec, survey: Survey) -> Shapes:
+    """Return the sizes of the network of an activations stage, after checking its split and its labels."""
+    found, layer = survey.data(spec.inputs["data"]), str(spec.parameters["layer"])
+    found.split(spec.parameters["split"])
+
+    def look(model: nn.Module, example: Tensor) -> Shapes:
+        shapes = probe(model, layer, example)
+        check_outputs(found, shapes.logits)
+        return shapes
+
+    return survey.look(spec, f"map {layer}", look)
+
+
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    shapes, n = map_shapes(spec, survey), survey.data(spec.inputs["data"]).count(spec.parameters["split"])
+    layout = activations_layout(n, shapes, spec.parameters["dtype"])
+    return Size(layout.n_bytes, peak_bytes(shapes, layout))
+
+
+ACTIVATIONS = Step(
+    "activations", VERSION, _layout, _partition, _size, summary=_summary, network=True, keeps_content=True
+)

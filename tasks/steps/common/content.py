@@ -15,8 +15,6 @@ from storage.stores import Store, StoreError
 from tasks.io.samples import Sample
 
 Content = NDArray[np.generic]  # (n, 16) uint8
-# Stages that keep digests: as an array, a training in a file per split.
-KINDS = ("activations", "penultimate", "layers", "training")
 
 
 class Known(NamedTuple):
@@ -38,7 +36,7 @@ def content_file(split: str) -> str:
 
 def compare_content(stage: Stage, split: str, content: Content, start: int, rows: pd.DataFrame) -> None:
     """Compare digests of the samples from position `start` on with those of an earlier stage, if there is one."""
-    earlier = _earlier(stage.store, stage.spec.inputs["data"].key, split)
+    earlier = _earlier(stage.store, stage.spec.inputs["data"], split)
     if earlier is not None:
         known = Known(earlier.path, _kept(earlier, split, start, start + len(rows)))
         check_content(known, content, rows, np.arange(len(rows)))
@@ -60,7 +58,7 @@ def known_content(store: Store, spec: StageSpec, split: str) -> Known | None:
     path = f"{spec.path}/files/{content_file(split)}"
     if store.exists(path):
         return Known(spec.path, _unpacked(store.read(path)))
-    earlier = _earlier(store, spec.inputs["data"].key, split)
+    earlier = _earlier(store, spec.inputs["data"], split)
     return None if earlier is None else Known(earlier.path, _kept(earlier, split, 0, None))
 
 
@@ -86,9 +84,9 @@ def _unpacked(data: bytes) -> Content:
     return np.frombuffer(data, np.uint8).reshape(-1, 16)
 
 
-def _earlier(store: Store, manifest: str, split: str) -> FinishedStage | None:
+def _earlier(store: Store, manifest: StageSpec, split: str) -> FinishedStage | None:
     """Return a finished stage that keeps digests of a split of a manifest."""
-    path = _earlier_path(store, manifest, split)
+    path = _earlier_path(store, manifest.key, tuple(manifest.place["digests_in"]), split)
     stage = None if path is None else find_finished(store, path)
     if stage is None:  # none was there when we looked, or it has been removed since
         _earlier_path.cache_clear()
@@ -96,9 +94,9 @@ def _earlier(store: Store, manifest: str, split: str) -> FinishedStage | None:
 
 
 @lru_cache(maxsize=16)
-def _earlier_path(store: Store, manifest: str, split: str) -> str | None:
+def _earlier_path(store: Store, manifest: str, kinds: tuple[str, ...], split: str) -> str | None:
     """Return the path of a finished stage that keeps digests of a split of a manifest."""
-    for path in (f"{kind}/{key}" for kind in KINDS for key in store.names(kind)):
+    for path in (f"{kind}/{key}" for kind in kinds for key in store.names(kind)):
         stage = find_finished(store, path)
         if stage is not None and stage.note["identity"]["inputs"]["data"] == manifest and _keeps(stage.note, split):
             return path

@@ -1,7 +1,10 @@
 """The layers stage: any named layers of a network, pooled or whole, for a user's own analysis."""
 
+import math
+
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from configs.schema import Network
 from storage.documents import Document
@@ -9,8 +12,10 @@ from storage.layouts import ArrayLayout, Layout, rows_layout
 from storage.specs import StageSpec, without_defaults
 from storage.stores import Store
 from tasks.capture import capture_layers, check_finite, to_storage_dtype
-from tasks.engine.life import Step, Work, measured
-from tasks.steps.common.activations import MAX_ROWS, PARTITION_BYTES, batches_of, first_input, slab_summary
+from tasks.engine.life import measured
+from tasks.engine.step import Size, Step, Work
+from tasks.engine.survey import Survey
+from tasks.steps.common.activations import MAX_BATCH, MAX_ROWS, PARTITION_BYTES, batches_of, first_input, slab_summary
 from tasks.steps.common.content import compare_content
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import choose_device, load_network, network_identity
@@ -22,19 +27,11 @@ def layers_spec(
     name: str, network: Network, manifest: StageSpec, training: StageSpec | None, settings: Document, split: str
 ) -> StageSpec:
     """Return the spec of named layers' activations on a split; `settings` are layers, keep and dtype."""
-    parameters, place, digests = network_identity(network, training)
+    parameters, place, digests = network_identity(name, network, training)
     inputs = {"data": manifest} if training is None else {"data": manifest, "network": training}
     kept = without_defaults(settings, {"keep": ["pooled"], "dtype": "float32"})
-    label = f"{name} {split}"
-    return StageSpec(
-        "layers",
-        VERSION,
-        {"network": parameters, "split": split, **kept},
-        inputs,
-        digests,
-        {**place, **settings},
-        label,
-    )
+    parameters = {"network": parameters, "split": split, **kept}
+    return LAYERS.spec(parameters, inputs, digests=digests, place={**place, **settings}, label=f"{name} {split}")
 
 
 def layers_layout(n: int, shapes: dict[str, tuple[int, ...]], settings: Document) -> Layout:
@@ -97,4 +94,17 @@ def _partition(work: Work, number: int) -> None:
         part.numbers.update(measured(samples=len(chosen)))
 
 
-LAYERS = Step(_layout, _partition, slab_summary, network=True)
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    layers, n = list(spec.place["layers"]), survey.data(spec.inputs["data"]).count(spec.parameters["split"])
+
+    def look(model: nn.Module, example: Tensor) -> dict[str, tuple[int, ...]]:
+        with torch.inference_mode():
+            return {layer: array.shape[1:] for layer, array in capture_layers(model, layers, example).items()}
+
+    shapes = survey.look(spec, f"layers {layers}", look)
+    layout = layers_layout(n, shapes, dict(spec.place))
+    row, rows = 4 * sum(map(math.prod, shapes.values())), next(iter(layout.arrays.values())).rows
+    return Size(layout.n_bytes, row * (2 * rows + 4 * MAX_BATCH))
+
+
+LAYERS = Step("layers", VERSION, _layout, _partition, _size, summary=slab_summary, network=True, keeps_content=True)

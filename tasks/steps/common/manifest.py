@@ -1,5 +1,6 @@
 """The manifest stage: a data set's samples as a table, without decoding any."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -13,7 +14,9 @@ from storage.results import read_table, table_bytes
 from storage.specs import StageSpec
 from storage.stages import Stage, find_finished
 from storage.stores import Store, StoreError
-from tasks.engine.life import Step, Work, measured
+from tasks.engine.life import measured
+from tasks.engine.step import Size, Step, Work
+from tasks.engine.survey import Survey
 from tasks.io.digests import source_digest
 from tasks.io.files import resolved
 from tasks.io.manifest import class_positions, read_class_names, read_manifest
@@ -21,19 +24,25 @@ from tasks.io.sources import Source, open_source
 
 VERSION = 1
 FILE = "manifest.parquet"
+ROW = 120  # bytes of a row
 LOCATIONS = {"paths", "root"}  # digests or resolved places stand for these in the key
 
 
-def manifest_spec(name: str, data: AnyDataSet) -> StageSpec:
-    """Return the spec of the manifest of a data set."""
+def manifest_spec(name: str, data: AnyDataSet, digests_in: Sequence[str]) -> StageSpec:
+    """Return the spec of the manifest of a data set.
+
+    Parameters
+    ----------
+    digests_in : kinds of stages that keep a digest of each sample they read
+    """
     given = data.model_dump(mode="json", exclude_defaults=True)
     parameters = {k: v for k, v in given.items() if k not in LOCATIONS} | {"source": data.source}
-    place = {"data": _located(data.model_dump(mode="json")), "name": name}
+    place = {"data": _located(data.model_dump(mode="json")), "name": name, "digests_in": list(digests_in)}
     try:
         digests = source_digest(data)
     except ValueError as error:
         raise ValueError(f"data.{name}: {error}") from error
-    return StageSpec("manifest", VERSION, parameters, digests=digests, place=place, label=name)
+    return MANIFEST.spec(parameters, {}, digests=digests, place=place, label=name)
 
 
 def _located(data: Document) -> Document:
@@ -109,4 +118,9 @@ def _summary(stage: Stage) -> Document:
     return found
 
 
-MANIFEST = Step(_layout, _partition, _summary)
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    rows = sum(sum(split["counts"]) for split in survey.data(spec).summary["splits"].values())
+    return Size(rows * ROW, rows * ROW * 4)
+
+
+MANIFEST = Step("manifest", VERSION, _layout, _partition, _size, summary=_summary)

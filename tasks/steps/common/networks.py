@@ -24,8 +24,10 @@ from tasks.io.weights import load_weights, read_state, weights_digest
 WEIGHTS = "weights.safetensors"
 
 
-def network_identity(network: Network, training: StageSpec | None) -> tuple[Document, Document, dict[str, str]]:
-    """Return what a stage that uses a network has: parameters, place and digests."""
+def network_identity(
+    name: str, network: Network, training: StageSpec | None
+) -> tuple[Document, Document, dict[str, str]]:
+    """Return what a stage that uses a network has: parameters, place (with its name in the config) and digests."""
     parameters: Document = {
         "model": network.model,
         "arguments": network.arguments,
@@ -33,11 +35,11 @@ def network_identity(network: Network, training: StageSpec | None) -> tuple[Docu
     }
     digests = {"code": code_digest(network.model)} if ":" in network.model else {}
     if training is not None:
-        return parameters, {}, digests
+        return parameters, {"network": name}, digests
     assert network.weights is not None
     path = _absolute(network.weights)
     try:
-        return parameters, {"weights": path}, {**digests, "weights": weights_digest(path)}
+        return parameters, {"network": name, "weights": path}, {**digests, "weights": weights_digest(path)}
     except ValueError as error:
         raise ValueError(f"networks: weights of {network.model}: {error}") from error
 
@@ -115,6 +117,15 @@ def load_network(store: Store, spec: StageSpec, device: torch.device) -> nn.Modu
     """
     torch.set_num_threads(1)  # two threads in each of two processes are several times slower than one
     return _KEPT.load(store, spec, str(device))
+
+
+def build_network(spec: StageSpec) -> nn.Module:
+    """Return the network of a stage on the CPU: with the weights of its file, or untrained where it has a training."""
+    network = spec.parameters["network"]
+    model = build_model(network["model"], network["arguments"], 0)
+    if "weights" in spec.place:
+        load_weights(model, str(spec.place["weights"]))
+    return model
 
 
 def filled_network(store: Store, spec: StageSpec) -> nn.Module:

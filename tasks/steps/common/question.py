@@ -38,10 +38,17 @@ class Shared:
     ----------
     manifests : by name of the data set
     trainings : by network and seed
+    snapshots : of the trainings, in order
     """
 
     manifests: Mapping[str, StageSpec]
     trainings: Mapping[tuple[str, int], StageSpec]
+    snapshots: Sequence[StageSpec]
+
+    @property
+    def finals(self) -> Sequence[StageSpec]:
+        """All of them."""
+        return (*self.manifests.values(), *self.trainings.values(), *self.snapshots)
 
 
 @dataclass(frozen=True)
@@ -54,11 +61,11 @@ class Question:
     text : the question itself, as people ask it
     steps : the kinds of stages that it brings
     plan : its answers for a config that asks it: specs only, no store is asked
-    page : its page of the report from finished stages; the last argument is `report.training_images`
+    page : its page of the report from finished stages; the last argument is `report.training_images`. None: no page
     """
 
     name: str
     text: str
     steps: tuple[Step, ...]
     plan: Callable[[Config, Shared], Sequence[Any]]  # Any: answers of the question's own class, which is an Answer
-    page: Callable[[Store, Sequence[Any], str], Page]
+    page: Callable[[Store, Sequence[Any], str], Page] | None

@@ -7,12 +7,16 @@ from storage.layouts import Layout
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, open_finished, read_marker
 from storage.stores import Store, StoreError
-from tasks.engine.life import Step, Work, measured
+from tasks.engine.life import measured
+from tasks.engine.step import Size, Step, Work
+from tasks.engine.survey import Survey
 from tasks.io.tensors import pack_tensors
 from tasks.recording.checkpoints import checkpoint_weights
+from tasks.steps.common.courses import MEMORY_SAMPLES, training_of, training_steps
 from tasks.steps.common.networks import WEIGHTS, choose_device
-from tasks.steps.common.trainer import environment, open_trainer
-from tasks.steps.common.training import MEMORY_SAMPLES, same_environment, training_steps
+from tasks.steps.common.survey import state_bytes
+from tasks.steps.common.trainer import environment, load_state, open_trainer
+from tasks.steps.common.training import same_environment
 
 VERSION = 1
 
@@ -58,7 +62,7 @@ def snapshot_file(step: int) -> str:
 
 def _spec(training: StageSpec, parameters: Document, where: str) -> StageSpec:
     """Return the spec of one snapshot."""
-    return StageSpec("snapshots", VERSION, parameters, {"training": training}, label=f"{training.label} {where}")
+    return SNAPSHOTS.spec(parameters, {"training": training}, label=f"{training.label} {where}")
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
@@ -72,7 +76,7 @@ def _partition(work: Work, number: int) -> None:
     finished = open_finished(stage.store, training)
     survey = open_finished(stage.store, training.inputs["data"]).summary
     step, (_, total) = snapshot_step(stage.spec, survey), training_steps(training, survey)
-    every = int(training.place["train"]["checkpoint_every"])
+    every = training_of(training).checkpoint_every
     with stage.partition(number) as part:
         if step == total:
             data = finished.read_file(WEIGHTS)
@@ -98,10 +102,10 @@ def _trained(work: Work, finished: FinishedStage, start: int, stop: int) -> byte
     StoreError : this environment is another than the training's, or a loss differs from the training's
     """
     training, device = work.stage.spec.inputs["training"], choose_device(work.device)
-    every = int(training.place["train"]["checkpoint_every"])
+    every = training_of(training).checkpoint_every
     trainer = open_trainer(finished.store, training, device, MEMORY_SAMPLES)
     if start:
-        trainer.load(_checkpoint(finished, start // every - 1))
+        load_state(trainer, _checkpoint(finished, start // every - 1))
     if stop > start:
         made = read_marker(finished.store, finished.path, start // every)["numbers"]
         remedy = f"ask for a snapshot at a multiple of checkpoint_every, {every}"
@@ -118,4 +122,14 @@ def _summary(stage: Stage) -> Document:
     return {"step": marker["numbers"]["step"]}
 
 
-SNAPSHOTS = Step(_layout, _partition, _summary, network=True)
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    training = spec.inputs["training"]
+    try:
+        snapshot_step(spec, survey.data(training.inputs["data"]).summary)
+    except ValueError as error:
+        raise ValueError(f"networks: {error}") from error
+    weights = state_bytes(survey.blank(training))
+    return Size(weights, 2 * MEMORY_SAMPLES + 10 * weights)
+
+
+SNAPSHOTS = Step("snapshots", VERSION, _layout, _partition, _size, summary=_summary, network=True)

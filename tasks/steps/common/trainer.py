@@ -1,86 +1,53 @@
 """A training as its spec says it: model, optimiser, batches, schedule, ready to make any range of steps."""
 
-from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
+from configs.training import Course, Training
 from storage.documents import Document
 from storage.specs import StageSpec
-from storage.stages import open_finished
 from storage.stores import Store
 from storage.tensors import RawTensor, decode_tensors, encode_tensors
 from tasks.io.networks import build_model
 from tasks.recording.checkpoints import load_checkpoint, pack_checkpoint
 from tasks.recording.environment import environment_facts
+from tasks.steps.common.courses import open_batches, open_schedule, training_of
 from tasks.steps.common.fetching import open_fetch
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import check_unchanged, load_start
 from tasks.training.augmentation import crop_and_flip
-from tasks.training.batches import Batches, Positions
-from tasks.training.gates import ClassGates, GatedMap, Gating, find_gated_map
+from tasks.training.batches import Positions
+from tasks.training.companions import COMPANIONS, Attach, Companion
 from tasks.training.ghost_norm import with_ghost_norm
-from tasks.training.loop import Augment, Fetch, Recorder, train_steps
+from tasks.training.loop import Fetch, Samples, Trainer
 from tasks.training.optimizers import OPTIMIZERS
-from tasks.training.samplers import SAMPLERS
-from tasks.training.schedules import SCHEDULES, Schedule, Span
-
-GATE_MATRIX = "gates"  # name of the tensor in checkpoints and in a training's file of gates
-LOSS_ONLY = ("ghost_norm", "detach_ghosts")  # settings of batches that samplers do not know
 
 
-@dataclass(frozen=True)
-class Samples:
-    """What a training learns from: inputs and labels by position, batches of positions, and (n,) sample ids."""
+def pack_state(trainer: Trainer) -> bytes:
+    """Return the state of model, optimiser and companions as a safetensors file."""
+    data = pack_checkpoint(trainer.model, trainer.optimizer, generators=False)  # a step draws from its own seed
+    beside = {name: tensor for one in trainer.companions for name, tensor in one.tensors().items()}
+    if not beside:
+        return data
+    tensors, texts = decode_tensors(data, "checkpoint")  # beside the model, which stays what its kind loads
+    return encode_tensors({**tensors, **{name: _raw(tensor) for name, tensor in beside.items()}}, texts)
 
-    fetch: Fetch
-    batches: Batches
-    ids: Positions
 
-
-@dataclass(frozen=True)
-class Trainer:
-    """What it takes to make the steps of a training; `model`, `optimizer` and gates change with every step."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    fetch: Fetch
-    batches: Batches
-    ids: Positions
-    schedule: Schedule | None
-    clip: float | None
-    augment: Augment | None
-    gating: Gating | None = None
-
-    def run(self, start: int, stop: int, recorder: Recorder | None = None) -> list[float]:
-        """Make the steps `start:stop` and return their losses; the state is that after step `start`."""
-        return train_steps(
-            self.model,
-            self.optimizer,
-            self.fetch,
-            self.batches,
-            start,
-            stop,
-            schedule=self.schedule,
-            clip=self.clip,
-            augment=self.augment,
-            recorder=recorder,
-            ids=self.ids,
-            gating=self.gating,
-        )
-
-    def state(self) -> bytes:
-        """Return the state of model, gates and optimiser as a safetensors file."""
-        data = pack_checkpoint(self.model, self.optimizer, generators=False)  # a step draws from its own seed
-        return data if self.gating is None else _with_gates(data, self.gating.gates)
-
-    def load(self, data: bytes) -> None:
-        """Go to a state that `state` returned."""
-        load_checkpoint(data, self.model, self.optimizer, "checkpoint")
-        if self.gating is not None:
-            _load_gates(data, self.gating.gates)
+def load_state(trainer: Trainer, data: bytes) -> None:
+    """Go to a state that `pack_state` returned."""
+    load_checkpoint(data, trainer.model, trainer.optimizer, "checkpoint")
+    beside = {name: tensor for one in trainer.companions for name, tensor in one.tensors().items()}
+    if not beside:
+        return
+    tensors = decode_tensors(data, "checkpoint")[0]
+    with torch.no_grad():
+        for name, tensor in beside.items():
+            raw = tensors[name]
+            tensor.copy_(torch.from_numpy(np.array(raw.data)).view(torch.float32).reshape(raw.shape))
 
 
 def open_trainer(
@@ -105,12 +72,12 @@ def open_trainer(
     ValueError : the weights that it starts from have changed since the run was planned
     """
     settle(device)
-    train, network = spec.place["train"], spec.parameters["network"]
+    train, network = training_of(spec), spec.parameters["network"]
     seed = int(spec.parameters["seed"]) if seed is None else seed
     model = build_model(network["model"], network["arguments"], seed)
-    if train["start"] is not None:
-        check_unchanged(train["start"], spec.digests["start"])
-        load_start(model, train["start"])
+    if train.start is not None:
+        check_unchanged(train.start, spec.digests["start"])
+        load_start(model, train.start)
     return make_trainer(train, seed, model, open_samples(store, spec, device, memory, seed, subset), device)
 
 
@@ -118,55 +85,38 @@ def open_samples(
     store: Store, spec: StageSpec, device: torch.device, memory: int, seed: int, subset: Positions | None = None
 ) -> Samples:
     """Return the images that a spec trains on; parameters as in `open_trainer`."""
-    train, manifest = spec.place["train"], spec.inputs["data"]
-    rows = positions(store, manifest.path, str(train["split"]))
-    fetch, ids = open_fetch(store, spec, str(train["split"]), device, memory), rows["id"].to_numpy(np.int64, copy=True)
+    train, manifest = training_of(spec), spec.inputs["data"]
+    rows = positions(store, manifest.path, train.split)
+    fetch, ids = open_fetch(store, spec, train.split, device, memory), rows["id"].to_numpy(np.int64, copy=True)
+    labels = rows["label_given"].to_numpy(np.int64)
     if subset is None:
-        return Samples(fetch, open_batches(train, open_finished(store, manifest).summary, seed), ids)
-    labels = rows["label_given"].to_numpy(np.int64)[subset]
-    return Samples(partial(_fetched, fetch, subset), _batches(train, labels, seed), ids[subset])
+        return Samples(fetch, open_batches(train, labels, seed), ids)
+    return Samples(partial(_fetched, fetch, subset), open_batches(train, labels[subset], seed), ids[subset])
 
 
-def make_trainer(train: Document, seed: int, model: nn.Module, samples: Samples, device: torch.device) -> Trainer:
+def make_trainer(train: Training, seed: int, model: nn.Module, samples: Samples, device: torch.device) -> Trainer:
     """Return the training of a model on samples at step 0.
 
     Parameters
     ----------
-    train : settings, as JSON
     seed : of batches, augmentation and the steps' own random numbers
     model : at its first weights, on the CPU; it is moved and trained
     """
-    place = None if train["gates"] is None else _gated_map(model, samples)
-    model = model.to(device)
-    if (batches := train["batches"]).get("ghosts"):
-        printed = batches["ghost_norm"] == "as_printed"
-        model = with_ghost_norm(model, as_printed=printed, detach_ghosts=batches["detach_ghosts"])
-    gating = None if place is None else _gating(train["gates"], place, model, device)
+    prepared = _prepared(train, model, samples)
+    model, batches = model.to(device), train.batches
+    if batches.kind == "single-class" and batches.ghosts:
+        printed = batches.ghost_norm == "as_printed"
+        model = with_ghost_norm(model, as_printed=printed, detach_ghosts=batches.detach_ghosts)
+    companions = tuple(attach(model) for attach in prepared)
     return Trainer(
         model,
-        _optimizer(train, model, gating),
-        samples.fetch,
-        samples.batches,
-        samples.ids,
+        _optimizer(train, model, companions),
+        samples,
         open_schedule(train, samples.batches.per_epoch),
-        train["clip"],
-        None if train["augment"] is None else partial(_augmented, seed, dict(train["augment"])),
-        gating,
+        train.clip,
+        None if train.augment is None else partial(_augmented, seed, train.augment.model_dump()),
+        companions,
     )
-
-
-def open_batches(train: Document, survey: Document, seed: int) -> Batches:
-    """Return the batches of a training from its settings and the summary of its manifest: no table is read."""
-    split = survey["splits"][train["split"]]
-    labels = np.repeat(np.array(split["labels"], np.int64), split["counts"])  # positions are class-major
-    return _batches(train, labels, seed)
-
-
-def open_schedule(train: Document, per_epoch: int) -> Schedule | None:
-    """Return the schedule of a training, None where the learning rate stays as it is."""
-    settings = dict(train["schedule"])
-    kind = settings.pop("kind")
-    return None if kind == "constant" else partial(SCHEDULES[kind], span=Span(per_epoch, train["epochs"]), **settings)
 
 
 def environment(device: torch.device) -> Document:
@@ -183,59 +133,41 @@ def settle(device: torch.device) -> None:
         torch.backends.cudnn.benchmark = False
 
 
-def _batches(train: Document, labels: Positions, seed: int) -> Batches:
-    """Return the batches of samples with `labels`."""
-    settings = {key: value for key, value in train["batches"].items() if key not in LOSS_ONLY}
-    return SAMPLERS[settings.pop("kind")](labels, seed, **settings)
-
-
 def _fetched(fetch: Fetch, subset: Positions, picked: Positions) -> tuple[torch.Tensor, torch.Tensor]:
     """Return inputs and labels of samples by their place in a subset."""
     return fetch(subset[picked])
 
 
-def _augmented(seed: int, settings: Document, images: torch.Tensor, ids: Positions, epoch: int) -> torch.Tensor:
-    """Return images as an epoch sees them."""
+def _augmented(seed: int, settings: dict[str, Any], images: torch.Tensor, ids: Positions, epoch: int) -> torch.Tensor:
+    """Return images as an epoch sees them."""  # Any: settings of crop_and_flip
     return crop_and_flip(images, ids, seed=seed, epoch=epoch, **settings)
 
 
-def _gated_map(model: nn.Module, samples: Samples) -> GatedMap:
-    """Return where a model's gates go; the model is put back into training mode."""
+def _prepared(train: Training, model: nn.Module, samples: Samples) -> list[Attach]:
+    """Return what attaches the companions that a training asks for; the model is put back into training mode."""
+    asked = {name: getattr(train, name) for name in COMPANIONS}
+    if all(settings is None for settings in asked.values()):
+        return []
     inputs, _ = samples.fetch(np.zeros(1, np.int64))
     example = torch.randn((1, *inputs.shape[1:]), generator=torch.Generator().manual_seed(0))
-    found = find_gated_map(model.eval(), example)
+    model.eval()
+    prepared = [
+        COMPANIONS[name](settings.model_dump(), model, example)
+        for name, settings in asked.items()
+        if settings is not None
+    ]
     model.train()
-    return found
+    return prepared
 
 
-def _gating(settings: Document, place: GatedMap, model: nn.Module, device: torch.device) -> Gating:
-    """Return fresh gates on a model's last map."""
-    gates = ClassGates(place.n_channels, place.n_classes).to(device)
-    rest = {key: value for key, value in settings.items() if key not in ("lr", "momentum")}
-    return Gating(gates, model.get_submodule(place.name), **rest)
+def _optimizer(train: Course, model: nn.Module, companions: tuple[Companion, ...]) -> torch.optim.Optimizer:
+    """Return the optimiser of a model and its companions, whose parameters are groups of their own."""
+    settings: Document = train.optimizer.model_dump(mode="json", exclude={"kind"})
+    groups = [{"params": list(model.parameters())}, *(group for one in companions for group in one.groups())]
+    return OPTIMIZERS[train.optimizer.kind](groups, **settings)
 
 
-def _optimizer(train: Document, model: nn.Module, gating: Gating | None) -> torch.optim.Optimizer:
-    """Return the optimiser; gates are a group of their own, to which SGD does what a second optimiser would."""
-    settings = dict(train["optimizer"])
-    make = OPTIMIZERS[settings.pop("kind")]
-    if gating is None:
-        return make(model.parameters(), **settings)
-    own = {"lr": train["gates"]["lr"], "momentum": train["gates"]["momentum"], "weight_decay": 0.0, "nesterov": False}
-    groups = [{"params": list(model.parameters())}, {"params": [gating.gates.weight], **own}]
-    return make(groups, **settings)
-
-
-def _with_gates(data: bytes, gates: ClassGates) -> bytes:
-    """Return a checkpoint with the gates in it, beside the model, whose weights stay what a model of its kind loads."""
-    tensors, texts = decode_tensors(data, "checkpoint")
-    weight = np.ascontiguousarray(gates.weight.detach().cpu().numpy())
-    raw = RawTensor("F32", weight.shape, weight.reshape(-1).view(np.uint8))
-    return encode_tensors({**tensors, GATE_MATRIX: raw}, texts)
-
-
-def _load_gates(data: bytes, gates: ClassGates) -> None:
-    """Give the gates the values in a checkpoint."""
-    raw = decode_tensors(data, "checkpoint")[0][GATE_MATRIX]
-    with torch.no_grad():
-        gates.weight.copy_(torch.from_numpy(np.array(raw.data)).view(torch.float32).reshape(raw.shape))
+def _raw(tensor: torch.Tensor) -> RawTensor:
+    """Return a float32 tensor as a checkpoint holds it."""
+    values = np.ascontiguousarray(tensor.detach().cpu().numpy())
+    return RawTensor("F32", values.shape, values.reshape(-1).view(np.uint8))

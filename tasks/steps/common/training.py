@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
+from torch import Tensor, nn
 
 from configs.schema import Network
-from configs.section import Section
 from configs.training import Training
 from storage.documents import Document, digest
 from storage.layouts import Layout
@@ -21,23 +21,31 @@ from storage.specs import StageSpec
 from storage.stages import Stage, open_finished
 from storage.stores import Store, StoreError
 from storage.updates.archives import keep_chain, sweep_files
-from tasks.engine.life import Step, Work, measured
+from tasks.engine.life import measured
+from tasks.engine.step import Size, Step, Work
+from tasks.engine.survey import Survey
 from tasks.io.tensors import pack_tensors
 from tasks.recording.environment import environment_difference
 from tasks.steps.common.content import compare_content, content_file
+from tasks.steps.common.courses import (
+    CURVES,
+    MEMORY_SAMPLES,
+    course_size,
+    key_settings,
+    n_segments,
+    open_schedule,
+    training_of,
+)
 from tasks.steps.common.fetching import open_fetch, read_content
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import WEIGHTS, choose_device, network_identity, start_identity
-from tasks.steps.common.recording import recording
-from tasks.steps.common.trainer import GATE_MATRIX, Trainer, environment, open_batches, open_schedule, open_trainer
-from tasks.training.loop import Fetch, Recorder, accuracy
+from tasks.steps.common.recording import UPDATES, archive_bytes, recording
+from tasks.steps.common.survey import check_outputs, state_bytes
+from tasks.steps.common.trainer import environment, load_state, open_trainer, pack_state
+from tasks.training.gates import find_gated_map
+from tasks.training.loop import Fetch, Recorder, Trainer, accuracy
 
 VERSION = 1
-CURVES = "epochs.parquet"
-MEMORY_SAMPLES = 256 * 2**20  # bytes of preprocessed inputs that a worker keeps between steps
-GATES_FILE = "gates.safetensors"
-# A name, for which the manifest among the inputs stands; stages of their own; a path, for which its digest stands.
-NO_RESULT = ("data", "snapshots", "start")
 
 
 def training_spec(name: str, network: Network, manifest: StageSpec, seed: int) -> StageSpec:
@@ -48,45 +56,20 @@ def training_spec(name: str, network: Network, manifest: StageSpec, seed: int) -
     ValueError : the weights that it starts from are not there or do not fit; names the config's key
     """
     assert network.train is not None
-    parameters, place, digests = network_identity(network, manifest)
+    parameters, place, digests = network_identity(name, network, manifest)
     start, start_digest = start_identity(name, network)
-    return StageSpec(
-        "training",
-        VERSION,
+    return TRAINING.spec(
         {"network": parameters, "train": key_settings(network.train), "seed": seed},
         {"data": manifest},
-        {**digests, **start_digest},
-        {**place, "train": {**network.train.model_dump(mode="json"), **start}},
+        digests={**digests, **start_digest},
+        place={**place, "train": {**network.train.model_dump(mode="json"), **start}},
         label=f"{name} seed {seed}",
     )
 
 
-def key_settings(train: Training) -> Document:
-    """Return the settings that decide the result, without those that equal their default, in sections too."""
-    full, found = train.model_dump(mode="json"), {}
-    for name, field in Training.model_fields.items():
-        value = getattr(train, name)
-        if name in NO_RESULT or (not field.is_required() and value == field.get_default()):
-            continue
-        if not isinstance(value, Section):
-            found[name] = full[name]
-            continue
-        found[name] = value.model_dump(mode="json", exclude_defaults=True, exclude={"archive_budget"})
-        if "kind" in full[name]:
-            found[name]["kind"] = full[name]["kind"]
-    return found
-
-
-def training_steps(spec: StageSpec, survey: Document) -> tuple[int, int]:
-    """Return the steps of an epoch and of the whole training.
-
-    Raises
-    ------
-    ValueError : the batches do not go with the data
-    """
-    train = spec.place["train"]
-    per_epoch = open_batches(train, survey, int(spec.parameters["seed"])).per_epoch
-    return per_epoch, per_epoch * int(train["epochs"])
+def tensor_file(name: str) -> str:
+    """Return the name of the file in which a training keeps a tensor of a companion."""
+    return f"{name}.safetensors"
 
 
 def same_environment(training: StageSpec, made: Document, here: Document, remedy: str) -> None:
@@ -120,9 +103,7 @@ Opener = Callable[[Stage, Partition, torch.device], Opened]  # the partition, fo
 
 def chain_layout(store: Store, spec: StageSpec) -> Layout:
     """Return the layout of a chain: one partition per checkpoint interval."""
-    manifest = open_finished(store, spec.inputs["data"])
-    _, steps = training_steps(spec, manifest.summary)
-    return Layout(-(-steps // int(spec.place["train"]["checkpoint_every"])))
+    return Layout(n_segments(spec, open_finished(store, spec.inputs["data"]).summary))
 
 
 def check_chain(stage: Stage) -> None:
@@ -133,19 +114,20 @@ def check_chain(stage: Stage) -> None:
 def train_segment(work: Work, number: int, opener: Opener) -> None:
     """Train one segment and write its checkpoint, named by its digest so that two attempts never mix."""
     stage, device = work.stage, choose_device(work.device)
-    train: Document = stage.spec.place["train"]
+    train = training_of(stage.spec)
     parent = _parent(stage, number, environment(device))
     with stage.partition(number) as part:
         opened = opener(stage, part, device)
         trainer = opened.trainer
         if parent:
-            trainer.load(_read_checkpoint(stage, parent["checkpoint"]))
+            load_state(trainer, _read_checkpoint(stage, parent["checkpoint"]))
         elif opened.from_weights:
             part.numbers["start_accuracy"] = accuracy(trainer.model, opened.held_out, opened.n_held_out)
-        start, stop = _bounds(train, number, trainer.batches.per_epoch * int(train["epochs"]))
+        start = number * train.checkpoint_every
+        stop = min(start + train.checkpoint_every, trainer.samples.batches.per_epoch * train.epochs)
         with recording(train, part, trainer, start, stop) as recorder:
             losses, epochs = _segment(stage, opened, (start, stop), recorder)
-        data = trainer.state()
+        data = pack_state(trainer)
         name = f"checkpoint-{number:06d}-{digest(data)[:12]}.safetensors"
         part.write_file(name, data)
         part.numbers.update(
@@ -163,8 +145,8 @@ def train_segment(work: Work, number: int, opener: Opener) -> None:
 
 def keep_content(stage: Stage, part: Partition) -> None:
     """Compare what the splits hold with what earlier stages were made from, and keep its digests for later ones."""
-    train = stage.spec.place["train"]
-    for split in dict.fromkeys((str(train["split"]), str(train["evaluate"]))):
+    train = training_of(stage.spec)
+    for split in dict.fromkeys((train.split, train.evaluate)):
         content = read_content(stage.store, stage.spec, split, MEMORY_SAMPLES)
         compare_content(stage, split, content, 0, positions(stage.store, stage.spec.inputs["data"].path, split))
         part.write_file(content_file(split), content.tobytes())
@@ -172,7 +154,7 @@ def keep_content(stage: Stage, part: Partition) -> None:
 
 def held_out_images(stage: Stage, device: torch.device) -> tuple[Fetch, int]:
     """Return the function that gives held-out samples, and their number."""
-    split = str(stage.spec.place["train"]["evaluate"])
+    split = training_of(stage.spec).evaluate
     survey = open_finished(stage.store, stage.spec.inputs["data"]).summary
     fetch = open_fetch(stage.store, stage.spec, split, device, MEMORY_SAMPLES)
     return fetch, int(sum(survey["splits"][split]["counts"]))
@@ -190,18 +172,12 @@ def chain_summary(stage: Stage) -> Document:
     return found | ({"archive_bytes": recorded} if recorded else {})
 
 
-def _bounds(train: Document, number: int, total: int) -> tuple[int, int]:
-    """Return the first and past-the-end step of a segment."""
-    every = int(train["checkpoint_every"])
-    return number * every, min((number + 1) * every, total)
-
-
 def _segment(
     stage: Stage, opened: Opened, span: tuple[int, int], recorder: Recorder | None
 ) -> tuple[list[float], list[Document]]:
     """Make the steps of a segment; return their losses, and loss, accuracy and rate of each epoch that ends in it."""
-    trainer, every = opened.trainer, int(stage.spec.place["train"]["checkpoint_every"])
-    per_epoch = trainer.batches.per_epoch
+    trainer, every = opened.trainer, training_of(stage.spec).checkpoint_every
+    per_epoch = trainer.samples.batches.per_epoch
     (start, stop), number = span, span[0] // every
     losses = _losses(stage, range(start // per_epoch * per_epoch // every, number))  # of the epoch under way
     n_before, epochs = len(losses), []
@@ -248,16 +224,17 @@ def _losses(stage: Stage, numbers: Sequence[int]) -> list[float]:
 
 
 def _write_result(stage: Stage, part: Partition, trainer: Trainer) -> None:
-    """Write the last weights and gates, and the curves; the numbers of this last segment are there."""
+    """Write the last weights, what companions hold, and the curves; the numbers of this last segment are there."""
     part.write_file(WEIGHTS, pack_tensors(trainer.model.state_dict()))
-    if trainer.gating is not None:
-        part.write_file(GATES_FILE, pack_tensors({GATE_MATRIX: trainer.gating.gates.weight}))
+    for companion in trainer.companions:
+        for name, tensor in companion.tensors().items():
+            part.write_file(tensor_file(name), pack_tensors({name: tensor}))
     before = [stage.marker(earlier) for earlier in range(part.number)]
     numbers = [*(marker["numbers"] for marker in before if marker is not None), part.numbers]
-    part.write_file(CURVES, table_bytes(_curves(stage.spec.place["train"], numbers, trainer.batches.per_epoch)))
+    part.write_file(CURVES, table_bytes(_curves(training_of(stage.spec), numbers, trainer.samples.batches.per_epoch)))
 
 
-def _curves(train: Document, segments: Sequence[Document], per_epoch: int) -> pd.DataFrame:
+def _curves(train: Training, segments: Sequence[Document], per_epoch: int) -> pd.DataFrame:
     """Return a row per epoch: mean loss, held-out accuracy, and the last learning rate where a schedule changes it.
 
     Where the accuracy before the first step was measured, it is that of epoch 0, which has no loss and no rate.
@@ -273,7 +250,7 @@ def _curves(train: Document, segments: Sequence[Document], per_epoch: int) -> pd
     )
     schedule = open_schedule(train, per_epoch)
     if schedule is not None:  # the table of a constant rate is as it was before there were schedules
-        rates = [train["optimizer"]["lr"] * schedule(e * per_epoch - 1) for e in table["epoch"].tolist()]
+        rates = [train.optimizer.lr * schedule(e * per_epoch - 1) for e in table["epoch"].tolist()]
         table = table.assign(lr=rates)
     if "start_accuracy" not in segments[0]:
         return table
@@ -294,4 +271,44 @@ def _partition(work: Work, number: int) -> None:
     train_segment(work, number, _open)
 
 
-TRAINING = Step(chain_layout, _partition, chain_summary, check_chain, network=True, chain=True)
+def check_trainable(spec: StageSpec, survey: Survey) -> None:
+    """Raise ValueError where a network cannot be trained on a data set; `spec` is any stage that trains one."""
+    found, train = survey.data(spec.inputs["data"]), training_of(spec)
+
+    def look(model: nn.Module, example: Tensor) -> None:
+        if train.gates is not None:
+            find_gated_map(model, example)
+        try:
+            with torch.inference_mode():
+                output = model.train()(torch.cat([example, example]))
+        finally:
+            model.eval()
+        if not isinstance(output, Tensor) or output.ndim != 2:
+            kind = f"of shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+            raise ValueError(f"in training its output is {kind}, expected logits (n, C)")
+        check_outputs(found, output.shape[1])
+
+    survey.look(spec, f"training, gated {train.gates is not None}", look)
+
+
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    """A checkpoint is the weights and what the optimiser keeps of each, about 4 bytes a number."""
+    check_trainable(spec, survey)
+    weights = state_bytes(survey.blank(spec))
+    course, archive = course_size(spec, survey, weights), archive_bytes(spec, survey)
+    return Size(course.written + archive, course.peak + (UPDATES + 8 * weights if archive else 0))
+
+
+TRAINING = Step(
+    "training",
+    VERSION,
+    chain_layout,
+    _partition,
+    _size,
+    summary=chain_summary,
+    check=check_chain,
+    network=True,
+    chain=True,
+    curves=CURVES,
+    keeps_content=True,
+)

@@ -1,14 +1,15 @@
 """The stages of question 2 for a config: specs only, no store is asked."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import get_args
 
 from configs.decomposition import Coverage, Decomposition
-from configs.schema import Config
+from configs.schema import Config, Network
 from storage.specs import StageSpec
 from tasks.decomposition import CONTROLS
+from tasks.steps.common.question import Shared
 from tasks.steps.decomposition.ablation import ablation_spec
 from tasks.steps.decomposition.cost import cost_spec
 from tasks.steps.decomposition.coverage import coverage_spec
@@ -20,7 +21,7 @@ from tasks.steps.decomposition.histogram import histogram_spec
 from tasks.steps.decomposition.scores import HISTOGRAM, full_spec, gates_scores_spec, scores_spec
 
 Grid = tuple[str, int]  # k1 as it is shown, k2
-Way = tuple[str, str]  # noise, scope
+Change = tuple[str, str]  # noise, scope
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Decomposed:
     need_scores: Mapping[int, StageSpec]
     coverage: StageSpec
     cost: StageSpec
-    ablations: Mapping[Way, StageSpec] = field(default_factory=dict)
+    ablations: Mapping[Change, StageSpec] = field(default_factory=dict)
     retrained: Mapping[str, StageSpec] = field(default_factory=dict)
     gallery: StageSpec | None = None
     gates: StageSpec | None = None
@@ -64,24 +65,11 @@ class Decomposed:
         return next(iter(self.histograms.values()))
 
     @property
-    def all_histograms(self) -> tuple[StageSpec, ...]:
-        """The histograms of all settings."""
-        return (*self.histograms.values(), *self.need.values())
-
-    @property
-    def all_scores(self) -> tuple[StageSpec, ...]:
-        """The scores of all heads."""
-        scored = (*self.grid.values(), *self.controls.values(), *self.need_scores.values())
-        return (self.full, *scored, *([self.gates_scores] if self.gates_scores is not None else []))
-
-    @property
-    def stages(self) -> tuple[StageSpec, ...]:
-        """All stages, in the order in which they can run."""
-        counted = (stage for found in self.all_histograms for stage in (found.inputs["strongest"], found))
-        rest = (*self.ablations.values(), *self.retrained.values(), self.gallery)
-        gates = () if self.gates is None else (self.gates,)
-        chain = (self.learn, self.evaluate, *counted, *gates, *self.all_scores, self.coverage, self.cost, *rest)
-        return tuple(spec for spec in chain if spec is not None)
+    def finals(self) -> Sequence[StageSpec]:
+        """The stages that no other stage of the answer reads."""
+        scored = (self.full, *self.grid.values(), *self.controls.values(), *self.need_scores.values())
+        rest = (*self.ablations.values(), *self.retrained.values(), self.gates_scores, self.coverage, self.cost)
+        return tuple(spec for spec in (*scored, *rest, self.gallery) if spec is not None)
 
 
 def shown_k1(k1: int | Coverage) -> str:
@@ -89,9 +77,7 @@ def shown_k1(k1: int | Coverage) -> str:
     return f"coverage {k1.coverage}" if isinstance(k1, Coverage) else str(k1)
 
 
-def make_decompositions(
-    config: Config, manifests: Mapping[str, StageSpec], trainings: Mapping[tuple[str, int], StageSpec]
-) -> tuple[Decomposed, ...]:
+def plan_decomposition(config: Config, shared: Shared) -> Sequence[Decomposed]:
     """Return what question 2 asks of each network and seed; networks with given weights have one seed.
 
     Raises
@@ -99,47 +85,64 @@ def make_decompositions(
     ValueError : weights that cannot be read
     """
     asked = config.decomposition
-    return () if asked is None else tuple(_decompositions(config, asked, manifests, trainings))
+    assert asked is not None
+    return [
+        _decomposed(asked, _network(config, asked, shared, name, seed))
+        for name in asked.networks
+        for seed in (config.seeds if config.networks[name].train is not None else config.seeds[:1])
+    ]
 
 
-def _decompositions(
-    config: Config,
-    asked: Decomposition,
-    manifests: Mapping[str, StageSpec],
-    trainings: Mapping[tuple[str, int], StageSpec],
-) -> Iterator[Decomposed]:
-    """Yield one network and seed after the other."""
-    for name in asked.networks:
-        network, data = config.networks[name], config.data_of(name, "decomposition")
-        for seed in config.seeds if network.train is not None else config.seeds[:1]:
-            training = trainings.get((name, seed))
-            learn, evaluate = (
-                penultimate_spec(name, network, manifests[data], training, split=split, dtype=asked.dtype)
-                for split in (asked.learn, asked.evaluate)
-            )
-            yield _decomposed(config, asked, (name, seed), (learn, evaluate), (data, training))
+@dataclass(frozen=True)
+class _Network:
+    """One network and seed: what its stages are made from.
+
+    Attributes
+    ----------
+    data : name of the data set
+    training : stage of the network's training, None where its weights are given
+    """
+
+    name: str
+    seed: int
+    network: Network
+    data: str
+    training: StageSpec | None
+    learn: StageSpec
+    evaluate: StageSpec
+
+    @property
+    def gated(self) -> bool:
+        """Whether its training learns gates."""
+        return self.network.train is not None and self.network.train.gates is not None
 
 
-def _decomposed(
-    config: Config,
-    asked: Decomposition,
-    setting: tuple[str, int],
-    splits: tuple[StageSpec, StageSpec],
-    given: tuple[str, StageSpec | None],
-) -> Decomposed:
-    """Return the stages of one network and seed; `given` are the data set's name and the network's training."""
-    (name, seed), (learn, evaluate), (_, training) = setting, splits, given
+def _network(config: Config, asked: Decomposition, shared: Shared, name: str, seed: int) -> _Network:
+    """Return one network and seed with its penultimate features."""
+    network, data, training = (
+        config.networks[name],
+        config.data_of(name, "decomposition"),
+        shared.trainings.get((name, seed)),
+    )
+    learn, evaluate = (
+        penultimate_spec(name, network, shared.manifests[data], training, split=split, dtype=asked.dtype)
+        for split in (asked.learn, asked.evaluate)
+    )
+    return _Network(name, seed, network, data, training, learn, evaluate)
+
+
+def _decomposed(asked: Decomposition, network: _Network) -> Decomposed:
+    """Return the stages of one network and seed."""
+    learn, evaluate, k2 = network.learn, network.evaluate, asked.k2[0]
     counts = {shown_k1(k1): k1.coverage if isinstance(k1, Coverage) else k1 for k1 in asked.k1}
     count = partial(histogram_spec, learn, rank_by=asked.rank_by, group_by=asked.group_by)
     histograms = {shown: count(k1) for shown, k1 in counts.items()}
-    (first, main), k2 = next(iter(histograms.items())), asked.k2[0]
+    first, main = next(iter(histograms.items()))
     need = {n: count(counts[first], limit=n) for n in asked.sample_need}
-    train = config.networks[name].train
-    gated = training is not None and train is not None and train.gates is not None
-    gates = gates_spec(training, asked.learn, k2) if training is not None and gated else None
+    gates = gates_spec(network.training, asked.learn, k2) if network.training is not None and network.gated else None
     return Decomposed(
-        network=name,
-        seed=seed,
+        network=network.name,
+        seed=network.seed,
         learn=learn,
         evaluate=evaluate,
         histograms=histograms,
@@ -151,42 +154,33 @@ def _decomposed(
         coverage=coverage_spec(main, k2),
         cost=cost_spec(evaluate, main, k2),
         ablations=_ablations(asked, evaluate, main),
-        retrained=_retrained(config, asked, setting, splits, given, main),
+        retrained=_retrained(asked, network, main),
         gallery=decomposition_gallery_spec(evaluate, main, k2, asked.gallery) if asked.gallery else None,
         gates=gates,
         gates_scores=None if gates is None else gates_scores_spec(evaluate, gates, k2),
     )
 
 
-def _ablations(asked: Decomposition, evaluate: StageSpec, main: StageSpec) -> dict[Way, StageSpec]:
+def _ablations(asked: Decomposition, evaluate: StageSpec, main: StageSpec) -> dict[Change, StageSpec]:
     """Return the ablations, by noise and scope."""
     if (ablation := asked.ablation) is None:
         return {}
-    k2, draws = asked.k2[0], ablation.draws
     return {
-        (noise, scope): ablation_spec(evaluate, main, k2, noise=noise, scope=scope, draws=draws)
+        (noise, scope): ablation_spec(evaluate, main, asked.k2[0], noise=noise, scope=scope, draws=ablation.draws)
         for noise in ablation.noises
         for scope in ablation.scopes
     }
 
 
-def _retrained(
-    config: Config,
-    asked: Decomposition,
-    setting: tuple[str, int],
-    splits: tuple[StageSpec, StageSpec],
-    given: tuple[str, StageSpec | None],
-    main: StageSpec,
-) -> dict[str, StageSpec]:
+def _retrained(asked: Decomposition, network: _Network, main: StageSpec) -> dict[str, StageSpec]:
     """Return the trainings after the decomposition, by scope."""
-    name, seed = setting
     found = {}
     for scope in get_args(Scope):
-        settings = getattr(asked.retraining, scope)
-        if settings is not None:
-            train = settings.training(given[0], asked.learn, asked.evaluate)
-            features = {"learn": splits[0], "evaluate": splits[1]}
+        if (settings := getattr(asked.retraining, scope)) is not None:
+            train = settings.training(network.data, asked.learn, asked.evaluate)
+            features = {"learn": network.learn, "evaluate": network.evaluate}
             found[scope] = decomposed_training_spec(
-                name, config.networks[name], given[1], main, asked.k2[0], features, train, scope, seed
+                *(network.name, network.network, network.training, main, asked.k2[0]),
+                *(features, train, scope, network.seed),
             )
     return found

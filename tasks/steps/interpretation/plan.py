@@ -92,9 +92,7 @@ def _network(config: Config, asked: Interpretation, shared: Shared, name: str, s
     return _Network(name, seed, learn, held_out, selects)
 
 
-def _activations(
-    config: Config, asked: Interpretation, shared: Shared, name: str, seed: int, split: str
-) -> StageSpec:
+def _activations(config: Config, asked: Interpretation, shared: Shared, name: str, seed: int, split: str) -> StageSpec:
     """Return the activations of a network on a split."""
     manifest = shared.manifests[config.data_of(name, "interpretation")]
     network, training = config.networks[name], shared.trainings.get((name, seed))

@@ -1,12 +1,13 @@
 """The stages of question 4 for a config: specs only, no store is asked."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from configs.schema import AnyDataSet, Config, LabelNoise, Network
 from configs.tracing import Tracing
 from storage.specs import StageSpec
 from tasks.steps.common.manifest import manifest_spec
+from tasks.steps.common.question import Shared
 from tasks.steps.common.training import training_spec
 from tasks.steps.tracing.datamodelling import datamodelling_spec
 from tasks.steps.tracing.influence import influence_spec
@@ -33,11 +34,6 @@ class Projected:
         """The recorded training."""
         return self.contributions.inputs["network"]
 
-    @property
-    def stages(self) -> tuple[StageSpec, ...]:
-        """All stages, in the order in which they can run."""
-        return (self.training.inputs["data"], self.training, self.queries, self.contributions)
-
 
 @dataclass(frozen=True)
 class Trace(Projected):
@@ -51,17 +47,13 @@ class Trace(Projected):
     datamodelling: StageSpec | None = None
 
     @property
-    def stages(self) -> tuple[StageSpec, ...]:
-        """All stages, in the order in which they can run."""
-        other = () if self.permuted is None else self.permuted.stages
-        rest = (self.randomisation, self.retraining, self.datamodelling)
-        own = (self.influence, *((self.mislabel,) if self.mislabel else ()))
-        return (*super().stages, *own, *other, *(s for s in rest if s))
+    def finals(self) -> Sequence[StageSpec]:
+        """The stages that no other stage of the answer reads."""
+        found = (self.influence, self.mislabel, self.randomisation, self.datamodelling)
+        return tuple(spec for spec in found if spec is not None)
 
 
-def make_traces(
-    config: Config, manifests: Mapping[str, StageSpec], trainings: Mapping[tuple[str, int], StageSpec]
-) -> tuple[Trace, ...]:
+def plan_tracing(config: Config, shared: Shared) -> Sequence[Trace]:
     """Return what question 4 asks of each network and seed.
 
     Raises
@@ -69,9 +61,10 @@ def make_traces(
     ValueError : a network that records no updates, or a check that its data cannot give; names the config's key
     """
     asked = config.tracing
-    if asked is None:
-        return ()
-    found = tuple(_traces(config, asked, manifests, trainings))
+    assert asked is not None
+    for name in asked.networks:
+        _check(name, config.networks[name], asked)
+    found = [_trace(config, asked, shared, name, seed) for name in asked.networks for seed in config.seeds]
     if asked.evaluation.mislabel and not any(trace.mislabel for trace in found):
         raise ValueError(
             "tracing.evaluation.mislabel: none of the networks is trained on flipped labels; "
@@ -80,24 +73,8 @@ def make_traces(
     return found
 
 
-def _traces(
-    config: Config,
-    asked: Tracing,
-    manifests: Mapping[str, StageSpec],
-    trainings: Mapping[tuple[str, int], StageSpec],
-) -> Iterator[Trace]:
-    """Yield a trace per network and seed."""
-    for name in asked.networks:
-        network = config.networks[name]
-        data = _check(name, network, asked)
-        manifest = manifests[asked.queries.data or data]
-        for seed in config.seeds:
-            training = trainings[name, seed]
-            yield _trace(config, asked, name, seed, (manifest, training))
-
-
-def _check(name: str, network: Network, asked: Tracing) -> str:
-    """Return the name of a network's training data, after checking that the network can answer."""
+def _check(name: str, network: Network, asked: Tracing) -> None:
+    """Raise unless a network can answer."""
     if network.train is None or network.train.record is None:
         raise ValueError(
             f"tracing.networks: {name!r} records no updates; give it a training with `record`, "
@@ -106,7 +83,6 @@ def _check(name: str, network: Network, asked: Tracing) -> str:
     train = network.train
     if asked.evaluation.randomisation and asked.queries.split == train.split:
         raise ValueError("tracing.evaluation.randomisation: the queries' labels would be permuted; take another split")
-    return train.data
 
 
 def _flipped(network: Network, data: Mapping[str, AnyDataSet]) -> bool:
@@ -117,33 +93,33 @@ def _flipped(network: Network, data: Mapping[str, AnyDataSet]) -> bool:
 
 
 def _projected(
-    config: Config, asked: Tracing, name: str, seed: int, given: tuple[StageSpec, StageSpec], *, also: str = ""
+    network: Network, asked: Tracing, name: str, training: StageSpec, manifest: StageSpec, label: str
 ) -> Projected:
-    """Return the projections of one training; `given` are the queries' manifest and the training."""
-    manifest, training = given
-    queries = queries_spec(name, config.networks[name], manifest, training, asked.queries)
-    return Projected(name, seed, queries, contributions_spec(f"{name}{also} seed {seed}", training, queries, asked))
+    """Return the projections of one training on the queries of a manifest."""
+    queries = queries_spec(name, network, manifest, training, asked.queries)
+    contributions = contributions_spec(label, training, queries, asked)
+    return Projected(name, int(training.parameters["seed"]), queries, contributions)
 
 
-def _trace(config: Config, asked: Tracing, name: str, seed: int, given: tuple[StageSpec, StageSpec]) -> Trace:
-    """Return the stages of one network and seed; `given` as in `_projected`."""
-    manifest, training = given
-    network, evaluation = config.networks[name], asked.evaluation
-    own = _projected(config, asked, name, seed, given)
-    queries, contributions = own.queries, own.contributions
-    other = _permuted(config, asked, name, seed, manifest) if evaluation.randomisation else None
+def _trace(config: Config, asked: Tracing, shared: Shared, name: str, seed: int) -> Trace:
+    """Return the stages of one network and seed."""
+    network, evaluation, training = config.networks[name], asked.evaluation, shared.trainings[name, seed]
+    manifest = training.inputs["data"] if asked.queries.data is None else shared.manifests[asked.queries.data]
+    traced = _projected(network, asked, name, training, manifest, f"{name} seed {seed}")
+    contributions, queries = traced.contributions, traced.queries
+    permuted = _permuted(config, asked, name, seed, manifest) if evaluation.randomisation else None
     retraining = None if evaluation.lds is None else retraining_spec(queries, training, evaluation.lds)
     return Trace(
         name,
         seed,
         queries,
         contributions,
-        influence_spec(contributions, asked),
-        mislabel_spec(contributions) if evaluation.mislabel and _flipped(network, config.data) else None,
-        other,
-        None if other is None else randomisation_spec(contributions, other.contributions, asked),
-        retraining,
-        None if retraining is None else datamodelling_spec(contributions, retraining, asked),
+        influence=influence_spec(contributions, asked),
+        mislabel=mislabel_spec(contributions) if evaluation.mislabel and _flipped(network, config.data) else None,
+        permuted=permuted,
+        randomisation=None if permuted is None else randomisation_spec(contributions, permuted.contributions, asked),
+        retraining=retraining,
+        datamodelling=None if retraining is None else datamodelling_spec(contributions, retraining, asked),
     )
 
 
@@ -153,8 +129,8 @@ def _permuted(config: Config, asked: Tracing, name: str, seed: int, manifest: St
     assert network.train is not None
     data = network.train.data
     noise = PERMUTED.model_copy(update={"splits": (network.train.split,)})
-    shuffled = manifest_spec(f"{data} permuted", config.data[data].model_copy(update={"noise": noise}))
-    own = asked.queries.data in (None, data)
+    digests_in = manifest.place["digests_in"]
+    shuffled = manifest_spec(f"{data} permuted", config.data[data].model_copy(update={"noise": noise}), digests_in)
     training = training_spec(f"{name} permuted", network, shuffled, seed)
-    given = shuffled if own else manifest, training
-    return _projected(config, asked, name, seed, given, also=" permuted")
+    queried = shuffled if asked.queries.data in (None, data) else manifest
+    return _projected(network, asked, name, training, queried, f"{name} permuted seed {seed}")

@@ -1,0 +1,69 @@
+"""Kinds of archive by name: what writes one, what reads it, what it takes. A new kind: one file and one entry."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from storage.updates.writer import DenseWriter
+from tasks.recording.dense import DenseSource
+from tasks.recording.sizes import check_budget, dense_bytes
+
+if TYPE_CHECKING:
+    from tasks.recording.sources import OpenSource
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A kind of archive.
+
+    Attributes
+    ----------
+    writer : writes the updates of a segment of consecutive steps
+    source : opens the updates of a finished stage
+    size : bytes from the shapes of the recorded parameters and the number of steps
+    """
+
+    writer: Callable[..., DenseWriter]
+    source: "OpenSource"
+    size: Callable[[Iterable[Sequence[int]], int], int]
+
+
+ARCHIVES: dict[str, Archive] = {  # `auto` takes the first whose size fits, so the most exact kinds come first
+    "dense": Archive(DenseWriter, DenseSource, dense_bytes),
+}
+
+
+def choose_kind(kind: str) -> str:
+    """Return the kind of archive that a recorder takes where no budget is given: `auto` is the first.
+
+    Raises
+    ------
+    ValueError : there is no such kind; lists what there is
+    """
+    if kind == AUTO:
+        return next(iter(ARCHIVES))
+    if kind not in ARCHIVES:
+        raise ValueError(f"kind {kind!r} of archive is not there; there are {', '.join([AUTO, *ARCHIVES])}")
+    return kind
+
+
+def choose_archive(kind: str, shapes: Sequence[Sequence[int]], steps: int, budget: float) -> tuple[str, int]:
+    """Return the kind of archive that is recorded, and the bytes that it takes without ledger and checkpoints.
+
+    Parameters
+    ----------
+    kind : of an archive, or `auto` for the first that fits
+    shapes : of the recorded parameters
+    steps : updates that are kept
+    budget : bytes
+
+    Raises
+    ------
+    ValueError : nothing that is asked for fits
+    """
+    sizes = {name: ARCHIVES[name].size(shapes, steps) for name in (ARCHIVES if kind == AUTO else [choose_kind(kind)])}
+    chosen = next((name for name, size in sizes.items() if size <= budget), min(sizes, key=sizes.__getitem__))
+    check_budget(sizes[chosen], budget)
+    return chosen, sizes[chosen]

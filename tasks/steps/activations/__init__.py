@@ -1,0 +1,1 @@
+"""Activations of named layers, kept for analyses of the user's own: stages without a page."""

@@ -1,0 +1,25 @@
+"""Question 2: which features decide a class?"""
+
+from tasks.steps.common.question import Question
+from tasks.steps.decomposition.ablation import ABLATION
+from tasks.steps.decomposition.cost import COST
+from tasks.steps.decomposition.coverage import COVERAGE
+from tasks.steps.decomposition.decomposed_training import DECOMPOSED_TRAININGS
+from tasks.steps.decomposition.features import PENULTIMATES
+from tasks.steps.decomposition.gallery import GALLERIES
+from tasks.steps.decomposition.gates import GATES
+from tasks.steps.decomposition.histogram import HISTOGRAM, STRONGEST
+from tasks.steps.decomposition.page import decomposition_page
+from tasks.steps.decomposition.plan import plan_decomposition
+from tasks.steps.decomposition.scores import SCORES
+
+DECOMPOSITION = Question(
+    "decomposition",
+    "Which few features decide each class?",
+    (
+        *(PENULTIMATES, STRONGEST, HISTOGRAM, GATES, SCORES),
+        *(COVERAGE, ABLATION, COST, GALLERIES, DECOMPOSED_TRAININGS),
+    ),
+    plan_decomposition,
+    decomposition_page,
+)

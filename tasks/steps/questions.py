@@ -1,0 +1,23 @@
+"""All questions and all kinds of stages by name. A new question is an import and a line here, and a field in Config."""
+
+from tasks.engine.step import Step
+from tasks.steps.activations.question import ACTIVATIONS
+from tasks.steps.common.manifest import MANIFEST
+from tasks.steps.common.question import Question
+from tasks.steps.common.snapshots import SNAPSHOTS
+from tasks.steps.common.training import TRAINING
+from tasks.steps.decomposition.question import DECOMPOSITION
+from tasks.steps.interpretation.question import INTERPRETATION
+from tasks.steps.tracing.question import TRACING
+
+QUESTIONS: dict[str, Question] = {
+    "activations": ACTIVATIONS,
+    "interpretation": INTERPRETATION,
+    "decomposition": DECOMPOSITION,
+    "tracing": TRACING,
+}
+
+STEPS: dict[str, Step] = {
+    step.kind: step
+    for step in (MANIFEST, TRAINING, SNAPSHOTS, *(step for question in QUESTIONS.values() for step in question.steps))
+}

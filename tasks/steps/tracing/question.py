@@ -1,0 +1,20 @@
+"""Question 4: who taught the network that?"""
+
+from tasks.steps.common.question import Question
+from tasks.steps.tracing.datamodelling import DATAMODELLING
+from tasks.steps.tracing.influence import INFLUENCE
+from tasks.steps.tracing.mislabel import MISLABEL
+from tasks.steps.tracing.page import tracing_page
+from tasks.steps.tracing.plan import plan_tracing
+from tasks.steps.tracing.projection import CONTRIBUTIONS
+from tasks.steps.tracing.queries import QUERIES
+from tasks.steps.tracing.randomisation import RANDOMISATION
+from tasks.steps.tracing.retraining import RETRAINING
+
+TRACING = Question(
+    "tracing",
+    "Who taught the network that?",
+    (QUERIES, CONTRIBUTIONS, INFLUENCE, MISLABEL, RANDOMISATION, RETRAINING, DATAMODELLING),
+    plan_tracing,
+    tracing_page,
+)
