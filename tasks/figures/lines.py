@@ -4,19 +4,17 @@ from html import escape
 
 import numpy as np
 
-from tasks.figures.interactive import DASHES, SYMBOLS
-from tasks.figures.series import COLOURS, Floats
+from tasks.figures.series import COLOURS, DASHES, SYMBOLS, Floats
 from tasks.figures.views import GREY, Part, json_floats
 
 
-def line(x: Floats, y: Floats, name: str, i: int, template: str) -> Part:
+def line(x: Floats, y: Floats, name: str, i: int) -> Part:
     """Return a line with markers; colour, symbol and dash all differ from those of the other `i`.
 
     Parameters
     ----------
     x, y : (n,) float
     name : as the legend prints it, escaped here
-    template : of the text beside the pointer
     """
     colour = COLOURS[i % len(COLOURS)]
     return {
@@ -24,10 +22,9 @@ def line(x: Floats, y: Floats, name: str, i: int, template: str) -> Part:
         "mode": "lines+markers",
         "name": escape(name),
         "x": json_floats(x),
-        "y": json_floats(np.round(y, 5)),
+        "y": json_floats(y),
         "line": {"color": colour, "width": 2, "dash": DASHES[i % len(DASHES)]},
         "marker": {"color": colour, "size": 8, "symbol": SYMBOLS[i % len(SYMBOLS)]},
-        "hovertemplate": template,
     }
 
 
@@ -36,8 +33,13 @@ def level(x: Floats, value: float, name: str, dash: str = "7px,4px") -> list[Par
     if not len(x) or not np.isfinite(value):
         return []
     places = np.unique(x)[[0, -1]] if len(np.unique(x)) > 1 else np.asarray(x[:1], np.float64)
-    shared: Part = {"type": "scatter", "name": escape(name), "x": json_floats(places), "hoverinfo": "skip"}
-    shared |= {"y": [round(float(value), 5)] * len(places)}
+    shared: Part = {
+        "type": "scatter",
+        "name": escape(name),
+        "x": json_floats(places),
+        "hoverinfo": "skip",
+        "y": [round(float(value), 5)] * len(places),
+    }
     if len(places) > 1:
-        return [shared | {"mode": "lines", "line": {"color": GREY, "width": 1.5, "dash": dash}}]
-    return [shared | {"mode": "markers", "marker": {"symbol": "line-ew-open", "size": 28, "color": GREY}}]
+        return [{**shared, "mode": "lines", "line": {"color": GREY, "width": 1.5, "dash": dash}}]
+    return [{**shared, "mode": "markers", "marker": {"symbol": "line-ew-open", "size": 28, "color": GREY}}]

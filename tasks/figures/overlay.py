@@ -6,9 +6,7 @@ import io
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import matplotlib
 import numpy as np
-from matplotlib import image as matplotlib_image
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
@@ -47,10 +45,12 @@ def overlay(image: NDArray[np.uint8], heat: NDArray[np.floating]) -> Image:
     -------
     (H, W, 3) uint8
     """
+    from matplotlib import colormaps
+
     picture = as_rgb(image)
     if heat.shape != picture.shape[:2]:
         raise ValueError(f"heat map of shape {heat.shape} on an image of {picture.shape[:2]}: resize the map first")
-    colours = matplotlib.colormaps[COLOURMAP](min_max(heat))[..., :3] * 255
+    colours = colormaps[COLOURMAP](min_max(heat))[..., :3] * 255
     return np.rint(IMAGE_SHARE * picture + (1 - IMAGE_SHARE) * colours).astype(np.uint8)
 
 
@@ -96,11 +96,13 @@ def shrink(image: Image, longest: int = THUMBNAIL) -> Image:
 
 def thumbnail(image: NDArray[np.uint8], longest: int = THUMBNAIL) -> Thumbnail:
     """Shrink an image to at most `longest` pixels wide and high and write it as a PNG data URI."""
+    from matplotlib.image import imsave
+
     small = np.ascontiguousarray(shrink(as_rgb(image), longest))
     height, width = small.shape[:2]
     digest = hashlib.blake2b(f"{small.shape}".encode() + small.tobytes(), digest_size=8).hexdigest()
     buffer = io.BytesIO()
-    matplotlib_image.imsave(buffer, small, format="png", metadata={"Software": "layerlore"})
+    imsave(buffer, small, format="png", metadata={"Software": "layerlore"})
     return Thumbnail(digest, width, height, "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode())
 
 

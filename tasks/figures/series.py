@@ -1,92 +1,11 @@
-"""Lines of a figure from a table of means and standard deviations by budget."""
-
-from collections.abc import Iterator
-from dataclasses import dataclass
+"""How the lines of a figure are told apart: colours, symbols and dashes, and the numbers that they are drawn from."""
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
 # Okabe and Ito's colours: told apart under the common kinds of colour blindness; all at least 3 : 1 on white.
 COLOURS = ("#0072B2", "#C44E00", "#00795A", "#A0488A", "#5B5B5B", "#8A6A00")
-
-DISTANCES = {"0": "α = 0", "05": "α = 0.5", "1": "α = 1"}
-ACCURACIES = {"accuracy": "top-1", "accuracy_top5": "top-5", "agreement": "agreement"}
-PLAIN = {"accuracy": "accuracy_plain", "accuracy_top5": "accuracy_plain_top5"}
-
-
-@dataclass(frozen=True)
-class Series:
-    """One selector's line.
-
-    Attributes
-    ----------
-    name : name of the selector
-    budget : (b,) float64, ascending, 0..1
-    mean, std : (b,) float64, NaN where unknown
-    """
-
-    name: str
-    budget: Floats
-    mean: Floats
-    std: Floats
-
-    def band(self) -> tuple[Floats, Floats, Floats]:
-        """Return budget, lower and upper edge of mean ± std (k,), finite points only; empty without any spread."""
-        known = np.isfinite(self.mean) & np.isfinite(self.std)
-        if not np.any(self.std[known] > 0):
-            known = np.zeros_like(known)
-        mean, std = self.mean[known], self.std[known]
-        return self.budget[known], mean - std, mean + std
-
-
-def selector_series(table: pd.DataFrame, measure: str) -> list[Series]:
-    """Split the table into one line per selector.
-
-    Parameters
-    ----------
-    table : rows of one network and interpreter; columns selector, budget, {measure}_mean, {measure}_std
-    measure : such as "phi_0" or "accuracy"
-
-    Returns
-    -------
-    one line per selector, in the table's order
-    """
-    return [_line(str(name), rows, measure) for name, rows in table.groupby("selector", sort=False)]
-
-
-def reference(table: pd.DataFrame, measure: str) -> tuple[Floats, Floats]:
-    """Average a reference, such as the null distance, over the selectors.
-
-    Parameters
-    ----------
-    table : as in `selector_series`
-
-    Returns
-    -------
-    budget (b,) ascending and mean (b,), finite points only
-    """
-    if f"{measure}_mean" not in table:
-        return np.empty(0), np.empty(0)
-    mean = table.groupby("budget")[f"{measure}_mean"].mean().dropna()
-    return mean.index.to_numpy(np.float64), mean.to_numpy(np.float64)
-
-
-def pairs(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:
-    """Yield network, interpreter and their rows, in the table's order."""
-    for (network, interpreter), rows in table.groupby(["network", "interpreter"], sort=False):
-        yield str(network), str(interpreter), rows
-
-
-def _line(name: str, rows: pd.DataFrame, measure: str) -> Series:
-    """Sort one selector's rows by budget."""
-    rows = rows.sort_values("budget")
-    mean, std = (_floats(rows, f"{measure}_{part}") for part in ("mean", "std"))
-    return Series(name, _floats(rows, "budget"), mean, std)
-
-
-def _floats(rows: pd.DataFrame, column: str) -> Floats:
-    """The column as float64, NaN throughout where there is none."""
-    return np.asarray(rows[column], np.float64) if column in rows else np.full(len(rows), np.nan)
+SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
+DASHES = ("solid", "5px,2px", "8px,3px,2px,3px", "2px,2px", "10px,3px", "12px,2px,2px,2px")

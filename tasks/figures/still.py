@@ -1,64 +1,23 @@
-"""Still figures for a README or a paper: PNG bytes."""
+"""What all still figures share: PNG bytes for a README or a paper."""
 
 import io
 
-import numpy as np
-import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tasks.figures.series import ACCURACIES, COLOURS, DISTANCES, PLAIN, Series, reference, selector_series
-
 MARKERS = ("o", "s", "D", "^", "P", "X")
 STYLES = ("-", (0, (5, 2)), "-.", ":", "--", (0, (1, 1)))
-GREY = "#5B5B5B"
 
 
-def distance_against_budget(table: pd.DataFrame, *, alpha: float = 0.0, title: str = "", dpi: int = 150) -> bytes:
-    """Draw the shape distance Phi against the budget, with the null distance.
-
-    Parameters
-    ----------
-    table : rows of one network and interpreter, as `tasks.figures.interactive.distance_views` takes them
-    alpha : 0, 0.5 or 1
-    title : above the picture
-    dpi : dots per inch of the 6.4 x 4 inch picture
-
-    Returns
-    -------
-    a PNG file
-    """
-    suffix = f"{alpha:g}".replace(".", "")
-    figure, axes = _axes(title, f"shape distance $\\Phi$ (rad), {DISTANCES[suffix]}")
-    _draw(axes, selector_series(table, f"phi_{suffix}"), 1.0)
-    budget, null = reference(table, f"null_{suffix}")
-    axes.plot(100 * budget, null, color=GREY, linestyle="--", marker="_", label="null distance")
-    return _png(figure, axes, dpi)
-
-
-def accuracy_against_budget(
-    table: pd.DataFrame, *, measure: str = "accuracy", title: str = "", dpi: int = 150
-) -> bytes:
-    """Draw accuracy with reconstructed maps against the budget, with the unmodified network's.
-
-    Parameters
-    ----------
-    table : rows of one network and interpreter, as `tasks.figures.interactive.accuracy_views` takes them
-    measure : "accuracy", "accuracy_top5" or "agreement"
-    title : above the picture
-    dpi : dots per inch of the 6.4 x 4 inch picture
-
-    Returns
-    -------
-    a PNG file
-    """
-    figure, axes = _axes(title, f"{ACCURACIES[measure]} with reconstructed maps (%)")
-    _draw(axes, selector_series(table, measure), 100.0)
-    if measure in PLAIN:
-        budget, plain = reference(table, PLAIN[measure])
-        axes.plot(100 * budget, 100 * plain, color=GREY, linestyle="--", marker="_", label="unmodified network")
-    return _png(figure, axes, dpi)
+def axes_of(title: str, height: float) -> tuple[Figure, Axes]:
+    """Return a figure of its own canvas, 6.4 x `height` inches: no pyplot, so nothing global and nothing to close."""
+    figure = Figure(figsize=(6.4, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.set_title(title, loc="left", parse_math=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
 
 
 def encode(figure: Figure, dpi: int) -> bytes:
@@ -66,34 +25,3 @@ def encode(figure: Figure, dpi: int) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": "layerlore"})
     return buffer.getvalue()
-
-
-def _axes(title: str, label: str) -> tuple[Figure, Axes]:
-    """A figure of its own canvas: no pyplot, so nothing global and nothing to close."""
-    figure = Figure(figsize=(6.4, 4.0), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.set_xlabel("budget (% of each class)")
-    axes.set_ylabel(label)
-    axes.set_title(title, loc="left", parse_math=False)
-    axes.grid(color="#e6e9ee")
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
-
-
-def _draw(axes: Axes, lines: list[Series], scale: float) -> None:
-    """Draw the selectors' lines and their bands."""
-    for i, line in enumerate(lines):
-        colour, marker, style = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], STYLES[i % len(STYLES)]
-        # A leading underscore would hide the line from the legend, a dollar sign would start a formula.
-        label = line.name.replace("$", r"\$").lstrip("_")
-        axes.plot(100 * line.budget, scale * line.mean, color=colour, marker=marker, linestyle=style, label=label)
-        budget, low, high = line.band()
-        axes.fill_between(100 * budget, scale * low, scale * high, color=colour, alpha=0.18, linewidth=0)
-
-
-def _png(figure: Figure, axes: Axes, dpi: int) -> bytes:
-    """Finish the axes and return the file."""
-    axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0] if np.isfinite(axes.get_ylim()[0]) else 0.0))
-    axes.legend(frameon=False)
-    return encode(figure, dpi)

@@ -1,13 +1,47 @@
-"""What the pages of the report are made of: frozen tables and images, nothing from a store."""
+"""What the site is made of: facts of the run, and one page per question."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
+if TYPE_CHECKING:  # what only plans and asks whether a report is current needs no tables
+    import pandas as pd
+
+    from tasks.report.cells import Table
+    from tasks.report.findings import Finding
+
 Image = NDArray[np.uint8]
+
+MAX_CSV_ROWS = 20_000  # of a data file in the site; longer tables are in the store only
+
+
+@dataclass(frozen=True)
+class Page:
+    """One page of the report, as a question makes it.
+
+    Attributes
+    ----------
+    name : such as "tracing"; the page is `<name>.html`
+    template : path of its template below tasks/report
+    content : what the template shows
+    networks : the networks that the question was asked of, for the overview
+    sections : title and findings of each, for the overview
+    has_figures : some figure is drawn by plotly.js
+    csv : data files by path below the report
+    files : Parquet tables and still pictures by path below the report
+    """
+
+    name: str
+    template: str
+    content: object
+    networks: "Table"
+    sections: "tuple[tuple[str, list[Finding]], ...]"
+    has_figures: bool
+    csv: "Mapping[str, pd.DataFrame]"
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -33,67 +67,6 @@ class RunFacts:
     config_yaml: str
     store: str
     versions: Mapping[str, str]
-    stages: pd.DataFrame
+    stages: "pd.DataFrame"
     training_images: str = "show"
-    curves: pd.DataFrame | None = None
-
-
-@dataclass(frozen=True)
-class GalleryRow:
-    """One validation image and its heat maps.
-
-    Attributes
-    ----------
-    image : (H, W, 3) uint8
-    sample_id : running number in the data set
-    true_class, predicted : class names
-    overlays : (H, W, 3) uint8 by column title, such as "full data" or "moderate 10 %"; a title may be missing
-    """
-
-    image: Image
-    sample_id: int
-    true_class: str
-    predicted: str
-    overlays: Mapping[str, Image]
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Heat maps of one network; validation images only, so that no training image is in the report.
-
-    Attributes
-    ----------
-    network : name of the network
-    title : heading, plain text
-    rows : one per image
-    """
-
-    network: str
-    title: str
-    rows: tuple[GalleryRow, ...]
-
-
-@dataclass(frozen=True)
-class InterpretationPage:
-    """Results of the question "which features are relevant, and how little data shows them?".
-
-    Attributes
-    ----------
-    networks : columns network (str), seed (int), model, layer (str), top1, top5 (float, 0..1), n_val, n_train (int),
-        map_shape (anything printable, such as "8 x 8 x 64")
-    classes : the long table, a row per (network, seed, interpreter, selector, repeat, budget, label)
-    by_budget : means over classes, a row per (network, seed, interpreter, selector, repeat, budget)
-    over_repeats : a row per (network, interpreter, selector, budget): n_draws, and {column}_mean and {column}_std over
-        seeds and repeats of phi_0, phi_05, phi_1, null_0, null_05, null_1 (radians), accuracy, accuracy_top5,
-        agreement, accuracy_plain, accuracy_plain_top5, error_fit, error_val (0..1), n_kept, left_out, seconds
-    robustness : a row per (network, interpreter, selector): n_draws, and over budgets 0.1 to 0.5 mean_0, std_0,
-        mean_05, std_05, mean_1, std_1 (radians), each with its {column}_spread over draws
-    galleries : heat maps
-    """
-
-    networks: pd.DataFrame
-    classes: pd.DataFrame
-    by_budget: pd.DataFrame
-    over_repeats: pd.DataFrame
-    robustness: pd.DataFrame
-    galleries: tuple[Gallery, ...] = ()
+    curves: "pd.DataFrame | None" = None

@@ -6,13 +6,11 @@ from html import escape
 import numpy as np
 import pandas as pd
 
-from tasks.figures.interactive import SYMBOLS
-from tasks.figures.series import COLOURS
+from tasks.figures.series import COLOURS, SYMBOLS
 from tasks.figures.views import Part, View, base_layout, json_floats, light_axis, shorten, spread_out
 
 MAX_CLASSES = 40
 MAX_NAME = 14
-HOVER = {"hovertemplate": "%{text}: %{x:.1f} %"}
 ACCURACIES = {"a_full": "full head", "a_decomposed": "decomposed"}
 COVERAGES = {
     "own_top_share": "l1 norm, own largest k1",
@@ -55,19 +53,30 @@ def _view(label: str, title: str, rows: pd.DataFrame, columns: Mapping[str, str]
         values = 100 * shown[column].to_numpy(np.float64)
         if not np.isfinite(values).any():
             continue
-        marker = {"color": COLOURS[i], "size": 9, "symbol": SYMBOLS[i]}
-        dots: Part = {"type": "scatter", "mode": "markers", "name": name, "x": json_floats(np.round(values, 3))}
-        data.append(
-            dots | {"y": places, "marker": marker, "showlegend": True, "text": [escape(n) for n in names]} | HOVER
-        )
+        dots: Part = {
+            "type": "scatter",
+            "mode": "markers",
+            "name": name,
+            "x": json_floats(np.round(values, 3)),
+            "y": places,
+            "marker": {"color": COLOURS[i], "size": 9, "symbol": SYMBOLS[i]},
+            "showlegend": True,
+            "text": [escape(class_name) for class_name in names],
+            "hovertemplate": "%{text}: %{x:.1f} %",
+        }
+        data.append(dots)
     layout = base_layout("") | {
         "height": max(400, 150 + 20 * len(shown)),
         "hovermode": "closest",
         "margin": {"l": 16, "r": 16, "t": 16, "b": 56},
         "xaxis": light_axis(title),
-        "yaxis": light_axis("")
-        | {"tickmode": "array", "tickvals": places, "ticktext": [escape(shorten(name, MAX_NAME)) for name in names]}
-        | {"range": [len(shown) - 0.4, -0.6]},
+        "yaxis": {
+            **light_axis(""),
+            "tickmode": "array",
+            "tickvals": places,
+            "ticktext": [escape(shorten(name, MAX_NAME)) for name in names],
+            "range": [len(shown) - 0.4, -0.6],
+        },
     }
     ends = dict.fromkeys((0, len(names) - 1)) if names else {}
     said = "; ".join(

@@ -75,11 +75,15 @@ def depth_views(networks: pd.DataFrame) -> list[View]:
             continue
         data: list[Part] = []
         for i, each in enumerate(lines):
-            trace = line(each.depth, scale * each.mean, each.name, i, f"%{{text}}: %{{y:{form}}}{unit}<extra></extra>")
-            trace |= {"text": [escape(name) for name in each.networks], "showlegend": True}
-            if np.isfinite(each.std).any():
-                spread = [round(float(s), 5) for s in scale * np.nan_to_num(each.std)]
-                trace |= {"error_y": {"type": "data", "array": spread, "thickness": 1.2, "width": 4}}
+            spread = [round(float(s), 5) for s in scale * np.nan_to_num(each.std)]
+            whiskers = {"type": "data", "array": spread, "thickness": 1.2, "width": 4}
+            trace = {
+                **line(each.depth, np.round(scale * each.mean, 5), each.name, i),
+                "hovertemplate": f"%{{text}}: %{{y:{form}}}{unit}<extra></extra>",
+                "text": [escape(name) for name in each.networks],
+                "showlegend": True,
+                **({"error_y": whiskers} if np.isfinite(each.std).any() else {}),
+            }
             data.append(trace)
         xaxis = light_axis("layers with weights") | {"tickformat": "d", "nticks": 8}
         layout = base_layout(title) | {"xaxis": xaxis, "hovermode": "closest"}

@@ -14,8 +14,8 @@ MEASURES = {
     "ratio": ("r_A", "r_A"),
     "agreement": ("agreement", "agreement (%)"),
 }
-SCALE = [[0.0, "#f1f6fb"], [0.5, "#74a9cf"], [1.0, "#023858"]]
-LIGHT = [[0.0, "#f4f8fc"], [1.0, "#74b3e0"]]  # below dark numbers: at least 6.5 : 1
+SCALE: list[list[object]] = [[0.0, "#f1f6fb"], [0.5, "#74a9cf"], [1.0, "#023858"]]
+LIGHT: list[list[object]] = [[0.0, "#f4f8fc"], [1.0, "#74b3e0"]]  # below dark numbers: at least 6.5 : 1
 MAX_SIDE = 24
 MAX_NUMBERS = 100  # cells with their number inside
 
@@ -72,6 +72,18 @@ def grid_views(rows: pd.DataFrame) -> list[View]:
     return [_view(grid, column) for column, table in grid.values.items() if np.isfinite(table).any()]
 
 
+def colour_scale(n_cells: int) -> list[list[object]]:
+    """Return the colours of a map: light ones where its numbers stand inside the cells."""
+    return LIGHT if n_cells <= MAX_NUMBERS else SCALE
+
+
+def cell_numbers(n_cells: int, digits: int) -> Part:
+    """Return what prints a map's numbers inside its cells in place of a colour bar; nothing where they are too many."""
+    if n_cells > MAX_NUMBERS:
+        return {}
+    return {"texttemplate": f"%{{z:.{digits}f}}", "showscale": False, "textfont": {"color": INK}}
+
+
 def _view(grid: Grid, column: str) -> View:
     """Return one measure as a map."""
     label, title = MEASURES[column]
@@ -90,14 +102,12 @@ def _view(grid: Grid, column: str) -> View:
         "z": [[float(z) if np.isfinite(z) else None for z in row] for row in values],
         "text": text,
         "hovertemplate": "%{text}<extra></extra>",
-        "colorscale": SCALE,
+        "colorscale": colour_scale(values.size),
         "xgap": 1,
         "ygap": 1,
         "colorbar": {"thickness": 12, "len": 1, "outlinewidth": 0},
+        **cell_numbers(values.size, digits),
     }
-    if values.size <= MAX_NUMBERS:
-        data |= {"texttemplate": f"%{{z:.{digits}f}}", "showscale": False, "colorscale": LIGHT}
-        data |= {"textfont": {"color": INK}}
     shapes = [
         {"type": "rect", "x0": j - 0.5, "x1": j + 0.5, "y0": i - 0.5, "y1": i + 0.5, "line": {"color": INK, "width": 2}}
         for i, j in grid.diagonal()

@@ -65,9 +65,12 @@ def histogram_view(histogram: Histogram) -> View:
             "name": name,
             "x": places[mask].tolist(),
             "y": json_floats(np.round(percent[mask], 4)),
+            "marker": {"color": colour},
+            "customdata": features[mask].tolist(),
+            "showlegend": True,
+            "hovertemplate": "feature %{customdata}: %{y:.2f} %<extra></extra>",
         }
-        bar |= {"marker": {"color": colour}, "customdata": features[mask].tolist(), "showlegend": True}
-        data.append(bar | {"hovertemplate": "feature %{customdata}: %{y:.2f} %<extra></extra>"})
+        data.append(bar)
     layout = base_layout("share of the class's counts (%)") | {
         "barmode": "overlay",
         "bargap": 0.15,

@@ -114,30 +114,9 @@ def ablation_views(rows: pd.DataFrame, a_full: float) -> list[View]:
 def _view(label: str, words: str, names: Sequence[str], series: Sequence[Bars], full: float) -> View:
     """Return horizontal bars from the top down, their numbers inside, and the full head as a dashed line."""
     places = list(range(len(names)))
-    data: list[Part] = []
-    for bars in series:
-        whiskers: Part = {"type": "data", "array": np.round(np.nan_to_num(bars.std), 4).tolist(), "color": INK}
-        # A cap would mark the bars without spread too.
-        whiskers |= {"thickness": 1.5, "width": 4 if np.isfinite(bars.std).all() else 0}
-        bar: Part = {"type": "bar", "orientation": "h", "name": bars.name, "y": places}
-        bar |= {"x": json_floats(np.round(bars.mean, 4)), "marker": {"color": list(bars.colours)}}
-        bar |= {"error_x": whiskers, "hovertemplate": "%{x:.2f} %{customdata}%", "showlegend": len(series) > 1}
-        bar |= {"customdata": [f"± {s:.2f} " if np.isfinite(s) else "" for s in bars.std]}
-        bar |= {"text": [f"{m:.1f}" if np.isfinite(m) else "" for m in bars.mean], "textposition": "auto"}
-        data.append(bar | {"insidetextanchor": "start", "textangle": 0})
+    data = [_bar(bars, places, legend=len(series) > 1) for bars in series]
     if np.isfinite(full):
-        ends = [-0.5, len(names) - 0.5]
-        dashed: Part = {"color": GREY, "width": 1.5, "dash": "7px,4px"}
-        data.append(
-            {"type": "scatter", "mode": "lines", "name": f"full head, {full:.1f} %", "x": [round(full, 4)] * 2}
-            | {"y": ends, "line": dashed, "hoverinfo": "skip", "showlegend": True}
-        )
-    yaxis = light_axis("") | {
-        "tickmode": "array",
-        "tickvals": places,
-        "ticktext": [escape(n) for n in names],
-        "showgrid": False,
-    }
+        data.append(_full_head(full, len(names)))
     layout = base_layout("") | {
         "height": max(400, 150 + 26 * len(names) * len(series)),
         "hovermode": "closest",
@@ -145,13 +124,67 @@ def _view(label: str, words: str, names: Sequence[str], series: Sequence[Bars], 
         "bargap": 0.3,
         "margin": {"l": 16, "r": 16, "t": 16, "b": 56},
         "xaxis": light_axis("accuracy (%)") | {"rangemode": "tozero"},
-        "yaxis": yaxis | {"autorange": "reversed", "ticks": ""},
+        "yaxis": {
+            **light_axis(""),
+            "tickmode": "array",
+            "tickvals": places,
+            "ticktext": [escape(name) for name in names],
+            "showgrid": False,
+            "autorange": "reversed",
+            "ticks": "",
+        },
     }
+    return View(label, f"{words}: {_in_words(names, series, full)}", data, layout)
+
+
+def _bar(bars: Bars, places: Sequence[int], *, legend: bool) -> Part:
+    """Return a series of bars with their numbers inside."""
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": bars.name,
+        "y": list(places),
+        "x": json_floats(np.round(bars.mean, 4)),
+        "marker": {"color": list(bars.colours)},
+        "error_x": {
+            "type": "data",
+            "array": np.round(np.nan_to_num(bars.std), 4).tolist(),
+            "color": INK,
+            "thickness": 1.5,
+            "width": 4 if np.isfinite(bars.std).all() else 0,  # a cap would mark the bars without spread too
+        },
+        "hovertemplate": "%{x:.2f} %{customdata}%",
+        "showlegend": legend,
+        "customdata": [f"± {std:.2f} " if np.isfinite(std) else "" for std in bars.std],
+        "text": [f"{mean:.1f}" if np.isfinite(mean) else "" for mean in bars.mean],
+        "textposition": "auto",
+        "insidetextanchor": "start",
+        "textangle": 0,
+    }
+
+
+def _full_head(full: float, n_names: int) -> Part:
+    """Return the accuracy of the full head, in percent, as a dashed line across all bars."""
+    return {
+        "type": "scatter",
+        "mode": "lines",
+        "name": f"full head, {full:.1f} %",
+        "x": [round(full, 4)] * 2,
+        "y": [-0.5, n_names - 0.5],
+        "line": {"color": GREY, "width": 1.5, "dash": "7px,4px"},
+        "hoverinfo": "skip",
+        "showlegend": True,
+    }
+
+
+def _in_words(names: Sequence[str], series: Sequence[Bars], full: float) -> str:
+    """Name every bar that has a value, then the full head."""
     said = "; ".join(
-        (f"{bars.name}, " if len(series) > 1 else "") + f"{name} {m:.1f} %" + (f" ± {s:.1f}" if np.isfinite(s) else "")
+        (f"{bars.name}, " if len(series) > 1 else "")
+        + f"{name} {mean:.1f} %"
+        + (f" ± {std:.1f}" if np.isfinite(std) else "")
         for bars in series
-        for name, m, s in zip(names, bars.mean, bars.std, strict=True)
-        if np.isfinite(m)
+        for name, mean, std in zip(names, bars.mean, bars.std, strict=True)
+        if np.isfinite(mean)
     )
-    full_head = f" The full head reaches {full:.1f} %." if np.isfinite(full) else ""
-    return View(label, f"{words}: {said}.{full_head}", data, layout)
+    return f"{said}." + (f" The full head reaches {full:.1f} %." if np.isfinite(full) else "")

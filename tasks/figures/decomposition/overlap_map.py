@@ -6,12 +6,11 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.figures.decomposition.grid_map import LIGHT, SCALE
+from tasks.figures.decomposition.grid_map import cell_numbers, colour_scale
 from tasks.figures.series import Floats
-from tasks.figures.views import INK, Part, View, base_layout, light_axis, shorten
+from tasks.figures.views import Part, View, base_layout, light_axis, shorten
 
 MAX_CLASSES = 30
-MAX_NUMBERS = 100  # cells with their number inside
 MAX_LABELLED = 12  # columns with names; more would run into each other on a phone
 MAX_NAME = 10
 
@@ -79,33 +78,34 @@ def overlap_view(overlap: Overlap) -> View:
         "customdata": [[f"{escape(a)}, {escape(b)}" for b in names] for a in names],
         "hovertemplate": "%{customdata}: %{z:.1f} %<extra></extra>",
         "hoverongaps": False,
-        "colorscale": SCALE,
+        "colorscale": colour_scale(values.size),
         "zmin": 0,
         "zmax": max(10.0, float(np.nan_to_num(values).max(initial=0.0))),
         "xgap": 1,
         "ygap": 1,
         "colorbar": {"thickness": 12, "len": 1, "outlinewidth": 0, "ticksuffix": " %"},
+        **cell_numbers(values.size, 0),
     }
-    if values.size <= MAX_NUMBERS:
-        data |= {"texttemplate": "%{z:.0f}", "showscale": False, "colorscale": LIGHT}
-        data |= {"textfont": {"color": INK}}
-    ticks = {"tickmode": "array", "tickvals": places, "ticktext": [escape(shorten(n, MAX_NAME)) for n in names]}
-    axis = (
-        light_axis("")
-        | ticks
-        | {"showgrid": False, "ticks": "", "tickfont": {"size": 12 if len(names) <= MAX_LABELLED else 9}}
-    )
+    axis = {
+        **light_axis(""),
+        "tickmode": "array",
+        "tickvals": places,
+        "ticktext": [escape(shorten(name, MAX_NAME)) for name in names],
+        "showgrid": False,
+        "ticks": "",
+        "tickfont": {"size": 12 if len(names) <= MAX_LABELLED else 9},
+    }
     layout = base_layout("") | {
         "height": 440 if len(names) <= MAX_LABELLED else 600,
         "hovermode": "closest",
         "plot_bgcolor": "#d9dee6",
-        "xaxis": axis
-        | {
+        "xaxis": {
+            **axis,
             "tickangle": -90,
             "showticklabels": len(names) <= MAX_LABELLED,
             "title": {"text": "common part of two sets (%)", "standoff": 12},
         },
-        "yaxis": axis | {"autorange": "reversed"},
+        "yaxis": {**axis, "autorange": "reversed"},
     }
     said = "; ".join(f"{a} and {b} {100 * value:.1f} %" for a, b, value in nearest_pairs(overlap, 3))
     mean = f" {100 * overlap.mean():.1f} % on average." if len(names) > 1 else ""

@@ -41,7 +41,8 @@ def _by_epoch(rows: pd.DataFrame, column: str, title: str, scale: float, templat
         if not len(epochs):
             continue
         name = SCOPES.get(scope, scope)
-        data.append(line(epochs, scale * values, name, i, template) | {"showlegend": True})
+        drawn = line(epochs, np.round(scale * values, 5), name, i)
+        data.append({**drawn, "hovertemplate": template, "showlegend": True})
         unit = " %" if scale == 100 else ""
         words.append(f"{name} from {scale * values[0]:.4g}{unit} to {scale * values[-1]:.4g}{unit}")
     axis = light_axis("epoch") | {"tickformat": "d", "nticks": 10}

@@ -29,7 +29,7 @@ def sample_need_views(rows: pd.DataFrame, a_full: float, a_decomposed: float) ->
         values = 100 * rows[column].to_numpy(np.float64)
         if not np.isfinite(values).any():
             continue
-        data: list[Part] = [line(n, values, label, 0, "%{y:.1f} %")]
+        data: list[Part] = [{**line(n, np.round(values, 5), label, 0), "hovertemplate": "%{y:.1f} %"}]
         if column == "accuracy":
             data += level(n, 100 * a_decomposed, f"all images, {100 * a_decomposed:.1f} %", DOTTED)
             data += level(n, 100 * a_full, f"full head, {100 * a_full:.1f} %")

@@ -14,8 +14,8 @@ from tasks.figures.decomposition.grid_map import MEASURES, grid_of
 from tasks.figures.decomposition.method_bars import Bars, ablation_bars, control_bars
 from tasks.figures.decomposition.retraining_curves import SCOPES, curve_of
 from tasks.figures.series import COLOURS
-from tasks.figures.still import GREY, MARKERS, STYLES, encode
-from tasks.figures.views import INK, shorten, spread_out
+from tasks.figures.still import MARKERS, STYLES, axes_of, encode
+from tasks.figures.views import GREY, INK, shorten, spread_out
 
 MAX_TICKS = 8
 MAX_NAME = 24  # of a method or a family
@@ -71,7 +71,7 @@ def against_depth(networks: pd.DataFrame, *, measure: str = "ratio", title: str 
     a PNG file
     """
     _, label, scale, _, _ = depth.MEASURES[measure]
-    figure, axes = axes_of(title, 4.0)
+    figure, axes = titled_axes(title, 4.0)
     for i, line in enumerate(depth.family_lines(networks, measure)):
         colour, known = COLOURS[i % len(COLOURS)], np.isfinite(line.std)
         mean, std = scale * line.mean, scale * line.std
@@ -145,7 +145,7 @@ def retraining_plot(rows: pd.DataFrame, a_full: float, *, title: str = "", dpi: 
     -------
     a PNG file
     """
-    figure, axes = axes_of(title, 4.0)
+    figure, axes = titled_axes(title, 4.0)
     for i, scope in enumerate(dict.fromkeys(str(s) for s in rows["scope"])):
         epochs, accuracy = curve_of(rows, scope, "accuracy")
         colour, marker, style = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], STYLES[i % len(STYLES)]
@@ -159,14 +159,10 @@ def retraining_plot(rows: pd.DataFrame, a_full: float, *, title: str = "", dpi: 
     return encode(figure, dpi)
 
 
-def axes_of(title: str, height: float) -> tuple[Figure, Axes]:
-    """Return a figure of its own canvas: no pyplot, so nothing global and nothing to close."""
+def titled_axes(title: str, height: float) -> tuple[Figure, Axes]:
+    """Return axes below a title of as many lines as it needs, the grid behind what is drawn."""
     lines = textwrap.wrap(title, MAX_LINE)
-    figure = Figure(figsize=(6.4, height + 0.2 * max(0, len(lines) - 1)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.set_title("\n".join(lines), loc="left", parse_math=False)
-    axes.spines[["top", "right"]].set_visible(False)
+    figure, axes = axes_of("\n".join(lines), height + 0.2 * max(0, len(lines) - 1))
     axes.set_axisbelow(True)
     return figure, axes
 
@@ -179,7 +175,7 @@ def plain(name: str) -> str:
 def _bars(names: list[str], series: list[Bars], full: float, title: str, dpi: int) -> bytes:
     """Draw horizontal bars from the top down, the full head dashed."""
     n = len(series)
-    figure, axes = axes_of(title, 1.4 + 0.26 * len(names) * n)
+    figure, axes = titled_axes(title, 1.4 + 0.26 * len(names) * n)
     places, right = np.arange(len(names)), _longest(series, full)
     axes.set_xlim(0, right)
     for i, bars in enumerate(series):

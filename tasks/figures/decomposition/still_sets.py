@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from tasks.figures.decomposition.class_dots import COVERAGES
 from tasks.figures.decomposition.index_histogram import CHOSEN, OTHER, Histogram
 from tasks.figures.decomposition.overlap_map import Overlap, shown_classes
-from tasks.figures.decomposition.still import axes_of, plain
+from tasks.figures.decomposition.still import plain, titled_axes
 from tasks.figures.overlay import Image
 from tasks.figures.series import COLOURS
-from tasks.figures.still import GREY, MARKERS, encode
-from tasks.figures.views import shorten, spread_out
+from tasks.figures.still import MARKERS, encode
+from tasks.figures.views import GREY, shorten, spread_out
 
 MAX_NAME = 16
 MAX_CLASSES = 40
@@ -33,7 +33,7 @@ def histogram_plot(histogram: Histogram, *, title: str = "", dpi: int = 150) -> 
     -------
     a PNG file
     """
-    figure, axes = axes_of(title, 3.2)
+    figure, axes = titled_axes(title, 3.2)
     features, percent, chosen = histogram.bars()
     places = features if len(features) == len(histogram.frequencies) else np.arange(1, len(features) + 1)
     for name, mask, colour in (("in the set of the class", chosen, CHOSEN), ("other features", ~chosen, OTHER)):
@@ -57,7 +57,7 @@ def overlap_plot(overlap: Overlap, *, title: str = "", dpi: int = 150) -> bytes:
     a PNG file
     """
     chosen = shown_classes(overlap)
-    figure, axes = axes_of(title, 5.6)
+    figure, axes = titled_axes(title, 5.6)
     axes.set_facecolor("#d9dee6")
     drawn = axes.imshow(100 * overlap.others()[np.ix_(chosen, chosen)], cmap="Blues", vmin=0)
     names = [shorten(overlap.classes[i], MAX_NAME).replace("$", r"\$") for i in chosen]
@@ -82,7 +82,7 @@ def sample_need_plot(rows: pd.DataFrame, *, title: str = "", dpi: int = 150) -> 
     a PNG file
     """
     rows = rows.sort_values("n_images", kind="stable")
-    figure, axes = axes_of(title, 4.0)
+    figure, axes = titled_axes(title, 4.0)
     n = rows["n_images"].to_numpy(np.float64)
     for i, (column, name) in enumerate((("overlap", "part of the full sets found"), ("accuracy", "accuracy"))):
         values = 100 * rows[column].to_numpy(np.float64)
@@ -111,7 +111,7 @@ def coverage_plot(coverage: pd.DataFrame, *, title: str = "", dpi: int = 150) ->
     """
     rows = coverage.iloc[np.argsort(coverage["l1_share"].to_numpy(np.float64), kind="stable")]
     rows = rows.iloc[spread_out(len(rows), MAX_CLASSES)]
-    figure, axes = axes_of(title, 1.6 + 0.2 * len(rows))
+    figure, axes = titled_axes(title, 1.6 + 0.2 * len(rows))
     places = np.arange(len(rows))
     for i, (column, name) in enumerate(COVERAGES.items()):
         values = 100 * rows[column].to_numpy(np.float64)

@@ -92,9 +92,17 @@ def _view(shares: ClassShares, layer: str) -> View:
     styles = colours(shares)
     order = [len(styles) - 1, *range(len(styles) - 1)] if shares.n_others else list(range(len(styles)))  # others inmost
     data = [part for i in order for part in _areas(shares, percent, i, *styles[i])]
-    line: Part = {"type": "scatter", "mode": "lines+markers", "name": "sum of all classes", "x": shares.epochs.tolist()}
-    line |= {"y": json_floats(percent.sum(axis=0)), "hovertemplate": "%{y:.2f} %", "marker": {"color": INK, "size": 4}}
-    data.append(line | {"line": {"color": INK, "width": 1.5, "dash": "5px,3px"}})
+    summed: Part = {
+        "type": "scatter",
+        "mode": "lines+markers",
+        "name": "sum of all classes",
+        "x": shares.epochs.tolist(),
+        "y": json_floats(percent.sum(axis=0)),
+        "hovertemplate": "%{y:.2f} %",
+        "marker": {"color": INK, "size": 4},
+        "line": {"color": INK, "width": 1.5, "dash": "5px,3px"},
+    }
+    data.append(summed)
     xaxis = light_axis("epoch" if shares.joined == 1 else f"epoch, in runs of {shares.joined}") | {"tickformat": "d"}
     yaxis = light_axis("γ in % of ‖z‖²") | {"zeroline": True, "zerolinecolor": INK}
     layout = base_layout("") | {"height": 500, "xaxis": xaxis, "yaxis": yaxis}
@@ -103,21 +111,34 @@ def _view(shares: ClassShares, layer: str) -> View:
 
 def _areas(shares: ClassShares, percent: Floats, i: int, colour: str, pattern: str) -> list[Part]:
     """Return a class's area above zero and, where it takes away, the one below."""
-    name = escape(shorten(shares.classes[i], MAX_NAME))
-    shared: Part = {"type": "scatter", "name": name, "legendgroup": str(i), "x": shares.epochs.tolist()}
-    shared |= {"mode": "lines" if len(shares.epochs) > 1 else "markers", "line": {"color": colour, "width": 0.5}}
-    shared |= {"marker": {"color": colour, "size": 10}, "fillcolor": colour}
-    if pattern:
-        shared |= {"fillpattern": {"shape": pattern, "bgcolor": colour, "fgcolor": "#ffffff", "size": 6}}
+    hatched = {"fillpattern": {"shape": pattern, "bgcolor": colour, "fgcolor": "#ffffff", "size": 6}}
+    shared: Part = {
+        "type": "scatter",
+        "name": escape(shorten(shares.classes[i], MAX_NAME)),
+        "legendgroup": str(i),
+        "x": shares.epochs.tolist(),
+        "mode": "lines" if len(shares.epochs) > 1 else "markers",
+        "line": {"color": colour, "width": 0.5},
+        "marker": {"color": colour, "size": 10},
+        "fillcolor": colour,
+        **(hatched if pattern else {}),
+    }
     rounded = np.round(percent[i], 5)
     above: Part = {
+        **shared,
         "stackgroup": "above",
         "y": json_floats(np.maximum(rounded, 0.0)),
         "customdata": json_floats(rounded),
+        "hovertemplate": "%{customdata:.2f} %",
     }
-    above |= {"hovertemplate": "%{customdata:.2f} %"}
-    below: Part = {"stackgroup": "below", "y": json_floats(np.minimum(rounded, 0.0)), "hoverinfo": "skip"}
-    return [shared | above] + ([shared | below | {"showlegend": False}] if (rounded < 0).any() else [])
+    below: Part = {
+        **shared,
+        "stackgroup": "below",
+        "y": json_floats(np.minimum(rounded, 0.0)),
+        "hoverinfo": "skip",
+        "showlegend": False,
+    }
+    return [above, below] if (rounded < 0).any() else [above]
 
 
 def _in_words(shares: ClassShares, layer: str) -> str:

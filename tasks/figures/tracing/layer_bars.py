@@ -45,17 +45,23 @@ def _parts(rows: pd.DataFrame) -> View:
         if not np.nan_to_num(values).any():
             continue  # unknown or without any part in it
         colour, pattern = FILLS[column]
-        marker: Part = {"color": colour}
-        if pattern:
-            marker |= {"pattern": {"shape": pattern, "bgcolor": colour, "fgcolor": "#ffffff"}}
-        bar: Part = {"type": "bar", "orientation": "h", "name": name, "y": _places(rows), "x": json_floats(values)}
-        data.append(bar | {"marker": marker, "hovertemplate": "%{x:.2f} %"})
+        hatched = {"pattern": {"shape": pattern, "bgcolor": colour, "fgcolor": "#ffffff"}} if pattern else {}
+        bar: Part = {
+            "type": "bar",
+            "orientation": "h",
+            "name": name,
+            "y": _places(rows),
+            "x": json_floats(values),
+            "marker": {"color": colour, **hatched},
+            "hovertemplate": "%{x:.2f} %",
+        }
+        data.append(bar)
     words = "; ".join(
         f"{row['layer']}: "
         + ", ".join(f"{name} {100 * row[c]:.1f} %" for c, name in PARTS.items() if c in row and np.isfinite(row[c]))
         for _, row in rows.iterrows()
     )
-    layout = _layout(rows, "part of ‖z‖² (%)") | {"barmode": "relative", "bargap": 0.3}
+    layout = _layout(rows, "part of ‖z‖² (%)", {}) | {"barmode": "relative", "bargap": 0.3}
     return View("parts of ‖z‖²", f"Parts of the squared norm by layer. {words}.", data, layout)
 
 
@@ -65,28 +71,37 @@ def _agreement(rows: pd.DataFrame) -> View:
     words = []
     for i, (column, (name, symbol)) in enumerate(AGREEMENTS.items()):
         values = 100 * _numbers(rows, column)
-        trace: Part = {"type": "scatter", "mode": "lines+markers", "name": f"agreement {name}", "y": _places(rows)}
-        trace |= {"x": json_floats(values), "marker": {"symbol": symbol, "size": 10, "color": COLOURS[i]}}
-        data.append(trace | {"line": {"color": COLOURS[i], "width": 1.5}, "hovertemplate": "%{x:.1f} %"})
+        trace: Part = {
+            "type": "scatter",
+            "mode": "lines+markers",
+            "name": f"agreement {name}",
+            "y": _places(rows),
+            "x": json_floats(values),
+            "marker": {"symbol": symbol, "size": 10, "color": COLOURS[i]},
+            "line": {"color": COLOURS[i], "width": 1.5},
+            "hovertemplate": "%{x:.1f} %",
+        }
+        data.append(trace)
         known = zip(rows["layer"][np.isfinite(values)], values[np.isfinite(values)], strict=True)
         words.append(f"{name}: " + ", ".join(f"{layer} {value:.1f} %" for layer, value in known))
-    layout = _layout(rows, "class agreement (%)")
-    axis = layout["xaxis"]
-    assert isinstance(axis, dict)
-    layout["xaxis"] = axis | {"range": [-3, 103]}
+    layout = _layout(rows, "class agreement (%)", {"range": [-3, 103]})
     return View("class agreement", f"Class agreement by layer. {'. '.join(words)}.", data, layout)
 
 
-def _layout(rows: pd.DataFrame, title: str) -> Part:
-    """Return layers from the top down."""
-    yaxis = light_axis("") | {"tickmode": "array", "tickvals": _places(rows), "autorange": "reversed"}
-    yaxis |= {"ticktext": [escape(shorten_path(str(layer), MAX_NAME)) for layer in rows["layer"]]}
+def _layout(rows: pd.DataFrame, title: str, across: Part) -> Part:
+    """Return layers from the top down; `across` is what the axis of the values has besides."""
     return base_layout("") | {
         "height": max(400, 120 + 26 * len(rows)),
         "hovermode": "y unified",
         "margin": {"l": 16, "r": 16, "t": 16, "b": 56},
-        "xaxis": light_axis(title) | {"zeroline": True, "zerolinecolor": INK},
-        "yaxis": yaxis,
+        "xaxis": {**light_axis(title), "zeroline": True, "zerolinecolor": INK, **across},
+        "yaxis": {
+            **light_axis(""),
+            "tickmode": "array",
+            "tickvals": _places(rows),
+            "autorange": "reversed",
+            "ticktext": [escape(shorten_path(str(layer), MAX_NAME)) for layer in rows["layer"]],
+        },
     }
 
 

@@ -3,10 +3,8 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from tasks.figures.still import encode
+from tasks.figures.still import axes_of, encode
 from tasks.figures.tracing.class_share import ClassShares, class_shares, colours
 from tasks.figures.tracing.ridges import HIGHLIGHT, OTHER, OVERLAP, Ridges
 from tasks.figures.views import GREY, INK, compact, shorten
@@ -29,7 +27,7 @@ def ridge_plot(ridges: Ridges, *, title: str = "", dpi: int = 150) -> bytes:
     a PNG file
     """
     n = len(ridges.classes)
-    figure, axes = _axes(title, 1.2 + 0.32 * max(n, 4))
+    figure, axes = axes_of(title, 1.2 + 0.32 * max(n, 4))
     for i, base in enumerate(ridges.baselines()):
         x, height = ridges.curve(i)
         chosen = i == ridges.highlighted
@@ -68,7 +66,7 @@ def class_share_plot(rows: pd.DataFrame, layer: str, *, title: str = "", dpi: in
     shares = class_shares(rows)
     if layer not in shares.layers:
         raise ValueError(f"layer {layer!r}: the table has {', '.join(shares.layers)}")
-    figure, axes = _axes(title, 4.0)
+    figure, axes = axes_of(title, 4.0)
     _stack(axes, shares, 100 * shares.layers[layer])
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set_xlabel("epoch" if shares.joined == 1 else f"epoch, in runs of {shares.joined}")
@@ -90,13 +88,3 @@ def _stack(axes: Axes, shares: ClassShares, percent: np.ndarray) -> None:
             area.set(hatch=HATCHES[pattern], edgecolor="white")
         above, below = up, down
     axes.plot(shares.epochs, percent.sum(axis=0), color=INK, linestyle="--", linewidth=1, label="sum of all classes")
-
-
-def _axes(title: str, height: float) -> tuple[Figure, Axes]:
-    """A figure of its own canvas: no pyplot, so nothing global and nothing to close."""
-    figure = Figure(figsize=(6.4, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.set_title(title, loc="left", parse_math=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes

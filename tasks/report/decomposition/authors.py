@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from tasks.report.decomposition.page import DecompositionPage
+from tasks.report.decomposition.page import DecompositionTables
 
 # From the tables of the paper (arXiv:2112.07719); accuracies 0..1.
 # A network counts as the authors' by model and outputs. Of theirs, ResNet-18 and 34 with 10 or 200 outputs stay out:
@@ -69,7 +69,7 @@ NAMES = {
 }
 
 
-def beside_authors(page: DecompositionPage) -> pd.DataFrame:
+def beside_authors(page: DecompositionTables) -> pd.DataFrame:
     """Set our numbers beside the authors' for each network of theirs.
 
     Parameters
@@ -107,15 +107,15 @@ def _setting(theirs: Authors) -> str:
     return f"{sizes}, epoch {theirs.epoch}" if theirs.epoch else sizes
 
 
-def _full(page: DecompositionPage, _: Authors) -> float:
+def _full(page: DecompositionTables, _: Authors) -> float:
     """Our A_f."""
     return _only(page.networks, "a_full")
 
 
-def _cell(column: str, main: str) -> Callable[[DecompositionPage, Authors], float]:
+def _cell(column: str, main: str) -> Callable[[DecompositionTables, Authors], float]:
     """Our number in the grid's cell, or that of the main setting where this is it."""
 
-    def read(page: DecompositionPage, theirs: Authors) -> float:
+    def read(page: DecompositionTables, theirs: Authors) -> float:
         if _is_main(page, theirs):
             return _only(page.networks, main)
         if not _counts_alike(page):
@@ -126,7 +126,7 @@ def _cell(column: str, main: str) -> Callable[[DecompositionPage, Authors], floa
     return read
 
 
-def _retrained(page: DecompositionPage, theirs: Authors) -> float:
+def _retrained(page: DecompositionTables, theirs: Authors) -> float:
     """Our accuracy after the epoch, whole network; known where the main setting is theirs."""
     if not _is_main(page, theirs):
         return float("nan")
@@ -134,10 +134,10 @@ def _retrained(page: DecompositionPage, theirs: Authors) -> float:
     return _only(rows[(rows["scope"] == "network") & (rows["epoch"] == theirs.epoch)], "accuracy")
 
 
-def _noise(which: str) -> Callable[[DecompositionPage, Authors], float]:
+def _noise(which: str) -> Callable[[DecompositionTables, Authors], float]:
     """Our accuracy with the authors' noise; known where the main setting is theirs."""
 
-    def read(page: DecompositionPage, theirs: Authors) -> float:
+    def read(page: DecompositionTables, theirs: Authors) -> float:
         if not _is_main(page, theirs):
             return float("nan")
         rows = page.ablation
@@ -147,10 +147,10 @@ def _noise(which: str) -> Callable[[DecompositionPage, Authors], float]:
     return read
 
 
-def _gated(column: str) -> Callable[[DecompositionPage, Authors], float]:
+def _gated(column: str) -> Callable[[DecompositionTables, Authors], float]:
     """Our accuracy on the images that the sets were learned from; known where the main setting is theirs."""
 
-    def read(page: DecompositionPage, theirs: Authors) -> float:
+    def read(page: DecompositionTables, theirs: Authors) -> float:
         if not _is_main(page, theirs):
             return float("nan")
         return _only(page.gates[page.gates["split"] == page.networks["learn"].iloc[0]], column)
@@ -158,13 +158,13 @@ def _gated(column: str) -> Callable[[DecompositionPage, Authors], float]:
     return read
 
 
-def _is_main(page: DecompositionPage, theirs: Authors) -> bool:
+def _is_main(page: DecompositionTables, theirs: Authors) -> bool:
     """Whether the setting that everything else uses is the authors'."""
     main = page.networks.iloc[0]
     return _counts_alike(page) and (str(main["k1"]), int(main["k2"])) == (str(theirs.k1), theirs.k2)
 
 
-def _counts_alike(page: DecompositionPage) -> bool:
+def _counts_alike(page: DecompositionTables) -> bool:
     """Whether features are ranked and grouped as the authors do."""
     main = page.networks.iloc[0]
     return (main["rank_by"], main["group_by"]) == (RANK_BY, GROUP_BY)
@@ -175,7 +175,7 @@ def _only(rows: pd.DataFrame, column: str) -> float:
     return float(rows[column].iloc[0]) if len(rows) else float(np.nan)
 
 
-OURS: dict[str, Callable[[DecompositionPage, Authors], float]] = {
+OURS: dict[str, Callable[[DecompositionTables, Authors], float]] = {
     "full": _full,
     "decomposed": _cell("accuracy", "a_decomposed"),
     "ratio": _cell("ratio", "ratio"),

@@ -11,7 +11,7 @@ from tasks.figures.decomposition.retraining_curves import curve_of
 from tasks.report import formats
 from tasks.report.cells import Column, Table
 from tasks.report.decomposition.noise import hurts_more, noise_rows, noise_settings
-from tasks.report.decomposition.page import DecompositionPage
+from tasks.report.decomposition.page import DecompositionTables
 from tasks.report.decomposition.sets import CLAIMED_K1, CLAIMED_SHARE, image_mean
 from tasks.report.decomposition.verdicts import chance, points
 
@@ -134,7 +134,7 @@ def rivals_of(controls: pd.DataFrame, k2: int, n_images: float) -> Rivals | None
     return Rivals(int(rows["k"].iloc[0]), float(rows["accuracy"]["histogram"]), listed, random, n_images)
 
 
-def claims_table(pages: list[DecompositionPage]) -> Table | None:
+def claims_table(pages: list[DecompositionTables]) -> Table | None:
     """List for each network whether each claim holds, with its number; columns without any number are left out."""
     rows = [_cells(page) for page in pages if len(page.networks)]
     used = [name for name in CLAIMS if any(name in row for row in rows)]
@@ -156,7 +156,7 @@ def claims_table(pages: list[DecompositionPage]) -> Table | None:
     return Table(caption, tuple(columns), cells, groups if any(head for head, _ in groups) else ())
 
 
-def _cells(page: DecompositionPage) -> dict[str, str]:
+def _cells(page: DecompositionTables) -> dict[str, str]:
     """Test every claim on one network."""
     network, cells = page.networks.iloc[0], {}
     ratio, n_images = float(network["ratio"]), float(network["n_evaluate"])

@@ -1,26 +1,25 @@
 """The page of the decomposition question, from its tables to what its template shows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from tasks.figures.decomposition.depth import depth_views
 from tasks.figures.overlay import Thumbnail
-from tasks.report import tables
 from tasks.report.blocks import FigureBlock, GalleryBlock
 from tasks.report.cells import Table
+from tasks.report.decomposition import tables
 from tasks.report.decomposition.authors import beside_authors
 from tasks.report.decomposition.claims import claims_table
-from tasks.report.decomposition.content import tables as decomposition_tables
 from tasks.report.decomposition.cost import head_times_table
 from tasks.report.decomposition.downloads import decomposition_csv
 from tasks.report.decomposition.figures import network_figures
 from tasks.report.decomposition.findings import family_findings, network_findings
 from tasks.report.decomposition.gallery import MAX_NETWORKS, allowed_rows, feature_map_blocks
-from tasks.report.decomposition.page import COLUMNS, DecompositionPage
-from tasks.report.interpretation.findings import Finding
-from tasks.report.pages import RunFacts
+from tasks.report.decomposition.page import COLUMNS, DecompositionTables
+from tasks.report.findings import Finding
+from tasks.report.pages import Page
 
 MAX_SECTIONS = 12
 RANKS = {"abs": "magnitude", "value": "value", "contribution": "contribution to the class's logit"}
@@ -57,7 +56,6 @@ class DecompositionContent:
     authors: Table | None
     networks: Table
     settings: Table
-    cost: Table
     ranked: str
     grouped: str
     galleries: list[GalleryBlock]
@@ -68,9 +66,32 @@ class DecompositionContent:
     asked: frozenset[str]
 
 
-def decomposition_content(page: DecompositionPage, facts: RunFacts) -> DecompositionContent:
-    """Compute what the page shows; what `facts.training_images` does not allow is taken out first."""
-    page = replace(page.completed(), gallery=allowed_rows(page, facts.training_images))
+def lay_out_decomposition(page: DecompositionTables, training_images: str, files: Mapping[str, bytes]) -> Page:
+    """Lay the page out.
+
+    Parameters
+    ----------
+    page : the whole results; what `training_images` does not allow is taken out here
+    training_images : the config's `report.training_images`
+    files : what the report has of this question besides the page and its data, by path below the report
+    """
+    content = decomposition_content(page, training_images)
+    sections = tuple((section.title, section.findings) for section in content.sections)
+    return Page(
+        name="decomposition",
+        template="decomposition/page.html.j2",
+        content=content,
+        networks=content.networks,
+        sections=(*sections, ("Networks together", content.across)) if content.across else sections,
+        has_figures=bool(content.sections),
+        csv=content.csv,
+        files=files,
+    )
+
+
+def decomposition_content(page: DecompositionTables, training_images: str) -> DecompositionContent:
+    """Compute what the page shows; what `training_images` does not allow is taken out first."""
+    page = replace(page.completed(), gallery=allowed_rows(page, training_images))
     pairs = _pairs(page)
     parts = [page.of(*pair) for pair in pairs[:MAX_SECTIONS]]
     beside = beside_authors(page)
@@ -82,10 +103,9 @@ def decomposition_content(page: DecompositionPage, facts: RunFacts) -> Decomposi
         across=family_findings(page.networks),
         claims=claims_table(parts) if len(parts) > 1 else None,
         depth=FigureBlock("depth", "Depth", DEPTH_CAPTION, depth, None) if depth else None,
-        authors=decomposition_tables.authors_table(beside) if len(beside) else None,
-        networks=decomposition_tables.results_table(page.networks),
-        settings=decomposition_tables.settings_table(page.networks),
-        cost=tables.cost_table(facts.stages),
+        authors=tables.authors_table(beside) if len(beside) else None,
+        networks=tables.results_table(page.networks),
+        settings=tables.settings_table(page.networks),
         ranked=_worded(page.networks["rank_by"], RANKS),
         grouped=_worded(page.networks["group_by"], GROUPS),
         galleries=galleries,
@@ -97,7 +117,7 @@ def decomposition_content(page: DecompositionPage, facts: RunFacts) -> Decomposi
     )
 
 
-def _pairs(page: DecompositionPage) -> list[tuple[str, int]]:
+def _pairs(page: DecompositionTables) -> list[tuple[str, int]]:
     """Return networks and seeds in the order of their table."""
     known = page.networks[["network", "seed"]].drop_duplicates()
     return [(str(network), int(seed)) for network, seed in known.itertuples(index=False)]
@@ -110,7 +130,7 @@ def _worded(kinds: pd.Series, words: dict[str, str]) -> str:
     return f"{told} (see Networks)" if len(asked) > 1 else told
 
 
-def _caps(page: DecompositionPage, n_pairs: int) -> Sequence[str]:
+def _caps(page: DecompositionTables, n_pairs: int) -> Sequence[str]:
     """Say what the caps leave out of the whole page."""
     notes = []
     if n_pairs > MAX_SECTIONS:
@@ -121,7 +141,7 @@ def _caps(page: DecompositionPage, n_pairs: int) -> Sequence[str]:
     return notes
 
 
-def _section(i: int, page: DecompositionPage) -> DecomposedNetwork:
+def _section(i: int, page: DecompositionTables) -> DecomposedNetwork:
     """Lay one network and seed out."""
     title = f"{page.networks['network'].iloc[0]}, seed {page.networks['seed'].iloc[0]}"
     return DecomposedNetwork(
@@ -130,5 +150,5 @@ def _section(i: int, page: DecompositionPage) -> DecomposedNetwork:
         findings=network_findings(page),
         figures=tuple(network_figures(i, title, page)),
         head_times=head_times_table(page.head_times) if len(page.head_times) else None,
-        gates=decomposition_tables.gates_table(page.gates) if len(page.gates) else None,
+        gates=tables.gates_table(page.gates) if len(page.gates) else None,
     )

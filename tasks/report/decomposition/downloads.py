@@ -3,12 +3,12 @@
 import numpy as np
 import pandas as pd
 
-from tasks.report.decomposition.page import COLUMNS, DecompositionPage
-from tasks.report.interpretation.content import MAX_CSV_ROWS
+from tasks.report.decomposition.page import COLUMNS, DecompositionTables
+from tasks.report.pages import MAX_CSV_ROWS
 
 
 def decomposition_csv(
-    page: DecompositionPage, authors: pd.DataFrame
+    page: DecompositionTables, authors: pd.DataFrame
 ) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
     """Return the files of a page.
 
@@ -33,7 +33,7 @@ def decomposition_csv(
     return files, tuple(notes)
 
 
-def histogram_table(page: DecompositionPage) -> pd.DataFrame:
+def histogram_table(page: DecompositionTables) -> pd.DataFrame:
     """List the relative index frequencies of the classes handed over: a row per class and feature."""
     found = [
         pd.DataFrame(
@@ -44,7 +44,7 @@ def histogram_table(page: DecompositionPage) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
 
 
-def overlap_table(page: DecompositionPage) -> pd.DataFrame:
+def overlap_table(page: DecompositionTables) -> pd.DataFrame:
     """List what every two classes share: a row per pair."""
     found = []
     for overlap in page.overlaps:

@@ -12,9 +12,9 @@ from tasks.figures.decomposition.overlap_map import MAX_LABELLED, overlap_view
 from tasks.figures.decomposition.retraining_curves import retraining_views
 from tasks.figures.decomposition.sample_need import sample_need_views
 from tasks.report.blocks import FigureBlock
-from tasks.report.decomposition.content import tables
+from tasks.report.decomposition import tables
 from tasks.report.decomposition.noise import NO_CONTROL, TOO_WIDE, lacks_control
-from tasks.report.decomposition.page import DecompositionPage
+from tasks.report.decomposition.page import DecompositionTables
 
 MAX_HISTOGRAMS = 12
 CONTROLS = (
@@ -40,7 +40,7 @@ SAMPLES = (
 OVERLAP = "What part of one class's set is in the other's too; the diagonal is left out."
 
 
-def network_figures(i: int, title: str, page: DecompositionPage) -> Iterator[FigureBlock]:
+def network_figures(i: int, title: str, page: DecompositionTables) -> Iterator[FigureBlock]:
     """Yield the figures of section `i`, those whose tables are not empty.
 
     Parameters
@@ -71,7 +71,7 @@ def network_figures(i: int, title: str, page: DecompositionPage) -> Iterator[Fig
     yield from _set_figures(i, title, page)
 
 
-def _set_figures(i: int, title: str, page: DecompositionPage) -> Iterator[FigureBlock]:
+def _set_figures(i: int, title: str, page: DecompositionTables) -> Iterator[FigureBlock]:
     """Yield the figures of the sets themselves."""
     for overlap in page.overlaps[:1]:
         n, caption = len(overlap.classes), OVERLAP
@@ -86,7 +86,7 @@ def _set_figures(i: int, title: str, page: DecompositionPage) -> Iterator[Figure
         yield FigureBlock(f"histogram-{i}", f"Histogram, {title}", _histogram_caption(page), views, None)
 
 
-def _grid_caption(page: DecompositionPage) -> str:
+def _grid_caption(page: DecompositionTables) -> str:
     """Say what the cells are and what the cap leaves out."""
     text = "Each cell is a decomposed head on held-out images. Outlined: k2 = k1, which the paper holds for best."
     grid = grid_of(page.grid)
@@ -96,7 +96,7 @@ def _grid_caption(page: DecompositionPage) -> str:
     return text
 
 
-def _ablation_caption(page: DecompositionPage) -> str:
+def _ablation_caption(page: DecompositionTables) -> str:
     """Say what the bars are, and which of them cannot be."""
     rows, network = page.ablation, page.networks.iloc[0]
     controlled = set(rows["scope"][rows["which"] == "equal-size"])
@@ -107,7 +107,7 @@ def _ablation_caption(page: DecompositionPage) -> str:
     return f"{text} Dashed: the full head without noise."
 
 
-def _classes_caption(page: DecompositionPage) -> str:
+def _classes_caption(page: DecompositionTables) -> str:
     """Say what the dots are and what the cap leaves out."""
     parts = []
     if len(page.classes):
@@ -124,7 +124,7 @@ def _classes_caption(page: DecompositionPage) -> str:
     return " ".join(parts)
 
 
-def _histogram_caption(page: DecompositionPage) -> str:
+def _histogram_caption(page: DecompositionTables) -> str:
     """Say what the bars are and what the caps leave out."""
     text = (
         "How often each feature is among the largest k1 of an image of the class, as a share of all counts of the "

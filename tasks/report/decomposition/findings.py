@@ -11,13 +11,13 @@ from tasks.report.decomposition.claims import ENOUGH, grid_test, is_few
 from tasks.report.decomposition.cost import cost_findings
 from tasks.report.decomposition.evidence import control_finding, gate_findings, retraining_findings
 from tasks.report.decomposition.noise import noise_findings
-from tasks.report.decomposition.page import DecompositionPage
+from tasks.report.decomposition.page import DecompositionTables
 from tasks.report.decomposition.sets import class_findings, coverage_finding, overlap_finding, sample_finding
 from tasks.report.decomposition.verdicts import mean_chance, points, verdict
-from tasks.report.interpretation.findings import Finding
+from tasks.report.findings import Finding
 
 
-def network_findings(page: DecompositionPage) -> list[Finding]:
+def network_findings(page: DecompositionTables) -> list[Finding]:
     """State what the tables of one network and seed show.
 
     Parameters

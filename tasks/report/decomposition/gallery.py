@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 from tasks.figures.overlay import Thumbnail, thumbnail, unique_thumbnails
 from tasks.report.blocks import MAX_IMAGES, GalleryBlock, GalleryLine, Shown
-from tasks.report.decomposition.page import DecompositionPage, FeatureMapRow
+from tasks.report.decomposition.page import DecompositionTables, FeatureMapRow
 
 HELD_OUT = ("val", "validation", "test")  # splits without training images, unless the sets were learned on them
 COLUMNS = ("image", "all", "other", "influential")
 MAX_NETWORKS = 8
 
 
-def allowed_rows(page: DecompositionPage, training_images: str) -> tuple[FeatureMapRow, ...]:
+def allowed_rows(page: DecompositionTables, training_images: str) -> tuple[FeatureMapRow, ...]:
     """Return the rows that may be shown: without "show", those of splits that hold no training image.
 
     Parameters

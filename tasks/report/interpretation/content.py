@@ -1,19 +1,21 @@
 """The page of the interpretation question, from its tables to what its template shows."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pandas as pd
 
-from tasks.figures.interactive import accuracy_views, distance_views
+from tasks.figures.interpretation.against_budget import accuracy_views, distance_views
+from tasks.figures.interpretation.budgets import pairs
 from tasks.figures.overlay import Thumbnail
-from tasks.figures.series import pairs
-from tasks.report import tables
-from tasks.report.blocks import FigureBlock, GalleryBlock, gallery_blocks
+from tasks.report.blocks import FigureBlock, GalleryBlock
 from tasks.report.cells import Table
-from tasks.report.interpretation.findings import Finding, findings
-from tasks.report.pages import InterpretationPage, RunFacts
-
-MAX_CSV_ROWS = 20_000
+from tasks.report.findings import Finding
+from tasks.report.interpretation import tables
+from tasks.report.interpretation.findings import findings
+from tasks.report.interpretation.gallery import gallery_blocks
+from tasks.report.interpretation.page import InterpretationTables
+from tasks.report.pages import MAX_CSV_ROWS, Page
 
 DISTANCE_CAPTION = (
     "Shape distance Φ between the features learned on a coreset and those learned on the full data, mean over classes. "
@@ -49,14 +51,34 @@ class InterpretationContent:
     sections: list[Section]
     networks: Table
     robustness: Table
-    cost: Table
     galleries: list[GalleryBlock]
     thumbnails: list[Thumbnail]
     csv: dict[str, pd.DataFrame]
     dropped_csv: str
 
 
-def interpretation_content(page: InterpretationPage, facts: RunFacts) -> InterpretationContent:
+def lay_out_interpretation(page: InterpretationTables, files: Mapping[str, bytes]) -> Page:
+    """Lay the page out.
+
+    Parameters
+    ----------
+    page : the whole results
+    files : what the report has of this question besides the page and its data, by path below the report
+    """
+    content = interpretation_content(page)
+    return Page(
+        name="interpretation",
+        template="interpretation/page.html.j2",
+        content=content,
+        networks=content.networks,
+        sections=tuple((section.title, section.findings) for section in content.sections),
+        has_figures=bool(content.sections),
+        csv=content.csv,
+        files=files,
+    )
+
+
+def interpretation_content(page: InterpretationTables) -> InterpretationContent:
     """Compute what the page shows."""
     csv = {
         "data/networks.csv": page.networks,
@@ -74,7 +96,6 @@ def interpretation_content(page: InterpretationPage, facts: RunFacts) -> Interpr
         sections=_sections(page, "" if dropped else "data/classes.csv"),
         networks=tables.networks_table(page.networks),
         robustness=tables.robustness_table(known_spreads(page.robustness)),
-        cost=tables.cost_table(facts.stages),
         galleries=galleries,
         thumbnails=thumbnails,
         csv=csv,
@@ -89,7 +110,7 @@ def known_spreads(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: table[name].astype(float).mask(single) for name in spreads})
 
 
-def _sections(page: InterpretationPage, class_csv: str) -> list[Section]:
+def _sections(page: InterpretationTables, class_csv: str) -> list[Section]:
     """One section per network and interpreter."""
     over_repeats, robustness = known_spreads(page.over_repeats), known_spreads(page.robustness)
     return [

@@ -1,21 +1,13 @@
-"""The headline findings of a page: sentences computed from the tables, no stronger than the numbers."""
+"""The headline findings of the interpretation page: sentences computed from its tables, no stronger than these."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from tasks.figures.series import Series, reference, selector_series
+from tasks.figures.interpretation.budgets import Series, reference, selector_series
+from tasks.report.findings import Finding
 from tasks.report.formats import budget, count, radians, radians_spread, share, share_spread
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One sentence or two, under a word that says what they are about."""
-
-    about: str
-    text: str
 
 
 def findings(rows: pd.DataFrame, robustness: pd.DataFrame) -> list[Finding]:

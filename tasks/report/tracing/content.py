@@ -1,6 +1,6 @@
 """The page of the tracing question, from its tables to what its template shows."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -9,15 +9,14 @@ from tasks.figures.overlay import Thumbnail
 from tasks.figures.tracing.class_share import MAX_LAYERS, class_share_views, class_shares
 from tasks.figures.tracing.layer_bars import MAX_LAYERS as MAX_BARS
 from tasks.figures.tracing.layer_bars import layer_views
-from tasks.report import tables
 from tasks.report.blocks import FigureBlock
 from tasks.report.cells import Table
-from tasks.report.interpretation.findings import Finding
-from tasks.report.pages import RunFacts
-from tasks.report.tracing.content import tables as tracing_tables
+from tasks.report.findings import Finding
+from tasks.report.pages import Page
+from tasks.report.tracing import tables
 from tasks.report.tracing.downloads import tracing_csv
 from tasks.report.tracing.findings import tracing_findings
-from tasks.report.tracing.page import TracingPage
+from tasks.report.tracing.page import TracingTables
 from tasks.report.tracing.privacy import redacted
 from tasks.report.tracing.queries import MAX_EXAMPLES, Card, query_cards
 
@@ -46,7 +45,6 @@ class TracingContent:
     sections: list[TracedNetwork]
     networks: Table
     evaluation: Table
-    cost: Table
     cards: list[Card]
     cards_note: str
     max_examples: int
@@ -55,9 +53,31 @@ class TracingContent:
     notes: tuple[str, ...]
 
 
-def tracing_content(page: TracingPage, facts: RunFacts) -> TracingContent:
-    """Compute what the page shows; what `facts.training_images` does not allow is taken out first."""
-    page = redacted(page, facts.training_images)
+def lay_out_tracing(page: TracingTables, training_images: str, files: Mapping[str, bytes]) -> Page:
+    """Lay the page out.
+
+    Parameters
+    ----------
+    page : the whole results; what `training_images` does not allow is taken out here
+    training_images : the config's `report.training_images`
+    files : what the report has of this question besides the page and its data, by path below the report
+    """
+    content = tracing_content(page, training_images)
+    return Page(
+        name="tracing",
+        template="tracing/page.html.j2",
+        content=content,
+        networks=content.networks,
+        sections=tuple((section.title, section.findings) for section in content.sections),
+        has_figures=bool(content.sections) or bool(content.cards),  # a query may be of a network without a section
+        csv=content.csv,
+        files=files,
+    )
+
+
+def tracing_content(page: TracingTables, training_images: str) -> TracingContent:
+    """Compute what the page shows; what `training_images` does not allow is taken out first."""
+    page = redacted(page, training_images)
     cards, thumbnails, cards_note = query_cards(page.queries, page.images, page.n_queries)
     csv, notes = tracing_csv(page)
     pairs = list(_pairs(page))
@@ -65,9 +85,8 @@ def tracing_content(page: TracingPage, facts: RunFacts) -> TracingContent:
         notes = (f"The first {MAX_SECTIONS} of {len(pairs)} networks and seeds have a section.", *notes)
     return TracingContent(
         sections=[_section(i, page, *pair) for i, pair in enumerate(pairs[:MAX_SECTIONS], start=1)],
-        networks=tracing_tables.networks_table(page.networks),
-        evaluation=tracing_tables.evaluation_table(page.evaluation),
-        cost=tables.cost_table(facts.stages),
+        networks=tables.networks_table(page.networks),
+        evaluation=tables.evaluation_table(page.evaluation),
         cards=cards,
         cards_note=cards_note,
         max_examples=MAX_EXAMPLES,
@@ -77,14 +96,14 @@ def tracing_content(page: TracingPage, facts: RunFacts) -> TracingContent:
     )
 
 
-def _pairs(page: TracingPage) -> Iterator[tuple[str, int]]:
+def _pairs(page: TracingTables) -> Iterator[tuple[str, int]]:
     """Yield network and seed, in the order of the tables."""
     seen = pd.concat([frame[["network", "seed"]] for frame in (page.networks, page.layers, page.shares)])
     for network, seed in seen.drop_duplicates().itertuples(index=False):
         yield str(network), int(seed)
 
 
-def _section(i: int, page: TracingPage, network: str, seed: int) -> TracedNetwork:
+def _section(i: int, page: TracingTables, network: str, seed: int) -> TracedNetwork:
     """Lay one network and seed out."""
     layers, shares, evaluation = (_of(frame, network, seed) for frame in (page.layers, page.shares, page.evaluation))
     figures = []
@@ -100,7 +119,7 @@ def _section(i: int, page: TracingPage, network: str, seed: int) -> TracedNetwor
         title=f"{network}, seed {seed}",
         findings=tracing_findings(layers, shares, evaluation),
         figures=tuple(figures),
-        layers=tracing_tables.layers_table(layers),
+        layers=tables.layers_table(layers),
     )
 
 

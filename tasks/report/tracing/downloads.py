@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from tasks.report.interpretation.content import MAX_CSV_ROWS
-from tasks.report.tracing.page import Query, QueryLayer, TracingPage
+from tasks.report.pages import MAX_CSV_ROWS
+from tasks.report.tracing.page import Query, QueryLayer, TracingTables
 from tasks.report.tracing.privacy import EXAMPLE_COLUMNS, HIDDEN
 
 COLUMNS = {  # of the files in data/; whatever else a table may hold stays out of the site
@@ -24,7 +24,7 @@ COLUMNS = {  # of the files in data/; whatever else a table may hold stays out o
 }
 
 
-def tracing_csv(page: TracingPage) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
+def tracing_csv(page: TracingTables) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
     """Return the files of a page.
 
     Parameters

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.report import formats
-from tasks.report.interpretation.findings import Finding
+from tasks.report.findings import Finding
 
 EARLY = 4  # the first quarter of the epochs
 
@@ -16,7 +16,7 @@ def tracing_findings(layers: pd.DataFrame, shares: pd.DataFrame, evaluation: pd.
 
     Parameters
     ----------
-    layers, shares, evaluation : rows of one network and seed, as `TracingPage` describes them
+    layers, shares, evaluation : rows of one network and seed, as `TracingTables` describes them
 
     Returns
     -------

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pandas as pd
 
-from tasks.report.tracing.page import Query, QueryLayer, TracingPage
+from tasks.report.tracing.page import Query, QueryLayer, TracingTables
 
 HIDDEN = -1  # in place of a sample id
 EXAMPLE_COLUMNS = ("sample_id", "class_name", "sum", "share", "cosine_sum")
 
 
-def redacted(page: TracingPage, training_images: str) -> TracingPage:
+def redacted(page: TracingTables, training_images: str) -> TracingTables:
     """Take out what the config's `report.training_images` does not allow.
 
     Parameters

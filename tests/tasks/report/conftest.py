@@ -8,14 +8,15 @@ import pandas as pd
 import pytest
 
 from tasks.metrics.summary import by_budget, over_repeats, robustness_table
-from tasks.report.decomposition.page import DecompositionPage
-from tasks.report.pages import Gallery, GalleryRow, InterpretationPage, RunFacts
-from tasks.report.tracing.page import TracingPage
+from tasks.report.decomposition.page import DecompositionTables
+from tasks.report.interpretation.page import Gallery, GalleryRow, InterpretationTables
+from tasks.report.pages import RunFacts
+from tasks.report.tracing.page import TracingTables
 from tests.tasks.report.decomposition.decomposition_tables import Decompositions, invented_decomposition
 from tests.tasks.report.tracing.tracing_tables import Traces, invented_tracing
 
 Classes = Callable[..., pd.DataFrame]
-Build = Callable[..., InterpretationPage]
+Build = Callable[..., InterpretationTables]
 Pictures = Callable[..., Gallery]
 
 
@@ -43,7 +44,7 @@ def invented_classes(
     return pd.DataFrame(rows)
 
 
-def invented_page(classes: pd.DataFrame, galleries: tuple[Gallery, ...] = ()) -> InterpretationPage:
+def invented_page(classes: pd.DataFrame, galleries: tuple[Gallery, ...] = ()) -> InterpretationTables:
     """Summarise a long table as the step does."""
     budgets = by_budget(classes)
     names = list(dict.fromkeys(classes["network"]))
@@ -60,7 +61,7 @@ def invented_page(classes: pd.DataFrame, galleries: tuple[Gallery, ...] = ()) ->
             "map_shape": "8 x 8 x 64",
         }
     )
-    return InterpretationPage(networks, classes, budgets, over_repeats(budgets), robustness_table(budgets), galleries)
+    return InterpretationTables(networks, classes, budgets, over_repeats(budgets), robustness_table(budgets), galleries)
 
 
 def invented_gallery(n_rows: int, titles: tuple[str, ...], size: int = 8) -> Gallery:
@@ -132,7 +133,7 @@ def facts() -> RunFacts:
 
 
 @pytest.fixture
-def page() -> InterpretationPage:
+def page() -> InterpretationTables:
     """Three classes, two selectors, four budgets, a gallery of two images."""
     classes = invented_classes(("zero", "one", "two"), {"random": 3, "moderate": 1}, (0.1, 0.2, 0.5, 1.0))
     return invented_page(classes, (invented_gallery(2, ("full data", "random 10 %")),))
@@ -145,7 +146,7 @@ def build_tracing() -> Traces:
 
 
 @pytest.fixture
-def tracing() -> TracingPage:
+def tracing() -> TracingTables:
     """Three classes, three layers, three queries, the last of them misclassified."""
     return invented_tracing()
 
@@ -157,6 +158,6 @@ def build_decomposition() -> Decompositions:
 
 
 @pytest.fixture
-def decomposition() -> DecompositionPage:
+def decomposition() -> DecompositionTables:
     """Two networks of one family, three classes, everything asked for."""
     return invented_decomposition()

@@ -1,10 +1,40 @@
-"""What a page of a site says and draws."""
+"""A site of invented results, and what its pages say and draw."""
 
 import html
 import json
 import re
+from collections.abc import Mapping
 
+from tasks.report.decomposition.content import lay_out_decomposition
+from tasks.report.decomposition.page import DecompositionTables
 from tasks.report.formats import NBSP
+from tasks.report.interpretation.content import lay_out_interpretation
+from tasks.report.interpretation.page import InterpretationTables
+from tasks.report.pages import Page, RunFacts
+from tasks.report.site import render_site
+from tasks.report.tracing.content import lay_out_tracing
+from tasks.report.tracing.page import TracingTables
+
+QUESTIONS: Mapping[str, str] = {
+    "interpretation": "Which features does a network rely on, and how little data shows them?",
+    "decomposition": "Which few features decide each class?",
+    "tracing": "Who taught the network that?",
+}
+Results = InterpretationTables | DecompositionTables | TracingTables
+
+
+def site_of(facts: RunFacts, *results: Results) -> dict[str, bytes]:
+    """Render the report of a run whose `training_images` decides what of the training set may be in any file."""
+    return render_site(facts, [page_of(each, facts.training_images) for each in results], QUESTIONS)
+
+
+def page_of(results: Results, training_images: str = "show") -> Page:
+    """Lay out the page of one question."""
+    if isinstance(results, InterpretationTables):
+        return lay_out_interpretation(results, {})
+    if isinstance(results, DecompositionTables):
+        return lay_out_decomposition(results, training_images, {})
+    return lay_out_tracing(results, training_images, {})
 
 
 def text_of(site: dict[str, bytes], page: str) -> str:

@@ -10,10 +10,11 @@ from typing import TypedDict
 
 import pytest
 
-from tasks.report.decomposition.page import DecompositionPage
-from tasks.report.pages import InterpretationPage, RunFacts
-from tasks.report.site import render_site
-from tasks.report.tracing.page import TracingPage
+from tasks.report.decomposition.page import DecompositionTables
+from tasks.report.interpretation.page import InterpretationTables
+from tasks.report.pages import RunFacts
+from tasks.report.tracing.page import TracingTables
+from tests.tasks.report.site_pages import site_of
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = [
@@ -110,12 +111,12 @@ def visit(folder: Path, pages: list[tuple[str, int]]) -> tuple[list[Seen], str]:
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
 def test_pages_draw_without_errors_and_fit_desktop_and_phone(
     facts: RunFacts,
-    page: InterpretationPage,
-    tracing: TracingPage,
-    decomposition: DecompositionPage,
+    page: InterpretationTables,
+    tracing: TracingTables,
+    decomposition: DecompositionTables,
     tmp_path: Path,
 ) -> None:
-    for path, content in render_site(facts, page, tracing, decomposition).items():
+    for path, content in site_of(facts, page, decomposition, tracing).items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_bytes(content)
     names = ("decomposition.html", "index.html", "interpretation.html", "tracing.html")

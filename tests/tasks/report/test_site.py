@@ -12,17 +12,19 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.report.blocks import MAX_COLUMNS, MAX_IMAGES
-from tasks.report.decomposition.page import DecompositionPage
+from tasks.report.blocks import MAX_IMAGES
+from tasks.report.decomposition.page import DecompositionTables
 from tasks.report.formats import NBSP
-from tasks.report.pages import Gallery, GalleryRow, InterpretationPage, RunFacts
-from tasks.report.site import render_site
-from tasks.report.tracing.page import TracingPage
+from tasks.report.interpretation.gallery import MAX_COLUMNS
+from tasks.report.interpretation.page import Gallery, GalleryRow, InterpretationTables
+from tasks.report.pages import RunFacts
+from tasks.report.tracing.page import TracingTables
+from tests.tasks.report.site_pages import site_of
 
 Classes = Callable[..., pd.DataFrame]
-Build = Callable[..., InterpretationPage]
+Build = Callable[..., InterpretationTables]
 Pictures = Callable[..., Gallery]
-Traces = Callable[..., TracingPage]
+Traces = Callable[..., TracingTables]
 
 VOID = {"meta", "link", "input", "br", "image", "use"}
 
@@ -66,8 +68,8 @@ def read(site: dict[str, bytes], path: str = "interpretation.html") -> Reader:
     return Reader(site[path].decode())
 
 
-def test_numbers_of_the_tables_are_on_the_page(facts: RunFacts, page: InterpretationPage) -> None:
-    text = read(render_site(facts, page)).text
+def test_numbers_of_the_tables_are_on_the_page(facts: RunFacts, page: InterpretationTables) -> None:
+    text = read(site_of(facts, page)).text
     row = page.over_repeats.query("selector == 'random' and budget == 0.2").iloc[0]
     assert f"{row['phi_0_mean']:.3f} ± {row['phi_0_std']:.3f}" in text
     assert f"{100 * row['accuracy_mean']:.1f} ± {100 * row['accuracy_std']:.1f} %" in text
@@ -79,8 +81,8 @@ def test_numbers_of_the_tables_are_on_the_page(facts: RunFacts, page: Interpreta
     assert "97.5 %" in text
 
 
-def test_overview_names_run_config_versions_and_setting(facts: RunFacts, page: InterpretationPage) -> None:
-    text = read(render_site(replace(facts, training_images="ids"), page), "index.html").text
+def test_overview_names_run_config_versions_and_setting(facts: RunFacts, page: InterpretationTables) -> None:
+    text = read(site_of(replace(facts, training_images="ids"), page), "index.html").text
     for expected in ("2026-01-02 03:04 UTC", "name: digits\nstore: lore/", "torch 2.9.0", "by sample id only"):
         assert expected in text
 
@@ -104,18 +106,18 @@ def test_everything_is_escaped(
         queries=tuple(replace(query, network=evil, split=evil, source=evil) for query in tracing.queries),
         held_out=((evil, evil),),
     )
-    site = render_site(nasty, build_page(classes, (gallery,)), tracing)
+    site = site_of(nasty, build_page(classes, (gallery,)), tracing)
     for path in ("index.html", "interpretation.html", "tracing.html"):
         assert b"<script>alert" not in site[path]
         assert evil in read(site, path).text
-    none = render_site(replace(nasty, training_images="none"), None, tracing)
+    none = site_of(replace(nasty, training_images="none"), tracing)
     assert b"<script>alert" not in none["tracing.html"]
 
 
 def test_missing_values_are_dashes(facts: RunFacts, build_classes: Classes, build_page: Build) -> None:
     classes = build_classes(("a", "b"), {"random": 2}, (0.1, 0.5, 1.0))
     unknown = [name for name in classes.columns if name.startswith(("distance", "null", "accuracy", "agreement"))]
-    site = render_site(facts, build_page(classes.assign(**dict.fromkeys(unknown, np.nan))))
+    site = site_of(facts, build_page(classes.assign(**dict.fromkeys(unknown, np.nan))))
     text = read(site).text
     assert "–" in text
     assert "no distance is known" in text
@@ -127,21 +129,21 @@ def test_missing_values_are_dashes(facts: RunFacts, build_classes: Classes, buil
 def test_one_class_one_selector_one_budget(
     facts: RunFacts, build_classes: Classes, build_page: Build, budgets: tuple[float, ...]
 ) -> None:
-    reader = read(render_site(facts, build_page(build_classes(("only",), {"random": 1}, budgets))))
+    reader = read(site_of(facts, build_page(build_classes(("only",), {"random": 1}, budgets))))
     assert "0 only" in reader.text
     assert "No heat maps were asked for." in reader.text
 
 
-def test_empty_tables_and_empty_gallery(facts: RunFacts, page: InterpretationPage) -> None:
+def test_empty_tables_and_empty_gallery(facts: RunFacts, page: InterpretationTables) -> None:
     names = ("networks", "classes", "by_budget", "over_repeats", "robustness")
     empty = replace(page, **{name: getattr(page, name)[:0] for name in names}, galleries=(Gallery("a", "small", ()),))
-    text = read(render_site(replace(facts, stages=facts.stages[:0], curves=None), empty)).text
+    text = read(site_of(replace(facts, stages=facts.stages[:0], curves=None), empty)).text
     for expected in ("No network was interpreted.", "No images.", "Nothing to list."):
         assert expected in text
 
 
 def test_without_a_question_there_is_an_overview_only(facts: RunFacts) -> None:
-    site = render_site(facts)
+    site = site_of(facts)
     assert [path for path in site if path.endswith(".html")] == ["index.html"]
     assert b"interpretation.html" not in site["index.html"]
     assert b"tracing.html" not in site["index.html"]
@@ -149,9 +151,9 @@ def test_without_a_question_there_is_an_overview_only(facts: RunFacts) -> None:
 
 
 def test_overview_links_every_page_with_its_answer_in_a_line(
-    facts: RunFacts, page: InterpretationPage, tracing: TracingPage, decomposition: DecompositionPage
+    facts: RunFacts, page: InterpretationTables, tracing: TracingTables, decomposition: DecompositionTables
 ) -> None:
-    reader = read(render_site(facts, page, tracing, decomposition), "index.html")
+    reader = read(site_of(facts, page, decomposition, tracing), "index.html")
     names = {"interpretation.html", "tracing.html", "decomposition.html"}
     assert names <= {a["href"] for a in reader.all("a")}
     assert len([a for a in reader.all("p") if a.get("class") == "line"]) == 3
@@ -161,14 +163,14 @@ def test_overview_links_every_page_with_its_answer_in_a_line(
     assert (
         "small, seed 0: The strongest example is of the predicted class for 95.0 % of the queries in fc" in reader.text
     )
-    only = read(render_site(facts, None, tracing), "index.html")
+    only = read(site_of(facts, tracing), "index.html")
     assert "interpretation.html" not in {a["href"] for a in only.all("a")}
 
 
 def test_nothing_is_fetched_and_every_reference_exists(
-    facts: RunFacts, page: InterpretationPage, tracing: TracingPage, decomposition: DecompositionPage
+    facts: RunFacts, page: InterpretationTables, tracing: TracingTables, decomposition: DecompositionTables
 ) -> None:
-    site = render_site(facts, page, tracing, decomposition)
+    site = site_of(facts, page, decomposition, tracing)
     for path in ("index.html", "interpretation.html", "tracing.html", "decomposition.html"):
         assert not re.search(rb"https?://|//cdn|@import", site[path])
         references = [a.get(key, "") for _, a in read(site, path).tags for key in ("href", "src")]
@@ -179,8 +181,8 @@ def test_nothing_is_fetched_and_every_reference_exists(
     assert not re.search(rb"https?:|url\(", site["assets/style.css"] + site["assets/site.js"])
 
 
-def test_figures_and_images_speak_to_those_who_do_not_see_them(facts: RunFacts, page: InterpretationPage) -> None:
-    reader = read(render_site(facts, page))
+def test_figures_and_images_speak_to_those_who_do_not_see_them(facts: RunFacts, page: InterpretationTables) -> None:
+    reader = read(site_of(facts, page))
     plots = [a for a in reader.all("div") if a.get("class") == "plot"]
     assert [a["id"] for a in plots] == ["distance-1", "accuracy-1"]
     assert all(a["role"] == "img" and a["aria-label"].startswith(("Shape distance", "top-1")) for a in plots)
@@ -196,8 +198,8 @@ def test_figures_and_images_speak_to_those_who_do_not_see_them(facts: RunFacts, 
     assert len(ids) == len(set(ids))
 
 
-def test_figure_data_on_the_page_is_the_table(facts: RunFacts, page: InterpretationPage) -> None:
-    html = render_site(facts, page)["interpretation.html"].decode()
+def test_figure_data_on_the_page_is_the_table(facts: RunFacts, page: InterpretationTables) -> None:
+    html = site_of(facts, page)["interpretation.html"].decode()
     found = re.search(r'id="distance-1-views">(.*?)</script>', html)
     assert found is not None
     views = json.loads(found[1])
@@ -208,47 +210,47 @@ def test_figure_data_on_the_page_is_the_table(facts: RunFacts, page: Interpretat
     np.testing.assert_allclose(line["y"], rows["phi_05_mean"])
 
 
-def test_csv_files_hold_the_tables(facts: RunFacts, page: InterpretationPage) -> None:
-    site = render_site(facts, page)
+def test_csv_files_hold_the_tables(facts: RunFacts, page: InterpretationTables) -> None:
+    site = site_of(facts, page)
     for name in ("networks", "over_repeats", "by_budget", "robustness", "classes"):
         pd.testing.assert_frame_equal(pd.read_csv(io.BytesIO(site[f"data/{name}.csv"])), getattr(page, name))
     assert next(csv.reader([site["data/stages.csv"].decode().splitlines()[0]]))[0] == "stage"
 
 
 def test_a_large_class_table_is_left_to_the_store(
-    facts: RunFacts, page: InterpretationPage, monkeypatch: pytest.MonkeyPatch
+    facts: RunFacts, page: InterpretationTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.report.interpretation.content.MAX_CSV_ROWS", 10)
-    site = render_site(facts, page)
+    site = site_of(facts, page)
     assert "data/classes.csv" not in site
     assert b"data/classes.csv" not in site["interpretation.html"]
     assert f"The {len(page.classes)} rows of the table by class are in the store" in read(site).text
 
 
 def test_equal_thumbnails_are_in_the_page_once(
-    facts: RunFacts, page: InterpretationPage, build_gallery: Pictures
+    facts: RunFacts, page: InterpretationTables, build_gallery: Pictures
 ) -> None:
     gallery = build_gallery(2, ("full data",))
     image = gallery.rows[0].image
     rows = (gallery.rows[0], replace(gallery.rows[1], overlays={"full data": image, "random 10 %": image.copy()}))
     twice = (replace(gallery, rows=rows), replace(gallery, network="other", rows=rows))
-    reader = read(render_site(facts, replace(page, galleries=twice)))
+    reader = read(site_of(facts, replace(page, galleries=twice)))
     assert len(reader.all("symbol")) == 3  # two images and one heat map
     assert len([a for a in reader.all("svg") if a.get("class") == "thumb"]) == 2 * (2 + 3)
     assert len({a["href"] for a in reader.all("image")}) == 3
 
 
-def test_gallery_is_capped_and_says_so(facts: RunFacts, page: InterpretationPage, build_gallery: Pictures) -> None:
+def test_gallery_is_capped_and_says_so(facts: RunFacts, page: InterpretationTables, build_gallery: Pictures) -> None:
     titles = tuple(f"random {i} %" for i in range(MAX_COLUMNS + 3))
     gallery = build_gallery(MAX_IMAGES + 6, titles, size=2)
-    text = read(render_site(facts, replace(page, galleries=(gallery,)))).text
+    text = read(site_of(facts, replace(page, galleries=(gallery,)))).text
     assert "The first 24 of 30 images. The first 11 of 15 heat maps of each image." in text
     assert "sample 1023" in text
     assert "sample 1024" not in text
 
 
 def test_same_input_same_bytes(
-    facts: RunFacts, page: InterpretationPage, tracing: TracingPage, decomposition: DecompositionPage
+    facts: RunFacts, page: InterpretationTables, tracing: TracingTables, decomposition: DecompositionTables
 ) -> None:
-    first, second = (render_site(facts, page, tracing, decomposition) for _ in range(2))
+    first, second = (site_of(facts, page, decomposition, tracing) for _ in range(2))
     assert first == second

@@ -3,7 +3,7 @@
 import re
 from dataclasses import replace
 
-from tasks.report.decomposition.page import DecompositionPage
+from tasks.report.decomposition.page import DecompositionTables
 from tests.tasks.report import site_pages
 
 
@@ -22,6 +22,6 @@ def figures_in(site: dict[str, bytes]) -> list[str]:
     return re.findall(r'<div class="plot" id="([^"]*)"', site["decomposition.html"].decode())
 
 
-def without(page: DecompositionPage, *names: str) -> DecompositionPage:
+def without(page: DecompositionTables, *names: str) -> DecompositionTables:
     """Empty some tables and tuples."""
     return replace(page, **{name: getattr(page, name)[:0] for name in names})

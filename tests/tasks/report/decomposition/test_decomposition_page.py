@@ -8,15 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.report.decomposition.page import COLUMNS, DecompositionPage, Histogram, Overlap
+from tasks.report.decomposition.page import COLUMNS, DecompositionTables, Histogram, Overlap
 from tasks.report.pages import RunFacts
-from tasks.report.site import render_site
 from tests.tasks.report.decomposition.decomposition_site import figures_in, text_of, views_of
 from tests.tasks.report.decomposition.decomposition_tables import Decompositions
+from tests.tasks.report.site_pages import site_of
 
 
-def test_numbers_of_the_tables_are_on_the_page(facts: RunFacts, decomposition: DecompositionPage) -> None:
-    text = text_of(render_site(facts, None, None, decomposition))
+def test_numbers_of_the_tables_are_on_the_page(facts: RunFacts, decomposition: DecompositionTables) -> None:
+    text = text_of(site_of(facts, decomposition))
     coverage, change = decomposition.coverage.iloc[0], decomposition.classes.iloc[0]
     for expected in (
         "resnet20 0 91.0 % 87.4 % 0.960 93.0 % 30.0 %",
@@ -41,7 +41,7 @@ def test_numbers_of_the_tables_are_on_the_page(facts: RunFacts, decomposition: D
 
 def test_the_authors_figures_are_beside_ours(facts: RunFacts, build_decomposition: Decompositions) -> None:
     ten = tuple("abcdefghij")
-    site = render_site(facts, None, None, build_decomposition(ten, (("mine", "cifar-resnet20", 20),), n_maps=0))
+    site = site_of(facts, build_decomposition(ten, (("mine", "cifar-resnet20", 20),), n_maps=0))
     text = text_of(site)
     for expected in (
         "mine 0 A_f – 91.17 % 91.00 % −0.17 points their code's notes say 91.71 %",
@@ -52,7 +52,7 @@ def test_the_authors_figures_are_beside_ours(facts: RunFacts, build_decompositio
     assert len(pd.read_csv(io.BytesIO(site["data/decomposition_authors.csv"]))) == 8
     wide = build_decomposition(ten, (("mine", "wide_resnet50_2", 50),), n_maps=0)
     wide = replace(wide, networks=wide.networks.assign(n_classes=1000, n_outputs=1000, k1="50", k2=50))
-    assert "r_A k1 = 50, k2 = 50 0.971 0.960 −0.011" in text_of(render_site(facts, None, None, wide))
+    assert "r_A k1 = 50, k2 = 50 0.971 0.960 −0.011" in text_of(site_of(facts, wide))
 
 
 @pytest.mark.parametrize(
@@ -64,20 +64,20 @@ def test_the_authors_figures_are_beside_ours(facts: RunFacts, build_decompositio
     ],
 )
 def test_algorithm_1_is_told_as_it_was_run(
-    facts: RunFacts, decomposition: DecompositionPage, rank_by: str, group_by: str, said: str
+    facts: RunFacts, decomposition: DecompositionTables, rank_by: str, group_by: str, said: str
 ) -> None:
     networks = decomposition.networks.assign(rank_by=rank_by, group_by=group_by)
-    assert said in text_of(render_site(facts, None, None, replace(decomposition, networks=networks)))
+    assert said in text_of(site_of(facts, replace(decomposition, networks=networks)))
 
 
-def test_networks_counted_in_two_ways_are_told_of_both(facts: RunFacts, decomposition: DecompositionPage) -> None:
+def test_networks_counted_in_two_ways_are_told_of_both(facts: RunFacts, decomposition: DecompositionTables) -> None:
     networks = decomposition.networks.assign(rank_by=["value", "abs"])
-    text = text_of(render_site(facts, None, None, replace(decomposition, networks=networks)))
+    text = text_of(site_of(facts, replace(decomposition, networks=networks)))
     assert "features of largest value or magnitude (see Networks) are counted for the image's class." in text
 
 
-def test_caveats_of_the_method_are_on_the_page(facts: RunFacts, decomposition: DecompositionPage) -> None:
-    text = text_of(render_site(facts, None, None, decomposition))
+def test_caveats_of_the_method_are_on_the_page(facts: RunFacts, decomposition: DecompositionTables) -> None:
+    text = text_of(site_of(facts, decomposition))
     for expected in (
         "This is a perturbation test, not an accuracy: with scope label the true label says which "
         "features are replaced.",
@@ -88,8 +88,8 @@ def test_caveats_of_the_method_are_on_the_page(facts: RunFacts, decomposition: D
         assert expected in text
 
 
-def test_figures_draw_the_tables(facts: RunFacts, decomposition: DecompositionPage) -> None:
-    site = render_site(facts, None, None, decomposition)
+def test_figures_draw_the_tables(facts: RunFacts, decomposition: DecompositionTables) -> None:
+    site = site_of(facts, decomposition)
     kinds = ("grid", "controls", "noise", "retraining", "classes", "samples", "overlap", "histogram")
     assert figures_in(site) == ["depth", *(f"{kind}-{i}" for i in (1, 2) for kind in kinds)]
     own = decomposition.of("resnet20", 0)
@@ -103,9 +103,9 @@ def test_figures_draw_the_tables(facts: RunFacts, decomposition: DecompositionPa
     np.testing.assert_allclose(views_of(site, "depth")["r_A"][0]["y"], [0.96, 0.968])
 
 
-def test_csv_files_hold_the_tables(facts: RunFacts, decomposition: DecompositionPage) -> None:
+def test_csv_files_hold_the_tables(facts: RunFacts, decomposition: DecompositionTables) -> None:
     extra = replace(decomposition, classes=decomposition.classes.assign(first_sample=987654321))
-    site = render_site(facts, None, None, extra)
+    site = site_of(facts, extra)
     for name in COLUMNS:
         read = pd.read_csv(io.BytesIO(site[f"data/decomposition_{name}.csv"]), dtype={"k1": str})
         pd.testing.assert_frame_equal(read, getattr(decomposition, name), check_dtype=False)
@@ -119,8 +119,8 @@ def test_csv_files_hold_the_tables(facts: RunFacts, decomposition: Decomposition
     assert overlaps["overlap"].tolist()[:3] == decomposition.overlaps[0].matrix[[0, 0, 1], [1, 2, 2]].tolist()
 
 
-def test_every_figure_and_table_speaks(facts: RunFacts, decomposition: DecompositionPage) -> None:
-    page = render_site(facts, None, None, decomposition)["decomposition.html"].decode()
+def test_every_figure_and_table_speaks(facts: RunFacts, decomposition: DecompositionTables) -> None:
+    page = site_of(facts, decomposition)["decomposition.html"].decode()
     for plot in re.findall(r'<div class="plot"[^>]*>', page):
         assert re.search(r'role="img" aria-label="[^"]{20,}"', plot), plot
     for scroll in re.findall(r'<div class="scroll"[^>]*>', page):
@@ -131,11 +131,11 @@ def test_every_figure_and_table_speaks(facts: RunFacts, decomposition: Decomposi
 
 def test_two_classes_of_one_name_are_two_rows(facts: RunFacts, build_decomposition: Decompositions) -> None:
     page = build_decomposition(("crane", "crane", "maillot"), (("n", "m", 3),), 8, k=2, n_maps=0)
-    table = text_of(render_site(facts, None, None, page))
+    table = text_of(site_of(facts, page))
     assert table.count("crane 91.0 %") == 2
 
 
-def test_what_belongs_to_a_network_is_found_by_name_and_seed(decomposition: DecompositionPage) -> None:
+def test_what_belongs_to_a_network_is_found_by_name_and_seed(decomposition: DecompositionTables) -> None:
     again = replace(
         decomposition,
         networks=pd.concat([decomposition.networks, decomposition.networks.assign(seed=1)]),

@@ -6,20 +6,20 @@ import pytest
 
 from tasks.report.blocks import MAX_IMAGES
 from tasks.report.decomposition.content import MAX_SECTIONS
-from tasks.report.decomposition.page import DecompositionPage
+from tasks.report.decomposition.page import DecompositionTables
 from tasks.report.pages import RunFacts
-from tasks.report.site import render_site
 from tests.tasks.report.decomposition.decomposition_site import text_of
 from tests.tasks.report.decomposition.decomposition_tables import Decompositions
+from tests.tasks.report.site_pages import site_of
 
 MAX_PAGE_BYTES = 6_000_000
 
 
 def test_a_table_too_long_for_the_site_is_left_out(
-    facts: RunFacts, decomposition: DecompositionPage, monkeypatch: pytest.MonkeyPatch
+    facts: RunFacts, decomposition: DecompositionTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.report.decomposition.downloads.MAX_CSV_ROWS", 20)
-    site = render_site(facts, None, None, decomposition)
+    site = site_of(facts, decomposition)
     assert "data/decomposition_ablation.csv" not in site
     assert "The 54 rows of the table of ablation are too many for this site." in text_of(site)
     assert "The 8 rows" not in text_of(site)
@@ -27,7 +27,7 @@ def test_a_table_too_long_for_the_site_is_left_out(
 
 def test_networks_beyond_the_cap_have_no_section(facts: RunFacts, build_decomposition: Decompositions) -> None:
     networks = tuple((f"r{i}", f"resnet{i}", i) for i in range(1, MAX_SECTIONS + 3))
-    site = render_site(facts, None, None, build_decomposition(("a", "b"), networks, 8, n_histograms=0, n_maps=1))
+    site = site_of(facts, build_decomposition(("a", "b"), networks, 8, n_histograms=0, n_maps=1))
     text = text_of(site)
     assert "The first 12 of 14 networks and seeds have a section." in text
     assert "Feature maps of the first 8 of 14 networks are shown." in text
@@ -37,7 +37,7 @@ def test_networks_beyond_the_cap_have_no_section(facts: RunFacts, build_decompos
 
 def test_feature_maps_stand_in_a_row_and_are_capped(facts: RunFacts, build_decomposition: Decompositions) -> None:
     page = build_decomposition(("a", "b"), (("n", "m", 3),), 8, n_maps=MAX_IMAGES + 6, size=2)
-    site = render_site(facts, None, None, page)
+    site = site_of(facts, page)
     assert "The first 24 of 30 images." in text_of(site)
     alts = re.findall(r'<svg class="thumb" role="img" aria-label="([^"]*)"', site["decomposition.html"].decode())
     assert alts[:4] == [
@@ -55,7 +55,7 @@ def test_a_page_of_a_thousand_classes_is_capped_says_so_and_stays_small(
 ) -> None:
     names = tuple(f"class {i}" for i in range(1000))
     page = build_decomposition(names, (("resnet50", "resnet50", 50),), 2048, k=50, n_histograms=14, size=96)
-    site = render_site(facts, None, None, page)
+    site = site_of(facts, page)
     assert len(site["decomposition.html"]) < MAX_PAGE_BYTES
     text = text_of(site)
     for expected in (

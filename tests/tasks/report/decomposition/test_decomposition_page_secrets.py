@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from tasks.figures.overlay import thumbnail
-from tasks.report.decomposition.page import DecompositionPage
+from tasks.report.decomposition.page import DecompositionTables
 from tasks.report.pages import RunFacts
-from tasks.report.site import render_site
 from tests.tasks.report.decomposition.decomposition_site import text_of
 from tests.tasks.report.decomposition.decomposition_tables import Decompositions
+from tests.tasks.report.site_pages import site_of
 
 
 def test_names_of_classes_networks_and_all_else_are_escaped(
@@ -34,7 +34,7 @@ def test_names_of_classes_networks_and_all_else_are_escaped(
         gates=page.gates.assign(split=evil),
         gallery=tuple(replace(row, split="val", predicted=evil) for row in page.gallery),
     )
-    site = render_site(facts, None, None, page)
+    site = site_of(facts, page)
     for path in ("index.html", "decomposition.html"):
         assert b"<script>alert" not in site[path]
         assert evil in html.unescape(site[path].decode())
@@ -46,7 +46,7 @@ def test_names_of_classes_networks_and_all_else_are_escaped(
 @pytest.mark.parametrize("setting", ["show", "ids", "none", "odd"])
 @pytest.mark.parametrize(("split", "learn"), [("train", "train"), ("val", "val"), ("unknown", "train")])
 def test_training_images_and_their_ids_are_shown_only_where_allowed(
-    facts: RunFacts, decomposition: DecompositionPage, setting: str, split: str, learn: str
+    facts: RunFacts, decomposition: DecompositionTables, setting: str, split: str, learn: str
 ) -> None:
     rng = np.random.default_rng(9)
     secret = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
@@ -54,15 +54,15 @@ def test_training_images_and_their_ids_are_shown_only_where_allowed(
     row = replace(first, sample_id=987654321, split=split, image=secret, all=secret, other=secret, influential=secret)
     page = replace(decomposition, gallery=(row, replace(decomposition.gallery[1], split="test")))
     page = replace(page, networks=page.networks.assign(learn=learn))
-    site = render_site(replace(facts, training_images=setting), None, None, page)
+    site = site_of(replace(facts, training_images=setting), page)
     needles = (b"987654321", thumbnail(secret).digest.encode(), thumbnail(secret).uri.encode()[64:])
     for needle in needles:
         assert any(needle in data for data in site.values()) == (setting == "show")
     assert "sample 4001" in text_of(site)  # of a held-out split
-    only = render_site(replace(facts, training_images=setting), None, None, replace(page, gallery=(row,)))
+    only = site_of(replace(facts, training_images=setting), replace(page, gallery=(row,)))
     assert ("Feature maps" in text_of(only)) == (setting == "show")
 
 
-def test_validation_rows_may_always_be_shown(facts: RunFacts, decomposition: DecompositionPage) -> None:
-    site = render_site(replace(facts, training_images="none"), None, None, decomposition)
+def test_validation_rows_may_always_be_shown(facts: RunFacts, decomposition: DecompositionTables) -> None:
+    site = site_of(replace(facts, training_images="none"), decomposition)
     assert "sample 4000" in text_of(site)

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from tasks.figures.series import Series
+from tasks.figures.interpretation.budgets import Series
 from tasks.report.formats import NBSP
 from tasks.report.interpretation.findings import findings, smallest_budget
 

@@ -9,16 +9,17 @@ import pandas as pd
 import pytest
 
 from tasks.figures.overlay import Image, thumbnail
-from tasks.report.pages import InterpretationPage, RunFacts
-from tasks.report.site import render_site
-from tasks.report.tracing.page import TracingPage
+from tasks.report.interpretation.page import InterpretationTables
+from tasks.report.pages import RunFacts
+from tasks.report.tracing.page import TracingTables
 from tasks.report.tracing.privacy import by_class, redacted
 from tasks.report.tracing.queries import EXAMPLE_PIXELS
+from tests.tasks.report.site_pages import site_of
 
 EXAMPLE, QUERY = 987654321, 876543219
 
 
-def planted(page: TracingPage) -> tuple[TracingPage, dict[str, Image]]:
+def planted(page: TracingTables) -> tuple[TracingTables, dict[str, Image]]:
     """Plant an influential example and a query of the training split, each with an image of its own."""
     rng = np.random.default_rng(9)
     images = {name: rng.integers(0, 256, (80, 80, 3), dtype=np.uint8) for name in ("example", "query")}
@@ -62,17 +63,17 @@ def ids_in(site: dict[str, bytes]) -> set[int]:
     [("show", {EXAMPLE, QUERY}, True), ("ids", {EXAMPLE, QUERY}, False), ("none", set(), False), ("odd", set(), False)],
 )
 def test_the_bytes_of_the_site_hold_only_what_is_allowed(
-    facts: RunFacts, page: InterpretationPage, tracing: TracingPage, setting: str, ids: set[int], images: bool
+    facts: RunFacts, page: InterpretationTables, tracing: TracingTables, setting: str, ids: set[int], images: bool
 ) -> None:
     mine, pictures = planted(tracing)
-    site = render_site(replace(facts, training_images=setting), page, mine)
+    site = site_of(replace(facts, training_images=setting), page, mine)
     assert ids_in(site) == ids
     for picture in pictures.values():
         assert found(site, traces_of(picture)) == images
     assert found(site, traces_of(np.asarray(mine.queries[1].image)))  # a validation image may always be shown
 
 
-def test_without_ids_other_training_ids_are_gone_too(facts: RunFacts, tracing: TracingPage) -> None:
+def test_without_ids_other_training_ids_are_gone_too(facts: RunFacts, tracing: TracingTables) -> None:
     shifted = []
     for query in tracing.queries:
         layers = tuple(
@@ -84,13 +85,13 @@ def test_without_ids_other_training_ids_are_gone_too(facts: RunFacts, tracing: T
             for layer in query.layers
         )
         shifted.append(replace(query, layers=layers))
-    site = render_site(replace(facts, training_images="none"), None, replace(tracing, queries=tuple(shifted)))
+    site = site_of(replace(facts, training_images="none"), replace(tracing, queries=tuple(shifted)))
     assert not any(b"555000" in content for path, content in site.items() if not path.startswith("assets/"))
     assert "data/tracing_examples.csv" not in site
     assert "data/tracing_classes.csv" in site
 
 
-def test_examples_become_sums_by_class(tracing: TracingPage) -> None:
+def test_examples_become_sums_by_class(tracing: TracingTables) -> None:
     layer = replace(
         tracing.queries[0].layers[0],
         positive=pd.DataFrame({"sample_id": [1, 2], "class_name": ["a", "b"], "sum": [3.0, 2.0], "share": [0.3, 0.2]}),
@@ -107,7 +108,7 @@ def test_examples_become_sums_by_class(tracing: TracingPage) -> None:
     assert layer.positive["sample_id"].tolist() == [1, 2]  # the input is left alone
 
 
-def test_known_class_sums_are_kept_and_no_examples_give_none(tracing: TracingPage) -> None:
+def test_known_class_sums_are_kept_and_no_examples_give_none(tracing: TracingTables) -> None:
     classes = pd.DataFrame({"class_name": ["a"], "sum": [7.0], "share": [0.7]})
     layer = replace(tracing.queries[0].layers[0], classes=classes)
     query = replace(tracing.queries[0], layers=(layer,))
@@ -116,7 +117,7 @@ def test_known_class_sums_are_kept_and_no_examples_give_none(tracing: TracingPag
     assert len(by_class(replace(layer, positive=layer.positive[:0], negative=layer.negative[:0]))) == 0
 
 
-def test_held_out_splits_can_be_named(tracing: TracingPage) -> None:
+def test_held_out_splits_can_be_named(tracing: TracingTables) -> None:
     query = replace(tracing.queries[0], split="val")
     other = replace(tracing, queries=(replace(query, source="second"),), held_out=(("first", "val"),))
     assert redacted(other, "none").queries[0].sample_id == -1

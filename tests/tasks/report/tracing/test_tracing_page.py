@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from tasks.report.pages import RunFacts
-from tasks.report.site import render_site
-from tasks.report.tracing.page import TracingPage
+from tasks.report.tracing.page import TracingTables
 from tasks.report.tracing.queries import MAX_EXAMPLES, MAX_LAYERS, MAX_QUERIES, MAX_THUMBNAIL_BYTES, example_thumbnails
 from tests.tasks.report import site_pages
+from tests.tasks.report.site_pages import site_of
 
-Traces = Callable[..., TracingPage]
+Traces = Callable[..., TracingTables]
 
 MAX_PAGE_BYTES = 16_000_000
 
@@ -30,8 +30,8 @@ def views_of(site: dict[str, bytes], figure: str) -> dict[str, list[dict[str, li
     return site_pages.views_of(site, "tracing.html", figure)
 
 
-def test_numbers_of_the_tables_are_on_the_page(facts: RunFacts, tracing: TracingPage) -> None:
-    text = text_of(render_site(facts, None, tracing))
+def test_numbers_of_the_tables_are_on_the_page(facts: RunFacts, tracing: TracingTables) -> None:
+    text = text_of(site_of(facts, tracing))
     for expected in (
         "small 0 small-cnn final 97.5 % 0.0812 1,200 3 2.3 GB 1.25 s 1 min 15 s",
         "conv1 Conv2d 12,345 80.0 % 25.0 % −5.0 % 3.1e−07 4.0e−08 20.0 % 15.0 % 90.0 %",
@@ -42,8 +42,8 @@ def test_numbers_of_the_tables_are_on_the_page(facts: RunFacts, tracing: Tracing
         assert expected in text
 
 
-def test_examples_stand_with_sign_share_and_class(facts: RunFacts, tracing: TracingPage) -> None:
-    site = render_site(facts, None, tracing)
+def test_examples_stand_with_sign_share_and_class(facts: RunFacts, tracing: TracingTables) -> None:
+    site = site_of(facts, tracing)
     text = text_of(site)
     query = tracing.queries[2]
     assert "Predicted zero (wrong) with probability 90.0 % by small, seed 0; split val." in text
@@ -58,8 +58,8 @@ def test_examples_stand_with_sign_share_and_class(facts: RunFacts, tracing: Trac
     assert site["tracing.html"].count(b'<li class="agrees">') == agreeing > 0
 
 
-def test_ridges_in_the_page_are_those_of_the_tables(facts: RunFacts, tracing: TracingPage) -> None:
-    views = views_of(render_site(facts, None, tracing), "ridges-1")
+def test_ridges_in_the_page_are_those_of_the_tables(facts: RunFacts, tracing: TracingTables) -> None:
+    views = views_of(site_of(facts, tracing), "ridges-1")
     assert list(views) == ["conv1", "conv2", "fc"]
     ridges = tracing.queries[0].layers[2].ridges
     assert ridges is not None
@@ -69,37 +69,37 @@ def test_ridges_in_the_page_are_those_of_the_tables(facts: RunFacts, tracing: Tr
     np.testing.assert_allclose(outline["y"], [1, *(1 + height), 1], atol=1e-4)
 
 
-def test_layers_without_ridges_or_examples_say_so(facts: RunFacts, tracing: TracingPage) -> None:
+def test_layers_without_ridges_or_examples_say_so(facts: RunFacts, tracing: TracingTables) -> None:
     query = tracing.queries[0]
     bare = replace(query.layers[0], ridges=None, positive=query.layers[0].positive[:0])
     bare = replace(bare, negative=bare.negative[:0], init_share=float("nan"))
     page = replace(tracing, queries=(replace(query, layers=(bare,), image=None), replace(query, layers=())))
-    text = text_of(render_site(facts, None, page))
+    text = text_of(site_of(facts, page))
     assert "No examples are known for this layer." in text
     assert "No layer was traced." in text
     assert "There is no ridge plot of layer conv1." in text
     assert "initial weights –" in text
 
 
-def test_empty_tables_and_no_queries(facts: RunFacts, tracing: TracingPage) -> None:
+def test_empty_tables_and_no_queries(facts: RunFacts, tracing: TracingTables) -> None:
     names = ("networks", "layers", "shares", "evaluation")
     empty = replace(tracing, **{name: getattr(tracing, name)[:0] for name in names}, queries=(), images={})
-    text = text_of(render_site(facts, None, empty))
+    text = text_of(site_of(facts, empty))
     for expected in ("No network was traced.", "No queries were explained.", "No evaluation was asked for."):
         assert expected in text
 
 
-def test_unknown_numbers_are_dashes_and_unknown_decay_says_so(facts: RunFacts, tracing: TracingPage) -> None:
+def test_unknown_numbers_are_dashes_and_unknown_decay_says_so(facts: RunFacts, tracing: TracingTables) -> None:
     unknown = dict.fromkeys(("init_share", "decay_share", "examples_share", "agreement_1", "cardinality"), np.nan)
     page = replace(tracing, layers=tracing.layers.assign(residual_max=np.nan, agreement_10=np.nan, **unknown))
     page = replace(page, shares=page.shares[:0], networks=page.networks.assign(accuracy=np.nan, archive_bytes=np.nan))
-    site = render_site(facts, None, page)
+    site = site_of(facts, page)
     assert "conv1 Conv2d 12,345 – – unknown – 4.0e−08 – – –" in text_of(site)
     assert not re.search(r"\bnan\b", site["tracing.html"].decode(), re.IGNORECASE)
 
 
-def test_without_ids_classes_stand_in_place_of_examples(facts: RunFacts, tracing: TracingPage) -> None:
-    site = render_site(replace(facts, training_images="none"), None, tracing)
+def test_without_ids_classes_stand_in_place_of_examples(facts: RunFacts, tracing: TracingTables) -> None:
+    site = site_of(replace(facts, training_images="none"), tracing)
     text = text_of(site)
     assert "Contribution of each class to layer fc, summed over the 8 strongest examples only" in text
     assert "Added most" not in text
@@ -112,14 +112,14 @@ def test_without_ids_classes_stand_in_place_of_examples(facts: RunFacts, tracing
         assert rows["examples"][str(name)] == len(of_class)
 
 
-def test_ids_stand_without_images(facts: RunFacts, tracing: TracingPage) -> None:
-    site = render_site(replace(facts, training_images="ids"), None, tracing)
+def test_ids_stand_without_images(facts: RunFacts, tracing: TracingTables) -> None:
+    site = site_of(replace(facts, training_images="ids"), tracing)
     assert "sample 201" in text_of(site)
     assert site["tracing.html"].count(b"<symbol") == 3  # the queries, which are validation images
 
 
-def test_csv_files_hold_the_tables(facts: RunFacts, tracing: TracingPage) -> None:
-    site = render_site(facts, None, tracing)
+def test_csv_files_hold_the_tables(facts: RunFacts, tracing: TracingTables) -> None:
+    site = site_of(facts, tracing)
     for name in ("networks", "layers", "shares"):
         read = pd.read_csv(io.BytesIO(site[f"data/tracing_{name}.csv"]))
         pd.testing.assert_frame_equal(read, getattr(tracing, name), check_like=True)
@@ -135,10 +135,10 @@ def test_csv_files_hold_the_tables(facts: RunFacts, tracing: TracingPage) -> Non
 
 
 def test_a_table_too_long_for_the_site_is_left_out(
-    facts: RunFacts, tracing: TracingPage, monkeypatch: pytest.MonkeyPatch
+    facts: RunFacts, tracing: TracingTables, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.report.tracing.downloads.MAX_CSV_ROWS", 20)
-    site = render_site(facts, None, tracing)
+    site = site_of(facts, tracing)
     assert "data/tracing_shares.csv" not in site
     assert f"The {len(tracing.shares)} rows of the table of shares are too many for this site." in text_of(site)
 
@@ -156,7 +156,7 @@ def test_the_largest_page_is_capped_says_so_and_stays_small(facts: RunFacts, bui
     names = tuple(f"class {i}" for i in range(40))
     layers = tuple(f"layer{i}" for i in range(MAX_LAYERS + 4))
     page = build_tracing(names, layers, MAX_QUERIES + 6, n_examples=MAX_EXAMPLES + 5, n_epochs=150, size=96)
-    site = render_site(facts, None, page)
+    site = site_of(facts, page)
     assert MAX_THUMBNAIL_BYTES < len(site["tracing.html"]) < MAX_PAGE_BYTES
     text = text_of(site)
     assert "24 of 30 queries, evenly spread." in text

@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from tasks.figures.series import Series, pairs, reference, selector_series
+from tasks.figures.interpretation.budgets import Series, pairs, reference, selector_series
 
 TABLE = pd.DataFrame(
     {

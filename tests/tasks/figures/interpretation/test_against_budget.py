@@ -1,4 +1,4 @@
-"""The data of the interactive figures: what plotly.js will draw."""
+"""The figures against the budget: what plotly.js will draw."""
 
 import json
 
@@ -7,7 +7,7 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from tasks.figures.interactive import accuracy_views, distance_views, training_views
+from tasks.figures.interpretation.against_budget import accuracy_views, distance_views
 from tasks.figures.views import View
 
 TABLE = pd.DataFrame(
@@ -84,21 +84,6 @@ def test_small_budgets_get_a_logarithmic_axis() -> None:
 def test_names_cannot_carry_markup_into_plotly() -> None:
     view = distance_views(TABLE.assign(selector="<b>x</b>"))[0]
     assert {"&lt;b&gt;x&lt;/b&gt;"} == {part["name"] for part in view.data if part["mode"] == "lines+markers"}
-
-
-def test_training_curves_have_a_line_per_network_and_seed() -> None:
-    curves = pd.DataFrame(
-        {
-            "network": "small",
-            "seed": [0, 0, 1],
-            "epoch": [2, 1, 1],
-            "loss": [0.5, 1.0, np.nan],
-            "accuracy": [0.9, 0.8, 0.7],
-        }
-    )
-    accuracy, loss = training_views(curves)
-    assert trace(accuracy, "small, seed 0") == {"x": [1, 2], "y": [80, 90]}
-    assert trace(loss, "small, seed 1") == {"x": [1], "y": [None]}
 
 
 @pytest.mark.parametrize("views", [distance_views(TABLE), accuracy_views(TABLE), distance_views(TABLE[:1])])

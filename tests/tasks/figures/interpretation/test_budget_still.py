@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 from matplotlib import image as matplotlib_image
 
+from tasks.figures.interpretation.still import accuracy_against_budget, distance_against_budget
 from tasks.figures.series import COLOURS
-from tasks.figures.still import accuracy_against_budget, distance_against_budget
 
 TABLE = pd.DataFrame(
     {

@@ -1,16 +1,16 @@
-"""Interactive figures of the report, as the plain data and layout that plotly.js draws."""
+"""Distance and accuracy against the budget, as the plain data and layout that plotly.js draws."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
 import pandas as pd
 
-from tasks.figures.series import ACCURACIES, COLOURS, DISTANCES, PLAIN, Floats, Series, reference, selector_series
+from tasks.figures.interpretation.budgets import ACCURACIES, DISTANCES, PLAIN, Series, reference, selector_series
+from tasks.figures.lines import line
+from tasks.figures.series import COLOURS, Floats
 from tasks.figures.views import GREY, Part, View, base_layout, json_floats, light_axis
 
-SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
-DASHES = ("solid", "5px,2px", "8px,3px,2px,3px", "2px,2px", "10px,3px", "12px,2px,2px,2px")
 LOG_BELOW = 0.05  # smaller budgets crowd a linear axis
 
 
@@ -44,21 +44,8 @@ def accuracy_views(table: pd.DataFrame) -> list[View]:
     return _with_values([_accuracy_view(table, measure, label) for measure, label in ACCURACIES.items()])
 
 
-def training_views(curves: pd.DataFrame) -> list[View]:
-    """Draw accuracy and loss by epoch, a line per network and seed.
-
-    Parameters
-    ----------
-    curves : columns network, seed, epoch, loss (nats), accuracy (0..1)
-    """
-    return [
-        _training_view(curves, "accuracy", "accuracy", lambda x: 100 * x, "accuracy (%)"),
-        _training_view(curves, "loss", "loss", lambda x: x, "loss (nats)"),
-    ]
-
-
 def _distance_view(table: pd.DataFrame, suffix: str, label: str) -> View:
-    """Lines of the selectors, the null distance and its half."""
+    """Return the lines of the selectors, the null distance and its half."""
     lines = selector_series(table, f"phi_{suffix}")
     budget, null = reference(table, f"null_{suffix}")
     data = _lines(lines, 1.0, "%{y:.3f} rad")
@@ -71,7 +58,7 @@ def _distance_view(table: pd.DataFrame, suffix: str, label: str) -> View:
 
 
 def _accuracy_view(table: pd.DataFrame, measure: str, label: str) -> View:
-    """Lines of the selectors and the unmodified network's accuracy."""
+    """Return the lines of the selectors and the unmodified network's accuracy."""
     lines = selector_series(table, measure)
     data = _lines(lines, 100.0, "%{y:.1f} %")
     alt = f"{label} with reconstructed maps in percent against budget. {_in_words(lines, 100.0, '%', 1)}"
@@ -83,50 +70,27 @@ def _accuracy_view(table: pd.DataFrame, measure: str, label: str) -> View:
     return View(label, alt, data, _layout(table["budget"], title))
 
 
-def _training_view(
-    curves: pd.DataFrame, column: str, label: str, scale: Callable[[Floats], Floats], title: str
-) -> View:
-    """One line per network and seed."""
-    data: list[Part] = []
-    for i, ((network, seed), rows) in enumerate(curves.groupby(["network", "seed"], sort=False)):
-        rows = rows.sort_values("epoch")
-        y = scale(rows[column].to_numpy(np.float64))
-        x = rows["epoch"].to_numpy(np.float64)
-        data.append(_trace(x, y, escape(f"{network}, seed {seed}"), i) | {"hovertemplate": "%{y:.4g}"})
-    layout = base_layout(title) | {"xaxis": light_axis("epoch") | {"tickformat": "d"}}
-    return View(label, f"{title} by epoch, {len(data)} curves.", data, layout)
-
-
-def _lines(lines: Sequence[Series], scale: float, template: str) -> list[Part]:
-    """Bands first, so that they lie below the lines."""
-    bands, traces = [], []
-    for i, line in enumerate(lines):
-        name = escape(line.name)
-        budget, low, high = line.band()
+def _lines(selectors: Sequence[Series], scale: float, template: str) -> list[Part]:
+    """Return the selectors' bands first, so that they lie below the lines."""
+    bands: list[Part] = []
+    traces: list[Part] = []
+    for i, series in enumerate(selectors):
+        name = escape(series.name)
+        budget, low, high = series.band()
         if len(budget):
             bands.append(_band(budget, scale * low, scale * high, name, i))
-        spread = [f" ± {scale * s:.3g}" if s > 0 else "" for s in line.std]
-        hover = {"text": spread, "hovertemplate": template + "%{text}", "legendgroup": name}
-        traces.append(_trace(100 * line.budget, scale * line.mean, name, i) | hover)
+        trace = {
+            **line(100 * series.budget, scale * series.mean, series.name, i),
+            "text": [f" ± {scale * s:.3g}" if s > 0 else "" for s in series.std],
+            "hovertemplate": template + "%{text}",
+            "legendgroup": name,
+        }
+        traces.append(trace)
     return [*bands, *traces]
 
 
-def _trace(x: Floats, y: Floats, name: str, i: int) -> Part:
-    """A line with markers; colour, symbol and dash all differ."""
-    colour = COLOURS[i % len(COLOURS)]
-    return {
-        "type": "scatter",
-        "mode": "lines+markers",
-        "name": name,
-        "x": json_floats(x),
-        "y": json_floats(y),
-        "line": {"color": colour, "width": 2, "dash": DASHES[i % len(DASHES)]},
-        "marker": {"color": colour, "size": 8, "symbol": SYMBOLS[i % len(SYMBOLS)]},
-    }
-
-
 def _band(budget: Floats, low: Floats, high: Floats, name: str, i: int) -> Part:
-    """The area between mean - std and mean + std: upper edge forth, lower edge back."""
+    """Return the area between mean - std and mean + std: upper edge forth, lower edge back."""
     return {
         "type": "scatter",
         "mode": "lines",
@@ -144,38 +108,44 @@ def _band(budget: Floats, low: Floats, high: Floats, name: str, i: int) -> Part:
 
 
 def _reference(budget: Floats, value: Floats, name: str, dash: str, template: str) -> list[Part]:
-    """A grey dashed line, or a wide dash where there is one budget only; nothing without values."""
+    """Return a grey dashed line, or a wide dash where there is one budget only; nothing without values."""
     if not len(budget):
         return []
-    shared: Part = {"type": "scatter", "name": name, "x": json_floats(100 * budget), "y": json_floats(value)}
-    shared |= {"hovertemplate": template, "line": {"color": GREY, "width": 1.5, "dash": dash}}
+    shared: Part = {
+        "type": "scatter",
+        "name": name,
+        "x": json_floats(100 * budget),
+        "y": json_floats(value),
+        "hovertemplate": template,
+        "line": {"color": GREY, "width": 1.5, "dash": dash},
+    }
     if len(budget) > 1:
-        return [shared | {"mode": "lines"}]
-    marker = {"symbol": "line-ew-open", "size": 28, "color": GREY}
-    return [shared | {"mode": "markers", "marker": marker}]
+        return [{**shared, "mode": "lines"}]
+    return [{**shared, "mode": "markers", "marker": {"symbol": "line-ew-open", "size": 28, "color": GREY}}]
 
 
 def _layout(budgets: pd.Series, title: str, *, from_zero: bool = False) -> Part:
-    """The layout of a figure over budgets, ticks at the budgets."""
+    """Return the layout of a figure over budgets; small ones stand on a logarithmic axis with a tick each."""
     percent = np.unique(100 * budgets.to_numpy(np.float64))
+    crowded = len(percent) > 0 and percent[0] < 100 * LOG_BELOW
+    at_budgets: Part = {
+        "type": "log",
+        "tickmode": "array",
+        "tickvals": percent.tolist(),
+        "ticktext": [f"{x:g} %" for x in percent],
+    }
     axis = light_axis("budget (% of each class)") | {"ticksuffix": " %", "hoverformat": "~g"}
-    if len(percent) and percent[0] < 100 * LOG_BELOW:
-        ticks = {"type": "log", "tickmode": "array", "tickvals": percent.tolist()}
-        axis |= ticks | {"ticktext": [f"{x:g} %" for x in percent]}
-    layout = base_layout(title) | {"xaxis": axis}
+    layout = base_layout(title) | {"xaxis": axis | at_budgets if crowded else axis}
     return layout | {"yaxis": light_axis(title) | {"rangemode": "tozero"}} if from_zero else layout
 
 
-def _in_words(lines: Sequence[Series], scale: float, unit: str, digits: int) -> str:
+def _in_words(selectors: Sequence[Series], scale: float, unit: str, digits: int) -> str:
     """Name each line's first and last known value."""
     sentences = []
-    for line in lines:
-        known = np.flatnonzero(np.isfinite(line.mean))
-        if len(known):
-            ends = [f"{scale * line.mean[k]:.{digits}f} {unit} at {100 * line.budget[k]:g} %" for k in known[[0, -1]]]
-            sentences.append(f"{line.name}: " + " to ".join(dict.fromkeys(ends)) + ".")
-        else:
-            sentences.append(f"{line.name}: no value.")
+    for series in selectors:
+        ends = np.flatnonzero(np.isfinite(series.mean))[[0, -1]] if np.isfinite(series.mean).any() else ()
+        said = [f"{scale * series.mean[k]:.{digits}f} {unit} at {100 * series.budget[k]:g} %" for k in ends]
+        sentences.append(f"{series.name}: {' to '.join(dict.fromkeys(said)) or 'no value'}.")
     return " ".join(sentences)
 
 

@@ -1,0 +1,69 @@
+"""What the page of the interpretation question is made of: frozen tables and images, nothing from a store."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from tasks.report.pages import Image
+
+
+@dataclass(frozen=True)
+class GalleryRow:
+    """One validation image and its heat maps.
+
+    Attributes
+    ----------
+    image : (H, W, 3) uint8
+    sample_id : running number in the data set
+    true_class, predicted : class names
+    overlays : (H, W, 3) uint8 by column title, such as "full data" or "moderate 10 %"; a title may be missing
+    """
+
+    image: Image
+    sample_id: int
+    true_class: str
+    predicted: str
+    overlays: Mapping[str, Image]
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Heat maps of one network; validation images only, so that no training image is in the report.
+
+    Attributes
+    ----------
+    network : name of the network
+    title : heading, plain text
+    rows : one per image
+    """
+
+    network: str
+    title: str
+    rows: tuple[GalleryRow, ...]
+
+
+@dataclass(frozen=True)
+class InterpretationTables:
+    """Results of the question "which features are relevant, and how little data shows them?".
+
+    Attributes
+    ----------
+    networks : columns network (str), seed (int), model, layer (str), top1, top5 (float, 0..1), n_val, n_train (int),
+        map_shape (anything printable, such as "8 x 8 x 64")
+    classes : the long table, a row per (network, seed, interpreter, selector, repeat, budget, label)
+    by_budget : means over classes, a row per (network, seed, interpreter, selector, repeat, budget)
+    over_repeats : a row per (network, interpreter, selector, budget): n_draws, and {column}_mean and {column}_std over
+        seeds and repeats of phi_0, phi_05, phi_1, null_0, null_05, null_1 (radians), accuracy, accuracy_top5,
+        agreement, accuracy_plain, accuracy_plain_top5, error_fit, error_val (0..1), n_kept, left_out, seconds
+    robustness : a row per (network, interpreter, selector): n_draws, and over budgets 0.1 to 0.5 mean_0, std_0,
+        mean_05, std_05, mean_1, std_1 (radians), each with its {column}_spread over draws
+    galleries : heat maps
+    """
+
+    networks: pd.DataFrame
+    classes: pd.DataFrame
+    by_budget: pd.DataFrame
+    over_repeats: pd.DataFrame
+    robustness: pd.DataFrame
+    galleries: tuple[Gallery, ...] = ()
