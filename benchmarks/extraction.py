@@ -37,6 +37,7 @@ from tasks.io.sources import open_source
 from tasks.steps.common.activations import ACTIVATIONS, batch_size, example_input, probe
 from tasks.steps.common.manifest import MANIFEST, positions
 from tasks.steps.common.networks import load_network, preprocessing_of
+from tests.plans import held_out
 
 CLASSES = 4
 
@@ -100,7 +101,7 @@ def throughput(plan: Plan, root: Path, rounds: int) -> None:
     """Print the stage's time beside that of its two parts."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    spec = next(iter(plan.held_out.values()))
+    spec = next(iter(held_out(plan).values()))
     job = Job(open_store(str(root), create=True), SerialPool(), LineObserver(io.StringIO()))
     complete(job, MANIFEST, [spec.inputs["data"]])
     keys = positions(job.store, spec.inputs["data"].path, "val")["key"].tolist()
@@ -137,7 +138,7 @@ def throughput(plan: Plan, root: Path, rounds: int) -> None:
 def memory(folder: Path, root: Path, model: str, layer: str) -> None:
     """Print the peak memory of the stage on the images in `folder`; runs in a process of its own."""
     plan = plan_for(folder, root, model, layer)
-    spec = next(iter(plan.held_out.values()))
+    spec = next(iter(held_out(plan).values()))
     job = Job(open_store(str(root), create=True), SerialPool(), LineObserver(io.StringIO()))
     complete(job, MANIFEST, [spec.inputs["data"]])
     reset_peak_memory()

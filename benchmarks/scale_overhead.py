@@ -58,7 +58,7 @@ def _empty(work: Work, number: int) -> None:
             part.numbers.update(measured(classes={}))
 
 
-EMPTY = Step(_layout, _empty, group=SELECTION.group)
+EMPTY = Step("nothing", 1, _layout, _empty, SELECTION.size, group=SELECTION.group)
 
 
 def cost(here: Here, function: Callable[[Any], Any], items: Sequence[Any]) -> Line:  # Any: items of every kind

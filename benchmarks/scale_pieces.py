@@ -28,8 +28,9 @@ from storage.stages import FinishedStage, open_finished
 from storage.stores import Store, open_store
 from tasks.decomposition.exact_sums import ExactSums
 from tasks.decomposition.head_scores import HeadScores
-from tasks.engine.life import Job, Step, complete, open_job, reset_peak_memory
+from tasks.engine.life import Job, complete, open_job, reset_peak_memory
 from tasks.engine.observers import LineObserver
+from tasks.engine.step import Step
 from tasks.metrics.shape import ShapeStatistics
 from tasks.steps.common.manifest import MANIFEST
 from tasks.steps.decomposition.coverage import COVERAGE
@@ -40,6 +41,7 @@ from tasks.steps.interpretation.selection import SELECTION
 from tasks.tracing.class_share import ClassShare
 from tasks.tracing.influence import InfluenceSums
 from tasks.tracing.ridges import RidgeHistogram
+from tests.plans import cells, decomposed, histograms, learned, references
 
 COLUMNS = 256  # of each of the two sets whose shapes are compared
 QUERIES, BATCH, STEPS = 8, 256, 1024  # of a trace: queries, samples of a step, steps of a chunk
@@ -59,12 +61,12 @@ class Here:
     @property
     def activations(self) -> StageSpec:
         """The stage that coresets are selected from."""
-        return next(iter(self.plan.learn.values()))
+        return next(iter(learned(self.plan).values()))
 
     @property
     def penultimate(self) -> StageSpec:
         """The stage that question 2 reads."""
-        return self.plan.decomposed[0].learn
+        return decomposed(self.plan)[0].learn
 
     @property
     def threads(self) -> int:
@@ -90,7 +92,7 @@ def config_of(folder: Path, *, workers: int, memory: str, kind: str = "local") -
 
 def selections(plan: Plan) -> list[StageSpec]:
     """Return all coresets of question 1, each once, as its flow asks for them."""
-    fitted = [*plan.references.values(), *(cell.features for cell in plan.cells)]
+    fitted = [*references(plan).values(), *(cell.features for cell in cells(plan))]
     return list({spec.path: spec for spec in (one.inputs["selection"] for one in fitted)}.values())
 
 
@@ -101,7 +103,7 @@ def _stages(here: Here, step: Step, specs: list[StageSpec]) -> Numbers:
 
 
 def _manifest(here: Here) -> Numbers:
-    return _stages(here, MANIFEST, list(here.plan.manifests.values()))
+    return _stages(here, MANIFEST, list(here.plan.shared.manifests.values()))
 
 
 def _selection(here: Here) -> Numbers:
@@ -109,15 +111,15 @@ def _selection(here: Here) -> Numbers:
 
 
 def _strongest(here: Here) -> Numbers:
-    return _stages(here, STRONGEST, [spec.inputs["strongest"] for spec in here.plan.decomposed[0].all_histograms])
+    return _stages(here, STRONGEST, [spec.inputs["strongest"] for spec in histograms(decomposed(here.plan)[0])])
 
 
 def _histogram(here: Here) -> Numbers:
-    return _stages(here, HISTOGRAM, list(here.plan.decomposed[0].all_histograms))
+    return _stages(here, HISTOGRAM, list(histograms(decomposed(here.plan)[0])))
 
 
 def _coverage(here: Here) -> Numbers:
-    return _stages(here, COVERAGE, [here.plan.decomposed[0].coverage])
+    return _stages(here, COVERAGE, [decomposed(here.plan)[0].coverage])
 
 
 def _write_activations(here: Here) -> Numbers:

@@ -15,7 +15,7 @@ from storage.stores import open_store
 from tasks.cluster.parallel import SerialPool
 from tasks.engine.life import Job
 from tasks.engine.records import recorded
-from tests.completion import complete_plan
+from tests.plans import complete_plan
 
 Tree = dict[str, Any]  # Any: YAML
 

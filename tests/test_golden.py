@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from storage.stages import FinishedStage, open_finished
 from tasks.recording.sources import update_source
 from tasks.steps.decomposition.coverage import read_coverage
+from tests.plans import decomposed, projections
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -122,7 +123,7 @@ def traced_fingerprints(run: "Run") -> Kinds:
     kinds = fingerprints(run)
     del kinds["manifest"]
     kinds[UPDATES] = kinds.pop("training")
-    for number, training in enumerate(dict.fromkeys(trace.training for trace in run.plan.all_traces)):
+    for number, training in enumerate(dict.fromkeys(trace.training for trace in projections(run.plan))):
         for name, found in update_fingerprints(open_finished(run.job.store, training)).items():
             kinds[UPDATES]["arrays"][f"{number}/{name}"] = found
     return kinds
@@ -135,7 +136,7 @@ def decomposed_fingerprints(run: "Run") -> Kinds:
     for kind in ("histogram", "gates"):
         arrays = kinds[kind]["arrays"]
         kinds[kind]["arrays"] = {name: arrays[name] for name in arrays if name.partition("/")[2] not in CHOSEN}
-    for number, one in enumerate(run.plan.decomposed):
+    for number, one in enumerate(decomposed(run.plan)):
         coverage = read_coverage(run.job.store, one.coverage)
         shares = {"l1": coverage.l1_shares(), "logit": coverage.contribution_shares(), "own": coverage.top_shares()}
         kinds["coverage"]["arrays"] |= {f"{number}/{name}": fingerprint(share) for name, share in shares.items()}

@@ -48,7 +48,7 @@ class Survey(Protocol):
         """Return what a data set holds."""
         ...
 
-    def look(self, spec: StageSpec, topic: str, look: Callable[[nn.Module, Tensor], Found], *, key: str = "") -> Found:
+    def look(self, spec: StageSpec, topic: str, look: Callable[[nn.Module, Tensor], Found]) -> Found:
         """Return what a function finds in the network of a stage, from one sample of its data.
 
         Parameters

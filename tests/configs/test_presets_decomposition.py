@@ -16,7 +16,7 @@ from tasks.engine.life import Job
 from tasks.io.networks import build_model
 from tasks.steps.decomposition.histogram import read_sets
 from tasks.steps.decomposition.scores import read_scores
-from tests.completion import complete_plan
+from tests.plans import complete_plan, decomposed
 
 WNIDS = ("n01440764", "n02102040")
 
@@ -78,7 +78,7 @@ def test_the_papers_setting_runs_on_a_few_images(tmp_path: Path, make_job: Calla
     config = load_config("papers/decomposing-the-deep", changes)
     plan, job = make_plan(config), make_job(config)
     complete_plan(plan, job)
-    (found,) = plan.decomposed
+    (found,) = decomposed(plan)
     learn, histogram = open_finished(job.store, found.learn), open_finished(job.store, found.histogram)
     assert learn.layout.arrays["features"].dtype == "float16"
     counts = histogram.read("counts").astype(np.int64)

@@ -15,7 +15,7 @@ from flows.progress import existing_store, planned_stages
 from storage.stages import open_finished
 from tasks.engine.life import Job
 from tasks.io.networks import build_model
-from tests.completion import complete_plan
+from tests.plans import cells, complete_plan, learned
 
 WNIDS = ("n01440764", "n02102040")
 IMAGES = 3
@@ -73,7 +73,7 @@ def test_imagenet_runs(config: Config, make_job: Callable[[Config], Job]) -> Non
     plan, job = make_plan(config), make_job(config)
     complete_plan(plan, job)
     _check_activations(plan, job)
-    full = next(cell for cell in plan.cells if cell.budget == 1.0)
+    full = next(cell for cell in cells(plan) if cell.budget == 1.0)
     evaluation = open_finished(job.store, full.evaluation)
     values = evaluation.read("values")
     distance = values[:, evaluation.summary["measures"].index("distance_0")].astype(np.float64)
@@ -83,7 +83,7 @@ def test_imagenet_runs(config: Config, make_job: Callable[[Config], Job]) -> Non
 
 def _check_activations(plan: Plan, job: Job) -> None:
     """Assert maps of the last block in half precision, class by class, with their mean beside them."""
-    stage = open_finished(job.store, plan.learn["resnet50", 0])
+    stage = open_finished(job.store, learned(plan)["resnet50", 0])
     maps, pooled = stage.read("maps"), stage.read("pooled").astype(np.float64)
     assert maps.shape == (IMAGES * len(WNIDS), 7, 7, 2048)
     assert maps.dtype == np.float16

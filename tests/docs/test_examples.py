@@ -15,8 +15,8 @@ from tasks.engine.life import Job
 from tasks.engine.records import recorded
 from tasks.steps.report import write_report
 from tasks.tracing import Influential
-from tests.completion import complete_plan
 from tests.conftest import Tree
+from tests.plans import complete_plan
 
 ROOT = Path(__file__).resolve().parents[2]
 UPDATES = "## Updates"  # the part of docs/store.md that reads a recorded training
@@ -45,7 +45,7 @@ def test_reading_a_store(
     plan, job = make_plan(config), make_job(config)
     with recorded(config, plan.stages):
         complete_plan(plan, job)
-    write_report(job.store, plan.answers(), created="now", reused=frozenset())
+    write_report(job.store, plan.made(), created="now", reused=frozenset())
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
     for block in examples("docs/store.md", before=UPDATES):

@@ -13,7 +13,7 @@ from storage.documents import Document, encode
 from storage.results import table_bytes
 from storage.stages import find_finished
 from storage.stores import Store
-from tasks.steps.common.training import CURVES
+from tasks.steps.common.courses import CURVES
 
 if TYPE_CHECKING:
     from tests.conftest import Run

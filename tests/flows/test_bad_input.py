@@ -24,6 +24,7 @@ from tasks.engine.life import Job, complete
 from tasks.io.networks import build_model
 from tasks.steps.common.manifest import MANIFEST
 from tasks.steps.report import class_table, write_report
+from tests.plans import cells, learned
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -70,7 +71,7 @@ def test_the_folder_run_is_sound(folder_tree: Tree, new_run: NewRun) -> None:
     run = new_run(folder_tree)
     assert len(planned_stages(run.plan, None)) == len(run.plan.stages)
     run.finish()
-    table = class_table(run.job.store, run.plan.cells)
+    table = class_table(run.job.store, cells(run.plan))
     whole = table[table["budget"] == 1.0]
     np.testing.assert_allclose(whole[["distance_0", "distance_05", "distance_1"]], 0, atol=1e-6)
     assert table["class_name"].tolist() == ["cat", "dog"] * 2
@@ -124,7 +125,7 @@ def test_a_class_with_one_sample_works(folder_tree: Tree, new_run: NewRun) -> No
         for image in sorted((images(folder_tree) / split / "dog").iterdir())[1:]:
             image.unlink()
     run = new_run(folder_tree).finish()
-    table = class_table(run.job.store, run.plan.cells).set_index(["budget", "class_name"])
+    table = class_table(run.job.store, cells(run.plan)).set_index(["budget", "class_name"])
     assert table.loc[(0.5, "dog"), "n_kept"] == 1  # at least one is kept
     assert table.loc[(0.5, "dog"), "n_class"] == 1
     assert table.loc[(0.5, "dog"), "n_rows"] == 64  # positions of one image
@@ -139,10 +140,10 @@ def test_a_class_with_one_row_is_left_out_and_counted(folder_tree: Tree, new_run
     folder_tree["interpretation"]["layer"] = "act"
     torch.save(build_model(network["model"], network["arguments"], 0).state_dict(), network["weights"])
     run = new_run(folder_tree).finish()
-    table = class_table(run.job.store, run.plan.cells)
+    table = class_table(run.job.store, cells(run.plan))
     assert table.loc[table["class_name"] == "dog", ["distance_0", "null_05", "self_1"]].isna().all(axis=None)
     assert table.loc[table["class_name"] == "cat", "distance_0"].notna().all()
-    write_report(run.job.store, run.plan.answers(), created="now", reused=frozenset())
+    write_report(run.job.store, run.plan.made(), created="now", reused=frozenset())
     budgets = pd.read_parquet(Path(run.config.store, "reports/folder/tables/by_budget.parquet"))
     assert budgets["left_out"].tolist() == [1, 1]
     assert budgets["n_classes"].tolist() == [2, 2]
@@ -154,7 +155,7 @@ def test_nan_in_activations_names_layer_and_sample(folder_tree: Tree, new_run: N
     run = new_run(folder_tree)
     text = fails(run, "activations")
     table = pd.read_parquet(
-        Path(run.config.store, next(iter(run.plan.manifests.values())).path, "files/manifest.parquet")
+        Path(run.config.store, next(iter(run.plan.shared.manifests.values())).path, "files/manifest.parquet")
     )
     white = table.loc[table["key"].str.endswith("dog/4.png"), "id"].item()
     assert "'last-map'" in text
@@ -175,7 +176,7 @@ def test_float16_is_kept_as_such(folder_tree: Tree, new_run: NewRun) -> None:
     wide = new_run(folder_tree).finish()
     folder_tree["interpretation"]["dtype"] = "float16"
     narrow = new_run(folder_tree).finish()
-    a, b = (open_finished(r.job.store, r.plan.learn["net", 0]).read("maps") for r in (wide, narrow))
+    a, b = (open_finished(r.job.store, learned(r.plan)["net", 0]).read("maps") for r in (wide, narrow))
     assert b.dtype == np.float16
     np.testing.assert_array_equal(np.asarray(a, np.float16), b)
 
@@ -218,7 +219,7 @@ def test_a_network_without_maps_is_refused(folder_tree: Tree, new_run: NewRun) -
 def test_a_missing_image_is_named(folder_tree: Tree, new_run: NewRun) -> None:
     run = new_run(folder_tree)
     assert planned_stages(run.plan, None)
-    complete(run.job, MANIFEST, list(run.plan.manifests.values()))
+    complete(run.job, MANIFEST, list(run.plan.shared.manifests.values()))
     (images(folder_tree) / "val" / "cat" / "2.png").unlink()
     text = fails(run, "activations")
     assert "cat/2.png" in text
@@ -235,8 +236,8 @@ def test_data_that_changed_between_two_extractions_are_named(
         PartitionError, match=r"sample .*dog/1\.png \(id \d+\): its content differs from what"
     ) as caught:
         second.finish()
-    assert first.plan.learn["net", 0].path in str(caught.value)
-    assert second.plan.learn["net", 0].path not in finished_paths(second.plan, second.job.store)
+    assert learned(first.plan)["net", 0].path in str(caught.value)
+    assert learned(second.plan)["net", 0].path not in finished_paths(second.plan, second.job.store)
 
 
 def test_an_unchanged_second_extraction_passes(folder_tree: Tree, new_run: NewRun) -> None:
@@ -281,7 +282,7 @@ def test_a_full_disk_stops_the_run_which_goes_on_later(
 
 def test_a_stage_that_another_run_holds_is_waited_for_or_left(folder_tree: Tree, new_run: NewRun) -> None:
     run = new_run(folder_tree)
-    spec = next(iter(run.plan.manifests.values()))
+    spec = next(iter(run.plan.shared.manifests.values()))
     job = Job(run.job.store, run.job.pool, run.job.observer, wait=False)
     with (
         claim(run.job.store, spec.path, "somebody"),

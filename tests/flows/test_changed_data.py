@@ -17,14 +17,16 @@ from storage.stages import open_finished
 from storage.stores import StoreError
 from storage.verify import verify_stage
 from tasks.cluster.parallel import PartitionError
-from tasks.engine.life import Step, complete
+from tasks.engine.life import complete
+from tasks.engine.step import Step
 from tasks.steps.common import fetching, trainer, training
 from tasks.steps.common.manifest import MANIFEST, positions
 from tasks.steps.common.training import TRAINING
 from tasks.steps.interpretation.gallery import GALLERY
 from tasks.steps.tracing.mislabel import MISLABEL
 from tasks.steps.tracing.queries import QUERIES
-from tasks.training.loop import train_steps
+from tasks.training.loop import Trainer
+from tests.plans import galleries, held_out, traces
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -72,13 +74,13 @@ def longer(tree: Tree) -> Tree:
 
 def spec_of(run: "Run") -> StageSpec:
     """Return the run's only training."""
-    return next(iter(run.plan.trainings.values()))
+    return next(iter(run.plan.shared.trainings.values()))
 
 
 def train(run: "Run") -> StageSpec:
     """Make the training of a run as a new process would, and return its spec."""
     fetching._open_reader.cache_clear()
-    complete(run.job, MANIFEST, list(run.plan.manifests.values()))
+    complete(run.job, MANIFEST, list(run.plan.shared.manifests.values()))
     complete(run.job, TRAINING, [spec_of(run)])
     return spec_of(run)
 
@@ -96,7 +98,7 @@ def test_a_training_on_changed_data_is_refused(
     first = train(new_run(pets))
     paint(images(pets) / sample, 999)
     second = new_run(longer(pets))
-    monkeypatch.setattr(trainer, "train_steps", lambda *_, **__: pytest.fail("a step was made"))
+    monkeypatch.setattr(Trainer, "run", lambda *_, **__: pytest.fail("a step was made"))
     with pytest.raises(PartitionError, match=said(sample, first.path)):
         train(second)
     assert spec_of(second).path not in finished_paths(second.plan, second.job.store)
@@ -120,14 +122,16 @@ def test_unchanged_data_are_trained_on_again(pets: Tree, new_run: NewRun) -> Non
 def test_a_resumed_training_names_what_changed(pets: Tree, new_run: NewRun, monkeypatch: pytest.MonkeyPatch) -> None:
     run, calls = new_run(pets), []
 
+    original = Trainer.run
+
     def dies(*arguments: Any, **options: Any) -> list[float]:  # Any: passed on
         calls.append(0)
         if len(calls) == 3:
             raise RuntimeError("killed")
-        return train_steps(*arguments, **options)
+        return original(*arguments, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "train_steps", dies)
+        patch.setattr(Trainer, "run", dies)
         with pytest.raises(PartitionError, match="killed"):
             train(run)
     for number in range(6):  # whichever the third step reads
@@ -140,15 +144,17 @@ def test_a_resumed_training_names_what_changed(pets: Tree, new_run: NewRun, monk
 def test_images_that_change_during_the_first_segment_are_named(
     pets: Tree, new_run: NewRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if training.MEMORY_SAMPLES:
+    if training.__dict__["MEMORY_SAMPLES"]:
         pytest.skip("in memory they are read once")
+
+    original = Trainer.run
 
     def repaints(*arguments: Any, **options: Any) -> list[float]:  # Any: passed on
         for path in images(pets).rglob("train/**/*.bmp"):
             paint(path, 999)
-        return train_steps(*arguments, **options)
+        return original(*arguments, **options)
 
-    monkeypatch.setattr(trainer, "train_steps", repaints)
+    monkeypatch.setattr(Trainer, "run", repaints)
     run = new_run(pets)
     with pytest.raises(PartitionError, match=said(r"train/\w+/\d\.bmp", spec_of(run).path)):
         train(run)
@@ -167,7 +173,7 @@ def test_a_training_compares_with_an_extraction(pets: Tree, new_run: NewRun) -> 
     first = new_run(pets).finish()
     first.job.store.remove(spec_of(first).path)
     paint(images(pets) / "val/dog/2.bmp", 999)
-    with pytest.raises(PartitionError, match=said("val/dog/2.bmp", first.plan.held_out["net", 0].path)):
+    with pytest.raises(PartitionError, match=said("val/dog/2.bmp", held_out(first.plan)["net", 0].path)):
         train(new_run(longer(pets)))
 
 
@@ -203,7 +209,7 @@ def traced(tree: Tree) -> Tree:
 @pytest.mark.parametrize(("step", "split"), [(QUERIES, "val"), (MISLABEL, "train")])
 def test_a_tracing_of_changed_data_is_refused(pets: Tree, new_run: NewRun, step: Step, split: str) -> None:
     run = new_run(traced(pets))
-    path, trace = train(run).path, run.plan.traces[0]
+    path, trace = train(run).path, traces(run.plan)[0]
     for image in sorted((images(pets) / split).rglob("*.bmp")):
         paint(image, 999)
     fetching._open_reader.cache_clear()
@@ -215,7 +221,7 @@ def test_a_tracing_of_changed_data_is_refused(pets: Tree, new_run: NewRun, step:
 
 def test_a_gallery_of_changed_images_is_refused(pets: Tree, new_run: NewRun) -> None:
     run = new_run(pets).finish()
-    (gallery,) = run.plan.galleries.values()
+    (gallery,) = galleries(run.plan).values()
     run.job.store.remove(gallery.path)
     for image in sorted((images(pets) / "val").rglob("*.bmp")):
         paint(image, 999)

@@ -15,6 +15,7 @@ from flows import cli
 from storage.claims import claim
 from storage.documents import decode, encode
 from tests.flows.command import Write, layerlore, refused
+from tests.plans import cells, learned
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -36,7 +37,7 @@ def test_plan_says_what_is_there_and_what_is_not(write: Write, finished_run: "Ru
 
 
 def test_plan_calls_a_started_stage_partial(write: Write, copied_run: "Run") -> None:
-    spec = next(iter(copied_run.plan.learn.values()))
+    spec = next(iter(learned(copied_run.plan).values()))
     Path(copied_run.config.store, spec.path, "markers", "complete.json").unlink()
     lines = layerlore("plan", write(copied_run.tree)).stdout.splitlines()
     assert "partial" in next(line for line in lines if spec.key[:8] in line)
@@ -63,7 +64,7 @@ def test_a_finished_run_is_answered_without_prefect_and_dask(write: Write, copie
 def test_status_of_a_store(copied_run: "Run") -> None:
     done = layerlore("status", copied_run.config.store)
     assert done.stdout.splitlines()[0] == "tiny: done, 17 of 17 stages complete"
-    spec = copied_run.plan.cells[0].evaluation
+    spec = cells(copied_run.plan)[0].evaluation
     shutil.rmtree(Path(copied_run.config.store, spec.path))
     lines = layerlore("status", copied_run.config.store, "--run", "tiny").stdout.splitlines()
     assert lines[0] == "tiny: done, 16 of 17 stages complete"
@@ -79,7 +80,7 @@ def test_report_is_written_from_the_store_alone(write: Write, copied_run: "Run")
     page = Path(copied_run.config.store, "reports", "tiny", "index.html")
     assert result.stdout.strip() == f"report: {page}"
     assert page.is_file()
-    shutil.rmtree(Path(copied_run.config.store, copied_run.plan.cells[0].evaluation.path))
+    shutil.rmtree(Path(copied_run.config.store, cells(copied_run.plan)[0].evaluation.path))
     text = refused(layerlore("report", write(copied_run.tree)))
     assert text == f"{copied_run.config.store}: 1 stages are not complete; `layerlore run` the config first"
 

@@ -13,6 +13,7 @@ from flows import cli
 from storage.stages import open_finished
 from tasks.report.tracing.tables import layers_table
 from tasks.steps.tracing.page import tracing_page
+from tests.plans import traces
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -42,7 +43,7 @@ def rows(lines: list[str], width: int) -> list[list[str]]:
 
 
 def test_a_query_is_explained_from_the_store(traced_run: "Run") -> None:
-    trace = traced_run.plan.traces[0]
+    trace = traces(traced_run.plan)[0]
     queries, influence = (open_finished(traced_run.job.store, s) for s in (trace.queries, trace.influence))
     result = explain(traced_run, "--query", "2", "--count", "3")
     assert result.exit_code == 0
@@ -119,7 +120,7 @@ def test_decay_that_cannot_be_told_is_unknown(traced_tree: Tree, new_run: Callab
     assert abs(float(cells[5])) < 1e-5
     assert lines[-1] == "layer 6: what weight decay did from step 5 on is not known, and stays with the examples"
     assert len([line for line in lines if line.startswith("layer 6")]) == 1
-    page = tracing_page(run.job.store, run.plan.traces, "show")
+    page = tracing_page(run.job.store, traces(run.plan), "show")
     assert page.layers["decay_share"].isna().all()
     rows_of = layers_table(page.layers).rows
     assert all("unknown" in cells for cells in rows_of)
@@ -135,7 +136,7 @@ def mlp_like(traced_tree: Tree, new_run: Callable[[Tree], "Run"]) -> "Run":
 
 
 def test_what_is_not_there_is_one_line(traced_run: "Run", finished_run: "Run", tmp_path: Path) -> None:
-    title = traced_run.plan.traces[0].influence.title
+    title = traces(traced_run.plan)[0].influence.title
     text = refused(explain(traced_run, "--query", "4"), cli.FAILED)
     assert text == f"query 4: {title} has queries 0 to 3"
     text = refused(explain(traced_run, "--query", "0", "--layer", "fc"), cli.BAD_CONFIG)

@@ -28,7 +28,7 @@ def test_a_run_with_nothing_to_do_needs_no_cluster_and_changes_nothing(copied_ru
         assert session.whole
         assert isinstance(session.job.pool, SerialPool)
     assert len(records(store, "tiny")) >= 1  # so that gc keeps the stages
-    answers = make_plan(check_config(tree, "config")).answers()
+    answers = make_plan(check_config(tree, "config")).made()
     place = write_report(store, answers, created="now", reused=session.reused)
     before = everything(store)
     assert report.fn(tree) == store.path(place)

@@ -11,6 +11,7 @@ from configs.load import ConfigError
 from configs.schema import Config
 from flows.plan import Plan, make_plan
 from flows.progress import existing_store, planned_stages, stage_state
+from tests.plans import cells, galleries, held_out, learned, references
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -105,10 +106,10 @@ def test_coresets_from_another_network_are_selected_once(tiny_tree: Tree) -> Non
     tree["interpretation"] |= {"networks": ["wider"], "coreset_from": "small"}
     plan = make_plan(Config.model_validate(tree))
     selecting = {spec.inputs["activations"].path for spec in plan.stages if spec.stage == "selection"}
-    assert selecting == {plan.learn["small", 0].path}
+    assert selecting == {learned(plan)["small", 0].path}
     fitted = {spec.inputs["activations"].path for spec in plan.stages if spec.stage == "features"}
-    assert fitted == {plan.learn["wider", 0].path}
-    assert set(plan.held_out) == {("wider", 0)}
+    assert fitted == {learned(plan)["wider", 0].path}
+    assert set(held_out(plan)) == {("wider", 0)}
 
 
 def test_stages_come_after_what_they_read(tiny_tree: Tree) -> None:
@@ -126,17 +127,17 @@ def test_a_plan_is_the_same_every_time(tiny_tree: Tree) -> None:
 
 def test_full_data_of_every_selector_are_one_cell_each_and_one_stage(tiny_tree: Tree) -> None:
     plan = make_plan(Config.model_validate(tiny_tree))
-    whole = [cell for cell in plan.cells if cell.budget == 1.0]
+    whole = [cell for cell in cells(plan) if cell.budget == 1.0]
     assert [(cell.selector, cell.repeat) for cell in whole] == [("random", 0), ("moderate", 0)]
     assert len({cell.features.path for cell in whole}) == 1
-    assert {cell.features.path for cell in whole} == {plan.references["small", 0, "ice"].path}
+    assert {cell.features.path for cell in whole} == {references(plan)["small", 0, "ice"].path}
 
 
 def test_galleries_show_the_least_budget(tiny_tree: Tree) -> None:
     plan = make_plan(Config.model_validate(tiny_tree))
-    (gallery,) = plan.galleries.values()
+    (gallery,) = galleries(plan).values()
     assert gallery.parameters["titles"] == ["full data", "random 50 %", "moderate 50 %"]
-    assert changed(tiny_tree, "interpretation.gallery", 0).galleries == {}
+    assert galleries(changed(tiny_tree, "interpretation.gallery", 0)) == {}
 
 
 def test_a_config_without_questions_trains_only(tiny_tree: Tree) -> None:

@@ -196,7 +196,7 @@ def test_a_failing_stage_is_one_line(start: Start, config: Path, tiny_tree: Tree
 def test_two_runs_at_once(start: Start, config: Path, tiny_tree: Tree, tmp_path: Path, finished_run: "Run") -> None:
     Path(tiny_tree["store"]).mkdir()
     (Path(tiny_tree["store"]) / "layerlore-store").write_text("1\n")
-    manifest = finished_run.plan.manifests["digits"].path
+    manifest = finished_run.plan.shared.manifests["digits"].path
     with claim(Store(tiny_tree["store"]), manifest, "run other"):
         first = start("run", str(config), "--set", "cluster.kind=serial")
         left = start("run", str(config), "--set", "cluster.kind=serial", "--no-wait")

@@ -12,6 +12,7 @@ import yaml
 
 from storage.stages import open_finished
 from storage.stores import open_store
+from tests.plans import traces
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -33,7 +34,7 @@ def test_a_run_of_processes_makes_the_same_bytes(traced_tree: Tree, tmp_path: Pa
     lines = done.stderr.splitlines()
     n = len(traced_run.plan.stages)
     assert lines[0] == f"{n} of {n} stages to make, in {store}"
-    training = traced_run.plan.traces[0].training
+    training = traces(traced_run.plan)[0].training
     curves = pd.read_parquet(Path(traced_run.config.store, training.path, "files", "epochs.parquet"))
     for epoch, loss, accuracy in curves[["epoch", "loss", "accuracy"]].to_numpy().tolist():
         told = f"epoch {epoch:.0f} of 2, loss {loss:.4f}, accuracy {accuracy:.4f}, lr "

@@ -67,7 +67,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, new_run: "Callable[[Tree], Ru
                 pixels = rng.integers(0, 120, (8, 8), dtype=np.uint8) + np.uint8(100 * label)
                 Image.fromarray(pixels).save(place / f"{number}<script>alert(3)<script>.png")
     run = new_run(hostile_config(folder)).finish()
-    write_report(run.job.store, run.plan.answers(), created="now", reused=frozenset())
+    write_report(run.job.store, run.plan.made(), created="now", reused=frozenset())
     return Path(run.config.store, "reports", "markup")
 
 

@@ -76,7 +76,7 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("secrets")
 def test_a_run_and_its_report_hold_no_secret(tiny_tree: Tree, new_run: "Callable[[Tree], Run]", tmp_path: Path) -> None:
     run = new_run(tiny_tree).finish()
-    write_report(run.job.store, run.plan.answers(), created="now", reused=frozenset())
+    write_report(run.job.store, run.plan.made(), created="now", reused=frozenset())
     assert len(list(Path(run.config.store).rglob("*.html"))) >= 2
     assert leaks(tmp_path) == []
     for command in ("status", "verify", "gc"):

@@ -15,6 +15,7 @@ from torch import nn
 from storage.stages import open_finished
 from tasks.engine.life import Job
 from tasks.io.networks import build_model
+from tests.plans import held_out, learned
 from tests.tasks.engine.two_stages import job_at
 
 if TYPE_CHECKING:
@@ -45,13 +46,13 @@ class Plain:
 @pytest.fixture(scope="session")
 def plain(finished_run: "Run") -> dict[str, Plain]:
     """Return what a plain loop gives for `train` and `val`."""
-    training = next(iter(finished_run.plan.trainings.values()))
+    training = next(iter(finished_run.plan.shared.trainings.values()))
     model = build_model("small-cnn", {"width": 4}, 0)
     model.load_state_dict(load_file(Path(finished_run.config.store, training.path, "files/weights.safetensors")))
     model.eval()
     assert isinstance(model, nn.Sequential)
     digits, found = load_digits(), {}
-    for split, specs in (("train", finished_run.plan.learn), ("val", finished_run.plan.held_out)):
+    for split, specs in (("train", learned(finished_run.plan)), ("val", held_out(finished_run.plan))):
         ids = np.asarray(open_finished(finished_run.job.store, specs["small", 0]).read("sample_id"), np.int64)
         images = torch.tensor(np.rint(digits.images[ids] * 255 / 16) / 255, dtype=torch.float32)[:, None]
         with torch.inference_mode():

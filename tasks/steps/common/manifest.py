@@ -28,7 +28,7 @@ ROW = 120  # bytes of a row
 LOCATIONS = {"paths", "root"}  # digests or resolved places stand for these in the key
 
 
-def manifest_spec(name: str, data: AnyDataSet, digests_in: Sequence[str]) -> StageSpec:
+def manifest_spec(name: str, data: AnyDataSet, digests_in: Sequence[str] = ()) -> StageSpec:
     """Return the spec of the manifest of a data set.
 
     Parameters

@@ -12,7 +12,8 @@ from storage.stages import find_finished
 from storage.stores import Store
 from storage.verify import stage_paths, verify_stage
 from tasks.cluster.parallel import PartitionError
-from tasks.engine.life import Job, Work, complete
+from tasks.engine.life import Job, complete
+from tasks.engine.step import Work
 from tests.tasks.engine.two_stages import STEP, both, contents, fill, job_at, start_from
 
 

@@ -13,9 +13,10 @@ from storage.stages import begin_stage
 from storage.stores import open_store
 from storage.verify import stage_paths
 from tasks.engine import life
-from tasks.engine.life import Job, Work, complete
-from tests.tasks.engine.two_stages import FIRST, LAYOUT, STEP, both, contents, fill, job_at, start_from
+from tasks.engine.life import Job, complete
+from tasks.engine.step import Work
 from tests.tasks.engine import two_stages
+from tests.tasks.engine.two_stages import FIRST, LAYOUT, STEP, both, contents, fill, job_at, start_from
 
 
 def test_a_partition_that_another_run_has_made_is_not_made_again(job: Job) -> None:

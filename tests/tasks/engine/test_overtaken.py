@@ -13,8 +13,9 @@ from storage.stages import Stage, begin_stage
 from storage.stores import Store, open_store
 from storage.verify import verify_stage
 from tasks.cluster.parallel import SerialPool
-from tasks.engine.life import Assignment, Job, Step, Work, complete, run_partition
+from tasks.engine.life import Assignment, Job, complete, run_partition
 from tasks.engine.observers import LineObserver
+from tasks.engine.step import Step, Work
 
 LAYOUT = Layout(2, {"x": ArrayLayout((8,), "float32", ("n",), 4, 4)})
 SPECS = [StageSpec("toy", 1, {"a": number}, label=str(number)) for number in range(3)]

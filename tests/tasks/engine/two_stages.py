@@ -12,7 +12,8 @@ from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store, open_store
 from storage.verify import stage_paths
 from tasks.cluster.parallel import SerialPool
-from tasks.engine.life import Job, Step, Work, complete, measured
+from tasks.engine.life import Job, complete, measured
+from tasks.engine.step import Step, Work
 
 LAYOUT = Layout(
     2,

@@ -28,13 +28,13 @@ def test_where_gates_go(name: str, arguments: dict[str, Any], shape: tuple[int, 
         outputs = []
         for value in (1.0, 0.0):
             gates.weight.fill_(value)
-            with Gating(gates, model.get_submodule(found.name)).closing(torch.tensor([3])):
+            with Gating(gates, model.get_submodule(found.name)).during(torch.tensor([3])):
                 outputs.append(model(example))
         again = model(example)
     assert torch.equal(outputs[0], plain)
     assert torch.equal(again, plain)  # no hook stays
     assert not torch.equal(outputs[1], plain)
-    with torch.inference_mode(), Gating(gates, model.get_submodule(found.name)).closing(torch.tensor([3])):
+    with torch.inference_mode(), Gating(gates, model.get_submodule(found.name)).during(torch.tensor([3])):
         assert torch.equal(model(-example), outputs[1])  # all closed: the image does not matter
 
 

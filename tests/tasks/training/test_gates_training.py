@@ -14,12 +14,13 @@ from tasks.training.batches import Positions
 from tasks.training.clipping import clip_gradients
 from tasks.training.gates import ClassGates, Gating, largest_gates
 from tasks.training.ghost_norm import ghost_rows, with_ghost_norm
-from tasks.training.loop import set_rates, train_steps
+from tasks.training.loop import set_rates
 from tasks.training.optimizers import OPTIMIZERS
 from tasks.training.samplers.shuffled import ShuffledBatches
 from tasks.training.samplers.single_class import SingleClassBatches
 from tasks.training.schedules import Span, decay_by_step
 from tests.tasks.training.gated import CHANNELS, CLASSES, GATES, LABELS, SGD, fetch, grouped, network
+from tests.tasks.training.steps import train_steps
 
 
 def loop_by_hand(model: nn.Sequential, gates: ClassGates, gated: set[int], clip: float) -> list[float]:
@@ -64,7 +65,7 @@ def test_a_training_with_gates_is_that_of_a_loop_with_two_optimisers() -> None:
     schedule = partial(decay_by_step, span=Span(4, 5), every=2, factor=0.5)
     batches = ShuffledBatches(LABELS, 3, 8)
     losses = train_steps(
-        model, grouped(model, gates), fetch, batches, 0, 20, schedule=schedule, clip=0.5, gating=gating
+        model, grouped(model, gates), fetch, batches, 0, 20, schedule=schedule, clip=0.5, companions=(gating,)
     )
     np.testing.assert_allclose(losses, loop_by_hand(by_hand, gates_by_hand, {1, 3}, 0.5), rtol=1e-10)
     torch.testing.assert_close(gates.weight, gates_by_hand.weight, rtol=1e-9, atol=1e-12)
@@ -87,7 +88,7 @@ def test_two_optimisers_are_one_with_two_groups_bit_for_bit() -> None:
             for stepper in steppers:
                 stepper.zero_grad(set_to_none=True)
             if gated:
-                with gating.closing(labels):
+                with gating.during(labels):
                     loss = F.cross_entropy(net(inputs), labels) + gating.loss()
             else:
                 loss = F.cross_entropy(net(inputs), labels)
@@ -104,13 +105,13 @@ def test_plain_epochs_leave_gates_and_their_velocity_alone() -> None:
     model, gates = network(), ClassGates(CHANNELS, CLASSES).double()
     optimizer, batches = grouped(model, gates), ShuffledBatches(LABELS, 3, 8)
     gating = Gating(gates, model[1], plain_epochs=1, period=2)
-    train_steps(model, optimizer, fetch, batches, 0, 4, gating=gating)
+    train_steps(model, optimizer, fetch, batches, 0, 4, companions=(gating,))
     assert torch.equal(gates.weight, torch.full_like(gates.weight, 0.5))
     assert gates.weight not in optimizer.state
-    train_steps(model, optimizer, fetch, batches, 4, 8, gating=gating)
+    train_steps(model, optimizer, fetch, batches, 4, 8, companions=(gating,))
     values, velocity = gates.weight.detach().clone(), optimizer.state[gates.weight]["momentum_buffer"].clone()
     assert values.amax(1).tolist() == [1.0] * CHANNELS
-    train_steps(model, optimizer, fetch, batches, 8, 12, gating=gating)
+    train_steps(model, optimizer, fetch, batches, 8, 12, companions=(gating,))
     assert torch.equal(gates.weight, values)
     assert torch.equal(optimizer.state[gates.weight]["momentum_buffer"], velocity)
 
@@ -119,8 +120,9 @@ def test_a_training_whose_gates_never_close_is_a_plain_one() -> None:
     results = []
     for gated in (False, True):
         model, gates = network(), ClassGates(CHANNELS, CLASSES).double()
-        gating = Gating(gates, model[1], plain_epochs=9) if gated else None
-        losses = train_steps(model, grouped(model, gates), fetch, ShuffledBatches(LABELS, 3, 8), 0, 12, gating=gating)
+        companions = (Gating(gates, model[1], plain_epochs=9),) if gated else ()
+        batches = ShuffledBatches(LABELS, 3, 8)
+        losses = train_steps(model, grouped(model, gates), fetch, batches, 0, 12, companions=companions)
         results.append((losses, [p.detach().clone() for p in model.parameters()]))
     assert results[0][0] == results[1][0]
     assert all(torch.equal(p, q) for p, q in zip(results[0][1], results[1][1], strict=True))
@@ -133,7 +135,7 @@ def test_ghosts_pass_beside_the_gates() -> None:
     gates = ClassGates(CHANNELS, CLASSES).double()
     gating = Gating(gates, twin[2], weight=0.01, plain_epochs=0, period=1)
     batches = SingleClassBatches(LABELS, 0, size=4, ghosts=6)
-    (loss,) = train_steps(twin, grouped(twin, gates), fetch, batches, 0, 1, gating=gating)
+    (loss,) = train_steps(twin, grouped(twin, gates), fetch, batches, 0, 1, companions=(gating,))
     batch, fresh = batches.batch(0), with_ghost_norm(model).train()
     assert isinstance(fresh, nn.Sequential)
     inputs, _ = fetch(np.concatenate([batch.examples, batch.ghosts]))
@@ -162,7 +164,7 @@ def trained_on_planted(own: NDArray[np.int64], n_channels: int) -> tuple[ClassGa
         return shown[torch.from_numpy(at)], torch.from_numpy(labels[at])
 
     optimizer = grouped(model, gates, lr=0.1, weight_decay=0.0)
-    train_steps(model, optimizer, planted, ShuffledBatches(labels, 0, 9), 0, 300, gating=gating)
+    train_steps(model, optimizer, planted, ShuffledBatches(labels, 0, 9), 0, 300, companions=(gating,))
     truth = torch.from_numpy(labels)
     with torch.inference_mode():
         maps = model[:2](shown)

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from tasks.training.batches import Positions
-from tasks.training.loop import accuracy, train_steps
+from tasks.training.loop import accuracy
 from tasks.training.optimizers import OPTIMIZERS
 from tasks.training.samplers.shuffled import ShuffledBatches
+from tests.tasks.training.steps import train_steps
 
 INPUTS = torch.randn((23, 5), generator=torch.Generator().manual_seed(1))
 LABELS = torch.arange(23) % 3

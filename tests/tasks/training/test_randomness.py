@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from tasks.io.networks import build_model
 from tasks.training.batches import Positions
-from tasks.training.loop import train_steps
 from tasks.training.samplers.shuffled import ShuffledBatches
+from tests.tasks.training.steps import train_steps
 
 INPUTS = torch.randn(40, 6, generator=torch.Generator().manual_seed(1))
 

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from tasks.training.batches import Positions
 from tasks.training.ghost_norm import with_ghost_norm
-from tasks.training.loop import Row, train_steps
+from tasks.training.loop import Row
 from tasks.training.samplers.shuffled import ShuffledBatches
 from tasks.training.samplers.single_class import SingleClassBatches
+from tests.tasks.training.steps import train_steps
 
 INPUTS = torch.randn((20, 4), generator=torch.Generator().manual_seed(1)) * 5
 LABELS = np.arange(20) % 3

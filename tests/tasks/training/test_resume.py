@@ -13,10 +13,10 @@ from tasks.recording.checkpoints import load_checkpoint, pack_checkpoint
 from tasks.training.augmentation import crop_and_flip
 from tasks.training.batches import Positions
 from tasks.training.ghost_norm import with_ghost_norm
-from tasks.training.loop import train_steps
 from tasks.training.optimizers import OPTIMIZERS
 from tasks.training.samplers import SAMPLERS
 from tasks.training.schedules import SCHEDULES, Span
+from tests.tasks.training.steps import train_steps
 
 LABELS = np.repeat(np.arange(3), [9, 7, 5])
 INPUTS = torch.randn((21, 2, 4, 4), generator=torch.Generator().manual_seed(1))

@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from tasks.training.batches import Batch, Positions
 from tasks.training.ghost_norm import ghost_rows, with_ghost_norm
-from tasks.training.loop import train_steps
 from tasks.training.optimizers import OPTIMIZERS
 from tasks.training.sam import Sam
 from tasks.training.samplers.shuffled import ShuffledBatches
+from tests.tasks.training.steps import train_steps
 
 INPUTS = torch.randn((24, 5), generator=torch.Generator().manual_seed(1))
 LABELS = torch.arange(24) % 3

@@ -17,10 +17,11 @@ from tasks.steps.common.activations import (
     check_same_samples,
     class_slabs,
 )
+from tests.plans import held_out, learned
 
 if TYPE_CHECKING:
     from tests.conftest import Run
-    from tests.tasks.steps.conftest import Plain
+    from tests.tasks.conftest import Plain
 
 
 def floats(stage: FinishedStage, name: str) -> NDArray[np.float64]:
@@ -32,7 +33,7 @@ def floats(stage: FinishedStage, name: str) -> NDArray[np.float64]:
 def test_maps_logits_and_pooled_are_those_of_a_plain_loop(
     finished_run: "Run", plain: "dict[str, Plain]", split: str
 ) -> None:
-    specs = finished_run.plan.learn if split == "train" else finished_run.plan.held_out
+    specs = learned(finished_run.plan) if split == "train" else held_out(finished_run.plan)
     stage, by_hand = open_finished(finished_run.job.store, specs["small", 0]), plain[split]
     np.testing.assert_allclose(floats(stage, "maps"), by_hand.maps, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(floats(stage, "logits"), by_hand.logits, rtol=1e-4, atol=1e-5)
@@ -40,7 +41,7 @@ def test_maps_logits_and_pooled_are_those_of_a_plain_loop(
 
 
 def test_rows_are_class_by_class_then_by_id(finished_run: "Run", plain: "dict[str, Plain]") -> None:
-    stage = open_finished(finished_run.job.store, finished_run.plan.learn["small", 0])
+    stage = open_finished(finished_run.job.store, learned(finished_run.plan)["small", 0])
     np.testing.assert_array_equal(stage.read("label"), np.repeat(np.arange(10), 12))
     np.testing.assert_array_equal(plain["train"].labels, stage.read("label"))
     ids = np.asarray(stage.read("sample_id")).reshape(10, 12)
@@ -53,13 +54,13 @@ def test_no_sample_is_in_both_splits(plain: "dict[str, Plain]") -> None:
 
 
 def test_content_digests_tell_images_apart(finished_run: "Run", plain: "dict[str, Plain]") -> None:
-    content = open_finished(finished_run.job.store, finished_run.plan.learn["small", 0]).read("content")
+    content = open_finished(finished_run.job.store, learned(finished_run.plan)["small", 0]).read("content")
     images = load_digits().images[plain["train"].ids].reshape(120, -1)
     assert len(np.unique(content, axis=0)) == len(np.unique(images, axis=0))
 
 
 def test_the_arrays_open_with_xarray(finished_run: "Run", plain: "dict[str, Plain]") -> None:
-    path = finished_run.job.store.path(finished_run.plan.learn["small", 0].path, "data.zarr")
+    path = finished_run.job.store.path(learned(finished_run.plan)["small", 0].path, "data.zarr")
     with xarray.open_zarr(path, consolidated=False) as found:
         assert found["maps"].dims == ("sample", "row", "column", "channel")
         np.testing.assert_allclose(found["maps"], plain["train"].maps, rtol=1e-4, atol=1e-5)
@@ -81,7 +82,7 @@ def test_partitions_are_whole_chunks_of_bounded_size(maps: tuple[int, int, int],
 
 def test_stages_of_other_samples_cannot_be_joined(finished_run: "Run") -> None:
     store, plan = finished_run.job.store, finished_run.plan
-    learn, held_out = (open_finished(store, specs["small", 0]) for specs in (plan.learn, plan.held_out))
+    learn, evaluate = (open_finished(store, specs["small", 0]) for specs in (learned(plan), held_out(plan)))
     check_same_samples(learn, learn)
     with pytest.raises(ValueError, match=r"activations/\w+ has 120 samples, activations/\w+ has 40"):
-        check_same_samples(learn, held_out)
+        check_same_samples(learn, evaluate)

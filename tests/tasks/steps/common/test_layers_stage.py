@@ -15,6 +15,7 @@ from tasks.engine.life import Job
 from tasks.io.sources import open_source
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import load_network
+from tests.plans import kept_layers
 
 Tree = dict[str, Any]  # Any: YAML
 RunTiny = Callable[[], tuple[Plan, Job]]
@@ -25,7 +26,7 @@ def test_named_layers_equal_a_plain_forward_pass(tiny_tree: Tree, run_tiny: RunT
     del tiny_tree["interpretation"]
     tiny_tree["activations"] = {"networks": ["small"], "layers": ["0", "2"], "keep": ["pooled", "maps"], "dtype": dtype}
     plan, job = run_tiny()
-    spec = plan.layers["small", 0, "val"]
+    spec = next(spec for spec in kept_layers(plan) if spec.parameters["split"] == "val")
     stage = open_finished(job.store, spec)
     keys = positions(job.store, spec.inputs["data"].path, "val")["key"].tolist()
     images = (

@@ -18,7 +18,7 @@ Tree = dict[str, Any]  # Any: YAML
 
 
 def test_rows_are_the_first_samples_of_each_class(finished_run: "Run") -> None:
-    spec = finished_run.plan.manifests["digits"]
+    spec = finished_run.plan.shared.manifests["digits"]
     stage = open_finished(finished_run.job.store, spec)
     table = pd.read_parquet(Path(finished_run.config.store, spec.path, "files/manifest.parquet"))
     assert table.groupby(["split", "label_given"]).size().to_dict() == {
@@ -31,7 +31,7 @@ def test_rows_are_the_first_samples_of_each_class(finished_run: "Run") -> None:
 
 
 def test_positions_are_class_major_and_stable(finished_run: "Run") -> None:
-    spec = finished_run.plan.manifests["digits"]
+    spec = finished_run.plan.shared.manifests["digits"]
     rows = positions(finished_run.job.store, spec.path, "train")
     by_hand = sorted(zip(rows["label_given"], rows["id"], strict=True))
     assert list(zip(rows["label_given"], rows["id"], strict=True)) == by_hand

@@ -8,6 +8,7 @@ import torch
 
 from tasks.capture import capture_inputs
 from tasks.steps.common.networks import load_network
+from tests.plans import learned
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 def test_threads_do_not_see_each_others_images(finished_run: "Run") -> None:
     """Hooks see every call of their network: two partitions in threads must not share one."""
-    store, spec = finished_run.job.store, next(iter(finished_run.plan.learn.values()))
+    store, spec = finished_run.job.store, next(iter(learned(finished_run.plan).values()))
     together, device = Barrier(2), torch.device("cpu")
 
     def captured(seed: int) -> bool:

@@ -16,9 +16,10 @@ from tasks.cluster.parallel import PartitionError
 from tasks.engine.life import complete
 from tasks.io.networks import build_model
 from tasks.steps.common import snapshots, trainer
+from tasks.steps.common.courses import MEMORY_SAMPLES
 from tasks.steps.common.manifest import MANIFEST
 from tasks.steps.common.snapshots import SNAPSHOTS, snapshot_file, snapshot_specs, snapshot_step
-from tasks.steps.common.training import MEMORY_SAMPLES, TRAINING
+from tasks.steps.common.training import TRAINING
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -30,7 +31,7 @@ STEPS = 16  # of the tiny run: 2 epochs of 8
 
 def training_of(run: "Run") -> StageSpec:
     """Return the run's only training."""
-    return next(iter(run.plan.trainings.values()))
+    return next(iter(run.plan.shared.trainings.values()))
 
 
 def weights(run: "Run", spec: StageSpec, step: int) -> dict[str, Tensor]:
@@ -43,7 +44,7 @@ def test_every_snapshot_is_what_the_training_passed_through(tiny_tree: Tree, new
     tiny_tree["networks"]["small"]["train"] |= settings
     run = new_run(tiny_tree)
     training = training_of(run)
-    complete(run.job, MANIFEST, list(run.plan.manifests.values()))
+    complete(run.job, MANIFEST, list(run.plan.shared.manifests.values()))
     complete(run.job, TRAINING, [training])
     specs = snapshot_specs(training, tuple(range(STEPS + 1)))
     complete(run.job, SNAPSHOTS, specs)

@@ -7,9 +7,12 @@ import pytest
 
 from configs.schema import ImageFolder, Network, Preprocessing, SklearnDigits
 from storage.specs import StageSpec
+from tasks.engine.survey import DataSurvey
 from tasks.io.files import File, list_files
+from tasks.steps.common.activations import Shapes, activations_spec, map_shapes
 from tasks.steps.common.manifest import manifest_spec
-from tasks.steps.common.survey import DataSurvey, survey_data, survey_network
+from tasks.steps.common.survey import PlanSurvey
+from tasks.steps.common.training import training_spec
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -20,7 +23,7 @@ DIGITS = SklearnDigits(source="sklearn-digits", per_class=2)
 def digits() -> tuple[StageSpec, DataSurvey]:
     """Return the spec of two digits per class and what is found in them."""
     spec = manifest_spec("digits", DIGITS)
-    return spec, survey_data(None, spec)
+    return spec, PlanSurvey(None).data(spec)
 
 
 def small(**arguments: int) -> Network:
@@ -32,9 +35,17 @@ def small(**arguments: int) -> Network:
     )
 
 
+def shapes_of(network: Network, layer: str) -> Shapes:
+    """Return the sizes that a plan finds for a network."""
+    manifest, _ = digits()
+    training = training_spec("net", network, manifest, 0)
+    spec = activations_spec("net", network, manifest, training, layer=layer, split="train", dtype="float32")
+    return map_shapes(spec, PlanSurvey(None))
+
+
 def test_a_listing_and_the_stored_manifest_say_the_same(finished_run: "Run") -> None:
-    spec = finished_run.plan.manifests["digits"]
-    assert survey_data(None, spec) == survey_data(finished_run.job.store, spec)
+    spec = finished_run.plan.shared.manifests["digits"]
+    assert PlanSurvey(None).data(spec) == PlanSurvey(finished_run.job.store).data(spec)
 
 
 def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -49,7 +60,7 @@ def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return list_files(url)
 
     monkeypatch.setattr("tasks.io.folder.list_files", noting)
-    found = survey_data(None, spec)
+    found = PlanSurvey(None).data(spec)
     assert found.summary["class_names"] == {"0": "cat"}
     assert sorted(listed) == sorted(paths.values())
 
@@ -60,10 +71,9 @@ def test_counts_by_split() -> None:
 
 
 def test_sizes_of_a_network() -> None:
-    _, found = digits()
-    shapes = survey_network("net", small(width=3), "last-map", DIGITS, found)
+    shapes = shapes_of(small(width=3), "last-map")
     assert (shapes.inputs, shapes.maps, shapes.logits) == ((1, 8, 8), (6, 4, 4), 10)
-    assert survey_network("net", small(width=3), "0", DIGITS, found).maps == (3, 8, 8)
+    assert shapes_of(small(width=3), "0").maps == (3, 8, 8)
 
 
 @pytest.mark.parametrize(
@@ -77,9 +87,8 @@ def test_sizes_of_a_network() -> None:
     ],
 )
 def test_a_network_that_does_not_fit_is_named_in_one_line(arguments: dict[str, int], layer: str, expected: str) -> None:
-    _, found = digits()
     with pytest.raises(ValueError, match=r"^networks\.net: ") as caught:
-        survey_network("net", small(**arguments), layer, DIGITS, found)
+        shapes_of(small(**arguments), layer)
     assert expected in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 

@@ -47,7 +47,7 @@ def test_weights_and_curves_are_those_of_a_plain_loop(finished_run: "Run") -> No
     digits, tree = load_digits(), finished_run.tree
     stage = open_finished(finished_run.job.store, spec_of(finished_run))
     manifest = pd.read_parquet(
-        Path(finished_run.config.store, finished_run.plan.manifests["digits"].path, "files/manifest.parquet")
+        Path(finished_run.config.store, finished_run.plan.shared.manifests["digits"].path, "files/manifest.parquet")
     )
     sets = {}
     for split in ("train", "val"):

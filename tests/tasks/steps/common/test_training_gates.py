@@ -20,11 +20,11 @@ from tasks.io.tensors import unpack_tensors
 from tasks.recording.checkpoints import checkpoint_weights
 from tasks.recording.sources import update_source
 from tasks.steps.common import trainer
+from tasks.steps.common.courses import MEMORY_SAMPLES
 from tasks.steps.common.snapshots import SNAPSHOTS, snapshot_file
-from tasks.steps.common.training import MEMORY_SAMPLES
 from tasks.training.gates import ClassGates, Gating
-from tasks.training.loop import train_steps
 from tests.tasks.steps.common.trainings import changed, die_at, file_digests, spec_of, train
+from tests.tasks.training.steps import train_steps
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -71,8 +71,17 @@ def test_a_training_with_gates_is_that_of_a_plain_loop(tiny_tree: Tree, new_run:
         {"params": [gates.weight], "lr": 0.5, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0},
     ]
     optimizer = torch.optim.SGD(groups, 0.05, 0.9, nesterov=True, weight_decay=0.001, foreach=False)
-    steps = 3 * made.batches.per_epoch
-    train_steps(model, optimizer, made.fetch, made.batches, 0, steps, schedule=made.schedule, gating=gating)
+    steps = 3 * made.samples.batches.per_epoch
+    train_steps(
+        model,
+        optimizer,
+        made.samples.fetch,
+        made.samples.batches,
+        0,
+        steps,
+        schedule=made.schedule,
+        companions=(gating,),
+    )
     stored = load_file(files / "weights.safetensors")
     assert stored.keys() == model.state_dict().keys()  # gates apart: the file stays that of the model
     assert all(torch.equal(stored[name], value) for name, value in model.state_dict().items())
@@ -86,11 +95,11 @@ def test_checkpoints_hold_the_gates_beside_the_model(tiny_tree: Tree, new_run: N
     assert checkpoint_weights(last.read_bytes(), "c").keys() == load_file(files / "weights.safetensors").keys()
     assert torch.equal(load_file(last)["gates"], load_file(files / "gates.safetensors")["gates"])
     made = trainer.open_trainer(run.job.store, spec_of(run), torch.device("cpu"), MEMORY_SAMPLES)
-    assert made.gating is not None
     assert "gates" in load_file(last)
-    made.load(last.read_bytes())
-    assert made.state() == last.read_bytes()
-    velocity = made.optimizer.state[made.gating.gates.weight]["momentum_buffer"]
+    trainer.load_state(made, last.read_bytes())
+    assert trainer.pack_state(made) == last.read_bytes()
+    (gating,) = made.companions
+    velocity = made.optimizer.state[gating.tensors()["gates"]]["momentum_buffer"]
     assert float(velocity.abs().sum()) > 0
 
 
@@ -100,7 +109,7 @@ def test_snapshots_of_a_training_with_gates_are_weights_of_its_model(
 ) -> None:
     run = new_run(changed(tiny_tree, **FULL, snapshots=[step]))
     files = train(run) / "files"
-    (stage,) = complete(run.job, SNAPSHOTS, run.plan.snapshots)
+    (stage,) = complete(run.job, SNAPSHOTS, run.plan.shared.snapshots)
     found = unpack_tensors(stage.read_file(snapshot_file(step)))
     build_model("small-cnn", {"width": 4}, 0).load_state_dict(found)
     same = torch.equal(found["0.weight"], load_file(files / "weights.safetensors")["0.weight"])

@@ -17,8 +17,8 @@ from tasks.cluster.parallel import PartitionError
 from tasks.engine.life import complete
 from tasks.io.networks import build_model
 from tasks.steps.common import trainer
+from tasks.steps.common.courses import MEMORY_SAMPLES
 from tasks.steps.common.manifest import MANIFEST
-from tasks.steps.common.training import MEMORY_SAMPLES
 from tasks.training.ghost_norm import ghost_rows, with_ghost_norm
 from tasks.training.samplers.single_class import SingleClassBatches
 from tests.tasks.steps.common.trainings import changed, die_at, file_digests, spec_of, train
@@ -135,7 +135,7 @@ def test_single_class_batches_with_ghosts_are_those_of_a_plain_loop(
     run = new_run(changed(tiny_tree, batches={**GHOSTS, "ghost_norm": norm, "detach_ghosts": True}))
     weights = load_file(train(run) / "files/weights.safetensors")
     made = trainer.open_trainer(run.job.store, spec_of(run), torch.device("cpu"), MEMORY_SAMPLES)
-    inputs, labels = made.fetch(np.arange(120, dtype=np.int64))
+    inputs, labels = made.samples.fetch(np.arange(120, dtype=np.int64))
     assert torch.equal(labels, torch.arange(10).repeat_interleave(12))  # class-major
     model = build_model("small-cnn", {"width": 4}, 0)
     twin = with_ghost_norm(model, as_printed=norm == "as_printed", detach_ghosts=True)
@@ -155,16 +155,18 @@ def test_single_class_batches_with_ghosts_are_those_of_a_plain_loop(
 
 def test_augmentation_goes_by_sample_id(tiny_tree: Tree, new_run: NewRun) -> None:
     run = new_run(changed(tiny_tree, augment={"pad": 2, "flip": True}))
-    complete(run.job, MANIFEST, list(run.plan.manifests.values()))
+    complete(run.job, MANIFEST, list(run.plan.shared.manifests.values()))
     made = trainer.open_trainer(run.job.store, spec_of(run), torch.device("cpu"), MEMORY_SAMPLES)
-    manifest = Path(run.config.store, next(iter(run.plan.manifests.values())).path, "files/manifest.parquet")
+    manifest = Path(run.config.store, next(iter(run.plan.shared.manifests.values())).path, "files/manifest.parquet")
     rows = pd.read_parquet(manifest).query("split == 'train'").sort_values(["label_given", "id"], kind="stable")
-    np.testing.assert_array_equal(made.ids, rows["id"])
+    ids = made.samples.ids
+    assert ids is not None
+    np.testing.assert_array_equal(ids, rows["id"])
     assert made.augment is not None
-    inputs, _ = made.fetch(np.arange(5, dtype=np.int64))
-    whole = made.augment(inputs, made.ids[:5], 1)
-    assert torch.equal(made.augment(inputs[2:3], made.ids[2:3], 1)[0], whole[2])
-    assert not torch.equal(made.augment(inputs, made.ids[:5], 0), whole)
+    inputs, _ = made.samples.fetch(np.arange(5, dtype=np.int64))
+    whole = made.augment(inputs, ids[:5], 1)
+    assert torch.equal(made.augment(inputs[2:3], ids[2:3], 1)[0], whole[2])
+    assert not torch.equal(made.augment(inputs, ids[:5], 0), whole)
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from tasks.engine.life import complete
 from tasks.io.networks import build_model
 from tasks.io.tensors import unpack_tensors
 from tasks.steps.common import trainer
+from tasks.steps.common.courses import MEMORY_SAMPLES
 from tasks.steps.common.manifest import MANIFEST
 from tasks.steps.common.networks import load_start
 from tasks.steps.common.snapshots import SNAPSHOTS, snapshot_file
-from tasks.steps.common.training import MEMORY_SAMPLES
 from tests.tasks.steps.common.trainings import die_at, file_digests, spec_of, train
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def weights(path: Path, seed: int = 5, **arguments: object) -> dict[str, Tensor]
 
 def model_at_start(run: "Run") -> dict[str, Tensor]:
     """Return the weights of a run's training before its first step."""
-    complete(run.job, MANIFEST, list(run.plan.manifests.values()))
+    complete(run.job, MANIFEST, list(run.plan.shared.manifests.values()))
     made = trainer.open_trainer(run.job.store, spec_of(run), torch.device("cpu"), MEMORY_SAMPLES)
     return dict(made.model.state_dict())
 
@@ -70,7 +70,7 @@ def test_the_weights_before_the_first_step_are_those_of_the_file(
     given = weights(tmp_path / "start.safetensors")
     run = new_run(started(tiny_tree, tmp_path / "start.safetensors", snapshots=[0]))
     files = train(run) / "files"
-    (stage,) = complete(run.job, SNAPSHOTS, run.plan.snapshots)
+    (stage,) = complete(run.job, SNAPSHOTS, run.plan.shared.snapshots)
     before = unpack_tensors(stage.read_file(snapshot_file(0)))
     assert all(torch.equal(before[name], value) for name, value in given.items())
     after = load_file(files / "weights.safetensors")

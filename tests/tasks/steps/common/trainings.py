@@ -9,10 +9,9 @@ import pytest
 from storage.documents import digest
 from storage.specs import StageSpec
 from tasks.engine.life import complete
-from tasks.steps.common import trainer
 from tasks.steps.common.manifest import MANIFEST
 from tasks.steps.common.training import TRAINING
-from tasks.training.loop import train_steps
+from tasks.training.loop import Trainer
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -29,12 +28,12 @@ def changed(tree: Tree, **settings: object) -> Tree:
 
 def spec_of(run: "Run") -> StageSpec:
     """Return the run's only training."""
-    return next(iter(run.plan.trainings.values()))
+    return next(iter(run.plan.shared.trainings.values()))
 
 
 def train(run: "Run") -> Path:
     """Make the training of a run and return its folder."""
-    complete(run.job, MANIFEST, list(run.plan.manifests.values()))
+    complete(run.job, MANIFEST, list(run.plan.shared.manifests.values()))
     complete(run.job, TRAINING, [spec_of(run)])
     return Path(run.config.store, spec_of(run).path)
 
@@ -46,7 +45,7 @@ def file_digests(folder: Path) -> dict[str, str]:
 
 def die_at(monkeypatch: pytest.MonkeyPatch, *fatal: int) -> None:
     """Let the run die in these calls of the training loop, after its work and before anything is written."""
-    original, calls = train_steps, 0
+    original, calls = Trainer.run, 0
 
     def counted(*arguments: Any, **options: Any) -> list[float]:  # Any: passed on
         nonlocal calls
@@ -56,4 +55,4 @@ def die_at(monkeypatch: pytest.MonkeyPatch, *fatal: int) -> None:
             raise RuntimeError("killed")
         return losses
 
-    monkeypatch.setattr(trainer, "train_steps", counted)
+    monkeypatch.setattr(Trainer, "run", counted)

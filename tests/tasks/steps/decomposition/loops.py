@@ -14,6 +14,7 @@ from tasks.io.networks import build_model
 from tasks.io.tensors import unpack_tensors
 from tasks.steps.common.networks import WEIGHTS
 from tasks.steps.decomposition.plan import Decomposed
+from tests.plans import decomposed
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -24,7 +25,7 @@ Ids = NDArray[np.int64]
 
 def answer(run: "Run") -> Decomposed:
     """Return the only answer of a run."""
-    (found,) = run.plan.decomposed
+    (found,) = decomposed(run.plan)
     return found
 
 
@@ -35,7 +36,7 @@ def opened(run: "Run", spec: StageSpec) -> FinishedStage:
 
 def model_of(run: "Run") -> nn.Sequential:
     """Return the trained network in float64."""
-    training = opened(run, run.plan.trainings["small", 0])
+    training = opened(run, run.plan.shared.trainings["small", 0])
     model = build_model("small-cnn", {"width": 8}, 0)
     model.load_state_dict(unpack_tensors(training.read_file(WEIGHTS)))
     assert isinstance(model, nn.Sequential)

@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 def prepare(run: "Run") -> None:
     """Make what the retrainings of a run read."""
     one = answer(run)
-    complete(run.job, MANIFEST, list(run.plan.manifests.values()))
-    complete(run.job, TRAINING, list(run.plan.trainings.values()))
+    complete(run.job, MANIFEST, list(run.plan.shared.manifests.values()))
+    complete(run.job, TRAINING, list(run.plan.shared.trainings.values()))
     complete(run.job, PENULTIMATES, [one.learn, one.evaluate])
     complete(run.job, STRONGEST, [one.histogram.inputs["strongest"]])
     complete(run.job, HISTOGRAM, [one.histogram])
@@ -45,7 +45,7 @@ def prepare(run: "Run") -> None:
 def decomposed_of(run: "Run") -> tuple[nn.Sequential, DecomposedLinear]:
     """Return the trained network with its head decomposed, and that head."""
     model = build_model("small-cnn", {"width": 8}, 0)
-    training = run.plan.trainings["small", 0]
+    training = run.plan.shared.trainings["small", 0]
     model.load_state_dict(load_file(Path(run.config.store, training.path, "files/weights.safetensors")))
     assert isinstance(model, nn.Sequential)
     full = model[-1]
@@ -133,7 +133,7 @@ def test_a_network_is_trained_whole_and_keeps_its_sets(run_of: Callable[..., "Ru
     assert torch.equal(found["11.indices"], head.indices)
     for name, value in model.state_dict().items():
         torch.testing.assert_close(found[name], value, rtol=1e-4, atol=1e-6)
-    full = load_file(Path(run.config.store, run.plan.trainings["small", 0].path, "files/weights.safetensors"))
+    full = load_file(Path(run.config.store, run.plan.shared.trainings["small", 0].path, "files/weights.safetensors"))
     assert not torch.equal(found["0.weight"], full["0.weight"])
     assert not torch.equal(found["1.running_mean"], full["1.running_mean"])  # batch norm goes on learning
 

@@ -46,7 +46,7 @@ def test_settings_of_other_trainings_are_refused(
         decomposed_training_spec(
             "small",
             run.config.networks["small"],
-            run.plan.trainings["small", 0],
+            run.plan.shared.trainings["small", 0],
             one.histogram,
             K2,
             features,

@@ -18,6 +18,7 @@ from tasks.engine.life import complete
 from tasks.io.networks import build_model
 from tasks.steps.decomposition import gates
 from tasks.steps.decomposition.gates import GATES, gates_spec, read_gates
+from tests.plans import decomposed
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -33,7 +34,7 @@ def test_accuracies_and_sets_are_those_of_a_loop(
 ) -> None:
     monkeypatch.setattr(gates, "ROWS", rows)
     run = decomposed_run.at(str(tmp_path / "copy"))
-    training, (one,) = run.plan.trainings["small", 0], run.plan.decomposed
+    training, (one,) = run.plan.shared.trainings["small", 0], decomposed(run.plan)
     spec = gates_spec(training, split, 3)
     (stage,) = complete(run.job, GATES, [spec])
     files = Path(run.config.store, training.path, "files")
@@ -69,20 +70,20 @@ def test_accuracies_and_sets_are_those_of_a_loop(
 
 
 def test_the_split_and_the_size_of_the_sets_are_in_the_key(decomposed_run: "Run") -> None:
-    training = decomposed_run.plan.trainings["small", 0]
+    training = decomposed_run.plan.shared.trainings["small", 0]
     keys = {gates_spec(training, split, k).key for split in ("train", "val") for k in (2, 3)}
     assert len(keys) == 4
 
 
 def test_a_training_without_gates_is_refused(finished_run: "Run") -> None:
-    training = next(iter(finished_run.plan.trainings.values()))
+    training = next(iter(finished_run.plan.shared.trainings.values()))
     with pytest.raises(ValueError, match=r"networks: training small seed 0 has no gates; set its `train\.gates`"):
         gates_spec(training, "train", 3)
 
 
 def test_more_channels_than_there_are_is_refused(decomposed_run: "Run", tmp_path: Path) -> None:
     run = decomposed_run.at(str(tmp_path / "copy"))
-    spec = gates_spec(run.plan.trainings["small", 0], "train", 17)
+    spec = gates_spec(run.plan.shared.trainings["small", 0], "train", 17)
     with pytest.raises((ValueError, PartitionError), match="17 channels per class asked for, the last map has 16"):
         complete(run.job, GATES, [spec])
 
@@ -94,7 +95,7 @@ def test_digits_with_gates_need_fewer_channels(decomposed_tree: Tree, new_run: N
     tree["networks"]["small"]["train"] |= settings
     run = new_run(tree)
     run.finish()
-    training = run.plan.trainings["small", 0]
+    training = run.plan.shared.trainings["small", 0]
     (stage,) = complete(run.job, GATES, [gates_spec(training, "train", 2)])
     assert stage.summary["mean_gate"] < 0.5
     assert stage.summary["csg_accuracy"] >= stage.summary["std_accuracy"] > 0.9

@@ -9,6 +9,7 @@ from tasks.engine.life import complete
 from tasks.steps.decomposition import partials
 from tasks.steps.decomposition.histogram import HISTOGRAM, STRONGEST, read_sets
 from tasks.steps.decomposition.scores import SCORES, read_scores
+from tests.plans import histograms, scores
 from tests.tasks.steps.decomposition.loops import answer, counted, opened, plain
 
 if TYPE_CHECKING:
@@ -68,19 +69,19 @@ def test_neither_ranges_nor_chunks_change_a_byte(
     monkeypatch.setattr(partials, "rows_per_range", lambda d: 32 if range_values == 1 else 1024)
     again = decomposed_run.at(str(tmp_path / "again"))
     found = answer(again)
-    for spec in found.all_histograms:
+    for spec in histograms(found):
         again.job.store.remove(spec.path)
         again.job.store.remove(spec.inputs["strongest"].path)
-    for spec in found.all_scores:
+    for spec in scores(found):
         again.job.store.remove(spec.path)
-    complete(again.job, STRONGEST, [spec.inputs["strongest"] for spec in found.all_histograms])
-    complete(again.job, HISTOGRAM, found.all_histograms)
-    complete(again.job, SCORES, found.all_scores)
-    for spec in found.all_histograms:
+    complete(again.job, STRONGEST, [spec.inputs["strongest"] for spec in histograms(found)])
+    complete(again.job, HISTOGRAM, histograms(found))
+    complete(again.job, SCORES, scores(found))
+    for spec in histograms(found):
         one, other = opened(again, spec), opened(decomposed_run, spec)
         for name in one.layout.arrays:
             assert one.read(name).tobytes() == other.read(name).tobytes(), name
-    for spec in found.all_scores:
+    for spec in scores(found):
         pairs = zip(*(read_scores(opened(run, spec)) for run in (again, decomposed_run)), strict=True)
         assert all(np.array_equal(a.correct, b.correct) and np.array_equal(a.agreeing, b.agreeing) for a, b in pairs)
     strongest_stage = opened(again, found.histogram.inputs["strongest"])

@@ -10,6 +10,7 @@ from storage.stages import find_finished, open_finished
 from tasks.cluster.parallel import PartitionError
 from tasks.steps.decomposition import ablation, coverage, features, gallery, histogram, scores
 from tasks.steps.decomposition.plan import Decomposed
+from tests.plans import decomposed
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -53,7 +54,7 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(
     decomposed_run: "Run", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, module: Any, name: str
 ) -> None:  # Any: a module
     run = decomposed_run.at(str(tmp_path / "copy"))
-    spec = asked(run.plan.decomposed[0])[kind]
+    spec = asked(decomposed(run.plan)[0])[kind]
     for marker in Path(run.config.store, spec.path, "markers").iterdir():
         marker.unlink()
     original = getattr(module, name)

@@ -1,19 +1,19 @@
 """What the plan says of question 2's trainings against what they write."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tasks.steps.common.survey import HeadShapes, survey_data
-from tasks.steps.common.training import MEMORY_SAMPLES
-from tasks.steps.decomposition.gates import gates_spec
-from tasks.steps.decomposition.sizes_training import TRAINING_SIZES
+from tasks.steps.common.courses import MEMORY_SAMPLES
+from tasks.steps.common.survey import PlanSurvey
+from tasks.steps.decomposition.decomposed_training import DECOMPOSED_TRAININGS
+from tasks.steps.decomposition.gates import GATES, gates_spec
+from tests.plans import decomposed
 
 if TYPE_CHECKING:
     from tests.conftest import Run
-
-HEAD = HeadShapes((1, 8, 8), 16, 10, 512, 0)
 
 
 def written(run: "Run", path: str) -> int:
@@ -25,27 +25,22 @@ def written(run: "Run", path: str) -> int:
 @pytest.mark.parametrize("scope", ["head", "network"])
 def test_the_size_of_a_retraining(decomposed_run: "Run", scope: str) -> None:
     run = decomposed_run
-    (one,) = run.plan.decomposed
-    spec, manifest = one.retrained[scope], run.plan.manifests["digits"]
-    surveys, heads = {manifest.path: survey_data(run.job.store, manifest)}, {one.learn.path: HEAD}
-    size, peak = TRAINING_SIZES[spec.stage](spec, surveys, heads)
+    (one,) = decomposed(run.plan)
+    spec = one.retrained[scope]
+    size = DECOMPOSED_TRAININGS.size(spec, PlanSurvey(run.job.store))
     headers = 3 * 4096
-    assert written(run, spec.path) - headers <= size <= 2 * written(run, spec.path)
-    assert 2 * MEMORY_SAMPLES < peak < 2 * MEMORY_SAMPLES + 10**8
-    small = HeadShapes(HEAD.inputs, 3, HEAD.outputs, HEAD.largest, 0)
-    with pytest.raises(ValueError, match=r"decomposition\.k2: 4 of 3 features, which small \w+ k 4 seed 0 has"):
-        TRAINING_SIZES[spec.stage](spec, surveys, {one.learn.path: small})
+    assert written(run, spec.path) - headers <= size.written <= 2 * written(run, spec.path)
+    assert 2 * MEMORY_SAMPLES < size.peak < 2 * MEMORY_SAMPLES + 10**8
+    wide = replace(spec, parameters={**spec.parameters, "k2": 17})
+    with pytest.raises(ValueError, match=r"decomposition\.k2: 17 of 16 features, which small \w+ k 4 seed 0 has"):
+        DECOMPOSED_TRAININGS.size(wide, PlanSurvey(run.job.store))
 
 
 def test_the_size_of_gates(decomposed_run: "Run") -> None:
     run = decomposed_run
-    (one,) = run.plan.decomposed
-    manifest = run.plan.manifests["digits"]
-    surveys = {manifest.path: survey_data(run.job.store, manifest)}
-    spec = gates_spec(run.plan.trainings["small", 0], "train", 4)
-    size, peak = TRAINING_SIZES["gates"](spec, surveys, {one.learn.path: HEAD})
-    assert size == 4 * 16 * 10 + 8 * 10 * 4
-    assert MEMORY_SAMPLES < peak < MEMORY_SAMPLES + 10**8
-    other = gates_spec(run.plan.trainings["small", 0], "test", 4)
+    training = run.plan.shared.trainings["small", 0]
+    size = GATES.size(gates_spec(training, "train", 4), PlanSurvey(run.job.store))
+    assert size.written == 4 * 16 * 10 + 8 * 10 * 4
+    assert MEMORY_SAMPLES < size.peak < MEMORY_SAMPLES + 10**8
     with pytest.raises(ValueError, match=r"data\.digits: no split 'test'; splits: train, val"):
-        TRAINING_SIZES["gates"](other, surveys, {one.learn.path: HEAD})
+        GATES.size(gates_spec(training, "test", 4), PlanSurvey(run.job.store))

@@ -16,10 +16,11 @@ from tasks.engine.life import Job
 from tasks.interpreters import INTERPRETERS
 from tasks.metrics.shape import shape_distance
 from tasks.steps.interpretation import evaluation, features, selection
+from tests.plans import cells, references
 
 if TYPE_CHECKING:
     from tests.conftest import Run
-    from tests.tasks.steps.conftest import Plain
+    from tests.tasks.conftest import Plain
 
 Tree = dict[str, Any]  # Any: YAML
 LABEL = 3
@@ -39,11 +40,11 @@ def components(run: "Run", path_of: Any, label: int) -> dict[str, Any]:  # Any: 
 def test_distances_are_those_of_the_columns_by_hand(
     finished_run: "Run", plain: "dict[str, Plain]", selector: str
 ) -> None:
-    cell = next(c for c in finished_run.plan.cells if (c.selector, c.budget) == (selector, 0.5))
+    cell = next(c for c in cells(finished_run.plan) if (c.selector, c.budget) == (selector, 0.5))
     found = measures(open_finished(finished_run.job.store, cell.evaluation), LABEL)
     maps, ice = plain["val"].maps[plain["val"].of_class(LABEL)], INTERPRETERS["ice"]
     columns = []
-    for spec in (cell.features, finished_run.plan.references["small", 0, "ice"]):
+    for spec in (cell.features, references(finished_run.plan)["small", 0, "ice"]):
         arrays = components(finished_run, spec, LABEL)
         columns.append(ice.columns(arrays, ice.encode(arrays, maps)))
     for name, alpha, normalise in (("0", 0.0, False), ("05", 0.5, True), ("1", 1.0, False)):
@@ -55,7 +56,7 @@ def test_distances_are_those_of_the_columns_by_hand(
 
 
 def test_accuracies_are_those_of_rebuilt_maps_by_hand(finished_run: "Run", plain: "dict[str, Plain]") -> None:
-    cell = next(c for c in finished_run.plan.cells if (c.selector, c.budget) == ("moderate", 0.5))
+    cell = next(c for c in cells(finished_run.plan) if (c.selector, c.budget) == ("moderate", 0.5))
     stage, ice, by_hand = open_finished(finished_run.job.store, cell.evaluation), INTERPRETERS["ice"], plain["val"]
     for label in range(10):
         rows, arrays = by_hand.of_class(label), components(finished_run, cell.features, label)
@@ -72,7 +73,7 @@ def test_accuracies_are_those_of_rebuilt_maps_by_hand(finished_run: "Run", plain
 
 
 def test_all_data_are_at_no_distance_from_themselves(finished_run: "Run") -> None:
-    cell = next(c for c in finished_run.plan.cells if c.budget == 1.0)
+    cell = next(c for c in cells(finished_run.plan) if c.budget == 1.0)
     stage = open_finished(finished_run.job.store, cell.evaluation)
     for label in range(10):
         found = measures(stage, label)
@@ -120,7 +121,7 @@ def test_the_grouping_of_classes_changes_no_value(
     for module in (selection, features, evaluation):
         monkeypatch.setattr(module, "GROUP_VALUES", 300)  # one to three classes per partition
     run = new_run(tree).finish()
-    (cell,) = run.plan.cells
+    (cell,) = cells(run.plan)
     for spec in (cell.selection, cell.features, cell.evaluation):
         one, other = (open_finished(r.job.store, spec) for r in (finished_run, run))
         assert one.layout.partitions == 1
@@ -132,11 +133,11 @@ def test_the_grouping_of_classes_changes_no_value(
 def test_small_chunks_change_values_only_by_rounding(
     finished_run: "Run", copied_run: "Run", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for cell in copied_run.plan.cells:
+    for cell in cells(copied_run.plan):
         copied_run.job.store.remove(cell.evaluation.path)
     monkeypatch.setattr(evaluation, "CHUNK_VALUES", 1)  # two images at a time
     copied_run.finish()
-    for cell in finished_run.plan.cells:
+    for cell in cells(finished_run.plan):
         one, other = (open_finished(r.job.store, cell.evaluation) for r in (finished_run, copied_run))
         names = one.summary["measures"]
         same = [index for index, name in enumerate(names) if not name.startswith("null_")]  # its draw is per chunk

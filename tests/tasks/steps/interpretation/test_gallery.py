@@ -9,11 +9,13 @@ from sklearn.datasets import load_digits
 from storage.stages import open_finished
 from tasks.interpreters import INTERPRETERS
 from tasks.interpreters.ice import top_heat_maps
-from tasks.steps.interpretation.gallery import BEST_MAPS, chosen_positions
+from tasks.steps.common.pictures import chosen_positions
+from tasks.steps.interpretation.gallery import BEST_MAPS
+from tests.plans import galleries
 
 if TYPE_CHECKING:
     from tests.conftest import Run
-    from tests.tasks.steps.conftest import Plain
+    from tests.tasks.conftest import Plain
 
 SLABS = {3: (0, 2), 5: (2, 3), 8: (3, 7)}
 
@@ -34,7 +36,7 @@ def test_images_are_spread_over_the_classes(count: int, expected: list[tuple[int
 
 def test_pictures_are_the_images_and_their_heat(finished_run: "Run", plain: "dict[str, Plain]") -> None:
     store, plan, by_hand = finished_run.job.store, finished_run.plan, plain["val"]
-    (spec,) = plan.galleries.values()
+    (spec,) = galleries(plan).values()
     stage = open_finished(store, spec)
     np.testing.assert_array_equal(stage.read("label"), [0, 5])
     ids = np.asarray(stage.read("sample_id"))

@@ -8,13 +8,15 @@ import pytest
 from storage.stages import begin_stage, find_finished, open_finished
 from tasks.cluster.parallel import PartitionError
 from tasks.coresets import SELECTORS
-from tasks.engine.life import Work, complete
+from tasks.engine.life import complete
+from tasks.engine.step import Work
 from tasks.steps.interpretation import selection
 from tasks.steps.interpretation.selection import SELECTION, classes_per_partition, kept_positions, selection_spec
+from tests.plans import cells, held_out, learned
 
 if TYPE_CHECKING:
     from tests.conftest import Run
-    from tests.tasks.steps.conftest import Plain
+    from tests.tasks.conftest import Plain
 
 
 @pytest.mark.parametrize("selector", ["random", "moderate"])
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 def test_coresets_are_those_of_the_selector_by_hand(
     finished_run: "Run", plain: "dict[str, Plain]", selector: str, repeat: int
 ) -> None:
-    cells = [c for c in finished_run.plan.cells if (c.selector, c.repeat, c.budget) == (selector, repeat, 0.5)]
-    for cell in cells:
+    chosen = [c for c in cells(finished_run.plan) if (c.selector, c.repeat, c.budget) == (selector, repeat, 0.5)]
+    for cell in chosen:
         stage = open_finished(finished_run.job.store, cell.selection)
         for label in range(10):
             slab = plain["train"].of_class(label)
@@ -37,7 +39,7 @@ def test_coresets_are_those_of_the_selector_by_hand(
 def test_draws_differ(finished_run: "Run") -> None:
     orders = [
         open_finished(finished_run.job.store, c.selection).read("order")
-        for c in finished_run.plan.cells
+        for c in cells(finished_run.plan)
         if c.selector == "random" and c.budget == 0.5
     ]
     assert len(orders) == 2
@@ -45,9 +47,9 @@ def test_draws_differ(finished_run: "Run") -> None:
 
 
 def test_everything_is_one_stage_for_all_selectors(finished_run: "Run") -> None:
-    whole = {cell.selection.path for cell in finished_run.plan.cells if cell.budget == 1.0}
+    whole = {cell.selection.path for cell in cells(finished_run.plan) if cell.budget == 1.0}
     assert len(whole) == 1
-    stage = open_finished(finished_run.job.store, finished_run.plan.cells[-1].selection)
+    stage = open_finished(finished_run.job.store, cells(finished_run.plan)[-1].selection)
     np.testing.assert_array_equal(stage.read("order"), np.arange(120).reshape(10, 12))
     np.testing.assert_array_equal(stage.read("label"), np.arange(10))
 
@@ -65,7 +67,7 @@ def test_coresets_made_together_are_those_made_alone_whatever_was_there(
     plan, job = copied_run.plan, copied_run.job
     # Coresets of two splits, which have layouts of their own, in partitions of one class each.
     monkeypatch.setattr(selection, "GROUP_VALUES", 1)
-    splits = [next(iter(found.values())) for found in (plan.learn, plan.held_out)]
+    splits = [next(iter(found.values())) for found in (learned(plan), held_out(plan))]
     kinds = [("random", 0.5, 0), ("random", 0.25, 1), ("moderate", 0.5, 0), ("", 1.0, 0)]
     specs = [selection_spec(split, name, {}, budget, 3, draw) for split in splits for name, budget, draw in kinds]
     orders = []
@@ -86,7 +88,7 @@ def test_coresets_made_together_are_those_made_alone_whatever_was_there(
 
 
 def test_a_coreset_that_fails_is_named_and_does_not_stop_the_others(copied_run: "Run") -> None:
-    learn, job = next(iter(copied_run.plan.learn.values())), copied_run.job
+    learn, job = next(iter(learned(copied_run.plan).values())), copied_run.job
     good = [selection_spec(learn, "random", {}, budget, 5, 0) for budget in (0.25, 0.5, 0.75)]
     bad = selection_spec(learn, "moderate", {"center": "mode"}, 0.25, 0, 0)
     with pytest.raises(
@@ -97,6 +99,6 @@ def test_a_coreset_that_fails_is_named_and_does_not_stop_the_others(copied_run: 
 
 
 def test_a_class_that_cannot_be_selected_from_is_named(copied_run: "Run") -> None:
-    spec = selection_spec(next(iter(copied_run.plan.learn.values())), "moderate", {"center": "mode"}, 0.5, 0, 0)
+    spec = selection_spec(next(iter(learned(copied_run.plan).values())), "moderate", {"center": "mode"}, 0.5, 0, 0)
     with pytest.raises(Exception, match=r"partition 0 of selection moderate 0.5 .*: class 0: center: expected 'mean'"):
         complete(copied_run.job, SELECTION, [spec])

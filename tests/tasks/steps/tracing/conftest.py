@@ -19,6 +19,7 @@ from storage.specs import StageSpec
 from tasks.io.networks import build_model
 from tasks.steps.common.trainer import open_trainer
 from tasks.training.ghost_norm import ghost_rows, with_ghost_norm
+from tests.plans import traces
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -176,7 +177,7 @@ def train_plainly(run: "Run", spec: StageSpec, *, seed: int | None = None, subse
     seed = int(spec.parameters["seed"]) if seed is None else seed
     rows = manifest_rows(run, spec.inputs["data"], "train")
     rows = rows if subset is None else rows.iloc[subset].reset_index(drop=True)
-    batches = open_trainer(run.job.store, spec, torch.device("cpu"), 2**20, seed=seed, subset=subset).batches
+    batches = open_trainer(run.job.store, spec, torch.device("cpu"), 2**20, seed=seed, subset=subset).samples.batches
     ids, x, y = rows["id"].to_numpy(np.int64), images(rows["id"].to_numpy()), torch.tensor(rows["label_given"].array)
     model = build_model(network["model"], network["arguments"], seed)
     twin = with_ghost_norm(model) if settings["batches"].get("ghosts") else None
@@ -230,7 +231,7 @@ class Sgd:
 @pytest.fixture(scope="session")
 def plain(traced_run: "Run") -> Plain:
     """The traced run's training in a plain loop."""
-    return train_plainly(traced_run, traced_run.plan.traces[0].training)
+    return train_plainly(traced_run, traces(traced_run.plan)[0].training)
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from tasks.engine.life import complete
 from tasks.steps.tracing import mislabel
 from tasks.steps.tracing.mislabel import MISLABEL
 from tasks.steps.tracing.retraining import subset
+from tests.plans import traces
 
 if TYPE_CHECKING:
     from storage.specs import StageSpec
@@ -41,13 +42,13 @@ def checked(plain: "Plain", ids: NDArray[np.int64], labels: NDArray[np.int64]) -
 
 def queries_of(run: "Run") -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return ids and labels of a run's queries."""
-    stage = open_finished(run.job.store, run.plan.traces[0].queries)
+    stage = open_finished(run.job.store, traces(run.plan)[0].queries)
     return np.asarray(stage.read("sample_id"), np.int64), np.asarray(stage.read("label"), np.int64)
 
 
 def scores(run: "Run") -> pd.DataFrame:
     """Return the self-attributions and losses of a run's examples, by id."""
-    spec = run.plan.traces[0].mislabel
+    spec = traces(run.plan)[0].mislabel
     assert spec is not None
     files = sorted(Path(run.config.store, spec.path, "files").glob("segment-*.parquet"))
     assert len(files) == 2
@@ -55,7 +56,7 @@ def scores(run: "Run") -> pd.DataFrame:
 
 
 def test_self_attributions_and_how_well_they_find_flipped_labels(traced_run: "Run", plain: "Plain") -> None:
-    spec = traced_run.plan.traces[0].mislabel
+    spec = traces(traced_run.plan)[0].mislabel
     assert spec is not None
     found, summary = scores(traced_run), open_finished(traced_run.job.store, spec).summary
     flipped = (plain.rows["label_given"] != plain.rows["label_true"]).to_numpy()
@@ -78,7 +79,7 @@ def test_few_examples_at_a_time_give_the_same_self_attributions(
     traced_run: "Run", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = traced_run.at(str(tmp_path / "copy"))
-    spec = run.plan.traces[0].mislabel
+    spec = traces(run.plan)[0].mislabel
     assert spec is not None
     shutil.rmtree(Path(run.config.store, spec.path))
     monkeypatch.setattr(mislabel, "EXAMPLES", 9)
@@ -89,7 +90,7 @@ def test_few_examples_at_a_time_give_the_same_self_attributions(
 def test_randomisation_is_the_rank_correlation_with_a_network_of_permuted_labels(
     traced_run: "Run", plain: "Plain", retrain: Retrain
 ) -> None:
-    trace = traced_run.plan.traces[0]
+    trace = traces(traced_run.plan)[0]
     assert trace.permuted is not None
     assert trace.randomisation is not None
     other = retrain(traced_run, trace.permuted.training)
@@ -117,7 +118,7 @@ def test_randomisation_is_the_rank_correlation_with_a_network_of_permuted_labels
 
 def retraining_of(run: "Run") -> "StageSpec":
     """Return the retrainings of a run."""
-    spec = run.plan.traces[0].retraining
+    spec = traces(run.plan)[0].retraining
     assert spec is not None
     return spec
 
@@ -145,7 +146,7 @@ def test_a_retraining_is_a_plain_training_on_the_subset(traced_run: "Run", retra
 
 
 def test_the_datamodelling_score_and_its_ceiling(traced_run: "Run", plain: "Plain") -> None:
-    trace, (ids, labels) = traced_run.plan.traces[0], queries_of(traced_run)
+    trace, (ids, labels) = traces(traced_run.plan)[0], queries_of(traced_run)
     assert trace.datamodelling is not None
     stage = open_finished(traced_run.job.store, trace.datamodelling)
     spec = retraining_of(traced_run)

@@ -14,6 +14,7 @@ from tasks.engine.life import complete
 from tasks.steps.tracing import influence
 from tasks.steps.tracing.explain import read_influence
 from tasks.steps.tracing.influence import INFLUENCE
+from tests.plans import traces
 from tests.tasks.steps.tracing import conftest
 from tests.tasks.steps.tracing.conftest import GAPS
 
@@ -34,7 +35,7 @@ def counts(which: str, step: int) -> bool:
 
 def opened(run: "Run") -> tuple[FinishedStage, NDArray[np.int64]]:
     """Return a run's influence, and the ids of its queries."""
-    trace = run.plan.traces[0]
+    trace = traces(run.plan)[0]
     queries = open_finished(run.job.store, trace.queries)
     return open_finished(run.job.store, trace.influence), np.asarray(queries.read("sample_id"), np.int64)
 
@@ -70,7 +71,7 @@ def test_the_examples_at_both_ends_of_every_ranking(
 ) -> None:
     run: Run = request.getfixturevalue(which)
     stage, ids = opened(run)
-    plain = retrain(run, run.plan.traces[0].training)
+    plain = retrain(run, traces(run.plan)[0].training)
     labels = dict(zip(plain.rows["id"].tolist(), plain.rows["label_given"].tolist(), strict=True))
     counted = [counts(which, step) for step in range(len(plain.steps))]
     scores = ("gamma", "cosine") if which == "mlp_run" else ("gamma",)
@@ -86,7 +87,7 @@ def test_the_examples_at_both_ends_of_every_ranking(
 
 def test_what_all_sum_to(mlp_run: "Run", retrain: Retrain) -> None:
     stage, ids = opened(mlp_run)
-    plain = retrain(mlp_run, mlp_run.plan.traces[0].training)
+    plain = retrain(mlp_run, traces(mlp_run.plan)[0].training)
     reference = stage.read("reference")
     for index, (layer, score) in enumerate(stage.summary["rankings"]):
         if score == "gamma":
@@ -103,7 +104,7 @@ def test_init_decay_and_examples_make_up_the_representation(
 ) -> None:
     run: Run = request.getfixturevalue(which)
     stage, ids = opened(run)
-    plain = retrain(run, run.plan.traces[0].training)
+    plain = retrain(run, traces(run.plan)[0].training)
     assert stage.summary["parts"] == ["init", "decay", "unrecorded", "examples"]
     for index, layer in enumerate(plain.layers):
         expected = plain.project(layer, ids, bias=which == "mlp_run")
@@ -118,7 +119,7 @@ def test_init_decay_and_examples_make_up_the_representation(
 
 def test_unrecorded_steps_are_a_part_of_their_own(gapped_run: "Run", retrain: Retrain) -> None:
     stage, ids = opened(gapped_run)
-    plain = retrain(gapped_run, gapped_run.plan.traces[0].training)
+    plain = retrain(gapped_run, traces(gapped_run.plan)[0].training)
     kept = [counts("gapped_run", step) for step in range(14)]
     labels = dict(zip(plain.rows["id"].tolist(), plain.rows["label_given"].tolist(), strict=True))
     for index, layer in enumerate(plain.layers):
@@ -151,7 +152,7 @@ def test_decay_between_steps_that_were_not_recorded(
     mlp["tracing"]["bias"] = bias
     run = new_run(mlp).finish()
     stage, ids = opened(run)
-    plain = retrain(run, run.plan.traces[0].training)
+    plain = retrain(run, traces(run.plan)[0].training)
     kept = [counts("gapped_run", step) for step in range(14)]
     told = [step < 4 for step in range(14)] if momentum else kept  # nobody knows the velocity after a gap
     assert stage.summary["decay_unknown_from"] == ([4, 4] if momentum else [None, None])
@@ -179,7 +180,7 @@ def test_what_is_not_trained_does_not_decay(
     mlp["networks"]["net"] |= {"model": builder, "arguments": {"bias_too": bias_too}}
     run = new_run(mlp).finish()
     stage, ids = opened(run)
-    plain = retrain(run, run.plan.traces[0].training)
+    plain = retrain(run, traces(run.plan)[0].training)
     # A half of z decays and the other does not: by their sum they cannot be told apart.
     assert stage.summary["decay_unknown_from"] == [None if bias_too else 0, None]
     for index, layer in enumerate(plain.layers):
@@ -196,7 +197,7 @@ def test_what_is_not_trained_does_not_decay(
 def test_gamma_by_epoch_and_class(request: pytest.FixtureRequest, retrain: Retrain, which: str) -> None:
     run: Run = request.getfixturevalue(which)
     stage, ids = opened(run)
-    plain = retrain(run, run.plan.traces[0].training)
+    plain = retrain(run, traces(run.plan)[0].training)
     labels = dict(zip(plain.rows["id"].tolist(), plain.rows["label_given"].tolist(), strict=True))
     assert stage.summary["classes"] == list(range(10))
     for index, layer in enumerate(plain.layers):
@@ -228,7 +229,7 @@ def kernel(
 def test_ridges_of_the_most_probable_classes(request: pytest.FixtureRequest, retrain: Retrain, which: str) -> None:
     run: Run = request.getfixturevalue(which)
     stage, ids = opened(run)
-    plain = retrain(run, run.plan.traces[0].training)
+    plain = retrain(run, traces(run.plan)[0].training)
     logits, settings = plain.logits(ids), stage.summary["ridges"]
     shown = settings["classes"]
     np.testing.assert_array_equal(stage.read("ridge_class"), np.argsort(-logits, axis=1)[:, :shown])
@@ -254,7 +255,7 @@ def test_examples_and_queries_that_do_not_fit_together_give_the_same_bytes(
     traced_run: "Run", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = traced_run.at(str(tmp_path / "copy"))
-    spec = run.plan.traces[0].influence
+    spec = traces(run.plan)[0].influence
     shutil.rmtree(Path(run.config.store, spec.path))
     monkeypatch.setattr(influence, "SUM_BYTES", 8 * 4 * 7)  # seven examples at a time
     monkeypatch.setattr(influence, "HISTOGRAM_BYTES", 1)  # one query

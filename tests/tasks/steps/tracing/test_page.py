@@ -16,6 +16,7 @@ from tasks.figures.overlay import thumbnail
 from tasks.report.tracing.queries import EXAMPLE_PIXELS
 from tasks.steps.report import report_is_current, write_report
 from tasks.steps.tracing.page import tracing_page
+from tests.plans import traces
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -27,7 +28,7 @@ Tree = dict[str, Any]  # Any: YAML
 def private(run: "Run", images: str, store: Path, new_run: "Callable[[Tree], Run]") -> Path:
     """Write the report of a finished run with another privacy and return its folder."""
     made = new_run({**copy.deepcopy(run.at(str(store)).tree), "report": {"training_images": images}})
-    write_report(made.job.store, made.plan.answers(), created="today", reused=frozenset())
+    write_report(made.job.store, made.plan.made(), created="today", reused=frozenset())
     return store / "reports" / made.config.name
 
 
@@ -46,8 +47,8 @@ def thumbnails_of(ids: list[int]) -> list[bytes]:
 
 
 def test_layers_shares_and_checks_are_those_of_the_stages(traced_run: "Run", plain: "Plain") -> None:
-    trace, store = traced_run.plan.traces[0], traced_run.job.store
-    page = tracing_page(store, traced_run.plan.traces, "show")
+    trace, store = traces(traced_run.plan)[0], traced_run.job.store
+    page = tracing_page(store, traces(traced_run.plan), "show")
     influence, queries = open_finished(store, trace.influence), open_finished(store, trace.queries)
     ids, predicted = np.asarray(queries.read("sample_id"), np.int64), queries.read("logits").argmax(axis=1)
     layers = page.layers.set_index("layer")
@@ -75,8 +76,8 @@ def test_layers_shares_and_checks_are_those_of_the_stages(traced_run: "Run", pla
 
 
 def test_a_query_has_its_examples_with_their_images(traced_run: "Run") -> None:
-    trace, store = traced_run.plan.traces[0], traced_run.job.store
-    page = tracing_page(store, traced_run.plan.traces, "show")
+    trace, store = traces(traced_run.plan)[0], traced_run.job.store
+    page = tracing_page(store, traces(traced_run.plan), "show")
     influence = open_finished(store, trace.influence)
     top, sums = (influence.read(f"top_{part}") for part in ("id", "sum"))
     square = influence.read("square")
@@ -98,7 +99,7 @@ def test_what_of_the_training_set_is_in_the_report(
     traced_run: "Run", tmp_path: Path, new_run: "Callable[[Tree], Run]", images: str
 ) -> None:
     folder = private(traced_run, images, tmp_path / "copy", new_run)
-    influence = open_finished(traced_run.job.store, traced_run.plan.traces[0].influence)
+    influence = open_finished(traced_run.job.store, traces(traced_run.plan)[0].influence)
     ids = sorted(set(influence.read("top_id")[:4].ravel().tolist()))  # of gamma
     shown = [holds(folder, picture) for picture in thumbnails_of(ids)]
     assert all(shown) if images == "show" else not any(shown)
@@ -122,12 +123,12 @@ def test_what_an_earlier_report_showed_is_gone(
     traced_run: "Run", tmp_path: Path, new_run: "Callable[[Tree], Run]"
 ) -> None:
     run = traced_run.at(str(tmp_path / "copy"))
-    influence = open_finished(run.job.store, run.plan.traces[0].influence)
+    influence = open_finished(run.job.store, traces(run.plan)[0].influence)
     pictures = thumbnails_of(sorted(set(influence.read("top_id")[:4].ravel().tolist())))
     folder = tmp_path / "copy" / "reports" / "traced"
     for images, there in (("show", True), ("none", False)):
         made = new_run({**copy.deepcopy(run.tree), "report": {"training_images": images}})
-        write_report(made.job.store, made.plan.answers(), created="today", reused=frozenset())
+        write_report(made.job.store, made.plan.made(), created="today", reused=frozenset())
         assert [holds(folder, picture) for picture in pictures] == [there] * len(pictures)
         assert (folder / "tables" / "tracing_examples.parquet").exists() == there
         assert (folder / "data" / "tracing_examples.csv").exists() == there
@@ -138,8 +139,8 @@ def test_a_report_that_was_killed_is_not_current(
     traced_run: "Run", tmp_path: Path, new_run: "Callable[[Tree], Run]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = traced_run.at(str(tmp_path / "copy"))
-    write_report(run.job.store, run.plan.answers(), created="today", reused=frozenset())
-    assert report_is_current(run.job.store, run.plan.answers())
+    write_report(run.job.store, run.plan.made(), created="today", reused=frozenset())
+    assert report_is_current(run.job.store, run.plan.made())
     hidden = new_run({**copy.deepcopy(run.tree), "report": {"training_images": "none"}})
     remove = Store.remove
 
@@ -150,9 +151,9 @@ def test_a_report_that_was_killed_is_not_current(
 
     monkeypatch.setattr(Store, "remove", die)
     with pytest.raises(KeyboardInterrupt):
-        write_report(hidden.job.store, hidden.plan.answers(), created="today", reused=frozenset())
+        write_report(hidden.job.store, hidden.plan.made(), created="today", reused=frozenset())
     monkeypatch.undo()
-    assert not report_is_current(hidden.job.store, hidden.plan.answers())
+    assert not report_is_current(hidden.job.store, hidden.plan.made())
 
 
 def test_a_split_of_another_data_set_is_not_the_training_split(
@@ -161,7 +162,7 @@ def test_a_split_of_another_data_set_is_not_the_training_split(
     mlp["data"]["other"] = {"source": "sklearn-digits", "split": {"fit": 0.5, "train": 0.5}, "per_class": 1}
     mlp["tracing"]["queries"] |= {"data": "other", "split": "train"}
     run = new_run(mlp).finish()
-    page = tracing_page(run.job.store, run.plan.traces, "show")
+    page = tracing_page(run.job.store, traces(run.plan), "show")
     assert {(query.data, query.source, query.split) for query in page.queries} == {("digits", "other", "train")}
     assert page.held_out == (("other", "train"),)
 
@@ -171,7 +172,7 @@ def test_coresets_are_not_named_where_training_images_are_not(
     copied_run: "Run", new_run: "Callable[[Tree], Run]", images: str
 ) -> None:
     run = new_run({**copy.deepcopy(copied_run.tree), "report": {"training_images": images}})
-    write_report(run.job.store, run.plan.answers(), created="today", reused=frozenset())
+    write_report(run.job.store, run.plan.made(), created="today", reused=frozenset())
     folder = Path(run.config.store, "reports", "tiny")
     assert (folder / "tables" / "coresets.parquet").exists() == (images == "show")
     assert (folder / "tables" / "by_budget.parquet").exists()

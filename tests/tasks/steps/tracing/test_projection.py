@@ -16,6 +16,7 @@ from tasks.engine.life import complete
 from tasks.recording.sources import update_source
 from tasks.steps.tracing import projection
 from tasks.steps.tracing.projection import CONTRIBUTIONS
+from tests.plans import traces
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +32,7 @@ GAPS = [(4, 5), (5, 7), (10, 12), (13, 14)]  # unrecorded steps of the gapped ru
 
 def opened(run: "Run") -> tuple[FinishedStage, NDArray[np.int64]]:
     """Return a run's contributions and the ids of its queries."""
-    trace = run.plan.traces[0]
+    trace = traces(run.plan)[0]
     queries = open_finished(run.job.store, trace.queries)
     return open_finished(run.job.store, trace.contributions), np.asarray(queries.read("sample_id"), np.int64)
 
@@ -50,7 +51,7 @@ def test_a_diverged_training_is_not_summed(mlp: dict[str, Any], new_run: "Callab
     text = r"contributions net seed 0 net val \[\w+\]: layer '3', step 0, query 0: gamma is inf, no number to sum"
     with np.errstate(over="ignore"), pytest.raises(PartitionError, match=text):
         run.finish()
-    spec = run.plan.traces[0].contributions
+    spec = traces(run.plan)[0].contributions
     assert find_finished(run.job.store, spec.path) is None
     assert not run.job.store.names(f"{spec.path}/markers")
 
@@ -62,12 +63,12 @@ def test_the_ledger_has_the_seed_of_the_augmentation(
     for augment, expected in (({"pad": 1, "flip": True}, 12), (None, -1)):
         mlp["networks"]["net"]["train"]["augment"] = augment
         run = new_run(mlp).finish()
-        ledger = update_source(open_finished(run.job.store, run.plan.traces[0].training)).ledger
+        ledger = update_source(open_finished(run.job.store, traces(run.plan)[0].training)).ledger
         assert set(ledger["augmentation"]) == {expected}
 
 
 def test_the_plain_loop_trains_the_same_network(traced_run: "Run", plain: "Plain") -> None:
-    spec = traced_run.plan.traces[0].training
+    spec = traces(traced_run.plan)[0].training
     weights = load_file(Path(traced_run.config.store, spec.path, "files/weights.safetensors"))
     for name, value in plain.model.state_dict().items():
         torch.testing.assert_close(weights[name], value, rtol=1e-6, atol=1e-7)
@@ -90,7 +91,7 @@ def test_gamma_and_norm_of_every_layer_step_and_query(
 ) -> None:
     run: Run = request.getfixturevalue(which)
     stage, ids = opened(run)
-    plain = retrain(run, run.plan.traces[0].training)
+    plain = retrain(run, traces(run.plan)[0].training)
     for layer in plain.layers:
         expected = plain.project(layer, ids, bias=which == "mlp_run")
         scale = expected.norm * expected.z_norm
@@ -107,7 +108,7 @@ def test_a_gap_in_the_record_is_one_row_and_the_displacement_needs_no_init(
     gapped_run: "Run", retrain: "Retrain"
 ) -> None:
     stage, ids = opened(gapped_run)
-    plain = retrain(gapped_run, gapped_run.plan.traces[0].training)
+    plain = retrain(gapped_run, traces(gapped_run.plan)[0].training)
     assert len(plain.steps) == 14
     for layer in plain.layers:
         expected = plain.project(layer, ids, bias=True, displacement=True)
@@ -131,14 +132,14 @@ def test_the_output_layer_says_what_each_step_added_to_two_logits(
 ) -> None:
     run: Run = request.getfixturevalue(which)
     stage, ids = opened(run)
-    plain = retrain(run, run.plan.traces[0].training)
+    plain = retrain(run, traces(run.plan)[0].training)
     output = plain.layers[-1]
     assert {name for name in stage.layout.arrays if name.startswith("logit")} == {
         f"logit.{output}",
         f"logit_init.{output}",
     }
     logits = plain.logits(ids)
-    labels = open_finished(run.job.store, run.plan.traces[0].queries).read("label")
+    labels = open_finished(run.job.store, traces(run.plan)[0].queries).read("label")
     for column, classes in enumerate((logits.argmax(axis=1), labels)):
         steps, _, init = plain.logit(output, ids, classes)
         read = [stage.read(f"{name}.{output}").astype(np.float64) for name in ("logit", "logit_init")]
@@ -153,7 +154,7 @@ def test_queries_that_do_not_fit_together_give_the_same(
     mlp_run: "Run", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = mlp_run.at(str(tmp_path / "copy"))
-    spec = run.plan.traces[0].contributions
+    spec = traces(run.plan)[0].contributions
     shutil.rmtree(Path(run.config.store, spec.path))
     monkeypatch.setattr(projection, "INPUT_BYTES", 1)
     (again,) = complete(run.job, CONTRIBUTIONS, [spec])
@@ -168,7 +169,7 @@ def test_queries_that_do_not_fit_together_give_the_same(
 def test_only_named_layers_are_traced(mlp: dict[str, Any], new_run: "Callable[[Any], Run]") -> None:
     mlp["tracing"] |= {"layers": ["1"], "scores": ["gamma", "logit"]}
     run = new_run(mlp).finish()
-    trace = run.plan.traces[0]
+    trace = traces(run.plan)[0]
     stage = open_finished(run.job.store, trace.contributions)
     assert set(stage.layout.arrays) == {"gamma.1", "norm.1", "init.1", "preactivation.1"}
     assert stage.summary == {"kinds": {"1": "Linear"}, "weights": {"1": 64 * 7}}

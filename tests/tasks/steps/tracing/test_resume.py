@@ -12,6 +12,7 @@ from storage.specs import StageSpec
 from storage.stages import find_finished, open_finished
 from tasks.cluster.parallel import PartitionError
 from tasks.steps.tracing import influence, mislabel, projection, retraining
+from tests.plans import traces
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -49,7 +50,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     traced_run: "Run", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, call: int
 ) -> None:
     run = traced_run.at(str(tmp_path / "copy"))
-    trace = run.plan.traces[0]
+    trace = traces(run.plan)[0]
     asked = {projection: trace.contributions, influence: trace.influence, mislabel: trace.mislabel}
     spec = asked.get(module, trace.retraining)
     assert spec is not None
@@ -68,7 +69,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
 
 def test_a_lost_marker_costs_one_partition(traced_run: "Run", tmp_path: Path) -> None:
     run = traced_run.at(str(tmp_path / "copy"))
-    trace = run.plan.traces[0]
+    trace = traces(run.plan)[0]
     kept = {}
     for spec in (trace.contributions, trace.influence):
         markers = Path(run.config.store, spec.path, "markers")
@@ -142,7 +143,7 @@ def test_recording_changes_no_bit_of_the_training(
     (name,) = tree["networks"]
     del tree["networks"][name]["train"]["record"]
     run = new_run(tree).finish()
-    (mine,), theirs = run.plan.trainings.values(), recorded.plan.traces[0].training
+    (mine,), theirs = run.plan.shared.trainings.values(), traces(recorded.plan)[0].training
     assert mine.key != theirs.key
     files = [Path(r.config.store, s.path, "files") for r, s in ((run, mine), (recorded, theirs))]
     names = sorted(path.name for path in files[0].iterdir())

@@ -7,6 +7,7 @@ import numpy as np
 
 from flows.progress import planned_stages
 from storage.stages import open_finished
+from tests.plans import traces
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -21,7 +22,7 @@ def test_stages_write_about_what_the_plan_says(traced_run: "Run") -> None:
         row = planned[spec.stage, spec.key]
         assert row.peak > 0
         assert row.written >= 0.5 * held, spec.stage
-    training = traced_run.plan.traces[0].training
+    training = traces(traced_run.plan)[0].training
     archive = open_finished(traced_run.job.store, training).summary["archive_bytes"]
     weights = 4 * (9 * 4 + 9 * 4 * 8 + 9 * 8 * 8 + 8 * 10 + 10)  # of all recorded layers
     assert planned["training", training.key].written >= weights * 42

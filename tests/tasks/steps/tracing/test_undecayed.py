@@ -10,6 +10,7 @@ from storage.updates.archives import Segment
 from tasks.recording.sources import recorded_source
 from tasks.steps.tracing import undecayed as module
 from tasks.steps.tracing.undecayed import earlier, undecayed
+from tests.plans import traces
 from tests.tasks.steps.tracing import conftest
 from tests.tasks.steps.tracing.conftest import GAPS
 
@@ -44,7 +45,7 @@ def test_every_segment_gives_the_updates_less_decay(
     mlp["networks"]["net"] |= {"model": f"{conftest.__name__}:frozen", "arguments": {"bias_too": False}}
     mlp["networks"]["net"]["train"] |= train
     run = new_run(mlp).finish()
-    training = run.plan.traces[0].training
+    training = traces(run.plan)[0].training
     plain, source = retrain(run, training), recorded_source(run.job.store, training)
     whole = not record or not settings
     monkeypatch.setattr(module, "REACH", 0.5)  # seven steps: three segments of three before a fourth

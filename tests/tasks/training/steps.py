@@ -1,0 +1,25 @@
+"""A range of steps of a training, by its parts."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from tasks.training.batches import Batches, Positions
+from tasks.training.loop import Fetch, Recorder, Samples, Trainer
+
+
+def train_steps(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    fetch: Fetch,
+    batches: Batches,
+    start: int,
+    stop: int,
+    *,
+    ids: Positions | None = None,
+    recorder: Recorder | None = None,
+    **parts: Any,  # Any: schedule, clip, augment and companions of a Trainer
+) -> list[float]:
+    """Make the steps `start:stop` and return their losses."""
+    return Trainer(model, optimizer, Samples(fetch, batches, ids), **parts).run(start, stop, recorder)
