@@ -1,4 +1,4 @@
-"""The decomposition page as files besides the site: its tables as Parquet, a few pictures for papers."""
+"""What the report has of question 2 besides the site: its tables as Parquet, a few pictures for papers."""
 
 from dataclasses import replace
 
@@ -12,12 +12,12 @@ from tasks.figures.decomposition.still_sets import (
     sample_need_plot,
 )
 from tasks.report.decomposition.gallery import allowed_rows
-from tasks.report.decomposition.page import COLUMNS, DecompositionPage
+from tasks.report.decomposition.page import COLUMNS, DecompositionTables
 
 FEW = 4  # rows of pictures
 
 
-def decomposition_files(page: DecompositionPage, training_images: str) -> dict[str, bytes]:
+def decomposition_files(page: DecompositionTables, training_images: str) -> dict[str, bytes]:
     """Return tables and pictures by path below the report; pictures of the first seed of each network."""
     page = replace(page, gallery=allowed_rows(page, training_images))
     tables = {name: getattr(page, name) for name in COLUMNS}
@@ -32,7 +32,7 @@ def decomposition_files(page: DecompositionPage, training_images: str) -> dict[s
     return files
 
 
-def _pictures(page: DecompositionPage, title: str) -> dict[str, bytes]:
+def _pictures(page: DecompositionTables, title: str) -> dict[str, bytes]:
     """Return the pictures of one network and seed, by name."""
     network = page.networks.iloc[0]
     a_full, k2 = float(network["a_full"]), int(network["k2"])

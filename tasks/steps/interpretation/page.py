@@ -1,0 +1,18 @@
+"""The page of question 1 in the report."""
+
+from collections.abc import Sequence
+
+from storage.stores import Store
+from tasks.report.pages import Page
+from tasks.steps.interpretation.plan import Interpreted
+
+
+def interpretation_page(store: Store, answers: Sequence[Interpreted], images: str) -> Page:
+    """Return the page from finished stages; `images` is `report.training_images`."""
+    # What draws is imported here: a plan knows the question without it.
+    from tasks.report.interpretation.content import lay_out_interpretation
+    from tasks.steps.interpretation.stills import interpretation_files
+    from tasks.steps.interpretation.tables import interpretation_tables
+
+    tables = interpretation_tables(store, answers)
+    return lay_out_interpretation(tables, interpretation_files(store, answers, tables, images))

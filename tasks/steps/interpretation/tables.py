@@ -1,0 +1,112 @@
+"""The tables and heat maps of question 1's page, from finished stages."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from storage.specs import StageSpec
+from storage.stages import open_finished
+from storage.stores import Store
+from tasks.figures.overlay import overlay
+from tasks.metrics.summary import by_budget, over_repeats, robustness_table
+from tasks.report.interpretation.page import Gallery, GalleryRow, InterpretationTables
+from tasks.steps.common.activations import class_slabs
+from tasks.steps.interpretation.plan import Cell, Interpreted
+from tasks.steps.interpretation.selection import kept_positions
+
+
+def interpretation_tables(store: Store, answers: Sequence[Interpreted]) -> InterpretationTables:
+    """Return what the page is made of."""
+    classes = class_table(store, cells_of(answers))
+    budgets = by_budget(classes)
+    galleries = {title: spec for answer in answers for title, spec in answer.galleries.items()}
+    return InterpretationTables(
+        networks=pd.DataFrame([_network(store, answer) for answer in answers]),
+        classes=classes,
+        by_budget=budgets,
+        over_repeats=over_repeats(budgets),
+        robustness=robustness_table(budgets),
+        galleries=tuple(_gallery(store, title, spec) for title, spec in galleries.items()),
+    )
+
+
+def cells_of(answers: Sequence[Interpreted]) -> list[Cell]:
+    """Return the coresets of all networks and seeds as each interpreter sees them."""
+    return [cell for answer in answers for cell in answer.cells]
+
+
+def class_table(store: Store, cells: Sequence[Cell]) -> pd.DataFrame:
+    """Return a row per (network, seed, interpreter, selector, repeat, budget, label)."""
+    tables = []
+    for cell in cells:
+        evaluation, features = open_finished(store, cell.evaluation), open_finished(store, cell.features)
+        table = pd.DataFrame(evaluation.read("values"), columns=evaluation.summary["measures"])
+        labels = evaluation.read("label").tolist()
+        held_out = cell.evaluation.inputs["activations"]
+        names = open_finished(store, held_out.inputs["data"]).summary["class_names"]
+        logged = [features.summary["classes"][str(label)] for label in labels]
+        slabs = class_slabs(open_finished(store, cell.selection.inputs["activations"]))
+        keys = {key: getattr(cell, key) for key in ("network", "seed", "interpreter", "selector", "repeat", "budget")}
+        table = table.assign(
+            **keys,
+            label=labels,
+            class_name=[names.get(str(label), str(label)) for label in labels],
+            n_class=[slabs[label][1] - slabs[label][0] for label in labels],
+            n_kept=[numbers["kept"] for numbers in logged],
+            error_fit=[numbers["relative_error"] for numbers in logged],
+            seconds=[numbers["seconds"] for numbers in logged],
+        )
+        tables.append(table.astype(dict.fromkeys(("n_rows", "n_val", "rank", "rank_reference"), "int64")))
+    return pd.concat(tables, ignore_index=True)
+
+
+def coreset_table(store: Store, cells: Sequence[Cell]) -> pd.DataFrame:
+    """Return the coresets as lists of sample ids, so that others can train on them."""
+    tables = []
+    unique = {(c.network, c.seed, c.selector, c.repeat, c.budget): c for c in cells}  # interpreters share coresets
+    for cell in unique.values():
+        spec = cell.selection
+        selection, activations = open_finished(store, spec), open_finished(store, spec.inputs["activations"])
+        ids = activations.read("sample_id")
+        for index, label in enumerate(selection.read("label").tolist()):
+            kept = kept_positions(selection, index)
+            rows = {"label": label, "rank": np.arange(len(kept)), "id": ids[kept]}
+            keys = {key: getattr(cell, key) for key in ("network", "seed", "selector", "repeat", "budget")}
+            tables.append(pd.DataFrame(rows).assign(**keys, manifest=spec.inputs["activations"].inputs["data"].key))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _network(store: Store, answer: Interpreted) -> dict[str, object]:
+    """Return the row of a network and seed: what it is and how well it does by itself."""
+    stage = open_finished(store, answer.held_out)
+    logits, labels = stage.read("logits").astype(np.float32), stage.read("label")
+    best = np.argsort(-logits, axis=1, kind="stable")[:, :5] == labels[:, None]
+    return {
+        "network": answer.network,
+        "seed": answer.seed,
+        "model": answer.held_out.parameters["network"]["model"],
+        "layer": answer.held_out.parameters["layer"],
+        "top1": float(best[:, 0].mean()),
+        "top5": float(best.any(axis=1).mean()),
+        "n_val": stage.summary["samples"],
+        "n_train": open_finished(store, answer.learn).summary["samples"],
+        "map_shape": " x ".join(map(str, stage.summary["map"])),
+    }
+
+
+def _gallery(store: Store, title: str, spec: StageSpec) -> Gallery:
+    """Return the pictures of a gallery stage."""
+    return Gallery(title, title, tuple(_gallery_rows(store, spec)))
+
+
+def _gallery_rows(store: Store, spec: StageSpec) -> Iterator[GalleryRow]:
+    """Yield each image with its heat maps."""
+    stage = open_finished(store, spec)
+    names = open_finished(store, spec.inputs["activations"].inputs["data"]).summary["class_names"]
+    read = {name: stage.read(name) for name in stage.layout.arrays}
+    for i, image in enumerate(read["image"]):
+        heats = zip(stage.summary["titles"], read["heat"][i] / 255.0, strict=True)
+        true, predicted = (names.get(str(label), str(label)) for label in (read["label"][i], read["predicted"][i]))
+        overlays = {title: overlay(image, heat) for title, heat in heats}
+        yield GalleryRow(image, int(read["sample_id"][i]), true, predicted, overlays)

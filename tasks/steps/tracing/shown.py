@@ -1,0 +1,138 @@
+"""The queries that question 4's page shows: what each layer says of them, and the images of their examples."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from storage.stages import open_finished
+from storage.stores import Store
+from tasks.figures.views import spread_out
+from tasks.report.pages import Image
+from tasks.report.tracing.page import Query, QueryLayer, Ridges
+from tasks.report.tracing.queries import MAX_QUERIES
+from tasks.steps.common.manifest import positions
+from tasks.steps.common.networks import preprocessing_of
+from tasks.steps.common.pictures import shown_images
+from tasks.steps.common.samples import read_positions
+from tasks.steps.tracing.explain import Influence, class_name, read_influence
+from tasks.steps.tracing.plan import Trace
+
+MOST_IMAGES = 2000  # training images of a data set read for the page
+BATCH = 256  # images read at a time
+
+
+def shown_queries(store: Store, traces: Sequence[Trace]) -> tuple[tuple[Query, ...], int]:
+    """Return queries evenly spread over those of all networks and seeds, and how many there are."""
+    counts = [int(open_finished(store, trace.queries).summary["queries"]) for trace in traces]
+    kept = np.array(spread_out(sum(counts), MAX_QUERIES))
+    first = np.concatenate([[0], np.cumsum(counts)])
+    queries = tuple(
+        query
+        for i, trace in enumerate(traces)
+        for query in _queries(store, trace, kept[(kept >= first[i]) & (kept < first[i + 1])] - first[i])
+    )
+    return queries, sum(counts)
+
+
+def example_images(store: Store, traces: Sequence[Trace], queries: Sequence[Query]) -> dict[tuple[str, int], Image]:
+    """Return the training images that the queries' examples need, by data set and sample id."""
+    wanted: dict[str, set[int]] = {}
+    for query in queries:
+        for table in (table for layer in query.layers for table in (layer.positive, layer.negative)):
+            wanted.setdefault(query.data, set()).update(table["sample_id"].tolist())
+    found: dict[tuple[str, int], Image] = {}
+    for data, trace in {data_name(trace): trace for trace in traces}.items():
+        settings, (_, split) = preprocessing_of(trace.training.parameters["network"]), trained_on(trace)
+        rows = positions(store, trace.training.inputs["data"].path, split)
+        places = pd.Series(np.arange(len(rows)), index=rows["id"])
+        ids = sorted(wanted.get(data, ()))[:MOST_IMAGES]
+        for start in range(0, len(ids), BATCH):
+            part = ids[start : start + BATCH]
+            inputs = read_positions(store, trace.training, split, places.loc[part].to_numpy(np.int64))
+            found.update(zip(((data, sample) for sample in part), shown_images(inputs, settings), strict=True))
+    return found
+
+
+def data_name(trace: Trace) -> str:
+    """Return the name of the data set that a network was trained on."""
+    return str(trace.training.inputs["data"].place["name"])
+
+
+def trained_on(trace: Trace) -> tuple[str, str]:
+    """Return the data set and the split that a network was trained on."""
+    return data_name(trace), str(trace.training.place["train"]["split"])
+
+
+def _queries(store: Store, trace: Trace, numbers: NDArray[np.int64]) -> Iterator[Query]:
+    """Yield some of the queries with what each layer says of them."""
+    stage, read = open_finished(store, trace.queries), read_influence(open_finished(store, trace.influence))
+    names = stage.summary["class_names"]
+    ids, labels, logits, images = (stage.read(name) for name in ("sample_id", "label", "logits", "image"))
+    chances = np.exp(logits - logits.max(axis=1, keepdims=True)).astype(np.float64)
+    chances /= chances.sum(axis=1, keepdims=True)
+    for number in numbers.tolist():
+        predicted = int(chances[number].argmax())
+        yield Query(
+            network=trace.network,
+            seed=trace.seed,
+            sample_id=int(ids[number]),
+            split=str(trace.queries.parameters["split"]),
+            true_class=class_name(names, int(labels[number])),
+            predicted=class_name(names, predicted),
+            probability=float(chances[number, predicted]),
+            image=images[number],
+            layers=tuple(_query_layers(read, names, number, chances[number])),
+            data=data_name(trace),
+            source=str(trace.queries.inputs["data"].place["name"]),
+        )
+
+
+def _query_layers(
+    read: Influence, names: dict[str, str], number: int, chances: NDArray[np.float64]
+) -> Iterator[QueryLayer]:
+    """Yield what each layer says of a query."""
+    examples = read.examples(names, np.array([number]))
+    square, init = read.arrays["square"][:, number], read.parts(number)["init"]
+    for index, layer in enumerate(read.summary["layers"]):
+        mine = examples[(examples["layer"] == layer) & (examples["score"] == "gamma")]
+        yield QueryLayer(
+            layer=layer,
+            positive=_ranked(mine[(mine["end"] == "top") & (mine["sum"] > 0)]),
+            negative=_ranked(mine[(mine["end"] == "bottom") & (mine["sum"] < 0)]),
+            ridges=_ridges(read, names, index, number, chances),
+            init_share=float(init.iloc[index]),
+            preactivation_norm=float(np.sqrt(square[index])),
+            classes=_by_class(read, names, index, number),
+        )
+
+
+def _by_class(read: Influence, names: dict[str, str], layer: int, query: int) -> pd.DataFrame:
+    """Return what each class contributed to a layer's representation of a query."""
+    sums, square = read.arrays["class_gamma"][layer, query].sum(axis=0), float(read.arrays["square"][layer, query])
+    labels = [class_name(names, label) for label in read.summary["classes"]]
+    return pd.DataFrame({"class_name": labels, "sum": sums, "share": sums / square if square else np.nan})
+
+
+def _ranked(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns that the page shows."""
+    return rows[["sample_id", "class_name", "sum", "share"]].assign(cosine_sum=np.nan).reset_index(drop=True)
+
+
+def _ridges(
+    read: Influence, names: dict[str, str], layer: int, query: int, chances: NDArray[np.float64]
+) -> Ridges | None:
+    """Return the ridge plot of a layer and a query, None where steps mix classes."""
+    if "ridge" not in read.arrays:
+        return None
+    classes, settings = read.arrays["ridge_class"][query].tolist(), read.summary["ridges"]
+    return Ridges(
+        grid=np.asarray(settings["grid"]),
+        classes=tuple(class_name(names, label) for label in classes),
+        probabilities=chances[classes],
+        densities=read.arrays["ridge"][layer, query].astype(np.float64),
+        totals=read.arrays["ridge_total"][layer, query],
+        highlighted=0,
+        bandwidth=f"{settings['kind']} {settings['bandwidth']:g}",
+    )

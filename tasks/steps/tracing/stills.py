@@ -1,0 +1,40 @@
+"""What the report has of question 4 besides the site: its tables as Parquet, a few pictures for papers."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from storage.results import table_bytes
+from storage.stages import open_finished
+from storage.stores import Store
+from tasks.figures.tracing.still import class_share_plot, ridge_plot
+from tasks.report.tracing.page import TracingTables
+from tasks.steps.tracing.explain import read_influence
+from tasks.steps.tracing.plan import Trace
+
+
+def tracing_files(store: Store, traces: Sequence[Trace], page: TracingTables, training_images: str) -> dict[str, bytes]:
+    """Return the page's tables as Parquet, and a few pictures for papers, by path below the report."""
+    tables = {"networks": page.networks, "layers": page.layers, "shares": page.shares, "evaluation": page.evaluation}
+    if training_images != "none":
+        tables["examples"] = pd.concat([_examples(store, trace) for trace in traces], ignore_index=True)
+    files = {f"tables/tracing_{name}.parquet": table_bytes(table) for name, table in tables.items() if len(table)}
+    for (network, seed), rows in page.shares.groupby(["network", "seed"], sort=False):
+        layer = str(rows["layer"].iloc[-1])
+        title = f"{network}, seed {seed}: {layer}"
+        files[f"figures/class-share-{network}-{seed}.png"] = class_share_plot(rows, layer, title=title)
+    for query in page.queries[:1]:
+        last = query.layers[-1]
+        if last.ridges is not None:
+            title = f"{query.network}, {last.layer}: sample {query.sample_id}"
+            files[f"figures/ridges-{query.network}-{query.seed}.png"] = ridge_plot(last.ridges, title=title)
+    return files
+
+
+def _examples(store: Store, trace: Trace) -> pd.DataFrame:
+    """Return the influential examples of all queries as one table."""
+    queries = open_finished(store, trace.queries)
+    ids, names = queries.read("sample_id"), queries.summary["class_names"]
+    table = read_influence(open_finished(store, trace.influence)).examples(names, np.arange(len(ids)))
+    return table.assign(network=trace.network, seed=trace.seed, query=ids[table["query"].to_numpy()])

@@ -1,0 +1,170 @@
+"""The tables of question 4's page, from finished stages."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from storage.documents import Document
+from storage.specs import StageSpec
+from storage.stages import open_finished, read_marker
+from storage.stores import Store
+from tasks.report.tracing.page import TracingTables
+from tasks.steps.tracing.explain import class_name, residual_of, shares_of, unknown_decay
+from tasks.steps.tracing.plan import Trace
+from tasks.steps.tracing.shown import example_images, shown_queries, trained_on
+from tasks.tracing.evaluation import cardinality, class_agreement
+
+RANKS = (1, 10)  # at which class agreement is stated
+EVALUATION = ["network", "seed", "measure", "layer", "value", "spread", "baseline", "baseline_name", "n", "note"]
+
+
+def tracing_tables(store: Store, traces: Sequence[Trace], training_images: str) -> TracingTables:
+    """Return what the page is made of; training images only with `show`."""
+    queries, n_queries = shown_queries(store, traces)
+    return TracingTables(
+        networks=pd.DataFrame([_network(store, trace) for trace in traces]),
+        layers=pd.concat([_layers(store, trace) for trace in traces], ignore_index=True),
+        shares=pd.concat([_shares(store, trace) for trace in traces], ignore_index=True),
+        evaluation=pd.DataFrame([row for trace in traces for row in _evaluation(store, trace)], columns=EVALUATION),
+        queries=queries,
+        n_queries=n_queries,
+        images=example_images(store, traces, queries) if training_images == "show" else {},
+        held_out=tuple({(q.source, q.split) for q in queries} - {trained_on(trace) for trace in traces}),
+    )
+
+
+def _metrics(store: Store, spec: StageSpec) -> list[Document]:
+    """Return the metrics of a stage's partitions."""
+    partitions = range(open_finished(store, spec).layout.partitions)
+    return [read_marker(store, spec.path, index)["numbers"] for index in partitions]
+
+
+def _network(store: Store, trace: Trace) -> dict[str, object]:
+    """Return the row of a network: what was recorded and what it cost."""
+    training, influence = open_finished(store, trace.training), open_finished(store, trace.influence)
+    recorded = _metrics(store, trace.training)
+    spent = [*_metrics(store, trace.contributions), *_metrics(store, trace.influence)]
+    return {
+        "network": trace.network,
+        "seed": trace.seed,
+        "model": trace.queries.parameters["network"]["model"],
+        "accuracy": training.summary["accuracy"],
+        "loss": recorded[-1]["epochs"][-1]["loss"],
+        "steps": influence.summary["steps"],
+        "layers": len(influence.summary["layers"]),
+        "archive_bytes": sum(each["recording"]["bytes"] for each in recorded),
+        "recorder_waited_seconds": sum(each["recording"]["waited_seconds"] for each in recorded),
+        "explain_seconds": sum(each["cpu_seconds"] for each in spent),
+        "anchor": influence.summary["anchor"],
+    }
+
+
+def _layers(store: Store, trace: Trace) -> pd.DataFrame:
+    """Return a row per layer: what ||z||^2 is made of, and how class-specific the influential examples are."""
+    influence = open_finished(store, trace.influence)
+    summary, square = influence.summary, influence.read("square")
+    values = influence.read("parts")
+    parts = dict(zip(summary["parts"], np.moveaxis(shares_of(values, square), -1, 0), strict=True))
+    residual = np.abs(residual_of(summary, values, square))
+    predicted = open_finished(store, trace.queries).read("logits").argmax(1)
+    rows = []
+    for index, layer in enumerate(summary["layers"]):
+        ids, labels = influence.read("top_id", index, index + 1)[0], influence.read("top_label", index, index + 1)[0]
+        agreement = {
+            f"agreement_{k}": class_agreement(labels[:, :k], predicted) if labels.shape[1] >= k else np.nan
+            for k in RANKS
+        }
+        rows.append(
+            {
+                "network": trace.network,
+                "seed": trace.seed,
+                "layer": layer,
+                "kind": summary["kinds"][index],
+                "weights": summary["weights"][index],
+                **{f"{name}_share": float(shares[index].mean()) for name, shares in parts.items()},
+                **({"decay_share": np.nan} if layer in unknown_decay(summary) else {}),
+                "residual_max": float(residual[index].max()),
+                "residual_median": float(np.median(residual[index])),
+                **agreement,
+                "cardinality": cardinality(ids),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _shares(store: Store, trace: Trace) -> pd.DataFrame:
+    """Return gamma by layer, epoch and class, a part of ||z||^2, mean over queries."""
+    influence = open_finished(store, trace.influence)
+    names = open_finished(store, trace.training.inputs["data"]).summary["class_names"]
+    classes = influence.summary["classes"]
+    tables = []
+    for index, layer in enumerate(influence.summary["layers"]):
+        square = influence.read("square", index, index + 1)
+        mean = shares_of(influence.read("class_gamma", index, index + 1), square)[0].mean(axis=0)
+        epochs, columns = np.meshgrid(np.arange(len(mean)), np.arange(len(classes)), indexing="ij")
+        table = pd.DataFrame({"epoch": epochs.ravel() + 1, "label": np.take(classes, columns.ravel())})
+        tables.append(table.assign(layer=layer, gamma=mean.ravel()))
+    found = pd.concat(tables, ignore_index=True).assign(network=trace.network, seed=trace.seed)
+    return found.assign(class_name=[class_name(names, label) for label in found["label"]])
+
+
+def _evaluation(store: Store, trace: Trace) -> Iterator[dict[str, object]]:
+    """Yield the rows of the checks that were asked for."""
+    checks = (
+        (trace.mislabel, _mislabel_rows),
+        (trace.randomisation, _randomisation_rows),
+        (trace.datamodelling, _datamodelling_rows),
+    )
+    unknown = {"spread": np.nan, "baseline": np.nan, "baseline_name": ""}
+    for spec, rows_of in checks:
+        if spec is not None:
+            for row in rows_of(open_finished(store, spec).summary):
+                yield {"network": trace.network, "seed": trace.seed, **unknown, **row}
+
+
+def _mislabel_rows(found: Document) -> Iterator[dict[str, object]]:
+    """Yield how well self-attribution marks flipped labels, by layer, beside the loss as the baseline."""
+    note = f"{found['flipped']} of {found['examples']} labels flipped; low self-attribution marks them"
+    if found["decay_unknown_from"] is not None:
+        note += f"; what weight decay did from step {found['decay_unknown_from']} on is in it"
+    for layer, value in found["auc"].items():
+        yield {
+            "measure": "mislabel AUC",
+            "layer": layer,
+            "value": value,
+            "baseline": found["loss_auc"],
+            # A dense ledger has the mean loss of a batch, not each example's own.
+            "baseline_name": "summed loss of its batches" if found["shared"] else "summed loss",
+            "n": found["examples"],
+            "note": note,
+        }
+
+
+def _randomisation_rows(found: Document) -> Iterator[dict[str, object]]:
+    """Yield how alike the scores of a network trained on permuted labels are, by layer and score."""
+    note = "Spearman against a network trained on permuted labels"
+    for row in found["rows"]:
+        yield {
+            "measure": "randomisation",
+            "layer": row["layer"],
+            "value": row["value"],
+            "spread": row["spread"],
+            "n": found["queries"],
+            "note": f"{row['score']}; {note}, {row['constant']} constant",
+        }
+
+
+def _datamodelling_rows(found: Document) -> Iterator[dict[str, object]]:
+    """Yield how well the scores predict retrainings on subsets, by layer and score, beside the noise ceiling."""
+    for row in found["rows"]:
+        yield {
+            "measure": "LDS",
+            "layer": row["layer"],
+            "value": row["value"],
+            "spread": row["spread"],
+            "baseline": found["ceiling"] or np.nan,
+            "baseline_name": "noise ceiling",
+            "n": found["queries"],
+            "note": f"{row['score']}; {found['subsets']} subsets x {found['retrainings']}, {row['constant']} constant",
+        }
