@@ -11,4 +11,4 @@ from flows.session import Given, make_stages, run_name, session_of
 def activations(config: Given, overrides: Sequence[str] = ()) -> None:
     """Run the networks over the data sets and keep what the named layers put out."""
     with session_of(config, overrides) as here:
-        make_stages(here, here.plan.of("activations"))
+        make_stages(here, "activations")

@@ -11,4 +11,4 @@ from flows.session import Given, make_stages, run_name, session_of
 def decomposition(config: Given, overrides: Sequence[str] = ()) -> None:
     """Count each class's strongest features, keep the most frequent, test the head made of them, train it further."""
     with session_of(config, overrides) as here:
-        make_stages(here, here.plan.of("decomposition"))
+        make_stages(here, "decomposition")

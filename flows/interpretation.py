@@ -11,4 +11,4 @@ from flows.session import Given, make_stages, run_name, session_of
 def interpretation(config: Given, overrides: Sequence[str] = ()) -> None:
     """Select coresets, fit interpreters to them and to all data, compare the two on held-out samples."""
     with session_of(config, overrides) as here:
-        make_stages(here, here.plan.of("interpretation"))
+        make_stages(here, "interpretation")

@@ -8,8 +8,7 @@ from typing import Any
 from configs.load import ConfigError
 from configs.schema import Config
 from storage.specs import StageSpec
-from tasks.steps.common.question import Shared
-from tasks.steps.plan import plan_shared, with_inputs
+from tasks.steps.plan import Shared, plan_shared, with_inputs
 from tasks.steps.questions import QUESTIONS
 from tasks.steps.report import Made
 

@@ -10,7 +10,6 @@ from typing import Any
 from configs.load import check_config, load_config
 from flows.plan import Plan, make_plan
 from flows.progress import existing_store, finished_paths, planned_stages
-from storage.specs import StageSpec
 from tasks.engine.life import Job, Observer, open_job
 from tasks.engine.observers import terminal_observer
 from tasks.engine.records import record_reuse, recorded
@@ -40,9 +39,9 @@ class Session:
         return self.plan.config.cluster.stage_timeout
 
 
-def make_stages(here: Session, stages: Sequence[StageSpec]) -> None:
-    """Complete stages kind by kind, inputs first; stages of a kind that are ready are made together."""
-    for wave in waves(stages):
+def make_stages(here: Session, question: str | None = None) -> None:
+    """Complete the stages of a question, or those that all questions share, inputs first; ready ones together."""
+    for wave in waves(here.plan.base if question is None else here.plan.of(question)):
         run_step(here.job, STEPS[wave[0].stage], wave, timeout=here.timeout)
 
 

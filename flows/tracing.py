@@ -11,4 +11,4 @@ from flows.session import Given, make_stages, run_name, session_of
 def tracing(config: Given, overrides: Sequence[str] = ()) -> None:
     """Record trainings, project every update on the queries, sum over examples and classes, check the answers."""
     with session_of(config, overrides) as here:
-        make_stages(here, here.plan.of("tracing"))
+        make_stages(here, "tracing")

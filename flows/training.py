@@ -11,4 +11,4 @@ from flows.session import Given, make_stages, run_name, session_of
 def training(config: Given, overrides: Sequence[str] = ()) -> None:
     """List the data sets, train the networks that have a training, keep their snapshots."""
     with session_of(config, overrides) as here:
-        make_stages(here, here.plan.base)
+        make_stages(here)

@@ -51,6 +51,7 @@ RULES = {  # the longest place that a file lies below decides
     "tasks/cluster": Rule(("configs", "tasks.cluster"), ("dask", "distributed", "threadpoolctl")),
     "tasks/engine": Rule(ENGINE),
     "tasks/engine/runner.py": Rule(ENGINE, ("prefect",)),
+    "tasks/engine/survey.py": Rule(ENGINE, ("torch",)),  # types only
     "tasks/engine/observers.py": Rule(ENGINE, ("rich",)),
     "tasks/steps": Rule((*COMMON, "tasks.steps", "tasks.report", "tasks.figures"), STEPS),
     "tasks/steps/common": Rule((*COMMON, "tasks.report", "tasks.figures"), STEPS),
@@ -179,8 +180,9 @@ def test_a_planted_breach_is_found(tmp_path: Path, file: str, text: str, expecte
     ("file", "text"),
     [
         ("tasks/coresets/a.py", "import json\nimport numpy as np\nfrom tasks.metrics.shape import shape_distance"),
-        ("tasks/steps/a.py", "import prefect\nimport tasks.io.digits\nfrom storage.stores import Store"),
-        ("flows/plan.py", "from storage.stores import Store\nfrom tasks.coresets import SELECTORS"),
+        ("tasks/engine/runner.py", "import prefect\nfrom storage.stores import Store"),
+        ("tasks/steps/common/a.py", "import torch\nimport tasks.io.digits\nfrom storage.stores import Store"),
+        ("flows/plan.py", "from storage.stores import Store\nfrom tasks.steps.questions import QUESTIONS"),
         ("flows/cli.py", "import typer\nfrom rich.console import Console\nfrom storage.stores import Store"),
         ("tasks/training/a.py", "import torch\nimport tasks.interpreters"),
     ],

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Protocol
 
 from configs.cluster import Cluster
+from configs.imports import check_loaded
 from configs.schema import Config
 from storage.claims import claim, make_room
 from storage.documents import Json
@@ -21,7 +22,6 @@ from storage.stores import Store, naming, open_store
 from tasks.cluster.parallel import PASSING, PartitionError, Pool, open_pool
 from tasks.cluster.versions import code_facts
 from tasks.engine.step import MOST_TOGETHER, Step, Work
-from tasks.io.imports import check_loaded
 
 
 class Observer(Protocol):

@@ -4,9 +4,9 @@ import hashlib
 from functools import lru_cache
 from pathlib import Path
 
+from configs.imports import code_digest
 from configs.schema import AnyDataSet, Csv, ImageFolder, ImageNet, ImportedData, Npz
 from tasks.io.files import join, list_files, local_path, read_bytes, resolved
-from tasks.io.imports import code_digest
 from tasks.io.npz import paths_of
 from tasks.io.table import table_root
 

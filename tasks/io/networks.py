@@ -9,8 +9,8 @@ import torch
 import torchvision
 from torch import nn
 
+from configs.imports import import_object
 from configs.schema import Preprocessing
-from tasks.io.imports import import_object
 from tasks.io.models import CifarResNet, cifar_vgg16, mlp, small_cnn
 from tasks.io.randomness import seeded
 

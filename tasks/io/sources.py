@@ -4,11 +4,11 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
+from configs.imports import import_object
 from configs.schema import AnyDataSet
 from tasks.io.digits import DigitsSource
 from tasks.io.folder import FolderSource
 from tasks.io.imagenet import ImageNetSource
-from tasks.io.imports import import_object
 from tasks.io.npz import NpzSource
 from tasks.io.samples import Row, Sample
 from tasks.io.table import TableSource

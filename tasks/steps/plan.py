@@ -17,6 +17,8 @@ from tasks.steps.common.survey import PlanSurvey, network_id
 from tasks.steps.common.training import training_spec
 from tasks.steps.questions import STEPS
 
+__all__ = ["Shared", "plan_shared", "stage_sizes", "waves", "with_inputs"]
+
 
 def plan_shared(config: Config) -> Shared:
     """Return the stages that all questions build on: specs only, no store is asked.
@@ -97,5 +99,12 @@ def stage_sizes(cluster: Cluster, store: Store | None, stages: Sequence[StageSpe
         raise ValueError(str(error)) from error
     survey, by_network = PlanSurvey(store), dict[str, list[StageSpec]]()
     for spec in stages:  # one network after the other: the survey keeps the last one it has built
-        by_network.setdefault(network_id(spec) if "network" in spec.parameters else "", []).append(spec)
+        by_network.setdefault(_network(spec), []).append(spec)
     return {spec.path: STEPS[spec.stage].size(spec, survey) for found in by_network.values() for spec in found}
+
+
+def _network(spec: StageSpec) -> str:
+    """Return what tells apart the network and data set that a stage asks about; "" where it needs none."""
+    if "network" in spec.parameters and "data" in spec.inputs:
+        return network_id(spec)
+    return next((found for read in spec.inputs.values() if (found := _network(read))), "")

@@ -11,12 +11,12 @@ from pydantic import TypeAdapter
 from torch import nn
 
 from configs.cluster import Cluster
+from configs.imports import code_digest
 from configs.schema import Network, Preprocessing
 from storage.documents import Document, Json
 from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import Store
-from tasks.io.imports import code_digest
 from tasks.io.networks import build_model, resolve_preprocessing
 from tasks.io.tensors import unpack_tensors
 from tasks.io.weights import load_weights, read_state, weights_digest

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor, nn
 
 from configs.schema import Network
 from configs.training import Training
@@ -40,9 +39,9 @@ from tasks.steps.common.fetching import open_fetch, read_content
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import WEIGHTS, choose_device, network_identity, start_identity
 from tasks.steps.common.recording import UPDATES, archive_bytes, recording
-from tasks.steps.common.survey import check_outputs, state_bytes
+from tasks.steps.common.survey import state_bytes
+from tasks.steps.common.trainable import check_trainable
 from tasks.steps.common.trainer import environment, load_state, open_trainer, pack_state
-from tasks.training.gates import find_gated_map
 from tasks.training.loop import Fetch, Recorder, Trainer, accuracy
 
 VERSION = 1
@@ -269,26 +268,6 @@ def _open(stage: Stage, part: Partition, device: torch.device) -> Opened:
 def _partition(work: Work, number: int) -> None:
     """Train one segment of a network."""
     train_segment(work, number, _open)
-
-
-def check_trainable(spec: StageSpec, survey: Survey) -> None:
-    """Raise ValueError where a network cannot be trained on a data set; `spec` is any stage that trains one."""
-    found, train = survey.data(spec.inputs["data"]), training_of(spec)
-
-    def look(model: nn.Module, example: Tensor) -> None:
-        if train.gates is not None:
-            find_gated_map(model, example)
-        try:
-            with torch.inference_mode():
-                output = model.train()(torch.cat([example, example]))
-        finally:
-            model.eval()
-        if not isinstance(output, Tensor) or output.ndim != 2:
-            kind = f"of shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-            raise ValueError(f"in training its output is {kind}, expected logits (n, C)")
-        check_outputs(found, output.shape[1])
-
-    survey.look(spec, f"training, gated {train.gates is not None}", look)
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:

@@ -22,27 +22,37 @@ from storage.stages import Stage, open_finished
 from storage.stores import Store
 from tasks.decomposition import DecomposedLinear
 from tasks.decomposition.head import find_head, replace_head
-from tasks.engine.life import Step, Work
+from tasks.engine.step import Size, Step, Work
+from tasks.engine.survey import Survey
 from tasks.steps.common.activations import example_input
-from tasks.steps.common.networks import filled_network, network_identity
-from tasks.steps.common.trainer import Samples, make_trainer, open_batches, open_samples, settle
-from tasks.steps.common.training import (
+from tasks.steps.common.courses import (
     CURVES,
     MEMORY_SAMPLES,
+    course_size,
+    key_settings,
+    labels_of,
+    open_batches,
+    training_of,
+)
+from tasks.steps.common.networks import filled_network, network_identity
+from tasks.steps.common.rows import read_rows
+from tasks.steps.common.survey import state_bytes
+from tasks.steps.common.trainable import check_trainable
+from tasks.steps.common.trainer import make_trainer, open_samples, settle
+from tasks.steps.common.training import (
     Opened,
     chain_layout,
     chain_summary,
     check_chain,
     held_out_images,
     keep_content,
-    key_settings,
     train_segment,
 )
-from tasks.steps.decomposition.features import open_head, read_features
+from tasks.steps.decomposition.features import head_shapes, open_head, read_features
+from tasks.steps.decomposition.gates import ROWS
 from tasks.steps.decomposition.histogram import features_of, read_sets
-from tasks.steps.interpretation.features import read_rows
 from tasks.training.batches import Positions
-from tasks.training.loop import Fetch
+from tasks.training.loop import Fetch, Samples
 
 VERSION = 1
 REFUSED = ("start", "gates", "record", "snapshots")  # settings that only a network's own training has
@@ -83,19 +93,17 @@ def decomposed_training_spec(
         raise ValueError(f"retraining of a decomposed {scope} of {name}: it takes no `{refused[0]}`")
     learn, evaluate = features["learn"], features["evaluate"]
     assert (learn.parameters["split"], evaluate.parameters["split"]) == (train.split, train.evaluate), train
-    parameters, place, digests = network_identity(network, training)
+    parameters, place, digests = network_identity(name, network, training)
     inputs = {"data": learn.inputs["data"], "histogram": histogram}
     if scope == "head":
         inputs["evaluate"] = evaluate
     elif training is not None:
         inputs["network"] = training
-    return StageSpec(
-        "decomposed-training",
-        VERSION,
+    return DECOMPOSED_TRAININGS.spec(
         {"network": parameters, "scope": scope, "k2": k2, "train": key_settings(train), "seed": seed},
         inputs,
-        digests,
-        {**place, "train": train.model_dump(mode="json")},
+        digests=digests,
+        place={**place, "train": train.model_dump(mode="json")},
         label=f"{name} {scope} k {k2} seed {seed}",
     )
 
@@ -144,11 +152,11 @@ def _open(stage: Stage, part: Partition, device: torch.device) -> Opened:
 def _open_head(stage: Stage, part: Partition, device: torch.device) -> Opened:
     """Return the training of a decomposed head on stored features, which keep the digests of their samples."""
     store, spec = stage.store, stage.spec
-    train, seed, evaluate = spec.place["train"], int(spec.parameters["seed"]), spec.inputs["evaluate"]
+    train, seed, evaluate = training_of(spec), int(spec.parameters["seed"]), spec.inputs["evaluate"]
     learn = features_of(spec.inputs["histogram"])
-    survey = open_finished(store, spec.inputs["data"]).summary
+    labels = labels_of(open_finished(store, spec.inputs["data"]).summary["splits"][train.split])
     ids = open_finished(store, learn).read("sample_id").astype(np.int64)
-    samples = Samples(open_features(store, learn, device, MEMORY_SAMPLES), open_batches(train, survey, seed), ids)
+    samples = Samples(open_features(store, learn, device, MEMORY_SAMPLES), open_batches(train, labels, seed), ids)
     head = _decomposed(store, spec, open_head(store, learn, torch.device("cpu")))
     held_out = open_features(store, evaluate, device, MEMORY_SAMPLES)
     n_held_out = open_finished(store, evaluate).layout.arrays["features"].shape[0]
@@ -160,7 +168,7 @@ def _open_network(stage: Stage, part: Partition, device: torch.device) -> Opened
     if part.number == 0:
         keep_content(stage, part)
     store, spec = stage.store, stage.spec
-    train, seed = spec.place["train"], int(spec.parameters["seed"])
+    train, seed = training_of(spec), int(spec.parameters["seed"])
     samples = open_samples(store, spec, device, MEMORY_SAMPLES, seed)
     inputs, _ = samples.fetch(np.zeros(1, np.int64))
     model = filled_network(store, spec).eval()
@@ -185,4 +193,32 @@ def _summary(stage: Stage) -> Document:
     return {**chain_summary(stage), "scope": stage.spec.parameters["scope"]}
 
 
-DECOMPOSED_TRAININGS = Step(chain_layout, _partition, _summary, check_chain, network=True, chain=True)
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    """A checkpoint holds the weights and what the optimiser keeps of each, as in any training."""
+    head, k2 = head_shapes(features_of(spec.inputs["histogram"]), survey), int(spec.parameters["k2"])
+    if k2 > head.features:
+        raise ValueError(f"decomposition.k2: {k2} of {head.features} features, which {spec.label} has")
+    train = training_of(spec)
+    most = max(ROWS, train.batches.most)
+    weights = 4 * head.outputs * (3 * k2 + 1)  # weights, indices of 8 bytes, bias
+    held = 4 * head.features * (head.outputs + 2 * most)
+    if spec.parameters["scope"] == "network":
+        check_trainable(spec, survey)
+        weights += state_bytes(survey.blank(spec))
+        held = 3 * most * 4 * head.largest
+    course = course_size(spec, survey, weights)
+    return Size(course.written, course.peak + held)
+
+
+DECOMPOSED_TRAININGS = Step(
+    "decomposed-training",
+    VERSION,
+    chain_layout,
+    _partition,
+    _size,
+    summary=_summary,
+    check=check_chain,
+    network=True,
+    chain=True,
+    curves=CURVES,
+)

@@ -16,6 +16,7 @@ from tasks.cluster.parallel import SerialPool
 from tasks.engine.life import Assignment, Job, complete, run_partition
 from tasks.engine.observers import LineObserver
 from tasks.engine.step import Step, Work
+from tests.tasks.engine.two_stages import size
 
 LAYOUT = Layout(2, {"x": ArrayLayout((8,), "float32", ("n",), 4, 4)})
 SPECS = [StageSpec("toy", 1, {"a": number}, label=str(number)) for number in range(3)]
@@ -57,7 +58,8 @@ def test_a_run_goes_on_with_what_others_left(store: Store, together: bool, withi
                     notes.append(make_elsewhere(store, stage.spec))
                 part.write("x", np.full(4, OURS))
 
-    step = Step(lambda *_: LAYOUT, partition, lambda _: {"by": "us"}, group=(lambda _: None) if together else None)
+    group = (lambda _: None) if together else None
+    step = Step("any", 1, lambda *_: LAYOUT, partition, size, lambda _: {"by": "us"}, group=group)
     made = complete(Job(store, SerialPool(), LineObserver(io.StringIO())), step, SPECS)
     values = [OURS, np.float32(1), OURS]
     for spec, stage, value in zip(SPECS, made, values, strict=True):

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
+from configs.imports import check_loaded, code_digest, import_object
 from configs.load import check_config
 from flows.plan import make_plan
 from storage.stores import Store
 from storage.verify import stage_paths
 from tasks.cluster.parallel import PartitionError
-from tasks.io.imports import check_loaded, code_digest, import_object
 from tests.conftest import Run
 
 MODEL = """
@@ -62,7 +62,7 @@ def test_a_run_in_a_process_with_an_older_version_stops(module: Path, tiny_tree:
 def test_another_process_with_the_planned_version_goes_on(module: Path) -> None:
     program = (
         f"import sys; sys.path.insert(0, {str(module.parent)!r})\n"
-        "from tasks.io.imports import check_loaded\n"
+        "from configs.imports import check_loaded\n"
         f"check_loaded('{module.stem}:build', {code_digest(f'{module.stem}:build')!r})"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

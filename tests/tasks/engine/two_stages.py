@@ -13,7 +13,8 @@ from storage.stores import Store, open_store
 from storage.verify import stage_paths
 from tasks.cluster.parallel import SerialPool
 from tasks.engine.life import Job, complete, measured
-from tasks.engine.step import Step, Work
+from tasks.engine.step import Size, Step, Work
+from tasks.engine.survey import Survey
 
 LAYOUT = Layout(
     2,
@@ -78,7 +79,11 @@ def partition(work: Work, number: int) -> None:
     fill(work.stage, number)
 
 
-STEP = Step(layout, partition, lambda stage: {"rows": LAYOUT.arrays["x"].shape[0]})
+def size(spec: StageSpec, survey: Survey) -> Size:
+    return Size(LAYOUT.n_bytes, LAYOUT.n_bytes)
+
+
+STEP = Step("any", 1, layout, partition, size, summary=lambda stage: {"rows": LAYOUT.arrays["x"].shape[0]})
 
 
 def both(job: Job) -> FinishedStage:

@@ -1,4 +1,4 @@
-"""Tests of `tasks.io.digests` and `tasks.io.imports`."""
+"""Tests of `tasks.io.digests` and `configs.imports`."""
 
 import hashlib
 from pathlib import Path
@@ -8,9 +8,9 @@ import fsspec
 import pytest
 from pydantic import TypeAdapter
 
+from configs.imports import code_digest
 from configs.schema import AnyDataSet
 from tasks.io.digests import file_sha256, source_digest
-from tasks.io.imports import code_digest
 
 ABC = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of b"abc", FIPS 180-2
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from pydantic import TypeAdapter
 
+from configs.imports import import_object
 from configs.schema import AnyDataSet
 from tasks.io.digits import DigitsSource
-from tasks.io.imports import import_object
 from tasks.io.samples import Row, Sample
 from tasks.io.sources import SOURCES, open_source
 

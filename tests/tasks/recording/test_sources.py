@@ -20,7 +20,7 @@ from storage.updates.bits import Ints
 from storage.updates.parameters import Parameter
 from storage.updates.reader import read_weights
 from storage.verify import verify_stage
-from tasks.recording import SOURCES, UpdateRecorder, UpdateSource, dense, open_updates, update_source
+from tasks.recording import ARCHIVES, UpdateRecorder, UpdateSource, dense, open_updates, update_source
 from tasks.tracing import contributions
 from tests.tasks.recording.conftest import LAYERS, Training
 
@@ -47,7 +47,7 @@ def read_all(source: UpdateSource) -> float:
     return total + len(source.ledger)
 
 
-@pytest.mark.parametrize("kind", SOURCES)
+@pytest.mark.parametrize("kind", ARCHIVES)
 def test_every_kind_states_what_it_holds(kind: str, source: UpdateSource) -> None:
     assert source.kind == kind
     assert source.layers == LAYERS

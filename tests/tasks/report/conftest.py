@@ -8,15 +8,15 @@ import pandas as pd
 import pytest
 
 from tasks.metrics.summary import by_budget, over_repeats, robustness_table
-from tasks.report.decomposition.page import DecompositionTables
-from tasks.report.interpretation.page import Gallery, GalleryRow, InterpretationTables
+from tasks.report.decomposition.results import DecompositionResults
+from tasks.report.interpretation.results import Gallery, GalleryRow, InterpretationResults
 from tasks.report.pages import RunFacts
-from tasks.report.tracing.page import TracingTables
+from tasks.report.tracing.results import TracingResults
 from tests.tasks.report.decomposition.decomposition_tables import Decompositions, invented_decomposition
 from tests.tasks.report.tracing.tracing_tables import Traces, invented_tracing
 
 Classes = Callable[..., pd.DataFrame]
-Build = Callable[..., InterpretationTables]
+Build = Callable[..., InterpretationResults]
 Pictures = Callable[..., Gallery]
 
 
@@ -44,7 +44,7 @@ def invented_classes(
     return pd.DataFrame(rows)
 
 
-def invented_page(classes: pd.DataFrame, galleries: tuple[Gallery, ...] = ()) -> InterpretationTables:
+def invented_page(classes: pd.DataFrame, galleries: tuple[Gallery, ...] = ()) -> InterpretationResults:
     """Summarise a long table as the step does."""
     budgets = by_budget(classes)
     names = list(dict.fromkeys(classes["network"]))
@@ -61,7 +61,9 @@ def invented_page(classes: pd.DataFrame, galleries: tuple[Gallery, ...] = ()) ->
             "map_shape": "8 x 8 x 64",
         }
     )
-    return InterpretationTables(networks, classes, budgets, over_repeats(budgets), robustness_table(budgets), galleries)
+    return InterpretationResults(
+        networks, classes, budgets, over_repeats(budgets), robustness_table(budgets), galleries
+    )
 
 
 def invented_gallery(n_rows: int, titles: tuple[str, ...], size: int = 8) -> Gallery:
@@ -77,7 +79,7 @@ def invented_gallery(n_rows: int, titles: tuple[str, ...], size: int = 8) -> Gal
         )
         for i in range(n_rows)
     )
-    return Gallery("small", "small: features of the full data and of coresets", rows)
+    return Gallery("small: features of the full data and of coresets", rows)
 
 
 @pytest.fixture
@@ -133,7 +135,7 @@ def facts() -> RunFacts:
 
 
 @pytest.fixture
-def page() -> InterpretationTables:
+def page() -> InterpretationResults:
     """Three classes, two selectors, four budgets, a gallery of two images."""
     classes = invented_classes(("zero", "one", "two"), {"random": 3, "moderate": 1}, (0.1, 0.2, 0.5, 1.0))
     return invented_page(classes, (invented_gallery(2, ("full data", "random 10 %")),))
@@ -146,7 +148,7 @@ def build_tracing() -> Traces:
 
 
 @pytest.fixture
-def tracing() -> TracingTables:
+def tracing() -> TracingResults:
     """Three classes, three layers, three queries, the last of them misclassified."""
     return invented_tracing()
 
@@ -158,6 +160,6 @@ def build_decomposition() -> Decompositions:
 
 
 @pytest.fixture
-def decomposition() -> DecompositionTables:
+def decomposition() -> DecompositionResults:
     """Two networks of one family, three classes, everything asked for."""
     return invented_decomposition()

@@ -6,21 +6,21 @@ import re
 from collections.abc import Mapping
 
 from tasks.report.decomposition.content import lay_out_decomposition
-from tasks.report.decomposition.page import DecompositionTables
+from tasks.report.decomposition.results import DecompositionResults
 from tasks.report.formats import NBSP
 from tasks.report.interpretation.content import lay_out_interpretation
-from tasks.report.interpretation.page import InterpretationTables
+from tasks.report.interpretation.results import InterpretationResults
 from tasks.report.pages import Page, RunFacts
 from tasks.report.site import render_site
 from tasks.report.tracing.content import lay_out_tracing
-from tasks.report.tracing.page import TracingTables
+from tasks.report.tracing.results import TracingResults
 
 QUESTIONS: Mapping[str, str] = {
     "interpretation": "Which features does a network rely on, and how little data shows them?",
     "decomposition": "Which few features decide each class?",
     "tracing": "Who taught the network that?",
 }
-Results = InterpretationTables | DecompositionTables | TracingTables
+Results = InterpretationResults | DecompositionResults | TracingResults
 
 
 def site_of(facts: RunFacts, *results: Results) -> dict[str, bytes]:
@@ -30,9 +30,9 @@ def site_of(facts: RunFacts, *results: Results) -> dict[str, bytes]:
 
 def page_of(results: Results, training_images: str = "show") -> Page:
     """Lay out the page of one question."""
-    if isinstance(results, InterpretationTables):
+    if isinstance(results, InterpretationResults):
         return lay_out_interpretation(results, {})
-    if isinstance(results, DecompositionTables):
+    if isinstance(results, DecompositionResults):
         return lay_out_decomposition(results, training_images, {})
     return lay_out_tracing(results, training_images, {})
 

@@ -10,10 +10,10 @@ from typing import TypedDict
 
 import pytest
 
-from tasks.report.decomposition.page import DecompositionTables
-from tasks.report.interpretation.page import InterpretationTables
+from tasks.report.decomposition.results import DecompositionResults
+from tasks.report.interpretation.results import InterpretationResults
 from tasks.report.pages import RunFacts
-from tasks.report.tracing.page import TracingTables
+from tasks.report.tracing.results import TracingResults
 from tests.tasks.report.site_pages import site_of
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
@@ -111,9 +111,9 @@ def visit(folder: Path, pages: list[tuple[str, int]]) -> tuple[list[Seen], str]:
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
 def test_pages_draw_without_errors_and_fit_desktop_and_phone(
     facts: RunFacts,
-    page: InterpretationTables,
-    tracing: TracingTables,
-    decomposition: DecompositionTables,
+    page: InterpretationResults,
+    tracing: TracingResults,
+    decomposition: DecompositionResults,
     tmp_path: Path,
 ) -> None:
     for path, content in site_of(facts, page, decomposition, tracing).items():

@@ -13,18 +13,18 @@ import pandas as pd
 import pytest
 
 from tasks.report.blocks import MAX_IMAGES
-from tasks.report.decomposition.page import DecompositionTables
+from tasks.report.decomposition.results import DecompositionResults
 from tasks.report.formats import NBSP
 from tasks.report.interpretation.gallery import MAX_COLUMNS
-from tasks.report.interpretation.page import Gallery, GalleryRow, InterpretationTables
+from tasks.report.interpretation.results import Gallery, GalleryRow, InterpretationResults
 from tasks.report.pages import RunFacts
-from tasks.report.tracing.page import TracingTables
+from tasks.report.tracing.results import TracingResults
 from tests.tasks.report.site_pages import site_of
 
 Classes = Callable[..., pd.DataFrame]
-Build = Callable[..., InterpretationTables]
+Build = Callable[..., InterpretationResults]
 Pictures = Callable[..., Gallery]
-Traces = Callable[..., TracingTables]
+Traces = Callable[..., TracingResults]
 
 VOID = {"meta", "link", "input", "br", "image", "use"}
 
@@ -68,7 +68,7 @@ def read(site: dict[str, bytes], path: str = "interpretation.html") -> Reader:
     return Reader(site[path].decode())
 
 
-def test_numbers_of_the_tables_are_on_the_page(facts: RunFacts, page: InterpretationTables) -> None:
+def test_numbers_of_the_tables_are_on_the_page(facts: RunFacts, page: InterpretationResults) -> None:
     text = read(site_of(facts, page)).text
     row = page.over_repeats.query("selector == 'random' and budget == 0.2").iloc[0]
     assert f"{row['phi_0_mean']:.3f} ± {row['phi_0_std']:.3f}" in text
@@ -81,7 +81,7 @@ def test_numbers_of_the_tables_are_on_the_page(facts: RunFacts, page: Interpreta
     assert "97.5 %" in text
 
 
-def test_overview_names_run_config_versions_and_setting(facts: RunFacts, page: InterpretationTables) -> None:
+def test_overview_names_run_config_versions_and_setting(facts: RunFacts, page: InterpretationResults) -> None:
     text = read(site_of(replace(facts, training_images="ids"), page), "index.html").text
     for expected in ("2026-01-02 03:04 UTC", "name: digits\nstore: lore/", "torch 2.9.0", "by sample id only"):
         assert expected in text
@@ -93,7 +93,7 @@ def test_everything_is_escaped(
     evil = "</script><script>alert(1)</script>&\"'"
     classes = build_classes((evil, "b"), {evil: 2}, (0.1, 1.0), evil)
     image = np.zeros((4, 4, 3), np.uint8)
-    gallery = Gallery(evil, evil, (GalleryRow(image, 1, evil, evil, {evil: image}),))
+    gallery = Gallery(evil, (GalleryRow(image, 1, evil, evil, {evil: image}),))
     nasty = replace(facts, name=evil, created=evil, config_yaml=evil, store=evil, versions={evil: evil})
     nasty = replace(nasty, stages=facts.stages.assign(label=evil))
     tracing = build_tracing((evil, "b"), (evil, "fc"), 2)
@@ -134,9 +134,9 @@ def test_one_class_one_selector_one_budget(
     assert "No heat maps were asked for." in reader.text
 
 
-def test_empty_tables_and_empty_gallery(facts: RunFacts, page: InterpretationTables) -> None:
+def test_empty_tables_and_empty_gallery(facts: RunFacts, page: InterpretationResults) -> None:
     names = ("networks", "classes", "by_budget", "over_repeats", "robustness")
-    empty = replace(page, **{name: getattr(page, name)[:0] for name in names}, galleries=(Gallery("a", "small", ()),))
+    empty = replace(page, **{name: getattr(page, name)[:0] for name in names}, galleries=(Gallery("small", ()),))
     text = read(site_of(replace(facts, stages=facts.stages[:0], curves=None), empty)).text
     for expected in ("No network was interpreted.", "No images.", "Nothing to list."):
         assert expected in text
@@ -151,7 +151,7 @@ def test_without_a_question_there_is_an_overview_only(facts: RunFacts) -> None:
 
 
 def test_overview_links_every_page_with_its_answer_in_a_line(
-    facts: RunFacts, page: InterpretationTables, tracing: TracingTables, decomposition: DecompositionTables
+    facts: RunFacts, page: InterpretationResults, tracing: TracingResults, decomposition: DecompositionResults
 ) -> None:
     reader = read(site_of(facts, page, decomposition, tracing), "index.html")
     names = {"interpretation.html", "tracing.html", "decomposition.html"}
@@ -168,7 +168,7 @@ def test_overview_links_every_page_with_its_answer_in_a_line(
 
 
 def test_nothing_is_fetched_and_every_reference_exists(
-    facts: RunFacts, page: InterpretationTables, tracing: TracingTables, decomposition: DecompositionTables
+    facts: RunFacts, page: InterpretationResults, tracing: TracingResults, decomposition: DecompositionResults
 ) -> None:
     site = site_of(facts, page, decomposition, tracing)
     for path in ("index.html", "interpretation.html", "tracing.html", "decomposition.html"):
@@ -181,7 +181,7 @@ def test_nothing_is_fetched_and_every_reference_exists(
     assert not re.search(rb"https?:|url\(", site["assets/style.css"] + site["assets/site.js"])
 
 
-def test_figures_and_images_speak_to_those_who_do_not_see_them(facts: RunFacts, page: InterpretationTables) -> None:
+def test_figures_and_images_speak_to_those_who_do_not_see_them(facts: RunFacts, page: InterpretationResults) -> None:
     reader = read(site_of(facts, page))
     plots = [a for a in reader.all("div") if a.get("class") == "plot"]
     assert [a["id"] for a in plots] == ["distance-1", "accuracy-1"]
@@ -198,7 +198,7 @@ def test_figures_and_images_speak_to_those_who_do_not_see_them(facts: RunFacts, 
     assert len(ids) == len(set(ids))
 
 
-def test_figure_data_on_the_page_is_the_table(facts: RunFacts, page: InterpretationTables) -> None:
+def test_figure_data_on_the_page_is_the_table(facts: RunFacts, page: InterpretationResults) -> None:
     html = site_of(facts, page)["interpretation.html"].decode()
     found = re.search(r'id="distance-1-views">(.*?)</script>', html)
     assert found is not None
@@ -210,7 +210,7 @@ def test_figure_data_on_the_page_is_the_table(facts: RunFacts, page: Interpretat
     np.testing.assert_allclose(line["y"], rows["phi_05_mean"])
 
 
-def test_csv_files_hold_the_tables(facts: RunFacts, page: InterpretationTables) -> None:
+def test_csv_files_hold_the_tables(facts: RunFacts, page: InterpretationResults) -> None:
     site = site_of(facts, page)
     for name in ("networks", "over_repeats", "by_budget", "robustness", "classes"):
         pd.testing.assert_frame_equal(pd.read_csv(io.BytesIO(site[f"data/{name}.csv"])), getattr(page, name))
@@ -218,7 +218,7 @@ def test_csv_files_hold_the_tables(facts: RunFacts, page: InterpretationTables) 
 
 
 def test_a_large_class_table_is_left_to_the_store(
-    facts: RunFacts, page: InterpretationTables, monkeypatch: pytest.MonkeyPatch
+    facts: RunFacts, page: InterpretationResults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.report.interpretation.content.MAX_CSV_ROWS", 10)
     site = site_of(facts, page)
@@ -228,7 +228,7 @@ def test_a_large_class_table_is_left_to_the_store(
 
 
 def test_equal_thumbnails_are_in_the_page_once(
-    facts: RunFacts, page: InterpretationTables, build_gallery: Pictures
+    facts: RunFacts, page: InterpretationResults, build_gallery: Pictures
 ) -> None:
     gallery = build_gallery(2, ("full data",))
     image = gallery.rows[0].image
@@ -240,7 +240,7 @@ def test_equal_thumbnails_are_in_the_page_once(
     assert len({a["href"] for a in reader.all("image")}) == 3
 
 
-def test_gallery_is_capped_and_says_so(facts: RunFacts, page: InterpretationTables, build_gallery: Pictures) -> None:
+def test_gallery_is_capped_and_says_so(facts: RunFacts, page: InterpretationResults, build_gallery: Pictures) -> None:
     titles = tuple(f"random {i} %" for i in range(MAX_COLUMNS + 3))
     gallery = build_gallery(MAX_IMAGES + 6, titles, size=2)
     text = read(site_of(facts, replace(page, galleries=(gallery,)))).text
@@ -250,7 +250,7 @@ def test_gallery_is_capped_and_says_so(facts: RunFacts, page: InterpretationTabl
 
 
 def test_same_input_same_bytes(
-    facts: RunFacts, page: InterpretationTables, tracing: TracingTables, decomposition: DecompositionTables
+    facts: RunFacts, page: InterpretationResults, tracing: TracingResults, decomposition: DecompositionResults
 ) -> None:
     first, second = (site_of(facts, page, decomposition, tracing) for _ in range(2))
     assert first == second

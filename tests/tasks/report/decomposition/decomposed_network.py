@@ -8,7 +8,7 @@ import pandas as pd
 
 from tasks.report.decomposition.claims import claims_table
 from tasks.report.decomposition.findings import network_findings
-from tasks.report.decomposition.page import DecompositionTables
+from tasks.report.decomposition.results import DecompositionResults
 from tasks.report.formats import NBSP
 
 KEY = {"network": "small", "seed": 0}
@@ -27,13 +27,13 @@ def frame(rows: Mapping[str, Any]) -> pd.DataFrame:
     return pd.DataFrame(KEY | dict(rows))
 
 
-def page_of(network: Mapping[str, object] | None = None, **tables: Any) -> DecompositionTables:
+def page_of(network: Mapping[str, object] | None = None, **tables: Any) -> DecompositionResults:
     """A page of one network; a network differs from `NETWORK` in what is given."""
     about = KEY | NETWORK | dict(network or {})
-    return DecompositionTables(networks=pd.DataFrame([about]), **tables).completed()
+    return DecompositionResults(networks=pd.DataFrame([about]), **tables).completed()
 
 
-def say(page: DecompositionTables) -> dict[str, list[str]]:
+def say(page: DecompositionResults) -> dict[str, list[str]]:
     """Return the sentences under each word, with plain spaces."""
     found: dict[str, list[str]] = {}
     for finding in network_findings(page):
@@ -41,7 +41,7 @@ def say(page: DecompositionTables) -> dict[str, list[str]]:
     return found
 
 
-def claims(page: DecompositionTables) -> dict[str, str]:
+def claims(page: DecompositionResults) -> dict[str, str]:
     """Return the row of the table of claims."""
     table = claims_table([page])
     assert table is not None

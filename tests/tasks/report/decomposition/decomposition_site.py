@@ -3,7 +3,7 @@
 import re
 from dataclasses import replace
 
-from tasks.report.decomposition.page import DecompositionTables
+from tasks.report.decomposition.results import DecompositionResults
 from tests.tasks.report import site_pages
 
 
@@ -22,6 +22,6 @@ def figures_in(site: dict[str, bytes]) -> list[str]:
     return re.findall(r'<div class="plot" id="([^"]*)"', site["decomposition.html"].decode())
 
 
-def without(page: DecompositionTables, *names: str) -> DecompositionTables:
+def without(page: DecompositionResults, *names: str) -> DecompositionResults:
     """Empty some tables and tuples."""
     return replace(page, **{name: getattr(page, name)[:0] for name in names})

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from tasks.report.decomposition.page import COLUMNS, DecompositionTables, FeatureMapRow, Histogram, Overlap
+from tasks.report.decomposition.results import COLUMNS, DecompositionResults, FeatureMapRow, Histogram, Overlap
 
-Decompositions = Callable[..., DecompositionTables]
+Decompositions = Callable[..., DecompositionResults]
 
 
 def invented_decomposition(
@@ -23,7 +23,7 @@ def invented_decomposition(
     n_maps: int = 2,
     n_histograms: int = 2,
     size: int = 8,
-) -> DecompositionTables:
+) -> DecompositionResults:
     """Networks given as (name, model, depth): the deeper the better, Algorithm 1 better than all but one control."""
     tables: dict[str, list[dict[str, object]]] = {name: [] for name in COLUMNS}
     histograms, overlaps, maps = [], [], []
@@ -91,7 +91,7 @@ def invented_decomposition(
             true, predicted = names[i % len(names)], names[(i + i % 2) % len(names)]
             maps.append(FeatureMapRow(network, pictures[0], 4000 + i, "val", true, predicted, *pictures[1:]))
     frames = {name: pd.DataFrame(rows, columns=list(COLUMNS[name])) for name, rows in tables.items()}
-    return DecompositionTables(
+    return DecompositionResults(
         **frames, histograms=tuple(histograms), overlaps=tuple(overlaps), gallery=tuple(maps), refused=()
     )
 

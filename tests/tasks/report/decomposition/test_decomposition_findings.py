@@ -6,7 +6,7 @@ import pytest
 
 from tasks.report.decomposition.claims import claims_table, grid_test
 from tasks.report.decomposition.findings import family_findings, network_findings
-from tasks.report.decomposition.page import DecompositionTables
+from tasks.report.decomposition.results import DecompositionResults
 from tasks.report.decomposition.verdicts import chance, points
 from tasks.report.formats import NBSP
 from tests.tasks.report.decomposition.decomposed_network import claims, frame, page_of, retrained, say
@@ -222,7 +222,7 @@ def test_chance_and_points() -> None:
 
 
 def test_nothing_known_nothing_said() -> None:
-    bare = DecompositionTables(networks=pd.DataFrame()).completed()
+    bare = DecompositionResults(networks=pd.DataFrame()).completed()
     assert network_findings(bare) == []
     assert family_findings(bare.networks) == []
     assert claims_table([bare]) is None

@@ -8,14 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.report.decomposition.page import COLUMNS, DecompositionTables, Histogram, Overlap
+from tasks.report.decomposition.results import COLUMNS, DecompositionResults, Histogram, Overlap
 from tasks.report.pages import RunFacts
 from tests.tasks.report.decomposition.decomposition_site import figures_in, text_of, views_of
 from tests.tasks.report.decomposition.decomposition_tables import Decompositions
 from tests.tasks.report.site_pages import site_of
 
 
-def test_numbers_of_the_tables_are_on_the_page(facts: RunFacts, decomposition: DecompositionTables) -> None:
+def test_numbers_of_the_tables_are_on_the_page(facts: RunFacts, decomposition: DecompositionResults) -> None:
     text = text_of(site_of(facts, decomposition))
     coverage, change = decomposition.coverage.iloc[0], decomposition.classes.iloc[0]
     for expected in (
@@ -64,19 +64,19 @@ def test_the_authors_figures_are_beside_ours(facts: RunFacts, build_decompositio
     ],
 )
 def test_algorithm_1_is_told_as_it_was_run(
-    facts: RunFacts, decomposition: DecompositionTables, rank_by: str, group_by: str, said: str
+    facts: RunFacts, decomposition: DecompositionResults, rank_by: str, group_by: str, said: str
 ) -> None:
     networks = decomposition.networks.assign(rank_by=rank_by, group_by=group_by)
     assert said in text_of(site_of(facts, replace(decomposition, networks=networks)))
 
 
-def test_networks_counted_in_two_ways_are_told_of_both(facts: RunFacts, decomposition: DecompositionTables) -> None:
+def test_networks_counted_in_two_ways_are_told_of_both(facts: RunFacts, decomposition: DecompositionResults) -> None:
     networks = decomposition.networks.assign(rank_by=["value", "abs"])
     text = text_of(site_of(facts, replace(decomposition, networks=networks)))
     assert "features of largest value or magnitude (see Networks) are counted for the image's class." in text
 
 
-def test_caveats_of_the_method_are_on_the_page(facts: RunFacts, decomposition: DecompositionTables) -> None:
+def test_caveats_of_the_method_are_on_the_page(facts: RunFacts, decomposition: DecompositionResults) -> None:
     text = text_of(site_of(facts, decomposition))
     for expected in (
         "This is a perturbation test, not an accuracy: with scope label the true label says which "
@@ -88,7 +88,7 @@ def test_caveats_of_the_method_are_on_the_page(facts: RunFacts, decomposition: D
         assert expected in text
 
 
-def test_figures_draw_the_tables(facts: RunFacts, decomposition: DecompositionTables) -> None:
+def test_figures_draw_the_tables(facts: RunFacts, decomposition: DecompositionResults) -> None:
     site = site_of(facts, decomposition)
     kinds = ("grid", "controls", "noise", "retraining", "classes", "samples", "overlap", "histogram")
     assert figures_in(site) == ["depth", *(f"{kind}-{i}" for i in (1, 2) for kind in kinds)]
@@ -103,7 +103,7 @@ def test_figures_draw_the_tables(facts: RunFacts, decomposition: DecompositionTa
     np.testing.assert_allclose(views_of(site, "depth")["r_A"][0]["y"], [0.96, 0.968])
 
 
-def test_csv_files_hold_the_tables(facts: RunFacts, decomposition: DecompositionTables) -> None:
+def test_csv_files_hold_the_tables(facts: RunFacts, decomposition: DecompositionResults) -> None:
     extra = replace(decomposition, classes=decomposition.classes.assign(first_sample=987654321))
     site = site_of(facts, extra)
     for name in COLUMNS:
@@ -119,7 +119,7 @@ def test_csv_files_hold_the_tables(facts: RunFacts, decomposition: Decomposition
     assert overlaps["overlap"].tolist()[:3] == decomposition.overlaps[0].matrix[[0, 0, 1], [1, 2, 2]].tolist()
 
 
-def test_every_figure_and_table_speaks(facts: RunFacts, decomposition: DecompositionTables) -> None:
+def test_every_figure_and_table_speaks(facts: RunFacts, decomposition: DecompositionResults) -> None:
     page = site_of(facts, decomposition)["decomposition.html"].decode()
     for plot in re.findall(r'<div class="plot"[^>]*>', page):
         assert re.search(r'role="img" aria-label="[^"]{20,}"', plot), plot
@@ -135,7 +135,7 @@ def test_two_classes_of_one_name_are_two_rows(facts: RunFacts, build_decompositi
     assert table.count("crane 91.0 %") == 2
 
 
-def test_what_belongs_to_a_network_is_found_by_name_and_seed(decomposition: DecompositionTables) -> None:
+def test_what_belongs_to_a_network_is_found_by_name_and_seed(decomposition: DecompositionResults) -> None:
     again = replace(
         decomposition,
         networks=pd.concat([decomposition.networks, decomposition.networks.assign(seed=1)]),

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.report.decomposition.page import COLUMNS, DecompositionTables
+from tasks.report.decomposition.results import COLUMNS, DecompositionResults
 from tasks.report.pages import RunFacts
 from tests.tasks.report.decomposition.decomposition_site import figures_in, text_of, views_of, without
 from tests.tasks.report.site_pages import site_of
 
 
-def test_outputs_without_images_are_told(facts: RunFacts, decomposition: DecompositionTables) -> None:
+def test_outputs_without_images_are_told(facts: RunFacts, decomposition: DecompositionResults) -> None:
     networks = decomposition.networks.assign(n_outputs=[3, 1000])
     text = text_of(site_of(facts, replace(decomposition, networks=networks)))
     assert text.count("outputs have no images in") == 1
@@ -25,7 +25,7 @@ def test_outputs_without_images_are_told(facts: RunFacts, decomposition: Decompo
 
 
 def test_networks_without_feature_maps_are_named_with_the_reason(
-    facts: RunFacts, decomposition: DecompositionTables
+    facts: RunFacts, decomposition: DecompositionResults
 ) -> None:
     page = replace(decomposition, refused=(("resnet56", "the last map has <2> channels."),), gallery=())
     site = site_of(facts, page)
@@ -40,7 +40,7 @@ def test_networks_without_feature_maps_are_named_with_the_reason(
     assert "resnet56 has no feature maps" in both
 
 
-def test_a_missing_control_is_told_beside_the_bars(facts: RunFacts, decomposition: DecompositionTables) -> None:
+def test_a_missing_control_is_told_beside_the_bars(facts: RunFacts, decomposition: DecompositionResults) -> None:
     union = (decomposition.ablation["scope"] == "union") & (decomposition.ablation["which"] == "equal-size")
     page = replace(decomposition, ablation=decomposition.ablation[~union])
     page = replace(page, networks=page.networks.assign(union=[33, 33]))
@@ -61,7 +61,7 @@ def test_a_missing_control_is_told_beside_the_bars(facts: RunFacts, decompositio
     assert text.count("as many others") == 1  # of the feature maps: no bar, no row, no claim
 
 
-def test_what_was_not_asked_for_is_not_shown(facts: RunFacts, decomposition: DecompositionTables) -> None:
+def test_what_was_not_asked_for_is_not_shown(facts: RunFacts, decomposition: DecompositionResults) -> None:
     names = [name for name in COLUMNS if name != "networks"]
     bare = without(decomposition, *names, "histograms", "overlaps", "gallery")
     site = site_of(facts, bare)
@@ -76,20 +76,20 @@ def test_what_was_not_asked_for_is_not_shown(facts: RunFacts, decomposition: Dec
 
 
 def test_no_networks_at_all(facts: RunFacts) -> None:
-    site = site_of(facts, DecompositionTables(networks=pd.DataFrame()))
+    site = site_of(facts, DecompositionResults(networks=pd.DataFrame()))
     assert "No network was decomposed." in text_of(site)
     assert "There is nothing to compare yet." in html.unescape(site["index.html"].decode())
 
 
 @pytest.mark.parametrize("name", [name for name in COLUMNS if name != "networks"])
-def test_each_table_may_be_alone(facts: RunFacts, decomposition: DecompositionTables, name: str) -> None:
+def test_each_table_may_be_alone(facts: RunFacts, decomposition: DecompositionResults, name: str) -> None:
     others = [other for other in COLUMNS if other not in (name, "networks")]
     site = site_of(facts, without(decomposition, *others, "histograms", "overlaps", "gallery"))
     assert f"data/decomposition_{name}.csv" in site
     assert not re.search(r"\bnan\b", text_of(site), re.IGNORECASE)
 
 
-def test_unknown_numbers_are_dashes(facts: RunFacts, decomposition: DecompositionTables) -> None:
+def test_unknown_numbers_are_dashes(facts: RunFacts, decomposition: DecompositionResults) -> None:
     unknown = {}
     for name in COLUMNS:
         frame = getattr(decomposition, name)
@@ -100,6 +100,6 @@ def test_unknown_numbers_are_dashes(facts: RunFacts, decomposition: Decompositio
     assert not re.search(r"\bnan\b", site["decomposition.html"].decode(), re.IGNORECASE)
 
 
-def test_absent_columns_count_as_unknown(facts: RunFacts, decomposition: DecompositionTables) -> None:
+def test_absent_columns_count_as_unknown(facts: RunFacts, decomposition: DecompositionResults) -> None:
     page = replace(decomposition, networks=decomposition.networks.drop(columns=["union", "head_share", "agreement"]))
     assert not re.search(r"\bnan\b", text_of(site_of(facts, page)), re.IGNORECASE)

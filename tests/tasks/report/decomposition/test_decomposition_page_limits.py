@@ -6,7 +6,7 @@ import pytest
 
 from tasks.report.blocks import MAX_IMAGES
 from tasks.report.decomposition.content import MAX_SECTIONS
-from tasks.report.decomposition.page import DecompositionTables
+from tasks.report.decomposition.results import DecompositionResults
 from tasks.report.pages import RunFacts
 from tests.tasks.report.decomposition.decomposition_site import text_of
 from tests.tasks.report.decomposition.decomposition_tables import Decompositions
@@ -16,7 +16,7 @@ MAX_PAGE_BYTES = 6_000_000
 
 
 def test_a_table_too_long_for_the_site_is_left_out(
-    facts: RunFacts, decomposition: DecompositionTables, monkeypatch: pytest.MonkeyPatch
+    facts: RunFacts, decomposition: DecompositionResults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.report.decomposition.downloads.MAX_CSV_ROWS", 20)
     site = site_of(facts, decomposition)

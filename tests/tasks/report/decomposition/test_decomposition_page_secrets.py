@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tasks.figures.overlay import thumbnail
-from tasks.report.decomposition.page import DecompositionTables
+from tasks.report.decomposition.results import DecompositionResults
 from tasks.report.pages import RunFacts
 from tests.tasks.report.decomposition.decomposition_site import text_of
 from tests.tasks.report.decomposition.decomposition_tables import Decompositions
@@ -46,7 +46,7 @@ def test_names_of_classes_networks_and_all_else_are_escaped(
 @pytest.mark.parametrize("setting", ["show", "ids", "none", "odd"])
 @pytest.mark.parametrize(("split", "learn"), [("train", "train"), ("val", "val"), ("unknown", "train")])
 def test_training_images_and_their_ids_are_shown_only_where_allowed(
-    facts: RunFacts, decomposition: DecompositionTables, setting: str, split: str, learn: str
+    facts: RunFacts, decomposition: DecompositionResults, setting: str, split: str, learn: str
 ) -> None:
     rng = np.random.default_rng(9)
     secret = rng.integers(0, 256, (40, 40, 3), dtype=np.uint8)
@@ -63,6 +63,6 @@ def test_training_images_and_their_ids_are_shown_only_where_allowed(
     assert ("Feature maps" in text_of(only)) == (setting == "show")
 
 
-def test_validation_rows_may_always_be_shown(facts: RunFacts, decomposition: DecompositionTables) -> None:
+def test_validation_rows_may_always_be_shown(facts: RunFacts, decomposition: DecompositionResults) -> None:
     site = site_of(replace(facts, training_images="none"), decomposition)
     assert "sample 4000" in text_of(site)

@@ -9,7 +9,7 @@ from tasks.report.cells import Table
 from tasks.report.formats import NBSP
 from tasks.report.interpretation import tables
 from tasks.report.interpretation.content import known_spreads
-from tasks.report.interpretation.page import InterpretationTables
+from tasks.report.interpretation.results import InterpretationResults
 
 Classes = Callable[..., pd.DataFrame]
 
@@ -19,7 +19,7 @@ def plain(table: Table) -> list[list[str]]:
     return [[cell.replace(NBSP, " ") for cell in row] for row in table.rows]
 
 
-def test_distances_and_cost_stand_in_one_row(page: InterpretationTables) -> None:
+def test_distances_and_cost_stand_in_one_row(page: InterpretationResults) -> None:
     rows = page.over_repeats.copy()
     rows.loc[0, ["phi_0_mean", "phi_0_std", "seconds_mean", "left_out_mean"]] = [0.1234, 0.0456, 1.5, 1.0]
     table = tables.distance_table(rows)
@@ -30,7 +30,7 @@ def test_distances_and_cost_stand_in_one_row(page: InterpretationTables) -> None
     assert all(len(row) == len(table.columns) == sum(span for _, span in table.groups) for row in table.rows)
 
 
-def test_a_single_draw_has_no_spread(page: InterpretationTables) -> None:
+def test_a_single_draw_has_no_spread(page: InterpretationResults) -> None:
     over_repeats = known_spreads(page.over_repeats)
     moderate = over_repeats["selector"] == "moderate"  # one draw; random has three
     assert over_repeats.loc[moderate, "phi_0_std"].isna().all()
@@ -41,7 +41,7 @@ def test_a_single_draw_has_no_spread(page: InterpretationTables) -> None:
     assert "±" in by_selector["random"]
 
 
-def test_absent_columns_and_nan_are_dashes(page: InterpretationTables) -> None:
+def test_absent_columns_and_nan_are_dashes(page: InterpretationResults) -> None:
     rows = page.over_repeats.assign(phi_0_mean=np.nan).drop(columns=["null_0_mean", "n_kept_mean"])
     assert plain(tables.distance_table(rows))[0][2:5] == ["–", "–", "–"]
 

@@ -9,17 +9,17 @@ import pandas as pd
 import pytest
 
 from tasks.figures.overlay import Image, thumbnail
-from tasks.report.interpretation.page import InterpretationTables
+from tasks.report.interpretation.results import InterpretationResults
 from tasks.report.pages import RunFacts
-from tasks.report.tracing.page import TracingTables
 from tasks.report.tracing.privacy import by_class, redacted
 from tasks.report.tracing.queries import EXAMPLE_PIXELS
+from tasks.report.tracing.results import TracingResults
 from tests.tasks.report.site_pages import site_of
 
 EXAMPLE, QUERY = 987654321, 876543219
 
 
-def planted(page: TracingTables) -> tuple[TracingTables, dict[str, Image]]:
+def planted(page: TracingResults) -> tuple[TracingResults, dict[str, Image]]:
     """Plant an influential example and a query of the training split, each with an image of its own."""
     rng = np.random.default_rng(9)
     images = {name: rng.integers(0, 256, (80, 80, 3), dtype=np.uint8) for name in ("example", "query")}
@@ -63,7 +63,7 @@ def ids_in(site: dict[str, bytes]) -> set[int]:
     [("show", {EXAMPLE, QUERY}, True), ("ids", {EXAMPLE, QUERY}, False), ("none", set(), False), ("odd", set(), False)],
 )
 def test_the_bytes_of_the_site_hold_only_what_is_allowed(
-    facts: RunFacts, page: InterpretationTables, tracing: TracingTables, setting: str, ids: set[int], images: bool
+    facts: RunFacts, page: InterpretationResults, tracing: TracingResults, setting: str, ids: set[int], images: bool
 ) -> None:
     mine, pictures = planted(tracing)
     site = site_of(replace(facts, training_images=setting), page, mine)
@@ -73,7 +73,7 @@ def test_the_bytes_of_the_site_hold_only_what_is_allowed(
     assert found(site, traces_of(np.asarray(mine.queries[1].image)))  # a validation image may always be shown
 
 
-def test_without_ids_other_training_ids_are_gone_too(facts: RunFacts, tracing: TracingTables) -> None:
+def test_without_ids_other_training_ids_are_gone_too(facts: RunFacts, tracing: TracingResults) -> None:
     shifted = []
     for query in tracing.queries:
         layers = tuple(
@@ -91,7 +91,7 @@ def test_without_ids_other_training_ids_are_gone_too(facts: RunFacts, tracing: T
     assert "data/tracing_classes.csv" in site
 
 
-def test_examples_become_sums_by_class(tracing: TracingTables) -> None:
+def test_examples_become_sums_by_class(tracing: TracingResults) -> None:
     layer = replace(
         tracing.queries[0].layers[0],
         positive=pd.DataFrame({"sample_id": [1, 2], "class_name": ["a", "b"], "sum": [3.0, 2.0], "share": [0.3, 0.2]}),
@@ -108,7 +108,7 @@ def test_examples_become_sums_by_class(tracing: TracingTables) -> None:
     assert layer.positive["sample_id"].tolist() == [1, 2]  # the input is left alone
 
 
-def test_known_class_sums_are_kept_and_no_examples_give_none(tracing: TracingTables) -> None:
+def test_known_class_sums_are_kept_and_no_examples_give_none(tracing: TracingResults) -> None:
     classes = pd.DataFrame({"class_name": ["a"], "sum": [7.0], "share": [0.7]})
     layer = replace(tracing.queries[0].layers[0], classes=classes)
     query = replace(tracing.queries[0], layers=(layer,))
@@ -117,7 +117,7 @@ def test_known_class_sums_are_kept_and_no_examples_give_none(tracing: TracingTab
     assert len(by_class(replace(layer, positive=layer.positive[:0], negative=layer.negative[:0]))) == 0
 
 
-def test_held_out_splits_can_be_named(tracing: TracingTables) -> None:
+def test_held_out_splits_can_be_named(tracing: TracingResults) -> None:
     query = replace(tracing.queries[0], split="val")
     other = replace(tracing, queries=(replace(query, source="second"),), held_out=(("first", "val"),))
     assert redacted(other, "none").queries[0].sample_id == -1

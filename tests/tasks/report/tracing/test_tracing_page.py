@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from tasks.report.pages import RunFacts
-from tasks.report.tracing.page import TracingTables
 from tasks.report.tracing.queries import MAX_EXAMPLES, MAX_LAYERS, MAX_QUERIES, MAX_THUMBNAIL_BYTES, example_thumbnails
+from tasks.report.tracing.results import TracingResults
 from tests.tasks.report import site_pages
 from tests.tasks.report.site_pages import site_of
 
-Traces = Callable[..., TracingTables]
+Traces = Callable[..., TracingResults]
 
 MAX_PAGE_BYTES = 16_000_000
 
@@ -30,7 +30,7 @@ def views_of(site: dict[str, bytes], figure: str) -> dict[str, list[dict[str, li
     return site_pages.views_of(site, "tracing.html", figure)
 
 
-def test_numbers_of_the_tables_are_on_the_page(facts: RunFacts, tracing: TracingTables) -> None:
+def test_numbers_of_the_tables_are_on_the_page(facts: RunFacts, tracing: TracingResults) -> None:
     text = text_of(site_of(facts, tracing))
     for expected in (
         "small 0 small-cnn final 97.5 % 0.0812 1,200 3 2.3 GB 1.25 s 1 min 15 s",
@@ -42,7 +42,7 @@ def test_numbers_of_the_tables_are_on_the_page(facts: RunFacts, tracing: Tracing
         assert expected in text
 
 
-def test_examples_stand_with_sign_share_and_class(facts: RunFacts, tracing: TracingTables) -> None:
+def test_examples_stand_with_sign_share_and_class(facts: RunFacts, tracing: TracingResults) -> None:
     site = site_of(facts, tracing)
     text = text_of(site)
     query = tracing.queries[2]
@@ -58,7 +58,7 @@ def test_examples_stand_with_sign_share_and_class(facts: RunFacts, tracing: Trac
     assert site["tracing.html"].count(b'<li class="agrees">') == agreeing > 0
 
 
-def test_ridges_in_the_page_are_those_of_the_tables(facts: RunFacts, tracing: TracingTables) -> None:
+def test_ridges_in_the_page_are_those_of_the_tables(facts: RunFacts, tracing: TracingResults) -> None:
     views = views_of(site_of(facts, tracing), "ridges-1")
     assert list(views) == ["conv1", "conv2", "fc"]
     ridges = tracing.queries[0].layers[2].ridges
@@ -69,7 +69,7 @@ def test_ridges_in_the_page_are_those_of_the_tables(facts: RunFacts, tracing: Tr
     np.testing.assert_allclose(outline["y"], [1, *(1 + height), 1], atol=1e-4)
 
 
-def test_layers_without_ridges_or_examples_say_so(facts: RunFacts, tracing: TracingTables) -> None:
+def test_layers_without_ridges_or_examples_say_so(facts: RunFacts, tracing: TracingResults) -> None:
     query = tracing.queries[0]
     bare = replace(query.layers[0], ridges=None, positive=query.layers[0].positive[:0])
     bare = replace(bare, negative=bare.negative[:0], init_share=float("nan"))
@@ -81,7 +81,7 @@ def test_layers_without_ridges_or_examples_say_so(facts: RunFacts, tracing: Trac
     assert "initial weights –" in text
 
 
-def test_empty_tables_and_no_queries(facts: RunFacts, tracing: TracingTables) -> None:
+def test_empty_tables_and_no_queries(facts: RunFacts, tracing: TracingResults) -> None:
     names = ("networks", "layers", "shares", "evaluation")
     empty = replace(tracing, **{name: getattr(tracing, name)[:0] for name in names}, queries=(), images={})
     text = text_of(site_of(facts, empty))
@@ -89,7 +89,7 @@ def test_empty_tables_and_no_queries(facts: RunFacts, tracing: TracingTables) ->
         assert expected in text
 
 
-def test_unknown_numbers_are_dashes_and_unknown_decay_says_so(facts: RunFacts, tracing: TracingTables) -> None:
+def test_unknown_numbers_are_dashes_and_unknown_decay_says_so(facts: RunFacts, tracing: TracingResults) -> None:
     unknown = dict.fromkeys(("init_share", "decay_share", "examples_share", "agreement_1", "cardinality"), np.nan)
     page = replace(tracing, layers=tracing.layers.assign(residual_max=np.nan, agreement_10=np.nan, **unknown))
     page = replace(page, shares=page.shares[:0], networks=page.networks.assign(accuracy=np.nan, archive_bytes=np.nan))
@@ -98,7 +98,7 @@ def test_unknown_numbers_are_dashes_and_unknown_decay_says_so(facts: RunFacts, t
     assert not re.search(r"\bnan\b", site["tracing.html"].decode(), re.IGNORECASE)
 
 
-def test_without_ids_classes_stand_in_place_of_examples(facts: RunFacts, tracing: TracingTables) -> None:
+def test_without_ids_classes_stand_in_place_of_examples(facts: RunFacts, tracing: TracingResults) -> None:
     site = site_of(replace(facts, training_images="none"), tracing)
     text = text_of(site)
     assert "Contribution of each class to layer fc, summed over the 8 strongest examples only" in text
@@ -112,13 +112,13 @@ def test_without_ids_classes_stand_in_place_of_examples(facts: RunFacts, tracing
         assert rows["examples"][str(name)] == len(of_class)
 
 
-def test_ids_stand_without_images(facts: RunFacts, tracing: TracingTables) -> None:
+def test_ids_stand_without_images(facts: RunFacts, tracing: TracingResults) -> None:
     site = site_of(replace(facts, training_images="ids"), tracing)
     assert "sample 201" in text_of(site)
     assert site["tracing.html"].count(b"<symbol") == 3  # the queries, which are validation images
 
 
-def test_csv_files_hold_the_tables(facts: RunFacts, tracing: TracingTables) -> None:
+def test_csv_files_hold_the_tables(facts: RunFacts, tracing: TracingResults) -> None:
     site = site_of(facts, tracing)
     for name in ("networks", "layers", "shares"):
         read = pd.read_csv(io.BytesIO(site[f"data/tracing_{name}.csv"]))
@@ -135,7 +135,7 @@ def test_csv_files_hold_the_tables(facts: RunFacts, tracing: TracingTables) -> N
 
 
 def test_a_table_too_long_for_the_site_is_left_out(
-    facts: RunFacts, tracing: TracingTables, monkeypatch: pytest.MonkeyPatch
+    facts: RunFacts, tracing: TracingResults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tasks.report.tracing.downloads.MAX_CSV_ROWS", 20)
     site = site_of(facts, tracing)

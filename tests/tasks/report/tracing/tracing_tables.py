@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from tasks.figures.tracing.ridges import Ridges
-from tasks.report.tracing.page import Query, QueryLayer, TracingTables
+from tasks.report.tracing.results import Query, QueryLayer, TracingResults
 
-Traces = Callable[..., TracingTables]
+Traces = Callable[..., TracingResults]
 
 
 def invented_tracing(
@@ -20,7 +20,7 @@ def invented_tracing(
     n_examples: int = 4,
     n_epochs: int = 6,
     size: int = 8,
-) -> TracingTables:
+) -> TracingResults:
     """One network: later layers agree more with the class, the first holds most of its initial weights."""
     queries = tuple(invented_query(i, names, layers, n_examples, "val", size) for i in range(n_queries))
     depth = np.linspace(0, 1, len(layers))
@@ -43,7 +43,7 @@ def invented_tracing(
     images = {("", i): rng.integers(0, 256, (size, size, 3), dtype=np.uint8) for i in ids}
     shares = invented_shares(layers, names, n_epochs)
     rows = pd.DataFrame([blank | {"note": ""} | row for row in evaluation])
-    return TracingTables(networks, table, shares, rows, queries, images)
+    return TracingResults(networks, table, shares, rows, queries, images)
 
 
 def invented_query(
