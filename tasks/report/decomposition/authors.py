@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from tasks.report.decomposition.page import DecompositionTables
+from tasks.report.decomposition.results import DecompositionResults
 
 # From the tables of the paper (arXiv:2112.07719); accuracies 0..1.
 # A network counts as the authors' by model and outputs. Of theirs, ResNet-18 and 34 with 10 or 200 outputs stay out:
@@ -69,20 +69,20 @@ NAMES = {
 }
 
 
-def beside_authors(page: DecompositionTables) -> pd.DataFrame:
+def beside_authors(results: DecompositionResults) -> pd.DataFrame:
     """Set our numbers beside the authors' for each network of theirs.
 
     Parameters
     ----------
-    page : of any networks
+    results : of any networks
 
     Returns
     -------
     columns network, seed, figure, setting, authors, ours (NaN where not computed), difference, note
     """
     rows = []
-    for _, network in page.networks.iterrows():
-        mine = page.of(str(network["network"]), int(network["seed"]))
+    for _, network in results.networks.iterrows():
+        mine = results.of(str(network["network"]), int(network["seed"]))
         for theirs in AUTHORS:
             if _is_theirs(network, theirs):
                 ours = OURS[theirs.figure](mine, theirs)
@@ -107,66 +107,66 @@ def _setting(theirs: Authors) -> str:
     return f"{sizes}, epoch {theirs.epoch}" if theirs.epoch else sizes
 
 
-def _full(page: DecompositionTables, _: Authors) -> float:
+def _full(results: DecompositionResults, _: Authors) -> float:
     """Our A_f."""
-    return _only(page.networks, "a_full")
+    return _only(results.networks, "a_full")
 
 
-def _cell(column: str, main: str) -> Callable[[DecompositionTables, Authors], float]:
+def _cell(column: str, main: str) -> Callable[[DecompositionResults, Authors], float]:
     """Our number in the grid's cell, or that of the main setting where this is it."""
 
-    def read(page: DecompositionTables, theirs: Authors) -> float:
-        if _is_main(page, theirs):
-            return _only(page.networks, main)
-        if not _counts_alike(page):
+    def read(results: DecompositionResults, theirs: Authors) -> float:
+        if _is_main(results, theirs):
+            return _only(results.networks, main)
+        if not _counts_alike(results):
             return float("nan")
-        at = (page.grid["k1"].astype(str) == str(theirs.k1)) & (page.grid["k2"] == theirs.k2)
-        return _only(page.grid[at], column)
+        at = (results.grid["k1"].astype(str) == str(theirs.k1)) & (results.grid["k2"] == theirs.k2)
+        return _only(results.grid[at], column)
 
     return read
 
 
-def _retrained(page: DecompositionTables, theirs: Authors) -> float:
+def _retrained(results: DecompositionResults, theirs: Authors) -> float:
     """Our accuracy after the epoch, whole network; known where the main setting is theirs."""
-    if not _is_main(page, theirs):
+    if not _is_main(results, theirs):
         return float("nan")
-    rows = page.retraining
+    rows = results.retraining
     return _only(rows[(rows["scope"] == "network") & (rows["epoch"] == theirs.epoch)], "accuracy")
 
 
-def _noise(which: str) -> Callable[[DecompositionTables, Authors], float]:
+def _noise(which: str) -> Callable[[DecompositionResults, Authors], float]:
     """Our accuracy with the authors' noise; known where the main setting is theirs."""
 
-    def read(page: DecompositionTables, theirs: Authors) -> float:
-        if not _is_main(page, theirs):
+    def read(results: DecompositionResults, theirs: Authors) -> float:
+        if not _is_main(results, theirs):
             return float("nan")
-        rows = page.ablation
+        rows = results.ablation
         at = (rows["noise"] == "standard") & (rows["scope"] == "label") & (rows["which"] == which)
         return _only(rows[at], "accuracy")
 
     return read
 
 
-def _gated(column: str) -> Callable[[DecompositionTables, Authors], float]:
+def _gated(column: str) -> Callable[[DecompositionResults, Authors], float]:
     """Our accuracy on the images that the sets were learned from; known where the main setting is theirs."""
 
-    def read(page: DecompositionTables, theirs: Authors) -> float:
-        if not _is_main(page, theirs):
+    def read(results: DecompositionResults, theirs: Authors) -> float:
+        if not _is_main(results, theirs):
             return float("nan")
-        return _only(page.gates[page.gates["split"] == page.networks["learn"].iloc[0]], column)
+        return _only(results.gates[results.gates["split"] == results.networks["learn"].iloc[0]], column)
 
     return read
 
 
-def _is_main(page: DecompositionTables, theirs: Authors) -> bool:
+def _is_main(results: DecompositionResults, theirs: Authors) -> bool:
     """Whether the setting that everything else uses is the authors'."""
-    main = page.networks.iloc[0]
-    return _counts_alike(page) and (str(main["k1"]), int(main["k2"])) == (str(theirs.k1), theirs.k2)
+    main = results.networks.iloc[0]
+    return _counts_alike(results) and (str(main["k1"]), int(main["k2"])) == (str(theirs.k1), theirs.k2)
 
 
-def _counts_alike(page: DecompositionTables) -> bool:
+def _counts_alike(results: DecompositionResults) -> bool:
     """Whether features are ranked and grouped as the authors do."""
-    main = page.networks.iloc[0]
+    main = results.networks.iloc[0]
     return (main["rank_by"], main["group_by"]) == (RANK_BY, GROUP_BY)
 
 
@@ -175,7 +175,7 @@ def _only(rows: pd.DataFrame, column: str) -> float:
     return float(rows[column].iloc[0]) if len(rows) else float(np.nan)
 
 
-OURS: dict[str, Callable[[DecompositionTables, Authors], float]] = {
+OURS: dict[str, Callable[[DecompositionResults, Authors], float]] = {
     "full": _full,
     "decomposed": _cell("accuracy", "a_decomposed"),
     "ratio": _cell("ratio", "ratio"),

@@ -11,7 +11,7 @@ from tasks.figures.decomposition.retraining_curves import curve_of
 from tasks.report import formats
 from tasks.report.cells import Column, Table
 from tasks.report.decomposition.noise import hurts_more, noise_rows, noise_settings
-from tasks.report.decomposition.page import DecompositionTables
+from tasks.report.decomposition.results import DecompositionResults
 from tasks.report.decomposition.sets import CLAIMED_K1, CLAIMED_SHARE, image_mean
 from tasks.report.decomposition.verdicts import chance, points
 
@@ -134,13 +134,13 @@ def rivals_of(controls: pd.DataFrame, k2: int, n_images: float) -> Rivals | None
     return Rivals(int(rows["k"].iloc[0]), float(rows["accuracy"]["histogram"]), listed, random, n_images)
 
 
-def claims_table(pages: list[DecompositionTables]) -> Table | None:
+def claims_table(pages: list[DecompositionResults]) -> Table | None:
     """List for each network whether each claim holds, with its number; columns without any number are left out."""
-    rows = [_cells(page) for page in pages if len(page.networks)]
+    rows = [_cells(results) for results in pages if len(results.networks)]
     used = [name for name in CLAIMS if any(name in row for row in rows)]
     if not rows or not used:
         return None
-    names = [(str(page.networks["network"].iloc[0]), str(page.networks["seed"].iloc[0])) for page in pages]
+    names = [(str(results.networks["network"].iloc[0]), str(results.networks["seed"].iloc[0])) for results in pages]
     columns = [Column(name, numeric=False) for name in ("network", "seed", *used)]
     cells = tuple(
         name + tuple(row.get(claim, formats.MISSING) for claim in used) for name, row in zip(names, rows, strict=True)
@@ -156,32 +156,32 @@ def claims_table(pages: list[DecompositionTables]) -> Table | None:
     return Table(caption, tuple(columns), cells, groups if any(head for head, _ in groups) else ())
 
 
-def _cells(page: DecompositionTables) -> dict[str, str]:
+def _cells(results: DecompositionResults) -> dict[str, str]:
     """Test every claim on one network."""
-    network, cells = page.networks.iloc[0], {}
+    network, cells = results.networks.iloc[0], {}
     ratio, n_images = float(network["ratio"]), float(network["n_evaluate"])
     if np.isfinite(ratio) and not is_few(network):
         cells["few filters suffice"] = f"not tested: {int(network['k2'])} of {int(network['n_features'])}"
     elif np.isfinite(ratio):
         cells["few filters suffice"] = f"{'yes' if ratio >= ENOUGH else 'no'}: r_A {formats.measure(ratio)}"
-    if test := grid_test(page.grid, n_images, float(network["n_features"])):
+    if test := grid_test(results.grid, n_images, float(network["n_features"])):
         cells["k2 = k1 is best"] = f"{test.state}: {f'{points(test.gap)} short' if test.worst else 'in all cases'}"
-    own = image_mean(page.coverage, "own_top_share")
+    own = image_mean(results.coverage, "own_top_share")
     if str(network["k1"]) == CLAIMED_K1 and np.isfinite(own):
         cells["k1 = 5 covers 90 %"] = f"{'yes' if own >= CLAIMED_SHARE else 'no'}: {formats.share(own)}"
-    for setting in noise_settings(page.ablation)[:1]:
-        rows = noise_rows(page.ablation, setting, network)
+    for setting in noise_settings(results.ablation)[:1]:
+        rows = noise_rows(results.ablation, setting, network)
         for claim, other in (("all others", "others"), ("as many others", "equal-size")):
             if state := hurts_more(rows, other, n_images):
                 left, right = (formats.share(float(rows["accuracy"][which])) for which in ("influential", other))
                 cells[claim] = f"{state}: {left} / {right}"
-    rivals = rivals_of(page.controls, int(network["k2"]), n_images)
+    rivals = rivals_of(results.controls, int(network["k2"]), n_images)
     if rivals and rivals.others:
         best, value = rivals.others[0]
         side = "above" if rivals.own >= value else "below"
         cells["histogram beats others"] = f"{rivals.state}: {points(rivals.own - value)} {side} {method_name(best)}"
     for claim, scope in (("head alone", "head"), ("whole network", "network")):
-        _, accuracy = curve_of(page.retraining, scope, "accuracy")
+        _, accuracy = curve_of(results.retraining, scope, "accuracy")
         lost = float(network["a_full"]) - float(accuracy[0]) if len(accuracy) > 1 else 0.0
         if lost > 0:
             part = 100 * (float(accuracy[-1]) - float(accuracy[0])) / lost

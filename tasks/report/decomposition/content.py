@@ -17,7 +17,7 @@ from tasks.report.decomposition.downloads import decomposition_csv
 from tasks.report.decomposition.figures import network_figures
 from tasks.report.decomposition.findings import family_findings, network_findings
 from tasks.report.decomposition.gallery import MAX_NETWORKS, allowed_rows, feature_map_blocks
-from tasks.report.decomposition.page import COLUMNS, DecompositionTables
+from tasks.report.decomposition.results import COLUMNS, DecompositionResults
 from tasks.report.findings import Finding
 from tasks.report.pages import Page
 
@@ -66,16 +66,16 @@ class DecompositionContent:
     asked: frozenset[str]
 
 
-def lay_out_decomposition(page: DecompositionTables, training_images: str, files: Mapping[str, bytes]) -> Page:
+def lay_out_decomposition(results: DecompositionResults, training_images: str, files: Mapping[str, bytes]) -> Page:
     """Lay the page out.
 
     Parameters
     ----------
-    page : the whole results; what `training_images` does not allow is taken out here
+    results : the whole results; what `training_images` does not allow is taken out here
     training_images : the config's `report.training_images`
     files : what the report has of this question besides the page and its data, by path below the report
     """
-    content = decomposition_content(page, training_images)
+    content = decomposition_content(results, training_images)
     sections = tuple((section.title, section.findings) for section in content.sections)
     return Page(
         name="decomposition",
@@ -89,37 +89,39 @@ def lay_out_decomposition(page: DecompositionTables, training_images: str, files
     )
 
 
-def decomposition_content(page: DecompositionTables, training_images: str) -> DecompositionContent:
+def decomposition_content(results: DecompositionResults, training_images: str) -> DecompositionContent:
     """Compute what the page shows; what `training_images` does not allow is taken out first."""
-    page = replace(page.completed(), gallery=allowed_rows(page, training_images))
-    pairs = _pairs(page)
-    parts = [page.of(*pair) for pair in pairs[:MAX_SECTIONS]]
-    beside = beside_authors(page)
-    csv, notes = decomposition_csv(page, beside)
-    galleries, thumbnails = feature_map_blocks(page.gallery)
-    depth = depth_views(page.networks)
+    results = replace(results.completed(), gallery=allowed_rows(results, training_images))
+    pairs = _pairs(results)
+    parts = [results.of(*pair) for pair in pairs[:MAX_SECTIONS]]
+    beside = beside_authors(results)
+    csv, notes = decomposition_csv(results, beside)
+    galleries, thumbnails = feature_map_blocks(results.gallery)
+    depth = depth_views(results.networks)
     return DecompositionContent(
         sections=[_section(i, part) for i, part in enumerate(parts, start=1)],
-        across=family_findings(page.networks),
+        across=family_findings(results.networks),
         claims=claims_table(parts) if len(parts) > 1 else None,
         depth=FigureBlock("depth", "Depth", DEPTH_CAPTION, depth, None) if depth else None,
         authors=tables.authors_table(beside) if len(beside) else None,
-        networks=tables.results_table(page.networks),
-        settings=tables.settings_table(page.networks),
-        ranked=_worded(page.networks["rank_by"], RANKS),
-        grouped=_worded(page.networks["group_by"], GROUPS),
+        networks=tables.results_table(results.networks),
+        settings=tables.settings_table(results.networks),
+        ranked=_worded(results.networks["rank_by"], RANKS),
+        grouped=_worded(results.networks["group_by"], GROUPS),
         galleries=galleries,
         thumbnails=thumbnails,
-        refused=tuple((network, reason.rstrip(".")) for network, reason in page.refused),
+        refused=tuple((network, reason.rstrip(".")) for network, reason in results.refused),
         csv=csv,
-        notes=(*_caps(page, len(pairs)), *notes),
-        asked=frozenset(name for name in (*COLUMNS, "histograms", "overlaps", "gallery") if len(getattr(page, name))),
+        notes=(*_caps(results, len(pairs)), *notes),
+        asked=frozenset(
+            name for name in (*COLUMNS, "histograms", "overlaps", "gallery") if len(getattr(results, name))
+        ),
     )
 
 
-def _pairs(page: DecompositionTables) -> list[tuple[str, int]]:
+def _pairs(results: DecompositionResults) -> list[tuple[str, int]]:
     """Return networks and seeds in the order of their table."""
-    known = page.networks[["network", "seed"]].drop_duplicates()
+    known = results.networks[["network", "seed"]].drop_duplicates()
     return [(str(network), int(seed)) for network, seed in known.itertuples(index=False)]
 
 
@@ -130,25 +132,25 @@ def _worded(kinds: pd.Series, words: dict[str, str]) -> str:
     return f"{told} (see Networks)" if len(asked) > 1 else told
 
 
-def _caps(page: DecompositionTables, n_pairs: int) -> Sequence[str]:
+def _caps(results: DecompositionResults, n_pairs: int) -> Sequence[str]:
     """Say what the caps leave out of the whole page."""
     notes = []
     if n_pairs > MAX_SECTIONS:
         notes.append(f"The first {MAX_SECTIONS} of {n_pairs} networks and seeds have a section.")
-    n_networks = len({row.network for row in page.gallery})
+    n_networks = len({row.network for row in results.gallery})
     if n_networks > MAX_NETWORKS:
         notes.append(f"Feature maps of the first {MAX_NETWORKS} of {n_networks} networks are shown.")
     return notes
 
 
-def _section(i: int, page: DecompositionTables) -> DecomposedNetwork:
+def _section(i: int, results: DecompositionResults) -> DecomposedNetwork:
     """Lay one network and seed out."""
-    title = f"{page.networks['network'].iloc[0]}, seed {page.networks['seed'].iloc[0]}"
+    title = f"{results.networks['network'].iloc[0]}, seed {results.networks['seed'].iloc[0]}"
     return DecomposedNetwork(
         id=f"decomposed-{i}",
         title=title,
-        findings=network_findings(page),
-        figures=tuple(network_figures(i, title, page)),
-        head_times=head_times_table(page.head_times) if len(page.head_times) else None,
-        gates=tables.gates_table(page.gates) if len(page.gates) else None,
+        findings=network_findings(results),
+        figures=tuple(network_figures(i, title, results)),
+        head_times=head_times_table(results.head_times) if len(results.head_times) else None,
+        gates=tables.gates_table(results.gates) if len(results.gates) else None,
     )

@@ -14,7 +14,7 @@ from tasks.figures.decomposition.sample_need import sample_need_views
 from tasks.report.blocks import FigureBlock
 from tasks.report.decomposition import tables
 from tasks.report.decomposition.noise import NO_CONTROL, TOO_WIDE, lacks_control
-from tasks.report.decomposition.page import DecompositionTables
+from tasks.report.decomposition.results import DecompositionResults
 
 MAX_HISTOGRAMS = 12
 CONTROLS = (
@@ -40,40 +40,40 @@ SAMPLES = (
 OVERLAP = "What part of one class's set is in the other's too; the diagonal is left out."
 
 
-def network_figures(i: int, title: str, page: DecompositionTables) -> Iterator[FigureBlock]:
+def network_figures(i: int, title: str, results: DecompositionResults) -> Iterator[FigureBlock]:
     """Yield the figures of section `i`, those whose tables are not empty.
 
     Parameters
     ----------
     title : network and seed, as they are printed
-    page : of one network and seed, with every column in every table
+    results : of one network and seed, with every column in every table
     """
-    network = page.networks.iloc[0]
+    network = results.networks.iloc[0]
     full, decomposed = float(network["a_full"]), float(network["a_decomposed"])
-    if grid := grid_views(page.grid):
-        yield FigureBlock(f"grid-{i}", f"Grid, {title}", _grid_caption(page), grid, tables.grid_table(page.grid))
-    if controls := control_views(page.controls, full):
-        table = tables.controls_table(page.controls)
+    if grid := grid_views(results.grid):
+        yield FigureBlock(f"grid-{i}", f"Grid, {title}", _grid_caption(results), grid, tables.grid_table(results.grid))
+    if controls := control_views(results.controls, full):
+        table = tables.controls_table(results.controls)
         yield FigureBlock(f"controls-{i}", f"Controls, {title}", CONTROLS, controls, table)
-    if ablation := ablation_views(page.ablation, full):
-        table = tables.ablation_table(page.ablation)
-        yield FigureBlock(f"noise-{i}", f"Noise, {title}", _ablation_caption(page), ablation, table)
-    if len(page.retraining):
-        table = tables.retraining_table(page.retraining)
-        views = retraining_views(page.retraining, full)
+    if ablation := ablation_views(results.ablation, full):
+        table = tables.ablation_table(results.ablation)
+        yield FigureBlock(f"noise-{i}", f"Noise, {title}", _ablation_caption(results), ablation, table)
+    if len(results.retraining):
+        table = tables.retraining_table(results.retraining)
+        views = retraining_views(results.retraining, full)
         yield FigureBlock(f"retraining-{i}", f"Retraining, {title}", RETRAINING, views, table)
-    if classes := class_views(page.classes, page.coverage):
-        table = tables.classes_table(page.classes, page.coverage)
-        yield FigureBlock(f"classes-{i}", f"Classes, {title}", _classes_caption(page), classes, table)
-    if samples := sample_need_views(page.sample_need, full, decomposed):
-        table = tables.sample_table(page.sample_need)
+    if classes := class_views(results.classes, results.coverage):
+        table = tables.classes_table(results.classes, results.coverage)
+        yield FigureBlock(f"classes-{i}", f"Classes, {title}", _classes_caption(results), classes, table)
+    if samples := sample_need_views(results.sample_need, full, decomposed):
+        table = tables.sample_table(results.sample_need)
         yield FigureBlock(f"samples-{i}", f"Images needed, {title}", SAMPLES, samples, table)
-    yield from _set_figures(i, title, page)
+    yield from _set_figures(i, title, results)
 
 
-def _set_figures(i: int, title: str, page: DecompositionTables) -> Iterator[FigureBlock]:
+def _set_figures(i: int, title: str, results: DecompositionResults) -> Iterator[FigureBlock]:
     """Yield the figures of the sets themselves."""
-    for overlap in page.overlaps[:1]:
+    for overlap in results.overlaps[:1]:
         n, caption = len(overlap.classes), OVERLAP
         if n > MAX_MAPPED:
             caption += f" Of {n:,} classes the {MAX_MAPPED} that share most with the others."
@@ -81,24 +81,24 @@ def _set_figures(i: int, title: str, page: DecompositionTables) -> Iterator[Figu
             caption += " Columns are in the order of the rows."
         table = tables.pairs_table(overlap)
         yield FigureBlock(f"overlap-{i}", f"Overlap, {title}", caption, [overlap_view(overlap)], table)
-    if page.histograms:
-        views = [histogram_view(histogram) for histogram in page.histograms[:MAX_HISTOGRAMS]]
-        yield FigureBlock(f"histogram-{i}", f"Histogram, {title}", _histogram_caption(page), views, None)
+    if results.histograms:
+        views = [histogram_view(histogram) for histogram in results.histograms[:MAX_HISTOGRAMS]]
+        yield FigureBlock(f"histogram-{i}", f"Histogram, {title}", _histogram_caption(results), views, None)
 
 
-def _grid_caption(page: DecompositionTables) -> str:
+def _grid_caption(results: DecompositionResults) -> str:
     """Say what the cells are and what the cap leaves out."""
     text = "Each cell is a decomposed head on held-out images. Outlined: k2 = k1, which the paper holds for best."
-    grid = grid_of(page.grid)
+    grid = grid_of(results.grid)
     for name, n in (("k1", len(grid.k1)), ("k2", len(grid.k2))):
         if n > MAX_SIDE:
             text += f" {MAX_SIDE} of {n} values of {name}, evenly spread."
     return text
 
 
-def _ablation_caption(page: DecompositionTables) -> str:
+def _ablation_caption(results: DecompositionResults) -> str:
     """Say what the bars are, and which of them cannot be."""
-    rows, network = page.ablation, page.networks.iloc[0]
+    rows, network = results.ablation, results.networks.iloc[0]
     controlled = set(rows["scope"][rows["which"] == "equal-size"])
     scopes = [str(s) for s in dict.fromkeys(rows["scope"]) if s not in controlled and lacks_control(network, str(s))]
     text = ABLATION + (MANY_OTHERS if controlled else "")
@@ -107,30 +107,30 @@ def _ablation_caption(page: DecompositionTables) -> str:
     return f"{text} Dashed: the full head without noise."
 
 
-def _classes_caption(page: DecompositionTables) -> str:
+def _classes_caption(results: DecompositionResults) -> str:
     """Say what the dots are and what the cap leaves out."""
     parts = []
-    if len(page.classes):
+    if len(results.classes):
         parts.append("Accuracy of the full and the decomposed head by class, the class that loses most on top.")
-    if len(page.coverage):
+    if len(results.coverage):
         parts.append(
             "Coverage by class, the least covered on top: what the image's own k1 largest features hold of its l1 "
             "norm, and what the set of the class holds of the l1 norm, of the counts and of the positive contribution "
             "to the own logit."
         )
-    n = max(len(page.classes), len(page.coverage))
+    n = max(len(results.classes), len(results.coverage))
     if n > MAX_DOTS:
         parts.append(f"{MAX_DOTS} of {n:,} classes, evenly spread in this order.")
     return " ".join(parts)
 
 
-def _histogram_caption(page: DecompositionTables) -> str:
+def _histogram_caption(results: DecompositionResults) -> str:
     """Say what the bars are and what the caps leave out."""
     text = (
         "How often each feature is among the largest k1 of an image of the class, as a share of all counts of the "
         "class. In colour: the set of the class."
     )
-    widest, n = max(len(h.frequencies) for h in page.histograms), len(page.histograms)
+    widest, n = max(len(h.frequencies) for h in results.histograms), len(results.histograms)
     if widest > MAX_BY_INDEX:
         text += f" The {MAX_RANKED} most frequent of {widest:,} features, the most frequent first."
     if n > MAX_HISTOGRAMS:

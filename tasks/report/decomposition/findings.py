@@ -11,38 +11,38 @@ from tasks.report.decomposition.claims import ENOUGH, grid_test, is_few
 from tasks.report.decomposition.cost import cost_findings
 from tasks.report.decomposition.evidence import control_finding, gate_findings, retraining_findings
 from tasks.report.decomposition.noise import noise_findings
-from tasks.report.decomposition.page import DecompositionTables
+from tasks.report.decomposition.results import DecompositionResults
 from tasks.report.decomposition.sets import class_findings, coverage_finding, overlap_finding, sample_finding
 from tasks.report.decomposition.verdicts import mean_chance, points, verdict
 from tasks.report.findings import Finding
 
 
-def network_findings(page: DecompositionTables) -> list[Finding]:
+def network_findings(results: DecompositionResults) -> list[Finding]:
     """State what the tables of one network and seed show.
 
     Parameters
     ----------
-    page : of one network and seed
+    results : of one network and seed
 
     Returns
     -------
     findings on accuracy, warnings, grid, coverage, controls, noise, retraining, sets, gates and cost, in this order
     """
-    if page.networks.empty:
+    if results.networks.empty:
         return []
-    network = page.networks.iloc[0]
+    network = results.networks.iloc[0]
     found = [Finding("Few features", text) for text in _few(network)]
     found += [Finding("Warning", text) for text in _warnings(network)]
-    found += [Finding("k1 and k2", text) for text in _grid(page.grid, network)]
-    found += [Finding("Coverage", text) for text in coverage_finding(page.coverage, str(network["k1"]))]
-    found += [Finding("Controls", text) for text in control_finding(page.controls, network)]
-    found += [Finding("Noise", text) for text in noise_findings(page.ablation, network)]
-    found += [Finding("Retraining", text) for text in retraining_findings(page.retraining, network)]
-    found += [Finding("Classes", text) for text in class_findings(page.classes)]
+    found += [Finding("k1 and k2", text) for text in _grid(results.grid, network)]
+    found += [Finding("Coverage", text) for text in coverage_finding(results.coverage, str(network["k1"]))]
+    found += [Finding("Controls", text) for text in control_finding(results.controls, network)]
+    found += [Finding("Noise", text) for text in noise_findings(results.ablation, network)]
+    found += [Finding("Retraining", text) for text in retraining_findings(results.retraining, network)]
+    found += [Finding("Classes", text) for text in class_findings(results.classes)]
     found += [Finding("Overlap", text) for text in overlap_finding(network)]
-    found += [Finding("Images", text) for text in sample_finding(page.sample_need)]
-    found += [Finding("CSG", text) for text in gate_findings(page.gates, network)]
-    return found + [Finding("Cost", text) for text in cost_findings(page.head_times, network)]
+    found += [Finding("Images", text) for text in sample_finding(results.sample_need)]
+    found += [Finding("CSG", text) for text in gate_findings(results.gates, network)]
+    return found + [Finding("Cost", text) for text in cost_findings(results.head_times, network)]
 
 
 def family_findings(networks: pd.DataFrame) -> list[Finding]:

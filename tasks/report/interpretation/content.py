@@ -14,7 +14,7 @@ from tasks.report.findings import Finding
 from tasks.report.interpretation import tables
 from tasks.report.interpretation.findings import findings
 from tasks.report.interpretation.gallery import gallery_blocks
-from tasks.report.interpretation.page import InterpretationTables
+from tasks.report.interpretation.results import InterpretationResults
 from tasks.report.pages import MAX_CSV_ROWS, Page
 
 DISTANCE_CAPTION = (
@@ -57,15 +57,15 @@ class InterpretationContent:
     dropped_csv: str
 
 
-def lay_out_interpretation(page: InterpretationTables, files: Mapping[str, bytes]) -> Page:
+def lay_out_interpretation(results: InterpretationResults, files: Mapping[str, bytes]) -> Page:
     """Lay the page out.
 
     Parameters
     ----------
-    page : the whole results
+    results : the whole results
     files : what the report has of this question besides the page and its data, by path below the report
     """
-    content = interpretation_content(page)
+    content = interpretation_content(results)
     return Page(
         name="interpretation",
         template="interpretation/page.html.j2",
@@ -78,24 +78,26 @@ def lay_out_interpretation(page: InterpretationTables, files: Mapping[str, bytes
     )
 
 
-def interpretation_content(page: InterpretationTables) -> InterpretationContent:
+def interpretation_content(results: InterpretationResults) -> InterpretationContent:
     """Compute what the page shows."""
     csv = {
-        "data/networks.csv": page.networks,
-        "data/over_repeats.csv": page.over_repeats,
-        "data/by_budget.csv": page.by_budget,
-        "data/robustness.csv": page.robustness,
+        "data/networks.csv": results.networks,
+        "data/over_repeats.csv": results.over_repeats,
+        "data/by_budget.csv": results.by_budget,
+        "data/robustness.csv": results.robustness,
     }
     dropped = ""
-    if len(page.classes) <= MAX_CSV_ROWS:
-        csv["data/classes.csv"] = page.classes
+    if len(results.classes) <= MAX_CSV_ROWS:
+        csv["data/classes.csv"] = results.classes
     else:
-        dropped = f"The {len(page.classes):,} rows of the table by class are in the store as Parquet, not in this site."
-    galleries, thumbnails = gallery_blocks(page.galleries)
+        dropped = (
+            f"The {len(results.classes):,} rows of the table by class are in the store as Parquet, not in this site."
+        )
+    galleries, thumbnails = gallery_blocks(results.galleries)
     return InterpretationContent(
-        sections=_sections(page, "" if dropped else "data/classes.csv"),
-        networks=tables.networks_table(page.networks),
-        robustness=tables.robustness_table(known_spreads(page.robustness)),
+        sections=_sections(results, "" if dropped else "data/classes.csv"),
+        networks=tables.networks_table(results.networks),
+        robustness=tables.robustness_table(known_spreads(results.robustness)),
         galleries=galleries,
         thumbnails=thumbnails,
         csv=csv,
@@ -110,9 +112,9 @@ def known_spreads(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: table[name].astype(float).mask(single) for name in spreads})
 
 
-def _sections(page: InterpretationTables, class_csv: str) -> list[Section]:
+def _sections(results: InterpretationResults, class_csv: str) -> list[Section]:
     """One section per network and interpreter."""
-    over_repeats, robustness = known_spreads(page.over_repeats), known_spreads(page.robustness)
+    over_repeats, robustness = known_spreads(results.over_repeats), known_spreads(results.robustness)
     return [
         Section(
             id=f"pair-{i}",
@@ -120,7 +122,7 @@ def _sections(page: InterpretationTables, class_csv: str) -> list[Section]:
             interpreter=interpreter,
             findings=findings(rows, _of(robustness, network, interpreter)),
             figures=_figures(i, network, interpreter, rows),
-            classes=tables.class_table(_of(page.classes, network, interpreter), class_csv),
+            classes=tables.class_table(_of(results.classes, network, interpreter), class_csv),
         )
         for i, (network, interpreter, rows) in enumerate(pairs(over_repeats), start=1)
     ]

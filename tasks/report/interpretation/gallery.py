@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tasks.figures.overlay import Thumbnail, thumbnail, unique_thumbnails
 from tasks.report.blocks import MAX_IMAGES, GalleryBlock, GalleryLine, Shown
-from tasks.report.interpretation.page import Gallery, GalleryRow
+from tasks.report.interpretation.results import Gallery, GalleryRow
 
 MAX_COLUMNS = 12
 

@@ -16,9 +16,9 @@ from tasks.report.pages import Page
 from tasks.report.tracing import tables
 from tasks.report.tracing.downloads import tracing_csv
 from tasks.report.tracing.findings import tracing_findings
-from tasks.report.tracing.page import TracingTables
 from tasks.report.tracing.privacy import redacted
 from tasks.report.tracing.queries import MAX_EXAMPLES, Card, query_cards
+from tasks.report.tracing.results import TracingResults
 
 MAX_SECTIONS = 12
 LAYERS_CAPTION = (
@@ -53,16 +53,16 @@ class TracingContent:
     notes: tuple[str, ...]
 
 
-def lay_out_tracing(page: TracingTables, training_images: str, files: Mapping[str, bytes]) -> Page:
+def lay_out_tracing(results: TracingResults, training_images: str, files: Mapping[str, bytes]) -> Page:
     """Lay the page out.
 
     Parameters
     ----------
-    page : the whole results; what `training_images` does not allow is taken out here
+    results : the whole results; what `training_images` does not allow is taken out here
     training_images : the config's `report.training_images`
     files : what the report has of this question besides the page and its data, by path below the report
     """
-    content = tracing_content(page, training_images)
+    content = tracing_content(results, training_images)
     return Page(
         name="tracing",
         template="tracing/page.html.j2",
@@ -75,18 +75,18 @@ def lay_out_tracing(page: TracingTables, training_images: str, files: Mapping[st
     )
 
 
-def tracing_content(page: TracingTables, training_images: str) -> TracingContent:
+def tracing_content(results: TracingResults, training_images: str) -> TracingContent:
     """Compute what the page shows; what `training_images` does not allow is taken out first."""
-    page = redacted(page, training_images)
-    cards, thumbnails, cards_note = query_cards(page.queries, page.images, page.n_queries)
-    csv, notes = tracing_csv(page)
-    pairs = list(_pairs(page))
+    results = redacted(results, training_images)
+    cards, thumbnails, cards_note = query_cards(results.queries, results.images, results.n_queries)
+    csv, notes = tracing_csv(results)
+    pairs = list(_pairs(results))
     if len(pairs) > MAX_SECTIONS:
         notes = (f"The first {MAX_SECTIONS} of {len(pairs)} networks and seeds have a section.", *notes)
     return TracingContent(
-        sections=[_section(i, page, *pair) for i, pair in enumerate(pairs[:MAX_SECTIONS], start=1)],
-        networks=tables.networks_table(page.networks),
-        evaluation=tables.evaluation_table(page.evaluation),
+        sections=[_section(i, results, *pair) for i, pair in enumerate(pairs[:MAX_SECTIONS], start=1)],
+        networks=tables.networks_table(results.networks),
+        evaluation=tables.evaluation_table(results.evaluation),
         cards=cards,
         cards_note=cards_note,
         max_examples=MAX_EXAMPLES,
@@ -96,16 +96,18 @@ def tracing_content(page: TracingTables, training_images: str) -> TracingContent
     )
 
 
-def _pairs(page: TracingTables) -> Iterator[tuple[str, int]]:
+def _pairs(results: TracingResults) -> Iterator[tuple[str, int]]:
     """Yield network and seed, in the order of the tables."""
-    seen = pd.concat([frame[["network", "seed"]] for frame in (page.networks, page.layers, page.shares)])
+    seen = pd.concat([frame[["network", "seed"]] for frame in (results.networks, results.layers, results.shares)])
     for network, seed in seen.drop_duplicates().itertuples(index=False):
         yield str(network), int(seed)
 
 
-def _section(i: int, page: TracingTables, network: str, seed: int) -> TracedNetwork:
+def _section(i: int, results: TracingResults, network: str, seed: int) -> TracedNetwork:
     """Lay one network and seed out."""
-    layers, shares, evaluation = (_of(frame, network, seed) for frame in (page.layers, page.shares, page.evaluation))
+    layers, shares, evaluation = (
+        _of(frame, network, seed) for frame in (results.layers, results.shares, results.evaluation)
+    )
     figures = []
     if len(layers):
         bars = f" {MAX_BARS} of {len(layers)} layers, evenly spread." if len(layers) > MAX_BARS else ""

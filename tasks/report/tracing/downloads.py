@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from tasks.report.pages import MAX_CSV_ROWS
-from tasks.report.tracing.page import Query, QueryLayer, TracingTables
 from tasks.report.tracing.privacy import EXAMPLE_COLUMNS, HIDDEN
+from tasks.report.tracing.results import Query, QueryLayer, TracingResults
 
 COLUMNS = {  # of the files in data/; whatever else a table may hold stays out of the site
     "networks": (
@@ -24,22 +24,22 @@ COLUMNS = {  # of the files in data/; whatever else a table may hold stays out o
 }
 
 
-def tracing_csv(page: TracingTables) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
-    """Return the files of a page.
+def tracing_csv(results: TracingResults) -> tuple[dict[str, pd.DataFrame], tuple[str, ...]]:
+    """Return the data files of the page.
 
     Parameters
     ----------
-    page : as `redacted` leaves it
+    results : as `redacted` leaves it
 
     Returns
     -------
     tables by path, and a sentence on each that is too long for the site
     """
-    frames = {name: getattr(page, name) for name in COLUMNS}
+    frames = {name: getattr(results, name) for name in COLUMNS}
     frames = {name: frame[[c for c in COLUMNS[name] if c in frame]] for name, frame in frames.items()}
-    frames["queries"] = query_table(page.queries)
-    frames["examples"] = example_table(page.queries)
-    frames["classes"] = class_contributions(page.queries)
+    frames["queries"] = query_table(results.queries)
+    frames["examples"] = example_table(results.queries)
+    frames["classes"] = class_contributions(results.queries)
     files, notes = {}, []
     for name, frame in frames.items():
         if len(frame) > MAX_CSV_ROWS:

@@ -16,7 +16,7 @@ def tracing_findings(layers: pd.DataFrame, shares: pd.DataFrame, evaluation: pd.
 
     Parameters
     ----------
-    layers, shares, evaluation : rows of one network and seed, as `TracingTables` describes them
+    layers, shares, evaluation : rows of one network and seed, as `TracingResults` describes them
 
     Returns
     -------

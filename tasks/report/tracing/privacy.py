@@ -4,18 +4,18 @@ from dataclasses import replace
 
 import pandas as pd
 
-from tasks.report.tracing.page import Query, QueryLayer, TracingTables
+from tasks.report.tracing.results import Query, QueryLayer, TracingResults
 
 HIDDEN = -1  # in place of a sample id
 EXAMPLE_COLUMNS = ("sample_id", "class_name", "sum", "share", "cosine_sum")
 
 
-def redacted(page: TracingTables, training_images: str) -> TracingTables:
+def redacted(results: TracingResults, training_images: str) -> TracingResults:
     """Take out what the config's `report.training_images` does not allow.
 
     Parameters
     ----------
-    page : the whole results
+    results : the whole results
     training_images : "show" leaves everything; "ids" takes out training images; anything else ("none") takes out
         their ids as well and leaves sums by class
 
@@ -24,10 +24,12 @@ def redacted(page: TracingTables, training_images: str) -> TracingTables:
     what may be shown; layers without ids have empty tables of examples
     """
     if training_images == "show":
-        return page
+        return results
     with_ids = training_images == "ids"
-    queries = tuple(_query(query, (query.source, query.split) in page.held_out, with_ids) for query in page.queries)
-    return replace(page, queries=queries, images={})
+    queries = tuple(
+        _query(query, (query.source, query.split) in results.held_out, with_ids) for query in results.queries
+    )
+    return replace(results, queries=queries, images={})
 
 
 def by_class(layer: QueryLayer) -> pd.DataFrame:

@@ -12,8 +12,8 @@ from tasks.report import formats
 from tasks.report.blocks import FigureBlock, Shown
 from tasks.report.cells import Table
 from tasks.report.pages import Image
-from tasks.report.tracing.page import Query, QueryLayer
 from tasks.report.tracing.privacy import HIDDEN
+from tasks.report.tracing.results import Query, QueryLayer
 from tasks.report.tracing.tables import classes_table
 
 MAX_QUERIES = 24

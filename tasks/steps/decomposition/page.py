@@ -11,8 +11,8 @@ def decomposition_page(store: Store, answers: Sequence[Decomposed], images: str)
     """Return the page from finished stages; `images` is `report.training_images`."""
     # What draws is imported here: a plan knows the question without it.
     from tasks.report.decomposition.content import lay_out_decomposition
+    from tasks.steps.decomposition.results import decomposition_results
     from tasks.steps.decomposition.stills import decomposition_files
-    from tasks.steps.decomposition.tables import decomposition_tables
 
-    tables = decomposition_tables(store, answers)
-    return lay_out_decomposition(tables, images, decomposition_files(tables, images))
+    results = decomposition_results(store, answers)
+    return lay_out_decomposition(results, images, decomposition_files(results, images))

@@ -11,8 +11,8 @@ def interpretation_page(store: Store, answers: Sequence[Interpreted], images: st
     """Return the page from finished stages; `images` is `report.training_images`."""
     # What draws is imported here: a plan knows the question without it.
     from tasks.report.interpretation.content import lay_out_interpretation
+    from tasks.steps.interpretation.results import interpretation_results
     from tasks.steps.interpretation.stills import interpretation_files
-    from tasks.steps.interpretation.tables import interpretation_tables
 
-    tables = interpretation_tables(store, answers)
-    return lay_out_interpretation(tables, interpretation_files(store, answers, tables, images))
+    results = interpretation_results(store, answers)
+    return lay_out_interpretation(results, interpretation_files(store, answers, results, images))

@@ -6,20 +6,20 @@ from storage.results import table_bytes
 from storage.stores import Store
 from tasks.figures.interpretation.budgets import pairs
 from tasks.figures.interpretation.still import accuracy_against_budget, distance_against_budget
-from tasks.report.interpretation.page import InterpretationTables
+from tasks.report.interpretation.results import InterpretationResults
 from tasks.steps.interpretation.plan import Interpreted
-from tasks.steps.interpretation.tables import cells_of, coreset_table
+from tasks.steps.interpretation.results import cells_of, coreset_table
 
 
 def interpretation_files(
-    store: Store, answers: Sequence[Interpreted], tables: InterpretationTables, images: str
+    store: Store, answers: Sequence[Interpreted], results: InterpretationResults, images: str
 ) -> dict[str, bytes]:
     """Return tables and plots by path below the report; coresets are ids of training images, so not with `none`."""
-    frames = {name: getattr(tables, name) for name in ("classes", "by_budget", "over_repeats", "robustness")}
+    frames = {name: getattr(results, name) for name in ("classes", "by_budget", "over_repeats", "robustness")}
     if images != "none":
         frames["coresets"] = coreset_table(store, cells_of(answers))
     files = {f"tables/{name}.parquet": table_bytes(frame) for name, frame in frames.items()}
-    for network, interpreter, rows in pairs(tables.over_repeats):
+    for network, interpreter, rows in pairs(results.over_repeats):
         title = f"{network}, {interpreter}"
         files[f"figures/{network}-{interpreter}-distance.png"] = distance_against_budget(rows, title=title)
         files[f"figures/{network}-{interpreter}-accuracy.png"] = accuracy_against_budget(rows, title=title)

@@ -11,8 +11,8 @@ def tracing_page(store: Store, answers: Sequence[Trace], images: str) -> Page:
     """Return the page from finished stages; `images` is `report.training_images`."""
     # What draws is imported here: a plan knows the question without it.
     from tasks.report.tracing.content import lay_out_tracing
+    from tasks.steps.tracing.results import tracing_results
     from tasks.steps.tracing.stills import tracing_files
-    from tasks.steps.tracing.tables import tracing_tables
 
-    tables = tracing_tables(store, answers, images)
-    return lay_out_tracing(tables, images, tracing_files(store, answers, tables, images))
+    results = tracing_results(store, answers, images)
+    return lay_out_tracing(results, images, tracing_files(store, answers, results, images))

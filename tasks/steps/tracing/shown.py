@@ -10,8 +10,8 @@ from storage.stages import open_finished
 from storage.stores import Store
 from tasks.figures.views import spread_out
 from tasks.report.pages import Image
-from tasks.report.tracing.page import Query, QueryLayer, Ridges
 from tasks.report.tracing.queries import MAX_QUERIES
+from tasks.report.tracing.results import Query, QueryLayer, Ridges
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import preprocessing_of
 from tasks.steps.common.pictures import shown_images

@@ -9,22 +9,29 @@ from storage.results import table_bytes
 from storage.stages import open_finished
 from storage.stores import Store
 from tasks.figures.tracing.still import class_share_plot, ridge_plot
-from tasks.report.tracing.page import TracingTables
+from tasks.report.tracing.results import TracingResults
 from tasks.steps.tracing.explain import read_influence
 from tasks.steps.tracing.plan import Trace
 
 
-def tracing_files(store: Store, traces: Sequence[Trace], page: TracingTables, training_images: str) -> dict[str, bytes]:
+def tracing_files(
+    store: Store, traces: Sequence[Trace], results: TracingResults, training_images: str
+) -> dict[str, bytes]:
     """Return the page's tables as Parquet, and a few pictures for papers, by path below the report."""
-    tables = {"networks": page.networks, "layers": page.layers, "shares": page.shares, "evaluation": page.evaluation}
+    tables = {
+        "networks": results.networks,
+        "layers": results.layers,
+        "shares": results.shares,
+        "evaluation": results.evaluation,
+    }
     if training_images != "none":
         tables["examples"] = pd.concat([_examples(store, trace) for trace in traces], ignore_index=True)
     files = {f"tables/tracing_{name}.parquet": table_bytes(table) for name, table in tables.items() if len(table)}
-    for (network, seed), rows in page.shares.groupby(["network", "seed"], sort=False):
+    for (network, seed), rows in results.shares.groupby(["network", "seed"], sort=False):
         layer = str(rows["layer"].iloc[-1])
         title = f"{network}, seed {seed}: {layer}"
         files[f"figures/class-share-{network}-{seed}.png"] = class_share_plot(rows, layer, title=title)
-    for query in page.queries[:1]:
+    for query in results.queries[:1]:
         last = query.layers[-1]
         if last.ridges is not None:
             title = f"{query.network}, {last.layer}: sample {query.sample_id}"

@@ -8,7 +8,7 @@ from tasks.figures.decomposition.index_histogram import Histogram
 from tasks.figures.decomposition.overlap_map import Overlap
 from tasks.report.pages import Image
 
-__all__ = ["COLUMNS", "DecompositionTables", "FeatureMapRow", "Histogram", "Overlap"]
+__all__ = ["COLUMNS", "DecompositionResults", "FeatureMapRow", "Histogram", "Overlap"]
 
 COLUMNS: dict[str, tuple[str, ...]] = {  # of each table; whatever else a table may hold stays out of the site
     "networks": (
@@ -70,7 +70,7 @@ class FeatureMapRow:
 
 
 @dataclass(frozen=True)
-class DecompositionTables:
+class DecompositionResults:
     """Results of the question "which few features decide each class?".
 
     An empty table or tuple means that this was not asked for; the page then has nothing of it.
@@ -119,13 +119,13 @@ class DecompositionTables:
     gallery: tuple[FeatureMapRow, ...] = ()
     refused: tuple[tuple[str, str], ...] = ()
 
-    def of(self, network: str, seed: int) -> "DecompositionTables":
+    def of(self, network: str, seed: int) -> "DecompositionResults":
         """Return what belongs to one network and seed; feature maps have no seed."""
         tables = {}
         for name in COLUMNS:
             frame: pd.DataFrame = getattr(self, name)
             tables[name] = frame[(frame["network"] == network) & (frame["seed"] == seed)]
-        return DecompositionTables(
+        return DecompositionResults(
             **tables,
             histograms=tuple(h for h in self.histograms if (h.network, h.seed) == (network, seed)),
             overlaps=tuple(o for o in self.overlaps if (o.network, o.seed) == (network, seed)),
@@ -133,8 +133,8 @@ class DecompositionTables:
             refused=tuple(each for each in self.refused if each[0] == network),
         )
 
-    def completed(self) -> "DecompositionTables":
-        """Return the page with every column in every table; an absent one is unknown throughout."""
+    def completed(self) -> "DecompositionResults":
+        """Return the results with every column in every table; an absent one is unknown throughout."""
         tables = {name: getattr(self, name).reindex(columns=list(columns)) for name, columns in COLUMNS.items()}
         rest = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in COLUMNS}
-        return DecompositionTables(**tables, **rest)
+        return DecompositionResults(**tables, **rest)

@@ -1,4 +1,4 @@
-"""The tables and heat maps of question 1's page, from finished stages."""
+"""The results of question 1: its tables and heat maps, from finished stages."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,18 +10,18 @@ from storage.stages import open_finished
 from storage.stores import Store
 from tasks.figures.overlay import overlay
 from tasks.metrics.summary import by_budget, over_repeats, robustness_table
-from tasks.report.interpretation.page import Gallery, GalleryRow, InterpretationTables
+from tasks.report.interpretation.results import Gallery, GalleryRow, InterpretationResults
 from tasks.steps.common.activations import class_slabs
 from tasks.steps.interpretation.plan import Cell, Interpreted
 from tasks.steps.interpretation.selection import kept_positions
 
 
-def interpretation_tables(store: Store, answers: Sequence[Interpreted]) -> InterpretationTables:
+def interpretation_results(store: Store, answers: Sequence[Interpreted]) -> InterpretationResults:
     """Return what the page is made of."""
     classes = class_table(store, cells_of(answers))
     budgets = by_budget(classes)
     galleries = {title: spec for answer in answers for title, spec in answer.galleries.items()}
-    return InterpretationTables(
+    return InterpretationResults(
         networks=pd.DataFrame([_network(store, answer) for answer in answers]),
         classes=classes,
         by_budget=budgets,
@@ -97,7 +97,7 @@ def _network(store: Store, answer: Interpreted) -> dict[str, object]:
 
 def _gallery(store: Store, title: str, spec: StageSpec) -> Gallery:
     """Return the pictures of a gallery stage."""
-    return Gallery(title, title, tuple(_gallery_rows(store, spec)))
+    return Gallery(title, tuple(_gallery_rows(store, spec)))
 
 
 def _gallery_rows(store: Store, spec: StageSpec) -> Iterator[GalleryRow]:

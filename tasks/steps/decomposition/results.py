@@ -1,4 +1,4 @@
-"""The tables, histograms and feature maps of question 2's page, from finished stages."""
+"""The results of question 2: its tables, histograms and feature maps, from finished stages."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from storage.stores import Store
 from tasks.decomposition import HeadScores, measure_overlap, share_of_histogram
 from tasks.figures.overlay import overlay
 from tasks.figures.views import spread_out
-from tasks.report.decomposition.page import COLUMNS, DecompositionTables, FeatureMapRow, Histogram, Overlap
+from tasks.report.decomposition.results import COLUMNS, DecompositionResults, FeatureMapRow, Histogram, Overlap
 from tasks.steps.decomposition.ablation import read_accuracies
 from tasks.steps.decomposition.cost import read_times
 from tasks.steps.decomposition.coverage import read_coverage
@@ -30,7 +30,7 @@ Row = dict[str, object]
 Ids = NDArray[np.int64]
 
 
-def decomposition_tables(store: Store, found: Sequence[Decomposed]) -> DecompositionTables:
+def decomposition_results(store: Store, found: Sequence[Decomposed]) -> DecompositionResults:
     """Return what the page is made of."""
     answers = [_Answer.of(store, one) for one in found]
     tables = {
@@ -49,7 +49,7 @@ def decomposition_tables(store: Store, found: Sequence[Decomposed]) -> Decomposi
         name: [{**answer.keys, **row} for answer in answers for row in make(store, answer)]
         for name, make in tables.items()
     }
-    return DecompositionTables(
+    return DecompositionResults(
         **{name: pd.DataFrame(table, columns=list(COLUMNS[name])) for name, table in rows.items()},
         histograms=tuple(shown for answer in answers for shown in _histograms(answer)),
         overlaps=tuple(_overlap(answer) for answer in answers),

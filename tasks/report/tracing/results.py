@@ -8,7 +8,7 @@ import pandas as pd
 from tasks.figures.tracing.ridges import Ridges
 from tasks.report.pages import Image
 
-__all__ = ["Query", "QueryLayer", "Ridges", "TracingTables"]
+__all__ = ["Query", "QueryLayer", "Ridges", "TracingResults"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class TracingTables:
+class TracingResults:
     """Results of the question "who taught the network that?".
 
     Attributes

@@ -1,4 +1,4 @@
-"""The tables of question 4's page, from finished stages."""
+"""The results of question 4: its tables and the queries that are shown, from finished stages."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,7 +9,7 @@ from storage.documents import Document
 from storage.specs import StageSpec
 from storage.stages import open_finished, read_marker
 from storage.stores import Store
-from tasks.report.tracing.page import TracingTables
+from tasks.report.tracing.results import TracingResults
 from tasks.steps.tracing.explain import class_name, residual_of, shares_of, unknown_decay
 from tasks.steps.tracing.plan import Trace
 from tasks.steps.tracing.shown import example_images, shown_queries, trained_on
@@ -19,10 +19,10 @@ RANKS = (1, 10)  # at which class agreement is stated
 EVALUATION = ["network", "seed", "measure", "layer", "value", "spread", "baseline", "baseline_name", "n", "note"]
 
 
-def tracing_tables(store: Store, traces: Sequence[Trace], training_images: str) -> TracingTables:
+def tracing_results(store: Store, traces: Sequence[Trace], training_images: str) -> TracingResults:
     """Return what the page is made of; training images only with `show`."""
     queries, n_queries = shown_queries(store, traces)
-    return TracingTables(
+    return TracingResults(
         networks=pd.DataFrame([_network(store, trace) for trace in traces]),
         layers=pd.concat([_layers(store, trace) for trace in traces], ignore_index=True),
         shares=pd.concat([_shares(store, trace) for trace in traces], ignore_index=True),

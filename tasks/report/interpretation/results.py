@@ -33,18 +33,16 @@ class Gallery:
 
     Attributes
     ----------
-    network : name of the network
     title : heading, plain text
     rows : one per image
     """
 
-    network: str
     title: str
     rows: tuple[GalleryRow, ...]
 
 
 @dataclass(frozen=True)
-class InterpretationTables:
+class InterpretationResults:
     """Results of the question "which features are relevant, and how little data shows them?".
 
     Attributes
