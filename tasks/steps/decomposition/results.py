@@ -30,9 +30,9 @@ Row = dict[str, object]
 Ids = NDArray[np.int64]
 
 
-def decomposition_results(store: Store, found: Sequence[Decomposed]) -> DecompositionResults:
+def decomposition_results(store: Store, answers: Sequence[Decomposed]) -> DecompositionResults:
     """Return what the page is made of."""
-    answers = [_Answer.of(store, one) for one in found]
+    all_opened = [_Opened.of(store, answer) for answer in answers]
     tables = {
         "networks": _network,
         "grid": _grid,
@@ -46,23 +46,23 @@ def decomposition_results(store: Store, found: Sequence[Decomposed]) -> Decompos
         "gates": _gates,
     }
     rows = {
-        name: [{**answer.keys, **row} for answer in answers for row in make(store, answer)]
+        name: [{**opened.keys, **row} for opened in all_opened for row in make(store, opened)]
         for name, make in tables.items()
     }
     return DecompositionResults(
         **{name: pd.DataFrame(table, columns=list(COLUMNS[name])) for name, table in rows.items()},
-        histograms=tuple(shown for answer in answers for shown in _histograms(answer)),
-        overlaps=tuple(_overlap(answer) for answer in answers),
-        refused=tuple(_refused(store, answers)),
-        gallery=tuple(row for answer in answers if answer.is_first(answers) for row in _gallery(store, answer)),
+        histograms=tuple(shown for opened in all_opened for shown in _histograms(opened)),
+        overlaps=tuple(_overlap(opened) for opened in all_opened),
+        refused=tuple(_refused(store, all_opened)),
+        gallery=tuple(row for opened in all_opened if opened.is_first(all_opened) for row in _gallery(store, opened)),
     )
 
 
 @dataclass(frozen=True)
-class _Answer:
+class _Opened:
     """One network and seed with what most tables need."""
 
-    one: Decomposed
+    answer: Decomposed
     learn: FinishedStage
     evaluate: FinishedStage
     names: dict[str, str]
@@ -72,19 +72,19 @@ class _Answer:
     full: HeadScores
 
     @classmethod
-    def of(cls, store: Store, one: Decomposed) -> "_Answer":
+    def of(cls, store: Store, answer: Decomposed) -> "_Opened":
         """Read it."""
-        histogram, k2 = open_finished(store, one.histogram), _k2(one)
-        learn, evaluate = open_finished(store, one.learn), open_finished(store, one.evaluate)
-        names = open_finished(store, one.learn.inputs["data"]).summary["class_names"]
+        histogram, k2 = open_finished(store, answer.histogram), _k2(answer)
+        learn, evaluate = open_finished(store, answer.learn), open_finished(store, answer.evaluate)
+        names = open_finished(store, answer.learn.inputs["data"]).summary["class_names"]
         counts, present = histogram.read("counts").astype(np.int64), np.flatnonzero(histogram.read("images"))
-        (full,) = read_scores(open_finished(store, one.full))
-        return cls(one, learn, evaluate, names, counts, read_sets(store, one.histogram, k2), present, full)
+        (full,) = read_scores(open_finished(store, answer.full))
+        return cls(answer, learn, evaluate, names, counts, read_sets(store, answer.histogram, k2), present, full)
 
     @property
     def keys(self) -> Row:
         """What every row of a table begins with."""
-        return {"network": self.one.network, "seed": self.one.seed}
+        return {"network": self.answer.network, "seed": self.answer.seed}
 
     @property
     def ties(self) -> NDArray[np.bool_]:
@@ -94,18 +94,18 @@ class _Answer:
             return np.zeros(len(ordered), bool)
         return np.asarray(ordered[:, k2 - 1] == ordered[:, k2])
 
-    def is_first(self, others: Sequence["_Answer"]) -> bool:
+    def is_first(self, others: Sequence["_Opened"]) -> bool:
         """Say whether it is the first seed of its network."""
-        return next(other for other in others if other.one.network == self.one.network) is self
+        return next(other for other in others if other.answer.network == self.answer.network) is self
 
     def name(self, label: int) -> str:
         """Return a label's name, or the label where it has none."""
         return self.names.get(str(label), str(label))
 
 
-def _k2(one: Decomposed) -> int:
+def _k2(answer: Decomposed) -> int:
     """Return the main number of features kept per class."""
-    return next(iter(one.grid))[1]
+    return next(iter(answer.grid))[1]
 
 
 def _scores(store: Store, spec: StageSpec, full: HeadScores) -> Row:
@@ -121,31 +121,31 @@ def _scores(store: Store, spec: StageSpec, full: HeadScores) -> Row:
     }
 
 
-def _network(store: Store, answer: _Answer) -> Iterator[Row]:
-    one, cost = answer.one, open_finished(store, answer.one.cost).summary
-    (k1, k2), main = next(iter(one.grid)), _scores(store, next(iter(one.grid.values())), answer.full)
-    overlap = measure_overlap(answer.sets[answer.present], answer.counts.shape[1])
-    network, place = one.learn.parameters["network"], one.histogram.place
+def _network(store: Store, opened: _Opened) -> Iterator[Row]:
+    answer, cost = opened.answer, open_finished(store, opened.answer.cost).summary
+    (k1, k2), main = next(iter(answer.grid)), _scores(store, next(iter(answer.grid.values())), opened.full)
+    overlap = measure_overlap(opened.sets[opened.present], opened.counts.shape[1])
+    network, place = answer.learn.parameters["network"], answer.histogram.place
     yield {
         "model": network["model"],
         "depth": cost["depth"],
-        "n_classes": len(answer.present),
-        "n_outputs": len(answer.counts),
-        "n_features": answer.counts.shape[1],
+        "n_classes": len(opened.present),
+        "n_outputs": len(opened.counts),
+        "n_features": opened.counts.shape[1],
         "k1": k1,
         "k2": k2,
         "rank_by": place["rank_by"],
         "group_by": place["group_by"],
-        "n_learn": answer.learn.summary["samples"],
-        "n_evaluate": answer.evaluate.summary["samples"],
-        "learn": one.learn.parameters["split"],
-        "evaluate": one.evaluate.parameters["split"],
-        "a_full": answer.full.accuracy,
+        "n_learn": opened.learn.summary["samples"],
+        "n_evaluate": opened.evaluate.summary["samples"],
+        "learn": answer.learn.parameters["split"],
+        "evaluate": answer.evaluate.parameters["split"],
+        "a_full": opened.full.accuracy,
         "a_decomposed": main["accuracy"],
         "ratio": main["ratio"],
         "agreement": main["agreement"],
-        "ties": int(answer.ties[answer.present].sum()),
-        "signed": open_finished(store, one.histogram).summary["signed"],
+        "ties": int(opened.ties[opened.present].sum()),
+        "signed": open_finished(store, answer.histogram).summary["signed"],
         "overlap_mean": overlap.mean,
         "union": overlap.union,
         "preprocessing": _shown(network["preprocessing"]),
@@ -160,24 +160,24 @@ def _shown(preprocessing: Document) -> str:
     return ", ".join(f"{key} {value}" for key, value in preprocessing.items()) or "pixels on 0..1"
 
 
-def _grid(store: Store, answer: _Answer) -> Iterator[Row]:
-    for (k1, k2), spec in answer.one.grid.items():
-        yield {"k1": k1, "k2": k2, **_scores(store, spec, answer.full)}
+def _grid(store: Store, opened: _Opened) -> Iterator[Row]:
+    for (k1, k2), spec in opened.answer.grid.items():
+        yield {"k1": k1, "k2": k2, **_scores(store, spec, opened.full)}
 
 
-def _controls(store: Store, answer: _Answer) -> Iterator[Row]:
-    main = next(iter(answer.one.grid.values()))
-    for method, spec in {HISTOGRAM: main, **answer.one.controls}.items():
-        yield {"method": method, "k": _k2(answer.one), **_scores(store, spec, answer.full)}
+def _controls(store: Store, opened: _Opened) -> Iterator[Row]:
+    main = next(iter(opened.answer.grid.values()))
+    for method, spec in {HISTOGRAM: main, **opened.answer.controls}.items():
+        yield {"method": method, "k": _k2(opened.answer), **_scores(store, spec, opened.full)}
 
 
-def _coverage(store: Store, answer: _Answer) -> Iterator[Row]:
-    found = read_coverage(store, answer.one.coverage)
+def _coverage(store: Store, opened: _Opened) -> Iterator[Row]:
+    found = read_coverage(store, opened.answer.coverage)
     l1, logit, own = found.l1_shares(), found.contribution_shares(), found.top_shares()
-    histogram = share_of_histogram(answer.counts, answer.sets)
-    for label in answer.present.tolist():
+    histogram = share_of_histogram(opened.counts, opened.sets)
+    for label in opened.present.tolist():
         yield {
-            "class_name": answer.name(label),
+            "class_name": opened.name(label),
             "n": int(found.images[label, 0]),
             "l1_share": l1[label],
             "histogram_share": histogram[label],
@@ -186,32 +186,32 @@ def _coverage(store: Store, answer: _Answer) -> Iterator[Row]:
         }
 
 
-def _classes(store: Store, answer: _Answer) -> Iterator[Row]:
-    (main,) = read_scores(open_finished(store, next(iter(answer.one.grid.values()))))
-    full, decomposed, ties = answer.full.class_accuracies(), main.class_accuracies(), answer.ties
-    for label in answer.present.tolist():
-        chosen = answer.sets[label]
+def _classes(store: Store, opened: _Opened) -> Iterator[Row]:
+    (main,) = read_scores(open_finished(store, next(iter(opened.answer.grid.values()))))
+    full, decomposed, ties = opened.full.class_accuracies(), main.class_accuracies(), opened.ties
+    for label in opened.present.tolist():
+        chosen = opened.sets[label]
         yield {
-            "class_name": answer.name(label),
+            "class_name": opened.name(label),
             "a_full": full[label],
             "a_decomposed": decomposed[label],
             "tie": bool(ties[label]),
             "indices": ", ".join(map(str, chosen.tolist())),
-            "counts": ", ".join(map(str, answer.counts[label, chosen].tolist())),
+            "counts": ", ".join(map(str, opened.counts[label, chosen].tolist())),
         }
 
 
-def _sample_need(store: Store, answer: _Answer) -> Iterator[Row]:
-    for n, spec in answer.one.need.items():
-        sets = read_sets(store, spec, _k2(answer.one))
-        shared = [np.isin(sets[label], answer.sets[label]).mean() for label in answer.present.tolist()]
-        scores = _scores(store, answer.one.need_scores[n], answer.full)
+def _sample_need(store: Store, opened: _Opened) -> Iterator[Row]:
+    for n, spec in opened.answer.need.items():
+        sets = read_sets(store, spec, _k2(opened.answer))
+        shared = [np.isin(sets[label], opened.sets[label]).mean() for label in opened.present.tolist()]
+        scores = _scores(store, opened.answer.need_scores[n], opened.full)
         yield {"n_images": n, "overlap": float(np.mean(shared)), "accuracy": scores["accuracy"]}
 
 
-def _ablation(store: Store, answer: _Answer) -> Iterator[Row]:
-    sets, d = answer.sets[answer.present], answer.counts.shape[1]
-    for (noise, scope), spec in answer.one.ablations.items():
+def _ablation(store: Store, opened: _Opened) -> Iterator[Row]:
+    sets, d = opened.sets[opened.present], opened.counts.shape[1]
+    for (noise, scope), spec in opened.answer.ablations.items():
         size = len(np.unique(sets)) if scope == "union" else sets.shape[1]
         for which, accuracies in read_accuracies(open_finished(store, spec)).items():
             if which == "equal-size" and 2 * size > d:  # there are not as many others
@@ -221,57 +221,57 @@ def _ablation(store: Store, answer: _Answer) -> Iterator[Row]:
             yield {"noise": noise, "scope": scope, "which": which, **stated}
 
 
-def _retraining(store: Store, answer: _Answer) -> Iterator[Row]:
-    for scope, spec in answer.one.retrained.items():
+def _retraining(store: Store, opened: _Opened) -> Iterator[Row]:
+    for scope, spec in opened.answer.retrained.items():
         for row in read_curves(store, spec).to_dict("records"):
             yield {"scope": scope, **{str(key): value for key, value in row.items()}}
 
 
-def _head_times(store: Store, answer: _Answer) -> Iterator[Row]:
-    yield from read_times(store, answer.one.cost)
+def _head_times(store: Store, opened: _Opened) -> Iterator[Row]:
+    yield from read_times(store, opened.answer.cost)
 
 
-def _gates(store: Store, answer: _Answer) -> Iterator[Row]:
-    if answer.one.gates is None or answer.one.gates_scores is None:
+def _gates(store: Store, opened: _Opened) -> Iterator[Row]:
+    if opened.answer.gates is None or opened.answer.gates_scores is None:
         return
-    stage = open_finished(store, answer.one.gates)
+    stage = open_finished(store, opened.answer.gates)
     sets = stage.read("indices")
-    shared = [np.isin(sets[label], answer.sets[label]).mean() for label in answer.present.tolist()]
+    shared = [np.isin(sets[label], opened.sets[label]).mean() for label in opened.present.tolist()]
     yield {
         **{key: stage.summary[key] for key in ("split", "std_accuracy", "csg_accuracy", "mean_gate")},
         "overlap": float(np.mean(shared)),
-        "a_decomposed": _scores(store, answer.one.gates_scores, answer.full)["accuracy"],
+        "a_decomposed": _scores(store, opened.answer.gates_scores, opened.full)["accuracy"],
     }
 
 
-def _histograms(answer: _Answer) -> Iterator[Histogram]:
+def _histograms(opened: _Opened) -> Iterator[Histogram]:
     """Yield the histograms of a few classes."""
-    for index in spread_out(len(answer.present), HISTOGRAMS):
-        label = int(answer.present[index])
-        counts = answer.counts[label]
+    for index in spread_out(len(opened.present), HISTOGRAMS):
+        label = int(opened.present[index])
+        counts = opened.counts[label]
         frequencies = counts / max(1, counts.sum())
-        yield Histogram(answer.one.network, answer.one.seed, answer.name(label), frequencies, answer.sets[label])
+        yield Histogram(opened.answer.network, opened.answer.seed, opened.name(label), frequencies, opened.sets[label])
 
 
-def _overlap(answer: _Answer) -> Overlap:
+def _overlap(opened: _Opened) -> Overlap:
     """Return how many features each two classes share."""
-    found = measure_overlap(answer.sets[answer.present], answer.counts.shape[1])
-    names = tuple(answer.name(label) for label in answer.present.tolist())
-    return Overlap(answer.one.network, answer.one.seed, names, found.matrix)
+    found = measure_overlap(opened.sets[opened.present], opened.counts.shape[1])
+    names = tuple(opened.name(label) for label in opened.present.tolist())
+    return Overlap(opened.answer.network, opened.answer.seed, names, found.matrix)
 
 
-def _refused(store: Store, answers: Sequence[_Answer]) -> Iterator[tuple[str, str]]:
+def _refused(store: Store, all_opened: Sequence[_Opened]) -> Iterator[tuple[str, str]]:
     """Yield the networks of which there can be no pictures, and why."""
-    for answer in answers:
-        if answer.one.gallery is not None and answer.is_first(answers):
-            reason = str(open_finished(store, answer.one.gallery).summary["refused"])
+    for opened in all_opened:
+        if opened.answer.gallery is not None and opened.is_first(all_opened):
+            reason = str(open_finished(store, opened.answer.gallery).summary["refused"])
             if reason:
-                yield answer.one.network, reason
+                yield opened.answer.network, reason
 
 
-def _gallery(store: Store, answer: _Answer) -> Iterator[FeatureMapRow]:
+def _gallery(store: Store, opened: _Opened) -> Iterator[FeatureMapRow]:
     """Yield the pictures of a gallery stage, if it has any."""
-    stage = None if answer.one.gallery is None else open_finished(store, answer.one.gallery)
+    stage = None if opened.answer.gallery is None else open_finished(store, opened.answer.gallery)
     if stage is None or not stage.layout.arrays:
         return
     read = {name: stage.read(name) for name in stage.layout.arrays}
@@ -279,11 +279,11 @@ def _gallery(store: Store, answer: _Answer) -> Iterator[FeatureMapRow]:
         heats = zip(KINDS, read["maps"][i].astype(np.float32), strict=True)
         shown = {kind: overlay(image, heat) for kind, heat in heats}
         yield FeatureMapRow(
-            network=answer.one.network,
+            network=opened.answer.network,
             image=image,
             sample_id=int(read["sample_id"][i]),
-            split=str(answer.one.evaluate.parameters["split"]),
-            true_class=answer.name(int(read["label"][i])),
-            predicted=answer.name(int(read["predicted"][i])),
+            split=str(opened.answer.evaluate.parameters["split"]),
+            true_class=opened.name(int(read["label"][i])),
+            predicted=opened.name(int(read["predicted"][i])),
             **shown,
         )
