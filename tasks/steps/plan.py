@@ -41,15 +41,14 @@ def plan_shared(config: Config) -> Shared:
 
 def with_inputs(specs: Iterable[StageSpec]) -> tuple[StageSpec, ...]:
     """Return stages and all stages that they read, each once, inputs before the stages that read them."""
-    ordered: dict[str, StageSpec] = {}
+    ordered, seen = dict[str, StageSpec](), set[int]()
     waiting = [(spec, False) for spec in reversed(list(specs))]
-    while waiting:  # a loop: a chain of stages may be longer than the recursion limit
-        spec, visited = waiting.pop()
-        if spec.path in ordered:
-            continue
-        if visited:
-            ordered[spec.path] = spec
-        else:
+    while waiting:  # a loop that asks for no key before those of the inputs: a chain may be longer than recursion goes
+        spec, inputs_done = waiting.pop()
+        if inputs_done:
+            ordered.setdefault(spec.path, spec)
+        elif id(spec) not in seen:
+            seen.add(id(spec))
             waiting.append((spec, True))
             waiting.extend((read, False) for read in reversed(list(spec.inputs.values())))
     return tuple(ordered.values())

@@ -106,7 +106,7 @@ def test_coresets_from_another_network_are_selected_once(tiny_tree: Tree) -> Non
     tree["interpretation"] |= {"networks": ["wider"], "coreset_from": "small"}
     plan = make_plan(Config.model_validate(tree))
     selecting = {spec.inputs["activations"].path for spec in plan.stages if spec.stage == "selection"}
-    assert selecting == {learned(plan)["small", 0].path}
+    assert selecting == {learned(make_plan(Config.model_validate(tiny_tree)))["small", 0].path}
     fitted = {spec.inputs["activations"].path for spec in plan.stages if spec.stage == "features"}
     assert fitted == {learned(plan)["wider", 0].path}
     assert set(held_out(plan)) == {("wider", 0)}
