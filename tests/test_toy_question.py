@@ -3,7 +3,6 @@
 A toy question (one kind of stage, a plan, a page) is put into a copy of the sources and run from the command line.
 """
 
-import json
 import os
 import re
 import shutil
@@ -17,6 +16,9 @@ import pandas as pd
 import pytest
 import yaml
 from safetensors.numpy import load_file
+
+from storage.runs import records
+from storage.stores import open_store
 
 if TYPE_CHECKING:
     from tests.conftest import Tree
@@ -98,7 +100,5 @@ def test_a_toy_question_is_planned_run_and_reported(house: Path, tiny_tree: "Tre
     assert "<h1>How large are the weights?</h1>" in page
     assert all(name in page for name in expected)
     assert re.search(r'href="toy\.html"', (report / "index.html").read_text())
-    (record,) = (house / "store" / "_runs" / "tiny").glob("*.json")
-    assert [stage["path"].split("/")[0] for stage in json.loads(record.read_text())["content"]["stages"]] == [
-        *("manifest", "training", "norms")
-    ]
+    (record,) = records(open_store(str(house / "store")), "tiny")
+    assert [stage["path"].split("/")[0] for stage in record.stages] == ["manifest", "training", "norms"]

@@ -19,13 +19,12 @@ from tasks.engine.survey import Survey
 from tasks.interpreters.enlarge import enlarge
 from tasks.steps.common.activations import class_slabs, example_input, first_input
 from tasks.steps.common.networks import choose_device, load_network, preprocessing_of
+from tasks.steps.common.pictures import THUMBNAIL, chosen_positions, shown_images
 from tasks.steps.common.samples import read_positions
 from tasks.steps.decomposition.features import chosen_head
 from tasks.steps.decomposition.histogram import read_sets
-from tasks.steps.interpretation.gallery import chosen_positions, shown_images
 
 VERSION = 1
-THUMBNAIL = 96 * 96  # pixels of a picture at most
 KINDS = ("all", "other", "influential")  # maps beside an image, in this order
 
 

@@ -19,12 +19,15 @@ from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.io.tensors import unpack_tensors
 from tasks.steps.common.activations import example_input
+from tasks.steps.common.courses import MEMORY_SAMPLES
 from tasks.steps.common.fetching import open_fetch
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import choose_device, load_network
-from tasks.steps.common.trainer import GATE_MATRIX, settle
-from tasks.steps.common.training import GATES_FILE, MEMORY_SAMPLES
-from tasks.training.gates import ClassGates, largest_gates
+from tasks.steps.common.survey import state_bytes
+from tasks.steps.common.trainer import settle
+from tasks.steps.common.training import tensor_file
+from tasks.steps.decomposition.features import head_shapes
+from tasks.training.gates import GATE_MATRIX, ClassGates, largest_gates
 
 VERSION = 1
 ROWS = 256  # images at a time
@@ -48,12 +51,13 @@ def gates_spec(training: StageSpec, split: str, k: int) -> StageSpec:
         raise ValueError(f"networks: training {training.label} has no gates; set its `train.gates`")
     parameters: Document = {"network": training.parameters["network"], "split": split, "k": k}
     inputs = {"network": training, "data": training.inputs["data"]}
-    return GATES.spec(parameters, inputs, label=f"{training.label} {split} k {k}")
+    place = {"network": training.place["network"]}
+    return GATES.spec(parameters, inputs, place=place, label=f"{training.label} {split} k {k}")
 
 
 def read_gates(store: Store, training: StageSpec) -> NDArray[np.float32]:
     """Return the gate matrix of a finished training, (K, C), channels by classes."""
-    tensors = unpack_tensors(open_finished(store, training).read_file(GATES_FILE))
+    tensors = unpack_tensors(open_finished(store, training).read_file(tensor_file(GATE_MATRIX)))
     gates: NDArray[np.float32] = tensors[GATE_MATRIX].numpy()
     return gates
 
@@ -119,10 +123,10 @@ def _summary(stage: Stage) -> Document:
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:
-    split = survey.data(spec.inputs["data"]).split(spec.parameters["split"])
+    survey.data(spec.inputs["data"]).split(spec.parameters["split"])
     head, weights = head_shapes(spec, survey), state_bytes(survey.blank(spec))
     gates = head.features * head.outputs
-    written = 4 * gates + 8 * head.outputs * int(spec.parameters["k"]) * bool(split)
+    written = 4 * gates + 8 * head.outputs * int(spec.parameters["k"])
     return Size(written, MEMORY_SAMPLES + 6 * gates * 4 + ROWS * 6 * 4 * head.largest + weights)
 
 

@@ -158,6 +158,4 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     return Size(8 * ranges * head.outputs * (2 * draws + 1), 12 * 4 * CHUNK_VALUES + tables + layers)
 
 
-SCORES = Step(
-    "head-scores", VERSION, _layout, _partition, _size, summary=_summary, group=features_read, network=True
-)
+SCORES = Step("head-scores", VERSION, _layout, _partition, _size, summary=_summary, group=features_read, network=True)

@@ -18,14 +18,17 @@ from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
 from tasks.capture import run_head
-from tasks.engine.life import Step, Work, measured
+from tasks.engine.life import measured
+from tasks.engine.step import MOST_TOGETHER, Size, Step, Work
+from tasks.engine.survey import Survey
 from tasks.interpreters import INTERPRETERS, Interpreter
 from tasks.interpreters.ice import fidelity
 from tasks.metrics.accuracy import agreement, top_k_accuracy
 from tasks.metrics.joint_shape import JointShape
-from tasks.steps.common.activations import class_slabs, open_split
+from tasks.steps.common.activations import class_slabs, map_shapes, open_split
 from tasks.steps.common.networks import choose_device
-from tasks.steps.interpretation.selection import classes_per_partition
+from tasks.steps.interpretation.features import count_values
+from tasks.steps.interpretation.selection import classes_per_partition, count_classes
 
 VERSION = 2
 GROUP_VALUES = 2_000_000
@@ -44,7 +47,7 @@ Maps = NDArray[np.float32]
 def evaluation_spec(features: StageSpec, reference: StageSpec, held_out: StageSpec) -> StageSpec:
     """Return the spec of the comparison of `features` with those of the full data on held-out activations."""
     inputs = {"features": features, "reference": reference, "activations": held_out}
-    return StageSpec("evaluation", VERSION, {}, inputs, label=features.label)
+    return EVALUATION.spec({}, inputs, label=features.label)
 
 
 @dataclass
@@ -182,4 +185,15 @@ def _summary(stage: Stage) -> dict[str, Json]:
     return {"measures": list(MEASURES)}
 
 
-EVALUATION = Step(_layout, _partition, _summary, network=True, group=_compared)
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    activations = spec.inputs["activations"]
+    n_classes, longest = count_classes(activations, survey)
+    found = map_shapes(activations, survey)
+    chunk = min(CHUNK_VALUES, longest * int(np.prod(found.maps)))
+    rows = min(CHUNK_ROWS, longest * int(np.prod(found.maps[1:])))
+    columns = (MOST_TOGETHER + 1) * max(1, count_values(spec.inputs["features"], found.maps[0]) // found.maps[0])
+    kept = 4 * (MOST_TOGETHER + 2) * longest * found.logits
+    return Size(8 * n_classes * len(MEASURES), 4 * 8 * chunk + 4 * 8 * rows * columns + kept)
+
+
+EVALUATION = Step("evaluation", VERSION, _layout, _partition, _size, summary=_summary, group=_compared, network=True)

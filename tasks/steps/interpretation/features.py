@@ -4,17 +4,19 @@ import time
 from collections.abc import Mapping
 
 import numpy as np
-from numpy.typing import NDArray
 
 from storage.documents import Json
 from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec, signature_defaults, without_defaults
-from storage.stages import FinishedStage, Stage, open_finished
+from storage.stages import Stage, open_finished
 from storage.stores import Store
-from tasks.engine.life import Step, Work, measured
+from tasks.engine.life import measured
+from tasks.engine.step import Size, Step, Work
+from tasks.engine.survey import Survey
 from tasks.interpreters import INTERPRETERS
-from tasks.steps.common.activations import check_same_samples, class_slabs
-from tasks.steps.interpretation.selection import classes_per_partition, kept_positions
+from tasks.steps.common.activations import check_same_samples, class_slabs, map_shapes
+from tasks.steps.common.rows import read_rows
+from tasks.steps.interpretation.selection import classes_per_partition, count_classes, kept_positions
 
 VERSION = 2
 GROUP_VALUES = 2_000_000  # map values that a partition fits: about a second of work
@@ -27,24 +29,13 @@ def features_spec(
     own = without_defaults(parameters, signature_defaults(INTERPRETERS[interpreter].fit))
     kept = {"interpreter": interpreter, "seed": seed, **own}
     inputs = {"activations": activations, "selection": selection}
-    return StageSpec("features", VERSION, kept, inputs, label=f"{interpreter} on {selection.label}")
+    return FEATURES.spec(kept, inputs, label=f"{interpreter} on {selection.label}")
 
 
 def class_numbers(stage: Stage) -> dict[str, Json]:
     """Return what each class's fit logged, by label."""
     markers = [stage.marker(number) for number in range(stage.layout.partitions)]
     return {label: numbers for m in markers if m is not None for label, numbers in m["numbers"]["classes"].items()}
-
-
-def read_rows(stage: FinishedStage, name: str, rows: NDArray[np.int64]) -> NDArray[np.generic]:
-    """Return some rows, in any order, of an array, reading one chunk's worth at a time and no chunk without them."""
-    layout = stage.layout.arrays[name]
-    found = np.empty((len(rows), *layout.shape[1:]), layout.dtype)
-    for chunk in np.unique(rows // layout.chunk).tolist():
-        start = chunk * layout.chunk
-        here = (rows >= start) & (rows < start + layout.chunk)
-        found[here] = stage.read(name, start, min(start + layout.chunk, layout.shape[0]))[rows[here] - start]
-    return found
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
@@ -94,4 +85,19 @@ def _summary(stage: Stage) -> dict[str, Json]:
     return {"classes": class_numbers(stage)}
 
 
-FEATURES = Step(_layout, _partition, _summary)
+def count_values(spec: StageSpec, channels: int) -> int:
+    """Return the numbers that one class's features take."""
+    parameters = {k: v for k, v in spec.parameters.items() if k not in ("interpreter", "seed")}
+    arrays = INTERPRETERS[spec.parameters["interpreter"]].shapes(channels, **parameters).values()
+    return sum(int(np.prod(shape)) for shape in arrays)
+
+
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    """Reads the largest class's maps and keeps a share; the interpreter may take as much again."""
+    activations = spec.inputs["activations"]
+    n_classes, longest = count_classes(activations, survey)
+    maps = map_shapes(activations, survey).maps
+    return Size(4 * n_classes * count_values(spec, maps[0]), 4 * longest * int(np.prod(maps)) * 3)
+
+
+FEATURES = Step("features", VERSION, _layout, _partition, _size, summary=_summary)

@@ -3,22 +3,22 @@
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from configs.schema import Preprocessing
 from storage.documents import Json
 from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec
 from storage.stages import Stage, open_finished
 from storage.stores import Store
-from tasks.engine.life import Step, Work, measured
+from tasks.engine.life import measured
+from tasks.engine.step import Size, Step, Work
+from tasks.engine.survey import Survey
 from tasks.figures.overlay import shrink
 from tasks.interpreters import INTERPRETERS
 from tasks.interpreters.ice import top_heat_maps
-from tasks.steps.common.activations import class_slabs
+from tasks.steps.common.activations import class_slabs, map_shapes
 from tasks.steps.common.networks import preprocessing_of
+from tasks.steps.common.pictures import chosen_positions, shown_images
 from tasks.steps.common.samples import read_positions
 
 VERSION = 2
@@ -30,22 +30,7 @@ def gallery_spec(held_out: StageSpec, features: Mapping[str, StageSpec], count: 
     inputs = {"activations": held_out, **{f"features {i}": spec for i, spec in enumerate(features.values())}}
     parameters = {"count": count, "titles": list(features)}
     first = next(iter(features.values()))
-    return StageSpec(
-        "gallery", VERSION, parameters, inputs, label=f"{held_out.label} {first.parameters['interpreter']}"
-    )
-
-
-def chosen_positions(slabs: Mapping[int, tuple[int, int]], count: int) -> list[tuple[int, int, int]]:
-    """Return (class index, label, position) of `count` samples, spread over the classes, first samples first."""
-    labels = list(slabs)
-    found = []
-    for number in range(count):
-        index = number * len(labels) // count if count <= len(labels) else number % len(labels)
-        start, stop = slabs[labels[index]]
-        offset = 0 if count <= len(labels) else number // len(labels)
-        if start + offset < stop:
-            found.append((index, labels[index], start + offset))
-    return sorted(found)
+    return GALLERY.spec(parameters, inputs, label=f"{held_out.label} {first.parameters['interpreter']}")
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
@@ -99,15 +84,14 @@ def _images(stage: Stage, chosen: list[int]) -> NDArray[np.uint8]:
     return shown_images(inputs, preprocessing_of(held_out.parameters["network"]))
 
 
-def shown_images(inputs: Tensor, settings: Preprocessing) -> NDArray[np.uint8]:
-    """Return inputs (n, C, h, w) as images again, normalisation undone, shrunk, (n, H, W, 3)."""
-    mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (settings.mean, settings.std))
-    pixels = ((inputs * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    return np.stack([shrink(np.broadcast_to(image, (*image.shape[:2], 3))) for image in pixels])
-
-
 def _summary(stage: Stage) -> dict[str, Json]:
     return {"titles": list(stage.spec.parameters["titles"])}
 
 
-GALLERY = Step(_layout, _partition, _summary)
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    side = map_shapes(spec.inputs["activations"], survey).inputs[-1]
+    pixels = int(spec.parameters["count"]) * side * side
+    return Size(pixels * (3 + len(spec.parameters["titles"])), pixels * 4 * 20)
+
+
+GALLERY = Step("gallery", VERSION, _layout, _partition, _size, summary=_summary)

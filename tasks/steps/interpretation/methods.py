@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from configs.schema import Interpretation
+from configs.interpretation import Interpretation
 from tasks.coresets import SELECTORS
 from tasks.interpreters import INTERPRETERS
 

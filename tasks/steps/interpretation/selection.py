@@ -14,8 +14,10 @@ from storage.specs import StageSpec, signature_defaults, without_defaults
 from storage.stages import FinishedStage, open_finished
 from storage.stores import Store
 from tasks.coresets import SELECTORS
-from tasks.engine.life import Clock, Step, Work, measured
-from tasks.steps.common.activations import class_slabs
+from tasks.engine.life import Clock, measured
+from tasks.engine.step import Size, Step, Work
+from tasks.engine.survey import Survey
+from tasks.steps.common.activations import class_slabs, map_shapes
 
 VERSION = 1
 GROUP_VALUES = 20_000_000  # feature values that a partition reads: about a second of work
@@ -26,11 +28,11 @@ def selection_spec(
 ) -> StageSpec:
     """Return the spec of a coreset. At budget 1 everything is kept, whatever the selector: one stage for all."""
     if budget == 1.0:
-        return StageSpec("selection", VERSION, {"budget": 1.0}, {"activations": activations}, label="full data")
+        return SELECTION.spec({"budget": 1.0}, {"activations": activations}, label="full data")
     own = without_defaults(parameters, signature_defaults(SELECTORS[selector]))
     kept = {"selector": selector, "budget": budget, "seed": seed, "repeat": repeat, **own}
     label = f"{selector} {budget:g}" + (f" draw {repeat}" if repeat else "")
-    return StageSpec("selection", VERSION, kept, {"activations": activations}, label=label)
+    return SELECTION.spec(kept, {"activations": activations}, label=label)
 
 
 def classes_per_partition(n_classes: int, values: int, budget: int) -> int:
@@ -96,4 +98,16 @@ def _select(spec: StageSpec, features: NDArray[np.float64], label: int) -> tuple
     return kept, {"kept": len(kept), "of": len(features), **dict(chosen.info)}
 
 
-SELECTION = Step(_layout, _partition, group=_activations)
+def count_classes(activations: StageSpec, survey: Survey) -> tuple[int, int]:
+    """Return the number of classes of an activations stage and the samples of the largest."""
+    counts = survey.data(activations.inputs["data"]).split(activations.parameters["split"])["counts"]
+    return len(counts), max(counts)
+
+
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    activations = spec.inputs["activations"]
+    n_classes, longest = count_classes(activations, survey)
+    return Size(8 * n_classes * longest, longest * map_shapes(activations, survey).maps[0] * 24)
+
+
+SELECTION = Step("selection", VERSION, _layout, _partition, _size, group=_activations)

@@ -8,7 +8,8 @@ from storage.layouts import Layout
 from storage.specs import StageSpec
 from storage.stages import Stage, open_finished
 from storage.stores import Store
-from tasks.engine.life import Step, Work, measured
+from tasks.engine.life import measured
+from tasks.engine.step import Step, Work
 from tasks.steps.common.manifest import positions
 from tasks.steps.tracing.retraining import subset
 from tasks.steps.tracing.series import (
@@ -17,6 +18,7 @@ from tasks.steps.tracing.series import (
     correlation_layout,
     correlation_numbers,
     correlation_summary,
+    size_compared,
     window_of,
     window_parameters,
 )
@@ -28,7 +30,7 @@ VERSION = 2
 def datamodelling_spec(contributions: StageSpec, retraining: StageSpec, asked: Tracing) -> StageSpec:
     """Return the spec of the linear datamodelling score of all rankings."""
     inputs = {"contributions": contributions, "retraining": retraining}
-    return StageSpec("datamodelling", VERSION, window_parameters(asked), inputs, label=contributions.label)
+    return DATAMODELLING.spec(window_parameters(asked), inputs, label=contributions.label)
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
@@ -43,7 +45,7 @@ def _partition(work: Work, number: int) -> None:
     found = Contributions(stage.store, spec.inputs["contributions"], window_of(spec))
     layer, score = checked_rankings(found)[number]
     retraining = spec.inputs["retraining"]
-    rows = positions(stage.store, retraining.inputs["data"].path, found.train["split"])
+    rows = positions(stage.store, retraining.inputs["data"].path, found.train.split)
     ids = rows["id"].to_numpy(np.int64)
     attributions = np.zeros((found.n_queries, len(ids)))  # of an example that no step saw: 0
     sums = found.sums(found.examples, layer, score)
@@ -71,4 +73,4 @@ def _summary(stage: Stage) -> Document:
     return {**correlation_summary(stage, found), "ceiling": ceiling, "subsets": subsets, "retrainings": repeats}
 
 
-DATAMODELLING = Step(_layout, _partition, _summary)
+DATAMODELLING = Step("datamodelling", VERSION, _layout, _partition, size_compared, summary=_summary)

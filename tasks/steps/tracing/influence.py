@@ -9,8 +9,13 @@ from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec, without_defaults
 from storage.stages import Stage, open_finished
 from storage.stores import Store
-from tasks.engine.life import Step, Work, measured
+from tasks.engine.life import measured
+from tasks.engine.step import Size, Step, Work
+from tasks.engine.survey import Survey
+from tasks.steps.common.courses import training_of, training_steps
 from tasks.steps.common.manifest import positions
+from tasks.steps.common.recording import kept_steps, recorded_layers
+from tasks.steps.tracing.queries import count_queries
 from tasks.steps.tracing.series import Contributions, Ids, window_of
 from tasks.tracing import ClassShare, Influential, RidgeHistogram, first_of, shares_of_classes
 
@@ -31,7 +36,7 @@ def influence_spec(contributions: StageSpec, asked: Tracing) -> StageSpec:
     defaults = Tracing(networks=("any",)).model_dump(mode="json", include={*settings})
     kept = without_defaults(settings, defaults)
     inputs = {"contributions": contributions}
-    return StageSpec("influence", VERSION, kept, inputs, place=settings, label=contributions.label)
+    return INFLUENCE.spec(kept, inputs, place=settings, label=contributions.label)
 
 
 def _opened(store: Store, spec: StageSpec) -> Contributions:
@@ -47,7 +52,7 @@ def _rankings(found: Contributions, spec: StageSpec) -> list[tuple[str, str]]:
 def _classes(store: Store, found: Contributions) -> list[int]:
     """Return the labels that the examples of a training bear."""
     manifest = open_finished(store, found.spec.inputs["network"].inputs["data"])
-    labels: list[int] = manifest.summary["splits"][found.train["split"]]["labels"]
+    labels: list[int] = manifest.summary["splits"][found.train.split]["labels"]
     return labels
 
 
@@ -110,7 +115,7 @@ def _ranked(stage: Stage, found: Contributions, layer: str, score: str) -> Array
         ends["bottom"].append(sums.bottom(k))
     arrays: Arrays = {"reference": found.whole(layer, score)[1]}
     manifest = found.spec.inputs["network"].inputs["data"]
-    rows = positions(stage.store, manifest.path, found.train["split"])
+    rows = positions(stage.store, manifest.path, found.train.split)
     labels = rows.set_index("id")["label_given"]
     for end, parts in ends.items():
         best = first_of(parts, k, lowest=end == "bottom")
@@ -142,7 +147,7 @@ def _described(stage: Stage, found: Contributions, layer: str) -> Arrays:
 def _member_labels(stage: Stage, found: Contributions, classes: Ids) -> list[Ids]:
     """Return, for each step, which of `classes` its credited examples bear."""
     manifest = found.spec.inputs["network"].inputs["data"]
-    rows = positions(stage.store, manifest.path, found.train["split"])
+    rows = positions(stage.store, manifest.path, found.train.split)
     order = np.argsort(rows["id"].to_numpy(np.int64))
     ids, labels = rows["id"].to_numpy(np.int64)[order], rows["label_given"].to_numpy(np.int64)[order]
     index = np.searchsorted(classes, labels)
@@ -192,4 +197,25 @@ def _summary(stage: Stage) -> Document:
     }
 
 
-INFLUENCE = Step(_layout, _partition, _summary)
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    contributions = spec.inputs["contributions"]
+    training = contributions.inputs["network"]
+    train, found = training_of(training), survey.data(training.inputs["data"])
+    _check_window(spec, training, training_steps(training, found.summary)[1])
+    n, layers = count_queries(contributions.inputs["queries"], survey), len(recorded_layers(training, survey))
+    sums = train.epochs * len(found.split(train.split)["labels"])
+    one = 48 * int(spec.place["k"]) + 8 * sums + 4 * int(spec.place["ridges"]["classes"]) * len(GRID)
+    return Size(layers * n * one, 4 * SUM_BYTES + HISTOGRAM_BYTES + 8 * n * (8 * train.checkpoint_every + sums))
+
+
+def _check_window(influence: StageSpec, training: StageSpec, steps: int) -> None:
+    """Raise where no step's examples would be credited with anything."""
+    record, (first, end) = training_of(training).record, influence.place["window"] or (0, steps)
+    kept = (None if record is None else kept_steps(record)) or (lambda _: True)
+    if not any(map(kept, range(first, min(end, steps)))):
+        raise ValueError(
+            f"tracing.window: steps {first} to {end} hold none that {training.label} records; it has {steps} steps"
+        )
+
+
+INFLUENCE = Step("influence", VERSION, _layout, _partition, _size, summary=_summary)

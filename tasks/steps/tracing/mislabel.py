@@ -14,13 +14,17 @@ from storage.specs import StageSpec
 from storage.stages import Stage
 from storage.stores import Store
 from tasks.capture import capture_inputs
-from tasks.engine.life import Step, Work, measured
+from tasks.engine.life import measured
+from tasks.engine.step import Size, Step, Work
+from tasks.engine.survey import Survey
+from tasks.recording.layers import recorded_parameters
 from tasks.recording.sources import recorded_source
+from tasks.steps.common.courses import MEMORY_SAMPLES, n_segments, training_of
 from tasks.steps.common.fetching import open_fetch
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import choose_device, load_network
-from tasks.steps.common.training import MEMORY_SAMPLES
-from tasks.steps.tracing.projection import Target, layer_targets
+from tasks.steps.common.recording import UPDATES, recorded_layers
+from tasks.steps.tracing.projection import INPUT_BYTES, Target, layer_targets
 from tasks.steps.tracing.undecayed import undecayed
 from tasks.tracing import decay_known, gammas
 from tasks.tracing.evaluation import mislabel_auc
@@ -35,7 +39,7 @@ def mislabel_spec(contributions: StageSpec) -> StageSpec:
     parameters = {**contributions.parameters, "network": queries.parameters["network"]}
     inputs = {"network": training, "data": training.inputs["data"]}
     place = {**queries.place, **contributions.place}
-    return StageSpec("mislabel", VERSION, parameters, inputs, queries.digests, place, label=contributions.label)
+    return MISLABEL.spec(parameters, inputs, digests=queries.digests, place=place, label=contributions.label)
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
@@ -72,7 +76,7 @@ def _partition(work: Work, number: int) -> None:
 
 def _optimizer(spec: StageSpec) -> Document:
     """Return the optimiser's settings of the training that a stage looks at."""
-    found: Document = spec.inputs["network"].place["train"]["optimizer"]
+    found: Document = training_of(spec.inputs["network"]).optimizer.model_dump(mode="json")
     return found
 
 
@@ -117,7 +121,7 @@ def _own(
 def _inputs(stage: Stage, ids: NDArray[np.int64], device: torch.device) -> torch.Tensor:
     """Return training examples as the network takes them: read once for all layers where they fit into memory."""
     training = stage.spec.inputs["network"]
-    split = str(training.place["train"]["split"])
+    split = training_of(training).split
     all_ids = positions(stage.store, training.inputs["data"].path, split)["id"].to_numpy(np.int64)
     order = np.argsort(all_ids)
     fetch = open_fetch(stage.store, training, split, device, MEMORY_SAMPLES)
@@ -137,7 +141,7 @@ def _summary(stage: Stage) -> Document:
         name = f"{stage.spec.path}/files/segment-{number:06d}.parquet"
         tables.append(read_table(stage.store.read(name), name))
     scores = pd.concat(tables).groupby("id").sum()
-    split = stage.spec.inputs["network"].place["train"]["split"]
+    split = training_of(stage.spec.inputs["network"]).split
     rows = positions(stage.store, stage.spec.inputs["data"].path, split).set_index("id").loc[scores.index]
     flipped = (rows["label_given"] != rows["label_true"]).to_numpy()
     layers = {name: mislabel_auc(scores[name].to_numpy(), flipped) for name in scores.columns if name != "loss"}
@@ -154,4 +158,24 @@ def _summary(stage: Stage) -> Document:
     }
 
 
-MISLABEL = Step(_layout, _partition, _summary, network=True)
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    training = spec.inputs["network"]
+    found = survey.data(training.inputs["data"])
+    n, layers = found.count(training_of(training).split), recorded_layers(training, survey)
+    _check_flips(training.inputs["data"], n)
+    largest = max(parameter.size for parameter in recorded_parameters(layers)[1])
+    written = 8 * n_segments(training, found.summary) * n * (len(layers) + 1)
+    return Size(written, 3 * INPUT_BYTES + UPDATES + MEMORY_SAMPLES + 48 * largest)
+
+
+def _check_flips(manifest: StageSpec, n: int) -> None:
+    """Raise unless there are flipped and unflipped labels to tell apart."""
+    name, share = manifest.place["name"], float(manifest.place["data"]["noise"]["share"])
+    if not 0 < round(share * n) < n:
+        raise ValueError(
+            f"tracing.evaluation.mislabel: data.{name}.noise.share {share:g} flips {round(share * n)} of {n} labels; "
+            "some must be flipped and some not"
+        )
+
+
+MISLABEL = Step("mislabel", VERSION, _layout, _partition, _size, summary=_summary, network=True)

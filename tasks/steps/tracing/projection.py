@@ -1,5 +1,6 @@
 """The contributions stage: every weight update of a training projected on the queries' representations, by layer."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -16,10 +17,16 @@ from storage.specs import StageSpec, without_defaults
 from storage.stages import Stage, open_finished
 from storage.stores import Store
 from tasks.capture import capture_inputs, find_output_layer
-from tasks.engine.life import Step, Work, measured
+from tasks.engine.life import measured
+from tasks.engine.step import Size, Step, Work
+from tasks.engine.survey import Survey
+from tasks.io.manifest import check_labels
+from tasks.recording.layers import recorded_parameters
 from tasks.recording.sources import UpdateBlock, UpdateSource, recorded_source
+from tasks.steps.common.courses import training_of, training_steps
 from tasks.steps.common.networks import choose_device, load_network
-from tasks.steps.tracing.queries import query_inputs
+from tasks.steps.common.recording import UPDATES, recorded_layers
+from tasks.steps.tracing.queries import count_queries, query_inputs
 from tasks.tracing import contributions, logit_contributions
 
 VERSION = 1
@@ -34,7 +41,7 @@ def contributions_spec(name: str, training: StageSpec, queries: StageSpec, asked
     settings = asked.model_dump(mode="json", include={"layers", "anchor", "bias"})
     kept = without_defaults(settings, {"layers": "all", "anchor": "final", "bias": False})
     inputs = {"network": training, "queries": queries}
-    return StageSpec("contributions", VERSION, kept, inputs, place=settings, label=f"{name} {queries.label}")
+    return CONTRIBUTIONS.spec(kept, inputs, place=settings, label=f"{name} {queries.label}")
 
 
 @dataclass(frozen=True)
@@ -241,4 +248,45 @@ def _summary(stage: Stage) -> Document:
     }
 
 
-CONTRIBUTIONS = Step(_layout, _partition, _summary, network=True)
+def layers_to_trace(spec: StageSpec, survey: Survey) -> list[str]:
+    """Return the names of the layers that contributions are asked of, after looking at their calls.
+
+    Raises
+    ------
+    ValueError : a layer that is not recorded, that is called never or more than once, or that takes anything but one
+        tensor; queries with labels that the network does not know
+    """
+    training = spec.inputs["network"]
+    recorded, asked = recorded_layers(training, survey), spec.place["layers"]
+    traced = list(recorded) if asked == "all" else list(asked)
+    for layer in traced:
+        if layer not in recorded:
+            raise ValueError(f"tracing.layers: {layer!r} is not recorded; recorded: {', '.join(recorded)}")
+
+    def look(model: nn.Module, example: Tensor) -> int:
+        capture_inputs(model, traced, example)
+        with torch.inference_mode():
+            return int(model(example).shape[1])
+
+    try:
+        n_outputs = survey.look(training, f"inputs of {traced}", look)
+    except ValueError as error:
+        raise ValueError(f"tracing.layers: {error}; name the layers to trace") from error
+    queries = spec.inputs["queries"]
+    found = survey.data(queries.inputs["data"])
+    try:
+        check_labels(np.array(found.split(queries.parameters["split"])["labels"], np.int64), n_outputs, found.name)
+    except ValueError as error:
+        raise ValueError(f"tracing.queries.data: {error}") from error
+    return traced
+
+
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    training, traced = spec.inputs["network"], layers_to_trace(spec, survey)
+    _, steps = training_steps(training, survey.data(training.inputs["data"]).summary)
+    row = 4 * count_queries(spec.inputs["queries"], survey) * (2 * len(traced) + 2)
+    weights = 4 * sum(math.prod(p.shape) for p in recorded_parameters(recorded_layers(training, survey))[1])
+    return Size(row * steps, row * training_of(training).checkpoint_every + 3 * INPUT_BYTES + UPDATES + 6 * weights)
+
+
+CONTRIBUTIONS = Step("contributions", VERSION, _layout, _partition, _size, summary=_summary, network=True)

@@ -14,11 +14,14 @@ from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec
 from storage.stages import Stage, open_finished
 from storage.stores import Store
-from tasks.engine.life import Step, Work, measured
+from tasks.engine.life import measured
+from tasks.engine.step import Size, Step, Work
+from tasks.engine.survey import Survey
+from tasks.steps.common.courses import MEMORY_SAMPLES
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import choose_device, load_network, network_identity, preprocessing_of
+from tasks.steps.common.pictures import THUMBNAIL, chosen_positions, shown_images
 from tasks.steps.common.samples import read_positions
-from tasks.steps.interpretation.gallery import chosen_positions, shown_images
 
 VERSION = 1
 FORWARD = 64  # queries in one forward pass
@@ -26,10 +29,10 @@ FORWARD = 64  # queries in one forward pass
 
 def queries_spec(name: str, network: Network, manifest: StageSpec, training: StageSpec, asked: Queries) -> StageSpec:
     """Return the spec of a network's queries from a split."""
-    parameters, place, digests = network_identity(network, training)
+    parameters, place, digests = network_identity(name, network, training)
     chosen: Document = {"network": parameters, "split": asked.split, "count": asked.count}
     inputs = {"data": manifest, "network": training}
-    return StageSpec("queries", VERSION, chosen, inputs, digests, place, label=f"{name} {asked.split}")
+    return QUERIES.spec(chosen, inputs, digests=digests, place=place, label=f"{name} {asked.split}")
 
 
 def query_places(store: Store, spec: StageSpec) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
@@ -103,4 +106,14 @@ def _summary(stage: Stage) -> Document:
     return {"queries": stage.layout.arrays["label"].shape[0], "class_names": names}
 
 
-QUERIES = Step(_layout, _partition, _summary, network=True)
+def count_queries(spec: StageSpec, survey: Survey) -> int:
+    """Return the number of queries; checks that their split is there."""
+    return min(int(spec.parameters["count"]), survey.data(spec.inputs["data"]).count(spec.parameters["split"]))
+
+
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    n_bytes = count_queries(spec, survey) * 3 * THUMBNAIL
+    return Size(n_bytes, n_bytes * 8 + MEMORY_SAMPLES)
+
+
+QUERIES = Step("queries", VERSION, _layout, _partition, _size, summary=_summary, network=True)

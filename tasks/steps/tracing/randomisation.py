@@ -8,13 +8,15 @@ from storage.layouts import Layout
 from storage.specs import StageSpec
 from storage.stages import Stage
 from storage.stores import Store
-from tasks.engine.life import Step, Work, measured
+from tasks.engine.life import measured
+from tasks.engine.step import Step, Work
 from tasks.steps.tracing.series import (
     Contributions,
     checked_rankings,
     correlation_layout,
     correlation_numbers,
     correlation_summary,
+    size_compared,
     window_of,
     window_parameters,
 )
@@ -26,7 +28,7 @@ VERSION = 2
 def randomisation_spec(contributions: StageSpec, permuted: StageSpec, asked: Tracing) -> StageSpec:
     """Return the spec of the comparison with the same network trained on permuted labels."""
     inputs = {"contributions": contributions, "permuted": permuted}
-    return StageSpec("randomisation", VERSION, window_parameters(asked), inputs, label=contributions.label)
+    return RANDOMISATION.spec(window_parameters(asked), inputs, label=contributions.label)
 
 
 def _opened(store: Store, spec: StageSpec) -> tuple[Contributions, Contributions]:
@@ -60,4 +62,4 @@ def _summary(stage: Stage) -> Document:
     return correlation_summary(stage, found)
 
 
-RANDOMISATION = Step(_layout, _partition, _summary)
+RANDOMISATION = Step("randomisation", VERSION, _layout, _partition, size_compared, summary=_summary)

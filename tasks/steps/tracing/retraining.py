@@ -9,12 +9,14 @@ from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import Store
-from tasks.engine.life import Step, Work, measured
+from tasks.engine.life import measured
+from tasks.engine.step import Size, Step, Work
+from tasks.engine.survey import Survey
+from tasks.steps.common.courses import MEMORY_SAMPLES, labels_of, open_batches, training_of
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import choose_device
 from tasks.steps.common.trainer import open_trainer
-from tasks.steps.common.training import MEMORY_SAMPLES
-from tasks.steps.tracing.queries import query_inputs, query_logits
+from tasks.steps.tracing.queries import count_queries, query_inputs, query_logits
 from tasks.tracing.evaluation import margins
 
 VERSION = 1
@@ -29,7 +31,9 @@ def retraining_spec(queries: StageSpec, training: StageSpec, asked: Lds) -> Stag
         "seed": training.parameters["seed"],
     }
     inputs = {"queries": queries, "data": training.inputs["data"]}
-    return StageSpec("retraining", VERSION, parameters, inputs, training.digests, training.place, training.label)
+    return RETRAINING.spec(
+        parameters, inputs, digests=training.digests, place=dict(training.place), label=training.label
+    )
 
 
 def subset(spec: StageSpec, index: int, n: int) -> NDArray[np.int64]:
@@ -50,12 +54,12 @@ def _partition(work: Work, number: int) -> None:
     """Train on a subset from a seed of its own and measure the queries' margins."""
     stage, spec, device = work.stage, work.stage.spec, choose_device(work.device)
     index, repeat = divmod(number, int(spec.parameters["retrainings"]))
-    train = spec.place["train"]
-    n = len(positions(stage.store, spec.inputs["data"].path, str(train["split"])))
+    train = training_of(spec)
+    n = len(positions(stage.store, spec.inputs["data"].path, train.split))
     words = np.random.SeedSequence([int(spec.parameters["seed"]), index, repeat]).generate_state(1)
     chosen = subset(spec, index, n)
     trainer = open_trainer(stage.store, spec, device, MEMORY_SAMPLES, seed=int(words[0]), subset=chosen)
-    trainer.run(0, trainer.batches.per_epoch * int(train["epochs"]))
+    trainer.run(0, trainer.samples.batches.per_epoch * train.epochs)
     queries = spec.inputs["queries"]
     inputs, labels = query_inputs(stage.store, queries, device), open_finished(stage.store, queries).read("label")
     logits = query_logits(trainer.model.eval(), inputs)
@@ -64,4 +68,26 @@ def _partition(work: Work, number: int) -> None:
         part.numbers.update(measured(subset=index, repeat=repeat, examples=len(chosen)))
 
 
-RETRAINING = Step(_layout, _partition, network=True)
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    _check_subsets(spec, survey)
+    count = int(spec.parameters["subsets"]) * int(spec.parameters["retrainings"])
+    return Size(8 * count * count_queries(spec.inputs["queries"], survey), 2 * MEMORY_SAMPLES)
+
+
+def _check_subsets(spec: StageSpec, survey: Survey) -> None:
+    """Raise where a subset has too few samples, of a class or in all, for the training's batches."""
+    train, seed = training_of(spec), int(spec.parameters["seed"])
+    labels = labels_of(survey.data(spec.inputs["data"]).split(train.split))
+    for index in range(int(spec.parameters["subsets"])):
+        chosen = np.sort(labels[subset(spec, index, len(labels))])
+        try:
+            open_batches(train, chosen, seed)
+        except ValueError as error:
+            share = spec.parameters["share"]
+            raise ValueError(
+                f"tracing.evaluation.lds.share: {share:g} of {len(labels)} samples are {len(chosen)}, too few for the "
+                f"batches of {spec.label}: {error}"
+            ) from error
+
+
+RETRAINING = Step("retraining", VERSION, _layout, _partition, _size, network=True)

@@ -13,8 +13,13 @@ from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec
 from storage.stages import Stage, open_finished
 from storage.stores import Store
+from tasks.engine.step import Size
+from tasks.engine.survey import Survey
 from tasks.recording.sources import recorded_source
+from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
+from tasks.steps.common.recording import recorded_layers
 from tasks.steps.tracing.projection import GIVEN, PREDICTED, traced_layers
+from tasks.steps.tracing.queries import count_queries
 from tasks.tracing import DecaySeries, InfluenceSums, decay_known, decay_series
 from tasks.tracing.evaluation import RankCorrelation
 
@@ -80,7 +85,8 @@ class Contributions:
         self.steps = self.source.steps
         self.window = (0, self.steps) if window is None else window
         self.n_queries = int(open_finished(store, spec.inputs["queries"]).summary["queries"])
-        self.train: Document = spec.inputs["network"].place["train"]
+        self.train = training_of(spec.inputs["network"])
+        self.optimizer: Document = self.train.optimizer.model_dump(mode="json")
 
     @cached_property
     def output(self) -> str | None:
@@ -167,10 +173,10 @@ class Contributions:
 
     def decay_unknown_from(self, layer: str, score: str = "gamma") -> int | None:
         """Return the first step in which what decay contributed cannot be told; None where it always can."""
-        known = decay_known(self.train["optimizer"], self.recorded)
+        known = decay_known(self.optimizer, self.recorded)
         if known < self.steps and any(self._moved(layer, score)):
             return known
-        decays = decay_series(self.train["optimizer"], np.zeros(1)) is not None
+        decays = decay_series(self.optimizer, np.zeros(1)) is not None
         return 0 if decays and len(set(self._moved(layer, score))) == 2 else None
 
     def _moved(self, layer: str, score: str) -> list[bool]:
@@ -191,4 +197,13 @@ class Contributions:
             return None
         followed = score in FOLLOWED
         init = self.constant("logit_init", layer)[:, FOLLOWED[score]] if followed else self.constant("init", layer)
-        return decay_series(self.train["optimizer"], init)
+        return decay_series(self.optimizer, init)
+
+
+def size_compared(spec: StageSpec, survey: Survey) -> Size:
+    """Return the size of a stage that compares the influence of every training example on every query."""
+    contributions = spec.inputs["contributions"]
+    training = contributions.inputs["network"]
+    n = survey.data(training.inputs["data"]).count(training_of(training).split)
+    queries = count_queries(contributions.inputs["queries"], survey)
+    return Size(8 * queries * (len(recorded_layers(training, survey)) + 1), 8 * 8 * n * queries + MEMORY_SAMPLES)
