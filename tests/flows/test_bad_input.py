@@ -23,7 +23,8 @@ from tasks.cluster.parallel import PartitionError
 from tasks.engine.life import Job, complete
 from tasks.io.networks import build_model
 from tasks.steps.common.manifest import MANIFEST
-from tasks.steps.report import class_table, write_report
+from tasks.steps.interpretation.results import class_table
+from tasks.steps.report import write_report
 from tests.plans import cells, learned
 
 if TYPE_CHECKING:

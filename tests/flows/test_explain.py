@@ -12,7 +12,7 @@ from typer.testing import CliRunner, Result
 from flows import cli
 from storage.stages import open_finished
 from tasks.report.tracing.tables import layers_table
-from tasks.steps.tracing.page import tracing_page
+from tasks.steps.tracing.results import tracing_results
 from tests.plans import traces
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ def test_decay_that_cannot_be_told_is_unknown(traced_tree: Tree, new_run: Callab
     assert abs(float(cells[5])) < 1e-5
     assert lines[-1] == "layer 6: what weight decay did from step 5 on is not known, and stays with the examples"
     assert len([line for line in lines if line.startswith("layer 6")]) == 1
-    page = tracing_page(run.job.store, traces(run.plan), "show")
+    page = tracing_results(run.job.store, traces(run.plan), "show")
     assert page.layers["decay_share"].isna().all()
     rows_of = layers_table(page.layers).rows
     assert all("unknown" in cells for cells in rows_of)

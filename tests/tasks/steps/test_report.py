@@ -16,8 +16,9 @@ from flows.plan import make_plan
 from storage.claims import StageHeldError, claim
 from storage.stages import open_finished
 from storage.stores import Store
+from tasks.steps.interpretation.results import class_table, coreset_table
 from tasks.steps.interpretation.selection import kept_positions
-from tasks.steps.report import class_table, coreset_table, report_is_current, write_report
+from tasks.steps.report import report_is_current, write_report
 from tests.plans import cells
 
 if TYPE_CHECKING:

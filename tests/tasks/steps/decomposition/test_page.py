@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from storage.stages import open_finished
-from tasks.steps.decomposition.page import decomposition_page
+from tasks.steps.decomposition.results import decomposition_results
 from tasks.steps.decomposition.scores import read_scores
 from tasks.steps.decomposition.stills import decomposition_files
 from tasks.steps.report import write_report
@@ -27,7 +27,7 @@ Tree = dict[str, Any]  # Any: YAML
 
 def test_tables_hold_what_the_stages_found(decomposed_run: "Run") -> None:
     store, (found,) = decomposed_run.job.store, decomposed(decomposed_run.plan)
-    page = decomposition_page(store, decomposed(decomposed_run.plan))
+    page = decomposition_results(store, decomposed(decomposed_run.plan))
     network = page.networks.iloc[0]
     (full,), (main,) = (read_scores(open_finished(store, spec)) for spec in (found.full, found.grid["3", 4]))
     assert (network["k1"], network["k2"], network["n_learn"], network["n_evaluate"]) == ("3", 4, 120, 40)
@@ -54,7 +54,7 @@ def test_tables_hold_what_the_stages_found(decomposed_run: "Run") -> None:
 
 def test_overlap_and_sample_need_by_hand(decomposed_run: "Run") -> None:
     store, (found,) = decomposed_run.job.store, decomposed(decomposed_run.plan)
-    page = decomposition_page(store, decomposed(decomposed_run.plan))
+    page = decomposition_results(store, decomposed(decomposed_run.plan))
     sets = [{*row} for row in open_finished(store, found.histogram).read("order")[:, :4].tolist()]
     few = [{*row} for row in open_finished(store, found.need[2]).read("order")[:, :4].tolist()]
     shared = [[len(a & b) / 4 for b in sets] for a in sets]
@@ -67,7 +67,7 @@ def test_overlap_and_sample_need_by_hand(decomposed_run: "Run") -> None:
 
 
 def test_files_beside_the_site(decomposed_run: "Run") -> None:
-    page = decomposition_page(decomposed_run.job.store, decomposed(decomposed_run.plan))
+    page = decomposition_results(decomposed_run.job.store, decomposed(decomposed_run.plan))
     files = decomposition_files(page, "show")
     networks = pd.read_parquet(io.BytesIO(files["tables/decomposition_networks.parquet"]))
     pd.testing.assert_frame_equal(networks, page.networks)
@@ -78,7 +78,7 @@ def test_files_beside_the_site(decomposed_run: "Run") -> None:
 
 @pytest.mark.parametrize("shown", ["ids", "none"])
 def test_no_training_image_is_in_a_picture(decomposed_run: "Run", shown: str) -> None:
-    page = decomposition_page(decomposed_run.job.store, decomposed(decomposed_run.plan))
+    page = decomposition_results(decomposed_run.job.store, decomposed(decomposed_run.plan))
     learned = replace(page, gallery=tuple(replace(row, split="train") for row in page.gallery))
     name = "figures/decomposition-small-maps.png"
     assert name in decomposition_files(page, shown)  # held-out images may be shown
@@ -99,7 +99,7 @@ def test_an_unasked_part_is_not_there(decomposed_tree: Tree, new_run: Callable[[
     del tree["networks"]["small"]["train"]["gates"]
     tree["decomposition"] = {"networks": ["small"], "k1": 2, "k2": 2, "ablation": None, "gallery": 0, "draws": 1}
     run = new_run(tree).finish()
-    page = decomposition_page(run.job.store, decomposed(run.plan))
+    page = decomposition_results(run.job.store, decomposed(run.plan))
     for name in ("sample_need", "ablation", "retraining", "gates"):
         assert getattr(page, name).empty, name
     assert page.gallery == ()
@@ -116,4 +116,4 @@ def test_features_that_are_no_maps_have_no_pictures(decomposed_tree: Tree, new_r
     (found,) = decomposed(run.plan)
     assert found.gallery is not None
     assert open_finished(run.job.store, found.gallery).summary["refused"].startswith("the network cannot be cut")
-    assert decomposition_page(run.job.store, decomposed(run.plan)).gallery == ()
+    assert decomposition_results(run.job.store, decomposed(run.plan)).gallery == ()

@@ -15,7 +15,7 @@ from storage.stores import Store
 from tasks.figures.overlay import thumbnail
 from tasks.report.tracing.queries import EXAMPLE_PIXELS
 from tasks.steps.report import report_is_current, write_report
-from tasks.steps.tracing.page import tracing_page
+from tasks.steps.tracing.results import tracing_results
 from tests.plans import traces
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def thumbnails_of(ids: list[int]) -> list[bytes]:
 
 def test_layers_shares_and_checks_are_those_of_the_stages(traced_run: "Run", plain: "Plain") -> None:
     trace, store = traces(traced_run.plan)[0], traced_run.job.store
-    page = tracing_page(store, traces(traced_run.plan), "show")
+    page = tracing_results(store, traces(traced_run.plan), "show")
     influence, queries = open_finished(store, trace.influence), open_finished(store, trace.queries)
     ids, predicted = np.asarray(queries.read("sample_id"), np.int64), queries.read("logits").argmax(axis=1)
     layers = page.layers.set_index("layer")
@@ -77,7 +77,7 @@ def test_layers_shares_and_checks_are_those_of_the_stages(traced_run: "Run", pla
 
 def test_a_query_has_its_examples_with_their_images(traced_run: "Run") -> None:
     trace, store = traces(traced_run.plan)[0], traced_run.job.store
-    page = tracing_page(store, traces(traced_run.plan), "show")
+    page = tracing_results(store, traces(traced_run.plan), "show")
     influence = open_finished(store, trace.influence)
     top, sums = (influence.read(f"top_{part}") for part in ("id", "sum"))
     square = influence.read("square")
@@ -162,7 +162,7 @@ def test_a_split_of_another_data_set_is_not_the_training_split(
     mlp["data"]["other"] = {"source": "sklearn-digits", "split": {"fit": 0.5, "train": 0.5}, "per_class": 1}
     mlp["tracing"]["queries"] |= {"data": "other", "split": "train"}
     run = new_run(mlp).finish()
-    page = tracing_page(run.job.store, traces(run.plan), "show")
+    page = tracing_results(run.job.store, traces(run.plan), "show")
     assert {(query.data, query.source, query.split) for query in page.queries} == {("digits", "other", "train")}
     assert page.held_out == (("other", "train"),)
 
