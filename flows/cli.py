@@ -120,7 +120,7 @@ def explain(
 
     with _exits(f"layerlore explain {store}"):
         opened = _store(store)
-        for found in explanations(opened, records(opened, choose_run(opened, name))[-1], query, layer):
+        for found in explanations(opened, records(opened, choose_run(opened, name, "influence"))[-1], query, layer):
             _print(found.title, found.query)
             parts, examples = found.parts, found.examples[found.examples["rank"] <= count]
             if layer is not None:

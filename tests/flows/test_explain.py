@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flows import cli
+from storage.runs import write_record
 from storage.stages import open_finished
 from tasks.report.tracing_tables import layers_table
 from tasks.steps.tracing.page import tracing_page
@@ -148,6 +149,20 @@ def test_what_is_not_there_is_one_line(traced_run: "Run", finished_run: "Run", t
     assert text.endswith("no layerlore store is here; `layerlore run` makes one")
     assert explain(traced_run, "--query", "-1").exit_code == 2
     assert explain(traced_run).exit_code == 2
+
+
+def test_of_several_runs_the_only_one_with_tracing_is_explained(
+    traced_run: "Run", finished_run: "Run", tmp_path: Path
+) -> None:
+    alone = explain(traced_run, "--query", "1")
+    run = traced_run.at(str(tmp_path / "several"))
+    for name in ("another", "zebra"):
+        write_record(run.job.store, name, {}, list(finished_run.plan.stages), {})
+    assert explain(run, "--query", "1").stdout == alone.stdout
+    write_record(run.job.store, "zebra", {}, list(run.plan.stages), {})
+    text = refused(explain(run, "--query", "1"), cli.FAILED)
+    assert text.endswith("several runs are here, choose one with --run: traced, zebra")
+    assert explain(run, "--query", "1", "--run", "zebra").stdout == alone.stdout
 
 
 def test_help_says_what_explain_takes() -> None:
