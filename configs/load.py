@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from itertools import islice, takewhile
 from pathlib import Path
@@ -19,6 +19,7 @@ from configs.trees import Tree, TreeError, odd_values, parse_tree
 MAX_BYTES = 1_000_000
 MAX_LINES = 4
 MAX_WIDTH = 1000  # characters of a line
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 SOURCES = ("sklearn-digits", "npz", "image-folder", "csv", "imagenet", "import")
 
 
@@ -88,6 +89,7 @@ def visible(text: str) -> str:
 
 def prefect_defaults() -> None:
     """Set what Prefect should do unless the user says otherwise; call before Prefect is imported."""
+    loopback_without_proxy()
     defaults = {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
@@ -98,6 +100,26 @@ def prefect_defaults() -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def loopback_without_proxy() -> None:
+    """Let no HTTP library send what is meant for this machine to a proxy, whatever the proxy variables say."""
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [host.strip() for host in given.split(",") if host.strip()]
+    if "*" not in hosts:  # no proxy at all
+        hosts += [host for host in LOOPBACK if host not in hosts]
+    for name in ("no_proxy", "NO_PROXY"):  # some libraries read the one, some the other
+        os.environ[name] = ",".join(hosts)
+
+
+def prefect_profile() -> str | None:
+    """Return the name of Prefect's profile that the environment chooses, if it does."""
+    return os.environ.get("PREFECT_PROFILE")
+
+
+def environment_with(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a process that this one starts, with other values for some variables."""
+    return {**os.environ, **settings}
 
 
 def _text(source: str) -> str:

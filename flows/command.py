@@ -53,13 +53,17 @@ def _write(plan: Plan, *, wait: bool, say: Callable[[str], None]) -> str:
 
 def _flow(plan: Plan, done: frozenset[str], source: str, overrides: Sequence[str], wait: bool) -> str:
     """Start Prefect and run the flow."""
-    from flows.run import run
-    from flows.session import open_session
+    from tasks.steps.server import check_settings
+
+    check_settings()  # before Prefect is imported, which says of them what it thinks right
     from tasks.steps.runner import reaching_prefect, start_prefect
 
     for name in ("prefect", "prefect.flow_runs", "prefect.task_runs", "prefect._internal"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the command line says what went wrong, in one line
     start_prefect()
+    from flows.run import run
+    from flows.session import open_session
+
     with terminal_observer(sys.stderr) as observer, open_session(plan, observer, done, wait=wait), reaching_prefect():
         address: str = run(source, list(overrides))
         return address
