@@ -91,7 +91,8 @@ def reaching_prefect() -> Iterator[None]:
 
 def run_step(job: Job, step: Step, specs: Sequence[StageSpec], *, timeout: int | None = None) -> None:
     """Complete stages of one kind as one Prefect task; what is complete already costs none."""
-    wanting = [spec for spec in specs if find_finished(job.store, spec.path) is None]
+    unique = {spec.path: spec for spec in specs}  # a stage may serve two roles, and is counted once everywhere
+    wanting = [spec for path, spec in unique.items() if find_finished(job.store, path) is None]
     if wanting:
         kind = wanting[0].stage
         label = wanting[0].label if len(wanting) == 1 else f"{len(wanting)} stages"

@@ -102,7 +102,7 @@ def start_server() -> None:
             file = _database_file(settings)
             raise ServerError(f"{place}{f' with {file}' if file else ''}: {without_passwords(why)}")
     server.port, server.server_process, server.running = port, process, True
-    atexit.register(server.stop)
+    atexit.register(_stop, process)  # Prefect's own would wait longer
     end_with_us(process.pid)
 
 
