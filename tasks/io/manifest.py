@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from configs.schema import AnyDataSet, ImageNet, LabelNoise
-from tasks.io.samples import Row
+from tasks.io.samples import MAX_LABEL, Row
 from tasks.io.sources import Source, open_source
 
 
@@ -55,13 +55,15 @@ def class_positions(labels: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArra
     return np.lexsort((ids, labels)).astype(np.int64)
 
 
-def check_labels(labels: NDArray[np.int64], n_outputs: int, data_name: str) -> None:
-    """Raise unless every label is the index of a network output."""
+def check_labels(labels: NDArray[np.int64], n_outputs: int, data_name: str, data: AnyDataSet | None = None) -> None:
+    """Raise unless every label is the index of a network output; the advice is one that the section `data` takes."""
     bad = labels[(labels < 0) | (labels >= n_outputs)]
     if bad.size:
+        mapped = data is None or "classes" in type(data).model_fields
+        advice = "map labels by `classes` or change the network" if mapped else "change the network"
         raise ValueError(
             f"data {data_name}: label {bad[0]} is out of range: the network has {n_outputs} outputs, "
-            f"0 to {n_outputs - 1} ({bad.size} of {labels.size} samples); map labels by `classes` or change the network"
+            f"0 to {n_outputs - 1} ({bad.size} of {labels.size} samples); {advice}"
         )
 
 
@@ -72,6 +74,10 @@ def _table(rows: list[Row]) -> pd.DataFrame:
     for row in rows:
         if isinstance(row.label, bool) or not isinstance(row.label, int | np.integer) or row.label < 0:
             raise ValueError(f"sample {row.key}: label {row.label!r} is not an integer from 0 up")
+        if row.label > MAX_LABEL:
+            raise ValueError(
+                f"sample {row.key}: label {row.label} is larger than {MAX_LABEL}, the largest index there is"
+            )
     table = pd.DataFrame(rows, columns=list(Row._fields))
     twice = table["key"][table["key"].duplicated()]
     if len(twice):
