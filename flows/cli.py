@@ -109,18 +109,18 @@ def report(config: ConfigArgument, set_: SetOption = None) -> None:
 @app.command()
 def explain(
     store: StoreArgument,
-    query: Annotated[int, typer.Option("--query", min=0, help="number of the query, from 0")],
+    query: Annotated[int, typer.Option("--query", min=0, help="number of the query, as in the report")],
     layer: Annotated[str | None, typer.Option(help="only this layer; default: all")] = None,
     count: Annotated[int, typer.Option(min=1, help="examples shown at either end")] = 5,
     name: RunOption = None,
 ) -> None:
     """Say who taught the network one of its answers: the training examples behind a query, by layer."""
-    from storage.runs import choose_run, records
-    from tasks.steps.tracing.explain import explanations
+    from storage.runs import records
+    from tasks.steps.tracing.explain import explanations, traced_run
 
     with _exits(f"layerlore explain {store}"):
         opened = _store(store)
-        for found in explanations(opened, records(opened, choose_run(opened, name))[-1], query, layer):
+        for found in explanations(opened, records(opened, traced_run(opened, name))[-1], query, layer):
             _print(found.title, found.query)
             parts, examples = found.parts, found.examples[found.examples["rank"] <= count]
             if layer is not None:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from tasks.figures.interactive import SYMBOLS
 from tasks.figures.series import COLOURS
-from tasks.figures.views import Part, View, base_layout, json_floats, light_axis, shorten, spread_out
+from tasks.figures.views import Part, View, base_layout, in_percent, json_floats, light_axis, shorten, spread_out
 
 MAX_CLASSES = 40
 MAX_NAME = 14
@@ -56,7 +56,7 @@ def _view(label: str, title: str, rows: pd.DataFrame, columns: Mapping[str, str]
         if not np.isfinite(values).any():
             continue
         marker = {"color": COLOURS[i], "size": 9, "symbol": SYMBOLS[i]}
-        dots: Part = {"type": "scatter", "mode": "markers", "name": name, "x": json_floats(np.round(values, 3))}
+        dots: Part = {"type": "scatter", "mode": "markers", "name": name, "x": json_floats(np.round(values, 10))}
         data.append(
             dots | {"y": places, "marker": marker, "showlegend": True, "text": [escape(n) for n in names]} | HOVER
         )
@@ -73,7 +73,7 @@ def _view(label: str, title: str, rows: pd.DataFrame, columns: Mapping[str, str]
     said = "; ".join(
         f"{names[i]}: "
         + ", ".join(
-            f"{name} {100 * float(shown[c].iloc[i]):.1f} %"
+            f"{name} {in_percent(float(shown[c].iloc[i]))} %"
             for c, name in columns.items()
             if np.isfinite(float(shown[c].iloc[i]))
         )

@@ -11,7 +11,9 @@ from typer.testing import CliRunner, Result
 
 from flows import cli
 from storage.stages import open_finished
+from tasks.report.tracing_csv import tracing_csv
 from tasks.report.tracing_tables import layers_table
+from tasks.steps.records import record_reuse
 from tasks.steps.tracing.page import tracing_page
 
 if TYPE_CHECKING:
@@ -78,6 +80,31 @@ def test_a_query_is_explained_from_the_store(traced_run: "Run") -> None:
             np.testing.assert_allclose([float(cells[6]) for cells in mine], sums, rtol=1e-3)
             shares = [value / float(influence.read("reference")[index, 2]) for value in sums]
             np.testing.assert_allclose([float(cells[7]) for cells in mine], shares, rtol=1e-3)
+
+
+def test_the_report_counts_queries_as_explain_does(traced_run: "Run") -> None:
+    page = tracing_page(traced_run.job.store, traced_run.plan.traces, "show")
+    tables = tracing_csv(page)[0]
+    for query in page.queries:
+        line = explain(traced_run, "--query", str(query.number)).stdout.splitlines()[1]
+        assert line.startswith(f"query {query.number} of 4: sample {query.sample_id}, ")
+        rows_of = tables["data/tracing_queries.csv"].set_index("query").loc[query.number]
+        assert rows_of["sample_id"] == query.sample_id
+
+
+def test_the_only_run_with_tracing_is_meant(
+    traced_run: "Run", tiny_tree: Tree, tmp_path: Path, new_run: Callable[[Tree], "Run"]
+) -> None:
+    both = traced_run.at(str(tmp_path / "both"))
+    other = new_run({**tiny_tree, "store": both.config.store, "name": "another"})
+    record_reuse(other.config, other.plan.stages)
+    result = explain(both, "--query", "1")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == explain(traced_run, "--query", "1").stdout
+    record_reuse(both.config.model_copy(update={"name": "second"}), both.plan.stages)
+    text = refused(explain(both, "--query", "1"), cli.FAILED)
+    assert text.endswith("several runs are here, choose one with --run: another, second, traced")
+    assert explain(both, "--query", "1", "--run", "traced").exit_code == 0
 
 
 def test_one_layer_alone(traced_run: "Run") -> None:
