@@ -8,11 +8,11 @@ import pandas as pd
 
 from tasks.figures.interactive import SYMBOLS
 from tasks.figures.series import COLOURS
-from tasks.figures.views import Part, View, base_layout, in_percent, json_floats, light_axis, shorten, spread_out
+from tasks.figures.views import Part, View, as_printed, base_layout, in_percent, light_axis, shorten, spread_out
 
 MAX_CLASSES = 40
 MAX_NAME = 14
-HOVER = {"hovertemplate": "%{text}: %{x:.1f} %"}
+TEMPLATE = "%{text}: %{x:.1f} %"
 ACCURACIES = {"a_full": "full head", "a_decomposed": "decomposed"}
 COVERAGES = {
     "own_top_share": "l1 norm, own largest k1",
@@ -56,9 +56,11 @@ def _view(label: str, title: str, rows: pd.DataFrame, columns: Mapping[str, str]
         if not np.isfinite(values).any():
             continue
         marker = {"color": COLOURS[i], "size": 9, "symbol": SYMBOLS[i]}
-        dots: Part = {"type": "scatter", "mode": "markers", "name": name, "x": json_floats(np.round(values, 10))}
+        dots: Part = {"type": "scatter", "mode": "markers", "name": name, "x": as_printed(values, TEMPLATE)}
         data.append(
-            dots | {"y": places, "marker": marker, "showlegend": True, "text": [escape(n) for n in names]} | HOVER
+            dots
+            | {"y": places, "marker": marker, "showlegend": True, "text": [escape(n) for n in names]}
+            | {"hovertemplate": TEMPLATE}
         )
     layout = base_layout("") | {
         "height": max(400, 150 + 20 * len(shown)),

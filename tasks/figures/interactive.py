@@ -7,7 +7,18 @@ import numpy as np
 import pandas as pd
 
 from tasks.figures.series import ACCURACIES, COLOURS, DISTANCES, PLAIN, Floats, Series, reference, selector_series
-from tasks.figures.views import GREY, Part, View, base_layout, fixed, in_percent, json_floats, light_axis, whole_axis
+from tasks.figures.views import (
+    GREY,
+    Part,
+    View,
+    as_printed,
+    base_layout,
+    fixed,
+    in_percent,
+    json_floats,
+    light_axis,
+    whole_axis,
+)
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 DASHES = ("solid", "5px,2px", "8px,3px,2px,3px", "2px,2px", "10px,3px", "12px,2px,2px,2px")
@@ -106,7 +117,12 @@ def _lines(lines: Sequence[Series], scale: float, template: str) -> list[Part]:
         if len(budget):
             bands.append(_band(budget, scale * low, scale * high, name, i))
         spread = [f" ± {scale * s:.3g}" if s > 0 else "" for s in line.std]
-        hover = {"text": spread, "hovertemplate": template + "%{text}", "legendgroup": name}
+        hover: Part = {
+            "y": as_printed(scale * line.mean, template),
+            "text": spread,
+            "hovertemplate": template + "%{text}",
+            "legendgroup": name,
+        }
         traces.append(_trace(100 * line.budget, scale * line.mean, name, i) | hover)
     return [*bands, *traces]
 

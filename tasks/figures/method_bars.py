@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.figures.series import COLOURS, Floats
-from tasks.figures.views import GREY, INK, Part, View, base_layout, fixed, json_floats, light_axis
+from tasks.figures.views import GREY, INK, Part, View, as_printed, base_layout, fixed, light_axis
 
 METHODS = {  # as the page prints them
     "histogram": "Algorithm 1",
@@ -23,6 +23,7 @@ METHODS = {  # as the page prints them
 WHICH = {"influential": "influential", "equal-size": "as many others", "others": "all others"}
 NOISES = {"standard": "N(0, 1)", "zero": "zero", "feature_moments": "own moments"}
 HIGHLIGHT, OTHER = COLOURS[0], "#5F6E80"
+TEMPLATE = "%{x:.2f} %{customdata}%"
 COLOURS_OF = {"influential": COLOURS[0], "equal-size": COLOURS[1], "others": OTHER}
 
 
@@ -120,8 +121,8 @@ def _view(label: str, words: str, names: Sequence[str], series: Sequence[Bars], 
         # A cap would mark the bars without spread too.
         whiskers |= {"thickness": 1.5, "width": 4 if np.isfinite(bars.std).all() else 0}
         bar: Part = {"type": "bar", "orientation": "h", "name": bars.name, "y": places}
-        bar |= {"x": json_floats(np.round(bars.mean, 10)), "marker": {"color": list(bars.colours)}}
-        bar |= {"error_x": whiskers, "hovertemplate": "%{x:.2f} %{customdata}%", "showlegend": len(series) > 1}
+        bar |= {"x": as_printed(bars.mean, TEMPLATE), "marker": {"color": list(bars.colours)}}
+        bar |= {"error_x": whiskers, "hovertemplate": TEMPLATE, "showlegend": len(series) > 1}
         bar |= {"customdata": [f"± {s:.2f} " if np.isfinite(s) else "" for s in bars.std]}
         bar |= {"text": [fixed(m, 1) if np.isfinite(m) else "" for m in bars.mean], "textposition": "auto"}
         data.append(bar | {"insidetextanchor": "start", "textangle": 0})

@@ -1,5 +1,6 @@
 """What all interactive figures are made of: plain data and layout that plotly.js draws."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
@@ -84,6 +85,18 @@ def in_percent(share: float, digits: int = 1) -> str:
 def json_floats(values: Floats) -> list[float | None]:
     """Return floats for JSON, which has no NaN."""
     return [float(value) if np.isfinite(value) else None for value in values]
+
+
+def as_printed(values: Floats, template: str) -> list[float | None]:
+    """Return floats for JSON that plotly's `template`, such as `%{y:.1f} %`, prints as `fixed` does.
+
+    Plotly rounds the binary value, so that 98.05 becomes 98.0: halves are moved a billionth away from zero.
+    """
+    decimals = re.search(r":\.(\d)f", template)
+    if decimals is None:
+        return json_floats(values)
+    part = np.abs(values) * 10 ** int(decimals[1]) % 1
+    return json_floats(np.where(np.isclose(part, 0.5, rtol=0, atol=1e-7), values + np.copysign(1e-9, values), values))
 
 
 def compact(value: float) -> str:

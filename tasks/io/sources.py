@@ -61,6 +61,11 @@ def open_source(data: AnyDataSet, *, threads: int | None = None) -> Source:
     return SOURCES[data.source](data, threads or min(8, os.cpu_count() or 1))
 
 
+def left_out(source: Source) -> str:
+    """Return which files a source leaves out, in a sentence; nothing where none is."""
+    return source.left_out() if isinstance(source, Selective) else ""
+
+
 def _imported(path: str, arguments: dict[str, Any]) -> Source:  # Any: the user's own
     """Return the source that a user's function makes."""
     try:

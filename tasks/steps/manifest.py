@@ -16,7 +16,7 @@ from storage.stores import Store, StoreError
 from tasks.io.digests import source_digest
 from tasks.io.files import resolved
 from tasks.io.manifest import class_positions, read_class_names, read_manifest
-from tasks.io.sources import Selective, Source, open_source
+from tasks.io.sources import Source, left_out, open_source
 from tasks.steps.life import Step, Work, measured
 
 VERSION = 1
@@ -63,8 +63,8 @@ def survey(data: AnyDataSet, table: pd.DataFrame, source: Source) -> Document:
         labels, counts = np.unique(rows["label_given"].to_numpy(), return_counts=True)
         splits[str(split)] = {"labels": labels.tolist(), "counts": counts.tolist()}
     names = {str(label): name for label, name in read_class_names(data, source).items()}
-    left_out = source.left_out() if isinstance(source, Selective) else ""
-    return {"splits": splits, "class_names": names} | ({"left_out": left_out} if left_out else {})
+    others = left_out(source)
+    return {"splits": splits, "class_names": names} | ({"left_out": others} if others else {})
 
 
 def positions(store: Store, path: str, split: str) -> pd.DataFrame:

@@ -70,7 +70,7 @@ def test_labels_beyond_the_outputs_get_advice_that_the_source_takes(
 ) -> None:
     images, labels = np.zeros((4, 8, 8, 3), np.uint8), np.array([0, 5, 0, 5])
     np.savez(tmp_path / "a.npz", images=images, labels=labels)
-    npz = {"source": "npz", "paths": {split: str(tmp_path / "a.npz") for split in ("train", "val")}}
+    npz: Tree = {"source": "npz", "paths": {split: str(tmp_path / "a.npz") for split in ("train", "val")}}
     folder_tree["data"]["pets"] = npz
     assert "label 5 is out of range" in (said := refused(layerlore("plan", write(folder_tree))))
     assert said.endswith("map labels by `classes` or change the network")
@@ -123,3 +123,13 @@ def test_a_name_that_is_not_utf8_is_one_line(folder_tree: Tree, write: Write) ->
     assert said.startswith("data.pets: folder ")
     assert said.endswith("is not UTF-8; rename it")
     assert not Path(folder_tree["store"]).exists()
+
+
+def test_a_class_without_images_says_what_was_left_out(folder_tree: Tree, write: Write) -> None:
+    val = Path(folder_tree["data"]["pets"]["paths"]["val"])
+    for image in (val / "cat").iterdir():
+        image.write_text("no image")
+        image.rename(image.with_suffix(".xyz"))
+    said = refused(layerlore("plan", write(folder_tree)))
+    assert "has no samples in split 'val'" in said
+    assert "3 of split 'val' (cat/0.xyz, cat/1.xyz, cat/2.xyz)" in said

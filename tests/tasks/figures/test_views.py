@@ -1,5 +1,8 @@
 """Numbers, names and choices of places in figures."""
 
+from decimal import Decimal
+
+import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
@@ -9,7 +12,7 @@ from tasks.figures.interactive import training_views
 from tasks.figures.retraining_curves import retraining_views
 from tasks.figures.still_decomposition import retraining_plot
 from tasks.figures.still_tracing import class_share_plot
-from tasks.figures.views import compact, shorten, shorten_path, spread_out, whole_axis, whole_step
+from tasks.figures.views import as_printed, compact, fixed, shorten, shorten_path, spread_out, whole_axis, whole_step
 
 
 @pytest.mark.parametrize(
@@ -85,3 +88,17 @@ def test_still_pictures_have_whole_epochs(n_epochs: int, monkeypatch: pytest.Mon
     class_share_plot(pd.DataFrame({"layer": "fc", "epoch": epoch, "label": 0, "class_name": "x", "gamma": 0.5}), "fc")
     retraining_plot(pd.DataFrame({"scope": "head", "epoch": epoch, "accuracy": 0.5, "loss": 0.5}), 0.5)
     assert marks == [epoch, epoch]
+
+
+@pytest.mark.parametrize("digits", [1, 2])
+def test_plotly_prints_what_tables_print(digits: int) -> None:
+    values = np.array([98.05, 97.15, 0.05, 100 * 0.9805, -98.05, 50.0, 98.046, 12.345, 0.0, np.nan])
+    given = as_printed(values, f"%{{y:.{digits}f}} %")
+    for value, number in zip(values.tolist(), given, strict=True):
+        if number is None:
+            assert np.isnan(value)
+            continue
+        # d3 rounds the binary value as JavaScript's toFixed does: exactly, a half up.
+        assert f"{Decimal(number):.{digits}f}" == fixed(value, digits)
+        assert number == pytest.approx(value, abs=2e-9)
+    assert as_printed(values, "%{y:.4g}")[:3] == [98.05, 97.15, 0.05]
