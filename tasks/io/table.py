@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from configs.schema import Csv
+from configs.section import check_location
 from tasks.io.decoding import read_images
 from tasks.io.files import File, join, list_files, local_path, look_up, read_bytes, reason, shown
 from tasks.io.folder import composed
@@ -60,7 +61,9 @@ class TableSource:
         """Return the file of a sample, or raise with the line that names it."""
         url = self._locate(key)
         try:
-            return look_up(url)
+            return look_up(check_location(url) if "://" in url else url)
+        except ValueError as error:  # a URL of an unknown scheme, or with a password in it
+            raise ValueError(f"{line}: path: {error}") from error
         except OSError as error:
             raise ValueError(f"{line}: file {shown(url)} {reason(error)}") from error
 
