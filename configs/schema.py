@@ -68,6 +68,9 @@ class Npz(DataSet):
     )
     images: str = Field("images", description="name of the image array in the archive")
     labels: str = Field("labels", description="name of the label array in the archive")
+    classes: dict[int, Annotated[int, Field(ge=0)]] | None = Field(
+        None, description="network output index by label in the archive; default: the labels themselves"
+    )
 
 
 class ImageFolder(DataSet):

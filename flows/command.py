@@ -8,7 +8,7 @@ from datetime import datetime
 from configs.load import ConfigError, load_config
 from configs.schema import Config
 from flows.plan import Plan, make_plan
-from flows.progress import existing_store, finished_paths, planned_stages
+from flows.progress import existing_store, finished_paths, notes_of, planned_stages
 from tasks.steps.observers import terminal_observer
 from tasks.steps.records import record_reuse, recorded
 from tasks.steps.report import report_is_current, report_path, write_report
@@ -29,7 +29,8 @@ def answer(source: str, overrides: Sequence[str], *, wait: bool, say: Callable[[
             _write(plan, wait=wait, say=say)
         say(f"everything is there already: {len(done)} stages in {config.store}")
         return store.path(report_path(config))
-    planned_stages(plan, store)
+    for note in notes_of(planned_stages(plan, store)):
+        say(note)
     say(f"{len(plan.stages) - len(done)} of {len(plan.stages)} stages to make, in {config.store}")
     with recorded(config, plan.stages):
         return _flow(plan, done, source, overrides, wait)

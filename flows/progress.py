@@ -1,6 +1,7 @@
 """How far a plan is in its store, and whether what is left fits into memory and disk."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tasks.steps.sizes import LIBRARIES, estimate
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A line of `layerlore plan`: sizes in bytes, `state` complete, partial or missing."""
+    """A line of `layerlore plan`: sizes in bytes, `state` complete, partial or missing, `note` what else to say."""
 
     stage: str
     key: str
@@ -23,6 +24,7 @@ class PlannedStage:
     state: str
     written: int
     peak: int
+    note: str
 
 
 def existing_store(config: Config) -> Store | None:
@@ -55,9 +57,14 @@ def planned_stages(plan: Plan, store: Store | None) -> list[PlannedStage]:
     found = []
     for spec in plan.stages:
         size, state = sizes[spec.path], stage_state(store, spec.path)
-        found.append(PlannedStage(spec.stage, spec.key, spec.label, state, size.written, size.peak))
+        found.append(PlannedStage(spec.stage, spec.key, spec.label, state, size.written, size.peak, size.note))
     _check_fit(plan.config, found)
     return found
+
+
+def notes_of(stages: Sequence[PlannedStage]) -> list[str]:
+    """Return what there is to say of planned stages, each line once."""
+    return list(dict.fromkeys(stage.note for stage in stages if stage.note))
 
 
 def stage_state(store: Store | None, path: str) -> str:

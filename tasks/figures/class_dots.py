@@ -8,11 +8,11 @@ import pandas as pd
 
 from tasks.figures.interactive import SYMBOLS
 from tasks.figures.series import COLOURS
-from tasks.figures.views import Part, View, base_layout, json_floats, light_axis, shorten, spread_out
+from tasks.figures.views import Part, View, as_printed, base_layout, in_percent, light_axis, shorten, spread_out
 
 MAX_CLASSES = 40
 MAX_NAME = 14
-HOVER = {"hovertemplate": "%{text}: %{x:.1f} %"}
+TEMPLATE = "%{text}: %{x:.1f} %"
 ACCURACIES = {"a_full": "full head", "a_decomposed": "decomposed"}
 COVERAGES = {
     "own_top_share": "l1 norm, own largest k1",
@@ -56,9 +56,11 @@ def _view(label: str, title: str, rows: pd.DataFrame, columns: Mapping[str, str]
         if not np.isfinite(values).any():
             continue
         marker = {"color": COLOURS[i], "size": 9, "symbol": SYMBOLS[i]}
-        dots: Part = {"type": "scatter", "mode": "markers", "name": name, "x": json_floats(np.round(values, 3))}
+        dots: Part = {"type": "scatter", "mode": "markers", "name": name, "x": as_printed(values, TEMPLATE)}
         data.append(
-            dots | {"y": places, "marker": marker, "showlegend": True, "text": [escape(n) for n in names]} | HOVER
+            dots
+            | {"y": places, "marker": marker, "showlegend": True, "text": [escape(n) for n in names]}
+            | {"hovertemplate": TEMPLATE}
         )
     layout = base_layout("") | {
         "height": max(400, 150 + 20 * len(shown)),
@@ -73,7 +75,7 @@ def _view(label: str, title: str, rows: pd.DataFrame, columns: Mapping[str, str]
     said = "; ".join(
         f"{names[i]}: "
         + ", ".join(
-            f"{name} {100 * float(shown[c].iloc[i]):.1f} %"
+            f"{name} {in_percent(float(shown[c].iloc[i]))} %"
             for c, name in columns.items()
             if np.isfinite(float(shown[c].iloc[i]))
         )

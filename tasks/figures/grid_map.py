@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.figures.series import Floats
-from tasks.figures.views import INK, Part, View, base_layout, light_axis, spread_out
+from tasks.figures.views import INK, Part, View, base_layout, fixed, light_axis, spread_out
 
 MEASURES = {
     "accuracy": ("A_d", "accuracy A_d (%)"),
@@ -76,18 +76,21 @@ def _view(grid: Grid, column: str) -> View:
     """Return one measure as a map."""
     label, title = MEASURES[column]
     scale, digits = (1.0, 3) if column == "ratio" else (100.0, 1)
-    values = np.round(scale * grid.values[column], digits + 1)
+    values = scale * grid.values[column]
     across, down = list(range(len(grid.k1))), list(range(len(grid.k2)))
     unit = "" if column == "ratio" else " %"
     text = [
-        [f"k1 {escape(a)}, k2 {b}: {z:.{digits}f}{unit}" for a, z in zip(grid.k1, row, strict=True)]
+        [
+            f"k1 {escape(a)}, k2 {b}: {fixed(z, digits)}{unit}" if np.isfinite(z) else ""
+            for a, z in zip(grid.k1, row, strict=True)
+        ]
         for b, row in zip(grid.k2, values, strict=True)
     ]
     data: Part = {
         "type": "heatmap",
         "x": across,
         "y": down,
-        "z": [[float(z) if np.isfinite(z) else None for z in row] for row in values],
+        "z": [[float(fixed(z, digits)) if np.isfinite(z) else None for z in row] for row in values],
         "text": text,
         "hovertemplate": "%{text}<extra></extra>",
         "colorscale": SCALE,
@@ -130,5 +133,5 @@ def _in_words(grid: Grid, column: str, title: str, digits: int) -> str:
     ends = []
     for word, flat in (("largest", np.nanargmax(table)), ("smallest", np.nanargmin(table))):
         i, j = np.unravel_index(flat, table.shape)
-        ends.append(f"{word} {scale * table[i, j]:.{digits}f} at k1 {grid.k1[j]} and k2 {grid.k2[i]}")
+        ends.append(f"{word} {fixed(scale * table[i, j], digits)} at k1 {grid.k1[j]} and k2 {grid.k2[i]}")
     return f"Map of {title} over k1 and k2: {', '.join(ends)}."

@@ -7,7 +7,18 @@ import numpy as np
 import pandas as pd
 
 from tasks.figures.series import ACCURACIES, COLOURS, DISTANCES, PLAIN, Floats, Series, reference, selector_series
-from tasks.figures.views import GREY, Part, View, base_layout, json_floats, light_axis
+from tasks.figures.views import (
+    GREY,
+    Part,
+    View,
+    as_printed,
+    base_layout,
+    fixed,
+    in_percent,
+    json_floats,
+    light_axis,
+    whole_axis,
+)
 
 SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x")
 DASHES = ("solid", "5px,2px", "8px,3px,2px,3px", "2px,2px", "10px,3px", "12px,2px,2px,2px")
@@ -66,7 +77,7 @@ def _distance_view(table: pd.DataFrame, suffix: str, label: str) -> View:
     data += _reference(budget, null / 2, "half of the null", "2px,3px", "%{y:.3f} rad")
     alt = f"Shape distance in radians against budget, {label}. {_in_words(lines, 1.0, 'rad', 3)}"
     if len(null):
-        alt += f" The null distance lies between {null.min():.3f} and {null.max():.3f} rad."
+        alt += f" The null distance lies between {fixed(null.min(), 3)} and {fixed(null.max(), 3)} rad."
     return View(label, alt, data, _layout(table["budget"], "shape distance Φ (rad)", from_zero=True))
 
 
@@ -78,7 +89,7 @@ def _accuracy_view(table: pd.DataFrame, measure: str, label: str) -> View:
     if measure in PLAIN:
         budget, plain = reference(table, PLAIN[measure])
         data += _reference(budget, 100 * plain, "unmodified network", "7px,4px", "%{y:.1f} %")
-        alt += f" The unmodified network reaches {100 * plain.mean():.1f} %." if len(plain) else ""
+        alt += f" The unmodified network reaches {in_percent(plain.mean())} %." if len(plain) else ""
     title = "agreement with the unmodified network (%)" if measure == "agreement" else f"{label} accuracy (%)"
     return View(label, alt, data, _layout(table["budget"], title))
 
@@ -93,7 +104,7 @@ def _training_view(
         y = scale(rows[column].to_numpy(np.float64))
         x = rows["epoch"].to_numpy(np.float64)
         data.append(_trace(x, y, escape(f"{network}, seed {seed}"), i) | {"hovertemplate": "%{y:.4g}"})
-    layout = base_layout(title) | {"xaxis": light_axis("epoch") | {"tickformat": "d"}}
+    layout = base_layout(title) | {"xaxis": whole_axis("epoch", curves["epoch"])}
     return View(label, f"{title} by epoch, {len(data)} curves.", data, layout)
 
 
@@ -106,7 +117,12 @@ def _lines(lines: Sequence[Series], scale: float, template: str) -> list[Part]:
         if len(budget):
             bands.append(_band(budget, scale * low, scale * high, name, i))
         spread = [f" ± {scale * s:.3g}" if s > 0 else "" for s in line.std]
-        hover = {"text": spread, "hovertemplate": template + "%{text}", "legendgroup": name}
+        hover: Part = {
+            "y": as_printed(scale * line.mean, template),
+            "text": spread,
+            "hovertemplate": template + "%{text}",
+            "legendgroup": name,
+        }
         traces.append(_trace(100 * line.budget, scale * line.mean, name, i) | hover)
     return [*bands, *traces]
 
@@ -172,7 +188,9 @@ def _in_words(lines: Sequence[Series], scale: float, unit: str, digits: int) -> 
     for line in lines:
         known = np.flatnonzero(np.isfinite(line.mean))
         if len(known):
-            ends = [f"{scale * line.mean[k]:.{digits}f} {unit} at {100 * line.budget[k]:g} %" for k in known[[0, -1]]]
+            ends = [
+                f"{fixed(scale * line.mean[k], digits)} {unit} at {100 * line.budget[k]:g} %" for k in known[[0, -1]]
+            ]
             sentences.append(f"{line.name}: " + " to ".join(dict.fromkeys(ends)) + ".")
         else:
             sentences.append(f"{line.name}: no value.")

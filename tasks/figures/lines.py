@@ -6,7 +6,7 @@ import numpy as np
 
 from tasks.figures.interactive import DASHES, SYMBOLS
 from tasks.figures.series import COLOURS, Floats
-from tasks.figures.views import GREY, Part, json_floats
+from tasks.figures.views import GREY, Part, as_printed, json_floats
 
 
 def line(x: Floats, y: Floats, name: str, i: int, template: str) -> Part:
@@ -24,7 +24,7 @@ def line(x: Floats, y: Floats, name: str, i: int, template: str) -> Part:
         "mode": "lines+markers",
         "name": escape(name),
         "x": json_floats(x),
-        "y": json_floats(np.round(y, 5)),
+        "y": as_printed(np.round(y, 5), template),
         "line": {"color": colour, "width": 2, "dash": DASHES[i % len(DASHES)]},
         "marker": {"color": colour, "size": 8, "symbol": SYMBOLS[i % len(SYMBOLS)]},
         "hovertemplate": template,

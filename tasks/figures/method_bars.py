@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.figures.series import COLOURS, Floats
-from tasks.figures.views import GREY, INK, Part, View, base_layout, json_floats, light_axis
+from tasks.figures.views import GREY, INK, Part, View, as_printed, base_layout, fixed, light_axis
 
 METHODS = {  # as the page prints them
     "histogram": "Algorithm 1",
@@ -23,6 +23,7 @@ METHODS = {  # as the page prints them
 WHICH = {"influential": "influential", "equal-size": "as many others", "others": "all others"}
 NOISES = {"standard": "N(0, 1)", "zero": "zero", "feature_moments": "own moments"}
 HIGHLIGHT, OTHER = COLOURS[0], "#5F6E80"
+TEMPLATE = "%{x:.2f} %{customdata}%"
 COLOURS_OF = {"influential": COLOURS[0], "equal-size": COLOURS[1], "others": OTHER}
 
 
@@ -120,16 +121,16 @@ def _view(label: str, words: str, names: Sequence[str], series: Sequence[Bars], 
         # A cap would mark the bars without spread too.
         whiskers |= {"thickness": 1.5, "width": 4 if np.isfinite(bars.std).all() else 0}
         bar: Part = {"type": "bar", "orientation": "h", "name": bars.name, "y": places}
-        bar |= {"x": json_floats(np.round(bars.mean, 4)), "marker": {"color": list(bars.colours)}}
-        bar |= {"error_x": whiskers, "hovertemplate": "%{x:.2f} %{customdata}%", "showlegend": len(series) > 1}
+        bar |= {"x": as_printed(bars.mean, TEMPLATE), "marker": {"color": list(bars.colours)}}
+        bar |= {"error_x": whiskers, "hovertemplate": TEMPLATE, "showlegend": len(series) > 1}
         bar |= {"customdata": [f"± {s:.2f} " if np.isfinite(s) else "" for s in bars.std]}
-        bar |= {"text": [f"{m:.1f}" if np.isfinite(m) else "" for m in bars.mean], "textposition": "auto"}
+        bar |= {"text": [fixed(m, 1) if np.isfinite(m) else "" for m in bars.mean], "textposition": "auto"}
         data.append(bar | {"insidetextanchor": "start", "textangle": 0})
     if np.isfinite(full):
         ends = [-0.5, len(names) - 0.5]
         dashed: Part = {"color": GREY, "width": 1.5, "dash": "7px,4px"}
         data.append(
-            {"type": "scatter", "mode": "lines", "name": f"full head, {full:.1f} %", "x": [round(full, 4)] * 2}
+            {"type": "scatter", "mode": "lines", "name": f"full head, {fixed(full, 1)} %", "x": [round(full, 4)] * 2}
             | {"y": ends, "line": dashed, "hoverinfo": "skip", "showlegend": True}
         )
     yaxis = light_axis("") | {
@@ -148,10 +149,12 @@ def _view(label: str, words: str, names: Sequence[str], series: Sequence[Bars], 
         "yaxis": yaxis | {"autorange": "reversed", "ticks": ""},
     }
     said = "; ".join(
-        (f"{bars.name}, " if len(series) > 1 else "") + f"{name} {m:.1f} %" + (f" ± {s:.1f}" if np.isfinite(s) else "")
+        (f"{bars.name}, " if len(series) > 1 else "")
+        + f"{name} {fixed(m, 1)} %"
+        + (f" ± {fixed(s, 1)}" if np.isfinite(s) else "")
         for bars in series
         for name, m, s in zip(names, bars.mean, bars.std, strict=True)
         if np.isfinite(m)
     )
-    full_head = f" The full head reaches {full:.1f} %." if np.isfinite(full) else ""
+    full_head = f" The full head reaches {fixed(full, 1)} %." if np.isfinite(full) else ""
     return View(label, f"{words}: {said}.{full_head}", data, layout)

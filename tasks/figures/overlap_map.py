@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tasks.figures.grid_map import LIGHT, SCALE
 from tasks.figures.series import Floats
-from tasks.figures.views import INK, Part, View, base_layout, light_axis, shorten
+from tasks.figures.views import INK, Part, View, base_layout, fixed, in_percent, light_axis, shorten
 
 MAX_CLASSES = 30
 MAX_NUMBERS = 100  # cells with their number inside
@@ -68,14 +68,15 @@ def nearest_pairs(overlap: Overlap, most: int) -> list[tuple[str, str, float]]:
 def overlap_view(overlap: Overlap) -> View:
     """Draw the overlap of every two classes shown."""
     chosen = shown_classes(overlap)
-    values = np.round(100 * overlap.others()[np.ix_(chosen, chosen)], 1)
+    values = 100 * overlap.others()[np.ix_(chosen, chosen)]
     names = [overlap.classes[i] for i in chosen]
     places = list(range(len(names)))
     data: Part = {
         "type": "heatmap",
         "x": places,
         "y": places,
-        "z": [[float(z) if np.isfinite(z) else None for z in row] for row in values],
+        "z": [[float(fixed(z, 1)) if np.isfinite(z) else None for z in row] for row in values],
+        "text": [[fixed(z, 0) if np.isfinite(z) else "" for z in row] for row in values],
         "customdata": [[f"{escape(a)}, {escape(b)}" for b in names] for a in names],
         "hovertemplate": "%{customdata}: %{z:.1f} %<extra></extra>",
         "hoverongaps": False,
@@ -87,7 +88,7 @@ def overlap_view(overlap: Overlap) -> View:
         "colorbar": {"thickness": 12, "len": 1, "outlinewidth": 0, "ticksuffix": " %"},
     }
     if values.size <= MAX_NUMBERS:
-        data |= {"texttemplate": "%{z:.0f}", "showscale": False, "colorscale": LIGHT}
+        data |= {"texttemplate": "%{text}", "showscale": False, "colorscale": LIGHT}
         data |= {"textfont": {"color": INK}}
     ticks = {"tickmode": "array", "tickvals": places, "ticktext": [escape(shorten(n, MAX_NAME)) for n in names]}
     axis = (
@@ -107,6 +108,6 @@ def overlap_view(overlap: Overlap) -> View:
         },
         "yaxis": axis | {"autorange": "reversed"},
     }
-    said = "; ".join(f"{a} and {b} {100 * value:.1f} %" for a, b, value in nearest_pairs(overlap, 3))
-    mean = f" {100 * overlap.mean():.1f} % on average." if len(names) > 1 else ""
+    said = "; ".join(f"{a} and {b} {in_percent(value)} %" for a, b, value in nearest_pairs(overlap, 3))
+    mean = f" {in_percent(overlap.mean())} % on average." if len(names) > 1 else ""
     return View("overlap", f"Overlap of the sets of two classes.{mean} Most: {said}.", [data], layout)

@@ -162,7 +162,9 @@ def check_same_samples(one: FinishedStage, other: FinishedStage) -> None:
 def _layout(store: Store, spec: StageSpec) -> Layout:
     rows = positions(store, spec.inputs["data"].path, spec.parameters["split"])
     shapes = _opened(store, spec, "cpu").shapes
-    check_labels(rows["label_given"].to_numpy(np.int64), shapes.logits, str(spec.inputs["data"].place["name"]))
+    manifest = spec.inputs["data"]
+    name = str(manifest.place["name"])
+    check_labels(rows["label_given"].to_numpy(np.int64), shapes.logits, name, data_of(manifest))
     return activations_layout(len(rows), shapes, spec.parameters["dtype"])
 
 

@@ -16,7 +16,7 @@ from storage.stores import Store, StoreError
 from tasks.io.digests import source_digest
 from tasks.io.files import resolved
 from tasks.io.manifest import class_positions, read_class_names, read_manifest
-from tasks.io.sources import Source, open_source
+from tasks.io.sources import Source, left_out, open_source
 from tasks.steps.life import Step, Work, measured
 
 VERSION = 1
@@ -54,7 +54,7 @@ def data_of(spec: StageSpec) -> AnyDataSet:
 
 
 def survey(data: AnyDataSet, table: pd.DataFrame, source: Source) -> Document:
-    """Return what later stages ask of a manifest: labels and counts by split, and class names.
+    """Return what later stages ask of a manifest: labels and counts by split, class names, which files are left out.
 
     `source` is the open data set that the table was read from: a second listing of a million files takes a minute.
     """
@@ -63,7 +63,8 @@ def survey(data: AnyDataSet, table: pd.DataFrame, source: Source) -> Document:
         labels, counts = np.unique(rows["label_given"].to_numpy(), return_counts=True)
         splits[str(split)] = {"labels": labels.tolist(), "counts": counts.tolist()}
     names = {str(label): name for label, name in read_class_names(data, source).items()}
-    return {"splits": splits, "class_names": names}
+    others = left_out(source)
+    return {"splits": splits, "class_names": names} | ({"left_out": others} if others else {})
 
 
 def positions(store: Store, path: str, split: str) -> pd.DataFrame:

@@ -42,10 +42,11 @@ ROW = 120  # bytes of a manifest row
 
 @dataclass(frozen=True)
 class Size:
-    """Bytes that a stage writes (before compression) and the peak memory of one of its partitions."""
+    """Bytes that a stage writes (before compression), the peak memory of one of its partitions, what to say of it."""
 
     written: int
     peak: int
+    note: str = ""
 
 
 def estimate(
@@ -105,7 +106,7 @@ def _check_traces(
         asked = surveys[queries.inputs["data"].path]
         labels = asked.summary["splits"].get(queries.parameters["split"], {"labels": []})["labels"]
         try:
-            check_labels(np.array(labels, np.int64), outputs[name], asked.name)
+            check_labels(np.array(labels, np.int64), outputs[name], asked.name, data_of(queries.inputs["data"]))
         except ValueError as error:
             raise ValueError(f"tracing.queries.data: {error}") from error
 
@@ -146,8 +147,10 @@ def _size(
 
 
 def _manifest(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mapping[str, Shapes]) -> Size:
-    rows = sum(sum(split["counts"]) for split in surveys[spec.path].summary["splits"].values())
-    return Size(rows * ROW, rows * ROW * 4)
+    found = surveys[spec.path]
+    rows = sum(sum(split["counts"]) for split in found.summary["splits"].values())
+    left_out = found.summary.get("left_out")
+    return Size(rows * ROW, rows * ROW * 4, f"data.{found.name}: {left_out}" if left_out else "")
 
 
 def _training(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mapping[str, Shapes]) -> Size:

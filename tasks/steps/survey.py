@@ -70,7 +70,7 @@ def survey_network(name: str, network: Network, layer: str, data: AnyDataSet, fo
         model, example = _opened(network, data, found)
         shapes = probe(model, layer, example)
         for split in found.summary["splits"].values():
-            check_labels(np.array(split["labels"], np.int64), shapes.logits, found.name)
+            check_labels(np.array(split["labels"], np.int64), shapes.logits, found.name, data)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"networks.{name}: {' '.join(str(error).split())}") from error
     return shapes
@@ -90,7 +90,7 @@ def survey_head(name: str, network: Network, data: AnyDataSet, found: DataSurvey
         gated = network.train is not None and network.train.gates is not None
         channels = find_gated_map(model, example).n_channels if gated else 0
         for split in found.summary["splits"].values():
-            check_labels(np.array(split["labels"], np.int64), head.out_features, found.name)
+            check_labels(np.array(split["labels"], np.int64), head.out_features, found.name, data)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"networks.{name}: {' '.join(str(error).split())}") from error
     largest = largest_output(model, example)
@@ -109,7 +109,7 @@ def survey_training(name: str, network: Network, data: AnyDataSet, found: DataSu
             kind = f"of shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
             raise ValueError(f"in training its output is {kind}, expected logits (n, C)")
         for split in found.summary["splits"].values():
-            check_labels(np.array(split["labels"], np.int64), output.shape[1], found.name)
+            check_labels(np.array(split["labels"], np.int64), output.shape[1], found.name, data)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"networks.{name}: {' '.join(str(error).split())}") from error
 

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from flows import cli
 from storage.runs import write_record
 from storage.stages import open_finished
+from tasks.report.tracing_csv import tracing_csv
 from tasks.report.tracing_tables import layers_table
 from tasks.steps.tracing.page import tracing_page
 
@@ -79,6 +80,16 @@ def test_a_query_is_explained_from_the_store(traced_run: "Run") -> None:
             np.testing.assert_allclose([float(cells[6]) for cells in mine], sums, rtol=1e-3)
             shares = [value / float(influence.read("reference")[index, 2]) for value in sums]
             np.testing.assert_allclose([float(cells[7]) for cells in mine], shares, rtol=1e-3)
+
+
+def test_the_report_counts_queries_as_explain_does(traced_run: "Run") -> None:
+    page = tracing_page(traced_run.job.store, traced_run.plan.traces, "show")
+    tables = tracing_csv(page)[0]
+    for query in page.queries:
+        line = explain(traced_run, "--query", str(query.number)).stdout.splitlines()[1]
+        assert line.startswith(f"query {query.number} of 4: sample {query.sample_id}, ")
+        rows_of = tables["data/tracing_queries.csv"].set_index("query").loc[query.number]
+        assert rows_of["sample_id"] == query.sample_id
 
 
 def test_one_layer_alone(traced_run: "Run") -> None:

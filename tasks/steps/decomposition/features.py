@@ -21,7 +21,7 @@ from tasks.io.manifest import check_labels
 from tasks.steps.activations import MAX_ROWS, batches_of, example_input, first_input, slab_summary
 from tasks.steps.content import compare_content
 from tasks.steps.life import Step, Work, measured
-from tasks.steps.manifest import positions
+from tasks.steps.manifest import data_of, positions
 from tasks.steps.networks import choose_device, load_network, network_identity
 
 VERSION = 1
@@ -86,8 +86,9 @@ def _open(store: Store, spec: StageSpec, device: str, shape: tuple[int, ...]) ->
 def _layout(store: Store, spec: StageSpec) -> Layout:
     rows = positions(store, spec.inputs["data"].path, spec.parameters["split"])
     head = _opened(store, spec, "cpu").head
-    name = str(spec.inputs["data"].place["name"])
-    check_labels(rows["label_given"].to_numpy(np.int64), head.out_features, name)
+    manifest = spec.inputs["data"]
+    name = str(manifest.place["name"])
+    check_labels(rows["label_given"].to_numpy(np.int64), head.out_features, name, data_of(manifest))
     return penultimate_layout(len(rows), head.in_features, head.out_features, str(spec.place["dtype"]))
 
 

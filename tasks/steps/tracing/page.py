@@ -73,7 +73,7 @@ def _examples(store: Store, trace: Trace) -> pd.DataFrame:
     queries = open_finished(store, trace.queries)
     ids, names = queries.read("sample_id"), queries.summary["class_names"]
     table = read_influence(open_finished(store, trace.influence)).examples(names, np.arange(len(ids)))
-    return table.assign(network=trace.network, seed=trace.seed, query=ids[table["query"].to_numpy()])
+    return table.assign(network=trace.network, seed=trace.seed, query_id=ids[table["query"].to_numpy()])
 
 
 EVALUATION = ["network", "seed", "measure", "layer", "value", "spread", "baseline", "baseline_name", "n", "note"]
@@ -165,8 +165,9 @@ def _evaluation(store: Store, trace: Trace) -> Iterator[dict[str, object]]:
         # A dense ledger has the mean loss of a batch, not each example's own.
         name = "summed loss of its batches" if found["shared"] else "summed loss"
         beside = {"baseline": found["loss_auc"], "baseline_name": name, "n": found["examples"], "note": note}
-        for layer, value in found["auc"].items():
-            yield {**common, "measure": "mislabel AUC", "layer": layer, "value": value, **beside}
+        depth = open_finished(store, trace.influence).summary["layers"]
+        for layer in sorted(found["auc"], key=depth.index):  # a stored mapping has lost its order
+            yield {**common, "measure": "mislabel AUC", "layer": layer, "value": found["auc"][layer], **beside}
     if trace.randomisation is not None:
         found = open_finished(store, trace.randomisation).summary
         for row in found["rows"]:
@@ -203,6 +204,7 @@ def _queries(store: Store, trace: Trace, numbers: NDArray[np.int64]) -> Iterator
             layers=tuple(_query_layers(read, names, number, chances[number])),
             data=_data_name(trace),
             source=str(trace.queries.inputs["data"].place["name"]),
+            number=number,
         )
 
 

@@ -16,6 +16,7 @@ from storage.specs import StageSpec, without_defaults
 from storage.stages import Stage, open_finished
 from storage.stores import Store
 from tasks.capture import capture_inputs, find_output_layer
+from tasks.io.networks import build_model
 from tasks.recording.sources import UpdateBlock, UpdateSource, recorded_source
 from tasks.steps.life import Step, Work, measured
 from tasks.steps.networks import choose_device, load_network
@@ -30,8 +31,11 @@ Floats = NDArray[np.float32]
 
 
 def contributions_spec(name: str, training: StageSpec, queries: StageSpec, asked: Tracing) -> StageSpec:
-    """Return the spec of the contributions of a training to its queries."""
+    """Return the spec of the contributions of a training to its queries, layers in the network's order."""
     settings = asked.model_dump(mode="json", include={"layers", "anchor", "bias"})
+    named = training.place["train"]["record"]["layers"] if asked.layers == "all" else list(asked.layers)
+    if named is not None and (ordered := _by_depth(training, named)) != named:
+        settings["layers"] = ordered
     kept = without_defaults(settings, {"layers": "all", "anchor": "final", "bias": False})
     inputs = {"network": training, "queries": queries}
     return StageSpec("contributions", VERSION, kept, inputs, place=settings, label=f"{name} {queries.label}")
@@ -63,6 +67,18 @@ def traced_layers(source: UpdateSource, spec: StageSpec) -> list[str]:
         if layer not in source.layers:
             raise ValueError(f"tracing.layers: {layer!r} was not recorded; recorded: {', '.join(source.layers)}")
     return list(asked)
+
+
+def _by_depth(training: StageSpec, layers: list[str]) -> list[str]:
+    """Return names of layers in the order in which the network has its modules; unknown names last."""
+    network = training.parameters["network"]
+    try:
+        with torch.device("meta"):
+            model = build_model(network["model"], network["arguments"], 0)
+    except ValueError:
+        return layers  # the plan says what is wrong with the network
+    depth = {name: index for index, (name, _) in enumerate(model.named_modules(remove_duplicate=False))}
+    return sorted(layers, key=lambda name: depth.get(name, len(depth)))
 
 
 def layer_targets(spec: StageSpec, source: UpdateSource, model: nn.Module, example: Tensor) -> list[Target]:
