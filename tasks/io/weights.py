@@ -5,6 +5,7 @@ import copy
 import json
 import mmap
 import pickle
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.nn.modules.module import _IncompatibleKeys
 from torch.nn.parameter import is_lazy
 
 from tasks.io.digests import file_sha256
@@ -184,15 +186,25 @@ def _formats(model: nn.Module, state: State) -> Iterator[State]:
 def _taken(model: nn.Module, state: State) -> bool:
     """Load a state dict into a model if it fits; hooks may rebuild a part that they load, so a copy tries it first."""
     alike = {key: _shape(value) for key, value in state.items()} == _shapes(model)
-    targets = [model] if alike else [_copied(model), model]
     try:
-        for target in targets:
-            found = target.load_state_dict(state, strict=False)
-            if found.unexpected_keys or not all(key.endswith(COUNTER) for key in found.missing_keys):
-                return False
+        if not alike and not _complete(_quietly(_copied(model), state)):
+            return False
+        return _complete(model.load_state_dict(state, strict=False))
     except _UNFIT:
         return False
-    return True
+
+
+def _complete(found: _IncompatibleKeys) -> bool:
+    """Tell whether a load left nothing over but counters, which older files lack."""
+    return not found.unexpected_keys and all(key.endswith(COUNTER) for key in found.missing_keys)
+
+
+def _quietly(trial: nn.Module, state: State) -> _IncompatibleKeys:
+    """Load a state dict into a copy; what modules warn of is said when the network itself is loaded."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found: _IncompatibleKeys = trial.load_state_dict(state, strict=False)
+    return found
 
 
 def _problems(model: nn.Module, given: Reading) -> str:
@@ -200,7 +212,7 @@ def _problems(model: nn.Module, given: Reading) -> str:
     state, trial, problems = given.state, _copied(model), []
     own, reason = trial.state_dict(), ""
     try:
-        found = trial.load_state_dict(state, strict=False)
+        found = _quietly(trial, state)
         missing, unexpected = list(found.missing_keys), list(found.unexpected_keys)
     except _UNFIT as error:
         missing, unexpected = [k for k in own if k not in state], [k for k in state if k not in own]
