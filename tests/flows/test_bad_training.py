@@ -185,3 +185,13 @@ def test_layers_without_a_size_are_not_trained(tiny_tree: Tree, new_run: NewRun)
         ConfigError, match=r"networks\.small: 0\.weight has no size before the first input; to train it"
     ):
         planned_stages(new_run(tiny_tree).plan, None)
+
+
+def test_layers_that_hooks_rename_in_the_state_dict_are_not_recorded(tiny_tree: Tree, new_run: NewRun) -> None:
+    network = tiny_tree["networks"]["small"]
+    network |= {"model": "tests.tasks.odd_networks:Hooked", "arguments": {}}
+    network["train"]["record"] = {}
+    with pytest.raises(ConfigError, match=r"layer 'fc': a hook of the network changes its weight in the state dict"):
+        planned_stages(new_run(tiny_tree).plan, None)
+    network["train"]["record"] = {"layers": ["conv"]}
+    assert planned_stages(new_run(tiny_tree).plan, None)
