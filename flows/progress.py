@@ -1,16 +1,17 @@
 """How far a plan is in its store, and whether what is left fits into memory and disk."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.load import ConfigError
+from configs.load import ConfigError, visible
 from configs.schema import Config
 from configs.section import size_bytes
 from flows.plan import Plan, network_names
 from storage.stages import find_finished
 from storage.stores import FORMAT_FILE, Store, open_store
+from tasks.steps.networks import undone_lines
 from tasks.steps.sizes import LIBRARIES, estimate
 
 
@@ -43,8 +44,12 @@ def finished_paths(plan: Plan, store: Store | None) -> frozenset[str]:
     return frozenset(spec.path for spec in plan.stages if find_finished(store, spec.path) is not None)
 
 
-def planned_stages(plan: Plan, store: Store | None) -> list[PlannedStage]:
+def planned_stages(plan: Plan, store: Store | None, say: Callable[[str], None] | None = None) -> list[PlannedStage]:
     """Return every stage with its state and size, after checking that data, networks and memory fit together.
+
+    Parameters
+    ----------
+    say : takes a line per file of weights that fits only without what a tool added to it
 
     Raises
     ------
@@ -52,6 +57,9 @@ def planned_stages(plan: Plan, store: Store | None) -> list[PlannedStage]:
     """
     try:
         sizes = estimate(plan.config, store, plan.stages, network_names(plan))
+        if say is not None:
+            for line in undone_lines(plan.config.networks):
+                say(visible(line))
     except (ValueError, OSError) as error:
         raise ConfigError(" ".join(str(error).split())) from error
     found = []

@@ -1,8 +1,9 @@
 """Checkpoints: all that a training needs to go on bitwise, as one safetensors file.
 
 Keys: model.<name in the state dict>, optimizer.<index of the parameter>.<name>, random.cpu, random.cuda.<index>.
-The text `optimizer` is JSON: the settings of each group of parameters, state that is no tensor, and, of parameters
-that are not on the CPU, `host`: the names of those of their state that are.
+The text `versions`, where there is one, is that of `tasks.recording.versions`. The text `optimizer` is JSON: the
+settings of each group of parameters, state that is no tensor, and, of parameters that are not on the CPU, `host`: the
+names of those of their state that are.
 """
 
 import json
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from storage.documents import canonical, digest
 from storage.tensors import RawTensor, decode_tensors, encode_tensors
 from storage.updates.chunks import Write
+from tasks.recording.versions import VERSIONS, current_versions, load_state, version_texts
 
 MODEL, OPTIMIZER, RANDOM = "model.", "optimizer.", "random."
 NAMES = {
@@ -64,7 +66,8 @@ def pack_checkpoint(model: nn.Module, optimizer: torch.optim.Optimizer, *, gener
         text = canonical({"groups": groups, "state": others, **({"host": host} if host else {})}).decode()
     except TypeError as error:
         raise ValueError(f"the optimiser keeps something that is neither a tensor nor a number: {error}") from None
-    return encode_tensors({name: _raw(name, value) for name, value in tensors.items()}, {"optimizer": text})
+    texts = {"optimizer": text, **version_texts(model)}
+    return encode_tensors({name: _raw(name, value) for name, value in tensors.items()}, texts)
 
 
 def load_checkpoint(data: bytes, model: nn.Module, optimizer: torch.optim.Optimizer, what: str) -> None:
@@ -77,7 +80,7 @@ def load_checkpoint(data: bytes, model: nn.Module, optimizer: torch.optim.Optimi
     """
     raw, texts = decode_tensors(data, what)
     tensors = {name: _tensor(value) for name, value in raw.items()}
-    model.load_state_dict(_below(tensors, MODEL))
+    load_state(model, _below(tensors, MODEL), current_versions(model))
     saved = json.loads(texts["optimizer"])
     if len(saved["groups"]) != len(optimizer.param_groups):
         raise ValueError(
@@ -99,6 +102,11 @@ def checkpoint_weights(data: bytes, what: str) -> dict[str, Tensor]:
     """Return the model's state dict of a checkpoint; DamagedError, beginning with `what`, if it is none."""
     raw, _ = decode_tensors(data, what)
     return _below({name: _tensor(value) for name, value in raw.items()}, MODEL)
+
+
+def checkpoint_versions(data: bytes, what: str) -> dict[str, str]:
+    """Return the text that a file of a checkpoint's weights alone needs, by its name; errors as above."""
+    return {name: text for name, text in decode_tensors(data, what)[1].items() if name == VERSIONS}
 
 
 def write_checkpoint(write: Write, number: int, data: bytes) -> str:

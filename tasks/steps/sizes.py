@@ -21,6 +21,7 @@ from tasks.steps.layers import layers_layout
 from tasks.steps.life import MOST_TOGETHER
 from tasks.steps.manifest import data_of
 from tasks.steps.networks import check_device
+from tasks.steps.smallest_batch import check_smallest_batch
 from tasks.steps.snapshots import snapshot_step
 from tasks.steps.survey import (
     DataSurvey,
@@ -36,6 +37,7 @@ from tasks.steps.survey import (
 from tasks.steps.tracing.sizes import UPDATES, archive_bytes, layers_to_trace, tracing_size
 from tasks.steps.training import MEMORY_SAMPLES, training_steps
 
+TRAINS = ("training", "decomposed-training", "retraining")  # stages that train a network
 LIBRARIES = 1100 * 10**6  # bytes of a worker before any data: torch, NumPy, Zarr
 ROW = 120  # bytes of a manifest row
 
@@ -79,6 +81,9 @@ def estimate(
     for spec in (spec for spec in stages if spec.stage == "training" or spec.parameters.get("scope") == "network"):
         network, manifest = config.networks[names[spec.path]], spec.inputs["data"]
         survey_training(names[spec.path], network, data_of(manifest), surveys[manifest.path])
+    for spec in (s for s in stages if s.stage in TRAINS and s.parameters.get("scope") != "head"):
+        network, manifest = config.networks[names[spec.path]], spec.inputs["data"]
+        check_smallest_batch(names[spec.path], network, spec, data_of(manifest), surveys[manifest.path])
     _check_traces(config, stages, names, surveys)
     heads = {
         spec.path: survey_head(names[spec.path], config.networks[names[spec.path]], data_of(data), surveys[data.path])

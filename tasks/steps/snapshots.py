@@ -8,9 +8,9 @@ from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, open_finished, read_marker
 from storage.stores import Store, StoreError
 from tasks.io.tensors import pack_tensors
-from tasks.recording.checkpoints import checkpoint_weights
+from tasks.recording.checkpoints import checkpoint_versions, checkpoint_weights
 from tasks.steps.life import Step, Work, measured
-from tasks.steps.networks import WEIGHTS, choose_device
+from tasks.steps.networks import WEIGHTS, choose_device, pack_state
 from tasks.steps.trainer import environment, open_trainer
 from tasks.steps.training import MEMORY_SAMPLES, same_environment, training_steps
 
@@ -77,7 +77,8 @@ def _partition(work: Work, number: int) -> None:
         if step == total:
             data = finished.read_file(WEIGHTS)
         elif step and step % every == 0:
-            data = pack_tensors(checkpoint_weights(_checkpoint(finished, step // every - 1), training.title))
+            whole, title = _checkpoint(finished, step // every - 1), training.title
+            data = pack_tensors(checkpoint_weights(whole, title), checkpoint_versions(whole, title))
         else:
             data = _trained(work, finished, step // every * every, step)
         part.write_file(snapshot_file(step), data)
@@ -109,7 +110,7 @@ def _trained(work: Work, finished: FinishedStage, start: int, stop: int) -> byte
         for step, (again, before) in enumerate(zip(trainer.run(start, stop), made["losses"], strict=False), start):
             if again != before:
                 raise StoreError(f"{training.title}: step {step} has loss {again!r} now, it had {before!r} in training")
-    return pack_tensors(trainer.model.state_dict())
+    return pack_state(trainer.model)
 
 
 def _summary(stage: Stage) -> Document:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from configs.schema import AnyDataSet, Network
 from storage.documents import Document
@@ -67,7 +68,7 @@ def survey_network(name: str, network: Network, layer: str, data: AnyDataSet, fo
     ValueError : wrong weights, no such layer, a sample of another mode or size, labels beyond the outputs
     """
     try:
-        model, example = _opened(network, data, found)
+        model, example = open_network(network, data, found)
         shapes = probe(model, layer, example)
         for split in found.summary["splits"].values():
             check_labels(np.array(split["labels"], np.int64), shapes.logits, found.name, data)
@@ -84,7 +85,7 @@ def survey_head(name: str, network: Network, data: AnyDataSet, found: DataSurvey
     ValueError : wrong weights, no linear head, a sample of another mode or size, labels beyond the outputs
     """
     try:
-        model, example = _opened(network, data, found)
+        model, example = open_network(network, data, found)
         head = find_head(model, example).module
         split_at(model, PENULTIMATE, example)
         gated = network.train is not None and network.train.gates is not None
@@ -100,7 +101,8 @@ def survey_head(name: str, network: Network, data: AnyDataSet, found: DataSurvey
 def survey_training(name: str, network: Network, data: AnyDataSet, found: DataSurvey) -> None:
     """Raise ValueError where a network cannot be trained on a data set: its output is no (n, C), or labels exceed C."""
     try:
-        model, example = _opened(network, data, found)
+        model, example = open_network(network, data, found)
+        _check_state(model)
         if network.train is not None and network.train.gates is not None:
             find_gated_map(model, example)
         with torch.inference_mode():
@@ -121,7 +123,7 @@ def survey_traced(name: str, network: Network, layers: list[str], data: AnyDataS
     ------
     ValueError : a layer that is called never or more than once, or takes anything but one tensor; names the key
     """
-    model, example = _opened(network, data, found)
+    model, example = open_network(network, data, found)
     try:
         capture_inputs(model, layers, example)
     except ValueError as error:
@@ -141,11 +143,25 @@ def survey_layers(
     """
     try:
         with torch.inference_mode():
-            model, example = _opened(network, data, found)
+            model, example = open_network(network, data, found)
             captured = capture_layers(model, layers, example)
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"networks.{name}: {' '.join(str(error).split())}") from error
     return {layer: array.shape[1:] for layer, array in captured.items()}
+
+
+def open_network(network: Network, data: AnyDataSet, found: DataSurvey) -> tuple[nn.Module, Tensor]:
+    """Return a network with its weights, in evaluation mode, and an input (1, C, h, w) as large as the data's."""
+    batch = read_batch(open_source(data), resolve_preprocessing(network.preprocessing), [found.example])
+    model = build_model(network.model, network.arguments, 0)
+    if network.weights is not None:
+        load_weights(model, network.weights)
+    if lazy := [name for name, value in model.state_dict().items() if is_lazy(value)]:
+        raise ValueError(
+            f"{lazy[0]} has no size before the first input; to train it, build the layer with its size, such as "
+            "nn.Linear in place of nn.LazyLinear"
+        )
+    return model.eval().requires_grad_(False), example_input(tuple(batch.inputs.shape[1:]))
 
 
 def state_bytes(network: Document) -> int:
@@ -155,10 +171,8 @@ def state_bytes(network: Document) -> int:
     return sum(value.numel() * value.element_size() for value in model.state_dict().values())
 
 
-def _opened(network: Network, data: AnyDataSet, found: DataSurvey) -> tuple[nn.Module, Tensor]:
-    """Return a network with its weights and an input of the size that the data give."""
-    batch = read_batch(open_source(data), resolve_preprocessing(network.preprocessing), [found.example])
-    model = build_model(network.model, network.arguments, 0)
-    if network.weights is not None:
-        load_weights(model, network.weights)
-    return model.eval().requires_grad_(False), example_input(tuple(batch.inputs.shape[1:]))
+def _check_state(model: nn.Module) -> None:
+    """Raise unless checkpoints can hold a network's whole state."""
+    for name, value in model.state_dict().items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"its state dict holds {name}, a {type(value).__name__}; a training keeps tensors only")

@@ -27,7 +27,7 @@ from tasks.steps.content import compare_content, content_file
 from tasks.steps.fetching import open_fetch, read_content
 from tasks.steps.life import Step, Work, measured
 from tasks.steps.manifest import positions
-from tasks.steps.networks import WEIGHTS, choose_device, network_identity, start_identity
+from tasks.steps.networks import WEIGHTS, choose_device, network_identity, pack_state, start_identity
 from tasks.steps.recording import recording
 from tasks.steps.trainer import GATE_MATRIX, Trainer, environment, open_batches, open_schedule, open_trainer
 from tasks.training.loop import Fetch, Recorder, accuracy
@@ -249,7 +249,7 @@ def _losses(stage: Stage, numbers: Sequence[int]) -> list[float]:
 
 def _write_result(stage: Stage, part: Partition, trainer: Trainer) -> None:
     """Write the last weights and gates, and the curves; the numbers of this last segment are there."""
-    part.write_file(WEIGHTS, pack_tensors(trainer.model.state_dict()))
+    part.write_file(WEIGHTS, pack_state(trainer.model))
     if trainer.gating is not None:
         part.write_file(GATES_FILE, pack_tensors({GATE_MATRIX: trainer.gating.gates.weight}))
     before = [stage.marker(earlier) for earlier in range(part.number)]
