@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from tasks.splitting import replay
+from tasks.splitting.answers import check_alone, check_answers
 from tasks.splitting.graph import NOT_TRACEABLE, Graph, Part
 
 LAST_MAP, PENULTIMATE = "last-map", "penultimate"
@@ -38,7 +39,8 @@ def split_at(model: nn.Module, layer: str, example: Tensor) -> Split:
     model : in evaluation mode; the parts stay those of that mode
     layer : `last-map` (the last post-activation map before pooling), `penultimate` (the input of the last linear
         layer), or the name of a module whose (last call's) output is a map (n, d, h, w)
-    example : (n, C, H, W), images of the size and kind that will come, on the model's device
+    example : (n, C, H, W), images of the size and kind that will come, on the model's device: the first one decides
+        what `last-map` means, the checks run on all of them, so real ones belong there too
 
     Returns
     -------
@@ -48,11 +50,12 @@ def split_at(model: nn.Module, layer: str, example: Tensor) -> Split:
     -----
     The network's graph is cut where torch.fx can trace it. Otherwise the trunk ends a run at the layer's last call,
     and the head is a whole run with that layer's output put in. Either way the output must depend on the input
-    through the layer alone: the check, on two batch sizes, refuses everything else.
+    through the layer alone: the check, on two batch sizes, refuses everything else. Refused too: a network that is
+    random in evaluation mode, and one whose logits or maps of an image depend on the batch.
     """
     n_outputs = _check_model(model, layer, example)
     try:
-        graph = Graph(model, example)
+        graph = Graph(model, example[:1])
     except NOT_TRACEABLE:
         graph = None
     node = None if graph is None else _node(graph, layer)
@@ -60,6 +63,7 @@ def split_at(model: nn.Module, layer: str, example: Tensor) -> Split:
         trunk, head = graph.parts(node)
         shape = _check_shape(trunk, layer, example)
         if not _difference(model, trunk, head, example):
+            _check_alone(trunk, layer, example)
             return Split(trunk, head, layer, graph.describe(node), shape, n_outputs, example.device)
     return _replayed(model, layer, example, n_outputs)
 
@@ -123,7 +127,7 @@ def capture_layers(model: nn.Module, layers: Sequence[str], images: Tensor) -> d
         found[layer] = output.clone()  # what follows may work in place
 
     with replay.watching(model, lambda name, module, output: keep(name, output) if name in layers else None):
-        model(images)
+        model(images.clone())
     missing = [layer for layer in layers if layer not in found]
     if missing:
         raise ValueError(f"layer {missing[0]!r} is not called by the network's forward")
@@ -159,7 +163,7 @@ def capture_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> d
             module = model.get_submodule(layer)
             handles.append(module.register_forward_pre_hook(lambda _, given, layer=layer: keep(layer, given)))
         with torch.inference_mode():
-            model(images)
+            model(images.clone())
     finally:
         for handle in handles:
             handle.remove()
@@ -178,7 +182,7 @@ def find_output_layer(model: nn.Module, example: Tensor) -> str | None:
             kept[name] = output
 
     with torch.inference_mode(), replay.watching(model, look):
-        logits = model(example)
+        logits = model(example.clone())
     return next((name for name, output in kept.items() if output is logits), None)
 
 
@@ -221,7 +225,7 @@ def _replayed(model: nn.Module, layer: str, example: Tensor, n_outputs: int) -> 
     """Cut by replay, and check."""
     try:
         if layer == LAST_MAP:
-            name = replay.last_map_module(model, example)
+            name = replay.last_map_module(model, example[:1])
         else:
             name = replay.last_linear_module(model, example) if layer == PENULTIMATE else layer
         trunk, head = replay.parts(model, name, example, at_input=layer == PENULTIMATE)
@@ -234,6 +238,7 @@ def _replayed(model: nn.Module, layer: str, example: Tensor, n_outputs: int) -> 
             f"layer {layer!r}: the network cannot be cut there, something passes around it ({difference}); "
             "name a layer that everything passes through, such as the end of a block"
         )
+    _check_alone(trunk, layer, example)
     return Split(trunk, head, layer, name, shape, n_outputs, example.device)
 
 
@@ -244,13 +249,19 @@ def _check_model(model: nn.Module, layer: str, example: Tensor) -> int:
     if layer not in (LAST_MAP, PENULTIMATE):
         _check_name(model, layer)
     with torch.inference_mode():
-        logits = model(example)
+        logits = model(example.clone())
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(example):
         found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"the network gives {found} for {len(example)} images, expected logits (n, classes)")
     if not bool(logits.isfinite().all()):
         raise ValueError("the network gives NaN or infinite logits for the example; check weights and preprocessing")
+    check_answers(lambda images: {"logits": model(images)}, example)
     return logits.shape[1]
+
+
+def _check_alone(trunk: Part, layer: str, example: Tensor) -> None:
+    """Raise where the maps of an image depend on the batch, even where its logits do not."""
+    check_alone(lambda images: {f"layer {layer!r}": trunk(images)}, example)
 
 
 def _check_name(model: nn.Module, layer: str) -> None:
@@ -274,9 +285,9 @@ def _check_shape(trunk: Part, layer: str, example: Tensor) -> tuple[int, ...]:
 
 def _difference(model: nn.Module, trunk: Part, head: Part, example: Tensor) -> str:
     """Compare the parts with the whole at two batch sizes; return what differs, "" where nothing does."""
-    for batch in (example, torch.cat([example, example[:1]])):
+    for batch in (example, example[:1] if len(example) > 1 else torch.cat([example, example])):
         with torch.inference_mode():
-            expected, found = model(batch), head(trunk(batch))
+            expected, found = model(batch.clone()), head(trunk(batch.clone()))
         if found.shape != expected.shape:
             return f"logits {tuple(found.shape)} instead of {tuple(expected.shape)}"
         largest = float((found - expected).abs().max())
