@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from tasks.splitting import replay
-from tasks.splitting.answers import check_alone, check_answers
+from tasks.splitting.answers import check_alone, check_answers, largest_difference, size
 from tasks.splitting.graph import NOT_TRACEABLE, Graph, Part
 
 LAST_MAP, PENULTIMATE = "last-map", "penultimate"
@@ -31,7 +31,7 @@ class Split:
     device: torch.device
 
 
-def split_at(model: nn.Module, layer: str, example: Tensor) -> Split:
+def split_at(model: nn.Module, layer: str, example: Tensor, images: Tensor | None = None) -> Split:
     """Cut a network at a layer, and check the two parts against the whole.
 
     Parameters
@@ -39,8 +39,8 @@ def split_at(model: nn.Module, layer: str, example: Tensor) -> Split:
     model : in evaluation mode; the parts stay those of that mode
     layer : `last-map` (the last post-activation map before pooling), `penultimate` (the input of the last linear
         layer), or the name of a module whose (last call's) output is a map (n, d, h, w)
-    example : (n, C, H, W), images of the size and kind that will come, on the model's device: the first one decides
-        what `last-map` means, the checks run on all of them, so real ones belong there too
+    example : (n, C, H, W), images of the size and kind that will come, on the model's device
+    images : (m, C, H, W), real ones, on which everything is checked too: noise does not show every difference
 
     Returns
     -------
@@ -53,19 +53,21 @@ def split_at(model: nn.Module, layer: str, example: Tensor) -> Split:
     through the layer alone: the check, on two batch sizes, refuses everything else. Refused too: a network that is
     random in evaluation mode, and one whose logits or maps of an image depend on the batch.
     """
+    tried = example if images is None else torch.cat([example, images])
     n_outputs = _check_model(model, layer, example)
+    check_answers(lambda batch: {"logits": model(batch)}, tried)
     try:
-        graph = Graph(model, example[:1])
+        graph = Graph(model, example)
     except NOT_TRACEABLE:
         graph = None
     node = None if graph is None else _node(graph, layer)
     if graph is not None and node is not None and node in graph.cuts:
         trunk, head = graph.parts(node)
         shape = _check_shape(trunk, layer, example)
-        if not _difference(model, trunk, head, example):
-            _check_alone(trunk, layer, example)
+        if not _difference(model, trunk, head, tried):
+            check_alone(lambda batch: {f"layer {layer!r}": trunk(batch)}, tried)
             return Split(trunk, head, layer, graph.describe(node), shape, n_outputs, example.device)
-    return _replayed(model, layer, example, n_outputs)
+    return _replayed(model, layer, example, tried, n_outputs)
 
 
 def capture_batch(split: Split, images: Tensor) -> tuple[Floats, Floats]:
@@ -117,6 +119,12 @@ def capture_layers(model: nn.Module, layers: Sequence[str], images: Tensor) -> d
     -------
     by layer: (n, ..., d) float32, the channel axis last
     """
+    found, _ = layer_outputs(model, layers, images)
+    return {layer: found[layer].movedim(1, -1).float().cpu().numpy() for layer in layers}
+
+
+def layer_outputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> tuple[dict[str, Tensor], object]:
+    """Return the outputs of named modules as they come, by name, and the network's own; see `capture_layers`."""
     found: dict[str, Tensor] = {}
     for layer in layers:
         _check_name(model, layer)
@@ -127,11 +135,11 @@ def capture_layers(model: nn.Module, layers: Sequence[str], images: Tensor) -> d
         found[layer] = output.clone()  # what follows may work in place
 
     with replay.watching(model, lambda name, module, output: keep(name, output) if name in layers else None):
-        model(images.clone())
+        output: object = model(images.clone())
     missing = [layer for layer in layers if layer not in found]
     if missing:
         raise ValueError(f"layer {missing[0]!r} is not called by the network's forward")
-    return {layer: found[layer].movedim(1, -1).float().cpu().numpy() for layer in layers}
+    return found, output
 
 
 def capture_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> dict[str, Tensor]:
@@ -221,24 +229,24 @@ def _node(graph: Graph, layer: str) -> fx.Node | None:
         raise ValueError(f"layer {layer!r}: {error}") from error
 
 
-def _replayed(model: nn.Module, layer: str, example: Tensor, n_outputs: int) -> Split:
-    """Cut by replay, and check."""
+def _replayed(model: nn.Module, layer: str, example: Tensor, tried: Tensor, n_outputs: int) -> Split:
+    """Cut by replay, and check on the images `tried`."""
     try:
         if layer == LAST_MAP:
-            name = replay.last_map_module(model, example[:1])
+            name = replay.last_map_module(model, example)
         else:
             name = replay.last_linear_module(model, example) if layer == PENULTIMATE else layer
         trunk, head = replay.parts(model, name, example, at_input=layer == PENULTIMATE)
         shape = _check_shape(trunk, layer, example)
     except ValueError as error:
         raise ValueError(f"layer {layer!r}: {error}") from error
-    difference = _difference(model, trunk, head, example)
+    difference = _difference(model, trunk, head, tried)
     if difference:
         raise ValueError(
             f"layer {layer!r}: the network cannot be cut there, something passes around it ({difference}); "
             "name a layer that everything passes through, such as the end of a block"
         )
-    _check_alone(trunk, layer, example)
+    check_alone(lambda batch: {f"layer {layer!r}": trunk(batch)}, tried)
     return Split(trunk, head, layer, name, shape, n_outputs, example.device)
 
 
@@ -255,13 +263,7 @@ def _check_model(model: nn.Module, layer: str, example: Tensor) -> int:
         raise ValueError(f"the network gives {found} for {len(example)} images, expected logits (n, classes)")
     if not bool(logits.isfinite().all()):
         raise ValueError("the network gives NaN or infinite logits for the example; check weights and preprocessing")
-    check_answers(lambda images: {"logits": model(images)}, example)
     return logits.shape[1]
-
-
-def _check_alone(trunk: Part, layer: str, example: Tensor) -> None:
-    """Raise where the maps of an image depend on the batch, even where its logits do not."""
-    check_alone(lambda images: {f"layer {layer!r}": trunk(images)}, example)
 
 
 def _check_name(model: nn.Module, layer: str) -> None:
@@ -290,8 +292,8 @@ def _difference(model: nn.Module, trunk: Part, head: Part, example: Tensor) -> s
             expected, found = model(batch.clone()), head(trunk(batch.clone()))
         if found.shape != expected.shape:
             return f"logits {tuple(found.shape)} instead of {tuple(expected.shape)}"
-        largest = float((found - expected).abs().max())
+        largest = largest_difference(found, expected)
         tolerance = 1e-4 if expected.dtype in (torch.float32, torch.float64) else 1e-2  # of the largest logit
-        if not largest <= tolerance * float(expected.abs().max()):
+        if largest > tolerance * size(expected):
             return f"logits differ by up to {largest:.3g}"
     return ""

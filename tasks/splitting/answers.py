@@ -57,6 +57,18 @@ def check_alone(answer: Answer, images: Tensor, within: Answers | None = None) -
                 )
 
 
+def largest_difference(first: Tensor, second: Tensor) -> float:
+    """Return by how much two tensors of one shape differ; NaN and infinity equal themselves."""
+    same = (first == second) | (first.isnan() & second.isnan())
+    difference = torch.where(same, 0, (first.double() - second.double()).abs())
+    return float(difference.nan_to_num(torch.inf).max()) if first.numel() else 0.0
+
+
+def size(tensor: Tensor) -> float:
+    """Return the largest finite magnitude in a tensor."""
+    return float(tensor.double().nan_to_num(0, 0, 0).abs().max()) if tensor.numel() else 0.0
+
+
 def _batch(images: Tensor) -> Tensor:
     """Return the images and one more, the first at half its contrast: no batch holds equal images only."""
     return torch.cat([images, images[:1] / 2])
@@ -68,12 +80,10 @@ def _difference(first: Answers, second: Answers, whole: Answers | None = None) -
         other = second[name]
         if other.shape != value.shape:
             return f"{name} of shape {tuple(other.shape)} instead of {tuple(value.shape)}"
-        same = (value == other) | (value.isnan() & other.isnan())
-        largest = float(torch.where(same, 0, (value.double() - other.double()).abs()).max()) if value.numel() else 0.0
-        scale = float(max((whole or first)[name].double().abs().max(), other.double().abs().max()))
+        largest, scale = largest_difference(value, other), max(size((whole or first)[name]), size(other))
         # Sums of other batch sizes have another order; GPUs multiply in 10 bits there, half types in fewer.
         exact = value.dtype in (torch.float32, torch.float64) and value.device.type == "cpu"
-        if not largest <= (1e-3 if exact else 5e-2) * scale:
+        if largest > (1e-3 if exact else 5e-2) * scale:
             return f"{name} by up to {largest:.3g} of {scale:.3g}"
     return ""
 

@@ -132,3 +132,15 @@ def test_rounding_is_no_difference(build: Callable[[], nn.Module], scale: float)
 def test_answers_without_an_axis_of_images_are_named() -> None:
     with pytest.raises(ValueError, match=r"layer of shape \(16, 3, 8, 2\) for 4 images, expected \(n, ...\)"):
         check_answers(lambda images: {"layer": images.reshape(-1, 3, 8, 2)}, EXAMPLE)
+
+
+def test_values_that_are_not_finite_equal_themselves() -> None:
+    def ratio(images: Tensor) -> dict[str, Tensor]:
+        return {"logits": images.mean((2, 3)) / (images.mean((2, 3)) > 0)}
+
+    dark = EXAMPLE.clone()
+    dark[1] = 0  # 0 / 0
+    check_answers(ratio, dark)
+    split_at(seeded(lambda: Between(lambda x: x / (x.amax((1, 2, 3), keepdim=True) > 0), same)), "act", EXAMPLE, dark)
+    with pytest.raises(ValueError, match=BATCH):
+        check_answers(lambda images: {"logits": images[:, 0, 0] / (images.sum() > 80)}, EXAMPLE)
