@@ -31,7 +31,7 @@ class Split:
     device: torch.device
 
 
-def split_at(model: nn.Module, layer: str, example: Tensor, images: Tensor | None = None) -> Split:
+def split_at(model: nn.Module, layer: str, example: Tensor, *, images: Tensor | None = None) -> Split:
     """Cut a network at a layer, and check the two parts against the whole.
 
     Parameters
@@ -119,12 +119,6 @@ def capture_layers(model: nn.Module, layers: Sequence[str], images: Tensor) -> d
     -------
     by layer: (n, ..., d) float32, the channel axis last
     """
-    found, _ = layer_outputs(model, layers, images)
-    return {layer: found[layer].movedim(1, -1).float().cpu().numpy() for layer in layers}
-
-
-def layer_outputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> tuple[dict[str, Tensor], object]:
-    """Return the outputs of named modules as they come, by name, and the network's own; see `capture_layers`."""
     found: dict[str, Tensor] = {}
     for layer in layers:
         _check_name(model, layer)
@@ -135,11 +129,11 @@ def layer_outputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> tu
         found[layer] = output.clone()  # what follows may work in place
 
     with replay.watching(model, lambda name, module, output: keep(name, output) if name in layers else None):
-        output: object = model(images.clone())
+        model(images.clone())
     missing = [layer for layer in layers if layer not in found]
     if missing:
         raise ValueError(f"layer {missing[0]!r} is not called by the network's forward")
-    return found, output
+    return {layer: found[layer].movedim(1, -1).float().cpu().numpy() for layer in layers}
 
 
 def capture_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> dict[str, Tensor]:

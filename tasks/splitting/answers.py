@@ -83,7 +83,7 @@ def _difference(first: Answers, second: Answers, whole: Answers | None = None) -
         largest, scale = largest_difference(value, other), max(size((whole or first)[name]), size(other))
         # Sums of other batch sizes have another order; GPUs multiply in 10 bits there, half types in fewer.
         exact = value.dtype in (torch.float32, torch.float64) and value.device.type == "cpu"
-        if largest > (1e-3 if exact else 5e-2) * scale:
+        if largest > (1e-4 if exact else 5e-2) * scale:
             return f"{name} by up to {largest:.3g} of {scale:.3g}"
     return ""
 

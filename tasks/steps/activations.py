@@ -27,7 +27,7 @@ from tasks.steps.networks import choose_device, load_network, network_identity, 
 from tasks.steps.samples import Batch, batches_ahead, read_batch
 from tasks.steps.trials import example_images, example_input
 
-VERSION = 1
+VERSION = 2
 PARTITION_BYTES = 48 * 2**20  # of float32 maps: a partition's memory, and what a crash may cost
 MAX_ROWS = 1024
 BATCH_BYTES = 5 * 2**20  # of float32 inputs in one forward pass; more only costs a CPU memory
@@ -61,14 +61,14 @@ def activations_spec(
     return StageSpec("activations", VERSION, kept, inputs, digests, place, label=f"{name} {layer} {split}")
 
 
-def probe(model: nn.Module, layer: str, example: Tensor, images: Tensor | None = None) -> tuple[Split, Shapes]:
+def probe(model: nn.Module, layer: str, example: Tensor, *, images: Tensor | None = None) -> tuple[Split, Shapes]:
     """Return a network split at a layer, and the sizes of one sample; arguments as those of `split_at`.
 
     Raises
     ------
     ValueError : the model has no such layer or cannot be split there
     """
-    split = split_at(model, layer, example, images)
+    split = split_at(model, layer, example, images=images)
     if len(split.shape) != 3:
         raise ValueError(f"layer {layer!r} gives features of shape {split.shape}, not maps; name a convolutional layer")
     return split, Shapes(tuple(example.shape[1:]), split.shape, split.n_outputs, largest_output(model, example))
@@ -224,7 +224,7 @@ def _opened(store: Store, spec: StageSpec, device: str) -> _Opened:
     model = load_network(store, spec, torch.device(device))
     images = example_images(store, spec).to(device)
     example = example_input(tuple(images.shape[1:])).to(device)
-    return _Opened(*probe(model, spec.parameters["layer"], example, images))
+    return _Opened(*probe(model, spec.parameters["layer"], example, images=images))
 
 
 def first_input(store: Store, spec: StageSpec) -> Tensor:

@@ -16,7 +16,7 @@ from tasks.steps.manifest import positions
 from tasks.steps.networks import choose_device, load_network, network_identity
 from tasks.steps.trials import check_layers, example_images
 
-VERSION = 1
+VERSION = 2
 
 
 def layers_spec(

@@ -76,7 +76,7 @@ def survey_network(name: str, network: Network, layer: str, data: AnyDataSet, fo
     """
     try:
         model, example, images = _opened(network, data, found)
-        _, shapes = probe(model, layer, example, images)
+        _, shapes = probe(model, layer, example, images=images)
         for split in found.summary["splits"].values():
             check_labels(np.array(split["labels"], np.int64), shapes.logits, found.name)
     except (ValueError, RuntimeError) as error:
@@ -94,9 +94,9 @@ def survey_head(name: str, network: Network, data: AnyDataSet, found: DataSurvey
     try:
         model, example, images = _opened(network, data, found)
         head = find_head(model, example).module
-        split_at(model, PENULTIMATE, example, images)
+        split_at(model, PENULTIMATE, example, images=images)
         gated = network.train is not None and network.train.gates is not None
-        channels = find_gated_map(model, example, images).n_channels if gated else 0
+        channels = find_gated_map(model, example, images=images).n_channels if gated else 0
         for split in found.summary["splits"].values():
             check_labels(np.array(split["labels"], np.int64), head.out_features, found.name)
     except (ValueError, RuntimeError) as error:
@@ -114,7 +114,7 @@ def survey_training(name: str, network: Network, data: AnyDataSet, found: DataSu
         model, example, images = _opened(network, data, found)
         check_logits(model, images)
         if network.train is not None and network.train.gates is not None:
-            find_gated_map(model, example, images)
+            find_gated_map(model, example, images=images)
         with torch.inference_mode():
             output = model.train()(torch.cat([example, example]))
         if not isinstance(output, Tensor) or output.ndim != 2:

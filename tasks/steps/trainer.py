@@ -203,7 +203,7 @@ def _augmented(seed: int, settings: Document, images: torch.Tensor, ids: Positio
 def _gated_map(model: nn.Module, samples: Samples) -> GatedMap:
     """Return where a model's gates go; the model is put back into training mode."""
     images, _ = samples.fetch(spread(len(samples.ids)))
-    found = find_gated_map(model.eval(), example_input(tuple(images.shape[1:])), images.cpu())
+    found = find_gated_map(model.eval(), example_input(tuple(images.shape[1:])), images=images.cpu())
     model.train()
     return found
 

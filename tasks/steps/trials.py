@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from configs.schema import Preprocessing
 from storage.specs import StageSpec
 from storage.stores import Store
-from tasks.capture import capture_inputs, layer_outputs
+from tasks.capture import capture_inputs, capture_layers
 from tasks.io.sources import Source, open_source
 from tasks.splitting.answers import check_answers
 from tasks.steps.manifest import data_of, positions
@@ -52,16 +52,17 @@ def check_logits(model: nn.Module, images: Tensor) -> None:
 
 def check_layers(model: nn.Module, layers: Sequence[str], images: Tensor) -> None:
     """Raise ValueError where the outputs of named layers are random or depend on the batch, or the network's do."""
+    check_logits(model, images)
 
     def answer(batch: Tensor) -> Mapping[str, Tensor]:
-        found, output = layer_outputs(model, layers, batch)
-        return {**{f"layer {layer!r}": value for layer, value in found.items()}, **_outputs(output, len(batch))}
+        found = capture_layers(model, layers, batch)
+        return {f"layer {layer!r}": torch.from_numpy(array) for layer, array in found.items()}
 
     check_answers(answer, images)
 
 
 def check_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> None:
-    """Raise ValueError where what named layers take is random or depends on the batch, or the network's output is."""
+    """Raise ValueError where the inputs of named layers are random or depend on the batch, or the network's output."""
     check_logits(model, images)
     check_answers(
         lambda batch: {

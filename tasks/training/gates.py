@@ -150,7 +150,7 @@ class GatedMap:
     n_classes: int
 
 
-def find_gated_map(model: nn.Module, example: Tensor, images: Tensor | None = None) -> GatedMap:
+def find_gated_map(model: nn.Module, example: Tensor, *, images: Tensor | None = None) -> GatedMap:
     """Find the module whose output is the network's last map, on which the rest of the network depends alone.
 
     Parameters
@@ -169,7 +169,7 @@ def find_gated_map(model: nn.Module, example: Tensor, images: Tensor | None = No
         forward makes it)
     """
     try:
-        split = split_at(model, LAST_MAP, example, images)
+        split = split_at(model, LAST_MAP, example, images=images)
     except ValueError as error:
         raise ValueError(f"no place for class-specific gates: {error}") from error
     with torch.inference_mode():

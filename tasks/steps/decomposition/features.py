@@ -25,7 +25,7 @@ from tasks.steps.manifest import positions
 from tasks.steps.networks import choose_device, load_network, network_identity
 from tasks.steps.trials import example_images, example_input
 
-VERSION = 1
+VERSION = 2
 
 Floats = NDArray[np.float32]
 
@@ -77,7 +77,7 @@ def _opened(store: Store, spec: StageSpec, device: str) -> _Opened:
     model, images = load_network(store, spec, torch.device(device)), example_images(store, spec).to(device)
     shape = tuple(images.shape[1:])
     example = example_input(shape).to(device)
-    return _Opened(split_at(model, PENULTIMATE, example, images), find_head(model, example).module, shape)
+    return _Opened(split_at(model, PENULTIMATE, example, images=images), find_head(model, example).module, shape)
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:

@@ -22,7 +22,7 @@ from tasks.steps.networks import choose_device, load_network, preprocessing_of
 from tasks.steps.samples import read_positions
 from tasks.steps.trials import example_images, example_input
 
-VERSION = 1
+VERSION = 2
 KINDS = ("all", "other", "influential")  # maps beside an image, in this order
 
 
@@ -38,7 +38,7 @@ def _split(store: Store, features: StageSpec, device: str) -> Split:
     """Return the network of a penultimate stage, cut after its last map; kept for the next in this process."""
     model = load_network(store, features, torch.device(device))
     images = example_images(store, features).to(device)
-    return split_at(model, LAST_MAP, example_input(tuple(images.shape[1:])).to(device), images)
+    return split_at(model, LAST_MAP, example_input(tuple(images.shape[1:])).to(device), images=images)
 
 
 def _refusal(store: Store, features: StageSpec) -> str:

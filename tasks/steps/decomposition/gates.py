@@ -24,7 +24,7 @@ from tasks.steps.training import GATES_FILE, MEMORY_SAMPLES
 from tasks.steps.trials import example_input, spread
 from tasks.training.gates import ClassGates, largest_gates
 
-VERSION = 1
+VERSION = 2
 ROWS = 256  # images at a time
 OPEN = 0.5  # a gate above it counts as open
 
@@ -98,7 +98,7 @@ def _count_right(stage: Stage, gates: ClassGates, device: torch.device) -> tuple
     n = len(positions(store, spec.inputs["data"].path, split))
     images, _ = fetch(spread(n))
     example = example_input(tuple(images.shape[1:])).to(device)
-    network = split_at(load_network(store, spec, device), LAST_MAP, example, images)
+    network = split_at(load_network(store, spec, device), LAST_MAP, example, images=images)
     gates, right = gates.to(device), [0, 0]
     with torch.inference_mode():
         for start in range(0, n, ROWS):

@@ -21,7 +21,7 @@ from tasks.steps.networks import choose_device, load_network, network_identity, 
 from tasks.steps.samples import read_positions
 from tasks.steps.trials import check_logits, spread
 
-VERSION = 1
+VERSION = 2
 FORWARD = 64  # queries in one forward pass
 
 

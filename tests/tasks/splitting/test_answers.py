@@ -141,6 +141,8 @@ def test_values_that_are_not_finite_equal_themselves() -> None:
     dark = EXAMPLE.clone()
     dark[1] = 0  # 0 / 0
     check_answers(ratio, dark)
-    split_at(seeded(lambda: Between(lambda x: x / (x.amax((1, 2, 3), keepdim=True) > 0), same)), "act", EXAMPLE, dark)
+    split_at(
+        seeded(lambda: Between(lambda x: x / (x.amax((1, 2, 3), keepdim=True) > 0), same)), "act", EXAMPLE, images=dark
+    )
     with pytest.raises(ValueError, match=BATCH):
         check_answers(lambda images: {"logits": images[:, 0, 0] / (images.sum() > 80)}, EXAMPLE)
