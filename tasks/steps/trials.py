@@ -32,10 +32,20 @@ def spread(n: int, count: int = TRIED) -> NDArray[np.int64]:
 
 
 def read_examples(source: Source, preprocessing: Preprocessing, keys: Sequence[str]) -> Tensor:
-    """Return images spread over `keys`, (n, C, h, w): few where they are large."""
-    first = read_batch(source, preprocessing, keys[:1]).inputs
-    count = max(2, min(TRIED, TRIED_BYTES // first.nbytes))
-    return read_batch(source, preprocessing, [keys[at] for at in spread(len(keys), count)]).inputs
+    """Return images spread over `keys`, (n, C, h, w): few where they are large.
+
+    Images that cannot be read, or are not of the first one's size, are left out: the stage that needs them names them.
+    """
+    images = [read_batch(source, preprocessing, keys[:1]).inputs]
+    count = max(2, min(TRIED, TRIED_BYTES // images[0].nbytes))
+    for at in spread(len(keys), count)[1:]:
+        try:
+            inputs = read_batch(source, preprocessing, [keys[at]]).inputs
+        except (ValueError, OSError):
+            continue
+        if inputs.shape == images[0].shape:
+            images.append(inputs)
+    return torch.cat(images)
 
 
 def example_images(store: Store, spec: StageSpec) -> Tensor:
