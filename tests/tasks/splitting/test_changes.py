@@ -245,3 +245,88 @@ def test_numbers_are_not_changed_in_place() -> None:
     assert split.place == "relu in act"
     with torch.inference_mode():
         torch.testing.assert_close(split.head(split.trunk(IMAGES)), model(IMAGES.clone()), rtol=1e-6, atol=1e-6)
+
+
+class Forward(nn.Module):
+    """Modules for forwards that change their values in turn."""
+
+    def __init__(self, way: Callable[["Forward", Tensor], Tensor]) -> None:
+        super().__init__()
+        self.way = way
+        self.conv, self.last, self.act = nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(5, 5, 3, padding=1), nn.ReLU()
+        self.fc = nn.Linear(5, 7)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        return self.way(self, x)
+
+
+def chunks(net: Forward, x: Tensor) -> Tensor:
+    """Change two of three views of the input."""
+    first, second, _ = x.chunk(3, 1)
+    first.mul_(2)
+    second.sub_(1)
+    return net.fc(net.act(net.conv(x)).mean((2, 3)))  # type: ignore[no-any-return]  # nn.Module returns Any
+
+
+def residual(net: Forward, x: Tensor) -> Tensor:
+    """Add a branch in place, and change the branch afterwards."""
+    x = net.conv(x)
+    y = net.last(x)
+    x += y
+    y.mul_(3)
+    return net.fc(net.act(x).mean((2, 3)) + y.mean((2, 3)))  # type: ignore[no-any-return]  # as above
+
+
+def logits(net: Forward, x: Tensor) -> Tensor:
+    """Change the logits, as a whole and in part."""
+    z: Tensor = net.fc(net.act(net.conv(x)).mean((2, 3)))
+    z[:, 0] = 0
+    z[:, 1].add_(5)
+    z -= 1
+    return z
+
+
+def features(net: Forward, x: Tensor) -> Tensor:
+    """Change the features in part."""
+    x = net.act(net.conv(x)).mean((2, 3))
+    x[:, 0].add_(2)
+    x[:, 1] = x[:, 2]
+    return net.fc(x)  # type: ignore[no-any-return]  # as above
+
+
+def copied(net: Forward, x: Tensor) -> Tensor:
+    """Fill memory of its own, and the input from it."""
+    y = torch.empty_like(x)
+    y.copy_(x)
+    y.add_(1)
+    x.copy_(y * y)
+    return net.fc(net.act(net.conv(x)).mean((2, 3)))  # type: ignore[no-any-return]  # as above
+
+
+def numpy(net: Forward, x: Tensor) -> Tensor:
+    """Change the input by NumPy."""
+    array = x.numpy()
+    array -= 1
+    return net.fc(net.act(net.conv(x)).mean((2, 3)))  # type: ignore[no-any-return]  # as above
+
+
+@pytest.mark.parametrize("way", [chunks, residual, logits, features, copied, numpy], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("layer", ["penultimate", "conv", "act"])
+def test_layers_are_what_a_hook_sees(way: Callable[[Forward, Tensor], Tensor], layer: str) -> None:
+    model, seen = seeded(lambda: Forward(way)), []
+    if layer == "penultimate":
+        model.get_submodule("fc").register_forward_pre_hook(lambda _, given: seen.append(given[0].clone()))
+    else:
+        model.get_submodule(layer).register_forward_hook(lambda _, given, output: seen.append(output.clone()))
+    with torch.inference_mode():
+        expected = model(IMAGES.clone())
+    [maps] = seen
+    if way is residual and layer == "act":  # the branch passes around it
+        with pytest.raises(ValueError, match="the network cannot be cut there, something passes around it"):
+            split_at(model, layer, IMAGES)
+        return
+    split = split_at(model, layer, IMAGES)
+    with torch.inference_mode():
+        torch.testing.assert_close(split.trunk(IMAGES), maps, rtol=0, atol=0)
+        torch.testing.assert_close(split.head(maps), expected, rtol=1e-6, atol=1e-6)
