@@ -177,15 +177,15 @@ def capture_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> d
 
 def find_output_layer(model: nn.Module, example: Tensor) -> str | None:
     """Return the name of the linear layer whose output is the network's, None where there is none."""
-    kept: dict[str, object] = {}
+    kept: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def look(name: str, module: nn.Module, output: object) -> None:
+    def look(name: str, module: nn.Module, output: Tensor) -> None:
         if isinstance(module, nn.Linear):
-            kept[name] = output
+            kept[name] = output, output.clone()  # what follows may work in place
 
     with torch.inference_mode(), replay.watching(model, look):
         logits = model(example.clone())
-    return next((name for name, output in kept.items() if output is logits), None)
+    return next((name for name, (output, then) in kept.items() if output is logits and torch.equal(output, then)), None)
 
 
 def check_finite(array: Floats, layer: str, sample_ids: NDArray[np.int64]) -> None:

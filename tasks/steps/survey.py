@@ -93,7 +93,8 @@ def survey_head(name: str, network: Network, data: AnyDataSet, found: DataSurvey
     """
     try:
         model, example, images = _opened(network, data, found)
-        head = find_head(model, example).module
+        check_logits(model, images)
+        head = find_head(model, torch.cat([example, images])).module
         split_at(model, PENULTIMATE, example, images=images)
         gated = network.train is not None and network.train.gates is not None
         channels = find_gated_map(model, example, images=images).n_channels if gated else 0

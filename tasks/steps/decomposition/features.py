@@ -77,7 +77,8 @@ def _opened(store: Store, spec: StageSpec, device: str) -> _Opened:
     model, images = load_network(store, spec, torch.device(device)), example_images(store, spec).to(device)
     shape = tuple(images.shape[1:])
     example = example_input(shape).to(device)
-    return _Opened(split_at(model, PENULTIMATE, example, images=images), find_head(model, example).module, shape)
+    head = find_head(model, torch.cat([example, images])).module
+    return _Opened(split_at(model, PENULTIMATE, example, images=images), head, shape)
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
