@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from tasks.splitting import replay
+from tasks.splitting.answers import check_alone, check_answers, largest_difference, size
 from tasks.splitting.graph import NOT_TRACEABLE, Graph, Part
 
 LAST_MAP, PENULTIMATE = "last-map", "penultimate"
@@ -30,7 +31,7 @@ class Split:
     device: torch.device
 
 
-def split_at(model: nn.Module, layer: str, example: Tensor) -> Split:
+def split_at(model: nn.Module, layer: str, example: Tensor, *, images: Tensor | None = None) -> Split:
     """Cut a network at a layer, and check the two parts against the whole.
 
     Parameters
@@ -39,6 +40,7 @@ def split_at(model: nn.Module, layer: str, example: Tensor) -> Split:
     layer : `last-map` (the last post-activation map before pooling), `penultimate` (the input of the last linear
         layer), or the name of a module whose (last call's) output is a map (n, d, h, w)
     example : (n, C, H, W), images of the size and kind that will come, on the model's device
+    images : (m, C, H, W), real ones, on which everything is checked too: noise does not show every difference
 
     Returns
     -------
@@ -48,9 +50,12 @@ def split_at(model: nn.Module, layer: str, example: Tensor) -> Split:
     -----
     The network's graph is cut where torch.fx can trace it. Otherwise the trunk ends a run at the layer's last call,
     and the head is a whole run with that layer's output put in. Either way the output must depend on the input
-    through the layer alone: the check, on two batch sizes, refuses everything else.
+    through the layer alone: the check, on two batch sizes, refuses everything else. Refused too: a network that is
+    random in evaluation mode, and one whose logits or maps of an image depend on the batch.
     """
+    tried = example if images is None else torch.cat([example, images])
     n_outputs = _check_model(model, layer, example)
+    check_answers(lambda batch: {"logits": model(batch)}, tried)
     try:
         graph = Graph(model, example)
     except NOT_TRACEABLE:
@@ -59,9 +64,10 @@ def split_at(model: nn.Module, layer: str, example: Tensor) -> Split:
     if graph is not None and node is not None and node in graph.cuts:
         trunk, head = graph.parts(node)
         shape = _check_shape(trunk, layer, example)
-        if not _difference(model, trunk, head, example):
+        if not _difference(model, trunk, head, tried):
+            check_alone(lambda batch: {f"layer {layer!r}": trunk(batch)}, tried)
             return Split(trunk, head, layer, graph.describe(node), shape, n_outputs, example.device)
-    return _replayed(model, layer, example, n_outputs)
+    return _replayed(model, layer, example, tried, n_outputs)
 
 
 def capture_batch(split: Split, images: Tensor) -> tuple[Floats, Floats]:
@@ -123,7 +129,7 @@ def capture_layers(model: nn.Module, layers: Sequence[str], images: Tensor) -> d
         found[layer] = output.clone()  # what follows may work in place
 
     with replay.watching(model, lambda name, module, output: keep(name, output) if name in layers else None):
-        model(images)
+        model(images.clone())
     missing = [layer for layer in layers if layer not in found]
     if missing:
         raise ValueError(f"layer {missing[0]!r} is not called by the network's forward")
@@ -159,7 +165,7 @@ def capture_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> d
             module = model.get_submodule(layer)
             handles.append(module.register_forward_pre_hook(lambda _, given, layer=layer: keep(layer, given)))
         with torch.inference_mode():
-            model(images)
+            model(images.clone())
     finally:
         for handle in handles:
             handle.remove()
@@ -171,15 +177,15 @@ def capture_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> d
 
 def find_output_layer(model: nn.Module, example: Tensor) -> str | None:
     """Return the name of the linear layer whose output is the network's, None where there is none."""
-    kept: dict[str, object] = {}
+    kept: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def look(name: str, module: nn.Module, output: object) -> None:
+    def look(name: str, module: nn.Module, output: Tensor) -> None:
         if isinstance(module, nn.Linear):
-            kept[name] = output
+            kept[name] = output, output.clone()  # what follows may work in place
 
     with torch.inference_mode(), replay.watching(model, look):
-        logits = model(example)
-    return next((name for name, output in kept.items() if output is logits), None)
+        logits = model(example.clone())
+    return next((name for name, (output, then) in kept.items() if output is logits and torch.equal(output, then)), None)
 
 
 def check_finite(array: Floats, layer: str, sample_ids: NDArray[np.int64]) -> None:
@@ -217,8 +223,8 @@ def _node(graph: Graph, layer: str) -> fx.Node | None:
         raise ValueError(f"layer {layer!r}: {error}") from error
 
 
-def _replayed(model: nn.Module, layer: str, example: Tensor, n_outputs: int) -> Split:
-    """Cut by replay, and check."""
+def _replayed(model: nn.Module, layer: str, example: Tensor, tried: Tensor, n_outputs: int) -> Split:
+    """Cut by replay, and check on the images `tried`."""
     try:
         if layer == LAST_MAP:
             name = replay.last_map_module(model, example)
@@ -228,12 +234,13 @@ def _replayed(model: nn.Module, layer: str, example: Tensor, n_outputs: int) -> 
         shape = _check_shape(trunk, layer, example)
     except ValueError as error:
         raise ValueError(f"layer {layer!r}: {error}") from error
-    difference = _difference(model, trunk, head, example)
+    difference = _difference(model, trunk, head, tried)
     if difference:
         raise ValueError(
             f"layer {layer!r}: the network cannot be cut there, something passes around it ({difference}); "
             "name a layer that everything passes through, such as the end of a block"
         )
+    check_alone(lambda batch: {f"layer {layer!r}": trunk(batch)}, tried)
     return Split(trunk, head, layer, name, shape, n_outputs, example.device)
 
 
@@ -244,7 +251,7 @@ def _check_model(model: nn.Module, layer: str, example: Tensor) -> int:
     if layer not in (LAST_MAP, PENULTIMATE):
         _check_name(model, layer)
     with torch.inference_mode():
-        logits = model(example)
+        logits = model(example.clone())
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(example):
         found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"the network gives {found} for {len(example)} images, expected logits (n, classes)")
@@ -274,13 +281,13 @@ def _check_shape(trunk: Part, layer: str, example: Tensor) -> tuple[int, ...]:
 
 def _difference(model: nn.Module, trunk: Part, head: Part, example: Tensor) -> str:
     """Compare the parts with the whole at two batch sizes; return what differs, "" where nothing does."""
-    for batch in (example, torch.cat([example, example[:1]])):
+    for batch in (example, example[:1] if len(example) > 1 else torch.cat([example, example])):
         with torch.inference_mode():
-            expected, found = model(batch), head(trunk(batch))
+            expected, found = model(batch.clone()), head(trunk(batch.clone()))
         if found.shape != expected.shape:
             return f"logits {tuple(found.shape)} instead of {tuple(expected.shape)}"
-        largest = float((found - expected).abs().max())
+        largest = largest_difference(found, expected)
         tolerance = 1e-4 if expected.dtype in (torch.float32, torch.float64) else 1e-2  # of the largest logit
-        if not largest <= tolerance * float(expected.abs().max()):
+        if largest > tolerance * size(expected):
             return f"logits differ by up to {largest:.3g}"
     return ""

@@ -25,8 +25,9 @@ from tasks.steps.life import Step, Work, measured
 from tasks.steps.manifest import data_of, positions
 from tasks.steps.networks import choose_device, load_network, network_identity, preprocessing_of
 from tasks.steps.samples import Batch, batches_ahead, read_batch
+from tasks.steps.trials import example_images, example_input
 
-VERSION = 1
+VERSION = 2
 PARTITION_BYTES = 48 * 2**20  # of float32 maps: a partition's memory, and what a crash may cost
 MAX_ROWS = 1024
 BATCH_BYTES = 5 * 2**20  # of float32 inputs in one forward pass; more only costs a CPU memory
@@ -60,22 +61,17 @@ def activations_spec(
     return StageSpec("activations", VERSION, kept, inputs, digests, place, label=f"{name} {layer} {split}")
 
 
-def example_input(shape: tuple[int, ...]) -> Tensor:
-    """Return one input (1, C, h, w) of noise, to find out how a network goes."""
-    return torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
-
-
-def probe(model: nn.Module, layer: str, example: Tensor) -> Shapes:
-    """Return the sizes of one sample, from one example of the input (1, C, h, w).
+def probe(model: nn.Module, layer: str, example: Tensor, *, images: Tensor | None = None) -> tuple[Split, Shapes]:
+    """Return a network split at a layer, and the sizes of one sample; arguments as those of `split_at`.
 
     Raises
     ------
     ValueError : the model has no such layer or cannot be split there
     """
-    split = split_at(model, layer, example)
+    split = split_at(model, layer, example, images=images)
     if len(split.shape) != 3:
         raise ValueError(f"layer {layer!r} gives features of shape {split.shape}, not maps; name a convolutional layer")
-    return Shapes(tuple(example.shape[1:]), split.shape, split.n_outputs, largest_output(model, example))
+    return split, Shapes(tuple(example.shape[1:]), split.shape, split.n_outputs, largest_output(model, example))
 
 
 def largest_output(model: nn.Module, example: Tensor) -> int:
@@ -89,7 +85,7 @@ def largest_output(model: nn.Module, example: Tensor) -> int:
     hooks = [module.register_forward_hook(note) for module in model.modules()]
     try:
         with torch.inference_mode():
-            model(example)
+            model(example.clone())
     finally:
         for hook in hooks:
             hook.remove()
@@ -225,17 +221,12 @@ class _Opened:
 
 
 @lru_cache(maxsize=2)
-def _open(store: Store, spec: StageSpec, device: str, shape: tuple[int, ...]) -> _Opened:
-    """Load and split a network; kept for the next partition in this process."""
-    model = load_network(store, spec, torch.device(device))
-    example = example_input(shape).to(device)
-    shapes = probe(model, spec.parameters["layer"], example)
-    return _Opened(split_at(model, spec.parameters["layer"], example), shapes)
-
-
 def _opened(store: Store, spec: StageSpec, device: str) -> _Opened:
-    """Return the network of an activations stage, split at its layer; the first sample gives the input's size."""
-    return _open(store, spec, device, tuple(first_input(store, spec).shape[1:]))
+    """Return the network of an activations stage, split at its layer; kept for the next partition in this process."""
+    model = load_network(store, spec, torch.device(device))
+    images = example_images(store, spec).to(device)
+    example = example_input(tuple(images.shape[1:])).to(device)
+    return _Opened(*probe(model, spec.parameters["layer"], example, images=images))
 
 
 def first_input(store: Store, spec: StageSpec) -> Tensor:
@@ -249,8 +240,7 @@ def first_input(store: Store, spec: StageSpec) -> Tensor:
 def open_split(store: Store, spec: StageSpec, device: torch.device) -> Split:
     """Return the network of a finished activations stage, split at its layer."""
     torch.set_num_threads(1)
-    shape = tuple(open_finished(store, spec).summary["input"])
-    return _open(store, spec, str(device), shape).split
+    return _opened(store, spec, str(device)).split
 
 
 def _summary(stage: Stage) -> dict[str, Json]:

@@ -14,8 +14,9 @@ from tasks.steps.content import compare_content
 from tasks.steps.life import Step, Work, measured
 from tasks.steps.manifest import positions
 from tasks.steps.networks import choose_device, load_network, network_identity
+from tasks.steps.trials import check_layers, example_images
 
-VERSION = 1
+VERSION = 2
 
 
 def layers_spec(
@@ -59,9 +60,10 @@ def layers_layout(n: int, shapes: dict[str, tuple[int, ...]], settings: Document
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
-    model = load_network(store, spec, torch.device("cpu"))
+    model, layers = load_network(store, spec, torch.device("cpu")), spec.place["layers"]
     with torch.inference_mode():
-        found = capture_layers(model, spec.place["layers"], first_input(store, spec))
+        found = capture_layers(model, layers, first_input(store, spec))
+    check_layers(model, layers, example_images(store, spec))
     rows = positions(store, spec.inputs["data"].path, spec.parameters["split"])
     return layers_layout(len(rows), {layer: array.shape[1:] for layer, array in found.items()}, dict(spec.place))
 

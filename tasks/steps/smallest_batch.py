@@ -38,7 +38,7 @@ def check_smallest_batch(name: str, network: Network, spec: StageSpec, data: Any
     alone = next((counts for counts in drawn if _smallest(train, counts) == 1), None)
     if alone is None:
         return
-    model, example = open_network(network, data, found)
+    model, example, _ = open_network(network, data, found.of(train["split"]))
     if (reason := _fails_alone(model, example, train["batches"])) is None:
         return
     if (size := train["batches"].get("size")) is None:
