@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 from torch.fx.proxy import Proxy, TraceError
 
 from tasks.splitting.operations import is_activation, is_convolution, is_map, is_passed_over, is_pooled, plain, shape_of
+from tasks.splitting.tracking import ChannelTracker
 
 Part = Callable[[Tensor], Tensor]
 # What tracing raises on a forward whose course depends on values, besides TraceError.
@@ -24,15 +25,16 @@ class Graph:
         self.graph = tracer.trace(model, _defaults(model))
         self.outputs = tracer.outputs
         self.end: fx.Node = next(node for node in self.graph.nodes if node.op == "output").all_input_nodes[0]
-        recorder = _ShapeRecorder(fx.GraphModule(model, self.graph))
-        with torch.inference_mode():
-            recorder.run(example)
-        self.shapes = recorder.shapes
+        self.example = example
+        self.shapes = _shapes(model, self.graph, example, None)
         self.cuts = _cuts(self.graph, self.end)
 
     def last_map(self) -> fx.Node | None:
         """Return the last post-activation map before pooling, None where everything passes through no map."""
-        shapes = [self.shapes.get(node, ()) for node in self.cuts]
+        images = self.example[:1].clone()  # a network may work on it in place
+        with ChannelTracker(images) as tracker:
+            found = _shapes(self.model, self.graph, images, tracker)
+        shapes = [found.get(node, ()) for node in self.cuts]
         pooled = next((i for i, shape in enumerate(shapes) if is_pooled(shape)), len(shapes))
         maps = [node for node, shape in zip(self.cuts[:pooled], shapes, strict=False) if is_map(shape)]
         for i in reversed(range(1, len(maps))):  # the first is the network's input
@@ -99,17 +101,28 @@ class _Tracer(fx.Tracer):
 
 
 class _ShapeRecorder(fx.Interpreter):
-    """Runs a graph and notes each value's shape."""
+    """Runs a graph and notes each value's shape, with a tracker that of maps as if channels came first."""
 
-    def __init__(self, module: fx.GraphModule) -> None:
+    def __init__(self, module: fx.GraphModule, tracker: ChannelTracker | None) -> None:
         super().__init__(module)
+        self.tracker = tracker
         self.shapes: dict[fx.Node, tuple[int, ...]] = {}
 
     def run_node(self, n: fx.Node) -> Any:  # Any: fx's own signature
         """Run one node."""
         value = super().run_node(n)
-        self.shapes[n] = shape_of(value)
+        self.shapes[n] = shape_of(value, self.tracker.axes(value) if self.tracker else frozenset())
         return value
+
+
+def _shapes(
+    model: nn.Module, graph: fx.Graph, images: Tensor, tracker: ChannelTracker | None
+) -> dict[fx.Node, tuple[int, ...]]:
+    """Return the shape of every value of a network's graph."""
+    recorder = _ShapeRecorder(fx.GraphModule(model, graph), tracker)
+    with torch.inference_mode():
+        recorder.run(images)
+    return recorder.shapes
 
 
 def _defaults(model: nn.Module) -> dict[str, Any]:  # Any: whatever the defaults are

@@ -1,7 +1,7 @@
 """The activations stage: maps and pooled features of a layer, and the logits, class by class."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from configs.schema import Network
 from storage.documents import Document, Json
 from storage.layouts import ArrayLayout, Layout, rows_layout
-from storage.specs import StageSpec
-from storage.stages import FinishedStage, Stage, open_finished
+from storage.specs import StageSpec, without_defaults
+from storage.stages import FinishedStage, Stage, find_finished, open_finished
 from storage.stores import Store
 from tasks.capture import Split, capture_batch, check_finite, split_at, to_storage_dtype
 from tasks.io.manifest import check_labels
 from tasks.io.sources import open_source
+from tasks.splitting.channels import CHANNELS_FIRST, odd_layouts
 from tasks.steps.content import compare_content
 from tasks.steps.life import Step, Work, measured
 from tasks.steps.manifest import data_of, positions
@@ -35,12 +36,17 @@ MAX_BATCH = 64
 
 @dataclass(frozen=True)
 class Shapes:
-    """Sizes of one sample: input (C, h, w), map (d, h, w), number of logits, values in the largest module's output."""
+    """Sizes of one sample: input (C, h, w), map (d, h, w), number of logits, values in the largest module's output.
+
+    `layout` is that of the layer's output; `in_line` where its positions are no rows and columns.
+    """
 
     inputs: tuple[int, ...]
     maps: tuple[int, ...]
     logits: int
     largest: int
+    layout: str = CHANNELS_FIRST
+    in_line: bool = False
 
 
 def activations_spec(
@@ -52,11 +58,13 @@ def activations_spec(
     layer: str,
     split: str,
     dtype: str,
+    layout: str | None = None,
 ) -> StageSpec:
-    """Return the spec of a layer's activations on a split."""
+    """Return the spec of a layer's activations on a split; `layout` is None where the network shows it."""
     parameters, place, digests = network_identity(network, training)
     inputs = {"data": manifest} if training is None else {"data": manifest, "network": training}
     kept: Document = {"network": parameters, "layer": layer, "split": split, "dtype": dtype}
+    kept |= without_defaults({"layout": layout}, {"layout": None})
     return StageSpec("activations", VERSION, kept, inputs, digests, place, label=f"{name} {layer} {split}")
 
 
@@ -65,17 +73,18 @@ def example_input(shape: tuple[int, ...]) -> Tensor:
     return torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
 
 
-def probe(model: nn.Module, layer: str, example: Tensor) -> Shapes:
-    """Return the sizes of one sample, from one example of the input (1, C, h, w).
+def probe(model: nn.Module, layer: str, example: Tensor, layout: str | None = None) -> Shapes:
+    """Return the sizes of one sample, from one example of the input (1, C, h, w); `layout` as in `split_at`.
 
     Raises
     ------
     ValueError : the model has no such layer or cannot be split there
     """
-    split = split_at(model, layer, example)
+    split = split_at(model, layer, example, layout)
     if len(split.shape) != 3:
         raise ValueError(f"layer {layer!r} gives features of shape {split.shape}, not maps; name a convolutional layer")
-    return Shapes(tuple(example.shape[1:]), split.shape, split.n_outputs, largest_output(model, example))
+    sizes = tuple(example.shape[1:]), split.shape, split.n_outputs, largest_output(model, example)
+    return Shapes(*sizes, split.layout.name, in_line=len(split.layout.positions) < 2)
 
 
 def largest_output(model: nn.Module, example: Tensor) -> int:
@@ -141,6 +150,31 @@ def slab_summary(stage: Stage) -> dict[str, Json]:
     ends = np.cumsum([0, *found["counts"]]).tolist()
     classes = [[label, ends[i], ends[i + 1]] for i, label in enumerate(found["labels"])]
     return {"classes": classes, "samples": ends[-1]}
+
+
+def recorded_layouts(names: Mapping[str, str]) -> Document:
+    """Return what a summary states of its layers' layouts: nothing of those with channels first."""
+    odd = odd_layouts(names)
+    return {"layouts": odd} if odd else {}
+
+
+def check_layouts(store: Store | None, spec: StageSpec, names: Mapping[str, str], key: str) -> None:
+    """Raise ValueError where a finished stage took axis 1 for the channels of layers with another layout.
+
+    Versions before layouts were known did so, and their results have the same key.
+
+    Parameters
+    ----------
+    names : of the layouts by layer, as the network shows them
+    key : of the config, that makes the stage another one
+    """
+    odd = odd_layouts(names)
+    finished = find_finished(store, spec.path) if odd and store is not None else None
+    if finished is not None and finished.summary.get("layouts") != odd:
+        layer, name = next(iter(odd.items()))
+        raise ValueError(
+            f"{key}: {spec.title} took axis 1 for the channels of layer {layer!r}, which is {name}; set {key} to {name}"
+        )
 
 
 def check_same_samples(one: FinishedStage, other: FinishedStage) -> None:
@@ -227,8 +261,9 @@ def _open(store: Store, spec: StageSpec, device: str, shape: tuple[int, ...]) ->
     """Load and split a network; kept for the next partition in this process."""
     model = load_network(store, spec, torch.device(device))
     example = example_input(shape).to(device)
-    shapes = probe(model, spec.parameters["layer"], example)
-    return _Opened(split_at(model, spec.parameters["layer"], example), shapes)
+    layer, layout = spec.parameters["layer"], spec.parameters.get("layout")
+    shapes = probe(model, layer, example, layout)
+    return _Opened(split_at(model, layer, example, layout), shapes)
 
 
 def _opened(store: Store, spec: StageSpec, device: str) -> _Opened:
@@ -252,10 +287,11 @@ def open_split(store: Store, spec: StageSpec, device: torch.device) -> Split:
 
 
 def _summary(stage: Stage) -> dict[str, Json]:
-    """State classes with their slabs, and the sizes of a map and of an input."""
+    """State classes with their slabs, the sizes of a map and of an input, and a layout that is not channels-first."""
     _, h, w, d = stage.layout.arrays["maps"].shape
     shapes = _opened(stage.store, stage.spec, "cpu").shapes
-    return {**slab_summary(stage), "map": [h, w, d], "input": list(shapes.inputs)}
+    layouts = recorded_layouts({str(stage.spec.parameters["layer"]): shapes.layout})
+    return {**slab_summary(stage), "map": [h, w, d], "input": list(shapes.inputs), **layouts}
 
 
 ACTIVATIONS = Step(_layout, _partition, _summary, network=True)

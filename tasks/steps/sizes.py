@@ -14,7 +14,7 @@ from tasks.interpreters import INTERPRETERS
 from tasks.io.manifest import check_labels
 from tasks.rejoining import ClusterError
 from tasks.steps import evaluation
-from tasks.steps.activations import MAX_BATCH, Shapes, activations_layout, peak_bytes
+from tasks.steps.activations import MAX_BATCH, Shapes, activations_layout, check_layouts, peak_bytes
 from tasks.steps.decomposition.sizes import DECOMPOSITION_SIZES
 from tasks.steps.decomposition.sizes_training import TRAINING_SIZES
 from tasks.steps.layers import layers_layout
@@ -74,7 +74,9 @@ def estimate(
         if known not in shapes:
             manifest, network = spec.inputs["data"], config.networks[names[path]]
             found = surveys[manifest.path]
-            shapes[known] = survey_network(names[path], network, spec.parameters["layer"], data_of(manifest), found)
+            layer, layout = spec.parameters["layer"], spec.parameters.get("layout")
+            shapes[known] = survey_network(names[path], network, layer, data_of(manifest), found, layout)
+        check_layouts(store, spec, {spec.parameters["layer"]: shapes[known].layout}, "interpretation.layout")
     for spec in (spec for spec in stages if spec.stage == "training" or spec.parameters.get("scope") == "network"):
         network, manifest = config.networks[names[spec.path]], spec.inputs["data"]
         survey_training(names[spec.path], network, data_of(manifest), surveys[manifest.path])
@@ -83,13 +85,14 @@ def estimate(
         spec.path: survey_head(names[spec.path], config.networks[names[spec.path]], data_of(data), surveys[data.path])
         for spec, data in ((s, s.inputs["data"]) for s in stages if s.stage == "penultimate")
     }
-    layers = {spec.path: _layers(config, spec, names, surveys) for spec in stages if spec.stage == "layers"}
+    layers = {spec.path: _layers(config, store, spec, names, surveys) for spec in stages if spec.stage == "layers"}
     return {spec.path: layers.get(spec.path) or _size(spec, surveys, shapes, heads) for spec in stages}
 
 
 def canonical_network(spec: StageSpec) -> str:
     """Return what tells the network and layer of an activations stage apart, whatever its seed and split."""
-    return repr((spec.parameters["network"], spec.parameters["layer"], spec.inputs["data"].key, dict(spec.digests)))
+    layer = spec.parameters["layer"], spec.parameters.get("layout")
+    return repr((spec.parameters["network"], layer, spec.inputs["data"].key, dict(spec.digests)))
 
 
 def _check_traces(
@@ -110,15 +113,18 @@ def _check_traces(
             raise ValueError(f"tracing.queries.data: {error}") from error
 
 
-def _layers(config: Config, spec: StageSpec, names: Mapping[str, str], surveys: Mapping[str, DataSurvey]) -> Size:
+def _layers(
+    config: Config, store: Store | None, spec: StageSpec, names: Mapping[str, str], surveys: Mapping[str, DataSurvey]
+) -> Size:
     """Return the size of a stage of named layers, after running one sample."""
     manifest = spec.inputs["data"]
     found = surveys[manifest.path]
     _check_split(spec, found)
     network, name = config.networks[names[spec.path]], names[spec.path]
-    shapes = survey_layers(name, network, list(spec.place["layers"]), data_of(manifest), found)
-    layout = layers_layout(sum(found.summary["splits"][spec.parameters["split"]]["counts"]), shapes, dict(spec.place))
-    row = 4 * sum(int(np.prod(shape)) for shape in shapes.values())
+    layouts = survey_layers(name, network, dict(spec.place), data_of(manifest), found)
+    check_layouts(store, spec, {layer: one.name for layer, one in layouts.items()}, "activations.layout")
+    layout = layers_layout(sum(found.summary["splits"][spec.parameters["split"]]["counts"]), layouts, dict(spec.place))
+    row = 4 * sum(int(np.prod(one.shape)) for one in layouts.values())
     rows = next(iter(layout.arrays.values())).rows
     return Size(sum(map(_bytes, layout.arrays.values())), row * (2 * rows + 4 * MAX_BATCH))
 
@@ -220,8 +226,13 @@ def _evaluation(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mapp
 
 
 def _gallery(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mapping[str, Shapes]) -> Size:
-    side = shapes[canonical_network(spec.inputs["activations"])].inputs[-1]
-    pixels = int(spec.parameters["count"]) * side * side
+    found, count = shapes[canonical_network(spec.inputs["activations"])], int(spec.parameters["count"])
+    if found.in_line:
+        raise ValueError(
+            f"interpretation.gallery: expected 0 for a layer whose positions are not rows and columns, found {count}; "
+            "set it to 0, or name a layer of maps"
+        )
+    pixels = count * found.inputs[-1] ** 2
     return Size(pixels * (3 + len(spec.parameters["titles"])), pixels * 4 * 20)
 
 
