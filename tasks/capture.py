@@ -36,7 +36,7 @@ class Split:
         return self.layout.map_shape if self.layout.positions else self.layout.shape
 
 
-def split_at(model: nn.Module, layer: str, example: Tensor, layout: str | None = None) -> Split:
+def split_at(model: nn.Module, layer: str, example: Tensor, *, layout: str | None = None) -> Split:
     """Cut a network at a layer, and check the two parts against the whole.
 
     Parameters

@@ -1,6 +1,5 @@
 """Where a layer's output has its channels, and the form that all analyses take: channels last."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -50,11 +49,6 @@ class ChannelLayout:
         """Return values in the common form, or as maps (n, h, w, d), as the network takes them (n, *shape)."""
         whole = values.reshape(len(values), *self.positions, self.n_channels)
         return whole.movedim(-1, 1) if self.name == CHANNELS_FIRST else whole
-
-
-def odd_layouts(names: Mapping[str, str]) -> dict[str, str]:
-    """Return the layers, with the names of their layouts, whose outputs have positions and channels not on axis 1."""
-    return {layer: name for layer, name in names.items() if name not in (CHANNELS_FIRST, VECTORS)}
 
 
 def decide_layout(shape: tuple[int, ...], axes: frozenset[int], wanted: str | None) -> ChannelLayout:

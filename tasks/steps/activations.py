@@ -1,7 +1,7 @@
 """The activations stage: maps and pooled features of a layer, and the logits, class by class."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,19 +15,19 @@ from configs.schema import Network
 from storage.documents import Document, Json
 from storage.layouts import ArrayLayout, Layout, rows_layout
 from storage.specs import StageSpec, without_defaults
-from storage.stages import FinishedStage, Stage, find_finished, open_finished
+from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
 from tasks.capture import Split, capture_batch, check_finite, split_at, to_storage_dtype
 from tasks.io.manifest import check_labels
 from tasks.io.sources import open_source
-from tasks.splitting.channels import CHANNELS_FIRST, odd_layouts
+from tasks.splitting.channels import CHANNELS_FIRST
 from tasks.steps.content import compare_content
 from tasks.steps.life import Step, Work, measured
 from tasks.steps.manifest import data_of, positions
 from tasks.steps.networks import choose_device, load_network, network_identity, preprocessing_of
 from tasks.steps.samples import Batch, batches_ahead, read_batch
 
-VERSION = 1
+VERSION = 2
 PARTITION_BYTES = 48 * 2**20  # of float32 maps: a partition's memory, and what a crash may cost
 MAX_ROWS = 1024
 BATCH_BYTES = 5 * 2**20  # of float32 inputs in one forward pass; more only costs a CPU memory
@@ -73,14 +73,14 @@ def example_input(shape: tuple[int, ...]) -> Tensor:
     return torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
 
 
-def probe(model: nn.Module, layer: str, example: Tensor, layout: str | None = None) -> Shapes:
+def probe(model: nn.Module, layer: str, example: Tensor, *, layout: str | None = None) -> Shapes:
     """Return the sizes of one sample, from one example of the input (1, C, h, w); `layout` as in `split_at`.
 
     Raises
     ------
     ValueError : the model has no such layer or cannot be split there
     """
-    split = split_at(model, layer, example, layout)
+    split = split_at(model, layer, example, layout=layout)
     if len(split.shape) != 3:
         raise ValueError(f"layer {layer!r} gives features of shape {split.shape}, not maps; name a convolutional layer")
     sizes = tuple(example.shape[1:]), split.shape, split.n_outputs, largest_output(model, example)
@@ -150,31 +150,6 @@ def slab_summary(stage: Stage) -> dict[str, Json]:
     ends = np.cumsum([0, *found["counts"]]).tolist()
     classes = [[label, ends[i], ends[i + 1]] for i, label in enumerate(found["labels"])]
     return {"classes": classes, "samples": ends[-1]}
-
-
-def recorded_layouts(names: Mapping[str, str]) -> Document:
-    """Return what a summary states of its layers' layouts: nothing of those with channels first."""
-    odd = odd_layouts(names)
-    return {"layouts": odd} if odd else {}
-
-
-def check_layouts(store: Store | None, spec: StageSpec, names: Mapping[str, str], key: str) -> None:
-    """Raise ValueError where a finished stage took axis 1 for the channels of layers with another layout.
-
-    Versions before layouts were known did so, and their results have the same key.
-
-    Parameters
-    ----------
-    names : of the layouts by layer, as the network shows them
-    key : of the config, that makes the stage another one
-    """
-    odd = odd_layouts(names)
-    finished = find_finished(store, spec.path) if odd and store is not None else None
-    if finished is not None and finished.summary.get("layouts") != odd:
-        layer, name = next(iter(odd.items()))
-        raise ValueError(
-            f"{key}: {spec.title} took axis 1 for the channels of layer {layer!r}, which is {name}; set {key} to {name}"
-        )
 
 
 def check_same_samples(one: FinishedStage, other: FinishedStage) -> None:
@@ -262,8 +237,8 @@ def _open(store: Store, spec: StageSpec, device: str, shape: tuple[int, ...]) ->
     model = load_network(store, spec, torch.device(device))
     example = example_input(shape).to(device)
     layer, layout = spec.parameters["layer"], spec.parameters.get("layout")
-    shapes = probe(model, layer, example, layout)
-    return _Opened(split_at(model, layer, example, layout), shapes)
+    shapes = probe(model, layer, example, layout=layout)
+    return _Opened(split_at(model, layer, example, layout=layout), shapes)
 
 
 def _opened(store: Store, spec: StageSpec, device: str) -> _Opened:
@@ -287,11 +262,10 @@ def open_split(store: Store, spec: StageSpec, device: torch.device) -> Split:
 
 
 def _summary(stage: Stage) -> dict[str, Json]:
-    """State classes with their slabs, the sizes of a map and of an input, and a layout that is not channels-first."""
+    """State classes with their slabs, the sizes of a map and of an input, and the network's own layout."""
     _, h, w, d = stage.layout.arrays["maps"].shape
     shapes = _opened(stage.store, stage.spec, "cpu").shapes
-    layouts = recorded_layouts({str(stage.spec.parameters["layer"]): shapes.layout})
-    return {**slab_summary(stage), "map": [h, w, d], "input": list(shapes.inputs), **layouts}
+    return {**slab_summary(stage), "map": [h, w, d], "input": list(shapes.inputs), "layout": shapes.layout}
 
 
 ACTIVATIONS = Step(_layout, _partition, _summary, network=True)

@@ -20,7 +20,6 @@ from tasks.steps.activations import (
     PARTITION_BYTES,
     batches_of,
     first_input,
-    recorded_layouts,
     slab_summary,
 )
 from tasks.steps.content import compare_content
@@ -28,7 +27,7 @@ from tasks.steps.life import Step, Work, measured
 from tasks.steps.manifest import positions
 from tasks.steps.networks import choose_device, load_network, network_identity
 
-VERSION = 1
+VERSION = 2
 
 
 def layers_spec(
@@ -124,10 +123,10 @@ def _partition(work: Work, number: int) -> None:
 
 
 def _summary(stage: Stage) -> dict[str, Json]:
-    """State classes with their slabs, and the layers whose channels are not first."""
+    """State classes with their slabs, and the network's own layout of each layer."""
     model = load_network(stage.store, stage.spec, torch.device("cpu"))
     layouts = _layouts(stage.spec, model, first_input(stage.store, stage.spec))
-    return {**slab_summary(stage), **recorded_layouts({layer: found.name for layer, found in layouts.items()})}
+    return {**slab_summary(stage), "layouts": {layer: found.name for layer, found in layouts.items()}}
 
 
 LAYERS = Step(_layout, _partition, _summary, network=True)

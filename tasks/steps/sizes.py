@@ -14,7 +14,7 @@ from tasks.interpreters import INTERPRETERS
 from tasks.io.manifest import check_labels
 from tasks.rejoining import ClusterError
 from tasks.steps import evaluation
-from tasks.steps.activations import MAX_BATCH, Shapes, activations_layout, check_layouts, peak_bytes
+from tasks.steps.activations import MAX_BATCH, Shapes, activations_layout, peak_bytes
 from tasks.steps.decomposition.sizes import DECOMPOSITION_SIZES
 from tasks.steps.decomposition.sizes_training import TRAINING_SIZES
 from tasks.steps.layers import layers_layout
@@ -76,7 +76,6 @@ def estimate(
             found = surveys[manifest.path]
             layer, layout = spec.parameters["layer"], spec.parameters.get("layout")
             shapes[known] = survey_network(names[path], network, layer, data_of(manifest), found, layout)
-        check_layouts(store, spec, {spec.parameters["layer"]: shapes[known].layout}, "interpretation.layout")
     for spec in (spec for spec in stages if spec.stage == "training" or spec.parameters.get("scope") == "network"):
         network, manifest = config.networks[names[spec.path]], spec.inputs["data"]
         survey_training(names[spec.path], network, data_of(manifest), surveys[manifest.path])
@@ -85,7 +84,7 @@ def estimate(
         spec.path: survey_head(names[spec.path], config.networks[names[spec.path]], data_of(data), surveys[data.path])
         for spec, data in ((s, s.inputs["data"]) for s in stages if s.stage == "penultimate")
     }
-    layers = {spec.path: _layers(config, store, spec, names, surveys) for spec in stages if spec.stage == "layers"}
+    layers = {spec.path: _layers(config, spec, names, surveys) for spec in stages if spec.stage == "layers"}
     return {spec.path: layers.get(spec.path) or _size(spec, surveys, shapes, heads) for spec in stages}
 
 
@@ -113,16 +112,13 @@ def _check_traces(
             raise ValueError(f"tracing.queries.data: {error}") from error
 
 
-def _layers(
-    config: Config, store: Store | None, spec: StageSpec, names: Mapping[str, str], surveys: Mapping[str, DataSurvey]
-) -> Size:
+def _layers(config: Config, spec: StageSpec, names: Mapping[str, str], surveys: Mapping[str, DataSurvey]) -> Size:
     """Return the size of a stage of named layers, after running one sample."""
     manifest = spec.inputs["data"]
     found = surveys[manifest.path]
     _check_split(spec, found)
     network, name = config.networks[names[spec.path]], names[spec.path]
     layouts = survey_layers(name, network, dict(spec.place), data_of(manifest), found)
-    check_layouts(store, spec, {layer: one.name for layer, one in layouts.items()}, "activations.layout")
     layout = layers_layout(sum(found.summary["splits"][spec.parameters["split"]]["counts"]), layouts, dict(spec.place))
     row = 4 * sum(int(np.prod(one.shape)) for one in layouts.values())
     rows = next(iter(layout.arrays.values())).rows

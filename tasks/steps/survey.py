@@ -74,7 +74,7 @@ def survey_network(
     """
     try:
         model, example = _opened(network, data, found)
-        shapes = probe(model, layer, example, layout)
+        shapes = probe(model, layer, example, layout=layout)
         for split in found.summary["splits"].values():
             check_labels(np.array(split["labels"], np.int64), shapes.logits, found.name)
     except LayoutError as error:

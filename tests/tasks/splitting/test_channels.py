@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tasks.splitting.channels import ChannelLayout, LayoutError, decide_layout, odd_layouts
+from tasks.splitting.channels import ChannelLayout, LayoutError, decide_layout
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,3 @@ def test_what_cannot_be_decided_is_refused(
 ) -> None:
     with pytest.raises(LayoutError, match=message):
         decide_layout(shape, frozenset(axes), wanted)
-
-
-def test_only_channels_that_are_not_first_are_odd() -> None:
-    names = {"a": "channels-first", "b": "tokens", "c": "vectors", "d": "channels-last"}
-    assert odd_layouts(names) == {"b": "tokens", "d": "channels-last"}

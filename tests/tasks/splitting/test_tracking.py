@@ -145,7 +145,7 @@ def test_the_last_map_with_channels_last_is_the_one_before_pooling(traceable: bo
 
 def test_the_config_overrules_the_network() -> None:
     model = seeded(lambda: Shaped(LAST["permuted"])).requires_grad_(False)
-    split = split_at(model, "layer", EXAMPLE, "channels-first")
+    split = split_at(model, "layer", EXAMPLE, layout="channels-first")
     assert split.layout == ChannelLayout("channels-first", (4, 4, 4))
     maps, logits = capture_batch(split, EXAMPLE)
     with torch.inference_mode():

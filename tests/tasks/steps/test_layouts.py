@@ -9,10 +9,9 @@ import torch
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from configs.load import ConfigError
 from configs.schema import Config
 from flows.plan import make_plan
-from flows.progress import existing_store, planned_stages
+from flows.progress import planned_stages
 from storage.stages import FinishedStage, open_finished
 from tests.conftest import Run, tiny_config
 from tests.tasks.layout_networks import Planted, tiny_swin, tiny_vit
@@ -65,7 +64,7 @@ def test_pooled_are_means_over_positions(tiny_tree: Tree, tmp_path: Path, layout
     maps = means[..., None] * factors
     shape = (len(maps), 4, channels) if layout == "tokens" else maps.shape
     np.testing.assert_allclose(read(stage, "maps.layer"), maps.reshape(shape), rtol=1e-5, atol=1e-7)
-    assert stage.summary.get("layouts", {}) == ({} if layout == "channels-first" else {"layer": layout})
+    assert stage.summary["layouts"] == {"layer": layout, "fc": "vectors"}
     assert read(stage, "maps.fc").shape == (len(maps), 10)  # vectors need no layout
 
 
@@ -136,6 +135,7 @@ def test_question_1_does_not_depend_on_the_layout(twins: dict[str, Run], layout:
                 expected = read(left, name).reshape(found.shape)
                 np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5, err_msg=f"{mine.title} {name}")
     finished = open_finished(other.job.store, other.plan.learn["small", 0])
+    assert finished.summary["layout"] == layout
     assert finished.summary["map"] == ([2, 2, 3] if layout == "channels-last" else [1, 4, 3])
     means = patch_means(finished)
     np.testing.assert_allclose(read(finished, "pooled"), means.mean((1, 2))[:, None] * [1, 2, 3], rtol=1e-5)
@@ -172,22 +172,3 @@ def test_a_layout_that_is_not_said_is_no_part_of_a_key(tiny_tree: Tree, tmp_path
     again = [said.layers["small", 0, "val"], said.learn["small", 0]]
     assert all(spec.parameters["layout"] == "channels-last" for spec in again)
     assert all(old.key != new.key for old, new in zip(specs, again, strict=True))
-
-
-@pytest.mark.parametrize("section", ["activations", "interpretation"])
-def test_what_an_earlier_version_made_of_axis_1_is_not_reused(
-    tiny_tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, section: str
-) -> None:
-    tree = planted(tiny_tree, tmp_path, "channels-last")
-    tree["interpretation"] = {**tree["interpretation"], "layer": "layer", "selectors": {"random": {}}, "budgets": [1.0]}
-    tree = kept(tree, ["layer"]) if section == "activations" else tree
-    for module in ("activations", "layers"):  # an earlier version stated no layouts
-        monkeypatch.setattr(f"tasks.steps.{module}.recorded_layouts", lambda names: {})
-    run = Run.of(tree).finish()
-    message = rf"^{section}\.layout: .* took axis 1 for the channels of layer 'layer', which is channels-last; set"
-    with pytest.raises(ConfigError, match=message):
-        planned_stages(run.plan, existing_store(run.config))
-    tree[section] = {**tree[section], "layout": "channels-last"}
-    again = Run.of(tree)
-    states = {row.stage: row.state for row in planned_stages(again.plan, existing_store(again.config))}
-    assert states["layers" if section == "activations" else "activations"] == "missing"
