@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from tasks.splitting import replay
+from tasks.splitting.answers import check_alone, check_answers, largest_difference, size
 from tasks.splitting.channels import ChannelLayout
 from tasks.splitting.graph import NOT_TRACEABLE, Graph, Part
 from tasks.splitting.outputs import check_name, find_layouts, layer_outputs, part_layout
@@ -36,7 +37,14 @@ class Split:
         return self.layout.map_shape if self.layout.positions else self.layout.shape
 
 
-def split_at(model: nn.Module, layer: str, example: Tensor, *, layout: str | None = None) -> Split:
+def split_at(
+    model: nn.Module,
+    layer: str,
+    example: Tensor,
+    *,
+    images: Tensor | None = None,
+    layout: str | None = None,
+) -> Split:
     """Cut a network at a layer, and check the two parts against the whole.
 
     Parameters
@@ -45,6 +53,7 @@ def split_at(model: nn.Module, layer: str, example: Tensor, *, layout: str | Non
     layer : `last-map` (the last post-activation map before pooling), `penultimate` (the input of the last linear
         layer), or the name of a module whose (last call's) output is a map of any layout, or tokens (n, l, d)
     example : (n, C, H, W), images of the size and kind that will come, on the model's device
+    images : (m, C, H, W), real ones, on which everything is checked too: noise does not show every difference
     layout : "channels-first", "channels-last" or "tokens"; by default what the network shows
 
     Returns
@@ -59,9 +68,12 @@ def split_at(model: nn.Module, layer: str, example: Tensor, *, layout: str | Non
     -----
     The network's graph is cut where torch.fx can trace it. Otherwise the trunk ends a run at the layer's last call,
     and the head is a whole run with that layer's output put in. Either way the output must depend on the input
-    through the layer alone: the check, on two batch sizes, refuses everything else.
+    through the layer alone: the check, on two batch sizes, refuses everything else. Refused too: a network that is
+    random in evaluation mode, and one whose logits or maps of an image depend on the batch.
     """
+    tried = example if images is None else torch.cat([example, images])
     n_outputs = _check_model(model, layer, example)
+    check_answers(lambda batch: {"logits": model(batch)}, tried)
     try:
         graph = Graph(model, example)
     except NOT_TRACEABLE:
@@ -70,10 +82,11 @@ def split_at(model: nn.Module, layer: str, example: Tensor, *, layout: str | Non
     if graph is not None and node is not None and node in graph.cuts:
         trunk, head = graph.parts(node)
         _check_shape(trunk, layer, example)
-        if not _difference(model, trunk, head, example):
+        if not _difference(model, trunk, head, tried):
+            check_alone(lambda batch: {f"layer {layer!r}": trunk(batch)}, tried)
             found = part_layout(trunk, layer, example, layout)
             return Split(trunk, head, layer, graph.describe(node), found, n_outputs, example.device)
-    trunk, head, name = _replayed(model, layer, example)
+    trunk, head, name = _replayed(model, layer, example, tried)
     return Split(trunk, head, layer, name, part_layout(trunk, layer, example, layout), n_outputs, example.device)
 
 
@@ -164,7 +177,7 @@ def capture_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> d
             module = model.get_submodule(layer)
             handles.append(module.register_forward_pre_hook(lambda _, given, layer=layer: keep(layer, given)))
         with torch.inference_mode():
-            model(images)
+            model(images.clone())
     finally:
         for handle in handles:
             handle.remove()
@@ -183,7 +196,7 @@ def find_output_layer(model: nn.Module, example: Tensor) -> str | None:
             kept[name] = output
 
     with torch.inference_mode(), replay.watching(model, look):
-        logits = model(example)
+        logits = model(example.clone())
     return next((name for name, output in kept.items() if output is logits), None)
 
 
@@ -222,8 +235,8 @@ def _node(graph: Graph, layer: str) -> fx.Node | None:
         raise ValueError(f"layer {layer!r}: {error}") from error
 
 
-def _replayed(model: nn.Module, layer: str, example: Tensor) -> tuple[Part, Part, str]:
-    """Cut by replay, and check; return the parts and the module's name."""
+def _replayed(model: nn.Module, layer: str, example: Tensor, tried: Tensor) -> tuple[Part, Part, str]:
+    """Cut by replay, and check on the images `tried`; return the parts and the module's name."""
     try:
         if layer == LAST_MAP:
             name = replay.last_map_module(model, example)
@@ -233,12 +246,13 @@ def _replayed(model: nn.Module, layer: str, example: Tensor) -> tuple[Part, Part
         _check_shape(trunk, layer, example)
     except ValueError as error:
         raise ValueError(f"layer {layer!r}: {error}") from error
-    difference = _difference(model, trunk, head, example)
+    difference = _difference(model, trunk, head, tried)
     if difference:
         raise ValueError(
             f"layer {layer!r}: the network cannot be cut there, something passes around it ({difference}); "
             "name a layer that everything passes through, such as the end of a block"
         )
+    check_alone(lambda batch: {f"layer {layer!r}": trunk(batch)}, tried)
     return trunk, head, name
 
 
@@ -249,7 +263,7 @@ def _check_model(model: nn.Module, layer: str, example: Tensor) -> int:
     if layer not in (LAST_MAP, PENULTIMATE):
         check_name(model, layer)
     with torch.inference_mode():
-        logits = model(example)
+        logits = model(example.clone())
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(example):
         found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"the network gives {found} for {len(example)} images, expected logits (n, classes)")
@@ -271,13 +285,13 @@ def _check_shape(trunk: Part, layer: str, example: Tensor) -> None:
 
 def _difference(model: nn.Module, trunk: Part, head: Part, example: Tensor) -> str:
     """Compare the parts with the whole at two batch sizes; return what differs, "" where nothing does."""
-    for batch in (example, torch.cat([example, example[:1]])):
+    for batch in (example, example[:1] if len(example) > 1 else torch.cat([example, example])):
         with torch.inference_mode():
-            expected, found = model(batch), head(trunk(batch))
+            expected, found = model(batch.clone()), head(trunk(batch.clone()))
         if found.shape != expected.shape:
             return f"logits {tuple(found.shape)} instead of {tuple(expected.shape)}"
-        largest = float((found - expected).abs().max())
+        largest = largest_difference(found, expected)
         tolerance = 1e-4 if expected.dtype in (torch.float32, torch.float64) else 1e-2  # of the largest logit
-        if not largest <= tolerance * float(expected.abs().max()):
+        if largest > tolerance * size(expected):
             return f"logits differ by up to {largest:.3g}"
     return ""

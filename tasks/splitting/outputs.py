@@ -31,7 +31,6 @@ def find_layouts(
     ------
     ValueError : a layer without a tensor of the image's own; LayoutError where the channels' axis is not known
     """
-    example = example.clone()  # a network may work on it in place
     tracker = ChannelTracker(example)
     axes: dict[str, frozenset[int]] = {}
     with tracker:
@@ -75,7 +74,7 @@ def layer_outputs(
         found[layer] = output.clone()  # what follows may work in place
 
     with replay.watching(model, lambda name, module, output: keep(name, output) if name in layers else None):
-        model(images)
+        model(images.clone())
     missing = [layer for layer in layers if layer not in found]
     if missing:
         raise ValueError(f"layer {missing[0]!r} is not called by the network's forward")

@@ -26,6 +26,7 @@ from tasks.steps.life import Step, Work, measured
 from tasks.steps.manifest import data_of, positions
 from tasks.steps.networks import choose_device, load_network, network_identity, preprocessing_of
 from tasks.steps.samples import Batch, batches_ahead, read_batch
+from tasks.steps.trials import example_images, example_input
 
 VERSION = 2
 PARTITION_BYTES = 48 * 2**20  # of float32 maps: a partition's memory, and what a crash may cost
@@ -68,23 +69,20 @@ def activations_spec(
     return StageSpec("activations", VERSION, kept, inputs, digests, place, label=f"{name} {layer} {split}")
 
 
-def example_input(shape: tuple[int, ...]) -> Tensor:
-    """Return one input (1, C, h, w) of noise, to find out how a network goes."""
-    return torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
-
-
-def probe(model: nn.Module, layer: str, example: Tensor, *, layout: str | None = None) -> Shapes:
-    """Return the sizes of one sample, from one example of the input (1, C, h, w); `layout` as in `split_at`.
+def probe(
+    model: nn.Module, layer: str, example: Tensor, *, images: Tensor | None = None, layout: str | None = None
+) -> tuple[Split, Shapes]:
+    """Return a network split at a layer, and the sizes of one sample; arguments as those of `split_at`.
 
     Raises
     ------
     ValueError : the model has no such layer or cannot be split there
     """
-    split = split_at(model, layer, example, layout=layout)
+    split = split_at(model, layer, example, images=images, layout=layout)
     if len(split.shape) != 3:
         raise ValueError(f"layer {layer!r} gives features of shape {split.shape}, not maps; name a convolutional layer")
     sizes = tuple(example.shape[1:]), split.shape, split.n_outputs, largest_output(model, example)
-    return Shapes(*sizes, split.layout.name, in_line=len(split.layout.positions) < 2)
+    return split, Shapes(*sizes, split.layout.name, in_line=len(split.layout.positions) < 2)
 
 
 def largest_output(model: nn.Module, example: Tensor) -> int:
@@ -98,7 +96,7 @@ def largest_output(model: nn.Module, example: Tensor) -> int:
     hooks = [module.register_forward_hook(note) for module in model.modules()]
     try:
         with torch.inference_mode():
-            model(example)
+            model(example.clone())
     finally:
         for hook in hooks:
             hook.remove()
@@ -232,18 +230,13 @@ class _Opened:
 
 
 @lru_cache(maxsize=2)
-def _open(store: Store, spec: StageSpec, device: str, shape: tuple[int, ...]) -> _Opened:
-    """Load and split a network; kept for the next partition in this process."""
-    model = load_network(store, spec, torch.device(device))
-    example = example_input(shape).to(device)
-    layer, layout = spec.parameters["layer"], spec.parameters.get("layout")
-    shapes = probe(model, layer, example, layout=layout)
-    return _Opened(split_at(model, layer, example, layout=layout), shapes)
-
-
 def _opened(store: Store, spec: StageSpec, device: str) -> _Opened:
-    """Return the network of an activations stage, split at its layer; the first sample gives the input's size."""
-    return _open(store, spec, device, tuple(first_input(store, spec).shape[1:]))
+    """Return the network of an activations stage, split at its layer; kept for the next partition in this process."""
+    model = load_network(store, spec, torch.device(device))
+    images = example_images(store, spec).to(device)
+    example = example_input(tuple(images.shape[1:])).to(device)
+    layer, layout = spec.parameters["layer"], spec.parameters.get("layout")
+    return _Opened(*probe(model, layer, example, images=images, layout=layout))
 
 
 def first_input(store: Store, spec: StageSpec) -> Tensor:
@@ -257,8 +250,7 @@ def first_input(store: Store, spec: StageSpec) -> Tensor:
 def open_split(store: Store, spec: StageSpec, device: torch.device) -> Split:
     """Return the network of a finished activations stage, split at its layer."""
     torch.set_num_threads(1)
-    shape = tuple(open_finished(store, spec).summary["input"])
-    return _open(store, spec, str(device), shape).split
+    return _opened(store, spec, str(device)).split
 
 
 def _summary(stage: Stage) -> dict[str, Json]:

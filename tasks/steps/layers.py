@@ -26,6 +26,7 @@ from tasks.steps.content import compare_content
 from tasks.steps.life import Step, Work, measured
 from tasks.steps.manifest import positions
 from tasks.steps.networks import choose_device, load_network, network_identity
+from tasks.steps.trials import check_layers, example_images
 
 VERSION = 2
 
@@ -82,6 +83,7 @@ def layers_layout(n: int, layouts: Mapping[str, ChannelLayout], settings: Docume
 def _layout(store: Store, spec: StageSpec) -> Layout:
     rows = positions(store, spec.inputs["data"].path, spec.parameters["split"])
     model = load_network(store, spec, torch.device("cpu"))
+    check_layers(model, spec.place["layers"], example_images(store, spec))
     return layers_layout(len(rows), _layouts(spec, model, first_input(store, spec)), dict(spec.place))
 
 

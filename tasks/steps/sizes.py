@@ -72,17 +72,17 @@ def estimate(
         _check_split(spec, surveys[spec.inputs["data"].path])
         known = canonical_network(spec)
         if known not in shapes:
-            manifest, network = spec.inputs["data"], config.networks[names[path]]
-            found = surveys[manifest.path]
+            data, network = data_of(spec.inputs["data"]), config.networks[names[path]]
             layer, layout = spec.parameters["layer"], spec.parameters.get("layout")
-            shapes[known] = survey_network(names[path], network, layer, data_of(manifest), found, layout)
+            shapes[known] = survey_network(names[path], network, layer, data, _surveyed(spec, surveys), layout)
     for spec in (spec for spec in stages if spec.stage == "training" or spec.parameters.get("scope") == "network"):
         network, manifest = config.networks[names[spec.path]], spec.inputs["data"]
-        survey_training(names[spec.path], network, data_of(manifest), surveys[manifest.path])
+        found = surveys[manifest.path].of(spec.place["train"]["split"])
+        survey_training(names[spec.path], network, data_of(manifest), found)
     _check_traces(config, stages, names, surveys)
     heads = {
-        spec.path: survey_head(names[spec.path], config.networks[names[spec.path]], data_of(data), surveys[data.path])
-        for spec, data in ((s, s.inputs["data"]) for s in stages if s.stage == "penultimate")
+        spec.path: survey_head(name, config.networks[name], data_of(spec.inputs["data"]), _surveyed(spec, surveys))
+        for spec, name in ((s, names[s.path]) for s in stages if s.stage == "penultimate")
     }
     layers = {spec.path: _layers(config, spec, names, surveys) for spec in stages if spec.stage == "layers"}
     return {spec.path: layers.get(spec.path) or _size(spec, surveys, shapes, heads) for spec in stages}
@@ -102,7 +102,8 @@ def _check_traces(
     for spec in (spec for spec in stages if spec.stage == "contributions"):
         name, manifest, queries = names[spec.path], spec.inputs["network"].inputs["data"], spec.inputs["queries"]
         if name not in outputs:
-            layers, found = layers_to_trace(spec), surveys[manifest.path]
+            split = spec.inputs["network"].place["train"]["split"]
+            layers, found = layers_to_trace(spec), surveys[manifest.path].of(split)
             outputs[name] = survey_traced(name, config.networks[name], layers, data_of(manifest), found)
         asked = surveys[queries.inputs["data"].path]
         labels = asked.summary["splits"].get(queries.parameters["split"], {"labels": []})["labels"]
@@ -118,11 +119,16 @@ def _layers(config: Config, spec: StageSpec, names: Mapping[str, str], surveys: 
     found = surveys[manifest.path]
     _check_split(spec, found)
     network, name = config.networks[names[spec.path]], names[spec.path]
-    layouts = survey_layers(name, network, dict(spec.place), data_of(manifest), found)
+    layouts = survey_layers(name, network, dict(spec.place), data_of(manifest), _surveyed(spec, surveys))
     layout = layers_layout(sum(found.summary["splits"][spec.parameters["split"]]["counts"]), layouts, dict(spec.place))
     row = 4 * sum(int(np.prod(one.shape)) for one in layouts.values())
     rows = next(iter(layout.arrays.values())).rows
     return Size(sum(map(_bytes, layout.arrays.values())), row * (2 * rows + 4 * MAX_BATCH))
+
+
+def _surveyed(spec: StageSpec, surveys: Mapping[str, DataSurvey]) -> DataSurvey:
+    """Return the survey of a stage's data, with the samples of its split to try the network on."""
+    return surveys[spec.inputs["data"].path].of(spec.parameters["split"])
 
 
 def _check_split(spec: StageSpec, found: DataSurvey) -> None:

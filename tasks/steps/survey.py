@@ -1,6 +1,7 @@
 """What a plan must know before anything runs: sizes of data and networks, and whether they fit each other."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,20 +20,24 @@ from tasks.io.sources import open_source
 from tasks.io.weights import load_weights
 from tasks.splitting.channels import ChannelLayout, LayoutError
 from tasks.splitting.outputs import find_layouts
-from tasks.steps.activations import Shapes, example_input, largest_output, probe
+from tasks.steps.activations import Shapes, largest_output, probe
 from tasks.steps.layers import wanted_layouts
 from tasks.steps.manifest import data_of, survey
-from tasks.steps.samples import read_batch
+from tasks.steps.trials import check_inputs, check_layers, check_logits, example_input, read_examples, spread
 from tasks.training.gates import find_gated_map
 
 
 @dataclass(frozen=True)
 class DataSurvey:
-    """A data set's name, its labels and counts by split, and the key of one sample."""
+    """A data set's name, its labels and counts by split, and the keys of some samples of each split."""
 
     name: str
     summary: Document
-    example: str
+    examples: Mapping[str, tuple[str, ...]]
+
+    def of(self, split: str) -> "DataSurvey":
+        """Return what networks are tried on that read one split: its samples; all where there is no such split."""
+        return replace(self, examples={split: self.examples[split]}) if split in self.examples else self
 
 
 @dataclass(frozen=True)
@@ -59,13 +64,16 @@ def survey_data(store: Store | None, spec: StageSpec) -> DataSurvey:
         summary = survey(data, table, source) if finished is None else finished.summary
     except (ValueError, OSError) as error:
         raise ValueError(f"data.{spec.place['name']}: {error}") from error
-    return DataSurvey(str(spec.place["name"]), summary, str(table["key"].iloc[0]))
+    examples = {
+        str(split): tuple(keys.iloc[spread(len(keys))].tolist()) for split, keys in table.groupby("split")["key"]
+    }
+    return DataSurvey(str(spec.place["name"]), summary, examples)
 
 
 def survey_network(
     name: str, network: Network, layer: str, data: AnyDataSet, found: DataSurvey, layout: str | None = None
 ) -> Shapes:
-    """Return the sizes of a network's input, map and output, after building it and reading one sample.
+    """Return the sizes of a network's input, map and output, after building it and reading a few samples.
 
     Raises
     ------
@@ -73,8 +81,8 @@ def survey_network(
         whose layout is neither known nor, as `layout`, said
     """
     try:
-        model, example = _opened(network, data, found)
-        shapes = probe(model, layer, example, layout=layout)
+        model, example, images = _opened(network, data, found)
+        _, shapes = probe(model, layer, example, images=images, layout=layout)
         for split in found.summary["splits"].values():
             check_labels(np.array(split["labels"], np.int64), shapes.logits, found.name)
     except LayoutError as error:
@@ -85,18 +93,18 @@ def survey_network(
 
 
 def survey_head(name: str, network: Network, data: AnyDataSet, found: DataSurvey) -> HeadShapes:
-    """Return the sizes of a network before its head, after building it and reading one sample.
+    """Return the sizes of a network before its head, after building it and reading a few samples.
 
     Raises
     ------
     ValueError : wrong weights, no linear head, a sample of another mode or size, labels beyond the outputs
     """
     try:
-        model, example = _opened(network, data, found)
+        model, example, images = _opened(network, data, found)
         head = find_head(model, example).module
-        split_at(model, PENULTIMATE, example)
+        split_at(model, PENULTIMATE, example, images=images)
         gated = network.train is not None and network.train.gates is not None
-        channels = find_gated_map(model, example).n_channels if gated else 0
+        channels = find_gated_map(model, example, images=images).n_channels if gated else 0
         for split in found.summary["splits"].values():
             check_labels(np.array(split["labels"], np.int64), head.out_features, found.name)
     except (ValueError, RuntimeError) as error:
@@ -106,11 +114,15 @@ def survey_head(name: str, network: Network, data: AnyDataSet, found: DataSurvey
 
 
 def survey_training(name: str, network: Network, data: AnyDataSet, found: DataSurvey) -> None:
-    """Raise ValueError where a network cannot be trained on a data set: its output is no (n, C), or labels exceed C."""
+    """Raise ValueError where a network cannot be trained on a data set, or not be measured.
+
+    Its output must be (n, C) with C beyond all labels, and in evaluation mode an image must have one answer.
+    """
     try:
-        model, example = _opened(network, data, found)
+        model, example, images = _opened(network, data, found)
+        check_logits(model, images)
         if network.train is not None and network.train.gates is not None:
-            find_gated_map(model, example)
+            find_gated_map(model, example, images=images)
         with torch.inference_mode():
             output = model.train()(torch.cat([example, example]))
         if not isinstance(output, Tensor) or output.ndim != 2:
@@ -123,19 +135,24 @@ def survey_training(name: str, network: Network, data: AnyDataSet, found: DataSu
 
 
 def survey_traced(name: str, network: Network, layers: list[str], data: AnyDataSet, found: DataSurvey) -> int:
-    """Return the number of a network's outputs, after one forward pass that looks at the calls of some layers.
+    """Return the number of a network's outputs, after a forward pass that looks at the calls of some layers.
 
     Raises
     ------
-    ValueError : a layer that is called never or more than once, or takes anything but one tensor; names the key
+    ValueError : a layer that is called never or more than once, or takes anything but one tensor, or what it takes
+        is random or depends on the batch; names the key
     """
-    model, example = _opened(network, data, found)
+    model, example, images = _opened(network, data, found)
     try:
         capture_inputs(model, layers, example)
     except ValueError as error:
         raise ValueError(f"tracing.layers: networks.{name}: {error}; name the layers to trace") from error
+    try:
+        check_inputs(model, layers, images)
+    except ValueError as error:
+        raise ValueError(f"networks.{name}: {error}") from error
     with torch.inference_mode():
-        return int(model(example).shape[1])
+        return int(model(example.clone()).shape[1])
 
 
 def survey_layers(
@@ -150,8 +167,10 @@ def survey_layers(
     """
     try:
         with torch.inference_mode():
-            model, example = _opened(network, data, found)
-            return find_layouts(model, settings["layers"], example, wanted_layouts(settings))
+            model, example, images = _opened(network, data, found)
+            layouts = find_layouts(model, settings["layers"], example, wanted_layouts(settings))
+        check_layers(model, settings["layers"], images)
+        return layouts
     except LayoutError as error:
         raise ValueError(f"activations.layout: networks.{name}: {error}") from error
     except (ValueError, RuntimeError) as error:
@@ -165,10 +184,11 @@ def state_bytes(network: Document) -> int:
     return sum(value.numel() * value.element_size() for value in model.state_dict().values())
 
 
-def _opened(network: Network, data: AnyDataSet, found: DataSurvey) -> tuple[nn.Module, Tensor]:
-    """Return a network with its weights and an input of the size that the data give."""
-    batch = read_batch(open_source(data), resolve_preprocessing(network.preprocessing), [found.example])
+def _opened(network: Network, data: AnyDataSet, found: DataSurvey) -> tuple[nn.Module, Tensor, Tensor]:
+    """Return a network with its weights, one input of noise, and a few samples as inputs."""
+    keys = next(iter(found.examples.values()))
+    images = read_examples(open_source(data), resolve_preprocessing(network.preprocessing), keys)
     model = build_model(network.model, network.arguments, 0)
     if network.weights is not None:
         load_weights(model, network.weights)
-    return model.eval().requires_grad_(False), example_input(tuple(batch.inputs.shape[1:]))
+    return model.eval().requires_grad_(False), example_input(tuple(images.shape[1:])), images

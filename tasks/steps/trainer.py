@@ -18,6 +18,7 @@ from tasks.recording.environment import environment_facts
 from tasks.steps.fetching import open_fetch
 from tasks.steps.manifest import positions
 from tasks.steps.networks import check_unchanged, load_start
+from tasks.steps.trials import example_input, spread
 from tasks.training.augmentation import crop_and_flip
 from tasks.training.batches import Batches, Positions
 from tasks.training.gates import ClassGates, GatedMap, Gating, find_gated_map
@@ -201,9 +202,8 @@ def _augmented(seed: int, settings: Document, images: torch.Tensor, ids: Positio
 
 def _gated_map(model: nn.Module, samples: Samples) -> GatedMap:
     """Return where a model's gates go; the model is put back into training mode."""
-    inputs, _ = samples.fetch(np.zeros(1, np.int64))
-    example = torch.randn((1, *inputs.shape[1:]), generator=torch.Generator().manual_seed(0))
-    found = find_gated_map(model.eval(), example)
+    images, _ = samples.fetch(spread(len(samples.ids)))
+    found = find_gated_map(model.eval(), example_input(tuple(images.shape[1:])), images=images.cpu())
     model.train()
     return found
 

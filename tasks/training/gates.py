@@ -151,13 +151,14 @@ class GatedMap:
     n_classes: int
 
 
-def find_gated_map(model: nn.Module, example: Tensor) -> GatedMap:
+def find_gated_map(model: nn.Module, example: Tensor, *, images: Tensor | None = None) -> GatedMap:
     """Find the module whose output is the network's last map, on which the rest of the network depends alone.
 
     Parameters
     ----------
     model : in evaluation mode, on the CPU, where two runs give the same bits
     example : (n, C, H, W), images of the size and kind that will come
+    images : (m, C, H, W), real ones, on which the network is checked too
 
     Returns
     -------
@@ -169,7 +170,7 @@ def find_gated_map(model: nn.Module, example: Tensor) -> GatedMap:
         DenseNet, whose own forward makes it)
     """
     try:
-        split = split_at(model, LAST_MAP, example)
+        split = split_at(model, LAST_MAP, example, images=images)
     except ValueError as error:
         raise ValueError(f"no place for class-specific gates: {error}") from error
     if split.layout.name != CHANNELS_FIRST:
@@ -189,7 +190,7 @@ def find_gated_map(model: nn.Module, example: Tensor) -> GatedMap:
             same[name] = None
 
     with watching(model, look):
-        model(example)
+        model(example.clone())
     names = [name for name in same if calls[name] == 1]
     if not names:
         raise ValueError(

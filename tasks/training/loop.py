@@ -120,7 +120,7 @@ def accuracy(model: nn.Module, fetch: Fetch, n: int, size: int = 256) -> float:
     with torch.inference_mode():
         for start in range(0, n, size):
             inputs, labels = fetch(np.arange(start, min(start + size, n), dtype=np.int64))
-            right += int((model(inputs).argmax(1) == labels).sum())
+            right += int((model(inputs.clone()).argmax(1) == labels).sum())
     return right / n
 
 
@@ -160,7 +160,7 @@ class _Gradient:
         gates = nullcontext() if self.gating is None else self.gating.closing(self.labels)
         # dropout: f(seed, step), so that any step can go on, and both passes of SAM see one network
         with seeded(self.seed, self.inputs.device), ghost_rows(self.model, m, ghosts), gates:
-            logits = self.model(self.inputs)
+            logits = self.model(self.inputs.clone())  # SAM asks twice, and a network may change what it is given
             loss = F.cross_entropy(logits[:m] if ghosts else logits, self.labels)
         return loss if self.gating is None else loss + self.gating.loss()
 

@@ -9,11 +9,12 @@ from storage.stages import Stage, open_finished, read_marker
 from storage.stores import Store
 from tasks.decomposition import DecomposedLinear
 from tasks.decomposition.cost import count_multiply_adds, time_heads
-from tasks.steps.activations import example_input, first_input
+from tasks.steps.activations import first_input
 from tasks.steps.decomposition.features import open_head
 from tasks.steps.decomposition.histogram import read_sets
 from tasks.steps.life import Step, Work, measured
 from tasks.steps.networks import load_network
+from tasks.steps.trials import example_input
 
 VERSION = 1
 BATCHES = (1, 32, 256)

@@ -22,7 +22,6 @@ from storage.stages import Stage, open_finished
 from storage.stores import Store
 from tasks.decomposition import DecomposedLinear
 from tasks.decomposition.head import find_head, replace_head
-from tasks.steps.activations import example_input
 from tasks.steps.decomposition.features import open_head, read_features
 from tasks.steps.decomposition.histogram import features_of, read_sets
 from tasks.steps.features import read_rows
@@ -41,6 +40,7 @@ from tasks.steps.training import (
     key_settings,
     train_segment,
 )
+from tasks.steps.trials import example_input
 from tasks.training.batches import Positions
 from tasks.training.loop import Fetch
 

@@ -18,13 +18,14 @@ from storage.stores import Store
 from tasks.capture import PENULTIMATE, Split, capture_batch, check_finite, split_at, to_storage_dtype
 from tasks.decomposition.head import find_head
 from tasks.io.manifest import check_labels
-from tasks.steps.activations import MAX_ROWS, batches_of, example_input, first_input, slab_summary
+from tasks.steps.activations import MAX_ROWS, batches_of, slab_summary
 from tasks.steps.content import compare_content
 from tasks.steps.life import Step, Work, measured
 from tasks.steps.manifest import positions
 from tasks.steps.networks import choose_device, load_network, network_identity
+from tasks.steps.trials import example_images, example_input
 
-VERSION = 1
+VERSION = 2
 
 Floats = NDArray[np.float32]
 
@@ -70,17 +71,13 @@ class _Opened:
     shape: tuple[int, ...]
 
 
-def _opened(store: Store, spec: StageSpec, device: str) -> _Opened:
-    """Return the network of a stage, cut before its head; the first sample gives the input's size."""
-    return _open(store, spec, device, tuple(first_input(store, spec).shape[1:]))
-
-
 @lru_cache(maxsize=2)
-def _open(store: Store, spec: StageSpec, device: str, shape: tuple[int, ...]) -> _Opened:
-    """Load and cut a network; kept for the next partition in this process."""
-    model = load_network(store, spec, torch.device(device))
+def _opened(store: Store, spec: StageSpec, device: str) -> _Opened:
+    """Return the network of a stage, cut before its head; kept for the next partition in this process."""
+    model, images = load_network(store, spec, torch.device(device)), example_images(store, spec).to(device)
+    shape = tuple(images.shape[1:])
     example = example_input(shape).to(device)
-    return _Opened(split_at(model, PENULTIMATE, example), find_head(model, example).module, shape)
+    return _Opened(split_at(model, PENULTIMATE, example, images=images), find_head(model, example).module, shape)
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:

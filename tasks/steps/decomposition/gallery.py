@@ -14,14 +14,15 @@ from storage.stores import Store
 from tasks.capture import LAST_MAP, Split, capture_batch, split_at
 from tasks.decomposition import contrast_maps, least_frequent
 from tasks.interpreters.enlarge import enlarge
-from tasks.steps.activations import class_slabs, example_input, first_input
+from tasks.steps.activations import class_slabs, first_input
 from tasks.steps.decomposition.histogram import read_sets
 from tasks.steps.gallery import chosen_positions, shown_images
 from tasks.steps.life import Step, Work, measured
 from tasks.steps.networks import choose_device, load_network, preprocessing_of
 from tasks.steps.samples import read_positions
+from tasks.steps.trials import example_images, example_input
 
-VERSION = 1
+VERSION = 2
 KINDS = ("all", "other", "influential")  # maps beside an image, in this order
 
 
@@ -32,16 +33,12 @@ def decomposition_gallery_spec(features: StageSpec, histogram: StageSpec, k2: in
     return StageSpec("decomposition-gallery", VERSION, kept, inputs, label=features.label)
 
 
-def _split(store: Store, features: StageSpec, device: str) -> Split:
-    """Return the network of a penultimate stage, cut after its last map."""
-    return _open(store, features, device, tuple(first_input(store, features).shape[1:]))
-
-
 @lru_cache(maxsize=2)
-def _open(store: Store, features: StageSpec, device: str, shape: tuple[int, ...]) -> Split:
-    """Load and cut a network; kept for the next partition in this process."""
+def _split(store: Store, features: StageSpec, device: str) -> Split:
+    """Return the network of a penultimate stage, cut after its last map; kept for the next in this process."""
     model = load_network(store, features, torch.device(device))
-    return split_at(model, LAST_MAP, example_input(shape).to(device))
+    images = example_images(store, features).to(device)
+    return split_at(model, LAST_MAP, example_input(tuple(images.shape[1:])).to(device), images=images)
 
 
 def _refusal(store: Store, features: StageSpec) -> str:

@@ -15,16 +15,16 @@ from storage.stages import Stage, open_finished
 from storage.stores import Store
 from tasks.capture import LAST_MAP, split_at
 from tasks.io.tensors import unpack_tensors
-from tasks.steps.activations import example_input
 from tasks.steps.fetching import open_fetch
 from tasks.steps.life import Step, Work, measured
 from tasks.steps.manifest import positions
 from tasks.steps.networks import choose_device, load_network
 from tasks.steps.trainer import GATE_MATRIX, settle
 from tasks.steps.training import GATES_FILE, MEMORY_SAMPLES
+from tasks.steps.trials import example_input, spread
 from tasks.training.gates import ClassGates, largest_gates
 
-VERSION = 1
+VERSION = 2
 ROWS = 256  # images at a time
 OPEN = 0.5  # a gate above it counts as open
 
@@ -96,9 +96,10 @@ def _count_right(stage: Stage, gates: ClassGates, device: torch.device) -> tuple
     split = str(spec.parameters["split"])
     fetch = open_fetch(store, spec, split, device, MEMORY_SAMPLES)
     n = len(positions(store, spec.inputs["data"].path, split))
-    inputs, _ = fetch(np.zeros(1, np.int64))
-    example = example_input(tuple(inputs.shape[1:])).to(device)
-    network, gates, right = split_at(load_network(store, spec, device), LAST_MAP, example), gates.to(device), [0, 0]
+    images, _ = fetch(spread(n))
+    example = example_input(tuple(images.shape[1:])).to(device)
+    network = split_at(load_network(store, spec, device), LAST_MAP, example, images=images)
+    gates, right = gates.to(device), [0, 0]
     with torch.inference_mode():
         for start in range(0, n, ROWS):
             inputs, labels = fetch(np.arange(start, min(start + ROWS, n), dtype=np.int64))
