@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from configs.activations import Activations, ChannelLayout
 from configs.cluster import Cluster
 from configs.decomposition import Decomposition
 from configs.section import SIDE, Location, Name, Paths, Section, Share, Side, check_store
@@ -168,7 +169,12 @@ class Interpretation(Section):
 
     networks: tuple[Name, ...] = Field(min_length=1, description="networks to ask about")
     data: Name | None = Field(None, description="data set; default: the network's training data, or the only one")
-    layer: str = Field("last-map", description="last-map, or the name of a module whose output is 4-D")
+    layer: str = Field(
+        "last-map", description="last-map, or the name of a module whose output is a map or, with `gallery: 0`, tokens"
+    )
+    layout: ChannelLayout | None = Field(
+        None, description="where the layer's output has its channels; default: as the network's operations show"
+    )
     learn: Name = Field("train", description="split from which coresets and features come")
     evaluate: Name = Field("val", description="split on which features are compared")
     selectors: dict[str, dict[str, Any]] = Field(  # Any: the method's own
@@ -192,19 +198,6 @@ class Interpretation(Section):
             if isinstance(repeats := settings.get("repeats"), int) and repeats > MAX_REPEATS:
                 raise ValueError(f"selectors.{name}.repeats: at most {MAX_REPEATS:,}, found {repeats}")
         return self
-
-
-class Activations(Section):
-    """No question: activations of named layers, kept for the user's own analysis."""
-
-    networks: tuple[Name, ...] = Field(min_length=1, description="networks to run")
-    data: Name | None = Field(None, description="data set; default: the network's training data, or the only one")
-    layers: tuple[str, ...] = Field(min_length=1, description="names of modules, anywhere in the network")
-    splits: tuple[Name, ...] = Field(("train", "val"), min_length=1, description="splits to run over")
-    keep: tuple[Literal["pooled", "maps"], ...] = Field(
-        ("pooled",), min_length=1, description="means over positions, whole outputs, or both"
-    )
-    dtype: Literal["float32", "float16"] = Field("float32", description="in which activations are stored")
 
 
 class Report(Section):

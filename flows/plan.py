@@ -137,7 +137,7 @@ def _layers(
 ) -> Iterator[tuple[tuple[str, int, str], StageSpec]]:
     """Yield the named layers that the config keeps, by (network, seed, split)."""
     if (asked := config.activations) is not None:
-        settings = asked.model_dump(mode="json", include={"layers", "keep", "dtype"})
+        settings = asked.model_dump(mode="json", include={"layers", "layout", "keep", "dtype"})
         for name, seed, split in product(asked.networks, config.seeds, asked.splits):
             manifest = manifests[config.data_of(name, "activations")]
             network, training = config.networks[name], trainings.get((name, seed))
@@ -156,7 +156,8 @@ def _activations(
     name, _ = setting
     manifest = manifests[config.data_of(name, "interpretation")]
     network, training = config.networks[name], trainings.get(setting)
-    return activations_spec(name, network, manifest, training, layer=asked.layer, split=split, dtype=asked.dtype)
+    settings = asked.model_dump(include={"layer", "layout", "dtype"})
+    return activations_spec(name, network, manifest, training, split=split, **settings)
 
 
 def _references(

@@ -4,11 +4,13 @@ import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.fx.proxy import Proxy
 
 from tasks.splitting.changes import Change, InPlaceProxy, Order, Recorder, show_changes
-from tasks.splitting.operations import is_activation, is_convolution, is_map, is_passed_over, is_pooled, plain
+from tasks.splitting.operations import is_activation, is_convolution, is_map, is_passed_over, is_pooled, plain, shape_of
+from tasks.splitting.tracking import ChannelTracker
 
 Part = Callable[[Tensor], Tensor]
 NOT_TRACEABLE = Exception  # a forward that runs on images may raise anything on the stand-ins of tracing
@@ -21,6 +23,7 @@ class Graph:
         tracer = _Tracer()
         self.model = model
         self.graph = tracer.trace(model, _defaults(model))
+        self.example = example
         recorder = Recorder(fx.GraphModule(model, self.graph))
         recorder.record(example)
         self.shapes = recorder.shapes
@@ -35,7 +38,9 @@ class Graph:
 
     def last_map(self) -> fx.Node | None:
         """Return the last post-activation map before pooling, None where everything passes through no map."""
-        shapes = [self.shapes.get(node, ()) for node in self.cuts]
+        images = self.example[:1].clone()  # a network may work on it in place
+        found = _first_shapes(self.model, self.graph, images)
+        shapes = [found.get(node, ()) for node in self.cuts]
         pooled = next((i for i, shape in enumerate(shapes) if is_pooled(shape)), len(shapes))
         maps = [node for node, shape in zip(self.cuts[:pooled], shapes, strict=False) if is_map(shape)]
         for i in reversed(range(1, len(maps))):  # the first is the network's input
@@ -128,6 +133,29 @@ def _changed_outputs(
                     node = change.by
             found[path] = node
     return found
+
+
+class _ShapeRecorder(fx.Interpreter):
+    """Runs a graph and notes each value's shape, that of maps as if channels came first."""
+
+    def __init__(self, module: fx.GraphModule, tracker: ChannelTracker) -> None:
+        super().__init__(module)
+        self.tracker = tracker
+        self.shapes: dict[fx.Node, tuple[int, ...]] = {}
+
+    def run_node(self, n: fx.Node) -> Any:  # Any: fx's own signature
+        """Run one node."""
+        value = super().run_node(n)
+        self.shapes[n] = shape_of(value, self.tracker.axes(value))
+        return value
+
+
+def _first_shapes(model: nn.Module, graph: fx.Graph, images: Tensor) -> dict[fx.Node, tuple[int, ...]]:
+    """Return the shape of every value of a network's graph, that of maps as if channels came first."""
+    with torch.inference_mode(), ChannelTracker(images) as tracker:
+        recorder = _ShapeRecorder(fx.GraphModule(model, graph), tracker)
+        recorder.run(images)
+    return recorder.shapes
 
 
 def _defaults(model: nn.Module) -> dict[str, Any]:  # Any: whatever the defaults are

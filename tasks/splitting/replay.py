@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.splitting.operations import is_activation, is_map, is_passed_over, plain, shape_of
+from tasks.splitting.tracking import ChannelTracker
 
 Part = Callable[[Tensor], Tensor]
 
@@ -25,10 +26,12 @@ def last_map_module(model: nn.Module, example: Tensor) -> str:
     passed: set[int] = set()
     kept: list[Tensor] = []  # keeps the outputs alive, so that their ids stay their own
     found = last = ""
+    images = example.clone()
+    tracker = ChannelTracker(images)
 
     def look(name: str, module: nn.Module, output: Tensor) -> None:
         nonlocal found, last
-        if not is_map(shape_of(output)):
+        if not is_map(shape_of(output, tracker.axes(output))):
             return
         last = name
         kept.append(output)
@@ -38,8 +41,8 @@ def last_map_module(model: nn.Module, example: Tensor) -> str:
         elif is_activation(kind) or (id(output) not in passed and bool((output >= 0).all())):
             found = name
 
-    with watching(model, look):
-        model(example.clone())
+    with watching(model, look), tracker:
+        model(images)
     if not found:
         seen = (
             f"the last map is that of {last} ({type(model.get_submodule(last)).__name__})" if last else "it has no maps"

@@ -14,12 +14,13 @@ from torch import Tensor, nn
 from configs.schema import Network
 from storage.documents import Document, Json
 from storage.layouts import ArrayLayout, Layout, rows_layout
-from storage.specs import StageSpec
+from storage.specs import StageSpec, without_defaults
 from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
 from tasks.capture import Split, capture_batch, check_finite, split_at, to_storage_dtype
 from tasks.io.manifest import check_labels
 from tasks.io.sources import open_source
+from tasks.splitting.channels import CHANNELS_FIRST
 from tasks.steps.content import compare_content
 from tasks.steps.life import Step, Work, measured
 from tasks.steps.manifest import data_of, positions
@@ -36,12 +37,17 @@ MAX_BATCH = 64
 
 @dataclass(frozen=True)
 class Shapes:
-    """Sizes of one sample: input (C, h, w), map (d, h, w), number of logits, values in the largest module's output."""
+    """Sizes of one sample: input (C, h, w), map (d, h, w), number of logits, values in the largest module's output.
+
+    `layout` is that of the layer's output; `in_line` where its positions are no rows and columns.
+    """
 
     inputs: tuple[int, ...]
     maps: tuple[int, ...]
     logits: int
     largest: int
+    layout: str = CHANNELS_FIRST
+    in_line: bool = False
 
 
 def activations_spec(
@@ -53,25 +59,30 @@ def activations_spec(
     layer: str,
     split: str,
     dtype: str,
+    layout: str | None = None,
 ) -> StageSpec:
-    """Return the spec of a layer's activations on a split."""
+    """Return the spec of a layer's activations on a split; `layout` is None where the network shows it."""
     parameters, place, digests = network_identity(network, training)
     inputs = {"data": manifest} if training is None else {"data": manifest, "network": training}
     kept: Document = {"network": parameters, "layer": layer, "split": split, "dtype": dtype}
+    kept |= without_defaults({"layout": layout}, {"layout": None})
     return StageSpec("activations", VERSION, kept, inputs, digests, place, label=f"{name} {layer} {split}")
 
 
-def probe(model: nn.Module, layer: str, example: Tensor, *, images: Tensor | None = None) -> tuple[Split, Shapes]:
+def probe(
+    model: nn.Module, layer: str, example: Tensor, *, images: Tensor | None = None, layout: str | None = None
+) -> tuple[Split, Shapes]:
     """Return a network split at a layer, and the sizes of one sample; arguments as those of `split_at`.
 
     Raises
     ------
     ValueError : the model has no such layer or cannot be split there
     """
-    split = split_at(model, layer, example, images=images)
+    split = split_at(model, layer, example, images=images, layout=layout)
     if len(split.shape) != 3:
         raise ValueError(f"layer {layer!r} gives features of shape {split.shape}, not maps; name a convolutional layer")
-    return split, Shapes(tuple(example.shape[1:]), split.shape, split.n_outputs, largest_output(model, example))
+    sizes = tuple(example.shape[1:]), split.shape, split.n_outputs, largest_output(model, example)
+    return split, Shapes(*sizes, split.layout.name, in_line=len(split.layout.positions) < 2)
 
 
 def largest_output(model: nn.Module, example: Tensor) -> int:
@@ -226,7 +237,8 @@ def _opened(store: Store, spec: StageSpec, device: str) -> _Opened:
     model = load_network(store, spec, torch.device(device))
     images = example_images(store, spec).to(device)
     example = example_input(tuple(images.shape[1:])).to(device)
-    return _Opened(*probe(model, spec.parameters["layer"], example, images=images))
+    layer, layout = spec.parameters["layer"], spec.parameters.get("layout")
+    return _Opened(*probe(model, layer, example, images=images, layout=layout))
 
 
 def first_input(store: Store, spec: StageSpec) -> Tensor:
@@ -244,10 +256,10 @@ def open_split(store: Store, spec: StageSpec, device: torch.device) -> Split:
 
 
 def _summary(stage: Stage) -> dict[str, Json]:
-    """State classes with their slabs, and the sizes of a map and of an input."""
+    """State classes with their slabs, the sizes of a map and of an input, and the network's own layout."""
     _, h, w, d = stage.layout.arrays["maps"].shape
     shapes = _opened(stage.store, stage.spec, "cpu").shapes
-    return {**slab_summary(stage), "map": [h, w, d], "input": list(shapes.inputs)}
+    return {**slab_summary(stage), "map": [h, w, d], "input": list(shapes.inputs), "layout": shapes.layout}
 
 
 ACTIVATIONS = Step(_layout, _partition, _summary, network=True)

@@ -1,15 +1,27 @@
 """The layers stage: any named layers of a network, pooled or whole, for a user's own analysis."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from configs.schema import Network
-from storage.documents import Document
+from storage.documents import Document, Json
 from storage.layouts import ArrayLayout, Layout, rows_layout
 from storage.specs import StageSpec, without_defaults
+from storage.stages import Stage
 from storage.stores import Store
 from tasks.capture import capture_layers, check_finite, to_storage_dtype
-from tasks.steps.activations import MAX_ROWS, PARTITION_BYTES, batches_of, first_input, slab_summary
+from tasks.splitting.channels import ChannelLayout
+from tasks.splitting.outputs import find_layouts
+from tasks.steps.activations import (
+    MAX_ROWS,
+    PARTITION_BYTES,
+    batches_of,
+    first_input,
+    slab_summary,
+)
 from tasks.steps.content import compare_content
 from tasks.steps.life import Step, Work, measured
 from tasks.steps.manifest import positions
@@ -22,10 +34,10 @@ VERSION = 2
 def layers_spec(
     name: str, network: Network, manifest: StageSpec, training: StageSpec | None, settings: Document, split: str
 ) -> StageSpec:
-    """Return the spec of named layers' activations on a split; `settings` are layers, keep and dtype."""
+    """Return the spec of named layers' activations on a split; `settings` are layers, layout, keep and dtype."""
     parameters, place, digests = network_identity(network, training)
     inputs = {"data": manifest} if training is None else {"data": manifest, "network": training}
-    kept = without_defaults(settings, {"keep": ["pooled"], "dtype": "float32"})
+    kept = without_defaults(settings, {"layout": None, "keep": ["pooled"], "dtype": "float32"})
     label = f"{name} {split}"
     return StageSpec(
         "layers",
@@ -38,19 +50,28 @@ def layers_spec(
     )
 
 
-def layers_layout(n: int, shapes: dict[str, tuple[int, ...]], settings: Document) -> Layout:
-    """Return the layout for n samples of layers whose outputs have `shapes`, channels last.
+def wanted_layouts(settings: Document) -> dict[str, str]:
+    """Return the channel layout by layer, of the layers for which the config says it."""
+    said = settings["layout"]
+    if isinstance(said, str):
+        return dict.fromkeys(settings["layers"], said)
+    return dict(said or {})
+
+
+def layers_layout(n: int, layouts: Mapping[str, ChannelLayout], settings: Document) -> Layout:
+    """Return the layout for n samples of layers whose outputs have `layouts`.
 
     Arrays are `pooled.<layer>` (n, d) and `maps.<layer>` (n, ..., d); a layer without positions is kept as it is.
     """
-    per_sample = 4 * sum(int(np.prod(shape)) for shape in shapes.values())
+    per_sample = 4 * sum(int(np.prod(found.shape)) for found in layouts.values())
     rows = min(MAX_ROWS, max(32, PARTITION_BYTES // per_sample // 32 * 32))
     arrays: dict[str, ArrayLayout] = {
         "sample_id": rows_layout((n,), "int64", ("sample",), rows),
         "label": rows_layout((n,), "int64", ("sample",), rows),
         "content": rows_layout((n, 16), "uint8", ("sample", "byte"), rows),
     }
-    for layer, shape in shapes.items():
+    for layer, found in layouts.items():
+        shape = (*found.positions, found.n_channels)
         axes = [f"{layer} axis {axis}" for axis in range(1, len(shape))]
         for kind in settings["keep"]:
             kept = shape if kind == "maps" else shape[-1:]
@@ -60,12 +81,15 @@ def layers_layout(n: int, shapes: dict[str, tuple[int, ...]], settings: Document
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
-    model, layers = load_network(store, spec, torch.device("cpu")), spec.place["layers"]
-    with torch.inference_mode():
-        found = capture_layers(model, layers, first_input(store, spec))
-    check_layers(model, layers, example_images(store, spec))
     rows = positions(store, spec.inputs["data"].path, spec.parameters["split"])
-    return layers_layout(len(rows), {layer: array.shape[1:] for layer, array in found.items()}, dict(spec.place))
+    model = load_network(store, spec, torch.device("cpu"))
+    check_layers(model, spec.place["layers"], example_images(store, spec))
+    return layers_layout(len(rows), _layouts(spec, model, first_input(store, spec)), dict(spec.place))
+
+
+def _layouts(spec: StageSpec, model: nn.Module, image: Tensor) -> dict[str, ChannelLayout]:
+    """Return the channel layouts of a stage's layers; the first image shows them to every process alike."""
+    return find_layouts(model, spec.place["layers"], image, wanted_layouts(dict(spec.place)))
 
 
 def _partition(work: Work, number: int) -> None:
@@ -73,7 +97,8 @@ def _partition(work: Work, number: int) -> None:
     stage, spec, device = work.stage, work.stage.spec, choose_device(work.device)
     model = load_network(stage.store, spec, device)
     rows = positions(stage.store, spec.inputs["data"].path, spec.parameters["split"])
-    shape = tuple(first_input(stage.store, spec).shape[1:])
+    first_image = first_input(stage.store, spec)
+    shape, layouts = tuple(first_image.shape[1:]), _layouts(spec, model, first_image.to(device))
     with stage.partition(number) as part:
         start, stop = part.span
         chosen = rows.iloc[start:stop]
@@ -83,7 +108,7 @@ def _partition(work: Work, number: int) -> None:
             last = first + len(batch.inputs)
             arrays["content"][first:last] = batch.content
             with torch.inference_mode():
-                found = capture_layers(model, spec.place["layers"], batch.inputs.to(device))
+                found = capture_layers(model, spec.place["layers"], batch.inputs.to(device), layouts)
             for name, array in arrays.items():
                 kind, _, layer = name.partition(".")
                 if layer:
@@ -99,4 +124,11 @@ def _partition(work: Work, number: int) -> None:
         part.numbers.update(measured(samples=len(chosen)))
 
 
-LAYERS = Step(_layout, _partition, slab_summary, network=True)
+def _summary(stage: Stage) -> dict[str, Json]:
+    """State classes with their slabs, and the network's own layout of each layer."""
+    model = load_network(stage.store, stage.spec, torch.device("cpu"))
+    layouts = _layouts(stage.spec, model, first_input(stage.store, stage.spec))
+    return {**slab_summary(stage), "layouts": {layer: found.name for layer, found in layouts.items()}}
+
+
+LAYERS = Step(_layout, _partition, _summary, network=True)

@@ -76,8 +76,8 @@ def estimate(
         known = canonical_network(spec)
         if known not in shapes:
             data, network = data_of(spec.inputs["data"]), config.networks[names[path]]
-            layer, found = spec.parameters["layer"], _surveyed(spec, surveys)
-            shapes[known] = survey_network(names[path], network, layer, data, found)
+            layer, layout = spec.parameters["layer"], spec.parameters.get("layout")
+            shapes[known] = survey_network(names[path], network, layer, data, _surveyed(spec, surveys), layout)
     for spec in (spec for spec in stages if spec.stage == "training" or spec.parameters.get("scope") == "network"):
         network, manifest = config.networks[names[spec.path]], spec.inputs["data"]
         found = surveys[manifest.path].of(spec.place["train"]["split"])
@@ -96,7 +96,8 @@ def estimate(
 
 def canonical_network(spec: StageSpec) -> str:
     """Return what tells the network and layer of an activations stage apart, whatever its seed and split."""
-    return repr((spec.parameters["network"], spec.parameters["layer"], spec.inputs["data"].key, dict(spec.digests)))
+    layer = spec.parameters["layer"], spec.parameters.get("layout")
+    return repr((spec.parameters["network"], layer, spec.inputs["data"].key, dict(spec.digests)))
 
 
 def _check_traces(
@@ -124,9 +125,9 @@ def _layers(config: Config, spec: StageSpec, names: Mapping[str, str], surveys: 
     found = surveys[manifest.path]
     _check_split(spec, found)
     network, name = config.networks[names[spec.path]], names[spec.path]
-    shapes = survey_layers(name, network, list(spec.place["layers"]), data_of(manifest), _surveyed(spec, surveys))
-    layout = layers_layout(sum(found.summary["splits"][spec.parameters["split"]]["counts"]), shapes, dict(spec.place))
-    row = 4 * sum(int(np.prod(shape)) for shape in shapes.values())
+    layouts = survey_layers(name, network, dict(spec.place), data_of(manifest), _surveyed(spec, surveys))
+    layout = layers_layout(sum(found.summary["splits"][spec.parameters["split"]]["counts"]), layouts, dict(spec.place))
+    row = 4 * sum(int(np.prod(one.shape)) for one in layouts.values())
     rows = next(iter(layout.arrays.values())).rows
     return Size(sum(map(_bytes, layout.arrays.values())), row * (2 * rows + 4 * MAX_BATCH))
 
@@ -235,8 +236,13 @@ def _evaluation(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mapp
 
 
 def _gallery(spec: StageSpec, surveys: Mapping[str, DataSurvey], shapes: Mapping[str, Shapes]) -> Size:
-    side = shapes[canonical_network(spec.inputs["activations"])].inputs[-1]
-    pixels = int(spec.parameters["count"]) * side * side
+    found, count = shapes[canonical_network(spec.inputs["activations"])], int(spec.parameters["count"])
+    if found.in_line:
+        raise ValueError(
+            f"interpretation.gallery: expected 0 for a layer whose positions are not rows and columns, found {count}; "
+            "set it to 0, or name a layer of maps"
+        )
+    pixels = count * found.inputs[-1] ** 2
     return Size(pixels * (3 + len(spec.parameters["titles"])), pixels * 4 * 20)
 
 

@@ -13,13 +13,16 @@ from storage.documents import Document
 from storage.specs import StageSpec
 from storage.stages import find_finished
 from storage.stores import Store
-from tasks.capture import PENULTIMATE, capture_inputs, capture_layers, split_at
+from tasks.capture import PENULTIMATE, capture_inputs, split_at
 from tasks.decomposition.head import find_head
 from tasks.io.manifest import check_labels, read_manifest
 from tasks.io.networks import build_model, resolve_preprocessing
 from tasks.io.sources import open_source
 from tasks.io.weights import load_weights
+from tasks.splitting.channels import ChannelLayout, LayoutError
+from tasks.splitting.outputs import find_layouts
 from tasks.steps.activations import Shapes, largest_output, probe
+from tasks.steps.layers import wanted_layouts
 from tasks.steps.manifest import data_of, survey
 from tasks.steps.trials import check_inputs, check_layers, check_logits, example_input, read_examples, spread
 from tasks.training.gates import find_gated_map
@@ -68,18 +71,23 @@ def survey_data(store: Store | None, spec: StageSpec) -> DataSurvey:
     return DataSurvey(str(spec.place["name"]), summary, examples)
 
 
-def survey_network(name: str, network: Network, layer: str, data: AnyDataSet, found: DataSurvey) -> Shapes:
+def survey_network(
+    name: str, network: Network, layer: str, data: AnyDataSet, found: DataSurvey, layout: str | None = None
+) -> Shapes:
     """Return the sizes of a network's input, map and output, after building it and reading a few samples.
 
     Raises
     ------
-    ValueError : wrong weights, no such layer, a sample of another mode or size, labels beyond the outputs
+    ValueError : wrong weights, no such layer, a sample of another mode or size, labels beyond the outputs; a layer
+        whose layout is neither known nor, as `layout`, said
     """
     try:
         model, example, images = open_network(network, data, found)
-        _, shapes = probe(model, layer, example, images=images)
+        _, shapes = probe(model, layer, example, images=images, layout=layout)
         for split in found.summary["splits"].values():
             check_labels(np.array(split["labels"], np.int64), shapes.logits, found.name, data)
+    except LayoutError as error:
+        raise ValueError(f"interpretation.layout: networks.{name}: {error}") from error
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"networks.{name}: {' '.join(str(error).split())}") from error
     return shapes
@@ -151,22 +159,25 @@ def survey_traced(name: str, network: Network, layers: list[str], data: AnyDataS
 
 
 def survey_layers(
-    name: str, network: Network, layers: list[str], data: AnyDataSet, found: DataSurvey
-) -> dict[str, tuple[int, ...]]:
-    """Return the shape of one sample's output of each named layer, channels last.
+    name: str, network: Network, settings: Document, data: AnyDataSet, found: DataSurvey
+) -> dict[str, ChannelLayout]:
+    """Return the channel layout of each named layer's output; `settings` are those of a stage of layers.
 
     Raises
     ------
-    ValueError : wrong weights, no such layer, a sample of another mode or size
+    ValueError : wrong weights, no such layer, a sample of another mode or size; a layer whose layout is neither known
+        nor said
     """
     try:
         with torch.inference_mode():
             model, example, images = open_network(network, data, found)
-            captured = capture_layers(model, layers, example)
-        check_layers(model, layers, images)
+            layouts = find_layouts(model, settings["layers"], example, wanted_layouts(settings))
+        check_layers(model, settings["layers"], images)
+        return layouts
+    except LayoutError as error:
+        raise ValueError(f"activations.layout: networks.{name}: {error}") from error
     except (ValueError, RuntimeError) as error:
         raise ValueError(f"networks.{name}: {' '.join(str(error).split())}") from error
-    return {layer: array.shape[1:] for layer, array in captured.items()}
 
 
 def open_network(network: Network, data: AnyDataSet, found: DataSurvey) -> tuple[nn.Module, Tensor, Tensor]:

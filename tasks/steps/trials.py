@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from configs.schema import Preprocessing
 from storage.specs import StageSpec
 from storage.stores import Store
-from tasks.capture import capture_inputs, capture_layers
+from tasks.capture import capture_inputs
 from tasks.io.sources import Source, open_source
 from tasks.splitting.answers import check_answers
+from tasks.splitting.outputs import layer_outputs
 from tasks.steps.manifest import data_of, positions
 from tasks.steps.networks import preprocessing_of
 from tasks.steps.samples import read_batch
@@ -65,8 +66,7 @@ def check_layers(model: nn.Module, layers: Sequence[str], images: Tensor) -> Non
     check_logits(model, images)
 
     def answer(batch: Tensor) -> Mapping[str, Tensor]:
-        found = capture_layers(model, layers, batch)
-        return {f"layer {layer!r}": torch.from_numpy(array) for layer, array in found.items()}
+        return {f"layer {layer!r}": value for layer, value in layer_outputs(model, layers, batch).items()}
 
     check_answers(answer, images)
 

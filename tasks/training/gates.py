@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tasks.capture import LAST_MAP, split_at
+from tasks.splitting.channels import CHANNELS_FIRST
 from tasks.splitting.replay import watching
 
 START = 0.5
@@ -165,13 +166,18 @@ def find_gated_map(model: nn.Module, example: Tensor, *, images: Tensor | None =
 
     Raises
     ------
-    ValueError : there is no last map, or no module that is called once puts it out (as in a DenseNet, whose own
-        forward makes it)
+    ValueError : there is no last map, its channels are last, or no module that is called once puts it out (as in a
+        DenseNet, whose own forward makes it)
     """
     try:
         split = split_at(model, LAST_MAP, example, images=images)
     except ValueError as error:
         raise ValueError(f"no place for class-specific gates: {error}") from error
+    if split.layout.name != CHANNELS_FIRST:
+        raise ValueError(
+            f"no place for class-specific gates: the last map before pooling, {split.place}, is {split.layout.name}, "
+            f"expected {CHANNELS_FIRST}"
+        )
     with torch.inference_mode():
         maps = split.trunk(example)
     calls: Counter[str] = Counter()
