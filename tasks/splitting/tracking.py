@@ -43,7 +43,8 @@ _KEEPS = frozenset(  # besides all that ATen itself calls pointwise
         *("dropout", "feature_dropout", "alpha_dropout", "native_dropout", "where", "hardswish", "prelu", "glu"),
         *("prelu_kernel", "rrelu_with_noise", "log_sigmoid", "log_sigmoid_forward", "softplus", "softmax"),
         *("log_softmax", "cumsum", "cumprod", "roll", "flip", "cat", "pad", "constant_pad_nd", "channel_shuffle"),
-        *("native_channel_shuffle", "slice_scatter", "select_scatter"),
+        *("native_channel_shuffle", "slice_scatter", "select_scatter", "index_put", "index_put_impl"),
+        *("index_add", "index_copy", "index_fill", "masked_scatter", "scatter", "scatter_add", "put"),
     )
 )
 _SAMPLED = re.compile(r"pad[123]d|^upsample|^grid_sampler")
@@ -104,7 +105,7 @@ class ChannelTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # tor
         if known:
             outputs = [leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
             if pointwise or name not in _MOVES:
-                found = [_placed("" if pointwise else name, args, known, output.ndim) for output in outputs[:1]]
+                found = [_placed("" if pointwise else name, args, known, output) for output in outputs[:1]]
             for index, output in enumerate(outputs):
                 self._axes[output] = found[index] if index < len(found) else Axes()
         return result
@@ -117,8 +118,9 @@ def _is_known(name: str) -> bool:
     return name in names or name.startswith(_ATTENTION) or any(pattern.search(name) for pattern in patterns)
 
 
-def _placed(name: str, args: _Given, known: _Known, n_axes: int) -> Axes:
+def _placed(name: str, args: _Given, known: _Known, output: Tensor) -> Axes:
     """Return the channels of an operation's first output; `name` is empty for a pointwise one."""
+    n_axes = output.ndim
     if not name or name in _KEEPS or _SAMPLED.search(name):
         return _aligned(known.values(), n_axes)
     if match := _POOL.search(name):
@@ -136,7 +138,10 @@ def _placed(name: str, args: _Given, known: _Known, n_axes: int) -> Axes:
         return (
             _made(known.get(id(args[0])), n_axes - 1, n_axes) if len(args[1]) == 1 else _aligned(known.values(), n_axes)
         )
-    return _made(known.get(id(args[0])), n_axes - 1, n_axes) if name in _LAST else Axes()
+    if name in _LAST:
+        return _made(known.get(id(args[0])), n_axes - 1, n_axes)
+    same = known.get(id(output))  # what works in place leaves axes where they are
+    return same.axes if same is not None and same.shape == output.shape else Axes()
 
 
 def _made(source: _Operand | None, axis: int, n_axes: int) -> Axes:

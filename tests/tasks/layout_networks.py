@@ -61,6 +61,12 @@ def patches(x: Tensor) -> Tensor:
     return cut.permute(0, 2, 3, 1, 4, 5).reshape(len(x), 4, 4, 12)
 
 
+def assigned(x: Tensor, chosen: object) -> Tensor:
+    """Return a value with some of it set to 0."""
+    x[chosen] = 0.0  # type: ignore[index]  # whatever torch takes
+    return x
+
+
 def mixed(net: Shaped, x: Tensor) -> Tensor:
     """Return tokens to which a linear layer over positions was added, as in an MLP-Mixer."""
     tokens = net.tokens(x)
@@ -72,6 +78,10 @@ FIRST: dict[str, Way] = {
     "convolution": lambda net, x: net.map(x),
     "batch norm": lambda net, x: net.bn(net.map(x)),
     "activation in place": lambda net, x: F.relu(net.map(x), inplace=True),
+    "items assigned": lambda net, x: assigned(net.map(x), (slice(None), 1)),
+    "items assigned by a mask": lambda net, x: assigned(net.map(x), net.map(x) < 0),
+    "items assigned by numbers": lambda net, x: assigned(net.map(x), (slice(None), slice(None), torch.tensor([0, 2]))),
+    "filled in place": lambda net, x: net.map(x).tril_(),
     "layer norm of whole maps": lambda net, x: net.map_ln(net.map(x)),
     "there and back": lambda net, x: net.linear(net.map(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2),
     "layer norm of channels": lambda net, x: net.ln(net.map(x).movedim(1, -1)).movedim(-1, 1),

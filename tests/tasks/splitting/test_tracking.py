@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.capture import capture_batch, capture_layers, run_head, split_at
+from tasks.io.networks import build_model
 from tasks.splitting.channels import ChannelLayout, LayoutError
 from tasks.splitting.outputs import find_layouts
 from tasks.splitting.replay import watching
@@ -170,3 +171,29 @@ class Sideways(nn.Module):
 def test_an_output_whose_first_axis_is_not_that_of_the_images_is_refused() -> None:
     with pytest.raises(ValueError, match=r"layer 'layer' gives \(8, 1, 4\) for 1 images, expected images on axis 0"):
         find_layouts(Sideways().eval(), ["layer"], EXAMPLE[:1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        *((name, 64) for name in ("alexnet", "densenet121", "efficientnet_b0", "googlenet", "mnasnet0_5", "vgg11_bn")),
+        *((name, 64) for name in ("mobilenet_v3_small", "regnet_y_400mf", "resnet18", "resnext50_32x4d")),
+        *((name, 64) for name in ("shufflenet_v2_x0_5", "squeezenet1_1", "cifar-resnet20")),
+        ("inception_v3", 107),
+    ],
+)
+def test_every_module_of_a_convolutional_network_has_channels_first(name: str, size: int) -> None:
+    found = axes_of(build_model(name, {}, 0), torch.rand(1, 3, size, size))
+    assert {axes for _, axes in found.values()} == {FIRST_AXIS}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "size", "expected"), [("vit_b_32", 224, {1, 2}), ("swin_t", 64, {1, 3}), ("maxvit_t", 224, {1, 2, 3})]
+)
+def test_every_module_of_a_transformer_has_its_channels_on_one_axis(name: str, size: int, expected: set[int]) -> None:
+    found = axes_of(build_model(name, {}, 0), torch.rand(1, 3, size, size))
+    known = [next(iter(axes)) for n_axes, axes in found.values() if n_axes > 2 and len(axes) == 1]
+    assert len(known) == sum(n_axes > 2 for n_axes, _ in found.values())
+    assert set(known) == expected
