@@ -27,16 +27,17 @@ from safetensors.torch import save_file
 from configs.schema import Config
 from flows.plan import Plan, make_plan
 from storage.stores import open_store
-from tasks.capture import capture_batch, split_at
+from tasks.capture import capture_batch
 from tasks.cluster.parallel import SerialPool, keep_freed_memory
 from tasks.engine.life import Job, complete, peak_memory_mb, reset_peak_memory
 from tasks.engine.observers import LineObserver
 from tasks.io.images import preprocess
 from tasks.io.networks import build_model
 from tasks.io.sources import open_source
-from tasks.steps.common.activations import ACTIVATIONS, batch_size, example_input, probe
+from tasks.steps.common.activations import ACTIVATIONS, batch_size, probe
 from tasks.steps.common.manifest import MANIFEST, positions
 from tasks.steps.common.networks import load_network, preprocessing_of
+from tasks.steps.common.trials import example_input
 from tests.plans import held_out
 
 CLASSES = 4
@@ -108,7 +109,7 @@ def throughput(plan: Plan, root: Path, rounds: int) -> None:
     source, settings = open_source(plan.config.data["drawn"], threads=1), preprocessing_of(spec.parameters["network"])
     model = load_network(job.store, spec, torch.device("cpu"))
     example = example_input((3, 224, 224))
-    shapes, split = probe(model, spec.parameters["layer"], example), split_at(model, spec.parameters["layer"], example)
+    split, shapes = probe(model, spec.parameters["layer"], example)
     size = batch_size(shapes.inputs)
 
     def decode() -> list[torch.Tensor]:

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 from pydantic import Field, model_validator
 
+from configs.activations import ChannelLayout
 from configs.asked import OnSplits
 from configs.section import Name, Share
 
@@ -14,7 +15,12 @@ MAX_REPEATS = 1000  # each is a stage per budget, network and seed
 class Interpretation(OnSplits):
     """Question 1: what are the relevant features, from how little data?"""
 
-    layer: str = Field("last-map", description="last-map, or the name of a module whose output is 4-D")
+    layer: str = Field(
+        "last-map", description="last-map, or the name of a module whose output is a map or, with `gallery: 0`, tokens"
+    )
+    layout: ChannelLayout | None = Field(
+        None, description="where the layer's output has its channels; default: as the network's operations show"
+    )
     learn: Name = Field("train", description="split from which coresets and features come")
     evaluate: Name = Field("val", description="split on which features are compared")
     selectors: dict[str, dict[str, Any]] = Field(  # Any: the method's own

@@ -2,7 +2,8 @@
 
 import copy
 import os
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from importlib import resources
 from itertools import islice, takewhile
 from pathlib import Path
@@ -19,6 +20,8 @@ from configs.trees import Tree, TreeError, odd_values, parse_tree
 MAX_BYTES = 1_000_000
 MAX_LINES = 4
 MAX_WIDTH = 1000  # characters of a line
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_KEY = re.compile(r"""\s*('[^']*'|"[^"]*"|[^.=]*?)\s*([.=]|\Z)""")  # a key of an override, and what follows it
 SOURCES = ("sklearn-digits", "npz", "image-folder", "csv", "imagenet", "import")
 
 
@@ -88,6 +91,7 @@ def visible(text: str) -> str:
 
 def prefect_defaults() -> None:
     """Set what Prefect should do unless the user says otherwise; call before Prefect is imported."""
+    loopback_without_proxy()
     defaults = {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
@@ -98,6 +102,26 @@ def prefect_defaults() -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
+
+
+def loopback_without_proxy() -> None:
+    """Let no HTTP library send what is meant for this machine to a proxy, whatever the proxy variables say."""
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    hosts = [host.strip() for host in given.split(",") if host.strip()]
+    if "*" not in hosts:  # no proxy at all
+        hosts += [host for host in LOOPBACK if host not in hosts]
+    for name in ("no_proxy", "NO_PROXY"):  # some libraries read the one, some the other
+        os.environ[name] = ",".join(hosts)
+
+
+def prefect_profile() -> str | None:
+    """Return the name of Prefect's profile that the environment chooses, if it does."""
+    return os.environ.get("PREFECT_PROFILE")
+
+
+def environment_with(settings: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of a process that this one starts, with other values for some variables."""
+    return {**os.environ, **settings}
 
 
 def _text(source: str) -> str:
@@ -133,23 +157,50 @@ def _parse(text: str, source: str) -> Tree:
 
 
 def _apply(tree: Tree, override: str) -> None:
-    """Set one `key.path=value` in `tree`; the value is YAML."""
-    path, equals, text = override.partition("=")
-    keys = path.strip().split(".")
+    """Set one `key.path=value` in `tree`."""
+    keys, equals, text = _split(override)
     if holds_secret(override) or keys[0] == "cluster":  # whose arguments may hold secrets of any look
-        override = f"{path.strip()}=..." if equals else "..."
+        override = f"{'.'.join(keys)}=..." if equals else "..."
     if not equals or not all(keys):
         raise ConfigError(f"--set {override}: write key.path=value, such as networks.small.train.epochs=3")
     try:
-        value = parse_tree(text)
+        value = _value(text)
     except TreeError:
         raise ConfigError(f"--set {override}: the value is not YAML") from None
     for key in keys[:-1]:
-        below = tree.setdefault(key, {})
+        below = tree.setdefault(_key_in(tree, key), {})
         if not isinstance(below, dict):
             raise ConfigError(f"--set {override}: {key!r} holds a {type(below).__name__}, not a mapping")
         tree = below
-    tree[keys[-1]] = value
+    tree[_key_in(tree, keys[-1])] = value
+
+
+def _split(override: str) -> tuple[list[str], str, str]:
+    """Return the keys of an override, its = or nothing, and its value; a key with dots in it stands in quotes."""
+    keys: list[str] = []
+    end, sign = 0, "."
+    while sign == ".":
+        found = _KEY.match(override, end)
+        assert found is not None, override
+        key, sign, end = found[1], found[2], found.end()
+        keys.append(key[1:-1] if len(key) > 1 and key[0] == key[-1] and key[0] in "'\"" else key)
+    return keys, sign, override[end:]
+
+
+def _value(text: str) -> Tree:
+    """Return what the value of an override means: YAML, or the text itself where YAML would drop a part of it.
+
+    YAML drops comments, anchors and tags; in a single value they are most likely a part of it, as in the folder `a #1`.
+    """
+    value = parse_tree(text)
+    lost = any(repr(value).count(sign) < text.count(sign) for sign in "#&!")
+    return text.strip() if lost else value
+
+
+def _key_in(tree: Tree, key: str) -> str | int:
+    """Return a key as a mapping has it: a whole number where all of its keys are such, as in `class_names`."""
+    numbered = bool(tree) and all(type(known) is int for known in tree)
+    return int(key) if numbered and re.fullmatch(r"-?[0-9]{1,18}", key) else key
 
 
 def _lines(source: str, tree: Tree, errors: Iterable[ErrorDetails]) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from configs.activations import Activations
 from configs.asked import Asked
 from configs.cluster import Cluster
 from configs.decomposition import Decomposition
@@ -69,6 +70,9 @@ class Npz(DataSet):
     )
     images: str = Field("images", description="name of the image array in the archive")
     labels: str = Field("labels", description="name of the label array in the archive")
+    classes: dict[int, Annotated[int, Field(ge=0)]] | None = Field(
+        None, description="network output index by label in the archive; default: the labels themselves"
+    )
 
 
 class ImageFolder(DataSet):
@@ -157,18 +161,6 @@ class Network(Section):
 
 
 # ------------------------------------------------------------------------------------------ questions
-
-
-class Activations(Asked):
-    """No question: activations of named layers, kept for the user's own analysis."""
-
-    data: Name | None = Field(None, description="data set; default: the network's training data, or the only one")
-    layers: tuple[str, ...] = Field(min_length=1, description="names of modules, anywhere in the network")
-    splits: tuple[Name, ...] = Field(("train", "val"), min_length=1, description="splits to run over")
-    keep: tuple[Literal["pooled", "maps"], ...] = Field(
-        ("pooled",), min_length=1, description="means over positions, whole outputs, or both"
-    )
-    dtype: Literal["float32", "float16"] = Field("float32", description="in which activations are stored")
 
 
 class Report(Section):

@@ -69,16 +69,16 @@ def run(
 def plan(config: ConfigArgument, set_: SetOption = None) -> None:
     """Show a config's stages: key, state, bytes, peak memory. Nothing is written."""
     from flows.plan import make_plan
-    from flows.progress import existing_store, planned_stages
+    from flows.progress import existing_store, notes_of, planned_stages
 
     with _exits(f"layerlore plan {config}"):
         settled = load_config(config, set_ or [])
         rows = planned_stages(make_plan(settled), existing_store(settled))
         cells = [(row.stage, row.key[:8], row.label, row.state, _bytes(row.written), _bytes(row.peak)) for row in rows]
         _show(_table(["stage", "key", "of", "state", "writes", "peak memory"], cells))
-        todo = [row for row in rows if row.state != "complete"]
-        size = _bytes(sum(row.written for row in todo))
-        out.print(f"{len(rows)} stages, {len(todo)} to make, at most {size} to write")
+        todo = [row.written for row in rows if row.state != "complete"]
+        _print(*notes_of(rows))
+        out.print(f"{len(rows)} stages, {len(todo)} to make, at most {_bytes(sum(todo))} to write")
 
 
 @app.command()
@@ -109,7 +109,7 @@ def report(config: ConfigArgument, set_: SetOption = None) -> None:
 @app.command()
 def explain(
     store: StoreArgument,
-    query: Annotated[int, typer.Option("--query", min=0, help="number of the query, from 0")],
+    query: Annotated[int, typer.Option("--query", min=0, help="number of the query, as in the report")],
     layer: Annotated[str | None, typer.Option(help="only this layer; default: all")] = None,
     count: Annotated[int, typer.Option(min=1, help="examples shown at either end")] = 5,
     name: RunOption = None,
@@ -120,7 +120,7 @@ def explain(
 
     with _exits(f"layerlore explain {store}"):
         opened = _store(store)
-        for found in explanations(opened, records(opened, choose_run(opened, name))[-1], query, layer):
+        for found in explanations(opened, records(opened, choose_run(opened, name, "influence"))[-1], query, layer):
             _print(found.title, found.query)
             parts, examples = found.parts, found.examples[found.examples["rank"] <= count]
             if layer is not None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from configs.load import ConfigError, load_config
 from configs.schema import Config
 from flows.plan import Plan, make_plan
-from flows.progress import existing_store, finished_paths, planned_stages
+from flows.progress import existing_store, finished_paths, notes_of, planned_stages
 from tasks.engine.observers import terminal_observer
 from tasks.engine.records import record_reuse, recorded
 from tasks.steps.report import report_is_current, report_path, write_report
@@ -29,7 +29,8 @@ def answer(source: str, overrides: Sequence[str], *, wait: bool, say: Callable[[
             _write(plan, wait=wait, say=say)
         say(f"everything is there already: {len(done)} stages in {config.store}")
         return store.path(report_path(config))
-    planned_stages(plan, store)
+    for note in notes_of(planned_stages(plan, store)):
+        say(note)
     say(f"{len(plan.stages) - len(done)} of {len(plan.stages)} stages to make, in {config.store}")
     with recorded(config, plan.stages):
         return _flow(plan, done, source, overrides, wait)
@@ -53,13 +54,17 @@ def _write(plan: Plan, *, wait: bool, say: Callable[[str], None]) -> str:
 
 def _flow(plan: Plan, done: frozenset[str], source: str, overrides: Sequence[str], wait: bool) -> str:
     """Start Prefect and run the flow."""
-    from flows.run import run
-    from flows.session import open_session
+    from tasks.engine.server import check_settings
+
+    check_settings()  # before Prefect is imported, which says of them what it thinks right
     from tasks.engine.runner import reaching_prefect, start_prefect
 
     for name in ("prefect", "prefect.flow_runs", "prefect.task_runs", "prefect._internal"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the command line says what went wrong, in one line
     start_prefect()
+    from flows.run import run
+    from flows.session import open_session
+
     with terminal_observer(sys.stderr) as observer, open_session(plan, observer, done, wait=wait), reaching_prefect():
         address: str = run(source, list(overrides))
         return address

@@ -1,10 +1,11 @@
 """How far a plan is in its store, and whether what is left fits into memory and disk."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.load import ConfigError
+from configs.load import ConfigError, visible
 from configs.schema import Config
 from configs.section import size_bytes
 from flows.plan import Plan
@@ -17,7 +18,7 @@ LIBRARIES = 1100 * 10**6  # bytes of a worker before any data: torch, NumPy, Zar
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A line of `layerlore plan`: sizes in bytes, `state` complete, partial or missing."""
+    """A line of `layerlore plan`: sizes in bytes, `state` complete, partial or missing, `note` what else to say."""
 
     stage: str
     key: str
@@ -25,6 +26,7 @@ class PlannedStage:
     state: str
     written: int
     peak: int
+    note: str
 
 
 def existing_store(config: Config) -> Store | None:
@@ -57,9 +59,14 @@ def planned_stages(plan: Plan, store: Store | None) -> list[PlannedStage]:
     found = []
     for spec in plan.stages:
         size, state = sizes[spec.path], stage_state(store, spec.path)
-        found.append(PlannedStage(spec.stage, spec.key, spec.label, state, size.written, size.peak))
+        found.append(PlannedStage(spec.stage, spec.key, spec.label, state, size.written, size.peak, size.note))
     _check_fit(plan.config, found)
     return found
+
+
+def notes_of(stages: Sequence[PlannedStage]) -> list[str]:
+    """Return what there is to say of planned stages, each line once."""
+    return list(dict.fromkeys(visible(stage.note) for stage in stages if stage.note))
 
 
 def stage_state(store: Store | None, path: str) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from configs.load import check_config, load_config
 from flows.plan import Plan, make_plan
-from flows.progress import existing_store, finished_paths, planned_stages
+from flows.progress import existing_store, finished_paths, notes_of, planned_stages
 from tasks.engine.life import Job, Observer, open_job
 from tasks.engine.observers import terminal_observer
 from tasks.engine.records import record_reuse, recorded
@@ -78,7 +78,7 @@ def session_of(config: Given, overrides: Sequence[str]) -> Iterator[Session]:
         settled = check_config(config, "config", overrides)
     plan = make_plan(settled)
     store = existing_store(settled)
-    planned_stages(plan, store)
+    notes = notes_of(planned_stages(plan, store))
     done = finished_paths(plan, store)
     whole = len(done) == len(plan.stages)
     if whole:
@@ -88,4 +88,6 @@ def session_of(config: Given, overrides: Sequence[str]) -> Iterator[Session]:
         terminal_observer(sys.stderr) as observer,
         open_session(plan, observer, done) as session,
     ):
+        for note in notes:
+            observer.say(note)
         yield session

@@ -93,8 +93,8 @@ def read_record(store: Store, name: str, file: str) -> RunRecord:
     return RunRecord(name, file.removesuffix(".json"), document)
 
 
-def choose_run(store: Store, name: str | None) -> str:
-    """Return `name`, or the only run of the store.
+def choose_run(store: Store, name: str | None, kind: str | None = None) -> str:
+    """Return `name`, or the only run of the store; of several, the only one whose last record has a stage of `kind`.
 
     Raises
     ------
@@ -103,11 +103,20 @@ def choose_run(store: Store, name: str | None) -> str:
     known = run_names(store)
     if not known:
         raise StoreError(f"{store.url}: no run has been recorded here")
-    if name is None and len(known) > 1:
-        raise StoreError(f"{store.url}: several runs are here, choose one with --run: {', '.join(known)}")
+    fitting = known
+    if name is None and len(known) > 1 and kind is not None:
+        fitting = [run for run in known if has_kind(store, run, kind)] or known
+    if name is None and len(fitting) > 1:
+        raise StoreError(f"{store.url}: several runs are here, choose one with --run: {', '.join(fitting)}")
     if name is not None and name not in known:
         raise StoreError(f"{store.url}: no run {name!r}; known: {', '.join(known)}")
-    return name or known[0]
+    return name or fitting[0]
+
+
+def has_kind(store: Store, name: str, kind: str) -> bool:
+    """Say whether the last record of a run has a stage of a kind."""
+    last = read_record(store, name, store.names(f"_runs/{name}")[-1])
+    return any(stage["path"].startswith(f"{kind}/") for stage in last.stages)
 
 
 def referenced(store: Store) -> set[str]:

@@ -1,7 +1,6 @@
 """Cut a network into trunk and head, and capture activations (DESIGN section 4)."""
 
-import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from tasks.splitting import replay
+from tasks.splitting.answers import check_alone, check_answers, largest_difference, size
+from tasks.splitting.channels import ChannelLayout
 from tasks.splitting.graph import NOT_TRACEABLE, Graph, Part
+from tasks.splitting.outputs import check_name, find_layouts, layer_outputs, part_layout
 
 LAST_MAP, PENULTIMATE = "last-map", "penultimate"
 Floats = NDArray[np.floating[Any]]  # Any: float16 to float64
@@ -21,36 +23,57 @@ Floats = NDArray[np.floating[Any]]  # Any: float16 to float64
 class Split:
     """A network in two parts, `head(trunk(x)) == model(x)`, which share its parameters."""
 
-    trunk: Part  # images (n, C, H, W) -> maps (n, d, h, w), or features (n, d) at `penultimate`
+    trunk: Part  # images (n, C, H, W) -> the layer's output as the network gives it, features (n, d) at `penultimate`
     head: Part  # -> logits (n, n_outputs)
     layer: str  # as asked
     place: str  # what that is in this network, for people
-    shape: tuple[int, ...]  # (d, h, w) or (d,)
+    layout: ChannelLayout  # of the layer's output
     n_outputs: int
     device: torch.device
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of one sample: a map's (d, h, w), of tokens (d, 1, l), or that of features (d,)."""
+        return self.layout.map_shape if self.layout.positions else self.layout.shape
 
-def split_at(model: nn.Module, layer: str, example: Tensor) -> Split:
+
+def split_at(
+    model: nn.Module,
+    layer: str,
+    example: Tensor,
+    *,
+    images: Tensor | None = None,
+    layout: str | None = None,
+) -> Split:
     """Cut a network at a layer, and check the two parts against the whole.
 
     Parameters
     ----------
     model : in evaluation mode; the parts stay those of that mode
     layer : `last-map` (the last post-activation map before pooling), `penultimate` (the input of the last linear
-        layer), or the name of a module whose (last call's) output is a map (n, d, h, w)
+        layer), or the name of a module whose (last call's) output is a map of any layout, or tokens (n, l, d)
     example : (n, C, H, W), images of the size and kind that will come, on the model's device
+    images : (m, C, H, W), real ones, on which everything is checked too: noise does not show every difference
+    layout : "channels-first", "channels-last" or "tokens"; by default what the network shows
 
     Returns
     -------
     Split
 
+    Raises
+    ------
+    ValueError : no such layer, or no cut there; LayoutError where the channels' axis is not known
+
     Notes
     -----
     The network's graph is cut where torch.fx can trace it. Otherwise the trunk ends a run at the layer's last call,
     and the head is a whole run with that layer's output put in. Either way the output must depend on the input
-    through the layer alone: the check, on two batch sizes, refuses everything else.
+    through the layer alone: the check, on two batch sizes, refuses everything else. Refused too: a network that is
+    random in evaluation mode, and one whose logits or maps of an image depend on the batch.
     """
+    tried = example if images is None else torch.cat([example, images])
     n_outputs = _check_model(model, layer, example)
+    check_answers(lambda batch: {"logits": model(batch)}, tried)
     try:
         graph = Graph(model, example)
     except NOT_TRACEABLE:
@@ -58,10 +81,13 @@ def split_at(model: nn.Module, layer: str, example: Tensor) -> Split:
     node = None if graph is None else _node(graph, layer)
     if graph is not None and node is not None and node in graph.cuts:
         trunk, head = graph.parts(node)
-        shape = _check_shape(trunk, layer, example)
-        if not _difference(model, trunk, head, example):
-            return Split(trunk, head, layer, graph.describe(node), shape, n_outputs, example.device)
-    return _replayed(model, layer, example, n_outputs)
+        _check_shape(trunk, layer, example)
+        if not _difference(model, trunk, head, tried):
+            check_alone(lambda batch: {f"layer {layer!r}": trunk(batch)}, tried)
+            found = part_layout(trunk, layer, example, layout)
+            return Split(trunk, head, layer, graph.describe(node), found, n_outputs, example.device)
+    trunk, head, name = _replayed(model, layer, example, tried)
+    return Split(trunk, head, layer, name, part_layout(trunk, layer, example, layout), n_outputs, example.device)
 
 
 def capture_batch(split: Split, images: Tensor) -> tuple[Floats, Floats]:
@@ -74,12 +100,12 @@ def capture_batch(split: Split, images: Tensor) -> tuple[Floats, Floats]:
 
     Returns
     -------
-    maps (n, h, w, d) float32, or features (n, d), and logits (n, n_outputs) float32
+    maps (n, h, w, d) float32, of tokens (n, 1, l, d), or features (n, d), and logits (n, n_outputs) float32
     """
     with torch.inference_mode():
         maps = split.trunk(images.to(split.device, non_blocking=True))
         logits = split.head(maps)
-        last = maps.movedim(1, -1).contiguous()
+        last = split.layout.common(maps).contiguous().view(len(maps), *split.shape[1:], split.shape[0])
         return last.float().cpu().numpy(), logits.float().cpu().numpy()
 
 
@@ -89,18 +115,20 @@ def run_head(split: Split, maps: Floats) -> Floats:
     Parameters
     ----------
     split : the network
-    maps : (n, h, w, d) or (n, d), any float
+    maps : (n, h, w, d) or (n, d), any float, as `capture_batch` gives them
 
     Returns
     -------
     (n, n_outputs) float32
     """
     with torch.inference_mode():
-        first = torch.from_numpy(np.ascontiguousarray(np.moveaxis(maps, -1, 1), dtype=np.float32))
-        return split.head(first.to(split.device)).float().cpu().numpy()
+        native = split.layout.native(torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32))).contiguous()
+        return split.head(native.to(split.device)).float().cpu().numpy()
 
 
-def capture_layers(model: nn.Module, layers: Sequence[str], images: Tensor) -> dict[str, Floats]:
+def capture_layers(
+    model: nn.Module, layers: Sequence[str], images: Tensor, layouts: Mapping[str, ChannelLayout] | None = None
+) -> dict[str, Floats]:
     """Return the outputs of named modules, at their last call, wherever they lie in the network.
 
     Parameters
@@ -108,26 +136,16 @@ def capture_layers(model: nn.Module, layers: Sequence[str], images: Tensor) -> d
     model : in evaluation mode
     layers : module names
     images : (n, C, H, W), on the model's device
+    layouts : of the layers; by default what the network shows for the first image
 
     Returns
     -------
     by layer: (n, ..., d) float32, the channel axis last
     """
-    found: dict[str, Tensor] = {}
-    for layer in layers:
-        _check_name(model, layer)
-
-    def keep(layer: str, output: object) -> None:
-        if not isinstance(output, Tensor):
-            raise ValueError(f"layer {layer!r} puts out a {type(output).__name__}, expected a tensor")
-        found[layer] = output.clone()  # what follows may work in place
-
-    with replay.watching(model, lambda name, module, output: keep(name, output) if name in layers else None):
-        model(images)
-    missing = [layer for layer in layers if layer not in found]
-    if missing:
-        raise ValueError(f"layer {missing[0]!r} is not called by the network's forward")
-    return {layer: found[layer].movedim(1, -1).float().cpu().numpy() for layer in layers}
+    if layouts is None:
+        layouts = find_layouts(model, layers, images[:1])
+    found = layer_outputs(model, layers, images)
+    return {layer: layouts[layer].common(found[layer]).float().cpu().numpy() for layer in layers}
 
 
 def capture_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> dict[str, Tensor]:
@@ -155,11 +173,11 @@ def capture_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> d
     handles = []
     try:
         for layer in layers:
-            _check_name(model, layer)
+            check_name(model, layer)
             module = model.get_submodule(layer)
             handles.append(module.register_forward_pre_hook(lambda _, given, layer=layer: keep(layer, given)))
         with torch.inference_mode():
-            model(images)
+            model(images.clone())
     finally:
         for handle in handles:
             handle.remove()
@@ -171,15 +189,15 @@ def capture_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> d
 
 def find_output_layer(model: nn.Module, example: Tensor) -> str | None:
     """Return the name of the linear layer whose output is the network's, None where there is none."""
-    kept: dict[str, object] = {}
+    kept: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def look(name: str, module: nn.Module, output: object) -> None:
+    def look(name: str, module: nn.Module, output: Tensor) -> None:
         if isinstance(module, nn.Linear):
-            kept[name] = output
+            kept[name] = output, output.clone()  # what follows may work in place
 
     with torch.inference_mode(), replay.watching(model, look):
-        logits = model(example)
-    return next((name for name, output in kept.items() if output is logits), None)
+        logits = model(example.clone())
+    return next((name for name, (output, then) in kept.items() if output is logits and torch.equal(output, then)), None)
 
 
 def check_finite(array: Floats, layer: str, sample_ids: NDArray[np.int64]) -> None:
@@ -217,24 +235,25 @@ def _node(graph: Graph, layer: str) -> fx.Node | None:
         raise ValueError(f"layer {layer!r}: {error}") from error
 
 
-def _replayed(model: nn.Module, layer: str, example: Tensor, n_outputs: int) -> Split:
-    """Cut by replay, and check."""
+def _replayed(model: nn.Module, layer: str, example: Tensor, tried: Tensor) -> tuple[Part, Part, str]:
+    """Cut by replay, and check on the images `tried`; return the parts and the module's name."""
     try:
         if layer == LAST_MAP:
             name = replay.last_map_module(model, example)
         else:
             name = replay.last_linear_module(model, example) if layer == PENULTIMATE else layer
         trunk, head = replay.parts(model, name, example, at_input=layer == PENULTIMATE)
-        shape = _check_shape(trunk, layer, example)
+        _check_shape(trunk, layer, example)
     except ValueError as error:
         raise ValueError(f"layer {layer!r}: {error}") from error
-    difference = _difference(model, trunk, head, example)
+    difference = _difference(model, trunk, head, tried)
     if difference:
         raise ValueError(
             f"layer {layer!r}: the network cannot be cut there, something passes around it ({difference}); "
             "name a layer that everything passes through, such as the end of a block"
         )
-    return Split(trunk, head, layer, name, shape, n_outputs, example.device)
+    check_alone(lambda batch: {f"layer {layer!r}": trunk(batch)}, tried)
+    return trunk, head, name
 
 
 def _check_model(model: nn.Module, layer: str, example: Tensor) -> int:
@@ -242,9 +261,9 @@ def _check_model(model: nn.Module, layer: str, example: Tensor) -> int:
     if any(module.training for module in model.modules()):
         raise ValueError("the network is in training mode; call model.eval() first")
     if layer not in (LAST_MAP, PENULTIMATE):
-        _check_name(model, layer)
+        check_name(model, layer)
     with torch.inference_mode():
-        logits = model(example)
+        logits = model(example.clone())
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(example):
         found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise ValueError(f"the network gives {found} for {len(example)} images, expected logits (n, classes)")
@@ -253,34 +272,26 @@ def _check_model(model: nn.Module, layer: str, example: Tensor) -> int:
     return logits.shape[1]
 
 
-def _check_name(model: nn.Module, layer: str) -> None:
-    """Raise unless the network has a module of that name."""
-    names = [name for name, _ in model.named_modules() if name]
-    if layer not in names:
-        close = difflib.get_close_matches(layer, names, 5, 0.4) or names[-5:]
-        raise ValueError(f"layer {layer!r}: no such module; close: {', '.join(close)}; or {LAST_MAP}, {PENULTIMATE}")
-
-
-def _check_shape(trunk: Part, layer: str, example: Tensor) -> tuple[int, ...]:
-    """Raise unless the trunk gives maps (n, d, h, w), or features (n, d) at `penultimate`; return the shape of one."""
+def _check_shape(trunk: Part, layer: str, example: Tensor) -> None:
+    """Raise unless the trunk gives maps or tokens, or features (n, d) at `penultimate`."""
     with torch.inference_mode():
         maps: object = trunk(example)
     found = tuple(maps.shape) if isinstance(maps, Tensor) else (type(maps).__name__,)
-    if len(found) != (2 if layer == PENULTIMATE else 4) or found[0] != len(example):
+    if len(found) not in ((2,) if layer == PENULTIMATE else (3, 4)) or found[0] != len(example):
         expected = "features (n, d)" if layer == PENULTIMATE else "maps (n, d, h, w)"
-        raise ValueError(f"layer {layer!r} gives {found}, expected {expected} for {len(example)} images")
-    return found[1:]
+        others = "" if layer == PENULTIMATE else ", (n, h, w, d) or tokens (n, l, d)"
+        raise ValueError(f"layer {layer!r} gives {found}, expected {expected} for {len(example)} images{others}")
 
 
 def _difference(model: nn.Module, trunk: Part, head: Part, example: Tensor) -> str:
     """Compare the parts with the whole at two batch sizes; return what differs, "" where nothing does."""
-    for batch in (example, torch.cat([example, example[:1]])):
+    for batch in (example, example[:1] if len(example) > 1 else torch.cat([example, example])):
         with torch.inference_mode():
-            expected, found = model(batch), head(trunk(batch))
+            expected, found = model(batch.clone()), head(trunk(batch.clone()))
         if found.shape != expected.shape:
             return f"logits {tuple(found.shape)} instead of {tuple(expected.shape)}"
-        largest = float((found - expected).abs().max())
+        largest = largest_difference(found, expected)
         tolerance = 1e-4 if expected.dtype in (torch.float32, torch.float64) else 1e-2  # of the largest logit
-        if not largest <= tolerance * float(expected.abs().max()):
+        if largest > tolerance * size(expected):
             return f"logits differ by up to {largest:.3g}"
     return ""

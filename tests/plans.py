@@ -64,9 +64,10 @@ def galleries(plan: Plan) -> dict[str, StageSpec]:
     return {title: spec for one in interpreted(plan) for title, spec in one.galleries.items()}
 
 
-def kept_layers(plan: Plan) -> list[StageSpec]:
-    """Return the activations of named layers."""
-    return [spec for one in plan.answers.get("activations", ()) for spec in one.finals]
+def kept_layers(plan: Plan) -> dict[tuple[str, int, str], StageSpec]:
+    """Return the activations of named layers by network, seed and split."""
+    found = ((one, spec) for one in plan.answers.get("activations", ()) for spec in one.finals)
+    return {(one.network, one.seed, str(spec.parameters["split"])): spec for one, spec in found}
 
 
 def histograms(one: Decomposed) -> tuple[StageSpec, ...]:

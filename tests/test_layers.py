@@ -140,7 +140,16 @@ def test_every_import_is_allowed_and_every_file_short() -> None:
 
 def test_every_package_is_looked_at() -> None:
     seen = {rule_of(p.relative_to(ROOT).as_posix())[0] for package in OURS for p in (ROOT / package).rglob("*.py")}
-    assert seen >= {"configs", "flows", "flows/plan.py", "storage", "tasks", "tasks/steps/common", "tasks/cluster", "tasks/engine"}
+    assert seen >= {
+        "configs",
+        "flows",
+        "flows/plan.py",
+        "storage",
+        "tasks",
+        "tasks/steps/common",
+        "tasks/cluster",
+        "tasks/engine",
+    }
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Record your own training loop, and ask who taught the network: a plain torch script around three lines.
 
-    python docs/examples/record_training.py lore-of-mine [--epochs 5]
+    python docs/examples/record_training.py lore-of-mine [--epochs 5] [--parts 1]
 
 Trains a small network on scikit-learn's digits, records every weight update into a store, and prints the training
 examples that shaped the network's answer to a held-out digit most. Kill it and start it again: it goes on.
@@ -33,7 +33,7 @@ def batches(n: int, epochs: int) -> list[np.ndarray[tuple[int], np.dtype[np.int6
     return [order[low : low + BATCH] for order in orders for low in range(0, n, BATCH)]
 
 
-def train(store: str, images: torch.Tensor, labels: torch.Tensor, epochs: int) -> nn.Sequential:
+def train(store: str, images: torch.Tensor, labels: torch.Tensor, epochs: int, parts: int) -> nn.Sequential:
     """Train and record; the three lines are the two `with` and the `for` between them."""
     model, optimizer = build()
     steps = batches(len(images), epochs)
@@ -43,10 +43,13 @@ def train(store: str, images: torch.Tensor, labels: torch.Tensor, epochs: int) -
             # A rate that changes is set here from t: a scheduler of torch's would begin again after a crash.
             with recorder.step(ids, epoch=t * epochs // len(steps)) as row:
                 optimizer.zero_grad()
-                loss = F.cross_entropy(model(images[ids]), labels[ids])
-                loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
+                row.loss = 0.0
+                # A gradient of several micro-batches is one update: one block around them all, with all their ids.
+                for part in np.array_split(ids, parts):
+                    loss = F.cross_entropy(model(images[part]), labels[part], reduction="sum") / len(ids)
+                    loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
+                    row.loss += loss.detach()
                 optimizer.step()
-                row.loss = loss
     return model
 
 
@@ -55,11 +58,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("store", help="folder or URL for the archive; must be new, or hold a training that was killed")
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--parts", type=int, default=1, help="micro-batches of an update, whose gradients are added up")
     asked = parser.parse_args()
     data = load_digits()
     images, labels = torch.tensor(data.data, dtype=torch.float32) / 16, torch.tensor(data.target)
     query = images[:1]  # the first HELD_OUT digits are not trained on; ids count from the first that is
-    model = train(asked.store, images[HELD_OUT:], labels[HELD_OUT:], asked.epochs)
+    model = train(asked.store, images[HELD_OUT:], labels[HELD_OUT:], asked.epochs, asked.parts)
 
     source, layer = open_updates(asked.store), "2"
     hidden = torch.relu(model[0](query)).detach()

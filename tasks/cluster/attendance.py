@@ -11,6 +11,7 @@ from tasks.cluster.rejoining import ClusterError
 
 SOON, LOOK = 0.1, 5.0  # seconds between two looks, before the first worker is there and later
 TELL = 30.0  # seconds without a worker after which a line says so
+LEAVE = 2.0  # seconds for a look to end once nobody waits any more
 LEFT = 20.0  # seconds after which a worker is gone for good: by then its nanny would have started it anew
 
 
@@ -64,7 +65,7 @@ class Attendance:
             yield
         finally:
             stop.set()
-            thread.join()
+            thread.join(LEAVE)  # a batch system that does not answer its look holds nobody up
         if gave_up.is_set():
             raise watch.error()
 

@@ -7,7 +7,7 @@ import logging
 import re
 import signal
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from configs.cluster import UNSHELTERED, Cluster, is_sheltered
 from tasks.cluster.rejoining import ClusterError
 
 LOCAL = ("local", "threads")  # kinds that are distributed.LocalCluster
+LEAVE = 2.0  # seconds for a client or cluster to close where the run was stopped
 SCHEMES = ("tcp", "tls", "ws", "wss")  # of addresses that another process can listen at
 
 
@@ -75,14 +76,33 @@ def open_scheduler(cluster: Cluster) -> Iterator[tuple[Any, Any]]:  # Any: distr
         return
     with interrupts_stay_here():
         entered = _cluster_class(cluster.kind)(**_cluster_arguments(cluster))
-    with entered as started:
-        if not (cluster.insecure or is_sheltered(started.scheduler_address)):
+    with closing_in_time(entered):
+        if not (cluster.insecure or is_sheltered(entered.scheduler_address)):
             raise ClusterError(
-                f"cluster.arguments: the scheduler listens at {started.scheduler_address}; {UNSHELTERED}"
+                f"cluster.arguments: the scheduler listens at {entered.scheduler_address}; {UNSHELTERED}"
             )
         if cluster.kind not in LOCAL and "n_workers" not in cluster.arguments:
-            started.scale(cluster.workers)
-        yield started, None
+            entered.scale(cluster.workers)
+        yield entered, None
+
+
+@contextmanager
+def closing_in_time(opened: Any) -> Iterator[None]:  # Any: distributed has no types
+    """Close a client or cluster after the block; one that does not close in time is left, once the block was stopped.
+
+    A batch system that does not answer, or a scheduler that hangs, would hold up who was asked to stop.
+    """
+    try:
+        yield
+    except Exception:
+        opened.close()
+        raise
+    except BaseException:  # Ctrl-C, or Prefect's own signal
+        opened.shutdown_on_close = False  # nor does Dask try again when Python ends
+        with suppress(TimeoutError):
+            opened.close(timeout=LEAVE)
+        raise
+    opened.close()
 
 
 def _cluster_arguments(cluster: Cluster) -> dict[str, Any]:  # Any: the class's own

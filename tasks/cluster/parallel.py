@@ -17,7 +17,7 @@ import threadpoolctl
 
 from configs.cluster import Cluster
 from tasks.cluster.attendance import Attendance
-from tasks.cluster.clusters import LOCAL, open_scheduler
+from tasks.cluster.clusters import LOCAL, closing_in_time, open_scheduler
 from tasks.cluster.rejoining import PATIENCE, ClusterError, fetched, rejoin
 from tasks.cluster.versions import code_difference, code_facts
 
@@ -141,17 +141,24 @@ def _dask_pool(cluster: Cluster, say: Callable[[str], None]) -> Iterator[Pool]:
 
     with open_scheduler(cluster) as (address, security):
         try:
-            client = Client(address, security=security, set_as_default=False, timeout=PATIENCE)
+            client = Client(**_connection(address, security), set_as_default=False, timeout=PATIENCE)
         except OSError as error:
             raise ClusterError(f"cluster.address: no scheduler answers at {cluster.address}: {error}") from error
         ours = None if cluster.kind in (*LOCAL, "address") else address
         workers = cluster.arguments.get("n_workers", cluster.workers)
         attendance = Attendance(ours, workers, cluster.worker_timeout, say)
-        with client:
+        with closing_in_time(client):
             if cluster.kind not in LOCAL:
                 attendance.await_first(client)
                 compare_workers(client.run(code_facts, on_error="return"))
             yield DaskPool(client, cluster.gpu_resource, attendance)
+
+
+def _connection(address: Any, security: Any) -> dict[str, Any]:  # Any: distributed has no types
+    """Return how a client reaches a scheduler; given a cluster, Dask's would wait for its jobs, which may hang."""
+    if isinstance(address, str):
+        return {"address": address, "security": security}
+    return {"address": address.scheduler_address, "security": address.security, "loop": address.loop}
 
 
 def compare_workers(answers: Mapping[str, Any]) -> None:  # Any: what a worker says, or the error that it met

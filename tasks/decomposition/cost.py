@@ -45,7 +45,7 @@ def count_multiply_adds(model: nn.Module, head: nn.Linear, example: Tensor) -> N
     try:
         look = watching(model, lambda name, module, output: layers.append(_layers_of(module)))
         with look, torch.no_grad(), FlopCounterMode(display=False) as counter:
-            model(example)
+            model(example.clone())
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
     total = counter.get_total_flops() // 2 // len(example)

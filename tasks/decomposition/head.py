@@ -45,7 +45,7 @@ def find_head(model: nn.Module, example: Tensor) -> Head:
         raise ValueError("the network is in training mode; call model.eval() first")
     called: list[str] = []
     with watching(model, lambda name, module, output: called.append(name)):
-        model(example)
+        model(example.clone())
     linear = [name for name in called if isinstance(model.get_submodule(name), nn.Linear)]
     name = find_output_layer(model, example)
     if name is None or name != linear[-1]:

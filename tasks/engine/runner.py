@@ -1,6 +1,5 @@
 """Steps as Prefect tasks: retries, timeout, run names, progress and result artifacts. Nothing else knows Prefect."""
 
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,34 +18,56 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    PREFECT_SERVER_EPHEMERAL_ENABLED,
+    temporary_settings,
+)
 from prefect.task_engine import TaskRunTimeoutError
 from prefect.tasks import Task
 from prefect.utilities.annotations import quote
 
+from configs.load import ConfigError
 from configs.secrets import without_passwords
 from storage.specs import StageSpec
 from storage.stages import find_finished
-from tasks.cluster.clusters import interrupts_stay_here
 from tasks.cluster.parallel import PASSING, PartitionError
 from tasks.engine.curves import CurveReader
 from tasks.engine.failures import ServerError
 from tasks.engine.life import Job, Observer, complete
+from tasks.engine.server import start_server
 from tasks.engine.step import Step
-from tasks.engine.watchdog import end_with_us
 
 RETRIES = 2
 RETRY_DELAYS = [2.0, 10.0]  # seconds
 ARTIFACT_EVERY = 2.0  # seconds between two updates of a progress artifact
+FIRST_ANSWER = 6.0  # seconds for the first answer of a standing server, which is asked twice
+UNREACHED = "Failed to reach API"  # how Prefect's own error begins
 
 
 def start_prefect() -> None:
-    """Start Prefect's own server where no standing one is configured: it ends with us, and not of Ctrl-C before."""
-    with interrupts_stay_here(), get_client(sync_client=True):
-        module = sys.modules.get("prefect.server.api.server")  # only there where Prefect has started one
-        server = None if module is None else module.SubprocessASGIServer().server_process
-        if server is not None:
-            end_with_us(server.pid)
+    """Reach Prefect's standing server where one is configured, else start its own.
+
+    Raises
+    ------
+    ServerError : it does not answer, or cannot start
+    ConfigError : neither is allowed
+    """
+    if not PREFECT_API_URL.value():
+        if not PREFECT_SERVER_EPHEMERAL_ENABLED.value():
+            raise ConfigError(
+                "PREFECT_API_URL: expected a server's address, found none, and PREFECT_SERVER_EPHEMERAL_ENABLED is "
+                "false; set one of them"
+            )
+        start_server()
+        return
+    with (
+        reaching_prefect(),
+        temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}),
+        get_client(httpx_settings={"timeout": FIRST_ANSWER}, sync_client=True) as client,
+    ):
+        client.raise_for_api_version_mismatch()
 
 
 @contextmanager
@@ -63,13 +84,15 @@ def reaching_prefect() -> Iterator[None]:
         if not _of_server(error):
             raise
         place = without_passwords(PREFECT_API_URL.value() or "that this run started")
-        why = " ".join(str(error).split()) or type(error).__name__
+        cause = error.__cause__ or error if str(error).startswith(UNREACHED) else error
+        why = " ".join(str(cause).split()) or type(cause).__name__
         raise ServerError(f"Prefect's server {place}: {why}; nothing is lost: run again once it answers") from error
 
 
 def run_step(job: Job, step: Step, specs: Sequence[StageSpec], *, timeout: int | None = None) -> None:
     """Complete stages of one kind as one Prefect task; what is complete already costs none."""
-    wanting = [spec for spec in specs if find_finished(job.store, spec.path) is None]
+    unique = {spec.path: spec for spec in specs}  # a stage may serve two roles, and is counted once everywhere
+    wanting = [spec for path, spec in unique.items() if find_finished(job.store, path) is None]
     if wanting:
         kind = wanting[0].stage
         label = wanting[0].label if len(wanting) == 1 else f"{len(wanting)} stages"
@@ -151,7 +174,7 @@ def _telling() -> Iterator[None]:
 
 def _of_server(error: Exception) -> bool:
     """Say whether an error comes from asking Prefect's server: the HTTP library's, or Prefect's own in its place."""
-    return str(error).startswith("Failed to reach API") or any(
+    return str(error).startswith(UNREACHED) or any(
         cls.__module__.partition(".")[0] == "httpx" for cls in type(error).__mro__
     )
 

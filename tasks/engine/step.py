@@ -20,10 +20,18 @@ MOST_TOGETHER = 16  # stages in one partition's work: what bounds its memory
 
 @dataclass(frozen=True)
 class Size:
-    """Bytes that a stage writes (before compression) and the peak memory of one of its partitions."""
+    """The size of a stage.
+
+    Attributes
+    ----------
+    written : bytes, before compression
+    peak : bytes, the memory of one of its partitions
+    note : a line that the plan says of the stage, "" for none
+    """
 
     written: int
     peak: int
+    note: str = ""
 
 
 @dataclass(frozen=True)

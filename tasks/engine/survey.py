@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -17,11 +17,11 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class DataSurvey:
-    """A data set: its name, its labels and counts by split, and the key of one sample."""
+    """A data set: its name, its labels and counts by split, and the keys of some samples of each split."""
 
     name: str
     summary: Document
-    example: str
+    examples: Mapping[str, tuple[str, ...]]
 
     def split(self, name: str) -> Document:
         """Return labels and counts of a split.
@@ -48,14 +48,15 @@ class Survey(Protocol):
         """Return what a data set holds."""
         ...
 
-    def look(self, spec: StageSpec, topic: str, look: Callable[[nn.Module, Tensor], Found]) -> Found:
-        """Return what a function finds in the network of a stage, from one sample of its data.
+    def look(self, spec: StageSpec, topic: str, look: Callable[[nn.Module, Tensor, Tensor], Found]) -> Found:
+        """Return what a function finds in the network of a stage, from a few samples of its data.
 
         Parameters
         ----------
         spec : a stage with the parameter `network` and the input `data`
-        topic : names what is looked for; one look for each topic, network and data set
-        look : gets the network with its weights, in evaluation mode, and an input (1, C, h, w); leaves both as they are
+        topic : names what is looked for; one look for each topic, network, data set and split
+        look : gets the network with its weights, in evaluation mode, an input (1, C, h, w) of noise, and images
+            (n, C, h, w) of the split that the stage reads; leaves them as they are
 
         Raises
         ------

@@ -5,16 +5,17 @@ from html import escape
 import numpy as np
 
 from tasks.figures.series import COLOURS, DASHES, SYMBOLS, Floats
-from tasks.figures.views import GREY, Part, json_floats
+from tasks.figures.views import GREY, Part, as_printed, json_floats
 
 
-def line(x: Floats, y: Floats, name: str, i: int) -> Part:
+def line(x: Floats, y: Floats, name: str, i: int, template: str) -> Part:
     """Return a line with markers; colour, symbol and dash all differ from those of the other `i`.
 
     Parameters
     ----------
     x, y : (n,) float
     name : as the legend prints it, escaped here
+    template : what is shown at a marker, such as `%{y:.1f} %`
     """
     colour = COLOURS[i % len(COLOURS)]
     return {
@@ -22,9 +23,10 @@ def line(x: Floats, y: Floats, name: str, i: int) -> Part:
         "mode": "lines+markers",
         "name": escape(name),
         "x": json_floats(x),
-        "y": json_floats(y),
+        "y": as_printed(y, template),
         "line": {"color": colour, "width": 2, "dash": DASHES[i % len(DASHES)]},
         "marker": {"color": colour, "size": 8, "symbol": SYMBOLS[i % len(SYMBOLS)]},
+        "hovertemplate": template,
     }
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 
 from tasks.figures.lines import line
 from tasks.figures.series import Floats
-from tasks.figures.views import Part, View, base_layout, light_axis
+from tasks.figures.views import Part, View, base_layout, whole_axis
 
 
 def training_views(curves: pd.DataFrame) -> list[View]:
@@ -32,6 +32,6 @@ def _training_view(
         rows = rows.sort_values("epoch")
         y = scale(rows[column].to_numpy(np.float64))
         x = rows["epoch"].to_numpy(np.float64)
-        data.append({**line(x, y, f"{network}, seed {seed}", i), "hovertemplate": "%{y:.4g}"})
-    layout = base_layout(title) | {"xaxis": light_axis("epoch") | {"tickformat": "d"}}
+        data.append(line(x, y, f"{network}, seed {seed}", i, "%{y:.4g}"))
+    layout = base_layout(title) | {"xaxis": whole_axis("epoch", curves["epoch"])}
     return View(label, f"{title} by epoch, {len(data)} curves.", data, layout)

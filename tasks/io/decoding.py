@@ -4,14 +4,49 @@ import io
 import struct
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache, lru_cache
 
 from PIL import Image
 
-from tasks.io.files import read_bytes
+from tasks.io.files import open_file, read_bytes, reason
 from tasks.io.samples import Sample, file_digest
 
+# The usual endings: such a file is an image by its name alone, and has no mark in its folder's digest.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+# Formats that Pillow knows by their first bytes, but decodes with another program or not at all.
+_NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+@cache
+def decoded_formats() -> tuple[str, ...]:
+    """Return the names of the formats that this Pillow decodes by itself, such as JPEG."""
+    Image.init()
+    return tuple(sorted(set(Image.OPEN) - _NOT_DECODED))
+
+
+@cache
+def decoded_extensions() -> frozenset[str]:
+    """Return the endings, with their dots and in lower case, of the files that this Pillow decodes by itself."""
+    formats = {*decoded_formats()}
+    return frozenset(ending for ending, name in Image.registered_extensions().items() if name in formats)
+
+
+@lru_cache(maxsize=2**17)
+def holds_image(url: str, etag: str) -> bool:
+    """Say whether Pillow knows the beginning of a file as an image; `etag` makes a changed file a new entry."""
+    try:
+        stream = open_file(url)
+    except OSError as error:
+        raise ValueError(f"file {url} {reason(error)}") from error
+    with stream:
+        try:
+            Image.open(stream, formats=decoded_formats()).close()
+        except Image.DecompressionBombError:
+            return True  # an image, though one that is refused when it is read
+        except _DAMAGE:
+            return False
+    return True
 
 
 def read_images(keys: Sequence[str], locate: Callable[[str], str], threads: int) -> list[Sample]:

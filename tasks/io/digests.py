@@ -6,7 +6,9 @@ from pathlib import Path
 
 from configs.imports import code_digest
 from configs.schema import AnyDataSet, Csv, ImageFolder, ImageNet, ImportedData, Npz
-from tasks.io.files import join, list_files, local_path, read_bytes, resolved
+from tasks.io.decoding import EXTENSIONS
+from tasks.io.files import join, list_files, local_path, read_bytes, reason, resolved, shown
+from tasks.io.folder import counts
 from tasks.io.npz import paths_of
 from tasks.io.table import table_root
 
@@ -43,12 +45,16 @@ def source_digest(data: AnyDataSet) -> dict[str, str]:
 
 
 def folder_digest(url: str) -> str:
-    """Return `listing:...` of a local folder's file names and sizes; a remote one is slow to list: its URL."""
+    """Return `listing:...` of a local folder's file names and sizes; a remote one is slow to list: its URL.
+
+    Whether a file of an unusual ending is an image depends on its content and on Pillow, so those that are have a mark.
+    """
     if local_path(url) is None:
         return resolved(url)
     listing = hashlib.sha256()
     for file in list_files(url):
-        listing.update(f"{file.path}\0{file.size}\0".encode())
+        mark = "image\0" if not file.path.lower().endswith(EXTENSIONS) and counts(file, url) else ""
+        listing.update(f"{file.path}\0{file.size}\0{mark}".encode())
     return f"listing:{listing.hexdigest()}"
 
 
@@ -60,8 +66,8 @@ def file_sha256(url: str) -> str:
             return f"sha256:{hashlib.sha256(read_bytes(url)).hexdigest()}"
         status = local.stat()
         return f"sha256:{_local_sha256(str(local.resolve()), status.st_mtime_ns, status.st_size)}"
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise ValueError(f"file {url} does not exist") from error
+    except OSError as error:
+        raise ValueError(f"file {shown(url)} {reason(error)}") from error
 
 
 @lru_cache(maxsize=256)

@@ -1,11 +1,23 @@
 """Files on a local disk or at an fsspec URL: list a folder, look one up, read one."""
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import fsspec
+
+MAX_SHOWN = 240  # characters of a path in a message
+_REASONS = {
+    errno.ENOENT: "does not exist",
+    errno.ENOTDIR: "lies below a file, not a folder",
+    errno.EISDIR: "is a folder, not a file",
+    errno.ENAMETOOLONG: "has a path that is too long",
+    errno.ELOOP: "is a link that leads to itself",
+    errno.EACCES: "may not be read by this user",
+}
 
 
 class File(NamedTuple):
@@ -46,10 +58,16 @@ def list_files(url: str) -> list[File]:
         files = [remote_file(name.removeprefix(prefix), info) for name, info in found.items()]
         if not files:
             raise ValueError(f"folder {url}: nothing is there")
-    elif local.is_dir():
+        return sorted(files)
+    try:
         files = list(_scan(local, ""))
-    else:
-        raise ValueError(f"folder {url}: {'is a file' if local.exists() else 'does not exist'}")
+    except NotADirectoryError:
+        raise ValueError(
+            f"folder {url}: is a file" if local.is_file() else f"folder {url}: lies below a file"
+        ) from None
+    except OSError as error:
+        below = str(error.filename or "").removeprefix(str(local)).lstrip("/")
+        raise ValueError(f"folder {shown(url)}: {f'{below!r} ' if below else ''}{reason(error)}") from error
     return sorted(files)
 
 
@@ -63,12 +81,40 @@ def list_folders(url: str) -> list[str]:
 
 
 def look_up(url: str) -> File:
-    """Return one file's size and etag; FileNotFoundError where there is none."""
+    """Return one file's size and etag; OSError, such as FileNotFoundError, where it is not a file."""
     local = local_path(url)
     if local is None:
         system, path = fsspec.core.url_to_fs(url)
-        return remote_file(url, system.info(path))
-    return _local_file(url, local.stat())
+        info = system.info(path)
+        if info.get("type") == "directory":
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), url)
+        return remote_file(url, info)
+    status = local.stat()
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), url)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "is not a regular file", url)
+    return _local_file(url, status)
+
+
+def open_file(url: str) -> IO[bytes]:
+    """Open a file to read from it; of a remote one only what is read is fetched."""
+    local = local_path(url)
+    stream: IO[bytes] = fsspec.open(url, "rb").open() if local is None else local.open("rb")
+    return stream
+
+
+def shown(url: str) -> str:
+    """Return a path or URL for a message, cut in its middle where it would fill several lines."""
+    return url if len(url) <= MAX_SHOWN else f"{url[: MAX_SHOWN // 2]}...{url[-MAX_SHOWN // 2 :]}"
+
+
+def reason(error: OSError) -> str:
+    """Return why a file cannot be had, as the predicate of a sentence about it."""
+    known = _REASONS.get(error.errno or 0)
+    if known is None and isinstance(error, FileNotFoundError):  # a remote one bears no number
+        known = _REASONS[errno.ENOENT]
+    return known or f"cannot be read ({error.strerror or ' '.join(str(error).split())})"
 
 
 def read_bytes(url: str) -> bytes:
@@ -99,7 +145,13 @@ def _scan(folder: Path | str, prefix: str) -> Iterator[File]:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
+            path = prefix + entry.name
+            if any("\ud800" <= letter <= "\udfff" for letter in entry.name):
+                raise ValueError(f"folder {folder}: the name {os.fsencode(entry.name)!r} is not UTF-8; rename it")
             if entry.is_dir():
-                yield from _scan(entry.path, f"{prefix}{entry.name}/")
+                yield from _scan(entry.path, f"{path}/")
+            elif entry.is_file():
+                yield _local_file(path, entry.stat())
             else:
-                yield _local_file(prefix + entry.name, entry.stat())
+                entry.stat()  # FileNotFoundError for a link to nothing
+                raise ValueError(f"folder {folder}: {entry.name!r} is neither a file nor a folder; take it out")

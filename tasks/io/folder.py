@@ -1,17 +1,24 @@
 """A folder per class: SPLIT_FOLDER/CLASS/**/NAME.jpg, local or at an fsspec URL."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import PurePosixPath
+from unicodedata import normalize
 
-from tasks.io.decoding import EXTENSIONS, read_images
+from tasks.io.decoding import EXTENSIONS, decoded_extensions, holds_image, read_images
 from tasks.io.files import File, join, list_files, list_folders
 from tasks.io.samples import Row, Sample
+
+MAX_NAMED = 3  # files that are left out, of each split
 
 
 @dataclass(frozen=True)
 class FolderSource:
-    """Image files by split and class folder, keys `<split>/<class>/<path>`; other files are passed over."""
+    """Image files by split and class folder, keys `<split>/<class>/<path>`; other files are left out and counted.
+
+    Folders whose names differ in their Unicode form alone (composed or decomposed letters) are one class.
+    """
 
     paths: Mapping[str, str]
     classes: Mapping[str, int] | None = None
@@ -19,39 +26,61 @@ class FolderSource:
 
     def rows(self) -> Iterator[Row]:
         """List the samples: splits, then class folders, then files, each in alphabetical order."""
-        for split, files in self._listing.items():
+        for split, files in self._images.items():
             for file in files:
                 label = self.labels[file.path.partition("/")[0]]
                 yield Row(f"{split}/{file.path}", label, split, file.size, file.etag)
 
     def class_names(self) -> dict[int, str]:
         """Return the class folders' names."""
-        return {label: folder for folder, label in self.labels.items()}
+        if self.classes is not None:
+            return {label: folder for folder, label in self.classes.items()}
+        folders: dict[int, list[str]] = {}
+        for folder, label in self.labels.items():
+            folders.setdefault(label, []).append(folder)
+        return {label: names[0] if len(names) == 1 else composed(names[0]) for label, names in folders.items()}
 
     def read(self, keys: Sequence[str]) -> list[Sample]:
         """Decode the images of `keys`."""
         return read_images(keys, self._locate, self.threads)
 
+    def left_out(self) -> str:
+        """Return how many files are left out and the first of each split, in a sentence; nothing where none is."""
+        parts = []
+        for split, files in self._listing.items():
+            taken = {file.path for file in self._images[split]}
+            paths = [file.path for file in files if file.path not in taken]
+            if paths:
+                named = ", ".join(paths[:MAX_NAMED]) + (", ..." if len(paths) > MAX_NAMED else "")
+                parts.append(f"{len(paths):,} of split {split!r} ({named})")
+        return f"left out, not images in class folders: {'; '.join(parts)}" if parts else ""
+
     @cached_property
     def labels(self) -> dict[str, int]:
         """Network output index by class folder."""
-        found = {split: _folders(files, self.paths[split]) for split, files in self._listing.items()}
+        found = {split: _folders(files, self.paths[split]) for split, files in self._images.items()}
         if self.classes is None:
-            return {folder: label for label, folder in enumerate(sorted(set().union(*found.values())))}
+            return _numbered(set().union(*found.values()))
+        labels = {composed(folder): label for folder, label in self.classes.items()}
         for split, folders in found.items():
-            unknown = sorted(folders - set(self.classes))
+            unknown = sorted(folder for folder in folders if composed(folder) not in labels)
             if unknown:
                 raise ValueError(
                     f"class folder {unknown[0]!r} in split {split!r} ({self.paths[split]}) is not in `classes`; "
                     f"add it there or take it out (folders not in `classes`: {len(unknown)})"
                 )
-        return dict(self.classes)
+        return {folder: labels[composed(folder)] for folders in found.values() for folder in folders}
 
     @cached_property
     def _listing(self) -> dict[str, list[File]]:
+        """All files by split."""
+        return {split: list_files(self.paths[split]) for split in sorted(self.paths)}
+
+    @cached_property
+    def _images(self) -> dict[str, list[File]]:
         """Image files in class folders, by split."""
         return {
-            split: [file for file in list_files(self.paths[split]) if _counts(file)] for split in sorted(self.paths)
+            split: [file for file in files if counts(file, self.paths[split])] for split, files in self._listing.items()
         }
 
     def _locate(self, key: str) -> str:
@@ -60,9 +89,29 @@ class FolderSource:
         return join(self.paths[split], path)
 
 
-def _counts(file: File) -> bool:
-    """Tell whether a file is an image inside a class folder."""
-    return "/" in file.path and file.path.lower().endswith(EXTENSIONS)
+def counts(file: File, root: str) -> bool:
+    """Say whether a file below `root` is an image in a class folder.
+
+    The ending decides where Pillow knows it; a file of another ending, or of none, is opened.
+    """
+    if "/" not in file.path:
+        return False
+    name = file.path.lower()
+    if name.endswith(EXTENSIONS) or PurePosixPath(name).suffix in decoded_extensions():
+        return True
+    return holds_image(join(root, file.path), file.etag)
+
+
+def composed(name: str) -> str:
+    """Return a class name with composed letters, one form of each letter."""
+    return normalize("NFC", name)
+
+
+def _numbered(folders: Iterable[str]) -> dict[str, int]:
+    """Return 0, 1, ... by folder in sorted order; forms of one name have one number."""
+    ordered = sorted(folders)
+    numbers = {name: label for label, name in enumerate(dict.fromkeys(map(composed, ordered)))}
+    return {folder: numbers[composed(folder)] for folder in ordered}
 
 
 def _folders(files: list[File], url: str) -> set[str]:

@@ -39,6 +39,10 @@ class ImageNetSource:
         """Decode the images of `keys`."""
         return self.folders.read(keys)
 
+    def left_out(self) -> str:
+        """Return how many files are left out, in a sentence; nothing where none is."""
+        return self.folders.left_out()
+
 
 def _names(root: str, labels: Mapping[str, int]) -> dict[int, str]:
     """Return names by label, as far as they are known."""

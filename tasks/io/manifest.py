@@ -7,8 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from configs.schema import AnyDataSet, ImageNet, LabelNoise
-from tasks.io.samples import Row
-from tasks.io.sources import Source, open_source
+from tasks.io.samples import MAX_LABEL, Row
+from tasks.io.sources import Source, left_out, open_source
 
 
 def read_manifest(data: AnyDataSet, source: Source | None = None) -> pd.DataFrame:
@@ -26,10 +26,16 @@ def read_manifest(data: AnyDataSet, source: Source | None = None) -> pd.DataFram
     whatever `split` and `per_class` keep
     """
     source = source or open_source(data)
-    table = _table(list(source.rows()))
+    rows, others = list(source.rows()), left_out(source)
+    if not rows:
+        raise ValueError("the data set has no samples" + (f" ({others})" if others else ""))
+    table = _table(rows)
     if data.split is not None:
         table = _draw(table, data.split, data.split_seed)
-    _check_classes(table, _splits(data, table), source.class_names())
+    try:
+        _check_classes(table, _splits(data, table), source.class_names())
+    except ValueError as error:
+        raise ValueError(f"{error} ({others})" if others else str(error)) from error
     return _disturb(_first_per_class(table, data.per_class), data.noise)
 
 
@@ -55,23 +61,29 @@ def class_positions(labels: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArra
     return np.lexsort((ids, labels)).astype(np.int64)
 
 
-def check_labels(labels: NDArray[np.int64], n_outputs: int, data_name: str) -> None:
-    """Raise unless every label is the index of a network output."""
+def check_labels(labels: NDArray[np.int64], n_outputs: int, data_name: str, data: AnyDataSet | None = None) -> None:
+    """Raise unless every label is the index of a network output; the advice is one that the section `data` takes."""
     bad = labels[(labels < 0) | (labels >= n_outputs)]
     if bad.size:
+        mapped = data is None or "classes" in type(data).model_fields
+        advice = "map labels by `classes` or change the network" if mapped else "change the network"
         raise ValueError(
             f"data {data_name}: label {bad[0]} is out of range: the network has {n_outputs} outputs, "
-            f"0 to {n_outputs - 1} ({bad.size} of {labels.size} samples); map labels by `classes` or change the network"
+            f"0 to {n_outputs - 1} ({bad.size} of {labels.size} samples); {advice}"
         )
 
 
 def _table(rows: list[Row]) -> pd.DataFrame:
     """Return the checked table of all rows of a source."""
-    if not rows:
-        raise ValueError("the data set has no samples")
     for row in rows:
+        if not (isinstance(row.key, str) and isinstance(row.split, str) and isinstance(row.size, int | np.integer)):
+            raise ValueError(f"sample {row.key!r}: expected key and split as text and size as an integer, found {row}")
         if isinstance(row.label, bool) or not isinstance(row.label, int | np.integer) or row.label < 0:
             raise ValueError(f"sample {row.key}: label {row.label!r} is not an integer from 0 up")
+        if row.label > MAX_LABEL:
+            raise ValueError(
+                f"sample {row.key}: label {row.label} is larger than {MAX_LABEL}, the largest index there is"
+            )
     table = pd.DataFrame(rows, columns=list(Row._fields))
     twice = table["key"][table["key"].duplicated()]
     if len(twice):

@@ -47,6 +47,10 @@ def build_model(name: str, arguments: Mapping[str, Any], seed: int) -> nn.Module
     Returns
     -------
     module on the CPU, in training mode
+
+    Raises
+    ------
+    ValueError : the builder fails, returns something else, or a network of another precision than float32
     """
     builder = find_builder(name)
     try:
@@ -56,6 +60,13 @@ def build_model(name: str, arguments: Mapping[str, Any], seed: int) -> nn.Module
         raise ValueError(f"model {name!r} with arguments {dict(arguments)}: {' '.join(str(error).split())}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"model {name!r}: the builder returned {type(model).__name__}, expected torch.nn.Module")
+    for parameter, value in model.named_parameters():
+        if value.is_floating_point() and value.dtype != torch.float32:  # archives and statistics are of float32
+            kind = str(value.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"model {name!r}: parameter {parameter} is {kind}, expected float32; let its builder return "
+                f"`network.float()`, which takes weights files in {kind} too"
+            )
     return model
 
 

@@ -14,9 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.schema import Npz
+from tasks.io.files import look_up, reason, shown
 from tasks.io.samples import Row, Sample, array_digest
 
 MAX_UNPACKED = 8 * 10**9  # bytes of a compressed array, which is held in memory whole
+CHANNELS = range(1, 5)  # of an image: grey, with transparency, RGB, with transparency
 _LOCAL_HEADER = 30  # bytes of a zip member's header before its name
 _ENCRYPTED = 1  # in a zip member's flags
 _lock = threading.Lock()
@@ -36,17 +38,25 @@ class NpzSource:
                 images, labels = self._arrays(path)
                 size = int(images[0].nbytes) if len(images) else 0
                 for i, label in enumerate(labels.tolist(), start):
-                    yield Row(f"{split}/{i}", label, split, size, "")
+                    yield Row(f"{split}/{i}", self._index(label, path, i - start), split, size, "")
                 start += len(labels)
 
     def class_names(self) -> dict[int, str]:
-        """Return no names: an archive has none."""
-        return {}
+        """Return the archive's labels where `classes` maps them: an archive has no names."""
+        return {index: str(label) for label, index in (self.data.classes or {}).items()}
 
     def read(self, keys: Sequence[str]) -> list[Sample]:
         """Return the images of `keys`."""
         images = [self._image(key) for key in keys]
         return [Sample(image, array_digest(image)) for image in images]
+
+    def _index(self, label: int, path: str, i: int) -> int:
+        """Return the network output index of a label; `i` is its place in the archive."""
+        if self.data.classes is None:
+            return label
+        if label not in self.data.classes:
+            raise ValueError(f"npz {path}: label {label} of image {i} is not in `classes`; add it there")
+        return self.data.classes[label]
 
     def _image(self, key: str) -> NDArray[np.uint8]:
         """Return one image."""
@@ -62,11 +72,12 @@ class NpzSource:
     def _arrays(self, path: str) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]:  # Any: any integer width
         """Return the checked images and labels of one archive."""
         file = Path(path).expanduser()
-        if not file.is_file():
-            raise ValueError(f"npz: file {path} does not exist")
-        status = file.stat()
+        try:
+            etag = look_up(str(file)).etag
+        except OSError as error:
+            raise ValueError(f"npz: file {shown(path)} {reason(error)}") from error
         with _lock:  # two threads would read the same archive twice
-            return _open(str(file.resolve()), status.st_mtime_ns, status.st_size, self.data.images, self.data.labels)
+            return _open(str(file.resolve()), etag, self.data.images, self.data.labels)
 
 
 def paths_of(paths: str | Sequence[str]) -> Sequence[str]:
@@ -76,20 +87,26 @@ def paths_of(paths: str | Sequence[str]) -> Sequence[str]:
 
 @lru_cache(maxsize=16)
 def _open(
-    path: str, changed_ns: int, size: int, images_name: str, labels_name: str
+    path: str, etag: str, images_name: str, labels_name: str
 ) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]:  # Any: any integer width
-    """Open one archive and check its arrays; `changed_ns` and `size` make a changed file a new entry."""
+    """Open one archive and check its arrays; `etag` makes a changed file a new entry."""
     images, labels = _member(path, images_name), _member(path, labels_name)
-    if images.dtype != np.uint8 or images.ndim not in (3, 4):
-        raise ValueError(
-            f"npz {path}: array {images_name!r} is {images.dtype} {images.shape}, "
-            "expected uint8 (N, H, W) or (N, H, W, C)"
-        )
+    _check_images(images, f"npz {path}: array {images_name!r} is {images.dtype} {images.shape}")
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (len(images),):
         raise ValueError(
             f"npz {path}: array {labels_name!r} is {labels.dtype} {labels.shape}, expected integers ({len(images)},)"
         )
     return images, labels
+
+
+def _check_images(images: NDArray[Any], found: str) -> None:  # Any: that is what is checked
+    """Raise ValueError unless an array is one of images, channels last where there are any."""
+    # Where the last axis may be channels it is: (N, 3, 3, 3) is taken as it is documented.
+    if images.ndim == 4 and images.shape[3] not in CHANNELS and images.shape[1] in CHANNELS:
+        raise ValueError(f"{found}, channels first; store it as images.transpose(0, 2, 3, 1), which is (N, H, W, C)")
+    flat = images.ndim not in (3, 4) or min(images.shape[1:]) < 1
+    if images.dtype != np.uint8 or flat or (images.ndim == 4 and images.shape[3] not in CHANNELS):
+        raise ValueError(f"{found}, expected uint8 (N, H, W) or (N, H, W, C) with C from 1 to 4")
 
 
 def _member(path: str, name: str) -> NDArray[Any]:  # Any: checked by the caller

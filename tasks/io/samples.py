@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+MAX_LABEL = 2**63 - 1  # what an int64 holds
 Picture = Image.Image | NDArray[np.uint8]  # a decoded file, or an array (H, W) or (H, W, C)
 
 

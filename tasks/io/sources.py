@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from configs.imports import import_object
 from configs.schema import AnyDataSet
@@ -25,6 +25,14 @@ class Source(Protocol):
 
     def read(self, keys: Sequence[str]) -> list[Sample]:
         """Decode the samples of `keys`, in that order; errors name the sample."""
+
+
+@runtime_checkable
+class Selective(Protocol):
+    """A source that takes some of the files that it finds."""
+
+    def left_out(self) -> str:
+        """Return how many files are left out, in a sentence; nothing where none is."""
 
 
 # Any: each function takes the data set of its own `source` value
@@ -51,6 +59,11 @@ def open_source(data: AnyDataSet, *, threads: int | None = None) -> Source:
     Source
     """
     return SOURCES[data.source](data, threads or min(8, os.cpu_count() or 1))
+
+
+def left_out(source: Source) -> str:
+    """Return which files a source leaves out, in a sentence; nothing where none is."""
+    return source.left_out() if isinstance(source, Selective) else ""
 
 
 def _imported(path: str, arguments: dict[str, Any]) -> Source:  # Any: the user's own

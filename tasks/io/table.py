@@ -3,13 +3,18 @@
 import csv
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from configs.schema import Csv
+from configs.section import check_location
 from tasks.io.decoding import read_images
-from tasks.io.files import File, join, list_files, local_path, look_up, read_bytes
-from tasks.io.samples import Row, Sample
+from tasks.io.files import File, join, list_files, local_path, look_up, read_bytes, reason, shown
+from tasks.io.folder import composed
+from tasks.io.samples import MAX_LABEL, Row, Sample
+
+_INTEGER = re.compile(r"[0-9]+")  # int() takes 0_1, +1, blanks and the digits of other scripts too
 
 
 @dataclass(frozen=True)
@@ -24,10 +29,7 @@ class TableSource:
         for split in sorted(self.data.paths):
             listed = self._listed(split)
             for line, path, label in self._cells(split):
-                try:
-                    file = listed[path] if path in listed else look_up(self._locate(f"{split}/{path}"))
-                except FileNotFoundError as error:
-                    raise ValueError(f"{line}: file {self._locate(f'{split}/{path}')} does not exist") from error
+                file = listed[path] if path in listed else self._file(f"{split}/{path}", line)
                 yield Row(f"{split}/{path}", self._label(label, line), split, file.size, file.etag)
 
     def class_names(self) -> dict[int, str]:
@@ -41,34 +43,43 @@ class TableSource:
     def _cells(self, split: str) -> Iterator[tuple[str, str, str]]:
         """Yield place in the file, path and label of each row of a table."""
         url = self.data.paths[split]
-        try:
-            text = read_bytes(url).decode("utf-8-sig")
-        except FileNotFoundError as error:
-            raise ValueError(f"csv: file {url} does not exist") from error
-        except UnicodeDecodeError as error:
-            raise ValueError(f"csv: file {url} is not UTF-8 text") from error
-        reader = csv.DictReader(io.StringIO(text))
-        for column in (self.data.path_column, self.data.label_column):
-            if column not in (reader.fieldnames or ()):
-                found = ", ".join(reader.fieldnames or ()) or "none"
-                raise ValueError(f"csv {url}: no column {column!r}; columns: {found}")
-        for row in reader:
-            place = f"csv {url}, line {reader.line_num}"
-            path, label = row[self.data.path_column], row[self.data.label_column]
+        rows = _rows(_text(url), url)
+        _, names = next(rows, (1, []))
+        path_at, label_at = (_column(names, name, url) for name in (self.data.path_column, self.data.label_column))
+        for line, cells in rows:
+            place = f"csv {url}, line {line}"
+            if any(cells[len(names) :]):
+                raise ValueError(
+                    f"{place}: {len(cells)} cells, the header has {len(names)}; put cells that hold a comma into quotes"
+                )
+            path, label = (cells[at] if at < len(cells) else "" for at in (path_at, label_at))
             if not path or not label:
                 raise ValueError(f"{place}: no {'label' if path else 'path'}")
             yield place, path, label
 
+    def _file(self, key: str, line: str) -> File:
+        """Return the file of a sample, or raise with the line that names it."""
+        url = self._locate(key)
+        try:
+            return look_up(check_location(url) if "://" in url else url)
+        except ValueError as error:  # a URL of an unknown scheme, or with a password in it
+            raise ValueError(f"{line}: path: {error}") from error
+        except OSError as error:
+            raise ValueError(f"{line}: file {shown(url)} {reason(error)}") from error
+
     def _label(self, label: str, place: str) -> int:
         """Return the network output index of a label."""
         if self.data.classes is not None:
-            if label not in self.data.classes:
+            classes = {composed(name): index for name, index in self.data.classes.items()}
+            if composed(label) not in classes:
                 raise ValueError(f"{place}: label {label!r} is not in `classes`")
-            return self.data.classes[label]
-        try:
-            return int(label)
-        except ValueError as error:
-            raise ValueError(f"{place}: label {label!r} is not an integer; map names by `classes`") from error
+            return classes[composed(label)]
+        if not _INTEGER.fullmatch(label):
+            raise ValueError(f"{place}: label {label!r} is not an integer; map names by `classes`")
+        digits = label.lstrip("0") or "0"
+        if len(digits) > len(str(MAX_LABEL)) or int(digits) > MAX_LABEL:
+            raise ValueError(f"{place}: label {label[:40]} is larger than {MAX_LABEL}, the largest index there is")
+        return int(digits)
 
     def _listed(self, split: str) -> dict[str, File]:
         """Return the files below a remote root in one call; local ones are looked up one by one."""
@@ -85,3 +96,45 @@ def table_root(data: Csv, split: str) -> str:
     """Return what the paths of a table are relative to: `root`, else the table's own folder."""
     folder, slash, _ = data.paths[split].rpartition("/")
     return data.root or folder or slash or os.getcwd()  # never nothing: a path that begins with ~ would be a home's
+
+
+def _text(url: str) -> str:
+    """Return the text of a table."""
+    try:
+        raw = read_bytes(url)
+    except OSError as error:
+        raise ValueError(f"csv: file {url} {reason(error)}") from error
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = 1 + raw.count(b"\n", 0, error.start)
+        raise ValueError(f"csv: file {url} is not UTF-8 text (line {line}); save it as UTF-8") from error
+    for letter, advice in (
+        (r"\r(?!\n)", "a carriage return without a line feed; save the table with LF or CRLF line ends"),
+        (r"\0", "a NUL character; save the table as plain text"),
+    ):
+        if (odd := re.search(letter, text)) is not None:
+            raise ValueError(f"csv {url}, line {1 + text.count(chr(10), 0, odd.start())}: {advice}")
+    return text
+
+
+def _rows(text: str, url: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the line on which each row begins and its cells, empty lines left out."""
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    line = 1
+    try:
+        for cells in reader:
+            if cells:
+                yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise ValueError(f"csv {url}, line {line}: not a row of a table ({error}); close each quote") from error
+
+
+def _column(names: Sequence[str], name: str, url: str) -> int:
+    """Return where a column is, or raise unless it is there once."""
+    if name not in names:
+        raise ValueError(f"csv {url}: no column {name!r}; columns: {', '.join(names) or 'none'}")
+    if names.count(name) > 1:
+        raise ValueError(f"csv {url}, line 1: column {name!r} stands twice; give each column a name of its own")
+    return names.index(name)

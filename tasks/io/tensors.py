@@ -6,9 +6,10 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 
-def pack_tensors(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return `tensors`, on whatever device, as one safetensors file: the same tensors, the same bytes."""
-    return bytes(save({name: value.detach().cpu().contiguous() for name, value in tensors.items()}))
+def pack_tensors(tensors: Mapping[str, Tensor], texts: Mapping[str, str] | None = None) -> bytes:
+    """Return `tensors`, on whatever device, as one safetensors file: the same tensors and texts, the same bytes."""
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}  # none shared
+    return bytes(save(plain, dict(texts) if texts else None))
 
 
 def unpack_tensors(data: bytes) -> dict[str, Tensor]:

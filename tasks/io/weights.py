@@ -1,69 +1,110 @@
 """Weights from a local file into a model, without unpickling anything but tensors."""
 
 import contextlib
+import copy
+import json
 import mmap
 import pickle
+import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from torch.nn.modules.module import _IncompatibleKeys
+from torch.nn.parameter import is_lazy
 
 from tasks.io.digests import file_sha256
+from tasks.io.wrapped import Reading, State, Versions, state_of, unwrapped, versions_of
 
 # What torch.load raises on files cut short, on text and on pickles of other things than tensors.
 _DAMAGE = (
     *(RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, LookupError, AttributeError, TypeError),
     MemoryError,
 )
+# What modules raise from their load hooks.
+_UNFIT = (RuntimeError, ValueError, LookupError, AttributeError, TypeError, AssertionError)
+# Entries of a training's file under which its weights are, those of the network before their running mean.
+ENTRIES = (
+    *("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params"),
+    *("ema", "model_ema", "ema_state_dict", "state_dict_ema", "ema_model", "params_ema"),
+)
+MOST_NESTED = 3
+EXTRA = "_extra_state"  # how the name ends under which a module keeps what is not a tensor
+VERSIONS = "versions"  # text of a run's own safetensors files, as tasks.recording.versions writes it
+COUNTER = "num_batches_tracked"
+FEW_KEYS = 6
 
 
-def load_weights(model: nn.Module, path: str) -> None:
-    """Load a state dict into `model`, in place.
+def load_weights(model: nn.Module, path: str) -> str:
+    """Load a state dict into `model`, in place, as `load_state_dict` does.
 
     Parameters
     ----------
     model : the architecture that the weights belong to
-    path : .safetensors, or a torch file of tensors only (a state dict, or a dict with one under `state_dict`)
+    path : .safetensors, or a torch file of tensors only (a state dict, or a dict with one in one of `ENTRIES`)
+
+    Returns
+    -------
+    what was undone to make the file fit, in words; empty where it fits as it is
 
     Notes
     -----
-    The prefix `module.` of data-parallel training is removed, and missing `num_batches_tracked` counters (which
-    older files lack) are left as they are. Everything else must fit: a ValueError of one line says what does not.
+    What torch's tools put around names (`wrapped.PREFIXES`) or around the state dict is undone where the file does not
+    fit as it is. Missing `num_batches_tracked` counters, which older files lack, are left as they are. Everything else
+    must fit: a ValueError of one line says what does not, and the model stays as it was.
     """
-    own = model.state_dict()
-    given = read_state(path)
-    missing = [key for key in own if key not in given and not key.endswith("num_batches_tracked")]
-    unexpected = [key for key in given if key not in own]
-    shaped = [key for key in given if key in own and given[key].shape != own[key].shape]
-    problems = []
-    if missing:
-        problems.append(f"{len(missing)} of {len(own)} tensors missing (first {missing[0]})")
-    if unexpected:
-        problems.append(f"{len(unexpected)} unexpected (first {unexpected[0]})")
-    if shaped:
-        first = shaped[0]
-        sizes = f"file {tuple(given[first].shape)}, model {tuple(own[first].shape)}"
-        problems.append(f"{len(shaped)} of another shape (first {first}: {sizes})")
-    if problems:
-        raise ValueError(f"weights {path} do not fit the model: {'; '.join(problems)}; is it another architecture?")
-    model.load_state_dict({**own, **given})
+    return load_first(model, readings(model, path), path)
 
 
-def read_state(path: str) -> dict[str, Tensor]:
-    """Read a state dict to the CPU, without the prefix `module.`."""
+def readings(model: nn.Module, path: str) -> list[Reading]:
+    """Return the state dicts that a file may hold for a model, the most literal one first."""
+    paths = {name for name, _ in model.named_modules(remove_duplicate=False)} | model.state_dict().keys()
+    return [reading for given in read_states(path) for reading in unwrapped(given, paths)]
+
+
+def load_first(model: nn.Module, given: Sequence[Reading], path: str) -> str:
+    """Load the first of some readings of a file that fits, and return what was undone for it.
+
+    Raises
+    ------
+    ValueError : none fits
+    """
+    for reading in given:
+        for state in _formats(model, reading.state):
+            if _taken(model, state):
+                return reading.undone
+    own = model.state_dict().keys()
+    nearest = max(given, key=lambda reading: len(own & reading.state.keys()))
+    raise ValueError(
+        f"weights {path} do not fit the model: {_problems(model, nearest)}; is it another architecture? "
+        f"{_keys(given[0], nearest)}"
+    )
+
+
+def read_state(path: str) -> State:
+    """Read a state dict to the CPU, as the file has it: with its versions, prefixes and all."""
+    return read_states(path)[0].state
+
+
+def read_states(path: str) -> list[Reading]:
+    """Read the state dict of a file to the CPU, or each that it has an entry for."""
     file = Path(path).expanduser()
     if not file.is_file():
         raise ValueError(f"weights: file {path} does not exist")
-    state = _read_safetensors(file) if file.suffix == ".safetensors" else _state(file)
-    prefix = "module."
-    if state and all(key.startswith(prefix) for key in state):
-        state = {key.removeprefix(prefix): tensor for key, tensor in state.items()}
-    return state
+    if file.suffix == ".safetensors":
+        return [Reading(_read_safetensors(file))]
+    content = read_torch(file)
+    if found := list(_entries(content)):
+        return found
+    keys = f"; its keys: {_listed(list(content))}" if isinstance(content, Mapping) else ""
+    raise ValueError(
+        f"weights: file {file} holds a {type(content).__name__}, expected a dict of tensors by name{keys}; "
+        "save `model.state_dict()`"
+    )
 
 
 def read_torch(file: Path) -> object:
@@ -94,27 +135,133 @@ def _check_size(file: Path) -> None:
                 raise ValueError(f"file {file} holds more than tensors, a bytearray; save `model.state_dict()` alone")
 
 
-def _state(file: Path) -> dict[str, Tensor]:
-    """Read the state dict of a torch file."""
-    content = read_torch(file)
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
-    if not _is_state(content):
-        raise ValueError(f"weights: file {file} holds a {type(content).__name__}, expected a dict of tensors by name")
-    return dict(content)
+def _entries(content: object, entry: tuple[str, ...] = ()) -> Iterator[Reading]:
+    """Yield the state dict that a file's content is, or those in its known entries."""
+    if not isinstance(content, Mapping) or len(entry) > MOST_NESTED:
+        return
+    if _is_state(content):
+        yield Reading(state_of(content, versions_of(content)), entry)
+        return
+    for name in ENTRIES:
+        if content.get(name):
+            yield from _entries(content[name], (*entry, name))
 
 
-def _read_safetensors(file: Path) -> dict[str, Tensor]:
-    """Read a safetensors file."""
+def _read_safetensors(file: Path) -> State:
+    """Read a safetensors file, with the versions that a run's own have."""
     try:
-        state: dict[str, Tensor] = load_file(file)
+        with safe_open(file, framework="pt") as stream:
+            versions = (stream.metadata() or {}).get(VERSIONS)
+            return state_of({name: stream.get_tensor(name) for name in stream.keys()}, _parsed(versions))  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"weights: file {file} is corrupted or not in safetensors format ({error})") from error
-    return state
 
 
-def _is_state(content: object) -> TypeGuard[Mapping[str, Tensor]]:
-    """Tell whether something is a dict of tensors by name."""
-    return isinstance(content, Mapping) and all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()
+def _parsed(text: str | None) -> Versions | None:
+    """Return versions that were written as JSON."""
+    try:
+        found = None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return versions_of(state_of({}, found)) if isinstance(found, dict) else None
+
+
+def _is_state(content: Mapping[Any, Any]) -> bool:  # Any: whatever a file holds
+    """Tell whether a dict is one of tensors by name."""
+    return all(
+        isinstance(key, str) and (isinstance(value, Tensor) or key.endswith(EXTRA)) for key, value in content.items()
     )
+
+
+def _formats(model: nn.Module, state: State) -> Iterator[State]:
+    """Yield a state dict as torch takes it, then one of the network's present versions where the file has none.
+
+    A safetensors file has none. Most modules take that for their oldest format; some refuse it.
+    """
+    yield state
+    if versions_of(state) is None:
+        yield state_of(state, versions_of(model.state_dict()))
+
+
+def _taken(model: nn.Module, state: State) -> bool:
+    """Load a state dict into a model if it fits; hooks may rebuild a part that they load, so a copy tries it first."""
+    alike = {key: _shape(value) for key, value in state.items()} == _shapes(model)
+    try:
+        if not alike and not _complete(_quietly(_copied(model), state)):
+            return False
+        return _complete(model.load_state_dict(state, strict=False))
+    except _UNFIT:
+        return False
+
+
+def _complete(found: _IncompatibleKeys) -> bool:
+    """Tell whether a load left nothing over but counters, which older files lack."""
+    return not found.unexpected_keys and all(key.endswith(COUNTER) for key in found.missing_keys)
+
+
+def _quietly(trial: nn.Module, state: State) -> _IncompatibleKeys:
+    """Load a state dict into a copy; what modules warn of is said when the network itself is loaded."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found: _IncompatibleKeys = trial.load_state_dict(state, strict=False)
+    return found
+
+
+def _problems(model: nn.Module, given: Reading) -> str:
+    """Say why a state dict does not fit."""
+    state, trial, problems = given.state, _copied(model), []
+    own, reason = trial.state_dict(), ""
+    try:
+        found = _quietly(trial, state)
+        missing, unexpected = list(found.missing_keys), list(found.unexpected_keys)
+    except _UNFIT as error:
+        missing, unexpected = [k for k in own if k not in state], [k for k in state if k not in own]
+        reason = " ".join(str(error).split())
+    missing = [key for key in missing if not key.endswith(COUNTER)]
+    if missing:
+        problems.append(f"{len(missing)} of {len(own)} tensors missing (first {missing[0]})")
+    if unexpected:
+        problems.append(f"{len(unexpected)} unexpected (first {_short(unexpected[0])})")
+    shapes = {key: shape for key, shape in _shapes(trial).items() if shape is not None}
+    shaped = [key for key in state if key in shapes and _shape(state[key]) != shapes[key]]
+    if shaped:
+        first = shaped[0]
+        sizes = f"file {_shape(state[first])}, model {shapes[first]}"
+        problems.append(f"{len(shaped)} of another shape (first {first}: {sizes})")
+    return "; ".join(problems) or reason
+
+
+def _keys(first: Reading, nearest: Reading) -> str:
+    """Name the keys that a file has, and what was undone to find them."""
+    undone = f" ({nearest.undone})" if nearest.undone else ""
+    return f"The file has the keys {_listed(list(first.state if not undone else nearest.state))}{undone}"
+
+
+def _listed(keys: Sequence[object]) -> str:
+    """Return the first of some keys, and how many there are."""
+    more = f", ... ({len(keys)})" if len(keys) > FEW_KEYS else ""
+    return ", ".join(map(_short, keys[:FEW_KEYS])) + more if keys else "(none)"
+
+
+def _short(key: object) -> str:
+    """Return a key of a file in one line of bounded length."""
+    text = " ".join(str(key).split())
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _shape(value: object) -> tuple[int, ...] | None:
+    """Return the shape of a tensor that has one."""
+    return tuple(value.shape) if isinstance(value, Tensor) and not is_lazy(value) else None
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...] | None]:
+    """Return the shapes of a model's state dict."""
+    return {key: _shape(value) for key, value in model.state_dict().items()}
+
+
+def _copied(model: nn.Module) -> nn.Module:
+    """Return a copy of a model, to try what may change it; itself, where its tensors cannot be copied."""
+    try:
+        return copy.deepcopy(model)
+    except (RuntimeError, TypeError, ValueError):
+        return model

@@ -1,8 +1,7 @@
 """Checkpoints: all that a training needs to go on bitwise, as one safetensors file.
 
-Keys: model.<name in the state dict>, optimizer.<index of the parameter>.<name>, random.cpu, random.cuda.<index>.
-The text `optimizer` is JSON: the settings of each group of parameters, state that is no tensor, and, of parameters
-that are not on the CPU, `host`: the names of those of their state that are.
+Keys: model.<name in the state dict>, random.cpu, random.cuda.<index>, and those of `tasks.recording.optimizers`, of
+which the text `optimizer` is the JSON. The text `versions`, where there is one, is that of `tasks.recording.versions`.
 """
 
 import json
@@ -16,23 +15,11 @@ from torch import Tensor, nn
 from storage.documents import canonical, digest
 from storage.tensors import RawTensor, decode_tensors, encode_tensors
 from storage.updates.chunks import Write
+from tasks.recording.optimizers import load_optimizer, pack_optimizer
+from tasks.recording.settings import DTYPES, NAMES
+from tasks.recording.versions import VERSIONS, current_versions, load_state, version_texts
 
-MODEL, OPTIMIZER, RANDOM = "model.", "optimizer.", "random."
-NAMES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-DTYPES = {name: dtype for dtype, name in NAMES.items()}
-
-Settings = dict[str, Any]  # Any: whatever an optimiser keeps, JSON
+MODEL, RANDOM = "model.", "random."
 
 
 def pack_checkpoint(model: nn.Module, optimizer: torch.optim.Optimizer, *, generators: bool = True) -> bytes:
@@ -44,27 +31,14 @@ def pack_checkpoint(model: nn.Module, optimizer: torch.optim.Optimizer, *, gener
 
     Raises
     ------
-    ValueError : something that is neither a tensor nor JSON, or a dtype that the format lacks
+    ValueError : something that would not come back as it was; names it
     """
     tensors = {f"{MODEL}{name}": value for name, value in model.state_dict().items()}
-    others: dict[str, Settings] = {}
-    host, parameters = [], _parameters(optimizer)
-    for index, state in optimizer.state_dict()["state"].items():
-        for key, value in state.items():
-            if not isinstance(value, Tensor):
-                others.setdefault(str(index), {})[key] = value
-                continue
-            tensors[f"{OPTIMIZER}{index}.{key}"] = value
-            if value.device.type == "cpu" != parameters[index].device.type:  # counts of steps, most often
-                host.append(f"{index}.{key}")
+    document, kept = pack_optimizer(optimizer)
     if generators:
         tensors |= {f"{RANDOM}{name}": state for name, state in _generators(model)}
-    groups = [_settings(group) for group in optimizer.param_groups]
-    try:
-        text = canonical({"groups": groups, "state": others, **({"host": host} if host else {})}).decode()
-    except TypeError as error:
-        raise ValueError(f"the optimiser keeps something that is neither a tensor nor a number: {error}") from None
-    return encode_tensors({name: _raw(name, value) for name, value in tensors.items()}, {"optimizer": text})
+    raw = {name: _raw(name, value) for name, value in (tensors | kept).items()}
+    return encode_tensors(raw, {"optimizer": canonical(document).decode(), **version_texts(model)})
 
 
 def load_checkpoint(data: bytes, model: nn.Module, optimizer: torch.optim.Optimizer, what: str) -> None:
@@ -77,21 +51,11 @@ def load_checkpoint(data: bytes, model: nn.Module, optimizer: torch.optim.Optimi
     """
     raw, texts = decode_tensors(data, what)
     tensors = {name: _tensor(value) for name, value in raw.items()}
-    model.load_state_dict(_below(tensors, MODEL))
-    saved = json.loads(texts["optimizer"])
-    if len(saved["groups"]) != len(optimizer.param_groups):
-        raise ValueError(
-            f"{what}: the optimiser had {len(saved['groups'])} groups of parameters, this one has "
-            f"{len(optimizer.param_groups)}"
-        )
-    state: dict[int, Settings] = {int(index): dict(found) for index, found in saved["state"].items()}
-    for name, value in _below(tensors, OPTIMIZER).items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    _restore_state(optimizer, state, set(saved.get("host", ())))
-    for group, settings in zip(optimizer.param_groups, saved["groups"], strict=True):
-        _restore_settings(group, settings)
+    load_state(model, _below(tensors, MODEL), current_versions(model))
+    try:
+        load_optimizer(optimizer, json.loads(texts["optimizer"]), tensors)
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from None
     _restore_generators(_below(tensors, RANDOM))
 
 
@@ -99,6 +63,11 @@ def checkpoint_weights(data: bytes, what: str) -> dict[str, Tensor]:
     """Return the model's state dict of a checkpoint; DamagedError, beginning with `what`, if it is none."""
     raw, _ = decode_tensors(data, what)
     return _below({name: _tensor(value) for name, value in raw.items()}, MODEL)
+
+
+def checkpoint_versions(data: bytes, what: str) -> dict[str, str]:
+    """Return the text that a file of a checkpoint's weights alone needs, by its name; errors as above."""
+    return {name: text for name, text in decode_tensors(data, what)[1].items() if name == VERSIONS}
 
 
 def write_checkpoint(write: Write, number: int, data: bytes) -> str:
@@ -132,37 +101,6 @@ def _tensor(raw: RawTensor) -> Tensor:
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the tensors whose name begins with `prefix`, without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _settings(group: Mapping[str, Any]) -> Settings:  # Any: an optimiser's own
-    """Return the settings of a group; tensors of one number as that."""
-    plain = {k: v.item() if isinstance(v, Tensor) else v for k, v in group.items() if k != "params"}
-    return {k: v for k, v in plain.items() if v is None or isinstance(v, bool | int | float | str | tuple | list)}
-
-
-def _restore_settings(group: Settings, settings: Settings) -> None:
-    """Give a group the settings that were saved."""
-    for key, value in settings.items():
-        if isinstance(group.get(key), Tensor):
-            group[key].fill_(value)
-        else:
-            group[key] = tuple(value) if isinstance(group.get(key), tuple) else value
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """Return an optimiser's parameters in the order in which its state is numbered."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _restore_state(optimizer: torch.optim.Optimizer, state: Mapping[int, Settings], host: set[str]) -> None:
-    """Put the tensors of an optimiser's state in as they were saved: torch's loading gives them the weights' dtype."""
-    parameters = _parameters(optimizer)
-    for index, found in state.items():
-        parameter = parameters[index]
-        for key, value in found.items():
-            if isinstance(value, Tensor):
-                device = "cpu" if f"{index}.{key}" in host else parameter.device
-                optimizer.state[parameter][key] = value.to(device)
 
 
 def _generators(model: nn.Module) -> Iterator[tuple[str, Tensor]]:

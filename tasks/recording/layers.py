@@ -3,7 +3,8 @@
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from storage.updates.parameters import Layer, Parameter, lay_out
@@ -23,7 +24,8 @@ def choose_layers(model: nn.Module, layers: Sequence[str] | None = None) -> dict
     Raises
     ------
     ValueError : a name that the model does not have or that is not covered; with None, a module that has parameters
-        but is neither covered nor a normalisation; nothing to record
+        but is neither covered nor a normalisation; nothing to record; a parameter that the state dict, from which an
+        archive restores it, does not have as it is
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     if layers is None:
@@ -34,6 +36,7 @@ def choose_layers(model: nn.Module, layers: Sequence[str] | None = None) -> dict
         chosen = {name: modules[name] for name in layers}
     if not chosen:
         raise ValueError(f"{type(model).__name__} has no layer to record; covered are {_names()}")
+    _check_names(model, chosen)
     return chosen
 
 
@@ -78,6 +81,26 @@ def _check_layer(name: str, modules: Mapping[str, nn.Module]) -> None:
         raise ValueError(f"no layer {name!r} in the model; near it: {', '.join(map(repr, close)) or 'none'}")
     if not _recordable(modules[name]):
         raise ValueError(f"layer {name!r} is a {type(modules[name]).__name__}; covered are {_names()}")
+
+
+def _check_names(model: nn.Module, chosen: Mapping[str, nn.Module]) -> None:
+    """Raise unless the state dict has the parameters of layers under their own names, with their own values."""
+    state = model.state_dict()
+    for layer, module in chosen.items():
+        for part, parameter in module.named_parameters(recurse=False):
+            name = f"{layer}.{part}".lstrip(".")
+            if not _is_stored(state.get(name), parameter):
+                raise ValueError(
+                    f"layer {layer!r}: a hook of the network changes its {part} in the state dict, from which an "
+                    f"archive restores it as {name!r}; record other layers: layers=[...]"
+                )
+
+
+def _is_stored(stored: object, parameter: nn.Parameter) -> bool:
+    """Say whether an entry of a state dict is a parameter: itself, or a copy with the same values."""
+    if not isinstance(stored, Tensor) or stored.shape != parameter.shape:
+        return False
+    return parameter.is_meta or stored.is_set_to(parameter) or torch.equal(stored.to(parameter.device), parameter)
 
 
 def _recordable(module: nn.Module) -> bool:

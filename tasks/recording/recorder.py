@@ -23,14 +23,18 @@ from storage.specs import StageSpec
 from storage.stages import begin_stage
 from storage.stores import StoreError, open_store
 from storage.updates.archives import STAGE, Segment, check_free, keep_chain, sweep_files
+from storage.updates.bits import Bytes
 from storage.updates.parameters import layers_document, row_bytes
 from tasks.recording.archives import choose_kind
+from tasks.recording.blocks import check_one_update, check_unchanged
 from tasks.recording.checkpoints import load_checkpoint, pack_checkpoint, write_checkpoint, write_initial
 from tasks.recording.environment import device_of, environment_difference, environment_facts, loop_facts
 from tasks.recording.layers import choose_layers, recorded_parameters
+from tasks.recording.optimizers import pack_optimizer
 from tasks.recording.segment import Ids, Row, SegmentRecorder, attempt_folder
+from tasks.recording.staging import copy_row
 
-VERSION = 1
+VERSION = 2
 # Steps between checkpoints. With 100, checkpoints of three times the weights are 3 % of an archive of every update;
 # small networks make so many steps a second that files and markers would cost more than that.
 FEWEST, MOST = 100, 1000
@@ -56,7 +60,8 @@ class UpdateRecorder:
     Raises
     ------
     ValueError : an unknown kind or layer, a module that cannot be recorded, an optimiser without a learning rate or
-        with state that no checkpoint can hold, a `checkpoint_every` that is no whole number of at least 1
+        with a setting or state that would not come back as it was (which a checkpoint may find later), a
+        `checkpoint_every` that is no whole number of at least 1
     StoreError : the store has a finished archive, one that was begun with other layers or checkpoints, or one that
         was begun in another environment (`tasks.recording.environment`), where other bits would follow
 
@@ -65,8 +70,8 @@ class UpdateRecorder:
     The training is bitwise that of an unrecorded run: no random number is drawn, no hook stays. A checkpoint holds
     model, optimiser and torch's random numbers, and nothing else of the loop: a scheduler of torch's counts steps of
     its own and would begin again at 0. Set the learning rate from the step's number instead, before
-    `optimizer.step()`. Memory: four blocks of 8 MB or of the recorded weights, and a chunk of 4 to 16 MB per parameter
-    (256 MB in all, unless one update of every layer is more).
+    `optimizer.step()`. Memory: four blocks of 8 MB or of the recorded weights, these twice more, and a chunk of 4 to 16
+    MB per parameter (256 MB in all, unless one update of every layer is more).
     """
 
     def __init__(
@@ -96,6 +101,7 @@ class UpdateRecorder:
             self._stage = begin_stage(opened, spec, Layout(0, open_ended=True))
             self._chain = keep_chain(self._stage)
             sweep_files(self._stage, self._chain)
+            self._last: Bytes | None = None  # the recorded weights after the last step, None before step 0
             self.first_step = self._resume()
             self._held: ExitStack | None = held.pop_all()
         self._open: _OpenSegment | None = None
@@ -116,15 +122,20 @@ class UpdateRecorder:
     def step(self, examples: Ids, *, label: int = -1, epoch: int = 0, ghosts: Ids = ()) -> Iterator[Row]:
         """Surround forward, backward and `optimizer.step()` of exactly one update.
 
+        An update whose gradient is accumulated over micro-batches is one block around all of them, with all their
+        ids. A block may skip its update; it then leaves no gradient for the next one.
+
         Parameters
         ----------
-        examples : ids of the batch, in order
+        examples : ids of the batch, or of all micro-batches, in order
         label : class of all examples, -1 for several
         ghosts : ids of samples that only normalisation saw
 
         Raises
         ------
-        RuntimeError : the recorder is closed, or an earlier step ended with an exception
+        RuntimeError : the recorder is closed, or an earlier step ended with an exception; the recorded weights are not
+            those after the step before, since something else changed them; the block held a part of an update, or
+            several
         Exception : what went wrong while writing
         """
         if self._held is None:
@@ -133,9 +144,15 @@ class UpdateRecorder:
         try:
             if self._open is None:
                 self._open = self._begin()
-            with self._open.recorder.step(examples, label=label, epoch=epoch, ghosts=ghosts) as row:
+            recorder = self._open.recorder
+            check_unchanged(f"step {recorder.next_step}", recorder, self._last)
+            with recorder.step(examples, label=label, epoch=epoch, ghosts=ghosts) as row:
+                before = recorder.last
                 yield row
-            if self._open.recorder.next_step == self._open.recorder.segment.stop:
+                if row.calls != 1:
+                    check_one_update(recorder.next_step, row.calls, self._optimizer, before, recorder.look())
+            self._last = recorder.last
+            if recorder.next_step == recorder.segment.stop:
                 self._finish()
         except BaseException:
             self._broken = True
@@ -147,13 +164,14 @@ class UpdateRecorder:
         Raises
         ------
         StoreError : no step was recorded
-        RuntimeError : a step ended with an exception
+        RuntimeError : a step ended with an exception, or the recorded weights changed after the last one
         """
         if self._held is None:
             return
         try:
             self._check_sound()
             if self._open is not None:
+                check_unchanged("close", self._open.recorder, self._last)
                 self._finish()
             if not self._chain:
                 raise StoreError(f"{self._stage.store.url}: no step was recorded, the archive is not finished")
@@ -187,6 +205,8 @@ class UpdateRecorder:
         if digest(data) != self._chain[-1]["files"][numbers["checkpoint"]]:
             raise DamagedError(f"{file}: its digest does not match what was written")
         load_checkpoint(data, self._model, self._optimizer, file)
+        _, parameters, places = recorded_parameters(choose_layers(self._model, self._layers))
+        self._last = copy_row(parameters, places)
         return int(numbers["recording"]["stop"])
 
     def _begin(self) -> "_OpenSegment":
@@ -248,8 +268,10 @@ def _check_settings(optimizer: torch.optim.Optimizer, checkpoint_every: int | No
         raise ValueError(f"checkpoint_every: {checkpoint_every} steps, a whole number of at least 1 expected")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ValueError(
-            "optimizer: LBFGS keeps lists of tensors, which a checkpoint cannot hold; record with another optimiser"
+            "optimizer: LBFGS takes steps of lengths of its own, not of the 'lr' that the ledger states; record with "
+            "another optimiser"
         )
+    pack_optimizer(optimizer)
     for number, group in enumerate(optimizer.param_groups):
         if "lr" not in group:
             raise ValueError(

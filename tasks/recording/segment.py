@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from storage.documents import Document
 from storage.updates.archives import Segment
+from storage.updates.bits import Bytes
 from storage.updates.chunks import Write
 from storage.updates.ledger import LEDGER, Entry, ledger_bytes
 from storage.updates.writer import KIND, DenseWriter
@@ -42,6 +43,7 @@ class Row:
     clip: float = 1.0
     augmentation: int = -1
     lrs: tuple[float, ...] = field(default=(), repr=False)
+    calls: int = field(default=0, repr=False)  # of `optimizer.step` in the block
 
 
 def attempt_folder(number: int) -> str:
@@ -82,10 +84,10 @@ class SegmentRecorder:
         self._write = _counted(write, self._sizes)
         self._entries: list[Entry] = []
         self._failed: int | None = None
-        used, parameters, places = recorded_parameters(choose_layers(model, layers))
-        steps = segment.stop - segment.start
-        self._writer = DenseWriter(used, parameters, segment.folder, steps, self._write, spare_threads(model))
-        self._rows = StagedRows(parameters, places, steps, self._writer.add)
+        self.layers, self.parameters, places = recorded_parameters(choose_layers(model, layers))
+        steps, folder = segment.stop - segment.start, segment.folder
+        self._writer = DenseWriter(self.layers, self.parameters, folder, steps, self._write, spare_threads(model))
+        self._rows = StagedRows(self.parameters, places, steps, self._writer.add)
         self._pushed = 0  # rows; a gap is pushed when it ends
         self._in_gap = False
         self._finalizer = weakref.finalize(self, _abandon, self._rows, self._writer)
@@ -94,6 +96,15 @@ class SegmentRecorder:
     def waited_seconds(self) -> float:
         """How long the training waited for the writing thread."""
         return self._rows.waited_seconds
+
+    @property
+    def last(self) -> Bytes:
+        """The weights of the last row (row bytes,), which the next row but one may overwrite."""
+        return self._rows.last
+
+    def look(self) -> Bytes:
+        """Return the weights as they are now (row bytes,), which the next look overwrites."""
+        return self._rows.look()
 
     @contextmanager
     def step(self, examples: Ids, *, label: int = -1, epoch: int = 0, ghosts: Ids = ()) -> Iterator[Row]:
@@ -116,7 +127,7 @@ class SegmentRecorder:
         batch, others = _ids("examples", examples), _ids("ghosts", ghosts)
         row = Row()
         try:
-            with _rates(self._optimizer, row):
+            with _watched(self._optimizer, row):
                 yield row
         except BaseException:
             self._failed = self.next_step
@@ -193,17 +204,29 @@ class SegmentRecorder:
 
 
 @contextmanager
-def _rates(optimizer: torch.optim.Optimizer, row: Row) -> Iterator[None]:
-    """Note the learning rates that `optimizer.step` finds; a scheduler may set the next ones in the same block."""
+def _watched(optimizer: torch.optim.Optimizer, row: Row) -> Iterator[None]:
+    """Count the calls of `optimizer.step` and note the rates that it finds: a scheduler may set others in the block."""
+    depth = 0  # the step of a derived optimiser may call its parent's, which is no call of the loop's
 
-    def note(*_: object) -> None:
+    def note() -> None:
         row.lrs = tuple(float(group["lr"]) for group in optimizer.param_groups)
 
-    handle = optimizer.register_step_pre_hook(note)
+    def enter(*_: object) -> None:
+        nonlocal depth
+        row.calls += depth == 0
+        depth += 1
+        note()
+
+    def leave(*_: object) -> None:
+        nonlocal depth
+        depth -= 1
+
+    handles = optimizer.register_step_pre_hook(enter), optimizer.register_step_post_hook(leave)
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     if not row.lrs:
         note()
 

@@ -23,7 +23,9 @@ Process = Callable[[Bytes, Bytes], None]  # rows (n, row bytes) and the row befo
 
 
 class StagedRows:
-    """Hands the weights after each row to `process` in another thread. Holds BLOCKS blocks of 8 MB or a row.
+    """Hands the weights after each row to `process` in another thread.
+
+    Holds BLOCKS blocks of 8 MB or of a row, and two rows more.
 
     Parameters
     ----------
@@ -44,13 +46,14 @@ class StagedRows:
         self._places, self._process = places, process
         width = row_bytes(parameters)
         rows = max(1, min(MOST_ROWS, BLOCK_BYTES // max(1, width), -(-steps // BLOCKS)))
-        self._cuda = sorted({str(t.device) for t in self._live() if t.device.type == "cuda"})
+        self._cuda = _gpus(places)
         self._free: queue.SimpleQueue[_Block] = queue.SimpleQueue()
         self._full: queue.SimpleQueue[tuple[_Block, int] | None] = queue.SimpleQueue()
         for _ in range(BLOCKS):
             self._free.put(_Block(parameters, rows, width, pinned=bool(self._cuda)))
-        start = _Block(parameters, 1, width, pinned=bool(self._cuda))
+        start, self._now = (_Block(parameters, 1, width, pinned=bool(self._cuda)) for _ in range(2))
         self._copy(start.targets[0])
+        self.last: Bytes = start.rows[0]  # (row bytes,) what came last; stays as it is until the next row has come
         self._failures: list[BaseException] = []
         self._block: _Block | None = None
         self._filled = 0
@@ -66,9 +69,16 @@ class StagedRows:
             self._block = self._free.get()
             self.waited_seconds += time.perf_counter() - started
         self._copy(self._block.targets[self._filled])
+        self.last = self._block.rows[self._filled]
         self._filled += 1
         if self._filled == len(self._block.rows):
             self._hand_over()
+
+    def look(self) -> Bytes:
+        """Return the weights as they are now, (row bytes,), in memory that the next look uses again."""
+        self._copy(self._now.targets[0])
+        row: Bytes = self._now.rows[0]
+        return row
 
     def check(self) -> None:
         """Raise what went wrong in the other thread."""
@@ -99,16 +109,17 @@ class StagedRows:
             self._full.put((self._block, self._filled))
         self._block, self._filled = None, 0
 
-    def _live(self) -> list[Tensor]:
-        """Return the parameters as they are now."""
-        return [getattr(module, part) for module, part in self._places]
-
-    @torch.no_grad()
     def _copy(self, targets: list[Tensor]) -> None:
         """Copy the parameters into a row."""
-        torch._foreach_copy_(targets, self._live(), non_blocking=bool(self._cuda))
-        for device in self._cuda:
-            torch.cuda.current_stream(device).synchronize()
+        _copy(self._places, targets, self._cuda)
+
+
+def copy_row(parameters: Sequence[Parameter], places: Sequence[tuple[nn.Module, str]]) -> Bytes:
+    """Return the weights as they are now, (row bytes,); parameters as in `StagedRows`."""
+    block = _Block(parameters, 1, row_bytes(parameters), pinned=False)
+    _copy(places, block.targets[0], _gpus(places))
+    row: Bytes = block.rows[0]
+    return row
 
 
 class _Block:
@@ -123,6 +134,24 @@ class _Block:
             typed = part.view(getattr(torch, parameter.dtype)).view(rows, *parameter.shape)
             for targets, row in zip(self.targets, typed, strict=True):
                 targets.append(row)
+
+
+def _live(places: Sequence[tuple[nn.Module, str]]) -> list[Tensor]:
+    """Return the parameters as they are now."""
+    return [getattr(module, part) for module, part in places]
+
+
+def _gpus(places: Sequence[tuple[nn.Module, str]]) -> list[str]:
+    """Return the GPUs on which parameters are."""
+    return sorted({str(t.device) for t in _live(places) if t.device.type == "cuda"})
+
+
+@torch.no_grad()
+def _copy(places: Sequence[tuple[nn.Module, str]], targets: list[Tensor], gpus: Sequence[str]) -> None:
+    """Copy the parameters into a row."""
+    torch._foreach_copy_(targets, _live(places), non_blocking=bool(gpus))
+    for device in gpus:
+        torch.cuda.current_stream(device).synchronize()
 
 
 def _work(

@@ -1,8 +1,9 @@
 """Numbers as the pages print them: one form per unit, an en dash where there is no value."""
 
 import math
+from decimal import Decimal
 
-from tasks.figures.views import compact
+from tasks.figures.views import compact, fixed, in_percent
 
 MISSING = "–"
 NBSP = "\u00a0"
@@ -10,7 +11,7 @@ NBSP = "\u00a0"
 
 def radians(value: float) -> str:
     """Print an angle with three decimals; the unit stands in the column's head."""
-    return f"{value:.3f}" if math.isfinite(value) else MISSING
+    return fixed(value, 3) if math.isfinite(value) else MISSING
 
 
 def radians_spread(mean: float, std: float) -> str:
@@ -20,23 +21,23 @@ def radians_spread(mean: float, std: float) -> str:
 
 def share(value: float) -> str:
     """Print a share 0..1 as percent with one decimal."""
-    return f"{100 * value:.1f}{NBSP}%" if math.isfinite(value) else MISSING
+    return f"{in_percent(value)}{NBSP}%" if math.isfinite(value) else MISSING
 
 
 def share_spread(mean: float, std: float) -> str:
     """Print a share ± its spread in percent, the share alone where the spread is unknown."""
     if not math.isfinite(mean):
         return MISSING
-    return f"{_spread(f'{100 * mean:.1f}', f'{100 * std:.1f}', std)}{NBSP}%"
+    return f"{_spread(in_percent(mean), in_percent(std) if math.isfinite(std) else MISSING, std)}{NBSP}%"
 
 
 def signed_share(value: float) -> str:
     """Print a small share as percent with its sign and two decimals, smaller ones by their magnitude."""
     if not math.isfinite(value):
         return MISSING
-    percent = 100 * value
-    shown = f"{percent:+.2f}" if abs(percent) >= 0.005 or value == 0 else f"{percent:+.1g}"
-    return f"{minus(shown)}{NBSP}%"
+    sign = "+" if value >= 0 else ""
+    shown = in_percent(value, 2) if abs(value) >= 0.5e-4 or value == 0 else f"{100 * value:.1g}"
+    return f"{minus(sign + shown)}{NBSP}%"
 
 
 def signed(value: float) -> str:
@@ -46,7 +47,7 @@ def signed(value: float) -> str:
 
 def measure(value: float) -> str:
     """Print a score with three decimals, one of another size with three digits."""
-    return minus(f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 100 else compact(value))
+    return minus(fixed(value, 3) if value == 0 or 1e-3 <= abs(value) < 100 else compact(value))
 
 
 def measure_spread(value: float, std: float) -> str:
@@ -78,7 +79,7 @@ def count(value: float) -> str:
     """Print a count with a comma at the thousands; an average keeps one decimal."""
     if not math.isfinite(value):
         return MISSING
-    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
+    return f"{value:,.0f}" if float(value).is_integer() else f"{Decimal(fixed(value, 1)):,}"
 
 
 def seconds(value: float) -> str:

@@ -1,18 +1,19 @@
 """Cut a network's graph, as torch.fx traces it: exact and without double work."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.proxy import Proxy, TraceError
+from torch.fx.proxy import Proxy
 
+from tasks.splitting.changes import Change, InPlaceProxy, Order, Recorder, show_changes
 from tasks.splitting.operations import is_activation, is_convolution, is_map, is_passed_over, is_pooled, plain, shape_of
+from tasks.splitting.tracking import ChannelTracker
 
 Part = Callable[[Tensor], Tensor]
-# What tracing raises on a forward whose course depends on values, besides TraceError.
-NOT_TRACEABLE = (TraceError, TypeError, ValueError, RuntimeError, AttributeError, LookupError, AssertionError)
+NOT_TRACEABLE = Exception  # a forward that runs on images may raise anything on the stand-ins of tracing
 
 
 class Graph:
@@ -22,17 +23,24 @@ class Graph:
         tracer = _Tracer()
         self.model = model
         self.graph = tracer.trace(model, _defaults(model))
-        self.outputs = tracer.outputs
-        self.end: fx.Node = next(node for node in self.graph.nodes if node.op == "output").all_input_nodes[0]
-        recorder = _ShapeRecorder(fx.GraphModule(model, self.graph))
-        with torch.inference_mode():
-            recorder.run(example)
+        self.example = example
+        recorder = Recorder(fx.GraphModule(model, self.graph))
+        recorder.record(example)
         self.shapes = recorder.shapes
-        self.cuts = _cuts(self.graph, self.end)
+        self.outputs = _changed_outputs(self.graph, tracer.outputs, recorder.changes)
+        self.before, partly = show_changes(self.graph, recorder.changes)
+        output = next(node for node in self.graph.nodes if node.op == "output")
+        self.end: fx.Node = output.all_input_nodes[0]
+        self.stops = [self.end, *self.before.get(output, ())]
+        cuts = _cuts(self.graph, _needed(self.stops, None, self.before), self.before)
+        # What changes in part after it was made is not what its readers see.
+        self.cuts = [node for node in cuts if node.op == "placeholder" or node not in partly]
 
     def last_map(self) -> fx.Node | None:
         """Return the last post-activation map before pooling, None where everything passes through no map."""
-        shapes = [self.shapes.get(node, ()) for node in self.cuts]
+        images = self.example[:1].clone()  # a network may work on it in place
+        found = _first_shapes(self.model, self.graph, images)
+        shapes = [found.get(node, ()) for node in self.cuts]
         pooled = next((i for i, shape in enumerate(shapes) if is_pooled(shape)), len(shapes))
         maps = [node for node, shape in zip(self.cuts[:pooled], shapes, strict=False) if is_map(shape)]
         for i in reversed(range(1, len(maps))):  # the first is the network's input
@@ -51,9 +59,11 @@ class Graph:
 
     def parts(self, node: fx.Node) -> tuple[Part, Part]:
         """Return the network up to `node`, and from there on; both share the network's parameters."""
-        head = fx.GraphModule(self.model, _copy(self.graph, self.end, node))
-        # A first operation that works in place would change the caller's maps.
-        return fx.GraphModule(self.model, _copy(self.graph, node, None)), lambda maps: head(maps.clone())
+        first, second = _needed([node], None, self.before), _needed(self.stops, node, self.before)
+        trunk = fx.GraphModule(self.model, _copy(self.graph, first, node, None))
+        head = fx.GraphModule(self.model, _copy(self.graph, second, self.end, node))
+        # An operation in place would change the caller's images and maps.
+        return lambda images: trunk(images.clone()), lambda maps: head(maps.clone())
 
     def operation(self, node: fx.Node) -> str:
         """Return the plain name of what a node does."""
@@ -69,7 +79,7 @@ class Graph:
 
     def _checked(self, node: fx.Node, before: fx.Node) -> fx.Node:
         """Return the last map where there is an activation or a convolution between the map before it and itself."""
-        block = {self.operation(inner) for inner in _needed(node, before)}
+        block = {self.operation(inner) for inner in _needed([node], before, self.before)}
         if any(is_activation(name) or is_convolution(name) for name in block):
             return node
         raise ValueError(
@@ -79,11 +89,15 @@ class Graph:
 
 
 class _Tracer(fx.Tracer):
-    """A tracer that notes what each module put out at its last call."""
+    """A tracer that notes what each module put out at its last call, and the last node by then."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.outputs: dict[str, fx.Node | None] = {}
+        self.outputs: dict[str, tuple[fx.Node, fx.Node] | None] = {}
+
+    def proxy(self, node: fx.Node) -> Proxy:
+        """Return a value that can be changed in place."""
+        return InPlaceProxy(node, self)
 
     def call_module(
         self,
@@ -93,23 +107,55 @@ class _Tracer(fx.Tracer):
         kwargs: dict[str, Any],
     ) -> Any:
         """Trace a module; an output that is no single value is noted as None."""
+        try:
+            path = self.path_of_module(m)
+        except NameError:  # made by the forward itself: what it does becomes part of the forward
+            return forward(*args, **kwargs)
         output = super().call_module(m, forward, args, kwargs)
-        self.outputs[self.path_of_module(m)] = output.node if isinstance(output, Proxy) else None
+        last = next(iter(reversed(self.graph.nodes)))
+        self.outputs[path] = (output.node, last) if isinstance(output, Proxy) else None
         return output
 
 
-class _ShapeRecorder(fx.Interpreter):
-    """Runs a graph and notes each value's shape."""
+def _changed_outputs(
+    graph: fx.Graph, outputs: dict[str, tuple[fx.Node, fx.Node] | None], changes: Sequence[Change]
+) -> dict[str, fx.Node | None]:
+    """Return the node of each module's output as it was when the call ended, after the changes made by then."""
+    order = {node: i for i, node in enumerate(graph.nodes)}
+    found: dict[str, fx.Node | None] = {}
+    for path, output in outputs.items():
+        found[path] = None
+        if output is not None:
+            first, last = output
+            node = first
+            for change in changes:
+                if change.whole and change.value in (first, node) and order[change.by] <= order[last]:
+                    node = change.by
+            found[path] = node
+    return found
 
-    def __init__(self, module: fx.GraphModule) -> None:
+
+class _ShapeRecorder(fx.Interpreter):
+    """Runs a graph and notes each value's shape, that of maps as if channels came first."""
+
+    def __init__(self, module: fx.GraphModule, tracker: ChannelTracker) -> None:
         super().__init__(module)
+        self.tracker = tracker
         self.shapes: dict[fx.Node, tuple[int, ...]] = {}
 
     def run_node(self, n: fx.Node) -> Any:  # Any: fx's own signature
         """Run one node."""
         value = super().run_node(n)
-        self.shapes[n] = shape_of(value)
+        self.shapes[n] = shape_of(value, self.tracker.axes(value))
         return value
+
+
+def _first_shapes(model: nn.Module, graph: fx.Graph, images: Tensor) -> dict[fx.Node, tuple[int, ...]]:
+    """Return the shape of every value of a network's graph, that of maps as if channels came first."""
+    with torch.inference_mode(), ChannelTracker(images) as tracker:
+        recorder = _ShapeRecorder(fx.GraphModule(model, graph), tracker)
+        recorder.run(images)
+    return recorder.shapes
 
 
 def _defaults(model: nn.Module) -> dict[str, Any]:  # Any: whatever the defaults are
@@ -118,38 +164,45 @@ def _defaults(model: nn.Module) -> dict[str, Any]:  # Any: whatever the defaults
     return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
 
 
-def _cuts(graph: fx.Graph, end: fx.Node) -> list[fx.Node]:
-    """Return, in order, the nodes on every way from the input to `end`, the input itself first."""
+def _cuts(graph: fx.Graph, needed: set[fx.Node], before: Order) -> list[fx.Node]:
+    """Return, in order, the nodes on every way from the input to the end, the input itself first."""
     order = {node: i for i, node in enumerate(graph.nodes)}
-    needed = _needed(end, None)
+    last_use: dict[fx.Node, int] = {}
+    for node in graph.nodes:
+        if node in needed or node.op == "output":
+            last_use |= dict.fromkeys(_sources(node, before), order[node])
     from_input: set[fx.Node] = set()
     cuts: list[fx.Node] = []
     open_until = 0  # up to where the values before this node are still used
     for node in graph.nodes:
-        if node not in needed or not (node.op == "placeholder" or from_input.intersection(node.all_input_nodes)):
+        if node not in needed or not (node.op == "placeholder" or from_input.intersection(_sources(node, before))):
             continue
         from_input.add(node)
         if open_until <= order[node]:
             cuts.append(node)
-        open_until = max([open_until, *(order[user] for user in node.users if user in needed)])
+        open_until = max(open_until, last_use.get(node, 0))
     return cuts
 
 
-def _needed(stop: fx.Node, start: fx.Node | None) -> set[fx.Node]:
-    """Return the nodes that `stop` is computed from, itself too, going back no further than `start`."""
+def _sources(node: fx.Node, before: Order) -> list[fx.Node]:
+    """Return what a node reads, and the changes in place that must come before it."""
+    return [*node.all_input_nodes, *before.get(node, ())]
+
+
+def _needed(stops: Sequence[fx.Node], start: fx.Node | None, before: Order) -> set[fx.Node]:
+    """Return the nodes that `stops` are computed from, themselves too, going back no further than `start`."""
     found: set[fx.Node] = set()
-    waiting = [stop]
+    waiting = list(stops)
     while waiting:
         node = waiting.pop()
         if node is not start and node not in found:
             found.add(node)
-            waiting.extend(node.all_input_nodes)
+            waiting.extend(_sources(node, before))
     return found
 
 
-def _copy(graph: fx.Graph, stop: fx.Node, start: fx.Node | None) -> fx.Graph:
-    """Return a graph of what `stop` is computed from, with `start` (else the network's input) as its input."""
-    needed = _needed(stop, start)
+def _copy(graph: fx.Graph, needed: set[fx.Node], stop: fx.Node, start: fx.Node | None) -> fx.Graph:
+    """Return a graph of `needed` that ends at `stop`, with `start` (else the network's input) as its input."""
     part = fx.Graph()
     copies: dict[fx.Node, fx.Node] = {} if start is None else {start: part.placeholder("maps")}
     for node in graph.nodes:

@@ -44,6 +44,13 @@ def is_pooled(shape: tuple[int, ...]) -> bool:
     return len(shape) == 2 or (len(shape) == 4 and shape[2:] == (1, 1))
 
 
-def shape_of(value: object) -> tuple[int, ...]:
-    """Return a tensor's shape, () for everything else."""
-    return tuple(value.shape) if isinstance(value, Tensor) else ()
+def shape_of(value: object, axes: frozenset[int] = frozenset()) -> tuple[int, ...]:
+    """Return a tensor's shape, () for everything else; that of a map with channels last as if they were first.
+
+    Parameters
+    ----------
+    value : of a network
+    axes : of the value that hold channels, as far as they are known
+    """
+    shape = tuple(value.shape) if isinstance(value, Tensor) else ()
+    return (shape[0], shape[3], *shape[1:3]) if len(shape) == 4 and axes == {3} else shape

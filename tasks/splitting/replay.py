@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.splitting.operations import is_activation, is_map, is_passed_over, plain, shape_of
+from tasks.splitting.tracking import ChannelTracker
 
 Part = Callable[[Tensor], Tensor]
 
@@ -25,10 +26,12 @@ def last_map_module(model: nn.Module, example: Tensor) -> str:
     passed: set[int] = set()
     kept: list[Tensor] = []  # keeps the outputs alive, so that their ids stay their own
     found = last = ""
+    images = example.clone()
+    tracker = ChannelTracker(images)
 
     def look(name: str, module: nn.Module, output: Tensor) -> None:
         nonlocal found, last
-        if not is_map(shape_of(output)):
+        if not is_map(shape_of(output, tracker.axes(output))):
             return
         last = name
         kept.append(output)
@@ -38,8 +41,8 @@ def last_map_module(model: nn.Module, example: Tensor) -> str:
         elif is_activation(kind) or (id(output) not in passed and bool((output >= 0).all())):
             found = name
 
-    with watching(model, look):
-        model(example)
+    with watching(model, look), tracker:
+        model(images)
     if not found:
         seen = (
             f"the last map is that of {last} ({type(model.get_submodule(last)).__name__})" if last else "it has no maps"
@@ -66,7 +69,8 @@ def parts(model: nn.Module, name: str, example: Tensor, *, at_input: bool) -> tu
     if n_calls == 0:
         raise ValueError(f"module {name!r} is not called by the network's forward")
     module = model.get_submodule(name)
-    noise = torch.randn((1, *example.shape[1:]), generator=torch.Generator().manual_seed(0)).to(example)
+    # Another one than any example: the same image would hide what passes around the layer.
+    noise = torch.randn((1, *example.shape[1:]), generator=torch.Generator().manual_seed(1)).to(example)
 
     def reach(value: Tensor) -> Tensor:
         raise _Reached(value)
@@ -74,14 +78,14 @@ def parts(model: nn.Module, name: str, example: Tensor, *, at_input: bool) -> tu
     def trunk(x: Tensor) -> Tensor:
         try:
             with _replacing(module, n_calls, reach, at_input=at_input):
-                model(x)
+                model(x.clone())
         except _Reached as reached:
             return reached.value
         raise ValueError(f"module {name!r}: the network calls it fewer times for some inputs than for others")
 
     def head(maps: Tensor) -> Tensor:
         with _replacing(module, n_calls, lambda value: maps.clone(), at_input=at_input):
-            logits: Tensor = model(noise.expand(len(maps), *noise.shape[1:]))
+            logits: Tensor = model(noise.repeat(len(maps), *[1] * (noise.ndim - 1)))
         return logits
 
     return trunk, head
@@ -91,7 +95,7 @@ def _calls(model: nn.Module, example: Tensor) -> list[str]:
     """Return the names of the modules in the order in which their calls end."""
     calls: list[str] = []
     with watching(model, lambda name, module, output: calls.append(name)):
-        model(example)
+        model(example.clone())
     return calls
 
 

@@ -1,6 +1,7 @@
 """What loops over stages of all kinds: their order, from what each of them reads, and their sizes."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from configs.cluster import Cluster
 from configs.schema import Config
@@ -99,7 +100,15 @@ def stage_sizes(cluster: Cluster, store: Store | None, stages: Sequence[StageSpe
     survey, by_network = PlanSurvey(store), dict[str, list[StageSpec]]()
     for spec in stages:  # one network after the other: the survey keeps the last one it has built
         by_network.setdefault(_network(spec), []).append(spec)
-    return {spec.path: STEPS[spec.stage].size(spec, survey) for found in by_network.values() for spec in found}
+    sizes = {}
+    for network, found in by_network.items():
+        for spec in found:
+            sizes[spec.path] = STEPS[spec.stage].size(spec, survey)
+        if undone := survey.undone.get(network):
+            spec = next(spec for spec in found if "weights" in spec.place)
+            line = f"networks.{spec.place['network']}.weights: {spec.place['weights']} fits by its {undone}"
+            sizes[spec.path] = replace(sizes[spec.path], note=line)
+    return sizes
 
 
 def _network(spec: StageSpec) -> str:

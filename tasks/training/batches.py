@@ -43,6 +43,10 @@ class Batches(Protocol):
     def per_epoch(self) -> int:
         """Steps in one epoch."""
 
+    @property
+    def smallest(self) -> int:
+        """Examples in the smallest batch of any epoch."""
+
     def epoch(self, epoch: int) -> list[Batch]:
         """Return the batches of an epoch, `per_epoch` of them; every position is an example of exactly one."""
 

@@ -35,10 +35,10 @@ class Companion(Protocol):
 
 
 Attach = Callable[[nn.Module], Companion]
-Prepare = Callable[[Mapping[str, Any], nn.Module, Tensor], Attach]  # Any: the companion's own settings
+Prepare = Callable[[Mapping[str, Any], nn.Module, Tensor, Tensor], Attach]  # Any: the companion's own settings
 
-# By the setting of a training that asks for it. The function gets these settings, a model on the CPU in evaluation mode
-# and an example of its input; it finds its place there, and returns what attaches it to the model that is trained.
+# By the setting of a training that asks for it. The function gets these settings, a model on the CPU in evaluation
+# mode, an input of noise and a few images; it finds its place there, and returns what attaches it to the trained model.
 COMPANIONS: dict[str, Prepare] = {
     "gates": prepare_gates,
 }

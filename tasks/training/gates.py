@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tasks.capture import LAST_MAP, split_at
+from tasks.splitting.channels import CHANNELS_FIRST
 from tasks.splitting.replay import watching
 
 START = 0.5
@@ -138,10 +139,10 @@ class Gating:
 
 
 def prepare_gates(
-    settings: Mapping[str, Any], model: nn.Module, example: Tensor
+    settings: Mapping[str, Any], model: nn.Module, example: Tensor, images: Tensor
 ) -> Callable[[nn.Module], Gating]:  # Any: fields of Gating
     """Find where a model's gates go, and return what puts fresh ones there; parameters as in `find_gated_map`."""
-    place = find_gated_map(model, example)
+    place = find_gated_map(model, example, images=images)
 
     def attach(trained: nn.Module) -> Gating:
         device = next(trained.parameters()).device
@@ -181,13 +182,14 @@ class GatedMap:
     n_classes: int
 
 
-def find_gated_map(model: nn.Module, example: Tensor) -> GatedMap:
+def find_gated_map(model: nn.Module, example: Tensor, *, images: Tensor | None = None) -> GatedMap:
     """Find the module whose output is the network's last map, on which the rest of the network depends alone.
 
     Parameters
     ----------
     model : in evaluation mode, on the CPU, where two runs give the same bits
     example : (n, C, H, W), images of the size and kind that will come
+    images : (m, C, H, W), real ones, on which the network is checked too
 
     Returns
     -------
@@ -195,13 +197,18 @@ def find_gated_map(model: nn.Module, example: Tensor) -> GatedMap:
 
     Raises
     ------
-    ValueError : there is no last map, or no module that is called once puts it out (as in a DenseNet, whose own
-        forward makes it)
+    ValueError : there is no last map, its channels are last, or no module that is called once puts it out (as in a
+        DenseNet, whose own forward makes it)
     """
     try:
-        split = split_at(model, LAST_MAP, example)
+        split = split_at(model, LAST_MAP, example, images=images)
     except ValueError as error:
         raise ValueError(f"no place for class-specific gates: {error}") from error
+    if split.layout.name != CHANNELS_FIRST:
+        raise ValueError(
+            f"no place for class-specific gates: the last map before pooling, {split.place}, is {split.layout.name}, "
+            f"expected {CHANNELS_FIRST}"
+        )
     with torch.inference_mode():
         maps = split.trunk(example)
     calls: Counter[str] = Counter()
@@ -214,7 +221,7 @@ def find_gated_map(model: nn.Module, example: Tensor) -> GatedMap:
             same[name] = None
 
     with watching(model, look):
-        model(example)
+        model(example.clone())
     names = [name for name in same if calls[name] == 1]
     if not names:
         raise ValueError(

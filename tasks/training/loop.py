@@ -46,12 +46,12 @@ class Samples:
     ----------
     fetch : gives inputs and labels by position
     batches : which positions make which step
-    ids : (n,) int64 sample id by position, for augmentation and recorder; None for the positions
+    ids : (n,) int64 sample id by position, for augmentation and recorder
     """
 
     fetch: Fetch
     batches: Batches
-    ids: Positions | None = None
+    ids: Positions
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Trainer:
         """Make one update and return the loss before it."""
         rows, seed = np.concatenate([batch.examples, batch.ghosts]), self.samples.batches.seed
         inputs, labels = self.samples.fetch(rows)
-        named = rows if self.samples.ids is None else self.samples.ids[rows]
+        named = self.samples.ids[rows]
         if self.augment is not None:
             inputs = self.augment(inputs, named, epoch)
         active = tuple(companion for companion in self.companions if companion.takes_part(epoch))
@@ -140,7 +140,7 @@ def accuracy(model: nn.Module, fetch: Fetch, n: int, size: int = 256) -> float:
     with torch.inference_mode():
         for start in range(0, n, size):
             inputs, labels = fetch(np.arange(start, min(start + size, n), dtype=np.int64))
-            right += int((model(inputs).argmax(1) == labels).sum())
+            right += int((model(inputs.clone()).argmax(1) == labels).sum())
     return right / n
 
 
@@ -181,7 +181,7 @@ class _Gradient:
             # dropout: f(seed, step), so that any step can go on, and both passes of SAM see one network
             during.enter_context(seeded(self.seed, self.inputs.device))
             during.enter_context(ghost_rows(self.model, m, ghosts))
-            inputs = self.inputs
+            inputs = self.inputs.clone()  # SAM asks twice, and a network may change what it is given
             for companion in self.companions:
                 during.enter_context(companion.during(self.labels))
                 inputs = companion.inputs(inputs, self.labels)

@@ -98,6 +98,67 @@ def test_overrides_set_make_and_replace_keys(write: Write) -> None:
     assert config.interpretation.budgets == (0.25,)
 
 
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        *[("a #1", "a #1"), ("#1", "#1"), (" a #1 ", "a #1"), ("a#1", "a#1"), ("/x/a #1/b # c", "/x/a #1/b # c")],
+        *[("'a #1'", "a #1"), ('"a #1"', "a #1"), ("'#'", "#"), ('"it\'s #1"', "it's #1"), ("| #1", "| #1")],
+        *[("&b a", "&b a"), ("&a", "&a"), ("a & b", "a & b"), ("!", "!"), ("a!", "a!")],
+        *[("a*", "a*"), ("100%", "100%"), ("a=b=c", "a=b=c"), ("a:b", "a:b"), ("2024-01-01", "2024-01-01")],
+        *[("a - b", "a - b"), ("a, b", "a, b"), ("'12'", "12"), ('a"b', 'a"b'), ("[a] #1", "[a] #1")],
+    ],
+)
+def test_nothing_of_an_overrides_text_is_lost(write: Write, value: str, kept: str) -> None:
+    config = load_config(write(SMALL), ["data.digits.class_names={}", f"data.digits.class_names.0={value}"])
+    assert config.data["digits"].class_names == {0: kept}
+    assert load_config(write(SMALL), [f"store={value}"]).store == kept
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("store=*a", "--set store=*a: the value is not YAML"),
+        ("store=%a", "--set store=%a: the value is not YAML"),
+        ("store=!a b", "--set store=!a b: the value is not YAML"),
+        ("store=a\t#1", "the value is not YAML"),
+        ("store=@a", "--set store=@a: the value is not YAML"),
+        ('store="a" b', '--set store="a" b: the value is not YAML'),
+        ("store=[a #1]", "--set store=[a #1]: the value is not YAML"),
+        ("store=a: b", "store: input should be a valid string, found {'a': 'b'}"),
+        ("store=a:", "store: input should be a valid string, found {'a': None}"),
+        ("store=12", "store: input should be a valid string, found 12"),
+        ("store=", "store: input should be a valid string, found None"),
+        ("seeds=[1, 2] # two", "seeds: input should be a valid tuple, found '[1, 2] # two'"),
+        ("cluster.workers=3 #4", "cluster.workers: input should be a valid integer, unable to parse string"),
+    ],
+)
+def test_a_text_that_is_not_one_value_is_refused(write: Write, override: str, expected: str) -> None:
+    assert expected in message(write(SMALL), override)
+
+
+@pytest.mark.parametrize(
+    ("value", "typed"),
+    [("[1, 2]", (1, 2)), ("[3]", (3,)), ("\n- 4\n- 5", (4, 5))],
+)
+def test_typed_overrides_stay_typed(write: Write, value: str, typed: tuple[int, ...]) -> None:
+    assert load_config(write(SMALL), [f"seeds={value}"]).seeds == typed
+    assert load_config(write(SMALL), ["interpretation.data=null", "cluster.workers= 3"]).cluster.workers == 3
+
+
+def test_keys_with_dots_stand_in_quotes_and_whole_numbers_stay_numbers(write: Write) -> None:
+    folder = {"source": "image-folder", "paths": {"train": "a", "val": "b"}, "classes": {"cat": 0}}
+    config = load_config(
+        write(changed("data.pets", folder)),
+        ['data.pets.classes."cat.v=2"=1', "data.pets.classes.'a b'=2", "data.pets.paths.train=c.d/e"],
+    )
+    assert config.data["pets"].model_dump()["classes"] == {"cat": 0, "cat.v=2": 1, "a b": 2}
+    assert config.data["pets"].model_dump()["paths"] == {"train": "c.d/e", "val": "b"}
+    npz = {"source": "npz", "paths": {"train": "a.npz"}, "classes": {3: 0}}
+    config = load_config(write(changed("data.pets", npz)), ["data.pets.classes.-1=1", "data.pets.classes.3=2"])
+    assert config.data["pets"].model_dump()["classes"] == {3: 2, -1: 1}
+    assert message(write(SMALL), '"".a=3').startswith('--set "".a=3: write key.path=value')
+
+
 def test_a_config_as_text_reads_back_the_same(write: Write) -> None:
     config = load_config(write(SMALL), ["cluster.kind=serial", "interpretation.gallery=3"])
     text = config_text(config)

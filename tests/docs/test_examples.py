@@ -13,6 +13,7 @@ from flows.plan import make_plan
 from tasks.coresets.selection import Floats, Selection
 from tasks.engine.life import Job
 from tasks.engine.records import recorded
+from tasks.recording import open_updates
 from tasks.steps.report import write_report
 from tasks.tracing import Influential
 from tests.conftest import Tree
@@ -95,6 +96,9 @@ def test_recording_a_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     assert (np.diff(found.sums) <= 0).all()
     printed = capsys.readouterr().out
     assert str(found.ids[0]) in printed
+    parts = open_updates("lore-of-parts")
+    assert [ids.tolist() for ids in parts.examples[:2]] == [list(range(0, 60, 3)), list(range(1, 60, 3))]
+    assert parts.steps == 10
 
 
 @pytest.fixture(scope="module")

@@ -18,8 +18,9 @@ def run(store: Path, *more: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.slow
-def test_the_example_records_and_explains(tmp_path: Path) -> None:
-    done = run(tmp_path / "lore", "--epochs", "5")
+@pytest.mark.parametrize("parts", [1, 4])
+def test_the_example_records_and_explains(tmp_path: Path, parts: int) -> None:
+    done = run(tmp_path / "lore", "--epochs", "5", "--parts", str(parts))
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("235 updates, last loss 0.")  # 1,500 digits in batches of 32, five times

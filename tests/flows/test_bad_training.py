@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 import yaml
 
 from configs.load import ConfigError, load_config
 from flows.progress import planned_stages
+from tests.tasks.odd_networks import Net
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -92,3 +94,104 @@ def test_an_mlp_of_the_wrong_size_is_refused_by_the_plan(tiny_tree: Tree, new_ru
     del tiny_tree["interpretation"]
     with pytest.raises(ConfigError, match=r"networks\.small: .*shapes cannot be multiplied"):
         planned_stages(new_run(tiny_tree).plan, None)
+
+
+ALONE: list[tuple[str, dict[str, Any], str | None]] = [  # 120 samples, 12 of each class
+    ("pooled_norm", {"size": 119}, "size: 119 leaves a batch of 1 of the 120 samples of split 'train'"),
+    ("pooled_norm", {"size": 7}, "size: 7 leaves a batch of 1 of the 120 samples of split 'train'"),
+    ("pooled_norm", {"size": 1}, "size: 1 leaves a batch of 1 of the 120 samples of split 'train'"),
+    ("pooled_norm", {"size": 16}, None),
+    ("pooled_norm", {"size": 121}, None),
+    ("pooled_norm", {"kind": "single-example"}, "kind: single-example makes batches of 1 sample"),
+    (
+        "pooled_norm",
+        {"kind": "single-class", "size": 11, "ghosts": 0},
+        "size: 11 leaves a batch of 1 of the 12 samples of class 0 in split 'train'",
+    ),
+    ("pooled_norm", {"kind": "single-class", "size": 11, "ghosts": 1}, None),
+    ("pooled_norm", {"kind": "single-class", "size": 12, "ghosts": 0}, None),
+    ("map_norm", {"size": 7}, None),  # 64 values of a channel in one sample
+    ("map_norm", {"kind": "single-example"}, None),
+    ("Net", {"size": 1}, None),
+]
+
+
+@pytest.mark.parametrize(("network", "batches", "expected"), ALONE)
+def test_a_sample_alone_under_batch_norm_is_refused_by_the_plan(
+    tiny_tree: Tree, new_run: NewRun, network: str, batches: dict[str, Any], expected: str | None
+) -> None:
+    tiny_tree["networks"]["small"] |= {"model": f"tests.tasks.odd_networks:{network}", "arguments": {}}
+    tiny_tree["networks"]["small"]["train"]["batches"] = batches
+    plan = new_run(tiny_tree).plan
+    if expected is None:
+        assert planned_stages(plan, None)
+        return
+    with pytest.raises(ConfigError) as error:
+        planned_stages(plan, None)
+    text = str(error.value)
+    assert text.startswith(f"networks.small.train.batches.{expected}, on which the network cannot be trained: batch ")
+    assert "batches.size" in text
+    assert "\n" not in text
+
+
+def test_the_size_that_is_proposed_is_taken(tiny_tree: Tree, new_run: NewRun) -> None:
+    tiny_tree["networks"]["small"] |= {"model": "tests.tasks.odd_networks:pooled_norm", "arguments": {}}
+    tiny_tree["networks"]["small"]["train"]["batches"] = {"size": 17}  # 120 = 7 x 17 + 1, 7 x 16 + 8
+    with pytest.raises(ConfigError, match=r"set it so that no batch has 1 sample, such as 16$"):
+        planned_stages(new_run(tiny_tree).plan, None)
+    tiny_tree["networks"]["small"]["train"]["batches"] = {"size": 16}
+    assert planned_stages(new_run(tiny_tree).plan, None)
+
+
+def test_a_subset_that_leaves_a_sample_alone_is_refused(traced_tree: Tree, new_run: NewRun) -> None:
+    network = traced_tree["networks"]["small"]
+    network |= {"model": "tests.tasks.odd_networks:pooled_norm", "arguments": {}}
+    network["train"]["batches"] = {"size": 29}  # 60 samples: 29, 29, 2; half of them: 29, 1
+    with pytest.raises(
+        ConfigError, match=r"networks\.small\.train\.batches\.size: 29 leaves a batch of 1 of the 30 sam"
+    ):
+        planned_stages(new_run(traced_tree).plan, None)
+
+
+def test_the_training_of_a_decomposed_network_is_looked_at_too(decomposed_tree: Tree, new_run: NewRun) -> None:
+    network = decomposed_tree["networks"]["small"]
+    network |= {"model": "tests.tasks.odd_networks:pooled_norm", "arguments": {}}
+    del network["train"]["gates"]
+    decomposed_tree["decomposition"] |= {"k1": [2], "k2": [2]}
+    decomposed_tree["decomposition"]["retraining"]["network"]["batches"] = {"size": 7}
+    with pytest.raises(ConfigError, match=r"decomposition\.retraining\.network\.batches\.size: 7 leaves a batch of 1"):
+        planned_stages(new_run(decomposed_tree).plan, None)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("start", [False, True])
+def test_a_network_of_another_precision_is_refused(
+    tiny_tree: Tree, new_run: NewRun, tmp_path: Path, dtype: str, start: bool
+) -> None:
+    network = tiny_tree["networks"]["small"]
+    network |= {"model": "tests.tasks.odd_networks:precise", "arguments": {"dtype": dtype}}
+    if start:
+        torch.save(Net().state_dict(), tmp_path / "w.pt")
+        network["train"]["start"] = str(tmp_path / "w.pt")
+    with pytest.raises(ConfigError) as error:
+        planned_stages(new_run(tiny_tree).plan, None)
+    found = f"parameter conv.weight is {dtype}, expected float32; let its builder return `network.float()`"
+    assert str(error.value).startswith(f"networks.small: model 'tests.tasks.odd_networks:precise': {found}")
+
+
+def test_layers_without_a_size_are_not_trained(tiny_tree: Tree, new_run: NewRun) -> None:
+    tiny_tree["networks"]["small"] |= {"model": "tests.tasks.odd_networks:lazy", "arguments": {}}
+    with pytest.raises(
+        ConfigError, match=r"networks\.small: 0\.weight has no size before the first input; to train it"
+    ):
+        planned_stages(new_run(tiny_tree).plan, None)
+
+
+def test_layers_that_hooks_rename_in_the_state_dict_are_not_recorded(tiny_tree: Tree, new_run: NewRun) -> None:
+    network = tiny_tree["networks"]["small"]
+    network |= {"model": "tests.tasks.odd_networks:Hooked", "arguments": {}}
+    network["train"]["record"] = {}
+    with pytest.raises(ConfigError, match=r"layer 'fc': a hook of the network changes its weight in the state dict"):
+        planned_stages(new_run(tiny_tree).plan, None)
+    network["train"]["record"] = {"layers": ["conv"]}
+    assert planned_stages(new_run(tiny_tree).plan, None)

@@ -10,7 +10,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from flows import cli
+from storage.runs import write_record
 from storage.stages import open_finished
+from tasks.report.tracing.downloads import tracing_csv
 from tasks.report.tracing.tables import layers_table
 from tasks.steps.tracing.results import tracing_results
 from tests.plans import traces
@@ -81,6 +83,16 @@ def test_a_query_is_explained_from_the_store(traced_run: "Run") -> None:
             np.testing.assert_allclose([float(cells[7]) for cells in mine], shares, rtol=1e-3)
 
 
+def test_the_report_counts_queries_as_explain_does(traced_run: "Run") -> None:
+    results = tracing_results(traced_run.job.store, traces(traced_run.plan), "show")
+    tables = tracing_csv(results)[0]
+    for query in results.queries:
+        line = explain(traced_run, "--query", str(query.number)).stdout.splitlines()[1]
+        assert line.startswith(f"query {query.number} of 4: sample {query.sample_id}, ")
+        rows_of = tables["data/tracing_queries.csv"].set_index("query").loc[query.number]
+        assert rows_of["sample_id"] == query.sample_id
+
+
 def test_one_layer_alone(traced_run: "Run") -> None:
     result = explain(traced_run, "--query", "0", "--layer", "6", "--run", "traced")
     cells = [cells for cells in rows(result.stdout.splitlines(), 8) if cells[0] not in ("layer", "influence")]
@@ -149,6 +161,20 @@ def test_what_is_not_there_is_one_line(traced_run: "Run", finished_run: "Run", t
     assert text.endswith("no layerlore store is here; `layerlore run` makes one")
     assert explain(traced_run, "--query", "-1").exit_code == 2
     assert explain(traced_run).exit_code == 2
+
+
+def test_of_several_runs_the_only_one_with_tracing_is_explained(
+    traced_run: "Run", finished_run: "Run", tmp_path: Path
+) -> None:
+    alone = explain(traced_run, "--query", "1")
+    run = traced_run.at(str(tmp_path / "several"))
+    for name in ("another", "zebra"):
+        write_record(run.job.store, name, {}, list(finished_run.plan.stages), {})
+    assert explain(run, "--query", "1").stdout == alone.stdout
+    write_record(run.job.store, "zebra", {}, list(run.plan.stages), {})
+    text = refused(explain(run, "--query", "1"), cli.FAILED)
+    assert text.endswith("several runs are here, choose one with --run: traced, zebra")
+    assert explain(run, "--query", "1", "--run", "zebra").stdout == alone.stdout
 
 
 def test_help_says_what_explain_takes() -> None:

@@ -57,6 +57,21 @@ def test_a_run_is_chosen_by_name_or_because_it_is_the_only_one(store: Store) -> 
         choose_run(store, "c")
 
 
+def test_of_several_runs_the_only_one_with_a_kind_of_stage_is_chosen(store: Store) -> None:
+    write_record(store, "a", {}, [DATA], {})
+    write_record(store, "b", {}, [DATA, MAPS], {})
+    write_record(store, "c", {}, [], {})
+    assert choose_run(store, None, "activations") == "b"
+    assert choose_run(store, "a", "activations") == "a"
+    with pytest.raises(StoreError, match=r": several runs are here, choose one with --run: a, b$"):
+        choose_run(store, None, "manifest")
+    with pytest.raises(StoreError, match=r": several runs are here, choose one with --run: a, b, c$"):
+        choose_run(store, None, "influence")
+    write_record(store, "b", {}, [DATA], {})  # the last record says what a run is
+    write_record(store, "c", {}, [MAPS], {})
+    assert choose_run(store, None, "activations") == "c"
+
+
 def test_a_store_without_runs_says_so(store: Store) -> None:
     with pytest.raises(StoreError, match=r"store: no run has been recorded here$"):
         choose_run(store, None)

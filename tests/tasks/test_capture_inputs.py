@@ -1,11 +1,14 @@
 """Tests of `tasks.capture`: what layers take, and which layer puts out the logits."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tasks.capture import capture_inputs, find_output_layer
+from tasks.decomposition.head import find_head
 
 EXAMPLE = torch.rand((3, 3, 8, 8), generator=torch.Generator().manual_seed(1))
 
@@ -107,3 +110,23 @@ def test_the_output_layer_is_the_linear_one_whose_output_is_the_networks(small: 
     assert find_output_layer(plain, EXAMPLE) == "3"
     assert find_output_layer(plain.append(nn.Softmax(1)), EXAMPLE) is None  # these are no logits of a linear layer
     assert find_output_layer(nn.Sequential(nn.Conv2d(3, 4, 8), nn.Flatten()), EXAMPLE) is None
+
+
+@pytest.mark.parametrize("change", [lambda z: z.sub_(1), lambda z: z[:, 2].mul_(2), lambda z: F.relu(z, inplace=True)])
+def test_a_layer_whose_output_is_changed_in_place_does_not_put_out_the_logits(
+    change: Callable[[Tensor], object],
+) -> None:
+    class Changed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(192, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.fc(x.flatten(1))
+            change(logits)
+            return logits
+
+    model = Changed().eval()
+    assert find_output_layer(model, EXAMPLE) is None
+    with pytest.raises(ValueError, match=r"expected a network whose output is that of an nn\.Linear, found"):
+        find_head(model, EXAMPLE)

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 
 from tasks.figures.series import COLOURS, SYMBOLS
-from tasks.figures.views import Part, View, base_layout, json_floats, light_axis, shorten, spread_out
+from tasks.figures.views import Part, View, as_printed, base_layout, in_percent, light_axis, shorten, spread_out
 
 MAX_CLASSES = 40
 MAX_NAME = 14
+TEMPLATE = "%{text}: %{x:.1f} %"
 ACCURACIES = {"a_full": "full head", "a_decomposed": "decomposed"}
 COVERAGES = {
     "own_top_share": "l1 norm, own largest k1",
@@ -57,12 +58,12 @@ def _view(label: str, title: str, rows: pd.DataFrame, columns: Mapping[str, str]
             "type": "scatter",
             "mode": "markers",
             "name": name,
-            "x": json_floats(np.round(values, 3)),
+            "x": as_printed(values, TEMPLATE),
             "y": places,
             "marker": {"color": COLOURS[i], "size": 9, "symbol": SYMBOLS[i]},
             "showlegend": True,
             "text": [escape(class_name) for class_name in names],
-            "hovertemplate": "%{text}: %{x:.1f} %",
+            "hovertemplate": TEMPLATE,
         }
         data.append(dots)
     layout = base_layout("") | {
@@ -82,7 +83,7 @@ def _view(label: str, title: str, rows: pd.DataFrame, columns: Mapping[str, str]
     said = "; ".join(
         f"{names[i]}: "
         + ", ".join(
-            f"{name} {100 * float(shown[c].iloc[i]):.1f} %"
+            f"{name} {in_percent(float(shown[c].iloc[i]))} %"
             for c, name in columns.items()
             if np.isfinite(float(shown[c].iloc[i]))
         )

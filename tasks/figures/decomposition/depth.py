@@ -9,12 +9,12 @@ import pandas as pd
 
 from tasks.figures.lines import line
 from tasks.figures.series import Floats
-from tasks.figures.views import Part, View, base_layout, light_axis
+from tasks.figures.views import Part, View, base_layout, fixed, whole_axis
 
 MEASURES = {
-    "ratio": ("r_A", "r_A = A_d / A_f", 1.0, ".3f", ""),
-    "overlap_mean": ("overlap", "mean overlap of two classes (%)", 100.0, ".1f", " %"),
-    "a_decomposed": ("A_d", "accuracy A_d (%)", 100.0, ".1f", " %"),
+    "ratio": ("r_A", "r_A = A_d / A_f", 1.0, 3, ""),
+    "overlap_mean": ("overlap", "mean overlap of two classes (%)", 100.0, 1, " %"),
+    "a_decomposed": ("A_d", "accuracy A_d (%)", 100.0, 1, " %"),
 }
 
 
@@ -69,7 +69,7 @@ def family_lines(networks: pd.DataFrame, column: str) -> list[FamilyLine]:
 def depth_views(networks: pd.DataFrame) -> list[View]:
     """Draw r_A, overlap and A_d against depth, a line per family; no view where no family has two depths."""
     views = []
-    for column, (label, title, scale, form, unit) in MEASURES.items():
+    for column, (label, title, scale, digits, unit) in MEASURES.items():
         lines = [each for each in family_lines(networks, column) if len(np.unique(each.depth)) > 1]
         if not lines:
             continue
@@ -77,19 +77,19 @@ def depth_views(networks: pd.DataFrame) -> list[View]:
         for i, each in enumerate(lines):
             spread = [round(float(s), 5) for s in scale * np.nan_to_num(each.std)]
             whiskers = {"type": "data", "array": spread, "thickness": 1.2, "width": 4}
+            template = f"%{{text}}: %{{y:.{digits}f}}{unit}<extra></extra>"
             trace = {
-                **line(each.depth, np.round(scale * each.mean, 5), each.name, i),
-                "hovertemplate": f"%{{text}}: %{{y:{form}}}{unit}<extra></extra>",
+                **line(each.depth, np.round(scale * each.mean, 5), each.name, i, template),
                 "text": [escape(name) for name in each.networks],
                 "showlegend": True,
                 **({"error_y": whiskers} if np.isfinite(each.std).any() else {}),
             }
             data.append(trace)
-        xaxis = light_axis("layers with weights") | {"tickformat": "d", "nticks": 8}
+        xaxis = whole_axis("layers with weights", [n for each in lines for n in each.depth])
         layout = base_layout(title) | {"xaxis": xaxis, "hovermode": "closest"}
         words = "; ".join(
             f"{each.name}: "
-            + ", ".join(f"{n} {scale * m:{form}}{unit}" for n, m in zip(each.networks, each.mean, strict=True))
+            + ", ".join(f"{n} {fixed(scale * m, digits)}{unit}" for n, m in zip(each.networks, each.mean, strict=True))
             for each in lines
         )
         views.append(View(label, f"{title} by depth. {words}.", data, layout))

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.figures.series import Floats
-from tasks.figures.views import INK, Part, View, base_layout, light_axis, spread_out
+from tasks.figures.views import INK, Part, View, base_layout, fixed, light_axis, spread_out
 
 MEASURES = {
     "accuracy": ("A_d", "accuracy A_d (%)"),
@@ -77,36 +77,39 @@ def colour_scale(n_cells: int) -> list[list[object]]:
     return LIGHT if n_cells <= MAX_NUMBERS else SCALE
 
 
-def cell_numbers(n_cells: int, digits: int) -> Part:
+def cell_numbers(n_cells: int, template: str) -> Part:
     """Return what prints a map's numbers inside its cells in place of a colour bar; nothing where they are too many."""
     if n_cells > MAX_NUMBERS:
         return {}
-    return {"texttemplate": f"%{{z:.{digits}f}}", "showscale": False, "textfont": {"color": INK}}
+    return {"texttemplate": template, "showscale": False, "textfont": {"color": INK}}
 
 
 def _view(grid: Grid, column: str) -> View:
     """Return one measure as a map."""
     label, title = MEASURES[column]
     scale, digits = (1.0, 3) if column == "ratio" else (100.0, 1)
-    values = np.round(scale * grid.values[column], digits + 1)
+    values = scale * grid.values[column]
     across, down = list(range(len(grid.k1))), list(range(len(grid.k2)))
     unit = "" if column == "ratio" else " %"
     text = [
-        [f"k1 {escape(a)}, k2 {b}: {z:.{digits}f}{unit}" for a, z in zip(grid.k1, row, strict=True)]
+        [
+            f"k1 {escape(a)}, k2 {b}: {fixed(z, digits)}{unit}" if np.isfinite(z) else ""
+            for a, z in zip(grid.k1, row, strict=True)
+        ]
         for b, row in zip(grid.k2, values, strict=True)
     ]
     data: Part = {
         "type": "heatmap",
         "x": across,
         "y": down,
-        "z": [[float(z) if np.isfinite(z) else None for z in row] for row in values],
+        "z": [[float(fixed(z, digits)) if np.isfinite(z) else None for z in row] for row in values],
         "text": text,
         "hovertemplate": "%{text}<extra></extra>",
         "colorscale": colour_scale(values.size),
         "xgap": 1,
         "ygap": 1,
         "colorbar": {"thickness": 12, "len": 1, "outlinewidth": 0},
-        **cell_numbers(values.size, digits),
+        **cell_numbers(values.size, f"%{{z:.{digits}f}}"),
     }
     shapes = [
         {"type": "rect", "x0": j - 0.5, "x1": j + 0.5, "y0": i - 0.5, "y1": i + 0.5, "line": {"color": INK, "width": 2}}
@@ -140,5 +143,5 @@ def _in_words(grid: Grid, column: str, title: str, digits: int) -> str:
     ends = []
     for word, flat in (("largest", np.nanargmax(table)), ("smallest", np.nanargmin(table))):
         i, j = np.unravel_index(flat, table.shape)
-        ends.append(f"{word} {scale * table[i, j]:.{digits}f} at k1 {grid.k1[j]} and k2 {grid.k2[i]}")
+        ends.append(f"{word} {fixed(scale * table[i, j], digits)} at k1 {grid.k1[j]} and k2 {grid.k2[i]}")
     return f"Map of {title} over k1 and k2: {', '.join(ends)}."

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.figures.series import COLOURS, Floats
-from tasks.figures.views import Part, View, base_layout, json_floats, light_axis, shorten
+from tasks.figures.views import Part, View, base_layout, fixed, json_floats, shorten, whole_axis
 
 MAX_BY_INDEX = 128  # features with a bar each, in their own order; of more the most frequent
 MAX_RANKED = 80
@@ -75,7 +75,7 @@ def histogram_view(histogram: Histogram) -> View:
         "barmode": "overlay",
         "bargap": 0.15,
         "hovermode": "closest",
-        "xaxis": light_axis(histogram.place_title()) | {"tickformat": "d", "nticks": 10},
+        "xaxis": whole_axis(histogram.place_title(), places.tolist()),
     }
     return View(shorten(histogram.class_name, MAX_NAME), _in_words(histogram), data, layout)
 
@@ -84,9 +84,9 @@ def _in_words(histogram: Histogram) -> str:
     """Name the most frequent features."""
     percent = 100 * np.asarray(histogram.frequencies, np.float64)
     order = np.argsort(-percent, kind="stable")[:5]
-    said = ", ".join(f"{i} {percent[i]:.1f} %" + (" (chosen)" if i in histogram.chosen else "") for i in order)
+    said = ", ".join(f"{i} {fixed(percent[i], 1)} %" + (" (chosen)" if i in histogram.chosen else "") for i in order)
     held = percent[np.asarray(histogram.chosen, np.int64)].sum()
     return (
         f"Share of the counts of class {histogram.class_name} by feature; most frequent: {said}. "
-        f"Its {len(histogram.chosen)} chosen features hold {held:.1f} %."
+        f"Its {len(histogram.chosen)} chosen features hold {fixed(held, 1)} %."
     )

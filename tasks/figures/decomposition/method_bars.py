@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.figures.series import COLOURS, Floats
-from tasks.figures.views import GREY, INK, Part, View, base_layout, json_floats, light_axis
+from tasks.figures.views import GREY, INK, Part, View, as_printed, base_layout, fixed, light_axis
 
 METHODS = {  # as the page prints them
     "histogram": "Algorithm 1",
@@ -23,6 +23,7 @@ METHODS = {  # as the page prints them
 WHICH = {"influential": "influential", "equal-size": "as many others", "others": "all others"}
 NOISES = {"standard": "N(0, 1)", "zero": "zero", "feature_moments": "own moments"}
 HIGHLIGHT, OTHER = COLOURS[0], "#5F6E80"
+TEMPLATE = "%{x:.2f} %{customdata}%"
 COLOURS_OF = {"influential": COLOURS[0], "equal-size": COLOURS[1], "others": OTHER}
 
 
@@ -144,7 +145,7 @@ def _bar(bars: Bars, places: Sequence[int], *, legend: bool) -> Part:
         "orientation": "h",
         "name": bars.name,
         "y": list(places),
-        "x": json_floats(np.round(bars.mean, 4)),
+        "x": as_printed(bars.mean, TEMPLATE),
         "marker": {"color": list(bars.colours)},
         "error_x": {
             "type": "data",
@@ -153,10 +154,10 @@ def _bar(bars: Bars, places: Sequence[int], *, legend: bool) -> Part:
             "thickness": 1.5,
             "width": 4 if np.isfinite(bars.std).all() else 0,  # a cap would mark the bars without spread too
         },
-        "hovertemplate": "%{x:.2f} %{customdata}%",
+        "hovertemplate": TEMPLATE,
         "showlegend": legend,
         "customdata": [f"± {std:.2f} " if np.isfinite(std) else "" for std in bars.std],
-        "text": [f"{mean:.1f}" if np.isfinite(mean) else "" for mean in bars.mean],
+        "text": [fixed(mean, 1) if np.isfinite(mean) else "" for mean in bars.mean],
         "textposition": "auto",
         "insidetextanchor": "start",
         "textangle": 0,
@@ -168,7 +169,7 @@ def _full_head(full: float, n_names: int) -> Part:
     return {
         "type": "scatter",
         "mode": "lines",
-        "name": f"full head, {full:.1f} %",
+        "name": f"full head, {fixed(full, 1)} %",
         "x": [round(full, 4)] * 2,
         "y": [-0.5, n_names - 0.5],
         "line": {"color": GREY, "width": 1.5, "dash": "7px,4px"},
@@ -181,10 +182,10 @@ def _in_words(names: Sequence[str], series: Sequence[Bars], full: float) -> str:
     """Name every bar that has a value, then the full head."""
     said = "; ".join(
         (f"{bars.name}, " if len(series) > 1 else "")
-        + f"{name} {mean:.1f} %"
-        + (f" ± {std:.1f}" if np.isfinite(std) else "")
+        + f"{name} {fixed(mean, 1)} %"
+        + (f" ± {fixed(std, 1)}" if np.isfinite(std) else "")
         for bars in series
         for name, mean, std in zip(names, bars.mean, bars.std, strict=True)
         if np.isfinite(mean)
     )
-    return f"{said}." + (f" The full head reaches {full:.1f} %." if np.isfinite(full) else "")
+    return f"{said}." + (f" The full head reaches {fixed(full, 1)} %." if np.isfinite(full) else "")

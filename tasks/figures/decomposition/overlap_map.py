@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from tasks.figures.decomposition.grid_map import cell_numbers, colour_scale
 from tasks.figures.series import Floats
-from tasks.figures.views import Part, View, base_layout, light_axis, shorten
+from tasks.figures.views import Part, View, base_layout, fixed, in_percent, light_axis, shorten
 
 MAX_CLASSES = 30
 MAX_LABELLED = 12  # columns with names; more would run into each other on a phone
@@ -67,14 +67,15 @@ def nearest_pairs(overlap: Overlap, most: int) -> list[tuple[str, str, float]]:
 def overlap_view(overlap: Overlap) -> View:
     """Draw the overlap of every two classes shown."""
     chosen = shown_classes(overlap)
-    values = np.round(100 * overlap.others()[np.ix_(chosen, chosen)], 1)
+    values = 100 * overlap.others()[np.ix_(chosen, chosen)]
     names = [overlap.classes[i] for i in chosen]
     places = list(range(len(names)))
     data: Part = {
         "type": "heatmap",
         "x": places,
         "y": places,
-        "z": [[float(z) if np.isfinite(z) else None for z in row] for row in values],
+        "z": [[float(fixed(z, 1)) if np.isfinite(z) else None for z in row] for row in values],
+        "text": [[fixed(z, 0) if np.isfinite(z) else "" for z in row] for row in values],
         "customdata": [[f"{escape(a)}, {escape(b)}" for b in names] for a in names],
         "hovertemplate": "%{customdata}: %{z:.1f} %<extra></extra>",
         "hoverongaps": False,
@@ -84,7 +85,7 @@ def overlap_view(overlap: Overlap) -> View:
         "xgap": 1,
         "ygap": 1,
         "colorbar": {"thickness": 12, "len": 1, "outlinewidth": 0, "ticksuffix": " %"},
-        **cell_numbers(values.size, 0),
+        **cell_numbers(values.size, "%{text}"),
     }
     axis = {
         **light_axis(""),
@@ -107,6 +108,6 @@ def overlap_view(overlap: Overlap) -> View:
         },
         "yaxis": {**axis, "autorange": "reversed"},
     }
-    said = "; ".join(f"{a} and {b} {100 * value:.1f} %" for a, b, value in nearest_pairs(overlap, 3))
-    mean = f" {100 * overlap.mean():.1f} % on average." if len(names) > 1 else ""
+    said = "; ".join(f"{a} and {b} {in_percent(value)} %" for a, b, value in nearest_pairs(overlap, 3))
+    mean = f" {in_percent(overlap.mean())} % on average." if len(names) > 1 else ""
     return View("overlap", f"Overlap of the sets of two classes.{mean} Most: {said}.", [data], layout)

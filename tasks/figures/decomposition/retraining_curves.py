@@ -5,7 +5,7 @@ import pandas as pd
 
 from tasks.figures.lines import level, line
 from tasks.figures.series import Floats
-from tasks.figures.views import Part, View, base_layout, light_axis
+from tasks.figures.views import Part, View, base_layout, in_percent, whole_axis
 
 SCOPES = {"head": "head alone", "network": "whole network"}
 
@@ -20,7 +20,7 @@ def retraining_views(rows: pd.DataFrame, a_full: float) -> list[View]:
     """
     epochs = rows["epoch"].to_numpy(np.float64)
     views = [_by_epoch(rows, "accuracy", "accuracy", 100.0, "%{y:.2f} %")]
-    views[0].data.extend(level(epochs, 100 * a_full, f"full head, {100 * a_full:.1f} %"))
+    views[0].data.extend(level(epochs, 100 * a_full, f"full head, {in_percent(a_full)} %"))
     if np.isfinite(rows["loss"].astype(float)).any():
         views.append(_by_epoch(rows, "loss", "training loss", 1.0, "%{y:.4g}"))
     return views
@@ -41,11 +41,9 @@ def _by_epoch(rows: pd.DataFrame, column: str, title: str, scale: float, templat
         if not len(epochs):
             continue
         name = SCOPES.get(scope, scope)
-        drawn = line(epochs, np.round(scale * values, 5), name, i)
-        data.append({**drawn, "hovertemplate": template, "showlegend": True})
+        data.append({**line(epochs, np.round(scale * values, 5), name, i, template), "showlegend": True})
         unit = " %" if scale == 100 else ""
         words.append(f"{name} from {scale * values[0]:.4g}{unit} to {scale * values[-1]:.4g}{unit}")
-    axis = light_axis("epoch") | {"tickformat": "d", "nticks": 10}
     label = f"{title} (%)" if scale == 100 else f"{title} (nats)"
-    layout = base_layout(label) | {"xaxis": axis}
+    layout = base_layout(label) | {"xaxis": whole_axis("epoch", rows["epoch"])}
     return View(column, f"{title} of the decomposed network by epoch of retraining: {'; '.join(words)}.", data, layout)

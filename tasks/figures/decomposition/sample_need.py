@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.figures.lines import level, line
-from tasks.figures.views import Part, View, base_layout, light_axis
+from tasks.figures.views import Part, View, base_layout, fixed, in_percent, light_axis
 
 MEASURES = {
     "overlap": ("sets found", "part of the full sets found (%)"),
@@ -29,11 +29,11 @@ def sample_need_views(rows: pd.DataFrame, a_full: float, a_decomposed: float) ->
         values = 100 * rows[column].to_numpy(np.float64)
         if not np.isfinite(values).any():
             continue
-        data: list[Part] = [{**line(n, np.round(values, 5), label, 0), "hovertemplate": "%{y:.1f} %"}]
+        data: list[Part] = [line(n, np.round(values, 5), label, 0, "%{y:.1f} %")]
         if column == "accuracy":
-            data += level(n, 100 * a_decomposed, f"all images, {100 * a_decomposed:.1f} %", DOTTED)
-            data += level(n, 100 * a_full, f"full head, {100 * a_full:.1f} %")
-        words = ", ".join(f"{v:.1f} % from {int(x):,}" for x, v in zip(n, values, strict=True) if np.isfinite(v))
+            data += level(n, 100 * a_decomposed, f"all images, {in_percent(a_decomposed)} %", DOTTED)
+            data += level(n, 100 * a_full, f"full head, {in_percent(a_full)} %")
+        words = ", ".join(f"{fixed(v, 1)} % from {int(x):,}" for x, v in zip(n, values, strict=True) if np.isfinite(v))
         layout = base_layout(title) | {"xaxis": light_axis("images of each class") | ticks}
         views.append(View(label, f"{title} by the number of images of each class: {words}.", data, layout))
     return views

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MultipleLocator
 
 from tasks.figures.decomposition import depth
 from tasks.figures.decomposition.grid_map import MEASURES, grid_of
@@ -15,7 +15,7 @@ from tasks.figures.decomposition.method_bars import Bars, ablation_bars, control
 from tasks.figures.decomposition.retraining_curves import SCOPES, curve_of
 from tasks.figures.series import COLOURS
 from tasks.figures.still import MARKERS, STYLES, axes_of, encode
-from tasks.figures.views import GREY, INK, shorten, spread_out
+from tasks.figures.views import GREY, INK, fixed, in_percent, shorten, spread_out, whole_step
 
 MAX_TICKS = 8
 MAX_NAME = 24  # of a method or a family
@@ -72,7 +72,8 @@ def against_depth(networks: pd.DataFrame, *, measure: str = "ratio", title: str 
     """
     _, label, scale, _, _ = depth.MEASURES[measure]
     figure, axes = titled_axes(title, 4.0)
-    for i, line in enumerate(depth.family_lines(networks, measure)):
+    lines = depth.family_lines(networks, measure)
+    for i, line in enumerate(lines):
         colour, known = COLOURS[i % len(COLOURS)], np.isfinite(line.std)
         mean, std = scale * line.mean, scale * line.std
         marker, style = MARKERS[i % len(MARKERS)], STYLES[i % len(STYLES)]
@@ -81,6 +82,7 @@ def against_depth(networks: pd.DataFrame, *, measure: str = "ratio", title: str 
         )
         axes.errorbar(line.depth[known], mean[known], yerr=std[known], fmt="none", ecolor=colour, capsize=3)
     axes.set(xlabel="layers with weights", ylabel=_math(label))
+    axes.xaxis.set_major_locator(MultipleLocator(whole_step(n for line in lines for n in line.depth)))
     axes.grid(color="#e6e9ee")
     # A legend of many families is larger than the axes; counted in, it would leave no room for them.
     axes.legend(frameon=False).set_in_layout(False)
@@ -151,9 +153,9 @@ def retraining_plot(rows: pd.DataFrame, a_full: float, *, title: str = "", dpi: 
         colour, marker, style = COLOURS[i % len(COLOURS)], MARKERS[i % len(MARKERS)], STYLES[i % len(STYLES)]
         label = SCOPES.get(scope, scope)
         axes.plot(epochs, 100 * accuracy, color=colour, marker=marker, linestyle=style, label=label)
-    axes.axhline(100 * a_full, color=GREY, linestyle="--", linewidth=1.2, label=f"full head, {100 * a_full:.1f} %")
+    axes.axhline(100 * a_full, color=GREY, linestyle="--", linewidth=1.2, label=f"full head, {in_percent(a_full)} %")
     axes.set(xlabel="epoch", ylabel="accuracy (%)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MultipleLocator(whole_step(rows["epoch"])))
     axes.grid(color="#e6e9ee")
     axes.legend(frameon=False)
     return encode(figure, dpi)
@@ -187,9 +189,9 @@ def _bars(names: list[str], series: list[Bars], full: float, title: str, dpi: in
             if np.isfinite(value):
                 inside = value > 0.1 * right
                 x, colour = (0.0, "white") if inside else (value + std, INK)
-                axes.text(x + 0.005 * right, y, f"{value:.1f}", color=colour, va="center", fontsize=8)
+                axes.text(x + 0.005 * right, y, fixed(value, 1), color=colour, va="center", fontsize=8)
     if np.isfinite(full):
-        axes.axvline(full, color=GREY, linestyle="--", linewidth=1.2, label=f"full head, {full:.1f} %")
+        axes.axvline(full, color=GREY, linestyle="--", linewidth=1.2, label=f"full head, {fixed(full, 1)} %")
     axes.set_yticks(places, [plain(shorten(name, MAX_NAME)) for name in names])
     axes.invert_yaxis()
     axes.set_xlabel("accuracy (%)")

@@ -9,7 +9,7 @@ import pandas as pd
 from tasks.figures.interpretation.budgets import ACCURACIES, DISTANCES, PLAIN, Series, reference, selector_series
 from tasks.figures.lines import line
 from tasks.figures.series import COLOURS, Floats
-from tasks.figures.views import GREY, Part, View, base_layout, json_floats, light_axis
+from tasks.figures.views import GREY, Part, View, base_layout, fixed, in_percent, json_floats, light_axis
 
 LOG_BELOW = 0.05  # smaller budgets crowd a linear axis
 
@@ -53,7 +53,7 @@ def _distance_view(table: pd.DataFrame, suffix: str, label: str) -> View:
     data += _reference(budget, null / 2, "half of the null", "2px,3px", "%{y:.3f} rad")
     alt = f"Shape distance in radians against budget, {label}. {_in_words(lines, 1.0, 'rad', 3)}"
     if len(null):
-        alt += f" The null distance lies between {null.min():.3f} and {null.max():.3f} rad."
+        alt += f" The null distance lies between {fixed(null.min(), 3)} and {fixed(null.max(), 3)} rad."
     return View(label, alt, data, _layout(table["budget"], "shape distance Φ (rad)", from_zero=True))
 
 
@@ -65,7 +65,7 @@ def _accuracy_view(table: pd.DataFrame, measure: str, label: str) -> View:
     if measure in PLAIN:
         budget, plain = reference(table, PLAIN[measure])
         data += _reference(budget, 100 * plain, "unmodified network", "7px,4px", "%{y:.1f} %")
-        alt += f" The unmodified network reaches {100 * plain.mean():.1f} %." if len(plain) else ""
+        alt += f" The unmodified network reaches {in_percent(plain.mean())} %." if len(plain) else ""
     title = "agreement with the unmodified network (%)" if measure == "agreement" else f"{label} accuracy (%)"
     return View(label, alt, data, _layout(table["budget"], title))
 
@@ -80,9 +80,8 @@ def _lines(selectors: Sequence[Series], scale: float, template: str) -> list[Par
         if len(budget):
             bands.append(_band(budget, scale * low, scale * high, name, i))
         trace = {
-            **line(100 * series.budget, scale * series.mean, series.name, i),
+            **line(100 * series.budget, scale * series.mean, series.name, i, template + "%{text}"),
             "text": [f" ± {scale * s:.3g}" if s > 0 else "" for s in series.std],
-            "hovertemplate": template + "%{text}",
             "legendgroup": name,
         }
         traces.append(trace)
@@ -144,7 +143,7 @@ def _in_words(selectors: Sequence[Series], scale: float, unit: str, digits: int)
     sentences = []
     for series in selectors:
         ends = np.flatnonzero(np.isfinite(series.mean))[[0, -1]] if np.isfinite(series.mean).any() else ()
-        said = [f"{scale * series.mean[k]:.{digits}f} {unit} at {100 * series.budget[k]:g} %" for k in ends]
+        said = [f"{fixed(scale * series.mean[k], digits)} {unit} at {100 * series.budget[k]:g} %" for k in ends]
         sentences.append(f"{series.name}: {' to '.join(dict.fromkeys(said)) or 'no value'}.")
     return " ".join(sentences)
 

@@ -7,7 +7,18 @@ import numpy as np
 import pandas as pd
 
 from tasks.figures.series import COLOURS, Floats
-from tasks.figures.views import INK, Part, View, base_layout, json_floats, light_axis, shorten, spread_out
+from tasks.figures.views import (
+    INK,
+    Part,
+    View,
+    base_layout,
+    fixed,
+    json_floats,
+    light_axis,
+    shorten,
+    spread_out,
+    whole_axis,
+)
 
 MAX_CLASSES = 10
 MAX_EPOCHS = 120
@@ -103,9 +114,9 @@ def _view(shares: ClassShares, layer: str) -> View:
         "line": {"color": INK, "width": 1.5, "dash": "5px,3px"},
     }
     data.append(summed)
-    xaxis = light_axis("epoch" if shares.joined == 1 else f"epoch, in runs of {shares.joined}") | {"tickformat": "d"}
+    title = "epoch" if shares.joined == 1 else f"epoch, in runs of {shares.joined}"
     yaxis = light_axis("γ in % of ‖z‖²") | {"zeroline": True, "zerolinecolor": INK}
-    layout = base_layout("") | {"height": 500, "xaxis": xaxis, "yaxis": yaxis}
+    layout = base_layout("") | {"height": 500, "xaxis": whole_axis(title, shares.epochs.tolist()), "yaxis": yaxis}
     return View(layer, _in_words(shares, layer), data, layout)
 
 
@@ -149,7 +160,7 @@ def _in_words(shares: ClassShares, layer: str) -> str:
     total, ends = gamma.sum(axis=1), gamma.sum(axis=0)
     first, last = shares.epochs[0], shares.epochs[-1]
     text = f"Layer {layer}: contribution of each class by epoch in percent of the squared norm. All classes together: "
-    text += f"{ends[0]:.2f} % in epoch {first}"
-    text += f", {ends[-1]:.2f} % in epoch {last}" if last != first else ""
+    text += f"{fixed(ends[0], 2)} % in epoch {first}"
+    text += f", {fixed(ends[-1], 2)} % in epoch {last}" if last != first else ""
     most = np.argsort(-total, kind="stable")[:3]
-    return f"{text}. Most over all epochs: {', '.join(f'{shares.classes[i]} {total[i]:.2f} %' for i in most)}."
+    return f"{text}. Most over all epochs: {', '.join(f'{shares.classes[i]} {fixed(total[i], 2)} %' for i in most)}."

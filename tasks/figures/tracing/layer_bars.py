@@ -6,7 +6,18 @@ import numpy as np
 import pandas as pd
 
 from tasks.figures.series import COLOURS
-from tasks.figures.views import INK, Part, View, base_layout, json_floats, light_axis, shorten_path, spread_out
+from tasks.figures.views import (
+    INK,
+    Part,
+    View,
+    base_layout,
+    fixed,
+    in_percent,
+    json_floats,
+    light_axis,
+    shorten_path,
+    spread_out,
+)
 
 MAX_LAYERS = 40
 PARTS = {
@@ -58,7 +69,7 @@ def _parts(rows: pd.DataFrame) -> View:
         data.append(bar)
     words = "; ".join(
         f"{row['layer']}: "
-        + ", ".join(f"{name} {100 * row[c]:.1f} %" for c, name in PARTS.items() if c in row and np.isfinite(row[c]))
+        + ", ".join(f"{name} {in_percent(row[c])} %" for c, name in PARTS.items() if c in row and np.isfinite(row[c]))
         for _, row in rows.iterrows()
     )
     layout = _layout(rows, "part of ‖z‖² (%)", {}) | {"barmode": "relative", "bargap": 0.3}
@@ -83,7 +94,7 @@ def _agreement(rows: pd.DataFrame) -> View:
         }
         data.append(trace)
         known = zip(rows["layer"][np.isfinite(values)], values[np.isfinite(values)], strict=True)
-        words.append(f"{name}: " + ", ".join(f"{layer} {value:.1f} %" for layer, value in known))
+        words.append(f"{name}: " + ", ".join(f"{layer} {fixed(value, 1)} %" for layer, value in known))
     layout = _layout(rows, "class agreement (%)", {"range": [-3, 103]})
     return View("class agreement", f"Class agreement by layer. {'. '.join(words)}.", data, layout)
 

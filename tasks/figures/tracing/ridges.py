@@ -7,7 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.figures.series import Floats
-from tasks.figures.views import GREY, INK, Part, View, base_layout, compact, json_floats, light_axis, shorten
+from tasks.figures.views import (
+    GREY,
+    INK,
+    Part,
+    View,
+    base_layout,
+    compact,
+    in_percent,
+    json_floats,
+    light_axis,
+    shorten,
+)
 
 POINTS = 121  # of each curve; its peak besides, so that a narrow one is not cut
 OVERLAP = 1.5  # the highest ridge in units of the distance between two
@@ -102,9 +113,8 @@ def in_words(label: str, ridges: Ridges) -> str:
     for i, name in enumerate(ridges.classes):
         mark = "predicted, " if i == ridges.highlighted else ""
         mean = f"mean cosine {means[i]:+.3f}" if np.isfinite(means[i]) else "no updates"
-        classes.append(
-            f"{name} ({mark}{100 * ridges.probabilities[i]:.1f} %): total weight {compact(ridges.totals[i])}, {mean}"
-        )
+        chance = in_percent(float(ridges.probabilities[i]))
+        classes.append(f"{name} ({mark}{chance} %): total weight {compact(ridges.totals[i])}, {mean}")
     return f"Ridge plot of layer {label}, most probable class first. " + "; ".join(classes) + "."
 
 
@@ -121,7 +131,7 @@ def _traces(ridges: Ridges) -> list[Part]:
                 "type": "scatter",
                 "mode": "lines",
                 "name": escape(name),
-                "text": f"{escape(name)}, {100 * ridges.probabilities[i]:.1f} %"
+                "text": f"{escape(name)}, {in_percent(float(ridges.probabilities[i]))} %"
                 f"<br>total weight {compact(ridges.totals[i])}{mean}",
                 "hoveron": "fills",
                 "hoverinfo": "text",
@@ -141,7 +151,7 @@ def _layout(ridges: Ridges) -> Part:
     n, reach = len(ridges.classes), ridges.reach()
     labels = []
     for i, (name, share) in enumerate(zip(ridges.classes, ridges.probabilities, strict=True)):
-        shown = f"{escape(shorten(name, MAX_NAME))} {100 * share:.1f} %"
+        shown = f"{escape(shorten(name, MAX_NAME))} {in_percent(share)} %"
         labels.append(f"<b>▶ {shown}</b>" if i == ridges.highlighted else shown)
     side: Part = {"xref": "paper", "x": 1.02, "xanchor": "left", "showarrow": False, "align": "left"}
     notes: list[Part] = [

@@ -3,11 +3,12 @@
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.ticker import MultipleLocator
 
 from tasks.figures.still import axes_of, encode
 from tasks.figures.tracing.class_share import ClassShares, class_shares, colours
 from tasks.figures.tracing.ridges import HIGHLIGHT, OTHER, OVERLAP, Ridges
-from tasks.figures.views import GREY, INK, compact, shorten
+from tasks.figures.views import GREY, INK, compact, in_percent, shorten, whole_step
 
 HATCHES = {"": None, "/": "///", ".": "...", "x": "xxx", "-": "---"}
 MAX_NAME = 24
@@ -34,7 +35,7 @@ def ridge_plot(ridges: Ridges, *, title: str = "", dpi: int = 150) -> bytes:
         colour, weight = (HIGHLIGHT, "bold") if chosen else (OTHER, "normal")
         axes.fill_between(x, base, base + height, color=colour, alpha=0.8 if chosen else 0.4, linewidth=0, zorder=2 * i)
         axes.plot(x, base + height, color=colour, linewidth=2 if chosen else 1, zorder=2 * i + 1)
-        name = f"{shorten(ridges.classes[i], MAX_NAME)} {100 * ridges.probabilities[i]:.1f} %"
+        name = f"{shorten(ridges.classes[i], MAX_NAME)} {in_percent(float(ridges.probabilities[i]))} %"
         for x_text, text, side in (
             (-0.02, f"▶ {name}" if chosen else name, "right"),
             (1.02, compact(ridges.totals[i]), "left"),
@@ -70,6 +71,7 @@ def class_share_plot(rows: pd.DataFrame, layer: str, *, title: str = "", dpi: in
     _stack(axes, shares, 100 * shares.layers[layer])
     axes.axhline(0, color=INK, linewidth=0.8)
     axes.set_xlabel("epoch" if shares.joined == 1 else f"epoch, in runs of {shares.joined}")
+    axes.xaxis.set_major_locator(MultipleLocator(whole_step(shares.epochs.tolist())))
     axes.set_ylabel(r"$\gamma$ in % of $\|z\|^2$")
     axes.grid(axis="y", color="#e6e9ee", zorder=0)
     axes.set_axisbelow(True)

@@ -8,6 +8,7 @@ import pandas as pd
 
 from tasks.figures.decomposition.method_bars import method_name, spreads
 from tasks.figures.decomposition.retraining_curves import curve_of
+from tasks.figures.views import in_percent
 from tasks.report import formats
 from tasks.report.cells import Column, Table
 from tasks.report.decomposition.noise import hurts_more, noise_rows, noise_settings
@@ -184,6 +185,6 @@ def _cells(results: DecompositionResults) -> dict[str, str]:
         _, accuracy = curve_of(results.retraining, scope, "accuracy")
         lost = float(network["a_full"]) - float(accuracy[0]) if len(accuracy) > 1 else 0.0
         if lost > 0:
-            part = 100 * (float(accuracy[-1]) - float(accuracy[0])) / lost
-            cells[claim] = f"{formats.minus(f'{part:.0f}')}{formats.NBSP}% of {points(lost)}"
+            part = (float(accuracy[-1]) - float(accuracy[0])) / lost
+            cells[claim] = f"{formats.minus(in_percent(part, 0))}{formats.NBSP}% of {points(lost)}"
     return cells

@@ -7,6 +7,7 @@ import pandas as pd
 
 from tasks.figures.decomposition.method_bars import method_name
 from tasks.figures.decomposition.retraining_curves import curve_of
+from tasks.figures.views import in_percent
 from tasks.report import formats
 from tasks.report.decomposition.claims import Rivals, rivals_of
 from tasks.report.decomposition.verdicts import chance, chance_of_draws, points
@@ -51,7 +52,7 @@ def retraining_findings(rows: pd.DataFrame, network: pd.Series) -> Iterable[str]
         else:
             part = (after - before) / (full - before)
             more = f"all of the {points(full - before)} lost and {points(after - full)} more"
-            less = f"{100 * part:.0f}{formats.NBSP}% of the {points(full - before)} lost"
+            less = f"{in_percent(part, 0)}{formats.NBSP}% of the {points(full - before)} lost"
             yield f"{text}: it recovers {less if after < full else more if after > full else 'all that was lost'}."
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from tasks.figures.decomposition.method_bars import NOISES, WHICH, method_name, spreads
 from tasks.figures.decomposition.overlap_map import Overlap, nearest_pairs
 from tasks.figures.decomposition.retraining_curves import SCOPES
-from tasks.figures.views import compact, spread_out
+from tasks.figures.views import compact, fixed, in_percent, spread_out
 from tasks.report import formats
 from tasks.report.cells import Cell, Column, Table, float_in, number_cell, print_table, spread_cell, text_cell
 from tasks.report.decomposition.cost import percent
@@ -236,11 +236,13 @@ def _in_unit(column: str) -> Cell:
 
 def _hundredths(value: float) -> str:
     """Print a share in percent with two decimals."""
-    return f"{100 * value:.2f}{formats.NBSP}%" if np.isfinite(value) else formats.MISSING
+    return f"{in_percent(value, 2)}{formats.NBSP}%" if np.isfinite(value) else formats.MISSING
 
 
 def _difference(row: pd.Series) -> str:
     """Print ours less the authors'."""
     value = float_in(row, "difference")
-    shown = f"{value:+.3f}" if row["figure"] == "r_A" else f"{100 * value:+.2f}{formats.NBSP}points"
-    return formats.minus(shown) if np.isfinite(value) else formats.MISSING
+    if not np.isfinite(value):
+        return formats.MISSING
+    shown = fixed(value, 3) if row["figure"] == "r_A" else f"{in_percent(value, 2)}{formats.NBSP}points"
+    return formats.minus(shown if value < 0 else f"+{shown}")

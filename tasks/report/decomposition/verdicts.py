@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from tasks.figures.views import fixed
 from tasks.report.formats import NBSP
 
 
@@ -13,7 +14,7 @@ def verdict(claim: str, holds: bool) -> str:
 def points(difference: float) -> str:
     """Print the size of a difference of two shares in percentage points."""
     size = 100 * abs(difference)
-    return f"{size:.1f}{NBSP}points" if size >= 0.1 or size == 0 else f"{size:.1g}{NBSP}points"
+    return f"{fixed(size, 1)}{NBSP}points" if size >= 0.1 or size == 0 else f"{size:.1g}{NBSP}points"
 
 
 def chance(first: float, second: float, n: float) -> float:

@@ -6,8 +6,9 @@ import pandas as pd
 
 from tasks.report.pages import MAX_CSV_ROWS
 from tasks.report.tracing.privacy import EXAMPLE_COLUMNS, HIDDEN
-from tasks.report.tracing.results import Query, QueryLayer, TracingResults
+from tasks.report.tracing.results import Query, QueryLayer, TracingResults, numbered
 
+KEYS = ("query", "network", "seed")
 COLUMNS = {  # of the files in data/; whatever else a table may hold stays out of the site
     "networks": (
         *("network", "seed", "model", "accuracy", "loss", "steps", "layers", "archive_bytes"),
@@ -52,12 +53,12 @@ def tracing_csv(results: TracingResults) -> tuple[dict[str, pd.DataFrame], tuple
 def example_table(queries: Sequence[Query]) -> pd.DataFrame:
     """List every query's influential examples: a row per query, layer, end and rank."""
     found = []
-    for number, layer in _layers(queries):
+    for keys, layer in _layers(queries):
         for end, table in (("positive", layer.positive), ("negative", layer.negative)):
             if len(table):
                 rows = table.reindex(columns=EXAMPLE_COLUMNS).assign(rank=range(1, len(table) + 1))
-                found.append(rows.assign(query=number, layer=layer.layer, end=end))
-    columns = ["query", "layer", "end", "rank", *EXAMPLE_COLUMNS]
+                found.append(rows.assign(**keys, layer=layer.layer, end=end))
+    columns = [*KEYS, "layer", "end", "rank", *EXAMPLE_COLUMNS]
     return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
 
 
@@ -65,11 +66,11 @@ def class_contributions(queries: Sequence[Query]) -> pd.DataFrame:
     """List what each class contributed to each query and layer, where it is known."""
     columns = ["class_name", "sum", "share", "examples"]
     found = [
-        layer.classes.reindex(columns=columns).assign(query=number, layer=layer.layer)
-        for number, layer in _layers(queries)
+        layer.classes.reindex(columns=columns).assign(**keys, layer=layer.layer)
+        for keys, layer in _layers(queries)
         if layer.classes is not None and len(layer.classes)
     ]
-    columns = ["query", "layer", *columns]
+    columns = [*KEYS, "layer", *columns]
     return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
 
 
@@ -77,23 +78,26 @@ def query_table(queries: Sequence[Query]) -> pd.DataFrame:
     """List the queries; the id of one that may not be named is missing."""
     rows = [
         {
-            "query": number,
-            "network": query.network,
-            "seed": query.seed,
+            **_keys(number, query),
             "sample_id": None if query.sample_id == HIDDEN else query.sample_id,
             "split": query.split,
             "true_class": query.true_class,
             "predicted": query.predicted,
             "probability": query.probability,
         }
-        for number, query in enumerate(queries)
+        for number, query in numbered(queries)
     ]
-    names = ["query", "network", "seed", "sample_id", "split", "true_class", "predicted", "probability"]
+    names = [*KEYS, "sample_id", "split", "true_class", "predicted", "probability"]
     return pd.DataFrame(rows, columns=names).astype({"sample_id": "Int64"})
 
 
-def _layers(queries: Sequence[Query]) -> Iterator[tuple[int, QueryLayer]]:
-    """Yield query number and layer of every layer of every query."""
-    for number, query in enumerate(queries):
+def _layers(queries: Sequence[Query]) -> Iterator[tuple[dict[str, str | int], QueryLayer]]:
+    """Yield what names the query, and the layer, of every layer of every query."""
+    for number, query in numbered(queries):
         for layer in query.layers:
-            yield number, layer
+            yield _keys(number, query), layer
+
+
+def _keys(number: int, query: Query) -> dict[str, str | int]:
+    """Return what names a query: its number counts within its network and seed."""
+    return dict(zip(KEYS, (number, query.network, query.seed), strict=True))

@@ -13,7 +13,7 @@ from tasks.report.blocks import FigureBlock, Shown
 from tasks.report.cells import Table
 from tasks.report.pages import Image
 from tasks.report.tracing.privacy import HIDDEN
-from tasks.report.tracing.results import Query, QueryLayer
+from tasks.report.tracing.results import Query, QueryLayer, numbered
 from tasks.report.tracing.tables import classes_table
 
 MAX_QUERIES = 24
@@ -57,9 +57,10 @@ class Panel:
 
 @dataclass(frozen=True)
 class Card:
-    """One query; the figure and the panels have one state per layer."""
+    """One query; the figure and the panels have one state per layer; `number` is that of `layerlore explain`."""
 
     id: str
+    number: int
     shown: Shown | None
     name: str
     of: str
@@ -86,13 +87,14 @@ def query_cards(
     -------
     the cards, the thumbnails of all of them, and what is left out, in words
     """
-    shown = [queries[i] for i in spread_out(len(queries), MAX_QUERIES)]
+    chosen = [numbered(queries)[i] for i in spread_out(len(queries), MAX_QUERIES)]
+    shown = [query for _, query in chosen]
     kept = [[query.layers[i] for i in spread_out(len(query.layers), MAX_LAYERS)] for query in shown]
     pictures = [None if query.image is None else thumbnail(query.image) for query in shown]
     thumbs, n_left = example_thumbnails(_by_rank(shown, kept), images)
     cards = [
-        _card(i, query, layers, picture, thumbs)
-        for i, (query, layers, picture) in enumerate(zip(shown, kept, pictures, strict=True), start=1)
+        _card(i, number, query, layers, picture, thumbs)
+        for i, ((number, query), layers, picture) in enumerate(zip(chosen, kept, pictures, strict=True), start=1)
     ]
     total = max(n_queries, len(queries))
     notes = [f"{len(shown)} of {total} queries, evenly spread."] if total > len(shown) else []
@@ -138,7 +140,12 @@ def _by_rank(queries: Sequence[Query], layers: Sequence[Sequence[QueryLayer]]) -
 
 
 def _card(
-    i: int, query: Query, layers: Sequence[QueryLayer], picture: Thumbnail | None, thumbs: Mapping[Key, Thumbnail]
+    i: int,
+    number: int,
+    query: Query,
+    layers: Sequence[QueryLayer],
+    picture: Thumbnail | None,
+    thumbs: Mapping[Key, Thumbnail],
 ) -> Card:
     """Lay one query out, its last layer in front: there classes are told apart best."""
     name = "a training image" if query.sample_id == HIDDEN else f"sample {query.sample_id}"
@@ -154,6 +161,7 @@ def _card(
     figure = FigureBlock(f"ridges-{i}", "Ridge plot", caption, views, None, start=max(0, len(views) - 1))
     return Card(
         id=f"query-{i}",
+        number=number,
         shown=None if picture is None else Shown(picture.digest, f"Query, {name}, class {query.true_class}"),
         name=name,
         of=f"{query.network}, seed {query.seed}",

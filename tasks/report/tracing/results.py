@@ -1,6 +1,6 @@
 """What the page of the tracing question is made of: frozen tables and images, nothing from a store."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -8,7 +8,7 @@ import pandas as pd
 from tasks.figures.tracing.ridges import Ridges
 from tasks.report.pages import Image
 
-__all__ = ["Query", "QueryLayer", "Ridges", "TracingResults"]
+__all__ = ["Query", "QueryLayer", "Ridges", "TracingResults", "numbered"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,8 @@ class Query:
     layers : in order of depth
     data : name of the data set that the examples come from: ids are told apart by it
     source : name of the data set that the query comes from
+    number : its place among the queries of its network, from 0, as `layerlore explain --query` takes it; None: its
+        place in the page
     """
 
     network: str
@@ -64,6 +66,12 @@ class Query:
     layers: tuple[QueryLayer, ...]
     data: str = ""
     source: str = ""
+    number: int | None = None
+
+
+def numbered(queries: Sequence[Query]) -> list[tuple[int, Query]]:
+    """Return each query with its number."""
+    return [(i if query.number is None else query.number, query) for i, query in enumerate(queries)]
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ def plan_activations(config: Config, shared: Shared) -> Sequence[Kept]:
     """
     asked = config.activations
     assert asked is not None
-    settings, found = asked.model_dump(mode="json", include={"layers", "keep", "dtype"}), []
+    settings, found = asked.model_dump(mode="json", include={"layers", "layout", "keep", "dtype"}), []
     for name, seed in product(asked.networks, config.seeds):
         manifest = shared.manifests[config.data_of(name, "activations")]
         network, training = config.networks[name], shared.trainings.get((name, seed))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from configs.schema import Network
 from storage.documents import Document, Json
 from storage.layouts import ArrayLayout, Layout, rows_layout
-from storage.specs import StageSpec
+from storage.specs import StageSpec, without_defaults
 from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
 from tasks.capture import Split, capture_batch, check_finite, split_at, to_storage_dtype
@@ -23,13 +23,15 @@ from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.io.manifest import check_labels
 from tasks.io.sources import open_source
+from tasks.splitting.channels import CHANNELS_FIRST, LayoutError
 from tasks.steps.common.content import compare_content
 from tasks.steps.common.manifest import data_of, positions
 from tasks.steps.common.networks import choose_device, load_network, network_identity, preprocessing_of
 from tasks.steps.common.samples import Batch, batches_ahead, read_batch
 from tasks.steps.common.survey import check_outputs
+from tasks.steps.common.trials import example_images, example_input
 
-VERSION = 1
+VERSION = 2
 PARTITION_BYTES = 48 * 2**20  # of float32 maps: a partition's memory, and what a crash may cost
 MAX_ROWS = 1024
 BATCH_BYTES = 5 * 2**20  # of float32 inputs in one forward pass; more only costs a CPU memory
@@ -38,12 +40,17 @@ MAX_BATCH = 64
 
 @dataclass(frozen=True)
 class Shapes:
-    """Sizes of one sample: input (C, h, w), map (d, h, w), number of logits, values in the largest module's output."""
+    """Sizes of one sample: input (C, h, w), map (d, h, w), number of logits, values in the largest module's output.
+
+    `layout` is that of the layer's output; `in_line` where its positions are no rows and columns.
+    """
 
     inputs: tuple[int, ...]
     maps: tuple[int, ...]
     logits: int
     largest: int
+    layout: str = CHANNELS_FIRST
+    in_line: bool = False
 
 
 def activations_spec(
@@ -55,30 +62,30 @@ def activations_spec(
     layer: str,
     split: str,
     dtype: str,
+    layout: str | None = None,
 ) -> StageSpec:
-    """Return the spec of a layer's activations on a split."""
+    """Return the spec of a layer's activations on a split; `layout` is None where the network shows it."""
     parameters, place, digests = network_identity(name, network, training)
     inputs = {"data": manifest} if training is None else {"data": manifest, "network": training}
     kept: Document = {"network": parameters, "layer": layer, "split": split, "dtype": dtype}
+    kept |= without_defaults({"layout": layout}, {"layout": None})
     return ACTIVATIONS.spec(kept, inputs, digests=digests, place=place, label=f"{name} {layer} {split}")
 
 
-def example_input(shape: tuple[int, ...]) -> Tensor:
-    """Return one input (1, C, h, w) of noise, to find out how a network goes."""
-    return torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
-
-
-def probe(model: nn.Module, layer: str, example: Tensor) -> Shapes:
-    """Return the sizes of one sample, from one example of the input (1, C, h, w).
+def probe(
+    model: nn.Module, layer: str, example: Tensor, *, images: Tensor | None = None, layout: str | None = None
+) -> tuple[Split, Shapes]:
+    """Return a network split at a layer, and the sizes of one sample; arguments as those of `split_at`.
 
     Raises
     ------
     ValueError : the model has no such layer or cannot be split there
     """
-    split = split_at(model, layer, example)
+    split = split_at(model, layer, example, images=images, layout=layout)
     if len(split.shape) != 3:
         raise ValueError(f"layer {layer!r} gives features of shape {split.shape}, not maps; name a convolutional layer")
-    return Shapes(tuple(example.shape[1:]), split.shape, split.n_outputs, largest_output(model, example))
+    sizes = tuple(example.shape[1:]), split.shape, split.n_outputs, largest_output(model, example)
+    return split, Shapes(*sizes, split.layout.name, in_line=len(split.layout.positions) < 2)
 
 
 def largest_output(model: nn.Module, example: Tensor) -> int:
@@ -92,7 +99,7 @@ def largest_output(model: nn.Module, example: Tensor) -> int:
     hooks = [module.register_forward_hook(note) for module in model.modules()]
     try:
         with torch.inference_mode():
-            model(example)
+            model(example.clone())
     finally:
         for hook in hooks:
             hook.remove()
@@ -165,7 +172,9 @@ def check_same_samples(one: FinishedStage, other: FinishedStage) -> None:
 def _layout(store: Store, spec: StageSpec) -> Layout:
     rows = positions(store, spec.inputs["data"].path, spec.parameters["split"])
     shapes = _opened(store, spec, "cpu").shapes
-    check_labels(rows["label_given"].to_numpy(np.int64), shapes.logits, str(spec.inputs["data"].place["name"]))
+    manifest = spec.inputs["data"]
+    name = str(manifest.place["name"])
+    check_labels(rows["label_given"].to_numpy(np.int64), shapes.logits, name, data_of(manifest))
     return activations_layout(len(rows), shapes, spec.parameters["dtype"])
 
 
@@ -226,17 +235,13 @@ class _Opened:
 
 
 @lru_cache(maxsize=2)
-def _open(store: Store, spec: StageSpec, device: str, shape: tuple[int, ...]) -> _Opened:
-    """Load and split a network; kept for the next partition in this process."""
-    model = load_network(store, spec, torch.device(device))
-    example = example_input(shape).to(device)
-    shapes = probe(model, spec.parameters["layer"], example)
-    return _Opened(split_at(model, spec.parameters["layer"], example), shapes)
-
-
 def _opened(store: Store, spec: StageSpec, device: str) -> _Opened:
-    """Return the network of an activations stage, split at its layer; the first sample gives the input's size."""
-    return _open(store, spec, device, tuple(first_input(store, spec).shape[1:]))
+    """Return the network of an activations stage, split at its layer; kept for the next partition in this process."""
+    model = load_network(store, spec, torch.device(device))
+    images = example_images(store, spec).to(device)
+    example = example_input(tuple(images.shape[1:])).to(device)
+    layer, layout = spec.parameters["layer"], spec.parameters.get("layout")
+    return _Opened(*probe(model, layer, example, images=images, layout=layout))
 
 
 def first_input(store: Store, spec: StageSpec) -> Tensor:
@@ -250,28 +255,30 @@ def first_input(store: Store, spec: StageSpec) -> Tensor:
 def open_split(store: Store, spec: StageSpec, device: torch.device) -> Split:
     """Return the network of a finished activations stage, split at its layer."""
     torch.set_num_threads(1)
-    shape = tuple(open_finished(store, spec).summary["input"])
-    return _open(store, spec, str(device), shape).split
+    return _opened(store, spec, str(device)).split
 
 
 def _summary(stage: Stage) -> dict[str, Json]:
-    """State classes with their slabs, and the sizes of a map and of an input."""
+    """State classes with their slabs, the sizes of a map and of an input, and the network's own layout."""
     _, h, w, d = stage.layout.arrays["maps"].shape
     shapes = _opened(stage.store, stage.spec, "cpu").shapes
-    return {**slab_summary(stage), "map": [h, w, d], "input": list(shapes.inputs)}
+    return {**slab_summary(stage), "map": [h, w, d], "input": list(shapes.inputs), "layout": shapes.layout}
 
 
 def map_shapes(spec: StageSpec, survey: Survey) -> Shapes:
     """Return the sizes of the network of an activations stage, after checking its split and its labels."""
-    found, layer = survey.data(spec.inputs["data"]), str(spec.parameters["layer"])
+    found, layer, layout = survey.data(spec.inputs["data"]), spec.parameters["layer"], spec.parameters.get("layout")
     found.split(spec.parameters["split"])
 
-    def look(model: nn.Module, example: Tensor) -> Shapes:
-        shapes = probe(model, layer, example)
-        check_outputs(found, shapes.logits)
+    def look(model: nn.Module, example: Tensor, images: Tensor) -> Shapes:
+        _, shapes = probe(model, layer, example, images=images, layout=layout)
+        check_outputs(found, shapes.logits, spec.inputs["data"])
         return shapes
 
-    return survey.look(spec, f"map {layer}", look)
+    try:
+        return survey.look(spec, f"map {layer} {layout}", look)
+    except LayoutError as error:
+        raise ValueError(f"interpretation.layout: networks.{spec.place['network']}: {error}") from error
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:

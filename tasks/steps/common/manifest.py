@@ -20,7 +20,7 @@ from tasks.engine.survey import Survey
 from tasks.io.digests import source_digest
 from tasks.io.files import resolved
 from tasks.io.manifest import class_positions, read_class_names, read_manifest
-from tasks.io.sources import Source, open_source
+from tasks.io.sources import Source, left_out, open_source
 
 VERSION = 1
 FILE = "manifest.parquet"
@@ -63,7 +63,7 @@ def data_of(spec: StageSpec) -> AnyDataSet:
 
 
 def survey(data: AnyDataSet, table: pd.DataFrame, source: Source) -> Document:
-    """Return what later stages ask of a manifest: labels and counts by split, and class names.
+    """Return what later stages ask of a manifest: labels and counts by split, class names, which files are left out.
 
     `source` is the open data set that the table was read from: a second listing of a million files takes a minute.
     """
@@ -72,7 +72,8 @@ def survey(data: AnyDataSet, table: pd.DataFrame, source: Source) -> Document:
         labels, counts = np.unique(rows["label_given"].to_numpy(), return_counts=True)
         splits[str(split)] = {"labels": labels.tolist(), "counts": counts.tolist()}
     names = {str(label): name for label, name in read_class_names(data, source).items()}
-    return {"splits": splits, "class_names": names}
+    others = left_out(source)
+    return {"splits": splits, "class_names": names} | ({"left_out": others} if others else {})
 
 
 def positions(store: Store, path: str, split: str) -> pd.DataFrame:
@@ -119,8 +120,9 @@ def _summary(stage: Stage) -> Document:
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:
-    rows = sum(sum(split["counts"]) for split in survey.data(spec).summary["splits"].values())
-    return Size(rows * ROW, rows * ROW * 4)
+    found = survey.data(spec)
+    rows, others = sum(map(found.count, found.summary["splits"])), found.summary.get("left_out")
+    return Size(rows * ROW, rows * ROW * 4, f"data.{found.name}: {others}" if others else "")
 
 
 MANIFEST = Step("manifest", VERSION, _layout, _partition, _size, summary=_summary)

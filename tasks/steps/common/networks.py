@@ -17,9 +17,11 @@ from storage.documents import Document, Json
 from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import Store
+from storage.tensors import decode_tensors
 from tasks.io.networks import build_model, resolve_preprocessing
-from tasks.io.tensors import unpack_tensors
-from tasks.io.weights import load_weights, read_state, weights_digest
+from tasks.io.tensors import pack_tensors, unpack_tensors
+from tasks.io.weights import load_first, load_weights, readings, weights_digest
+from tasks.recording.versions import load_state, read_versions, version_texts
 
 WEIGHTS = "weights.safetensors"
 
@@ -57,31 +59,49 @@ def start_identity(name: str, network: Network) -> tuple[Document, dict[str, str
         return {}, {}
     path = _absolute(network.train.start)
     try:
+        build_model(network.model, network.arguments, 0)
+    except ValueError as error:
+        raise ValueError(f"networks.{name}: {error}") from error
+    try:
         found = weights_digest(path)
-        _try_start(network.model, json.dumps(network.arguments, sort_keys=True), path, found)
+        _tried(network.model, json.dumps(network.arguments, sort_keys=True), path, found)
     except ValueError as error:
         raise ValueError(f"networks.{name}.train.start: {error}") from error
     return {"start": path}, {"start": found}
 
 
-def load_start(model: nn.Module, path: str) -> None:
+def undone_line(training: StageSpec) -> str:
+    """Return a line where the file that a training starts from fits only without what a tool added, else ""."""
+    if (path := training.place["train"]["start"]) is None:
+        return ""
+    network = training.parameters["network"]
+    arguments = json.dumps(network["arguments"], sort_keys=True)
+    undone = _tried(network["model"], arguments, path, training.digests["start"])
+    return f"networks.{training.place['network']}.train.start: {path} fits by its {undone}" if undone else ""
+
+
+def load_start(model: nn.Module, path: str) -> str:
     """Load the weights that a training starts from into a freshly drawn model, in place.
 
     Everything must fit, as in `load_weights`, but for the number of classes: the head, which is the last nn.Linear
     among the model's modules, keeps its fresh weight and bias where the file's has another number of outputs.
+
+    Returns
+    -------
+    what was undone to make the file fit, in words; empty where it fits as it is
     """
+    given = readings(model, path)
     name, head = next(
         ((n, m) for n, m in reversed(list(model.named_modules())) if isinstance(m, nn.Linear)), ("", None)
     )
-    given = read_state(path).get(f"{name}.weight") if name else None
-    if head is None or given is None or given.ndim != 2 or len(given) == head.out_features:
-        load_weights(model, path)
-        return
-    bias = head.bias is not None
-    stand_in = nn.Linear(head.in_features, len(given), bias=bias, device="meta").to_empty(device="cpu")
+    weight = next((r.state[f"{name}.weight"] for r in given if f"{name}.weight" in r.state), None) if name else None
+    if head is None or weight is None or weight.ndim != 2 or len(weight) == head.out_features:
+        return load_first(model, given, path)
+    bias, dtype = head.bias is not None, head.weight.dtype
+    stand_in = nn.Linear(head.in_features, len(weight), bias=bias, device="meta", dtype=dtype).to_empty(device="cpu")
     model.set_submodule(name, stand_in)  # of the file's size, so that all the rest is loaded and checked
     try:
-        load_weights(model, path)
+        return load_first(model, given, path)
     finally:
         model.set_submodule(name, head)
 
@@ -119,13 +139,14 @@ def load_network(store: Store, spec: StageSpec, device: torch.device) -> nn.Modu
     return _KEPT.load(store, spec, str(device))
 
 
-def build_network(spec: StageSpec) -> nn.Module:
-    """Return the network of a stage on the CPU: with the weights of its file, or untrained where it has a training."""
+def build_network(spec: StageSpec) -> tuple[nn.Module, str]:
+    """Return the network of a stage on the CPU, and what was undone to make its file of weights fit, "" for nothing.
+
+    A network that has a training is untrained.
+    """
     network = spec.parameters["network"]
     model = build_model(network["model"], network["arguments"], 0)
-    if "weights" in spec.place:
-        load_weights(model, str(spec.place["weights"]))
-    return model
+    return model, load_weights(model, str(spec.place["weights"])) if "weights" in spec.place else ""
 
 
 def filled_network(store: Store, spec: StageSpec) -> nn.Module:
@@ -133,12 +154,18 @@ def filled_network(store: Store, spec: StageSpec) -> nn.Module:
     network, training = spec.parameters["network"], spec.inputs.get("network")
     model = build_model(network["model"], network["arguments"], 0)
     if training is not None:
-        model.load_state_dict(unpack_tensors(open_finished(store, training).read_file(WEIGHTS)))
+        data = open_finished(store, training).read_file(WEIGHTS)
+        load_state(model, unpack_tensors(data), read_versions(decode_tensors(data, WEIGHTS)[1]))
         return model
     path = str(spec.place["weights"])
     check_unchanged(path, spec.digests["weights"])
     load_weights(model, path)
     return model
+
+
+def pack_state(model: nn.Module) -> bytes:
+    """Return the state of a network as a file of weights, with the versions that its modules need to load it."""
+    return pack_tensors(model.state_dict(), version_texts(model))
 
 
 def _load(store: Store, spec: StageSpec, device: str) -> nn.Module:
@@ -160,9 +187,9 @@ _KEPT = _Kept()
 
 
 @lru_cache(maxsize=16)
-def _try_start(model: str, arguments: str, path: str, digest: str) -> None:
-    """Raise ValueError where a file does not fit a model; a file of another digest is tried anew."""
-    load_start(build_model(model, json.loads(arguments), 0), path)
+def _tried(model: str, arguments: str, path: str, digest: str) -> str:
+    """Return what was undone to start a model from a file, ValueError if it does not fit; another digest is tried."""
+    return load_start(build_model(model, json.loads(arguments), 0), path)
 
 
 def _absolute(path: str) -> str:

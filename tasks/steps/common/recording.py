@@ -16,7 +16,7 @@ from tasks.recording.checkpoints import write_initial
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.segment import SegmentRecorder, attempt_folder
 from tasks.steps.common.courses import training_of, training_steps
-from tasks.steps.common.trainer import pack_state
+from tasks.steps.common.trainer import pack_training
 from tasks.training.loop import Trainer
 
 UPDATES = 96 * 2**20  # bytes of updates in memory at a time, read or written: a chunk of a layer and its float copy
@@ -43,7 +43,7 @@ def recording(
         return
     choose_kind(record.kind)
     if start == 0:
-        part.numbers["initial"] = write_initial(part.write_file, pack_state(trainer))
+        part.numbers["initial"] = write_initial(part.write_file, pack_training(trainer))
     segment = Segment(part.number, start, stop, attempt_folder(part.number))
     recorder = SegmentRecorder(
         trainer.model,

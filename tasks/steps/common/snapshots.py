@@ -11,11 +11,11 @@ from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.io.tensors import pack_tensors
-from tasks.recording.checkpoints import checkpoint_weights
+from tasks.recording.checkpoints import checkpoint_versions, checkpoint_weights
 from tasks.steps.common.courses import MEMORY_SAMPLES, training_of, training_steps
-from tasks.steps.common.networks import WEIGHTS, choose_device
+from tasks.steps.common.networks import WEIGHTS, choose_device, pack_state
 from tasks.steps.common.survey import state_bytes
-from tasks.steps.common.trainer import environment, load_state, open_trainer
+from tasks.steps.common.trainer import environment, load_training, open_trainer
 from tasks.steps.common.training import same_environment
 
 VERSION = 1
@@ -81,7 +81,8 @@ def _partition(work: Work, number: int) -> None:
         if step == total:
             data = finished.read_file(WEIGHTS)
         elif step and step % every == 0:
-            data = pack_tensors(checkpoint_weights(_checkpoint(finished, step // every - 1), training.title))
+            whole, title = _checkpoint(finished, step // every - 1), training.title
+            data = pack_tensors(checkpoint_weights(whole, title), checkpoint_versions(whole, title))
         else:
             data = _trained(work, finished, step // every * every, step)
         part.write_file(snapshot_file(step), data)
@@ -105,7 +106,7 @@ def _trained(work: Work, finished: FinishedStage, start: int, stop: int) -> byte
     every = training_of(training).checkpoint_every
     trainer = open_trainer(finished.store, training, device, MEMORY_SAMPLES)
     if start:
-        load_state(trainer, _checkpoint(finished, start // every - 1))
+        load_training(trainer, _checkpoint(finished, start // every - 1))
     if stop > start:
         made = read_marker(finished.store, finished.path, start // every)["numbers"]
         remedy = f"ask for a snapshot at a multiple of checkpoint_every, {every}"
@@ -113,7 +114,7 @@ def _trained(work: Work, finished: FinishedStage, start: int, stop: int) -> byte
         for step, (again, before) in enumerate(zip(trainer.run(start, stop), made["losses"], strict=False), start):
             if again != before:
                 raise StoreError(f"{training.title}: step {step} has loss {again!r} now, it had {before!r} in training")
-    return pack_tensors(trainer.model.state_dict())
+    return pack_state(trainer.model)
 
 
 def _summary(stage: Stage) -> Document:

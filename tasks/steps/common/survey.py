@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 
 from storage.documents import canonical
 from storage.results import read_table
@@ -15,7 +16,12 @@ from storage.specs import StageSpec
 from storage.stages import find_finished
 from storage.stores import Store
 from tasks.engine.survey import DataSurvey, Found
+from tasks.io.manifest import check_labels, read_manifest
+from tasks.io.sources import open_source
+from tasks.splitting.channels import LayoutError
 from tasks.steps.common.manifest import FILE, data_of, survey
+from tasks.steps.common.networks import build_network, preprocessing_of
+from tasks.steps.common.trials import example_input, read_examples, spread
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -35,8 +41,10 @@ class PlanSurvey:
 
     store: Store | None
     _data: dict[str, DataSurvey] = field(default_factory=dict)
-    _found: dict[tuple[str, str], Any] = field(default_factory=dict)  # Any: what a look finds
-    _opened: tuple[str, nn.Module, Tensor] | None = None
+    _found: dict[tuple[str, str, str], Any] = field(default_factory=dict)  # Any: what a look finds
+    _opened: tuple[str, nn.Module] | None = None
+    _read: dict[tuple[str, str], Tensor] = field(default_factory=dict)  # of the network that is opened
+    undone: dict[str, str] = field(default_factory=dict)  # by network, what was undone to make its file of weights fit
 
     def data(self, manifest: StageSpec) -> DataSurvey:
         """Return what a data set holds: from its manifest where that is in the store, else from a listing.
@@ -52,37 +60,49 @@ class PlanSurvey:
                 raise ValueError(f"data.{manifest.place['name']}: {error}") from error
         return self._data[manifest.path]
 
-    def look(self, spec: StageSpec, topic: str, look: Callable[[nn.Module, Tensor], Found]) -> Found:
-        """Return what a function finds in the network of a stage, from one sample of its data; see `Survey`."""
-        where = network_id(spec)
-        if (where, topic) not in self._found:
+    def look(self, spec: StageSpec, topic: str, look: Callable[[nn.Module, Tensor, Tensor], Found]) -> Found:
+        """Return what a function finds in the network of a stage, from a few samples of its data; see `Survey`."""
+        where, split = network_id(spec), split_of(spec)
+        if (where, split, topic) not in self._found:
             try:
-                self._found[where, topic] = look(*self._open(where, spec))
+                images = self._images(where, split, spec)
+                model = self._network(where, spec)
+                self._found[where, split, topic] = look(model, example_input(tuple(images.shape[1:])), images)
+            except LayoutError:
+                raise
             except (ValueError, RuntimeError) as error:
                 text = " ".join(str(error).split())
                 raise ValueError(f"networks.{spec.place['network']}: {text}") from error
-        found: Found = self._found[where, topic]
+        found: Found = self._found[where, split, topic]
         return found
 
     def blank(self, spec: StageSpec) -> nn.Module:
         """Return the network of a stage without storage: shapes only."""
         return _blank(canonical(spec.parameters["network"]))
 
-    def _open(self, where: str, spec: StageSpec) -> tuple[nn.Module, Tensor]:
-        """Return the network of a stage with its weights, and an input of the size that the data give."""
-        from tasks.io.sources import open_source
-        from tasks.steps.common.activations import example_input
-        from tasks.steps.common.networks import build_network, preprocessing_of
-        from tasks.steps.common.samples import read_batch
+    def _network(self, where: str, spec: StageSpec) -> nn.Module:
+        """Return the network of a stage with its weights."""
+        from torch.nn.parameter import is_lazy
 
         if self._opened is None or self._opened[0] != where:
-            manifest = spec.inputs["data"]
-            settings, key = preprocessing_of(spec.parameters["network"]), self.data(manifest).example
-            batch = read_batch(open_source(data_of(manifest)), settings, [key])
-            model = build_network(spec).eval().requires_grad_(False)
-            self._opened = (where, model, example_input(tuple(batch.inputs.shape[1:])))
-        _, model, example = self._opened
-        return model, example
+            model, self.undone[where] = build_network(spec)
+            if lazy := [name for name, value in model.state_dict().items() if is_lazy(value)]:
+                raise ValueError(
+                    f"{lazy[0]} has no size before the first input; to train it, build the layer with its size, such "
+                    "as nn.Linear in place of nn.LazyLinear"
+                )
+            self._opened = where, model.eval().requires_grad_(False)
+        return self._opened[1]
+
+    def _images(self, where: str, split: str, spec: StageSpec) -> Tensor:
+        """Return a few samples of a split as a network takes them."""
+        if (where, split) not in self._read:
+            examples, settings = self.data(spec.inputs["data"]).examples, preprocessing_of(spec.parameters["network"])
+            keys = examples[split] if split in examples else next(iter(examples.values()))
+            if self._opened is None or self._opened[0] != where:
+                self._read.clear()
+            self._read[where, split] = read_examples(open_source(data_of(spec.inputs["data"])), settings, keys)
+        return self._read[where, split]
 
 
 def network_id(spec: StageSpec) -> str:
@@ -91,12 +111,16 @@ def network_id(spec: StageSpec) -> str:
     return canonical([dict(spec.parameters["network"]), spec.inputs["data"].key, outside]).decode()
 
 
-def check_outputs(found: DataSurvey, n_outputs: int) -> None:
-    """Raise ValueError where a data set has labels beyond a network's outputs."""
-    from tasks.io.manifest import check_labels
+def split_of(spec: StageSpec) -> str:
+    """Return the split that a stage reads, or trains on."""
+    train = spec.place.get("train")
+    return str(spec.parameters["split"] if "split" in spec.parameters or train is None else train["split"])
 
+
+def check_outputs(found: DataSurvey, n_outputs: int, manifest: StageSpec) -> None:
+    """Raise ValueError where a data set has labels beyond a network's outputs."""
     for split in found.summary["splits"].values():
-        check_labels(np.array(split["labels"], np.int64), n_outputs, found.name)
+        check_labels(np.array(split["labels"], np.int64), n_outputs, found.name, data_of(manifest))
 
 
 def state_bytes(model: nn.Module) -> int:
@@ -109,14 +133,16 @@ def _survey_data(store: Store | None, spec: StageSpec) -> DataSurvey:
     name, finished = str(spec.place["name"]), None if store is None else find_finished(store, spec.path)
     if finished is not None:
         table = read_table(finished.read_file(FILE), f"{spec.path}/files/{FILE}")
-        return DataSurvey(name, finished.summary, str(table["key"].iloc[0]))
-    from tasks.io.manifest import read_manifest
-    from tasks.io.sources import open_source
-
+        return DataSurvey(name, finished.summary, _examples(table))
     data = data_of(spec)
     source = open_source(data)
     table = read_manifest(data, source)
-    return DataSurvey(name, survey(data, table, source), str(table["key"].iloc[0]))
+    return DataSurvey(name, survey(data, table, source), _examples(table))
+
+
+def _examples(table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """Return the keys of a few samples of each split."""
+    return {str(split): tuple(keys.iloc[spread(len(keys))].tolist()) for split, keys in table.groupby("split")["key"]}
 
 
 @lru_cache(maxsize=16)

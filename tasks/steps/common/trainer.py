@@ -19,6 +19,7 @@ from tasks.steps.common.courses import open_batches, open_schedule, training_of
 from tasks.steps.common.fetching import open_fetch
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import check_unchanged, load_start
+from tasks.steps.common.trials import example_input, spread
 from tasks.training.augmentation import crop_and_flip
 from tasks.training.batches import Positions
 from tasks.training.companions import COMPANIONS, Attach, Companion
@@ -27,7 +28,7 @@ from tasks.training.loop import Fetch, Samples, Trainer
 from tasks.training.optimizers import OPTIMIZERS
 
 
-def pack_state(trainer: Trainer) -> bytes:
+def pack_training(trainer: Trainer) -> bytes:
     """Return the state of model, optimiser and companions as a safetensors file."""
     data = pack_checkpoint(trainer.model, trainer.optimizer, generators=False)  # a step draws from its own seed
     beside = {name: tensor for one in trainer.companions for name, tensor in one.tensors().items()}
@@ -37,8 +38,8 @@ def pack_state(trainer: Trainer) -> bytes:
     return encode_tensors({**tensors, **{name: _raw(tensor) for name, tensor in beside.items()}}, texts)
 
 
-def load_state(trainer: Trainer, data: bytes) -> None:
-    """Go to a state that `pack_state` returned."""
+def load_training(trainer: Trainer, data: bytes) -> None:
+    """Go to a state that `pack_training` returned."""
     load_checkpoint(data, trainer.model, trainer.optimizer, "checkpoint")
     beside = {name: tensor for one in trainer.companions for name, tensor in one.tensors().items()}
     if not beside:
@@ -148,11 +149,11 @@ def _prepared(train: Training, model: nn.Module, samples: Samples) -> list[Attac
     asked = {name: getattr(train, name) for name in COMPANIONS}
     if all(settings is None for settings in asked.values()):
         return []
-    inputs, _ = samples.fetch(np.zeros(1, np.int64))
-    example = torch.randn((1, *inputs.shape[1:]), generator=torch.Generator().manual_seed(0))
+    images, _ = samples.fetch(spread(len(samples.ids)))
+    example = example_input(tuple(images.shape[1:]))
     model.eval()
     prepared = [
-        COMPANIONS[name](settings.model_dump(), model, example)
+        COMPANIONS[name](settings.model_dump(), model, example, images.cpu())
         for name, settings in asked.items()
         if settings is not None
     ]

@@ -37,11 +37,18 @@ from tasks.steps.common.courses import (
 )
 from tasks.steps.common.fetching import open_fetch, read_content
 from tasks.steps.common.manifest import positions
-from tasks.steps.common.networks import WEIGHTS, choose_device, network_identity, start_identity
+from tasks.steps.common.networks import (
+    WEIGHTS,
+    choose_device,
+    network_identity,
+    pack_state,
+    start_identity,
+    undone_line,
+)
 from tasks.steps.common.recording import UPDATES, archive_bytes, recording
 from tasks.steps.common.survey import state_bytes
 from tasks.steps.common.trainable import check_trainable
-from tasks.steps.common.trainer import environment, load_state, open_trainer, pack_state
+from tasks.steps.common.trainer import environment, load_training, open_trainer, pack_training
 from tasks.training.loop import Fetch, Recorder, Trainer, accuracy
 
 VERSION = 1
@@ -119,14 +126,14 @@ def train_segment(work: Work, number: int, opener: Opener) -> None:
         opened = opener(stage, part, device)
         trainer = opened.trainer
         if parent:
-            load_state(trainer, _read_checkpoint(stage, parent["checkpoint"]))
+            load_training(trainer, _read_checkpoint(stage, parent["checkpoint"]))
         elif opened.from_weights:
             part.numbers["start_accuracy"] = accuracy(trainer.model, opened.held_out, opened.n_held_out)
         start = number * train.checkpoint_every
         stop = min(start + train.checkpoint_every, trainer.samples.batches.per_epoch * train.epochs)
         with recording(train, part, trainer, start, stop) as recorder:
             losses, epochs = _segment(stage, opened, (start, stop), recorder)
-        data = pack_state(trainer)
+        data = pack_training(trainer)
         name = f"checkpoint-{number:06d}-{digest(data)[:12]}.safetensors"
         part.write_file(name, data)
         part.numbers.update(
@@ -224,7 +231,7 @@ def _losses(stage: Stage, numbers: Sequence[int]) -> list[float]:
 
 def _write_result(stage: Stage, part: Partition, trainer: Trainer) -> None:
     """Write the last weights, what companions hold, and the curves; the numbers of this last segment are there."""
-    part.write_file(WEIGHTS, pack_tensors(trainer.model.state_dict()))
+    part.write_file(WEIGHTS, pack_state(trainer.model))
     for companion in trainer.companions:
         for name, tensor in companion.tensors().items():
             part.write_file(tensor_file(name), pack_tensors({name: tensor}))
@@ -275,7 +282,8 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     check_trainable(spec, survey)
     weights = state_bytes(survey.blank(spec))
     course, archive = course_size(spec, survey, weights), archive_bytes(spec, survey)
-    return Size(course.written + archive, course.peak + (UPDATES + 8 * weights if archive else 0))
+    peak = course.peak + (UPDATES + 8 * weights if archive else 0)
+    return Size(course.written + archive, peak, undone_line(spec))
 
 
 TRAINING = Step(

@@ -12,8 +12,9 @@ from tasks.decomposition.cost import count_multiply_adds, time_heads
 from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
-from tasks.steps.common.activations import example_input, first_input
+from tasks.steps.common.activations import first_input
 from tasks.steps.common.networks import load_network
+from tasks.steps.common.trials import example_input
 from tasks.steps.decomposition.features import chosen_head, open_head
 from tasks.steps.decomposition.histogram import read_sets
 

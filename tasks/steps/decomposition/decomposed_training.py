@@ -24,7 +24,6 @@ from tasks.decomposition import DecomposedLinear
 from tasks.decomposition.head import find_head, replace_head
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
-from tasks.steps.common.activations import example_input
 from tasks.steps.common.courses import (
     CURVES,
     MEMORY_SAMPLES,
@@ -48,6 +47,7 @@ from tasks.steps.common.training import (
     keep_content,
     train_segment,
 )
+from tasks.steps.common.trials import example_input
 from tasks.steps.decomposition.features import head_shapes, open_head, read_features
 from tasks.steps.decomposition.gates import ROWS
 from tasks.steps.decomposition.histogram import features_of, read_sets
@@ -203,7 +203,7 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     weights = 4 * head.outputs * (3 * k2 + 1)  # weights, indices of 8 bytes, bias
     held = 4 * head.features * (head.outputs + 2 * most)
     if spec.parameters["scope"] == "network":
-        check_trainable(spec, survey)
+        check_trainable(spec, survey, key="decomposition.retraining.network")
         weights += state_bytes(survey.blank(spec))
         held = 3 * most * 4 * head.largest
     course = course_size(spec, survey, weights)

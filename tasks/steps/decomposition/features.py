@@ -1,7 +1,7 @@
 """The penultimate stage: the inputs of a network's head on a split, and its logits, class by class."""
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import pandas as pd
@@ -21,22 +21,15 @@ from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import DataSurvey, Survey
 from tasks.io.manifest import check_labels
-from tasks.steps.common.activations import (
-    MAX_ROWS,
-    batch_size,
-    batches_of,
-    example_input,
-    first_input,
-    largest_output,
-    slab_summary,
-)
+from tasks.steps.common.activations import MAX_ROWS, batch_size, batches_of, largest_output, slab_summary
 from tasks.steps.common.content import compare_content
-from tasks.steps.common.manifest import positions
+from tasks.steps.common.manifest import data_of, positions
 from tasks.steps.common.networks import choose_device, load_network, network_identity
 from tasks.steps.common.survey import check_outputs
+from tasks.steps.common.trials import check_logits, example_images, example_input
 from tasks.training.gates import find_gated_map
 
-VERSION = 1
+VERSION = 2
 
 Floats = NDArray[np.float32]
 
@@ -97,24 +90,22 @@ class _Opened:
     shape: tuple[int, ...]
 
 
-def _opened(store: Store, spec: StageSpec, device: str) -> _Opened:
-    """Return the network of a stage, cut before its head; the first sample gives the input's size."""
-    return _open(store, spec, device, tuple(first_input(store, spec).shape[1:]))
-
-
 @lru_cache(maxsize=2)
-def _open(store: Store, spec: StageSpec, device: str, shape: tuple[int, ...]) -> _Opened:
-    """Load and cut a network; kept for the next partition in this process."""
-    model = load_network(store, spec, torch.device(device))
+def _opened(store: Store, spec: StageSpec, device: str) -> _Opened:
+    """Return the network of a stage, cut before its head; kept for the next partition in this process."""
+    model, images = load_network(store, spec, torch.device(device)), example_images(store, spec).to(device)
+    shape = tuple(images.shape[1:])
     example = example_input(shape).to(device)
-    return _Opened(split_at(model, PENULTIMATE, example), find_head(model, example).module, shape)
+    head = find_head(model, torch.cat([example, images])).module
+    return _Opened(split_at(model, PENULTIMATE, example, images=images), head, shape)
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
     rows = positions(store, spec.inputs["data"].path, spec.parameters["split"])
     head = _opened(store, spec, "cpu").head
-    name = str(spec.inputs["data"].place["name"])
-    check_labels(rows["label_given"].to_numpy(np.int64), head.out_features, name)
+    manifest = spec.inputs["data"]
+    name = str(manifest.place["name"])
+    check_labels(rows["label_given"].to_numpy(np.int64), head.out_features, name, data_of(manifest))
     return penultimate_layout(len(rows), head.in_features, head.out_features, str(spec.place["dtype"]))
 
 
@@ -161,7 +152,7 @@ def head_shapes(spec: StageSpec, survey: Survey) -> HeadShapes:
     """
     training, found = spec.inputs.get("network", spec), survey.data(spec.inputs["data"])
     gated = training.place.get("train", {}).get("gates") is not None
-    return survey.look(spec, f"head, gated {gated}", lambda model, example: _look(model, example, found, gated=gated))
+    return survey.look(spec, f"head, gated {gated}", partial(_look, spec, found, gated))
 
 
 def chosen_head(spec: StageSpec, survey: Survey, key: str) -> HeadShapes:
@@ -173,12 +164,15 @@ def chosen_head(spec: StageSpec, survey: Survey, key: str) -> HeadShapes:
     return head
 
 
-def _look(model: nn.Module, example: torch.Tensor, found: DataSurvey, *, gated: bool) -> HeadShapes:
+def _look(
+    spec: StageSpec, found: DataSurvey, gated: bool, model: nn.Module, example: torch.Tensor, images: torch.Tensor
+) -> HeadShapes:
     """Return the sizes of a network before its head."""
-    head = find_head(model, example).module
-    split_at(model, PENULTIMATE, example)
-    channels = find_gated_map(model, example).n_channels if gated else 0
-    check_outputs(found, head.out_features)
+    check_logits(model, images)
+    head = find_head(model, torch.cat([example, images])).module
+    split_at(model, PENULTIMATE, example, images=images)
+    channels = find_gated_map(model, example, images=images).n_channels if gated else 0
+    check_outputs(found, head.out_features, spec.inputs["data"])
     largest = largest_output(model, example)
     return HeadShapes(tuple(example.shape[1:]), head.in_features, head.out_features, largest, channels)
 

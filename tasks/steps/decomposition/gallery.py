@@ -17,14 +17,15 @@ from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.interpreters.enlarge import enlarge
-from tasks.steps.common.activations import class_slabs, example_input, first_input
+from tasks.steps.common.activations import class_slabs, first_input
 from tasks.steps.common.networks import choose_device, load_network, preprocessing_of
 from tasks.steps.common.pictures import THUMBNAIL, chosen_positions, shown_images
 from tasks.steps.common.samples import read_positions
+from tasks.steps.common.trials import example_images, example_input
 from tasks.steps.decomposition.features import chosen_head
 from tasks.steps.decomposition.histogram import read_sets
 
-VERSION = 1
+VERSION = 2
 KINDS = ("all", "other", "influential")  # maps beside an image, in this order
 
 
@@ -35,16 +36,12 @@ def decomposition_gallery_spec(features: StageSpec, histogram: StageSpec, k2: in
     return GALLERIES.spec(kept, inputs, label=features.label)
 
 
-def _split(store: Store, features: StageSpec, device: str) -> Split:
-    """Return the network of a penultimate stage, cut after its last map."""
-    return _open(store, features, device, tuple(first_input(store, features).shape[1:]))
-
-
 @lru_cache(maxsize=2)
-def _open(store: Store, features: StageSpec, device: str, shape: tuple[int, ...]) -> Split:
-    """Load and cut a network; kept for the next partition in this process."""
+def _split(store: Store, features: StageSpec, device: str) -> Split:
+    """Return the network of a penultimate stage, cut after its last map; kept for the next in this process."""
     model = load_network(store, features, torch.device(device))
-    return split_at(model, LAST_MAP, example_input(shape).to(device))
+    images = example_images(store, features).to(device)
+    return split_at(model, LAST_MAP, example_input(tuple(images.shape[1:])).to(device), images=images)
 
 
 def _refusal(store: Store, features: StageSpec) -> str:

@@ -18,7 +18,6 @@ from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.io.tensors import unpack_tensors
-from tasks.steps.common.activations import example_input
 from tasks.steps.common.courses import MEMORY_SAMPLES
 from tasks.steps.common.fetching import open_fetch
 from tasks.steps.common.manifest import positions
@@ -26,10 +25,11 @@ from tasks.steps.common.networks import choose_device, load_network
 from tasks.steps.common.survey import state_bytes
 from tasks.steps.common.trainer import settle
 from tasks.steps.common.training import tensor_file
+from tasks.steps.common.trials import example_input, spread
 from tasks.steps.decomposition.features import head_shapes
 from tasks.training.gates import GATE_MATRIX, ClassGates, largest_gates
 
-VERSION = 1
+VERSION = 2
 ROWS = 256  # images at a time
 OPEN = 0.5  # a gate above it counts as open
 
@@ -102,9 +102,10 @@ def _count_right(stage: Stage, gates: ClassGates, device: torch.device) -> tuple
     split = str(spec.parameters["split"])
     fetch = open_fetch(store, spec, split, device, MEMORY_SAMPLES)
     n = len(positions(store, spec.inputs["data"].path, split))
-    inputs, _ = fetch(np.zeros(1, np.int64))
-    example = example_input(tuple(inputs.shape[1:])).to(device)
-    network, gates, right = split_at(load_network(store, spec, device), LAST_MAP, example), gates.to(device), [0, 0]
+    images, _ = fetch(spread(n))
+    example = example_input(tuple(images.shape[1:])).to(device)
+    network = split_at(load_network(store, spec, device), LAST_MAP, example, images=images)
+    gates, right = gates.to(device), [0, 0]
     with torch.inference_mode():
         for start in range(0, n, ROWS):
             inputs, labels = fetch(np.arange(start, min(start + ROWS, n), dtype=np.int64))

@@ -89,8 +89,13 @@ def _summary(stage: Stage) -> dict[str, Json]:
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:
-    side = map_shapes(spec.inputs["activations"], survey).inputs[-1]
-    pixels = int(spec.parameters["count"]) * side * side
+    found, count = map_shapes(spec.inputs["activations"], survey), int(spec.parameters["count"])
+    if found.in_line:
+        raise ValueError(
+            f"interpretation.gallery: expected 0 for a layer whose positions are not rows and columns, found {count}; "
+            "set it to 0, or name a layer of maps"
+        )
+    pixels = count * found.inputs[-1] ** 2
     return Size(pixels * (3 + len(spec.parameters["titles"])), pixels * 4 * 20)
 
 

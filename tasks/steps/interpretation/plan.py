@@ -96,7 +96,8 @@ def _activations(config: Config, asked: Interpretation, shared: Shared, name: st
     """Return the activations of a network on a split."""
     manifest = shared.manifests[config.data_of(name, "interpretation")]
     network, training = config.networks[name], shared.trainings.get((name, seed))
-    return activations_spec(name, network, manifest, training, layer=asked.layer, split=split, dtype=asked.dtype)
+    settings = asked.model_dump(include={"layer", "layout", "dtype"})
+    return activations_spec(name, network, manifest, training, split=split, **settings)
 
 
 def _interpreted(asked: Interpretation, network: _Network, *, shown: bool) -> Interpreted:

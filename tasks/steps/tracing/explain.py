@@ -13,6 +13,7 @@ from storage.documents import Document
 from storage.runs import RunRecord
 from storage.stages import FinishedStage, find_finished
 from storage.stores import Store, StoreError
+from tasks.figures.views import in_percent
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def explanations(store: Store, record: RunRecord, number: int, layer: str | None
     StoreError : the run has no finished tracing, or not so many queries
     ConfigError : none of them traces the layer
     """
-    stated = [entry for entry in record.stages if entry["path"].startswith("influence/")]
+    stated = [entry for entry in record.stages if _is_influence(entry)]
     found = [(stage, entry["title"]) for entry in stated if (stage := find_finished(store, entry["path"])) is not None]
     if not found:
         raise StoreError(f"run {record.name}: no tracing is complete; `layerlore run` a config with `tracing` first")
@@ -67,7 +68,7 @@ def explain(store: Store, influence: FinishedStage, number: int, title: str) -> 
     names = queries.summary["class_names"]
     query = (
         f"query {number} of {len(ids)}: sample {ids[number]}, class {class_name(names, int(labels[number]))}, "
-        f"predicted {class_name(names, predicted)} ({100 * chances[predicted] / chances.sum():.1f} %)"
+        f"predicted {class_name(names, predicted)} ({in_percent(chances[predicted] / chances.sum())} %)"
     )
     read = read_influence(influence)
     examples = read.examples(names, np.array([number])).drop(columns="query")
@@ -143,6 +144,11 @@ def residual_of(summary: Document, parts: NDArray[Any], square: NDArray[Any]) ->
     counted = [i for i, name in enumerate(summary["parts"]) if name != "init" or summary["anchor"] == "final"]
     missed: NDArray[np.float64] = np.where(square > 0, shares_of(parts[..., counted].sum(axis=-1), square) - 1.0, 0.0)
     return missed
+
+
+def _is_influence(entry: Document) -> bool:
+    """Say whether a stage of a run's record is an influence stage."""
+    return str(entry["path"]).startswith("influence/")
 
 
 def unknown_decay(summary: Document) -> dict[str, int]:

@@ -22,8 +22,9 @@ from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import choose_device, load_network, network_identity, preprocessing_of
 from tasks.steps.common.pictures import THUMBNAIL, chosen_positions, shown_images
 from tasks.steps.common.samples import read_positions
+from tasks.steps.common.trials import check_logits, spread
 
-VERSION = 1
+VERSION = 2
 FORWARD = 64  # queries in one forward pass
 
 
@@ -55,7 +56,7 @@ def query_inputs(store: Store, spec: StageSpec, device: torch.device) -> Tensor:
 def query_logits(model: nn.Module, inputs: Tensor) -> NDArray[np.float32]:
     """Return the logits (Q, C) float32 of a network in evaluation mode."""
     with torch.inference_mode():
-        parts = [model(inputs[start : start + FORWARD]) for start in range(0, len(inputs), FORWARD)]
+        parts = [model(inputs[start : start + FORWARD].clone()) for start in range(0, len(inputs), FORWARD)]
         found: NDArray[np.float32] = torch.cat(parts).float().cpu().numpy()
         return found
 
@@ -70,9 +71,9 @@ def _inputs(store: Store, spec: StageSpec) -> Tensor:
 def _layout(store: Store, spec: StageSpec) -> Layout:
     n = len(query_places(store, spec)[0])
     model = load_network(store, spec, torch.device("cpu"))
-    inputs = query_inputs(store, spec, torch.device("cpu"))[:1]
-    with torch.inference_mode():
-        n_outputs = model(inputs).shape[1]
+    inputs = query_inputs(store, spec, torch.device("cpu"))
+    check_logits(model, inputs[torch.from_numpy(spread(len(inputs)))])
+    n_outputs, inputs = query_logits(model, inputs[:1]).shape[1], inputs[:1]
     size = shown_images(inputs, preprocessing_of(spec.parameters["network"])).shape[1:]
 
     def array(shape: tuple[int, ...], dtype: str, *axes: str) -> ArrayLayout:

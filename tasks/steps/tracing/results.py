@@ -1,6 +1,7 @@
 """The results of question 4: its tables and the queries that are shown, from finished stages."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -111,8 +112,9 @@ def _shares(store: Store, trace: Trace) -> pd.DataFrame:
 
 def _evaluation(store: Store, trace: Trace) -> Iterator[dict[str, object]]:
     """Yield the rows of the checks that were asked for."""
-    checks = (
-        (trace.mislabel, _mislabel_rows),
+    layers = open_finished(store, trace.influence).summary["layers"]
+    checks: tuple[tuple[StageSpec | None, Callable[[Document], Iterator[dict[str, object]]]], ...] = (
+        (trace.mislabel, partial(_mislabel_rows, layers)),
         (trace.randomisation, _randomisation_rows),
         (trace.datamodelling, _datamodelling_rows),
     )
@@ -123,16 +125,16 @@ def _evaluation(store: Store, trace: Trace) -> Iterator[dict[str, object]]:
                 yield {"network": trace.network, "seed": trace.seed, **unknown, **row}
 
 
-def _mislabel_rows(found: Document) -> Iterator[dict[str, object]]:
-    """Yield how well self-attribution marks flipped labels, by layer, beside the loss as the baseline."""
+def _mislabel_rows(layers: Sequence[str], found: Document) -> Iterator[dict[str, object]]:
+    """Yield how well self-attribution marks flipped labels, by layer in order of depth, beside the loss."""
     note = f"{found['flipped']} of {found['examples']} labels flipped; low self-attribution marks them"
     if found["decay_unknown_from"] is not None:
         note += f"; what weight decay did from step {found['decay_unknown_from']} on is in it"
-    for layer, value in found["auc"].items():
+    for layer in sorted(found["auc"], key=layers.index):  # a stored mapping has lost its order
         yield {
             "measure": "mislabel AUC",
             "layer": layer,
-            "value": value,
+            "value": found["auc"][layer],
             "baseline": found["loss_auc"],
             # A dense ledger has the mean loss of a batch, not each example's own.
             "baseline_name": "summed loss of its batches" if found["shared"] else "summed loss",

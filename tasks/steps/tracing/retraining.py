@@ -15,6 +15,7 @@ from tasks.engine.survey import Survey
 from tasks.steps.common.courses import MEMORY_SAMPLES, labels_of, open_batches, training_of
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import choose_device
+from tasks.steps.common.smallest_batch import check_smallest_batch
 from tasks.steps.common.trainer import open_trainer
 from tasks.steps.tracing.queries import count_queries, query_inputs, query_logits
 from tasks.tracing.evaluation import margins
@@ -78,8 +79,9 @@ def _check_subsets(spec: StageSpec, survey: Survey) -> None:
     """Raise where a subset has too few samples, of a class or in all, for the training's batches."""
     train, seed = training_of(spec), int(spec.parameters["seed"])
     labels = labels_of(survey.data(spec.inputs["data"]).split(train.split))
-    for index in range(int(spec.parameters["subsets"])):
-        chosen = np.sort(labels[subset(spec, index, len(labels))])
+    drawn = [np.sort(labels[subset(spec, i, len(labels))]) for i in range(int(spec.parameters["subsets"]))]
+    check_smallest_batch(spec, survey, subsets=drawn)
+    for chosen in drawn:
         try:
             open_batches(train, chosen, seed)
         except ValueError as error:

@@ -86,6 +86,7 @@ def _queries(store: Store, trace: Trace, numbers: NDArray[np.int64]) -> Iterator
             layers=tuple(_query_layers(read, names, number, chances[number])),
             data=data_name(trace),
             source=str(trace.queries.inputs["data"].place["name"]),
+            number=number,
         )
 
 

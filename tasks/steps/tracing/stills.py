@@ -44,4 +44,4 @@ def _examples(store: Store, trace: Trace) -> pd.DataFrame:
     queries = open_finished(store, trace.queries)
     ids, names = queries.read("sample_id"), queries.summary["class_names"]
     table = read_influence(open_finished(store, trace.influence)).examples(names, np.arange(len(ids)))
-    return table.assign(network=trace.network, seed=trace.seed, query=ids[table["query"].to_numpy()])
+    return table.assign(network=trace.network, seed=trace.seed, query_id=ids[table["query"].to_numpy()])

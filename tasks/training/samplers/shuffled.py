@@ -31,6 +31,11 @@ class ShuffledBatches:
         """Steps in one epoch."""
         return -(-len(self.labels) // self.size)
 
+    @property
+    def smallest(self) -> int:
+        """Examples in the smallest batch of any epoch."""
+        return len(self.labels) % self.size or min(self.size, len(self.labels))
+
     def epoch(self, epoch: int) -> list[Batch]:
         """Return the batches of an epoch; every position 0..n-1 stands in exactly one."""
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.labels)).astype(np.int64)

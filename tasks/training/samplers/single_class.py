@@ -53,6 +53,11 @@ class SingleClassBatches:
         """Steps in one epoch."""
         return sum(-(-len(positions) // self.size) for positions in self.members)
 
+    @property
+    def smallest(self) -> int:
+        """Examples in the smallest batch of any epoch."""
+        return min(len(positions) % self.size or self.size for positions in self.members)
+
     def epoch(self, epoch: int) -> list[Batch]:
         """Return the batches of an epoch; every position 0..n-1 is an example of exactly one."""
         shuffled = [self._shuffled(epoch, place) for place in range(len(self.members))]

@@ -25,6 +25,11 @@ class SingleExampleBatches:
         """Steps in one epoch."""
         return len(self.labels)
 
+    @property
+    def smallest(self) -> int:
+        """Examples in the smallest batch of any epoch."""
+        return 1
+
     def epoch(self, epoch: int) -> list[Batch]:
         """Return the batches of an epoch; every position 0..n-1 stands in exactly one."""
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.labels)).astype(np.int64)

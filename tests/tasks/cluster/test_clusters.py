@@ -1,11 +1,13 @@
 """Dask clusters: what a config may ask of them is looked at before anything starts."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from configs.cluster import Cluster
-from tasks.cluster.clusters import check_cluster
+from tasks.cluster.clusters import LEAVE, check_cluster, closing_in_time
 from tasks.cluster.parallel import open_pool
 from tasks.cluster.rejoining import ClusterError
 
@@ -86,3 +88,95 @@ def test_tls_needs_certificates_that_are_there(certificates: dict[str, str]) -> 
         "cluster.arguments.tls_client_kex: distributed.Security takes no such argument; did you mean tls_client_key?"
     )
     assert refusal(**certificates).startswith("cluster.arguments: ")  # the ssl library's own words
+
+
+class Hung:
+    """A client or cluster that does not close, however long it is given."""
+
+    shutdown_on_close = True
+
+    def __init__(self) -> None:
+        self.limits: list[float | None] = []
+
+    def close(self, timeout: float | None = None) -> None:
+        self.limits.append(timeout)
+        if timeout is not None:
+            raise TimeoutError
+
+
+class Signal(BaseException):
+    """A signal as Prefect raises it."""
+
+
+@pytest.mark.parametrize("stopped", [KeyboardInterrupt, Signal])
+def test_a_run_that_is_stopped_waits_for_no_cluster(stopped: type[BaseException]) -> None:
+    opened = Hung()
+    with pytest.raises(stopped), closing_in_time(opened):
+        raise stopped
+    assert opened.limits == [LEAVE]
+    assert not opened.shutdown_on_close
+
+
+def test_a_run_that_ends_or_fails_waits_until_its_cluster_is_closed() -> None:
+    opened = Hung()
+    with closing_in_time(opened):
+        pass
+    with pytest.raises(ClusterError), closing_in_time(opened):
+        raise ClusterError
+    assert opened.limits == [None, None]
+    assert opened.shutdown_on_close
+
+
+HANGING = """
+import asyncio, os, signal, sys, threading, time
+from distributed import SpecCluster
+from distributed.deploy.spec import ProcessInterface
+from configs.cluster import Cluster
+from tasks.cluster import clusters
+from tasks.cluster import parallel
+
+class Job(ProcessInterface):
+    async def start(self):
+        if sys.argv[1] == "start":
+            await asyncio.sleep(600)
+        await super().start()
+
+    async def close(self):
+        if sys.argv[1] == "close":
+            await asyncio.sleep(600)
+        await super().close()
+
+class Batch(SpecCluster):
+    def new_worker_spec(self):
+        return {len(self.worker_spec): {"cls": Job, "options": {}}}
+
+clusters._cluster_class = lambda kind: Batch
+scheduler = {"options": {"host": "127.0.0.1", "dashboard": False}}
+from distributed import Scheduler
+arguments = {"scheduler": {"cls": Scheduler, **scheduler}, "silence_logs": 50}
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+def say(text): pass
+from tasks.cluster import attendance
+look = attendance._Watch.look
+def looked(watch):
+    found = look(watch)
+    if watch.attendance.cluster.worker_spec and not hasattr(say, "at"):
+        say.at = time.monotonic()
+        os.kill(os.getpid(), signal.SIGTERM)
+    return found
+attendance._Watch.look = looked
+try:
+    with parallel.open_pool(Cluster(kind="some.Batch", arguments=arguments, workers=2, worker_timeout=None), say):
+        pass
+except KeyboardInterrupt:
+    print(f"{time.monotonic() - say.at:.1f}")
+"""
+
+
+@pytest.mark.cluster
+@pytest.mark.parametrize("hanging", ["start", "close", "nothing"])
+def test_a_signal_ends_the_wait_for_workers_of_a_batch_system_that_hangs(hanging: str) -> None:
+    command = [sys.executable, "-W", "ignore", "-c", HANGING, hanging]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 10, done.stdout

@@ -7,9 +7,17 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
+
+from tasks.engine import runner
+from tasks.steps.interpretation.features import FEATURES
+from tests.plans import cells, references
+
+if TYPE_CHECKING:
+    from tests.conftest import Run
 
 PATIENCE = 240  # seconds
 
@@ -94,3 +102,30 @@ def test_prefects_server_ends_when_the_run_is_killed(tmp_path: Path) -> None:
     (server,) = [p for p in children if "uvicorn" in p.cmdline()]
     kill(parent)
     assert all(gone(process) for process in (server, *children))
+
+
+def test_a_stage_of_two_roles_is_counted_once(finished_run: "Run", monkeypatch: pytest.MonkeyPatch) -> None:
+    named: list[str] = []
+    made: list[str] = []
+
+    class Recorded:
+        """Prefect's task, which keeps its names and what it is given."""
+
+        def with_options(self, **options: object) -> "Recorded":
+            named.append(str(options["task_run_name"]))
+            return self
+
+        def __call__(self, work: Any) -> None:  # Any: Prefect's quote
+            made.extend(spec.path for spec in work.unquote()[2])
+
+    monkeypatch.setattr(runner, "_complete", Recorded())
+    monkeypatch.setattr(runner, "find_finished", lambda *_: None)
+    plan, job = finished_run.plan, finished_run.job
+    fitted = [*references(plan).values(), *(cell.features for cell in cells(plan))]
+    paths = {spec.path for spec in fitted}
+    assert len(fitted) > len(paths)  # a coreset of everything is the reference
+    runner.run_step(job, FEATURES, fitted)
+    assert named == [f"features: {len(paths)} stages"]
+    assert sorted(made) == sorted(paths)
+    runner.run_step(job, FEATURES, [fitted[0], fitted[0]])
+    assert named[1] == f"features: {fitted[0].label}"

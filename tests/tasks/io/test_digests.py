@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from configs.imports import code_digest
 from configs.schema import AnyDataSet
-from tasks.io.digests import file_sha256, source_digest
+from tasks.io.digests import file_sha256, folder_digest, source_digest
 
 ABC = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"  # of b"abc", FIPS 180-2
 
@@ -73,3 +73,27 @@ def test_remote_and_missing_files() -> None:
     for url in ("memory://digest-test/none", "/no/such/file"):
         with pytest.raises(ValueError, match=f"file {url} does not exist"):
             file_sha256(url)
+
+
+def test_a_folders_digest_says_which_files_of_other_endings_are_images(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "a.png").write_bytes(b"1234")
+    (tmp_path / "cat" / "note").write_bytes(b"5678")
+    usual = "cat/a.png\0" + "4\0" + "cat/note\0" + "4\0"
+    assert folder_digest(str(tmp_path)) == f"listing:{hashlib.sha256(usual.encode()).hexdigest()}"
+    (tmp_path / "cat" / "note").write_bytes(b"P5 1 1 255 x")  # a grey image of one pixel
+    image = "cat/a.png\0" + "4\0" + "cat/note\0" + "12\0image\0"
+    assert folder_digest(str(tmp_path)) == f"listing:{hashlib.sha256(image.encode()).hexdigest()}"
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    for name, why in {
+        "a/b": "lies below a file",
+        "n" * 300: "too long",
+        "n/" * 3000: "too long",
+        ".": "is a folder",
+    }.items():
+        with pytest.raises(ValueError, match=f"file .* {why}") as caught:
+            file_sha256(str(tmp_path / name))
+        assert len(str(caught.value)) < 400

@@ -1,5 +1,6 @@
 """Tests of `tasks.io.npz`."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), dtype=np.uint8)
 LABELS = np.array([2, 0, 1, 2, 0, 1], dtype=np.int16)
 
 
-def source(paths: dict[str, Any], **names: str) -> NpzSource:
+def source(paths: dict[str, Any], **names: Any) -> NpzSource:
     """Open archives by split."""
     return NpzSource(Npz.model_validate({"source": "npz", "paths": paths, **names}))
 
@@ -112,3 +113,71 @@ def test_a_flipped_byte_in_a_compressed_archive_is_an_error(tmp_path: Path) -> N
     path.write_bytes(raw)
     with pytest.raises(ValueError, match=r"npz .*a.npz: corrupted"):
         list(source({"train": str(path)}).rows())
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels_first"),
+    [
+        ((4, 3, 8, 9), True),
+        ((4, 1, 8, 9), True),
+        ((4, 4, 28, 28), True),
+        ((4, 3, 3, 9), True),
+        ((4, 3, 3, 3), False),  # both may be channels: as documented, the last are
+        ((4, 3, 8, 3), False),
+        ((4, 1, 28, 1), False),
+        ((4, 8, 9, 3), False),
+        ((4, 8, 9), False),
+        ((4, 3, 9), False),  # no channels: images of 3 x 9
+    ],
+)
+def test_channels_first_are_refused_with_the_transpose(
+    tmp_path: Path, shape: tuple[int, ...], channels_first: bool
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    np.savez(tmp_path / "a.npz", images=images, labels=np.arange(4))
+    opened = source({"train": str(tmp_path / "a.npz")})
+    if not channels_first:
+        assert opened.read([row.key for row in opened.rows()])[2].image.shape == shape[1:]  # type: ignore[union-attr]  # arrays
+        return
+    with pytest.raises(
+        ValueError, match=r"'images' is uint8 .*, channels first; store it as images\.transpose"
+    ) as said:
+        list(opened.rows())
+    match = re.search(r"images(\.transpose\([\d, ]+\))", str(said.value))
+    assert match is not None
+    mended = images.transpose(*map(int, re.findall(r"\d", match[1])))
+    assert mended.shape == (shape[0], *shape[2:], shape[1])
+    np.savez(tmp_path / "a.npz", images=mended, labels=np.arange(4))
+    read = opened.read([row.key for row in opened.rows()])[2].image
+    np.testing.assert_array_equal(np.asarray(read), np.moveaxis(images[2], 0, -1))
+
+
+@pytest.mark.parametrize("shape", [(4, 8, 9, 7), (4, 8, 9, 0), (4, 0, 9), (4, 9), (4,), (4, 1, 8, 9, 3), (4, 5, 8, 9)])
+def test_arrays_that_are_not_images_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    np.savez(tmp_path / "a.npz", images=np.zeros(shape, np.uint8), labels=np.arange(4))
+    with pytest.raises(ValueError, match=r"'images' is uint8 .*, expected uint8 \(N, H, W\) or \(N, H, W, C\)"):
+        list(source({"train": str(tmp_path / "a.npz")}).rows())
+
+
+def test_classes_map_labels_to_outputs(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", images=IMAGES, labels=np.array([-1, 7, 300, -1, 7, 300], np.int16))
+    opened = source({"train": str(tmp_path / "a.npz")}, classes={-1: 2, 7: 0, 300: 1})
+    assert [row.label for row in opened.rows()] == [2, 0, 1, 2, 0, 1]
+    assert opened.class_names() == {2: "-1", 0: "7", 1: "300"}
+    few = source({"train": str(tmp_path / "a.npz")}, classes={-1: 2, 7: 0})
+    with pytest.raises(ValueError, match=r"npz .*a.npz: label 300 of image 2 is not in `classes`; add it there"):
+        list(few.rows())
+
+
+@pytest.mark.parametrize(
+    ("place", "why"),
+    [
+        ("n" * 300, "has a path that is too long"),
+        ("a.txt/b.npz", "lies below a file, not a folder"),
+        (".", "is a folder"),
+    ],
+)
+def test_archives_that_cannot_be_opened_are_named(tmp_path: Path, place: str, why: str) -> None:
+    (tmp_path / "a.txt").write_text("")
+    with pytest.raises(ValueError, match=rf"npz: file .* {why}"):
+        list(source({"train": str(tmp_path / place)}).rows())

@@ -77,3 +77,80 @@ def test_missing_and_binary_tables_are_errors(tmp_path: Path) -> None:
         data = Csv.model_validate({"source": "csv", "paths": {"train": str(tmp_path / name)}})
         with pytest.raises(ValueError, match=rf"csv: file .*{name} {message}"):
             list(TableSource(data).rows())
+
+
+ROW = "path,label\nval/cat/0.png,0\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("path,label\rval/cat/0.png,0\r", r"line 1: a carriage return without a line feed; save the table with LF"),
+        (f"{ROW}val/cat/0.png,0\r0\n", r"line 3: a carriage return without a line feed"),
+        ('path,label\nval/cat/0.png,0\n"val/cat/0.png,0\n', r"line 3: not a row of a table .*; close each quote"),
+        ('path,label,note\nval/cat/0.png,0,"a\nb"\n"val/dog/0.png,1,c\n', r"line 4: not a row of a table"),
+        (f'{ROW}"{"x" * 200_000}\n', r"line 3: not a row of a table .*limit"),
+        ("path,label\nval/cat/0.png,\0\n", r"line 2: a NUL character"),
+        (f"{ROW}{'x' * 5000}.png,0\n", r"line 3: file .*x.png has a path that is too long"),
+        (f"{ROW}{'y/' * 3000}.png,0\n", r"line 3: file .*png has a path that is too long"),
+        (f"{ROW}val/cat/0.png/1.png,0\n", r"line 3: file .*val/cat/0.png/1.png lies below a file, not a folder"),
+        (f"{ROW}nosuch://a/b.png,0\n", r"line 3: path: .*nosuch"),
+        (f"{ROW}s3://user:word@host/b.png,0\n", r"line 3: path: a URL with a password in it; credentials come from"),
+        (f"{ROW}val/cat,0\n", r"line 3: file .*val/cat is a folder, not a file"),
+        (f"{ROW}a,b.png,3\n", r"line 3: 3 cells, the header has 2; put cells that hold a comma into quotes"),
+        ("path,label,label\nval/cat/0.png,0,1\n", r"line 1: column 'label' stands twice"),
+    ],
+)
+def test_a_table_that_cannot_be_read_is_named_by_line(folders: Path, text: str, message: str) -> None:
+    source = table(folders / "t.csv", "")
+    (folders / "t.csv").write_bytes(text.encode())
+    with pytest.raises(ValueError, match=rf"^csv .*t\.csv, {message}"):
+        list(source.rows())
+
+
+def test_a_link_that_leads_to_itself_is_named(folders: Path) -> None:
+    (folders / "loop.png").symlink_to(folders / "loop.png")
+    with pytest.raises(ValueError, match=r"line 3: file .*loop.png is a link that leads to itself"):
+        list(table(folders / "t.csv", f"{ROW}loop.png,0\n").rows())
+
+
+@pytest.mark.parametrize("label", ["0_1", " 1", "1 ", "+1", "-1", "1.0", "1e2", "0x1", "١", "１", "²", "True", "\t1"])
+def test_a_label_is_an_integer_in_plain_decimal_digits_only(folders: Path, label: str) -> None:
+    with pytest.raises(ValueError, match=r"line 3: label .* is not an integer; map names by `classes`"):
+        list(table(folders / "t.csv", f"{ROW}val/cat/0.png,{label}\n").rows())
+    mapped = table(folders / "t.csv", f"path,label\nval/cat/0.png,{label}\n", classes={label: 3})
+    assert [row.label for row in mapped.rows()] == [3]
+
+
+@pytest.mark.parametrize(("label", "index"), [("0", 0), ("007", 7), (str(2**63 - 1), 2**63 - 1), ("0" * 5000 + "1", 1)])
+def test_plain_decimal_labels_are_taken_up_to_int64(folders: Path, label: str, index: int) -> None:
+    assert [row.label for row in table(folders / "t.csv", f"path,label\nval/cat/0.png,{label}\n").rows()] == [index]
+
+
+@pytest.mark.parametrize("label", [str(2**63), "9" * 20, "9" * 5000])
+def test_a_label_beyond_int64_is_named_by_line(folders: Path, label: str) -> None:
+    with pytest.raises(ValueError, match=rf"t.csv, line 3: label 9.* is larger than {2**63 - 1}") as caught:
+        list(table(folders / "t.csv", f"{ROW}val/cat/0.png,{label}\n").rows())
+    assert len(str(caught.value)) < 400
+
+
+def test_other_line_ends_quotes_and_empty_lines_are_taken(folders: Path) -> None:
+    source = table(folders / "t.csv", "")
+    text = '\ufeffpath,label,note\r\n\r\n"val/cat/0.png",0,"two\r\nlines, ""quoted"""\r\nval/dog/0.png,1,\r\n'
+    (folders / "t.csv").write_bytes(text.encode())
+    assert [(row.key, row.label) for row in source.rows()] == [("train/val/cat/0.png", 0), ("train/val/dog/0.png", 1)]
+    (folders / "t.csv").write_bytes(text.replace("dog/0", "dog/9").encode())
+    with pytest.raises(ValueError, match=r"line 5: file .*dog/9.png does not exist"):
+        list(source.rows())
+
+
+def test_a_class_name_is_the_same_in_either_unicode_form(folders: Path) -> None:
+    source = table(folders / "t.csv", "path,label\nval/cat/0.png,cafe\u0301\n", classes={"caf\u00e9": 5})
+    assert [row.label for row in source.rows()] == [5]
+
+
+def test_the_line_that_is_not_utf8_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes(b"path,label\na.png,0\ncaf\xe9.png,0\n")
+    data = Csv.model_validate({"source": "csv", "paths": {"train": str(tmp_path / "t.csv")}})
+    with pytest.raises(ValueError, match=r"csv: file .*t.csv is not UTF-8 text \(line 3\)"):
+        list(TableSource(data).rows())

@@ -72,10 +72,15 @@ def test_what_cannot_be_kept_is_named() -> None:
     model = nn.Linear(2, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     optimizer.state[model.weight] = {"history": {1, 2}}
-    with pytest.raises(ValueError, match="neither a tensor nor a number: Object of type set"):
+    text = (
+        "optimizer: state 'history' of parameter 0: expected None, numbers, .* of these, found a set; keep it outside"
+    )
+    with pytest.raises(ValueError, match=text):
         pack_checkpoint(model, optimizer)
     optimizer.state[model.weight] = {"history": torch.zeros(1, dtype=torch.complex64)}
-    with pytest.raises(ValueError, match=r"optimizer\.0\.history is a torch\.complex64; a checkpoint holds tensors of"):
+    with pytest.raises(
+        ValueError, match=r"state 'history' of parameter 0: expected a dense tensor of F64, .* of torch\.complex64"
+    ):
         pack_checkpoint(model, optimizer)
 
 

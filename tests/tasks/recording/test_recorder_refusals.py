@@ -89,7 +89,7 @@ class NoRate(torch.optim.Optimizer):
 
 @pytest.mark.parametrize(
     ("kind", "text"),
-    [(NoRate, "optimizer: group 0 of NoRate has no 'lr'"), (torch.optim.LBFGS, "LBFGS keeps lists of tensors")],
+    [(NoRate, "optimizer: group 0 of NoRate has no 'lr'"), (torch.optim.LBFGS, "LBFGS takes steps of lengths of its")],
 )
 def test_an_optimiser_that_cannot_be_recorded_is_refused_at_once(
     tmp_path: Path, kind: type[torch.optim.Optimizer], text: str

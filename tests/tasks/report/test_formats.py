@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
+from tasks.figures.views import fixed, in_percent
 from tasks.report import formats
 
 NAN = float("nan")
@@ -58,6 +60,34 @@ NAN = float("nan")
 )
 def test_forms(form: Callable[[object], str], value: object, expected: str) -> None:
     assert form(value).replace(formats.NBSP, " ") == expected
+
+
+TIES = [0.9805, 0.98050000000000004, 1961 / 2000, sum([0.981, 0.980] * 10) / 20, np.mean([0.9805] * 7)]
+
+
+@pytest.mark.parametrize("value", TIES)
+def test_a_share_prints_the_same_whatever_its_last_bits(value: float) -> None:
+    assert formats.share(value).replace(formats.NBSP, " ") == "98.1 %"
+    assert formats.part(-value).replace(formats.NBSP, " ") == "−98.1 %"
+    assert formats.share_spread(value, value).replace(formats.NBSP, " ") == "98.1 ± 98.1 %"
+    assert in_percent(value) == "98.1"
+
+
+def test_shares_of_2000_images_round_half_away_from_zero() -> None:
+    for count in range(2001):
+        tenths = (count + 1) // 2  # of a percent, of which there are 1,000: whole numbers, halves up
+        assert formats.share(count / 2000) == f"{tenths // 10}.{tenths % 10}{formats.NBSP}%"
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "expected"),
+    [
+        *[(98.046, 1, "98.0"), (98.0499, 1, "98.0"), (98.05, 1, "98.1"), (-98.05, 1, "-98.1"), (49.46, 0, "49")],
+        *[(0.5, 0, "1"), (2.675, 2, "2.68"), (-0.04, 1, "0.0"), (0.0, 3, "0.000"), (1e15, 1, "1000000000000000.0")],
+    ],
+)
+def test_numbers_are_rounded_once(value: float, digits: int, expected: str) -> None:
+    assert fixed(value, digits) == expected
 
 
 def test_spreads_are_left_out_where_unknown() -> None:

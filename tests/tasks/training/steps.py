@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from tasks.training.batches import Batches, Positions
 from tasks.training.loop import Fetch, Recorder, Samples, Trainer
+
+N_MOST = 10_000  # samples of a test
 
 
 def train_steps(
@@ -22,4 +25,5 @@ def train_steps(
     **parts: Any,  # Any: schedule, clip, augment and companions of a Trainer
 ) -> list[float]:
     """Make the steps `start:stop` and return their losses."""
-    return Trainer(model, optimizer, Samples(fetch, batches, ids), **parts).run(start, stop, recorder)
+    positions = np.arange(N_MOST, dtype=np.int64) if ids is None else ids
+    return Trainer(model, optimizer, Samples(fetch, batches, positions), **parts).run(start, stop, recorder)

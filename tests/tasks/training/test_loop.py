@@ -83,3 +83,30 @@ def test_accuracy_is_taken_in_evaluation_mode() -> None:
     accuracy(model, fetch, 23)
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert not model.training
+
+
+class Centred(nn.Module):
+    """Subtracts 1 from its input, in place or not, before a linear layer."""
+
+    def __init__(self, *, in_place: bool) -> None:
+        super().__init__()
+        self.in_place, self.fc = in_place, linear()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits."""
+        logits: Tensor = self.fc(x.sub_(1) if self.in_place else x - 1)
+        return logits
+
+
+@pytest.mark.parametrize("kind", ["sgd", "sam"])  # SAM runs the network twice on a batch
+def test_a_network_that_changes_its_input_is_trained_on_what_was_fetched(kind: str) -> None:
+    kept, weights, accuracies = INPUTS.clone(), [], []
+    for in_place in (True, False):
+        model, batches = Centred(in_place=in_place), ShuffledBatches(LABELS.numpy(), 4, 7)
+        optimizer = OPTIMIZERS[kind](model.parameters(), lr=0.3)
+        train_steps(model, optimizer, lambda at: (kept[int(at[0]) :][:4], LABELS[int(at[0]) :][:4]), batches, 0, 8)
+        weights.append(model.fc.weight.detach().clone())
+        accuracies.append(accuracy(model, lambda at: (kept[: len(at)], LABELS[: len(at)]), 23))
+    assert torch.equal(*weights)
+    assert accuracies[0] == accuracies[1]
+    torch.testing.assert_close(kept, INPUTS, rtol=0, atol=0)

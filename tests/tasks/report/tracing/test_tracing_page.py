@@ -168,3 +168,20 @@ def test_the_largest_page_is_capped_says_so_and_stays_small(facts: RunFacts, bui
     strips = re.findall(r'<ol class="strip">(.*?)</ol>', site["tracing.html"].decode(), re.DOTALL)
     assert len(strips) == MAX_QUERIES * MAX_LAYERS * 2
     assert {strip.count("<li") for strip in strips} == {MAX_EXAMPLES}
+
+
+def test_a_query_has_one_number_in_page_and_tables(facts: RunFacts, tracing: TracingResults) -> None:
+    first, second, third = tracing.queries
+    other = replace(third, network="large", number=4)
+    results = replace(tracing, queries=(replace(first, number=4), replace(second, number=11), other))
+    site = site_of(facts, results)
+    found = re.findall(r"<h3[^>]*>Query (\d+): ", site["tracing.html"].decode())
+    assert found == ["4", "11", "4"]
+    queries = pd.read_csv(io.BytesIO(site["data/tracing_queries.csv"]))
+    assert queries[["query", "network", "seed", "sample_id"]].to_numpy().tolist() == [
+        *[[4, "small", 0, 7000], [11, "small", 0, 7001], [4, "large", 0, 7002]]
+    ]
+    examples = pd.read_csv(io.BytesIO(site["data/tracing_examples.csv"]))
+    assert examples[["query", "network", "seed"]].drop_duplicates().to_numpy().tolist() == [
+        *[[4, "small", 0], [11, "small", 0], [4, "large", 0]]
+    ]

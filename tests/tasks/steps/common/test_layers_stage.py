@@ -26,7 +26,7 @@ def test_named_layers_equal_a_plain_forward_pass(tiny_tree: Tree, run_tiny: RunT
     del tiny_tree["interpretation"]
     tiny_tree["activations"] = {"networks": ["small"], "layers": ["0", "2"], "keep": ["pooled", "maps"], "dtype": dtype}
     plan, job = run_tiny()
-    spec = next(spec for spec in kept_layers(plan) if spec.parameters["split"] == "val")
+    spec = kept_layers(plan)["small", 0, "val"]
     stage = open_finished(job.store, spec)
     keys = positions(job.store, spec.inputs["data"].path, "val")["key"].tolist()
     images = (

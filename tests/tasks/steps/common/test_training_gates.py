@@ -96,8 +96,8 @@ def test_checkpoints_hold_the_gates_beside_the_model(tiny_tree: Tree, new_run: N
     assert torch.equal(load_file(last)["gates"], load_file(files / "gates.safetensors")["gates"])
     made = trainer.open_trainer(run.job.store, spec_of(run), torch.device("cpu"), MEMORY_SAMPLES)
     assert "gates" in load_file(last)
-    trainer.load_state(made, last.read_bytes())
-    assert trainer.pack_state(made) == last.read_bytes()
+    trainer.load_training(made, last.read_bytes())
+    assert trainer.pack_training(made) == last.read_bytes()
     (gating,) = made.companions
     velocity = made.optimizer.state[gating.tensors()["gates"]]["momentum_buffer"]
     assert float(velocity.abs().sum()) > 0

@@ -89,13 +89,18 @@ def test_more_channels_than_there_are_is_refused(decomposed_run: "Run", tmp_path
 
 
 def test_digits_with_gates_need_fewer_channels(decomposed_tree: Tree, new_run: NewRun) -> None:
+    """Settings that converge for every seed: weights moved by 1e-6, or another order of sums, change no answer."""
     tree = copy.deepcopy(decomposed_tree)
     del tree["decomposition"]
-    settings = {"epochs": 13, "gates": {"lr": 2.0, "plain_epochs": 2, "weight": 0.005, "period": 2}}
-    tree["networks"]["small"]["train"] |= settings
+    tree["seeds"] = [0, 1, 2]
+    tree["networks"]["small"]["train"] |= {
+        "epochs": 20,
+        "optimizer": {"kind": "sgd", "lr": 0.03, "momentum": 0.9},
+        "gates": {"lr": 0.5, "plain_epochs": 5, "weight": 0.005, "period": 3},
+    }
     run = new_run(tree)
     run.finish()
-    training = run.plan.shared.trainings["small", 0]
-    (stage,) = complete(run.job, GATES, [gates_spec(training, "train", 2)])
-    assert stage.summary["mean_gate"] < 0.5
-    assert stage.summary["csg_accuracy"] >= stage.summary["std_accuracy"] > 0.9
+    trainings = run.plan.shared.trainings
+    for stage in complete(run.job, GATES, [gates_spec(trainings["small", seed], "train", 2) for seed in range(3)]):
+        assert stage.summary["mean_gate"] < 0.5
+        assert stage.summary["csg_accuracy"] >= stage.summary["std_accuracy"] > 0.9

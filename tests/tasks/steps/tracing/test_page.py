@@ -73,6 +73,14 @@ def test_layers_shares_and_checks_are_those_of_the_stages(traced_run: "Run", pla
     measures = page.evaluation["measure"].value_counts().to_dict()
     assert measures == {"mislabel AUC": 4, "randomisation": 5, "LDS": 5}
     assert page.held_out == (("digits", "val"),)
+    for measure in measures:  # in order of depth, which is not that of their names
+        of_measure = page.evaluation[page.evaluation["measure"] == measure]
+        assert list(dict.fromkeys(layer for layer in of_measure["layer"] if layer in plain.layers)) == [
+            "0",
+            "3",
+            "6",
+            "11",
+        ]
 
 
 def test_a_query_has_its_examples_with_their_images(traced_run: "Run") -> None:
@@ -81,6 +89,7 @@ def test_a_query_has_its_examples_with_their_images(traced_run: "Run") -> None:
     influence = open_finished(store, trace.influence)
     top, sums = (influence.read(f"top_{part}") for part in ("id", "sum"))
     square = influence.read("square")
+    assert [query.number for query in page.queries] == [0, 1, 2, 3]
     for number, query in enumerate(page.queries):
         for index, layer in enumerate(query.layers):
             positive = sums[index, number] > 0
@@ -109,6 +118,9 @@ def test_what_of_the_training_set_is_in_the_report(
         found = pd.read_parquet(table)
         top = found[(found["end"] == "top") & (found["score"] == "gamma")]
         assert sorted(set(top["sample_id"])) == ids
+        asked = np.asarray(open_finished(traced_run.job.store, traces(traced_run.plan)[0].queries).read("sample_id"))
+        assert sorted(set(found["query"])) == list(range(len(asked)))
+        assert found["query_id"].tolist() == asked[found["query"]].tolist()
     names = sorted(path.name for path in (folder / "tables").iterdir() if path.name.startswith("tracing_"))
     assert len(names) == (4 if images == "none" else 5)
     for path in (folder / "tables").glob("tracing_*.parquet"):

@@ -10,6 +10,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
+from configs.schema import Config
+from flows.plan import make_plan
+from storage.specs import StageSpec
 from storage.stages import FinishedStage, find_finished, open_finished
 from tasks.cluster.parallel import PartitionError
 from tasks.engine.life import complete
@@ -174,3 +177,22 @@ def test_only_named_layers_are_traced(mlp: dict[str, Any], new_run: "Callable[[A
     assert set(stage.layout.arrays) == {"gamma.1", "norm.1", "init.1", "preactivation.1"}
     assert stage.summary == {"kinds": {"1": "Linear"}, "weights": {"1": 64 * 7}}
     assert open_finished(run.job.store, trace.influence).summary["rankings"] == [["1", "gamma"]]  # no output layer
+
+
+def test_layers_are_traced_in_the_networks_order(traced_tree: dict[str, Any]) -> None:
+    def contributions() -> StageSpec:
+        return traces(make_plan(Config.model_validate(traced_tree)))[0].contributions
+
+    everything = contributions()
+    assert everything.place["layers"] == "all"
+    record = traced_tree["networks"]["small"]["train"]["record"]
+    traced_tree["networks"]["small"]["train"]["record"] = {**record, "layers": ["11", "6", "0"]}
+    assert contributions().place["layers"] == ["0", "6", "11"]
+    traced_tree["networks"]["small"]["train"]["record"] = {**record, "layers": ["0", "6", "11"]}
+    assert contributions().place["layers"] == "all"
+    traced_tree["networks"]["small"]["train"]["record"] = record
+    traced_tree["tracing"]["layers"] = ["0", "3", "11"]
+    ordered = contributions()
+    traced_tree["tracing"]["layers"] = ["11", "0", "3"]
+    assert contributions().place["layers"] == ["0", "3", "11"]
+    assert contributions().key == ordered.key != everything.key

@@ -1,0 +1,237 @@
+"""Prefect's settings and the server that a run starts for itself: what keeps them from working is one line.
+
+Prefect would wait minutes for a server that has ended, and try a damaged database again and again.
+"""
+
+import atexit
+import contextlib
+import http.client
+import io
+import re
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+import warnings
+from pathlib import Path
+from typing import IO, Any
+
+from pydantic import ValidationError
+
+from configs.load import ConfigError, environment_with, prefect_profile
+from configs.secrets import without_passwords
+from tasks.cluster.clusters import interrupts_stay_here
+from tasks.engine.failures import ServerError
+from tasks.engine.watchdog import end_with_us
+
+LOOK = 0.1  # seconds between two looks at a server that starts
+ANSWER = 2.0  # seconds for one of its answers
+STOP = 3.0  # seconds for it to end by itself
+PORTS = 3  # ports tried: another program may take one before the server does
+CHECKED = 100_000_000  # bytes of a database that is read through before the server starts: takes a second
+URL = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
+CAUSE = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Za-z_]*(?:Error|Exception|Exit)\b.*")  # the last line of a traceback
+TAKEN = "address already in use"
+Settings = Any  # Any: prefect.settings.Settings, which is not loaded with this module
+
+
+def check_settings() -> None:
+    """Load Prefect's settings, and look at the database where a server of our own would use it.
+
+    Raises
+    ------
+    ConfigError : a variable or file of its settings cannot be used; names it
+    ServerError : the server would not start
+    """
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):  # Prefect warns of what is refused below
+            warnings.simplefilter("ignore")
+            from prefect.settings import load_profiles
+
+            profiles = load_profiles()
+            import prefect.context  # reads all settings
+    except ValidationError as error:
+        raise ConfigError(_invalid(error)) from error
+    except Exception as error:
+        raise ConfigError(
+            f"{_profiles_file()}: expected Prefect's settings in TOML, found {_line(error)}; correct it"
+        ) from error
+    chosen = prefect_profile()
+    active = chosen or profiles.active_name
+    if active not in profiles.names:
+        place = "PREFECT_PROFILE" if chosen else f"{_profiles_file()}: active"
+        raise ConfigError(f"{place}: no profile {active!r} in {_profiles_file()}; known: {', '.join(profiles.names)}")
+    settings = prefect.context.get_settings_context().settings
+    if not settings.api.url and settings.server.ephemeral.enabled:
+        check_database(settings)
+
+
+def start_server() -> None:
+    """Start Prefect's own server unless it runs; it ends with us, and not of Ctrl-C before.
+
+    Raises
+    ------
+    ServerError : it cannot start; names the variable, folder or file
+    """
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import get_current_settings
+
+    settings, server = get_current_settings(), SubprocessASGIServer()
+    if server.running:
+        return
+    for attempt in range(1, PORTS + 1):
+        port, token = _free_port(), uuid.uuid4().hex
+        with tempfile.TemporaryFile() as errors:
+            process = _launch(settings, port, token, errors)
+            try:
+                if _answers_in_time(process, port, token, settings.server.ephemeral.startup_timeout_seconds):
+                    break
+                why = _cause(errors)
+            except BaseException:
+                _stop(process)
+                raise
+            _stop(process)
+        if TAKEN not in why or attempt == PORTS:
+            place = f"{_place(settings)}: Prefect's own server cannot start"
+            file = _database_file(settings)
+            raise ServerError(f"{place}{f' with {file}' if file else ''}: {without_passwords(why)}")
+    server.port, server.server_process, server.running = port, process, True
+    atexit.register(_stop, process)  # Prefect's own would wait longer
+    end_with_us(process.pid)
+
+
+def _launch(settings: Settings, port: int, token: str, errors: IO[bytes]) -> "subprocess.Popen[bytes]":
+    """Start the server's process as Prefect does, but for the name in its answers and the file for its errors."""
+    import prefect
+
+    command = [sys.executable, "-m", "uvicorn", "--app-dir", str(prefect.__module_path__.parent), "--factory"]
+    command += ["prefect.server.api.server:create_app", "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--log-level", "error", "--lifespan", "on", "--header", f"layerlore:{token}"]
+    mode = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+    environment = environment_with({**mode, **settings.to_environment_variables(exclude_unset=True)})
+    with interrupts_stay_here():  # a group of its own: what stops the run's group must not stop its server first
+        return subprocess.Popen(command, env=environment, stdout=errors, stderr=errors, start_new_session=True)
+
+
+def _answers_in_time(process: "subprocess.Popen[bytes]", port: int, token: str, limit: float) -> bool:
+    """Return True once the server answers, False where it ends or does not within `limit` seconds."""
+    until = time.monotonic() + limit
+    while process.poll() is None and time.monotonic() < until:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER)
+            with contextlib.closing(connection):
+                connection.request("GET", "/api/health")
+                answer = connection.getresponse()
+                if answer.status == 200 and answer.headers.get("layerlore") == token:
+                    return True
+        time.sleep(LOOK)
+    return False
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """End a server that is not wanted."""
+    process.terminate()
+    try:
+        process.wait(STOP)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _cause(errors: IO[bytes]) -> str:
+    """Return the line of a server's errors that says why it ended."""
+    errors.seek(0)
+    lines = [line.strip() for line in errors.read().decode("utf-8", "replace").splitlines() if line.strip()]
+    if taken := [line for line in lines if TAKEN in line]:  # its other errors follow from this one
+        return taken[0]
+    causes = [line for line in lines if CAUSE.fullmatch(line)]
+    return (causes or lines or ["it does not answer (PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS)"])[-1]
+
+
+def check_database(settings: Settings) -> None:
+    """Raise ServerError where the database of Prefect's own server is not a file that it can use."""
+    file, place = _database_file(settings), _place(settings)
+    if file is None:
+        return
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=file.parent):
+            pass
+    except OSError as error:
+        raise ServerError(
+            f"{place}: expected a folder that Prefect's server can write to, found {file.parent} ({error.strerror}); "
+            "choose another folder"
+        ) from error
+    if file.is_dir():
+        raise ServerError(f"{place}: expected Prefect's database in {file}, found a folder; remove it")
+    if file.exists():
+        _check_sqlite(file, place)
+
+
+def _database_file(settings: Settings) -> Path | None:
+    """Return the file of the server's database, or None where it is not a file."""
+    scheme, _, name = settings.server.database.connection_url.get_secret_value().partition(":///")
+    name = name.partition("?")[0]
+    kept = scheme.startswith("sqlite") and name and not name.startswith((":memory:", "file:"))
+    return Path(name) if kept else None
+
+
+def _check_sqlite(file: Path, place: str) -> None:
+    """Raise ServerError where a database is damaged, or cannot be written."""
+    try:
+        with contextlib.closing(sqlite3.connect(file, timeout=ANSWER)) as database:
+            database.execute("BEGIN IMMEDIATE")
+            database.rollback()
+            whole = file.stat().st_size < CHECKED
+            (found,) = database.execute("PRAGMA quick_check(1)" if whole else "PRAGMA schema_version").fetchone()
+    except sqlite3.Error as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:  # another server writes: ours waits for it
+            return
+        found = str(error)
+    if isinstance(found, str) and found != "ok":
+        raise ServerError(
+            f"{place}: expected Prefect's database, found {file} ({' '.join(found.split())}); "
+            "remove the file, which holds Prefect's history and no result"
+        )
+
+
+def _place(settings: Settings) -> str:
+    """Return the variable that says where the server's database is."""
+    return URL if "connection_url" in settings.server.database.model_fields_set else "PREFECT_HOME"
+
+
+def _free_port() -> int:
+    """Return a port of this machine that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _profiles_file() -> str:
+    """Return where Prefect looks for its profiles, or what else is not readable."""
+    from prefect.settings.sources import _get_profiles_path
+
+    try:
+        return str(_get_profiles_path())
+    except (OSError, ValueError):  # of prefect.toml, which may name the place
+        return "prefect.toml"
+
+
+def _invalid(error: ValidationError) -> str:
+    """Return the variable whose value Prefect refuses, and why."""
+    first = error.errors(include_url=False)[0]
+    section = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", error.title.removesuffix("Settings"))
+    name = "_".join(["PREFECT", *filter(None, [section]), *map(str, first["loc"])]).upper()
+    return f"{name}: {first['msg'][:1].lower()}{first['msg'][1:]}, found {first['input']!r}; correct it, or unset it"
+
+
+def _line(error: Exception) -> str:
+    """Return an error as one line."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -1,0 +1,87 @@
+"""Where a layer's output has its channels, and the form that all analyses take: channels last."""
+
+from dataclasses import dataclass
+from math import prod
+
+from torch import Tensor
+
+CHANNELS_FIRST, CHANNELS_LAST, TOKENS, VECTORS = "channels-first", "channels-last", "tokens", "vectors"
+
+
+class LayoutError(ValueError):
+    """Neither the network nor the config says which axis holds the channels, or the config says what cannot be."""
+
+
+@dataclass(frozen=True)
+class ChannelLayout:
+    """The layout of a layer's output.
+
+    Parameters
+    ----------
+    name : "vectors" (n, d), "tokens" (n, l, d), "channels-first" (n, d, ...) or "channels-last" (n, ..., d)
+    shape : of one sample's output, as the network gives it
+    """
+
+    name: str
+    shape: tuple[int, ...]
+
+    @property
+    def n_channels(self) -> int:
+        """Return d."""
+        return self.shape[0] if self.name == CHANNELS_FIRST else self.shape[-1]
+
+    @property
+    def positions(self) -> tuple[int, ...]:
+        """Return the sizes of the axes without channels, () for vectors."""
+        return self.shape[1:] if self.name == CHANNELS_FIRST else self.shape[:-1]
+
+    @property
+    def map_shape(self) -> tuple[int, int, int]:
+        """Return (d, h, w) of the output taken as a map; positions in one line are a map of one row."""
+        height = prod(self.positions[:-1])
+        return self.n_channels, height, prod(self.positions) // height
+
+    def common(self, values: Tensor) -> Tensor:
+        """Return outputs of the layer (n, *shape) in the common form (n, *positions, d); a view."""
+        return values.movedim(1, -1) if self.name == CHANNELS_FIRST else values
+
+    def native(self, values: Tensor) -> Tensor:
+        """Return values in the common form, or as maps (n, h, w, d), as the network takes them (n, *shape)."""
+        whole = values.reshape(len(values), *self.positions, self.n_channels)
+        return whole.movedim(-1, 1) if self.name == CHANNELS_FIRST else whole
+
+
+def decide_layout(shape: tuple[int, ...], axes: frozenset[int], wanted: str | None) -> ChannelLayout:
+    """Return the layout of an output: what the config says, else what the network shows.
+
+    Parameters
+    ----------
+    shape : (n, ...), of the output of n images
+    axes : that hold channels, as `ChannelTracker` finds them
+    wanted : "channels-first", "channels-last" or "tokens", None where the config does not say
+
+    Raises
+    ------
+    LayoutError : neither is known, or what the config says does not fit the number of axes
+    """
+    last = len(shape) - 1
+    if last == 1:
+        return ChannelLayout(VECTORS, shape[1:])
+    of_last = TOKENS if last == 2 else CHANNELS_LAST
+    names = f"{CHANNELS_FIRST} or {of_last}"
+    if wanted == TOKENS and last != 2:
+        raise LayoutError(f"expected {names} for an output of shape {_words(shape)}, found {TOKENS}")
+    if wanted is not None:
+        return ChannelLayout(CHANNELS_FIRST if wanted == CHANNELS_FIRST else of_last, shape[1:])
+    if axes in ({1}, {last}):
+        return ChannelLayout(CHANNELS_FIRST if axes == {1} else of_last, shape[1:])
+    found = f"axis {min(axes)}" if len(axes) == 1 else "an unknown axis"
+    raise LayoutError(
+        f"expected channels on axis 1 or on the last, found them on {found} of its output {_words(shape)}; set "
+        f"`layout` to {names}, or name another layer"
+    )
+
+
+def _words(shape: tuple[int, ...]) -> str:
+    """Return a shape with n for the number of images."""
+    return f"(n, {', '.join(map(str, shape[1:]))})"

@@ -1,0 +1,89 @@
+"""What layers put out, and in which layout."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from tasks.splitting import replay
+from tasks.splitting.channels import ChannelLayout, LayoutError, decide_layout
+from tasks.splitting.tracking import ChannelTracker
+
+
+def find_layouts(
+    model: nn.Module, layers: Sequence[str], example: Tensor, wanted: Mapping[str, str] | None = None
+) -> dict[str, ChannelLayout]:
+    """Return the layouts of the outputs of named modules, at their last call.
+
+    Parameters
+    ----------
+    model : in evaluation mode
+    layers : module names
+    example : (1, C, H, W), an image of the size and kind that will come, on the model's device
+    wanted : "channels-first", "channels-last" or "tokens" by layer; for the others what the network shows
+
+    Returns
+    -------
+    by layer
+
+    Raises
+    ------
+    ValueError : a layer without a tensor of the image's own; LayoutError where the channels' axis is not known
+    """
+    tracker = ChannelTracker(example)
+    axes: dict[str, frozenset[int]] = {}
+    with tracker:
+        outputs = layer_outputs(model, layers, example, lambda layer, value: axes.update({layer: tracker.axes(value)}))
+    found = {}
+    for layer, output in outputs.items():
+        if output.ndim < 2 or len(output) != len(example):
+            shape = tuple(output.shape)
+            raise ValueError(f"layer {layer!r} gives {shape} for {len(example)} images, expected images on axis 0")
+        try:
+            found[layer] = decide_layout(tuple(output.shape), axes[layer], (wanted or {}).get(layer))
+        except LayoutError as error:
+            raise LayoutError(f"layer {layer!r}: {error}") from error
+    return found
+
+
+def part_layout(trunk: replay.Part, layer: str, example: Tensor, wanted: str | None) -> ChannelLayout:
+    """Return the layout of what the trunk gives."""
+    one = example[:1].clone()  # a network may work on it in place
+    with torch.inference_mode(), ChannelTracker(one) as tracker:
+        maps = trunk(one)
+    try:
+        return decide_layout(tuple(maps.shape), tracker.axes(maps), wanted)
+    except LayoutError as error:
+        raise LayoutError(f"layer {layer!r}: {error}") from error
+
+
+def layer_outputs(
+    model: nn.Module, layers: Sequence[str], images: Tensor, look: Callable[[str, Tensor], object] | None = None
+) -> dict[str, Tensor]:
+    """Return what named modules put out at their last call, and show it to `look` before anything changes it."""
+    found: dict[str, Tensor] = {}
+    for layer in layers:
+        check_name(model, layer)
+
+    def keep(layer: str, output: object) -> None:
+        if not isinstance(output, Tensor):
+            raise ValueError(f"layer {layer!r} puts out a {type(output).__name__}, expected a tensor")
+        if look is not None:
+            look(layer, output)
+        found[layer] = output.clone()  # what follows may work in place
+
+    with replay.watching(model, lambda name, module, output: keep(name, output) if name in layers else None):
+        model(images.clone())
+    missing = [layer for layer in layers if layer not in found]
+    if missing:
+        raise ValueError(f"layer {missing[0]!r} is not called by the network's forward")
+    return {layer: found[layer] for layer in layers}
+
+
+def check_name(model: nn.Module, layer: str) -> None:
+    """Raise unless the network has a module of that name."""
+    names = [name for name, _ in model.named_modules() if name]
+    if layer not in names:
+        close = difflib.get_close_matches(layer, names, 5, 0.4) or names[-5:]
+        raise ValueError(f"layer {layer!r}: no such module; close: {', '.join(close)}; or last-map, penultimate")

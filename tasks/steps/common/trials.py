@@ -1,0 +1,97 @@
+"""Networks are tried on a few images before they are used: an image must have one answer, whatever it comes with."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from configs.schema import Preprocessing
+from storage.specs import StageSpec
+from storage.stores import Store
+from tasks.capture import capture_inputs
+from tasks.io.sources import Source, open_source
+from tasks.splitting.answers import check_answers
+from tasks.splitting.outputs import layer_outputs
+from tasks.steps.common.manifest import data_of, positions
+from tasks.steps.common.networks import preprocessing_of
+from tasks.steps.common.samples import read_batch
+
+TRIED = 16  # real images that a network is tried on
+TRIED_BYTES = 2 * 2**20  # of them; two at least
+
+
+def example_input(shape: tuple[int, ...]) -> Tensor:
+    """Return one input (1, C, h, w) of noise, to find out how a network goes."""
+    return torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
+
+
+def spread(n: int, count: int = TRIED) -> NDArray[np.int64]:
+    """Return at most `count` positions of n, evenly spread, the first and the last among them."""
+    return np.unique(np.linspace(0, n - 1, min(n, count)).astype(np.int64))
+
+
+def read_examples(source: Source, preprocessing: Preprocessing, keys: Sequence[str]) -> Tensor:
+    """Return images spread over `keys`, (n, C, h, w): few where they are large.
+
+    Images that cannot be read, or are not of the first one's size, are left out: the stage that needs them names them.
+    """
+    images = [read_batch(source, preprocessing, keys[:1]).inputs]
+    count = max(2, min(TRIED, TRIED_BYTES // images[0].nbytes))
+    for at in spread(len(keys), count)[1:]:
+        try:
+            inputs = read_batch(source, preprocessing, [keys[at]]).inputs
+        except (ValueError, OSError):
+            continue
+        if inputs.shape == images[0].shape:
+            images.append(inputs)
+    return torch.cat(images)
+
+
+def example_images(store: Store, spec: StageSpec) -> Tensor:
+    """Return a few images of a stage's split as its network takes them."""
+    manifest = spec.inputs["data"]
+    keys = positions(store, manifest.path, spec.parameters["split"])["key"].tolist()
+    return read_examples(open_source(data_of(manifest)), preprocessing_of(spec.parameters["network"]), keys)
+
+
+def check_logits(model: nn.Module, images: Tensor) -> None:
+    """Raise ValueError where a network's output is random in evaluation mode, or depends on the batch."""
+    check_answers(lambda batch: _outputs(model(batch), len(batch)), images)
+
+
+def check_layers(model: nn.Module, layers: Sequence[str], images: Tensor) -> None:
+    """Raise ValueError where the outputs of named layers are random or depend on the batch, or the network's do."""
+    check_logits(model, images)
+
+    def answer(batch: Tensor) -> Mapping[str, Tensor]:
+        return {f"layer {layer!r}": value for layer, value in layer_outputs(model, layers, batch).items()}
+
+    check_answers(answer, images)
+
+
+def check_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> None:
+    """Raise ValueError where the inputs of named layers are random or depend on the batch, or the network's output."""
+    check_logits(model, images)
+    check_answers(
+        lambda batch: {
+            f"input of layer {name!r}": value for name, value in capture_inputs(model, layers, batch).items()
+        },
+        images,
+    )
+
+
+def _outputs(output: object, n: int) -> dict[str, Tensor]:
+    """Return the tensors with an axis of n images among what a network puts out, which may be anything."""
+    if isinstance(output, Tensor):
+        named: list[tuple[object, object]] = [("", output)]
+    elif isinstance(output, Mapping):
+        named = list(output.items())
+    else:
+        named = list(enumerate(output)) if isinstance(output, list | tuple) else []
+    return {
+        f"output {name}".strip(): value
+        for name, value in named
+        if isinstance(value, Tensor) and value.ndim and len(value) == n
+    }
