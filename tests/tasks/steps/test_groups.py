@@ -111,8 +111,10 @@ def digests(run: "Run", specs: list[StageSpec]) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("kind", GROUPED)
-def test_stages_made_together_are_what_each_is_alone(kind: str, interpreted: "Run", decomposed: "Run") -> None:
-    run = interpreted if kind in ("selection", "evaluation") else decomposed
+def test_stages_made_together_are_what_each_is_alone(
+    kind: str, interpreted: "Run", decomposed: "Run", tmp_path: Path
+) -> None:
+    run = (interpreted if kind in ("selection", "evaluation") else decomposed).at(str(tmp_path / "copied"))
     planned = [spec for spec in run.plan.stages if spec.stage == kind]
     specs = sorted({*planned, *(rankings(run) if kind == "strongest" else ())}, key=lambda spec: spec.key)  # mixed
     before = digests(run, specs)
