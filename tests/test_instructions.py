@@ -35,6 +35,14 @@ def test_the_numeric_tests_hold_with_older_kernels_and_two_threads() -> None:
     given = {name: value for name, value in os.environ.items() if not name.startswith(("OPENBLAS_", "PYTEST_"))}
     chosen = {**given, **OLDER, "NPY_DISABLE_CPU_FEATURES": " ".join(numpy_extensions())}
     files = [str(TESTS / name) for name in (*NUMERIC, *(f"tasks/steps/{name}" for name in STEPS))]
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not gpu and not long and not cluster", *files]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-m",
+        "not slow and not s3 and not gpu and not browser and not cluster and not long",
+        *files,
+    ]
     done = subprocess.run(command, env=chosen, cwd=TESTS.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
