@@ -26,6 +26,7 @@ from storage.specs import StageSpec
 from storage.stages import Stage, open_finished
 from storage.stores import Store
 from tasks.steps.life import Assignment, Job, Step, Work, assignments, complete, measured
+from tasks.steps.selection import SELECTION
 
 KINDS = ("serial", "threads", "local")
 
@@ -56,7 +57,7 @@ def _empty(work: Work, number: int) -> None:
             part.numbers.update(measured(classes={}))
 
 
-EMPTY = Step(_layout, _empty, together=True)
+EMPTY = Step(_layout, _empty, group=SELECTION.group)
 
 
 def cost(here: Here, function: Callable[[Any], Any], items: Sequence[Any]) -> Line:  # Any: items of every kind
@@ -74,7 +75,9 @@ def cost(here: Here, function: Callable[[Any], Any], items: Sequence[Any]) -> Li
 def together(here: Here) -> list[Assignment]:
     """Return all partitions of all selections, as if none were made."""
     stages = [Stage(here.job.store, s, open_finished(here.job.store, s).layout) for s in selections(here.plan)]
-    return assignments([_Unmade(stage.store, stage.spec, stage.layout) for stage in stages], "cpu", together=True)
+    return assignments(
+        [_Unmade(stage.store, stage.spec, stage.layout) for stage in stages], "cpu", group=SELECTION.group
+    )
 
 
 class _Unmade(Stage):

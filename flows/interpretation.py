@@ -22,7 +22,5 @@ def interpretation(config: Given, overrides: Sequence[str] = ()) -> None:
         fitted = [*plan.references.values(), *(cell.features for cell in plan.cells)]
         run_step(job, SELECTION, [spec.inputs["selection"] for spec in fitted], timeout=here.timeout)
         run_step(job, FEATURES, fitted, timeout=here.timeout)
-        for reference in plan.references.values():
-            compared = [c.evaluation for c in plan.cells if c.evaluation.inputs["reference"].key == reference.key]
-            run_step(job, EVALUATION, compared, timeout=here.timeout)
+        run_step(job, EVALUATION, [cell.evaluation for cell in plan.cells], timeout=here.timeout)
         run_step(job, GALLERY, list(plan.galleries.values()), timeout=here.timeout)

@@ -5,7 +5,7 @@ import getpass
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -64,14 +64,14 @@ def open_job(config: Config, observer: Observer, *, wait: bool = True, idle: boo
 
 @dataclass(frozen=True)
 class Work:
-    """What a partition function gets: one stage, or all that lack the partition, and where networks run."""
+    """What a partition function gets: one stage, or those of one group without the partition; where networks run."""
 
     stages: tuple[Stage, ...]
     device: str
 
     @property
     def stage(self) -> Stage:
-        """The first stage: the only one, for steps that make one at a time."""
+        """The first stage: the only one without a group; it has what all stages of a group share."""
         return self.stages[0]
 
     def lacking(self, number: int) -> "Work":
@@ -107,7 +107,8 @@ class Step:
     check : looks at a stage that goes on before its missing partitions are asked for
     network : the partition runs a network
     chain : partitions depend on their predecessor
-    together : a partition is made for all stages at once, which have one layout
+    group : what stages must share so that one pass over their inputs makes a partition of them all: whatever the
+        partition function takes from the first stage, and the number of partitions. None: each stage is made alone
     """
 
     layout: Callable[[Store, StageSpec], Layout]
@@ -116,7 +117,7 @@ class Step:
     check: Callable[[Stage], None] = lambda _: None
     network: bool = False
     chain: bool = False
-    together: bool = False
+    group: Callable[[StageSpec], Hashable] | None = None
 
 
 def complete(job: Job, step: Step, specs: Sequence[StageSpec]) -> list[FinishedStage]:
@@ -149,7 +150,7 @@ def _make(job: Job, step: Step, specs: Sequence[StageSpec]) -> None:
     stages = [_begin(job.store, step, spec) for spec in specs]
     for stage in stages:
         step.check(stage)
-    items = assignments(stages, job.device, together=step.together)
+    items = assignments(stages, job.device, group=step.group)
     title = specs[0].title if len(specs) == 1 else f"{specs[0].stage} ({len(specs)})"
     total = len(items) + sum(stage.layout.partitions - len(stage.missing()) for stage in stages)
     job.observer.begin(title, total, total - len(items))
@@ -184,18 +185,20 @@ def _map(job: Job, step: Step, items: list[Assignment]) -> Iterator[None]:
         raise failure
 
 
-def assignments(stages: Sequence[Stage], device: str, *, together: bool) -> list[Assignment]:
-    """Return what is to be done: a partition of a stage each, or of all stages that lack it."""
+def assignments(
+    stages: Sequence[Stage], device: str, *, group: Callable[[StageSpec], Hashable] | None
+) -> list[Assignment]:
+    """Return the partitions to be made: of a stage each, or of those stages of one group that lack it."""
     lacking = [(number, stage) for stage in stages for number in stage.missing()]
-    if not together:
+    if group is None:
         return [Assignment(number, Work((stage,), device)) for number, stage in lacking]
-    by_number: dict[int, list[Stage]] = {}
+    shared: dict[tuple[int, Hashable], list[Stage]] = {}
     for number, stage in lacking:
-        by_number.setdefault(number, []).append(stage)
+        shared.setdefault((number, group(stage.spec)), []).append(stage)
     return [
-        Assignment(number, Work(tuple(found[start : start + MOST_TOGETHER]), device))
-        for number, found in sorted(by_number.items())
-        for start in range(0, len(found), MOST_TOGETHER)
+        Assignment(number, Work(tuple(members[start : start + MOST_TOGETHER]), device))
+        for (number, _), members in sorted(shared.items(), key=lambda item: item[0][0])
+        for start in range(0, len(members), MOST_TOGETHER)
     ]
 
 

@@ -3,7 +3,7 @@
 Coresets of one layer's activations are selected together: one pass over the features serves them all.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from storage.documents import Json
 from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec, signature_defaults, without_defaults
-from storage.stages import FinishedStage, Stage, open_finished
+from storage.stages import FinishedStage, open_finished
 from storage.stores import Store
 from tasks.coresets import SELECTORS
 from tasks.steps.activations import class_slabs
@@ -56,34 +56,31 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
     return Layout(order.partitions, {"order": order, "label": labels})
 
 
+def _activations(spec: StageSpec) -> StageSpec:
+    """Return the activations that a coreset is selected from, which decide on its layout."""
+    return spec.inputs["activations"]
+
+
 def _partition(work: Work, number: int) -> None:
     """Select from a few classes, one after the other, for all stages in the work."""
-    for activations, stages in _by_activations(work.stages).items():
-        clock, finished = Clock(), open_finished(stages[0].store, activations)
-        first, last = stages[0].layout.arrays["order"].span(number)
-        slabs = list(class_slabs(finished).items())[first:last]
-        orders = [np.full((last - first, stage.layout.arrays["order"].shape[1]), -1, np.int64) for stage in stages]
-        infos: list[dict[str, Json]] = [{} for _ in stages]
-        for row, (label, (start, stop)) in enumerate(slabs):
-            # In float64, what selectors work in: each would widen the same numbers anew.
-            features = finished.read("pooled", start, stop).astype(np.float64)
-            for stage, order, info in zip(stages, orders, infos, strict=True):
-                kept, info[str(label)] = _select(stage.spec, features, label)
-                order[row, : len(kept)] = start + kept
-        labels, spent = np.array([label for label, _ in slabs], np.int64), clock.share(len(stages))
+    stages, activations = work.stages, _activations(work.stage.spec)
+    clock, finished = Clock(), open_finished(stages[0].store, activations)
+    first, last = stages[0].layout.arrays["order"].span(number)
+    slabs = list(class_slabs(finished).items())[first:last]
+    orders = [np.full((last - first, stage.layout.arrays["order"].shape[1]), -1, np.int64) for stage in stages]
+    infos: list[dict[str, Json]] = [{} for _ in stages]
+    for row, (label, (start, stop)) in enumerate(slabs):
+        # In float64, what selectors work in: each would widen the same numbers anew.
+        features = finished.read("pooled", start, stop).astype(np.float64)
         for stage, order, info in zip(stages, orders, infos, strict=True):
-            with stage.partition(number) as part:
-                part.write("order", order)
-                part.write("label", labels)
-                part.numbers.update(measured(classes=info, together=len(stages), **spent))
-
-
-def _by_activations(stages: Iterable[Stage]) -> dict[StageSpec, list[Stage]]:
-    """Return stages by the activations that they select from, which decide on their layout."""
-    found: dict[StageSpec, list[Stage]] = {}
-    for stage in stages:
-        found.setdefault(stage.spec.inputs["activations"], []).append(stage)
-    return found
+            kept, info[str(label)] = _select(stage.spec, features, label)
+            order[row, : len(kept)] = start + kept
+    labels, spent = np.array([label for label, _ in slabs], np.int64), clock.share(len(stages))
+    for stage, order, info in zip(stages, orders, infos, strict=True):
+        with stage.partition(number) as part:
+            part.write("order", order)
+            part.write("label", labels)
+            part.numbers.update(measured(classes=info, together=len(stages), **spent))
 
 
 def _select(spec: StageSpec, features: NDArray[np.float64], label: int) -> tuple[NDArray[np.int64], Json]:
@@ -99,4 +96,4 @@ def _select(spec: StageSpec, features: NDArray[np.float64], label: int) -> tuple
     return kept, {"kept": len(kept), "of": len(features), **dict(chosen.info)}
 
 
-SELECTION = Step(_layout, _partition, together=True)
+SELECTION = Step(_layout, _partition, group=_activations)

@@ -20,7 +20,7 @@ from tasks.decomposition import NOISES, FeatureMoments, choose_replaced, classes
 from tasks.decomposition.ablation import Which
 from tasks.steps.decomposition.features import open_head, read_features
 from tasks.steps.decomposition.histogram import read_sets
-from tasks.steps.decomposition.partials import by_features, chunks, n_ranges
+from tasks.steps.decomposition.partials import chunks, features_read, n_ranges
 from tasks.steps.life import Clock, Step, Work, measured
 from tasks.steps.networks import choose_device
 
@@ -65,24 +65,24 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 def _partition(work: Work, number: int) -> None:
     """Perturb a range of positions in every way that lacks it."""
     device = choose_device(work.device)
-    for features, stages in by_features(work.stages).items():
-        clock, head = Clock(), open_head(stages[0].store, features, device)
-        finished = open_finished(stages[0].store, features)
-        counts = {stage.spec: np.zeros(stage.layout.arrays["correct"].shape[1:], np.int64) for stage in stages}
-        for draw in range(max(int(stage.spec.parameters["draws"]) for stage in stages)):
-            ways = [_Way.of(stage, draw) for stage in stages if draw < int(stage.spec.parameters["draws"])]
-            for start, stop in chunks(finished, number):
-                chunk = _Chunk.of(finished, start, stop)
-                normals = draw_normals(chunk.ids, chunk.values.shape[1], seed=0, draw=draw)
-                for way in ways:
-                    for index, changed in enumerate(way.perturbed(chunk, normals)):
-                        counts[way.spec][index, draw] += int((_logits(head, changed).argmax(1) == chunk.labels).sum())
-        images = sum(stop - start for start, stop in chunks(finished, number))
-        for stage in stages:
-            with stage.partition(number) as part:
-                part.write("correct", counts[stage.spec][None])
-                part.write("images", np.array([images], np.int64))
-                part.numbers.update(measured(together=len(stages), **clock.share(len(stages))))
+    stages, features = work.stages, features_read(work.stage.spec)
+    clock, head = Clock(), open_head(stages[0].store, features, device)
+    finished = open_finished(stages[0].store, features)
+    counts = {stage.spec: np.zeros(stage.layout.arrays["correct"].shape[1:], np.int64) for stage in stages}
+    for draw in range(max(int(stage.spec.parameters["draws"]) for stage in stages)):
+        ways = [_Way.of(stage, draw) for stage in stages if draw < int(stage.spec.parameters["draws"])]
+        for start, stop in chunks(finished, number):
+            chunk = _Chunk.of(finished, start, stop)
+            normals = draw_normals(chunk.ids, chunk.values.shape[1], seed=0, draw=draw)
+            for way in ways:
+                for index, changed in enumerate(way.perturbed(chunk, normals)):
+                    counts[way.spec][index, draw] += int((_logits(head, changed).argmax(1) == chunk.labels).sum())
+    images = sum(stop - start for start, stop in chunks(finished, number))
+    for stage in stages:
+        with stage.partition(number) as part:
+            part.write("correct", counts[stage.spec][None])
+            part.write("images", np.array([images], np.int64))
+            part.numbers.update(measured(together=len(stages), **clock.share(len(stages))))
 
 
 @dataclass(frozen=True)
@@ -141,4 +141,4 @@ def _logits(head: torch.nn.Linear, values: Floats) -> NDArray[np.float32]:
         return found
 
 
-ABLATION = Step(_layout, _partition, network=True, together=True)
+ABLATION = Step(_layout, _partition, network=True, group=features_read)

@@ -1,7 +1,9 @@
 """The strongest and histogram stages: Algorithm 1 over stored features, range by range, then added up.
 
-Histograms of many settings are made together: one pass over the features serves them all.
+Histograms of one ranking are made together: one pass over the features serves them all.
 """
+
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from tasks.decomposition.histogram import Cell, FeatureHistogram
 from tasks.decomposition.influential import pick_sets
 from tasks.steps.activations import class_slabs
 from tasks.steps.decomposition.features import open_head, read_features
-from tasks.steps.decomposition.partials import by_features, chunks, n_ranges, pack_sums, read_sums, sums_file
+from tasks.steps.decomposition.partials import chunks, features_read, n_ranges, pack_sums, read_sums, sums_file
 from tasks.steps.life import Clock, Step, Work, measured
 
 VERSION = 1
@@ -65,25 +67,27 @@ def _ranges(store: Store, spec: StageSpec) -> Layout:
     return Layout(n_ranges(store, spec.inputs["features"]))
 
 
+def _ranking(spec: StageSpec) -> Hashable:
+    """Return what decides on which features are the strongest of an image, and to whose class it counts."""
+    return features_read(spec), spec.place["rank_by"], spec.place["group_by"]
+
+
 def _count(work: Work, number: int) -> None:
-    """Count a range of positions for every setting that lacks it, in one pass for those of one ranking."""
-    for features, stages in by_features(work.stages).items():
-        for rank_by, group_by in dict.fromkeys((s.spec.place["rank_by"], s.spec.place["group_by"]) for s in stages):
-            same = [s for s in stages if (s.spec.place["rank_by"], s.spec.place["group_by"]) == (rank_by, group_by)]
-            clock, found = Clock(), _histogram(same, features, number)
-            state = found.state()
-            for index, stage in enumerate(same):
-                own = {name: state[name][index : index + 1] for name in ("counts", "images")}
-                with stage.partition(number) as part:
-                    part.write_file(sums_file(number), pack_sums({**state, **own}))
-                    part.numbers.update(
-                        measured(images=int(found.images[index].sum()), signed=found.signed, **clock.share(len(same)))
-                    )
+    """Count a range of positions for every setting that lacks it."""
+    clock, found = Clock(), _histogram(work.stages, number)
+    state = found.state()
+    for index, stage in enumerate(work.stages):
+        own = {name: state[name][index : index + 1] for name in ("counts", "images")}
+        with stage.partition(number) as part:
+            part.write_file(sums_file(number), pack_sums({**state, **own}))
+            part.numbers.update(
+                measured(images=int(found.images[index].sum()), signed=found.signed, **clock.share(len(work.stages)))
+            )
 
 
-def _histogram(stages: list[Stage], features: StageSpec, number: int) -> FeatureHistogram:
-    """Return what a range of positions adds, a cell per stage."""
-    store, place = stages[0].store, stages[0].spec.place
+def _histogram(stages: Sequence[Stage], number: int) -> FeatureHistogram:
+    """Return what a range of positions adds, a cell per stage; all are of one ranking."""
+    store, place, features = stages[0].store, stages[0].spec.place, features_read(stages[0].spec)
     finished = open_finished(store, features)
     head = open_head(store, features, torch.device("cpu"))
     found = FeatureHistogram(
@@ -148,5 +152,5 @@ def _summary(stage: Stage) -> dict[str, Json]:
     return {"signed": marker["numbers"]["signed"]}
 
 
-STRONGEST = Step(_ranges, _count, together=True)
+STRONGEST = Step(_ranges, _count, group=_ranking)
 HISTOGRAM = Step(_whole, _add, _summary)

@@ -1,14 +1,14 @@
 """What the stages over stored features share: ranges of positions as partitions, chunks of them, sums in files."""
 
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from storage.specs import StageSpec
-from storage.stages import FinishedStage, Stage, open_finished
+from storage.stages import FinishedStage, open_finished
 from storage.stores import Store
 
 RANGE_VALUES = 64_000_000  # feature values of a partition: seconds of work
@@ -41,12 +41,9 @@ def chunks(features: FinishedStage, number: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + size, end)
 
 
-def by_features(stages: Iterable[Stage]) -> dict[StageSpec, list[Stage]]:
-    """Return stages by the features that they read."""
-    found: dict[StageSpec, list[Stage]] = {}
-    for stage in stages:
-        found.setdefault(stage.spec.inputs["features"], []).append(stage)
-    return found
+def features_read(spec: StageSpec) -> StageSpec:
+    """Return the features that a stage reads, and with which it is grouped."""
+    return spec.inputs["features"]
 
 
 def sums_file(number: int) -> str:

@@ -17,7 +17,7 @@ from storage.stores import Store
 from tasks.decomposition import CONTROLS, DecomposedLinear, HeadScores, Statistics
 from tasks.steps.decomposition.features import open_head, read_features
 from tasks.steps.decomposition.histogram import read_sets
-from tasks.steps.decomposition.partials import by_features, chunks, n_ranges
+from tasks.steps.decomposition.partials import chunks, features_read, n_ranges
 from tasks.steps.life import Clock, Step, Work, measured
 from tasks.steps.networks import choose_device
 
@@ -103,24 +103,24 @@ def _choices(stage: Stage, head: torch.nn.Linear) -> Iterator[Indices]:
 def _partition(work: Work, number: int) -> None:
     """Score a range of positions with every choice that lacks it."""
     device = choose_device(work.device)
-    for features, stages in by_features(work.stages).items():
-        clock, head = Clock(), open_head(stages[0].store, features, device)
-        found = {stage.spec: _tallies(stage, head) for stage in stages}
-        finished = open_finished(stages[0].store, features)
-        for start, stop in chunks(finished, number):
-            values = torch.from_numpy(read_features(finished, start, stop)).to(device)
-            full = finished.read("logits", start, stop).astype(np.float32, copy=False)
-            labels = finished.read("label", start, stop).astype(np.int64)
-            for tallies in found.values():
-                for layer, scores in tallies:
-                    scores.update(full if layer is None else _logits(layer, values), full, labels)
-        for stage in stages:
-            states = [scores.state() for _, scores in found[stage.spec]]
-            with stage.partition(number) as part:
-                part.write("correct", np.stack([state["correct"] for state in states])[None])
-                part.write("agreeing", np.stack([state["agreeing"] for state in states])[None])
-                part.write("images", states[0]["images"][None])
-                part.numbers.update(measured(together=len(stages), **clock.share(len(stages))))
+    stages, features = work.stages, features_read(work.stage.spec)
+    clock, head = Clock(), open_head(stages[0].store, features, device)
+    found = {stage.spec: _tallies(stage, head) for stage in stages}
+    finished = open_finished(stages[0].store, features)
+    for start, stop in chunks(finished, number):
+        values = torch.from_numpy(read_features(finished, start, stop)).to(device)
+        full = finished.read("logits", start, stop).astype(np.float32, copy=False)
+        labels = finished.read("label", start, stop).astype(np.int64)
+        for tallies in found.values():
+            for layer, scores in tallies:
+                scores.update(full if layer is None else _logits(layer, values), full, labels)
+    for stage in stages:
+        states = [scores.state() for _, scores in found[stage.spec]]
+        with stage.partition(number) as part:
+            part.write("correct", np.stack([state["correct"] for state in states])[None])
+            part.write("agreeing", np.stack([state["agreeing"] for state in states])[None])
+            part.write("images", states[0]["images"][None])
+            part.numbers.update(measured(together=len(stages), **clock.share(len(stages))))
 
 
 def _tallies(stage: Stage, head: torch.nn.Linear) -> list[tuple[DecomposedLinear | None, HeadScores]]:
@@ -143,4 +143,4 @@ def _summary(stage: Stage) -> dict[str, Json]:
     return dict(stage.spec.parameters)
 
 
-SCORES = Step(_layout, _partition, _summary, network=True, together=True)
+SCORES = Step(_layout, _partition, _summary, network=True, group=features_read)

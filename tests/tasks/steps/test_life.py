@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 
 from configs.schema import Config
+from storage.specs import StageSpec
 from storage.stages import begin_stage, find_finished
 from tasks.parallel import PartitionError, SerialPool
-from tasks.steps.life import Job, Work, complete, open_job
+from tasks.steps.life import MOST_TOGETHER, Job, Work, assignments, complete, open_job
 from tests.tasks.steps.two_stages import FIRST, LAYOUT, SECOND, STEP, Heard, both, contents, fill, lines, start_from
+
+
+def all_together(spec: StageSpec) -> None:
+    """Every stage is of one group."""
 
 
 def test_two_stages_are_made_one_from_the_other(job: Job) -> None:
@@ -103,8 +108,34 @@ def test_together_a_partition_is_made_for_all_stages_that_lack_it(job: Job) -> N
             fill(stage, number)
 
     fill(begin_stage(job.store, start_from(1)[0], LAYOUT), 1)
-    complete(job, replace(STEP, partition=each, together=True), start_from(1, 2))
+    complete(job, replace(STEP, partition=each, group=all_together), start_from(1, 2))
     assert calls == [(0, ["1", "2"]), (1, ["2"])]
+
+
+def test_together_are_only_stages_of_one_group_and_no_more_than_the_memory_is_counted_for(job: Job) -> None:
+    stages = [begin_stage(job.store, spec, LAYOUT) for spec in start_from(*range(40))]
+    fill(stages[2], 0)  # its partition 1 is the first that the third group lacks
+
+    def third(spec: StageSpec) -> int:
+        return int(spec.parameters["start"]) % 3
+
+    items = assignments(stages, "cpu", group=third)
+    labels = [(item.number, [int(stage.spec.label) for stage in item.work.stages]) for item in items]
+    whole = [list(range(first, 40, 3)) for first in range(3)]
+    assert sorted(labels) == sorted(
+        [(0, whole[0]), (0, whole[1]), (0, whole[2][1:]), (1, whole[0]), (1, whole[1]), (1, whole[2])]
+    )
+    assert [number for number, _ in labels] == [0, 0, 0, 1, 1, 1]
+    together = assignments(stages, "cpu", group=all_together)
+    assert [len(item.work.stages) for item in together] == [
+        MOST_TOGETHER,
+        MOST_TOGETHER,
+        7,
+        MOST_TOGETHER,
+        MOST_TOGETHER,
+        8,
+    ]
+    assert [len(item.work.stages) for item in assignments(stages, "cpu", group=None)] == [1] * 79
 
 
 def test_together_a_rerun_asks_for_each_partition_only_where_it_lacks(job: Job) -> None:
@@ -118,7 +149,7 @@ def test_together_a_rerun_asks_for_each_partition_only_where_it_lacks(job: Job) 
                 raise RuntimeError("no luck")
             fill(stage, number)
 
-    step = replace(STEP, partition=each, together=True)
+    step = replace(STEP, partition=each, group=all_together)
     with pytest.raises(PartitionError, match=r"^partition 0 of 2 x first: first 2 \[.*\]: no luck$"):
         complete(job, step, start_from(1, 2))
     luck = True
@@ -138,7 +169,7 @@ def test_together_one_that_fails_does_not_stop_the_others(job: Job) -> None:
             fill(stage, number)
 
     with pytest.raises(PartitionError, match=r"first 2 .*: no luck \(2 of 2 partitions failed\)$"):
-        complete(job, replace(STEP, partition=each, together=True), start_from(1, 2, 3))
+        complete(job, replace(STEP, partition=each, group=all_together), start_from(1, 2, 3))
     assert [find_finished(job.store, spec.path) is not None for spec in start_from(1, 2, 3)] == [True, False, True]
     assert calls == [["1", "2", "3"], ["1"], ["2"], ["3"]] * 2
 
@@ -153,7 +184,7 @@ def test_together_a_fault_that_passes_is_tried_again(job: Job) -> None:
         for stage in work.stages:
             fill(stage, number)
 
-    complete(job, replace(STEP, partition=each, together=True), start_from(1, 2))
+    complete(job, replace(STEP, partition=each, group=all_together), start_from(1, 2))
     assert calls == [["1", "2"], ["1"], ["2"], ["2"], ["1", "2"]]
 
 

@@ -20,7 +20,7 @@ from tests.tasks.steps.two_stages import FIRST, LAYOUT, STEP, both, contents, fi
 
 def test_a_partition_that_another_run_has_made_is_not_made_again(job: Job) -> None:
     stage = begin_stage(job.store, FIRST, LAYOUT)
-    work = life.assignments([stage], "cpu", together=False)
+    work = life.assignments([stage], "cpu", group=None)
     fill(stage, 0)
     calls: list[int] = []
     for item in work:

@@ -56,7 +56,7 @@ def test_a_run_goes_on_with_what_others_left(store: Store, together: bool, withi
                     notes.append(make_elsewhere(store, stage.spec))
                 part.write("x", np.full(4, OURS))
 
-    step = Step(lambda *_: LAYOUT, partition, lambda _: {"by": "us"}, together=together)
+    step = Step(lambda *_: LAYOUT, partition, lambda _: {"by": "us"}, group=(lambda _: None) if together else None)
     made = complete(Job(store, SerialPool(), LineObserver(io.StringIO())), step, SPECS)
     values = [OURS, np.float32(1), OURS]
     for spec, stage, value in zip(SPECS, made, values, strict=True):
