@@ -127,35 +127,37 @@ def _evaluate_class(
     """Return the measures (sets without the first, MEASURES) of one class; the first set is the reference."""
     start, stop = slab
     _, h, w, d = activations.layout.arrays["maps"].shape
-    # No function of how many sets there are: a stage made alone later must come out the same.
+    # No function of how many sets there are, and no product with the columns of the others (the order of BLAS's sums
+    # depends on the width of its matrices): a stage made alone later must come out the same, bit for bit.
     size = max(2, min(CHUNK_VALUES // (h * w * d), CHUNK_ROWS // (h * w)))
-    shape: JointShape | None = None
+    shapes: list[JointShape] = []
     bounds = [*range(start, stop, size), stop]
     if len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
         del bounds[-2]  # an image alone in a chunk could not be exchanged for the null distance
     for chunk, (low, high) in enumerate(itertools.pairwise(bounds)):
         maps = activations.read("maps", low, high).astype(np.float32)
-        blocks = [one.columns(maps, head) for one in sets]
-        shape = shape or JointShape([block.shape[1] for block in blocks])
-        shape.update(blocks, _permuted_images(len(maps), h * w, [label, chunk]))
-    assert shape is not None, label
+        reference, *others = (one.columns(maps, head) for one in sets)
+        shapes = shapes or [JointShape([reference.shape[1], columns.shape[1]]) for columns in others]
+        exchanged = _permuted_images(len(maps), h * w, [label, chunk])
+        for shape, columns in zip(shapes, others, strict=True):
+            shape.update([reference, columns], exchanged)
     plain = activations.read("logits", start, stop).astype(np.float32)
-    return np.array([_measures(shape, index, one, plain, label) for index, one in enumerate(sets) if index])
+    return np.array([_measures(shape, one, plain, label) for shape, one in zip(shapes, sets[1:], strict=True)])
 
 
-def _measures(shape: JointShape, index: int, one: _Set, plain: Maps, label: int) -> list[float]:
-    """Return the measures of one set in the order of MEASURES; NaN where one is undefined."""
+def _measures(shape: JointShape, one: _Set, plain: Maps, label: int) -> list[float]:
+    """Return the measures of one set, second in `shape`, in the order of MEASURES; NaN where one is undefined."""
     logits, labels = np.concatenate(one.tally.logits), np.full(len(plain), label)
     found: dict[str, float] = {"n_val": len(plain), "n_rows": shape.n}
-    found |= {"rank_reference": shape.rank(0), "rank": shape.rank(index)}
+    found |= {"rank_reference": shape.rank(0), "rank": shape.rank(1)}
     for name, alpha in ALPHAS.items():
         if shape.n < 2:
             found |= dict.fromkeys((f"distance_{name}", f"self_{name}", f"null_{name}"), np.nan)
             continue
         scaled = 0 < alpha < 1  # only there does the distance depend on scale and number of rows
-        found[f"distance_{name}"] = shape.distance(0, index, alpha, scaled)
+        found[f"distance_{name}"] = shape.distance(0, 1, alpha, scaled)
         found[f"self_{name}"] = shape.distance(0, 0, alpha, scaled)
-        found[f"null_{name}"] = shape.null_distance(0, index, alpha, scaled) if len(plain) > 1 else np.nan
+        found[f"null_{name}"] = shape.null_distance(0, 1, alpha, scaled) if len(plain) > 1 else np.nan
     found |= {"accuracy": top_k_accuracy(logits, labels, 1), "agreement": agreement(logits, plain)}
     found |= {"accuracy_plain": top_k_accuracy(plain, labels, 1)}
     k = min(5, plain.shape[1])
