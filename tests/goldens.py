@@ -197,11 +197,12 @@ def updates_of(stage: FinishedStage) -> Iterator[tuple[str, Values]]:
 
 
 def kinds_of(run: "Run", rules: dict[str, Rule]) -> Kinds:
-    """Return VERSION and entries by kind of stage; stages of a kind in the order of the plan."""
+    """Return VERSION and entries by kind of stage; stages of a kind in the order of their keys."""
     kinds: Kinds = {}
-    for spec in run.plan.stages:
+    ordered = sorted(run.plan.stages, key=lambda spec: spec.path)
+    for spec in ordered:
         kind = kinds.setdefault(spec.stage, {"version": spec.version, "arrays": {}})
-        number = sum(other.stage == spec.stage for other in run.plan.stages[: run.plan.stages.index(spec)])
+        number = sum(other.stage == spec.stage for other in ordered[: ordered.index(spec)])
         for array, values in arrays_of(open_finished(run.job.store, spec)):
             name = f"{number}/{array}"
             kind["arrays"][name] = entry(values, rule_of(rules, spec.stage, name, values.dtype))
@@ -213,7 +214,8 @@ def traced_kinds(run: "Run", rules: dict[str, Rule]) -> Kinds:
     kinds = kinds_of(run, rules)
     del kinds["manifest"]
     kinds[UPDATES] = kinds.pop("training")
-    for number, training in enumerate(dict.fromkeys(trace.training for trace in run.plan.all_traces)):
+    trainings = {spec for spec in run.plan.stages if spec.stage == "training"}
+    for number, training in enumerate(sorted(trainings, key=lambda spec: spec.path)):
         for array, values in updates_of(open_finished(run.job.store, training)):
             name = f"{number}/{array}"
             kinds[UPDATES]["arrays"][name] = entry(values, rule_of(rules, UPDATES, name, values.dtype))
