@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
 from storage.stages import FinishedStage, open_finished
+from tasks.cluster.versions import COMPARED, code_facts
 from tasks.recording.sources import update_source
 from tasks.steps.decomposition.coverage import read_coverage
-from tasks.versions import COMPARED, code_facts
+from tests.plans import decomposed
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -226,7 +227,7 @@ def decomposed_kinds(run: "Run", rules: dict[str, Rule]) -> Kinds:
     """Return the same of a run of question 2: shares in place of coverage's sums, which are digits."""
     kinds = {kind: found for kind, found in kinds_of(run, rules).items() if kind not in {*UNGUARDED, "manifest"}}
     kinds[GATED] = kinds.pop("training")
-    for number, one in enumerate(run.plan.decomposed):
+    for number, one in enumerate(decomposed(run.plan)):
         coverage = read_coverage(run.job.store, one.coverage)
         shares = {"l1": coverage.l1_shares(), "logit": coverage.contribution_shares(), "own": coverage.top_shares()}
         for array, values in shares.items():

@@ -16,14 +16,16 @@ from scipy.optimize import nnls
 import tasks.steps
 from storage.specs import StageSpec
 from storage.stages import open_finished
+from tasks.engine.life import complete
+from tasks.engine.step import Step
 from tasks.interpreters import INTERPRETERS, Features, Interpreter
-from tasks.steps.activations import class_slabs
+from tasks.steps.common.activations import class_slabs
 from tasks.steps.decomposition.ablation import ABLATION
 from tasks.steps.decomposition.histogram import STRONGEST, histogram_spec
 from tasks.steps.decomposition.scores import SCORES
-from tasks.steps.evaluation import EVALUATION
-from tasks.steps.life import Step, complete
-from tasks.steps.selection import SELECTION
+from tasks.steps.interpretation.evaluation import EVALUATION
+from tasks.steps.interpretation.selection import SELECTION
+from tests.plans import cells, decomposed, references
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -81,7 +83,7 @@ def interpreted(
 
 
 @pytest.fixture(scope="module")
-def decomposed(
+def decomposed_twice(
     decomposed_run: "Run", new_run: "Callable[[Tree], Run]", tmp_path_factory: pytest.TempPathFactory
 ) -> "Run":
     """Question 2 asked about two seeds and two networks, with every ranking of the strongest features."""
@@ -99,7 +101,7 @@ def rankings(run: "Run") -> list[StageSpec]:
     made = [
         histogram_spec(one.learn, 3, limit=limit, rank_by=rank_by, group_by=group_by)
         for rank_by, group_by, limit in kinds
-        for one in run.plan.decomposed
+        for one in decomposed(run.plan)
     ]
     return [spec.inputs["strongest"] for spec in made]
 
@@ -112,9 +114,9 @@ def digests(run: "Run", specs: list[StageSpec]) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("kind", GROUPED)
 def test_stages_made_together_are_what_each_is_alone(
-    kind: str, interpreted: "Run", decomposed: "Run", tmp_path: Path
+    kind: str, interpreted: "Run", decomposed_twice: "Run", tmp_path: Path
 ) -> None:
-    run = (interpreted if kind in ("selection", "evaluation") else decomposed).at(str(tmp_path / "copied"))
+    run = (interpreted if kind in ("selection", "evaluation") else decomposed_twice).at(str(tmp_path / "copied"))
     planned = [spec for spec in run.plan.stages if spec.stage == kind]
     specs = sorted({*planned, *(rankings(run) if kind == "strongest" else ())}, key=lambda spec: spec.key)  # mixed
     before = digests(run, specs)
@@ -144,7 +146,7 @@ def test_question_1_gives_a_network_and_seed_what_a_run_of_it_alone_gives(
     tree |= {"store": str(tmp_path / "store"), "seeds": [seed], "networks": {network: tree["networks"][network]}}
     tree["interpretation"]["networks"] = [network]
     alone = new_run(tree).finish()
-    specs = [cell.evaluation for cell in alone.plan.cells]
+    specs = [cell.evaluation for cell in cells(alone.plan)]
     assert len(specs) == 4
     assert digests(alone, specs) == digests(interpreted, specs)
 
@@ -177,10 +179,10 @@ def test_question_1_gives_the_distances_of_plain_loops_for_every_network_seed_an
     interpreted: "Run",
 ) -> None:
     run, answers = interpreted, []
-    for cell in run.plan.cells:
+    for cell in cells(run.plan):
         stage, held_out = open_finished(run.job.store, cell.evaluation), cell.evaluation.inputs["activations"]
         values, names = np.asarray(stage.read("values")), stage.summary["measures"]
-        reference = run.plan.references[cell.network, cell.seed, cell.interpreter]
+        reference = references(run.plan)[cell.network, cell.seed, cell.interpreter]
         for index in range(0, 10, 3):
             maps, mine = centred_columns(run, cell.features, held_out, index)
             _, whole = centred_columns(run, reference, held_out, index)
