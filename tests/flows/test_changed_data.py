@@ -56,7 +56,8 @@ def pets(folder_tree: Tree, monkeypatch: pytest.MonkeyPatch, request: pytest.Fix
         "checkpoint_every": 1,
     }
     if request.param is not None:
-        monkeypatch.setattr(training, "MEMORY_SAMPLES", request.param)
+        for module in (training, chain):
+            monkeypatch.setattr(module, "MEMORY_SAMPLES", request.param)
     return folder_tree
 
 
@@ -144,7 +145,7 @@ def test_a_resumed_training_names_what_changed(pets: Tree, new_run: NewRun, monk
 def test_images_that_change_during_the_first_segment_are_named(
     pets: Tree, new_run: NewRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if training.__dict__["MEMORY_SAMPLES"]:
+    if chain.__dict__["MEMORY_SAMPLES"]:
         pytest.skip("in memory they are read once")
 
     original = Trainer.run

@@ -12,11 +12,11 @@ from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.io.tensors import pack_tensors
 from tasks.recording.checkpoints import checkpoint_versions, checkpoint_weights
+from tasks.steps.common.chain import same_environment
 from tasks.steps.common.courses import MEMORY_SAMPLES, training_of, training_steps
 from tasks.steps.common.networks import WEIGHTS, choose_device, pack_state
 from tasks.steps.common.survey import state_bytes
 from tasks.steps.common.trainer import environment, load_training, open_trainer
-from tasks.steps.common.training import same_environment
 
 VERSION = 1
 

@@ -24,6 +24,15 @@ from tasks.decomposition import DecomposedLinear
 from tasks.decomposition.head import find_head, replace_head
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
+from tasks.steps.common.chain import (
+    Opened,
+    chain_layout,
+    chain_summary,
+    check_chain,
+    held_out_images,
+    keep_content,
+    train_segment,
+)
 from tasks.steps.common.courses import (
     CURVES,
     MEMORY_SAMPLES,
@@ -38,15 +47,6 @@ from tasks.steps.common.rows import read_rows
 from tasks.steps.common.survey import state_bytes
 from tasks.steps.common.trainable import check_trainable
 from tasks.steps.common.trainer import make_trainer, open_samples, settle
-from tasks.steps.common.training import (
-    Opened,
-    chain_layout,
-    chain_summary,
-    check_chain,
-    held_out_images,
-    keep_content,
-    train_segment,
-)
 from tasks.steps.common.trials import example_input
 from tasks.steps.decomposition.features import head_shapes, open_head, read_features
 from tasks.steps.decomposition.gates import ROWS

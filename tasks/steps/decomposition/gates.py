@@ -18,13 +18,13 @@ from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.io.tensors import unpack_tensors
+from tasks.steps.common.chain import tensor_file
 from tasks.steps.common.courses import MEMORY_SAMPLES
 from tasks.steps.common.fetching import open_fetch
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import choose_device, load_network
 from tasks.steps.common.survey import state_bytes
 from tasks.steps.common.trainer import settle
-from tasks.steps.common.training import tensor_file
 from tasks.steps.common.trials import example_input, spread
 from tasks.steps.decomposition.features import head_shapes
 from tasks.training.gates import GATE_MATRIX, ClassGates, largest_gates

@@ -20,15 +20,12 @@ from tasks.capture import capture_inputs, find_output_layer
 from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
-from tasks.io.manifest import check_labels
-from tasks.io.networks import build_model
 from tasks.recording.layers import recorded_parameters
 from tasks.recording.sources import UpdateBlock, UpdateSource, recorded_source
 from tasks.steps.common.courses import training_of, training_steps
-from tasks.steps.common.manifest import data_of
 from tasks.steps.common.networks import choose_device, load_network
 from tasks.steps.common.recording import UPDATES, recorded_layers
-from tasks.steps.common.trials import check_inputs
+from tasks.steps.tracing.layers import in_depth_order, layers_to_trace, traced_layers
 from tasks.steps.tracing.queries import count_queries, query_inputs
 from tasks.tracing import contributions, logit_contributions
 
@@ -42,8 +39,10 @@ Floats = NDArray[np.float32]
 def contributions_spec(name: str, training: StageSpec, queries: StageSpec, asked: Tracing) -> StageSpec:
     """Return the spec of the contributions of a training to its queries, layers in the network's order."""
     settings = asked.model_dump(mode="json", include={"layers", "anchor", "bias"})
-    named = training.place["train"]["record"]["layers"] if asked.layers == "all" else list(asked.layers)
-    if named is not None and (ordered := _by_depth(training, named)) != named:
+    record = training_of(training).record
+    assert record is not None, training
+    named = (record.layers and list(record.layers)) if asked.layers == "all" else list(asked.layers)
+    if named is not None and (ordered := in_depth_order(training, named)) != named:
         settings["layers"] = ordered
     kept = without_defaults(settings, {"layers": "all", "anchor": "final", "bias": False})
     inputs = {"network": training, "queries": queries}
@@ -60,34 +59,6 @@ class Target:
     bias: Tensor | None
     anchor: Tensor | None
     output: bool
-
-
-def traced_layers(source: UpdateSource, spec: StageSpec) -> list[str]:
-    """Return the names of the layers that a contributions stage traces.
-
-    Raises
-    ------
-    ValueError : a layer that the archive does not hold
-    """
-    asked = spec.place["layers"]
-    if asked == "all":
-        return list(source.layers)
-    for layer in asked:
-        if layer not in source.layers:
-            raise ValueError(f"tracing.layers: {layer!r} was not recorded; recorded: {', '.join(source.layers)}")
-    return list(asked)
-
-
-def _by_depth(training: StageSpec, layers: list[str]) -> list[str]:
-    """Return names of layers in the order in which the network has its modules; unknown names last."""
-    network = training.parameters["network"]
-    try:
-        with torch.device("meta"):
-            model = build_model(network["model"], network["arguments"], 0)
-    except ValueError:
-        return layers  # the plan says what is wrong with the network
-    depth = {name: index for index, (name, _) in enumerate(model.named_modules(remove_duplicate=False))}
-    return sorted(layers, key=lambda name: depth.get(name, len(depth)))
 
 
 def layer_targets(spec: StageSpec, source: UpdateSource, model: nn.Module, example: Tensor) -> list[Target]:
@@ -264,48 +235,6 @@ def _summary(stage: Stage) -> Document:
         "kinds": {target.name: type(target.module).__name__ for target in targets},
         "weights": {target.name: target.weight.numel() for target in targets},
     }
-
-
-def layers_to_trace(spec: StageSpec, survey: Survey) -> list[str]:
-    """Return the names of the layers that contributions are asked of, after looking at their calls.
-
-    Raises
-    ------
-    ValueError : a layer that is not recorded, that is called never or more than once, or that takes anything but one
-        tensor; queries with labels that the network does not know
-    """
-    training = spec.inputs["network"]
-    recorded, asked = recorded_layers(training, survey), spec.place["layers"]
-    traced = list(recorded) if asked == "all" else list(asked)
-    for layer in traced:
-        if layer not in recorded:
-            raise ValueError(f"tracing.layers: {layer!r} is not recorded; recorded: {', '.join(recorded)}")
-
-    def look(model: nn.Module, example: Tensor, images: Tensor) -> int | str:
-        try:
-            capture_inputs(model, traced, example)
-        except ValueError as error:
-            return str(error)
-        check_inputs(model, traced, images)
-        with torch.inference_mode():
-            return int(model(example.clone()).shape[1])
-
-    n_outputs = survey.look(training, f"inputs of {traced}", look)
-    if isinstance(n_outputs, str):
-        name = training.place["network"]
-        raise ValueError(f"tracing.layers: networks.{name}: {n_outputs}; name the layers to trace")
-    queries = spec.inputs["queries"]
-    found = survey.data(queries.inputs["data"])
-    try:
-        check_labels(
-            np.array(found.split(queries.parameters["split"])["labels"], np.int64),
-            n_outputs,
-            found.name,
-            data_of(queries.inputs["data"]),
-        )
-    except ValueError as error:
-        raise ValueError(f"tracing.queries.data: {error}") from error
-    return traced
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:

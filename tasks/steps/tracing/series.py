@@ -18,7 +18,8 @@ from tasks.engine.survey import Survey
 from tasks.recording.sources import recorded_source
 from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
 from tasks.steps.common.recording import recorded_layers
-from tasks.steps.tracing.projection import GIVEN, PREDICTED, traced_layers
+from tasks.steps.tracing.layers import traced_layers
+from tasks.steps.tracing.projection import GIVEN, PREDICTED
 from tasks.steps.tracing.queries import count_queries
 from tasks.tracing import DecaySeries, InfluenceSums, decay_known, decay_series
 from tasks.tracing.evaluation import RankCorrelation

@@ -19,7 +19,7 @@ from storage.stages import open_finished
 from storage.stores import StoreError
 from tasks.cluster.parallel import PartitionError
 from tasks.io.networks import build_model
-from tasks.steps.common import training
+from tasks.steps.common import chain, training
 from tasks.steps.common.trainer import environment
 from tests.tasks.steps.common.trainings import die_at, file_digests, spec_of, train
 
@@ -186,7 +186,8 @@ def test_a_learning_rate_that_explodes_is_named(tiny_tree: Tree, new_run: NewRun
 def test_samples_that_do_not_fit_in_memory_give_the_same_bits(
     tiny_tree: Tree, new_run: NewRun, finished_run: "Run", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "MEMORY_SAMPLES", 0)
+    for module in (training, chain):
+        monkeypatch.setattr(module, "MEMORY_SAMPLES", 0)
     folder = train(new_run(tiny_tree))
     assert file_digests(folder) == file_digests(Path(finished_run.config.store, spec_of(finished_run).path))
 

@@ -1,0 +1,234 @@
+"""The chain of segments that a training is: each goes on from the checkpoint before it, so that it resumes bitwise.
+
+A kind of training says by an `Opener` what is trained on what; the chain is the same for all.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+
+from configs.training import Training
+from storage.documents import Document, digest
+from storage.layouts import Layout
+from storage.partitions import Partition
+from storage.results import table_bytes
+from storage.specs import StageSpec
+from storage.stages import Stage, open_finished
+from storage.stores import Store, StoreError
+from storage.updates.archives import keep_chain, sweep_files
+from tasks.engine.life import measured
+from tasks.engine.step import Work
+from tasks.io.tensors import pack_tensors
+from tasks.recording.environment import environment_difference
+from tasks.steps.common.content import compare_content, content_file
+from tasks.steps.common.courses import (
+    CURVES,
+    MEMORY_SAMPLES,
+    n_segments,
+    open_schedule,
+    training_of,
+)
+from tasks.steps.common.fetching import open_fetch, read_content
+from tasks.steps.common.manifest import positions
+from tasks.steps.common.networks import (
+    WEIGHTS,
+    choose_device,
+    pack_state,
+)
+from tasks.steps.common.recording import recording
+from tasks.steps.common.trainer import environment, load_training, pack_training
+from tasks.training.loop import Fetch, Recorder, Trainer, accuracy
+
+
+def tensor_file(name: str) -> str:
+    """Return the name of the file in which a training keeps a tensor of a companion."""
+    return f"{name}.safetensors"
+
+
+def same_environment(training: StageSpec, made: Document, here: Document, remedy: str) -> None:
+    """Raise StoreError where what was made in the environment `made` cannot go on bitwise `here`."""
+    if (differs := environment_difference(made, here)) is not None:
+        raise StoreError(
+            f"{training.title}: its checkpoint was made with {differs} {made.get(differs)}, "
+            f"here it is {here[differs]}; go on there, or {remedy}"
+        )
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A training at step 0, and the held-out samples that its accuracy is measured on.
+
+    Parameters
+    ----------
+    trainer : what makes its steps
+    held_out, n_held_out : gives the samples 0..n-1
+    from_weights : the accuracy before the first step is worth knowing
+    """
+
+    trainer: Trainer
+    held_out: Fetch
+    n_held_out: int
+    from_weights: bool = False
+
+
+Opener = Callable[[Stage, Partition, torch.device], Opened]  # the partition, for what the first segment writes
+
+
+def chain_layout(store: Store, spec: StageSpec) -> Layout:
+    """Return the layout of a chain: one partition per checkpoint interval."""
+    return Layout(n_segments(spec, open_finished(store, spec.inputs["data"]).summary))
+
+
+def check_chain(stage: Stage) -> None:
+    """Keep one chain: drop every segment that does not start from its predecessor's checkpoint."""
+    keep_chain(stage)
+
+
+def train_segment(work: Work, number: int, opener: Opener) -> None:
+    """Train one segment and write its checkpoint, named by its digest so that two attempts never mix."""
+    stage, device = work.stage, choose_device(work.device)
+    train = training_of(stage.spec)
+    parent = _parent(stage, number, environment(device))
+    with stage.partition(number) as part:
+        opened = opener(stage, part, device)
+        trainer = opened.trainer
+        if parent:
+            load_training(trainer, _read_checkpoint(stage, parent["checkpoint"]))
+        elif opened.from_weights:
+            part.numbers["start_accuracy"] = accuracy(trainer.model, opened.held_out, opened.n_held_out)
+        start = number * train.checkpoint_every
+        stop = min(start + train.checkpoint_every, trainer.samples.batches.per_epoch * train.epochs)
+        with recording(train, part, trainer, start, stop) as recorder:
+            losses, epochs = _segment(stage, opened, (start, stop), recorder)
+        data = pack_training(trainer)
+        name = f"checkpoint-{number:06d}-{digest(data)[:12]}.safetensors"
+        part.write_file(name, data)
+        part.numbers.update(
+            measured(
+                parent=parent.get("checkpoint", ""),
+                checkpoint=name,
+                losses=losses,
+                epochs=epochs,
+                environment=environment(device),
+            )
+        )
+        if number == stage.layout.partitions - 1:
+            _write_result(stage, part, trainer)
+
+
+def keep_content(stage: Stage, part: Partition) -> None:
+    """Compare what the splits hold with what earlier stages were made from, and keep its digests for later ones."""
+    train = training_of(stage.spec)
+    for split in dict.fromkeys((train.split, train.evaluate)):
+        content = read_content(stage.store, stage.spec, split, MEMORY_SAMPLES)
+        compare_content(stage, split, content, 0, positions(stage.store, stage.spec.inputs["data"].path, split))
+        part.write_file(content_file(split), content.tobytes())
+
+
+def held_out_images(stage: Stage, device: torch.device) -> tuple[Fetch, int]:
+    """Return the function that gives held-out samples, and their number."""
+    split = training_of(stage.spec).evaluate
+    survey = open_finished(stage.store, stage.spec.inputs["data"]).summary
+    fetch = open_fetch(stage.store, stage.spec, split, device, MEMORY_SAMPLES)
+    return fetch, int(sum(survey["splits"][split]["counts"]))
+
+
+def chain_summary(stage: Stage) -> Document:
+    """State the last accuracy, and remove what abandoned attempts wrote."""
+    markers = keep_chain(stage)
+    sweep_files(stage, markers)
+    first, last = markers[0]["numbers"], markers[-1]["numbers"]
+    recorded = sum(marker["numbers"]["recording"]["bytes"] for marker in markers if "recording" in marker["numbers"])
+    found: Document = {"accuracy": last["epochs"][-1]["accuracy"]}
+    if "start_accuracy" in first:
+        found["start_accuracy"] = first["start_accuracy"]
+    return found | ({"archive_bytes": recorded} if recorded else {})
+
+
+def _segment(
+    stage: Stage, opened: Opened, span: tuple[int, int], recorder: Recorder | None
+) -> tuple[list[float], list[Document]]:
+    """Make the steps of a segment; return their losses, and loss, accuracy and rate of each epoch that ends in it."""
+    trainer, every = opened.trainer, training_of(stage.spec).checkpoint_every
+    per_epoch = trainer.samples.batches.per_epoch
+    (start, stop), number = span, span[0] // every
+    losses = _losses(stage, range(start // per_epoch * per_epoch // every, number))  # of the epoch under way
+    n_before, epochs = len(losses), []
+    while start < stop:
+        end = min(stop, (start // per_epoch + 1) * per_epoch)
+        losses += trainer.run(start, end, recorder)
+        if end % per_epoch == 0:
+            epochs.append(
+                {
+                    "epoch": end // per_epoch,
+                    "loss": float(np.mean(losses[-per_epoch:])),
+                    "accuracy": accuracy(trainer.model, opened.held_out, opened.n_held_out),
+                    "lr": float(trainer.optimizer.param_groups[0]["lr"]),
+                }
+            )
+        start = end
+    return losses[n_before:], epochs
+
+
+def _parent(stage: Stage, number: int, here: Document) -> Document:
+    """Return the numbers of the segment before, after checking that it was made in this environment."""
+    if number == 0:
+        return {}
+    marker = stage.marker(number - 1)
+    assert marker is not None, number
+    before: Document = marker["numbers"]
+    remedy = f"remove {stage.store.path(stage.spec.path)} to train anew"
+    same_environment(stage.spec, before["environment"], here, remedy)
+    return before
+
+
+def _read_checkpoint(stage: Stage, name: str) -> bytes:
+    """Return a checkpoint after comparing it with the digest in its name."""
+    data = stage.store.read(f"{stage.spec.path}/files/{name}")
+    if digest(data)[:12] != name.split("-")[-1].removesuffix(".safetensors"):
+        raise StoreError(f"{stage.spec.title}: checkpoint {name} is damaged; remove the stage's folder")
+    return data
+
+
+def _losses(stage: Stage, numbers: Sequence[int]) -> list[float]:
+    """Return the losses of the steps of finished segments."""
+    markers = [stage.marker(number) for number in numbers]
+    return [loss for marker in markers if marker is not None for loss in marker["numbers"]["losses"]]
+
+
+def _write_result(stage: Stage, part: Partition, trainer: Trainer) -> None:
+    """Write the last weights, what companions hold, and the curves; the numbers of this last segment are there."""
+    part.write_file(WEIGHTS, pack_state(trainer.model))
+    for companion in trainer.companions:
+        for name, tensor in companion.tensors().items():
+            part.write_file(tensor_file(name), pack_tensors({name: tensor}))
+    before = [stage.marker(earlier) for earlier in range(part.number)]
+    numbers = [*(marker["numbers"] for marker in before if marker is not None), part.numbers]
+    part.write_file(CURVES, table_bytes(_curves(training_of(stage.spec), numbers, trainer.samples.batches.per_epoch)))
+
+
+def _curves(train: Training, segments: Sequence[Document], per_epoch: int) -> pd.DataFrame:
+    """Return a row per epoch: mean loss, held-out accuracy, and the last learning rate where a schedule changes it.
+
+    Where the accuracy before the first step was measured, it is that of epoch 0, which has no loss and no rate.
+    """
+    losses = [loss for numbers in segments for loss in numbers["losses"]]
+    epochs = [epoch for numbers in segments for epoch in numbers["epochs"]]
+    table = pd.DataFrame(
+        {
+            "epoch": [e["epoch"] for e in epochs],
+            "loss": np.array(losses).reshape(-1, per_epoch).mean(axis=1),
+            "accuracy": [e["accuracy"] for e in epochs],
+        }
+    )
+    schedule = open_schedule(train, per_epoch)
+    if schedule is not None:  # the table of a constant rate is as it was before there were schedules
+        rates = [train.optimizer.lr * schedule(e * per_epoch - 1) for e in table["epoch"].tolist()]
+        table = table.assign(lr=rates)
+    if "start_accuracy" not in segments[0]:
+        return table
+    first = pd.DataFrame({"epoch": [0], "accuracy": [segments[0]["start_accuracy"]]})
+    return pd.concat([first, table], ignore_index=True)[list(table.columns)]

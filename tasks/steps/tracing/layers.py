@@ -1,0 +1,85 @@
+"""Which layers of a training are traced, in the order of the network."""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from storage.specs import StageSpec
+from tasks.capture import capture_inputs
+from tasks.engine.survey import Survey
+from tasks.io.manifest import check_labels
+from tasks.io.networks import build_model
+from tasks.recording.sources import UpdateSource
+from tasks.steps.common.manifest import data_of
+from tasks.steps.common.recording import recorded_layers
+from tasks.steps.common.trials import check_inputs
+
+
+def traced_layers(source: UpdateSource, spec: StageSpec) -> list[str]:
+    """Return the names of the layers that a contributions stage traces.
+
+    Raises
+    ------
+    ValueError : a layer that the archive does not hold
+    """
+    asked = spec.place["layers"]
+    if asked == "all":
+        return list(source.layers)
+    for layer in asked:
+        if layer not in source.layers:
+            raise ValueError(f"tracing.layers: {layer!r} was not recorded; recorded: {', '.join(source.layers)}")
+    return list(asked)
+
+
+def in_depth_order(training: StageSpec, layers: list[str]) -> list[str]:
+    """Return names of layers in the order in which the network has its modules; unknown names last."""
+    network = training.parameters["network"]
+    try:
+        with torch.device("meta"):
+            model = build_model(network["model"], network["arguments"], 0)
+    except ValueError:
+        return layers  # the plan says what is wrong with the network
+    depth = {name: index for index, (name, _) in enumerate(model.named_modules(remove_duplicate=False))}
+    return sorted(layers, key=lambda name: depth.get(name, len(depth)))
+
+
+def layers_to_trace(spec: StageSpec, survey: Survey) -> list[str]:
+    """Return the names of the layers that contributions are asked of, after looking at their calls.
+
+    Raises
+    ------
+    ValueError : a layer that is not recorded, that is called never or more than once, or that takes anything but one
+        tensor; queries with labels that the network does not know
+    """
+    training = spec.inputs["network"]
+    recorded, asked = recorded_layers(training, survey), spec.place["layers"]
+    traced = list(recorded) if asked == "all" else list(asked)
+    for layer in traced:
+        if layer not in recorded:
+            raise ValueError(f"tracing.layers: {layer!r} is not recorded; recorded: {', '.join(recorded)}")
+
+    def look(model: nn.Module, example: Tensor, images: Tensor) -> int | str:
+        try:
+            capture_inputs(model, traced, example)
+        except ValueError as error:
+            return str(error)
+        check_inputs(model, traced, images)
+        with torch.inference_mode():
+            return int(model(example.clone()).shape[1])
+
+    n_outputs = survey.look(training, f"inputs of {traced}", look)
+    if isinstance(n_outputs, str):
+        name = training.place["network"]
+        raise ValueError(f"tracing.layers: networks.{name}: {n_outputs}; name the layers to trace")
+    queries = spec.inputs["queries"]
+    found = survey.data(queries.inputs["data"])
+    try:
+        check_labels(
+            np.array(found.split(queries.parameters["split"])["labels"], np.int64),
+            n_outputs,
+            found.name,
+            data_of(queries.inputs["data"]),
+        )
+    except ValueError as error:
+        raise ValueError(f"tracing.queries.data: {error}") from error
+    return traced
