@@ -19,7 +19,7 @@ from storage.verify import verify_stage
 from tasks.cluster.parallel import PartitionError
 from tasks.engine.life import complete
 from tasks.engine.step import Step
-from tasks.steps.common import fetching, training
+from tasks.steps.common import chain, fetching, training
 from tasks.steps.common.manifest import MANIFEST, positions
 from tasks.steps.common.training import TRAINING
 from tasks.steps.interpretation.gallery import GALLERY

@@ -1,5 +1,7 @@
 """Which layers of a training are traced, in the order of the network."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -31,7 +33,7 @@ def traced_layers(source: UpdateSource, spec: StageSpec) -> list[str]:
     return list(asked)
 
 
-def in_depth_order(training: StageSpec, layers: list[str]) -> list[str]:
+def in_depth_order(training: StageSpec, layers: Sequence[str]) -> list[str]:
     """Return names of layers in the order in which the network has its modules; unknown names last."""
     network = training.parameters["network"]
     try:

@@ -41,8 +41,8 @@ def contributions_spec(name: str, training: StageSpec, queries: StageSpec, asked
     settings = asked.model_dump(mode="json", include={"layers", "anchor", "bias"})
     record = training_of(training).record
     assert record is not None, training
-    named = (record.layers and list(record.layers)) if asked.layers == "all" else list(asked.layers)
-    if named is not None and (ordered := in_depth_order(training, named)) != named:
+    named = list(record.layers or ()) if asked.layers == "all" else list(asked.layers)
+    if named and (ordered := in_depth_order(training, named)) != named:
         settings["layers"] = ordered
     kept = without_defaults(settings, {"layers": "all", "anchor": "final", "bias": False})
     inputs = {"network": training, "queries": queries}
