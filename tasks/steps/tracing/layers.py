@@ -40,7 +40,7 @@ def in_depth_order(training: StageSpec, layers: Sequence[str]) -> list[str]:
         with torch.device("meta"):
             model = build_model(network["model"], network["arguments"], 0)
     except ValueError:
-        return layers  # the plan says what is wrong with the network
+        return list(layers)  # the plan says what is wrong with the network
     depth = {name: index for index, (name, _) in enumerate(model.named_modules(remove_duplicate=False))}
     return sorted(layers, key=lambda name: depth.get(name, len(depth)))
 
