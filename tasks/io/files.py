@@ -67,7 +67,7 @@ def list_files(url: str) -> list[File]:
         ) from None
     except OSError as error:
         below = str(error.filename or "").removeprefix(str(local)).lstrip("/")
-        raise ValueError(f"folder {shown(url)}: {f'{below!r} ' if below else ''}{reason(error)}") from error
+        raise ValueError(f"folder {shown(url)}: {f'{shown(below)!r} ' if below else ''}{reason(error)}") from error
     return sorted(files)
 
 

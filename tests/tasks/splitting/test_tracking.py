@@ -185,12 +185,12 @@ def test_an_output_whose_first_axis_is_not_that_of_the_images_is_refused() -> No
 )
 def test_every_module_of_a_convolutional_network_has_channels_first(name: str, size: int) -> None:
     found = axes_of(build_model(name, {}, 0), torch.rand(1, 3, size, size))
-    assert {axes for _, axes in found.values()} == {FIRST_AXIS}
+    assert {axes for n_axes, axes in found.values() if n_axes > 2} == {FIRST_AXIS}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "size", "expected"), [("vit_b_32", 224, {1, 2}), ("swin_t", 64, {1, 3}), ("maxvit_t", 224, {1, 2, 3})]
+    ("name", "size", "expected"), [("vit_b_32", 224, {1, 2}), ("swin_t", 64, {1, 3}), ("maxvit_t", 224, {1, 3})]
 )
 def test_every_module_of_a_transformer_has_its_channels_on_one_axis(name: str, size: int, expected: set[int]) -> None:
     found = axes_of(build_model(name, {}, 0), torch.rand(1, 3, size, size))
