@@ -35,7 +35,12 @@ NUMERIC = ("scipy", "torch")
 PLOTTING = ("matplotlib", "plotly")
 PURE_KINDS = ("coresets", "interpreters", "decomposition", "detectors", "concepts", "tracing", "metrics", "splitting")
 PURE = tuple(f"tasks.{kind}" for kind in ("capture", *PURE_KINDS))
-QUESTIONS = ("interpretation", "decomposition", "tracing")
+FOLDERS = {path.parent.name for path in (ROOT / "tasks" / "steps").glob("*/question.py")}
+QUESTIONS = tuple(sorted(FOLDERS - {"common"}))  # steps/common/question.py says what a question is
+    sorted(
+        path.parent.name for path in (ROOT / "tasks" / "steps").glob("*/question.py") if path.parent.name != "common"
+    )
+)
 ENGINE = ("configs", "storage", "tasks.cluster", "tasks.engine")
 COMMON = (*ENGINE, *PURE, "tasks.io", "tasks.training", "tasks.recording", "tasks.steps.common")
 STEPS = ("torch", "pydantic")

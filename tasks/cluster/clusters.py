@@ -99,10 +99,18 @@ def closing_in_time(opened: Any) -> Iterator[None]:  # Any: distributed has no t
         raise
     except BaseException:  # Ctrl-C, or Prefect's own signal
         opened.shutdown_on_close = False  # nor does Dask try again when Python ends
-        with suppress(TimeoutError):
-            opened.close(timeout=LEAVE)
+        close_in_time(opened)
         raise
     opened.close()
+
+
+def close_in_time(opened: Any) -> None:  # Any: distributed has no types
+    """Close a client or cluster; one that does not close in time is left, and Dask does not try again for a minute."""
+    try:
+        opened.close(timeout=LEAVE)
+    except TimeoutError:
+        with suppress(Exception):  # a client tries again when it is collected, unless it is closed
+            opened.status = "closed"
 
 
 def _cluster_arguments(cluster: Cluster) -> dict[str, Any]:  # Any: the class's own

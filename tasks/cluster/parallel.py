@@ -17,7 +17,7 @@ import threadpoolctl
 
 from configs.cluster import Cluster
 from tasks.cluster.attendance import Attendance
-from tasks.cluster.clusters import LOCAL, closing_in_time, open_scheduler
+from tasks.cluster.clusters import LOCAL, close_in_time, closing_in_time, open_scheduler
 from tasks.cluster.rejoining import PATIENCE, ClusterError, fetched, rejoin
 from tasks.cluster.versions import code_difference, code_facts
 
@@ -140,10 +140,15 @@ def _dask_pool(cluster: Cluster, say: Callable[[str], None]) -> Iterator[Pool]:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # a failure is told in one line, by who asked
 
     with open_scheduler(cluster) as (address, security):
+        before = set(Client._instances)
         try:
             client = Client(**_connection(address, security), set_as_default=False, timeout=PATIENCE)
         except OSError as error:
             raise ClusterError(f"cluster.address: no scheduler answers at {cluster.address}: {error}") from error
+        except KeyboardInterrupt:  # the client is half made: nothing but Dask knows it
+            for half in set(Client._instances) - before:
+                close_in_time(half)
+            raise
         ours = None if cluster.kind in (*LOCAL, "address") else address
         workers = cluster.arguments.get("n_workers", cluster.workers)
         attendance = Attendance(ours, workers, cluster.worker_timeout, say)

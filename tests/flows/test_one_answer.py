@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from flows.progress import finished_paths, planned_stages
 from storage.stages import open_finished
 from tasks.io.networks import build_model
 from tests.conftest import decomposed_config, traced_config
@@ -43,7 +44,7 @@ class Net(nn.Module):
         elif self.kind == "out":
             torch.sub(x, 0.25, out=x)
             torch.div(x, 0.5, out=x)
-        elif self.kind in ("plain", "middle", "made"):
+        elif self.kind in ("plain", "middle", "made", "view"):
             x = (x - 0.25) / 0.5
         elif self.kind == "mean":
             x = x - x.mean()
@@ -57,12 +58,15 @@ class Net(nn.Module):
             x = self.f(x)
         if self.kind == "norm":
             x = self.norm(x)
-        x = x.mean((2, 3))
+        if self.kind == "view":  # fails in channels last
+            x = x.view(x.size(0), -1).view(x.size(0), 4, -1).mean(2)
+        else:
+            x = x.mean((2, 3))
         if self.kind == "dropout":
             x = F.dropout(x)
         return self.fc(x)
 '''
-RIGHT = ("methods", "operators", "out", "middle", "made")
+RIGHT = ("methods", "operators", "out", "middle", "made", "view")
 WRONG = {
     "mean": "the network's answer to an image depends on the batch",
     "norm": "the network's answer to an image depends on the batch",
@@ -133,3 +137,13 @@ def test_a_network_without_one_answer_is_refused_before_anything_is_written(
         assert WRONG[kind] in text
         assert text.startswith("networks.")
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_network_that_only_takes_contiguous_images_is_asked_everything(
+    question: str, model: str, folder_tree: Tree, tmp_path: Path, new_run: Callable[[Tree], "Run"]
+) -> None:
+    run = new_run(trees(model, "view", folder_tree, tmp_path)[question])
+    planned_stages(run.plan, None)
+    run.finish()
+    assert finished_paths(run.plan, run.job.store) == {spec.path for spec in run.plan.stages}

@@ -83,14 +83,26 @@ def n_segments(spec: StageSpec, summary: Document) -> int:
     return -(-training_steps(spec, summary)[1] // training_of(spec).checkpoint_every)
 
 
-def course_size(spec: StageSpec, survey: Survey, weights: int) -> Size:
+def course_size(spec: StageSpec, survey: Survey, weights: int, *, key: str = "") -> Size:
     """Return the size of any stage that trains `weights` bytes, without what else it keeps.
 
     A checkpoint holds the weights and what the optimiser keeps of each.
+
+    Parameters
+    ----------
+    key : config key of the training's settings; default: that of the network's own training
+
+    Raises
+    ------
+    ValueError : a split that is not there, batches that do not go with the data; names the key
     """
     train, found = training_of(spec), survey.data(spec.inputs["data"])
     for split in (train.split, train.evaluate):
         found.split(split)
-    held = train.optimizer.copies
-    written = (held * n_segments(spec, found.summary) + 1) * weights
+    held, place = train.optimizer.copies, key or f"networks.{spec.place['network']}.train"
+    try:
+        segments = n_segments(spec, found.summary)
+    except ValueError as error:
+        raise ValueError(f"{place}.{error}") from error
+    written = (held * segments + 1) * weights
     return Size(written, 2 * MEMORY_SAMPLES + (4 + 2 * held) * weights)

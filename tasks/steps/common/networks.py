@@ -22,6 +22,7 @@ from tasks.io.networks import build_model, resolve_preprocessing
 from tasks.io.tensors import pack_tensors, unpack_tensors
 from tasks.io.weights import load_first, load_weights, readings, weights_digest
 from tasks.recording.versions import load_state, read_versions, version_texts
+from tasks.splitting.memory_format import in_fitting_format
 
 WEIGHTS = "weights.safetensors"
 
@@ -172,8 +173,15 @@ def _load(store: Store, spec: StageSpec, device: str) -> nn.Module:
     """Fill and move a network."""
     model = filled_network(store, spec)
     model.eval().requires_grad_(False).to(device)
-    settled: nn.Module = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
-    return settled
+    return in_fitting_format(model, _first_image(store, spec).to(device))
+
+
+def _first_image(store: Store, spec: StageSpec) -> torch.Tensor:
+    """Return the first sample of the data set that a stage's network looks at, (1, C, h, w)."""
+    from tasks.steps.common.samples import read_first  # which imports this module
+
+    manifest = spec.inputs["data"] if "data" in spec.inputs else spec.inputs["network"].inputs["data"]
+    return read_first(store, manifest, preprocessing_of(spec.parameters["network"]))
 
 
 class _Kept(threading.local):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from configs.schema import Preprocessing
 from storage.specs import StageSpec
+from storage.stages import open_finished
 from storage.stores import Store
 from tasks.io.images import preprocess
 from tasks.io.sources import Source, open_source
@@ -79,3 +80,10 @@ def batches_ahead(
                 yield first, ready.result()
         for first, ready in waiting:
             yield first, ready.result()
+
+
+def read_first(store: Store, manifest: StageSpec, preprocessing: Preprocessing) -> Tensor:
+    """Return the first sample of a data set as a network takes it, (1, C, h, w)."""
+    splits = open_finished(store, manifest).summary["splits"]
+    rows = positions(store, manifest.path, next(iter(splits)))
+    return read_batch(open_source(data_of(manifest)), preprocessing, rows["key"].tolist()[:1]).inputs

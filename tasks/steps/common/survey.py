@@ -19,6 +19,7 @@ from tasks.engine.survey import DataSurvey, Found
 from tasks.io.manifest import check_labels, read_manifest
 from tasks.io.sources import open_source
 from tasks.splitting.channels import LayoutError
+from tasks.splitting.memory_format import in_fitting_format
 from tasks.steps.common.manifest import FILE, data_of, survey
 from tasks.steps.common.networks import build_network, preprocessing_of
 from tasks.steps.common.trials import example_input, read_examples, spread
@@ -66,7 +67,7 @@ class PlanSurvey:
         if (where, split, topic) not in self._found:
             try:
                 images = self._images(where, split, spec)
-                model = self._network(where, spec)
+                model = self._network(where, spec, images)
                 self._found[where, split, topic] = look(model, example_input(tuple(images.shape[1:])), images)
             except LayoutError:
                 raise
@@ -80,7 +81,7 @@ class PlanSurvey:
         """Return the network of a stage without storage: shapes only."""
         return _blank(canonical(spec.parameters["network"]))
 
-    def _network(self, where: str, spec: StageSpec) -> nn.Module:
+    def _network(self, where: str, spec: StageSpec, images: Tensor) -> nn.Module:
         """Return the network of a stage with its weights."""
         from torch.nn.parameter import is_lazy
 
@@ -91,7 +92,7 @@ class PlanSurvey:
                     f"{lazy[0]} has no size before the first input; to train it, build the layer with its size, such "
                     "as nn.Linear in place of nn.LazyLinear"
                 )
-            self._opened = where, model.eval().requires_grad_(False)
+            self._opened = where, in_fitting_format(model.eval().requires_grad_(False), images)
         return self._opened[1]
 
     def _images(self, where: str, split: str, spec: StageSpec) -> Tensor:

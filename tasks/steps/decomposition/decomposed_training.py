@@ -206,7 +206,7 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
         check_trainable(spec, survey, key="decomposition.retraining.network")
         weights += state_bytes(survey.blank(spec))
         held = 3 * most * 4 * head.largest
-    course = course_size(spec, survey, weights)
+    course = course_size(spec, survey, weights, key=f"decomposition.retraining.{spec.parameters['scope']}")
     return Size(course.written, course.peak + held)
 
 
