@@ -33,7 +33,10 @@ class Rule:
 
 NUMERIC = ("scipy", "torch")
 PLOTTING = ("matplotlib", "plotly")
-PURE_KINDS = ("coresets", "interpreters", "decomposition", "detectors", "concepts", "tracing", "metrics", "splitting")
+PURE_KINDS = (
+    *("coresets", "interpreters", "decomposition", "detectors", "concepts", "tracing", "metrics", "splitting"),
+    "modules",
+)
 PURE = tuple(f"tasks.{kind}" for kind in ("capture", *PURE_KINDS))
 QUESTIONS = ("interpretation", "decomposition", "tracing")
 ENGINE = ("configs", "storage", "tasks.cluster", "tasks.engine")
