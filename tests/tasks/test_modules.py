@@ -55,7 +55,8 @@ class OwnConvolution(nn.Conv2d):
     """Computes something else where its forward looks the same."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return super()._conv_forward(input, weight.relu(), bias)
+        moved: Tensor = super()._conv_forward(input, weight.relu(), bias)
+        return moved
 
 
 class Named(nn.Conv2d):
