@@ -1,6 +1,7 @@
 """What all sections of a config share."""
 
 import re
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Annotated
 from unicodedata import category
@@ -18,6 +19,12 @@ def check_side(pixels: int) -> int:
     if not 1 <= pixels <= MAX_SIDE:
         raise ValueError(f"expected 1 to {MAX_SIDE:,} pixels, found {pixels}")
     return pixels
+
+
+def check_distinct(key: str, entries: Sequence[Hashable]) -> None:
+    """Raise ValueError where a list has an entry twice."""
+    if len(set(entries)) != len(entries):
+        raise ValueError(f"{key}: an entry stands twice")
 
 
 def check_location(url: str) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from configs.section import Location, Name, Section
+from configs.section import Location, Name, Section, check_distinct
 
 Positive = Annotated[int, Field(ge=1)]
 Step = Annotated[int, Field(ge=0)]
@@ -209,12 +209,13 @@ class Record(Section):
     )
 
     @model_validator(mode="after")
-    def _ordered(self) -> "Record":
-        flat = [step for part in self.steps or () for step in part]
-        if any(start >= stop for start, stop in self.steps or ()) or flat != sorted(flat):
-            raise ValueError(f"steps: ranges [first, past the end] rise, found {[list(p) for p in self.steps or ()]}")
-        if self.layers is not None and len(set(self.layers)) != len(self.layers):
-            raise ValueError("layers: an entry stands twice")
+    def _check_lists(self) -> "Record":
+        check_distinct("layers", self.layers or ())
+        spans = self.steps or ()
+        empty = any(stop <= start for start, stop in spans)
+        overlap = any(start < stop for (_, stop), (start, _) in pairwise(spans))
+        if empty or overlap:
+            raise ValueError(f"steps: ranges [first, past the end] rise, found {[list(span) for span in spans]}")
         return self
 
 
@@ -278,8 +279,7 @@ class Training(Course):
 
     @model_validator(mode="after")
     def _few_snapshots(self) -> "Training":
-        if isinstance(self.snapshots, tuple) and len(set(self.snapshots)) != len(self.snapshots):
-            raise ValueError("snapshots: an entry stands twice")
+        check_distinct("snapshots", self.snapshots if isinstance(self.snapshots, tuple) else ())
         if isinstance(self.snapshots, int) and self.snapshots > MAX_SNAPSHOTS:
             raise ValueError(f"snapshots: at most {MAX_SNAPSHOTS:,}, found {self.snapshots}")
         return self

@@ -5,7 +5,7 @@ anything is made of them.
 """
 
 import math
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 import yaml
@@ -46,20 +46,33 @@ def odd_values(tree: Tree, place: Place = ()) -> Iterator[tuple[Place, str]]:
     """Yield what no key may hold, whatever its type: where it is and what is wrong."""
     if isinstance(tree, dict):
         for key in tree:
-            if not (isinstance(key, str) or (type(key) is int and all(type(other) is int for other in tree))):
+            if not _is_key(key, tree):
                 yield (*place, str(key)), f"keys should be strings, found {key!r}"
             yield from odd_values(key, place)
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    for key, below in items:
-        yield from odd_values(below, (*place, key if isinstance(tree, list) else str(key)))
-    if isinstance(tree, float) and not math.isfinite(tree):
+        for key, value in tree.items():
+            yield from odd_values(value, (*place, str(key)))
+    elif isinstance(tree, list):
+        for index, value in enumerate(tree):
+            yield from odd_values(value, (*place, index))
+    elif isinstance(tree, float) and not math.isfinite(tree):
         yield place, f"input should be a finite number, found {tree}"
-    if isinstance(tree, str) and (secret := secret_in(tree)):
-        yield place, f"{secret}; {INSTEAD}"
+    elif isinstance(tree, str):
+        yield from ((place, fault) for fault in _faults(tree))
     if place == ("cluster", "arguments"):
         yield from ((where, f"{name} looks like a secret; {INSTEAD}") for where, name in named_secrets(tree, place))
-    if isinstance(tree, str) and any("\ud800" <= letter <= "\udfff" for letter in tree):
-        yield place, "half of a surrogate pair, which is no character"
+
+
+def _is_key(key: object, mapping: Mapping[object, object]) -> bool:
+    """Say whether a mapping may have a key: a text, or an integer where all keys are integers."""
+    return isinstance(key, str) or (type(key) is int and all(type(other) is int for other in mapping))
+
+
+def _faults(text: str) -> Iterator[str]:
+    """Yield what is wrong with a text."""
+    if secret := secret_in(text):
+        yield f"{secret}; {INSTEAD}"
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        yield "half of a surrogate pair, which is no character"
 
 
 class _Loader(yaml.SafeLoader):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
+from tasks.modules import kind_of, only_tensor
 from tasks.splitting import replay
 from tasks.splitting.answers import check_alone, check_answers, largest_difference, size
 from tasks.splitting.channels import ChannelLayout
@@ -163,26 +165,27 @@ def capture_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> d
     """
     found: dict[str, Tensor] = {}
 
-    def keep(layer: str, given: tuple[object, ...]) -> None:
+    def keep(layer: str, module: nn.Module, given: tuple[object, ...]) -> None:
         if layer in found:
             raise ValueError(f"layer {layer!r} is called more than once; its updates cannot be told apart by call")
-        if len(given) != 1 or not isinstance(given[0], Tensor):
-            raise ValueError(f"layer {layer!r} takes {len(given)} inputs, expected one tensor")
-        found[layer] = given[0].clone()  # what follows may work in place
+        kind = kind_of(module)
+        try:
+            taken = only_tensor(given) if kind is None else kind.inputs(given)
+        except ValueError as error:
+            raise ValueError(f"layer {layer!r} {error}") from error
+        found[layer] = taken.clone()  # what follows may work in place
 
     handles = []
     try:
         for layer in layers:
             check_name(model, layer)
-            module = model.get_submodule(layer)
-            handles.append(module.register_forward_pre_hook(lambda _, given, layer=layer: keep(layer, given)))
+            handles.append(model.get_submodule(layer).register_forward_pre_hook(partial(keep, layer)))
         with torch.inference_mode():
             model(images.clone())
     finally:
         for handle in handles:
             handle.remove()
-    missing = [layer for layer in layers if layer not in found]
-    if missing:
+    if missing := [layer for layer in layers if layer not in found]:
         raise ValueError(f"layer {missing[0]!r} is not called by the network's forward")
     return {layer: found[layer].contiguous() for layer in layers}
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-OURS = ("configs", "flows", "storage", "tasks")
+from tests.import_graph import OURS, ROOT, cycles, import_graph, imports
+
 MAX_LINES = 300
 # Functions that other programs call (the public contract): no module may hide one of them.
 CONTRACT = {
@@ -33,7 +33,10 @@ class Rule:
 
 NUMERIC = ("scipy", "torch")
 PLOTTING = ("matplotlib", "plotly")
-PURE_KINDS = ("coresets", "interpreters", "decomposition", "detectors", "concepts", "tracing", "metrics", "splitting")
+PURE_KINDS = (
+    *("coresets", "interpreters", "decomposition", "detectors", "concepts", "tracing", "metrics", "splitting"),
+    "modules",
+)
 PURE = tuple(f"tasks.{kind}" for kind in ("capture", *PURE_KINDS))
 FOLDERS = {path.parent.name for path in (ROOT / "tasks" / "steps").glob("*/question.py")}
 QUESTIONS = tuple(sorted(FOLDERS - {"common"}))  # steps/common/question.py says what a question is
@@ -89,17 +92,24 @@ def rule_of(file: str) -> tuple[str, Rule]:
     return place, RULES[place]
 
 
-def imports(tree: ast.AST) -> Iterator[tuple[int, str]]:
-    """Yield (line, module) of every import, those inside functions too; a relative one begins with a dot."""
+def kind_comparisons(tree: ast.AST) -> Iterator[int]:
+    """Yield the line of every comparison of an attribute `stage` with a text, or with several."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name) for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.level:
-            yield node.lineno, "." * node.level + (node.module or "")
-        elif isinstance(node, ast.ImportFrom) and node.module in OURS:  # `from tasks import io` names tasks.io
-            yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.lineno, str(node.module)
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            texts = any(isinstance(part, ast.Constant) and isinstance(part.value, str) for part in _parts(sides))
+        elif isinstance(node, ast.Match):
+            sides, texts = [node.subject], True
+        else:
+            continue
+        if texts and any(isinstance(side, ast.Attribute) and side.attr == "stage" for side in sides):
+            yield node.lineno
+
+
+def _parts(sides: list[ast.expr]) -> Iterator[ast.expr]:
+    """Yield expressions, and what tuples, lists and sets among them hold."""
+    for side in sides:
+        yield from side.elts if isinstance(side, ast.Tuple | ast.List | ast.Set) else [side]
 
 
 def below(module: str, prefixes: tuple[str, ...]) -> bool:
@@ -124,7 +134,10 @@ def violations(root: Path) -> list[str]:
     top_level = {"zarr", "dask", "prefect", "distributed", "numpy", "torch", *sys.stdlib_module_names, *OURS}
     for path in sorted(file for package in OURS for file in (root / package).rglob("*.py")):
         file, text = path.relative_to(root).as_posix(), path.read_text(encoding="utf-8")
-        for line, module in imports(ast.parse(text)):
+        tree = ast.parse(text)
+        if not file.startswith(("tasks/engine/", "storage/")):
+            found += [f"{file}:{line}: compares a stage's kind with a text" for line in kind_comparisons(tree)]
+        for line, module in imports(tree):
             if module.startswith("."):
                 found.append(f"{file}:{line}: relative import {module}")
             elif not allowed(file, module):
@@ -189,6 +202,56 @@ def test_a_planted_breach_is_found(tmp_path: Path, file: str, text: str, expecte
     target.parent.mkdir(parents=True)
     target.write_text(text)
     assert violations(tmp_path) == [expected]
+
+
+@pytest.mark.parametrize(
+    "comparison",
+    [
+        'spec.stage == "training"',
+        '"training" != one.spec.stage',
+        'spec.stage in ("training", "features")',
+        'spec.stage not in {"training"}',
+        "match spec.stage:\n case 'training': pass",
+    ],
+)
+def test_only_the_engine_and_storage_compare_kinds_of_stages(tmp_path: Path, comparison: str) -> None:
+    for file in ("tasks/engine/a.py", "storage/a.py", "tasks/steps/common/a.py", "flows/a.py"):
+        (tmp_path / file).parent.mkdir(parents=True)
+        (tmp_path / file).write_text(comparison)
+    found = [f"{file}:1: compares a stage's kind with a text" for file in ("flows/a.py", "tasks/steps/common/a.py")]
+    assert violations(tmp_path) == found
+
+
+@pytest.mark.parametrize("text", ["spec.stage == other.stage", "spec.kind == 'a'", "stage = spec.stage"])
+def test_other_comparisons_are_no_breach(tmp_path: Path, text: str) -> None:
+    (tmp_path / "flows").mkdir()
+    (tmp_path / "flows" / "a.py").write_text(text)
+    assert violations(tmp_path) == []
+
+
+def test_folders_do_not_import_each_other() -> None:
+    assert cycles(import_graph(ROOT)) == [["storage", "storage/updates"]]  # one package in two folders
+
+
+def test_the_graph_shows_planted_imports_and_cycles(tmp_path: Path) -> None:
+    files = {
+        "configs/a.py": "import numpy",
+        "tasks/a/x.py": "from tasks.b.y import f\nfrom configs import a",
+        "tasks/a/z.py": "from tasks import b",
+        "tasks/b/y.py": "def g():\n    import tasks.c.w",
+        "tasks/c/w.py": "from tasks.a import x\nfrom tasks.c import v",
+    }
+    for file, text in files.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text(text)
+    graph = import_graph(tmp_path)
+    assert {folder: dict(targets) for folder, targets in graph.items()} == {
+        "configs": {},
+        "tasks/a": {"tasks/b": 2, "configs": 1},
+        "tasks/b": {"tasks/c": 1},
+        "tasks/c": {"tasks/a": 1},
+    }
+    assert cycles(graph) == [["tasks/a", "tasks/b", "tasks/c"]]
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from storage.updates.writer import DenseWriter
+from storage.updates.bits import Bytes
+from storage.updates.chunks import Write
+from storage.updates.parameters import Layer, Parameter
+from storage.updates.writer import DenseWriter, Written
 from tasks.recording.dense import DenseSource
 from tasks.recording.sizes import check_budget, dense_bytes
 
@@ -14,18 +17,54 @@ if TYPE_CHECKING:
 AUTO = "auto"
 
 
+class UpdateWriter(Protocol):
+    """Writes the updates of a segment of consecutive steps."""
+
+    @property
+    def written(self) -> Written:
+        """What the ledger says of the rows."""
+        ...
+
+    def add(self, rows: Bytes, previous: Bytes) -> None:
+        """Append rows (n, row bytes) of weights after each of n rows; `previous` are those before the first."""
+        ...
+
+    def close(self, start: int, stop: int) -> int:
+        """Write what is left of the steps `start:stop`; return the number of rows."""
+        ...
+
+    def abandon(self) -> None:
+        """Free the threads; nothing more is written."""
+        ...
+
+
+class OpenWriter(Protocol):
+    """Begins a segment of at most `steps` steps, whose files lie below `folder`."""
+
+    def __call__(
+        self,
+        layers: Sequence[Layer],
+        parameters: Sequence[Parameter],
+        folder: str,
+        steps: int,
+        write: Write,
+        threads: int,
+        /,
+    ) -> UpdateWriter: ...
+
+
 @dataclass(frozen=True)
 class Archive:
     """A kind of archive.
 
     Attributes
     ----------
-    writer : writes the updates of a segment of consecutive steps
+    writer : begins to write the updates of a segment of consecutive steps
     source : opens the updates of a finished stage
     size : bytes from the shapes of the recorded parameters and the number of steps
     """
 
-    writer: Callable[..., DenseWriter]
+    writer: OpenWriter
     source: "OpenSource"
     size: Callable[[Iterable[Sequence[int]], int], int]
 

@@ -8,10 +8,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from storage.updates.parameters import Layer, Parameter, lay_out
-from tasks.tracing.coverage import COVERED, covered
+from tasks.modules import MODULES, ModuleKind, kind_of
 
 NORMALISATION = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)  # their parameters live in checkpoints only
-PARTS = ("weight", "bias")
 
 
 def choose_layers(model: nn.Module, layers: Sequence[str] | None = None) -> dict[str, nn.Module]:
@@ -57,7 +56,8 @@ def recorded_parameters(
             if name not in sizes:
                 sizes[name] = str(parameter.dtype).removeprefix("torch."), tuple(parameter.shape)
                 places.append((module, part))
-        found.append(Layer(layer, used["weight"], used.get("bias")))
+        weight, bias = _kind(module).parameters
+        found.append(Layer(layer, used[weight], used.get(bias)))
     return tuple(found), lay_out(sizes), places
 
 
@@ -105,10 +105,17 @@ def _is_stored(stored: object, parameter: nn.Parameter) -> bool:
 
 def _recordable(module: nn.Module) -> bool:
     """Say whether a module is covered and its weight is a plain parameter."""
-    own = {name for name, _ in module.named_parameters(recurse=False)}
-    return covered(module) and "weight" in own and own <= set(PARTS)
+    kind, own = kind_of(module), {name for name, _ in module.named_parameters(recurse=False)}
+    return kind is not None and kind.parameters[0] in own and own <= set(kind.parameters)
+
+
+def _kind(module: nn.Module) -> ModuleKind:
+    """Return the kind of a module that can be recorded."""
+    kind = kind_of(module)
+    assert kind is not None, module
+    return kind
 
 
 def _names() -> str:
     """Return the covered classes."""
-    return ", ".join(kind.__name__ for kind in COVERED)
+    return ", ".join(kind.__name__ for kind in MODULES)

@@ -213,7 +213,7 @@ class UpdateRecorder:
         """Open the next segment."""
         number = len(self._chain)
         start = self._chain[-1]["numbers"]["recording"]["stop"] if self._chain else 0
-        segment = Segment(number, start, start + self._every, attempt_folder(number))
+        segment = Segment(number, start, start + self._every, attempt_folder(number), kind=self.kind)
         with ExitStack() as stack:
             part = stack.enter_context(self._stage.partition(number))
             if number == 0:

@@ -17,7 +17,7 @@ from storage.updates.archives import Segment
 from storage.updates.bits import Bytes
 from storage.updates.chunks import Write
 from storage.updates.ledger import LEDGER, Entry, ledger_bytes
-from storage.updates.writer import KIND, DenseWriter
+from tasks.recording.archives import ARCHIVES, AUTO, UpdateWriter, choose_kind
 from tasks.recording.environment import spare_threads
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.staging import StagedRows
@@ -58,14 +58,14 @@ class SegmentRecorder:
     ----------
     model, optimizer : at the state before the segment's first step
     layers : module names; None for every covered module
-    segment : number and steps, and a folder from `attempt_folder`
+    segment : number and steps, a folder from `attempt_folder`, and the kind of archive, "" as "auto"
     write : writes a file below the stage's files: `Partition.write_file`; called from another thread
     keep : steps whose update is kept; None for all. Steps that are not kept make one row together until the next
 
     Notes
     -----
-    Nothing of the training is changed: no random number is drawn, no hook stays. Memory: see `StagedRows` and
-    `DenseWriter`.
+    Nothing of the training is changed: no random number is drawn, no hook stays. Memory: see `StagedRows` and the
+    kind's writer.
     """
 
     def __init__(
@@ -85,8 +85,13 @@ class SegmentRecorder:
         self._entries: list[Entry] = []
         self._failed: int | None = None
         self.layers, self.parameters, places = recorded_parameters(choose_layers(model, layers))
-        steps, folder = segment.stop - segment.start, segment.folder
-        self._writer = DenseWriter(self.layers, self.parameters, folder, steps, self._write, spare_threads(model))
+        self.kind, steps, threads = (
+            choose_kind(segment.kind or AUTO),
+            segment.stop - segment.start,
+            spare_threads(model),
+        )
+        begin = ARCHIVES[self.kind].writer
+        self._writer = begin(self.layers, self.parameters, segment.folder, steps, self._write, threads)
         self._rows = StagedRows(self.parameters, places, steps, self._writer.add)
         self._pushed = 0  # rows; a gap is pushed when it ends
         self._in_gap = False
@@ -171,7 +176,7 @@ class SegmentRecorder:
         self._write(f"{self.segment.folder}/{LEDGER}", ledger_bytes(self._entries, self._writer.written))
         self._finalizer.detach()
         return {
-            "kind": KIND,
+            "kind": self.kind,
             "folder": self.segment.folder,
             "start": self.segment.start,
             "stop": self.next_step,
@@ -256,7 +261,7 @@ def _counted(write: Write, sizes: dict[str, int]) -> Write:
     return counted
 
 
-def _abandon(rows: StagedRows, writer: DenseWriter) -> None:
+def _abandon(rows: StagedRows, writer: UpdateWriter) -> None:
     """Free the threads of a recorder that is given up or forgotten."""
     rows.abandon()
     writer.abandon()

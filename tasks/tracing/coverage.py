@@ -2,17 +2,9 @@
 
 from torch import nn
 
-COVERED: tuple[type[nn.Module], ...] = (
-    nn.Linear,
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
-# A hook on this one (`nn.MultiheadAttention.out_proj`) never fires, so that its inputs cannot be had.
-_HIDDEN = "NonDynamicallyQuantizableLinear"
+from tasks.modules import MODULES, kind_of
+
+COVERED: tuple[type[nn.Module], ...] = tuple(MODULES)
 
 
 def covered(module: nn.Module) -> bool:
@@ -22,7 +14,7 @@ def covered(module: nn.Module) -> bool:
     ----------
     module : any; a subclass of a covered class counts only if it computes what its parent computes
     """
-    return _operation(module) is not None and type(module).__name__ != _HIDDEN
+    return kind_of(module) is not None
 
 
 def check_covered(name: str, module: nn.Module) -> None:
@@ -39,13 +31,3 @@ def check_covered(name: str, module: nn.Module) -> None:
     if not covered(module):
         known = ", ".join(one.__name__ for one in COVERED)
         raise TypeError(f"{name}: {type(module).__name__} is not covered by tracing; covered modules: {known}")
-
-
-def _operation(module: nn.Module) -> type[nn.Module] | None:
-    """The covered class whose forward pass a module has, None where there is none."""
-    for known in COVERED:
-        if isinstance(module, known) and type(module).forward is known.forward:
-            inner = "_conv_forward"
-            if getattr(type(module), inner, None) is getattr(known, inner, None):
-                return known
-    return None

@@ -54,7 +54,7 @@ def choose_way(operation: Operation, inputs: Tensor, norms: bool, n_steps: int) 
         return "gradient"
     within = BUDGET // (8 * groups * width * width)  # queries whose Gram matrices fit
     narrow = product_type(inputs) == torch.float32
-    moved: Way = "convolution" if narrow and not isinstance(operation.module, nn.Linear) else "matrices"
+    moved: Way = "convolution" if narrow and operation.convolves else "matrices"
     if within == 0:
         return moved
     shared = max(1, min(len(inputs), within))

@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from configs.schema import Config, LabelNoise
 from configs.tracing import Tracing
+from configs.training import Record
 
 Tree = dict[str, Any]  # Any: YAML
 
@@ -66,3 +67,23 @@ def test_queries_come_from_data_of_the_config() -> None:
         config(tracing={"networks": ["net"], "queries": {"data": "letters"}})
     with pytest.raises(ValidationError, match=r"tracing\.networks: unknown 'other'; known: net"):
         config(tracing={"networks": ["other"]})
+
+
+@pytest.mark.parametrize(
+    ("steps", "fits"),
+    [
+        ([[0, 5]], True),
+        ([[0, 5], [5, 9]], True),  # they touch
+        ([[2, 3], [7, 9], [20, 30]], True),
+        ([[4, 4]], False),
+        ([[0, 5], [4, 9]], False),
+        ([[7, 9], [0, 5]], False),
+        ([[0, 2], [5, 9], [3, 4]], False),
+    ],
+)
+def test_ranges_of_recorded_steps_rise_and_do_not_overlap(steps: list[list[int]], fits: bool) -> None:
+    if fits:
+        assert Record.model_validate({"steps": steps}).steps == tuple(tuple(span) for span in steps)
+    else:
+        with pytest.raises(ValidationError, match=r"ranges .* rise"):
+            Record.model_validate({"steps": steps})

@@ -158,33 +158,79 @@ def claims_table(pages: list[DecompositionResults]) -> Table | None:
 
 
 def _cells(results: DecompositionResults) -> dict[str, str]:
-    """Test every claim on one network."""
-    network, cells = results.networks.iloc[0], {}
-    ratio, n_images = float(network["ratio"]), float(network["n_evaluate"])
-    if np.isfinite(ratio) and not is_few(network):
-        cells["few filters suffice"] = f"not tested: {int(network['k2'])} of {int(network['n_features'])}"
-    elif np.isfinite(ratio):
-        cells["few filters suffice"] = f"{'yes' if ratio >= ENOUGH else 'no'}: r_A {formats.measure(ratio)}"
-    if test := grid_test(results.grid, n_images, float(network["n_features"])):
-        cells["k2 = k1 is best"] = f"{test.state}: {f'{points(test.gap)} short' if test.worst else 'in all cases'}"
+    """Test every claim on one network; a claim without a number to decide it is left out."""
+    cells = {
+        "few filters suffice": _few_filters(results),
+        "k2 = k1 is best": _equal_best(results),
+        "k1 = 5 covers 90 %": _five_cover(results),
+        "all others": _noise_in(results, "others"),
+        "as many others": _noise_in(results, "equal-size"),
+        "histogram beats others": _beats_others(results),
+        "head alone": _recovers(results, "head"),
+        "whole network": _recovers(results, "network"),
+    }
+    return {claim: cell for claim, cell in cells.items() if cell}
+
+
+def _few_filters(results: DecompositionResults) -> str:
+    """Say whether k2 features keep enough of the accuracy."""
+    network = results.networks.iloc[0]
+    ratio = float(network["ratio"])
+    if not np.isfinite(ratio):
+        return ""
+    if not is_few(network):
+        return f"not tested: {int(network['k2'])} of {int(network['n_features'])}"
+    return f"{'yes' if ratio >= ENOUGH else 'no'}: r_A {formats.measure(ratio)}"
+
+
+def _equal_best(results: DecompositionResults) -> str:
+    """Say whether k2 = k1 is best in the grid."""
+    network = results.networks.iloc[0]
+    test = grid_test(results.grid, float(network["n_evaluate"]), float(network["n_features"]))
+    if test is None:
+        return ""
+    return f"{test.state}: {f'{points(test.gap)} short' if test.worst else 'in all cases'}"
+
+
+def _five_cover(results: DecompositionResults) -> str:
+    """Say whether the largest features of an image cover as much of its logit as the paper claims."""
     own = image_mean(results.coverage, "own_top_share")
-    if str(network["k1"]) == CLAIMED_K1 and np.isfinite(own):
-        cells["k1 = 5 covers 90 %"] = f"{'yes' if own >= CLAIMED_SHARE else 'no'}: {formats.share(own)}"
-    for setting in noise_settings(results.ablation)[:1]:
-        rows = noise_rows(results.ablation, setting, network)
-        for claim, other in (("all others", "others"), ("as many others", "equal-size")):
-            if state := hurts_more(rows, other, n_images):
-                left, right = (formats.share(float(rows["accuracy"][which])) for which in ("influential", other))
-                cells[claim] = f"{state}: {left} / {right}"
-    rivals = rivals_of(results.controls, int(network["k2"]), n_images)
-    if rivals and rivals.others:
-        best, value = rivals.others[0]
-        side = "above" if rivals.own >= value else "below"
-        cells["histogram beats others"] = f"{rivals.state}: {points(rivals.own - value)} {side} {method_name(best)}"
-    for claim, scope in (("head alone", "head"), ("whole network", "network")):
-        _, accuracy = curve_of(results.retraining, scope, "accuracy")
-        lost = float(network["a_full"]) - float(accuracy[0]) if len(accuracy) > 1 else 0.0
-        if lost > 0:
-            part = (float(accuracy[-1]) - float(accuracy[0])) / lost
-            cells[claim] = f"{formats.minus(in_percent(part, 0))}{formats.NBSP}% of {points(lost)}"
-    return cells
+    if str(results.networks.iloc[0]["k1"]) != CLAIMED_K1 or not np.isfinite(own):
+        return ""
+    return f"{'yes' if own >= CLAIMED_SHARE else 'no'}: {formats.share(own)}"
+
+
+def _noise_in(results: DecompositionResults, others: str) -> str:
+    """Say whether noise in the influential features hurts more than in others, at the first setting."""
+    network, settings = results.networks.iloc[0], noise_settings(results.ablation)
+    if not settings:
+        return ""
+    rows = noise_rows(results.ablation, settings[0], network)
+    state = hurts_more(rows, others, float(network["n_evaluate"]))
+    if not state:
+        return ""
+    left, right = (formats.share(float(rows["accuracy"][which])) for which in ("influential", others))
+    return f"{state}: {left} / {right}"
+
+
+def _beats_others(results: DecompositionResults) -> str:
+    """Say whether Algorithm 1 beats the best other way to choose features."""
+    network = results.networks.iloc[0]
+    rivals = rivals_of(results.controls, int(network["k2"]), float(network["n_evaluate"]))
+    if rivals is None or not rivals.others:
+        return ""
+    best, value = rivals.others[0]
+    side = "above" if rivals.own >= value else "below"
+    return f"{rivals.state}: {points(rivals.own - value)} {side} {method_name(best)}"
+
+
+def _recovers(results: DecompositionResults, scope: str) -> str:
+    """Say which share of the lost accuracy training the head or the network again brings back."""
+    _, accuracy = curve_of(results.retraining, scope, "accuracy")
+    if len(accuracy) < 2:
+        return ""
+    first, last = float(accuracy[0]), float(accuracy[-1])
+    lost = float(results.networks.iloc[0]["a_full"]) - first
+    if not lost > 0:  # NaN, too
+        return ""
+    return f"{formats.minus(in_percent((last - first) / lost, 0))}{formats.NBSP}% of {points(lost)}"

@@ -101,7 +101,7 @@ def train_segment(work: Work, number: int, opener: Opener) -> None:
             part.numbers["start_accuracy"] = accuracy(trainer.model, opened.held_out, opened.n_held_out)
         start = number * train.checkpoint_every
         stop = min(start + train.checkpoint_every, trainer.samples.batches.per_epoch * train.epochs)
-        with recording(train, part, trainer, start, stop) as recorder:
+        with recording(train, part, trainer, parent, (start, stop)) as recorder:
             losses, epochs = _segment(stage, opened, (start, stop), recorder)
         data = pack_training(trainer)
         name = f"checkpoint-{number:06d}-{digest(data)[:12]}.safetensors"

@@ -1,4 +1,8 @@
-"""Whether the data are still what earlier stages were made from: a digest of each sample, by position in a split."""
+"""Whether the data are still what earlier stages were made from.
+
+Stages that read samples keep a digest of each, by position in a split: in an array `content`, or, where they train, in
+a file per split. What is read later is compared with the digests that are there.
+"""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -17,7 +21,7 @@ from tasks.io.samples import Sample
 Content = NDArray[np.generic]  # (n, 16) uint8
 
 
-class Known(NamedTuple):
+class Recorded(NamedTuple):
     """Digests of samples, and the path of the stage that was made from these."""
 
     path: str
@@ -36,55 +40,55 @@ def content_file(split: str) -> str:
 
 def compare_content(stage: Stage, split: str, content: Content, start: int, rows: pd.DataFrame) -> None:
     """Compare digests of the samples from position `start` on with those of an earlier stage, if there is one."""
-    earlier = _earlier(stage.store, stage.spec.inputs["data"], split)
+    earlier = _earlier_stage(stage.store, stage.spec.inputs["data"], split)
     if earlier is not None:
-        known = Known(earlier.path, _kept(earlier, split, start, start + len(rows)))
-        check_content(known, content, rows, np.arange(len(rows)))
+        recorded = Recorded(earlier.path, _recorded_content(earlier, split, start, start + len(rows)))
+        check_content(recorded, content, rows, np.arange(len(rows)))
 
 
-def check_content(known: Known, content: Content, rows: pd.DataFrame, at: NDArray[np.int64]) -> None:
-    """Raise ValueError unless `content`, of the samples at the positions `at` of `rows`, is what is known of them."""
-    differs = np.flatnonzero((known.content[at] != content).any(axis=1))
+def check_content(recorded: Recorded, content: Content, rows: pd.DataFrame, at: NDArray[np.int64]) -> None:
+    """Raise ValueError unless `content`, of the samples at the positions `at` of `rows`, is what was recorded."""
+    differs = np.flatnonzero((recorded.content[at] != content).any(axis=1))
     if differs.size:
         row = rows.iloc[int(at[differs[0]])]
         raise ValueError(
-            f"sample {row['key']} (id {row['id']}): its content differs from what {known.path} was made from; "
+            f"sample {row['key']} (id {row['id']}): its content differs from what {recorded.path} was made from; "
             "restore the data, or remove the stages that were made from it"
         )
 
 
-def known_content(store: Store, spec: StageSpec, split: str) -> Known | None:
+def known_content(store: Store, spec: StageSpec, split: str) -> Recorded | None:
     """Return the digests of a split that the stage itself keeps, done or not, or else an earlier stage of its data."""
     path = f"{spec.path}/files/{content_file(split)}"
     if store.exists(path):
-        return Known(spec.path, _unpacked(store.read(path)))
-    earlier = _earlier(store, spec.inputs["data"], split)
-    return None if earlier is None else Known(earlier.path, _kept(earlier, split, 0, None))
+        return Recorded(spec.path, _as_rows(store.read(path)))
+    earlier = _earlier_stage(store, spec.inputs["data"], split)
+    return None if earlier is None else Recorded(earlier.path, _recorded_content(earlier, split, 0, None))
 
 
-def _kept(stage: FinishedStage, split: str, start: int, stop: int | None) -> Content:
+def _recorded_content(stage: FinishedStage, split: str, start: int, stop: int | None) -> Content:
     """Return the digests that a finished stage keeps of the positions `start:stop` of a split."""
     name = content_file(split)
     if name in stage.note["files"]:
-        return _file(stage.store, stage.path, name, stage.note["files"][name])[start:stop]
+        return _read_file(stage.store, f"{stage.path}/files/{name}", stage.note["files"][name])[start:stop]
     return stage.read("content", start, stop)
 
 
 @lru_cache(maxsize=4)
-def _file(store: Store, path: str, name: str, sha256: str) -> Content:
+def _read_file(store: Store, path: str, sha256: str) -> Content:
     """Return the digests in a file, kept for the next partition in this process as long as the file is the same."""
-    data = store.read(f"{path}/files/{name}")
+    data = store.read(path)
     if digest(data) != sha256:
-        raise StoreError(f"{path}/files/{name}: damaged; remove the stage's folder and run its config again")
-    return _unpacked(data)
+        raise StoreError(f"{path}: damaged; remove the stage's folder and run its config again")
+    return _as_rows(data)
 
 
-def _unpacked(data: bytes) -> Content:
-    """Return the digests in a training's file."""
+def _as_rows(data: bytes) -> Content:
+    """Return the digests in a training's file, a row each."""
     return np.frombuffer(data, np.uint8).reshape(-1, 16)
 
 
-def _earlier(store: Store, manifest: StageSpec, split: str) -> FinishedStage | None:
+def _earlier_stage(store: Store, manifest: StageSpec, split: str) -> FinishedStage | None:
     """Return a finished stage that keeps digests of a split of a manifest."""
     path = _earlier_path(store, manifest.key, tuple(manifest.place["digests_in"]), split)
     stage = None if path is None else find_finished(store, path)
@@ -95,15 +99,18 @@ def _earlier(store: Store, manifest: StageSpec, split: str) -> FinishedStage | N
 
 @lru_cache(maxsize=16)
 def _earlier_path(store: Store, manifest: str, kinds: tuple[str, ...], split: str) -> str | None:
-    """Return the path of a finished stage that keeps digests of a split of a manifest."""
+    """Return the path of the first finished stage of these kinds that keeps digests of a split of a manifest."""
     for path in (f"{kind}/{key}" for kind in kinds for key in store.names(kind)):
         stage = find_finished(store, path)
-        if stage is not None and stage.note["identity"]["inputs"]["data"] == manifest and _keeps(stage.note, split):
+        if stage is not None and _keeps_content(stage.note, manifest, split):
             return path
     return None
 
 
-def _keeps(note: Document, split: str) -> bool:
-    """Say whether a stage with this completion note keeps the digests of a split."""
-    extracted = "content" in note["arrays"] and note["identity"]["parameters"]["split"] == split
-    return extracted or content_file(split) in note["files"]
+def _keeps_content(note: Document, manifest: str, split: str) -> bool:
+    """Say whether the stage with this completion note keeps digests of a split of a manifest."""
+    identity = note["identity"]
+    if identity["inputs"]["data"] != manifest:
+        return False
+    in_array = "content" in note["arrays"] and identity["parameters"]["split"] == split
+    return in_array or content_file(split) in note["files"]

@@ -1,17 +1,19 @@
 """Recording in a training stage: a segment's updates go beside its checkpoint, in the same partition."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from torch import nn
 
 from configs.section import size_bytes
 from configs.training import Record, Training
+from storage.documents import Document
 from storage.partitions import Partition
 from storage.specs import StageSpec
 from storage.updates.archives import Segment
+from storage.updates.parameters import Parameter
 from tasks.engine.survey import Survey
-from tasks.recording.archives import choose_archive, choose_kind
+from tasks.recording.archives import choose_archive
 from tasks.recording.checkpoints import write_initial
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.segment import SegmentRecorder, attempt_folder
@@ -31,20 +33,28 @@ def kept_steps(record: Record) -> Callable[[int], bool] | None:
 
 @contextmanager
 def recording(
-    train: Training, part: Partition, trainer: Trainer, start: int, stop: int
+    train: Training, part: Partition, trainer: Trainer, parent: Document, span: tuple[int, int]
 ) -> Iterator[SegmentRecorder | None]:
-    """Record the steps `start:stop` of the block into a partition, where the training's settings ask for it.
+    """Record the steps of the block into a partition, where the training's settings ask for it.
 
     The partition's numbers say afterwards what was recorded, and the first one's where the initial weights are.
+
+    Parameters
+    ----------
+    parent : numbers of the segment before, whose kind of archive goes on; empty for the first, which chooses it
+    span : first step, past the last
     """
     record = train.record
     if record is None:
         yield None
         return
-    choose_kind(record.kind)
-    if start == 0:
+    if not parent:
         part.numbers["initial"] = write_initial(part.write_file, pack_training(trainer))
-    segment = Segment(part.number, start, stop, attempt_folder(part.number))
+        _, parameters, _ = recorded_parameters(choose_layers(trainer.model, record.layers))
+        kind, _ = _choose(record, parameters, trainer.samples.batches.per_epoch * train.epochs)
+    else:
+        kind = parent["recording"]["kind"]
+    segment = Segment(part.number, *span, attempt_folder(part.number), kind=kind)
     recorder = SegmentRecorder(
         trainer.model,
         trainer.optimizer,
@@ -86,15 +96,17 @@ def archive_bytes(spec: StageSpec, survey: Survey) -> int:
     train, found = training_of(spec), survey.data(spec.inputs["data"])
     if train.record is None:
         return 0
-    steps, kept = training_steps(spec, found.summary)[1], kept_steps(train.record)
+    steps = training_steps(spec, found.summary)[1]
     _, parameters, _ = recorded_parameters(recorded_layers(spec, survey))
     try:
-        _, needed = choose_archive(
-            train.record.kind,
-            [parameter.shape for parameter in parameters],
-            steps if kept is None else sum(map(kept, range(steps))),
-            size_bytes(train.record.archive_budget),
-        )
+        _, needed = _choose(train.record, parameters, steps)
     except ValueError as error:
         raise ValueError(f"networks: record of {spec.label}: {error}") from error
     return needed + EXAMPLE * (steps + found.count(train.split) * train.epochs)
+
+
+def _choose(record: Record, parameters: Sequence[Parameter], steps: int) -> tuple[str, int]:
+    """Return the kind of archive of a training of `steps` steps, and its bytes; see `choose_archive`."""
+    kept, shapes = kept_steps(record), [parameter.shape for parameter in parameters]
+    n_kept = steps if kept is None else sum(map(kept, range(steps)))
+    return choose_archive(record.kind, shapes, n_kept, size_bytes(record.archive_budget))

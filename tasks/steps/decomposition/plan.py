@@ -119,15 +119,10 @@ class _Network:
 
 def _network(config: Config, asked: Decomposition, shared: Shared, name: str, seed: int) -> _Network:
     """Return one network and seed with its penultimate features."""
-    network, data, training = (
-        config.networks[name],
-        config.data_of(name, "decomposition"),
-        shared.trainings.get((name, seed)),
-    )
-    learn, evaluate = (
-        penultimate_spec(name, network, shared.manifests[data], training, split=split, dtype=asked.dtype)
-        for split in (asked.learn, asked.evaluate)
-    )
+    network, data = config.networks[name], config.data_of(name, "decomposition")
+    manifest, training = shared.manifests[data], shared.trainings.get((name, seed))
+    features = partial(penultimate_spec, name, network, manifest, training, dtype=asked.dtype)
+    learn, evaluate = features(split=asked.learn), features(split=asked.evaluate)
     return _Network(name, seed, network, data, training, learn, evaluate)
 
 
@@ -174,13 +169,19 @@ def _ablations(asked: Decomposition, evaluate: StageSpec, main: StageSpec) -> di
 
 def _retrained(asked: Decomposition, network: _Network, main: StageSpec) -> dict[str, StageSpec]:
     """Return the trainings after the decomposition, by scope."""
-    found = {}
-    for scope in get_args(Scope):
-        if (settings := getattr(asked.retraining, scope)) is not None:
-            train = settings.training(network.data, asked.learn, asked.evaluate)
-            features = {"learn": network.learn, "evaluate": network.evaluate}
-            found[scope] = decomposed_training_spec(
-                *(network.name, network.network, network.training, main, asked.k2[0]),
-                *(features, train, scope, network.seed),
-            )
-    return found
+    settings = {scope: getattr(asked.retraining, scope) for scope in get_args(Scope)}
+    return {
+        scope: decomposed_training_spec(
+            name=network.name,
+            network=network.network,
+            training=network.training,
+            histogram=main,
+            k2=asked.k2[0],
+            features={"learn": network.learn, "evaluate": network.evaluate},
+            train=course.training(network.data, asked.learn, asked.evaluate),
+            scope=scope,
+            seed=network.seed,
+        )
+        for scope, course in settings.items()
+        if course is not None
+    }

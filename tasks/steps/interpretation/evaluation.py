@@ -5,7 +5,7 @@ Coresets with one reference are compared with it together: one pass over the map
 
 import itertools
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -21,13 +21,13 @@ from tasks.capture import run_head
 from tasks.engine.life import measured
 from tasks.engine.step import MOST_TOGETHER, Size, Step, Work
 from tasks.engine.survey import Survey
-from tasks.interpreters import INTERPRETERS, Interpreter
 from tasks.interpreters.ice import fidelity
 from tasks.metrics.accuracy import agreement, top_k_accuracy
 from tasks.metrics.joint_shape import JointShape
 from tasks.steps.common.activations import class_slabs, map_shapes, open_split
 from tasks.steps.common.networks import choose_device
-from tasks.steps.interpretation.features import count_values
+from tasks.steps.interpretation.method import ClassFeatures, Maps
+from tasks.steps.interpretation.methods import method_of
 from tasks.steps.interpretation.selection import classes_per_partition, count_classes
 
 VERSION = 2
@@ -40,8 +40,6 @@ MEASURES = (
     *("rank_reference", "rank", "n_rows", "n_val", "error_val", "fidelity"),
     *("accuracy", "accuracy_top5", "agreement", "accuracy_plain", "accuracy_plain_top5"),
 )
-
-Maps = NDArray[np.float32]
 
 
 def evaluation_spec(features: StageSpec, reference: StageSpec, held_out: StageSpec) -> StageSpec:
@@ -63,18 +61,16 @@ class _Tally:
 class _Set:
     """One set of features of a class."""
 
-    method: Interpreter
-    arrays: Mapping[str, Maps]
-    tally: _Tally
+    features: ClassFeatures
+    tally: _Tally = field(default_factory=_Tally)
 
     def columns(self, maps: Maps, head: Callable[[Maps], Maps]) -> NDArray[np.float64]:
         """Add a chunk of maps to the tally and return the columns for the shape distance."""
-        codes = self.method.encode(self.arrays, maps)
-        rebuilt = self.method.reconstruct(self.arrays, codes)
-        self.tally.logits.append(head(rebuilt))
-        self.tally.residual += float(np.square(maps - rebuilt, dtype=np.float64).sum())
+        found = self.features.express(maps)
+        self.tally.logits.append(head(found.reconstruction))
+        self.tally.residual += float(np.square(maps - found.reconstruction, dtype=np.float64).sum())
         self.tally.total += float(np.square(maps, dtype=np.float64).sum())
-        return self.method.columns(self.arrays, codes)
+        return found.columns
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
@@ -105,13 +101,12 @@ def _partition(work: Work, number: int) -> None:
     device = choose_device(work.device)
     head = partial(run_head, open_split(stage.store, spec.inputs["activations"], device))
     fitted = [spec.inputs["reference"], *(one.spec.inputs["features"] for one in work.stages)]
-    methods = [INTERPRETERS[one.parameters["interpreter"]] for one in fitted]
-    features = [open_finished(stage.store, one) for one in fitted]
+    readers = [method_of(one).read(stage.store, one) for one in fitted]
     first, last = stage.layout.arrays["values"].span(number)
     slabs = list(class_slabs(activations).items())[first:last]
     values = np.full((len(work.stages), last - first, len(MEASURES)), np.nan)
     for row, (label, slab) in enumerate(slabs):
-        sets = [_Set(m, _arrays(f, first + row), _Tally()) for m, f in zip(methods, features, strict=True)]
+        sets = [_Set(read(first + row)) for read in readers]
         values[:, row] = _evaluate_class(activations, label, slab, sets, head)
     spent = (time.perf_counter() - started) / len(work.stages)
     for index, written in enumerate(work.stages):
@@ -178,11 +173,6 @@ def _permuted_images(n: int, positions: int, seed: Sequence[int]) -> NDArray[np.
     return (order[:, None] * positions + np.arange(positions)).ravel().astype(np.int64)
 
 
-def _arrays(stage: FinishedStage, index: int) -> dict[str, Maps]:
-    """Return the arrays of the class with that index."""
-    return {name: stage.read(name, index, index + 1)[0].astype(np.float32) for name in stage.layout.arrays}
-
-
 def _summary(stage: Stage) -> dict[str, Json]:
     return {"measures": list(MEASURES)}
 
@@ -193,7 +183,8 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     found = map_shapes(activations, survey)
     chunk = min(CHUNK_VALUES, longest * int(np.prod(found.maps)))
     rows = min(CHUNK_ROWS, longest * int(np.prod(found.maps[1:])))
-    columns = (MOST_TOGETHER + 1) * max(1, count_values(spec.inputs["features"], found.maps[0]) // found.maps[0])
+    features = spec.inputs["features"]
+    columns = (MOST_TOGETHER + 1) * method_of(features).n_columns(features, found.maps[0])
     kept = 4 * (MOST_TOGETHER + 2) * longest * found.logits
     return Size(8 * n_classes * len(MEASURES), 4 * 8 * chunk + 4 * 8 * rows * columns + kept)
 

@@ -1,7 +1,8 @@
 """The features stage: an interpreter fitted to the coreset of each class."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,23 +14,60 @@ from storage.stores import Store
 from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
-from tasks.interpreters import INTERPRETERS
+from tasks.interpreters import INTERPRETERS, Interpreter
+from tasks.interpreters.ice import top_heat_maps
 from tasks.steps.common.activations import check_same_samples, class_slabs, map_shapes
 from tasks.steps.common.rows import read_rows
+from tasks.steps.interpretation.method import Expressed, Maps
 from tasks.steps.interpretation.selection import classes_per_partition, count_classes, kept_positions
 
 VERSION = 2
 GROUP_VALUES = 2_000_000  # map values that a partition fits: about a second of work
+BEST_MAPS = 3  # features of an image that its heat map shows
 
 
 def features_spec(
-    activations: StageSpec, selection: StageSpec, interpreter: str, parameters: Mapping[str, Json], seed: int
+    interpreter: str, activations: StageSpec, selection: StageSpec, parameters: Mapping[str, Json], seed: int
 ) -> StageSpec:
     """Return the spec of the features that `interpreter` finds on a coreset."""
     own = without_defaults(parameters, signature_defaults(INTERPRETERS[interpreter].fit))
     kept = {"interpreter": interpreter, "seed": seed, **own}
     inputs = {"activations": activations, "selection": selection}
     return FEATURES.spec(kept, inputs, label=f"{interpreter} on {selection.label}")
+
+
+@dataclass(frozen=True)
+class FittedClass:
+    """The features of one class, as an interpreter reads them.
+
+    Attributes
+    ----------
+    arrays : by name, as the interpreter's `fit` gives them
+    """
+
+    interpreter: Interpreter
+    arrays: Mapping[str, Maps]
+
+    def express(self, maps: Maps) -> Expressed:
+        """Return columns and reconstruction of maps (n, h, w, d)."""
+        codes = self.interpreter.encode(self.arrays, maps)
+        rebuilt = self.interpreter.reconstruct(self.arrays, codes)
+        return Expressed(self.interpreter.columns(self.arrays, codes), rebuilt)
+
+    def heat_maps(self, maps: Maps, size: tuple[int, int]) -> Maps:
+        """Return one heat map for each of n images, of the features with the largest codes: (n, H, W) in [0, 1]."""
+        return np.stack([top_heat_maps(codes, BEST_MAPS, size) for codes in self.interpreter.encode(self.arrays, maps)])
+
+
+def read_features(store: Store, spec: StageSpec) -> Callable[[int], FittedClass]:
+    """Open finished features; the result gives the features of the class with an index."""
+    stage, interpreter = open_finished(store, spec), INTERPRETERS[spec.parameters["interpreter"]]
+
+    def read(index: int) -> FittedClass:
+        arrays = {name: stage.read(name, index, index + 1)[0].astype(np.float32) for name in stage.layout.arrays}
+        return FittedClass(interpreter, arrays)
+
+    return read
 
 
 def class_numbers(stage: Stage) -> dict[str, Json]:
@@ -85,7 +123,12 @@ def _summary(stage: Stage) -> dict[str, Json]:
     return {"classes": class_numbers(stage)}
 
 
-def count_values(spec: StageSpec, channels: int) -> int:
+def n_columns(spec: StageSpec, channels: int) -> int:
+    """Return the most columns that the features of a class have: one for each vector of `channels` numbers."""
+    return max(1, _count_values(spec, channels) // channels)
+
+
+def _count_values(spec: StageSpec, channels: int) -> int:
     """Return the numbers that one class's features take."""
     parameters = {k: v for k, v in spec.parameters.items() if k not in ("interpreter", "seed")}
     arrays = INTERPRETERS[spec.parameters["interpreter"]].shapes(channels, **parameters).values()
@@ -97,7 +140,7 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     activations = spec.inputs["activations"]
     n_classes, longest = count_classes(activations, survey)
     maps = map_shapes(activations, survey).maps
-    return Size(4 * n_classes * count_values(spec, maps[0]), 4 * longest * int(np.prod(maps)) * 3)
+    return Size(4 * n_classes * _count_values(spec, maps[0]), 4 * longest * int(np.prod(maps)) * 3)
 
 
 FEATURES = Step("features", VERSION, _layout, _partition, _size, summary=_summary)

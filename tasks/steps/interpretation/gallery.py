@@ -14,15 +14,13 @@ from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.figures.overlay import shrink
-from tasks.interpreters import INTERPRETERS
-from tasks.interpreters.ice import top_heat_maps
 from tasks.steps.common.activations import class_slabs, map_shapes
 from tasks.steps.common.networks import preprocessing_of
 from tasks.steps.common.pictures import chosen_positions, shown_images
 from tasks.steps.common.samples import read_positions
+from tasks.steps.interpretation.methods import method_of
 
 VERSION = 2
-BEST_MAPS = 3
 
 
 def gallery_spec(held_out: StageSpec, features: Mapping[str, StageSpec], count: int) -> StageSpec:
@@ -57,9 +55,9 @@ def _partition(work: Work, number: int) -> None:
     stage = work.stage
     activations = open_finished(stage.store, stage.spec.inputs["activations"])
     chosen = chosen_positions(class_slabs(activations), stage.spec.parameters["count"])
-    features = [open_finished(stage.store, s) for role, s in stage.spec.inputs.items() if role.startswith("features")]
-    method = INTERPRETERS[stage.spec.inputs["features 0"].parameters["interpreter"]]
-    size = stage.layout.arrays["image"].shape[1:3]
+    fitted = [spec for role, spec in stage.spec.inputs.items() if role.startswith("features")]
+    readers = [method_of(spec).read(stage.store, spec) for spec in fitted]
+    height, width = stage.layout.arrays["image"].shape[1:3]
     arrays = {name: np.zeros(array.shape, array.dtype) for name, array in stage.layout.arrays.items()}
     arrays["image"][:] = _images(stage, [position for _, _, position in chosen])
     for row, (index, label, position) in enumerate(chosen):
@@ -67,10 +65,8 @@ def _partition(work: Work, number: int) -> None:
         arrays["sample_id"][row] = activations.read("sample_id", position, position + 1)[0]
         arrays["predicted"][row] = activations.read("logits", position, position + 1)[0].argmax()
         arrays["label"][row] = label
-        for column, fitted in enumerate(features):
-            held = {name: fitted.read(name, index, index + 1)[0].astype(np.float32) for name in fitted.layout.arrays}
-            heat = top_heat_maps(method.encode(held, maps)[0], BEST_MAPS, (size[0], size[1]))
-            arrays["heat"][row, column] = np.rint(heat * 255)
+        for column, read in enumerate(readers):
+            arrays["heat"][row, column] = np.rint(read(index).heat_maps(maps, (height, width))[0] * 255)
     with stage.partition(number) as part:
         for name, array in arrays.items():
             part.write(name, array)

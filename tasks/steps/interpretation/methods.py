@@ -1,4 +1,4 @@
-"""Methods that a config names, bound to their functions before anything runs."""
+"""All methods of interpretation by name, and the check of those that a config names."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -8,8 +8,27 @@ from typing import Any
 import numpy as np
 
 from configs.interpretation import Interpretation
+from storage.specs import StageSpec
 from tasks.coresets import SELECTORS
 from tasks.interpreters import INTERPRETERS
+from tasks.steps.interpretation.features import FEATURES, features_spec, n_columns, read_features
+from tasks.steps.interpretation.method import Method
+
+
+def one_stage(name: str) -> Method:
+    """Return the method that fits an interpreter of `INTERPRETERS` in one stage."""
+    plan = partial(features_spec, name)
+    return Method((FEATURES,), plan, read_features, INTERPRETERS[name].check, n_columns)
+
+
+METHODS: dict[str, Method] = {  # a method with stages of its own is a line here; its files lie in this folder
+    **{name: one_stage(name) for name in INTERPRETERS},
+}
+
+
+def method_of(features: StageSpec) -> Method:
+    """Return the method that planned a stage of features."""
+    return METHODS[features.parameters["interpreter"]]
 
 
 def check_methods(asked: Interpretation) -> None:
@@ -30,12 +49,12 @@ def check_methods(asked: Interpretation) -> None:
         _check_values(key, partial(select, np.zeros((1, 1)), 0.5, seed=0, **parameters))
     for name, parameters in asked.interpreters.items():
         key = f"interpretation.interpreters.{name}"
-        method = _known(key, name, INTERPRETERS)
-        _check_parameters(key, method.fit, parameters, {"maps", "seed"}, set())
+        method = _known(key, name, METHODS)
+        _check_parameters(key, method.check, parameters, set(), set())
         _check_values(key, partial(method.check, **parameters))
 
 
-def _known(key: str, name: str, methods: Mapping[str, Any]) -> Any:  # Any: a selector or an interpreter
+def _known(key: str, name: str, methods: Mapping[str, Any]) -> Any:  # Any: a selector or a Method
     """Return a method by name."""
     if name not in methods:
         raise ValueError(f"{key}: unknown method {name!r}; known: {', '.join(methods)}")

@@ -10,9 +10,8 @@ from storage.specs import StageSpec
 from tasks.steps.common.activations import activations_spec
 from tasks.steps.common.question import Shared
 from tasks.steps.interpretation.evaluation import evaluation_spec
-from tasks.steps.interpretation.features import features_spec
 from tasks.steps.interpretation.gallery import gallery_spec
-from tasks.steps.interpretation.methods import check_methods
+from tasks.steps.interpretation.methods import METHODS, check_methods
 from tasks.steps.interpretation.selection import selection_spec
 
 
@@ -104,7 +103,7 @@ def _interpreted(asked: Interpretation, network: _Network, *, shown: bool) -> In
     """Return the stages of one network and seed, with galleries where it is `shown`."""
     full = selection_spec(network.selects, "", {}, 1.0, network.seed, 0)
     references = {
-        name: features_spec(network.learn, full, name, parameters, network.seed)
+        name: METHODS[name].plan(network.learn, full, parameters, network.seed)
         for name, parameters in asked.interpreters.items()
     }
     cells = tuple(cell for name in references for cell in _cells(asked, network, name, references[name]))
@@ -121,7 +120,7 @@ def _cells(asked: Interpretation, network: _Network, interpreter: str, reference
             if budget == 1.0 and repeat:
                 continue  # every draw of everything is the same
             selection = selection_spec(network.selects, selector, parameters, budget, seed, repeat)
-            found = features_spec(network.learn, selection, interpreter, asked.interpreters[interpreter], seed)
+            found = METHODS[interpreter].plan(network.learn, selection, asked.interpreters[interpreter], seed)
             compared = evaluation_spec(found, reference, network.held_out)
             yield Cell(network.name, seed, interpreter, selector, repeat, budget, selection, found, compared)
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -29,28 +30,47 @@ def undecayed(source: UpdateSource, layer: str, segment: Segment, optimizer: Doc
     -----
     From the step on that `decay_known` gives, updates are left whole. Holds 48 bytes a weight beside the block.
     """
-    recorded, rates = source.recorded, source.ledger["lr"].to_numpy(np.float64)
-    known = decay_known(optimizer, recorded) if decay_series(optimizer, np.zeros(1)) is not None else 0
+    rates, known = source.ledger["lr"].to_numpy(np.float64), _known_steps(source, optimizer)
+    decays: _Decays | None = None
     before: tuple[Segment, ...] = ()
     if segment.start < known:
         before = earlier(source.segments(), segment, float(str(optimizer.get("momentum", 0.0))))
-    ends = (source.initial(layer), source.final(layer)), (source.initial_bias(layer), source.final_bias(layer))
-    moves = [first is not None and last is not None and not torch.equal(first, last) for first, last in ends]
-    series: list[DecaySeries | None] = [None, None]
-    for number, span in enumerate((*before, segment)):
-        for index, block in enumerate(source.blocks(span, [layer])):
-            if number == index == 0 and known > segment.start:
-                starts = block.weights, block.biases
-                series = [
-                    decay_series(optimizer, _flat(rows[0])) if rows is not None and moved else None
-                    for rows, moved in zip(starts, moves, strict=True)
-                ]
-            changes = [
-                None if rows is None else _without(one, rows, rates[block.steps], known - int(block.steps[0]))
-                for one, rows in zip(series, (block.dense(), block.dense_bias()), strict=True)
-            ]
-            if span is segment and block.recorded and changes[0] is not None:
-                yield block, changes[0], changes[1]
+    for span in (*before, segment):
+        for block in source.blocks(span, [layer]):
+            if decays is None:
+                decays = _Decays.at(block, source, optimizer) if segment.start < known else _Decays()
+            block_rates, n_known = rates[block.steps], known - int(block.steps[0])
+            updates = _without(decays.weight, block.dense(), block_rates, n_known)
+            biases = block.dense_bias()
+            if biases is not None:
+                biases = _without(decays.bias, biases, block_rates, n_known)
+            if span is segment and block.recorded:
+                yield block, updates, biases
+
+
+@dataclass(frozen=True)
+class _Decays:
+    """The decay of a layer's weight and bias, step after step; None where nothing decays."""
+
+    weight: DecaySeries | None = None
+    bias: DecaySeries | None = None
+
+    @classmethod
+    def at(cls, block: UpdateBlock, source: UpdateSource, optimizer: Document) -> "_Decays":
+        """Begin before the first step of a block; a tensor that the whole training leaves alone does not decay."""
+        layer, biases = block.layer, block.biases
+        weight = bias = None
+        if not torch.equal(source.initial(layer), source.final(layer)):
+            weight = decay_series(optimizer, _flat(block.weights[0]))
+        first, last = source.initial_bias(layer), source.final_bias(layer)
+        if biases is not None and first is not None and last is not None and not torch.equal(first, last):
+            bias = decay_series(optimizer, _flat(biases[0]))
+        return cls(weight, bias)
+
+
+def _known_steps(source: UpdateSource, optimizer: Document) -> int:
+    """Return the steps whose decay is known; 0 where the optimiser does not decay."""
+    return decay_known(optimizer, source.recorded) if decay_series(optimizer, np.zeros(1)) is not None else 0
 
 
 def earlier(segments: Sequence[Segment], segment: Segment, momentum: float) -> tuple[Segment, ...]:

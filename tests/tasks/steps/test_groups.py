@@ -24,6 +24,7 @@ from tasks.steps.decomposition.ablation import ABLATION
 from tasks.steps.decomposition.histogram import STRONGEST, histogram_spec
 from tasks.steps.decomposition.scores import SCORES
 from tasks.steps.interpretation.evaluation import EVALUATION
+from tasks.steps.interpretation.methods import METHODS, one_stage
 from tasks.steps.interpretation.selection import SELECTION
 from tests.plans import cells, decomposed, references
 
@@ -79,6 +80,7 @@ def interpreted(
     tree["interpretation"]["interpreters"] = {"ice": {"components": 3}, "channels": {}}
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(INTERPRETERS, "channels", CHANNELS)
+        patch.setitem(METHODS, "channels", one_stage("channels"))
         yield new_run(tree).finish()
 
 

@@ -10,7 +10,7 @@ from storage.stages import open_finished
 from tasks.interpreters import INTERPRETERS
 from tasks.interpreters.ice import top_heat_maps
 from tasks.steps.common.pictures import chosen_positions
-from tasks.steps.interpretation.gallery import BEST_MAPS
+from tasks.steps.interpretation.features import BEST_MAPS
 from tests.plans import galleries
 
 if TYPE_CHECKING:

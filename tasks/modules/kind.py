@@ -1,0 +1,97 @@
+"""What a kind of module is: a linear map in one weight, preactivation = weight matrix @ rows, group by group."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Use:
+    """A module of a kind with a weight of some shape; the module's own weight and bias play no part.
+
+    Attributes
+    ----------
+    module : gives the settings
+    shape : of the weight, as the module keeps it
+    unit : index of the one output row or channel that is looked at, None for all
+    """
+
+    module: nn.Module
+    shape: tuple[int, ...]
+    unit: int | None = None
+
+    @cached_property
+    def groups(self) -> int:
+        """Groups of the whole module."""
+        return int(getattr(self.module, "groups", 1))
+
+
+class OwnOperation(Protocol):
+    """The operation that the module itself uses."""
+
+    def prepare(self, use: Use, inputs: Tensor) -> Tensor:
+        """Return inputs (Q, ...) as `apply` takes them."""
+        ...
+
+    def apply(self, use: Use, prepared: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return what a module with a weight (*shape) and bias (out,) makes of prepared inputs, (Q, o L)."""
+        ...
+
+
+class ModuleKind(Protocol):
+    """How modules of one class compute: g groups, o outputs and n inputs per group, L output positions."""
+
+    @property
+    def forward(self) -> tuple[str, ...]:
+        """Names of the methods that compute; a subclass that has its own is not of this kind."""
+        ...
+
+    @property
+    def parameters(self) -> tuple[str, str]:
+        """Names of weight and bias in the module."""
+        ...
+
+    @property
+    def own(self) -> OwnOperation | None:
+        """The module's own operation, where it can be faster than products of matrices."""
+        ...
+
+    @property
+    def copies(self) -> bool:
+        """Whether `matrices` copies the weights."""
+        ...
+
+    def inputs(self, given: tuple[object, ...]) -> Tensor:
+        """Return what the weight is applied to, from the positional arguments of the module's call.
+
+        Raises
+        ------
+        ValueError : these are not the arguments of such a module
+        """
+        ...
+
+    def sizes(self, use: Use) -> tuple[int, int]:
+        """Return the input and output features, or channels, of the whole module."""
+        ...
+
+    def rows(self, use: Use, inputs: Tensor) -> Tensor:
+        """Return the rows (Q, g, n, L) of inputs (Q, ...), for a unit those of its group; holds them all."""
+        ...
+
+    def matrices(self, use: Use, weights: Tensor) -> Tensor:
+        """Return weights (T, *shape) as (T, g, o, ...) with n = product of the rest; a view where it can be."""
+        ...
+
+
+def only_tensor(given: tuple[object, ...]) -> Tensor:
+    """Return the one tensor that a module is called with.
+
+    Raises
+    ------
+    ValueError : something else
+    """
+    if len(given) != 1 or not isinstance(given[0], Tensor):
+        raise ValueError(f"takes {len(given)} inputs, expected one tensor")
+    return given[0]
