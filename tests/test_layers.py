@@ -40,10 +40,6 @@ PURE_KINDS = (
 PURE = tuple(f"tasks.{kind}" for kind in ("capture", *PURE_KINDS))
 FOLDERS = {path.parent.name for path in (ROOT / "tasks" / "steps").glob("*/question.py")}
 QUESTIONS = tuple(sorted(FOLDERS - {"common"}))  # steps/common/question.py says what a question is
-    sorted(
-        path.parent.name for path in (ROOT / "tasks" / "steps").glob("*/question.py") if path.parent.name != "common"
-    )
-)
 ENGINE = ("configs", "storage", "tasks.cluster", "tasks.engine")
 COMMON = (*ENGINE, *PURE, "tasks.io", "tasks.training", "tasks.recording", "tasks.steps.common")
 STEPS = ("torch", "pydantic")
