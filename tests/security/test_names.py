@@ -168,14 +168,14 @@ def test_links_out_of_an_image_folder_are_followed_as_images_only(tmp_path: Path
 def test_links_in_a_circle_end_in_one_line(tmp_path: Path) -> None:
     save(tmp_path / "root" / "cat" / "1.png")
     (tmp_path / "root" / "cat" / "again").symlink_to(tmp_path / "root" / "cat")
-    with pytest.raises(OSError, match="Too many levels of symbolic links"):
+    with pytest.raises(ValueError, match=r"folder .*: 'cat/again/.* is a link that leads to itself$"):
         list(folder(tmp_path / "root").rows())
 
 
 def test_a_link_to_nothing_is_named(tmp_path: Path) -> None:
     save(tmp_path / "root" / "cat" / "1.png")
     (tmp_path / "root" / "cat" / "2.png").symlink_to(tmp_path / "none.png")
-    with pytest.raises(OSError, match=r"cat/2\.png"):
+    with pytest.raises(ValueError, match=r"folder .*: 'cat/2\.png' does not exist$"):
         list(folder(tmp_path / "root").rows())
 
 
