@@ -4,11 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := deployments/constraints-py$(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])').txt
 STAMP := $(VENV)/.installed
-TESTS := -n 2 --dist loadfile  # two processes, a file of tests in one of them
+TESTS := -n 2 --dist worksteal  # two processes; who is done first takes tests from the other
+FAST := "not slow and not s3 and not gpu and not browser and not cluster and not long"
 SOURCES := configs flows storage tasks deployments tests benchmarks docs
 export OMP_NUM_THREADS := 1
 
-.PHONY: quickstart test long lint check format env swift clean
+.PHONY: quickstart test long lint check coverage format env swift clean
 
 quickstart: env  ## train a small network on digits, ask question 1, print where the report is
 	$(BIN)/layerlore run digits
@@ -25,7 +26,10 @@ lint: env  ## format, lint, types
 	$(BIN)/mypy --strict $(SOURCES)
 
 check: lint  ## format, lint, types, layers, fast tests
-	$(BIN)/python -m pytest $(TESTS) -q -m "not slow and not s3 and not gpu and not browser and not cluster and not long" --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest $(TESTS) -q -m $(FAST)
+
+coverage: env  ## which lines the fast tests run; counting makes them slower, so `check` does not
+	$(BIN)/python -m pytest $(TESTS) -q -m $(FAST) --cov --cov-report=term:skip-covered
 
 format: env  ## rewrite the sources in the project's format
 	$(BIN)/ruff format $(SOURCES)

@@ -2,7 +2,7 @@
 
 import copy
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from tasks.cluster.parallel import SerialPool
 from tasks.engine.life import Job
 from tasks.engine.records import recorded
 from tests.plans import complete_plan
+from tests.shared import listing, made_once
 
 Tree = dict[str, Any]  # Any: YAML
 
@@ -210,22 +211,30 @@ def serial_job(config: Config) -> Job:
     return Job(open_store(config.store, create=True), SerialPool(), SilentObserver())
 
 
+def shared_run(factory: pytest.TempPathFactory, name: str, config: Callable[[str], Tree]) -> Iterator[Run]:
+    """Yield a finished run that one process of the test run makes and all read; fail where a test changed it."""
+    folder = made_once(factory, name, lambda place: Run.of(config(str(place / "store"))).finish())
+    before = listing(folder)
+    yield Run.of(config(str(folder / "store")))
+    assert listing(folder) == before, "a test changed a store that all tests read; it must copy it with Run.at"
+
+
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """The tiny run, made once for all tests: not to be changed."""
-    return Run.of(tiny_config(str(tmp_path_factory.mktemp("finished") / "store"))).finish()
+    yield from shared_run(tmp_path_factory, "finished", tiny_config)
 
 
 @pytest.fixture(scope="session")
-def traced_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def traced_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """The traced run, made once for all tests: not to be changed."""
-    return Run.of(traced_config(str(tmp_path_factory.mktemp("traced") / "store"))).finish()
+    yield from shared_run(tmp_path_factory, "traced", traced_config)
 
 
 @pytest.fixture(scope="session")
-def decomposed_run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+def decomposed_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """The decomposed run, made once for all tests: not to be changed."""
-    return Run.of(decomposed_config(str(tmp_path_factory.mktemp("decomposed") / "store"))).finish()
+    yield from shared_run(tmp_path_factory, "decomposed", decomposed_config)
 
 
 @pytest.fixture

@@ -11,7 +11,12 @@ import pytest
 
 TESTS = Path(__file__).parent
 NUMERIC = ("test_golden.py", *(f"tasks/{kind}" for kind in ("coresets", "decomposition", "interpreters", "metrics")))
-STEPS = ("test_groups.py", "test_evaluation.py", "test_selection.py", "decomposition/test_ablations.py")
+STEPS = (
+    "test_groups.py",
+    "interpretation/test_evaluation.py",
+    "interpretation/test_selection.py",
+    "decomposition/test_ablations.py",
+)
 # Kernels that every 64-bit Intel and AMD processor of the last fifteen years has.
 OLDER = {
     "ATEN_CPU_CAPABILITY": "default",

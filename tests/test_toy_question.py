@@ -19,6 +19,7 @@ from safetensors.numpy import load_file
 
 from storage.runs import records
 from storage.stores import open_store
+from tests.shared import prefect_home
 
 if TYPE_CHECKING:
     from tests.conftest import Tree
@@ -54,6 +55,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert text.count(f"{before}\n") == 1, before
             text = text.replace(f"{before}\n", f"{line}\n{before}\n")
         (root / name).write_text(text)
+    prefect_home(tmp_path_factory, root / "prefect")
     return root
 
 

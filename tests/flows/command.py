@@ -1,6 +1,6 @@
 """Commands of `layerlore` run in this process, and what their refusals look like."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from typer.testing import CliRunner, Result
@@ -14,6 +14,15 @@ Write = Callable[[Tree], str]
 def layerlore(*arguments: str) -> Result:
     """Run a command in this process."""
     return CliRunner().invoke(cli.app, list(arguments))
+
+
+def on_commands(cases: Sequence[tuple[Any, ...]], *others: str, step: int = 5) -> list[tuple[Any, ...]]:
+    """Return (command, *case) for `plan` and each case, and for the other commands and one case in `step`.
+
+    All commands refuse by the same plan, so that the others need not see every case.
+    """
+    sampled = [(command, *case) for command in others or ("run",) for case in cases[::step]]
+    return [*(("plan", *case) for case in cases), *sampled]
 
 
 def refused(result: Result, code: int = cli.BAD_CONFIG) -> str:

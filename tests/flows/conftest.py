@@ -1,7 +1,7 @@
 """What a user brings: a network and image folders of their own, a config file, a terminal."""
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,11 @@ import torch
 import yaml
 from PIL import Image
 
+from benchmarks.kills.servers import Servers
 from tasks.io.networks import build_model
+from tests.deployments.conftest import clean_environment
 from tests.flows.command import Tree, Write
+from tests.shared import prefect_home
 
 NETWORKS = '''
 import torch
@@ -81,6 +84,19 @@ def folder_tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tree:
             "gallery": 2,
         },
     }
+
+
+@pytest.fixture(scope="session")
+def standing_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The variables by which runs find a Prefect server that is there: one of their own takes as long as the run."""
+    folder = tmp_path_factory.mktemp("standing")
+    variables = {"PREFECT_HOME": str(prefect_home(tmp_path_factory, folder / "home"))}
+    servers = Servers(folder, clean_environment(**variables, PREFECT_SERVER_ANALYTICS_ENABLED="false"))
+    try:
+        servers.prefect()
+        yield {**variables, "PREFECT_API_URL": servers.environment["PREFECT_API_URL"]}
+    finally:
+        servers.stop()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from flows import cli
 from tasks.io.networks import build_model
+from tests.flows.command import on_commands
 
 Tree = dict[str, Any]  # Any: YAML
 
@@ -66,8 +67,10 @@ BAD: list[tuple[str, object, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("key", "value", "said"), BAD, ids=[f"{key}={value}" for key, value, _ in BAD])
-def test_a_bad_setting_is_one_line(decomposed_tree: Tree, tmp_path: Path, key: str, value: object, said: str) -> None:
+@pytest.mark.parametrize(("command", "key", "value", "said"), on_commands(BAD))
+def test_a_bad_setting_is_one_line(
+    decomposed_tree: Tree, tmp_path: Path, command: str, key: str, value: object, said: str
+) -> None:
     tree = copy.deepcopy(decomposed_tree)
     place = tree
     *path, last = key.split(".")
@@ -79,7 +82,7 @@ def test_a_bad_setting_is_one_line(decomposed_tree: Tree, tmp_path: Path, key: s
         del tree["networks"]["small"]["train"]["gates"]
     config = tmp_path / "bad.yaml"
     config.write_text(yaml.safe_dump(tree))
-    result = CliRunner().invoke(cli.app, ["run", str(config)])
+    result = CliRunner().invoke(cli.app, [command, str(config)])
     assert result.exit_code == 2, result.output
     lines = result.stderr.splitlines()
     assert len(lines) == 1, lines
@@ -108,10 +111,9 @@ def said(tree: Tree, tmp_path: Path) -> str:
 
 
 def test_gates_on_other_channels_than_features_are_refused(decomposed_tree: Tree, tmp_path: Path) -> None:
-    decomposed_tree["networks"]["small"] |= {"model": "vgg11_bn", "arguments": {"num_classes": 10}}
-    decomposed_tree["networks"]["small"]["preprocessing"] = {"mode": "RGB", "convert": True, "resize": 32}
+    decomposed_tree["networks"]["small"] |= {"model": "tests.tasks.odd_networks:flattened", "arguments": {}}
     decomposed_tree["decomposition"]["retraining"] = {}
-    assert "512 channels, but the head has 4096 features" in said(decomposed_tree, tmp_path)
+    assert "4 channels, but the head has 16 features" in said(decomposed_tree, tmp_path)
 
 
 def test_outputs_besides_the_logits_cannot_be_retrained(decomposed_tree: Tree, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.flows.command import Tree, Write, layerlore, refused
+from tests.flows.command import Tree, Write, layerlore, on_commands, refused
 
 pytestmark = pytest.mark.usefixtures("wide")
 
@@ -24,20 +24,21 @@ def as_table(tree: Tree, text: bytes) -> Path:
     return images
 
 
-@pytest.mark.parametrize("command", ["plan", "run"])
 @pytest.mark.parametrize(
-    ("text", "why"),
-    [
-        (b"path,label\rtrain/cat/0.png,0\r", "line 1: a carriage return without a line feed"),
-        (b'path,label\n"train/cat/0.png,0\n', "line 2: not a row of a table"),
-        (b"path,label\ntrain/cat/0.png,9223372036854775808\n", "line 2: label 9223372036854775808 is larger than"),
-        (b"path,label\ntrain/cat/0.png,0_1\n", "line 2: label '0_1' is not an integer; map names by `classes`"),
-        (b"path,label\n" + b"x" * 5000 + b".png,0\n", "line 2: file "),
-        (b"path,label\ntrain/cat/0.png/x.png,0\n", "0.png/x.png lies below a file, not a folder"),
-        (b"path,label\ntrain/cat/0.png,\0\n", "line 2: a NUL character"),
-    ],
+    ("command", "text", "why"),
+    on_commands(
+        [
+            (b"path,label\rtrain/cat/0.png,0\r", "line 1: a carriage return without a line feed"),
+            (b'path,label\n"train/cat/0.png,0\n', "line 2: not a row of a table"),
+            (b"path,label\ntrain/cat/0.png,9223372036854775808\n", "line 2: label 9223372036854775808 is larger than"),
+            (b"path,label\ntrain/cat/0.png,0_1\n", "line 2: label '0_1' is not an integer; map names by `classes`"),
+            (b"path,label\n" + b"x" * 5000 + b".png,0\n", "line 2: file "),
+            (b"path,label\ntrain/cat/0.png/x.png,0\n", "0.png/x.png lies below a file, not a folder"),
+            (b"path,label\ntrain/cat/0.png,\0\n", "line 2: a NUL character"),
+        ]
+    ),
 )
-def test_a_bad_table_is_one_line(folder_tree: Tree, write: Write, text: bytes, why: str, command: str) -> None:
+def test_a_bad_table_is_one_line(folder_tree: Tree, write: Write, command: str, text: bytes, why: str) -> None:
     as_table(folder_tree, text)
     said = refused(layerlore(command, write(folder_tree)))
     assert len(said.splitlines()) == 1

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from flows import cli
+from tests.flows.command import on_commands
 
 Tree = dict[str, Any]  # Any: YAML
 
@@ -116,12 +117,14 @@ def put(tree: Tree, key: str, value: object) -> None:
         del tree[last]
 
 
-@pytest.mark.parametrize(("key", "value", "expected"), BAD)
-def test_a_bad_setting_is_one_line(traced_tree: Tree, tmp_path: Path, key: str, value: object, expected: str) -> None:
+@pytest.mark.parametrize(("command", "key", "value", "expected"), on_commands(BAD))
+def test_a_bad_setting_is_one_line(
+    traced_tree: Tree, tmp_path: Path, command: str, key: str, value: object, expected: str
+) -> None:
     if "layers" in repr(value):
         traced_tree["tracing"]["layers"] = ["3"]
     put(traced_tree, key, value)
-    assert expected in refused(traced_tree, tmp_path, "run")
+    assert expected in refused(traced_tree, tmp_path, command)
 
 
 @pytest.mark.parametrize("images", ["ids", "none"])

@@ -7,43 +7,55 @@ from pathlib import Path
 import pytest
 
 from flows import cli
-from tests.flows.command import Tree, Write, layerlore, refused
+from tests.flows.command import Tree, Write, layerlore, on_commands, refused
 
 pytestmark = pytest.mark.usefixtures("wide")
 
 
-@pytest.mark.parametrize("command", ["run", "plan", "report"])
 @pytest.mark.parametrize(
-    ("override", "expected"),
-    [
-        ("nonsense=1", "nonsense: unknown key"),
-        ("seeds=zero", "seeds: input should be a valid tuple, found 'zero'"),
-        ("networks.small.weights=w.pt", "networks.small: a network has either `weights` or `train`, here it has both"),
-        (
-            "interpretation.selectors={rndm: {}}",
-            "interpretation.selectors.rndm: unknown method 'rndm'; known: random, moderate",
-        ),
-        (
-            "interpretation.interpreters={nmf: {}}",
-            "interpretation.interpreters.nmf: unknown method 'nmf'; known: ice",
-        ),
-        (
-            "interpretation.selectors={moderate: {centre: mean}}",
-            "interpretation.selectors.moderate.centre: unknown parameter; known: center, min_per_class, repeats",
-        ),
-        ("interpretation.selectors={random: {repeats: 0}}", "random.repeats: an integer of at least 1, found 0"),
-        ("interpretation.selectors={random: {repeats: true}}", "random.repeats: an integer of at least 1, found True"),
-        ("interpretation.selectors={random: {seed: 1}}", "interpretation.selectors.random.seed: unknown parameter"),
-        ("interpretation.selectors={moderate: {center: middle}}", "interpretation.selectors.moderate: center"),
-        ("interpretation.selectors={moderate: {center: [mean]}}", "interpretation.selectors.moderate: center"),
-        ("interpretation.selectors={moderate: {min_per_class: x}}", "interpretation.selectors.moderate: min_per_class"),
-        (
-            "interpretation.interpreters={ice: {component: 3}}",
-            "interpretation.interpreters.ice.component: unknown parameter; known: components",
-        ),
-        ("interpretation.interpreters={ice: {components: 0}}", "interpretation.interpreters.ice: components"),
-        ("interpretation.interpreters={ice: {components: few}}", "interpretation.interpreters.ice: components"),
-    ],
+    ("command", "override", "expected"),
+    on_commands(
+        [
+            ("nonsense=1", "nonsense: unknown key"),
+            ("seeds=zero", "seeds: input should be a valid tuple, found 'zero'"),
+            (
+                "networks.small.weights=w.pt",
+                "networks.small: a network has either `weights` or `train`, here it has both",
+            ),
+            (
+                "interpretation.selectors={rndm: {}}",
+                "interpretation.selectors.rndm: unknown method 'rndm'; known: random, moderate",
+            ),
+            (
+                "interpretation.interpreters={nmf: {}}",
+                "interpretation.interpreters.nmf: unknown method 'nmf'; known: ice",
+            ),
+            (
+                "interpretation.selectors={moderate: {centre: mean}}",
+                "interpretation.selectors.moderate.centre: unknown parameter; known: center, min_per_class, repeats",
+            ),
+            ("interpretation.selectors={random: {repeats: 0}}", "random.repeats: an integer of at least 1, found 0"),
+            (
+                "interpretation.selectors={random: {repeats: true}}",
+                "random.repeats: an integer of at least 1, found True",
+            ),
+            ("interpretation.selectors={random: {seed: 1}}", "interpretation.selectors.random.seed: unknown parameter"),
+            ("interpretation.selectors={moderate: {center: middle}}", "interpretation.selectors.moderate: center"),
+            ("interpretation.selectors={moderate: {center: [mean]}}", "interpretation.selectors.moderate: center"),
+            (
+                "interpretation.selectors={moderate: {min_per_class: x}}",
+                "interpretation.selectors.moderate: min_per_class",
+            ),
+            (
+                "interpretation.interpreters={ice: {component: 3}}",
+                "interpretation.interpreters.ice.component: unknown parameter; known: components",
+            ),
+            ("interpretation.interpreters={ice: {components: 0}}", "interpretation.interpreters.ice: components"),
+            ("interpretation.interpreters={ice: {components: few}}", "interpretation.interpreters.ice: components"),
+        ],
+        "run",
+        "report",
+    ),
 )
 def test_a_bad_config_is_one_line_and_writes_nothing(
     write: Write, tiny_tree: Tree, command: str, override: str, expected: str
@@ -53,26 +65,27 @@ def test_a_bad_config_is_one_line_and_writes_nothing(
     assert not Path(tiny_tree["store"]).exists()
 
 
-@pytest.mark.parametrize("command", ["run", "plan"])
 @pytest.mark.parametrize(
-    ("key", "value", "expected"),
-    [
-        ("interpretation.learn", "trian", "data.digits: no split 'trian'; splits: train, val"),
-        ("networks.small.train.split", "trian", "data.digits: no split 'trian'; splits: train, val"),
-        ("networks.small.train.evaluate", "test", "data.digits: no split 'test'; splits: train, val"),
-        ("interpretation.layer", "conv9", "networks.small: "),
-        ("interpretation.layer", "penultimate", "networks.small: layer 'penultimate' gives features of shape"),
-        ("networks.small.model", "small-cn", "networks.small: "),
-        ("networks.small.model", "nowhere:net", "nowhere"),
-        ("networks.small.arguments", {"widht": 4}, "networks.small: "),
-        ("networks.small.arguments", {"classes": 5}, "networks.small: "),
-        ("networks.small.preprocessing", {"mode": "RGB"}, "networks.small: "),
-        ("networks.small.preprocessing", "ResNet50_Weights.NONE", "ResNet50_Weights.NONE"),
-        ("data.digits", {"source": "npz", "paths": {"train": "no.npz", "val": "no.npz"}}, "no.npz"),
-        ("data.digits", {"source": "image-folder", "paths": {"train": "/no/t", "val": "/no/v"}}, "/no/t"),
-        ("data.digits", {"source": "import", "object": "nowhere:data"}, "nowhere"),
-        ("cluster.memory_limit", "300MB", "cluster.memory_limit: stage "),
-    ],
+    ("command", "key", "value", "expected"),
+    on_commands(
+        [
+            ("interpretation.learn", "trian", "data.digits: no split 'trian'; splits: train, val"),
+            ("networks.small.train.split", "trian", "data.digits: no split 'trian'; splits: train, val"),
+            ("networks.small.train.evaluate", "test", "data.digits: no split 'test'; splits: train, val"),
+            ("interpretation.layer", "conv9", "networks.small: "),
+            ("interpretation.layer", "penultimate", "networks.small: layer 'penultimate' gives features of shape"),
+            ("networks.small.model", "small-cn", "networks.small: "),
+            ("networks.small.model", "nowhere:net", "nowhere"),
+            ("networks.small.arguments", {"widht": 4}, "networks.small: "),
+            ("networks.small.arguments", {"classes": 5}, "networks.small: "),
+            ("networks.small.preprocessing", {"mode": "RGB"}, "networks.small: "),
+            ("networks.small.preprocessing", "ResNet50_Weights.NONE", "ResNet50_Weights.NONE"),
+            ("data.digits", {"source": "npz", "paths": {"train": "no.npz", "val": "no.npz"}}, "no.npz"),
+            ("data.digits", {"source": "image-folder", "paths": {"train": "/no/t", "val": "/no/v"}}, "/no/t"),
+            ("data.digits", {"source": "import", "object": "nowhere:data"}, "nowhere"),
+            ("cluster.memory_limit", "300MB", "cluster.memory_limit: stage "),
+        ]
+    ),
 )
 def test_what_does_not_fit_together_is_refused_before_anything_is_written(
     write: Write, tiny_tree: Tree, command: str, key: str, value: object, expected: str
@@ -111,8 +124,7 @@ CLUSTERS: list[tuple[Tree, str]] = [
 ]
 
 
-@pytest.mark.parametrize("command", ["run", "plan"])
-@pytest.mark.parametrize(("cluster", "expected"), CLUSTERS)
+@pytest.mark.parametrize(("command", "cluster", "expected"), on_commands(CLUSTERS))
 def test_a_cluster_that_cannot_be_is_one_line_and_writes_nothing(
     write: Write, tiny_tree: Tree, monkeypatch: pytest.MonkeyPatch, command: str, cluster: Tree, expected: str
 ) -> None:

@@ -20,11 +20,13 @@ Tree = dict[str, Any]  # Any: YAML
 
 @pytest.mark.cluster
 @pytest.mark.timeout(900)
-def test_a_run_of_processes_makes_the_same_bytes(decomposed_tree: Tree, tmp_path: Path, decomposed_run: "Run") -> None:
+def test_a_run_of_processes_makes_the_same_bytes(
+    decomposed_tree: Tree, tmp_path: Path, decomposed_run: "Run", standing_server: dict[str, str]
+) -> None:
     path = tmp_path / "run.yaml"
     path.write_text(yaml.safe_dump({**decomposed_tree, "cluster": {"kind": "local"}}))
     command = [sys.executable, "-c", "from flows.cli import main; main()", "run", str(path)]
-    environment = {**os.environ, "PREFECT_HOME": str(tmp_path / "prefect"), "COLUMNS": "200"}
+    environment = {**os.environ, **standing_server, "COLUMNS": "200"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     store, stages = decomposed_tree["store"], decomposed_run.plan.stages

@@ -1,6 +1,7 @@
 """Networks of the user's own through the whole pipeline: changes in place, made modules, mixed and random answers."""
 
 import copy
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from flows.progress import finished_paths, planned_stages
 from storage.stages import open_finished
 from tasks.io.networks import build_model
 from tests.conftest import decomposed_config, traced_config
-from tests.flows.command import Tree, Write, layerlore, refused
+from tests.flows.command import Tree, Write, layerlore, on_commands, refused
 from tests.plans import held_out
 
 if TYPE_CHECKING:
@@ -125,17 +126,16 @@ def trees(model: str, kind: str, folder_tree: Tree, tmp_path: Path) -> dict[str,
     return dict(zip(QUESTIONS, (question, layers, traced, decomposed, fixed, trained), strict=True))
 
 
-@pytest.mark.parametrize("question", QUESTIONS)
-@pytest.mark.parametrize("kind", list(WRONG))
+@pytest.mark.parametrize(
+    ("command", "question", "kind"), on_commands(list(itertools.product(QUESTIONS, WRONG)), step=4)
+)
 @pytest.mark.usefixtures("wide")
 def test_a_network_without_one_answer_is_refused_before_anything_is_written(
-    kind: str, question: str, model: str, folder_tree: Tree, tmp_path: Path, write: Write
+    command: str, question: str, kind: str, model: str, folder_tree: Tree, tmp_path: Path, write: Write
 ) -> None:
-    config = write(trees(model, kind, folder_tree, tmp_path)[question])
-    for command in ("plan", "run"):
-        text = refused(layerlore(command, config))
-        assert WRONG[kind] in text
-        assert text.startswith("networks.")
+    text = refused(layerlore(command, write(trees(model, kind, folder_tree, tmp_path)[question])))
+    assert WRONG[kind] in text
+    assert text.startswith("networks.")
     assert not (tmp_path / "store").exists()
 
 

@@ -22,12 +22,14 @@ from flows import cli
 from storage.claims import claim
 from storage.stores import Store
 from storage.verify import stage_paths, verify_stage
+from tests.shared import prefect_home
 
 if TYPE_CHECKING:
     from tests.conftest import Run
 
 Tree = dict[str, Any]  # Any: YAML
 Start = Callable[..., "subprocess.Popen[str]"]
+Variables = dict[str, str]  # of the environment
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 PATIENCE = 600  # seconds
@@ -41,19 +43,19 @@ def config(tiny_tree: Tree, tmp_path: Path) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def prefect_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One Prefect database for all runs here: a fresh one takes many seconds."""
-    return tmp_path_factory.mktemp("prefect")
+@pytest.fixture
+def own_server(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Variables:
+    """The variables of a run that starts a Prefect server of its own."""
+    return {"PREFECT_HOME": str(prefect_home(tmp_path_factory, tmp_path / "prefect"))}
 
 
 @pytest.fixture
-def start(tmp_path: Path, prefect_home: Path) -> Iterator[Start]:
+def start(tmp_path: Path, standing_server: Variables) -> Iterator[Start]:
     """Return a function that starts `layerlore` in a process group of its own; what still runs is killed."""
     started: list[subprocess.Popen[str]] = []
-    environment = {**os.environ, "PREFECT_HOME": str(prefect_home), "COLUMNS": "200"}
 
-    def launch(*arguments: str) -> "subprocess.Popen[str]":
+    def launch(*arguments: str, server: Variables = standing_server) -> "subprocess.Popen[str]":
+        environment = {**os.environ, **server, "COLUMNS": "200"}
         command = [sys.executable, "-c", "from flows.cli import main; main()", *arguments]
         with (tmp_path / f"stderr-{len(started)}").open("w") as stream:
             process = subprocess.Popen(
@@ -115,9 +117,9 @@ def errors(tmp_path: Path, number: int = 0) -> str:
 
 
 def test_a_run_says_what_it_does_and_nothing_else(
-    start: Start, config: Path, tiny_tree: Tree, tmp_path: Path, finished_run: "Run"
+    start: Start, own_server: Variables, config: Path, tiny_tree: Tree, tmp_path: Path, finished_run: "Run"
 ) -> None:
-    code, output = finish(start("run", str(config)))
+    code, output = finish(start("run", str(config), server=own_server))
     assert code == cli.DONE, errors(tmp_path)
     assert output == f"report: {tiny_tree['store']}/reports/tiny/index.html\n"
     lines = errors(tmp_path).splitlines()
@@ -131,9 +133,9 @@ def test_a_run_says_what_it_does_and_nothing_else(
 
 
 def test_an_interrupt_stops_the_run_which_goes_on(
-    start: Start, config: Path, tiny_tree: Tree, tmp_path: Path, finished_run: "Run"
+    start: Start, own_server: Variables, config: Path, tiny_tree: Tree, tmp_path: Path, finished_run: "Run"
 ) -> None:
-    process = start("run", str(config))
+    process = start("run", str(config), server=own_server)
     wait_until(lambda: markers(tiny_tree["store"]) >= 3, process)
     children = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does on Ctrl-C

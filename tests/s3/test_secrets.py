@@ -14,6 +14,7 @@ import yaml
 
 from flows import cli
 from storage.stores import Store
+from tests.shared import prefect_home
 
 if TYPE_CHECKING:
     from tests.s3.conftest import Server
@@ -31,11 +32,12 @@ Layerlore = Callable[["Server"], "subprocess.CompletedProcess[str]"]
 
 
 @pytest.fixture
-def layerlore(tiny_tree: Tree, far: str, tmp_path: Path) -> Layerlore:
+def layerlore(tiny_tree: Tree, far: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Layerlore:
     """Return a function that runs a small config on a server by the command, in a process of its own."""
     asked = {**tiny_tree["interpretation"], "selectors": {"random": {"repeats": 1}}, "budgets": [0.5], "gallery": 0}
     config = tmp_path / "run.yaml"
     config.write_text(yaml.safe_dump({**tiny_tree, "store": far, "interpretation": asked}, sort_keys=False))
+    prefect_home(tmp_path_factory, tmp_path / "prefect")
 
     def run(server: "Server") -> "subprocess.CompletedProcess[str]":
         environment = {**os.environ, **server.environment, "PREFECT_HOME": str(tmp_path / "prefect"), "COLUMNS": "200"}

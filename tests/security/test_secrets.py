@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 
 from flows import cli
 from tasks.steps.report import write_report
+from tests.shared import prefect_home
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -102,9 +103,12 @@ def test_an_error_holds_no_secret(
 
 
 @pytest.fixture
-def layerlore(tmp_path: Path) -> Callable[..., "subprocess.CompletedProcess[str]"]:
+def layerlore(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., "subprocess.CompletedProcess[str]"]:
     """Return a function that runs a command in a process of its own, with all secrets and a Prefect home of its own."""
     (tmp_path / "work").mkdir()
+    prefect_home(tmp_path_factory, tmp_path / "prefect")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "PREFECT_"))}
     home = {"PREFECT_HOME": str(tmp_path / "prefect"), "HOME": str(tmp_path / "home"), "TMPDIR": str(tmp_path / "work")}
     root = str(Path(__file__).resolve().parents[2])

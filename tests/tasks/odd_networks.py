@@ -112,6 +112,12 @@ def map_norm(classes: int = 10) -> nn.Module:
     return nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), *_head(classes))
 
 
+def flattened(classes: int = 10) -> nn.Module:
+    """Return a network of 4 channels and 16 features, of which each is one place of a channel."""
+    maps = (nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2))
+    return nn.Sequential(*maps, nn.Flatten(), nn.Linear(16, classes))
+
+
 def _head(classes: int) -> list[nn.Module]:
     """Return the layers from maps to logits."""
     return [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes)]

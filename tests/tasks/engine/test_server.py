@@ -149,7 +149,7 @@ def test_the_server_starts_behind_proxies_and_where_its_first_port_is_taken(tmp_
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = other.getsockname()[1]
         done = python(
-            "from tasks.steps import server\nfrom tasks.engine.runner import start_prefect\n"
+            "from tasks.engine import server\nfrom tasks.engine.runner import start_prefect\n"
             f"free, ports = server._free_port, iter([{taken}])\n"
             "server._free_port = lambda: next(ports, None) or free()\n"
             "start_prefect()\nstart_prefect()\n"
