@@ -149,7 +149,7 @@ def claims_table(pages: list[DecompositionResults]) -> Table | None:
     caption = (
         "Claims by network, with the number that decides. Few filters suffice: r_A of at least "
         f"{ENOUGH} (this report's yardstick), tested where k2 is at most half of the features. Open: the difference is "
-        "within chance. Noise: accuracy with noise in the influential features / in the others"
+        "within chance. Under noise: accuracy with noise in the influential features / in the others"
     )
     heads = groupby(("", "", *(CLAIMS[claim] for claim in used)))
     groups = tuple((head, len(list(run))) for head, run in heads)
