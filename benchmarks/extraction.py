@@ -99,7 +99,7 @@ def timed(work: Callable[[], object]) -> tuple[float, float]:
 
 
 def throughput(plan: Plan, root: Path, rounds: int) -> None:
-    """Print the stage's time beside that of its two parts."""
+    """Print the stage's time and that of its two parts."""
     torch.set_num_threads(1)
     keep_freed_memory()
     spec = next(iter(held_out(plan).values()))

@@ -3,7 +3,7 @@
 Run `python -m benchmarks.projection`; one thread, CPU times of all sides taken in turn in one run, figures measured by
 the run itself. The authors' way convolves the queries with each update and takes norm and inner product of the result.
 Captum (if it can be imported) scores all training examples for the same queries from the same checkpoints of a small
-network; the two measure different things, so class agreement @1 stands beside the times.
+network; the two measure different things, so class agreement @1 is printed with the times.
 """
 
 # ruff: noqa: E402 (the thread count is set before the libraries load)

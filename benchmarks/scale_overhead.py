@@ -82,7 +82,7 @@ def together(here: Here) -> list[Assignment]:
 
 
 class _Unmade(Stage):
-    """A stage that lacks every partition."""
+    """A stage without any partition."""
 
     def missing(self) -> list[int]:
         return list(range(self.layout.partitions))

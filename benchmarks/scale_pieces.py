@@ -79,7 +79,7 @@ class Here:
 
 
 def config_of(folder: Path, *, workers: int, memory: str, kind: str = "local") -> Config:
-    """Return the preset `imagenet` with question 2 beside question 1, on the data and weights of a folder."""
+    """Return the preset `imagenet` with question 2 and question 1, on the data and weights of a folder."""
     changes = {
         "store": str(folder / "store"),
         "cluster": json.dumps({"kind": kind, "workers": workers, "memory_limit": memory}),

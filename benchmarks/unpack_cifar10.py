@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-# SHA-256 of the decoded pixels, as published beside the packed files.
+# SHA-256 of the decoded pixels, as published with the packed files.
 DIGESTS = {
     "cifar10_train_0.npz": "5dd583081072bed6045bc6cee373f30e64690c5b1bd116b607a8fde8bbcb31e8",
     "cifar10_train_1.npz": "0c0dcc6ea1eb2f36b6b3d6d672aa905a32aa9e3d58bad13d4a85394f63689618",

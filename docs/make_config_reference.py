@@ -17,13 +17,13 @@ Node = Mapping[str, Any]  # Any: JSON schema
 
 HEAD = """# Config reference
 
-Made from `configs/` by `docs/make_config_reference.py`; `docs/config.schema.json` is the same as JSON schema, which
-an editor can check a YAML file against. A default of `required` means that the key must be there.
+Made from `configs/` by `docs/make_config_reference.py`; `docs/config.schema.json` is the same as JSON schema, with
+which an editor can check a YAML file. A default of `required` means that the key must be there.
 
 - An unknown key, a wrong type or a wrong value ends the command with exit code 2 before anything is written.
 - `--set key.path=value` changes one key from the command line, such as `--set networks.small.train.epochs=3`; the
   value is YAML.
-- Relative paths are taken from the folder in which the command runs.
+- Relative paths begin in the folder in which the command runs.
 """
 METHODS_HEAD = """## Methods
 
@@ -54,7 +54,7 @@ def page(schema: Node) -> str:
 
 
 def places(models: Mapping[str, Node], name: str = "", place: str = "") -> dict[str, str]:
-    """Return where each section stands in a file, by its name, in the order of a file."""
+    """Return the place of each section in a file, by its name, in the order of a file."""
     found = {name: place}
     for key, node in models[name]["properties"].items():
         below = f"{place}.{key}".lstrip(".") + (".NAME" if "patternProperties" in node else "")
@@ -82,12 +82,12 @@ def _rows(model: Node) -> Iterator[tuple[str, str]]:
 
 
 def _refers(node: Node) -> bool:
-    """Tell whether a property is described in a section of its own."""
+    """Return whether a property has its own section."""
     return "$ref" in json.dumps(node)
 
 
 def _default(node: Node) -> str:
-    """Return a default as it would stand in a file, sections shortened."""
+    """Return a default as a file would have it, sections shortened."""
     value = node.get("default")
     if isinstance(value, dict) and _refers(node):
         return "{...}"
@@ -152,7 +152,7 @@ def _method(place: str, function: Callable[..., object], own: set[str], more: Ma
 
 
 def _escaped(text: str) -> str:
-    """Return text that can stand in a table's cell."""
+    """Return text that fits a table's cell."""
     return text.replace("|", "\\|")
 
 

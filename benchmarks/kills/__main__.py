@@ -16,9 +16,9 @@ error, or anything after it, and no run may have waited for a claim for as long 
 problem.
 
 The small configs are those of the tests. Commands are forked from a process that has imported layerlore, so that kills
-fall on work; `--cold` starts each anew. A standing Prefect server serves all unless `--embedded`. `--json` adds the
-kills to a file, from which `--table` makes one table of several campaigns. S3 is Swift, from .venv-swift. It needs
-the tests and what they are run with: a checkout with `pip install -e '.[dev]'`.
+fall on work; `--cold` starts a new process for each. A standing Prefect server serves all unless `--embedded`. `--json`
+adds the kills to a file, from which `--table` makes one table of several campaigns. S3 is Swift, from .venv-swift. It
+needs the tests and their packages: a checkout with `pip install -e '.[dev]'`.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def main() -> None:
 def existing(text: str) -> Path:
     """Return the folder that an option names."""
     if not Path(text).is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is no folder")
+        raise argparse.ArgumentTypeError(f"{text} is not a folder")
     return Path(text)
 
 
@@ -145,7 +145,7 @@ def parse() -> argparse.Namespace:
     cli.add_argument("--clusters", nargs="+", default=["serial", "threads"])
     cli.add_argument("--own-cluster", action="store_false", dest="set_cluster", help="the one that the config says")
     cli.add_argument("--embedded", action="store_true", help="each run starts a Prefect server of its own")
-    cli.add_argument("--cold", action="store_true", help="start each command anew")
+    cli.add_argument("--cold", action="store_true", help="start each command as a new process")
     cli.add_argument("--spoil", type=float, default=0.0, help="share of the requests to S3 that a proxy spoils")
     cli.add_argument("--hang", type=float, default=2.0, help="seconds of a spoilt request without an answer")
     cli.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")

@@ -86,7 +86,7 @@ class Campaign:
                 store.remove("")
 
     def reference(self, setting: Setting) -> None:
-        """Make a run that nobody disturbs, in the store WHOLE: on a local disk wherever the others are."""
+        """Make an undisturbed run, in the store WHOLE: on a local disk wherever the others are."""
         url = self.new_store(WHOLE)
         run = self.commands.start(*setting.arguments(url))
         problems = judged(run, run.wait(), {DONE})
@@ -120,7 +120,7 @@ class Campaign:
             kill.waited, kill.same_bytes, kill.problems = waited, not differing, problems
         if problems:
             self.say(f"PROBLEMS in {store.url}, logs {[run.log.name for run in runs]}: {problems}")
-            assert kills, problems  # nothing was hit, and nobody would hear of them
+            assert kills, problems  # nothing was hit, so the problems would be lost
         return kills
 
     def attempt(
@@ -175,7 +175,7 @@ class Campaign:
             run.kill()
             return kill if run.process.poll() == KILLED else None
         if self.target not in self.servers.started:
-            run.kill_below("prefect.server")  # the run's own, which nobody starts again
+            run.kill_below("prefect.server")  # the run's own, which is not started again
         else:
             self.servers.kill(self.target, self.dice)
             self.servers.mend(self.target, self.dice)

@@ -46,7 +46,7 @@ class Forked:
 
 @dataclass
 class Commands:
-    """Starts `layerlore`, each command as the leader of a process group: anew, or from the starter (`warm`)."""
+    """Starts `layerlore`, each command as leader of a process group, as a new process or from the starter (`warm`)."""
 
     folder: Path
     environment: dict[str, str]

@@ -48,7 +48,7 @@ def digests(store: Store) -> Digests:
 
 
 def _finished(store: Store, path: str) -> FinishedStage | None:
-    """Return a stage, or None where it is not complete; its damage is told by `torn`."""
+    """Return a stage, or None where it is not complete; `torn` names its damage."""
     try:
         return find_finished(store, path)
     except DamagedError:
@@ -82,7 +82,7 @@ def report_digests(store: Store) -> Digests:
 
 def _file_digest(name: str, data: bytes) -> str:
     """Return the digest of a report's file: tables without measured columns; of pages only whether they are whole."""
-    if name.endswith(".html"):  # pages tell the time, the store and how long everything took
+    if name.endswith(".html"):  # pages show the time, the store and how long everything took
         return "whole" if data.rstrip().endswith(b"</html>") else "torn"
     if name == "made-from":  # the store is a part of it
         return "there"
@@ -93,7 +93,7 @@ def _file_digest(name: str, data: bytes) -> str:
 
 
 def differences(expected: Digests, found: Digests) -> Iterator[str]:
-    """Yield a line per stage or report that is lacking, not complete, too many or holds other bytes."""
+    """Yield a line per stage or report that is missing, incomplete, too many or has other bytes."""
     for path in sorted({*expected, *found}):
         if found.get(path) != expected.get(path):
             ours, theirs = expected.get(path, {}), found.get(path, {})
@@ -125,7 +125,7 @@ def _strays(store: Store) -> Iterator[str]:
             yield f"{name}: left unfinished"
         elif place in (FORMAT_FILE, CLAIMS, RECORDS, REPORTS) or name in known:
             continue
-        elif stage not in stages or stages[stage] is not None:  # of an incomplete one `differences` tells
+        elif stage not in stages or stages[stage] is not None:  # `differences` names an incomplete one
             yield f"{name}: no note names it"
 
 

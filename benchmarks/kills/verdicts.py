@@ -20,7 +20,7 @@ def judged(run: Run, code: int | None, allowed: Collection[int]) -> list[str]:
     Parameters
     ----------
     code : how it ended; None where it had to be stopped
-    allowed : exit codes that are no problem; of a run that nothing disturbed DONE alone
+    allowed : exit codes that are not a problem; for an undisturbed run only DONE
     """
     name, said = run.log.name, [line for _, line in run.lines]
     problems = [f"{name}: noise: {line[:300]}" for line in said if NOISE.search(line)]

@@ -21,6 +21,6 @@ for device in "${listed[@]}"; do
     --dashboard-address 127.0.0.1:0 &
   started+=($!)
 done
-wait -n || true  # one has ended, or this script is told to: whoever supervises it starts all anew
+wait -n || true  # one has ended, or this script is stopped: its supervisor starts all again
 stop
 wait

@@ -1,4 +1,4 @@
-"""Lines with markers that are told apart without colour too, and the levels they are read against."""
+"""Lines with markers that differ without colour too, and the levels they are compared with."""
 
 from html import escape
 

@@ -18,7 +18,7 @@ THUMBNAIL = 96  # pixels, longer side
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """An image as it stands in a page, once however often it is shown.
+    """An image in a page: stored once, however often it is shown.
 
     Attributes
     ----------

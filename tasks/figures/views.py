@@ -1,4 +1,4 @@
-"""What all interactive figures are made of: plain data and layout that plotly.js draws."""
+"""The parts of all interactive figures: plain data and layout that plotly.js draws."""
 
 import re
 from collections.abc import Iterable

@@ -23,7 +23,7 @@ class FigureBlock:
 
     @property
     def json(self) -> str:
-        """The views as JSON that cannot end the script element it stands in, so the template need not escape it."""
+        """The views as JSON that cannot end the script element around it, so the template need not escape it."""
         text = json.dumps([vars(view) for view in self.views], allow_nan=False, separators=(",", ":"))
         return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

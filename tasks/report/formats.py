@@ -10,7 +10,7 @@ NBSP = "\u00a0"
 
 
 def radians(value: float) -> str:
-    """Print an angle with three decimals; the unit stands in the column's head."""
+    """Print an angle with three decimals; the column's head has the unit."""
     return fixed(value, 3) if math.isfinite(value) else MISSING
 
 

@@ -1,4 +1,4 @@
-"""What the site is made of: facts of the run, and one page per question."""
+"""The parts of the site: facts of the run, and one page per question."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

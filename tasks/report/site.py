@@ -16,14 +16,14 @@ from tasks.report.pages import Page, RunFacts
 
 TRAINING_IMAGES = {
     "show": "may be shown",
-    "ids": "by sample id only; no training image is in this report",
-    "none": "none leaves the store; neither training images nor their ids are in this report",
+    "ids": "by sample id only; this report has no training image",
+    "none": "none leaves the store; this report has neither training images nor their ids",
 }
 
 
 @dataclass(frozen=True)
 class OverviewCard:
-    """What the overview says of a page: its question, the answer in a line, and the findings behind it."""
+    """A page's card on the overview: its question, the answer in a line, and the findings behind it."""
 
     path: str
     question: str

@@ -73,7 +73,7 @@ def grid_views(rows: pd.DataFrame) -> list[View]:
 
 
 def colour_scale(n_cells: int) -> list[list[object]]:
-    """Return the colours of a map: light ones where its numbers stand inside the cells."""
+    """Return the colours of a map: light ones where its numbers are inside the cells."""
     return LIGHT if n_cells <= MAX_NUMBERS else SCALE
 
 

@@ -1,4 +1,4 @@
-"""Bars of accuracy with whiskers: ways to choose the features, and features that noise replaces."""
+"""Bars of accuracy with whiskers: methods to choose the features, and features that noise replaces."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -81,7 +81,7 @@ def ablation_bars(rows: pd.DataFrame) -> tuple[list[str], list[Bars]]:
 
 
 def control_views(rows: pd.DataFrame, a_full: float) -> list[View]:
-    """Draw the accuracy of every way to choose k features per class, a view per k.
+    """Draw the accuracy of every method to choose k features per class, a view per k.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ def control_views(rows: pd.DataFrame, a_full: float) -> list[View]:
     views = []
     for k, of_k in rows.groupby("k", sort=False):
         names, bars = control_bars(of_k)
-        words = f"Accuracy of the decomposed head with {k} features per class by the way they are chosen"
+        words = f"Accuracy of the decomposed head with {k} features per class by the method that chooses them"
         views.append(_view(f"k = {k}", words, names, [bars], 100 * a_full))
     return views
 

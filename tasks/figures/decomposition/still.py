@@ -23,11 +23,11 @@ MAX_LINE = 44  # characters of a title
 
 
 def grid_surface(rows: pd.DataFrame, *, measure: str = "accuracy", title: str = "", dpi: int = 150) -> bytes:
-    """Draw a measure over k1 and k2 as a surface, k2 = k1 as dots; values of k stand at equal distances.
+    """Draw a measure over k1 and k2 as a surface, k2 = k1 as dots; values of k are at equal distances.
 
     Parameters
     ----------
-    rows : of one network and seed, as `grid_map.grid_of` takes them; a coverage as k1 stands last
+    rows : of one network and seed, as `grid_map.grid_of` takes them; a coverage as k1 is last
     measure : "accuracy", "ratio" or "agreement"
     title : above the picture
     dpi : dots per inch of the 6.4 x 4.8 inch picture

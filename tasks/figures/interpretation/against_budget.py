@@ -124,7 +124,7 @@ def _reference(budget: Floats, value: Floats, name: str, dash: str, template: st
 
 
 def _layout(budgets: pd.Series, title: str, *, from_zero: bool = False) -> Part:
-    """Return the layout of a figure over budgets; small ones stand on a logarithmic axis with a tick each."""
+    """Return the layout of a figure over budgets; small ones are on a logarithmic axis with a tick each."""
     percent = np.unique(100 * budgets.to_numpy(np.float64))
     crowded = len(percent) > 0 and percent[0] < 100 * LOG_BELOW
     at_budgets: Part = {

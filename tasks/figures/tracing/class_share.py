@@ -35,10 +35,10 @@ class ClassShares:
     Attributes
     ----------
     epochs : (E,) int64, ascending; where epochs are joined, the last of each run
-    joined : number of epochs in each run, 1 where each stands for itself
-    classes : names of C classes, the largest first; the last may stand for all others
+    joined : number of epochs in each run, 1 where each is drawn by itself
+    classes : names of C classes, the largest first; the last may be all others together
     layers : (C, E) float64 by layer, in the table's order
-    n_others : number of classes that the last name stands for, 0 where it is a class
+    n_others : number of classes under the last name, 0 where it is a class
     """
 
     epochs: np.ndarray

@@ -1,4 +1,4 @@
-"""What the layers of a network are made of and how class-specific they are: a row per layer."""
+"""The parts of each layer's representation and how class-specific they are: a row per layer."""
 
 from html import escape
 
@@ -100,7 +100,7 @@ def _agreement(rows: pd.DataFrame) -> View:
 
 
 def _layout(rows: pd.DataFrame, title: str, across: Part) -> Part:
-    """Return layers from the top down; `across` is what the axis of the values has besides."""
+    """Return layers from the top down; `across` is what else the axis of the values has."""
     return base_layout("") | {
         "height": max(400, 120 + 26 * len(rows)),
         "hovermode": "y unified",

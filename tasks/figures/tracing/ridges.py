@@ -20,11 +20,11 @@ from tasks.figures.views import (
     shorten,
 )
 
-POINTS = 121  # of each curve; its peak besides, so that a narrow one is not cut
+POINTS = 121  # of each curve; its peak is added, so a narrow one is not cut
 OVERLAP = 1.5  # the highest ridge in units of the distance between two
 NEGLIGIBLE = 1e-3  # of the highest density: what lies beyond does not widen the picture
 HIGHLIGHT, OTHER = "#0072B2", "#5F6E80"
-MAX_NAME = 12  # of a class beside its ridge, where a phone leaves little room
+MAX_NAME = 12  # of a class next to its ridge, where a phone leaves little room
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Ridges:
         return min(widest, 1.05 * float(seen.max())) if seen.size and seen.max() > 0 else widest
 
     def baselines(self) -> list[int]:
-        """Return the height at which each class's ridge stands, the most probable class on top."""
+        """Return the height of each class's ridge, the most probable class on top."""
         return list(range(len(self.classes) - 1, -1, -1))
 
     def curve(self, row: int) -> tuple[Floats, Floats]:
@@ -119,7 +119,7 @@ def in_words(label: str, ridges: Ridges) -> str:
 
 
 def _traces(ridges: Ridges) -> list[Part]:
-    """Return a closed outline per class; the lower stand before the higher."""
+    """Return a closed outline per class; the lower are in front of the higher."""
     traces: list[Part] = []
     means = ridges.mean_cosines()
     for i, (name, base) in enumerate(zip(ridges.classes, ridges.baselines(), strict=True)):

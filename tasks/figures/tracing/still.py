@@ -40,8 +40,8 @@ def ridge_plot(ridges: Ridges, *, title: str = "", dpi: int = 150) -> bytes:
             (-0.02, f"▶ {name}" if chosen else name, "right"),
             (1.02, compact(ridges.totals[i]), "left"),
         ):
-            beside = axes.text(x_text, base, text, ha=side, va="bottom", weight=weight, parse_math=False)
-            beside.set_transform(axes.get_yaxis_transform())
+            amount = axes.text(x_text, base, text, ha=side, va="bottom", weight=weight, parse_math=False)
+            amount.set_transform(axes.get_yaxis_transform())
     axes.text(1.02, 1, "total\nweight", transform=axes.transAxes, color=GREY, va="bottom", fontsize=8)
     axes.axvline(0, color=INK, linewidth=0.8, linestyle="--", zorder=-1)
     axes.set(xlim=(-ridges.reach(), ridges.reach()), ylim=(-0.2, max(n - 1, 0) + OVERLAP + 0.1), yticks=[])

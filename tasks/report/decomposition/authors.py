@@ -1,4 +1,4 @@
-"""The authors' figures beside ours, where a network is one of theirs (Badola et al., "Decomposing the Deep")."""
+"""The authors' figures compared with ours, for networks of theirs (Badola et al., "Decomposing the Deep")."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ NAMES = {
 
 
 def beside_authors(results: DecompositionResults) -> pd.DataFrame:
-    """Set our numbers beside the authors' for each network of theirs.
+    """Compare our numbers with the authors' for each network of theirs.
 
     Parameters
     ----------

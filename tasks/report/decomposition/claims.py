@@ -89,7 +89,7 @@ def grid_test(grid: pd.DataFrame, n_images: float, n_features: float) -> GridTes
 
 @dataclass(frozen=True)
 class Rivals:
-    """Algorithm 1 beside other ways to choose k features.
+    """Algorithm 1 and other methods to choose k features.
 
     Attributes
     ----------
@@ -108,7 +108,7 @@ class Rivals:
 
     @property
     def limit(self) -> float:
-        """Two standard errors of the difference to the best other way."""
+        """Two standard errors of the difference to the best other method."""
         return chance(self.own, self.others[0][1], self.n_images) if self.others else float("nan")
 
     @property
@@ -119,7 +119,7 @@ class Rivals:
 
 
 def rivals_of(controls: pd.DataFrame, k2: int, n_images: float) -> Rivals | None:
-    """Return the ways to choose features at the main k, or the smallest there is; None without Algorithm 1's row."""
+    """Return the methods to choose features at the main k, or the smallest there is; None without Algorithm 1's row."""
     known = controls[np.isfinite(controls["accuracy"].astype(float))]
     known = known.assign(spread=spreads(known))
     at_k = known[known["k"] == k2]
@@ -147,9 +147,9 @@ def claims_table(pages: list[DecompositionResults]) -> Table | None:
         name + tuple(row.get(claim, formats.MISSING) for claim in used) for name, row in zip(names, rows, strict=True)
     )
     caption = (
-        "Claims by network, with the number that decides: few filters suffice by an r_A of at least "
-        f"{ENOUGH} (this report's yardstick), tested where k2 is at most half of the features; open: the difference is "
-        "within chance; noise: accuracy with noise in the influential features / in the others"
+        "Claims by network, with the number that decides. Few filters suffice: r_A of at least "
+        f"{ENOUGH} (this report's yardstick), tested where k2 is at most half of the features. Open: the difference is "
+        "within chance. Under noise: accuracy with noise in the influential features / in the others"
     )
     heads = groupby(("", "", *(CLAIMS[claim] for claim in used)))
     groups = tuple((head, len(list(run))) for head, run in heads)

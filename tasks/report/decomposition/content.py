@@ -73,7 +73,7 @@ def lay_out_decomposition(results: DecompositionResults, training_images: str, f
     ----------
     results : the whole results; what `training_images` does not allow is taken out here
     training_images : the config's `report.training_images`
-    files : what the report has of this question besides the page and its data, by path below the report
+    files : further files of this question in the report, by path below the report
     """
     content = decomposition_content(results, training_images)
     sections = tuple((section.title, section.findings) for section in content.sections)
@@ -128,8 +128,8 @@ def _pairs(results: DecompositionResults) -> list[tuple[str, int]]:
 def _worded(kinds: pd.Series, words: dict[str, str]) -> str:
     """Put what the networks were asked into words; without any, the first of these."""
     asked = dict.fromkeys(words.get(kind, kind) for kind in kinds.dropna().astype(str))
-    told = " or ".join(asked or [next(iter(words.values()))])
-    return f"{told} (see Networks)" if len(asked) > 1 else told
+    text = " or ".join(asked or [next(iter(words.values()))])
+    return f"{text} (see Networks)" if len(asked) > 1 else text
 
 
 def _caps(results: DecompositionResults, n_pairs: int) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""The tables of the decomposition question as they stand in the site's data folder."""
+"""The tables of the decomposition question in the site's data folder."""
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ def decomposition_csv(
     Parameters
     ----------
     results : with every column in every table
-    authors : the authors' figures beside ours
+    authors : the authors' figures compared with ours
 
     Returns
     -------

@@ -16,7 +16,7 @@ OPEN_GATES = 0.5  # mean gate beyond which the largest gates are hardly larger t
 
 
 def control_finding(controls: pd.DataFrame, network: pd.Series) -> Iterable[str]:
-    """Say which way of choosing the features wins at the main k, and whether chance explains it."""
+    """Say which method of choosing features wins at the main k, and whether chance explains it."""
     rivals = rivals_of(controls, int(network["k2"]), float(network["n_evaluate"]))
     if rivals is None:
         return
@@ -46,7 +46,7 @@ def retraining_findings(rows: pd.DataFrame, network: pd.Series) -> Iterable[str]
             f"{formats.share(after)} (full head {formats.share(full)})"
         )
         if not full > before:
-            yield f"{text}; decomposing had lost nothing."
+            yield f"{text}. Decomposing had lost nothing."
         elif after <= before:
             yield f"{text}: it recovers nothing of the {points(full - before)} lost."
         else:
@@ -57,7 +57,7 @@ def retraining_findings(rows: pd.DataFrame, network: pd.Series) -> Iterable[str]
 
 
 def gate_findings(gates: pd.DataFrame, network: pd.Series) -> Iterable[str]:
-    """Set training with class-specific gates beside Algorithm 1."""
+    """Compare training with class-specific gates with Algorithm 1."""
     for _, row in gates.iterrows():
         text = (
             f"Trained with class-specific gates, the network classifies {formats.share(float(row['std_accuracy']))} "
@@ -70,18 +70,18 @@ def gate_findings(gates: pd.DataFrame, network: pd.Series) -> Iterable[str]:
             text += f"; with them the decomposed head reaches {formats.share(float(row['a_decomposed']))}"
         if float(row["mean_gate"]) > OPEN_GATES:
             text += (
-                f". The mean gate is {formats.measure(float(row['mean_gate']))} of 1: the gates hardly closed, so that "
-                "the sets of the largest gates say little; a larger gates.lr closes them"
+                f". The mean gate is {formats.measure(float(row['mean_gate']))} of 1: the gates hardly closed, so the "
+                "sets of the largest gates say little. A larger gates.lr closes them"
             )
         yield f"{text}."
 
 
 def _against_the_best(rivals: Rivals) -> str:
-    """Set Algorithm 1 beside the best of the other ways, random sets apart."""
+    """Compare Algorithm 1 with the best of the other methods, random sets apart."""
     (best, value), n = rivals.others[0], len(rivals.others)
     gap = rivals.own - value
     text = f"With {rivals.k} features per class Algorithm 1 reaches {formats.share(rivals.own)}; "
-    text += f"the best of {n} other ways to choose them, " if n > 1 else "the other way to choose them, "
+    text += f"the best of {n} other methods, " if n > 1 else "the other method, "
     text += f"{method_name(best)}, {formats.share(value)}. "
     if rivals.state == "open":
         text += f"The difference of {points(gap)} is within chance (two standard errors, {points(rivals.limit)}): "
@@ -89,4 +89,4 @@ def _against_the_best(rivals: Rivals) -> str:
     if rivals.state == "yes":
         return text + f"The histogram wins by {points(gap)}."
     better = sum(a - rivals.own > chance(rivals.own, a, rivals.n_images) for _, a in rivals.others)
-    return text + f"The histogram loses by {points(gap)}; {better} of {n} ways are better beyond chance."
+    return text + f"The histogram loses by {points(gap)}; {better} of {n} methods are better beyond chance."

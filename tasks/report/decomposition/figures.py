@@ -18,15 +18,15 @@ from tasks.report.decomposition.results import DecompositionResults
 
 MAX_HISTOGRAMS = 12
 CONTROLS = (
-    "Accuracy of the head decomposed with k features per class, by the way they are chosen: by Algorithm 1 (its "
+    "Accuracy of the head decomposed with k features per class, by the method that chooses them: by Algorithm 1 (its "
     "histogram), the largest class mean, class mean minus overall mean, largest weight W, largest |W|, largest "
     "class mean × W, Algorithm 1 combined with the largest weights, and at random; whiskers ± 1 standard "
     "deviation over draws. Dashed: the full head."
 )
 ABLATION = (
     "Noise in place of some features, full head, accuracy over all classes; whiskers ± 1 standard deviation over "
-    "draws. This is a perturbation test, not an accuracy: with scope label the true label says which features are "
-    "replaced."
+    "draws. This is a perturbation test, not an accuracy: with scope label the true label decides which features "
+    "are replaced."
 )
 MANY_OTHERS = " All others are many more features than the influential ones, so the control of equal size decides."
 RETRAINING = (
@@ -34,10 +34,10 @@ RETRAINING = (
     "the features stay as they are. Dashed: the full head."
 )
 SAMPLES = (
-    "Sets from the first images of each class only: how much of the full sets they find, and the accuracy of the head "
-    "decomposed by them. Dotted: sets from all images; dashed: the full head."
+    "Sets from only the first images of each class: the share of the full sets that they find, and the accuracy of "
+    "the head decomposed by them. Dotted: sets from all images; dashed: the full head."
 )
-OVERLAP = "What part of one class's set is in the other's too; the diagonal is left out."
+OVERLAP = "The share of one class's set that is also in the other's; the diagonal is left out."
 
 
 def network_figures(i: int, title: str, results: DecompositionResults) -> Iterator[FigureBlock]:
@@ -88,7 +88,7 @@ def _set_figures(i: int, title: str, results: DecompositionResults) -> Iterator[
 
 def _grid_caption(results: DecompositionResults) -> str:
     """Say what the cells are and what the cap leaves out."""
-    text = "Each cell is a decomposed head on held-out images. Outlined: k2 = k1, which the paper holds for best."
+    text = "Each cell is a decomposed head on held-out images. Outlined: k2 = k1, which the paper calls best."
     grid = grid_of(results.grid)
     for name, n in (("k1", len(grid.k1)), ("k2", len(grid.k2))):
         if n > MAX_SIDE:

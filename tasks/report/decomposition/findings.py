@@ -60,7 +60,7 @@ def family_findings(networks: pd.DataFrame) -> list[Finding]:
 
 
 def _few(network: pd.Series) -> Iterable[str]:
-    """Set the accuracy with few features beside the full head's."""
+    """Compare the accuracy with few features with the full head's."""
     k2, d, ratio = int(network["k2"]), int(network["n_features"]), float(network["ratio"])
     if not np.isfinite(ratio):
         return
@@ -70,7 +70,7 @@ def _few(network: pd.Series) -> Iterable[str]:
         f"{formats.share(network['a_full'])}: r_A = {formats.measure(ratio)}"
     )
     if np.isfinite(float(network["agreement"])):
-        text += f"; the two predict the same for {formats.share(network['agreement'])}"
+        text += f". Both predict the same class for {formats.share(network['agreement'])}"
     if not is_few(network):
         yield (
             f"{text}. These are more than half of the features: the paper's claim that few filters suffice is not "
@@ -79,7 +79,7 @@ def _few(network: pd.Series) -> Iterable[str]:
         return
     yield (
         f"{text}. {verdict('few filters suffice', ratio >= ENOUGH)}, "
-        f"taking an r_A of {ENOUGH} for enough, which is this report's yardstick."
+        f"with an r_A of {ENOUGH} as enough, which is this report's yardstick."
     )
 
 
@@ -88,19 +88,19 @@ def _warnings(network: pd.Series) -> Iterable[str]:
     absent = float(network["n_outputs"]) - float(network["n_classes"])
     if absent > 0:
         yield (
-            f"{int(absent):,} of {int(network['n_outputs']):,} outputs have no images in {network['learn']}; their "
-            "sets are arbitrary, noise leaves them alone, and A_d has them as they are."
+            f"{int(absent):,} of {int(network['n_outputs']):,} outputs have no images in {network['learn']}: their "
+            "sets are arbitrary. A_d includes them, and noise leaves them alone."
         )
     if pd.notna(network["signed"]) and network["signed"] and network["rank_by"] == "abs":
         yield (
-            "Some features are negative, and they are ranked by |x|: a large negative feature may argue against the "
-            "class whose set it is in. Rank by value or contribution to leave these out."
+            "Some features are negative, and they are ranked by |x|. A large negative feature may speak against the "
+            "class whose set has it. Rank by value or contribution to leave these out."
         )
     ties, n = float(network["ties"]), int(network["n_classes"])
     if ties > 0:
         yield (
-            f"In {int(ties):,} of {n:,} classes there is a tie at the cut: the last feature of the set was counted as "
-            "often as the first one left out. The larger sum decided, then the lower index."
+            f"In {int(ties):,} of {n:,} classes there is a tie at the cut: the last feature of the set and the first "
+            "one outside have equal counts. The larger sum decided, then the lower index."
         )
 
 
@@ -110,15 +110,15 @@ def _grid(grid: pd.DataFrame, network: pd.Series) -> Iterable[str]:
     test = grid_test(grid, float(network["n_evaluate"]), d)
     if test is None:
         return
-    told = [
+    sentences = [
         f"with {fixed} fixed the best {free} tried is {fixed} itself in {best} of {n} {'case' if n == 1 else 'cases'}"
         for fixed, free, best, n in test.cases
     ]
-    text = f"{'; '.join(told)}. "
+    text = f"{'; '.join(sentences)}. "
     if test.worst is not None:
         fixed, free, value, best_at, top = test.worst
         text += (
-            f"Furthest off: with {fixed} = {value}, {free} = {best_at} gives {formats.share(top)}, "
+            f"Largest miss: with {fixed} = {value}, {free} = {best_at} gives {formats.share(top)}, "
             f"{points(test.gap)} more than {free} = {value}. "
         )
     if test.state == "open":

@@ -1,4 +1,4 @@
-"""Findings on noise in place of features, and what cannot be told where a control is missing."""
+"""Findings on noise in place of features, and what remains unknown where a control is missing."""
 
 from collections.abc import Iterable
 
@@ -12,6 +12,7 @@ from tasks.report.decomposition.verdicts import chance_of_draws, points, verdict
 AUTHORS_NOISE = ("standard", "label")
 NO_CONTROL = "no control of equal size"
 TOO_WIDE = "the sets hold more than half of the features"
+UNSEPARATED = "Without a control of equal size the effect of which features cannot be separated from that of how many."
 
 Setting = tuple[str, str]  # noise and scope
 
@@ -60,14 +61,15 @@ def noise_findings(ablation: pd.DataFrame, network: pd.Series) -> Iterable[str]:
     if states:
         turned = [setting for setting, state in states.items() if state == "no"]
         sentences.append(
-            f"Of {len(states)} other noises and scopes, those that hurt more in all others than in the influential "
+            f"Of {len(states)} other noises and scopes, these hurt more in all others than in the influential "
             f"features: {_listed(turned)}."
         )
     states = {setting: state for setting, rows in found.items() if (state := hurts_more(rows, "equal-size", n_images))}
     if states:
         weak = [setting for setting, state in states.items() if state != "yes"]
         sentences.append(
-            "Those not shown to hurt more in the influential features than in as many others: " + f"{_listed(weak)}."
+            "These are not shown to hurt more in the influential features than in as many others: "
+            + f"{_listed(weak)}."
         )
     if without := [s for s in found if s not in states and lacks_control(network, s[1])]:
         sentences.append(f"{_listed(without)}: {NO_CONTROL}: {TOO_WIDE}.")
@@ -105,7 +107,7 @@ def _one_noise(rows: pd.DataFrame, setting: Setting, network: pd.Series) -> Iter
         text += f"{verdict('noise in the influential features hurts more than in the others', state == 'yes')}. "
     if "equal-size" not in printed:
         why = f"There is {NO_CONTROL}: {TOO_WIDE}. " if lacks_control(network, setting[1]) else ""
-        yield f"{text}{why}Without the control of equal size this does not tell how many features from which features."
+        yield f"{text}{why}{UNSEPARATED}"
         return
     lost = [points(full - float(rows["accuracy"][which])) for which in ("influential", "equal-size")]
     text += f"In as many other features, drawn at random, it leaves {printed['equal-size']}: feature for feature "

@@ -1,4 +1,4 @@
-"""What the page of the decomposition question is made of: frozen tables and images, nothing from a store."""
+"""The results that the page of the decomposition question shows: frozen tables and images, nothing from a store."""
 
 from dataclasses import dataclass, field, fields
 

@@ -1,4 +1,4 @@
-"""Findings on the sets themselves: coverage, classes, overlap, and how many images it takes to find them."""
+"""Findings on the sets themselves: coverage, classes, overlap, and the number of images that they need."""
 
 from collections.abc import Iterable
 
@@ -23,7 +23,7 @@ def coverage_finding(coverage: pd.DataFrame, k1: str) -> Iterable[str]:
             f"Each image's own largest features (k1 = {k1}) hold {formats.share(own)} of the l1 norm, mean over images"
         )
         if len(coverage) > 1:
-            text += f", least in {least['class_name']}, {formats.share(least['own_top_share'])}"
+            text += f". The least is {formats.share(least['own_top_share'])}, in {least['class_name']}"
         text += ". "
         if k1 == CLAIMED_K1:
             text += f"{verdict('k1 = 5 covers 90 %', own >= CLAIMED_SHARE)}."
@@ -37,8 +37,8 @@ def coverage_finding(coverage: pd.DataFrame, k1: str) -> Iterable[str]:
     )
     held = [f"{formats.share(image_mean(coverage, column))} of {name}" for column, name in parts]
     yield (
-        f"The sets hold {', '.join(held[:-1])} and {held[-1]} of their classes' images: means of the classes, each "
-        f"weighed by its number of images, {int(np.nansum(coverage['n'].to_numpy(np.float64))):,} in all."
+        f"The sets hold {', '.join(held[:-1])} and {held[-1]} of their classes' images. These are means of the "
+        f"classes, each weighed by its number of images, {int(np.nansum(coverage['n'].to_numpy(np.float64))):,} in all."
     )
 
 
@@ -80,7 +80,7 @@ def overlap_finding(network: pd.Series) -> Iterable[str]:
 
 
 def sample_finding(rows: pd.DataFrame) -> Iterable[str]:
-    """Say from how many images on the sets are mostly found."""
+    """Say how many images find most of the sets."""
     known = rows[np.isfinite(rows["overlap"].astype(float))].sort_values("n_images", kind="stable")
     if known.empty:
         return
@@ -95,8 +95,8 @@ def sample_finding(rows: pd.DataFrame) -> Iterable[str]:
         )
         return
     row = known.iloc[first]
-    small = ", already the fewest tried" if first == 0 else ""
+    small = ", the fewest tried" if first == 0 else ""
     yield (
         f"The first {int(row['n_images']):,} images of each class give {formats.share(row['overlap'])} of the full sets"
-        f"{small}; the accuracy with these sets is {formats.share(row['accuracy'])}."
+        f"{small}. The accuracy with these sets is {formats.share(row['accuracy'])}."
     )

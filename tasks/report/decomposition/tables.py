@@ -36,7 +36,7 @@ def results_table(networks: pd.DataFrame) -> Table:
     }
     caption = (
         "Networks decomposed: accuracy of the full and of the decomposed head on held-out images, r_A = A_d / A_f, the "
-        "sets' mean overlap, how many features are in any set, classes with a tie at the cut, and the head's "
+        "sets' mean overlap, the number of features in any set, classes with a tie at the cut, and the head's "
         "multiply-adds per image with the full head's share of the whole network's"
     )
     table = print_table(networks, caption, cells, words=2, csv="data/decomposition_networks.csv")
@@ -44,7 +44,7 @@ def results_table(networks: pd.DataFrame) -> Table:
 
 
 def settings_table(networks: pd.DataFrame) -> Table:
-    """List what was asked of each network."""
+    """List the settings of each network."""
     cells: dict[str, Cell] = {
         "network": text_cell("network"),
         "seed": text_cell("seed"),
@@ -70,7 +70,7 @@ def settings_table(networks: pd.DataFrame) -> Table:
 
 
 def authors_table(beside: pd.DataFrame) -> Table:
-    """List the authors' figures beside ours."""
+    """List the authors' figures and ours."""
     cells: dict[str, Cell] = {
         "network": text_cell("network"),
         "seed": text_cell("seed"),
@@ -82,8 +82,8 @@ def authors_table(beside: pd.DataFrame) -> Table:
         "note": text_cell("note"),
     }
     caption = (
-        "The authors' figures (Badola et al., Decomposing the Deep) beside ours; – where it was not asked for with "
-        "their k1 and k2, by magnitude and label"
+        "The authors' figures (Badola et al., Decomposing the Deep) and ours. –: the config does not ask for their k1 "
+        "and k2, by magnitude and label"
     )
     table = print_table(beside, caption, cells, words=4, csv="data/decomposition_authors.csv")
     columns = [replace(c, numeric=False, wraps=True) if c.title == "note" else c for c in table.columns]
@@ -103,7 +103,7 @@ def grid_table(rows: pd.DataFrame) -> Table:
 
 
 def controls_table(rows: pd.DataFrame) -> Table:
-    """List the ways to choose features."""
+    """List the methods to choose features."""
     rows = rows.assign(way=[method_name(str(m)) for m in rows["method"]], spread=spreads(rows))
     cells: dict[str, Cell] = {
         "chosen by": text_cell("way"),
@@ -113,7 +113,7 @@ def controls_table(rows: pd.DataFrame) -> Table:
         "r_A": number_cell("ratio", formats.measure),
         "agreement": number_cell("agreement", formats.share),
     }
-    caption = "Ways to choose k features per class: accuracy of the decomposed head, ± std over draws"
+    caption = "Methods to choose k features per class: accuracy of the decomposed head, ± std over draws"
     return _capped(rows, caption, cells, 1, "data/decomposition_controls.csv")
 
 
@@ -146,7 +146,7 @@ def retraining_table(rows: pd.DataFrame) -> Table:
 
 
 def sample_table(rows: pd.DataFrame) -> Table:
-    """List what sets from few images are worth."""
+    """List what sets from few images find, and the accuracy with them."""
     cells: dict[str, Cell] = {
         "images of each class": number_cell("n_images", formats.count),
         "sets found": number_cell("overlap", formats.share),
@@ -208,8 +208,8 @@ def gates_table(rows: pd.DataFrame) -> Table:
         "A_d, sets of gates": number_cell("a_decomposed", formats.share),
     }
     caption = (
-        "Class-specific gates: accuracy without gates and with those of the true class, mean gate (0 to 1), how much "
-        "the sets of the largest gates share with Algorithm 1's, and the accuracy of the head decomposed by them"
+        "Class-specific gates: accuracy without gates and with the gates of the true class, mean gate (0 to 1), share "
+        "of the sets of the largest gates in common with Algorithm 1's, and accuracy of the head decomposed by them"
     )
     return print_table(rows, caption, cells, csv="data/decomposition_gates.csv")
 
@@ -223,7 +223,7 @@ def _capped(rows: pd.DataFrame, caption: str, cells: dict[str, Cell], words: int
 
 
 def _joined(classes: pd.DataFrame, coverage: pd.DataFrame) -> pd.DataFrame:
-    """Join by class; two classes of one name are told apart by their order."""
+    """Join by class; two classes of one name are matched by their order."""
     keys = ["network", "seed", "class_name"]
     first, second = (frame.assign(nth=frame.groupby(keys).cumcount()) for frame in (classes, coverage))
     return first.merge(second, on=[*keys, "nth"], how="outer", sort=False)

@@ -20,7 +20,7 @@ def points(difference: float) -> str:
 def chance(first: float, second: float, n: float) -> float:
     """Return two standard errors of the difference of two accuracies on n images, taken as independent.
 
-    Both are of the same images, which makes the real error smaller: what exceeds this is no chance.
+    Both are of the same images, which makes the real error smaller: a larger difference is not chance.
     """
     return 2 * float(np.sqrt((first * (1 - first) + second * (1 - second)) / n)) if n > 0 else float("nan")
 
@@ -28,7 +28,7 @@ def chance(first: float, second: float, n: float) -> float:
 def chance_of_draws(first: tuple[float, float], second: tuple[float, float], n: float) -> float:
     """Return `chance` with two spreads over draws, each an accuracy and its spread (NaN with one draw).
 
-    Images and draws vary by themselves, so that the squares add up.
+    Images and draws vary independently, so the squares add up.
     """
     spread = np.nan_to_num([first[1], second[1]])
     return float(np.sqrt(chance(first[0], second[0], n) ** 2 + 4 * (spread**2).sum()))

@@ -63,7 +63,7 @@ def lay_out_interpretation(results: InterpretationResults, files: Mapping[str, b
     Parameters
     ----------
     results : the whole results
-    files : what the report has of this question besides the page and its data, by path below the report
+    files : further files of this question in the report, by path below the report
     """
     content = interpretation_content(results)
     return Page(

@@ -38,7 +38,7 @@ def smallest_budget(line: Series, nulls: dict[float, float]) -> str:
     points = [
         (b, mean, std, nulls[b])
         for b, mean, std in zip(line.budget, line.mean, line.std, strict=True)
-        if b < 1 and np.isfinite(mean) and nulls.get(b, 0.0) > 0  # a null of 0 tells nothing apart
+        if b < 1 and np.isfinite(mean) and nulls.get(b, 0.0) > 0  # a null of 0 separates nothing
     ]
     if not points:
         return f"{line.name}: no distance is known at a budget below 100 %, so nothing can be said."
@@ -47,13 +47,13 @@ def smallest_budget(line: Series, nulls: dict[float, float]) -> str:
     if first == len(points):
         b, mean, std, null = min(points, key=lambda point: point[1] / point[3])
         return (
-            f"{line.name}: at no budget from which on it would stay so does the distance fall below half of the null; "
-            f"closest is {radians_spread(mean, std)} rad at {budget(b)} (null {radians(null)} rad)."
+            f"{line.name}: the distance does not stay below half of the null from any budget on. "
+            f"It is closest at {budget(b)}: {radians_spread(mean, std)} rad (null {radians(null)} rad)."
         )
     b, mean, std, null = points[first]
-    what = "already the smallest budget tried" if first == 0 else "the smallest budget tried from which on it stays so"
+    smallest = ", the smallest budget tried" if first == 0 else ""
     return (
-        f"{line.name}: the distance is below half of the null at {budget(b)} of each class, {what} "
+        f"{line.name}: the distance is below half of the null from {budget(b)} of each class on{smallest} "
         f"({radians_spread(mean, std)} rad, null {radians(null)} rad)."
     )
 
@@ -69,7 +69,7 @@ def _selectors(robustness: pd.DataFrame) -> Iterable[str]:
     gap = known["mean_0"].iloc[1] - known["mean_0"].iloc[0]
     spread = float(known["mean_0_spread"].iloc[:2].max())  # NaN only where neither has repeats
     if not spread > 0:
-        verdict = "With one draw of each, chance cannot be told from a difference."
+        verdict = "With one draw of each, a difference may be chance."
     elif gap > 2 * spread:
         verdict = "The first two differ by more than twice the spread over repeats."
     else:
@@ -78,7 +78,7 @@ def _selectors(robustness: pd.DataFrame) -> Iterable[str]:
 
 
 def _accuracy(rows: pd.DataFrame) -> Iterable[str]:
-    """Set accuracy with reconstructed maps at the largest and the smallest budget beside the plain one."""
+    """Compare accuracy with reconstructed maps at the largest and the smallest budget with the plain one."""
     _, plain = reference(rows, "accuracy_plain")
     lines = [line for line in selector_series(rows, "accuracy") if np.isfinite(line.mean).any()]
     if not lines or not len(plain):
@@ -87,8 +87,8 @@ def _accuracy(rows: pd.DataFrame) -> Iterable[str]:
     full, least = known["budget"].max(), known["budget"].min()
     at_full = known.loc[known["budget"] == full, "accuracy_mean"].mean()
     text = (
-        f"Unmodified, the network classifies {share(plain.mean())} of the validation images correctly; with maps "
-        f"rebuilt from features learned on {budget(full)} of the data {share(at_full)}"
+        f"Unmodified, the network classifies {share(plain.mean())} of the validation images correctly. With maps "
+        f"rebuilt from features learned on {budget(full)} of the data it classifies {share(at_full)}"
     )
     if least < full:
         at_least = [
@@ -104,6 +104,6 @@ def _left_out(rows: pd.DataFrame) -> Iterable[str]:
     if "left_out_mean" in rows and rows["left_out_mean"].max() > 0:
         worst = rows.iloc[int(np.argmax(rows["left_out_mean"].fillna(0)))]
         yield (
-            f"Φ leaves out classes for which no distance could be computed: {count(worst['left_out_mean'])} on average "
-            f"with {worst['selector']} at {budget(worst['budget'])}, where that is most."
+            f"Φ leaves out classes without a distance. The most are left out "
+            f"with {worst['selector']} at {budget(worst['budget'])}: {count(worst['left_out_mean'])} on average."
         )

@@ -1,4 +1,4 @@
-"""What the page of the interpretation question is made of: frozen tables and images, nothing from a store."""
+"""The results that the page of the interpretation question shows: frozen tables and images, nothing from a store."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -22,8 +22,8 @@ from tasks.report.tracing.results import TracingResults
 
 MAX_SECTIONS = 12
 LAYERS_CAPTION = (
-    "What the squared norm of each layer's representation is made of, and for how many of the queries' strongest "
-    "examples the class is the query's own; means over queries."
+    "Parts of the squared norm of each layer's representation, and the share of the queries' strongest examples "
+    "whose class is the predicted one; means over queries."
 )
 
 
@@ -60,7 +60,7 @@ def lay_out_tracing(results: TracingResults, training_images: str, files: Mappin
     ----------
     results : the whole results; what `training_images` does not allow is taken out here
     training_images : the config's `report.training_images`
-    files : what the report has of this question besides the page and its data, by path below the report
+    files : further files of this question in the report, by path below the report
     """
     content = tracing_content(results, training_images)
     return Page(
@@ -129,8 +129,8 @@ def _shares_caption(shares: pd.DataFrame) -> str:
     """Say what the areas are and what the caps leave out."""
     made = class_shares(shares)
     text = (
-        "γ by class of the updates and epoch, mean over queries: above zero what added to the representation, below "
-        "what took away from it. Dashed: the sum."
+        "γ by class of the updates and epoch, mean over queries. Above zero: added to the representation. Below zero: "
+        "took away from it. Dashed: the sum."
     )
     if made.n_others:
         n_shown = len(made.classes) - 1

@@ -1,4 +1,4 @@
-"""The tables of the tracing question as they stand in the site's data folder."""
+"""The tables of the tracing question in the site's data folder."""
 
 from collections.abc import Iterator, Sequence
 

@@ -32,7 +32,7 @@ def tracing_findings(layers: pd.DataFrame, shares: pd.DataFrame, evaluation: pd.
 def early_shares(shares: pd.DataFrame) -> tuple[pd.Series, int, int]:
     """Return by layer the part of gamma that the first quarter of the epochs brought, and the numbers of epochs.
 
-    Layers whose gammas do not add up to more than 0 are left out: a part of them says nothing.
+    Layers whose gammas do not add up to more than 0 are left out: their parts have no meaning.
     """
     epochs = np.unique(shares["epoch"])
     first = -(-len(epochs) // EARLY)
@@ -72,7 +72,7 @@ def _early(shares: pd.DataFrame) -> Iterable[str]:
     epochs = "epoch" if first == 1 else f"{first} epochs"
     more = int((part > 0.5).sum())
     text = (
-        f"The first {epochs} of {n_epochs} brought more than half of what the examples contributed in {more} of "
+        f"The first {epochs} of {n_epochs} brought more than half of the examples' contribution in {more} of "
         f"{len(part)} layers"
     )
     if len(part) > 1:
@@ -111,7 +111,7 @@ def _completeness(layers: pd.DataFrame) -> Iterable[str]:
 
 
 def _evaluation(evaluation: pd.DataFrame) -> Iterable[str]:
-    """Set each measure beside its baseline, as a difference and without a verdict."""
+    """Compare each measure with its baseline, as a difference and without a verdict."""
     for measure, rows in evaluation.groupby("measure", sort=False):
         known = rows[np.isfinite(rows["value"].astype(float))]
         if known.empty:

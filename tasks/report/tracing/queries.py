@@ -147,7 +147,7 @@ def _card(
     picture: Thumbnail | None,
     thumbs: Mapping[Key, Thumbnail],
 ) -> Card:
-    """Lay one query out, its last layer in front: there classes are told apart best."""
+    """Lay one query out, its last layer in front: that layer separates the classes best."""
     name = "a training image" if query.sample_id == HIDDEN else f"sample {query.sample_id}"
     views = [ridge_view(layer.layer, layer.ridges) for layer in layers]
     bandwidths = list(dict.fromkeys(layer.ridges.bandwidth for layer in layers if layer.ridges is not None))

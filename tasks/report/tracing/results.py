@@ -1,4 +1,4 @@
-"""What the page of the tracing question is made of: frozen tables and images, nothing from a store."""
+"""The results that the page of the tracing question shows: frozen tables and images, nothing from a store."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ __all__ = ["Query", "QueryLayer", "Ridges", "TracingResults", "numbered"]
 
 @dataclass(frozen=True)
 class QueryLayer:
-    """What one layer's representation of a query is made of.
+    """The parts of one layer's representation of a query.
 
     Attributes
     ----------
@@ -24,7 +24,7 @@ class QueryLayer:
     init_share : part of ||z||^2 that the initial weights hold, NaN where there is none
     preactivation_norm : ||z||
     classes : gamma by class, columns class_name, sum, share, and `examples` where only so many of each class were
-        summed; None where unknown. Without ids it stands in place of the examples, summed from them if need be
+        summed; None where unknown. Without ids it takes the place of the examples, summed from them if need be
     """
 
     layer: str
@@ -49,7 +49,7 @@ class Query:
     probability : of the predicted class, 0..1
     image : (H, W, 3) uint8 or None
     layers : in order of depth
-    data : name of the data set that the examples come from: ids are told apart by it
+    data : name of the data set that the examples come from: two data sets may have the same ids
     source : name of the data set that the query comes from
     number : its place among the queries of its network, from 0, as `layerlore explain --query` takes it; None: its
         place in the page

@@ -13,7 +13,7 @@ MAX_LAYERS = 200
 UNKNOWN = "unknown"
 UNKNOWN_NOTE = (
     "Decay is unknown where the optimiser divides it (Adam), where momentum carries it over steps that were not "
-    "recorded, or where a layer's weight or bias alone was frozen; what cannot be told is in the examples' part."
+    "recorded, or where a layer's weight or bias alone was frozen. Unknown decay is in the examples' part."
 )
 
 
@@ -33,8 +33,8 @@ def networks_table(networks: pd.DataFrame) -> Table:
         "explaining": number_cell("explain_seconds", formats.seconds),
     }
     caption = (
-        "Networks traced: how well they do, the size of the recorded updates, how long training waited for the "
-        "recorder, and how long explaining all queries took"
+        "Networks traced: accuracy, size of the recorded updates, time that training waited for the recorder, and time "
+        "to explain all queries"
     )
     return print_table(networks, caption, cells, words=4, csv="data/tracing_networks.csv")
 
@@ -59,8 +59,8 @@ def layers_table(rows: pd.DataFrame) -> Table:
         "cardinality": number_cell("cardinality", formats.share),
     }
     caption = (
-        "Layers in order of depth: parts of ‖z‖², by how much they miss it, and whether the strongest examples are of "
-        "the predicted class; means over queries"
+        "Layers in order of depth: parts of ‖z‖², the residual, and whether the strongest examples are of the "
+        "predicted class; means over queries"
     )
     table = print_table(rows.head(MAX_LAYERS), caption, cells, words=2, csv="data/tracing_layers.csv")
     groups = (("", 3), ("part of ‖z‖²", len(parts)), ("residual", 2), ("class agreement", 2), ("", 1))
@@ -71,19 +71,19 @@ def layers_table(rows: pd.DataFrame) -> Table:
 
 
 def evaluation_table(evaluation: pd.DataFrame) -> Table:
-    """List what is known of how far the explanations can be trusted, each beside its baseline."""
+    """List the measures of trust, each with its baseline or ceiling."""
     cells: dict[str, Cell] = {
         "measure": text_cell("measure"),
         "network": text_cell("network"),
         "seed": text_cell("seed"),
         "layer": text_cell("layer"),
         "value": spread_cell("value", "spread", formats.measure_spread),
-        "beside it": number_cell("baseline", formats.measure),
+        "compare with": number_cell("baseline", formats.measure),
         "which is": text_cell("baseline_name"),
         "n": number_cell("n", formats.count),
         "note": text_cell("note"),
     }
-    caption = "Evaluation: each measure ± its spread, and the baseline or ceiling to be read beside it"
+    caption = "Evaluation: each measure ± its spread, and the baseline or ceiling to compare it with"
     table = print_table(evaluation, caption, cells, words=4, csv="data/tracing_evaluation.csv")
     words = {"which is", "note"}
     columns = [replace(c, numeric=False, wraps=c.title == "note") if c.title in words else c for c in table.columns]

@@ -15,8 +15,8 @@ from tests.tasks.report.decomposition.decomposed_network import claims, frame, p
 def test_few_features_suffice_or_not() -> None:
     assert say(page_of())["Few features"] == [
         "With 5 of 64 features for each class the network classifies 85.5 % of 10,000 val images correctly, with all "
-        "64 features 90.0 %: r_A = 0.950; the two predict the same for 93.0 %. The paper's claim that few filters "
-        "suffice holds here, taking an r_A of 0.9 for enough, which is this report's yardstick."
+        "64 features 90.0 %: r_A = 0.950. Both predict the same class for 93.0 %. The paper's claim that few filters "
+        "suffice holds here, with an r_A of 0.9 as enough, which is this report's yardstick."
     ]
     poor = page_of({"ratio": 0.85, "agreement": np.nan})
     assert "r_A = 0.850. The paper's claim that few filters suffice does not hold here" in say(poor)["Few features"][0]
@@ -28,7 +28,7 @@ def test_few_features_suffice_or_not() -> None:
 def test_negative_features_and_ties_are_warned_of() -> None:
     assert "Warning" not in say(page_of())
     (signed,) = say(page_of({"signed": True}))["Warning"]
-    assert "a large negative feature may argue against the class" in signed
+    assert "A large negative feature may speak against the class" in signed
     assert "Warning" not in say(page_of({"signed": True, "rank_by": "value"}))
     (ties,) = say(page_of({"ties": 3}))["Warning"]
     assert ties.startswith("In 3 of 10 classes there is a tie at the cut")
@@ -63,11 +63,12 @@ def test_coverage_is_a_mean_over_images(share: float, holds: str) -> None:
     mine, sets = say(page_of(coverage=held))["Coverage"]
     assert mine == (
         f"Each image's own largest features (k1 = 5) hold {100 * share + 0.5:.1f} % of the l1 norm, mean over "
-        f"images, least in cat, {100 * share:.1f} %. The paper's claim that k1 = 5 covers 90 % {holds} here."
+        f"images. The least is {100 * share:.1f} %, in cat. The paper's claim that k1 = 5 covers 90 % {holds} here."
     )
     assert sets == (  # (300 * 0.4 + 100 * 0.8) / 400
         "The sets hold 50.0 % of the l1 norm, 70.0 % of the counts and 60.0 % of the positive contribution to the own "
-        "logit of their classes' images: means of the classes, each weighed by its number of images, 400 in all."
+        "logit of their classes' images. These are means of the classes, each weighed by its number of images, 400 in "
+        "all."
     )
     other = page_of({"k1": "10"}, coverage=held)
     assert say(other)["Coverage"][0].endswith("is not tested by this k1.")
@@ -83,12 +84,12 @@ def controls(own: float, mean: float, random: float = 0.3, k: int = 5) -> pd.Dat
 def test_the_histogram_wins_loses_or_is_not_special() -> None:
     best, random = say(page_of(controls=controls(0.855, 0.8)))["Controls"]
     assert best == (
-        "With 5 features per class Algorithm 1 reaches 85.5 %; the other way to choose them, class mean, 80.0 %. The "
+        "With 5 features per class Algorithm 1 reaches 85.5 %; the other method, class mean, 80.0 %. The "
         "histogram wins by 5.5 points."
     )
     assert random == "Random sets of 5 reach 30.0 ± 4.0 % (20 draws); Algorithm 1 is 55.5 points above."
     lost = page_of(controls=controls(0.8, 0.855))
-    assert "The histogram loses by 5.5 points; 1 of 1 ways are better beyond chance." in say(lost)["Controls"][0]
+    assert "The histogram loses by 5.5 points; 1 of 1 methods are better beyond chance." in say(lost)["Controls"][0]
     assert claims(lost)["histogram beats others"] == "no: 5.5 points below class mean"
     even = page_of(controls=controls(0.855, 0.86))
     assert "within chance (two standard errors, 1.0 points): the histogram is not shown" in say(even)["Controls"][0]
@@ -130,7 +131,7 @@ def test_gates_that_hardly_closed_are_warned_of() -> None:
     rows = frame({"split": ["train"], "std_accuracy": 0.88, "csg_accuracy": 0.9, "overlap": 0.4, "a_decomposed": 0.6})
     (text,) = say(page_of(gates=rows.assign(mean_gate=0.82)))["CSG"]
     assert text.endswith(
-        "The mean gate is 0.820 of 1: the gates hardly closed, so that the sets of the largest gates say little; a "
+        "The mean gate is 0.820 of 1: the gates hardly closed, so the sets of the largest gates say little. A "
         "larger gates.lr closes them."
     )
     for mean in (0.5, np.nan):
@@ -152,7 +153,7 @@ def test_retraining_recovers_part_all_more_or_nothing() -> None:
     )
     assert say(page_of(retraining=retrained(0.9)))["Retraining"][0].endswith("it recovers all that was lost.")
     nothing = page_of(retraining=retrained(0.95, first=0.9))
-    assert say(nothing)["Retraining"][0].endswith("; decomposing had lost nothing.")
+    assert say(nothing)["Retraining"][0].endswith(". Decomposing had lost nothing.")
     assert "head alone" not in claims(nothing)
     assert "Retraining" not in say(page_of(retraining=retrained(0.9)[:1]))
 
@@ -175,14 +176,14 @@ def test_classes_overlap_images_gates_and_cost() -> None:
         "Two classes have 20.0 % of their sets in common on average; 32 of 64 features are in any set (50.0 %)."
     ]
     assert found["Images"] == [  # one image gives 93 %, but ten less than 90 %
-        "The first 100 images of each class give 95.0 % of the full sets; the accuracy with these sets is 85.0 %."
+        "The first 100 images of each class give 95.0 % of the full sets. The accuracy with these sets is 85.0 %."
     ]
     assert "which need the label. The sets of the largest gates share 40.0 %" in found["CSG"][0]
     assert found["Cost"] == [
-        "The head needs 50 instead of 640 multiply-adds, 12.8 times fewer; it is 1.00 % of the whole network's, so "
-        "that 0.922 % of these are saved.",
-        "Measured, the decomposed head takes 0.25 × the time of the dense one at batch 32, its best. It does not pay "
-        "at batch 1, where it is no faster.",
+        "The head needs 50 instead of 640 multiply-adds, 12.8 times fewer. The head has 1.00 % of the network's "
+        "multiply-adds, so 0.922 % of them are saved.",
+        "Measured, the decomposed head takes 0.25 × the time of the dense one at batch 32, its best. It is not "
+        "faster at batch 1.",
     ]
     few = frame({"n_images": [10], "overlap": 0.5, "accuracy": 0.4})
     assert "do not give 90 % of the full sets: 50.0 %, accuracy 40.0 %." in say(page_of(sample_need=few))["Images"][0]

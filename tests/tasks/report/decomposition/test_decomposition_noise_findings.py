@@ -25,7 +25,7 @@ def test_noise_claim_and_the_control_of_equal_size() -> None:
     # 2 sqrt(.82 * .18 / 1e4 + .83 * .17 / 1e4 + .01^2 + .01^2) = .0302
     assert "within chance (images and draws, 3.0 points): the paper's claim is not shown" in say(even)["Noise"][0]
     alone = noise(0.49, 0.82, 0.88)[:2]
-    assert "Without the control of equal size" in say(page_of(ablation=alone))["Noise"][0]
+    assert "Without a control of equal size" in say(page_of(ablation=alone))["Noise"][0]
     assert "There is no control" not in say(page_of(ablation=alone))["Noise"][0]  # there could be one
 
 
@@ -48,8 +48,8 @@ def test_a_control_that_cannot_be_is_told_and_claims_nothing() -> None:
     wide = page_of({"k2": 33}, ablation=alone)
     (text,) = say(wide)["Noise"]
     assert text.endswith(
-        "There is no control of equal size: the sets hold more than half of the features. Without the control of equal "
-        "size this does not tell how many features from which features."
+        "There is no control of equal size: the sets hold more than half of the features. Without a control of equal "
+        "size the effect of which features cannot be separated from that of how many."
     )
     assert "as many others" not in claims(wide)
     assert "There is no control" not in say(page_of({"k2": 32}, ablation=alone))["Noise"][0]
@@ -57,7 +57,7 @@ def test_a_control_that_cannot_be_is_told_and_claims_nothing() -> None:
     main, others = say(page_of({"union": 33}, ablation=pd.concat([noise(0.49, 0.82, 0.88), union])))["Noise"]
     assert "There is no control" not in main
     assert others == (
-        "Of 1 other noises and scopes, those that hurt more in all others than in the influential features: none. zero "
+        "Of 1 other noises and scopes, these hurt more in all others than in the influential features: none. zero "
         "(scope union): no control of equal size: the sets hold more than half of the features."
     )
     everything = page_of({"k2": 64}, ablation=alone)  # all others are none
@@ -71,7 +71,7 @@ def test_other_noises_that_turn_the_conclusion_round_are_named() -> None:
     main, others = say(page_of(ablation=rows))["Noise"]
     assert main.startswith("Noise N(0, 1) (scope label)")  # the authors' first, whatever the order
     assert others == (
-        "Of 2 other noises and scopes, those that hurt more in all others than in the influential features: own "
-        "moments (scope label). Those not shown to hurt more in the influential features than in as many others: own "
-        "moments (scope label)."
+        "Of 2 other noises and scopes, these hurt more in all others than in the influential features: own "
+        "moments (scope label). These are not shown to hurt more in the influential features than in as many others: "
+        "own moments (scope label)."
     )

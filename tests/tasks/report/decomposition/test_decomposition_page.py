@@ -79,11 +79,11 @@ def test_networks_counted_in_two_ways_are_told_of_both(facts: RunFacts, decompos
 def test_caveats_of_the_method_are_on_the_page(facts: RunFacts, decomposition: DecompositionResults) -> None:
     text = text_of(site_of(facts, decomposition))
     for expected in (
-        "This is a perturbation test, not an accuracy: with scope label the true label says which "
+        "This is a perturbation test, not an accuracy: with scope label the true label decides which "
         "features are replaced.",
         "All others are many more features than the influential ones, so the control of equal size decides.",
         "With gates it needs the label of the image",
-        "It does not pay at batch 1",
+        "It is not faster at batch 1",
     ):
         assert expected in text
 

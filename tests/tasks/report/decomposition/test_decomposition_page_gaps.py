@@ -19,8 +19,8 @@ def test_outputs_without_images_are_told(facts: RunFacts, decomposition: Decompo
     text = text_of(site_of(facts, replace(decomposition, networks=networks)))
     assert text.count("outputs have no images in") == 1
     assert (
-        "997 of 1,000 outputs have no images in train; their sets are arbitrary, noise leaves them alone, and A_d has "
-        "them as they are." in text
+        "997 of 1,000 outputs have no images in train: their sets are arbitrary. A_d includes them, and "
+        "noise leaves them alone." in text
     )
 
 
@@ -57,8 +57,8 @@ def test_a_missing_control_is_told_beside_the_bars(facts: RunFacts, decompositio
     text = text_of(site_of(facts, wide))
     assert "control of equal size decides" not in text
     assert "Scope label, predicted, union: no control of equal size: the sets hold more than half" in text
-    assert "As many others : as many features from outside the set, where there are so many." in text
-    assert text.count("as many others") == 1  # of the feature maps: no bar, no row, no claim
+    assert "As many others : the same number of features from outside the set, where there are enough." in text
+    assert text.count("as many other") == 1  # of the feature maps: no bar, no row, no claim
 
 
 def test_what_was_not_asked_for_is_not_shown(facts: RunFacts, decomposition: DecompositionResults) -> None:

@@ -63,7 +63,7 @@ def test_early_share_is_that_of_the_first_quarter_of_the_epochs() -> None:
     assert (first, n_epochs) == (1, 4)
     assert part.to_dict() == pytest.approx({"conv1": 0.6, "fc": 0.1})  # "dead" adds up to less than nothing
     assert say()["When"] == [
-        "The first epoch of 4 brought more than half of what the examples contributed in 1 of 2 layers: most in conv1 "
+        "The first epoch of 4 brought more than half of the examples' contribution in 1 of 2 layers: most in conv1 "
         "(60.0 %), least in fc (10.0 %)."
     ]
     taken = SHARES.assign(gamma=[0.9, -0.1, -0.1, -0.1] * 3)

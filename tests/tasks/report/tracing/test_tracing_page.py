@@ -85,7 +85,7 @@ def test_empty_tables_and_no_queries(facts: RunFacts, tracing: TracingResults) -
     names = ("networks", "layers", "shares", "evaluation")
     empty = replace(tracing, **{name: getattr(tracing, name)[:0] for name in names}, queries=(), images={})
     text = text_of(site_of(facts, empty))
-    for expected in ("No network was traced.", "No queries were explained.", "No evaluation was asked for."):
+    for expected in ("No network was traced.", "No queries were explained.", "The config asks for no evaluation."):
         assert expected in text
 
 

@@ -1,0 +1,127 @@
+"""Write the table of stage kinds in docs/store.md from the code: python docs/make_store_reference.py."""
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from configs.load import load_config
+from flows.plan import make_plan
+from tasks.engine.step import Step
+from tasks.steps.questions import QUESTIONS, STEPS
+
+PAGE_FILE = Path(__file__).resolve().parent / "store.md"
+BEGIN, END = "<!-- stage kinds: docs/make_store_reference.py -->\n", "<!-- end of stage kinds -->\n"
+PLANS = {  # presets that together have every kind and need no files, with what is changed in them
+    "digits": (
+        "networks.small.train.snapshots=3",
+        "activations={networks: [small], layers: [head]}",
+    ),
+    "decomposition-digits": (),
+    "tracing-digits": (),
+}
+WRITES = {  # arrays with their axes, and files
+    "manifest": "`manifest.parquet`: id, key, label_given, label_true, split, size, etag",
+    "training": "`weights.safetensors`; `epochs.parquet`: loss, accuracy, learning rate where a schedule changes it; "
+    "checkpoints; `content-SPLIT.bin`: a digest of each sample, 16 bytes, in class-major order; with `gates`, also "
+    "`gates.safetensors`; with `record`, the archive of updates (below)",
+    "snapshots": "`snapshot-STEP.safetensors`: the weights after STEP updates",
+    "layers": "`sample_id`, `label`, `content` as in activations; `pooled.LAYER` (sample, channel) and `maps.LAYER` "
+    "(sample, ..., channel) for each named layer; the network's own layouts are in `complete.json` under `summary`",
+    "activations": "`sample_id`, `label` (sample) int64; `content` (sample, byte): digests; `logits` (sample, output); "
+    "`pooled` (sample, channel); `maps` (sample, row, column, channel), of tokens in one row",
+    "selection": "`order` (class, rank): positions of the kept samples in the order chosen, -1 after the last; "
+    "`label` (class)",
+    "features": "for ICE `components` (class, component, channel), zero rows where fewer were found",
+    "evaluation": "`values` (class, measure), the measures' names in `complete.json` under `summary`; `label` (class)",
+    "gallery": "`image` (image, row, column, colour), `heat` (image, features, row, column); `sample_id`, `label`, "
+    "`predicted` (image)",
+    "penultimate": "`features` (sample, feature); `sample_id`, `label`, `content`, `logits` as in activations",
+    "strongest": "a file of sums for each range of samples: counts by class and feature, exact sums of features",
+    "histogram": "`counts`, `absolute`, `mean` (class, feature): images that count a feature, sum of magnitudes, mean; "
+    "`order` (class, feature): features by count; `overall_mean`, `overall_std` (feature); `images` (class)",
+    "gates": "`gates` (channel, class); `indices` (class, k): the channels with the largest gates",
+    "head-scores": "`correct`, `agreeing` (range, draw, class) and `images` (range, class): counts",
+    "coverage": "a file of sums for each range of samples: shares by image",
+    "ablation": "`correct` (range, place of the noise, draw) and `images` (range): counts",
+    "head-cost": "no array; multiply-adds are in `complete.json` under `summary`, times in the marker of partition 0",
+    "decomposition-gallery": "`image` (image, row, column, colour), `maps` (image, map, row, column); `sample_id`, "
+    "`label`, `predicted` (image); no array where features are not means of maps",
+    "decomposed-training": "`weights.safetensors`; `epochs.parquet`, epoch 0 before the first step; checkpoints; "
+    "`content-SPLIT.bin`",
+    "queries": "`sample_id`, `label` (query) int64; `logits` (query, class); `image` (query, row, column, colour)",
+    "contributions": "of each layer `gamma.LAYER`, `norm.LAYER` (step, query), `init.LAYER`, `preactivation.LAYER` "
+    "(query): gamma, the norm of `D_t f`, `<z, W_0 f>`, the norm of z; of the output layer `logit.LAYER` "
+    "(step, query, logit) for the predicted and the given class, `logit_init.LAYER` (query, logit)",
+    "influence": "`top_id`, `top_sum`, `top_label` and `bottom_...` (ranking, query, rank); `reference` "
+    "(ranking, query); `parts` (layer, query, part), `square` (layer, query); `class_gamma` (layer, query, epoch, "
+    "class); `ridge`, `ridge_total`, `ridge_class`; `complete.json` says under `summary` what the axes mean, and by "
+    "layer from which step on decay is unknown (`decay_unknown_from`)",
+    "mislabel": "`segment-NUMBER.parquet`: id, self-attribution by layer, equal part of its batches' losses",
+    "randomisation": "`correlation` (ranking, query)",
+    "retraining": "`margin` (retraining, query), the retrainings of a subset one after the other",
+    "datamodelling": "`correlation` (ranking, query)",
+}
+
+
+def reference() -> dict[Path, str]:
+    """Return the page with the present tables, by its path."""
+    text = PAGE_FILE.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return {PAGE_FILE: before + BEGIN + tables() + END + after}
+
+
+def tables() -> str:
+    """Return both tables: what each kind is and reads, and what it writes."""
+    roles, owners = inputs_of_kinds(), questions_of_kinds()
+    kinds = [_row(step, owners[kind], roles[kind]) for kind, step in STEPS.items()]
+    kinds_head = "| stage | VERSION | question | reads | what it is |\n| --- | --- | --- | --- | --- |"
+    writes_head = "| stage | arrays (axes) and files |\n| --- | --- |"
+    writes = [f"| `{kind}` | {WRITES[kind]} |" for kind in STEPS]
+    return "\n".join(["", kinds_head, *kinds, "", writes_head, *writes, "", ""])
+
+
+def questions_of_kinds() -> dict[str, str]:
+    """Return the name of the question that brings each kind; "all" for kinds that all questions share."""
+    return dict.fromkeys(STEPS, "all") | {step.kind: name for name, one in QUESTIONS.items() for step in one.steps}
+
+
+def inputs_of_kinds() -> dict[str, list[str]]:
+    """Return the roles of each kind's inputs with the kinds that fill them, over the plans of all presets in PLANS."""
+    found: dict[str, dict[str, set[str]]] = {kind: {} for kind in STEPS}
+    for role, kind, read in _inputs():
+        found[kind].setdefault(role, set()).add(read)
+    return {kind: [_role(role, reads) for role, reads in roles.items()] for kind, roles in found.items()}
+
+
+def _inputs() -> Iterator[tuple[str, str, str]]:
+    """Yield the role, the kind that reads and the kind that is read, of every input in the plans."""
+    for preset, changes in PLANS.items():
+        for spec in make_plan(load_config(preset, changes)).stages:
+            for role, read in spec.inputs.items():
+                yield re.sub(r" \d+$", " N", role), spec.stage, read.stage
+
+
+def _role(role: str, kinds: set[str]) -> str:
+    """Return a role with the kinds that fill it."""
+    return f"`{role}` ({', '.join(sorted(kinds))})"
+
+
+def _row(step: Step, question: str, roles: list[str]) -> str:
+    """Return the row of a kind in the first table."""
+    (line, *_) = (sys.modules[step.partition.__module__].__doc__ or "").splitlines()
+    text = re.sub(r"^The .*? stages?: ", "", line)
+    cells = (f"`{step.kind}`", str(step.version), question, ", ".join(roles) or "no stage", text[:1].upper() + text[1:])
+    return f"| {' | '.join(cells)} |"
+
+
+def write(pages: Mapping[Path, str]) -> None:
+    """Write the pages and print their names."""
+    for path, text in pages.items():
+        path.write_text(text, encoding="utf-8")
+        print(path.relative_to(PAGE_FILE.parent.parent))
+
+
+if __name__ == "__main__":
+    write(reference())
