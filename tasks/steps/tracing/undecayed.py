@@ -1,21 +1,26 @@
 """Updates without what weight decay did in them: the recurrence of `tasks.tracing.decay`, run on the weights."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from storage.documents import Document
 from storage.updates.archives import Segment
-from tasks.recording.sources import UpdateBlock, UpdateSource
-from tasks.tracing import DecaySeries, decay_known, decay_series
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tasks.recording.sources import UpdateBlock, UpdateSource
+    from tasks.tracing import DecaySeries
+
+    Change = tuple[UpdateBlock, Tensor, Tensor | None]
 
 REACH = 1e-12  # of a velocity: what is left of it after so many steps is rounding
-
-Change = tuple[UpdateBlock, Tensor, Tensor | None]
 
 
 def undecayed(source: UpdateSource, layer: str, segment: Segment, optimizer: Document) -> Iterator[Change]:
@@ -29,6 +34,10 @@ def undecayed(source: UpdateSource, layer: str, segment: Segment, optimizer: Doc
     -----
     From the step on that `decay_known` gives, updates are left whole. Holds 48 bytes a weight beside the block.
     """
+    import torch
+
+    from tasks.tracing import decay_known, decay_series
+
     recorded, rates = source.recorded, source.ledger["lr"].to_numpy(np.float64)
     known = decay_known(optimizer, recorded) if decay_series(optimizer, np.zeros(1)) is not None else 0
     before: tuple[Segment, ...] = ()
@@ -69,6 +78,8 @@ def _flat(weights: Tensor) -> NDArray[np.float64]:
 
 def _without(series: DecaySeries | None, updates: Tensor, rates: NDArray[np.float64], known: int) -> Tensor:
     """Return updates (n, ...) less decay's part in the first `known` of them; a row at a time, which bounds memory."""
+    import torch
+
     if series is None or known <= 0:
         return updates
     rows = updates.clone()
