@@ -88,33 +88,13 @@ def probe(
     ValueError : the model has no such layer or cannot be split there
     """
     from tasks.capture import split_at
+    from tasks.splitting.outputs import largest_output
 
     split = split_at(model, layer, example, images=images, layout=layout)
     if len(split.shape) != 3:
         raise ValueError(f"layer {layer!r} gives features of shape {split.shape}, not maps; name a convolutional layer")
     sizes = tuple(example.shape[1:]), split.shape, split.n_outputs, largest_output(model, example)
     return split, Shapes(*sizes, split.layout.name, in_line=len(split.layout.positions) < 2)
-
-
-def largest_output(model: nn.Module, example: Tensor) -> int:
-    """Return the number of values in the largest output of any module, for one sample."""
-    import torch
-    from torch import Tensor
-
-    sizes = [example.numel()]
-
-    def note(module: nn.Module, inputs: object, output: object) -> None:
-        if isinstance(output, Tensor):
-            sizes.append(output.numel())
-
-    hooks = [module.register_forward_hook(note) for module in model.modules()]
-    try:
-        with torch.inference_mode():
-            model(example.clone())
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return max(sizes) // len(example)
 
 
 def activations_layout(n: int, shapes: Shapes, dtype: str) -> Layout:

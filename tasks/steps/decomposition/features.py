@@ -20,7 +20,7 @@ from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import DataSurvey, Survey
 from tasks.io.manifest import check_labels
-from tasks.steps.common.activations import MAX_ROWS, batch_size, batches_of, largest_output, slab_summary
+from tasks.steps.common.activations import MAX_ROWS, batch_size, batches_of, slab_summary
 from tasks.steps.common.content import compare_content
 from tasks.steps.common.manifest import data_of, positions
 from tasks.steps.common.networks import choose_device, load_network, network_identity
@@ -183,6 +183,7 @@ def _look(
 
     from tasks.capture import PENULTIMATE, split_at
     from tasks.decomposition.head import find_head
+    from tasks.splitting.outputs import largest_output
     from tasks.training.gates import find_gated_map
 
     check_logits(model, images)
