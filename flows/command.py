@@ -29,9 +29,9 @@ def answer(source: str, overrides: Sequence[str], *, wait: bool, say: Callable[[
             _write(plan, wait=wait, say=say)
         say(f"everything is there already: {len(done)} stages in {config.store}")
         return store.path(report_path(config))
+    say(f"{len(plan.stages) - len(done)} of {len(plan.stages)} stages to make, in {config.store}")  # while it is tried
     for note in notes_of(planned_stages(plan, store)):
         say(note)
-    say(f"{len(plan.stages) - len(done)} of {len(plan.stages)} stages to make, in {config.store}")
     with recorded(config, plan.stages):
         return _flow(plan, done, source, overrides, wait)
 

@@ -24,7 +24,7 @@ def check_cluster(cluster: Cluster) -> None:
     """Raise ClusterError where a cluster's class cannot be imported, or it cannot give what is asked of it."""
     if cluster.kind == "address":
         join_settings(cluster)
-    elif cluster.kind != "serial":
+    elif cluster.kind != "serial" and (cluster.arguments or cluster.kind not in LOCAL):  # Dask takes long to import
         _check_arguments(cluster.kind, cluster.arguments)
     declared = cluster.arguments.get("resources") if cluster.kind != "serial" else None
     unknown = cluster.gpu_resource not in (None, *(declared if isinstance(declared, dict) else ()))

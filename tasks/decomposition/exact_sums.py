@@ -6,7 +6,6 @@ from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from tasks.decomposition.checks import Doubles, Positions, blocks
 
@@ -97,6 +96,8 @@ class ExactSums:
 
     def _add_block(self, rows: Positions, values: Doubles) -> None:
         """Add the pieces of values (b, columns), largest slot first."""
+        from scipy import sparse
+
         present, place = np.unique(rows, return_inverse=True)
         pairs = (np.ones(len(rows)), (place, np.arange(len(rows))))
         member = sparse.csr_array(pairs, shape=(len(present), len(rows)))

@@ -1,18 +1,21 @@
 """ICE: the concepts of a class are the components of its activation maps' non-negative factorisation."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from tasks.interpreters.enlarge import enlarge
 from tasks.interpreters.features import Features
-from tasks.interpreters.nmf import NMF, fit_nmf
-from tasks.interpreters.nnls import nmf_codes, solve_rows
-from tasks.interpreters.rows import open_rows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tasks.interpreters.nmf import NMF, fit_nmf
+    from tasks.interpreters.nnls import nmf_codes
 
 __all__ = [
     "NMF",
@@ -32,6 +35,15 @@ __all__ = [
 Maps = NDArray[Any]  # Any: float16 or float32, as stored
 Arrays = Mapping[str, NDArray[np.float32]]
 Negative = Literal["clamp", "refuse"]
+# What needs torch is imported when it is asked for: a plan checks parameters without it.
+_WITH_TORCH = {"NMF": "nmf", "fit_nmf": "nmf", "nmf_codes": "nnls"}
+
+
+def __getattr__(name: str) -> object:
+    """Return what is imported when it is asked for."""
+    if name not in _WITH_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"tasks.interpreters.{_WITH_TORCH[name]}"), name)
 
 
 def fit(maps: Maps, *, seed: int | Sequence[int], components: int = 10, negative: Negative = "clamp") -> Features:
@@ -48,6 +60,8 @@ def fit(maps: Maps, *, seed: int | Sequence[int], components: int = 10, negative
     -------
     Features: array "components" (r, d) float32, rows of unit length; numbers relative_error, clamped, iterations, rank
     """
+    from tasks.interpreters.nmf import fit_nmf
+
     check(components=components, negative=negative)
     flat = _flat(maps)
     if negative == "refuse" and (n_negative := int(np.count_nonzero(flat < 0))):
@@ -82,6 +96,9 @@ def encode(arrays: Arrays, maps: Maps) -> NDArray[np.float32]:
 
     Negative activations are read as 0, as in `fit`; components that are zero have code 0.
     """
+    from tasks.interpreters.nnls import solve_rows
+    from tasks.interpreters.rows import open_rows
+
     codes = solve_rows(open_rows(_flat(maps), clamp=True), arrays["components"])
     return np.asarray(codes, dtype=np.float32).reshape(*maps.shape[:3], -1)
 
@@ -142,6 +159,8 @@ def importance(
     -------
     (r,) float64, the exact directional derivative of the logit along P_k, mean over maps
     """
+    import torch
+
     total = np.zeros(len(components))
     for start in range(0, len(maps), batch):
         part = torch.as_tensor(maps[start : start + batch]).detach().float()
@@ -166,6 +185,8 @@ def top_heat_maps(codes: NDArray[np.float32], k: int, size: tuple[int, int]) -> 
     -------
     (H, W) float32 in [0, 1]: maximum over the kept maps, bilinear to `size`, min-max; a flat map gives zeros
     """
+    from tasks.interpreters.enlarge import enlarge
+
     strongest = np.argsort(-codes.sum(axis=(0, 1), dtype=np.float64), kind="stable")[:k]
     large = enlarge(codes[:, :, strongest].max(axis=2), size)
     low, high = large.min(), large.max()

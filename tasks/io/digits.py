@@ -3,11 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tasks.io.samples import Row, Sample, array_digest
+
+FILE = "datasets/data/digits.csv.gz"  # of scikit-learn: 64 levels and the label of each image
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,9 @@ class DigitsSource:
 @lru_cache(maxsize=1)
 def _digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return images (1797, 8, 8) uint8, levels 0..16 scaled to 0..255 and rounded half to even, and labels."""
-    from sklearn.datasets import load_digits  # slow to import, and only this source needs it
-
-    digits = load_digits()
-    return np.rint(digits.images * (255 / 16)).astype(np.uint8), digits.target.astype(np.int64)
+    package = find_spec("sklearn")  # as sklearn.datasets reads it, which takes a second to import
+    assert package is not None, "layerlore needs scikit-learn"
+    assert package.origin is not None
+    table = np.loadtxt(Path(package.origin).parent / FILE, delimiter=",")
+    images, labels = table[:, :-1].reshape(-1, 8, 8), table[:, -1]
+    return np.rint(images * (255 / 16)).astype(np.uint8), labels.astype(np.int64)

@@ -5,12 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from torchvision.models import ResNet18_Weights
-
 from tasks.io.files import join, local_path
 from tasks.io.folder import FolderSource
 from tasks.io.samples import Row, Sample
-from tasks.io.weights import read_torch
 
 _N_IMAGENET = 1000
 
@@ -46,6 +43,8 @@ class ImageNetSource:
 
 def _names(root: str, labels: Mapping[str, int]) -> dict[int, str]:
     """Return names by label, as far as they are known."""
+    from torchvision.models import ResNet18_Weights
+
     folder = local_path(root)
     if folder is not None and (folder / "meta.bin").is_file():
         words = _meta(folder / "meta.bin")
@@ -57,6 +56,8 @@ def _names(root: str, labels: Mapping[str, int]) -> dict[int, str]:
 
 def _meta(path: Path) -> dict[str, tuple[str, ...]]:
     """Return the words of each class from torchvision's meta.bin: a pair of (words by wnid, wnids of val images)."""
+    from tasks.io.weights import read_torch
+
     match read_torch(path):
         case (dict() as words, list()):
             return {str(wnid): tuple(map(str, names)) for wnid, names in words.items()}

@@ -5,8 +5,6 @@ from typing import cast
 import numpy as np
 import torch
 from PIL import Image
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as F
 
 from configs.schema import Preprocessing
 from tasks.io.samples import Picture, mode_of
@@ -77,6 +75,9 @@ def _resize(image: Picture, preprocessing: Preprocessing) -> Picture:
     """Resize with antialiasing: the shorter side, or to height and width."""
     if preprocessing.resize is None:
         return image
+    from torchvision.transforms import InterpolationMode
+    from torchvision.transforms import functional as F
+
     size = [preprocessing.resize] if isinstance(preprocessing.resize, int) else list(preprocessing.resize)
     resized = F.resize(_pil(image), size, interpolation=InterpolationMode(preprocessing.interpolation))
     return cast(Image.Image, resized)
@@ -84,6 +85,8 @@ def _resize(image: Picture, preprocessing: Preprocessing) -> Picture:
 
 def _crop(image: Image.Image, preprocessing: Preprocessing, key: str) -> Image.Image:
     """Cut the centre out of an image; torchvision would surround a smaller one with black."""
+    from torchvision.transforms import functional as F
+
     side = preprocessing.crop
     assert side is not None
     if min(image.size) < side:

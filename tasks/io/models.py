@@ -1,7 +1,8 @@
 """Networks for small inputs: an MLP, a plain CNN, VGG-16 and He et al.'s ResNets for CIFAR."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 
 from torch import Tensor, nn
@@ -114,3 +115,14 @@ def _block(n_in: int, n_out: int, *, stride: int) -> list[nn.Module]:
 def _stage(n_in: int, n_out: int, depth: int) -> nn.Sequential:
     """Chain `depth` blocks; the first one changes the width."""
     return nn.Sequential(BasicBlock(n_in, n_out), *(BasicBlock(n_out, n_out) for _ in range(depth - 1)))
+
+
+OWN: dict[str, Callable[..., nn.Module]] = {
+    "mlp": mlp,
+    "small-cnn": small_cnn,
+    "cifar-vgg16": cifar_vgg16,
+    "cifar-resnet20": partial(CifarResNet, 3),
+    "cifar-resnet32": partial(CifarResNet, 5),
+    "cifar-resnet44": partial(CifarResNet, 7),
+    "cifar-resnet56": partial(CifarResNet, 9),
+}

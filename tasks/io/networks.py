@@ -1,38 +1,17 @@
 """Models by name, and the preprocessing that belongs to published weights."""
 
+from __future__ import annotations
+
 import difflib
 from collections.abc import Callable, Mapping
-from functools import partial
-from typing import Any
-
-import torch
-import torchvision
-from torch import nn
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
 
 from configs.imports import import_object
 from configs.schema import Preprocessing
-from tasks.io.models import CifarResNet, cifar_vgg16, mlp, small_cnn
-from tasks.io.randomness import seeded
 
-OWN: dict[str, Callable[..., nn.Module]] = {
-    "mlp": mlp,
-    "small-cnn": small_cnn,
-    "cifar-vgg16": cifar_vgg16,
-    "cifar-resnet20": partial(CifarResNet, 3),
-    "cifar-resnet32": partial(CifarResNet, 5),
-    "cifar-resnet44": partial(CifarResNet, 7),
-    "cifar-resnet56": partial(CifarResNet, 9),
-}
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    **OWN,
-    **{
-        name: partial(torchvision.models.get_model, name, weights=None)
-        for name in torchvision.models.list_models(module=torchvision.models)
-    },
-    # Plain defaults of these two warn, because their slow initialisation will change.
-    "googlenet": partial(torchvision.models.googlenet, weights=None, init_weights=True),
-    "inception_v3": partial(torchvision.models.inception_v3, weights=None, init_weights=True),
-}
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def build_model(name: str, arguments: Mapping[str, Any], seed: int) -> nn.Module:  # Any: the builder's own
@@ -40,7 +19,7 @@ def build_model(name: str, arguments: Mapping[str, Any], seed: int) -> nn.Module
 
     Parameters
     ----------
-    name : a key of `MODELS`, or an import path module:function
+    name : a key of `OWN`, a torchvision classification model, or an import path module:function
     arguments : keyword arguments of the builder
     seed : of torch's CPU generator, whose state is put back afterwards
 
@@ -52,6 +31,11 @@ def build_model(name: str, arguments: Mapping[str, Any], seed: int) -> nn.Module
     ------
     ValueError : the builder fails, returns something else, or a network of another precision than float32
     """
+    import torch
+    from torch import nn
+
+    from tasks.io.randomness import seeded
+
     builder = find_builder(name)
     try:
         with seeded(seed, torch.device("cpu")):
@@ -72,10 +56,15 @@ def build_model(name: str, arguments: Mapping[str, Any], seed: int) -> nn.Module
 
 def find_builder(name: str) -> Callable[..., nn.Module]:
     """Return the builder that a model name or an import path means."""
-    if name in MODELS:
-        return MODELS[name]
+    from tasks.io.models import OWN
+
+    if name in OWN:
+        return OWN[name]
     if ":" not in name:
-        close = difflib.get_close_matches(name, MODELS, 3)
+        published = published_models()
+        if name in published:
+            return published[name]
+        close = difflib.get_close_matches(name, [*OWN, *published], 3)
         hint = f"close: {', '.join(close)}" if close else "known: " + ", ".join(OWN)
         raise ValueError(
             f"model: unknown {name!r}; {hint}; any torchvision classification model goes by its own name, "
@@ -86,6 +75,19 @@ def find_builder(name: str) -> Callable[..., nn.Module]:
         raise ValueError(f"model {name!r} is a {type(builder).__name__}, expected a function")
     found: Callable[..., nn.Module] = builder
     return found
+
+
+@cache
+def published_models() -> dict[str, Callable[..., nn.Module]]:
+    """Return torchvision's classification models by name."""
+    from torchvision import models
+
+    return {
+        **{name: partial(models.get_model, name, weights=None) for name in models.list_models(module=models)},
+        # Plain defaults of these two warn, because their slow initialisation will change.
+        "googlenet": partial(models.googlenet, weights=None, init_weights=True),
+        "inception_v3": partial(models.inception_v3, weights=None, init_weights=True),
+    }
 
 
 def resolve_preprocessing(preprocessing: Preprocessing | str) -> Preprocessing:
@@ -100,8 +102,10 @@ def resolve_preprocessing(preprocessing: Preprocessing | str) -> Preprocessing:
 
 def _published(name: str) -> dict[str, Any]:  # Any: settings of several types, validated by the caller
     """Return the settings of a torchvision weights entry."""
+    from torchvision import models
+
     try:
-        transforms = torchvision.models.get_weight(name).transforms()
+        transforms = models.get_weight(name).transforms()
         ((resize,), (crop,)) = (transforms.resize_size, transforms.crop_size)
         return {
             "mode": "RGB",

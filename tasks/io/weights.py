@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn.modules.module import _IncompatibleKeys
 from torch.nn.parameter import is_lazy
 
-from tasks.io.digests import file_sha256
 from tasks.io.wrapped import Reading, State, Versions, state_of, unwrapped, versions_of
 
 # What torch.load raises on files cut short, on text and on pickles of other things than tensors.
@@ -117,11 +116,6 @@ def read_torch(file: Path) -> object:
             f"file {file} is corrupted or holds more than tensors ({type(error).__name__}); "
             "for weights, save `model.state_dict()` alone"
         ) from error
-
-
-def weights_digest(path: str) -> str:
-    """Return `sha256:...` of a weights file."""
-    return file_sha256(path)
 
 
 def _check_size(file: Path) -> None:

@@ -1,9 +1,13 @@
 """Where a layer's output has its channels, and the form that all analyses take: channels last."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from math import prod
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CHANNELS_FIRST, CHANNELS_LAST, TOKENS, VECTORS = "channels-first", "channels-last", "tokens", "vectors"
 

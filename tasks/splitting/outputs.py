@@ -87,3 +87,21 @@ def check_name(model: nn.Module, layer: str) -> None:
     if layer not in names:
         close = difflib.get_close_matches(layer, names, 5, 0.4) or names[-5:]
         raise ValueError(f"layer {layer!r}: no such module; close: {', '.join(close)}; or last-map, penultimate")
+
+
+def largest_output(model: nn.Module, example: Tensor) -> int:
+    """Return the number of values in the largest output of any module, for one sample."""
+    sizes = [example.numel()]
+
+    def note(module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            sizes.append(output.numel())
+
+    hooks = [module.register_forward_hook(note) for module in model.modules()]
+    try:
+        with torch.inference_mode():
+            model(example.clone())
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return max(sizes) // len(example)

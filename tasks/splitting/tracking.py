@@ -82,6 +82,11 @@ class ChannelTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # tor
         self._axes = WeakIdKeyDictionary()
         self._axes[images] = Axes(frozenset((1,)), image=True)
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Say that torch's compiler need not be told to leave this alone: that alone would import it, for seconds."""
+        return False
+
     def axes(self, value: object) -> frozenset[int]:
         """Return the axes of a value that hold channels; none or several where they are not known."""
         found: Axes = self._axes[value] if isinstance(value, Tensor) and value in self._axes else Axes()

@@ -1,15 +1,16 @@
 """The activations stage: maps and pooled features of a layer, and the logits, class by class."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from configs.schema import Network
 from storage.documents import Document, Json
@@ -17,7 +18,6 @@ from storage.layouts import ArrayLayout, Layout, rows_layout
 from storage.specs import StageSpec, without_defaults
 from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
-from tasks.capture import Split, capture_batch, check_finite, split_at, to_storage_dtype
 from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
@@ -30,6 +30,12 @@ from tasks.steps.common.networks import choose_device, load_network, network_ide
 from tasks.steps.common.samples import Batch, batches_ahead, read_batch
 from tasks.steps.common.survey import check_outputs
 from tasks.steps.common.trials import example_images, example_input
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from tasks.capture import Split
 
 VERSION = 2
 PARTITION_BYTES = 48 * 2**20  # of float32 maps: a partition's memory, and what a crash may cost
@@ -81,29 +87,14 @@ def probe(
     ------
     ValueError : the model has no such layer or cannot be split there
     """
+    from tasks.capture import split_at
+    from tasks.splitting.outputs import largest_output
+
     split = split_at(model, layer, example, images=images, layout=layout)
     if len(split.shape) != 3:
         raise ValueError(f"layer {layer!r} gives features of shape {split.shape}, not maps; name a convolutional layer")
     sizes = tuple(example.shape[1:]), split.shape, split.n_outputs, largest_output(model, example)
     return split, Shapes(*sizes, split.layout.name, in_line=len(split.layout.positions) < 2)
-
-
-def largest_output(model: nn.Module, example: Tensor) -> int:
-    """Return the number of values in the largest output of any module, for one sample."""
-    sizes = [example.numel()]
-
-    def note(module: nn.Module, inputs: object, output: object) -> None:
-        if isinstance(output, Tensor):
-            sizes.append(output.numel())
-
-    hooks = [module.register_forward_hook(note) for module in model.modules()]
-    try:
-        with torch.inference_mode():
-            model(example.clone())
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return max(sizes) // len(example)
 
 
 def activations_layout(n: int, shapes: Shapes, dtype: str) -> Layout:
@@ -196,6 +187,10 @@ def _partition(work: Work, number: int) -> None:
 
 def _extract(stage: Stage, rows: pd.DataFrame, device: str) -> dict[str, NDArray[np.generic]]:
     """Return content digests, logits, pooled features and maps of `rows`."""
+    import torch
+
+    from tasks.capture import capture_batch, check_finite, to_storage_dtype
+
     spec, opened = stage.spec, _opened(stage.store, stage.spec, device)
     keys, ids = rows["key"].tolist(), rows["id"].to_numpy(np.int64)
     layout, dtype = stage.layout.arrays, str(spec.parameters["dtype"])
@@ -237,6 +232,8 @@ class _Opened:
 @lru_cache(maxsize=2)
 def _opened(store: Store, spec: StageSpec, device: str) -> _Opened:
     """Return the network of an activations stage, split at its layer; kept for the next partition in this process."""
+    import torch
+
     model = load_network(store, spec, torch.device(device))
     images = example_images(store, spec).to(device)
     example = example_input(tuple(images.shape[1:])).to(device)
@@ -254,6 +251,8 @@ def first_input(store: Store, spec: StageSpec) -> Tensor:
 
 def open_split(store: Store, spec: StageSpec, device: torch.device) -> Split:
     """Return the network of a finished activations stage, split at its layer."""
+    import torch
+
     torch.set_num_threads(1)
     return _opened(store, spec, str(device)).split
 

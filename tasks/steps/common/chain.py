@@ -3,12 +3,14 @@
 A kind of training says by an `Opener` what is trained on what; the chain is the same for all.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 
 from configs.training import Training
 from storage.documents import Document, digest
@@ -21,8 +23,6 @@ from storage.stores import Store, StoreError
 from storage.updates.archives import keep_chain, sweep_files
 from tasks.engine.life import measured
 from tasks.engine.step import Work
-from tasks.io.tensors import pack_tensors
-from tasks.recording.environment import environment_difference
 from tasks.steps.common.content import compare_content, content_file
 from tasks.steps.common.courses import (
     CURVES,
@@ -40,7 +40,6 @@ from tasks.steps.common.networks import (
 )
 from tasks.steps.common.recording import recording
 from tasks.steps.common.trainer import environment, load_training, pack_training
-from tasks.training.loop import Fetch, Recorder, Trainer, accuracy
 
 
 def tensor_file(name: str) -> str:
@@ -50,6 +49,8 @@ def tensor_file(name: str) -> str:
 
 def same_environment(training: StageSpec, made: Document, here: Document, remedy: str) -> None:
     """Raise StoreError where what was made in the environment `made` cannot go on bitwise `here`."""
+    from tasks.recording.environment import environment_difference
+
     if (differs := environment_difference(made, here)) is not None:
         raise StoreError(
             f"{training.title}: its checkpoint was made with {differs} {made.get(differs)}, "
@@ -74,7 +75,12 @@ class Opened:
     from_weights: bool = False
 
 
-Opener = Callable[[Stage, Partition, torch.device], Opened]  # the partition, for what the first segment writes
+if TYPE_CHECKING:
+    import torch
+
+    from tasks.training.loop import Fetch, Recorder, Trainer
+
+    Opener = Callable[[Stage, Partition, torch.device], Opened]  # the partition, for what the first segment writes
 
 
 def chain_layout(store: Store, spec: StageSpec) -> Layout:
@@ -89,6 +95,8 @@ def check_chain(stage: Stage) -> None:
 
 def train_segment(work: Work, number: int, opener: Opener) -> None:
     """Train one segment and write its checkpoint, named by its digest so that two attempts never mix."""
+    from tasks.training.loop import accuracy
+
     stage, device = work.stage, choose_device(work.device)
     train = training_of(stage.spec)
     parent = _parent(stage, number, environment(device))
@@ -152,6 +160,8 @@ def _segment(
     stage: Stage, opened: Opened, span: tuple[int, int], recorder: Recorder | None
 ) -> tuple[list[float], list[Document]]:
     """Make the steps of a segment; return their losses, and loss, accuracy and rate of each epoch that ends in it."""
+    from tasks.training.loop import accuracy
+
     trainer, every = opened.trainer, training_of(stage.spec).checkpoint_every
     per_epoch = trainer.samples.batches.per_epoch
     (start, stop), number = span, span[0] // every
@@ -201,6 +211,8 @@ def _losses(stage: Stage, numbers: Sequence[int]) -> list[float]:
 
 def _write_result(stage: Stage, part: Partition, trainer: Trainer) -> None:
     """Write the last weights, what companions hold, and the curves; the numbers of this last segment are there."""
+    from tasks.io.tensors import pack_tensors
+
     part.write_file(WEIGHTS, pack_state(trainer.model))
     for companion in trainer.companions:
         for name, tensor in companion.tensors().items():

@@ -3,27 +3,32 @@
 What is read is compared with the digests that are known of the split, whether it is read once or a hundred times.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from configs.schema import Preprocessing
 from storage.specs import StageSpec
 from storage.stores import Store
-from tasks.io.images import preprocess
 from tasks.io.samples import Sample
 from tasks.io.sources import Source, open_source
 from tasks.steps.common.content import check_content, content_of, known_content
 from tasks.steps.common.manifest import data_of, positions
 from tasks.steps.common.networks import preprocessing_of
 from tasks.training.batches import Positions
-from tasks.training.loop import Fetch
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from tasks.training.loop import Fetch
 
 READ_ALONE = 64  # samples held at a time where only their digests are wanted
 
@@ -40,6 +45,8 @@ def open_fetch(store: Store, training: StageSpec, split: str, device: torch.devi
     ------
     ValueError : a sample is not what the training, or an earlier stage of its data, was made from; so does the function
     """
+    import torch
+
     rows = positions(store, training.inputs["data"].path, split)
     labels = torch.from_numpy(rows["label_given"].to_numpy(np.int64, copy=True))
     reader, known = _reader_of(training), known_content(store, training, split)
@@ -84,6 +91,10 @@ class _Reader:
 
     def read(self, keys: Sequence[str]) -> tuple[Tensor, NDArray[np.uint8]]:
         """Return preprocessed inputs and digests of samples."""
+        import torch
+
+        from tasks.io.images import preprocess
+
         samples = self.samples(keys)
         inputs = [preprocess(s.image, self.settings, key) for s, key in zip(samples, keys, strict=True)]
         return torch.stack(inputs), content_of(samples)

@@ -1,11 +1,12 @@
 """The layers stage: any named layers of a network, pooled or whole, for a user's own analysis."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from configs.schema import Network
 from storage.documents import Document, Json
@@ -13,17 +14,18 @@ from storage.layouts import ArrayLayout, Layout, rows_layout
 from storage.specs import StageSpec, without_defaults
 from storage.stages import Stage
 from storage.stores import Store
-from tasks.capture import capture_layers, check_finite, to_storage_dtype
 from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.splitting.channels import ChannelLayout, LayoutError
-from tasks.splitting.outputs import find_layouts
 from tasks.steps.common.activations import MAX_BATCH, MAX_ROWS, PARTITION_BYTES, batches_of, first_input, slab_summary
 from tasks.steps.common.content import compare_content
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import choose_device, load_network, network_identity
 from tasks.steps.common.trials import check_layers, example_images
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 VERSION = 2
 
@@ -70,6 +72,8 @@ def layers_layout(n: int, layouts: Mapping[str, ChannelLayout], settings: Docume
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
+    import torch
+
     rows = positions(store, spec.inputs["data"].path, spec.parameters["split"])
     model = load_network(store, spec, torch.device("cpu"))
     check_layers(model, spec.place["layers"], example_images(store, spec))
@@ -78,11 +82,17 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 
 def _layouts(spec: StageSpec, model: nn.Module, image: Tensor) -> dict[str, ChannelLayout]:
     """Return the channel layouts of a stage's layers; the first image shows them to every process alike."""
+    from tasks.splitting.outputs import find_layouts
+
     return find_layouts(model, spec.place["layers"], image, wanted_layouts(dict(spec.place)))
 
 
 def _partition(work: Work, number: int) -> None:
     """Run the network over a range of positions."""
+    import torch
+
+    from tasks.capture import capture_layers, check_finite, to_storage_dtype
+
     stage, spec, device = work.stage, work.stage.spec, choose_device(work.device)
     model = load_network(stage.store, spec, device)
     rows = positions(stage.store, spec.inputs["data"].path, spec.parameters["split"])
@@ -115,12 +125,18 @@ def _partition(work: Work, number: int) -> None:
 
 def _summary(stage: Stage) -> dict[str, Json]:
     """State classes with their slabs, and the network's own layout of each layer."""
+    import torch
+
     model = load_network(stage.store, stage.spec, torch.device("cpu"))
     layouts = _layouts(stage.spec, model, first_input(stage.store, stage.spec))
     return {**slab_summary(stage), "layouts": {layer: found.name for layer, found in layouts.items()}}
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:
+    import torch
+
+    from tasks.splitting.outputs import find_layouts
+
     settings, n = dict(spec.place), survey.data(spec.inputs["data"]).count(spec.parameters["split"])
 
     def look(model: nn.Module, example: Tensor, images: Tensor) -> dict[str, ChannelLayout]:

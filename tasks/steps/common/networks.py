@@ -1,14 +1,15 @@
 """Networks in steps: what identifies one, and the model itself, ready on its device."""
 
+from __future__ import annotations
+
 import json
 import threading
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from pydantic import TypeAdapter
-from torch import nn
 
 from configs.cluster import Cluster
 from configs.imports import code_digest
@@ -18,11 +19,12 @@ from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import Store
 from storage.tensors import decode_tensors
+from tasks.io.digests import file_sha256
 from tasks.io.networks import build_model, resolve_preprocessing
-from tasks.io.tensors import pack_tensors, unpack_tensors
-from tasks.io.weights import load_first, load_weights, readings, weights_digest
-from tasks.recording.versions import load_state, read_versions, version_texts
-from tasks.splitting.memory_format import in_fitting_format
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 WEIGHTS = "weights.safetensors"
 
@@ -42,7 +44,7 @@ def network_identity(
     assert network.weights is not None
     path = _absolute(network.weights)
     try:
-        return parameters, {"network": name, "weights": path}, {**digests, "weights": weights_digest(path)}
+        return parameters, {"network": name, "weights": path}, {**digests, "weights": file_sha256(path)}
     except ValueError as error:
         raise ValueError(f"networks: weights of {network.model}: {error}") from error
 
@@ -64,7 +66,7 @@ def start_identity(name: str, network: Network) -> tuple[Document, dict[str, str
     except ValueError as error:
         raise ValueError(f"networks.{name}: {error}") from error
     try:
-        found = weights_digest(path)
+        found = file_sha256(path)
         _tried(network.model, json.dumps(network.arguments, sort_keys=True), path, found)
     except ValueError as error:
         raise ValueError(f"networks.{name}.train.start: {error}") from error
@@ -91,6 +93,10 @@ def load_start(model: nn.Module, path: str) -> str:
     -------
     what was undone to make the file fit, in words; empty where it fits as it is
     """
+    from torch import nn
+
+    from tasks.io.weights import load_first, readings
+
     given = readings(model, path)
     name, head = next(
         ((n, m) for n, m in reversed(list(model.named_modules())) if isinstance(m, nn.Linear)), ("", None)
@@ -109,7 +115,7 @@ def load_start(model: nn.Module, path: str) -> str:
 
 def check_unchanged(path: str, planned: str) -> None:
     """Raise ValueError unless a weights file still has the digest that the plan found."""
-    if weights_digest(path) != planned:
+    if file_sha256(path) != planned:
         raise ValueError(f"weights {path}: the file has changed since the run was planned; start the run again")
 
 
@@ -120,6 +126,8 @@ def preprocessing_of(parameters: Mapping[str, Json]) -> Preprocessing:
 
 def choose_device(wanted: str) -> torch.device:
     """Return the device for networks: `auto` takes a GPU where there is one."""
+    import torch
+
     if wanted == "auto":
         wanted = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(wanted)
@@ -127,7 +135,11 @@ def choose_device(wanted: str) -> torch.device:
 
 def check_device(cluster: Cluster) -> None:
     """Raise ValueError where networks shall run on a GPU in this process or its children, and there is none."""
-    if cluster.device == "cuda" and cluster.kind in ("serial", "threads", "local") and not torch.cuda.is_available():
+    if cluster.device != "cuda" or cluster.kind not in ("serial", "threads", "local"):
+        return
+    import torch
+
+    if not torch.cuda.is_available():
         raise ValueError("cluster.device: cuda, but this machine has no usable GPU; set it to auto or cpu")
 
 
@@ -136,6 +148,8 @@ def load_network(store: Store, spec: StageSpec, device: torch.device) -> nn.Modu
 
     Weights come from the training stage among the inputs, or from the file that the place names.
     """
+    import torch
+
     torch.set_num_threads(1)  # two threads in each of two processes are several times slower than one
     return _KEPT.load(store, spec, str(device))
 
@@ -145,6 +159,8 @@ def build_network(spec: StageSpec) -> tuple[nn.Module, str]:
 
     A network that has a training is untrained.
     """
+    from tasks.io.weights import load_weights
+
     network = spec.parameters["network"]
     model = build_model(network["model"], network["arguments"], 0)
     return model, load_weights(model, str(spec.place["weights"])) if "weights" in spec.place else ""
@@ -152,6 +168,10 @@ def build_network(spec: StageSpec) -> tuple[nn.Module, str]:
 
 def filled_network(store: Store, spec: StageSpec) -> nn.Module:
     """Return the network of a stage with its weights, on the CPU, as its builder left it: the caller's own."""
+    from tasks.io.tensors import unpack_tensors
+    from tasks.io.weights import load_weights
+    from tasks.recording.versions import load_state, read_versions
+
     network, training = spec.parameters["network"], spec.inputs.get("network")
     model = build_model(network["model"], network["arguments"], 0)
     if training is not None:
@@ -166,11 +186,17 @@ def filled_network(store: Store, spec: StageSpec) -> nn.Module:
 
 def pack_state(model: nn.Module) -> bytes:
     """Return the state of a network as a file of weights, with the versions that its modules need to load it."""
+    from tasks.io.tensors import pack_tensors
+    from tasks.recording.versions import version_texts
+
     return pack_tensors(model.state_dict(), version_texts(model))
 
 
 def _load(store: Store, spec: StageSpec, device: str) -> nn.Module:
     """Fill and move a network."""
+
+    from tasks.splitting.memory_format import in_fitting_format
+
     model = filled_network(store, spec)
     model.eval().requires_grad_(False).to(device)
     return in_fitting_format(model, _first_image(store, spec).to(device))

@@ -1,9 +1,10 @@
 """Recording in a training stage: a segment's updates go beside its checkpoint, in the same partition."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-
-from torch import nn
+from typing import TYPE_CHECKING
 
 from configs.section import size_bytes
 from configs.training import Record, Training
@@ -19,7 +20,12 @@ from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.segment import SegmentRecorder, attempt_folder
 from tasks.steps.common.courses import training_of, training_steps
 from tasks.steps.common.trainer import pack_training
-from tasks.training.loop import Trainer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tasks.recording.segment import SegmentRecorder
+    from tasks.training.loop import Trainer
 
 UPDATES = 96 * 2**20  # bytes of updates in memory at a time, read or written: a chunk of a layer and its float copy
 EXAMPLE = 64  # bytes of a ledger's row, and as much for each of its examples
@@ -44,6 +50,8 @@ def recording(
     parent : numbers of the segment before, whose kind of archive goes on; empty for the first, which chooses it
     span : first step, past the last
     """
+    from tasks.recording.segment import SegmentRecorder
+
     record = train.record
     if record is None:
         yield None
@@ -78,6 +86,8 @@ def recorded_layers(training: StageSpec, survey: Survey) -> dict[str, nn.Module]
     ------
     ValueError : a layer that cannot be recorded
     """
+    from tasks.recording.layers import choose_layers
+
     record = training_of(training).record
     assert record is not None, training
     try:
@@ -93,6 +103,8 @@ def archive_bytes(spec: StageSpec, survey: Survey) -> int:
     ------
     ValueError : a layer that cannot be recorded, or more than `archive_budget`
     """
+    from tasks.recording.layers import recorded_parameters
+
     train, found = training_of(spec), survey.data(spec.inputs["data"])
     if train.record is None:
         return 0

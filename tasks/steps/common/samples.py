@@ -1,23 +1,26 @@
 """Samples in steps: read, decoded and preprocessed batches, one ahead of the network."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from configs.schema import Preprocessing
 from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import Store
-from tasks.io.images import preprocess
 from tasks.io.sources import Source, open_source
 from tasks.steps.common.content import check_content, content_of, known_content
 from tasks.steps.common.manifest import data_of, positions
 from tasks.steps.common.networks import preprocessing_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,10 @@ class Batch:
 
 def read_batch(source: Source, preprocessing: Preprocessing, keys: Sequence[str], threads: int = 1) -> Batch:
     """Read the samples of `keys` and preprocess them in `threads` threads."""
+    import torch
+
+    from tasks.io.images import preprocess
+
     samples = source.read(keys)
     with ThreadPoolExecutor(threads) as workers:
         inputs = list(workers.map(lambda sample, key: preprocess(sample.image, preprocessing, key), samples, keys))

@@ -1,17 +1,20 @@
 """Whether a network can be trained on the smallest batch of its training: batch norm needs more than one value."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from configs.training import Training
 from storage.specs import StageSpec
 from tasks.engine.survey import Survey
 from tasks.steps.common.courses import labels_of, open_batches, training_of
 from tasks.training.batches import Positions
-from tasks.training.ghost_norm import has_ghost_norm, with_ghost_norm
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 BATCH_NORM = "Expected more than 1 value per channel when training"  # torch's words
 TRIED = 1000  # sizes, to find one that leaves no sample alone
@@ -62,6 +65,11 @@ def _smallest(train: Training, labels: Positions) -> int:
 
 def _fails(model: nn.Module, example: Tensor, ghosts: bool) -> str | None:
     """Return why a network cannot be trained on one example, None where it can."""
+    import torch
+    from torch import Tensor
+
+    from tasks.training.ghost_norm import has_ghost_norm, with_ghost_norm
+
     if ghosts and has_ghost_norm(with_ghost_norm(model)):
         return None  # the ghosts are beside it
     try:

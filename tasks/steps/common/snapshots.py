@@ -10,8 +10,6 @@ from storage.stores import Store, StoreError
 from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
-from tasks.io.tensors import pack_tensors
-from tasks.recording.checkpoints import checkpoint_versions, checkpoint_weights
 from tasks.steps.common.chain import same_environment
 from tasks.steps.common.courses import MEMORY_SAMPLES, training_of, training_steps
 from tasks.steps.common.networks import WEIGHTS, choose_device, pack_state
@@ -71,6 +69,9 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 
 def _partition(work: Work, number: int) -> None:
     """Copy the weights out of a checkpoint, or go on from the last one before the step."""
+    from tasks.io.tensors import pack_tensors
+    from tasks.recording.checkpoints import checkpoint_versions, checkpoint_weights
+
     stage = work.stage
     training = stage.spec.inputs["training"]
     finished = open_finished(stage.store, training)

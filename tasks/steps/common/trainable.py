@@ -1,7 +1,8 @@
 """Whether a network can be trained on a data set, as the plan finds out."""
 
-import torch
-from torch import Tensor, nn
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from storage.specs import StageSpec
 from tasks.engine.survey import Survey
@@ -9,7 +10,9 @@ from tasks.steps.common.courses import training_of
 from tasks.steps.common.smallest_batch import check_smallest_batch
 from tasks.steps.common.survey import check_outputs
 from tasks.steps.common.trials import check_logits
-from tasks.training.gates import find_gated_map
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 
 def check_trainable(spec: StageSpec, survey: Survey, *, key: str = "") -> None:
@@ -22,6 +25,11 @@ def check_trainable(spec: StageSpec, survey: Survey, *, key: str = "") -> None:
     spec : any stage that trains a network
     key : config key of the training's settings; default: that of the network's own training
     """
+    import torch
+    from torch import Tensor
+
+    from tasks.training.gates import find_gated_map
+
     found, train = survey.data(spec.inputs["data"]), training_of(spec)
 
     def look(model: nn.Module, example: Tensor, images: Tensor) -> None:

@@ -1,11 +1,11 @@
 """A training as its spec says it: model, optimiser, batches, schedule, ready to make any range of steps."""
 
+from __future__ import annotations
+
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import nn
 
 from configs.training import Course, Training
 from storage.documents import Document
@@ -13,23 +13,25 @@ from storage.specs import StageSpec
 from storage.stores import Store
 from storage.tensors import RawTensor, decode_tensors, encode_tensors
 from tasks.io.networks import build_model
-from tasks.recording.checkpoints import load_checkpoint, pack_checkpoint
-from tasks.recording.environment import environment_facts
 from tasks.steps.common.courses import open_batches, open_schedule, training_of
 from tasks.steps.common.fetching import open_fetch
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import check_unchanged, load_start
 from tasks.steps.common.trials import example_input, spread
-from tasks.training.augmentation import crop_and_flip
 from tasks.training.batches import Positions
-from tasks.training.companions import COMPANIONS, Attach, Companion
-from tasks.training.ghost_norm import with_ghost_norm
-from tasks.training.loop import Fetch, Samples, Trainer
-from tasks.training.optimizers import OPTIMIZERS
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from tasks.training.companions import Attach, Companion
+    from tasks.training.loop import Fetch, Samples, Trainer
 
 
 def pack_training(trainer: Trainer) -> bytes:
     """Return the state of model, optimiser and companions as a safetensors file."""
+    from tasks.recording.checkpoints import pack_checkpoint
+
     data = pack_checkpoint(trainer.model, trainer.optimizer, generators=False)  # a step draws from its own seed
     beside = {name: tensor for one in trainer.companions for name, tensor in one.tensors().items()}
     if not beside:
@@ -40,6 +42,10 @@ def pack_training(trainer: Trainer) -> bytes:
 
 def load_training(trainer: Trainer, data: bytes) -> None:
     """Go to a state that `pack_training` returned."""
+    import torch
+
+    from tasks.recording.checkpoints import load_checkpoint
+
     load_checkpoint(data, trainer.model, trainer.optimizer, "checkpoint")
     beside = {name: tensor for one in trainer.companions for name, tensor in one.tensors().items()}
     if not beside:
@@ -86,6 +92,8 @@ def open_samples(
     store: Store, spec: StageSpec, device: torch.device, memory: int, seed: int, subset: Positions | None = None
 ) -> Samples:
     """Return the images that a spec trains on; parameters as in `open_trainer`."""
+    from tasks.training.loop import Samples
+
     train, manifest = training_of(spec), spec.inputs["data"]
     rows = positions(store, manifest.path, train.split)
     fetch, ids = open_fetch(store, spec, train.split, device, memory), rows["id"].to_numpy(np.int64, copy=True)
@@ -103,6 +111,9 @@ def make_trainer(train: Training, seed: int, model: nn.Module, samples: Samples,
     seed : of batches, augmentation and the steps' own random numbers
     model : at its first weights, on the CPU; it is moved and trained
     """
+    from tasks.training.ghost_norm import with_ghost_norm
+    from tasks.training.loop import Trainer
+
     prepared = _prepared(train, model, samples)
     model, batches = model.to(device), train.batches
     if batches.kind == "single-class" and batches.ghosts:
@@ -122,12 +133,16 @@ def make_trainer(train: Training, seed: int, model: nn.Module, samples: Samples,
 
 def environment(device: torch.device) -> Document:
     """Return what must be the same for the same bits, with the kernels that a training chooses."""
+    from tasks.recording.environment import environment_facts
+
     settle(device)
     return environment_facts(device)
 
 
 def settle(device: torch.device) -> None:
     """Choose kernels that give the same bits each time."""
+    import torch
+
     torch.set_num_threads(1)
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
@@ -141,11 +156,15 @@ def _fetched(fetch: Fetch, subset: Positions, picked: Positions) -> tuple[torch.
 
 def _augmented(seed: int, settings: dict[str, Any], images: torch.Tensor, ids: Positions, epoch: int) -> torch.Tensor:
     """Return images as an epoch sees them."""  # Any: settings of crop_and_flip
+    from tasks.training.augmentation import crop_and_flip
+
     return crop_and_flip(images, ids, seed=seed, epoch=epoch, **settings)
 
 
 def _prepared(train: Training, model: nn.Module, samples: Samples) -> list[Attach]:
     """Return what attaches the companions that a training asks for; the model is put back into training mode."""
+    from tasks.training.companions import COMPANIONS
+
     asked = {name: getattr(train, name) for name in COMPANIONS}
     if all(settings is None for settings in asked.values()):
         return []
@@ -163,6 +182,8 @@ def _prepared(train: Training, model: nn.Module, samples: Samples) -> list[Attac
 
 def _optimizer(train: Course, model: nn.Module, companions: tuple[Companion, ...]) -> torch.optim.Optimizer:
     """Return the optimiser of a model and its companions, whose parameters are groups of their own."""
+    from tasks.training.optimizers import OPTIMIZERS
+
     settings: Document = train.optimizer.model_dump(mode="json", exclude={"kind"})
     groups = [{"params": list(model.parameters())}, *(group for one in companions for group in one.groups())]
     return OPTIMIZERS[train.optimizer.kind](groups, **settings)

@@ -1,6 +1,8 @@
 """The training stage: a network from the run's seed, or from given weights."""
 
-import torch
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from configs.schema import Network
 from storage.partitions import Partition
@@ -32,6 +34,9 @@ from tasks.steps.common.recording import UPDATES, archive_bytes
 from tasks.steps.common.survey import state_bytes
 from tasks.steps.common.trainable import check_trainable
 from tasks.steps.common.trainer import open_trainer
+
+if TYPE_CHECKING:
+    import torch
 
 VERSION = 1
 

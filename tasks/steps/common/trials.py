@@ -1,22 +1,23 @@
 """Networks are tried on a few images before they are used: an image must have one answer, whatever it comes with."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from configs.schema import Preprocessing
 from storage.specs import StageSpec
 from storage.stores import Store
-from tasks.capture import capture_inputs
 from tasks.io.sources import Source, open_source
-from tasks.splitting.answers import check_answers
-from tasks.splitting.outputs import layer_outputs
 from tasks.steps.common.manifest import data_of, positions
 from tasks.steps.common.networks import preprocessing_of
 from tasks.steps.common.samples import read_batch
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 TRIED = 16  # real images that a network is tried on
 TRIED_BYTES = 2 * 2**20  # of them; two at least
@@ -24,6 +25,8 @@ TRIED_BYTES = 2 * 2**20  # of them; two at least
 
 def example_input(shape: tuple[int, ...]) -> Tensor:
     """Return one input (1, C, h, w) of noise, to find out how a network goes."""
+    import torch
+
     return torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
 
 
@@ -37,6 +40,8 @@ def read_examples(source: Source, preprocessing: Preprocessing, keys: Sequence[s
 
     Images that cannot be read, or are not of the first one's size, are left out: the stage that needs them names them.
     """
+    import torch
+
     images = [read_batch(source, preprocessing, keys[:1]).inputs]
     count = max(2, min(TRIED, TRIED_BYTES // images[0].nbytes))
     for at in spread(len(keys), count)[1:]:
@@ -58,11 +63,16 @@ def example_images(store: Store, spec: StageSpec) -> Tensor:
 
 def check_logits(model: nn.Module, images: Tensor) -> None:
     """Raise ValueError where a network's output is random in evaluation mode, or depends on the batch."""
+    from tasks.splitting.answers import check_answers
+
     check_answers(lambda batch: _outputs(model(batch), len(batch)), images)
 
 
 def check_layers(model: nn.Module, layers: Sequence[str], images: Tensor) -> None:
     """Raise ValueError where the outputs of named layers are random or depend on the batch, or the network's do."""
+    from tasks.splitting.answers import check_answers
+    from tasks.splitting.outputs import layer_outputs
+
     check_logits(model, images)
 
     def answer(batch: Tensor) -> Mapping[str, Tensor]:
@@ -73,6 +83,9 @@ def check_layers(model: nn.Module, layers: Sequence[str], images: Tensor) -> Non
 
 def check_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> None:
     """Raise ValueError where the inputs of named layers are random or depend on the batch, or the network's output."""
+    from tasks.capture import capture_inputs
+    from tasks.splitting.answers import check_answers
+
     check_logits(model, images)
     check_answers(
         lambda batch: {
@@ -84,6 +97,8 @@ def check_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> Non
 
 def _outputs(output: object, n: int) -> dict[str, Tensor]:
     """Return the tensors with an axis of n images among what a network puts out, which may be anything."""
+    from torch import Tensor
+
     if isinstance(output, Tensor):
         named: list[tuple[object, object]] = [("", output)]
     elif isinstance(output, Mapping):

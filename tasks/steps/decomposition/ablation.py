@@ -3,12 +3,13 @@
 Stages of several noises and scopes are made together: the same draws serve them all.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Self, get_args
+from typing import TYPE_CHECKING, Self, get_args
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from storage.documents import Json
@@ -25,6 +26,9 @@ from tasks.steps.common.networks import choose_device
 from tasks.steps.decomposition.features import chosen_head, open_head, read_features
 from tasks.steps.decomposition.histogram import read_sets
 from tasks.steps.decomposition.partials import CHUNK_VALUES, chunks, count_ranges, features_read, n_ranges
+
+if TYPE_CHECKING:
+    import torch
 
 VERSION = 2
 
@@ -138,6 +142,8 @@ def _moments(stage: Stage) -> FeatureMoments:
 
 def _logits(head: torch.nn.Linear, values: Floats) -> NDArray[np.float32]:
     """Return the logits of the full head."""
+    import torch
+
     with torch.inference_mode():
         found: NDArray[np.float32] = head(torch.from_numpy(values).to(head.weight)).float().cpu().numpy()
         return found

@@ -1,14 +1,10 @@
 """The head-cost stage: what the decomposed head saves, and how little of the whole network that is."""
 
-import torch
-
 from storage.documents import Document
 from storage.layouts import Layout
 from storage.specs import StageSpec
 from storage.stages import Stage, open_finished, read_marker
 from storage.stores import Store
-from tasks.decomposition import DecomposedLinear
-from tasks.decomposition.cost import count_multiply_adds, time_heads
 from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
@@ -36,6 +32,11 @@ def read_times(store: Store, spec: StageSpec) -> list[Document]:
 
 def _partition(work: Work, number: int) -> None:
     """Count and measure, on the CPU."""
+    import torch
+
+    from tasks.decomposition.cost import time_heads
+    from tasks.decomposition.linear import DecomposedLinear
+
     stage, cpu = work.stage, torch.device("cpu")
     features = stage.spec.inputs["features"]
     with stage.partition(number) as part:
@@ -51,6 +52,10 @@ def _partition(work: Work, number: int) -> None:
 
 def _summary(stage: Stage) -> Document:
     """State multiply-adds and depth."""
+    import torch
+
+    from tasks.decomposition.cost import count_multiply_adds
+
     features = stage.spec.inputs["features"]
     head = open_head(stage.store, features, torch.device("cpu"))
     model = load_network(stage.store, features, torch.device("cpu"))

@@ -1,7 +1,6 @@
 """The coverage stage: how much of its images a class's few features hold. Coverage is measured, not claimed."""
 
 import numpy as np
-import torch
 
 from storage.layouts import Layout
 from storage.specs import StageSpec
@@ -45,6 +44,8 @@ def read_coverage(store: Store, spec: StageSpec) -> Coverage:
 
 def _empty(store: Store, spec: StageSpec) -> Coverage:
     """Return the coverage of no image."""
+    import torch
+
     head = open_head(store, spec.inputs["features"], torch.device("cpu"))
     sets = read_sets(store, spec.inputs["sets"], int(spec.parameters["k2"]))
     k1 = spec.inputs["sets"].place["k1"]

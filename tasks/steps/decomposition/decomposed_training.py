@@ -3,14 +3,14 @@
 A chain of segments like any training. Its first row of curves is epoch 0: the accuracy before the first step, A_d.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
-import torch
-from torch import Tensor, nn
 
 from configs.schema import Network
 from configs.training import Training
@@ -20,8 +20,6 @@ from storage.results import read_table
 from storage.specs import StageSpec
 from storage.stages import Stage, open_finished
 from storage.stores import Store
-from tasks.decomposition import DecomposedLinear
-from tasks.decomposition.head import find_head, replace_head
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.steps.common.chain import (
@@ -52,7 +50,13 @@ from tasks.steps.decomposition.features import head_shapes, open_head, read_feat
 from tasks.steps.decomposition.gates import ROWS
 from tasks.steps.decomposition.histogram import features_of, read_sets
 from tasks.training.batches import Positions
-from tasks.training.loop import Fetch, Samples
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from tasks.decomposition.linear import DecomposedLinear
+    from tasks.training.loop import Fetch
 
 VERSION = 1
 REFUSED = ("start", "gates", "record", "snapshots")  # settings that only a network's own training has
@@ -121,6 +125,8 @@ def open_features(store: Store, features: StageSpec, device: torch.device, memor
     features : of a penultimate stage
     memory : bytes of features up to which all are kept; else each batch is read, chunk by chunk
     """
+    import torch
+
     finished = open_finished(store, features)
     n, d = finished.layout.arrays["features"].shape
     labels = torch.from_numpy(finished.read("label").astype(np.int64))
@@ -139,6 +145,8 @@ def open_features(store: Store, features: StageSpec, device: torch.device, memor
 @lru_cache(maxsize=2)
 def _read_whole(store: Store, features: StageSpec) -> Tensor:
     """Return all features; those of two splits are kept for the next segment in this process."""
+    import torch
+
     finished = open_finished(store, features)
     return torch.from_numpy(read_features(finished, 0, finished.layout.arrays["features"].shape[0]))
 
@@ -151,6 +159,10 @@ def _open(stage: Stage, part: Partition, device: torch.device) -> Opened:
 
 def _open_head(stage: Stage, part: Partition, device: torch.device) -> Opened:
     """Return the training of a decomposed head on stored features, which keep the digests of their samples."""
+    import torch
+
+    from tasks.training.loop import Samples
+
     store, spec = stage.store, stage.spec
     train, seed, evaluate = training_of(spec), int(spec.parameters["seed"]), spec.inputs["evaluate"]
     learn = features_of(spec.inputs["histogram"])
@@ -165,6 +177,8 @@ def _open_head(stage: Stage, part: Partition, device: torch.device) -> Opened:
 
 def _open_network(stage: Stage, part: Partition, device: torch.device) -> Opened:
     """Return the training of a whole network, its head decomposed, on images."""
+    from tasks.decomposition.head import find_head, replace_head
+
     if part.number == 0:
         keep_content(stage, part)
     store, spec = stage.store, stage.spec
@@ -180,6 +194,8 @@ def _open_network(stage: Stage, part: Partition, device: torch.device) -> Opened
 
 def _decomposed(store: Store, spec: StageSpec, head: nn.Linear) -> DecomposedLinear:
     """Return the decomposed form of a head for the sets of a stage."""
+    from tasks.decomposition.linear import DecomposedLinear
+
     return DecomposedLinear.from_linear(head, read_sets(store, spec.inputs["histogram"], int(spec.parameters["k2"])))
 
 

@@ -1,13 +1,14 @@
 """The penultimate stage: the inputs of a network's head on a split, and its logits, class by class."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from configs.schema import Network
 from storage.documents import Document, Json
@@ -15,19 +16,22 @@ from storage.layouts import Layout, rows_layout
 from storage.specs import StageSpec, without_defaults
 from storage.stages import FinishedStage, Stage
 from storage.stores import Store
-from tasks.capture import PENULTIMATE, Split, capture_batch, check_finite, split_at, to_storage_dtype
-from tasks.decomposition.head import find_head
 from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import DataSurvey, Survey
 from tasks.io.manifest import check_labels
-from tasks.steps.common.activations import MAX_ROWS, batch_size, batches_of, largest_output, slab_summary
+from tasks.steps.common.activations import MAX_ROWS, batch_size, batches_of, slab_summary
 from tasks.steps.common.content import compare_content
 from tasks.steps.common.manifest import data_of, positions
 from tasks.steps.common.networks import choose_device, load_network, network_identity
 from tasks.steps.common.survey import check_outputs
 from tasks.steps.common.trials import check_logits, example_images, example_input
-from tasks.training.gates import find_gated_map
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from tasks.capture import Split
 
 VERSION = 2
 
@@ -93,6 +97,11 @@ class _Opened:
 @lru_cache(maxsize=2)
 def _opened(store: Store, spec: StageSpec, device: str) -> _Opened:
     """Return the network of a stage, cut before its head; kept for the next partition in this process."""
+    import torch
+
+    from tasks.capture import PENULTIMATE, split_at
+    from tasks.decomposition.head import find_head
+
     model, images = load_network(store, spec, torch.device(device)), example_images(store, spec).to(device)
     shape = tuple(images.shape[1:])
     example = example_input(shape).to(device)
@@ -125,6 +134,8 @@ def _partition(work: Work, number: int) -> None:
 
 def _extract(stage: Stage, rows: pd.DataFrame, device: str) -> dict[str, NDArray[np.generic]]:
     """Return all arrays of `rows`."""
+    from tasks.capture import PENULTIMATE, capture_batch, check_finite, to_storage_dtype
+
     opened, ids = _opened(stage.store, stage.spec, device), rows["id"].to_numpy(np.int64)
     arrays = {name: np.empty((len(rows), *a.shape[1:]), a.dtype) for name, a in stage.layout.arrays.items()}
     arrays["sample_id"][:], arrays["label"][:] = ids, rows["label_given"]
@@ -168,6 +179,13 @@ def _look(
     spec: StageSpec, found: DataSurvey, gated: bool, model: nn.Module, example: torch.Tensor, images: torch.Tensor
 ) -> HeadShapes:
     """Return the sizes of a network before its head."""
+    import torch
+
+    from tasks.capture import PENULTIMATE, split_at
+    from tasks.decomposition.head import find_head
+    from tasks.splitting.outputs import largest_output
+    from tasks.training.gates import find_gated_map
+
     check_logits(model, images)
     head = find_head(model, torch.cat([example, images])).module
     split_at(model, PENULTIMATE, example, images=images)

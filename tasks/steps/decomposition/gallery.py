@@ -1,9 +1,11 @@
 """The decomposition-gallery stage: held-out images, and where their class's influential maps light up in them."""
 
+from __future__ import annotations
+
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from storage.documents import Document
@@ -11,12 +13,10 @@ from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec
 from storage.stages import Stage, open_finished
 from storage.stores import Store
-from tasks.capture import LAST_MAP, Split, capture_batch, split_at
 from tasks.decomposition import contrast_maps, least_frequent
 from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
-from tasks.interpreters.enlarge import enlarge
 from tasks.steps.common.activations import class_slabs, first_input
 from tasks.steps.common.networks import choose_device, load_network, preprocessing_of
 from tasks.steps.common.pictures import THUMBNAIL, chosen_positions, shown_images
@@ -24,6 +24,9 @@ from tasks.steps.common.samples import read_positions
 from tasks.steps.common.trials import example_images, example_input
 from tasks.steps.decomposition.features import chosen_head
 from tasks.steps.decomposition.histogram import read_sets
+
+if TYPE_CHECKING:
+    from tasks.capture import Split
 
 VERSION = 2
 KINDS = ("all", "other", "influential")  # maps beside an image, in this order
@@ -39,6 +42,10 @@ def decomposition_gallery_spec(features: StageSpec, histogram: StageSpec, k2: in
 @lru_cache(maxsize=2)
 def _split(store: Store, features: StageSpec, device: str) -> Split:
     """Return the network of a penultimate stage, cut after its last map; kept for the next in this process."""
+    import torch
+
+    from tasks.capture import LAST_MAP, split_at
+
     model = load_network(store, features, torch.device(device))
     images = example_images(store, features).to(device)
     return split_at(model, LAST_MAP, example_input(tuple(images.shape[1:])).to(device), images=images)
@@ -84,6 +91,9 @@ def _partition(work: Work, number: int) -> None:
 
 def _pictures(stage: Stage, device: str) -> dict[str, NDArray[np.generic]]:
     """Return all arrays."""
+    from tasks.capture import capture_batch
+    from tasks.interpreters.enlarge import enlarge
+
     spec, features = stage.spec, stage.spec.inputs["features"]
     finished, k2 = open_finished(stage.store, features), int(spec.parameters["k2"])
     chosen = chosen_positions(class_slabs(finished), int(spec.parameters["count"]))

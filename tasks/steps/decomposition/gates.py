@@ -4,8 +4,11 @@ With gates an image is classified as its own class's gates leave it, so the labe
 much of a class the open channels carry, it is not that of a classifier, and it interprets a labelled split only.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from storage.documents import Document
@@ -13,11 +16,9 @@ from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec
 from storage.stages import Stage, open_finished
 from storage.stores import Store
-from tasks.capture import LAST_MAP, split_at
 from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
-from tasks.io.tensors import unpack_tensors
 from tasks.steps.common.chain import tensor_file
 from tasks.steps.common.courses import MEMORY_SAMPLES
 from tasks.steps.common.fetching import open_fetch
@@ -27,7 +28,11 @@ from tasks.steps.common.survey import state_bytes
 from tasks.steps.common.trainer import settle
 from tasks.steps.common.trials import example_input, spread
 from tasks.steps.decomposition.features import head_shapes
-from tasks.training.gates import GATE_MATRIX, ClassGates, largest_gates
+
+if TYPE_CHECKING:
+    import torch
+
+    from tasks.training.gates import ClassGates
 
 VERSION = 2
 ROWS = 256  # images at a time
@@ -57,6 +62,9 @@ def gates_spec(training: StageSpec, split: str, k: int) -> StageSpec:
 
 def read_gates(store: Store, training: StageSpec) -> NDArray[np.float32]:
     """Return the gate matrix of a finished training, (K, C), channels by classes."""
+    from tasks.io.tensors import unpack_tensors
+    from tasks.training.gates import GATE_MATRIX
+
     tensors = unpack_tensors(open_finished(store, training).read_file(tensor_file(GATE_MATRIX)))
     gates: NDArray[np.float32] = tensors[GATE_MATRIX].numpy()
     return gates
@@ -75,6 +83,10 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 
 def _partition(work: Work, number: int) -> None:
     """Classify the split without and with the gates of the true labels, `ROWS` images at a time."""
+    import torch
+
+    from tasks.training.gates import ClassGates, largest_gates
+
     stage, device = work.stage, choose_device(work.device)
     with stage.partition(number) as part:
         gates = read_gates(stage.store, stage.spec.inputs["network"])
@@ -97,6 +109,10 @@ def _partition(work: Work, number: int) -> None:
 
 def _count_right(stage: Stage, gates: ClassGates, device: torch.device) -> tuple[int, list[int]]:
     """Return the number of images, and how many are classified rightly without and with gates."""
+    import torch
+
+    from tasks.capture import LAST_MAP, split_at
+
     settle(device)
     store, spec = stage.store, stage.spec
     split = str(spec.parameters["split"])

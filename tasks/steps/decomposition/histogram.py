@@ -6,7 +6,6 @@ Histograms of one ranking are made together: one pass over the features serves t
 from collections.abc import Hashable, Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from storage.documents import Document, Json
@@ -100,6 +99,8 @@ def _count(work: Work, number: int) -> None:
 
 def _histogram(stages: Sequence[Stage], number: int) -> FeatureHistogram:
     """Return what a range of positions adds, a cell per stage; all are of one ranking."""
+    import torch
+
     store, place, features = stages[0].store, stages[0].spec.place, features_read(stages[0].spec)
     finished = open_finished(store, features)
     head = open_head(store, features, torch.device("cpu"))

@@ -3,10 +3,12 @@
 Stages of many choices are made together: one pass over the features serves them all.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from storage.documents import Json
@@ -14,7 +16,7 @@ from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
-from tasks.decomposition import CONTROLS, DecomposedLinear, HeadScores, Statistics
+from tasks.decomposition import CONTROLS, HeadScores, Statistics
 from tasks.engine.life import Clock, measured
 from tasks.engine.step import MOST_TOGETHER, Size, Step, Work
 from tasks.engine.survey import Survey
@@ -22,6 +24,11 @@ from tasks.steps.common.networks import choose_device
 from tasks.steps.decomposition.features import chosen_head, open_head, read_features
 from tasks.steps.decomposition.histogram import read_sets
 from tasks.steps.decomposition.partials import CHUNK_VALUES, chunks, count_ranges, features_read, n_ranges
+
+if TYPE_CHECKING:
+    import torch
+
+    from tasks.decomposition.linear import DecomposedLinear
 
 VERSION = 1
 FULL, HISTOGRAM, GATES = "full", "histogram", "gates"  # beside the controls
@@ -104,6 +111,8 @@ def _choices(stage: Stage, head: torch.nn.Linear) -> Iterator[Indices]:
 
 def _partition(work: Work, number: int) -> None:
     """Score a range of positions with every choice that lacks it."""
+    import torch
+
     device = choose_device(work.device)
     stages, features = work.stages, features_read(work.stage.spec)
     clock, head = Clock(), open_head(stages[0].store, features, device)
@@ -127,6 +136,8 @@ def _partition(work: Work, number: int) -> None:
 
 def _tallies(stage: Stage, head: torch.nn.Linear) -> list[tuple[DecomposedLinear | None, HeadScores]]:
     """Return each draw's layer with its scores; None stands for the full head, whose logits are stored."""
+    from tasks.decomposition.linear import DecomposedLinear
+
     if stage.spec.parameters["method"] == FULL:
         return [(None, HeadScores(head.out_features))]
     choices = _choices(stage, head)
@@ -135,6 +146,8 @@ def _tallies(stage: Stage, head: torch.nn.Linear) -> list[tuple[DecomposedLinear
 
 def _logits(layer: DecomposedLinear, values: torch.Tensor) -> NDArray[np.float32]:
     """Return the logits of a decomposed head."""
+    import torch
+
     with torch.inference_mode():
         found: NDArray[np.float32] = layer(values).float().cpu().numpy()
         return found

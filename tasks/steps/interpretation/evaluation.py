@@ -17,7 +17,6 @@ from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
-from tasks.capture import run_head
 from tasks.engine.life import measured
 from tasks.engine.step import MOST_TOGETHER, Size, Step, Work
 from tasks.engine.survey import Survey
@@ -95,6 +94,8 @@ def _compared(spec: StageSpec) -> Hashable:
 
 def _partition(work: Work, number: int) -> None:
     """Evaluate a few classes for all stages in the work."""
+    from tasks.capture import run_head
+
     started = time.perf_counter()
     stage, spec = work.stage, work.stage.spec
     activations = open_finished(stage.store, spec.inputs["activations"])

@@ -22,7 +22,6 @@ from tasks.steps.tracing.series import (
     window_of,
     window_parameters,
 )
-from tasks.tracing.evaluation import linear_datamodelling_score, noise_ceiling
 
 VERSION = 2
 
@@ -41,6 +40,8 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 
 def _partition(work: Work, number: int) -> None:
     """Correlate what the attributions say of each subset with what was measured, query by query."""
+    from tasks.tracing.evaluation import linear_datamodelling_score
+
     stage, spec = work.stage, work.stage.spec
     found = Contributions(stage.store, spec.inputs["contributions"], window_of(spec))
     layer, score = checked_rankings(found)[number]
@@ -65,6 +66,8 @@ def _partition(work: Work, number: int) -> None:
 
 def _summary(stage: Stage) -> Document:
     """State mean and spread over queries of each ranking, and the ceiling that the retrainings' noise sets."""
+    from tasks.tracing.evaluation import noise_ceiling
+
     found = Contributions(stage.store, stage.spec.inputs["contributions"], window_of(stage.spec))
     retraining = stage.spec.inputs["retraining"]
     subsets, repeats = int(retraining.parameters["subsets"]), int(retraining.parameters["retrainings"])

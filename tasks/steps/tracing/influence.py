@@ -1,5 +1,9 @@
 """The influence stage: contributions summed over examples, classes and epochs, and the densities of the cosines."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +21,9 @@ from tasks.steps.common.manifest import positions
 from tasks.steps.common.recording import kept_steps, recorded_layers
 from tasks.steps.tracing.queries import count_queries
 from tasks.steps.tracing.series import Contributions, Ids, window_of
-from tasks.tracing import ClassShare, Influential, RidgeHistogram, first_of, shares_of_classes
+
+if TYPE_CHECKING:
+    from tasks.tracing import Influential
 
 VERSION = 2
 PARTS = ("init", "decay", "unrecorded", "examples")  # of ||z||^2
@@ -106,6 +112,8 @@ def _partition(work: Work, number: int) -> None:
 
 def _ranked(stage: Stage, found: Contributions, layer: str, score: str) -> Arrays:
     """Return the examples at both ends, by blocks of ids."""
+    from tasks.tracing import first_of
+
     k = stage.layout.arrays["top_id"].shape[2]
     size = max(k, SUM_BYTES // (8 * found.n_queries))
     ends: dict[str, list[Influential]] = {"top": [], "bottom": []}
@@ -126,6 +134,8 @@ def _ranked(stage: Stage, found: Contributions, layer: str, score: str) -> Array
 
 def _described(stage: Stage, found: Contributions, layer: str) -> Arrays:
     """Return what ||z||^2 is made of, and gamma by epoch and class."""
+    from tasks.tracing import ClassShare, shares_of_classes
+
     init, square = found.whole(layer, "gamma")
     classes = np.array(_classes(stage.store, found))
     _, _, epochs, _ = stage.layout.arrays["class_gamma"].shape
@@ -156,6 +166,8 @@ def _member_labels(stage: Stage, found: Contributions, classes: Ids) -> list[Ids
 
 def _ridges(stage: Stage, found: Contributions, layer: str, *, classes_too: bool) -> Arrays:
     """Return the densities of the cosines of each query's most probable classes, most probable first."""
+    from tasks.tracing import RidgeHistogram
+
     settings, classes = stage.spec.place["ridges"], np.array(_classes(stage.store, found))
     queries = open_finished(stage.store, found.spec.inputs["queries"])
     shown = stage.layout.arrays["ridge"].shape[2]

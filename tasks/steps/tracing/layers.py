@@ -1,20 +1,24 @@
 """Which layers of a training are traced, in the order of the network."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from storage.specs import StageSpec
-from tasks.capture import capture_inputs
 from tasks.engine.survey import Survey
 from tasks.io.manifest import check_labels
 from tasks.io.networks import build_model
-from tasks.recording.sources import UpdateSource
 from tasks.steps.common.manifest import data_of
 from tasks.steps.common.recording import recorded_layers
 from tasks.steps.common.trials import check_inputs
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from tasks.recording.sources import UpdateSource
 
 
 def traced_layers(source: UpdateSource, spec: StageSpec) -> list[str]:
@@ -35,6 +39,8 @@ def traced_layers(source: UpdateSource, spec: StageSpec) -> list[str]:
 
 def in_depth_order(training: StageSpec, layers: Sequence[str]) -> list[str]:
     """Return names of layers in the order in which the network has its modules; unknown names last."""
+    import torch
+
     network = training.parameters["network"]
     try:
         with torch.device("meta"):
@@ -53,6 +59,10 @@ def layers_to_trace(spec: StageSpec, survey: Survey) -> list[str]:
     ValueError : a layer that is not recorded, that is called never or more than once, or that takes anything but one
         tensor; queries with labels that the network does not know
     """
+    import torch
+
+    from tasks.capture import capture_inputs
+
     training = spec.inputs["network"]
     recorded, asked = recorded_layers(training, survey), spec.place["layers"]
     traced = list(recorded) if asked == "all" else list(asked)

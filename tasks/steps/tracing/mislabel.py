@@ -1,10 +1,12 @@
 """The mislabel stage: every training example's attribution to itself, and how well that finds flipped labels."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from storage.documents import Document
@@ -13,12 +15,9 @@ from storage.results import read_table, table_bytes
 from storage.specs import StageSpec
 from storage.stages import Stage
 from storage.stores import Store
-from tasks.capture import capture_inputs
 from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
-from tasks.recording.layers import recorded_parameters
-from tasks.recording.sources import recorded_source
 from tasks.steps.common.courses import MEMORY_SAMPLES, n_segments, training_of
 from tasks.steps.common.fetching import open_fetch
 from tasks.steps.common.manifest import positions
@@ -26,8 +25,9 @@ from tasks.steps.common.networks import choose_device, load_network
 from tasks.steps.common.recording import UPDATES, recorded_layers
 from tasks.steps.tracing.projection import INPUT_BYTES, Target, layer_targets
 from tasks.steps.tracing.undecayed import undecayed
-from tasks.tracing import decay_known, gammas
-from tasks.tracing.evaluation import mislabel_auc
+
+if TYPE_CHECKING:
+    import torch
 
 VERSION = 2
 EXAMPLES = 256  # that are projected on a few steps at a time
@@ -44,11 +44,15 @@ def mislabel_spec(contributions: StageSpec) -> StageSpec:
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
     """One partition per segment of the archive."""
+    from tasks.recording.sources import recorded_source
+
     return Layout(len(recorded_source(store, spec.inputs["network"]).segments()))
 
 
 def _partition(work: Work, number: int) -> None:
     """Sum what each example's own steps in a segment contribute to itself, by layer, decay left out; and the losses."""
+    from tasks.recording.sources import recorded_source
+
     stage, spec, device = work.stage, work.stage.spec, choose_device(work.device)
     source = recorded_source(stage.store, spec.inputs["network"])
     segment = source.segments()[number]
@@ -99,6 +103,11 @@ def _own(
     updates: tuple[torch.Tensor, torch.Tensor | None],
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
     """Yield the examples of each step with their equal parts of what the step contributes to each of them."""
+    import torch
+
+    from tasks.capture import capture_inputs
+    from tasks.tracing import gammas
+
     distinct = np.unique(np.concatenate([members[step] for step in range(steps.start, steps.stop)]))
     device = target.weight.device
     model = load_network(stage.store, stage.spec, device)
@@ -134,6 +143,10 @@ def _summary(stage: Stage) -> Document:
     `shared` says that steps have several examples, whose losses are then parts of their batches' means;
     `decay_unknown_from` from which step on decay could not be left out, None where it was throughout.
     """
+    from tasks.recording.sources import recorded_source
+    from tasks.tracing import decay_known
+    from tasks.tracing.evaluation import mislabel_auc
+
     tables = []
     for number in range(stage.layout.partitions):
         marker = stage.marker(number)
@@ -159,6 +172,8 @@ def _summary(stage: Stage) -> Document:
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:
+    from tasks.recording.layers import recorded_parameters
+
     training = spec.inputs["network"]
     found = survey.data(training.inputs["data"])
     n, layers = found.count(training_of(training).split), recorded_layers(training, survey)

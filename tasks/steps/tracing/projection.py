@@ -1,13 +1,14 @@
 """The contributions stage: every weight update of a training projected on the queries' representations, by layer."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from configs.tracing import Tracing
 from storage.documents import Document
@@ -16,18 +17,20 @@ from storage.partitions import Partition
 from storage.specs import StageSpec, without_defaults
 from storage.stages import Stage, open_finished
 from storage.stores import Store
-from tasks.capture import capture_inputs, find_output_layer
 from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
-from tasks.recording.layers import recorded_parameters
-from tasks.recording.sources import UpdateBlock, UpdateSource, recorded_source
 from tasks.steps.common.courses import training_of, training_steps
 from tasks.steps.common.networks import choose_device, load_network
 from tasks.steps.common.recording import UPDATES, recorded_layers
 from tasks.steps.tracing.layers import in_depth_order, layers_to_trace, traced_layers
 from tasks.steps.tracing.queries import count_queries, query_inputs
-from tasks.tracing import contributions, logit_contributions
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from tasks.recording.sources import UpdateBlock, UpdateSource
 
 VERSION = 1
 INPUT_BYTES = 128 * 2**20  # of layer inputs held at a time: more queries than fit read the archive again
@@ -63,6 +66,8 @@ class Target:
 
 def layer_targets(spec: StageSpec, source: UpdateSource, model: nn.Module, example: Tensor) -> list[Target]:
     """Return the layers that a stage traces, ready on the model's device; `spec.place` says how."""
+    from tasks.capture import find_output_layer
+
     output, device = find_output_layer(model, example), example.device
     found = []
     for layer in traced_layers(source, spec):
@@ -90,6 +95,10 @@ def _targets(store: Store, spec: StageSpec, source: UpdateSource, device: torch.
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
     """One partition per segment of the archive."""
+    import torch
+
+    from tasks.recording.sources import recorded_source
+
     queries, source = open_finished(store, spec.inputs["queries"]), recorded_source(store, spec.inputs["network"])
     segments, n, steps = source.segments(), int(queries.summary["queries"]), source.steps
     rows = segments[0].stop
@@ -111,6 +120,8 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 
 def _partition(work: Work, number: int) -> None:
     """Project the updates of a segment."""
+    from tasks.recording.sources import recorded_source
+
     stage, spec, device = work.stage, work.stage.spec, choose_device(work.device)
     source = recorded_source(stage.store, spec.inputs["network"])
     segment = source.segments()[number]
@@ -161,6 +172,10 @@ def _batches(
     store: Store, spec: StageSpec, names: list[str], device: torch.device
 ) -> Iterator[tuple[int, Mapping[str, Tensor], Tensor]]:
     """Yield (first query, inputs by layer, classes (q, 2) followed) for as many queries as the memory takes."""
+    import torch
+
+    from tasks.capture import capture_inputs
+
     queries = spec.inputs["queries"]
     model, images = load_network(store, queries, device), query_inputs(store, queries, device)
     finished = open_finished(store, queries)
@@ -176,6 +191,8 @@ def _constants(
     source: UpdateSource, target: Target, inputs: Tensor, classes: Tensor, span: slice, arrays: dict[str, Floats]
 ) -> None:
     """Write what the initial weights contribute, and the norm of z."""
+    from tasks.tracing import contributions, logit_contributions
+
     initial = _tensor(source.initial(target.name), inputs.device)[None]
     bias = source.initial_bias(target.name)
     start = None if bias is None else _tensor(bias, inputs.device)[None]
@@ -205,6 +222,8 @@ def _project(
     where: tuple[slice, slice],
 ) -> None:
     """Write what the steps of a block contribute to a batch of queries."""
+    from tasks.tracing import logit_contributions
+
     found = block.project(target.module, target.weight, inputs, anchor=target.anchor, bias=target.bias)
     arrays[f"gamma.{target.name}"][where] = _array(found.gamma.T)
     arrays[f"norm.{target.name}"][where] = _array(found.norm.T)
@@ -218,6 +237,8 @@ def _project(
 
 def _tensor(stored: Tensor, device: torch.device) -> Tensor:
     """Return float32 weights or updates on the device."""
+    import torch
+
     return stored.to(device, torch.float32)
 
 
@@ -229,6 +250,10 @@ def _array(tensor: Tensor) -> Floats:
 
 def _summary(stage: Stage) -> Document:
     """State what each layer is."""
+    import torch
+
+    from tasks.recording.sources import recorded_source
+
     source = recorded_source(stage.store, stage.spec.inputs["network"])
     targets = _targets(stage.store, stage.spec, source, torch.device("cpu"))
     return {
@@ -238,6 +263,8 @@ def _summary(stage: Stage) -> Document:
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:
+    from tasks.recording.layers import recorded_parameters
+
     training, traced = spec.inputs["network"], layers_to_trace(spec, survey)
     _, steps = training_steps(training, survey.data(training.inputs["data"]).summary)
     row = 4 * count_queries(spec.inputs["queries"], survey) * (2 * len(traced) + 2)

@@ -1,11 +1,12 @@
 """The queries stage: the samples whose representations are explained, and what the network says of them."""
 
+from __future__ import annotations
+
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from configs.schema import Network
 from configs.tracing import Queries
@@ -23,6 +24,10 @@ from tasks.steps.common.networks import choose_device, load_network, network_ide
 from tasks.steps.common.pictures import THUMBNAIL, chosen_positions, shown_images
 from tasks.steps.common.samples import read_positions
 from tasks.steps.common.trials import check_logits, spread
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
 
 VERSION = 2
 FORWARD = 64  # queries in one forward pass
@@ -55,6 +60,8 @@ def query_inputs(store: Store, spec: StageSpec, device: torch.device) -> Tensor:
 
 def query_logits(model: nn.Module, inputs: Tensor) -> NDArray[np.float32]:
     """Return the logits (Q, C) float32 of a network in evaluation mode."""
+    import torch
+
     with torch.inference_mode():
         parts = [model(inputs[start : start + FORWARD].clone()) for start in range(0, len(inputs), FORWARD)]
         found: NDArray[np.float32] = torch.cat(parts).float().cpu().numpy()
@@ -69,6 +76,8 @@ def _inputs(store: Store, spec: StageSpec) -> Tensor:
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
+    import torch
+
     n = len(query_places(store, spec)[0])
     model = load_network(store, spec, torch.device("cpu"))
     inputs = query_inputs(store, spec, torch.device("cpu"))

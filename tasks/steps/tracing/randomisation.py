@@ -20,7 +20,6 @@ from tasks.steps.tracing.series import (
     window_of,
     window_parameters,
 )
-from tasks.tracing.evaluation import rank_correlation
 
 VERSION = 2
 
@@ -46,6 +45,8 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 
 def _partition(work: Work, number: int) -> None:
     """Correlate the ranks that both trainings give the examples, query by query."""
+    from tasks.tracing.evaluation import rank_correlation
+
     stage = work.stage
     found, other = _opened(stage.store, stage.spec)
     layer, score = checked_rankings(found)[number]

@@ -18,7 +18,6 @@ from tasks.steps.common.networks import choose_device
 from tasks.steps.common.smallest_batch import check_smallest_batch
 from tasks.steps.common.trainer import open_trainer
 from tasks.steps.tracing.queries import count_queries, query_inputs, query_logits
-from tasks.tracing.evaluation import margins
 
 VERSION = 1
 
@@ -53,6 +52,8 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 
 def _partition(work: Work, number: int) -> None:
     """Train on a subset from a seed of its own and measure the queries' margins."""
+    from tasks.tracing.evaluation import margins
+
     stage, spec, device = work.stage, work.stage.spec, choose_device(work.device)
     index, repeat = divmod(number, int(spec.parameters["retrainings"]))
     train = training_of(spec)

@@ -1,10 +1,12 @@
 """Finished contributions with the ledger of their training, read by chunks of steps."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from configs.tracing import Tracing
@@ -15,14 +17,15 @@ from storage.stages import Stage, open_finished
 from storage.stores import Store
 from tasks.engine.step import Size
 from tasks.engine.survey import Survey
-from tasks.recording.sources import recorded_source
 from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
 from tasks.steps.common.recording import recorded_layers
 from tasks.steps.tracing.layers import traced_layers
 from tasks.steps.tracing.projection import GIVEN, PREDICTED
 from tasks.steps.tracing.queries import count_queries
-from tasks.tracing import DecaySeries, InfluenceSums, decay_known, decay_series
-from tasks.tracing.evaluation import RankCorrelation
+
+if TYPE_CHECKING:
+    from tasks.tracing import DecaySeries, InfluenceSums
+    from tasks.tracing.evaluation import RankCorrelation
 
 Doubles = NDArray[np.float64]
 Ids = NDArray[np.int64]
@@ -42,12 +45,12 @@ def window_of(spec: StageSpec) -> tuple[int, int] | None:
     return None if window is None else (int(window[0]), int(window[1]))
 
 
-def checked_rankings(found: "Contributions") -> list[Ranking]:
+def checked_rankings(found: Contributions) -> list[Ranking]:
     """Return what checks look at: gamma of each layer, and the logit of the given class."""
     return found.rankings(["gamma"]) + ([] if found.output is None else [(found.output, "given")])
 
 
-def correlation_layout(found: "Contributions") -> Layout:
+def correlation_layout(found: Contributions) -> Layout:
     """Return the layout of ranks compared: a partition per checked ranking, a correlation per query."""
     shape = (len(checked_rankings(found)), found.n_queries)
     return Layout(shape[0], {"correlation": ArrayLayout(shape, "float64", ("ranking", "query"), 1, 1)})
@@ -58,7 +61,7 @@ def correlation_numbers(found: RankCorrelation) -> Document:
     return {"value": found.mean, "spread": float(found.per_query.std()), "constant": found.n_constant}
 
 
-def correlation_summary(stage: Stage, found: "Contributions") -> Document:
+def correlation_summary(stage: Stage, found: Contributions) -> Document:
     """Return what the markers state of the array `correlation`, a row per checked ranking."""
     rows = []
     for number, (layer, score) in enumerate(checked_rankings(found)):
@@ -79,6 +82,8 @@ class Contributions:
     """
 
     def __init__(self, store: Store, spec: StageSpec, window: tuple[int, int] | None = None) -> None:
+        from tasks.recording.sources import recorded_source
+
         self.spec = spec
         self.stage = open_finished(store, spec)
         self.source = recorded_source(store, spec.inputs["network"])
@@ -167,6 +172,8 @@ class Contributions:
 
     def sums(self, ids: Ids, layer: str, score: str) -> InfluenceSums:
         """Return a score summed over the steps of each of the examples `ids`."""
+        from tasks.tracing import InfluenceSums
+
         found = InfluenceSums(ids, self.n_queries)
         for steps, values, _ in self.chunks(layer, score):
             found.update(values.T, self.members[steps])
@@ -174,6 +181,8 @@ class Contributions:
 
     def decay_unknown_from(self, layer: str, score: str = "gamma") -> int | None:
         """Return the first step in which what decay contributed cannot be told; None where it always can."""
+        from tasks.tracing import decay_known, decay_series
+
         known = decay_known(self.optimizer, self.recorded)
         if known < self.steps and any(self._moved(layer, score)):
             return known
@@ -185,6 +194,8 @@ class Contributions:
 
         What no update ever changed was frozen or got no gradient, and optimisers leave it alone, decay too.
         """
+        import torch
+
         ends = [(self.source.initial(layer), self.source.final(layer))]
         initial, final = self.source.initial_bias(layer), self.source.final_bias(layer)
         if initial is not None and final is not None and (score in FOLLOWED or self.spec.place["bias"]):
@@ -193,6 +204,8 @@ class Contributions:
 
     def _decay(self, layer: str, score: str) -> DecaySeries | None:
         """Return the recurrence of weight decay; None where there is none, or none that can be told."""
+        from tasks.tracing import decay_series
+
         moved = self._moved(layer, score)
         if not moved or not all(moved) or self.decay_unknown_from(layer, score) == 0:
             return None

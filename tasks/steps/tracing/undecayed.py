@@ -1,22 +1,27 @@
 """Updates without what weight decay did in them: the recurrence of `tasks.tracing.decay`, run on the weights."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from storage.documents import Document
 from storage.updates.archives import Segment
-from tasks.recording.sources import UpdateBlock, UpdateSource
-from tasks.tracing import DecaySeries, decay_known, decay_series
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tasks.recording.sources import UpdateBlock, UpdateSource
+    from tasks.tracing import DecaySeries
+
+    Change = tuple[UpdateBlock, Tensor, Tensor | None]
 
 REACH = 1e-12  # of a velocity: what is left of it after so many steps is rounding
-
-Change = tuple[UpdateBlock, Tensor, Tensor | None]
 
 
 def undecayed(source: UpdateSource, layer: str, segment: Segment, optimizer: Document) -> Iterator[Change]:
@@ -30,6 +35,7 @@ def undecayed(source: UpdateSource, layer: str, segment: Segment, optimizer: Doc
     -----
     From the step on that `decay_known` gives, updates are left whole. Holds 48 bytes a weight beside the block.
     """
+
     rates, known = source.ledger["lr"].to_numpy(np.float64), _known_steps(source, optimizer)
     decays: _Decays | None = None
     before: tuple[Segment, ...] = ()
@@ -56,8 +62,12 @@ class _Decays:
     bias: DecaySeries | None = None
 
     @classmethod
-    def at(cls, block: UpdateBlock, source: UpdateSource, optimizer: Document) -> "_Decays":
+    def at(cls, block: UpdateBlock, source: UpdateSource, optimizer: Document) -> _Decays:
         """Begin before the first step of a block; a tensor that the whole training leaves alone does not decay."""
+        import torch
+
+        from tasks.tracing import decay_series
+
         layer, biases = block.layer, block.biases
         weight = bias = None
         if not torch.equal(source.initial(layer), source.final(layer)):
@@ -70,6 +80,8 @@ class _Decays:
 
 def _known_steps(source: UpdateSource, optimizer: Document) -> int:
     """Return the steps whose decay is known; 0 where the optimiser does not decay."""
+    from tasks.tracing import decay_known, decay_series
+
     return decay_known(optimizer, source.recorded) if decay_series(optimizer, np.zeros(1)) is not None else 0
 
 
@@ -89,6 +101,8 @@ def _flat(weights: Tensor) -> NDArray[np.float64]:
 
 def _without(series: DecaySeries | None, updates: Tensor, rates: NDArray[np.float64], known: int) -> Tensor:
     """Return updates (n, ...) less decay's part in the first `known` of them; a row at a time, which bounds memory."""
+    import torch
+
     if series is None or known <= 0:
         return updates
     rows = updates.clone()

@@ -22,5 +22,11 @@ def test_digits_are_scaled_to_bytes_in_scikit_learns_order() -> None:
     assert sample.digest == array_digest(np.asarray(sample.image))
 
 
+def test_every_image_is_scikit_learns() -> None:
+    source, truth = DigitsSource(), load_digits()
+    found = np.stack([np.asarray(sample.image) for sample in source.read([row.key for row in source.rows()])])
+    np.testing.assert_array_equal(found, np.rint(truth.images * (255 / 16)))
+
+
 def test_class_names_are_the_digits() -> None:
     assert DigitsSource().class_names()[9] == "9"

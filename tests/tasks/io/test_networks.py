@@ -13,7 +13,8 @@ from torch import nn
 from configs.schema import Preprocessing, SklearnDigits
 from tasks.io.images import preprocess
 from tasks.io.manifest import read_manifest
-from tasks.io.networks import MODELS, build_model, find_builder, resolve_preprocessing
+from tasks.io.models import OWN
+from tasks.io.networks import build_model, find_builder, published_models, resolve_preprocessing
 from tasks.io.sources import open_source
 from tasks.io.weights import load_weights
 
@@ -29,10 +30,8 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_every_torchvision_classifier_is_known() -> None:
-    names = torchvision.models.list_models(module=torchvision.models)
-    assert set(names) | {"mlp", "small-cnn", "cifar-vgg16", *(f"cifar-resnet{n}" for n in (20, 32, 44, 56))} == set(
-        MODELS
-    )
+    assert set(published_models()) == set(torchvision.models.list_models(module=torchvision.models))
+    assert set(OWN) == {"mlp", "small-cnn", "cifar-vgg16", *(f"cifar-resnet{n}" for n in (20, 32, 44, 56))}
 
 
 def test_a_seed_gives_the_same_weights_and_the_global_state_is_put_back() -> None:

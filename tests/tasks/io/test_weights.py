@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from tasks.io.digests import file_sha256
 from tasks.io.networks import build_model
-from tasks.io.weights import load_weights, weights_digest
+from tasks.io.weights import load_weights
 
 
 def model(seed: int, **arguments: Any) -> nn.Module:
@@ -120,8 +121,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_digest_is_of_the_bytes(tmp_path: Path) -> None:
     (tmp_path / "w.pt").write_bytes(b"abc")
-    assert weights_digest(str(tmp_path / "w.pt")) == (
+    assert file_sha256(str(tmp_path / "w.pt")) == (
         "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     )
     with pytest.raises(ValueError, match=r"file .*none.pt does not exist"):
-        weights_digest(str(tmp_path / "none.pt"))
+        file_sha256(str(tmp_path / "none.pt"))
