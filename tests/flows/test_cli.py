@@ -31,7 +31,7 @@ def test_the_module_is_the_command() -> None:
     assert (done.returncode, done.stdout) == (0, presets()["digits"])
     done = subprocess.run([*command, "run", "nothing"], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (cli.BAD_CONFIG, "")
-    assert "error: nothing: no such file, and no preset of that name" in done.stderr
+    assert "error: nothing: expected a file or a preset, found neither" in done.stderr
 
 
 def test_presets_are_listed_and_printed_as_they_are() -> None:

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("wide")
     [
         ("nonsense=1", "nonsense: unknown key"),
         ("seeds=zero", "seeds: input should be a valid tuple, found 'zero'"),
-        ("networks.small.weights=w.pt", "networks.small: a network has either `weights` or `train`, here it has both"),
+        ("networks.small.weights=w.pt", "networks.small: expected either `weights` or `train`, found both"),
         (
             "interpretation.selectors={rndm: {}}",
             "interpretation.selectors.rndm: unknown method 'rndm'; known: random, moderate",
@@ -171,8 +171,10 @@ def test_too_little_disk_names_the_setting_and_what_to_do(
 
 def test_a_file_that_is_no_config(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").write_bytes(b"\xff")
-    assert refused(layerlore("run", str(tmp_path / "empty.yaml"))).endswith("empty.yaml: not UTF-8 text")
-    assert "no such file, and no preset of that name" in refused(layerlore("run", "nothing"))
+    assert refused(layerlore("run", str(tmp_path / "empty.yaml"))).endswith(
+        "empty.yaml: expected UTF-8 text, found other bytes"
+    )
+    assert "expected a file or a preset, found neither" in refused(layerlore("run", "nothing"))
 
 
 def test_a_store_by_a_newer_layerlore_is_left_alone(write: Write, tiny_tree: Tree) -> None:
