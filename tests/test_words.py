@@ -14,7 +14,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # Folders and files that keep the rules: add yours once `breaches` finds nothing in it.
-CLEANED = ("configs",)
+CLEANED = (
+    *("configs", "flows", "storage", "tasks/cluster", "tasks/engine", "tasks/steps/common"),
+    *("tasks/steps/plan.py", "tasks/steps/questions.py", "tasks/steps/report.py"),
+)
 INSTEAD = {  # a pattern, and what to write in place of what it finds
     r"slabs?": "class range",
     r"(told|tells?|telling)": "notified, know, report, log",

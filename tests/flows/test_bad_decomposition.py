@@ -23,8 +23,8 @@ BAD: list[tuple[str, object, str]] = [
         "decomposition: networks: expected different entries, found the same one twice",
     ),
     ("decomposition.data", "letters", "decomposition.data: expected one of digits, found 'letters'"),
-    ("decomposition.learn", "test", "data.digits: no split 'test'; splits: train, val"),
-    ("decomposition.evaluate", "test", "data.digits: no split 'test'; splits: train, val"),
+    ("decomposition.learn", "test", "data.digits: expected one of the splits train, val, found 'test'"),
+    ("decomposition.evaluate", "test", "data.digits: expected one of the splits train, val, found 'test'"),
     ("decomposition.k1", 0, "decomposition.k1: input should be greater than or equal to 1, found 0"),
     ("decomposition.k1", 17, "decomposition.k1: 17 of 16 features, which small train has"),
     ("decomposition.k1", [3, 3], "decomposition: k1: expected different entries, found the same one twice"),
@@ -128,4 +128,4 @@ def test_outputs_besides_the_logits_cannot_be_retrained(decomposed_tree: Tree, t
         "preprocessing": {"mode": "RGB", "convert": True, "resize": 64},
     }
     line = said(decomposed_tree, tmp_path)
-    assert "networks.small: in training its output is a GoogLeNetOutputs, expected logits (n, C)" in line
+    assert "networks.small: expected logits (n, C) as its output in training, found a GoogLeNetOutputs" in line

@@ -21,7 +21,7 @@ BAD: list[tuple[str, object, str]] = [
     ("tracing.layers", ["3", "3"], "tracing: layers: expected different entries, found the same one twice"),
     ("tracing.layers", ["9"], "tracing.layers: '9' is not recorded; recorded: 0, 3, 6, 11"),
     ("tracing.anchor", "initial", "tracing.anchor: input should be 'final' or 'displacement', found 'initial'"),
-    ("tracing.queries.split", "test", "data.digits: no split 'test'; splits: train, val"),
+    ("tracing.queries.split", "test", "data.digits: expected one of the splits train, val, found 'test'"),
     ("tracing.queries.data", "letters", "tracing.queries.data: expected one of digits, found 'letters'"),
     ("tracing.queries.count", 0, "tracing.queries.count: input should be greater than or equal to 1, found 0"),
     ("tracing.k", 0, "tracing.k: input should be greater than or equal to 1, found 0"),

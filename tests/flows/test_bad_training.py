@@ -197,9 +197,7 @@ def test_a_network_of_another_precision_is_refused(
 
 def test_layers_without_a_size_are_not_trained(tiny_tree: Tree, new_run: NewRun) -> None:
     tiny_tree["networks"]["small"] |= {"model": "tests.tasks.odd_networks:lazy", "arguments": {}}
-    with pytest.raises(
-        ConfigError, match=r"networks\.small: 0\.weight has no size before the first input; to train it"
-    ):
+    with pytest.raises(ConfigError, match=r"networks\.small: expected layers with a size, found 0\.weight without one"):
         planned_stages(new_run(tiny_tree).plan, None)
 
 

@@ -166,7 +166,7 @@ def test_a_stage_goes_on_and_is_checked_when_read(store: Store) -> None:
     store.remove(shard)
     with pytest.raises(DamagedError, match=rf"partition 1, key {shard}: its file is missing or empty"):
         found.read("maps")
-    with pytest.raises(StoreError, match="finished stages are read-only"), stage.partition(0):
+    with pytest.raises(StoreError, match="expected an unfinished stage"), stage.partition(0):
         pass
 
 
@@ -203,7 +203,7 @@ def test_a_plan_for_a_bucket_that_is_not_there_is_refused(use: "Server", far: st
 
 
 def test_an_empty_bucket_holds_no_store(far: str) -> None:
-    with pytest.raises(StoreError, match=f"^{far}: no layerlore store is here; `layerlore run` makes one$"):
+    with pytest.raises(StoreError, match=f"^{far}: expected a layerlore store, found none; `layerlore run` makes one$"):
         open_store(far)
 
 

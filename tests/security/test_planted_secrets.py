@@ -111,7 +111,7 @@ def test_a_store_with_a_password_is_refused_and_not_repeated(place: str) -> None
 
 @pytest.mark.parametrize("place", PLACES[:4])
 def test_a_store_with_a_password_opens_nowhere(place: str) -> None:
-    with pytest.raises(StoreError, match="a URL holds no credentials") as caught:
+    with pytest.raises(StoreError, match="expected a URL without credentials") as caught:
         Store(place)
     assert S not in str(caught.value)
 

@@ -1,4 +1,4 @@
-"""Whether the data are still what earlier stages were made from: a digest of each sample, by position in a split."""
+"""Digests of samples, by position in a split, which show whether the data have changed since earlier stages."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -18,7 +18,7 @@ Content = NDArray[np.generic]  # (n, 16) uint8
 
 
 class Known(NamedTuple):
-    """Digests of samples, and the path of the stage that was made from these."""
+    """Digests of samples, and the path of the stage that read these samples."""
 
     path: str
     content: Content
@@ -30,12 +30,12 @@ def content_of(samples: Sequence[Sample]) -> NDArray[np.uint8]:
 
 
 def content_file(split: str) -> str:
-    """Return the name of the file in which a training keeps the digests of a split, 16 bytes a sample."""
+    """Return the file name of the digests of a split in a training, 16 bytes a sample."""
     return f"content-{split}.bin"
 
 
 def compare_content(stage: Stage, split: str, content: Content, start: int, rows: pd.DataFrame) -> None:
-    """Compare digests of the samples from position `start` on with those of an earlier stage, if there is one."""
+    """Compare digests of the samples from position `start` on with those of an earlier stage, if any."""
     earlier = _earlier(stage.store, stage.spec.inputs["data"], split)
     if earlier is not None:
         known = Known(earlier.path, _kept(earlier, split, start, start + len(rows)))
@@ -43,18 +43,18 @@ def compare_content(stage: Stage, split: str, content: Content, start: int, rows
 
 
 def check_content(known: Known, content: Content, rows: pd.DataFrame, at: NDArray[np.int64]) -> None:
-    """Raise ValueError unless `content`, of the samples at the positions `at` of `rows`, is what is known of them."""
+    """Raise ValueError unless the digests `content` of the samples at the positions `at` equal the known ones."""
     differs = np.flatnonzero((known.content[at] != content).any(axis=1))
     if differs.size:
         row = rows.iloc[int(at[differs[0]])]
         raise ValueError(
-            f"sample {row['key']} (id {row['id']}): its content differs from what {known.path} was made from; "
-            "restore the data, or remove the stages that were made from it"
+            f"sample {row['key']} (id {row['id']}): expected the content that {known.path} was made from, "
+            "found other content; restore the data, or remove the stages that were made from it"
         )
 
 
 def known_content(store: Store, spec: StageSpec, split: str) -> Known | None:
-    """Return the digests of a split that the stage itself keeps, done or not, or else an earlier stage of its data."""
+    """Return the digests of a split from the stage itself, done or not, or else from an earlier stage of its data."""
     path = f"{spec.path}/files/{content_file(split)}"
     if store.exists(path):
         return Known(spec.path, _unpacked(store.read(path)))
@@ -63,7 +63,7 @@ def known_content(store: Store, spec: StageSpec, split: str) -> Known | None:
 
 
 def _kept(stage: FinishedStage, split: str, start: int, stop: int | None) -> Content:
-    """Return the digests that a finished stage keeps of the positions `start:stop` of a split."""
+    """Return the digests of the positions `start:stop` of a split in a finished stage."""
     name = content_file(split)
     if name in stage.note["files"]:
         return _file(stage.store, stage.path, name, stage.note["files"][name])[start:stop]
@@ -72,10 +72,13 @@ def _kept(stage: FinishedStage, split: str, start: int, stop: int | None) -> Con
 
 @lru_cache(maxsize=4)
 def _file(store: Store, path: str, name: str, sha256: str) -> Content:
-    """Return the digests in a file, kept for the next partition in this process as long as the file is the same."""
+    """Return the digests in a file; this process caches them for the same file."""
     data = store.read(f"{path}/files/{name}")
     if digest(data) != sha256:
-        raise StoreError(f"{path}/files/{name}: damaged; remove the stage's folder and run its config again")
+        raise StoreError(
+            f"{path}/files/{name}: expected the content of its digest, found damage; "
+            "remove the stage's folder and run its config again"
+        )
     return _unpacked(data)
 
 
@@ -88,7 +91,7 @@ def _earlier(store: Store, manifest: StageSpec, split: str) -> FinishedStage | N
     """Return a finished stage that keeps digests of a split of a manifest."""
     path = _earlier_path(store, manifest.key, tuple(manifest.place["digests_in"]), split)
     stage = None if path is None else find_finished(store, path)
-    if stage is None:  # none was there when we looked, or it has been removed since
+    if stage is None:  # none was there at the first look, or it has been removed since
         _earlier_path.cache_clear()
     return stage
 
@@ -104,6 +107,6 @@ def _earlier_path(store: Store, manifest: str, kinds: tuple[str, ...], split: st
 
 
 def _keeps(note: Document, split: str) -> bool:
-    """Say whether a stage with this completion note keeps the digests of a split."""
+    """Say whether a stage with this completion record keeps the digests of a split."""
     extracted = "content" in note["arrays"] and note["identity"]["parameters"]["split"] == split
     return extracted or content_file(split) in note["files"]

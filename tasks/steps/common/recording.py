@@ -1,4 +1,4 @@
-"""Recording in a training stage: a segment's updates go beside its checkpoint, in the same partition."""
+"""Recording in a training stage: the updates of a segment are in the partition of its checkpoint."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,11 +20,11 @@ from tasks.steps.common.trainer import pack_training
 from tasks.training.loop import Trainer
 
 UPDATES = 96 * 2**20  # bytes of updates in memory at a time, read or written: a chunk of a layer and its float copy
-EXAMPLE = 64  # bytes of a ledger's row, and as much for each of its examples
+EXAMPLE = 64  # bytes of a ledger's row, and of each of its examples
 
 
 def kept_steps(record: Record) -> Callable[[int], bool] | None:
-    """Return which steps' updates a training's settings keep; None for all."""
+    """Return a function that says whether a step's update is kept; None where all are."""
     spans = record.steps
     return None if spans is None else lambda step: any(start <= step < stop for start, stop in spans)
 
@@ -33,9 +33,9 @@ def kept_steps(record: Record) -> Callable[[int], bool] | None:
 def recording(
     train: Training, part: Partition, trainer: Trainer, start: int, stop: int
 ) -> Iterator[SegmentRecorder | None]:
-    """Record the steps `start:stop` of the block into a partition, where the training's settings ask for it.
+    """Record the steps `start:stop` of the block into a partition, where the training has `record`.
 
-    The partition's numbers say afterwards what was recorded, and the first one's where the initial weights are.
+    The partition's metrics then describe the recording; those of the first partition also name the initial weights.
     """
     record = train.record
     if record is None:
@@ -62,7 +62,7 @@ def recording(
 
 
 def recorded_layers(training: StageSpec, survey: Survey) -> dict[str, nn.Module]:
-    """Return the layers that a training records, of a model without storage.
+    """Return the layers that a training records, of a model on the meta device.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def recorded_layers(training: StageSpec, survey: Survey) -> dict[str, nn.Module]
 
 
 def archive_bytes(spec: StageSpec, survey: Survey) -> int:
-    """Return what a training's archive takes, 0 where it records nothing.
+    """Return the bytes of a training's archive, 0 where it records nothing.
 
     Raises
     ------

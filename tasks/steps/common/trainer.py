@@ -1,4 +1,4 @@
-"""A training as its spec says it: model, optimiser, batches, schedule, ready to make any range of steps."""
+"""The trainer of a spec: model, optimiser, batches and schedule, for any range of steps."""
 
 from functools import partial
 from typing import Any
@@ -34,12 +34,12 @@ def pack_training(trainer: Trainer) -> bytes:
     beside = {name: tensor for one in trainer.companions for name, tensor in one.tensors().items()}
     if not beside:
         return data
-    tensors, texts = decode_tensors(data, "checkpoint")  # beside the model, which stays what its kind loads
+    tensors, texts = decode_tensors(data, "checkpoint")  # next to the model, whose part of the file stays the same
     return encode_tensors({**tensors, **{name: _raw(tensor) for name, tensor in beside.items()}}, texts)
 
 
 def load_training(trainer: Trainer, data: bytes) -> None:
-    """Go to a state that `pack_training` returned."""
+    """Load a state that `pack_training` returned."""
     load_checkpoint(data, trainer.model, trainer.optimizer, "checkpoint")
     beside = {name: tensor for one in trainer.companions for name, tensor in one.tensors().items()}
     if not beside:
@@ -60,17 +60,17 @@ def open_trainer(
     seed: int | None = None,
     subset: Positions | None = None,
 ) -> Trainer:
-    """Return the training of a spec at step 0; its manifest is complete.
+    """Return the training of a spec at step 0; its manifest must be complete.
 
     Parameters
     ----------
-    memory : bytes of inputs up to which the training set is kept
-    seed : in place of the spec's
-    subset : (m,) int64 positions to train on, rising; None for all
+    memory : largest training set in bytes of inputs that stays in memory
+    seed : seed in place of the spec's
+    subset : (m,) int64 positions to train on, ascending; None for all
 
     Raises
     ------
-    ValueError : the weights that it starts from have changed since the run was planned
+    ValueError : the weights of its start have changed since the plan
     """
     settle(device)
     train, network = training_of(spec), spec.parameters["network"]
@@ -85,7 +85,7 @@ def open_trainer(
 def open_samples(
     store: Store, spec: StageSpec, device: torch.device, memory: int, seed: int, subset: Positions | None = None
 ) -> Samples:
-    """Return the images that a spec trains on; parameters as in `open_trainer`."""
+    """Return the training images of a spec; the parameters are those of `open_trainer`."""
     train, manifest = training_of(spec), spec.inputs["data"]
     rows = positions(store, manifest.path, train.split)
     fetch, ids = open_fetch(store, spec, train.split, device, memory), rows["id"].to_numpy(np.int64, copy=True)
@@ -100,8 +100,8 @@ def make_trainer(train: Training, seed: int, model: nn.Module, samples: Samples,
 
     Parameters
     ----------
-    seed : of batches, augmentation and the steps' own random numbers
-    model : at its first weights, on the CPU; it is moved and trained
+    seed : seed of batches, augmentation and the random numbers of steps
+    model : model with its first weights, on the CPU; this function moves it, and the trainer trains it
     """
     prepared = _prepared(train, model, samples)
     model, batches = model.to(device), train.batches
@@ -121,13 +121,13 @@ def make_trainer(train: Training, seed: int, model: nn.Module, samples: Samples,
 
 
 def environment(device: torch.device) -> Document:
-    """Return what must be the same for the same bits, with the kernels that a training chooses."""
+    """Return the facts that must be equal for equal bits, in the deterministic mode of a training."""
     settle(device)
     return environment_facts(device)
 
 
 def settle(device: torch.device) -> None:
-    """Choose kernels that give the same bits each time."""
+    """Set torch's deterministic mode, in which kernels give the same bits each time."""
     torch.set_num_threads(1)
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
@@ -140,12 +140,12 @@ def _fetched(fetch: Fetch, subset: Positions, picked: Positions) -> tuple[torch.
 
 
 def _augmented(seed: int, settings: dict[str, Any], images: torch.Tensor, ids: Positions, epoch: int) -> torch.Tensor:
-    """Return images as an epoch sees them."""  # Any: settings of crop_and_flip
+    """Return the augmented images of an epoch."""  # Any: settings of crop_and_flip
     return crop_and_flip(images, ids, seed=seed, epoch=epoch, **settings)
 
 
 def _prepared(train: Training, model: nn.Module, samples: Samples) -> list[Attach]:
-    """Return what attaches the companions that a training asks for; the model is put back into training mode."""
+    """Return functions that attach the companions of a training; the model returns to training mode."""
     asked = {name: getattr(train, name) for name in COMPANIONS}
     if all(settings is None for settings in asked.values()):
         return []
@@ -162,13 +162,13 @@ def _prepared(train: Training, model: nn.Module, samples: Samples) -> list[Attac
 
 
 def _optimizer(train: Course, model: nn.Module, companions: tuple[Companion, ...]) -> torch.optim.Optimizer:
-    """Return the optimiser of a model and its companions, whose parameters are groups of their own."""
+    """Return the optimiser of a model and its companions; each companion has its own parameter groups."""
     settings: Document = train.optimizer.model_dump(mode="json", exclude={"kind"})
     groups = [{"params": list(model.parameters())}, *(group for one in companions for group in one.groups())]
     return OPTIMIZERS[train.optimizer.kind](groups, **settings)
 
 
 def _raw(tensor: torch.Tensor) -> RawTensor:
-    """Return a float32 tensor as a checkpoint holds it."""
+    """Return a float32 tensor in the form of a checkpoint."""
     values = np.ascontiguousarray(tensor.detach().cpu().numpy())
     return RawTensor("F32", values.shape, values.reshape(-1).view(np.uint8))
