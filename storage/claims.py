@@ -3,8 +3,8 @@
 On a local store a claim is a `flock`. The kernel frees it when its process dies. On S3 a claim is a record that its
 holder renews. This is best effort, since not every server has conditional puts: two runs that begin within one
 request of each other may both hold a stage. A claim record is valid for `HEARTBEAT` seconds after its last renewal.
-Its age is the one that S3 gives, or the time for which a process has watched it, so clocks need not agree. It is not
-valid after the end of its process, where this machine can see that end.
+S3 gives its age, or a process watches it for that time: clocks need not agree. It is not valid after the end of its
+process, where this machine can see that end.
 """
 
 import contextlib

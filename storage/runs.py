@@ -94,7 +94,7 @@ def read_record(store: Store, name: str, file: str) -> RunRecord:
 
 
 def choose_run(store: Store, name: str | None, kind: str | None = None) -> str:
-    """Return `name`, else the only run of the store, or the only run whose last record has a stage of `kind`.
+    """Return `name`, else the only run of the store, or the only run with a stage of `kind` in its last record.
 
     Raises
     ------

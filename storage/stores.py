@@ -190,7 +190,7 @@ class Store:
 
 @contextlib.contextmanager
 def naming(place: str | Path) -> Iterator[None]:
-    """Add the name of `place` to errors of a disk that name no file, such as those of a full disk."""
+    """Add the name of `place` to disk errors without a file name, such as those of a full disk."""
     try:
         yield
     except OSError as error:

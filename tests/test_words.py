@@ -79,7 +79,7 @@ def breaches(root: Path, places: tuple[str, ...]) -> list[str]:
     found = []
     for place in places:
         files = sorted((root / place).rglob("*")) if (root / place).is_dir() else [root / place]
-        for path in (file for file in files if file.suffix in (".py", ".md", ".html", ".j2")):
+        for path in (file for file in files if file.suffix in (".py", ".md", ".html", ".j2", ".yaml", ".sh")):
             file = path.relative_to(root).as_posix()
             for line, text in prose(path):
                 found += [f"{file}:{line + below}: {words!r}: {use}" for below, words, use in breaches_of(text)]

@@ -1,6 +1,6 @@
 """A parameter's updates in a segment: one Zarr v3 array (row, *shape) of integer differences, chunked along rows.
 
-This module builds the chunk files in a buffer that it uses again, because Zarr's own copies cost several times a raw
+This module builds the chunk files in one buffer for all chunks. Zarr's own copies would cost several times a raw
 write. The files are those that Zarr writes for the codecs bytes (little-endian) and crc32c, and Zarr reads them.
 """
 

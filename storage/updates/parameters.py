@@ -1,4 +1,4 @@
-"""The parameters of an archive and their offsets in a row, which is the bytes of all recorded weights after a step."""
+"""The parameters of an archive and their offsets in a row: the bytes of all recorded weights after a step."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

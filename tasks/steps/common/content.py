@@ -54,7 +54,7 @@ def check_content(known: Known, content: Content, rows: pd.DataFrame, at: NDArra
 
 
 def known_content(store: Store, spec: StageSpec, split: str) -> Known | None:
-    """Return the digests of a split from the stage itself, done or not, or else from an earlier stage of its data."""
+    """Return the digests of a split from the stage itself, complete or not, else from an earlier stage of its data."""
     path = f"{spec.path}/files/{content_file(split)}"
     if store.exists(path):
         return Known(spec.path, _unpacked(store.read(path)))

@@ -83,8 +83,8 @@ def undone_line(training: StageSpec) -> str:
 def load_start(model: nn.Module, path: str) -> str:
     """Load the weights from which a training starts into a model with fresh weights, in place.
 
-    All weights must fit, as in `load_weights`, except for the number of classes. The head, the last nn.Linear among
-    the model's modules, keeps its fresh weight and bias where the file's head has another number of outputs.
+    All weights must fit, as in `load_weights`, except for the number of classes. The head is the last nn.Linear among
+    the model's modules. It keeps its fresh weights where the file's head has another number of outputs.
 
     Returns
     -------
@@ -142,7 +142,7 @@ def load_network(store: Store, spec: StageSpec, device: torch.device) -> nn.Modu
 
 
 def build_network(spec: StageSpec) -> tuple[nn.Module, str]:
-    """Return the network of a stage on the CPU, and the changes that made its file of weights fit, "" for none.
+    """Return the network of a stage on the CPU, and the changes that made its file fit ("" for none).
 
     A network with a training has fresh weights.
     """
