@@ -37,7 +37,7 @@ class DataSet(Section):
         None,
         description="share of samples by split name, drawn for each class; only for a source that has no splits",
     )
-    split_seed: int = Field(0, ge=0, description="seed of the drawn split")
+    split_seed: int = Field(0, ge=0, description="seed of the draw of splits")
     per_class: Annotated[int, Field(ge=1)] | dict[Name, Annotated[int, Field(ge=1)]] | None = Field(
         None, description="number of first samples of each class to keep, by sample id: one number, or one per split"
     )
@@ -112,7 +112,7 @@ class ImportedData(DataSet):
     """The user's own data: an import path to a function that returns a `tasks.io.sources.Source`."""
 
     source: Literal["import"]
-    object: str = Field(pattern=r"^[\w.]+:[\w.]+$", description="module:function")
+    object: str = Field(pattern=r"^[\w.]+:[\w.]+$", description="import path module:function of the data set")
     arguments: dict[str, Any] = Field({}, description="keyword arguments of the function")  # Any: the user's own
 
 

@@ -71,7 +71,7 @@ BAD: list[tuple[str, object, str]] = [
         {"steps": [[5, 3]]},
         "record: steps: expected ranges [first, past the end] in rising order, found [[5, 3]]",
     ),
-    ("record", {"steps": [[0, 5], [3, 9]]}, "record: steps: ranges [first, past the end] rise"),
+    ("record", {"steps": [[0, 5], [3, 9]]}, "record: steps: expected ranges [first, past the end] in rising"),
     ("record", {"layers": ["fc", "fc"]}, "record: layers: expected different entries, found the same one twice"),
     ("record", {"archive_budget": "much"}, "record.archive_budget: string should match pattern"),
 ]

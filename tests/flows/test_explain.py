@@ -173,7 +173,7 @@ def test_of_several_runs_the_only_one_with_tracing_is_explained(
     assert explain(run, "--query", "1").stdout == alone.stdout
     write_record(run.job.store, "zebra", {}, list(run.plan.stages), {})
     text = refused(explain(run, "--query", "1"), cli.FAILED)
-    assert text.endswith("several runs are here, choose one with --run: traced, zebra")
+    assert text.endswith("expected one run, found traced, zebra; choose one with --run")
     assert explain(run, "--query", "1", "--run", "zebra").stdout == alone.stdout
 
 
