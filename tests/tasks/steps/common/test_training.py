@@ -173,7 +173,9 @@ def test_a_damaged_checkpoint_is_refused(copied_run: "Run") -> None:
     data = bytearray(checkpoint.read_bytes())
     data[-1] ^= 1
     checkpoint.write_bytes(bytes(data))
-    with pytest.raises((PartitionError, StoreError), match=f"checkpoint {checkpoint.name} is damaged"):
+    with pytest.raises(
+        (PartitionError, StoreError), match=f"expected the digest in the name of {checkpoint.name}, found damage"
+    ):
         train(copied_run)
 
 
