@@ -9,9 +9,9 @@ from configs.section import Name, Section
 
 
 class Asked(Section):
-    """The base of a question's section: which networks are asked about."""
+    """The base of a question's section: it names the networks that the question is about."""
 
-    networks: tuple[Name, ...] = Field(min_length=1, description="networks to ask about")
+    networks: tuple[Name, ...] = Field(min_length=1, description="networks that the question is about")
 
     # keys whose entries must differ from each other
     DISTINCT: ClassVar[tuple[str, ...]] = ("networks",)
@@ -21,7 +21,7 @@ class Asked(Section):
         for key in self.DISTINCT:
             values = getattr(self, key)
             if not isinstance(values, str) and len(set(values)) != len(values):
-                raise ValueError(f"{key}: an entry stands twice")
+                raise ValueError(f"{key}: expected different entries, found the same one twice; remove one")
         return self
 
     def names(self) -> Iterator[tuple[str, str, str]]:
@@ -39,13 +39,15 @@ class Asked(Section):
 
 
 class OnSplits(Asked):
-    """A question that learns from one split of a data set and looks at another."""
+    """The base of a question that learns from one split of a data set and is evaluated on another."""
 
-    data: Name | None = Field(None, description="data set; default: the network's training data, or the only one")
-    learn: Name = Field("train", description="split that is learned from")
+    data: Name | None = Field(
+        None, description="data set of the question; default: the network's training data, or the only data set"
+    )
+    learn: Name = Field("train", description="split from which the question learns")
     evaluate: Name = Field("val", description="split on which the answer is tested")
-    gallery: int = Field(8, ge=0, description="images shown, spread over the classes")
-    dtype: Literal["float32", "float16"] = Field("float32", description="in which activations are stored")
+    gallery: int = Field(8, ge=0, description="number of images shown in the report, spread over the classes")
+    dtype: Literal["float32", "float16"] = Field("float32", description="type of the stored activations")
 
     def names(self) -> Iterator[tuple[str, str, str]]:
         """Yield (key, "networks" or "data", name) of every network and data set that the section names."""
@@ -58,6 +60,7 @@ class OnSplits(Asked):
         trained = {split for _, split in trainings.values()}
         if self.gallery and self.evaluate in {self.learn, *trained}:
             raise ValueError(
-                f"report.training_images: with {shown!r} the gallery cannot show split {self.evaluate!r}, "
-                "which is learned from; set `{section}.gallery: 0` or evaluate another"
+                f"report.training_images: with {shown!r} expected a gallery without training images, "
+                f"found split {self.evaluate!r}; "
+                "set `{section}.gallery: 0` or `{section}.evaluate` to another split"
             )

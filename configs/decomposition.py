@@ -13,34 +13,36 @@ Scope = Literal["label", "predicted", "union"]
 
 
 class Coverage(Section):
-    """As many features of an image as hold a share of its l1 norm."""
+    """The number of features of an image that hold a share of its l1 norm."""
 
-    coverage: float = Field(gt=0, le=1, description="share of the l1 norm")
+    coverage: float = Field(gt=0, le=1, description="share of an image's l1 norm that its counted features hold")
 
 
 def _several(value: object) -> object:
-    """Take a single setting as a list of one."""
+    """Return a single setting as a list of one."""
     return value if isinstance(value, list | tuple) else (value,)
 
 
 class Ablation(Section):
-    """Noise in place of features (Table 8): does the network need the influential ones?"""
+    """Ablation (Table 8): noise replaces features, to see whether the network needs the influential ones."""
 
     noises: tuple[Noise, ...] = Field(
         ("standard",),
         min_length=1,
-        description="standard: N(0, 1), the authors'; zero; feature_moments: each feature's own mean and deviation",
+        description="noises that replace features: standard, which is N(0, 1) as the authors use; zero; "
+        "feature_moments, with each feature's own mean and deviation",
     )
     scopes: tuple[Scope, ...] = Field(
         ("label",),
         min_length=1,
-        description="whose features: of the image's own class (the authors'), of the predicted one, or of all classes",
+        description="classes whose features are replaced: label, the image's own class (the authors'); predicted, the "
+        "predicted class; union, all classes",
     )
-    draws: int = Field(5, ge=1, description="draws of the noise, over which mean and deviation are stated")
+    draws: int = Field(5, ge=1, description="number of noise draws, over which mean and deviation are reported")
 
 
 class Retraining(Course):
-    """How a decomposed layer, or the whole network with it, is trained further."""
+    """Settings for further training of a decomposed layer, or of the whole network with it."""
 
     def training(self, data: str, learn: str, evaluate: str) -> Training:
         """Return the settings as those of a training."""
@@ -49,36 +51,48 @@ class Retraining(Course):
 
 
 class RetrainingScopes(Section):
-    """What is trained after the decomposition; each costs a training of its own."""
+    """What is trained after the decomposition; each entry costs a training of its own."""
 
-    head: Retraining | None = Field(None, description="the decomposed layer alone, on stored features")
-    network: Retraining | None = Field(None, description="the whole network, as the paper does")
+    head: Retraining | None = Field(None, description="training of the decomposed layer alone, on stored features")
+    network: Retraining | None = Field(None, description="training of the whole network, as in the paper")
 
 
 class Decomposition(OnSplits):
     """Question 2: which features decide a class?"""
 
-    networks: tuple[Name, ...] = Field(min_length=1, description="networks to ask about; their head is a linear layer")
+    networks: tuple[Name, ...] = Field(
+        min_length=1, description="networks that the question is about; their head is a linear layer"
+    )
     learn: Name = Field("train", description="split from which the sets of features come")
     evaluate: Name = Field("val", description="split on which the decomposed layer is tested")
     k1: Annotated[tuple[Positive | Coverage, ...], BeforeValidator(_several)] = Field(
-        (5,), min_length=1, description="features counted per image; of a list the first is used beyond the grid"
+        (5,),
+        min_length=1,
+        description="features counted per image; a list makes a grid, and all else uses its first entry",
     )
     k2: Annotated[tuple[Positive, ...], BeforeValidator(_several)] = Field(
-        (5,), min_length=1, description="features kept per class; of a list the first is used beyond the grid"
+        (5,),
+        min_length=1,
+        description="features kept per class; a list makes a grid, and all else uses its first entry",
     )
     rank_by: Literal["abs", "value", "contribution"] = Field(
-        "abs", description="what makes a feature strong: |x| (the paper), x, or weight times x in the class's logit"
+        "abs",
+        description="value by which the top-k features of an image are chosen: abs, |x| (the paper); value, x; "
+        "contribution, weight times x in the class's logit",
     )
     group_by: Literal["label", "prediction"] = Field(
-        "label", description="whose images a class has; with prediction no label is used"
+        "label", description="grouping of images into classes: by label, or by prediction without any label"
     )
-    draws: int = Field(20, ge=1, description="random sets that the chosen ones are compared with")
-    sample_need: tuple[Positive, ...] = Field((), description="also find the sets from the first n images a class")
+    draws: int = Field(20, ge=1, description="number of random feature sets to compare the chosen sets with")
+    sample_need: tuple[Positive, ...] = Field(
+        (), description="numbers of images per class; the sets are also found from that many first images"
+    )
     ablation: Ablation | None = Ablation()
     retraining: RetrainingScopes = RetrainingScopes()
-    gallery: int = Field(8, ge=0, description="images shown with their class's feature maps, spread over the classes")
-    dtype: Literal["float32", "float16"] = Field("float32", description="in which features are stored")
+    gallery: int = Field(
+        8, ge=0, description="number of images shown with their class's feature maps, spread over the classes"
+    )
+    dtype: Literal["float32", "float16"] = Field("float32", description="type of the stored features")
 
     DISTINCT: ClassVar = ("networks", "k1", "k2", "sample_need")
 
@@ -86,10 +100,12 @@ class Decomposition(OnSplits):
     def _consistent(self) -> "Decomposition":
         if self.sample_need and self.group_by == "prediction":
             raise ValueError(
-                "sample_need: counts the first images of each label, which group_by prediction does not read"
+                "sample_need: expected `group_by: label`, found prediction, which reads no label; "
+                "leave sample_need out, or group by label"
             )
         if self.retraining.head is not None and self.retraining.head.augment is not None:
             raise ValueError(
-                "retraining.head.augment: the head learns from stored features, only `network` sees images"
+                "retraining.head.augment: expected none, since the head learns from stored features, found one; "
+                "move it to `retraining.network`"
             )
         return self

@@ -16,30 +16,33 @@ class Interpretation(OnSplits):
     """Question 1: what are the relevant features, from how little data?"""
 
     layer: str = Field(
-        "last-map", description="last-map, or the name of a module whose output is a map or, with `gallery: 0`, tokens"
+        "last-map",
+        description="layer to interpret: last-map, or the name of a module whose output is a map; with `gallery: 0` "
+        "also tokens",
     )
     layout: ChannelLayout | None = Field(
-        None, description="where the layer's output has its channels; default: as the network's operations show"
+        None, description="channel layout of the layer's output; default: derived from the network's operations"
     )
     learn: Name = Field("train", description="split from which coresets and features come")
     evaluate: Name = Field("val", description="split on which features are compared")
     selectors: dict[str, dict[str, Any]] = Field(  # Any: the method's own
-        min_length=1, description="coreset selectors with their parameters; `repeats: n` draws n times"
+        min_length=1,
+        description="coreset selectors with their parameters; `repeats: n` selects n times with different draws",
     )
-    budgets: tuple[Share, ...] = Field(min_length=1, description="shares of each class to keep")
+    budgets: tuple[Share, ...] = Field(min_length=1, description="shares of each class that coresets keep")
     interpreters: dict[str, dict[str, Any]] = Field(  # Any: the method's own
         min_length=1, description="interpretation methods with their parameters"
     )
-    coreset_from: Name | None = Field(None, description="network whose activations select for all networks")
-    gallery: int = Field(8, ge=0, description="validation images shown with heat maps, spread over the classes")
+    coreset_from: Name | None = Field(None, description="network whose activations select the coresets of all networks")
+    gallery: int = Field(8, ge=0, description="number of images shown with heat maps, spread over the classes")
 
     DISTINCT: ClassVar = ("networks", "budgets")
 
     @model_validator(mode="after")
-    def _few_repeats(self) -> "Interpretation":
+    def _repeats_limited(self) -> "Interpretation":
         for name, settings in self.selectors.items():
             if isinstance(repeats := settings.get("repeats"), int) and repeats > MAX_REPEATS:
-                raise ValueError(f"selectors.{name}.repeats: at most {MAX_REPEATS:,}, found {repeats}")
+                raise ValueError(f"selectors.{name}.repeats: expected at most {MAX_REPEATS:,}, found {repeats}")
         return self
 
     def names(self) -> Iterator[tuple[str, str, str]]:

@@ -26,9 +26,9 @@ SOURCES = ("sklearn-digits", "npz", "image-folder", "csv", "imagenet", "import")
 
 
 class ConfigError(Exception):
-    """A config that cannot be used; at most four lines, naming the key. The command line exits with 2.
+    """A config cannot be used. The text has at most four lines and names the key. The command line exits with 2.
 
-    What the config itself says is shown without passwords and without what would move a terminal's cursor.
+    Text from the config is shown without passwords and without characters that would move a terminal's cursor.
     """
 
     def __init__(self, text: str) -> None:
@@ -37,7 +37,7 @@ class ConfigError(Exception):
 
 
 def load_config(source: str, overrides: Sequence[str] = ()) -> Config:
-    """Return the config in the file `source`, or the preset of that name, after `key.path=value` overrides.
+    """Return the config in the file `source`, or the preset of that name, with `key.path=value` overrides.
 
     Raises
     ------
@@ -47,11 +47,11 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> Config:
 
 
 def check_config(tree: Tree, source: str, overrides: Sequence[str] = ()) -> Config:
-    """Return the config that a tree of keys means, after overrides.
+    """Return the config that a tree of keys describes, with overrides.
 
     Raises
     ------
-    ConfigError : it means none; the lines begin with `source`
+    ConfigError : the tree does not describe a config; the lines begin with `source`
     """
     if overrides and isinstance(tree, dict):
         tree = copy.deepcopy(tree)
@@ -82,22 +82,22 @@ def config_text(config: Config) -> str:
 
 
 def visible(text: str) -> str:
-    """Return a text with letters for what has no picture, as control characters and line breaks.
+    """Return a text in which escapes replace control characters and line breaks.
 
-    What a terminal prints from a file or a store goes through this: some characters would move its cursor.
+    Text from a file or a store passes through this function before a terminal prints it.
     """
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def prefect_defaults() -> None:
-    """Set what Prefect should do unless the user says otherwise; call before Prefect is imported."""
+    """Set defaults of Prefect's settings that the user has not set; call it before Prefect is imported."""
     loopback_without_proxy()
     defaults = {
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # a fresh database under load needs over 40 s
         "PREFECT_LOGGING_LEVEL": "WARNING",
-        "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",  # a server that is away is told of in one line, by who asked
+        "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",  # the caller reports a server that does not answer, in one line
         "PREFECT_CLI_COLORS": "false",
     }
     for name, value in defaults.items():
@@ -105,7 +105,7 @@ def prefect_defaults() -> None:
 
 
 def loopback_without_proxy() -> None:
-    """Let no HTTP library send what is meant for this machine to a proxy, whatever the proxy variables say."""
+    """Exclude this machine's own addresses from proxies, for all HTTP libraries."""
     given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     hosts = [host.strip() for host in given.split(",") if host.strip()]
     if "*" not in hosts:  # no proxy at all
@@ -115,12 +115,12 @@ def loopback_without_proxy() -> None:
 
 
 def prefect_profile() -> str | None:
-    """Return the name of Prefect's profile that the environment chooses, if it does."""
+    """Return the name of the Prefect profile that the environment chooses, or None."""
     return os.environ.get("PREFECT_PROFILE")
 
 
 def environment_with(settings: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of a process that this one starts, with other values for some variables."""
+    """Return the environment for a child process, in which `settings` replace some variables."""
     return {**os.environ, **settings}
 
 
@@ -131,13 +131,13 @@ def _text(source: str) -> str:
         known = presets()
         if source in known:
             return known[source]
-        raise ConfigError(f"{source}: no such file, and no preset of that name; presets: {', '.join(known)}")
+        raise ConfigError(f"{source}: expected a file or a preset, found neither; presets: {', '.join(known)}")
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{source}: larger than {MAX_BYTES:,} bytes, not a config")
+            raise ConfigError(f"{source}: expected a config of at most {MAX_BYTES:,} bytes, found a larger file")
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
-        raise ConfigError(f"{source}: not UTF-8 text") from None
+        raise ConfigError(f"{source}: expected UTF-8 text, found other bytes") from None
     except OSError as error:
         raise ConfigError(f"{source}: cannot be read: {error.strerror}") from None
 
@@ -150,33 +150,31 @@ def _parse(text: str, source: str) -> Tree:
         raise ConfigError(f"{source}: {error}") from None
     if not isinstance(tree, dict):
         found = "nothing" if tree is None else f"one {type(tree).__name__}"
-        raise ConfigError(
-            f"{source}: a config is a mapping of keys (name, data, networks, ...), this file holds {found}"
-        )
+        raise ConfigError(f"{source}: expected a mapping of keys (name, data, networks, ...), found {found}")
     return tree
 
 
 def _apply(tree: Tree, override: str) -> None:
     """Set one `key.path=value` in `tree`."""
     keys, equals, text = _split(override)
-    if holds_secret(override) or keys[0] == "cluster":  # whose arguments may hold secrets of any look
+    if holds_secret(override) or keys[0] == "cluster":  # its arguments may hold secrets of any form
         override = f"{'.'.join(keys)}=..." if equals else "..."
     if not equals or not all(keys):
-        raise ConfigError(f"--set {override}: write key.path=value, such as networks.small.train.epochs=3")
+        raise ConfigError(f"--set {override}: expected key.path=value, such as networks.small.train.epochs=3")
     try:
         value = _value(text)
     except TreeError:
-        raise ConfigError(f"--set {override}: the value is not YAML") from None
+        raise ConfigError(f"--set {override}: expected a YAML value, found none") from None
     for key in keys[:-1]:
         below = tree.setdefault(_key_in(tree, key), {})
         if not isinstance(below, dict):
-            raise ConfigError(f"--set {override}: {key!r} holds a {type(below).__name__}, not a mapping")
+            raise ConfigError(f"--set {override}: expected a mapping at {key!r}, found a {type(below).__name__}")
         tree = below
     tree[_key_in(tree, keys[-1])] = value
 
 
 def _split(override: str) -> tuple[list[str], str, str]:
-    """Return the keys of an override, its = or nothing, and its value; a key with dots in it stands in quotes."""
+    """Return the keys of an override, its = or nothing, and its value; quotes enclose a key that contains dots."""
     keys: list[str] = []
     end, sign = 0, "."
     while sign == ".":
@@ -188,9 +186,9 @@ def _split(override: str) -> tuple[list[str], str, str]:
 
 
 def _value(text: str) -> Tree:
-    """Return what the value of an override means: YAML, or the text itself where YAML would drop a part of it.
+    """Return the value of an override: parsed YAML, or the text itself where YAML would drop a part of it.
 
-    YAML drops comments, anchors and tags; in a single value they are most likely a part of it, as in the folder `a #1`.
+    YAML drops comments, anchors and tags. A single value most likely means them literally, as in the folder `a #1`.
     """
     value = parse_tree(text)
     lost = any(repr(value).count(sign) < text.count(sign) for sign in "#&!")
@@ -198,13 +196,13 @@ def _value(text: str) -> Tree:
 
 
 def _key_in(tree: Tree, key: str) -> str | int:
-    """Return a key as a mapping has it: a whole number where all of its keys are such, as in `class_names`."""
+    """Return a key in the type of a mapping's keys: an integer where all keys are integers, as in `class_names`."""
     numbered = bool(tree) and all(type(known) is int for known in tree)
     return int(key) if numbered and re.fullmatch(r"-?[0-9]{1,18}", key) else key
 
 
 def _lines(source: str, tree: Tree, errors: Iterable[ErrorDetails]) -> str:
-    """Return at most four lines that name the keys at fault."""
+    """Return at most four lines that name the keys with errors."""
     lines = [f"{source}: {_line(place, error)}" for place, error in _faults(tree, errors)]
     if len(lines) > MAX_LINES:
         lines = [*lines[: MAX_LINES - 1], f"{source}: and {len(lines) - MAX_LINES + 1} more"]
@@ -212,7 +210,7 @@ def _lines(source: str, tree: Tree, errors: Iterable[ErrorDetails]) -> str:
 
 
 def _faults(tree: Tree, errors: Iterable[ErrorDetails]) -> list[tuple[Place, ErrorDetails]]:
-    """Return one error per key at fault: of the branches of a union and the items of a list, the one furthest in."""
+    """Return one error for each key: the deepest one where a union or a list has several."""
     found: dict[Place, tuple[Place, ErrorDetails]] = {}
     for error in errors:
         place = _place(tree, error)
@@ -224,7 +222,7 @@ def _faults(tree: Tree, errors: Iterable[ErrorDetails]) -> list[tuple[Place, Err
 
 
 def _place(tree: Any, error: ErrorDetails) -> Place:  # Any: YAML
-    """Return the keys of the file that lead to an error; pydantic names branches of unions among them."""
+    """Return the keys of the file that lead to an error, without pydantic's names for branches of unions."""
     place: Place = ()
     for number, part in enumerate(error["loc"], 1):
         items = isinstance(tree, list)
@@ -246,14 +244,14 @@ def _line(place: Place, error: ErrorDetails) -> str:
     elif error["type"] == "union_tag_not_found":
         key, message = f"{key}.source", "required, but missing"
     elif error["type"] == "union_tag_invalid":
-        key, message = f"{key}.source", f"unknown {_short(error['ctx']['tag'])}; known: {', '.join(SOURCES)}"
+        key, message = f"{key}.source", f"expected one of {', '.join(SOURCES)}, found {_short(error['ctx']['tag'])}"
     elif error["type"] != "value_error":
         message = f"{message[0].lower()}{message[1:]}, found {_short(error['input'])}"
     return f"{key}: {message}" if key else message
 
 
 def _key(place: Place) -> str:
-    """Return the dotted name of a key, on one line whatever its parts hold."""
+    """Return the dotted name of a key on one line."""
     return ".".join(_cut(visible(str(part)), 60) for part in place)
 
 

@@ -16,41 +16,42 @@ from configs.training import Training
 
 MAX_SEED = 2**63 - 1  # what an int64 holds
 
-# ------------------------------------------------------------------------------------------ data sets
-
 
 class LabelNoise(Section):
-    """Wrong labels on purpose, to see whether tracing finds them; the true ones stay in the manifest."""
+    """Deliberately wrong labels, to test whether tracing finds them; the manifest keeps the true labels."""
 
-    share: Share = Field(description="share of each split's samples")
+    share: Share = Field(description="share of each split's samples that get a wrong label")
     kind: Literal["flip", "permute"] = Field(
-        "flip", description="flip: to another class, all equally likely; permute: exchanged among the chosen samples"
+        "flip",
+        description="source of the wrong labels: flip draws another class, all equally likely; permute exchanges "
+        "labels among the chosen samples",
     )
-    splits: tuple[Name, ...] = Field(("train",), min_length=1, description="splits that are disturbed")
-    seed: int = Field(0, ge=0, description="of the draw")
+    splits: tuple[Name, ...] = Field(("train",), min_length=1, description="splits that get wrong labels")
+    seed: int = Field(0, ge=0, description="seed of the label-noise draw")
 
 
 class DataSet(Section):
-    """What every kind of data set may say."""
+    """Settings that every kind of data set has."""
 
     split: dict[Name, Share] | None = Field(
-        None, description="shares by split name, drawn per class; only for sources whose samples come unsplit"
+        None,
+        description="share of samples by split name, drawn for each class; only for a source that has no splits",
     )
-    split_seed: int = Field(0, ge=0, description="seed of the drawn split")
+    split_seed: int = Field(0, ge=0, description="seed of the draw of splits")
     per_class: Annotated[int, Field(ge=1)] | dict[Name, Annotated[int, Field(ge=1)]] | None = Field(
-        None, description="keep the first n samples of each class (one number, or one per split), by sample id"
+        None, description="number of first samples of each class to keep, by sample id: one number, or one per split"
     )
     class_names: tuple[str, ...] | dict[int, str] | None = Field(
-        None, description="names by label, where the source has none or poor ones"
+        None, description="class names by label, in place of the source's names"
     )
-    noise: LabelNoise | None = Field(None, description="wrong labels on purpose")
+    noise: LabelNoise | None = Field(None, description="deliberately wrong labels, to test whether tracing finds them")
 
     @model_validator(mode="after")
     def _shares_fit(self) -> "DataSet":
         if self.split == {}:
-            raise ValueError("split: no share is named; leave it out, or name one")
+            raise ValueError("split: expected at least one share, found none; add one, or leave `split` out")
         if self.split is not None and sum(self.split.values()) > 1 + 1e-9:
-            raise ValueError(f"split: the shares sum to {sum(self.split.values()):g}, at most 1 is possible")
+            raise ValueError(f"split: expected shares with a sum of at most 1, found {sum(self.split.values()):g}")
         return self
 
 
@@ -66,7 +67,7 @@ class Npz(DataSet):
 
     source: Literal["npz"]
     paths: dict[Name, Location | Paths] = Field(
-        description="archive(s) by split; split name `all` with `split` draws one"
+        description="npz file or files by split; under the name `all`, `split` draws the splits"
     )
     images: str = Field("images", description="name of the image array in the archive")
     labels: str = Field("labels", description="name of the label array in the archive")
@@ -79,7 +80,7 @@ class ImageFolder(DataSet):
     """A folder per class below each split's folder, local or at any fsspec URL."""
 
     source: Literal["image-folder"]
-    paths: dict[Name, Location] = Field(description="folder by split; split name `all` with `split` draws one")
+    paths: dict[Name, Location] = Field(description="folder by split; under the name `all`, `split` draws the splits")
     classes: dict[str, Annotated[int, Field(ge=0)]] | None = Field(
         None, description="network output index by class folder; default: 0, 1, ... in sorted order"
     )
@@ -89,14 +90,14 @@ class Csv(DataSet):
     """A table of image paths and labels per split."""
 
     source: Literal["csv"]
-    paths: dict[Name, Location] = Field(description="csv file by split; split name `all` with `split` draws one")
+    paths: dict[Name, Location] = Field(description="csv file by split; under the name `all`, `split` draws the splits")
     root: Location = Field(
         "", description="folder or URL that the paths in the table are relative to; default: the table's own folder"
     )
     path_column: str = Field("path", description="column with the image paths")
     label_column: str = Field("label", description="column with the labels")
     classes: dict[str, Annotated[int, Field(ge=0)]] | None = Field(
-        None, description="network output index by label; default: the labels themselves, which must be integers"
+        None, description="network output index by label; default: the labels themselves, if they are integers"
     )
 
 
@@ -108,76 +109,78 @@ class ImageNet(DataSet):
 
 
 class ImportedData(DataSet):
-    """Data of the user's own: an import path to a function that returns a `tasks.io.sources.Source`."""
+    """The user's own data: an import path to a function that returns a `tasks.io.sources.Source`."""
 
     source: Literal["import"]
-    object: str = Field(pattern=r"^[\w.]+:[\w.]+$", description="module:function")
+    object: str = Field(pattern=r"^[\w.]+:[\w.]+$", description="import path module:function of the data set")
     arguments: dict[str, Any] = Field({}, description="keyword arguments of the function")  # Any: the user's own
 
 
 AnyDataSet = Annotated[SklearnDigits | Npz | ImageFolder | Csv | ImageNet | ImportedData, Field(discriminator="source")]
 
-# ------------------------------------------------------------------------------------------- networks
-
 
 class Preprocessing(Section):
-    """From a decoded uint8 image to the network's input, in this order: mode, resize, crop, scale, normalise."""
+    """Steps from a decoded uint8 image to the network's input, in this order: mode, resize, crop, scale, normalise."""
 
     like: str | None = Field(
-        None, description="torchvision weights entry whose transforms fill what is not given here, as a bare name does"
+        None, description="torchvision weights entry whose transforms replace settings that are missing here"
     )
-    mode: Literal["RGB", "L"] = Field("RGB", description="image mode the network takes")
-    convert: bool = Field(False, description="convert images of another mode; otherwise they are an error")
+    mode: Literal["RGB", "L"] = Field("RGB", description="image mode of the network's input")
+    convert: bool = Field(False, description="convert images of another mode; otherwise such an image is an error")
     resize: Annotated[int, Field(ge=1), SIDE] | tuple[Side, Side] | None = Field(
-        None, description="pixels: shorter side (one number) or height and width"
+        None, description="size in pixels after resizing: the shorter side (one number), or height and width"
     )
-    crop: Annotated[int, Field(ge=1), SIDE] | None = Field(None, description="pixels: side of the centre crop")
-    interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="of the resize")
-    mean: tuple[float, ...] = Field((0.0,), description="per channel, on the 0..1 scale")
-    std: tuple[Annotated[float, Field(gt=0)], ...] = Field((1.0,), description="per channel, on the 0..1 scale")
+    crop: Annotated[int, Field(ge=1), SIDE] | None = Field(None, description="side of the centre crop in pixels")
+    interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="interpolation of the resize")
+    mean: tuple[float, ...] = Field((0.0,), description="mean to subtract from each channel, on the 0..1 scale")
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (1.0,), description="standard deviation to divide each channel by, on the 0..1 scale"
+    )
 
 
 class Network(Section):
     """A model with weights from a file, or with a training."""
 
-    model: str = Field(description="a name that `tasks.io.networks` knows, or an import path module:function")
-    arguments: dict[str, Any] = Field({}, description="keyword arguments of the builder")  # Any: the builder's own
+    model: str = Field(
+        description="model of the network: a name from `tasks.io.networks`, or an import path module:function"
+    )
+    arguments: dict[str, Any] = Field(
+        {}, description="keyword arguments of the model's builder"
+    )  # Any: the builder's own
     weights: Location | None = Field(
-        None, description="state dict: .pt/.pth (tensors only) or .safetensors, a local path"
+        None, description="local path of the weights, a state dict: .pt/.pth (tensors only) or .safetensors"
     )
     train: Training | None = None
     preprocessing: Preprocessing | str = Field(
         Preprocessing(),
-        description="settings, or the name of a torchvision weights entry whose transforms are taken, "
-        "such as ResNet50_Weights.IMAGENET1K_V2 (nothing is downloaded)",
+        description="preprocessing of the images: settings, or the name of a torchvision weights entry whose "
+        "transforms are used, such as ResNet50_Weights.IMAGENET1K_V2 (nothing is downloaded)",
     )
 
     @model_validator(mode="after")
     def _has_weights(self) -> "Network":
         if (self.weights is None) == (self.train is None):
             found = "neither" if self.weights is None else "both"
-            raise ValueError(f"a network has either `weights` or `train`, here it has {found}")
+            raise ValueError(f"expected either `weights` or `train`, found {found}; keep one of the two")
         return self
 
 
-# ------------------------------------------------------------------------------------------ questions
-
-
 class Report(Section):
-    """What the report shows."""
+    """Settings of the report."""
 
     training_images: Literal["show", "ids", "none"] = Field(
-        "show", description="with none, no training image and no id of one leaves the store"
+        "show",
+        description="what the report shows of training images: show, the images; ids, their ids alone; none, neither",
     )
 
 
 class Config(Section):
-    """A run."""
+    """The config of a run."""
 
-    name: Name = Field(description="name of the run: its records and its report bear it")
+    name: Name = Field(description="name of the run, under which its records and its report are stored")
     store: str = Field("lore/", min_length=1, description="local folder or s3://bucket/prefix that holds all results")
     seeds: tuple[Annotated[int, Field(ge=0, le=MAX_SEED)], ...] = Field(
-        (0,), min_length=1, description="one run of everything each"
+        (0,), min_length=1, description="seeds; all trainings and questions run once for each seed"
     )
     cluster: Cluster = Cluster()
     data: dict[Name, AnyDataSet] = Field(min_length=1)
@@ -196,13 +199,13 @@ class Config(Section):
     @model_validator(mode="after")
     def _names_exist(self) -> "Config":
         if len(set(self.seeds)) != len(self.seeds):
-            raise ValueError("seeds: an entry stands twice")
+            raise ValueError("seeds: expected different entries, found the same one twice; remove one")
         for name, network in self.networks.items():
             if network.train is not None:
-                _known(f"networks.{name}.train.data", network.train.data, self.data)
+                _check_name(f"networks.{name}.train.data", network.train.data, self.data)
         for section, asked in self.asked.items():
             for key, kind, name in asked.names():
-                _known(f"{section}.{key}", name, getattr(self, kind))
+                _check_name(f"{section}.{key}", name, getattr(self, kind))
             if hasattr(asked, "data"):
                 for name in asked.networks:
                     self.data_of(name, section)
@@ -221,7 +224,7 @@ class Config(Section):
 
     @property
     def asked(self) -> dict[str, Asked]:
-        """The sections of the questions that the config asks, by name."""
+        """The sections of the config's questions, by name."""
         sections = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: section for name, section in sections.items() if isinstance(section, Asked)}
 
@@ -236,12 +239,12 @@ class Config(Section):
         elif len(self.data) == 1:
             name = next(iter(self.data))
         else:
-            raise ValueError(f"{section}.data: which of {', '.join(self.data)}? network {network!r} does not say")
-        _known(f"{section}.data", name, self.data)
+            raise ValueError(f"{section}.data: expected one of {', '.join(self.data)}, found none; name one")
+        _check_name(f"{section}.data", name, self.data)
         return name
 
 
-def _known(key: str, name: str, known: Mapping[str, object]) -> None:
-    """Raise unless `name` is one of `known`."""
-    if name not in known:
-        raise ValueError(f"{key}: unknown {name!r}; known: {', '.join(known)}")
+def _check_name(key: str, name: str, names: Mapping[str, object]) -> None:
+    """Raise ValueError unless `name` is one of `names`."""
+    if name not in names:
+        raise ValueError(f"{key}: expected one of {', '.join(names)}, found {name!r}")

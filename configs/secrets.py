@@ -1,6 +1,6 @@
-"""What no config may hold and no message may show: passwords, tokens and keys, known by how they look.
+"""Secrets that a config must not hold and a message must not show: passwords, tokens and keys, by their form.
 
-A config is kept in the store, in the report and in Prefect's database, so a secret in it is one that many can read.
+The store, the report and Prefect's database keep the config. Many people can read a secret there.
 """
 
 import re
@@ -9,30 +9,32 @@ from typing import Any
 
 Place = tuple[int | str, ...]
 
-INSTEAD = "credentials come from the environment or a profile, never a config"
+INSTEAD = "give credentials in the environment, a profile or a file, never in a config"
 
 _NAME = r"(?<![\w.-])[\w.-]*(?:secret|password|passwd|token|api[_-]?key|access[_-]?key)[\w.-]*"
 _SECRET = re.compile(_NAME, re.IGNORECASE)
-# `$(command)` and `${VARIABLE}` say where a secret is, not what it is.
+# `$(command)` and `${VARIABLE}` name a source of the secret, not the secret.
 _GIVEN = re.compile(rf"({_NAME})[\"']?\s*[=:]\s*[\"']?(?!\$[({{])[^\s\"']", re.IGNORECASE)
 _OPTION = re.compile(rf"(?<!\S)(?=-)({_NAME})\s+[^\s-]", re.IGNORECASE)
-_PLACE = re.compile(r"(?:name|file|path|dir|ref)s?$", re.IGNORECASE)  # where a secret is kept, which is none
+_PLACE = re.compile(
+    r"(?:name|file|path|dir|ref)s?$", re.IGNORECASE
+)  # names of a secret's location, which is not secret
 _SIGNS = re.compile(r"signature|credential|token|secret|passw|api_?key|^sig$", re.IGNORECASE)
 
 
 def secret_in(text: str) -> str | None:
-    """Return what a text holds that is secret wherever it stands, or None."""
+    """Return what kind of secret a text contains, or None."""
     if any(_has_login(word) for word in text.split() if "@" in word):
         return "a URL with a password in it"
     if any(_is_signed(word) for word in text.split() if "://" in word):
         return "a URL with a signature or token in it"
-    return "a key or certificate itself; give the path of its file" if "-----BEGIN " in text else None
+    return "a key or certificate" if "-----BEGIN " in text else None
 
 
 def named_secrets(tree: Any, place: Place = ()) -> Iterator[tuple[Place, str]]:  # Any: YAML
-    """Yield what an environment or a command line calls a secret: where it is, and the name that says so.
+    """Yield the keys of each secret in a tree, and the name that shows it, as in `PASSWORD=...`.
 
-    Meant for the arguments of a cluster, which set environments; elsewhere a `class_token` is no secret.
+    Use it for the arguments of a cluster, which set environments; elsewhere a `class_token` is not a secret.
     """
     if isinstance(tree, str):
         yield from ((place, name) for name in _names_given(tree))
@@ -56,12 +58,12 @@ def holds_secret(text: str) -> bool:
 
 
 def without_passwords(text: str) -> str:
-    """Return text in which credentials of URLs, up to the last @ of each, queries and fragments are asterisks."""
+    """Return text in which asterisks replace credentials, up to the last @, queries and fragments of URLs."""
     return re.sub(r"\S+", lambda found: _masked(found[0]), text)
 
 
 def _has_login(word: str) -> bool:
-    """Say whether a URL gives a user; a password may hold slashes, so its @ may come after what looks like a path."""
+    """Say whether a URL names a user; a password may contain slashes, and then its @ follows an apparent path."""
     pieces = word.split("://")
     last = max(index for index, piece in enumerate(pieces) if "@" in piece)
     hosts = [piece.partition("/")[0] for piece in pieces]
@@ -69,13 +71,13 @@ def _has_login(word: str) -> bool:
 
 
 def _is_signed(word: str) -> bool:
-    """Say whether a URL's query gives rights to whoever holds it."""
+    """Say whether a URL's query holds a signature or a token."""
     parameters = re.split("[?#&;]", word.partition("://")[2])[1:]
     return any(_SIGNS.search(name) for name, equals, _ in (part.partition("=") for part in parameters) if equals)
 
 
 def _masked(word: str) -> str:
-    """Return a word without the credentials of a URL in it."""
+    """Return a word in which asterisks replace the credentials of a URL."""
     scheme, separator, rest = word.partition("://")
     if not separator:
         return word
@@ -91,5 +93,5 @@ def _names_given(text: str) -> Iterator[str]:
 
 
 def _is_secret(name: object) -> bool:
-    """Say whether a name is one of a secret."""
+    """Say whether a name is that of a secret."""
     return isinstance(name, str) and _SECRET.fullmatch(name) is not None and not _PLACE.search(name)

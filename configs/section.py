@@ -1,4 +1,4 @@
-"""What all sections of a config share."""
+"""The base of all sections of a config, and checks of paths, sizes and names."""
 
 import re
 from collections.abc import Hashable, Sequence
@@ -11,11 +11,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from configs.secrets import INSTEAD, secret_in
 
 MAX_SIDE = 8192  # pixels: the plan reads one image as the network will get it
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")  # Amazon's own rule of old, which other servers keep
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")  # Amazon's former rule, which other servers still use
 
 
 def check_side(pixels: int) -> int:
-    """Return the side of an image; ValueError where it is none, or none that fits in memory."""
+    """Return the side of an image; ValueError where it is not positive or does not fit in memory."""
     if not 1 <= pixels <= MAX_SIDE:
         raise ValueError(f"expected 1 to {MAX_SIDE:,} pixels, found {pixels}")
     return pixels
@@ -28,20 +28,20 @@ def check_distinct(key: str, entries: Sequence[Hashable]) -> None:
 
 
 def check_location(url: str) -> str:
-    """Return a path or URL; ValueError where no system call takes it, or where it holds credentials."""
+    """Return a path or URL; ValueError where it holds control characters or credentials."""
     if any(category(letter) in ("Cc", "Cs") for letter in url):
-        raise ValueError(f"a path or URL holds no control characters, found {url!r}")
+        raise ValueError(f"expected a path or URL without control characters, found {url!r}")
     if secret := secret_in(url):
-        raise ValueError(f"{secret}; {INSTEAD}")
+        raise ValueError(f"expected no secret, found {secret}; {INSTEAD}")
     try:
         Path(url).expanduser()
     except RuntimeError:
-        raise ValueError(f"no such user's home folder: {url!r}") from None
+        raise ValueError(f"expected the home folder of a user of this machine, found {url!r}") from None
     return url
 
 
 def check_store(url: str) -> str:
-    """Return the place of a store; ValueError unless it is a path, file:///path or s3://bucket/prefix."""
+    """Return the location of a store; ValueError unless it is a path, file:///path or s3://bucket/prefix."""
     check_location(url)
     scheme, separator, rest = url.partition("://")
     odd = scheme not in ("file", "s3") or not rest.strip("/") if separator else url.startswith(("s3:", "file:"))
@@ -65,9 +65,9 @@ Paths = Annotated[tuple[Location, ...], Field(min_length=1)]
 
 
 class Section(BaseModel):
-    """A part of the config: frozen, and every unknown key is an error."""
+    """The base of a part of the config: it is frozen, and every unknown key is an error."""
 
-    # An error's own text repeats no value, which may be a secret at a wrong place; `configs.load` shows what it may.
+    # Pydantic's own text must not repeat a value, which may be a secret; `configs.load` shows what it may.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""How a network is trained, in a config: optimiser, schedule, batches, augmentation, snapshots and what is recorded."""
+"""The settings of a training in a config: optimiser, schedule, batches, augmentation, snapshots and recording."""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -15,42 +15,39 @@ MAX_EPOCHS = 1_000_000
 
 
 def _by_kind(*sections: type[Section]) -> BeforeValidator:
-    """Let `kind` choose a section, the first one where it is left out, so that errors name the file's own keys."""
-    known = {str(section.model_json_schema()["properties"]["kind"]["const"]): section for section in sections}
+    """Let `kind` choose a section, by default the first one; errors then name the file's own keys."""
+    kinds = {str(section.model_json_schema()["properties"]["kind"]["const"]): section for section in sections}
 
     def choose(value: object) -> object:
         if isinstance(value, Section):
             return value
         if not isinstance(value, Mapping):
-            raise ValueError(f"expected a mapping such as {{kind: {next(iter(known))}}}, found {type(value).__name__}")
-        kind = value.get("kind", next(iter(known)))
-        if not isinstance(kind, str) or kind not in known:
-            raise ValueError(f"kind: unknown {kind!r}; known: {', '.join(known)}")
-        return known[kind].model_validate(dict(value))
+            raise ValueError(f"expected a mapping such as {{kind: {next(iter(kinds))}}}, found {type(value).__name__}")
+        kind = value.get("kind", next(iter(kinds)))
+        if not isinstance(kind, str) or kind not in kinds:
+            raise ValueError(f"kind: expected one of {', '.join(kinds)}, found {kind!r}")
+        return kinds[kind].model_validate(dict(value))
 
     return BeforeValidator(choose)
 
 
-# ---------------------------------------------------------------------------------------- optimisers
-
-
 class _Momentum(Section):
-    """What SGD and everything over it may say."""
+    """Settings of SGD, and of optimisers on top of it."""
 
     lr: float = Field(gt=0, description="learning rate")
-    momentum: float = Field(0.0, ge=0, lt=1, description="share of the last step's velocity that is kept")
-    nesterov: bool = Field(False, description="look ahead along the velocity; needs momentum")
+    momentum: float = Field(0.0, ge=0, lt=1, description="momentum: share of the last step's velocity that is kept")
+    nesterov: bool = Field(False, description="Nesterov's method: look ahead along the velocity; needs momentum")
     weight_decay: float = Field(0.0, ge=0, description="multiple of the weights added to the gradient")
 
     @model_validator(mode="after")
     def _nesterov_moves(self) -> "_Momentum":
         if self.nesterov and not self.momentum:
-            raise ValueError("nesterov: needs a momentum above 0")
+            raise ValueError("nesterov: expected a momentum above 0, found 0; set `momentum`")
         return self
 
     @property
     def copies(self) -> int:
-        """Numbers that a checkpoint keeps of each weight: the weight, and its velocity."""
+        """How many numbers a checkpoint keeps for each weight: the weight and its velocity."""
         return 2 if self.momentum else 1
 
 
@@ -64,21 +61,21 @@ class Sam(_Momentum):
     """Sharpness-aware minimisation (Foret et al. 2021) over SGD: one update a step, from two gradients."""
 
     kind: Literal["sam"]
-    rho: float = Field(0.05, gt=0, description="distance of the ascent, in the norm over all weights")
+    rho: float = Field(0.05, gt=0, description="distance of the ascent step, in the norm over all weights")
 
 
 class _Moments(Section):
-    """What Adam and its kin may say."""
+    """Settings of Adam and related optimisers."""
 
     lr: float = Field(0.001, gt=0, description="learning rate")
     betas: tuple[Annotated[float, Field(ge=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] = Field(
         (0.9, 0.999), description="decay of the running means of gradient and squared gradient"
     )
-    eps: float = Field(1e-8, ge=0, description="added to the root of the second moment")
+    eps: float = Field(1e-8, ge=0, description="number added to the root of the second moment")
 
     @property
     def copies(self) -> int:
-        """Numbers that a checkpoint keeps of each weight: the weight, and its two moments."""
+        """How many numbers a checkpoint keeps for each weight: the weight and its two moments."""
         return 3
 
 
@@ -93,53 +90,49 @@ class AdamW(_Moments):
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019)."""
 
     kind: Literal["adamw"]
-    weight_decay: float = Field(0.01, ge=0, description="share of the weights, times lr, taken off in each step")
+    weight_decay: float = Field(0.01, ge=0, description="share of the weights, times lr, subtracted in each step")
 
 
 Optimizer = Annotated[Sgd | Adam | AdamW | Sam, _by_kind(Sgd, Adam, AdamW, Sam)]
 
-# ----------------------------------------------------------------------------------------- schedules
-
 
 class Constant(Section):
-    """The learning rate stays as it is."""
+    """A constant learning rate."""
 
     kind: Literal["constant"] = "constant"
 
 
 class StepDecay(Section):
-    """The learning rate is multiplied by `factor` every so many epochs."""
+    """A learning rate that is multiplied by `factor` after every `every` epochs."""
 
     kind: Literal["step"]
-    every: int = Field(ge=1, description="epochs")
-    factor: float = Field(0.1, gt=0, le=1, description="of the learning rate")
+    every: int = Field(ge=1, description="epochs between two changes of the learning rate")
+    factor: float = Field(0.1, gt=0, le=1, description="factor that multiplies the learning rate")
 
 
 class Milestones(Section):
-    """The learning rate is multiplied by `factor` at given epochs."""
+    """A learning rate that is multiplied by `factor` at given epochs."""
 
     kind: Literal["milestones"]
-    at: tuple[Positive, ...] = Field(min_length=1, description="epochs after which the rate falls, rising")
-    factor: float = Field(0.1, gt=0, le=1, description="of the learning rate")
+    at: tuple[Positive, ...] = Field(min_length=1, description="epochs after which the rate falls, in rising order")
+    factor: float = Field(0.1, gt=0, le=1, description="factor that multiplies the learning rate")
 
     @model_validator(mode="after")
     def _rising(self) -> "Milestones":
         if any(later <= earlier for earlier, later in pairwise(self.at)):
-            raise ValueError(f"at: epochs rise, found {list(self.at)}")
+            raise ValueError(f"at: expected epochs in rising order, found {list(self.at)}")
         return self
 
 
 class Cosine(Section):
-    """The learning rate falls along half a cosine, step by step, after a linear rise."""
+    """A learning rate that falls along half a cosine, step by step, after a linear rise."""
 
     kind: Literal["cosine"]
-    warmup: float = Field(0.0, ge=0, description="epochs of linear rise to the full rate")
-    final: float = Field(0.0, ge=0, le=1, description="share of the learning rate that is left at the end")
+    warmup: float = Field(0.0, ge=0, description="epochs of the linear rise to the full learning rate")
+    final: float = Field(0.0, ge=0, le=1, description="share of the learning rate that remains at the end")
 
 
 Schedule = Annotated[Constant | StepDecay | Milestones | Cosine, _by_kind(Constant, StepDecay, Milestones, Cosine)]
-
-# ------------------------------------------------------------------------------------------- batches
 
 
 class Shuffled(Section):
@@ -159,15 +152,15 @@ class SingleClass(Section):
 
     kind: Literal["single-class"]
     size: int = Field(88, ge=1, description="samples in a batch; the last batch of each class may be shorter")
-    ghosts: int = Field(40, ge=0, description="samples of all classes beside each batch; they have no loss")
+    ghosts: int = Field(40, ge=0, description="samples of all classes added to each batch, without a loss of their own")
     ghost_norm: Literal["corrected", "as_printed"] = Field(
-        "corrected", description="batch norm over batch and ghosts: the corrected formula, or Algorithm 2 as printed"
+        "corrected", description="formula of batch norm with ghosts: corrected, or Algorithm 2 as printed"
     )
-    detach_ghosts: bool = Field(False, description="no gradient flows through the ghosts")
+    detach_ghosts: bool = Field(False, description="stop gradients at the ghosts")
 
     @property
     def most(self) -> int:
-        """The most samples of a batch, ghosts too."""
+        """The largest number of samples in a batch, with ghosts."""
         return self.size + self.ghosts
 
 
@@ -184,28 +177,26 @@ class SingleExample(Section):
 
 Batches = Annotated[Shuffled | SingleClass | SingleExample, _by_kind(Shuffled, SingleClass, SingleExample)]
 
-# ---------------------------------------------------------------------------------------------- rest
-
 
 class Augment(Section):
     """Random crops and flips of the preprocessed images: a function of (seed, epoch, sample)."""
 
-    pad: int = Field(0, ge=0, description="pixels of zeros on each side, from which a crop of the old size is cut")
-    flip: bool = Field(False, description="mirror left and right with probability 1/2")
+    pad: int = Field(0, ge=0, description="pixels of zeros added on each side, before a crop of the original size")
+    flip: bool = Field(False, description="mirror images left to right with probability 1/2")
 
 
 class Record(Section):
-    """The archive of updates, which says later who taught the network."""
+    """The archive of weight updates, from which tracing finds who taught the network."""
 
-    kind: Literal["auto", "dense"] = Field("auto", description="what is kept of each update; auto chooses")
+    kind: Literal["auto", "dense"] = Field("auto", description="form in which updates are kept; auto chooses one")
     layers: tuple[str, ...] | None = Field(
-        None, min_length=1, description="names of modules; default: every one that can be traced"
+        None, min_length=1, description="names of modules to record; default: all that can be traced"
     )
     steps: tuple[tuple[Step, Positive], ...] | None = Field(
-        None, min_length=1, description="ranges of steps [first, past the end], rising; default: all"
+        None, min_length=1, description="ranges of recorded steps [first, past the end], in rising order; default: all"
     )
     archive_budget: str = Field(
-        "20GB", pattern=r"^\d+(\.\d+)?\s*([kMGT]i?)?B$", description="size beyond which nothing starts"
+        "20GB", pattern=r"^\d+(\.\d+)?\s*([kMGT]i?)?B$", description="largest size of an archive"
     )
 
     @model_validator(mode="after")
@@ -215,26 +206,27 @@ class Record(Section):
         empty = any(stop <= start for start, stop in spans)
         overlap = any(start < stop for (_, stop), (start, _) in pairwise(spans))
         if empty or overlap:
-            raise ValueError(f"steps: ranges [first, past the end] rise, found {[list(span) for span in spans]}")
+            found = [list(span) for span in spans]
+            raise ValueError(f"steps: expected ranges [first, past the end] in rising order, found {found}")
         return self
 
 
 class Gates(Section):
-    """Class-specific gates on the channels of the last map (CSG, Liang et al. 2020), learned beside the network.
+    """Class-specific gates on the channels of the last map (CSG, Liang et al. 2020), trained with the network.
 
-    They take part in the last epoch of every `period`, counted from the start, once `plain_epochs` are over.
+    They are on in the last epoch of every `period`, counted from the start, after `plain_epochs`.
     """
 
     lr: float = Field(
         gt=0,
-        description="learning rate of the gates, which the schedule multiplies too; the penalty closes a gate by "
-        "about lr * weight / (1 - momentum) in a step with gates",
+        description="learning rate of the gates, to which the schedule applies too; in a step with gates, the penalty "
+        "closes a gate by about lr * weight / (1 - momentum)",
     )
-    momentum: float = Field(0.9, ge=0, lt=1, description="share of the last step's velocity that is kept, of the gates")
-    weight: float = Field(0.001, ge=0, description="of the penalty on open gates in the loss (the paper's lambda)")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of the gates, as that of SGD")
+    weight: float = Field(0.001, ge=0, description="weight of the penalty on open gates (the paper's lambda)")
     share: float = Field(0.2, ge=0, le=1, description="share of all gates that may be open without a penalty")
-    plain_epochs: int = Field(10, ge=0, description="epochs before the first with gates")
-    period: int = Field(3, ge=1, description="epochs of which the last one has gates, the others none")
+    plain_epochs: int = Field(10, ge=0, description="number of first epochs without gates")
+    period: int = Field(3, ge=1, description="period in epochs; the last epoch of each period has gates")
 
     @property
     def first_epoch(self) -> int:
@@ -243,45 +235,46 @@ class Gates(Section):
 
 
 class Course(Section):
-    """The settings of a training that are no matter of what is trained, and on what."""
+    """The settings of a training that do not depend on the network or the data."""
 
-    epochs: int = Field(ge=1, le=MAX_EPOCHS, description="passes over the split")
+    epochs: int = Field(ge=1, le=MAX_EPOCHS, description="number of passes over the split")
     optimizer: Optimizer
     schedule: Schedule = Constant()
-    clip: float | None = Field(None, gt=0, description="largest norm of the whole gradient; longer ones are shortened")
+    clip: float | None = Field(None, gt=0, description="largest norm of the gradient; a longer one is scaled down")
     batches: Batches = Shuffled()
     augment: Augment | None = None
-    checkpoint_every: int = Field(200, ge=1, description="steps between two checkpoints: what a crash may cost")
+    checkpoint_every: int = Field(200, ge=1, description="steps between two checkpoints; a crash loses at most these")
 
     @model_validator(mode="after")
     def _falls(self) -> Self:
         if isinstance(self.schedule, Cosine) and self.schedule.warmup >= self.epochs:
-            raise ValueError(f"schedule.warmup: {self.schedule.warmup:g} of {self.epochs} epochs leave no time to fall")
+            found = f"found {self.schedule.warmup:g}"
+            raise ValueError(f"schedule.warmup: expected fewer than all {self.epochs} epochs, {found}")
         return self
 
 
 class Training(Course):
-    """How a network is trained from the run's seed."""
+    """The training of a network from the run's seed."""
 
-    data: Name = Field(description="name of the data set")
+    data: Name = Field(description="name of the training data set")
     split: Name = Field("train", description="split to train on")
     evaluate: Name = Field("val", description="split whose accuracy is measured after each epoch")
     start: Location | None = Field(
         None,
-        description="weights to start from in place of fresh ones, as `weights` of a network; a head of another number "
-        "of classes stays fresh",
+        description="file of weights to start from, as `weights` of a network; a head with another number of classes "
+        "keeps fresh weights",
     )
     snapshots: Positive | tuple[Step, ...] | None = Field(
-        None, description="weights to keep as stages of their own: n, evenly spaced up to the end, or a list of steps"
+        None, description="steps whose weights are kept as stages of their own: a number n, evenly spaced, or a list"
     )
     record: Record | None = None
     gates: Gates | None = None
 
     @model_validator(mode="after")
-    def _few_snapshots(self) -> "Training":
+    def _snapshots_limited(self) -> "Training":
         check_distinct("snapshots", self.snapshots if isinstance(self.snapshots, tuple) else ())
         if isinstance(self.snapshots, int) and self.snapshots > MAX_SNAPSHOTS:
-            raise ValueError(f"snapshots: at most {MAX_SNAPSHOTS:,}, found {self.snapshots}")
+            raise ValueError(f"snapshots: expected at most {MAX_SNAPSHOTS:,}, found {self.snapshots}")
         return self
 
     @model_validator(mode="after")
@@ -289,12 +282,11 @@ class Training(Course):
         if self.gates is None:
             return self
         if self.optimizer.kind != "sgd":
-            raise ValueError(
-                f"gates: they are learned by SGD, found optimizer.kind {self.optimizer.kind}; set it to sgd"
-            )
+            raise ValueError(f"gates: expected optimizer.kind sgd, found {self.optimizer.kind}; set it to sgd")
         if self.gates.first_epoch >= self.epochs:
             raise ValueError(
-                f"gates: the first epoch with gates would be {self.gates.first_epoch + 1}, of {self.epochs}; "
-                "train longer, or set gates.plain_epochs or gates.period lower"
+                f"gates: expected an epoch with gates within {self.epochs} epochs, "
+                f"found the first in epoch {self.gates.first_epoch + 1}; "
+                "train longer, or lower gates.plain_epochs or gates.period"
             )
         return self

@@ -1,7 +1,7 @@
 """YAML text to a plain tree of bounded size: mappings, lists, texts, numbers, truth values, nothing.
 
-A few lines of aliases can stand for more than any memory holds, so parts are counted as often as they are named, before
-anything is made of them.
+A few lines of aliases can describe more than any memory holds. A part is therefore counted as often as it is named,
+before any object is made.
 """
 
 import math
@@ -23,15 +23,15 @@ _NOT_PLAIN = ("binary", "set", "omap", "pairs")
 
 
 class TreeError(ValueError):
-    """Text that is no plain YAML; one line says where and why."""
+    """A text is not plain YAML; one line gives position and reason."""
 
 
 def parse_tree(text: str) -> Tree:
-    """Return what YAML text holds; a date is the text as it is written.
+    """Return the tree in a YAML text; a date stays text.
 
     Raises
     ------
-    TreeError : no YAML, a tag, a key that stands twice, an alias within itself, too many parts
+    TreeError : not YAML, a tag, a repeated key, an alias within itself, too many parts
     """
     try:
         return yaml.load(text, _Loader)  # noqa: S506  # _Loader is a SafeLoader
@@ -43,7 +43,7 @@ def parse_tree(text: str) -> Tree:
 
 
 def odd_values(tree: Tree, place: Place = ()) -> Iterator[tuple[Place, str]]:
-    """Yield what no key may hold, whatever its type: where it is and what is wrong."""
+    """Yield the keys of each value that no config may hold, and its fault."""
     if isinstance(tree, dict):
         for key in tree:
             if not _is_key(key, tree):
@@ -59,7 +59,8 @@ def odd_values(tree: Tree, place: Place = ()) -> Iterator[tuple[Place, str]]:
     elif isinstance(tree, str):
         yield from ((place, fault) for fault in _faults(tree))
     if place == ("cluster", "arguments"):
-        yield from ((where, f"{name} looks like a secret; {INSTEAD}") for where, name in named_secrets(tree, place))
+        secrets = named_secrets(tree, place)
+        yield from ((where, f"expected no secret, found {name}; {INSTEAD}") for where, name in secrets)
 
 
 def _is_key(key: object, mapping: Mapping[object, object]) -> bool:
@@ -70,13 +71,13 @@ def _is_key(key: object, mapping: Mapping[object, object]) -> bool:
 def _faults(text: str) -> Iterator[str]:
     """Yield what is wrong with a text."""
     if secret := secret_in(text):
-        yield f"{secret}; {INSTEAD}"
+        yield f"expected no secret, found {secret}; {INSTEAD}"
     if any("\ud800" <= letter <= "\udfff" for letter in text):
-        yield "half of a surrogate pair, which is no character"
+        yield "expected characters, found half of a surrogate pair"
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key that stands twice in one mapping, and more than is plain or than fits."""
+    """Safe YAML that refuses repeated keys, special tags and trees that are too large."""
 
     def get_single_node(self) -> yaml.Node | None:
         node = super().get_single_node()
@@ -89,12 +90,12 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    raise _refusal(f"key {key.value!r} stands twice", node)
+                    raise _refusal(f"expected each key once, found {key.value!r} twice", node)
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
     def construct_date(self, node: yaml.ScalarNode) -> str:
-        self.construct_yaml_timestamp(node)  # ValueError for a day that there is not
+        self.construct_yaml_timestamp(node)  # ValueError for a day that does not exist
         return str(node.value)
 
 
@@ -102,24 +103,24 @@ _Loader.add_constructor(f"{_MEANS}timestamp", _Loader.construct_date)
 
 
 def _measure(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:
-    """Return parts and depth of a node, aliases written out; in `known`, None stands for a node in progress."""
+    """Return parts and depth of a node, with aliases expanded; in `known`, None marks a node in progress."""
     if id(node) in known:
         measured = known[id(node)]
         if measured is None:
-            raise _refusal("an alias stands within what it names", node)
+            raise _refusal("expected a finite tree, found an alias within its own node", node)
         return measured
     known[id(node)] = None
     kind = node.tag.removeprefix(_MEANS)
     if kind in _NOT_PLAIN:
-        raise _refusal(f"!!{kind} is not taken, only texts, numbers, truth values, lists and mappings", node)
+        raise _refusal(f"expected texts, numbers, truth values, lists and mappings, found !!{kind}", node)
     if isinstance(node, yaml.ScalarNode) and kind in ("int", "float") and len(node.value) > MAX_DIGITS:
-        raise _refusal(f"a number of more than {MAX_DIGITS} digits", node)
+        raise _refusal(f"expected a number of at most {MAX_DIGITS} digits, found a longer one", node)
     below = [_measure(part, known) for part in _parts(node)]
     parts, depth = 1 + sum(count for count, _ in below), 1 + max((deep for _, deep in below), default=0)
     if parts > MAX_PARTS:
-        raise _refusal(f"more than {MAX_PARTS:,} keys and values, aliases written out", node)
+        raise _refusal(f"expected at most {MAX_PARTS:,} keys and values with aliases expanded, found more", node)
     if depth > MAX_DEPTH:
-        raise _refusal(f"nested more than {MAX_DEPTH} deep", node)
+        raise _refusal(f"expected at most {MAX_DEPTH} nested levels, found more", node)
     known[id(node)] = parts, depth
     return parts, depth
 

@@ -1,1 +1,1 @@
-"""In which order: the plan of a run, its Prefect flows, and the command line."""
+"""The plan of a run, its Prefect flows, and the command line."""

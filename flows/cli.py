@@ -28,7 +28,7 @@ PIPE_WIDTH = 400  # characters
 PACKAGES = ("configs", "flows", "storage", "tasks")
 
 app = typer.Typer(
-    help="The lore of a network's layers: what each learned, from which examples, through which features.\n\n"
+    help="Find what each layer of a network learned, from which examples, through which features.\n\n"
     "Start with `layerlore run digits`; `layerlore presets` lists complete configs to copy.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -44,10 +44,10 @@ StoreArgument = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="change a key, such as store=/data/lore; may repeat"),
+    typer.Option("--set", metavar="KEY=VALUE", help="change a key, such as store=/data/lore; repeatable"),
 ]
 RunOption = Annotated[
-    str | None, typer.Option("--run", metavar="NAME", help="which run, where the store holds several")
+    str | None, typer.Option("--run", metavar="NAME", help="name of the run, needed where the store holds several")
 ]
 
 
@@ -57,7 +57,7 @@ def run(
     set_: SetOption = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="exit with 3 where another run holds a stage")] = False,
 ) -> None:
-    """Answer a config's questions. What the store already holds is not done again; a broken run goes on."""
+    """Answer the questions of a config. Stages in the store are not made again; a broken run resumes."""
     from flows.command import answer
 
     with _exits(f"layerlore run {config}"):
@@ -67,7 +67,7 @@ def run(
 
 @app.command()
 def plan(config: ConfigArgument, set_: SetOption = None) -> None:
-    """Show a config's stages: key, state, bytes, peak memory. Nothing is written."""
+    """Show the stages of a config: key, state, bytes, peak memory. Nothing is written."""
     from flows.plan import make_plan
     from flows.progress import existing_store, notes_of, planned_stages
 
@@ -83,7 +83,7 @@ def plan(config: ConfigArgument, set_: SetOption = None) -> None:
 
 @app.command()
 def status(store: StoreArgument, name: RunOption = None) -> None:
-    """Show how far the runs of a store are."""
+    """Show the state of each run in a store."""
     from flows.progress import stage_state
     from storage.runs import choose_run, records, run_names
 
@@ -99,7 +99,7 @@ def status(store: StoreArgument, name: RunOption = None) -> None:
 
 @app.command()
 def report(config: ConfigArgument, set_: SetOption = None) -> None:
-    """Write the report of a finished run anew, without starting anything."""
+    """Write the report of a finished run again, without Prefect or workers."""
     from flows.command import rewrite_report
 
     with _exits(f"layerlore report {config}"):
@@ -109,12 +109,12 @@ def report(config: ConfigArgument, set_: SetOption = None) -> None:
 @app.command()
 def explain(
     store: StoreArgument,
-    query: Annotated[int, typer.Option("--query", min=0, help="number of the query, as in the report")],
-    layer: Annotated[str | None, typer.Option(help="only this layer; default: all")] = None,
-    count: Annotated[int, typer.Option(min=1, help="examples shown at either end")] = 5,
+    query: Annotated[int, typer.Option("--query", min=0, help="index of the query, as in the report")],
+    layer: Annotated[str | None, typer.Option(help="name of one layer to show; default: all layers")] = None,
+    count: Annotated[int, typer.Option(min=1, help="number of examples shown at either end")] = 5,
     name: RunOption = None,
 ) -> None:
-    """Say who taught the network one of its answers: the training examples behind a query, by layer."""
+    """Show who taught the network one of its answers: the training examples behind a query, by layer."""
     from storage.runs import choose_run, records
     from tasks.steps.tracing.explain import explanations
 
@@ -133,7 +133,7 @@ def explain(
 
 @app.command()
 def verify(store: StoreArgument) -> None:
-    """Read every chunk, table and marker again and name each damaged one."""
+    """Read every chunk, table and record again and name each damaged one."""
     from storage.verify import stage_paths, verify_records, verify_stage
 
     with _exits(f"layerlore verify {store}"):
@@ -144,17 +144,17 @@ def verify(store: StoreArgument) -> None:
             found += verify_stage(opened, path)
         for line in found:
             _print(f"damaged: {line}")
-        out.print(f"{len(paths)} stages read, {len(found)} damaged things found")
+        out.print(f"{len(paths)} stages read, {len(found)} damaged objects found")
         if found:
-            err.print("remove each damaged stage's folder and run its config again: only those stages are made anew")
+            err.print("remove the folder of each damaged stage and run its config again: it makes only those stages")
             raise typer.Exit(FAILED)
 
 
 @app.command()
 def gc(
     store: StoreArgument,
-    yes: Annotated[bool, typer.Option("--yes", help="delete; otherwise only list")] = False,
-    grace: Annotated[float, typer.Option(help="hours for which a stage that no run refers to is kept")] = 24.0,
+    yes: Annotated[bool, typer.Option("--yes", help="delete the stages; without it they are only listed")] = False,
+    grace: Annotated[float, typer.Option(help="hours for which a stage without a run is kept")] = 24.0,
 ) -> None:
     """List, or delete with --yes, the stages that no run of the store refers to."""
     from storage.collect import find_garbage, remove_garbage
@@ -173,7 +173,7 @@ def gc(
 
 
 @app.command("presets")
-def presets_(name: Annotated[str | None, typer.Argument(help="print this one, to copy and change")] = None) -> None:
+def presets_(name: Annotated[str | None, typer.Argument(help="preset to print, to copy and change")] = None) -> None:
     """List the complete configs that come with layerlore, or print one."""
     with _exits("layerlore presets"):
         known = presets()
@@ -181,7 +181,7 @@ def presets_(name: Annotated[str | None, typer.Argument(help="print this one, to
             for preset, text in known.items():
                 out.print(f"{preset:34} {text.splitlines()[0].lstrip('# ')}", markup=False)
         elif name not in known:
-            raise ConfigError(f"no preset {name!r}; presets: {', '.join(known)}")
+            raise ConfigError(f"NAME: expected one of {', '.join(known)}, found {name!r}")
         elif out.is_terminal:
             out.print(Syntax(known[name], "yaml"))
         else:
@@ -198,27 +198,27 @@ def main() -> None:
 
 
 def shadowed() -> str | None:
-    """Return one line if another package stands in front of one of layerlore's four, else None."""
+    """Return a line if another package shadows one of layerlore's four packages, else None."""
     home = Path(__file__).resolve().parent.parent
     for name in PACKAGES:
         spec = find_spec(name)
         found = Path(spec.origin).resolve().parent if spec is not None and spec.origin else None
         if found != home / name:
-            return f"another package {name!r} in {found} shadows layerlore's; use an environment of layerlore's own"
+            return f"package {name!r}: expected layerlore's, found {found}; install layerlore in its own environment"
     return None
 
 
 @contextmanager
 def _exits(again: str) -> Iterator[None]:
-    """Turn what can go wrong into one line and an exit code."""
+    """Turn each expected error into one line and an exit code."""
     from storage.claims import StageHeldError
     from tasks.engine.failures import FAILURES
 
-    stopped = f"interrupted; nothing is lost: `{again}` goes on where this stopped"
+    stopped = f"interrupted; no result is lost: `{again}` resumes this work"
     try:
         yield
     except typer.Exit:
-        raise  # a command that has said why
+        raise  # the command has printed why
     except ConfigError as error:
         _fail(str(error), BAD_CONFIG)
     except StageHeldError as error:
@@ -230,7 +230,7 @@ def _exits(again: str) -> Iterator[None]:
     except KeyboardInterrupt:
         _fail(stopped, INTERRUPTED)
     except Exception as error:
-        if isinstance(error.__context__, KeyboardInterrupt):  # what stopping made fail
+        if isinstance(error.__context__, KeyboardInterrupt):  # a failure that the stop caused
             _fail(stopped, INTERRUPTED)
         logging.getLogger("layerlore").debug("", exc_info=error)
         place = traceback.extract_tb(error.__traceback__)[-1]
@@ -239,7 +239,7 @@ def _exits(again: str) -> Iterator[None]:
 
 
 def _store(given: str) -> "Store":
-    """Open the store that a URL, or the config of that name, means."""
+    """Open the store at a URL, or the store of a config."""
     from configs.section import check_store
     from storage.stores import FORMAT_FILE, Store, open_store
 
@@ -253,7 +253,7 @@ def _store(given: str) -> "Store":
 
 
 def _fail(text: str, code: int) -> None:
-    """Print why, and leave."""
+    """Print a line and exit."""
     for line in text.splitlines():
         shown = visible(without_passwords(line))
         err.print(f"error: {shown}" if code != INTERRUPTED else shown, markup=False)
@@ -261,13 +261,13 @@ def _fail(text: str, code: int) -> None:
 
 
 def _print(*lines: str) -> None:
-    """Print lines as they are, but for what moves a terminal's cursor: a store may be somebody else's."""
+    """Print lines without characters that move a terminal's cursor, since another user may have written the store."""
     for line in lines:
         out.print(visible(line), markup=False)
 
 
 def _show(table: Table) -> None:
-    """Print a table; where no terminal reads it, one line per row."""
+    """Print a table; outside a terminal, one line for each row."""
     out.print(table, width=None if out.is_terminal else PIPE_WIDTH)
 
 
@@ -280,7 +280,7 @@ def _table(names: Sequence[object], rows: Iterable[Sequence[object]]) -> Table:
 
 
 def _cell(value: object) -> str:
-    """Return the text of a table's cell, without markup and without what moves a terminal's cursor."""
+    """Return the text of a table's cell, without markup and without characters that move a terminal's cursor."""
     if isinstance(value, float):
         return "" if value != value else f"{value:.4g}"
     return visible(str(value)).replace("[", "\\[")

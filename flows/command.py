@@ -1,4 +1,4 @@
-"""A run as the command line asks for it: answered from the store where it can be, else by the Prefect flow."""
+"""The run of a config from the command line: from the store alone where it is complete, else by the Prefect flow."""
 
 import logging
 import sys
@@ -17,7 +17,7 @@ from tasks.steps.report import report_is_current, report_path, write_report
 def answer(source: str, overrides: Sequence[str], *, wait: bool, say: Callable[[str], None]) -> str:
     """Run a config and return the address of its report.
 
-    A finished run is answered from the store alone, without starting Prefect or workers.
+    A finished run needs only the store; Prefect and workers are not started.
     """
     config = load_config(source, overrides)
     plan = make_plan(config)
@@ -27,7 +27,7 @@ def answer(source: str, overrides: Sequence[str], *, wait: bool, say: Callable[[
         record_reuse(config, plan.stages)
         if not report_is_current(store, plan.made()):
             _write(plan, wait=wait, say=say)
-        say(f"everything is there already: {len(done)} stages in {config.store}")
+        say(f"all {len(done)} stages are complete in {config.store}")
         return store.path(report_path(config))
     say(f"{len(plan.stages) - len(done)} of {len(plan.stages)} stages to make, in {config.store}")  # while it is tried
     for note in notes_of(planned_stages(plan, store)):
@@ -47,7 +47,9 @@ def _write(plan: Plan, *, wait: bool, say: Callable[[str], None]) -> str:
     done = finished_paths(plan, store)
     if store is None or len(done) < len(plan.stages):
         missing = len(plan.stages) - len(done)
-        raise ConfigError(f"{plan.config.store}: {missing} stages are not complete; `layerlore run` the config first")
+        raise ConfigError(
+            f"{plan.config.store}: expected complete stages, found {missing} incomplete; `layerlore run` the config"
+        )
     created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     return store.path(write_report(store, plan.made(), created=created, reused=done, wait=wait, say=say))
 
@@ -56,11 +58,11 @@ def _flow(plan: Plan, done: frozenset[str], source: str, overrides: Sequence[str
     """Start Prefect and run the flow."""
     from tasks.engine.server import check_settings
 
-    check_settings()  # before Prefect is imported, which says of them what it thinks right
+    check_settings()  # before the import of Prefect, which would print its own warnings
     from tasks.engine.runner import reaching_prefect, start_prefect
 
     for name in ("prefect", "prefect.flow_runs", "prefect.task_runs", "prefect._internal"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # the command line says what went wrong, in one line
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the command line prints the error in one line
     start_prefect()
     from flows.run import run
     from flows.session import open_session

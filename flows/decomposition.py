@@ -9,6 +9,6 @@ from flows.session import Given, make_stages, run_name, session_of
 
 @flow(name="decomposition", flow_run_name=run_name, validate_parameters=False)
 def decomposition(config: Given, overrides: Sequence[str] = ()) -> None:
-    """Count each class's strongest features, keep the most frequent, test the head made of them, train it further."""
+    """Count the top-k features of each class, keep the most frequent, evaluate their head and train it further."""
     with session_of(config, overrides) as here:
         make_stages(here, "decomposition")

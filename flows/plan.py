@@ -1,4 +1,4 @@
-"""From a config to its stages and their keys. Starts no Prefect."""
+"""The plan of a run: stages and keys from a config, without Prefect."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Plan:
     Attributes
     ----------
     shared : data sets, trainings and their snapshots
-    answers : by question, one for each network and seed; each says by `finals` which stages it needs
+    answers : by question, one answer for each network and seed; its `finals` are the stages that it needs
     """
 
     config: Config
@@ -42,12 +42,12 @@ class Plan:
         return with_inputs(spec for answer in self.answers[question] for spec in answer.finals)
 
     def made(self) -> Made:
-        """Return what the report is made from."""
+        """Return the inputs of the report."""
         return Made(self.config, self.stages, self.shared.trainings, self.answers)
 
 
 def make_plan(config: Config) -> Plan:
-    """Return the stages of a run: specs and keys only, no store is asked.
+    """Return the stages of a run: specs and keys only, without a look into a store.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""How far a plan is in its store, and whether what is left fits into memory and disk."""
+"""The state of a plan's stages in their store, and a check of memory and disk for the missing ones."""
 
 import shutil
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ LIBRARIES = 1100 * 10**6  # bytes of a worker before any data: torch, NumPy, Zar
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A line of `layerlore plan`: sizes in bytes, `state` complete, partial or missing, `note` what else to say."""
+    """A line of `layerlore plan`: sizes in bytes, `state` complete, partial or missing, `note` a further line."""
 
     stage: str
     key: str
@@ -32,7 +32,7 @@ class PlannedStage:
 def existing_store(config: Config) -> Store | None:
     """Return the config's store if there is one; StoreError if it cannot be used, or its bucket is missing."""
     try:
-        Store(config.store).read(FORMAT_FILE)  # on S3 a look whether it is there would not tell of a missing bucket
+        Store(config.store).read(FORMAT_FILE)  # on S3, `exists` would not report a missing bucket
         return open_store(config.store)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -50,7 +50,7 @@ def planned_stages(plan: Plan, store: Store | None) -> list[PlannedStage]:
 
     Raises
     ------
-    ConfigError : something does not fit; names the config's key
+    ConfigError : data, networks or memory do not fit; names the config's key
     """
     try:
         sizes = stage_sizes(plan.config.cluster, store, plan.stages)
@@ -65,12 +65,12 @@ def planned_stages(plan: Plan, store: Store | None) -> list[PlannedStage]:
 
 
 def notes_of(stages: Sequence[PlannedStage]) -> list[str]:
-    """Return what there is to say of planned stages, each line once."""
+    """Return the further lines of planned stages, each once."""
     return list(dict.fromkeys(visible(stage.note) for stage in stages if stage.note))
 
 
 def stage_state(store: Store | None, path: str) -> str:
-    """Return complete, partial or missing."""
+    """Return the state of a stage: complete, partial or missing."""
     if store is None:
         return "missing"
     if find_finished(store, path) is not None:
@@ -79,16 +79,16 @@ def stage_state(store: Store | None, path: str) -> str:
 
 
 def _check_fit(config: Config, stages: list[PlannedStage]) -> None:
-    """Raise where a stage needs more memory than a worker has, or all need more disk than there is."""
+    """Raise ConfigError where a stage needs more memory than a worker has, or all need more disk than is free."""
     todo = [stage for stage in stages if stage.state != "complete"]
     limit = size_bytes(config.cluster.memory_limit)
     for stage in todo:
         if stage.peak + LIBRARIES > limit:
             need = (stage.peak + LIBRARIES) / 1e9
             raise ConfigError(
-                f"cluster.memory_limit: stage {stage.stage} of {stage.label} needs {need:.1f} GB in a worker, "
-                f"{config.cluster.memory_limit} are allowed; raise it, keep fewer samples by `per_class`, "
-                "or take a smaller layer"
+                f"cluster.memory_limit: expected at least {need:.1f} GB for stage {stage.stage} of {stage.label}, "
+                f"found {config.cluster.memory_limit}; raise it, keep fewer samples by `per_class`, "
+                "or choose a smaller layer"
             )
     store = Store(config.store)
     if store.local:
@@ -96,7 +96,7 @@ def _check_fit(config: Config, stages: list[PlannedStage]) -> None:
         need, free = sum(stage.written for stage in todo), shutil.disk_usage(place).free
         if need > free:
             raise ConfigError(
-                f"store: {need / 1e9:.1f} GB may be written, {free / 1e9:.1f} GB are free at {place}; "
-                "choose another place, or keep less: fewer samples by `per_class`, `interpretation.dtype: float16`, "
+                f"store: expected {need / 1e9:.1f} GB of free disk at {place}, found {free / 1e9:.1f} GB; "
+                "choose another disk, or store less: fewer samples by `per_class`, `interpretation.dtype: float16`, "
                 "or `record.layers` and `record.steps` of a training"
             )

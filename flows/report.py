@@ -1,4 +1,4 @@
-"""The report: one static site per run, made from finished stages."""
+"""The flow of the report: one static site for each run, made from finished stages."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -12,7 +12,7 @@ from tasks.steps.report import report_is_current, report_path, write_report
 
 @flow(name="report", flow_run_name=run_name, validate_parameters=False)
 def report(config: Given, overrides: Sequence[str] = ()) -> str:
-    """Write the report of a run whose stages are complete, unless it is there, and return where it begins."""
+    """Write the report of a run with complete stages, unless it is current, and return its first page."""
     with session_of(config, overrides) as here:
         made, store = here.plan.made(), here.job.store
         if here.whole and report_is_current(store, made):

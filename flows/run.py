@@ -1,4 +1,4 @@
-"""A whole run: every question that its config asks, then the report."""
+"""The flow of a whole run: every question of its config, then the report."""
 
 from collections.abc import Sequence
 from importlib import import_module
@@ -12,7 +12,7 @@ from flows.training import training
 
 @flow(name="run", flow_run_name=run_name, validate_parameters=False)
 def run(config: Given, overrides: Sequence[str] = ()) -> str:
-    """Train the networks, answer the questions of a config, and return where the report begins."""
+    """Train the networks, answer the questions of a config, and return the report's first page."""
     with session_of(config, overrides) as here:
         training(config, overrides)
         for name in here.plan.answers:  # the flow of a question has the question's name

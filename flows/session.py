@@ -1,4 +1,4 @@
-"""What the flows of one run share: its plan, and the job that its steps get."""
+"""The session that the flows of one run share: its plan, and the job of its steps."""
 
 import sys
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ Given = str | dict[str, Any]  # Any: YAML; a config as a path, a preset's name o
 
 @dataclass(frozen=True)
 class Session:
-    """A run in progress; `reused` are the paths of the stages that were complete before it."""
+    """A run in progress; `reused` holds the paths of the stages that were complete before it."""
 
     plan: Plan
     job: Job
@@ -40,7 +40,7 @@ class Session:
 
 
 def make_stages(here: Session, question: str | None = None) -> None:
-    """Complete the stages of a question, or those that all questions share, inputs first; ready ones together."""
+    """Complete the stages of a question, or those that all questions share; inputs first, ready stages together."""
     for wave in waves(here.plan.base if question is None else here.plan.of(question)):
         run_step(here.job, STEPS[wave[0].stage], wave, timeout=here.timeout)
 
@@ -50,7 +50,7 @@ _CURRENT: ContextVar[Session | None] = ContextVar("session", default=None)
 
 @contextmanager
 def open_session(plan: Plan, observer: Observer, done: frozenset[str], *, wait: bool = True) -> Iterator[Session]:
-    """Open a run's store, and workers unless all its stages are `done`; flows called in the block share them."""
+    """Open the store of a run, and workers unless all stages are `done`; flows called in the block share both."""
     with open_job(plan.config, observer, wait=wait, idle=len(done) == len(plan.stages)) as job:
         session = Session(plan, job, done)
         token = _CURRENT.set(session)
@@ -61,7 +61,7 @@ def open_session(plan: Plan, observer: Observer, done: frozenset[str], *, wait: 
 
 
 def run_name() -> str:
-    """Return what a flow run is called in Prefect: the run's name, where a session is open already."""
+    """Return the name of a flow run in Prefect: the run's name, where a session is open already."""
     current = _CURRENT.get()
     return "direct" if current is None else current.plan.config.name
 

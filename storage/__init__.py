@@ -1,1 +1,1 @@
-"""What is kept: stores, stages and their formats."""
+"""Stores, stages and their formats."""

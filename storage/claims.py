@@ -1,10 +1,10 @@
-"""Claims keep two runs from doing the same work. Correctness never rests on them.
+"""Claims keep two runs from doing the same work. Correctness never depends on them.
 
-On a local store a claim is a `flock`, which the kernel frees when its process dies. On S3 it is a note that its
-holder renews: best effort, since conditional puts are no lock everywhere, so two runs that begin within one request
-of each other may both hold a stage. A note counts for `HEARTBEAT` seconds after its last renewal, told by the age
-that S3 itself gives it or by watching it for as long, so that clocks need not agree; and no longer than its process,
-where that can be seen from here.
+On a local store a claim is a `flock`. The kernel frees it when its process dies. On S3 a claim is a record that its
+holder renews. This is best effort, since not every server has conditional puts: two runs that begin within one
+request of each other may both hold a stage. A claim record is valid for `HEARTBEAT` seconds after its last renewal.
+S3 gives its age, or a process watches it for that time: clocks need not agree. It is not valid after the end of its
+process, where this machine can see that end.
 """
 
 import contextlib
@@ -24,13 +24,16 @@ from storage.documents import Document
 from storage.renewal import RENEWER, Note, decode_note
 from storage.stores import Store, StoreError, naming
 
-CLAIMS, PROBE = "_claims", re.compile(r"[0-9a-f]{32}")  # where they lie, and what a look at the clock is called
-HEARTBEAT = 60.0  # seconds for which a note counts
+CLAIMS, PROBE = (
+    "_claims",
+    re.compile(r"[0-9a-f]{32}"),
+)  # folder of the claims, and names of the objects that show the store's clock
+HEARTBEAT = 60.0  # seconds for which a claim record is valid
 RENEWAL = 15.0  # seconds between two renewals
-POLL, NOTE_POLL = 0.3, 2.0  # seconds between two looks at a lock, at a note
+POLL, NOTE_POLL = 0.3, 2.0  # seconds between two looks at a lock, at a claim record
 SPARE_FILES = 1024  # open files of a process besides its claims
 
-_HELD: set[str] = set()  # tokens of the notes that this process holds
+_HELD: set[str] = set()  # tokens of the claim records that this process holds
 
 OnWait = Callable[[str], None]
 
@@ -41,7 +44,7 @@ class StageHeldError(Exception):
 
 @dataclass(frozen=True)
 class Clock:
-    """How one who waits tells time: seconds that only grow, and a way to let some pass."""
+    """The clock of a waiting claimant: seconds that only grow, and a function that sleeps."""
 
     now: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -64,7 +67,7 @@ def claim(
 
     Parameters
     ----------
-    holder : who we are, for others to read
+    holder : name of this run, for others to read
     wait : wait for another holder; otherwise StageHeldError
     on_wait : called once with the text that names the other holder
 
@@ -80,7 +83,7 @@ def claim(
 
 
 def make_room(claims: int) -> None:
-    """Let this process hold so many claims at once: a lock is an open file, of which 1,024 are usually allowed."""
+    """Raise this process's limit of open files for so many claims: a lock is an open file, usually 1,024 at most."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = claims + SPARE_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -89,7 +92,7 @@ def make_room(claims: int) -> None:
 
 
 def claim_name(path: str) -> str:
-    """Return where the claim of the stage at `path` lies, without its ending."""
+    """Return the path of a stage's claim, without its ending."""
     return f"{CLAIMS}/" + path.replace("/", "-")
 
 
@@ -100,16 +103,16 @@ class Waiting:
     allowed: bool
     on_wait: OnWait
     clock: Clock
-    told: bool = False
+    reported: bool = False
 
-    def tell(self, name: str, other: str) -> None:
-        """Name the other holder once; raise where the claimant does not wait."""
+    def report(self, name: str, other: str) -> None:
+        """Report the other holder once; raise StageHeldError where the claimant does not wait."""
         text = f"{name.removeprefix(f'{CLAIMS}/')} is held by {other}"
         if not self.allowed:
             raise StageHeldError(text)
-        if not self.told:
+        if not self.reported:
             self.on_wait(text)
-        self.told = True
+        self.reported = True
 
 
 @contextlib.contextmanager
@@ -124,7 +127,7 @@ def _hold_local(store: Store, name: str, holder: str, waiting: Waiting) -> Itera
         except BlockingIOError:
             other = os.pread(descriptor, 500, 0).decode("utf-8", "replace").strip() or "another run"
             os.close(descriptor)
-            waiting.tell(name, other)
+            waiting.report(name, other)
             waiting.clock.sleep(POLL)
             continue
         if _same_file(descriptor, file):
@@ -150,27 +153,27 @@ def _same_file(descriptor: int, file: Path) -> bool:
 
 @contextlib.contextmanager
 def _hold_note(store: Store, name: str, holder: str, waiting: Waiting) -> Iterator[None]:
-    """Hold a note that is renewed from a thread."""
-    told = {"holder": holder, "token": uuid.uuid4().hex, "process": process_identity(os.getpid())}
-    note = Note(store, f"{name}.json", told, RENEWAL)
-    _HELD.add(told["token"])
+    """Hold a claim record that a thread renews."""
+    record = {"holder": holder, "token": uuid.uuid4().hex, "process": process_identity(os.getpid())}
+    note = Note(store, f"{name}.json", record, RENEWAL)
+    _HELD.add(record["token"])
     try:
         while True:
             _await_note(store, name, waiting)
             store.write(note.path, note.text())
             if _is_ours(note):
-                break  # of two who write at once the later one holds
+                break  # of two records written at once, the later one is valid
         with RENEWER.renewing(note):
             yield
     finally:
-        with contextlib.suppress(OSError, StoreError):  # a note that stays is stale soon
+        with contextlib.suppress(OSError, StoreError):  # a claim record that stays is stale soon
             if _is_ours(note):
                 store.remove(note.path)
-        _HELD.discard(told["token"])
+        _HELD.discard(record["token"])
 
 
 def _is_ours(note: Note) -> bool:
-    """Say whether a note is what lies at its place."""
+    """Say whether a claim record is still the one in the store."""
     try:
         return note.ours(note.store.read(note.path))
     except FileNotFoundError:
@@ -178,28 +181,28 @@ def _is_ours(note: Note) -> bool:
 
 
 def _await_note(store: Store, name: str, waiting: Waiting) -> None:
-    """Return once there is no note, or none that counts."""
+    """Return once no valid claim record is there."""
     path, clock = f"{name}.json", waiting.clock
     seen, since = None, 0.0
     while (note := _read_note(store, path)) is not None and not _is_over(note):
         if note != seen:
-            # Renewals that we watch are new; only what we find may be old. A store whose clock was put back finds
-            # notes of the future.
+            # A renewal that we watch is new; only the first record may be old. After a store's clock was put back,
+            # records from the future are there.
             age = max(0.0, _age(store, path)) if seen is None else 0.0
             seen, since = note, clock.now() - age
         if clock.now() - since >= HEARTBEAT:
             return
-        waiting.tell(name, str(note.get("holder", "another run")))
+        waiting.report(name, str(note.get("holder", "another run")))
         clock.sleep(NOTE_POLL)
 
 
 def _age(store: Store, path: str) -> float:
-    """Return how many seconds ago a note was written, by the clock of the store."""
+    """Return the age of a claim record in seconds, by the clock of the store."""
     return store_time(store) - store.modified(path)
 
 
 def store_time(store: Store) -> float:
-    """Return the time by the clock that dates the store's objects, in seconds since 1970: that of one written now."""
+    """Return the store's own time in seconds since 1970: the date of an object written now."""
     probe = f"{CLAIMS}/{uuid.uuid4().hex}"
     store.write(f"{probe}/now", b"")
     try:
@@ -209,12 +212,12 @@ def store_time(store: Store) -> float:
 
 
 def find_probes(store: Store) -> list[str]:
-    """Return the paths of what `store_time` has written: those of looks under way, and of processes killed in one."""
+    """Return the paths of objects that `store_time` has written, in this moment or before a kill."""
     return [f"{CLAIMS}/{name}" for name in store.names(CLAIMS) if PROBE.fullmatch(name)]
 
 
 def _read_note(store: Store, path: str) -> Document | None:
-    """Return a note, or None where there is none."""
+    """Return a claim record, or None where there is none."""
     try:
         return decode_note(store.read(path))
     except FileNotFoundError:
@@ -222,7 +225,7 @@ def _read_note(store: Store, path: str) -> Document | None:
 
 
 def process_identity(pid: int) -> str:
-    """Return what tells a process from all others on this and other machines; empty where the kernel does not say."""
+    """Return an identity that no other process on any machine has; "" where the kernel does not give one."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return f"{_machine()}/{pid}/{'ended' if fields[0] in 'ZX' else fields[19]}"
@@ -232,19 +235,19 @@ def process_identity(pid: int) -> str:
 
 @lru_cache(maxsize=1)
 def _machine() -> str:
-    """Return this boot of this machine, and which of its tables of processes we see."""
+    """Return the identities of this boot of this machine and of the visible table of processes."""
     return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{os.readlink('/proc/self/ns/pid')}"
 
 
 def _is_over(note: Document) -> bool:
-    """Say whether it can be seen that a note's claim has ended: its process is dead, or let go and could not say so."""
+    """Say whether a claim has visibly ended: its process is dead, or has released it without removing the record."""
     identity = str(note.get("process"))
     left_behind = identity == process_identity(os.getpid()) != "" and note.get("token") not in _HELD
     return left_behind or _is_dead(identity)
 
 
 def _is_dead(identity: str) -> bool:
-    """Say whether a process was one of this machine and is no more; False where that cannot be seen from here."""
+    """Say whether a process of this machine has ended; False where this process cannot see that."""
     machine, _, pid = identity.rpartition("/")[0].rpartition("/")
     try:
         if machine != _machine():
@@ -252,6 +255,6 @@ def _is_dead(identity: str) -> bool:
         os.kill(int(pid), 0)
     except ProcessLookupError:
         return True
-    except (OSError, ValueError):  # another user's process is none of ours to signal, and lives
+    except (OSError, ValueError):  # another user's process, which lives
         return False
     return process_identity(int(pid)) not in ("", identity)

@@ -1,4 +1,4 @@
-"""Garbage: stages that no run refers to, and what killed processes left beside the claims."""
+"""Garbage: stages that no run refers to, and clock probes that killed processes left among the claims."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from storage.stores import Store
 from storage.updates.archives import find_archives
 from storage.verify import stage_paths
 
-PROBE_HOURS = 1.0  # age at which nobody looks any more at the clock that a probe was written for
+PROBE_HOURS = 1.0  # age at which a clock probe is not in use any more
 
 
 @dataclass(frozen=True)
 class Garbage:
-    """What no run refers to, its size, and why it is kept all the same (empty: it may go)."""
+    """A path that no run refers to, its size, and the reason to keep it ("": it may be removed)."""
 
     path: str
     size: int
@@ -22,9 +22,9 @@ class Garbage:
 
 
 def find_garbage(store: Store, grace_hours: float) -> Iterator[Garbage]:
-    """Yield the stages that no run record refers to; young ones and claimed ones are kept. Then old probes.
+    """Yield the stages that no run record refers to, then old clock probes. Young and claimed stages are kept.
 
-    Archives of a recorder are no garbage: no run makes them, and none could make them again.
+    Archives of a recorder are not garbage: no run makes them, and no run could make them again.
 
     Parameters
     ----------
@@ -45,12 +45,12 @@ def find_garbage(store: Store, grace_hours: float) -> Iterator[Garbage]:
             kept = str(error)
         yield Garbage(path, sum(store.files(path).values()), kept)
     for path in probes:
-        if 0.0 < store.modified(path) <= now - 3600 * PROBE_HOURS:  # 0: it is being made, or gone already
+        if 0.0 < store.modified(path) <= now - 3600 * PROBE_HOURS:  # 0: it is not complete yet, or already removed
             yield Garbage(path, sum(store.files(path).values()), "")
 
 
 def remove_garbage(store: Store, path: str) -> None:
-    """Remove what `find_garbage` found."""
+    """Remove a stage or probe that `find_garbage` found."""
     if path.startswith(f"{CLAIMS}/"):
         store.remove(path)
     else:
@@ -58,7 +58,7 @@ def remove_garbage(store: Store, path: str) -> None:
 
 
 def remove_stage(store: Store, path: str) -> None:
-    """Remove a stage under its claim: completion note, markers, data, so that a broken removal looks unmade."""
+    """Remove a stage under its claim: completion record, partition records, data. A broken removal looks unmade."""
     with claim(store, path, "gc", wait=False):
         if path in referenced(store):
             return  # a run that has begun since the listing wants it

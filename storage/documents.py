@@ -1,4 +1,4 @@
-"""Small JSON documents that carry their own digest: markers, run records, completion notes."""
+"""Small JSON documents that carry their own digest: partition records, run records, completion records."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ Document = dict[str, Json]
 
 
 class DamagedError(Exception):
-    """Something stored is not what was written; the text names the object. `verify` collects these."""
+    """A stored object is not what was written; the text names the object. `verify` collects these errors."""
 
 
 def canonical(value: Json) -> bytes:
@@ -52,7 +52,7 @@ def decode(raw: bytes, what: str) -> Document:
         raise DamagedError(f"{what}: not a layerlore document") from None
     assert isinstance(document, dict)
     if not _intact(raw):
-        raise DamagedError(f"{what}: its digest does not match its content")
+        raise DamagedError(f"{what}: expected the content of its digest, found other content")
     return document
 
 
@@ -61,36 +61,36 @@ def read_document(store: Store, path: str, keys: Mapping[str, type]) -> Document
 
     Parameters
     ----------
-    keys : what it must hold, and of which type
+    keys : required keys, and the types of their values
 
     Raises
     ------
-    DamagedError : it is not what was written, or lacks a key
+    DamagedError : it is not what was written, or a key is missing
     """
     try:
         document = decode(store.read(path), path)
     except IsADirectoryError:
-        raise DamagedError(f"{path}: a folder lies where a file belongs") from None
+        raise DamagedError(f"{path}: expected a file, found a folder") from None
     return require(document, path, keys)
 
 
 def require(document: Json, what: str, keys: Mapping[str, type]) -> Document:
-    """Return a document that holds `keys`; DamagedError, whose text begins with `what`, if it does not.
+    """Return a document that holds `keys`; else raise DamagedError with a text that begins with `what`.
 
-    Digests tell bytes that changed, not a document that somebody else made.
+    A digest shows changed bytes. It does not show a document that another program made.
     """
     if not isinstance(document, dict):
         raise DamagedError(f"{what}: not a layerlore document")
     for key, kind in keys.items():
         if not isinstance(document.get(key), kind):
-            raise DamagedError(f"{what}: its {key!r} is missing or no {kind.__name__}")
+            raise DamagedError(f"{what}: expected a {kind.__name__} in key {key!r}, found none")
     return document
 
 
-# Kept, as every partition reads the notes of the stages it needs, and encoding one of 1,000 classes takes 5 to 20 ms.
+# Cached: every partition reads completion records of its inputs; encoding one of 1,000 classes takes 5 to 20 ms.
 @lru_cache(maxsize=32)
 def _intact(raw: bytes) -> bool:
-    """Say whether these are the bytes that `encode` makes of the document in them."""
+    """Say whether `encode` makes the same bytes of the document in these bytes."""
     try:
         document = json.loads(raw)
         del document["sha256"]

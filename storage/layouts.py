@@ -1,4 +1,4 @@
-"""How a stage's arrays are laid out: shapes, partitions, chunks and codecs."""
+"""The layout of a stage's arrays: shapes, partitions, chunks and codecs."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -18,7 +18,7 @@ from storage.stores import Store
 ZarrArray: TypeAlias = "zarr.Array[zarr.core.metadata.ArrayV3Metadata]"
 
 CHUNK_ROWS = 32
-SMALL_ROW = 1024  # bytes; rows below this are not worth an inner chunk of their own
+SMALL_ROW = 1024  # bytes; a smaller row does not get an inner chunk of its own
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ArrayLayout:
 
     Parameters
     ----------
-    shape : all of it
+    shape : shape of the whole array
     dtype : NumPy name
     dimensions : a name per axis, for xarray
     rows : leading rows of a partition
@@ -42,15 +42,15 @@ class ArrayLayout:
 
     @property
     def partitions(self) -> int:
-        """How many partitions the array has."""
+        """The number of partitions of the array."""
         return -(-self.shape[0] // self.rows)
 
     def check(self) -> None:
-        """Raise ValueError or TypeError unless shape, dtype and rows are some; for what comes from a store."""
+        """Raise ValueError or TypeError unless shape, dtype and rows are valid; for layouts read from a store."""
         np.dtype(self.dtype)
         counts = (*self.shape, self.rows - 1, self.chunk - 1)
         if not self.shape or any(type(count) is not int or count < 0 for count in counts):
-            raise ValueError(f"no array has this layout: {self}")
+            raise ValueError(f"expected a valid layout of an array, found {self}")
 
     def span(self, partition: int) -> tuple[int, int]:
         """Return the first and the past-the-end row of a partition."""
@@ -63,11 +63,11 @@ class ArrayLayout:
 
 @dataclass(frozen=True)
 class Layout:
-    """A stage's arrays and partitions, recorded with the stage: a function of shapes and config only.
+    """The arrays and partitions of a stage, stored with it: a function of shapes and config only.
 
     Parameters
     ----------
-    partitions : how many; 0 where it is open
+    partitions : number of partitions; 0 where it is open
     arrays : by name
     open_ended : files only, in as many partitions as there are when the stage is sealed
     """
@@ -95,7 +95,7 @@ class Layout:
 
     @classmethod
     def of(cls, document: Document) -> "Layout":
-        """Return the layout that `document` describes; KeyError, TypeError, ValueError if it describes none."""
+        """Return the layout in a document; KeyError, TypeError or ValueError if it does not describe one."""
         arrays = {
             name: ArrayLayout(tuple(a["shape"]), a["dtype"], tuple(a["dimensions"]), a["rows"], a["chunk"])
             for name, a in document["arrays"].items()
@@ -104,11 +104,11 @@ class Layout:
             array.check()
         partitions, most = document["partitions"], max((array.partitions for array in arrays.values()), default=0)
         if type(partitions) is not int or partitions < most:
-            raise ValueError(f"no arrays have these partitions: {partitions!r}")
+            raise ValueError(f"expected a number of partitions that fits the arrays, found {partitions!r}")
         return cls(partitions, arrays, document.get("open_ended", False))
 
     def closed(self, markers: Iterable[str]) -> "Layout":
-        """Return the layout with its number of partitions, which `markers`, file names, tell where it is open."""
+        """Return the layout with its number of partitions, counted in file names of partition records if open."""
         if not self.open_ended:
             return self
         numbers = [int(name.removesuffix(".json")) for name in markers if name.removesuffix(".json").isdecimal()]
@@ -116,7 +116,7 @@ class Layout:
 
 
 def rows_layout(shape: tuple[int, ...], dtype: str, dimensions: tuple[str, ...], rows: int) -> ArrayLayout:
-    """Lay out an array whose partitions are `rows` leading rows, a multiple of `CHUNK_ROWS` or less than it."""
+    """Return the layout of an array with partitions of `rows` rows: below `CHUNK_ROWS`, or a multiple of it."""
     row_bytes = int(np.prod(shape[1:], dtype=np.int64)) * np.dtype(dtype).itemsize
     whole = row_bytes < SMALL_ROW or rows % CHUNK_ROWS
     return ArrayLayout(shape, dtype, dimensions, rows, rows if whole else CHUNK_ROWS)
@@ -141,7 +141,7 @@ def array_metadata(layout: ArrayLayout) -> bytes:
 
 
 def metadata_path(path: str, name: str) -> str:
-    """Return where the metadata of array `name`, or of the group, of the stage at `path` lies."""
+    """Return the path of the metadata of array `name`, or of the group, of the stage at `path`."""
     return "/".join(filter(None, [path, "data.zarr", name, "zarr.json"]))
 
 
@@ -149,14 +149,14 @@ def open_array(store: Store, path: str, name: str, *, read_only: bool) -> ZarrAr
     """Open array `name` of the stage at `path`."""
     place = store.zarr(f"{path}/data.zarr/{name}", read_only=read_only)
     found: ZarrArray = zarr.open_array(place, mode="r" if read_only else "r+")
-    # Not kept in the metadata: without it a chunk of nothing but the fill value is not written and then looks lost.
+    # Not stored in the metadata. Without it, Zarr does not write a chunk of fill values, which then looks lost.
     return found.with_config({"write_empty_chunks": True})
 
 
 def write_shard(
     store: Store, path: str, name: str, layout: ArrayLayout, partition: int, block: NDArray[np.generic]
 ) -> None:
-    """Write a partition's rows of array `name` of the stage at `path`, so that they outlive a power cut."""
+    """Write a partition's rows of array `name` of the stage at `path`; they survive a power cut."""
     array, (start, stop) = open_array(store, path, name, read_only=False), layout.span(partition)
     shard = f"{path}/data.zarr/{name}/{layout.key(partition)}"
     try:

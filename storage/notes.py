@@ -1,36 +1,36 @@
-"""What the completion note and the markers of a stage must hold, whoever wrote them."""
+"""Reading of the completion record and the partition records of a stage, with checks of their content."""
 
 from storage.documents import DamagedError, Document, read_document
 from storage.layouts import Layout
 from storage.stores import Store
 
-GROUP = ""  # the name under which the completion note has the group's own metadata
+GROUP = ""  # the name of the group's own metadata in the completion record
 NOTE = dict.fromkeys(("identity", "layout", "arrays", "metadata", "files", "summary"), dict)
 MARKER = {"partition": int, "arrays": dict, "files": dict, "numbers": dict}
 
 
 def read_note(store: Store, path: str) -> Document:
-    """Return the completion note of the stage at `path`; FileNotFoundError if there is none.
+    """Return the completion record of the stage at `path`; FileNotFoundError if there is none.
 
     Raises
     ------
-    DamagedError : it is not what was written, or no note
+    DamagedError : it is not what was written, or not a completion record
     """
     name = f"{path}/markers/complete.json"
     note = read_document(store, name, NOTE)
     try:
         layout = Layout.of(note["layout"])
     except (KeyError, TypeError, AttributeError, ValueError):
-        raise DamagedError(f"{name}: its 'layout' is none") from None
+        raise DamagedError(f"{name}: expected a layout in key 'layout', found none") from None
     for part, expected in (("arrays", {*layout.arrays}), ("metadata", {GROUP, *layout.arrays})):
         if note[part].keys() != expected:
-            raise DamagedError(f"{name}: its {part!r} are not those of its layout")
+            raise DamagedError(f"{name}: expected the arrays of its layout in key {part!r}, found others")
     return note
 
 
 def read_marker_document(store: Store, name: str, partition: int) -> Document:
-    """Return the marker of a partition that lies at `name`; DamagedError if it is none or another's."""
+    """Return the partition record at `name`; DamagedError if it is damaged or that of another partition."""
     marker = read_document(store, name, MARKER)
     if marker["partition"] != partition:
-        raise DamagedError(f"{name}: it is the marker of partition {marker['partition']}")
+        raise DamagedError(f"{name}: expected the record of partition {partition}, found that of {marker['partition']}")
     return marker

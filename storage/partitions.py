@@ -1,7 +1,7 @@
-"""One partition of a stage, as a worker writes it: first come, first kept.
+"""One partition of a stage, as a worker writes it: the first result is kept.
 
-Claims are best effort, so two runs may make one partition at once, and on machines that differ their results may
-differ in the last digits. The first marker decides: who finds one looks no further and leaves what is there.
+Claims are best effort: two runs may make one partition at once. On different machines their results may differ in
+the last digits. The first partition record decides: a process that finds it stops and leaves the stored result.
 """
 
 import math
@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 Block = NDArray[np.generic]
 
-LOOK = 1.0  # seconds for which a look at the marker is believed between two writes
+LOOK = 1.0  # seconds for which one look for the partition record is enough between two writes
 
 
 class OvertakenError(StoreError):
-    """Another run has written the partition, or finished the stage; there is nothing left to do here."""
+    """Another run has written the partition or finished the stage; this process has nothing left to do."""
 
 
 @dataclass
 class Partition:
-    """What a worker writes in one partition; `numbers` go into its marker.
+    """What a worker writes in one partition; its record keeps the metrics in `numbers`.
 
     Writing raises OvertakenError once another run has written the partition.
     """
@@ -60,7 +60,7 @@ class Partition:
         if block.shape != expected or block.dtype != np.dtype(layout.dtype):
             raise ValueError(
                 f"{self.stage.spec.title}, array {name!r}, partition {self.number}: "
-                f"got {block.dtype} {block.shape}, the layout has {layout.dtype} {expected}"
+                f"expected {layout.dtype} {expected}, found {block.dtype} {block.shape}"
             )
         self.look(LOOK)
         if block.size:
@@ -74,9 +74,9 @@ class Partition:
         self.files[name] = digest(data)
 
     def look(self, patience: float = 0.0) -> None:
-        """Raise OvertakenError if the partition has a marker by now; a look within `patience` seconds will do.
+        """Raise OvertakenError if the partition has a record by now; a look within `patience` seconds is enough.
 
-        Most steps compute between the beginning and the first write, which may take long; writes follow each other.
+        Most steps compute for long before their first write. The other writes follow at once.
         """
         now = time.monotonic()
         if now - self._looked < patience:

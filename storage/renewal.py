@@ -1,4 +1,4 @@
-"""The heartbeat of the notes that a process holds on S3: one thread renews them all, however many they are."""
+"""The heartbeat of the claim records that a process holds on S3: one thread renews all of them."""
 
 import contextlib
 import json
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from storage.documents import Document
 from storage.stores import Store, StoreError
 
-LEAVE = 5.0  # seconds that a renewal in progress may hold up the end
+LEAVE = 5.0  # seconds for which the end waits for a renewal in progress
 
 
 @dataclass(eq=False)
 class Note:
-    """A note that is held: where it lies, what it says, and every how many seconds it is renewed."""
+    """A claim record that this process holds: its path, its content, and the seconds between two renewals."""
 
     store: Store
     path: str
@@ -26,31 +26,31 @@ class Note:
     due: float = field(default=0.0)
 
     def text(self) -> bytes:
-        """Return what is written at this beat."""
+        """Return the bytes that this renewal writes."""
         return json.dumps({**self.document, "beat": self.beat}).encode()
 
     def ours(self, raw: bytes) -> bool:
-        """Say whether what was read at its place is this note."""
+        """Say whether the bytes read at its path are this claim record."""
         return bool(decode_note(raw).get("token") == self.document["token"])
 
 
 class Renewer:
-    """Renews the notes it is given from one thread, which begins with the first and ends with the last."""
+    """Renews claim records from one thread, which starts with the first and ends with the last."""
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self.forget()
 
     def forget(self) -> None:
-        """Hold nothing: at first, and in a forked child, which has neither the thread nor its parent's claims."""
+        """Hold no record: at first, and in a forked child, which has neither the thread nor its parent's claims."""
         self._held: list[Note] = []
-        self._round: list[Note] = []  # under way: may be written though dropped
+        self._round: list[Note] = []  # in progress: may be written though dropped
         self._changed = threading.Condition()
         self._thread = None
 
     @contextlib.contextmanager
     def renewing(self, note: Note) -> Iterator[None]:
-        """Renew `note` for the length of the block; afterwards nothing is written any more."""
+        """Renew a claim record for the length of the block; nothing is written after the block."""
         with self._changed:
             note.due = time.monotonic() + note.every
             self._held.append(note)
@@ -67,15 +67,15 @@ class Renewer:
                 self._changed.wait_for(lambda: note not in self._round, LEAVE)
 
     def _work(self) -> None:
-        """Renew what is due until nothing is held."""
+        """Renew records when they are due, until this process holds none."""
         while due := self._await_due():
             for store in {note.store for note in due}:
-                # A fault that passes must not end the heartbeat.
+                # A temporary fault must not end the heartbeat.
                 with contextlib.suppress(OSError, StoreError):
                     self._renew(store, [note for note in due if note.store == store])
 
     def _await_due(self) -> list[Note]:
-        """Return the notes that are due now, as soon as there are any; empty where none is held any more."""
+        """Wait for claim records that are due and return them; return none once this process holds none."""
         with self._changed:
             self._round = []
             self._changed.notify_all()
@@ -92,20 +92,20 @@ class Renewer:
             return list(self._round)
 
     def _renew(self, store: Store, notes: list[Note]) -> None:
-        """Write the notes of a store again, all at once; one that another has replaced is given up."""
+        """Write the claim records of a store again, all at once; drop a record that another run has replaced."""
         found = store.read_all([note.path for note in notes])
         texts = {}
         for note in notes:
             raw = found[note.path]
             if isinstance(raw, bytes) and not note.ours(raw):
                 with self._changed:
-                    self._drop(note)  # another took us for dead: both go on, which is slow and harmless
+                    self._drop(note)  # the other run took this one for dead: both go on, slow and harmless
             elif isinstance(raw, bytes | FileNotFoundError):
                 texts[note.path] = note.text()
         store.write_all(texts)
 
     def _drop(self, note: Note) -> None:
-        """Hold a note no longer."""
+        """Stop the renewal of a claim record."""
         if note in self._held:
             self._held.remove(note)
 
@@ -115,7 +115,7 @@ os.register_at_fork(after_in_child=RENEWER.forget)
 
 
 def decode_note(raw: bytes) -> Document:
-    """Return what a note says; nothing where it is damaged."""
+    """Return the content of a claim record; an empty document where it is damaged."""
     try:
         found = json.loads(raw)
     except ValueError:

@@ -10,13 +10,13 @@ from storage.stores import Store, StoreError
 
 TIME = "%Y%m%dT%H%M%S.%fZ"
 
-RECORD = {"outcome": str, "stages": list}  # what readers rely on
+RECORD = {"outcome": str, "stages": list}  # keys that readers need
 STAGE_PATH = re.compile(rf"{KIND.pattern}/{KEY.pattern}")
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One attempt at a run."""
+    """The record of one attempt at a run."""
 
     name: str
     time: str
@@ -24,7 +24,7 @@ class RunRecord:
 
     @property
     def path(self) -> str:
-        """Where the record lies, relative to the store."""
+        """The path of the record, relative to the store."""
         return f"_runs/{self.name}/{self.time}.json"
 
     @property
@@ -48,14 +48,14 @@ def write_record(store: Store, name: str, config: Json, specs: list[StageSpec], 
 
 
 def _next_time(store: Store, name: str) -> str:
-    """Return the time, or where a clock was ahead of ours, one after the last record's: records keep their order."""
+    """Return the time now, or a later one than the last record's, so that records keep their order."""
     now = datetime.now(UTC).strftime(TIME)
     last = max((file.removesuffix(".json") for file in store.names(f"_runs/{name}")), default="")
     if now > last:
         return now
     try:
         return (datetime.strptime(last, TIME) + timedelta(microseconds=1)).strftime(TIME)
-    except ValueError:  # a file of somebody else's
+    except ValueError:  # a file of another program
         return now
 
 
@@ -69,11 +69,11 @@ def run_names(store: Store) -> list[str]:
 
     Raises
     ------
-    DamagedError : a file lies where a folder of records belongs: which stages are wanted is not known then
+    DamagedError : a file has the name of a folder of records; the stages of its run are then unknown
     """
     for path in ("_runs", *(f"_runs/{name}" for name in store.names("_runs"))):
         if store.is_file(path) and not path.startswith("_runs/."):
-            raise DamagedError(f"{path}: a file lies where a folder belongs; remove it")
+            raise DamagedError(f"{path}: expected a folder, found a file; remove it")
     return [name for name in store.names("_runs") if store.names(f"_runs/{name}")]
 
 
@@ -83,33 +83,33 @@ def records(store: Store, name: str) -> list[RunRecord]:
 
 
 def read_record(store: Store, name: str, file: str) -> RunRecord:
-    """Return one record of a run; DamagedError if it is none."""
+    """Return one record of a run; DamagedError if it is not a run record."""
     path = f"_runs/{name}/{file}"
     document = read_document(store, path, RECORD)
     for stage in document["stages"]:
         require(stage, f"{path}: a stage", {"path": str, "title": str})
         if not STAGE_PATH.fullmatch(stage["path"]):
-            raise DamagedError(f"{path}: a stage: its path {stage['path']!r} is none")
+            raise DamagedError(f"{path}: a stage: expected a stage's path, found {stage['path']!r}")
     return RunRecord(name, file.removesuffix(".json"), document)
 
 
 def choose_run(store: Store, name: str | None, kind: str | None = None) -> str:
-    """Return `name`, or the only run of the store; of several, the only one whose last record has a stage of `kind`.
+    """Return `name`, else the only run of the store, or the only run with a stage of `kind` in its last record.
 
     Raises
     ------
-    StoreError : there is none, several and no name, or not that one
+    StoreError : there is no run, no run of this name, or several runs and no name
     """
     known = run_names(store)
     if not known:
-        raise StoreError(f"{store.url}: no run has been recorded here")
+        raise StoreError(f"{store.url}: expected the record of a run, found none; `layerlore run` a config first")
     fitting = known
     if name is None and len(known) > 1 and kind is not None:
         fitting = [run for run in known if has_kind(store, run, kind)] or known
     if name is None and len(fitting) > 1:
-        raise StoreError(f"{store.url}: several runs are here, choose one with --run: {', '.join(fitting)}")
+        raise StoreError(f"{store.url}: expected one run, found {', '.join(fitting)}; choose one with --run")
     if name is not None and name not in known:
-        raise StoreError(f"{store.url}: no run {name!r}; known: {', '.join(known)}")
+        raise StoreError(f"{store.url}: expected one of the runs {', '.join(known)}, found {name!r}")
     return name or fitting[0]
 
 
@@ -120,9 +120,9 @@ def has_kind(store: Store, name: str, kind: str) -> bool:
 
 
 def referenced(store: Store) -> set[str]:
-    """Return the paths of all stages that some run refers to.
+    """Return the paths of all stages that run records refer to.
 
-    A damaged record stops the caller, since what it refers to is unknown.
+    A damaged record raises, since its stages are unknown.
     """
     paths: set[str] = set()
     for name in run_names(store):

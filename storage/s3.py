@@ -1,7 +1,7 @@
-"""S3 through s3fs: a request is sent again while its fault may pass; a lasting fault is one line that names the object.
+"""S3 through s3fs. A request is repeated after a temporary fault; a lasting fault is one line that names the object.
 
-Credentials, endpoint and region are botocore's business: it reads the environment or an AWS profile. Nothing here
-sees them, so nothing here can keep them.
+Botocore reads credentials, endpoint and region from the environment or an AWS profile. This module does not see
+them, and therefore cannot store them.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from storage.stores import StoreError
 
 ATTEMPTS = 10  # with the waits below: 33 s on average, 65 at most
 FIRST, LONGEST = 0.2, 20.0  # seconds of the first and of any wait, at most
-TOGETHER = 200  # objects deleted at once: S3 takes 1,000, which a slow server does not answer within its timeout
+TOGETHER = 200  # objects in one deletion: S3 takes 1,000, but a slow server would not answer within its timeout
 CONNECTIONS = 32
 TEXT = 200  # characters of a server's message
 
@@ -57,7 +57,7 @@ class S3Error(StoreError):
 
 
 class S3Files(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
-    """s3fs that waits for passing faults, reads an object with one request, and believes no listing but a fresh one."""
+    """s3fs that repeats requests after temporary faults, reads an object in one request and caches no listing."""
 
     retries = 1  # s3fs's own, which know neither refused connections nor jitter
 
@@ -67,21 +67,21 @@ class S3Files(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
         return await patiently(lambda: send(method, *args, **kwargs), place)
 
     async def _cat_file(self, path: str, version_id: str | None = None, **span: Any) -> bytes:  # Any: fsspec's
-        """Return an object's bytes; a body that breaks off is asked for again."""
+        """Return an object's bytes; an incomplete body is requested again."""
         read, span = super()._cat_file, {**span, "max_concurrency": 1}  # more would send a HEAD before every GET
         place = f"s3://{self._strip_protocol(path)}"
         data: bytes = await patiently(lambda: read(path, version_id, **span), place)
         return data
 
     async def _ls(self, path: str, detail: bool = False, **kwargs: Any) -> list[Any]:  # Any: fsspec's
-        """Return what is directly below `path`, without looking above it."""
+        """Return the entries directly below `path`, without a look above it."""
         found = await self._lsdir(self._strip_protocol(path))
         if not found:
             raise FileNotFoundError(errno.ENOENT, "nothing is here", path)
         return found if detail else sorted(entry["name"] for entry in found)
 
     async def _exists(self, path: str) -> bool:
-        """Say whether an object is at `path`; folders are no objects."""
+        """Say whether an object is at `path`; a folder is not an object."""
         bucket, key, _ = self.split_path(path)
         try:
             await self._call_s3("head_object", Bucket=bucket, Key=key)
@@ -92,7 +92,7 @@ class S3Files(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
     exists = sync_wrapper(_exists)  # s3fs binds its own
 
     async def _rm(self, path: str, recursive: bool = False, **kwargs: Any) -> None:  # Any: fsspec's
-        """Delete the object at `path`, and with `recursive` all below it; nothing happens if there is none."""
+        """Delete the object at `path`, and with `recursive` all below it, if there is one."""
         bucket, key, _ = self.split_path(path)
         await self._call_s3("delete_object", Bucket=bucket, Key=key)
         found = await self._lsdir(self._strip_protocol(path), delimiter="") if recursive else []
@@ -102,7 +102,7 @@ class S3Files(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
             await patiently(delete, f"s3://{bucket}/{keys[start]}")
 
     async def _delete(self, bucket: str, keys: list[str]) -> None:
-        """Delete objects at once; s3fs would not say which of them are still there."""
+        """Delete objects at once; s3fs would not name objects that remain."""
         objects = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
         for fault in (await self._call_s3("delete_objects", Bucket=bucket, Delete=objects)).get("Errors", ()):
             text = f"{fault.get('Code')}: {fault.get('Message', '')}"
@@ -112,17 +112,17 @@ class S3Files(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
 
 
 class S3Zarr(FsspecStore):
-    """Zarr's view of a place on S3."""
+    """Zarr's store for a prefix on S3."""
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
-        """Return an object, or bytes of it; for the names of Zarr 2, which no store holds, without asking S3."""
+        """Return an object, or bytes of it; names of Zarr 2 need no request, since no store holds them."""
         if key.rsplit("/", 1)[-1] in (".zarray", ".zattrs", ".zgroup", ".zmetadata"):
             return None
         return await super().get(key, prototype, byte_range)
 
 
 def files(*, asynchronous: bool) -> S3Files:
-    """Return this process's connection to S3: one for calls that wait, one for Zarr's event loop."""
+    """Return this process's connection to S3: one for blocking calls, one for Zarr's event loop."""
     key = os.getpid(), asynchronous  # a forked child cannot use its parent's
     with _LOCK:
         if key not in _OPEN:
@@ -135,7 +135,7 @@ def files(*, asynchronous: bool) -> S3Files:
 
 @atexit.register
 def close() -> None:
-    """Close this process's connections; the next call opens others, with what the environment says then."""
+    """Close this process's connections; the next call opens new ones with the environment of that time."""
     with _LOCK:
         for (process, asynchronous), opened in list(_OPEN.items()):
             del _OPEN[process, asynchronous]
@@ -144,17 +144,17 @@ def close() -> None:
 
 
 async def patiently(request: Callable[[], Awaitable[Any]], place: str) -> Any:  # Any: botocore's
-    """Return what `request` gives; after a fault that may pass it is made again, after a random wait that grows.
+    """Return the result of a request; a temporary fault repeats it, after a random wait that grows.
 
     Raises
     ------
     FileNotFoundError : there is no such object
-    S3Error : a lasting fault, or one that did not pass
+    S3Error : a lasting fault, or the last of too many temporary ones
     """
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return await request()
-        except Exception as error:  # every library below has classes of its own: sorted here, none is swallowed
+        except Exception as error:  # every library below has its own classes: sorted here, none is swallowed
             below = error.__cause__
             fault = below if below is not None and _code(below) else error  # s3fs puts its own class before S3's answer
             if _code(fault) in ("404", "NoSuchKey") or (isinstance(fault, FileNotFoundError) and not _code(fault)):
@@ -180,7 +180,7 @@ def may_pass(fault: BaseException) -> bool:
 
 
 def cause(fault: BaseException) -> str:
-    """Return why a request failed and what helps, in one line."""
+    """Return the cause of a failed request and its remedy, in one line."""
     code = _code(fault) or type(fault).__name__
     message = getattr(fault, "response", {}).get("Error", {}).get("Message") if _code(fault) else str(fault)
     text = one_line(f"{code}: {message}" if message and message != code else code)
@@ -189,19 +189,19 @@ def cause(fault: BaseException) -> str:
 
 
 def one_line(text: str) -> str:
-    """Return a message without line breaks, and addresses in it without what stands before an @ or after a `?`."""
+    """Return a message without line breaks, and without users and queries of addresses in it."""
     words = (_bare(word) if "@" in word or "://" in word else word for word in text.split())
     text = " ".join(words).rstrip(".")
     return text if len(text) <= TEXT else f"{text[: TEXT - 3]}..."
 
 
 def _bare(word: str) -> str:
-    """Return a word in which an address has neither user nor query; a password may hold slashes and colons."""
+    """Return a word without the user and the query of an address; a password may contain slashes and colons."""
     before, scheme, rest = word.partition("://") if "://" in word else ("", "", word)
     return before + scheme + rest.rpartition("@")[2].partition("?")[0]
 
 
 def _code(error: BaseException) -> str:
-    """Return the code of S3's own answer; empty where there was none."""
+    """Return the code in S3's answer; "" where S3 did not answer."""
     response = getattr(error, "response", None)
     return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""

@@ -1,4 +1,4 @@
-"""What identifies a stage: its name, VERSION, parameters, the stages it reads and the digests of what is outside."""
+"""The identity of a stage: kind, VERSION, parameters, the stages it reads, and digests of files outside the store."""
 
 import inspect
 import re
@@ -14,17 +14,17 @@ KIND, KEY = re.compile(r"[a-z]+(-[a-z]+)*"), re.compile(rf"[0-9a-f]{{{KEY_LENGTH
 
 @dataclass(frozen=True, eq=False)
 class StageSpec:
-    """A stage before or after it has run; equal where the keys are.
+    """A stage before or after it has run; specs are equal where their keys are.
 
     Parameters
     ----------
     stage : kind of stage, the folder below the store
     version : raised whenever the same parameters give other results
-    parameters : what the result depends on, JSON; values equal to their default are left out
+    parameters : settings on which the result depends, JSON; values equal to their default are left out
     inputs : the stages it reads, by role
     digests : of weights, single data files and the user's code
-    place : where things are found at present (paths); no part of the key
-    label : for people
+    place : settings and paths for the work, which are not part of the key
+    label : name of the stage for people
     """
 
     stage: str
@@ -37,7 +37,7 @@ class StageSpec:
 
     @cached_property
     def identity(self) -> Document:
-        """Everything the key is made of; stored as the stage's attributes and compared on claim."""
+        """All that the key is made of; stored as the stage's attributes and compared on claim."""
         return {
             "stage": self.stage,
             "version": self.version,
@@ -64,12 +64,12 @@ class StageSpec:
 
     @property
     def title(self) -> str:
-        """The label and the short key, as messages name a stage."""
+        """The name of a stage in messages: kind, label and short key."""
         return f"{self.stage} {self.label} [{self.key[:8]}]".replace("  ", " ")
 
 
 def without_defaults(parameters: Mapping[str, Json], defaults: Mapping[str, Json]) -> Document:
-    """Leave out the parameters that equal their default, so that a new option keeps old keys."""
+    """Return parameters without those that equal their default, so that a new option keeps old keys."""
     return {k: v for k, v in parameters.items() if k not in defaults or canonical(v) != canonical(defaults[k])}
 
 

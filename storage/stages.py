@@ -1,4 +1,4 @@
-"""A stage in a store: its arrays and files, the markers of its partitions, and whether it is complete.
+"""A stage in a store: its arrays and files, its partition records and its completion record.
 
 <store>/<stage>/<key>/data.zarr                     arrays; the attributes hold identity and layout
 <store>/<stage>/<key>/files/<name>                  tables, checkpoints
@@ -23,7 +23,7 @@ from storage.partitions import Block, OvertakenError, Partition
 from storage.specs import StageSpec
 from storage.stores import Store, StoreError
 
-ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # a folder at its place is no file
+ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # a folder of the same name is not a file
 DAMAGE = (ValueError, RuntimeError, zarr.errors.BaseZarrError)  # a bad chunk; a fault of disk or network is OSError
 
 
@@ -36,13 +36,13 @@ class Stage:
     layout: Layout
 
     def missing(self) -> list[int]:
-        """Return the partitions without a valid marker, in order."""
+        """Return the indices of the partitions without a valid record, in order."""
         present = set(self.store.names(f"{self.spec.path}/markers"))
         numbers = range(self.layout.closed(present).partitions)
         return [p for p in numbers if marker_name(p) not in present or self.marker(p) is None]
 
     def marker(self, partition: int) -> Document | None:
-        """Return a partition's marker, or None where it is absent or damaged (it is then written again)."""
+        """Return a partition's record, or None where it is absent or damaged (the partition is then made again)."""
         try:
             return read_marker(self.store, self.spec.path, partition)
         except (FileNotFoundError, DamagedError):
@@ -50,14 +50,14 @@ class Stage:
 
     @contextmanager
     def partition(self, number: int) -> Iterator[Partition]:
-        """Write one partition: its marker follows when the block ends without an exception.
+        """Write one partition; its record follows when the block ends without an exception.
 
         Raises
         ------
-        OvertakenError : the stage is finished, or another run wrote the partition while the block was under way
+        OvertakenError : the stage is finished, or another run wrote the partition during the block
         """
         if self.store.exists(f"{self.spec.path}/markers/complete.json"):
-            raise OvertakenError(f"{self.spec.title}: finished stages are read-only, nothing was written")
+            raise OvertakenError(f"{self.spec.title}: expected an unfinished stage, found a finished one, read-only")
         writing = Partition(self, number)
         started, cpu = time.perf_counter(), time.process_time()
         yield writing
@@ -70,14 +70,16 @@ class Stage:
         self.store.write(f"{self.spec.path}/markers/{marker_name(number)}", encode(marker))
 
     def seal(self, summary: Mapping[str, Json] | None = None) -> "FinishedStage":
-        """Declare the stage complete; one that is open-ended has the partitions that are there.
+        """Write the completion record; an open-ended stage has the partitions that are there.
 
         Raises
         ------
         StoreError : a partition is missing
         """
         if missing := self.missing():
-            raise StoreError(f"{self.spec.title}: {len(missing)} partitions are missing, the first is {missing[0]}")
+            raise StoreError(
+                f"{self.spec.title}: expected all partitions, found {len(missing)} missing, the first is {missing[0]}"
+            )
         layout = self.layout.closed(self.store.names(f"{self.spec.path}/markers"))
         markers = [read_marker(self.store, self.spec.path, p) for p in range(layout.partitions)]
         names = [GROUP, *self.layout.arrays]
@@ -95,7 +97,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class FinishedStage:
-    """A complete stage, read-only. Every read is checked: damage raises and names what is damaged."""
+    """A complete stage, read-only. Every read is checked: damage raises an error that names the damaged object."""
 
     store: Store
     path: str
@@ -103,12 +105,12 @@ class FinishedStage:
 
     @cached_property
     def layout(self) -> Layout:
-        """The arrays and partitions."""
+        """The arrays and partitions of the stage."""
         return Layout.of(self.note["layout"])
 
     @property
     def summary(self) -> Document:
-        """What the stage stated when it was sealed."""
+        """The summary that the stage got when it was sealed."""
         found: Document = self.note["summary"]
         return found
 
@@ -117,7 +119,7 @@ class FinishedStage:
 
         Raises
         ------
-        DamagedError : a chunk fails its checksum or its file is gone; names array, partition and key
+        DamagedError : a chunk fails its checksum or its file is missing; names array, partition and key
         """
         layout = self.layout.arrays[name]
         stop = layout.shape[0] if stop is None else stop
@@ -126,33 +128,33 @@ class FinishedStage:
             block = np.asarray(array[start:stop])
         except DAMAGE as error:
             raise DamagedError(self._find_damage(name, start, stop, error)) from error
-        # Zarr fills in for a missing file, and for an empty one of an array with shards, without an error.
+        # Zarr returns fill values for a missing file, and for an empty shard, without an error.
         for partition in range(start // layout.rows, -(-stop // layout.rows) if block.size else 0):
             if not self.store.size(self.shard_path(name, partition)):
                 raise DamagedError(self.damage(name, partition, "its file is missing or empty"))
         return block
 
     def read_file(self, name: str) -> bytes:
-        """Return `files/<name>`; DamagedError if it is not what was written."""
+        """Return the content of `files/<name>`; DamagedError if it is not what was written."""
         path = f"{self.path}/files/{name}"
         try:
             data = self.store.read(path)
         except ABSENT:
-            raise DamagedError(f"{path}: missing, though its stage is complete") from None
+            raise DamagedError(f"{path}: expected a file of a complete stage, found none") from None
         if digest(data) != self.note["files"].get(name):
-            raise DamagedError(f"{path}: its digest does not match what was written")
+            raise DamagedError(f"{path}: expected the content that was written, found other content")
         return data
 
     def shard_path(self, name: str, partition: int) -> str:
-        """Return where the shard of `partition` lies, relative to the store."""
+        """Return the path of a partition's shard, relative to the store."""
         return f"{self.path}/data.zarr/{name}/{self.layout.arrays[name].key(partition)}"
 
     def damage(self, name: str, partition: int, what: str) -> str:
-        """Name a damaged partition of an array."""
+        """Return a line that names a damaged partition of an array."""
         return f"{self.path}: array {name!r}, partition {partition}, key {self.shard_path(name, partition)}: {what}"
 
     def check_metadata(self, name: str) -> None:
-        """Raise DamagedError unless the metadata of array `name`, or of the group, are what was sealed."""
+        """Raise DamagedError unless the metadata of array `name`, or of the group, are those of the sealed stage."""
         path = metadata_path(self.path, name)
         try:
             intact = digest(self.store.read(path)) == self.note["metadata"][name]
@@ -169,7 +171,7 @@ class FinishedStage:
         return open_array(self.store, self.path, name, read_only=True)
 
     def _find_damage(self, name: str, start: int, stop: int, error: Exception) -> str:
-        """Name the first partition in `start:stop` that cannot be read."""
+        """Return a line that names the first unreadable partition in `start:stop`."""
         layout, array = self.layout.arrays[name], self._array(name)
         for partition in range(start // layout.rows, -(-stop // layout.rows)):
             low, high = layout.span(partition)
@@ -181,13 +183,13 @@ class FinishedStage:
 
 
 def begin_stage(store: Store, spec: StageSpec, layout: Layout) -> Stage:
-    """Create a stage's arrays where they are absent, or go on with what an earlier run left.
+    """Create the arrays of a stage where they are absent, or resume the stage of an earlier run.
 
-    Unfinished files of a killed run are swept. The caller holds the stage's claim.
+    Unfinished files of a killed run are removed. The caller holds the stage's claim.
 
     Raises
     ------
-    StoreError : what is there has another identity or layout, or its metadata are damaged
+    StoreError : the stored stage has another identity or layout, or its metadata are damaged
     """
     store.sweep(spec.path)
     expected, place = {"identity": spec.identity, "layout": layout.document()}, store.path(spec.path)
@@ -196,13 +198,18 @@ def begin_stage(store: Store, spec: StageSpec, layout: Layout) -> Stage:
     except zarr.errors.ContainsGroupError:  # another run has made it since Zarr looked
         group = zarr.open_group(store.zarr(f"{spec.path}/data.zarr"), mode="r+", use_consolidated=False)
     except (ValueError, TypeError, KeyError) as error:
-        raise StoreError(f"{metadata_path(spec.path, GROUP)} is damaged; remove {place} and run again") from error
+        raise StoreError(
+            f"{metadata_path(spec.path, GROUP)}: expected a stage's metadata, found damage; "
+            f"remove {place} and run again"
+        ) from error
     found: Document | None = group.attrs.asdict().get("layerlore")  # type: ignore[assignment]  # our own JSON
     if found is None:
         group.attrs["layerlore"] = expected
     elif canonical(found) != canonical(expected):
         part = next(k for k in expected if canonical(found.get(k)) != canonical(expected[k]))
-        raise StoreError(f"{spec.title}: the store holds it with another {part}; remove {place} and run again")
+        raise StoreError(
+            f"{spec.title}: expected the same {part} in the store, found another; remove {place} and run again"
+        )
     for name, array in layout.arrays.items():
         path, metadata = metadata_path(spec.path, name), array_metadata(array)
         if not store.exists(path) or store.read(path) != metadata:
@@ -215,7 +222,7 @@ def find_finished(store: Store, path: str) -> FinishedStage | None:
 
     Raises
     ------
-    DamagedError : its completion note is damaged
+    DamagedError : its completion record is damaged
     """
     try:
         return FinishedStage(store, path, read_note(store, path))
@@ -228,27 +235,29 @@ def open_finished(store: Store, spec: StageSpec) -> FinishedStage:
 
     Raises
     ------
-    StoreError : it is not complete, or what is stored has another identity
+    StoreError : it is not complete, or the stored stage has another identity
     """
     found = find_finished(store, spec.path)
     if found is None:
-        raise StoreError(f"{spec.title}: not complete; `layerlore run` the config that makes it first")
+        raise StoreError(
+            f"{spec.title}: expected a complete stage, found none; `layerlore run` the config that makes it first"
+        )
     if canonical(found.note["identity"]) != canonical(spec.identity):
-        raise StoreError(f"{spec.title}: the store holds another stage under this key; run `layerlore verify`")
+        raise StoreError(f"{spec.title}: expected this stage, found another under its key; run `layerlore verify`")
     return found
 
 
 def read_marker(store: Store, path: str, partition: int) -> Document:
-    """Return the marker of a partition of the stage at `path`."""
+    """Return the record of a partition of the stage at `path`."""
     name = f"{path}/markers/{marker_name(partition)}"
     return read_marker_document(store, name, partition)
 
 
 def markers_digest(markers: Iterable[Document], name: str) -> str:
-    """Return the digest of what all markers of a stage state for array `name`."""
+    """Return the digest of all that the partition records of a stage hold for array `name`."""
     return digest(canonical([marker["arrays"].get(name) for marker in markers]))
 
 
 def marker_name(partition: int) -> str:
-    """Return the file name of a partition's marker."""
+    """Return the file name of a partition's record."""
     return f"{partition:06d}.json"

@@ -1,6 +1,6 @@
-"""A store: one URL, a local folder or an S3 prefix, that holds everything a run keeps.
+"""A store: a local folder or an S3 prefix that holds all results of runs.
 
-Objects are written whole: on a local disk into a `*.partial` file that is renamed, on S3 by one put.
+An object is written whole: on a local disk as a `*.partial` file that is then renamed, on S3 by one put.
 """
 
 import contextlib
@@ -23,20 +23,23 @@ PARTIAL = ".partial"
 
 
 class StoreError(Exception):
-    """A store cannot be used; the text says which, why and what to do. The command line prints it."""
+    """A store cannot be used; the text gives store, reason and remedy. The command line prints it."""
 
 
 @dataclass(frozen=True)
 class Store:
-    """A place that holds stages. Picklable: workers open it again from its URL."""
+    """A folder or prefix that holds stages. Picklable: workers open it again from its URL."""
 
     url: str
 
     def __post_init__(self) -> None:
         place = "" if self.local else self.root
-        # A password may hold a slash, and then its @ comes later. The URL is not told: messages and records keep it.
+        # A password may contain a slash before its @. The message omits the URL, since logs and records keep messages.
         if "@" in "/".join(place.split("/")[:2]) or (":" in place.split("/")[0] and "@" in place):
-            raise StoreError("store: a URL holds no credentials; they come from the environment or an AWS profile")
+            raise StoreError(
+                "store: expected a URL without credentials, found one with an @; "
+                "give credentials in the environment or an AWS profile"
+            )
 
     @property
     def local(self) -> bool:
@@ -44,7 +47,7 @@ class Store:
 
     @cached_property
     def root(self) -> str:
-        """The path below which everything lies: absolute for a local store, bucket/prefix on S3."""
+        """The root path of the store: absolute for a local store, bucket/prefix on S3."""
         if self.local:
             return str(Path(self.url.removeprefix("file://")).expanduser().absolute())
         return self.url.split("://", 1)[1].strip("/")
@@ -53,10 +56,10 @@ class Store:
     def _fs(self) -> Any:  # Any: fsspec has no types
         protocol = self.url.split("://", 1)[0]
         if protocol == "s3":
-            from storage.s3 import files  # here, because it takes a second that local stores need not wait
+            from storage.s3 import files  # here: the import takes a second, which local stores avoid
 
             return files(asynchronous=False)
-        # Listings must be fresh: workers look for each other's markers.
+        # Listings must be fresh: workers look for each other's partition records.
         return fsspec.filesystem(protocol, use_listings_cache=False)
 
     def path(self, *parts: str) -> str:
@@ -71,7 +74,7 @@ class Store:
         return bytes(self._fs.cat_file(self.path(path)))
 
     def write(self, path: str, data: bytes | memoryview) -> None:
-        """Write the object at `path` whole, replacing an older one."""
+        """Write the object at `path` whole; it replaces an older one."""
         if not self.local:
             self._fs.pipe_file(self.path(path), bytes(data))
             return
@@ -88,16 +91,16 @@ class Store:
             partial.unlink(missing_ok=True)
 
     def read_all(self, paths: Sequence[str]) -> dict[str, bytes | Exception]:
-        """Return the objects at `paths`, or why one cannot be read, asked for at once; of stores that are not local."""
+        """Return the objects at `paths`, or errors in their place, read at once; for stores that are not local."""
         found = self._fs.cat([self.path(path) for path in paths], on_error="return")
         return self._below("", found)
 
     def write_all(self, objects: Mapping[str, bytes]) -> None:
-        """Write objects, each whole, at once; of stores that are not local."""
+        """Write objects, each whole, at once; for stores that are not local."""
         self._fs.pipe({self.path(path): data for path, data in objects.items()})
 
     def flush(self, path: str) -> None:
-        """Return once the object at `path` outlives a power cut; on S3 it does from the start."""
+        """Return once the object at `path` survives a power cut; on S3 it does at once."""
         if self.local:
             for place, flags in ((self.path(path), os.O_RDONLY), (os.path.dirname(self.path(path)), os.O_DIRECTORY)):
                 descriptor = os.open(place, flags)
@@ -113,7 +116,7 @@ class Store:
         return bool(self._fs.exists(self.path(path)))
 
     def is_file(self, path: str) -> bool:
-        """Say whether a file of a local store is at `path`; on S3 an object is no hindrance to others below it."""
+        """Say whether a file of a local store is at `path`; on S3 an object may have others below it."""
         return self.local and Path(self.path(path)).is_file()
 
     def size(self, path: str) -> int:
@@ -143,7 +146,7 @@ class Store:
         return {name: int(info["size"]) for name, info in self._below(path, found).items()}
 
     def remove(self, path: str) -> None:
-        """Delete the object or everything below `path`; nothing happens if there is none."""
+        """Delete the object at `path`, or all objects below it, if there are any."""
         if not self.local:
             with contextlib.suppress(FileNotFoundError):
                 self._fs.rm(self.path(path), recursive=True)
@@ -153,14 +156,14 @@ class Store:
             Path(self.path(path)).unlink(missing_ok=True)
 
     def sweep(self, path: str) -> None:
-        """Remove what writers that died left unfinished below `path`; S3 shows whole objects only."""
+        """Remove unfinished files of dead writers below `path`; S3 has whole objects only."""
         if self.local:
             for file in _walk(Path(self.path(path))):
                 if file.name.endswith(PARTIAL):
                     file.unlink(missing_ok=True)
 
     def modified(self, path: str) -> float:
-        """Return when the newest object below `path` was written, in seconds since 1970; 0 if there is none."""
+        """Return the date of the newest object below `path`, in seconds since 1970; 0 if there is none."""
         if self.local:
             return max((file.stat().st_mtime for file in _walk(Path(self.path(path)))), default=0.0)
         found = self._fs.find(self.path(path), detail=True).items()
@@ -178,16 +181,16 @@ class Store:
         options = {"use_listings_cache": False}
         return zarr.storage.FsspecStore.from_url(self.path(path), storage_options=options, read_only=read_only)
 
-    def _below(self, path: str, found: Iterable[str]) -> dict[str, Any]:  # Any: what fsspec tells of an object
-        """Return what fsspec found below `path`, by name relative to it; a folder's own entry is left out."""
+    def _below(self, path: str, found: Iterable[str]) -> dict[str, Any]:  # Any: fsspec's facts about an object
+        """Return fsspec's entries below `path`, by name relative to it, without the folder's own entry."""
         start = len("/".join(filter(None, [self.root, path]))) + 1
-        told = found if isinstance(found, dict) else dict.fromkeys(found)
-        return {name.lstrip("/")[start:]: info for name, info in told.items() if name.lstrip("/")[start:]}
+        entries = found if isinstance(found, dict) else dict.fromkeys(found)
+        return {name.lstrip("/")[start:]: info for name, info in entries.items() if name.lstrip("/")[start:]}
 
 
 @contextlib.contextmanager
 def naming(place: str | Path) -> Iterator[None]:
-    """Give faults of a disk that name no file, as a full one does, the name of `place`."""
+    """Add the name of `place` to disk errors without a file name, such as those of a full disk."""
     try:
         yield
     except OSError as error:
@@ -210,27 +213,28 @@ def open_store(url: str, *, create: bool = False) -> Store:
         found = store.read(FORMAT_FILE).decode("ascii", "replace").strip()
     except (FileNotFoundError, NotADirectoryError):
         if not create:
-            raise StoreError(f"{url}: no layerlore store is here; `layerlore run` makes one") from None
+            raise StoreError(f"{url}: expected a layerlore store, found none; `layerlore run` makes one") from None
         found = _create(store)
     except (ValueError, ImportError) as error:  # fsspec: an unknown protocol, or one whose package is not installed
         raise StoreError(f"{url}: cannot be opened: {error}") from error
     if not found.isdecimal() or int(found) < 1:
-        raise StoreError(f"{store.path('layerlore-store')}: damaged, holds {found[:20]!r} instead of a format number")
+        raise StoreError(f"{store.path('layerlore-store')}: expected a format number, found {found[:20]!r}, damaged")
     if int(found) > FORMAT:
         raise StoreError(
-            f"{url}: a newer layerlore wrote this store (format {found}, this one reads up to {FORMAT}); "
+            f"{url}: expected a store of format {FORMAT} or older, found {found}, which a newer layerlore wrote; "
             "upgrade layerlore"
         )
     return store
 
 
 def _create(store: Store) -> str:
-    """Write the format number of a new store and return it; other people's folders are left alone."""
+    """Write the format number of a new store and return it; a folder with other content is refused."""
     if others := store.names(""):
         if store.exists(FORMAT_FILE):  # another run has just made it
             return store.read(FORMAT_FILE).decode("ascii", "replace").strip()
         raise StoreError(
-            f"{store.url}: not a layerlore store, and not empty (it holds {others[0]}); choose a new or empty place"
+            f"{store.url}: expected a layerlore store or an empty folder, found one with {others[0]}; "
+            "choose a new or empty folder"
         )
     try:
         store.write(FORMAT_FILE, f"{FORMAT}\n".encode())
@@ -241,7 +245,7 @@ def _create(store: Store) -> str:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """Yield the files below `root`, missing ones in passing (another process may delete)."""
+    """Yield the files below `root`; a file that another process deletes meanwhile is left out."""
     for folder, _, names in os.walk(root):
         for name in names:
             file = Path(folder, name)

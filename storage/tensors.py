@@ -1,4 +1,4 @@
-"""Named tensors as safetensors bytes, and back, for any dtype: here without torch, as plain bytes.
+"""Named tensors as safetensors bytes, and back, for any dtype: plain bytes, without torch.
 
 The format (https://huggingface.co/docs/safetensors): 8 bytes length of the header, the header as JSON, the data.
 """
@@ -24,7 +24,7 @@ WIDTHS = {  # bytes of an element, by the name of its type
 
 @dataclass(frozen=True)
 class RawTensor:
-    """A tensor as it is stored.
+    """A tensor in its stored form.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class RawTensor:
 
 
 def encode_tensors(tensors: Mapping[str, RawTensor], metadata: Mapping[str, str] | None = None) -> bytes:
-    """Return a safetensors file: the same tensors and texts, the same bytes."""
+    """Return a safetensors file; equal tensors and texts give equal bytes."""
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     order = sorted(tensors, key=lambda name: (-_width(tensors[name]), name))  # wide ones first: all stay aligned
     offset = 0
@@ -58,7 +58,7 @@ def decode_tensors(data: bytes, what: str) -> tuple[dict[str, RawTensor], dict[s
 
     Raises
     ------
-    DamagedError : not such a file; the text begins with `what`
+    DamagedError : not a safetensors file; the text begins with `what`
     """
     start = 8 + int.from_bytes(data[:8], "little")
     try:
@@ -80,7 +80,7 @@ def decode_tensors(data: bytes, what: str) -> tuple[dict[str, RawTensor], dict[s
             found[name] = RawTensor(dtype, shape, whole[first:stop])
         metadata = {str(name): str(text) for name, text in metadata.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedError(f"{what}: not a safetensors file: {error}") from None
+        raise DamagedError(f"{what}: expected a safetensors file, found other content: {error}") from None
     return found, metadata
 
 

@@ -1,4 +1,4 @@
-"""Verification: read everything again and name what is not what was written."""
+"""Verification: read all of a store again and name each object that is not what was written."""
 
 from collections.abc import Iterator
 
@@ -11,13 +11,13 @@ from storage.stores import Store
 
 
 def stage_paths(store: Store) -> list[str]:
-    """Return the paths of all stages in a store, complete or not; whatever else lies there is none."""
+    """Return the paths of all stages in a store, complete or not."""
     kinds = [name for name in store.names("") if KIND.fullmatch(name)]
     return [f"{kind}/{key}" for kind in kinds for key in store.names(kind) if KEY.fullmatch(key)]
 
 
 def verify_stage(store: Store, path: str) -> Iterator[str]:
-    """Yield a line per damaged thing of the stage at `path`; what is merely incomplete is no damage."""
+    """Yield a line for each damaged object of the stage at `path`; an incomplete stage is not damaged."""
     try:
         finished = find_finished(store, path)
     except DamagedError as error:
@@ -38,7 +38,7 @@ def verify_stage(store: Store, path: str) -> Iterator[str]:
 
 
 def verify_records(store: Store) -> Iterator[str]:
-    """Yield a line per damaged run record."""
+    """Yield a line for each damaged run record."""
     try:
         run_names(store)
     except DamagedError as error:
@@ -52,7 +52,7 @@ def verify_records(store: Store) -> Iterator[str]:
 
 
 def _verify_markers(stage: FinishedStage, markers: dict[int, Document]) -> Iterator[str]:
-    """Read the markers into `markers` and compare them with the completion note."""
+    """Read the partition records into `markers` and compare them with the completion record."""
     for partition in range(stage.layout.partitions):
         try:
             markers[partition] = read_marker(stage.store, stage.path, partition)
@@ -63,11 +63,11 @@ def _verify_markers(stage: FinishedStage, markers: dict[int, Document]) -> Itera
     if len(markers) == stage.layout.partitions:
         for name, stated in stage.note["arrays"].items():
             if markers_digest(markers.values(), name) != stated:
-                yield f"{stage.path}/markers: array {name!r}: they are not the markers it was sealed with"
+                yield f"{stage.path}/markers: array {name!r}: expected the sealed partition records, found others"
 
 
 def _verify_array(stage: FinishedStage, name: str, markers: dict[int, Document]) -> Iterator[str]:
-    """Read every partition of an array and compare it with its marker."""
+    """Read every partition of an array and compare it with its record."""
     for partition, marker in markers.items():
         if name not in marker["arrays"]:
             continue
@@ -82,7 +82,7 @@ def _verify_array(stage: FinishedStage, name: str, markers: dict[int, Document])
 
 
 def _with_chunks(stage: FinishedStage, name: str, partition: int, text: str) -> str:
-    """Add the inner chunks that cannot be read."""
+    """Return a text with the rows of the inner chunks that cannot be read."""
     layout = stage.layout.arrays[name]
     start, stop = layout.span(partition)
     bad = []

@@ -1,1 +1,1 @@
-"""The formats of an update archive: what a segment of a training's weight updates looks like in a stage."""
+"""The formats of an update archive: a segment of a training's weight updates in a stage."""

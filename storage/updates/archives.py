@@ -1,6 +1,6 @@
-"""The archive in a stage: which segments belong to it, and what abandoned attempts left behind.
+"""The archive in a stage: the segments that belong to it, and files that abandoned attempts left.
 
-A stage that records has these numbers in the marker of each partition, one per segment:
+A stage that records has these metrics in each partition record, one for each segment:
 
     parent      checkpoint that the segment started from, "" for the first
     initial     the first segment only: checkpoint of the state before step 0
@@ -18,7 +18,7 @@ from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, find_finished, marker_name, read_marker
 from storage.stores import Store, StoreError
 
-STAGE = "updates"  # kind of stage that a recorder makes
+STAGE = "updates"  # kind of a recorder's stage
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Segment:
 
     Parameters
     ----------
-    number : of the partition
-    folder : below the stage's files
+    number : index of the partition
+    folder : folder of the segment, below the stage's files
     before, after : checkpoints of the states between which it lies
-    kind : of the archive
+    kind : kind of the archive
     """
 
     number: int
@@ -48,7 +48,7 @@ def archive_segments(stage: FinishedStage) -> list[Segment]:
     Raises
     ------
     StoreError : the stage recorded nothing
-    DamagedError : a marker is missing or damaged; names it
+    DamagedError : a partition record is missing or damaged; names it
     """
     found: list[Segment] = []
     for number in range(stage.layout.partitions):
@@ -56,10 +56,10 @@ def archive_segments(stage: FinishedStage) -> list[Segment]:
             numbers = read_marker(stage.store, stage.path, number)["numbers"]
         except FileNotFoundError:
             name = f"{stage.path}/markers/{marker_name(number)}"
-            raise DamagedError(f"{name}: missing, though its stage is complete") from None
+            raise DamagedError(f"{name}: expected a partition record of a complete stage, found none") from None
         recording = numbers.get("recording")
         if not recording:
-            raise StoreError(f"{stage.path}: this training was not recorded; give its config a `record` and run it")
+            raise StoreError(f"{stage.path}: expected a recorded training, found no record; set `record` and run it")
         before = numbers["parent"] or numbers["initial"]
         span = int(recording["start"]), int(recording["stop"])
         found.append(Segment(number, *span, recording["folder"], before, numbers["checkpoint"], recording["kind"]))
@@ -68,11 +68,11 @@ def archive_segments(stage: FinishedStage) -> list[Segment]:
 
 
 def keep_chain(stage: Stage) -> list[Document]:
-    """Keep the segments that start where their predecessor ended; drop the markers of the others.
+    """Keep the segments that start where their predecessor ended; remove the partition records of the others.
 
     Returns
     -------
-    the markers of the chain, in order
+    the partition records of the chain, in order
     """
     kept: list[Document] = []
     for name in stage.store.names(f"{stage.spec.path}/markers"):
@@ -86,7 +86,7 @@ def keep_chain(stage: Stage) -> list[Document]:
 
 
 def sweep_files(stage: Stage, markers: list[Document]) -> None:
-    """Remove every file of a stage that none of `markers` names: what abandoned attempts wrote."""
+    """Remove every file of a stage that no partition record in `markers` names: files of abandoned attempts."""
     wanted = {name for marker in markers for name in marker["files"]}
     folders = {name.split("/", 1)[0] for name in wanted}
     files = f"{stage.spec.path}/files"
@@ -104,23 +104,28 @@ def find_archives(store: Store) -> list[str]:
 
 
 def check_free(store: Store, spec: StageSpec) -> None:
-    """Raise unless `spec` may be begun, or gone on with, in this store.
+    """Raise StoreError unless the archive of `spec` can be started or resumed in this store.
 
     Raises
     ------
-    StoreError : the store has a finished archive, or one of another recording
+    StoreError : the store holds a finished archive, or the archive of another recording
     """
     for path in find_archives(store):
         finished = find_finished(store, path)
         if finished is not None:
             steps = finished.summary["steps"]
-            raise StoreError(f"{store.url}: its archive of {steps} steps is finished; read it, or record elsewhere")
+            raise StoreError(
+                f"{store.url}: expected an unfinished archive, found a finished one of {steps} steps; "
+                "read it, or record elsewhere"
+            )
         if path != spec.path:
-            raise StoreError(f"{store.url}: an unfinished archive is here, with {_difference(store, path, spec)}")
+            raise StoreError(
+                f"{store.url}: expected the archive of this recording, found one with {_difference(store, path, spec)}"
+            )
 
 
 def _difference(store: Store, path: str, spec: StageSpec) -> str:
-    """Name the first thing in which the archive at `path` differs from `spec`."""
+    """Return the first difference between the archive at `path` and `spec`."""
     group = zarr.open_group(store.zarr(f"{path}/data.zarr", read_only=True), mode="r", use_consolidated=False)
     found: Any = group.attrs.asdict().get("layerlore", {})  # Any: JSON
     parameters = found.get("identity", {}).get("parameters", {})
@@ -129,5 +134,5 @@ def _difference(store: Store, path: str, spec: StageSpec) -> str:
         if there != here:
             if name == "layers":
                 there, here = (", ".join(entry["name"] for entry in side or ()) for side in (there, here))
-            return f"other settings: {name} {there} there, {here} here; record elsewhere or as it was begun"
+            return f"{name} {there}, here {here}; record elsewhere or with the first settings"
     return "another version of the format; record elsewhere"

@@ -1,4 +1,4 @@
-"""Weights as integers of their bit patterns: differences of those are lossless, and compress well later."""
+"""Weights as integers of their bit patterns, whose differences are lossless and compress well."""
 
 from collections.abc import Iterable
 
@@ -10,7 +10,7 @@ Ints = NDArray[np.signedinteger]
 Bytes = NDArray[np.uint8]
 
 BITS = {"float16": "int16", "bfloat16": "int16", "float32": "int32", "float64": "int64"}  # little-endian
-TILE = 2**17  # values whose update is held as float64 at a time
+TILE = 2**17  # values of an update in float64 at a time
 PIECE = 2**22  # bytes
 
 
@@ -28,7 +28,7 @@ def subtract_rows(new: Ints, previous: Ints, out: Ints) -> None:
 
 
 def add_rows(start: Ints, differences: Ints) -> Ints:
-    """Return the rows (n + 1, P) that `differences` (n, P) lead to from `start` (P,), which comes first."""
+    """Return the rows (n + 1, P) that `differences` (n, P) give, the first of which is `start` (P,)."""
     rows = np.empty((len(differences) + 1, *start.shape), start.dtype)
     rows[0] = start
     for number, difference in enumerate(differences):
@@ -42,7 +42,7 @@ def update_norms(new: Ints, previous: Ints, dtype: str) -> NDArray[np.float64]:
     Parameters
     ----------
     new, previous : as in `subtract_rows`
-    dtype : what the bit patterns mean, a key of BITS
+    dtype : type of the weights, a key of BITS
     """
     squares = np.zeros(len(new))
     width = max(1, TILE // len(new))
@@ -59,14 +59,14 @@ def update_norms(new: Ints, previous: Ints, dtype: str) -> NDArray[np.float64]:
 
 
 def as_floats(bits: Ints, dtype: str) -> NDArray[np.floating]:
-    """Return bit patterns as NumPy floats; bfloat16, which NumPy lacks, as the same values in float32."""
+    """Return bit patterns as NumPy floats; NumPy does not have bfloat16, for which float32 holds the same values."""
     if dtype == "bfloat16":
         return (bits.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
     return bits.view(dtype)
 
 
 def weights_digests(parts: Iterable[Ints]) -> list[int]:
-    """Return 8 bytes a row that tell whether a layer's parameters are what they were, as unsigned integers.
+    """Return 8 bytes a row, as unsigned integers, that show a change of a layer's parameters.
 
     Parameters
     ----------
@@ -74,8 +74,8 @@ def weights_digests(parts: Iterable[Ints]) -> list[int]:
 
     Notes
     -----
-    The low half is the CRC-32C of the parameters' bytes, one after the other, the high half the sum of their words
-    (of 32 bits, or 16 where values have 16) modulo 2^32: made to notice drift, at a fifth of the cost of SHA-256.
+    The low half is the CRC-32C of the parameters' bytes in succession. The high half is the sum of their words (of 32
+    bits, or 16 where values have 16) modulo 2^32. This shows drift at a fifth of the cost of SHA-256.
     """
     checksums: list[int] = []
     totals: NDArray[np.uint64] = np.zeros(1, np.uint64)

@@ -1,7 +1,7 @@
 """A parameter's updates in a segment: one Zarr v3 array (row, *shape) of integer differences, chunked along rows.
 
-The chunk files are put together here, in a buffer that is used again, because Zarr's own copies cost several times
-a raw write. They are what Zarr writes for the codecs bytes (little-endian) and crc32c, and Zarr reads them.
+This module builds the chunk files in one buffer for all chunks. Zarr's own copies would cost several times a raw
+write. The files are those that Zarr writes for the codecs bytes (little-endian) and crc32c, and Zarr reads them.
 """
 
 import json
@@ -25,16 +25,16 @@ CHECKSUM = 4  # bytes
 
 @dataclass(frozen=True)
 class Chunking:
-    """How an array is cut: a chunk has `rows` of it and `outputs` of the first parameter axis, all where rows > 1.
+    """The chunks of an array: each has `rows` rows, and `outputs` of the first parameter axis (all if rows > 1).
 
-    The last chunks are of the same size; what lies beyond the array is zeros, as Zarr's regular grid has it.
+    The last chunks have the same size, with zeros beyond the array, as in Zarr's regular grid.
     """
 
     rows: int
     outputs: int
 
     def parts(self, parameter: Parameter) -> int:
-        """Return into how many chunks the first axis of a parameter is cut."""
+        """Return the number of chunks along the first axis of a parameter."""
         return -(-parameter.shape[0] // self.outputs)
 
 
@@ -46,13 +46,13 @@ def plan_chunks(parameters: Iterable[Parameter], steps: int) -> dict[str, Chunki
     target = min(USUAL, max(LEAST, BUFFERS // max(1, large)))
     for parameter in parameters:
         most = max(1, min(steps, target // max(1, parameter.nbytes)))
-        rows = -(-steps // -(-steps // most))  # as many chunks, none nearly empty
+        rows = -(-steps // -(-steps // most))  # the same number of chunks, none nearly empty
         found[parameter.name] = Chunking(rows, _outputs(parameter))
     return found
 
 
 class ChunkWriter:
-    """Takes a parameter's rows and writes whole chunks below `path`. Holds one chunk."""
+    """Writes a parameter's rows as whole chunks below `path`. Holds one chunk."""
 
     def __init__(self, parameter: Parameter, chunking: Chunking, path: str, write: Write) -> None:
         self.parameter, self.chunking = parameter, chunking
@@ -64,7 +64,7 @@ class ChunkWriter:
         self._index, self._filled = 0, 0
 
     def add(self, new: Ints, previous: Ints) -> None:
-        """Append the differences of rows `new` (n, P); `previous` (P,) is the row before them."""
+        """Append the differences of the rows `new` (n, P); `previous` (P,) is the row before them."""
         done = 0
         while done < len(new):
             count = min(len(new) - done, self.chunking.rows - self._filled)
@@ -72,7 +72,7 @@ class ChunkWriter:
             for part in range(self.chunking.parts(self.parameter)):
                 columns = slice(part * self._width, min((part + 1) * self._width, self.parameter.size))
                 target = self._ints[self._filled : self._filled + count]
-                target[:, columns.stop - columns.start :] = 0  # of the last part, which may be short
+                target[:, columns.stop - columns.start :] = 0  # the last part may be short
                 subtract_rows(
                     new[done : done + count, columns], before[columns], target[:, : columns.stop - columns.start]
                 )
@@ -88,7 +88,7 @@ class ChunkWriter:
         rows, chunk = self._index * self.chunking.rows + self._filled, self.chunking.rows
         if self._filled:
             if self._index:
-                self._ints[self._filled :] = 0  # Zarr's chunks are all of one size
+                self._ints[self._filled :] = 0  # Zarr's chunks all have one size
             else:
                 chunk = self._filled
             self._flush(0, chunk)
@@ -127,7 +127,7 @@ def array_document(parameter: Parameter, rows: int, chunking: Chunking) -> Docum
 
 
 def chunking_of(metadata: bytes) -> Chunking:
-    """Return how the array with this metadata is cut."""
+    """Return the chunking of the array with this metadata."""
     rows, first = json.loads(metadata)["chunk_grid"]["configuration"]["chunk_shape"][:2]
     return Chunking(int(rows), int(first))
 
@@ -151,21 +151,21 @@ def _checked(store: Store, file: str, size: int) -> Bytes:
     try:
         data = np.frombuffer(store.read(file), np.uint8)
     except FileNotFoundError:
-        raise DamagedError(f"{file}: missing, though its stage is complete") from None
+        raise DamagedError(f"{file}: expected a file of a complete stage, found none") from None
     if data.size != size + CHECKSUM:
-        raise DamagedError(f"{file}: {data.size} bytes, {size + CHECKSUM} were written")
+        raise DamagedError(f"{file}: expected {size + CHECKSUM} bytes, found {data.size}")
     if crc32c(data[:size]) != int.from_bytes(data[size:].tobytes(), "little"):
         raise DamagedError(f"{file}: fails its checksum")
     return data[:size]
 
 
 def _outputs(parameter: Parameter) -> int:
-    """Return how much of the first axis is in a chunk file of at most MOST bytes: all parts alike but the last."""
+    """Return the share of the first axis in a chunk file of at most MOST bytes; all parts but the last are equal."""
     outputs = parameter.shape[0]
     most = max(1, min(outputs, MOST * outputs // max(1, parameter.nbytes)))
     return -(-outputs // -(-outputs // most))
 
 
 def _width(parameter: Parameter, chunking: Chunking) -> int:
-    """Return the values of a row that a chunk has room for."""
+    """Return the number of values of a row in a chunk."""
     return parameter.size // parameter.shape[0] * chunking.outputs

@@ -1,4 +1,4 @@
-"""The ledger of a segment: a row per step, whatever the kind of archive, as Parquet."""
+"""The ledger of a segment, for any kind of archive: a Parquet table with a row for each step."""
 
 import io
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from storage.updates.writer import Written
 Ids = NDArray[np.int64]
 
 LEDGER = "ledger.parquet"
-NORM, DIGEST = "norm/", "digest/"  # before a layer's name
+NORM, DIGEST = "norm/", "digest/"  # prefixes of a layer's name
 FIELDS: dict[str, pa.DataType] = {
     "step": pa.int64(),
     "row": pa.int64(),
@@ -35,19 +35,19 @@ FIELDS: dict[str, pa.DataType] = {
 
 @dataclass(frozen=True)
 class Entry:
-    """What the ledger says of a step.
+    """A row of the ledger: the facts about a step.
 
     Parameters
     ----------
-    step : number of the update, from 0
+    step : index of the update, from 0
     row : row of the segment's arrays; the steps of a gap share one
     recorded : whether the row is this step's update alone
-    epoch, label : as the loop gave them; label -1 for several classes
+    epoch, label : epoch and label from the training loop; label -1 for several classes
     lr, lrs : learning rate of the first group of parameters, and of each
-    clip : factor that the gradient was multiplied with; 1.0 for none
-    loss : before the update; NaN if it was not told
-    augmentation : seed, or -1
-    examples, ghosts : ids in the batch's order
+    clip : factor that multiplied the gradient; 1.0 for none
+    loss : loss before the update; NaN if the loop did not give it
+    augmentation : seed of the augmentation, or -1
+    examples, ghosts : ids of the samples in the batch's order
     """
 
     step: int
@@ -69,10 +69,10 @@ class Entry:
 
 
 def ledger_bytes(entries: Sequence[Entry], written: Written) -> bytes:
-    """Return the ledger of a segment: the columns of FIELDS, and by layer `norm/<layer>` and `digest/<layer>`.
+    """Return the ledger of a segment: the columns of FIELDS, and `norm/<layer>` and `digest/<layer>` of each layer.
 
-    norm is that of the weight's update, digest (`weights_digests`) that of weight and bias after the step.
-    The steps of a gap have NaN and 0 but for the last, which has those of the whole gap.
+    The norm is that of the weight's update; the digest (`weights_digests`) is that of weight and bias after the step.
+    The last step of a gap has the norm and digest of the whole gap, its other steps NaN and 0.
     """
     columns = {name: pa.array([getattr(e, name) for e in entries], kind) for name, kind in FIELDS.items()}
     rows = np.array([e.row for e in entries], np.int64)
@@ -91,18 +91,18 @@ def read_ledger(data: bytes, what: str) -> pd.DataFrame:
 
     Raises
     ------
-    DamagedError : not such a table; the text begins with `what`
+    DamagedError : not a ledger; the text begins with `what`
     """
     try:
         table = pq.read_table(io.BytesIO(data)).to_pandas()
     except (OSError, ValueError) as error:
-        raise DamagedError(f"{what}: not a ledger: {error}") from error
+        raise DamagedError(f"{what}: expected a ledger, found another table: {error}") from error
     assert isinstance(table, pd.DataFrame)
     return table
 
 
 def row_runs(ledger: pd.DataFrame) -> list[tuple[range, range, bool]]:
-    """Return the (rows, steps, recorded) that make a segment: recorded steps in succession, and each gap by itself."""
+    """Return the parts of a segment as (rows, steps, recorded): each run of recorded steps, and each gap."""
     found: list[tuple[range, range, bool]] = []
     for step, row, recorded in zip(ledger["step"], ledger["row"], ledger["recorded"], strict=True):
         if found and found[-1][2] == recorded and (recorded or row in found[-1][0]):

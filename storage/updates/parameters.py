@@ -1,4 +1,4 @@
-"""Which parameters an archive holds, and where each lies in a row: all recorded weights after one step, as bytes."""
+"""The parameters of an archive and their offsets in a row: the bytes of all recorded weights after a step."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ ALIGNMENT = 16  # bytes
 
 @dataclass(frozen=True)
 class Parameter:
-    """A parameter that is recorded.
+    """A recorded parameter.
 
     Parameters
     ----------
-    name : its key in the model's state, as "conv1.weight"
+    name : key in the model's state, as "conv1.weight"
     dtype : a key of BITS
     shape : sizes of its axes
     offset : bytes from the beginning of a row
@@ -30,12 +30,12 @@ class Parameter:
 
     @property
     def size(self) -> int:
-        """Number of values, P."""
+        """The number of values, P."""
         return int(np.prod(self.shape, dtype=np.int64))
 
     @property
     def nbytes(self) -> int:
-        """Bytes in a row."""
+        """The bytes that the parameter takes in a row."""
         return self.size * np.dtype(BITS[self.dtype]).itemsize
 
     def within(self, rows: Bytes) -> Ints:
@@ -54,28 +54,28 @@ class Layer:
 
     @property
     def parameters(self) -> list[str]:
-        """The weight, and the bias where there is one."""
+        """Return the names of the weight and, where there is one, the bias."""
         return [self.weight] if self.bias is None else [self.weight, self.bias]
 
 
 def lay_out(parameters: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[Parameter, ...]:
-    """Place the parameters, name -> (dtype, shape), behind each other in a row.
+    """Return parameters, given as name -> (dtype, shape), with consecutive offsets in a row.
 
     Raises
     ------
-    ValueError : a dtype that has no lossless form
+    ValueError : a dtype without a lossless form
     """
     found, offset = [], 0
     for name, (dtype, shape) in parameters.items():
         if dtype not in BITS:
-            raise ValueError(f"parameter {name!r} has dtype {dtype}; recorded can be {', '.join(BITS)}")
+            raise ValueError(f"parameter {name!r}: expected dtype {', '.join(BITS)}, found {dtype}")
         found.append(Parameter(name, dtype, tuple(shape), offset))
         offset += -(-found[-1].nbytes // ALIGNMENT) * ALIGNMENT
     return tuple(found)
 
 
 def row_bytes(parameters: Iterable[Parameter]) -> int:
-    """Return the length of a row."""
+    """Return the length of a row in bytes."""
     return max((-(-(p.offset + p.nbytes) // ALIGNMENT) * ALIGNMENT for p in parameters), default=0)
 
 

@@ -1,4 +1,4 @@
-"""Reading a dense segment back: weights are restored bit for bit from the checkpoint before it, a chunk at a time."""
+"""The reader of a dense segment: it restores weights bit for bit from the checkpoint before, a chunk at a time."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -23,11 +23,11 @@ MODEL = "model."  # before a parameter's name in a checkpoint
 
 @dataclass(frozen=True)
 class RestoredRows:
-    """Some consecutive rows of a layer.
+    """Consecutive rows of a layer.
 
     Parameters
     ----------
-    steps : of the rows; one row covers all of them where `recorded` is false
+    steps : steps of the rows; one row covers all of them where `recorded` is false
     recorded : whether each row is the update of one step
     weights : (n + 1, P) bit patterns before the first row and after each
     biases : (n + 1, out), None where the layer has no bias
@@ -41,7 +41,7 @@ class RestoredRows:
 
 @dataclass(frozen=True)
 class SegmentReader:
-    """Reads one segment of a finished stage; everything read is checked. Holds a chunk and what it is restored to."""
+    """Reads one segment of a finished stage and checks all that it reads. Holds a chunk and its restored weights."""
 
     stage: FinishedStage
     segment: Segment
@@ -67,7 +67,7 @@ class SegmentReader:
 
         Raises
         ------
-        DamagedError : a file is damaged, or the weights come out otherwise than they were; names file and step
+        DamagedError : a file is damaged, or restored weights differ from the recorded ones; names file and step
         """
         entry, parameters = self.contents[0][layer], self.contents[1]
         streams = [_Stream(self, parameters[name], before[name]) for name in entry.parameters]
@@ -79,7 +79,10 @@ class SegmentReader:
                 restored = [stream.take(high - low) for stream in streams]
                 if weights_digests(values[-1:] for values in restored) != [digests[part[-1]]]:
                     folder = f"{self.stage.path}/files/{self.segment.folder}"
-                    raise DamagedError(f"{folder}: layer {layer!r} has other weights after step {part[-1]} than it had")
+                    after = f"after step {part[-1]}"
+                    raise DamagedError(
+                        f"{folder}: layer {layer!r}: expected the recorded weights {after}, found others"
+                    )
                 yield RestoredRows(part, recorded, restored[0], restored[1] if len(restored) > 1 else None)
 
 
@@ -91,7 +94,7 @@ def read_weights(stage: FinishedStage, checkpoint: str, parameters: Iterable[Par
     for parameter in parameters:
         tensor = tensors.get(MODEL + parameter.name)
         if tensor is None or tensor.shape != parameter.shape:
-            raise DamagedError(f"{what}: has no {parameter.name} of shape {parameter.shape}")
+            raise DamagedError(f"{what}: expected {parameter.name} of shape {parameter.shape}, found none")
         found[parameter.name] = tensor.data.copy().view(BITS[parameter.dtype])
     return found
 
@@ -123,7 +126,7 @@ class _Stream:
 
 
 def _cut(rows: range, size: int) -> Iterator[tuple[int, int]]:
-    """Cut a range of rows where chunks of `size` rows end."""
+    """Yield the parts of a range of rows between the ends of chunks of `size` rows."""
     low = rows.start
     while low < rows.stop:
         high = min(rows.stop, (low // size + 1) * size)

@@ -1,4 +1,4 @@
-"""The dense writer of one segment: rows of weights in, differences, norms and digests out."""
+"""The dense writer of one segment: from rows of weights to differences, norms and digests."""
 
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,12 +11,12 @@ from storage.updates.parameters import Layer, Parameter, layers_document
 
 KIND = "dense"
 UPDATES = "updates"  # the Zarr group of a segment
-WORTH_A_THREAD = 2**20  # bytes of rows below which handing work to other threads costs more than it saves
+WORTH_A_THREAD = 2**20  # bytes of rows; threads cost more than they save for fewer
 
 
 @dataclass(frozen=True)
 class Written:
-    """What the ledger says of the rows of a segment: a value per row, by layer."""
+    """The values by layer that the ledger keeps for each row of a segment."""
 
     norms: dict[str, list[float]] = field(default_factory=dict)
     digests: dict[str, list[int]] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class DenseWriter:
         self._run(work, rows.nbytes)
 
     def close(self, start: int, stop: int) -> int:
-        """Write what is left; return the number of rows."""
+        """Write the remaining rows; return the number of all rows."""
         rows = [chunks.close() for chunks in self._chunks.values()]
         assert len(set(rows)) == 1, rows
         document = layers_document(self.layers, self.parameters)
@@ -88,7 +88,7 @@ class DenseWriter:
         self.written.digests[layer.name].extend(weights_digests(parts))
 
     def _run(self, work: Iterable[Callable[[], None]], nbytes: int) -> None:
-        """Do all of `work`, side by side where it is worth it."""
+        """Do all of `work`, in parallel where that saves time."""
         if self._pool is None or nbytes < WORTH_A_THREAD:
             for task in work:
                 task()

@@ -1,1 +1,1 @@
-"""Where work runs: clusters, their workers, and how partitions are spread over them."""
+"""Clusters, their workers, and the spread of partitions over them."""

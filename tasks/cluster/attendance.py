@@ -1,4 +1,4 @@
-"""Workers that go away under a run: their absence is told, and those of a batch system are asked for again."""
+"""Workers that disappear during a run: this module reports their absence and asks a batch system for new ones."""
 
 import threading
 import time
@@ -10,26 +10,26 @@ from typing import Any
 from tasks.cluster.rejoining import ClusterError
 
 SOON, LOOK = 0.1, 5.0  # seconds between two looks, before the first worker is there and later
-TELL = 30.0  # seconds without a worker after which a line says so
-LEAVE = 2.0  # seconds for a look to end once nobody waits any more
-LEFT = 20.0  # seconds after which a worker is gone for good: by then its nanny would have started it anew
+TELL = 30.0  # seconds without a worker after which a line reports it
+LEAVE = 2.0  # seconds for a look to end after the wait
+LEFT = 20.0  # seconds after which a worker is lost: its nanny would have restarted it by then
 
 
 def _quiet(text: str) -> None:
-    """Say nothing."""
+    """Ignore a line."""
 
 
 @dataclass(frozen=True)
 class Attendance:
-    """What is done about workers that are not there.
+    """The watch over the workers of a run, and the response to missing ones.
 
     Parameters
     ----------
-    cluster : the Dask cluster that the run started, whose jobs are replaced; None where others see to the workers
-    workers : as many as the cluster shall have
+    cluster : the Dask cluster that the run started, whose jobs are replaced; None for a cluster of others
+    workers : number of workers that the cluster should have
     limit : seconds without any worker after which a run ends; None: never
-    say : is told, in a line, that a run waits for workers
-    seen : when each worker was there last, by name; one that left between two waits is missed in the next
+    say : gets a line when a run waits for workers
+    seen : time of the last sight of each worker, by name; the next wait notices a worker that left between two waits
     """
 
     cluster: Any = None  # Any: distributed has no types
@@ -48,7 +48,7 @@ class Attendance:
 
     @contextmanager
     def watching(self, client: Any, resource: str | None, give_up: Callable[[], object]) -> Iterator[None]:
-        """Look at the workers from a thread while the block waits for them; one that gave up ends in a ClusterError."""
+        """Watch the workers from a thread while the block waits for them; ClusterError after the limit."""
         watch, stop, gave_up = _Watch(self, client, resource), threading.Event(), threading.Event()
 
         def looking() -> None:
@@ -65,25 +65,25 @@ class Attendance:
             yield
         finally:
             stop.set()
-            thread.join(LEAVE)  # a batch system that does not answer its look holds nobody up
+            thread.join(LEAVE)  # do not wait for a batch system that does not answer
         if gave_up.is_set():
             raise watch.error()
 
 
 @dataclass
 class _Watch:
-    """What one wait has seen so far."""
+    """The observations of one wait."""
 
     attendance: Attendance
     client: Any  # Any: distributed has no types
     resource: str | None
-    since: float = field(default_factory=time.monotonic)  # when there was one last
-    told: bool = False  # that there is none
-    refused: bool = False  # that a job was not taken
+    since: float = field(default_factory=time.monotonic)  # time of the last worker
+    reported: bool = False  # a line has reported that there is none
+    refused: bool = False  # a line has reported that a job was refused
 
     @property
     def what(self) -> str:
-        """What is waited for."""
+        """The kind of worker that the run needs."""
         return f"worker with the resource {self.resource}" if self.resource else "worker"
 
     @property
@@ -93,35 +93,37 @@ class _Watch:
         return limit is not None and time.monotonic() - self.since >= limit
 
     def error(self) -> ClusterError:
-        """Return why the run ends."""
+        """Return the error that ends the run."""
         return ClusterError(
-            f"no {self.what} for {self.attendance.limit:g} s (cluster.worker_timeout); "
-            "nothing is lost: start one and run again"
+            f"cluster.worker_timeout: expected a {self.what} within {self.attendance.limit:g} s, found none; "
+            "start one and run again: no result is lost"
         )
 
     def look(self) -> bool:
-        """Look who is there, act on it, and say whether anybody is."""
+        """Look for workers, report or replace missing ones, and say whether there is any."""
         try:
             workers = list(self.client.scheduler_info(n_workers=-1)["workers"].values())
-        except Exception:  # the scheduler is away: the client looks for it by itself, and says if it gives up
+        except Exception:  # the scheduler is lost: the client looks for it, and raises when it gives up
             self.since = time.monotonic()
             return False
         now = time.monotonic()
         self.attendance.seen.update({worker["name"]: now for worker in workers})
         self._replace(now, missing=len(workers) < self.attendance.workers)
         if any(self.resource is None or worker["resources"].get(self.resource, 0) >= 1 for worker in workers):
-            self.since, self.told = now, False
+            self.since, self.reported = now, False
             return True
-        if now - self.since >= TELL and not self.told:
-            self.told = True
+        if now - self.since >= TELL and not self.reported:
+            self.reported = True
             limit = "" if self.attendance.limit is None else f", at most {self.attendance.limit:g} s"
             self.attendance.say(f"waiting for a {self.what}{limit}")
         return False
 
     def _replace(self, now: float, *, missing: bool) -> None:
-        """Ask a batch system for other jobs in place of those that were there and have ended, or were not taken."""
+        """Ask a batch system for new jobs in place of jobs that have ended or were refused."""
         cluster, seen = self.attendance.cluster, self.attendance.seen
-        if not missing or not hasattr(cluster, "worker_spec"):  # of distributed.SpecCluster; others do it themselves
+        if not missing or not hasattr(
+            cluster, "worker_spec"
+        ):  # of distributed.SpecCluster; other classes replace jobs themselves
             return
         gone = {name for name, last in seen.items() if now - last >= LEFT}
         ended = [name for names in _jobs(cluster) if gone.issuperset(names) for name in names]
@@ -130,14 +132,14 @@ class _Watch:
                 cluster.sync(cluster.scale_down, ended)  # Dask would count the jobs that have ended
             for name in ended:
                 del seen[name]
-            cluster.scale(self.attendance.workers)  # asks for what it lacks, and leaves the queue alone
-        except Exception as error:  # whatever the batch system says: it may take the job at a later look
+            cluster.scale(self.attendance.workers)  # asks for missing jobs only, and keeps queued ones
+        except Exception as error:  # any error of the batch system: it may accept the job later
             if not self.refused:
-                self.attendance.say(f"a job that ended is not replaced yet: {' '.join(str(error).split())}")
+                self.attendance.say(f"the batch system refused a new job for now: {' '.join(str(error).split())}")
             self.refused = True
 
 
 def _jobs(cluster: Any) -> list[list[object]]:  # Any: distributed has no types
-    """Return the names of the workers of each job that a cluster counts."""
+    """Return the names of the workers of each job of a cluster."""
     jobs = cluster.worker_spec.items()
     return [[f"{name}{part}" for part in spec.get("group", ())] or [name] for name, spec in jobs]

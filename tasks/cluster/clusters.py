@@ -1,4 +1,4 @@
-"""Dask clusters: what a config may ask of them, and how one is started or joined."""
+"""Dask clusters: checks of their settings, and how a run starts or joins one."""
 
 import difflib
 import importlib
@@ -16,12 +16,12 @@ from configs.cluster import UNSHELTERED, Cluster, is_sheltered
 from tasks.cluster.rejoining import ClusterError
 
 LOCAL = ("local", "threads")  # kinds that are distributed.LocalCluster
-LEAVE = 2.0  # seconds for a client or cluster to close where the run was stopped
-SCHEMES = ("tcp", "tls", "ws", "wss")  # of addresses that another process can listen at
+LEAVE = 2.0  # seconds for a client or cluster to close after the run was stopped
+SCHEMES = ("tcp", "tls", "ws", "wss")  # of addresses at which another process can listen
 
 
 def check_cluster(cluster: Cluster) -> None:
-    """Raise ClusterError where a cluster's class cannot be imported, or it cannot give what is asked of it."""
+    """Raise ClusterError where a cluster's class cannot be imported or does not fit its settings."""
     if cluster.kind == "address":
         join_settings(cluster)
     elif cluster.kind != "serial" and (cluster.arguments or cluster.kind not in LOCAL):  # Dask takes long to import
@@ -29,20 +29,24 @@ def check_cluster(cluster: Cluster) -> None:
     declared = cluster.arguments.get("resources") if cluster.kind != "serial" else None
     unknown = cluster.gpu_resource not in (None, *(declared if isinstance(declared, dict) else ()))
     if unknown and cluster.kind in ("serial", *LOCAL):
-        raise ClusterError(f"cluster.gpu_resource: kind {cluster.kind} has no {cluster.gpu_resource!r}; leave it out")
+        raise ClusterError(
+            f"cluster.gpu_resource: expected none with kind {cluster.kind}, found {cluster.gpu_resource!r}"
+        )
 
 
 def join_settings(cluster: Cluster) -> Any:  # Any: distributed has no types
-    """Return the TLS settings for a running scheduler; ClusterError names what is missing or cannot be read."""
+    """Return the TLS settings for a running scheduler; ClusterError where a file is missing or cannot be read."""
     from distributed import Security
 
     scheme, _, place = str(cluster.address).rpartition("://")
     if scheme not in SCHEMES or not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[^\[\]:/]+):\d{1,5}", place):
-        raise ClusterError(f"cluster.address: {cluster.address!r} is no tcp, tls, ws or wss address with host and port")
+        raise ClusterError(
+            f"cluster.address: expected a tcp, tls, ws or wss address with host and port, found {cluster.address!r}"
+        )
     _refuse_unknown({*cluster.arguments} - {*Security.__slots__}, Security.__slots__, "distributed.Security")
     for name, value in cluster.arguments.items():
         if name.endswith(("_file", "_cert", "_key")) and not (isinstance(value, str) and Path(value).is_file()):
-            raise ClusterError(f"cluster.arguments.{name}: no file {value!r}")
+            raise ClusterError(f"cluster.arguments.{name}: expected a file, found none at {value!r}")
     try:
         security = Security(**cluster.arguments)
         encrypted = security.get_connection_args("client").get("ssl_context") is not None
@@ -50,15 +54,15 @@ def join_settings(cluster: Cluster) -> Any:  # Any: distributed has no types
         raise ClusterError(f"cluster.arguments: {error}") from error
     if scheme in ("tls", "wss") and not encrypted:
         needed = "tls_ca_file, tls_client_cert and tls_client_key"
-        raise ClusterError(f"cluster.arguments: a {scheme}:// address needs {needed}")
+        raise ClusterError(f"cluster.arguments: expected {needed} for a {scheme}:// address, found none; add them")
     return security
 
 
 @contextmanager
 def interrupts_stay_here() -> Iterator[None]:
-    """Let threads and processes that start in the block never see Ctrl-C, which a terminal sends to all of them.
+    """Hide Ctrl-C, which a terminal sends to all processes, from threads and processes started in the block.
 
-    They inherit the mask of blocked signals. One that comes meanwhile is taken at the end of the block.
+    They inherit the mask of blocked signals. A signal during the block arrives at its end.
     """
     resource_tracker.ensure_running()  # multiprocessing lifts the mask when it starts this one
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
@@ -70,7 +74,7 @@ def interrupts_stay_here() -> Iterator[None]:
 
 @contextmanager
 def open_scheduler(cluster: Cluster) -> Iterator[tuple[Any, Any]]:  # Any: distributed has no types
-    """Yield what a client connects to, and the TLS settings."""
+    """Yield the address or cluster for a client, and the TLS settings."""
     if cluster.kind == "address":
         yield cluster.address, join_settings(cluster)
         return
@@ -79,7 +83,8 @@ def open_scheduler(cluster: Cluster) -> Iterator[tuple[Any, Any]]:  # Any: distr
     with closing_in_time(entered):
         if not (cluster.insecure or is_sheltered(entered.scheduler_address)):
             raise ClusterError(
-                f"cluster.arguments: the scheduler listens at {entered.scheduler_address}; {UNSHELTERED}"
+                "cluster.arguments: expected a scheduler on this machine or with TLS, "
+                f"found one at {entered.scheduler_address}; {UNSHELTERED}"
             )
         if cluster.kind not in LOCAL and "n_workers" not in cluster.arguments:
             entered.scale(cluster.workers)
@@ -88,9 +93,9 @@ def open_scheduler(cluster: Cluster) -> Iterator[tuple[Any, Any]]:  # Any: distr
 
 @contextmanager
 def closing_in_time(opened: Any) -> Iterator[None]:  # Any: distributed has no types
-    """Close a client or cluster after the block; one that does not close in time is left, once the block was stopped.
+    """Close a client or cluster after the block; after a stop, do so for at most `LEAVE` seconds.
 
-    A batch system that does not answer, or a scheduler that hangs, would hold up who was asked to stop.
+    A batch system or a scheduler that does not answer must not delay a stopped run.
     """
     try:
         yield
@@ -123,7 +128,7 @@ def _cluster_arguments(cluster: Cluster) -> dict[str, Any]:  # Any: the class's 
         "n_workers": cluster.workers if processes else 1,
         "threads_per_worker": 1 if processes else cluster.workers,
         "memory_limit": cluster.memory_limit if processes else 0,
-        "dashboard_address": "127.0.0.1:0",  # None would mean port 8787, with a warning where that is taken
+        "dashboard_address": "127.0.0.1:0",  # None would mean port 8787, with a warning where that is in use
         "scheduler_kwargs": {"dashboard": False},
         **({"host": "127.0.0.1"} if processes else {}),  # threads talk within the process
         "silence_logs": logging.CRITICAL,
@@ -137,14 +142,14 @@ def _cluster_class(kind: str) -> Any:  # Any: distributed has no types
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ClusterError(f"cluster.kind: cannot import {kind}: {error}") from error
+        raise ClusterError(f"cluster.kind: expected an import path, found {kind}: {error}") from error
     if not isinstance(found, type) or not hasattr(found, "scale"):
-        raise ClusterError(f"cluster.kind: {kind} is no class of Dask clusters")
+        raise ClusterError(f"cluster.kind: expected a class of Dask clusters, found {kind}")
     return found
 
 
 def _check_arguments(kind: str, arguments: Mapping[str, Any]) -> None:  # Any: the class's own
-    """Raise ClusterError for an argument that neither a cluster class takes nor the workers to which it hands it."""
+    """Raise ClusterError for an argument that neither the cluster class nor its workers take."""
     takers = [_cluster_class(kind)]
     if kind in LOCAL:
         from distributed import Nanny, Worker
@@ -157,9 +162,9 @@ def _check_arguments(kind: str, arguments: Mapping[str, Any]) -> None:  # Any: t
 
 
 def _refuse_unknown(unknown: set[str], names: Iterable[str], taker: str) -> None:
-    """Raise ClusterError for the first argument that is unknown, with the nearest that is not."""
+    """Raise ClusterError for the first unknown argument, with the nearest known one."""
     if unknown:
         first = min(unknown)
         near = difflib.get_close_matches(first, sorted({*names}), 1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ClusterError(f"cluster.arguments.{first}: {taker} takes no such argument{hint}")
+        raise ClusterError(f"cluster.arguments.{first}: expected an argument of {taker}, found an unknown one{hint}")

@@ -1,6 +1,6 @@
-"""How partitions are spread over workers: beside clusters.py the only file that knows Dask.
+"""The spread of partitions over workers. Only this folder knows Dask.
 
-A partition is a plain function of one item; it returns a few numbers. Failures of some do not stop the others.
+A partition is a plain function of one item that returns a few numbers. A failed partition does not stop the others.
 """
 
 import contextlib
@@ -25,23 +25,23 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 ATTEMPTS = 2
-PASSING = (TimeoutError, ConnectionError)  # faults that may pass
+PASSING = (TimeoutError, ConnectionError)  # temporary faults
 MALLOPT = {"arenas": (-8, 1), "map from": (-3, 2**30), "trim from": (-1, 2**30), "top pad": (-2, 2**26)}  # malloc.h
 
 
 class PartitionError(Exception):
-    """Partitions failed; the text has the first one's coordinates and its cause, which is chained."""
+    """Partitions failed; the text names the first one and its cause, which is chained."""
 
 
 class Pool(Protocol):
-    """Runs a function over items."""
+    """A pool of workers that runs a function over items."""
 
     def map(
         self, function: Callable[[Item], Result], items: Sequence[Item], *, network: bool = False
     ) -> Iterator[tuple[Item, Result]]:
-        """Yield (item, result) as partitions end, in any order; PartitionError after the last, if some failed.
+        """Yield (item, result) as partitions end, in any order; PartitionError after the last one, if any failed.
 
-        `network`: the function runs a network, so it asks for the cluster's GPU resource.
+        `network`: the function runs a network and needs the cluster's GPU resource.
         """
         ...
 
@@ -105,13 +105,13 @@ class DaskPool:
         _raise_first(sorted(failures, key=lambda failure: order[id(failure[0])]), len(items))
 
     def _await_resource(self, wanted: str) -> None:
-        """Return once a worker declares the GPU resource; raise at once where all are there and none does."""
+        """Return once a worker declares the GPU resource; ClusterError where all workers are there and none does."""
         workers = self.client.scheduler_info(n_workers=-1)["workers"].values()
         declared = any(worker["resources"].get(wanted, 0) >= 1 for worker in workers)
         queued = self.attendance.cluster is not None and len(workers) < self.attendance.workers
         if workers and not declared and not queued:
             raise ClusterError(
-                f"cluster.gpu_resource: none of {len(workers)} workers declares {wanted!r}; "
+                f"cluster.gpu_resource: expected a worker with {wanted!r}, found {len(workers)} workers without it; "
                 f"start them with --resources {wanted}=1"
             )
         self.attendance.await_first(self.client, wanted)
@@ -119,13 +119,13 @@ class DaskPool:
 
 @contextmanager
 def open_pool(cluster: Cluster, say: Callable[[str], None] = print) -> Iterator[Pool]:
-    """Start or join the workers that `cluster` describes, and stop what was started; `say` is told of long waits.
+    """Start or join the workers that `cluster` describes, and stop those it started; `say` gets lines of long waits.
 
     Raises
     ------
     ClusterError : no scheduler answers, a class cannot be imported, or workers run other code than this process
     """
-    with threadpoolctl.threadpool_limits(1):  # restores this process's setting at the end
+    with threadpoolctl.threadpool_limits(1):  # restores the setting of this process at the end
         if cluster.kind == "serial":
             yield SerialPool()
         else:
@@ -136,15 +136,17 @@ def _dask_pool(cluster: Cluster, say: Callable[[str], None]) -> Iterator[Pool]:
     """Yield a pool of Dask workers."""
     from distributed import Client
 
-    for name in ("distributed", "distributed.client"):  # Dask gives the latter a level of its own
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # a failure is told in one line, by who asked
+    for name in ("distributed", "distributed.client"):  # Dask gives the latter its own level
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # the caller reports a failure in one line
 
     with open_scheduler(cluster) as (address, security):
         before = set(Client._instances)
         try:
             client = Client(**_connection(address, security), set_as_default=False, timeout=PATIENCE)
         except OSError as error:
-            raise ClusterError(f"cluster.address: no scheduler answers at {cluster.address}: {error}") from error
+            raise ClusterError(
+                f"cluster.address: expected a scheduler at {cluster.address}, found none: {error}"
+            ) from error
         except KeyboardInterrupt:  # the client is half made: nothing but Dask knows it
             for half in set(Client._instances) - before:
                 close_in_time(half)
@@ -160,25 +162,27 @@ def _dask_pool(cluster: Cluster, say: Callable[[str], None]) -> Iterator[Pool]:
 
 
 def _connection(address: Any, security: Any) -> dict[str, Any]:  # Any: distributed has no types
-    """Return how a client reaches a scheduler; given a cluster, Dask's would wait for its jobs, which may hang."""
+    """Return the arguments with which a client reaches a scheduler without a wait for a cluster's jobs."""
     if isinstance(address, str):
         return {"address": address, "security": security}
     return {"address": address.scheduler_address, "security": address.security, "loop": address.loop}
 
 
-def compare_workers(answers: Mapping[str, Any]) -> None:  # Any: what a worker says, or the error that it met
-    """Raise ClusterError in one line if a worker's code differs from this process's, or it has none."""
+def compare_workers(answers: Mapping[str, Any]) -> None:  # Any: a worker's answer, or its error
+    """Raise ClusterError if the code of a worker differs from this process's or is missing."""
     for worker, answer in answers.items():
-        if isinstance(answer, OSError):  # it has gone since; whoever comes in its place is compared at each partition
+        if isinstance(answer, OSError):  # it has left since; each partition compares the worker that replaces it
             continue
         if not isinstance(answer, dict):
-            raise ClusterError(f"worker {worker} cannot run layerlore: {answer}; install it there and start it anew")
+            raise ClusterError(
+                f"worker {worker}: expected layerlore, found {answer}; install layerlore there and restart the worker"
+            )
         if difference := code_difference(worker, answer, code_facts()):
             raise ClusterError(difference)
 
 
 def _attempt_on_worker(function: Callable[[Item], Result], item: Item, ours: dict[str, str]) -> Result:
-    """Call `function` on a Dask worker, unless that runs other code than the run: it may have joined a moment ago."""
+    """Call `function` on a Dask worker that runs the same code as the run; a worker may have joined just now."""
     from distributed import get_worker
 
     if difference := code_difference(get_worker().address, code_facts(), ours):
@@ -187,8 +191,8 @@ def _attempt_on_worker(function: Callable[[Item], Result], item: Item, ours: dic
 
 
 def _attempt(function: Callable[[Item], Result], item: Item) -> Result:
-    """Call `function` with one BLAS thread; once more after a passing fault of a disk or network."""
-    # Not as a context: leaving one in one thread would lift the limit under the others.
+    """Call `function` with one BLAS thread; call it once more after a temporary fault of a disk or network."""
+    # Not as a context: its end in one thread would lift the limit for all threads.
     _thread_pools(len(sys.modules)).limit(limits=1)
     keep_freed_memory()
     for attempt in range(1, ATTEMPTS + 1):
@@ -202,16 +206,16 @@ def _attempt(function: Callable[[Item], Result], item: Item) -> Result:
 
 @lru_cache(maxsize=1)
 def _thread_pools(modules: int) -> Any:  # Any: threadpoolctl has no types
-    """Return the thread pools of the libraries that are loaded with so many modules: looking for them takes 6 ms."""
+    """Return the thread pools of loaded libraries, cached by the number of modules: the search takes 6 ms."""
     return threadpoolctl.ThreadpoolController()
 
 
 @lru_cache(maxsize=1)
 def keep_freed_memory() -> None:
-    """Let this process reuse the memory it frees instead of handing it back at once, where glibc is its allocator.
+    """Let this process reuse freed memory instead of returning it to the system, where glibc is its allocator.
 
-    Dask starts workers with a trim threshold of 64 kB, and glibc maps every large array anew: each forward pass then
-    faults its activations in page by page, which costs as much as computing them. The peak stays what it was.
+    Dask starts workers with a trim threshold of 64 kB, and glibc maps every large array again. Each forward pass then
+    faults its activations in page by page, at the cost of their computation. The peak memory stays the same.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt

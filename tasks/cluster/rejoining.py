@@ -1,6 +1,6 @@
-"""A scheduler that goes away under a run: Dask's client looks for it at the same address, for as long as it was told.
+"""A scheduler that disappears during a run: Dask's client looks for it at the same address for `PATIENCE` seconds.
 
-What was submitted is lost with the scheduler. The run asks again for what has no marker, once a worker is back.
+Submitted work is lost with the scheduler. Once a worker is back, the run submits the partitions without a record.
 """
 
 import time
@@ -12,15 +12,15 @@ LOOK = 0.1  # seconds between two looks
 
 
 class ClusterError(Exception):
-    """A cluster cannot be used; one line says why."""
+    """A cluster cannot be used; the text is one line."""
 
 
 class LostError(ConnectionError):
-    """A partition was lost with the scheduler that knew of it: a fault that may pass."""
+    """A partition was lost with its scheduler: a temporary fault."""
 
 
 def rejoin(client: Any) -> bool:  # Any: distributed has no types
-    """Return once the client has its scheduler, and whether that went away before.
+    """Wait until the client has its scheduler, and return whether it was lost before.
 
     Raises
     ------
@@ -31,7 +31,9 @@ def rejoin(client: Any) -> bool:  # Any: distributed has no types
     while client.status == "connecting":  # ends: the client closes itself after PATIENCE
         time.sleep(LOOK)
     if client.status != "running":
-        raise ClusterError(f"the scheduler was lost and did not come back within {PATIENCE} s; start it and run again")
+        raise ClusterError(
+            f"cluster: expected the lost scheduler back within {PATIENCE} s, found none; start it and run again"
+        )
     return True
 
 
@@ -41,7 +43,7 @@ def fetched(future: Any) -> Any:  # Any: distributed has no types
     Raises
     ------
     Exception : what the partition raised
-    LostError : its scheduler went away before it ended, or before its result was here
+    LostError : its scheduler was lost before the partition ended or its result arrived
     """
     if future.status == "error":
         raise future.exception()
@@ -49,5 +51,5 @@ def fetched(future: Any) -> Any:  # Any: distributed has no types
         try:
             return future.result()
         except (OSError, CancelledError) as error:
-            raise LostError(f"its result is lost: {error}") from error
-    raise LostError(f"its task was {future.status}, its scheduler is gone")
+            raise LostError(f"expected the result of a partition, found its scheduler lost: {error}") from error
+    raise LostError(f"expected a finished task, found it {future.status} and its scheduler lost")

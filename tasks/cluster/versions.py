@@ -1,4 +1,4 @@
-"""What code a process runs: compared between a run and its workers, and told in markers and records."""
+"""The code that a process runs: compared between a run and its workers, and stored in records."""
 
 import hashlib
 from functools import lru_cache
@@ -12,7 +12,7 @@ COMPARED = ("numpy", "scipy", "scikit-learn", "pillow", "torch", "torchvision", 
 def code_facts() -> dict[str, str]:
     """Return the digest of layerlore's source and the versions that must agree between a run and its workers.
 
-    Those of all that computes numbers: resized pixels depend on Pillow, for one.
+    The versions are those of all libraries that compute numbers, such as Pillow, which resizes images.
     """
     source = hashlib.sha256()
     root = Path(__file__).parent.parent
@@ -23,8 +23,8 @@ def code_facts() -> dict[str, str]:
 
 
 def code_difference(worker: str, theirs: dict[str, str], ours: dict[str, str]) -> str:
-    """Return in one line how a worker's code differs from a run's; empty where it does not."""
+    """Return one line on the difference between a worker's code and a run's; "" where there is none."""
     for name, value in ours.items():
         if theirs.get(name) != value:
-            return f"worker {worker} has {name} {theirs.get(name)}, this run has {value}; start it anew"
+            return f"worker {worker}: expected {name} {value}, found {theirs.get(name)}; restart the worker"
     return ""

@@ -1,1 +1,1 @@
-"""How a stage of any kind lives: claim, create or resume, map the missing partitions, seal."""
+"""The life of a stage of any kind: claim, create or resume, map the missing partitions, seal."""

@@ -1,4 +1,4 @@
-"""What trainings tell while they run and when they end: a line per epoch, and their curves as rows."""
+"""Progress lines of running trainings, one for each epoch, and curves of finished ones as rows."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -11,15 +11,15 @@ from storage.specs import StageSpec
 from storage.stages import find_finished, read_marker
 from storage.stores import Store
 
-LINE_EVERY = 10.0  # seconds between two lines inside an epoch
+LINE_EVERY = 10.0  # seconds between two lines within an epoch
 
 
 class CurveReader:
-    """Reads the markers of trainings as they appear.
+    """Reads the partition records of trainings as they appear.
 
     Parameters
     ----------
-    store : that holds the stages
+    store : the store that holds the stages
     file : name of the file with a row per epoch; "" where the stages do not train
     specs : stages of one kind
     """
@@ -28,27 +28,27 @@ class CurveReader:
         self._store, self._file = store, file
         self._trainings = list(specs) if file else []
         self._next: dict[str, int] = {}
-        self._told = time.monotonic()
+        self._printed = time.monotonic()
 
     def begin(self) -> None:
-        """Take what is there already for told."""
+        """Skip the records that are there already."""
         for spec in self._trainings:
             self._next[spec.path] = 0
             while self._marker(spec) is not None:
                 self._next[spec.path] += 1
 
-    def news(self) -> Iterator[str]:
-        """Yield a line for every epoch that ended since the last call, and now and then one for what is under way."""
+    def lines(self) -> Iterator[str]:
+        """Yield a line for each epoch that ended since the last call, and sometimes one for the epoch in progress."""
         for spec in self._trainings:
             while (numbers := self._marker(spec)) is not None:
                 number = self._next[spec.path]
                 self._next[spec.path] += 1
                 lines = [_line(spec, epoch) for epoch in numbers["epochs"]]
-                if not lines and time.monotonic() - self._told > LINE_EVERY:
+                if not lines and time.monotonic() - self._printed > LINE_EVERY:
                     steps = number * int(spec.place["train"]["checkpoint_every"]) + len(numbers["losses"])
                     lines = [f"{spec.title}: {steps} steps, loss {np.mean(numbers['losses']):.4f}"]
                 if lines:
-                    self._told = time.monotonic()
+                    self._printed = time.monotonic()
                 yield from lines
 
     def tables(self) -> Iterator[tuple[StageSpec, list[Document]]]:
@@ -59,7 +59,7 @@ class CurveReader:
                 yield spec, [{str(key): row[key] for key in row} for row in table.to_dict("records")]
 
     def _marker(self, spec: StageSpec) -> Document | None:
-        """Return the numbers of the next segment, or None where it is not there."""
+        """Return the metrics of the next segment, or None where it is not there."""
         try:
             numbers: Document = read_marker(self._store, spec.path, self._next[spec.path])["numbers"]
         except (FileNotFoundError, DamagedError):
@@ -68,7 +68,7 @@ class CurveReader:
 
 
 def _line(spec: StageSpec, epoch: Document) -> str:
-    """Return what is said of an epoch."""
+    """Return the progress line of an epoch."""
     parts = [f"epoch {epoch['epoch']} of {spec.place['train']['epochs']}"]
     parts += [f"{key} {epoch[key]:{form}}" for key, form in (("loss", ".4f"), ("accuracy", ".4f"), ("lr", ".3g"))]
     return f"{spec.title}: {', '.join(parts)}"

@@ -1,4 +1,4 @@
-"""What may go wrong in a run and says in one line why: everything else is a bug."""
+"""The errors that a run expects and reports in one line; any other error is a bug."""
 
 from storage.documents import DamagedError
 from storage.stores import StoreError
@@ -7,7 +7,7 @@ from tasks.cluster.rejoining import ClusterError
 
 
 class ServerError(Exception):
-    """Prefect's server is away; one line says where it should be."""
+    """Prefect's server does not answer; the text is one line with its address."""
 
 
 FAILURES = (StoreError, DamagedError, PartitionError, ClusterError, ServerError)

@@ -25,24 +25,24 @@ from tasks.engine.step import MOST_TOGETHER, Step, Work
 
 
 class Observer(Protocol):
-    """Is told how a run goes on."""
+    """An observer of the progress of a run."""
 
     def begin(self, title: str, total: int, done: int) -> None:
-        """A stage of `total` partitions starts or goes on, `done` of which are there already."""
+        """Note that a stage of `total` partitions starts or resumes, `done` of which are there already."""
 
     def advance(self, title: str) -> None:
-        """One more partition is done."""
+        """Note that one more partition is done."""
 
     def end(self, title: str, seconds: float) -> None:
-        """The stage is complete."""
+        """Note that the stage is complete."""
 
     def say(self, text: str) -> None:
-        """Anything else worth a line."""
+        """Show a line of text."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What every step of a run needs."""
+    """The store, the workers and the settings that every step of a run needs."""
 
     store: Store
     pool: Pool
@@ -54,7 +54,7 @@ class Job:
 
 @contextlib.contextmanager
 def open_job(config: Config, observer: Observer, *, wait: bool = True, idle: bool = False) -> Iterator[Job]:
-    """Open the store and the workers of a run, and close the workers at the end; one with nothing to do needs none."""
+    """Open the store and the workers of a run, and close the workers at the end; an idle run needs no workers."""
     store = open_store(config.store, create=True)
     with open_pool(Cluster(kind="serial") if idle else config.cluster, observer.say) as pool:
         yield Job(store, pool, observer, f"run {config.name} of {getpass.getuser()}", wait, config.cluster.device)
@@ -62,7 +62,7 @@ def open_job(config: Config, observer: Observer, *, wait: bool = True, idle: boo
 
 @dataclass(frozen=True)
 class Assignment:
-    """A partition on its way to a worker; messages call it by its number."""
+    """A partition that a worker is to make; messages name it by its index."""
 
     number: int
     work: Work
@@ -77,10 +77,10 @@ class Assignment:
 
 
 def complete(job: Job, step: Step, specs: Sequence[StageSpec]) -> list[FinishedStage]:
-    """Bring the stages of `specs`, all of one kind, to completion and return them.
+    """Complete the stages of `specs`, all of one kind, and return them.
 
-    What is complete is left alone; what is partial goes on at its missing partitions. The partitions of all stages
-    are mapped at once, so that no worker waits for the last partition of a stage.
+    A complete stage stays as it is. A partial stage resumes with its missing partitions. The partitions of all stages
+    are mapped at once: no worker waits for the last partition of a stage.
     """
     wanting = _wanting(job.store, specs)
     make_room(len(wanting))
@@ -88,20 +88,20 @@ def complete(job: Job, step: Step, specs: Sequence[StageSpec]) -> list[FinishedS
         for spec in sorted(wanting, key=lambda spec: spec.path):  # one order, so that two runs cannot deadlock
             held = claim(job.store, spec.path, job.holder, wait=job.wait, on_wait=job.observer.say)
             claims.enter_context(held)
-        wanting = _wanting(job.store, wanting)  # another run may have made some while we waited
+        wanting = _wanting(job.store, wanting)  # another run may have made some during the wait
         if wanting:
             _make(job, step, wanting)
     return [open_finished(job.store, spec) for spec in specs]
 
 
 def _wanting(store: Store, specs: Sequence[StageSpec]) -> list[StageSpec]:
-    """Return the incomplete ones, each once."""
+    """Return the incomplete stages, each once."""
     unique = {spec.path: spec for spec in specs}
     return [spec for path, spec in unique.items() if find_finished(store, path) is None]
 
 
 def _make(job: Job, step: Step, specs: Sequence[StageSpec]) -> None:
-    """Create or resume the stages, map what they lack, seal what is whole even if others fail."""
+    """Create or resume the stages, map their missing partitions, and seal whole stages even if others fail."""
     started = time.perf_counter()
     stages = [_begin(job.store, step, spec) for spec in specs]
     for stage in stages:
@@ -115,7 +115,7 @@ def _make(job: Job, step: Step, specs: Sequence[StageSpec]) -> None:
             job.observer.advance(title)
     finally:
         for stage in stages:
-            if not stage.missing() and find_finished(stage.store, stage.spec.path) is None:  # nobody seals twice
+            if not stage.missing() and find_finished(stage.store, stage.spec.path) is None:  # a stage is sealed once
                 stage.seal(step.summary(stage))
     job.observer.end(title, time.perf_counter() - started)
 
@@ -128,7 +128,7 @@ def _begin(store: Store, step: Step, spec: StageSpec) -> Stage:
 
 
 def _map(job: Job, step: Step, items: list[Assignment]) -> Iterator[None]:
-    """Make the partitions; where one of a chain fails, the other chains go on and the first failure is raised last."""
+    """Make the partitions; where one of a chain fails, the other chains go on. Raise the first failure at the end."""
     failure: PartitionError | None = None
     for batch in _batches(items, chain=step.chain):
         ready = [item for item in batch if failure is None or item.follows()]
@@ -144,7 +144,7 @@ def _map(job: Job, step: Step, items: list[Assignment]) -> Iterator[None]:
 def assignments(
     stages: Sequence[Stage], device: str, *, group: Callable[[StageSpec], Hashable] | None
 ) -> list[Assignment]:
-    """Return the partitions to be made: of a stage each, or of those stages of one group that lack it."""
+    """Return the missing partitions, each of one stage, or of all stages of a group in which it is missing."""
     lacking = [(number, stage) for stage in stages for number in stage.missing()]
     if group is None:
         return [Assignment(number, Work((stage,), device)) for number, stage in lacking]
@@ -159,7 +159,7 @@ def assignments(
 
 
 def _batches(items: list[Assignment], *, chain: bool) -> list[list[Assignment]]:
-    """Return what may run at once: everything, or one partition of each chain at a time."""
+    """Return lists of partitions that may run at once: all of them, or one of each chain at a time."""
     if not chain:
         return [items]
     numbers = sorted({item.number for item in items})
@@ -167,7 +167,7 @@ def _batches(items: list[Assignment], *, chain: bool) -> list[list[Assignment]]:
 
 
 def run_partition(function: Callable[[Work, int], None], item: Assignment) -> None:
-    """Make one partition in a worker, of those stages for which no other run has made it in the meantime."""
+    """Make one partition in a worker, for the stages for which no other run has made it in the meantime."""
     work = item.work.missing(item.number)
     if not work.stages:
         return
@@ -176,7 +176,7 @@ def run_partition(function: Callable[[Work, int], None], item: Assignment) -> No
     reset_peak_memory()
     try:
         function(work, item.number)
-    except OvertakenError:  # another run made it while we did: what is left are the other stages of the work
+    except OvertakenError:  # another run made it at the same time: the other stages of the work remain
         left = work.missing(item.number)
         if left == work:
             raise
@@ -188,12 +188,12 @@ def run_partition(function: Callable[[Work, int], None], item: Assignment) -> No
 
 
 def _run_apart(function: Callable[[Work, int], None], item: Assignment) -> None:
-    """Make a partition of one stage after the other, so that one which fails does not stop the others.
+    """Make a partition of each stage separately, so that a failed stage does not stop the others.
 
     Raises
     ------
     PartitionError : some failed; the text has the first one's stage
-    TimeoutError, ConnectionError : a fault that may pass, if it was the first
+    TimeoutError, ConnectionError : a temporary fault, if it was the first
     """
     failures: list[tuple[Stage, Exception]] = []
     for stage in item.work.stages:
@@ -210,7 +210,7 @@ def _run_apart(function: Callable[[Work, int], None], item: Assignment) -> None:
 
 
 def check_own_code(spec: StageSpec) -> None:
-    """Raise ValueError where a stage uses code of the user's that is another one here than in the plan."""
+    """Raise ValueError where the user's own code differs between this process and the plan."""
     for used in (spec, *spec.inputs.values()):
         if "object" in used.digests:
             check_loaded(used.parameters["object"], used.digests["object"])
@@ -219,13 +219,13 @@ def check_own_code(spec: StageSpec) -> None:
 
 
 def reset_peak_memory() -> None:
-    """Start anew the count of this process's peak memory, where the kernel can."""
+    """Reset the count of this process's peak memory, where the kernel can."""
     with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as file:
         file.write("5")
 
 
 def peak_memory_mb() -> float:
-    """Return this process's peak resident memory since the last reset, in MB; 0 where the kernel does not say."""
+    """Return this process's peak resident memory since the last reset, in MB; 0 where the kernel does not give it."""
     with contextlib.suppress(OSError), open("/proc/self/status") as file:
         for line in file:
             if line.startswith("VmHWM"):
@@ -235,18 +235,18 @@ def peak_memory_mb() -> float:
 
 @dataclass(frozen=True)
 class Clock:
-    """Time since it was made, for markers of stages that are made together: each states its share."""
+    """A clock for stages that are made together, whose records each keep a share of the time."""
 
     wall: float = field(default_factory=time.perf_counter)
     cpu: float = field(default_factory=time.process_time)
 
     def share(self, stages: int) -> dict[str, Json]:
-        """Return wall and CPU seconds of one of so many stages."""
+        """Return the share of one of `stages` stages: wall and CPU seconds."""
         wall, cpu = time.perf_counter() - self.wall, time.process_time() - self.cpu
         return {"seconds": wall / stages, "cpu_seconds": cpu / stages}
 
 
 def measured(**numbers: Json) -> dict[str, Json]:
-    """Return `numbers` with this partition's peak memory and process, for its marker."""
+    """Return metrics for a partition's record, with its peak memory and process."""
     facts = {"host": socket.gethostname(), "pid": os.getpid(), "code": code_facts()}
     return {**numbers, "peak_mb": round(peak_memory_mb(), 1), **facts}

@@ -1,4 +1,4 @@
-"""Who is told how a run goes on: progress bars in a terminal, plain lines elsewhere."""
+"""The observers of a run: progress bars in a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -24,12 +24,12 @@ LINE_EVERY = 10.0  # seconds between two lines of one stage
 
 
 class LineObserver:
-    """Plain lines, for logs and files."""
+    """An observer that prints plain lines, for logs and files."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._counts: dict[str, tuple[int, int]] = {}
-        self._told = 0.0
+        self._printed = 0.0
 
     def begin(self, title: str, total: int, done: int) -> None:
         self._counts[title] = (done, total)
@@ -38,26 +38,26 @@ class LineObserver:
     def advance(self, title: str) -> None:
         done, total = self._counts[title]
         self._counts[title] = (done + 1, total)
-        if time.monotonic() - self._told > LINE_EVERY:
+        if time.monotonic() - self._printed > LINE_EVERY:
             self.say(f"{title}: {done + 1} of {total}")
 
     def end(self, title: str, seconds: float) -> None:
         self.say(f"{title}: done in {seconds:.1f} s")
 
     def say(self, text: str) -> None:
-        self._told = time.monotonic()
+        self._printed = time.monotonic()
         print(visible(text), file=self._stream, flush=True)
 
 
 class BarObserver:
-    """A progress bar per stage."""
+    """An observer that shows a progress bar for each stage."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._bars: dict[str, TaskID] = {}
 
     def begin(self, title: str, total: int, done: int) -> None:
-        if title in self._bars:  # a retry goes on with the same bar
+        if title in self._bars:  # a retry uses the same bar
             self._progress.update(self._bars[title], total=total, completed=done)
         else:
             self._bars[title] = self._progress.add_task(title, total=total, completed=done)
@@ -74,7 +74,7 @@ class BarObserver:
 
 @contextmanager
 def terminal_observer(stream: TextIO = sys.stderr) -> Iterator[Observer]:
-    """Yield bars where `stream` is a terminal, lines elsewhere."""
+    """Yield an observer: bars where `stream` is a terminal, lines elsewhere."""
     if not stream.isatty():
         yield LineObserver(stream)
         return

@@ -1,4 +1,4 @@
-"""Run records in steps: what a run was asked, with which code and machine, and how it ended."""
+"""Records of runs: their stages, code, machine and outcome."""
 
 import os
 import platform
@@ -14,7 +14,7 @@ from tasks.cluster.versions import code_facts
 
 
 def record_reuse(config: Config, stages: Sequence[StageSpec]) -> None:
-    """Record a run that found everything there, unless its last record says the same, so that gc keeps its stages."""
+    """Record a run whose stages were all complete, unless its last record is the same; gc then keeps its stages."""
     store = open_store(config.store)
     known = records(store, config.name)
     if not known or [stage["path"] for stage in known[-1].stages] != [spec.path for spec in stages]:
@@ -29,7 +29,7 @@ def recorded(config: Config, stages: Sequence[StageSpec]) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        with suppress(OSError, StoreError):  # of a full disk, say: it must not hide why the run ends
+        with suppress(OSError, StoreError):  # such as a full disk, which must not hide the error of the run
             close_record(store, record, "interrupted")
         raise
     except BaseException as error:

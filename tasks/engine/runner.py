@@ -1,4 +1,4 @@
-"""Steps as Prefect tasks: retries, timeout, run names, progress and result artifacts. Nothing else knows Prefect."""
+"""Steps as Prefect tasks: retries, timeout, run names, progress and result artifacts."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -42,12 +42,12 @@ from tasks.engine.step import Step
 RETRIES = 2
 RETRY_DELAYS = [2.0, 10.0]  # seconds
 ARTIFACT_EVERY = 2.0  # seconds between two updates of a progress artifact
-FIRST_ANSWER = 6.0  # seconds for the first answer of a standing server, which is asked twice
+FIRST_ANSWER = 6.0  # seconds for the first answer of a standing server, which gets two requests
 UNREACHED = "Failed to reach API"  # how Prefect's own error begins
 
 
 def start_prefect() -> None:
-    """Reach Prefect's standing server where one is configured, else start its own.
+    """Reach Prefect's standing server where one is configured, else start a server of this run.
 
     Raises
     ------
@@ -72,26 +72,28 @@ def start_prefect() -> None:
 
 @contextmanager
 def reaching_prefect() -> Iterator[None]:
-    """Say in one line that Prefect's server is away, which its client believes after a minute of asking.
+    """Report a Prefect server that does not answer in one line; Prefect's client gives up after a minute.
 
     Raises
     ------
-    ServerError : it did not answer
+    ServerError : the server did not answer
     """
     try:
         yield
     except Exception as error:
         if not _of_server(error):
             raise
-        place = without_passwords(PREFECT_API_URL.value() or "that this run started")
+        address = without_passwords(PREFECT_API_URL.value() or "that this run started")
         cause = error.__cause__ or error if str(error).startswith(UNREACHED) else error
         why = " ".join(str(cause).split()) or type(cause).__name__
-        raise ServerError(f"Prefect's server {place}: {why}; nothing is lost: run again once it answers") from error
+        raise ServerError(
+            f"Prefect's server {address}: expected an answer, found {why}; run again once it answers: no result is lost"
+        ) from error
 
 
 def run_step(job: Job, step: Step, specs: Sequence[StageSpec], *, timeout: int | None = None) -> None:
-    """Complete stages of one kind as one Prefect task; what is complete already costs none."""
-    unique = {spec.path: spec for spec in specs}  # a stage may serve two roles, and is counted once everywhere
+    """Complete stages of one kind as one Prefect task; complete stages need no task."""
+    unique = {spec.path: spec for spec in specs}  # a stage may have two roles, and counts once
     wanting = [spec for path, spec in unique.items() if find_finished(job.store, path) is None]
     if wanting:
         kind = wanting[0].stage
@@ -100,7 +102,7 @@ def run_step(job: Job, step: Step, specs: Sequence[StageSpec], *, timeout: int |
         try:
             named(quote((job, step, wanting)))  # quoted: Prefect does not look inside for futures
         except TaskRunTimeoutError as error:
-            why = f"stopped after {timeout} s (cluster.stage_timeout); a rerun goes on where it stopped"
+            why = f"stopped after {timeout} s (cluster.stage_timeout); run again to resume"
             raise PartitionError(f"{kind} {label}: {why}") from error
 
 
@@ -109,14 +111,14 @@ def run_report(job: Job, run: str, write: Callable[..., str]) -> str:
 
     Parameters
     ----------
-    write : writes the report and returns where it begins, relative to the store; takes `created`, `wait` and `say`
+    write : writes the report and returns its first page, relative to the store; takes `created`, `wait` and `say`
     """
     path: str = _report(quote((job, run, write)))
     return path
 
 
 def _passing(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # Any: Prefect's own generics
-    """Say whether a failure may pass: a fault of network, disk or scheduler, not of the input."""
+    """Say whether a failure is temporary: a fault of network, disk or scheduler, not of the input."""
     try:
         state.result()
     except TaskRunTimeoutError:
@@ -136,15 +138,15 @@ def _passing(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # 
     persist_result=False,
 )
 def _complete(work: Any) -> None:  # Any: (Job, Step, specs), quoted on the way
-    """Complete the stages, telling Prefect how it goes."""
+    """Complete the stages and report progress to Prefect."""
     job, step, specs = work
     curves = CurveReader(job.store, step.curves, specs)
-    finished = complete(replace(job, observer=_Told(job.observer, curves)), step, specs)
+    finished = complete(replace(job, observer=_PrefectObserver(job.observer, curves)), step, specs)
     rows = [
         {"stage": spec.title, "place": job.store.path(stage.path), "partitions": stage.layout.partitions}
         for spec, stage in zip(specs, finished, strict=True)
     ]
-    with _telling():
+    with _optional():
         create_table_artifact(table=rows, key=f"{specs[0].stage}-stages", description="Completed stages")
         for spec, table in curves.tables():
             create_table_artifact(table=table, key=_key(f"{spec.title} curves"), description=f"Curves of {spec.title}")
@@ -156,14 +158,14 @@ def _report(work: Any) -> str:  # Any: (Job, name of the run, function), quoted 
     job, run, write = work
     created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     place: str = job.store.path(write(created=created, wait=job.wait, say=job.observer.say))
-    with _telling():
+    with _optional():
         create_markdown_artifact(f"The report of run {run} begins at `{place}`", key="report")
     return place
 
 
 @contextmanager
-def _telling() -> Iterator[None]:
-    """Go on where Prefect's server is away: what it shows of a run is no reason to end the run, nor to hold it up."""
+def _optional() -> Iterator[None]:
+    """Ignore a server that does not answer: a run must not fail or wait for Prefect's display of it."""
     try:
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}):
             yield
@@ -173,54 +175,54 @@ def _telling() -> Iterator[None]:
 
 
 def _of_server(error: Exception) -> bool:
-    """Say whether an error comes from asking Prefect's server: the HTTP library's, or Prefect's own in its place."""
+    """Say whether an error comes from a request to Prefect's server: the HTTP library's, or Prefect's own."""
     return str(error).startswith(UNREACHED) or any(
         cls.__module__.partition(".")[0] == "httpx" for cls in type(error).__mro__
     )
 
 
 @dataclass
-class _Told:
-    """An observer that tells Prefect what it passes on."""
+class _PrefectObserver:
+    """An observer that passes calls on to another one and reports progress to Prefect."""
 
     inner: Observer
     curves: CurveReader
     artifact: UUID | None = None
     total: int = 0
     done: int = 0
-    told: float = 0.0
+    updated: float = 0.0
 
     def begin(self, title: str, total: int, done: int) -> None:
         self.inner.begin(title, total, done)
         self.curves.begin()
-        self.total, self.done, self.told = max(total, 1), done, time.monotonic()
+        self.total, self.done, self.updated = max(total, 1), done, time.monotonic()
         self.artifact = None
-        with _telling():
+        with _optional():
             found = create_progress_artifact(progress=100 * done / self.total, key=_key(title), description=title)
             assert isinstance(found, UUID)
             self.artifact = found
 
     def advance(self, title: str) -> None:
         self.inner.advance(title)
-        for line in self.curves.news():
+        for line in self.curves.lines():
             self.inner.say(line)
         self.done += 1
-        if time.monotonic() - self.told > ARTIFACT_EVERY:
-            self._tell(100 * self.done / self.total)
+        if time.monotonic() - self.updated > ARTIFACT_EVERY:
+            self._update(100 * self.done / self.total)
 
     def end(self, title: str, seconds: float) -> None:
         self.inner.end(title, seconds)
-        self._tell(100.0)
+        self._update(100.0)
 
     def say(self, text: str) -> None:
         self.inner.say(text)
 
-    def _tell(self, percent: float) -> None:
+    def _update(self, percent: float) -> None:
         """Update the progress artifact."""
         if self.artifact is not None:
-            with _telling():
+            with _optional():
                 update_progress_artifact(artifact_id=self.artifact, progress=percent)
-        self.told = time.monotonic()
+        self.updated = time.monotonic()
 
 
 def _key(title: str) -> str:

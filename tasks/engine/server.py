@@ -1,6 +1,6 @@
-"""Prefect's settings and the server that a run starts for itself: what keeps them from working is one line.
+"""Prefect's settings and the server of a run: a fault in either is one line.
 
-Prefect would wait minutes for a server that has ended, and try a damaged database again and again.
+Prefect itself would wait minutes for a server that has ended, and retry a damaged database.
 """
 
 import atexit
@@ -29,9 +29,9 @@ from tasks.engine.watchdog import end_with_us
 
 LOOK = 0.1  # seconds between two looks at a server that starts
 ANSWER = 2.0  # seconds for one of its answers
-STOP = 3.0  # seconds for it to end by itself
-PORTS = 3  # ports tried: another program may take one before the server does
-CHECKED = 100_000_000  # bytes of a database that is read through before the server starts: takes a second
+STOP = 3.0  # seconds for the server to end by itself
+PORTS = 3  # number of ports to try: another program may take one before the server does
+CHECKED = 100_000_000  # bytes of the largest database that is checked whole before the server starts: takes a second
 URL = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 CAUSE = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Za-z_]*(?:Error|Exception|Exit)\b.*")  # the last line of a traceback
 TAKEN = "address already in use"
@@ -39,7 +39,7 @@ Settings = Any  # Any: prefect.settings.Settings, which is not loaded with this 
 
 
 def check_settings() -> None:
-    """Load Prefect's settings, and look at the database where a server of our own would use it.
+    """Load Prefect's settings, and check the database where this run would start its own server.
 
     Raises
     ------
@@ -66,14 +66,15 @@ def check_settings() -> None:
     active = chosen or profiles.active_name
     if active not in profiles.names:
         place = "PREFECT_PROFILE" if chosen else f"{_profiles_file()}: active"
-        raise ConfigError(f"{place}: no profile {active!r} in {_profiles_file()}; known: {', '.join(profiles.names)}")
+        names = ", ".join(profiles.names)
+        raise ConfigError(f"{place}: expected one of {names}, the profiles in {_profiles_file()}, found {active!r}")
     settings = prefect.context.get_settings_context().settings
     if not settings.api.url and settings.server.ephemeral.enabled:
         check_database(settings)
 
 
 def start_server() -> None:
-    """Start Prefect's own server unless it runs; it ends with us, and not of Ctrl-C before.
+    """Start Prefect's own server unless it runs; it ends with this process, and ignores Ctrl-C.
 
     Raises
     ------
@@ -102,12 +103,12 @@ def start_server() -> None:
             file = _database_file(settings)
             raise ServerError(f"{place}{f' with {file}' if file else ''}: {without_passwords(why)}")
     server.port, server.server_process, server.running = port, process, True
-    atexit.register(_stop, process)  # Prefect's own would wait longer
+    atexit.register(_stop, process)  # Prefect's own stop would wait longer
     end_with_us(process.pid)
 
 
 def _launch(settings: Settings, port: int, token: str, errors: IO[bytes]) -> "subprocess.Popen[bytes]":
-    """Start the server's process as Prefect does, but for the name in its answers and the file for its errors."""
+    """Start the server's process as Prefect does, with a name in its answers and a file for its errors."""
     import prefect
 
     command = [sys.executable, "-m", "uvicorn", "--app-dir", str(prefect.__module_path__.parent), "--factory"]
@@ -115,12 +116,12 @@ def _launch(settings: Settings, port: int, token: str, errors: IO[bytes]) -> "su
     command += ["--log-level", "error", "--lifespan", "on", "--header", f"layerlore:{token}"]
     mode = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     environment = environment_with({**mode, **settings.to_environment_variables(exclude_unset=True)})
-    with interrupts_stay_here():  # a group of its own: what stops the run's group must not stop its server first
+    with interrupts_stay_here():  # its own group: a stop of the run's group must not stop the server first
         return subprocess.Popen(command, env=environment, stdout=errors, stderr=errors, start_new_session=True)
 
 
 def _answers_in_time(process: "subprocess.Popen[bytes]", port: int, token: str, limit: float) -> bool:
-    """Return True once the server answers, False where it ends or does not within `limit` seconds."""
+    """Return True once the server answers, False where it ends or does not answer within `limit` seconds."""
     until = time.monotonic() + limit
     while process.poll() is None and time.monotonic() < until:
         with contextlib.suppress(OSError, http.client.HTTPException):
@@ -135,7 +136,7 @@ def _answers_in_time(process: "subprocess.Popen[bytes]", port: int, token: str, 
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
-    """End a server that is not wanted."""
+    """End a server."""
     process.terminate()
     try:
         process.wait(STOP)
@@ -145,17 +146,17 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
 
 
 def _cause(errors: IO[bytes]) -> str:
-    """Return the line of a server's errors that says why it ended."""
+    """Return the line of a server's errors that gives the cause of its end."""
     errors.seek(0)
     lines = [line.strip() for line in errors.read().decode("utf-8", "replace").splitlines() if line.strip()]
-    if taken := [line for line in lines if TAKEN in line]:  # its other errors follow from this one
+    if taken := [line for line in lines if TAKEN in line]:  # the other errors follow from this one
         return taken[0]
     causes = [line for line in lines if CAUSE.fullmatch(line)]
     return (causes or lines or ["it does not answer (PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS)"])[-1]
 
 
 def check_database(settings: Settings) -> None:
-    """Raise ServerError where the database of Prefect's own server is not a file that it can use."""
+    """Raise ServerError where Prefect's own server cannot use its database file."""
     file, place = _database_file(settings), _place(settings)
     if file is None:
         return
@@ -191,23 +192,23 @@ def _check_sqlite(file: Path, place: str) -> None:
             whole = file.stat().st_size < CHECKED
             (found,) = database.execute("PRAGMA quick_check(1)" if whole else "PRAGMA schema_version").fetchone()
     except sqlite3.Error as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:  # another server writes: ours waits for it
+        if error.sqlite_errorcode == sqlite3.SQLITE_BUSY:  # another server writes: this one waits for it
             return
         found = str(error)
     if isinstance(found, str) and found != "ok":
         raise ServerError(
             f"{place}: expected Prefect's database, found {file} ({' '.join(found.split())}); "
-            "remove the file, which holds Prefect's history and no result"
+            "remove the file, which holds only Prefect's history"
         )
 
 
 def _place(settings: Settings) -> str:
-    """Return the variable that says where the server's database is."""
+    """Return the variable that gives the path of the server's database."""
     return URL if "connection_url" in settings.server.database.model_fields_set else "PREFECT_HOME"
 
 
 def _free_port() -> int:
-    """Return a port of this machine that nobody listens at."""
+    """Return a free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -215,17 +216,17 @@ def _free_port() -> int:
 
 
 def _profiles_file() -> str:
-    """Return where Prefect looks for its profiles, or what else is not readable."""
+    """Return the file of Prefect's profiles, or another file of its settings that cannot be read."""
     from prefect.settings.sources import _get_profiles_path
 
     try:
         return str(_get_profiles_path())
-    except (OSError, ValueError):  # of prefect.toml, which may name the place
+    except (OSError, ValueError):  # of prefect.toml, which may give the path
         return "prefect.toml"
 
 
 def _invalid(error: ValidationError) -> str:
-    """Return the variable whose value Prefect refuses, and why."""
+    """Return the variable whose value Prefect refuses, and its reason."""
     first = error.errors(include_url=False)[0]
     section = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", error.title.removesuffix("Settings"))
     name = "_".join(["PREFECT", *filter(None, [section]), *map(str, first["loc"])]).upper()

@@ -1,4 +1,4 @@
-"""What a kind of stage is: one object that knows all about itself."""
+"""The definition of a kind of stage, in one object."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from storage.stores import Store
 if TYPE_CHECKING:
     from tasks.engine.survey import Survey
 
-MOST_TOGETHER = 16  # stages in one partition's work: what bounds its memory
+MOST_TOGETHER = 16  # stages in one partition's work, a bound on its memory
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Size:
     Attributes
     ----------
     written : bytes, before compression
-    peak : bytes, the memory of one of its partitions
-    note : a line that the plan says of the stage, "" for none
+    peak : bytes, the memory of one partition
+    note : a line that the plan shows for the stage, "" for none
     """
 
     written: int
@@ -36,12 +36,12 @@ class Size:
 
 @dataclass(frozen=True)
 class Work:
-    """What a partition function gets.
+    """The work of a partition function: a partition of one stage, or of several.
 
     Attributes
     ----------
     stages : one stage, or all stages of a group in which the partition is missing
-    device : where networks run
+    device : device on which networks run
     """
 
     stages: tuple[Stage, ...]
@@ -53,7 +53,7 @@ class Work:
         return self.stages[0]
 
     def missing(self, index: int) -> Work:
-        """Return the same work for the stages that do not have the partition `index` yet."""
+        """Return the work for the stages in which the partition `index` is still missing."""
         return replace(self, stages=tuple(stage for stage in self.stages if stage.marker(index) is None))
 
 
@@ -65,18 +65,18 @@ class Step:
     ----------
     kind : name of the kind, the folder below the store
     version : raised whenever the same parameters give other results
-    layout : arrays and partitions, from the spec and the stages it reads
-    partition : makes one partition of all stages in the work; a top-level function, so that workers can import it
-    size : bytes written and peak memory, from the spec and a survey; checks that the stage is possible
+    layout : returns arrays and partitions, from the spec and the stages it reads
+    partition : makes one partition of all stages in the work; a top-level function that workers can import
+    size : returns bytes written and peak memory, from the spec and a survey; checks that the stage is possible
         (ValueError that names the config's key)
-    summary : what the sealed stage states
-    check : looks at a stage that goes on before its missing partitions are asked for
-    group : what stages have in common that share one pass over their inputs: their partitions are handed over
-        together, at most 16 stages at a time; None where each stage is made alone
-    network : the partition runs a network
-    chain : partitions depend on their predecessor
+    summary : returns the summary of the sealed stage
+    check : checks a stage that resumes, before its missing partitions are listed
+    group : returns a value that stages share if one pass over their inputs makes them together, at most 16 stages at
+        a time; None where each stage is made alone
+    network : whether the partition runs a network
+    chain : whether partitions depend on their predecessor
     curves : name of the file with a row per epoch, for stages that train; "" for others
-    keeps_content : the stage keeps a digest of each sample it reads
+    keeps_content : whether the stage keeps a digest of each sample it reads
     """
 
     kind: str

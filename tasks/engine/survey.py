@@ -1,4 +1,4 @@
-"""What the size of a stage may ask, before anything has run."""
+"""Facts about data sets and networks that the size of a stage depends on, before the run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True)
 class DataSurvey:
-    """A data set: its name, its labels and counts by split, and the keys of some samples of each split."""
+    """Facts about a data set: its name, its labels and counts by split, and the keys of some samples of each split."""
 
     name: str
     summary: Document
@@ -32,7 +32,7 @@ class DataSurvey:
         """
         splits: Document = self.summary["splits"]
         if name not in splits:
-            raise ValueError(f"data.{self.name}: no split {name!r}; splits: {', '.join(splits)}")
+            raise ValueError(f"data.{self.name}: expected one of the splits {', '.join(splits)}, found {name!r}")
         found: Document = splits[name]
         return found
 
@@ -42,21 +42,21 @@ class DataSurvey:
 
 
 class Survey(Protocol):
-    """Facts about data sets and networks, from the specs alone; each is found once."""
+    """Facts about data sets and networks, from the specs alone; each fact is found once."""
 
     def data(self, manifest: StageSpec) -> DataSurvey:
-        """Return what a data set holds."""
+        """Return the facts about a data set."""
         ...
 
     def look(self, spec: StageSpec, topic: str, look: Callable[[nn.Module, Tensor, Tensor], Found]) -> Found:
-        """Return what a function finds in the network of a stage, from a few samples of its data.
+        """Return the result of a function on the network of a stage and a few samples of its data.
 
         Parameters
         ----------
         spec : a stage with the parameter `network` and the input `data`
-        topic : names what is looked for; one look for each topic, network, data set and split
-        look : gets the network with its weights, in evaluation mode, an input (1, C, h, w) of noise, and images
-            (n, C, h, w) of the split that the stage reads; leaves them as they are
+        topic : name of the result; there is one look for each topic, network, data set and split
+        look : takes the network with its weights, in evaluation mode, an input (1, C, h, w) of noise, and images
+            (n, C, h, w) of the split that the stage reads; changes none of them
 
         Raises
         ------
@@ -65,5 +65,5 @@ class Survey(Protocol):
         ...
 
     def blank(self, spec: StageSpec) -> nn.Module:
-        """Return the network of a stage without storage: shapes only."""
+        """Return the network of a stage on the meta device: shapes only."""
         ...

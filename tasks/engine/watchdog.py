@@ -1,4 +1,4 @@
-"""A process that ends another one when this one is gone, however that came: kill -9 leaves no time to clean up."""
+"""A watchdog process, which ends a child of this process after this process has ended, even by kill -9."""
 
 import os
 import signal
@@ -13,14 +13,14 @@ signal.pidfd_send_signal(handle, signal.SIGTERM)
 
 
 def end_with_us(pid: int) -> None:
-    """Let a process, a child of this one, get SIGTERM when this one has ended; where the system is not Linux, nothing.
+    """Send SIGTERM to a child of this process when this process ends; do nothing where the system is not Linux.
 
-    A third process waits at the end of a pipe of which only this one has the other. It holds a handle of the process
-    to end, so that it never meets another one that has got the same number since.
+    A third process waits at the end of a pipe whose other end only this process has. It holds a handle of the child,
+    and never ends another process that has the same number later.
     """
     if not hasattr(os, "pidfd_open"):
         return
-    end, _ = os.pipe()  # the other end stays open as long as we live
+    end, _ = os.pipe()  # the other end stays open until this process ends
     silent = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_WRONLY, 0) for stream in (1, 2)]
     command = [sys.executable, "-I", "-S", "-c", WATCH, str(pid)]
     actions = [(os.POSIX_SPAWN_DUP2, end, 0), *silent]

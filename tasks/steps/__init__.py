@@ -1,1 +1,1 @@
-"""Steps: open stores, call one pure function per partition, write, mark. Prefect is met in `runner` only."""
+"""Steps: they open stores, call one pure function for each partition, and write its result and its record."""

@@ -1,4 +1,4 @@
-"""What loops over stages of all kinds: their order, from what each of them reads, and their sizes."""
+"""The order and the sizes of stages of all kinds."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ __all__ = ["Shared", "plan_shared", "stage_sizes", "waves", "with_inputs"]
 
 
 def plan_shared(config: Config) -> Shared:
-    """Return the stages that all questions build on: specs only, no store is asked.
+    """Return the stages that all questions share: specs only, without a look into a store.
 
     Raises
     ------
@@ -41,10 +41,10 @@ def plan_shared(config: Config) -> Shared:
 
 
 def with_inputs(specs: Iterable[StageSpec]) -> tuple[StageSpec, ...]:
-    """Return stages and all stages that they read, each once, inputs before the stages that read them."""
+    """Return stages and all stages that they read, each once, with inputs before their readers."""
     ordered, seen = dict[str, StageSpec](), set[int]()
     waiting = [(spec, False) for spec in reversed(list(specs))]
-    while waiting:  # a loop that asks for no key before those of the inputs: a chain may be longer than recursion goes
+    while waiting:  # a loop, as a chain may be too long for recursion; keys of inputs are made first
         spec, inputs_done = waiting.pop()
         if inputs_done:
             ordered.setdefault(spec.path, spec)
@@ -56,10 +56,10 @@ def with_inputs(specs: Iterable[StageSpec]) -> tuple[StageSpec, ...]:
 
 
 def waves(stages: Iterable[StageSpec]) -> Iterator[list[StageSpec]]:
-    """Yield stages of one kind whose inputs are there, until all stages have had their turn.
+    """Yield lists of stages of one kind whose inputs are complete, until all stages are done.
 
-    A kind of which all remaining stages are ready comes first, so that stages of a kind are made together; a chain
-    of stages of one kind goes on link by link.
+    A kind whose remaining stages are all ready comes first, so that stages of a kind are made together. A chain of
+    stages of one kind is made one by one.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def waves(stages: Iterable[StageSpec]) -> Iterator[list[StageSpec]]:
         for spec in remaining:
             (ready if all(read.path in made for read in spec.inputs.values()) else blocked).append(spec)
         if not ready:
-            raise ValueError(f"{remaining[0].title}: an input is neither among the stages nor made before it")
+            raise ValueError(f"{remaining[0].title}: expected all inputs among the stages before it, found one missing")
         later = {spec.stage for spec in blocked}
         kind = next((spec.stage for spec in ready if spec.stage not in later), ready[0].stage)
         wave = [spec for spec in ready if spec.stage == kind]
@@ -90,7 +90,7 @@ def stage_sizes(cluster: Cluster, store: Store | None, stages: Sequence[StageSpe
 
     Raises
     ------
-    ValueError : data or networks that cannot be used, or that do not fit each other; names the config's key
+    ValueError : data or networks are unusable or do not fit each other; names the config's key
     """
     check_device(cluster)
     try:
@@ -98,7 +98,7 @@ def stage_sizes(cluster: Cluster, store: Store | None, stages: Sequence[StageSpe
     except ClusterError as error:
         raise ValueError(str(error)) from error
     survey, by_network = PlanSurvey(store), dict[str, list[StageSpec]]()
-    for spec in stages:  # one network after the other: the survey keeps the last one it has built
+    for spec in stages:  # stages of one network in succession: the survey keeps only the last network
         by_network.setdefault(_network(spec), []).append(spec)
     sizes = {}
     for network, found in by_network.items():
@@ -112,7 +112,7 @@ def stage_sizes(cluster: Cluster, store: Store | None, stages: Sequence[StageSpe
 
 
 def _network(spec: StageSpec) -> str:
-    """Return what tells apart the network and data set that a stage asks about; "" where it needs none."""
+    """Return an identity of the network and the data set that a stage's size depends on; "" for none."""
     if "network" in spec.parameters and "data" in spec.inputs:
         return network_id(spec)
     return next((found for read in spec.inputs.values() if (found := _network(read))), "")

@@ -1,4 +1,4 @@
-"""All questions and all kinds of stages by name. A new question is an import and a line here, and a field in Config."""
+"""All questions and all kinds of stages, by name. A new question needs an import and a line here."""
 
 from tasks.engine.step import Step
 from tasks.steps.activations.question import ACTIVATIONS

@@ -1,4 +1,4 @@
-"""The report: a page per question from finished stages, written as a static site with its tables as Parquet."""
+"""The report: a static site with a page for each question, made from finished stages, and its tables as Parquet."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,13 +26,13 @@ SHOWN_VERSIONS = ("layerlore", "torch", "torchvision", "numpy", "scikit-learn", 
 
 @dataclass(frozen=True)
 class Made:
-    """What a report is made from.
+    """The inputs of a report.
 
     Attributes
     ----------
-    stages : all stages of the run, inputs before the stages that read them
-    trainings : by network and seed
-    answers : by name of the question
+    stages : all stages of the run, with inputs before their readers
+    trainings : trainings by network and seed
+    answers : answers by name of the question
     """
 
     config: Config
@@ -42,7 +42,7 @@ class Made:
 
 
 def report_path(config: Config) -> str:
-    """Return where the report of a run begins, relative to the store."""
+    """Return the path of the first page of a run's report, relative to the store."""
     return f"{_root(config)}/index.html"
 
 
@@ -63,14 +63,14 @@ def write_report(
     wait: bool = True,
     say: Callable[[str], None] | None = None,
 ) -> str:
-    """Write site and tables, remove what an earlier report left, `made-from` last; return where the report begins.
+    """Write the site and its tables, remove files of an earlier report, and return the path of the first page.
 
     Parameters
     ----------
     created : time of the run, for people
     reused : paths of the stages that were there before the run
     wait : wait for another run that writes the same report
-    say : called once with the name of the run that is waited for
+    say : called once with the name of the other run, during a wait
 
     Raises
     ------
@@ -78,7 +78,7 @@ def write_report(
     """
     root, files = _root(made.config), _files(store, made, created, reused)
     with claim(store, root, f"the report of run {made.config.name}", wait=wait, on_wait=say):
-        store.remove(f"{root}/made-from")  # without it the report is written again, whatever happens until it is there
+        store.remove(f"{root}/made-from")  # until it is there again, the report counts as not current
         for name, data in files.items():
             store.write(f"{root}/{name}", data)
         for name in store.files(root):  # under the claim, leftover files belong to no other run
@@ -89,7 +89,7 @@ def write_report(
 
 
 def _files(store: Store, made: Made, created: str, reused: frozenset[str]) -> dict[str, bytes]:
-    """Return everything in the report by path below it."""
+    """Return the files of the report by path."""
     from tasks.report.site import render_site
 
     asked = [question for name, question in QUESTIONS.items() if made.answers.get(name)]
@@ -101,7 +101,7 @@ def _files(store: Store, made: Made, created: str, reused: frozenset[str]) -> di
 
 
 def _facts(store: Store, made: Made, created: str, reused: frozenset[str]) -> RunFacts:
-    """Return what the overview is made of."""
+    """Return the facts of the overview."""
     import pandas as pd
 
     config = made.config
@@ -118,7 +118,7 @@ def _facts(store: Store, made: Made, created: str, reused: frozenset[str]) -> Ru
 
 
 def _stage(store: Store, spec: StageSpec, *, reused: bool) -> dict[str, object]:
-    """Return the row of a stage: what it is and what it cost."""
+    """Return the row of a stage in the table of stages, with its cost."""
     partitions = range(open_finished(store, spec).layout.partitions)
     metrics = [read_marker(store, spec.path, index)["numbers"] for index in partitions]
     return {
@@ -151,6 +151,6 @@ def _root(config: Config) -> str:
 
 
 def _made_from(made: Made) -> str:
-    """Return the digest of everything that the report depends on; the order of the stages is no part of it."""
+    """Return the digest of all that the report depends on, whatever the order of the stages."""
     paths = sorted(spec.path for spec in made.stages)
     return digest(canonical([VERSION, version("layerlore"), made.config.model_dump(mode="json"), paths]))

@@ -13,20 +13,20 @@ from tests.configs.small import SMALL, Write, changed, message
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("", "a config is a mapping of keys (name, data, networks, ...), this file holds nothing"),
-        ("# only a comment\n", "this file holds nothing"),
-        ("3", "this file holds one int"),
-        ("digits", "this file holds one str"),
-        ("- a\n- b\n", "this file holds one list"),
-        (b"name: \xff\xfe\n", "not UTF-8 text"),
+        ("", "expected a mapping of keys (name, data, networks, ...), found nothing"),
+        ("# only a comment\n", "found nothing"),
+        ("3", "found one int"),
+        ("digits", "found one str"),
+        ("- a\n- b\n", "found one list"),
+        (b"name: \xff\xfe\n", "expected UTF-8 text, found other bytes"),
         (b"\x00\x01\x02", "not YAML: unacceptable character #x0000"),
-        ("name: a\nname: b\n", "line 1: key 'name' stands twice"),
-        ("name: a\ndata: {d: {source: x}, d: {source: y}}\n", "line 2: key 'd' stands twice"),
+        ("name: a\nname: b\n", "line 1: expected each key once, found 'name' twice"),
+        ("name: a\ndata: {d: {source: x}, d: {source: y}}\n", "line 2: expected each key once, found 'd' twice"),
         ("name: !!python/object:os.system {}\n", "line 1: could not determine a constructor for the tag"),
         ("name: !!python/object/apply:os.system ['touch bad']\n", "line 1: could not determine a constructor"),
         ("name: [a\n", "expected ',' or ']'"),
         ("name: a\n\tb: c\n", "found character '\\t' that cannot start any token"),
-        ("a: &a [*a]\n", "line 1: an alias stands within what it names"),
+        ("a: &a [*a]\n", "line 1: expected a finite tree, found an alias within its own node"),
         ("? [a, b]\n: 3\n", "unhashable key"),
         ("? {a: b}\n: 3\n", "unhashable key"),
         ("1: 2\n", "keys should be strings"),
@@ -41,7 +41,7 @@ def test_a_file_that_is_no_config_says_why(write: Write, tmp_path: Path, content
 
 
 def test_an_oversized_file_is_not_read(write: Write) -> None:
-    assert message(write("#" * (MAX_BYTES + 1))) == "larger than 1,000,000 bytes, not a config"
+    assert message(write("#" * (MAX_BYTES + 1))) == "expected a config of at most 1,000,000 bytes, found a larger file"
 
 
 def test_deep_nesting_and_alias_bombs_are_one_short_error(write: Write) -> None:
@@ -52,12 +52,12 @@ def test_deep_nesting_and_alias_bombs_are_one_short_error(write: Write) -> None:
 
 def test_an_unknown_preset_lists_the_known_ones() -> None:
     text = message("digit")
-    assert text.startswith("no such file, and no preset of that name; presets: ")
+    assert text.startswith("expected a file or a preset, found neither; presets: ")
     assert "digits" in text.split(": ")[-1].split(", ")
 
 
 def test_a_folder_is_no_config(tmp_path: Path) -> None:
-    assert "no such file" in message(str(tmp_path))
+    assert "expected a file or a preset" in message(str(tmp_path))
 
 
 @pytest.mark.parametrize("name", sorted(presets()))
@@ -68,12 +68,12 @@ def test_every_preset_loads(name: str) -> None:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("store", "--set store: write key.path=value, such as networks.small.train.epochs=3"),
-        ("=3", "--set =3: write key.path=value, such as networks.small.train.epochs=3"),
-        ("a..b=3", "--set a..b=3: write key.path=value, such as networks.small.train.epochs=3"),
-        ("name.a=3", "--set name.a=3: 'name' holds a str, not a mapping"),
-        ("store=[", "--set store=[: the value is not YAML"),
-        ("store=!!python/name:os.system", "--set store=!!python/name:os.system: the value is not YAML"),
+        ("store", "--set store: expected key.path=value, such as networks.small.train.epochs=3"),
+        ("=3", "--set =3: expected key.path=value, such as networks.small.train.epochs=3"),
+        ("a..b=3", "--set a..b=3: expected key.path=value, such as networks.small.train.epochs=3"),
+        ("name.a=3", "--set name.a=3: expected a mapping at 'name', found a str"),
+        ("store=[", "--set store=[: expected a YAML value, found none"),
+        ("store=!!python/name:os.system", "--set store=!!python/name:os.system: expected a YAML value, found none"),
         ("seeds=x", "seeds: input should be a valid tuple, found 'x'"),
         ("interpretation.budget=[1]", "interpretation.budget: unknown key"),
         (
@@ -117,13 +117,13 @@ def test_nothing_of_an_overrides_text_is_lost(write: Write, value: str, kept: st
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("store=*a", "--set store=*a: the value is not YAML"),
-        ("store=%a", "--set store=%a: the value is not YAML"),
-        ("store=!a b", "--set store=!a b: the value is not YAML"),
-        ("store=a\t#1", "the value is not YAML"),
-        ("store=@a", "--set store=@a: the value is not YAML"),
-        ('store="a" b', '--set store="a" b: the value is not YAML'),
-        ("store=[a #1]", "--set store=[a #1]: the value is not YAML"),
+        ("store=*a", "--set store=*a: expected a YAML value, found none"),
+        ("store=%a", "--set store=%a: expected a YAML value, found none"),
+        ("store=!a b", "--set store=!a b: expected a YAML value, found none"),
+        ("store=a\t#1", "expected a YAML value, found none"),
+        ("store=@a", "--set store=@a: expected a YAML value, found none"),
+        ('store="a" b', '--set store="a" b: expected a YAML value, found none'),
+        ("store=[a #1]", "--set store=[a #1]: expected a YAML value, found none"),
         ("store=a: b", "store: input should be a valid string, found {'a': 'b'}"),
         ("store=a:", "store: input should be a valid string, found {'a': None}"),
         ("store=12", "store: input should be a valid string, found 12"),
@@ -156,7 +156,7 @@ def test_keys_with_dots_stand_in_quotes_and_whole_numbers_stay_numbers(write: Wr
     npz = {"source": "npz", "paths": {"train": "a.npz"}, "classes": {3: 0}}
     config = load_config(write(changed("data.pets", npz)), ["data.pets.classes.-1=1", "data.pets.classes.3=2"])
     assert config.data["pets"].model_dump()["classes"] == {3: 2, -1: 1}
-    assert message(write(SMALL), '"".a=3').startswith('--set "".a=3: write key.path=value')
+    assert message(write(SMALL), '"".a=3').startswith('--set "".a=3: expected key.path=value')
 
 
 def test_a_config_as_text_reads_back_the_same(write: Write) -> None:
@@ -174,4 +174,4 @@ def test_the_data_set_of_a_question(write: Write) -> None:
     tree = changed("networks.cnn", {"model": "small-cnn", "weights": "a.pt"})
     assert Config.model_validate(tree).data_of("cnn", "interpretation") == "digits"  # the only one
     tree["data"]["other"] = {"source": "sklearn-digits"}
-    assert message(write(tree)).startswith("interpretation.data: which of digits, other? network 'cnn' does not say")
+    assert message(write(tree)).startswith("interpretation.data: expected one of digits, other, found none; name one")

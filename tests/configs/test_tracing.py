@@ -41,7 +41,7 @@ def test_a_window_has_a_step(window: tuple[int, int]) -> None:
 @pytest.mark.parametrize("window", [(1, 1), (30, 5)])
 def test_a_window_without_a_step_is_refused(window: tuple[int, int]) -> None:
     first, end = window
-    with pytest.raises(ValidationError, match=f"window: the first step {first} is not before the end {end}"):
+    with pytest.raises(ValidationError, match=f"window: expected a first step before the end {end}, found {first}"):
         Tracing(networks=("net",), window=window)
 
 
@@ -58,14 +58,16 @@ def test_queries_are_not_trained_on_where_training_images_are_private(images: st
     assert config(report=private).tracing is not None
     shown = {"networks": ["net"], "queries": {"split": "train"}}
     assert config(tracing=shown).tracing is not None
-    with pytest.raises(ValidationError, match=f"with '{images}' the queries cannot come from split 'train'"):
+    with pytest.raises(
+        ValidationError, match=f"with '{images}' expected queries from a split without training, found 'train'"
+    ):
         config(tracing=shown, report=private)
 
 
 def test_queries_come_from_data_of_the_config() -> None:
-    with pytest.raises(ValidationError, match=r"tracing\.queries\.data: unknown 'letters'; known: digits"):
+    with pytest.raises(ValidationError, match=r"tracing\.queries\.data: expected one of digits, found 'letters'"):
         config(tracing={"networks": ["net"], "queries": {"data": "letters"}})
-    with pytest.raises(ValidationError, match=r"tracing\.networks: unknown 'other'; known: net"):
+    with pytest.raises(ValidationError, match=r"tracing\.networks: expected one of net, found 'other'"):
         config(tracing={"networks": ["other"]})
 
 

@@ -65,7 +65,7 @@ def test_nobody_gets_in_without_a_certificate_of_the_authority(running: TlsClust
         {"arguments": {}, "address": running.address.replace("tls://", "tcp://")},
     ):
         with (
-            pytest.raises(ClusterError, match=r"cluster\.address: no scheduler answers at"),
+            pytest.raises(ClusterError, match=r"cluster\.address: expected a scheduler at"),
             open_pool(config(running, **keys)),
         ):
             pass
@@ -117,13 +117,13 @@ def test_a_worker_of_other_code_that_joins_later_makes_nothing(processes: Proces
             opened.wait_for_workers(2, timeout=120)
         done = list[object]()
         refused = (
-            r"^partition 0\.\d+: worker tls://127\.0\.0\.1:\d+ has layerlore source \w{12}, this run has \w{12}; "
-            r"start it anew( \(\d+ of 60 partitions failed\))?$"  # the other may have stolen all but one
+            r"^partition 0\.\d+: worker tls://127\.0\.0\.1:\d+: expected layerlore source \w{12}, found \w{12}; "
+            r"restart the worker( \(\d+ of 60 partitions failed\))?$"  # the other may have stolen all but one
         )
         with pytest.raises(PartitionError, match=refused):
             done.extend(pool.map(time.sleep, [0.02 + number / 10000 for number in range(60)]))
         assert done
-    with pytest.raises(ClusterError, match=r"^worker tls://\S+ has layerlore source"), open_pool(config(cluster)):
+    with pytest.raises(ClusterError, match=r"^worker tls://\S+: expected layerlore source"), open_pool(config(cluster)):
         pass
 
 
@@ -136,6 +136,6 @@ def test_a_worker_without_layerlore_is_named(processes: Processes) -> None:
         ("workers.sh", 1, "1GB"),
         DASK_DISTRIBUTED__WORKER__PRELOAD=f"['{processes.folder / 'without.py'}']",
     )
-    named = r"^worker tls://\S+ cannot run layerlore: .*tasks.*; install it there and start it anew$"
+    named = r"^worker tls://\S+: expected layerlore, found .*tasks.*; install layerlore there and restart the worker$"
     with pytest.raises(ClusterError, match=named), open_pool(config(cluster)):
         pass

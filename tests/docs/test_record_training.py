@@ -31,7 +31,10 @@ def test_the_example_records_and_explains(tmp_path: Path, parts: int) -> None:
     assert sum(": a 0," in line for line in lines[2:]) >= 3  # nulls teach a null
     again = run(tmp_path / "lore")
     assert again.returncode == 1
-    assert "its archive of 235 steps is finished; read it, or record elsewhere" in again.stderr
+    assert (
+        "expected an unfinished archive, found a finished one of 235 steps; read it, or record elsewhere"
+        in again.stderr
+    )
 
 
 def test_three_lines_record_it() -> None:

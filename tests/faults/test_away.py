@@ -24,7 +24,7 @@ from tests.deployments.conftest import clean_environment
 def test_an_absent_prefect_server_is_one_line(error: Exception, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ServerError) as caught, reaching_prefect():
         raise error
-    assert str(caught.value).endswith(f": {told}; nothing is lost: run again once it answers")
+    assert str(caught.value).endswith(f"found {told}; run again once it answers: no result is lost")
     assert str(caught.value).startswith("Prefect's server ")
 
 

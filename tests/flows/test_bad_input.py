@@ -102,7 +102,7 @@ def test_an_image_of_another_mode_is_named_with_the_remedy(
 def test_an_image_of_another_size_is_named_with_the_remedy(folder_tree: Tree, new_run: NewRun) -> None:
     Image.new("RGB", (9, 8)).save(images(folder_tree) / "val" / "cat" / "1.png")
     text = fails(new_run(folder_tree), "activations")
-    assert "cat/1.png: its input is (3, 8, 9), others are (3, 8, 8); set `resize` and `crop`" in text
+    assert "cat/1.png: expected input (3, 8, 8) as before, found (3, 8, 9); set `resize` and `crop`" in text
 
 
 def test_an_empty_class_is_named(folder_tree: Tree, new_run: NewRun) -> None:
@@ -205,7 +205,7 @@ def test_weights_that_change_after_the_plan_are_refused(folder_tree: Tree, new_r
     state = torch.load(folder_tree["networks"]["net"]["weights"], weights_only=True)
     torch.save({k: v + 1 for k, v in state.items()}, folder_tree["networks"]["net"]["weights"])
     text = fails(run, "activations", ValueError)
-    assert "the file has changed since the run was planned; start the run again" in text
+    assert "expected the file that the run was planned with, found another; start the run again" in text
 
 
 def test_a_network_without_maps_is_refused(folder_tree: Tree, new_run: NewRun) -> None:
@@ -233,9 +233,7 @@ def test_data_that_changed_between_two_extractions_are_named(
     add_image(images(folder_tree) / "train" / "dog" / "1.png", 999)
     folder_tree["networks"]["net"]["arguments"] = {"gain": 2.0}  # another network on the same data
     second = new_run(folder_tree)
-    with pytest.raises(
-        PartitionError, match=r"sample .*dog/1\.png \(id \d+\): its content differs from what"
-    ) as caught:
+    with pytest.raises(PartitionError, match=r"sample .*dog/1\.png \(id \d+\): expected the content that") as caught:
         second.finish()
     assert learned(first.plan)["net", 0].path in str(caught.value)
     assert learned(second.plan)["net", 0].path not in finished_paths(second.plan, second.job.store)

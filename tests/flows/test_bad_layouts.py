@@ -62,7 +62,7 @@ def planted(tree: Tree, path: Path, layout: str) -> Tree:
             "tokens",
             "interpretation",
             "activations.layout={conv: tokens}",
-            "layout: expected names of `layers`, found 'conv'",
+            "layout: expected names from `layers`, found 'conv'",
         ),
         ("tokens", "interpretation", "activations.layout=rows", "activations.layout"),
         ("tokens", "activations", "interpretation.layout={layer: tokens}", "interpretation.layout"),

@@ -17,18 +17,18 @@ Tree = dict[str, Any]  # Any: YAML
 
 BAD: list[tuple[str, object, str]] = [
     ("tracing.networks", [], "tracing.networks: tuple should have at least 1 item"),
-    ("tracing.networks", ["big"], "tracing.networks: unknown 'big'; known: small"),
-    ("tracing.networks", ["small", "small"], "tracing: networks: an entry stands twice"),
-    ("tracing.layers", ["3", "3"], "tracing: layers: an entry stands twice"),
+    ("tracing.networks", ["big"], "tracing.networks: expected one of small, found 'big'"),
+    ("tracing.networks", ["small", "small"], "tracing: networks: expected different entries, found the same one twice"),
+    ("tracing.layers", ["3", "3"], "tracing: layers: expected different entries, found the same one twice"),
     ("tracing.layers", ["9"], "tracing.layers: '9' is not recorded; recorded: 0, 3, 6, 11"),
     ("tracing.anchor", "initial", "tracing.anchor: input should be 'final' or 'displacement', found 'initial'"),
-    ("tracing.queries.split", "test", "data.digits: no split 'test'; splits: train, val"),
-    ("tracing.queries.data", "letters", "tracing.queries.data: unknown 'letters'; known: digits"),
+    ("tracing.queries.split", "test", "data.digits: expected one of the splits train, val, found 'test'"),
+    ("tracing.queries.data", "letters", "tracing.queries.data: expected one of digits, found 'letters'"),
     ("tracing.queries.count", 0, "tracing.queries.count: input should be greater than or equal to 1, found 0"),
     ("tracing.k", 0, "tracing.k: input should be greater than or equal to 1, found 0"),
     ("tracing.scores", ["gama"], "tracing.scores.0: input should be 'gamma', 'cosine' or 'logit', found 'gama'"),
-    ("tracing.scores", ["logit"], "tracing: scores: gamma is what all pages rest on, name it too"),
-    ("tracing.window", [7, 7], "tracing: window: the first step 7 is not before the end 7"),
+    ("tracing.scores", ["logit"], "tracing: scores: expected gamma among them, found none; add it"),
+    ("tracing.window", [7, 7], "tracing: window: expected a first step before the end 7, found 7"),
     ("tracing.window", [-1, 7], "tracing.window.0: input should be greater than or equal to 0, found -1"),
     ("tracing.window", [60, 70], "tracing.window: steps 60 to 70 hold none that small seed 0 records; it has 42 steps"),
     (
@@ -133,8 +133,8 @@ def test_private_training_images_are_no_queries(traced_tree: Tree, tmp_path: Pat
     del traced_tree["tracing"]["evaluation"]
     traced_tree["tracing"]["queries"]["split"] = "train"
     assert refused(traced_tree, tmp_path, "plan") == (
-        f"report.training_images: with {images!r} the queries cannot come from split 'train', "
-        "which is trained on; set `tracing.queries.split` to another"
+        f"report.training_images: with {images!r} expected queries from a split without training, "
+        "found 'train'; set `tracing.queries.split` to another"
     )
 
 
@@ -144,8 +144,8 @@ def test_private_training_images_are_not_in_another_data_set(traced_tree: Tree, 
     traced_tree["data"]["other"] = {"source": "sklearn-digits", "split": {"fit": 0.5, "val": 0.5}}
     traced_tree["tracing"]["queries"]["data"] = "other"
     assert refused(traced_tree, tmp_path, "plan") == (
-        f"tracing.queries.data: with `report.training_images: {images}` the queries must come from the data set that "
-        "'small' is trained on, 'digits': 'other' may hold the same images; leave it out"
+        f"tracing.queries.data: with `report.training_images: {images}` expected 'digits', "
+        "the training data of 'small', found 'other', which may hold the same images; leave it out"
     )
 
 

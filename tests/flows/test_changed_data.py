@@ -88,8 +88,8 @@ def train(run: "Run") -> StageSpec:
 
 def said(path: str, source: str) -> str:
     """Return a pattern of the message about a changed sample."""
-    remedy = "restore the data, or remove the stages that were made from it"
-    return rf"sample {path} \(id \d+\): its content differs from what {re.escape(source)} was made from; {remedy}$"
+    remedy = "found other content; restore the data, or remove the stages that were made from it"
+    return rf"sample {path} \(id \d+\): expected the content that {re.escape(source)} was made from, {remedy}$"
 
 
 @pytest.mark.parametrize("sample", ["train/dog/3.bmp", "val/cat/1.bmp"])
@@ -193,7 +193,10 @@ def test_damaged_digests_are_named(pets: Tree, new_run: NewRun) -> None:
     run = new_run(pets)
     path = f"{train(run).path}/files/content-train.bin"
     run.job.store.write(path, bytes(12 * 16))
-    with pytest.raises((PartitionError, StoreError), match=rf"{path}: damaged; remove the stage's folder and run"):
+    with pytest.raises(
+        (PartitionError, StoreError),
+        match=rf"{path}: expected the content of its digest, found damage; remove the stage's folder and run",
+    ):
         train(new_run(longer(pets)))
 
 
@@ -226,5 +229,5 @@ def test_a_gallery_of_changed_images_is_refused(pets: Tree, new_run: NewRun) -> 
     run.job.store.remove(gallery.path)
     for image in sorted((images(pets) / "val").rglob("*.bmp")):
         paint(image, 999)
-    with pytest.raises(PartitionError, match=r"sample val/\w+/\d\.bmp \(id \d+\): its content differs"):
+    with pytest.raises(PartitionError, match=r"sample val/\w+/\d\.bmp \(id \d+\): expected the content that"):
         complete(run.job, GALLERY, [gallery])

@@ -31,7 +31,7 @@ def test_the_module_is_the_command() -> None:
     assert (done.returncode, done.stdout) == (0, presets()["digits"])
     done = subprocess.run([*command, "run", "nothing"], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (cli.BAD_CONFIG, "")
-    assert "error: nothing: no such file, and no preset of that name" in done.stderr
+    assert "error: nothing: expected a file or a preset, found neither" in done.stderr
 
 
 def test_presets_are_listed_and_printed_as_they_are() -> None:
@@ -39,7 +39,7 @@ def test_presets_are_listed_and_printed_as_they_are() -> None:
     assert [line.split()[0] for line in lines] == list(presets())
     assert all(len(line.split()) > 3 for line in lines)
     assert layerlore("presets", "digits").stdout == presets()["digits"]
-    assert refused(layerlore("presets", "none")).startswith("no preset 'none'; presets: ")
+    assert refused(layerlore("presets", "none")).startswith("NAME: expected one of ")
 
 
 def test_the_digits_preset_plans(tmp_path: Path) -> None:
@@ -56,10 +56,10 @@ def test_the_digits_preset_plans(tmp_path: Path) -> None:
         (("run",), ["CONFIG", "--set", "KEY=VALUE", "--no-wait", "exit with 3"]),
         (("plan",), ["CONFIG", "--set", "Nothing is written"]),
         (("status",), ["STORE", "--run"]),
-        (("report",), ["CONFIG", "without starting anything"]),
+        (("report",), ["CONFIG", "without Prefect or workers"]),
         (("verify",), ["STORE", "name each damaged one"]),
         (("gc",), ["STORE", "--yes", "--grace", "hours"]),
-        (("presets",), ["print this one"]),
+        (("presets",), ["preset to print"]),
     ],
 )
 def test_help_says_what_a_command_takes(command: tuple[str, ...], expected: list[str]) -> None:
@@ -84,7 +84,7 @@ def test_an_interrupt_says_how_to_go_on(write: Write, tiny_tree: Tree, monkeypat
     result = layerlore("run", path)
     assert result.exit_code == cli.INTERRUPTED
     assert result.stderr.splitlines()[-1] == (
-        f"interrupted; nothing is lost: `layerlore run {path}` goes on where this stopped"
+        f"interrupted; no result is lost: `layerlore run {path}` resumes this work"
     )
     record = next(Path(tiny_tree["store"], "_runs", "tiny").iterdir())
     assert decode(record.read_bytes(), "record")["outcome"] == "interrupted"
@@ -121,7 +121,7 @@ def test_another_package_in_front_is_named(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert done.stderr == (
-        f"another package 'tasks' in {tmp_path}/tasks shadows layerlore's; use an environment of layerlore's own\n"
+        f"package 'tasks': expected layerlore's, found {tmp_path}/tasks; install layerlore in its own environment\n"
     )
 
 

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("wide")
             ("seeds=zero", "seeds: input should be a valid tuple, found 'zero'"),
             (
                 "networks.small.weights=w.pt",
-                "networks.small: a network has either `weights` or `train`, here it has both",
+                "networks.small: expected either `weights` or `train`, found both",
             ),
             (
                 "interpretation.selectors={rndm: {}}",
@@ -69,11 +69,23 @@ def test_a_bad_config_is_one_line_and_writes_nothing(
     ("command", "key", "value", "expected"),
     on_commands(
         [
-            ("interpretation.learn", "trian", "data.digits: no split 'trian'; splits: train, val"),
-            ("networks.small.train.split", "trian", "data.digits: no split 'trian'; splits: train, val"),
-            ("networks.small.train.evaluate", "test", "data.digits: no split 'test'; splits: train, val"),
+            ("interpretation.learn", "trian", "data.digits: expected one of the splits train, val, found 'trian'"),
+            (
+                "networks.small.train.split",
+                "trian",
+                "data.digits: expected one of the splits train, val, found 'trian'",
+            ),
+            (
+                "networks.small.train.evaluate",
+                "test",
+                "data.digits: expected one of the splits train, val, found 'test'",
+            ),
             ("interpretation.layer", "conv9", "networks.small: "),
-            ("interpretation.layer", "penultimate", "networks.small: layer 'penultimate' gives features of shape"),
+            (
+                "interpretation.layer",
+                "penultimate",
+                "layer 'penultimate': expected maps, found features of shape",
+            ),
             ("networks.small.model", "small-cn", "networks.small: "),
             ("networks.small.model", "nowhere:net", "nowhere"),
             ("networks.small.arguments", {"widht": 4}, "networks.small: "),
@@ -83,7 +95,7 @@ def test_a_bad_config_is_one_line_and_writes_nothing(
             ("data.digits", {"source": "npz", "paths": {"train": "no.npz", "val": "no.npz"}}, "no.npz"),
             ("data.digits", {"source": "image-folder", "paths": {"train": "/no/t", "val": "/no/v"}}, "/no/t"),
             ("data.digits", {"source": "import", "object": "nowhere:data"}, "nowhere"),
-            ("cluster.memory_limit", "300MB", "cluster.memory_limit: stage "),
+            ("cluster.memory_limit", "300MB", "cluster.memory_limit: expected at least "),
         ]
     ),
 )
@@ -103,23 +115,24 @@ CLUSTERS: list[tuple[Tree, str]] = [
     *(
         (
             {"kind": kind, "device": "cuda"},
-            "cluster.device: cuda, but this machine has no usable GPU; set it to auto or cpu",
+            "cluster.device: expected a usable GPU for cuda, found none; set it to auto or cpu",
         )
         for kind in ("serial", "threads", "local")
     ),
     *(
-        ({"kind": kind, "gpu_resource": "GPU"}, f"cluster.gpu_resource: kind {kind} has no 'GPU'; leave it out")
+        ({"kind": kind, "gpu_resource": "GPU"}, f"cluster.gpu_resource: expected none with kind {kind}, found 'GPU'")
         for kind in ("serial", "threads", "local")
     ),
-    ({"kind": "os.system"}, "cluster.kind: os.system is no class of Dask clusters"),
-    ({"kind": "pathlib.Path"}, "cluster.kind: pathlib.Path is no class of Dask clusters"),
+    ({"kind": "os.system"}, "cluster.kind: expected a class of Dask clusters, found os.system"),
+    ({"kind": "pathlib.Path"}, "cluster.kind: expected a class of Dask clusters, found pathlib.Path"),
     (
         {"kind": "local", "arguments": {"proceses": True}},
-        "cluster.arguments.proceses: LocalCluster takes no such argument; did you mean processes?",
+        "cluster.arguments.proceses: expected an argument of LocalCluster, "
+        "found an unknown one; did you mean processes?",
     ),
     (
         {"kind": "threads", "arguments": {"zzz": True}},
-        "cluster.arguments.zzz: LocalCluster takes no such argument",
+        "cluster.arguments.zzz: expected an argument of LocalCluster, found an unknown one",
     ),
 ]
 
@@ -166,7 +179,7 @@ def test_a_missing_file_of_weights_is_named(write: Write, tiny_tree: Tree) -> No
 def test_too_little_memory_names_the_setting_and_what_to_do(write: Write, tiny_tree: Tree) -> None:
     text = refused(layerlore("plan", write(tiny_tree), "--set", "cluster.memory_limit=0.3GB"))
     assert re.fullmatch(
-        r"cluster\.memory_limit: stage \w+ of .* needs \d\.\d GB in a worker, 0\.3GB are allowed; raise it, .*", text
+        r"cluster\.memory_limit: expected at least \d\.\d GB for stage \w+ of .*, found 0\.3GB; raise it, .*", text
     )
 
 
@@ -176,15 +189,16 @@ def test_too_little_disk_names_the_setting_and_what_to_do(
     usage = type(shutil.disk_usage("/"))
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10, 10, 0))
     text = refused(layerlore("run", write(tiny_tree)))
-    assert text.startswith("store: 0.0 GB may be written, 0.0 GB are free at ")
-    assert "choose another place" in text
+    assert re.match(r"store: expected 0\.0 GB of free disk at .*, found 0\.0 GB; choose another disk", text)
     assert not Path(tiny_tree["store"]).exists()
 
 
 def test_a_file_that_is_no_config(tmp_path: Path) -> None:
     (tmp_path / "empty.yaml").write_bytes(b"\xff")
-    assert refused(layerlore("run", str(tmp_path / "empty.yaml"))).endswith("empty.yaml: not UTF-8 text")
-    assert "no such file, and no preset of that name" in refused(layerlore("run", "nothing"))
+    assert refused(layerlore("run", str(tmp_path / "empty.yaml"))).endswith(
+        "empty.yaml: expected UTF-8 text, found other bytes"
+    )
+    assert "expected a file or a preset, found neither" in refused(layerlore("run", "nothing"))
 
 
 def test_a_store_by_a_newer_layerlore_is_left_alone(write: Write, tiny_tree: Tree) -> None:
@@ -192,7 +206,7 @@ def test_a_store_by_a_newer_layerlore_is_left_alone(write: Write, tiny_tree: Tre
     store.mkdir()
     (store / "layerlore-store").write_text("2\n")
     for command in (["run", write(tiny_tree)], ["status", str(store)], ["verify", str(store)], ["gc", str(store)]):
-        assert "a newer layerlore wrote this store (format 2, this one reads up to 1)" in refused(
+        assert "expected a store of format 1 or older, found 2, which a newer layerlore wrote" in refused(
             layerlore(*command), cli.FAILED
         )
     assert [p.name for p in store.iterdir()] == ["layerlore-store"]
@@ -201,7 +215,7 @@ def test_a_store_by_a_newer_layerlore_is_left_alone(write: Write, tiny_tree: Tre
 def test_a_store_that_is_none(tmp_path: Path) -> None:
     for command in ("status", "verify", "gc"):
         text = refused(layerlore(command, str(tmp_path / "none")), cli.FAILED)
-        assert text == f"{tmp_path}/none: no layerlore store is here; `layerlore run` makes one"
+        assert text == f"{tmp_path}/none: expected a layerlore store, found none; `layerlore run` makes one"
     assert not (tmp_path / "none").exists()
 
 

@@ -56,7 +56,7 @@ def test_a_finished_run_is_answered_without_prefect_and_dask(write: Write, copie
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=True)
     lines = done.stdout.splitlines()
     assert lines == [f"report: {copied_run.config.store}/reports/tiny/index.html", "loaded 0 []"]
-    assert done.stderr == f"everything is there already: 17 stages in {copied_run.config.store}\n"
+    assert done.stderr == f"all 17 stages are complete in {copied_run.config.store}\n"
     records = Path(copied_run.config.store, "_runs", "tiny")
     assert len(list(records.iterdir())) == 1  # nothing ran, so nothing is recorded
 
@@ -69,7 +69,7 @@ def test_status_of_a_store(copied_run: "Run") -> None:
     lines = layerlore("status", copied_run.config.store, "--run", "tiny").stdout.splitlines()
     assert lines[0] == "tiny: done, 16 of 17 stages complete"
     assert "missing" in next(line for line in lines if spec.key[:8] in line)
-    assert "no run 'other'; known: tiny" in refused(
+    assert "expected one of the runs tiny, found 'other'" in refused(
         layerlore("status", copied_run.config.store, "--run", "other"), cli.FAILED
     )
 
@@ -82,7 +82,9 @@ def test_report_is_written_from_the_store_alone(write: Write, copied_run: "Run")
     assert page.is_file()
     shutil.rmtree(Path(copied_run.config.store, cells(copied_run.plan)[0].evaluation.path))
     text = refused(layerlore("report", write(copied_run.tree)))
-    assert text == f"{copied_run.config.store}: 1 stages are not complete; `layerlore run` the config first"
+    assert (
+        text == f"{copied_run.config.store}: expected complete stages, found 1 incomplete; `layerlore run` the config"
+    )
 
 
 def flip(file: Path) -> None:
@@ -94,7 +96,7 @@ def flip(file: Path) -> None:
 
 def test_verify_finds_nothing_in_a_sound_store(finished_run: "Run") -> None:
     result = layerlore("verify", finished_run.config.store)
-    assert (result.exit_code, result.stdout) == (0, "17 stages read, 0 damaged things found\n")
+    assert (result.exit_code, result.stdout) == (0, "17 stages read, 0 damaged objects found\n")
 
 
 def test_verify_names_a_flipped_byte_in_every_kind_of_file(copied_run: "Run") -> None:
@@ -109,11 +111,11 @@ def test_verify_names_a_flipped_byte_in_every_kind_of_file(copied_run: "Run") ->
     result = layerlore("verify", str(store))
     assert result.exit_code == cli.FAILED
     lines = result.stdout.splitlines()
-    assert lines[-1] == "17 stages read, 8 damaged things found"
+    assert lines[-1] == "17 stages read, 8 damaged objects found"
     for place in expected:
         assert sum(place in line for line in lines) == 1, (place, lines)
     (hint,) = result.stderr.splitlines()
-    assert hint.startswith("remove each damaged stage's folder and run its config again")
+    assert hint.startswith("remove the folder of each damaged stage and run its config again")
 
 
 @pytest.mark.parametrize("kind", ["manifest", "training", "activations", "selection", "features"])

@@ -38,4 +38,4 @@ def test_a_run_of_processes_makes_the_same_bytes(
         assert here.note["files"] == there.note["files"], spec.title
     assert Path(store, "reports", "decomposed", "decomposition.html").is_file()
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
-    assert again.stderr == f"everything is there already: {len(stages)} stages in {store}\n"
+    assert again.stderr == f"all {len(stages)} stages are complete in {store}\n"

@@ -156,9 +156,9 @@ def test_what_is_not_there_is_one_line(traced_run: "Run", finished_run: "Run", t
     text = refused(explain(finished_run, "--query", "0"), cli.FAILED)
     assert text == "run tiny: no tracing is complete; `layerlore run` a config with `tracing` first"
     text = refused(explain(traced_run, "--query", "0", "--run", "other"), cli.FAILED)
-    assert text.endswith("no run 'other'; known: traced")
+    assert text.endswith("expected one of the runs traced, found 'other'")
     text = refused(CliRunner().invoke(cli.app, ["explain", str(tmp_path / "none"), "--query", "0"]), cli.FAILED)
-    assert text.endswith("no layerlore store is here; `layerlore run` makes one")
+    assert text.endswith("expected a layerlore store, found none; `layerlore run` makes one")
     assert explain(traced_run, "--query", "-1").exit_code == 2
     assert explain(traced_run).exit_code == 2
 
@@ -173,12 +173,12 @@ def test_of_several_runs_the_only_one_with_tracing_is_explained(
     assert explain(run, "--query", "1").stdout == alone.stdout
     write_record(run.job.store, "zebra", {}, list(run.plan.stages), {})
     text = refused(explain(run, "--query", "1"), cli.FAILED)
-    assert text.endswith("several runs are here, choose one with --run: traced, zebra")
+    assert text.endswith("expected one run, found traced, zebra; choose one with --run")
     assert explain(run, "--query", "1", "--run", "zebra").stdout == alone.stdout
 
 
 def test_help_says_what_explain_takes() -> None:
     result = CliRunner().invoke(cli.app, ["explain", "--help"])
     assert result.exit_code == 0
-    for text in ("STORE", "--query", "--layer", "--count", "--run", "Say who taught the network"):
+    for text in ("STORE", "--query", "--layer", "--count", "--run", "Show who taught the network"):
         assert text in result.stdout

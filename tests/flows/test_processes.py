@@ -142,7 +142,7 @@ def test_an_interrupt_stops_the_run_which_goes_on(
     code, output = finish(process)
     assert (code, output) == (cli.INTERRUPTED, ""), errors(tmp_path)
     lines = errors(tmp_path).splitlines()
-    assert lines[-1] == f"interrupted; nothing is lost: `layerlore run {config}` goes on where this stopped"
+    assert lines[-1] == f"interrupted; no result is lost: `layerlore run {config}` resumes this work"
     assert not any("Traceback" in line or "Error" in line for line in lines), lines
     _, alive = psutil.wait_procs(children, timeout=120)
     assert alive == []

@@ -46,4 +46,4 @@ def test_a_run_of_processes_makes_the_same_bytes(
         assert here.note["arrays"] == there.note["arrays"], spec.title
     assert Path(store, "reports", "traced", "index.html").is_file()
     again = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
-    assert again.stderr == f"everything is there already: {n} stages in {store}\n"
+    assert again.stderr == f"all {n} stages are complete in {store}\n"

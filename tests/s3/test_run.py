@@ -131,12 +131,12 @@ def test_a_run_is_made_asked_about_damaged_and_mended(
     done = layerlore("run", config)  # all is there: answered from the store
     assert done.exit_code == 0, done.output
     assert done.stdout == f"report: {url}/reports/tiny/index.html\n"
-    assert f"everything is there already: {len(made.plan.stages)} stages in {url}\n" in done.stderr
+    assert f"all {len(made.plan.stages)} stages are complete in {url}\n" in done.stderr
     assert made.job.store.read("reports/tiny/index.html").lstrip().startswith(b"<!DOCTYPE html>")
     status = layerlore("status", url)
     stages = len(made.plan.stages)
     assert status.stdout.startswith(f"tiny: done, {stages} of {stages} stages complete")
-    assert layerlore("verify", url).stdout == f"{stages} stages read, 0 damaged things found\n"
+    assert layerlore("verify", url).stdout == f"{stages} stages read, 0 damaged objects found\n"
     written = layerlore("report", config)
     assert written.stdout == done.stdout
     damage(made, url)

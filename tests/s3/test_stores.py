@@ -134,7 +134,7 @@ def test_a_large_object_comes_back(store: Store) -> None:
 def test_a_place_of_others_is_left_alone(far: str) -> None:
     other = Store(far)
     other.write("photo.jpg", b"x")
-    with pytest.raises(StoreError, match=r"not a layerlore store, and not empty \(it holds photo\.jpg\)"):
+    with pytest.raises(StoreError, match=r"expected a layerlore store or an empty folder, found one with photo\.jpg"):
         open_store(far, create=True)
     assert other.files("") == {"photo.jpg": 1}
 
@@ -166,7 +166,7 @@ def test_a_stage_goes_on_and_is_checked_when_read(store: Store) -> None:
     store.remove(shard)
     with pytest.raises(DamagedError, match=rf"partition 1, key {shard}: its file is missing or empty"):
         found.read("maps")
-    with pytest.raises(StoreError, match="finished stages are read-only"), stage.partition(0):
+    with pytest.raises(StoreError, match="expected an unfinished stage"), stage.partition(0):
         pass
 
 
@@ -203,7 +203,7 @@ def test_a_plan_for_a_bucket_that_is_not_there_is_refused(use: "Server", far: st
 
 
 def test_an_empty_bucket_holds_no_store(far: str) -> None:
-    with pytest.raises(StoreError, match=f"^{far}: no layerlore store is here; `layerlore run` makes one$"):
+    with pytest.raises(StoreError, match=f"^{far}: expected a layerlore store, found none; `layerlore run` makes one$"):
         open_store(far)
 
 

@@ -87,14 +87,14 @@ def test_tables_and_waiting_move_no_cursor(capsys: pytest.CaptureFixture[str]) -
 # --------------------------------------------------------------------------------- valid, but no record
 
 RECORDS: list[tuple[Document, str]] = [
-    ({"stages": None}, "its 'stages' is missing or no list"),
-    ({"stages": {"a": 1}}, "its 'stages' is missing or no list"),
-    ({"outcome": None}, "its 'outcome' is missing or no str"),
-    ({"outcome": {"a": 1}}, "its 'outcome' is missing or no str"),
+    ({"stages": None}, "expected a list in key 'stages', found none"),
+    ({"stages": {"a": 1}}, "expected a list in key 'stages', found none"),
+    ({"outcome": None}, "expected a str in key 'outcome', found none"),
+    ({"outcome": {"a": 1}}, "expected a str in key 'outcome', found none"),
     ({"stages": [3]}, "a stage: not a layerlore document"),
-    ({"stages": [{"path": "influence/" + "0" * 20}]}, "a stage: its 'title' is missing or no str"),
-    ({"stages": [{"title": "a", "path": 3}]}, "a stage: its 'path' is missing or no str"),
-    ({"stages": [{"title": "a", "path": "../../etc"}]}, "a stage: its path '../../etc' is none"),
+    ({"stages": [{"path": "influence/" + "0" * 20}]}, "a stage: expected a str in key 'title', found none"),
+    ({"stages": [{"title": "a", "path": 3}]}, "a stage: expected a str in key 'path', found none"),
+    ({"stages": [{"title": "a", "path": "../../etc"}]}, "a stage: expected a stage's path, found '../../etc'"),
 ]
 
 
@@ -123,8 +123,8 @@ def test_verify_goes_on_after_a_folder_in_the_place_of_a_file(copied_run: "Run")
     said = layerlore("verify", copied_run.config.store, code=cli.FAILED)
     damaged = [line for line in said.splitlines() if line.startswith("damaged: ")]
     assert len(damaged) == 3
-    assert all(line.endswith(": a folder lies where a file belongs") for line in damaged)
-    assert f"{len(paths)} stages read, 3 damaged things found" in said
+    assert all(line.endswith(": expected a file, found a folder") for line in damaged)
+    assert f"{len(paths)} stages read, 3 damaged objects found" in said
 
 
 @pytest.mark.parametrize("name", ["_runs", "_runs/tiny"])
@@ -132,7 +132,7 @@ def test_a_file_in_the_place_of_the_records_keeps_all_stages(copied_run: "Run", 
     place = Path(copied_run.config.store, name)
     place.rename(place.with_name("away"))
     place.write_bytes(b"")
-    error = f"error: {name}: a file lies where a folder belongs; remove it\n"
+    error = f"error: {name}: expected a folder, found a file; remove it\n"
     for command in (["status"], ["gc"], ["gc", "--yes", "--grace", "0"], ["explain", "--query", "0"]):
         assert layerlore(*command, copied_run.config.store, code=cli.FAILED) == error
     assert f"damaged: {error.removeprefix('error: ')}" in layerlore("verify", copied_run.config.store, code=cli.FAILED)

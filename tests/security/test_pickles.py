@@ -146,7 +146,7 @@ def test_sums_refuse_to_be_written_with_objects() -> None:
 
 
 def test_pickles_by_the_name_of_safetensors_in_a_store() -> None:
-    with pytest.raises(DamagedError, match="it: not a safetensors file"):
+    with pytest.raises(DamagedError, match="it: expected a safetensors file"):
         decode_tensors(pickle.dumps(Payload()), "it")
     assert not_run()
 

@@ -50,7 +50,7 @@ def test_a_secret_for_workers_is_refused(tiny_tree: Tree, tmp_path: Path, argume
     if way == "broken":
         given[1] += "}"
     line = refused("run", str(path), *given)
-    assert "the value is not YAML" in line if way == "broken" else f"cluster.arguments.{key}: " in line
+    assert "expected a YAML value, found none" in line if way == "broken" else f"cluster.arguments.{key}: " in line
     assert [file.name for file in tmp_path.iterdir()] == ["run.yaml"]
 
 
@@ -111,7 +111,7 @@ def test_a_store_with_a_password_is_refused_and_not_repeated(place: str) -> None
 
 @pytest.mark.parametrize("place", PLACES[:4])
 def test_a_store_with_a_password_opens_nowhere(place: str) -> None:
-    with pytest.raises(StoreError, match="a URL holds no credentials") as caught:
+    with pytest.raises(StoreError, match="expected a URL without credentials") as caught:
         Store(place)
     assert S not in str(caught.value)
 
@@ -147,7 +147,9 @@ def test_ordinary_places_are_stores(place: str) -> None:
 )
 def test_data_are_not_fetched_with_a_password(path: str) -> None:
     override = f"data.digits={{source: npz, paths: {{train: '{path}'}}}}"
-    assert "data.digits.paths.train: a URL with a " in refused("plan", "digits", "--set", override)
+    assert "data.digits.paths.train: expected no secret, found a URL with a " in refused(
+        "plan", "digits", "--set", override
+    )
     with pytest.raises(ConfigError):
         load_config("digits", [override])
 

@@ -185,7 +185,7 @@ def test_a_safetensors_header_of_any_length_is_refused(tmp_path: Path, length: i
     (tmp_path / "w.safetensors").write_bytes(length.to_bytes(8, "little") + b"{}")
     with pytest.raises(ValueError, match=r"file .*w\.safetensors is corrupted or not in safetensors format"):
         read_state(str(tmp_path / "w.safetensors"))
-    with pytest.raises(DamagedError, match="it: not a safetensors file"):
+    with pytest.raises(DamagedError, match="it: expected a safetensors file"):
         decode_tensors(length.to_bytes(8, "little") + b"{}", "it")
 
 
@@ -209,13 +209,13 @@ def tensors_file(header: bytes) -> bytes:
 def test_a_tensor_that_is_not_what_its_header_says_is_damage(entry: dict[str, object]) -> None:
     sound = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
     assert decode_tensors(tensors_file(json.dumps({"a": sound}).encode()), "it")[0]["a"].data.nbytes == 4
-    with pytest.raises(DamagedError, match=r"^it: not a safetensors file"):
+    with pytest.raises(DamagedError, match=r"^it: expected a safetensors file"):
         decode_tensors(tensors_file(json.dumps({"a": {**sound, **entry}}).encode()), "it")
 
 
 @pytest.mark.parametrize("header", [b'{"a":' + b"[" * 100_000, b'{"__metadata__": [1]}', b"[]", b"NaN", b"\xff"])
 def test_a_header_that_is_no_header_is_damage(header: bytes) -> None:
-    with pytest.raises(DamagedError, match=r"^it: not a safetensors file"):
+    with pytest.raises(DamagedError, match=r"^it: expected a safetensors file"):
         decode_tensors(tensors_file(header), "it")
 
 

@@ -23,9 +23,9 @@ def change(file: Path, **keys: Json) -> None:
 
 def notes(note: Document) -> Iterator[tuple[Document, str]]:
     """Yield notes that are none, and what is wrong."""
-    yield {"identity": 3}, "its 'identity' is missing or no dict"
+    yield {"identity": 3}, "expected a dict in key 'identity', found none"
     for key in ("layout", "arrays", "metadata", "files", "summary"):
-        yield {**note, key: [1]}, f"its {key!r} is missing or no dict"
+        yield {**note, key: [1]}, f"expected a dict in key {key!r}, found none"
     maps = note["layout"]["arrays"]["maps"]
     bad: list[Document] = [{}, {"partitions": "3", "arrays": {}}, {"partitions": 3, "arrays": [1]}]
     odd: list[Document] = [
@@ -37,9 +37,9 @@ def notes(note: Document) -> Iterator[tuple[Document, str]]:
         {"shape": [10**9, 3]},
     ]
     bad += [{**note["layout"], "arrays": {"maps": {**maps, **part}}} for part in odd]
-    yield from (({**note, "layout": layout}, "its 'layout' is none") for layout in bad)
-    yield {**note, "arrays": {}}, "its 'arrays' are not those of its layout"
-    yield {**note, "metadata": {}}, "its 'metadata' are not those of its layout"
+    yield from (({**note, "layout": layout}, "expected a layout in key 'layout', found none") for layout in bad)
+    yield {**note, "arrays": {}}, "expected the arrays of its layout in key 'arrays', found others"
+    yield {**note, "metadata": {}}, "expected the arrays of its layout in key 'metadata', found others"
 
 
 def test_an_odd_note_is_damaged(toy: "Toy") -> None:
@@ -60,7 +60,7 @@ def test_an_odd_marker_is_damaged(toy: "Toy") -> None:
     for keys in bad:
         change(toy.file("markers/000000.json"), partition=0, arrays={}, files={}, numbers={})
         change(toy.file("markers/000000.json"), **keys)
-        with pytest.raises(DamagedError, match=r"markers/000000\.json: its '\w+' is missing or no \w+$"):
+        with pytest.raises(DamagedError, match=r"markers/000000\.json: expected a \w+ in key '\w+', found none$"):
             read_marker(toy.store, toy.spec.path, 0)
         assert stage.missing() == [0]
 

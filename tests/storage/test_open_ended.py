@@ -39,7 +39,7 @@ def test_it_has_as_many_partitions_as_there_are_when_it_is_sealed(stage: Stage) 
 def test_a_hole_keeps_it_from_being_sealed(stage: Stage) -> None:
     write(stage, 0, 2)
     assert stage.missing() == [1]
-    with pytest.raises(StoreError, match="1 partitions are missing, the first is 1"):
+    with pytest.raises(StoreError, match="expected all partitions, found 1 missing, the first is 1"):
         stage.seal()
 
 
@@ -48,7 +48,7 @@ def test_it_goes_on_as_an_open_one_only(stage: Stage) -> None:
     again = begin_stage(stage.store, SPEC, Layout(0, open_ended=True))
     write(again, 1)
     assert again.seal().layout.partitions == 2
-    with pytest.raises(StoreError, match="another layout"):
+    with pytest.raises(StoreError, match="expected the same layout"):
         begin_stage(stage.store, SPEC, Layout(2))
 
 

@@ -96,7 +96,7 @@ def test_a_marker_of_another_partition_counts_as_missing(toy: "Toy") -> None:
 def test_a_block_of_another_shape_or_type_is_refused(toy: "Toy", block: NDArray[np.generic], got: str) -> None:
     stage = toy.begin()
     before = toy.contents()
-    text = rf"array 'maps', partition 0: got {got}, the layout has float32 \(4, 3\)$"
+    text = rf"array 'maps', partition 0: expected float32 \(4, 3\), found {got}$"
     with pytest.raises(ValueError, match=text), stage.partition(0) as part:
         part.write("maps", block)
     assert toy.contents() == before

@@ -33,5 +33,5 @@ def test_the_same_table_gives_the_same_bytes() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"no table at all", b"PAR1" + b"\0" * 40 + b"PAR1"])
 def test_what_is_no_table_is_named(data: bytes) -> None:
-    with pytest.raises(DamagedError, match=r"^files/t\.parquet: not a Parquet table: "):
+    with pytest.raises(DamagedError, match=r"^files/t\.parquet: expected a Parquet table, found "):
         read_table(data, "files/t.parquet")

@@ -51,9 +51,9 @@ def test_a_run_is_chosen_by_name_or_because_it_is_the_only_one(store: Store) -> 
     assert choose_run(store, "a") == "a"
     write_record(store, "b", {}, [], {})
     assert choose_run(store, "b") == "b"
-    with pytest.raises(StoreError, match=r": several runs are here, choose one with --run: a, b$"):
+    with pytest.raises(StoreError, match=r": expected one run, found a, b; choose one with --run$"):
         choose_run(store, None)
-    with pytest.raises(StoreError, match=r": no run 'c'; known: a, b$"):
+    with pytest.raises(StoreError, match=r": expected one of the runs a, b, found 'c'$"):
         choose_run(store, "c")
 
 
@@ -63,9 +63,9 @@ def test_of_several_runs_the_only_one_with_a_kind_of_stage_is_chosen(store: Stor
     write_record(store, "c", {}, [], {})
     assert choose_run(store, None, "activations") == "b"
     assert choose_run(store, "a", "activations") == "a"
-    with pytest.raises(StoreError, match=r": several runs are here, choose one with --run: a, b$"):
+    with pytest.raises(StoreError, match=r": expected one run, found a, b; choose one with --run$"):
         choose_run(store, None, "manifest")
-    with pytest.raises(StoreError, match=r": several runs are here, choose one with --run: a, b, c$"):
+    with pytest.raises(StoreError, match=r": expected one run, found a, b, c; choose one with --run$"):
         choose_run(store, None, "influence")
     write_record(store, "b", {}, [DATA], {})  # the last record says what a run is
     write_record(store, "c", {}, [MAPS], {})
@@ -73,7 +73,9 @@ def test_of_several_runs_the_only_one_with_a_kind_of_stage_is_chosen(store: Stor
 
 
 def test_a_store_without_runs_says_so(store: Store) -> None:
-    with pytest.raises(StoreError, match=r"store: no run has been recorded here$"):
+    with pytest.raises(
+        StoreError, match=r"store: expected the record of a run, found none; `layerlore run` a config first$"
+    ):
         choose_run(store, None)
 
 

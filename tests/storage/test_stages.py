@@ -69,7 +69,7 @@ def test_a_finished_stage_is_read_only(any_toy: "Toy") -> None:
     before = any_toy.contents()
     stage = any_toy.begin()
     with pytest.raises(
-        StoreError, match=r"^toy of tests \[.{8}\]: finished stages are read-only, nothing was written$"
+        StoreError, match=r"^toy of tests \[.{8}\]: expected an unfinished stage, found a finished one, read-only$"
     ):
         any_toy.write(stage, 0)
     assert any_toy.contents() == before
@@ -78,7 +78,9 @@ def test_a_finished_stage_is_read_only(any_toy: "Toy") -> None:
 def test_another_layout_is_refused_on_claim(toy: "Toy") -> None:
     toy.begin()
     before = toy.contents()
-    with pytest.raises(StoreError, match=r"the store holds it with another layout; remove .*/toy/\w+ and run again$"):
+    with pytest.raises(
+        StoreError, match=r"expected the same layout in the store, found another; remove .*/toy/\w+ and run again$"
+    ):
         begin_stage(toy.store, toy.spec, Layout(3))
     assert toy.contents() == before
 
@@ -87,7 +89,9 @@ def test_another_identity_is_refused_on_claim(toy: "Toy", monkeypatch: pytest.Mo
     toy.begin()
     other = StageSpec("toy", 2)
     monkeypatch.setitem(other.__dict__, "key", toy.spec.key)  # as if two identities had one hash
-    with pytest.raises(StoreError, match=r"the store holds it with another identity; remove .* and run again$"):
+    with pytest.raises(
+        StoreError, match=r"expected the same identity in the store, found another; remove .* and run again$"
+    ):
         begin_stage(toy.store, other, toy.layout)
 
 
@@ -95,20 +99,22 @@ def test_a_finished_stage_of_another_identity_is_refused(toy: "Toy", monkeypatch
     toy.make()
     other = StageSpec("toy", 2)
     monkeypatch.setitem(other.__dict__, "key", toy.spec.key)
-    with pytest.raises(StoreError, match="the store holds another stage under this key; run `layerlore verify`"):
+    with pytest.raises(StoreError, match="expected this stage, found another under its key; run `layerlore verify`"):
         open_finished(toy.store, other)
 
 
 def test_an_incomplete_stage_is_not_opened(toy: "Toy") -> None:
     toy.write(toy.begin(), 0)
-    with pytest.raises(StoreError, match="not complete; `layerlore run` the config that makes it first"):
+    with pytest.raises(
+        StoreError, match="expected a complete stage, found none; `layerlore run` the config that makes it first"
+    ):
         open_finished(toy.store, toy.spec)
 
 
 def test_sealing_refuses_what_is_missing(toy: "Toy") -> None:
     stage = toy.begin()
     toy.write(stage, 0)
-    with pytest.raises(StoreError, match=r"2 partitions are missing, the first is 1$"):
+    with pytest.raises(StoreError, match=r"expected all partitions, found 2 missing, the first is 1$"):
         stage.seal()
     assert find_finished(toy.store, toy.spec.path) is None
 

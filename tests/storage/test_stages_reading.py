@@ -115,14 +115,16 @@ def test_files_that_are_damaged_missing_or_unknown_are_refused(toy: "Toy") -> No
     file = toy.file("files/table-0")
     for index in range(5):
         flip(file, index)
-        with pytest.raises(DamagedError, match=r"^toy/\w+/files/table-0: its digest does not match what was written$"):
+        with pytest.raises(
+            DamagedError, match=r"^toy/\w+/files/table-0: expected the content that was written, found other content$"
+        ):
             finished.read_file("table-0")
         flip(file, index)
     file.unlink()
-    with pytest.raises(DamagedError, match=r"files/table-0: missing, though its stage is complete$"):
+    with pytest.raises(DamagedError, match=r"files/table-0: expected a file of a complete stage, found none$"):
         finished.read_file("table-0")
     toy.file("files/extra").write_bytes(b"x")
-    with pytest.raises(DamagedError, match=r"files/extra: its digest does not match what was written$"):
+    with pytest.raises(DamagedError, match=r"files/extra: expected the content that was written, found other content$"):
         finished.read_file("extra")
 
 

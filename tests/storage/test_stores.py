@@ -80,7 +80,7 @@ def test_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_missing_store_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="no layerlore store is here; `layerlore run` makes one") as caught:
+    with pytest.raises(StoreError, match="expected a layerlore store, found none; `layerlore run` makes one") as caught:
         open_store(str(tmp_path / "none"))
     assert str(caught.value).startswith(str(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
@@ -88,14 +88,16 @@ def test_a_missing_store_is_named(tmp_path: Path) -> None:
 
 def test_a_newer_format_is_refused(store: Store) -> None:
     store.write(FORMAT_FILE, b"2\n")
-    with pytest.raises(StoreError, match=r"a newer layerlore wrote this store \(format 2, this one reads up to 1\)"):
+    with pytest.raises(
+        StoreError, match=r"expected a store of format 1 or older, found 2, which a newer layerlore wrote"
+    ):
         open_store(store.url)
 
 
 @pytest.mark.parametrize("held", [b"", b"one", b"0", b"-1", b"1.0", b"\xff\xfe", b"\0" * 30])
 def test_a_damaged_format_is_refused(store: Store, held: bytes) -> None:
     store.write(FORMAT_FILE, held)
-    with pytest.raises(StoreError, match=r"layerlore-store: damaged, holds '.*' instead of a format number"):
+    with pytest.raises(StoreError, match=r"layerlore-store: expected a format number, found b?['\"].*['\"], damaged"):
         open_store(store.url, create=True)
 
 
@@ -172,6 +174,6 @@ def test_a_store_that_another_run_makes_meanwhile_is_taken(tmp_path: Path, monke
 
 def test_a_folder_of_others_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(b"x")
-    with pytest.raises(StoreError, match=r"not a layerlore store, and not empty \(it holds photo\.jpg\)"):
+    with pytest.raises(StoreError, match=r"expected a layerlore store or an empty folder, found one with photo\.jpg"):
         open_store(str(tmp_path), create=True)
     assert [path.name for path in tmp_path.iterdir()] == ["photo.jpg"]

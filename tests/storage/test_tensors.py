@@ -51,5 +51,5 @@ def test_order_is_no_part_of_the_bytes_and_wide_values_are_aligned() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"12345678", (4).to_bytes(8, "little") + b"[1] ", encode_tensors(RAW)[:-1]])
 def test_damage_is_named(data: bytes) -> None:
-    with pytest.raises(DamagedError, match="it: not a safetensors file"):
+    with pytest.raises(DamagedError, match="it: expected a safetensors file"):
         decode_tensors(data, "it")

@@ -93,8 +93,8 @@ def test_shards_swapped_with_their_markers_are_named(toy: "Toy") -> None:
         swap(toy.file(name.format(0)), toy.file(name.format(1)))
     markers = f"{toy.spec.path}/markers"
     assert found(toy)[:2] == [
-        f"{markers}/000000.json: it is the marker of partition 1",
-        f"{markers}/000001.json: it is the marker of partition 0",
+        f"{markers}/000000.json: expected the record of partition 0, found that of 1",
+        f"{markers}/000001.json: expected the record of partition 1, found that of 0",
     ]
 
 
@@ -108,7 +108,7 @@ def test_a_partition_made_again_behind_the_seal_is_named(toy: "Toy", values: dic
         part.write("label", values["label"][:4])
         part.write_file("table-0", b"row 0")
     toy.file("markers/complete.json").write_bytes(note)
-    assert found(toy) == [f"{toy.spec.path}/markers: array 'maps': they are not the markers it was sealed with"]
+    assert found(toy) == [f"{toy.spec.path}/markers: array 'maps': expected the sealed partition records, found others"]
 
 
 def test_damaged_and_missing_markers_are_named(toy: "Toy") -> None:
@@ -125,7 +125,9 @@ def test_an_array_that_a_marker_lacks_is_not_read(toy: "Toy") -> None:
     marker = read_marker(toy.store, toy.spec.path, 0)
     del marker["arrays"]["label"]
     toy.store.write(f"{toy.spec.path}/markers/000000.json", encode(marker))
-    assert found(toy) == [f"{toy.spec.path}/markers: array 'label': they are not the markers it was sealed with"]
+    assert found(toy) == [
+        f"{toy.spec.path}/markers: array 'label': expected the sealed partition records, found others"
+    ]
 
 
 def test_a_damaged_completion_note_is_named(toy: "Toy") -> None:
@@ -153,8 +155,8 @@ def test_damaged_and_missing_files_are_named(toy: "Toy") -> None:
     flip(toy.file("files/table-0"), 0)
     toy.file("files/table-1").unlink()
     assert found(toy) == [
-        f"{toy.spec.path}/files/table-0: its digest does not match what was written",
-        f"{toy.spec.path}/files/table-1: missing, though its stage is complete",
+        f"{toy.spec.path}/files/table-0: expected the content that was written, found other content",
+        f"{toy.spec.path}/files/table-1: expected a file of a complete stage, found none",
     ]
 
 

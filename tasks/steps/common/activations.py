@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     from tasks.capture import Split
 
 VERSION = 2
-PARTITION_BYTES = 48 * 2**20  # of float32 maps: a partition's memory, and what a crash may cost
+PARTITION_BYTES = 48 * 2**20  # of float32 maps: the memory of a partition, and the most that a crash loses
 MAX_ROWS = 1024
-BATCH_BYTES = 5 * 2**20  # of float32 inputs in one forward pass; more only costs a CPU memory
+BATCH_BYTES = 5 * 2**20  # of float32 inputs in one forward pass; more does not make a CPU faster
 MAX_BATCH = 64
 
 
@@ -48,7 +48,7 @@ MAX_BATCH = 64
 class Shapes:
     """Sizes of one sample: input (C, h, w), map (d, h, w), number of logits, values in the largest module's output.
 
-    `layout` is that of the layer's output; `in_line` where its positions are no rows and columns.
+    `layout` is that of the layer's output; `in_line` is true where its positions do not form rows and columns.
     """
 
     inputs: tuple[int, ...]
@@ -70,7 +70,7 @@ def activations_spec(
     dtype: str,
     layout: str | None = None,
 ) -> StageSpec:
-    """Return the spec of a layer's activations on a split; `layout` is None where the network shows it."""
+    """Return the spec of a layer's activations on a split; `layout` is None where the network determines it."""
     parameters, place, digests = network_identity(name, network, training)
     inputs = {"data": manifest} if training is None else {"data": manifest, "network": training}
     kept: Document = {"network": parameters, "layer": layer, "split": split, "dtype": dtype}
@@ -81,24 +81,26 @@ def activations_spec(
 def probe(
     model: nn.Module, layer: str, example: Tensor, *, images: Tensor | None = None, layout: str | None = None
 ) -> tuple[Split, Shapes]:
-    """Return a network split at a layer, and the sizes of one sample; arguments as those of `split_at`.
+    """Return a network split at a layer, and the sizes of one sample; the arguments are those of `split_at`.
 
     Raises
     ------
-    ValueError : the model has no such layer or cannot be split there
+    ValueError : the model does not have the layer or cannot be split there
     """
     from tasks.capture import split_at
     from tasks.splitting.outputs import largest_output
 
     split = split_at(model, layer, example, images=images, layout=layout)
     if len(split.shape) != 3:
-        raise ValueError(f"layer {layer!r} gives features of shape {split.shape}, not maps; name a convolutional layer")
+        raise ValueError(
+            f"layer {layer!r}: expected maps, found features of shape {split.shape}; name a convolutional layer"
+        )
     sizes = tuple(example.shape[1:]), split.shape, split.n_outputs, largest_output(model, example)
     return split, Shapes(*sizes, split.layout.name, in_line=len(split.layout.positions) < 2)
 
 
 def activations_layout(n: int, shapes: Shapes, dtype: str) -> Layout:
-    """Return the layout for n samples; a partition is a whole number of chunks or everything."""
+    """Return the layout for n samples; a partition is a whole number of chunks, or all samples."""
     d, h, w = shapes.maps
     rows = min(MAX_ROWS, max(32, PARTITION_BYTES // (4 * d * h * w) // 32 * 32))
 
@@ -117,27 +119,27 @@ def activations_layout(n: int, shapes: Shapes, dtype: str) -> Layout:
 
 
 def peak_bytes(shapes: Shapes, layout: Layout) -> int:
-    """Return a bound on a worker's memory beyond its libraries: a partition's arrays, two batches, a forward pass."""
+    """Return a bound on a worker's memory without libraries: a partition's arrays, two batches, a forward pass."""
     maps = int(np.prod(shapes.maps)) * 4
     rows = next(iter(layout.arrays.values())).rows
     sample = int(np.prod(shapes.inputs)) * 4
-    # Input, output, a workspace of the convolution, and what a branch still holds, of the largest layer.
+    # Input, output, convolution workspace and the tensors of a branch, each as large as the largest layer.
     return 3 * rows * maps + batch_size(shapes.inputs) * (3 * sample + 6 * 4 * shapes.largest)
 
 
 def batch_size(shape: tuple[int, ...], device: str = "cpu") -> int:
-    """Return the samples of one forward pass, for inputs of a shape (C, h, w); a GPU wants more of them."""
+    """Return the number of samples in one forward pass, for inputs of shape (C, h, w); a GPU takes more."""
     more = 1 if device == "cpu" else 16
     return max(1, min(MAX_BATCH * more, more * BATCH_BYTES // (4 * int(np.prod(shape)))))
 
 
 def class_slabs(stage: FinishedStage) -> dict[int, tuple[int, int]]:
-    """Return the first and past-the-end position of each class, by label."""
+    """Return the class ranges, first and past-the-end position, by label."""
     return {int(label): (int(a), int(b)) for label, a, b in stage.summary["classes"]}
 
 
 def slab_summary(stage: Stage) -> dict[str, Json]:
-    """Return the classes of a stage's split with their slabs, and the number of its samples."""
+    """Return the classes of a stage's split with their class ranges, and the number of its samples."""
     found = open_finished(stage.store, stage.spec.inputs["data"]).summary["splits"][stage.spec.parameters["split"]]
     ends = np.cumsum([0, *found["counts"]]).tolist()
     classes = [[label, ends[i], ends[i + 1]] for i, label in enumerate(found["labels"])]
@@ -150,14 +152,18 @@ def check_same_samples(one: FinishedStage, other: FinishedStage) -> None:
         return
     left, right = one.read("sample_id"), other.read("sample_id")
     if len(left) != len(right):
-        raise ValueError(f"{one.path} has {len(left)} samples, {other.path} has {len(right)}: they cannot be joined")
+        raise ValueError(f"{other.path}: expected the {len(left)} samples of {one.path}, found {len(right)}")
     differs = np.flatnonzero(left != right)
     if differs.size:
         at = int(differs[0])
-        raise ValueError(f"position {at} is sample {left[at]} in {one.path} but {right[at]} in {other.path}")
+        raise ValueError(
+            f"{other.path}: expected sample {left[at]} of {one.path} at position {at}, found sample {right[at]}"
+        )
     differs = np.flatnonzero((one.read("content") != other.read("content")).any(axis=1))
     if differs.size:
-        raise ValueError(f"sample id {left[differs[0]]} has other content in {one.path} than in {other.path}")
+        raise ValueError(
+            f"{other.path}: expected the content of sample {left[differs[0]]} in {one.path}, found other content"
+        )
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
@@ -202,11 +208,11 @@ def _extract(stage: Stage, rows: pd.DataFrame, device: str) -> dict[str, NDArray
         maps, logits = capture_batch(opened.split, batch.inputs)
         layer = str(spec.parameters["layer"])
         pooled = torch.from_numpy(maps).mean(dim=(1, 2)).numpy()
-        check_finite(pooled, layer, ids[start:stop])  # a NaN or infinity anywhere in a map shows in its mean
+        check_finite(pooled, layer, ids[start:stop])  # the mean of a map shows any NaN or infinity in it
         found["content"][start:stop] = batch.content
         found["logits"][start:stop] = logits
         for name, array in (("pooled", pooled), ("maps", maps)):
-            narrow = dtype != "float32"  # only there can a finite value get lost
+            narrow = dtype != "float32"  # only a narrow type can lose a finite value
             found[name][start:stop] = to_storage_dtype(array, dtype, layer, ids[start:stop]) if narrow else array
     return found
 
@@ -214,10 +220,10 @@ def _extract(stage: Stage, rows: pd.DataFrame, device: str) -> dict[str, NDArray
 def batches_of(spec: StageSpec, keys: list[str], shape: tuple[int, ...], device: str) -> Iterator[tuple[int, Batch]]:
     """Yield (first index, batch) of the samples of a stage's data, after checking the inputs' shape (C, h, w)."""
     source, settings = open_source(data_of(spec.inputs["data"])), preprocessing_of(spec.parameters["network"])
-    threads = 1 if device == "cpu" else min(8, os.cpu_count() or 1)  # a CPU's cores are busy with the network
+    threads = 1 if device == "cpu" else min(8, os.cpu_count() or 1)  # the network uses a CPU's cores
     for start, batch in batches_ahead(source, settings, keys, batch_size(shape, device), threads):
         if tuple(batch.inputs.shape[1:]) != shape:
-            raise ValueError(f"sample {keys[start]}: its input is {tuple(batch.inputs.shape[1:])}, not {shape}")
+            raise ValueError(f"sample {keys[start]}: expected input {shape}, found {tuple(batch.inputs.shape[1:])}")
         yield start, batch
 
 
@@ -231,7 +237,7 @@ class _Opened:
 
 @lru_cache(maxsize=2)
 def _opened(store: Store, spec: StageSpec, device: str) -> _Opened:
-    """Return the network of an activations stage, split at its layer; kept for the next partition in this process."""
+    """Return the network of an activations stage, split at its layer; this process caches it."""
     import torch
 
     model = load_network(store, spec, torch.device(device))
@@ -258,7 +264,7 @@ def open_split(store: Store, spec: StageSpec, device: torch.device) -> Split:
 
 
 def _summary(stage: Stage) -> dict[str, Json]:
-    """State classes with their slabs, the sizes of a map and of an input, and the network's own layout."""
+    """Return the summary: classes with their ranges, the sizes of a map and an input, the network's own layout."""
     _, h, w, d = stage.layout.arrays["maps"].shape
     shapes = _opened(stage.store, stage.spec, "cpu").shapes
     return {**slab_summary(stage), "map": [h, w, d], "input": list(shapes.inputs), "layout": shapes.layout}

@@ -1,6 +1,6 @@
-"""The chain of segments that a training is: each goes on from the checkpoint before it, so that it resumes bitwise.
+"""The chain of segments of a training: each continues from the checkpoint before it, so that it resumes bitwise.
 
-A kind of training says by an `Opener` what is trained on what; the chain is the same for all.
+An `Opener` gives model and data of a kind of training; the chain is the same for all kinds.
 """
 
 from __future__ import annotations
@@ -43,30 +43,30 @@ from tasks.steps.common.trainer import environment, load_training, pack_training
 
 
 def tensor_file(name: str) -> str:
-    """Return the name of the file in which a training keeps a tensor of a companion."""
+    """Return the file name of a companion's tensor in a training."""
     return f"{name}.safetensors"
 
 
 def same_environment(training: StageSpec, made: Document, here: Document, remedy: str) -> None:
-    """Raise StoreError where what was made in the environment `made` cannot go on bitwise `here`."""
+    """Raise StoreError where a training from the environment `made` cannot continue bitwise in `here`."""
     from tasks.recording.environment import environment_difference
 
     if (differs := environment_difference(made, here)) is not None:
         raise StoreError(
-            f"{training.title}: its checkpoint was made with {differs} {made.get(differs)}, "
-            f"here it is {here[differs]}; go on there, or {remedy}"
+            f"{training.title}: expected {differs} {made.get(differs)}, as for its checkpoint, "
+            f"found {here[differs]}; resume there, or {remedy}"
         )
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A training at step 0, and the held-out samples that its accuracy is measured on.
+    """A training at step 0, and the held-out samples for its accuracy.
 
     Parameters
     ----------
-    trainer : what makes its steps
-    held_out, n_held_out : gives the samples 0..n-1
-    from_weights : the accuracy before the first step is worth knowing
+    trainer : makes the steps
+    held_out, n_held_out : function that returns the samples 0..n-1, and n
+    from_weights : whether the accuracy before the first step is measured
     """
 
     trainer: Trainer
@@ -84,17 +84,17 @@ if TYPE_CHECKING:
 
 
 def chain_layout(store: Store, spec: StageSpec) -> Layout:
-    """Return the layout of a chain: one partition per checkpoint interval."""
+    """Return the layout of a chain: one partition for each checkpoint interval."""
     return Layout(n_segments(spec, open_finished(store, spec.inputs["data"]).summary))
 
 
 def check_chain(stage: Stage) -> None:
-    """Keep one chain: drop every segment that does not start from its predecessor's checkpoint."""
+    """Keep one chain: remove every segment that does not start from its predecessor's checkpoint."""
     keep_chain(stage)
 
 
 def train_segment(work: Work, number: int, opener: Opener) -> None:
-    """Train one segment and write its checkpoint, named by its digest so that two attempts never mix."""
+    """Train one segment and write its checkpoint; the digest in its name keeps attempts apart."""
     from tasks.training.loop import accuracy
 
     stage, device = work.stage, choose_device(work.device)
@@ -128,7 +128,7 @@ def train_segment(work: Work, number: int, opener: Opener) -> None:
 
 
 def keep_content(stage: Stage, part: Partition) -> None:
-    """Compare what the splits hold with what earlier stages were made from, and keep its digests for later ones."""
+    """Compare the samples of the splits with those of earlier stages, and keep their digests for later ones."""
     train = training_of(stage.spec)
     for split in dict.fromkeys((train.split, train.evaluate)):
         content = read_content(stage.store, stage.spec, split, MEMORY_SAMPLES)
@@ -137,7 +137,7 @@ def keep_content(stage: Stage, part: Partition) -> None:
 
 
 def held_out_images(stage: Stage, device: torch.device) -> tuple[Fetch, int]:
-    """Return the function that gives held-out samples, and their number."""
+    """Return the function that returns held-out samples, and their number."""
     split = training_of(stage.spec).evaluate
     survey = open_finished(stage.store, stage.spec.inputs["data"]).summary
     fetch = open_fetch(stage.store, stage.spec, split, device, MEMORY_SAMPLES)
@@ -145,7 +145,7 @@ def held_out_images(stage: Stage, device: torch.device) -> tuple[Fetch, int]:
 
 
 def chain_summary(stage: Stage) -> Document:
-    """State the last accuracy, and remove what abandoned attempts wrote."""
+    """Return the last accuracy, and remove files of abandoned attempts."""
     markers = keep_chain(stage)
     sweep_files(stage, markers)
     first, last = markers[0]["numbers"], markers[-1]["numbers"]
@@ -159,13 +159,13 @@ def chain_summary(stage: Stage) -> Document:
 def _segment(
     stage: Stage, opened: Opened, span: tuple[int, int], recorder: Recorder | None
 ) -> tuple[list[float], list[Document]]:
-    """Make the steps of a segment; return their losses, and loss, accuracy and rate of each epoch that ends in it."""
+    """Make the steps of a segment; return their losses, and loss, accuracy and rate of each epoch that ends there."""
     from tasks.training.loop import accuracy
 
     trainer, every = opened.trainer, training_of(stage.spec).checkpoint_every
     per_epoch = trainer.samples.batches.per_epoch
     (start, stop), number = span, span[0] // every
-    losses = _losses(stage, range(start // per_epoch * per_epoch // every, number))  # of the epoch under way
+    losses = _losses(stage, range(start // per_epoch * per_epoch // every, number))  # of the epoch in progress
     n_before, epochs = len(losses), []
     while start < stop:
         end = min(stop, (start // per_epoch + 1) * per_epoch)
@@ -184,22 +184,24 @@ def _segment(
 
 
 def _parent(stage: Stage, number: int, here: Document) -> Document:
-    """Return the numbers of the segment before, after checking that it was made in this environment."""
+    """Return the metrics of the segment before, after a check of its environment."""
     if number == 0:
         return {}
     marker = stage.marker(number - 1)
     assert marker is not None, number
     before: Document = marker["numbers"]
-    remedy = f"remove {stage.store.path(stage.spec.path)} to train anew"
+    remedy = f"remove {stage.store.path(stage.spec.path)} to train again"
     same_environment(stage.spec, before["environment"], here, remedy)
     return before
 
 
 def _read_checkpoint(stage: Stage, name: str) -> bytes:
-    """Return a checkpoint after comparing it with the digest in its name."""
+    """Return a checkpoint after a comparison with the digest in its name."""
     data = stage.store.read(f"{stage.spec.path}/files/{name}")
     if digest(data)[:12] != name.split("-")[-1].removesuffix(".safetensors"):
-        raise StoreError(f"{stage.spec.title}: checkpoint {name} is damaged; remove the stage's folder")
+        raise StoreError(
+            f"{stage.spec.title}: expected the digest in the name of {name}, found damage; remove the stage's folder"
+        )
     return data
 
 
@@ -210,7 +212,7 @@ def _losses(stage: Stage, numbers: Sequence[int]) -> list[float]:
 
 
 def _write_result(stage: Stage, part: Partition, trainer: Trainer) -> None:
-    """Write the last weights, what companions hold, and the curves; the numbers of this last segment are there."""
+    """Write the last weights, the tensors of companions, and the curves, after the metrics of the last segment."""
     from tasks.io.tensors import pack_tensors
 
     part.write_file(WEIGHTS, pack_state(trainer.model))
@@ -225,7 +227,7 @@ def _write_result(stage: Stage, part: Partition, trainer: Trainer) -> None:
 def _curves(train: Training, segments: Sequence[Document], per_epoch: int) -> pd.DataFrame:
     """Return a row per epoch: mean loss, held-out accuracy, and the last learning rate where a schedule changes it.
 
-    Where the accuracy before the first step was measured, it is that of epoch 0, which has no loss and no rate.
+    Epoch 0 has the accuracy before the first step, where it was measured, without loss or rate.
     """
     losses = [loss for numbers in segments for loss in numbers["losses"]]
     epochs = [epoch for numbers in segments for epoch in numbers["epochs"]]
@@ -237,7 +239,7 @@ def _curves(train: Training, segments: Sequence[Document], per_epoch: int) -> pd
         }
     )
     schedule = open_schedule(train, per_epoch)
-    if schedule is not None:  # the table of a constant rate is as it was before there were schedules
+    if schedule is not None:  # for a constant rate the table stays as it was before schedules existed
         rates = [train.optimizer.lr * schedule(e * per_epoch - 1) for e in table["epoch"].tolist()]
         table = table.assign(lr=rates)
     if "start_accuracy" not in segments[0]:

@@ -52,8 +52,8 @@ def check_content(recorded: Recorded, content: Content, rows: pd.DataFrame, at: 
     if differs.size:
         row = rows.iloc[int(at[differs[0]])]
         raise ValueError(
-            f"sample {row['key']} (id {row['id']}): its content differs from what {recorded.path} was made from; "
-            "restore the data, or remove the stages that were made from it"
+            f"sample {row['key']} (id {row['id']}): expected the content that {recorded.path} was made from, "
+            "found other content; restore the data, or remove the stages that were made from it"
         )
 
 
@@ -79,7 +79,10 @@ def _read_file(store: Store, path: str, sha256: str) -> Content:
     """Return the digests in a file, kept for the next partition in this process as long as the file is the same."""
     data = store.read(path)
     if digest(data) != sha256:
-        raise StoreError(f"{path}: damaged; remove the stage's folder and run its config again")
+        raise StoreError(
+            f"{path}: expected the content of its digest, found damage; "
+            "remove the stage's folder and run its config again"
+        )
     return _as_rows(data)
 
 

@@ -1,4 +1,4 @@
-"""A training's settings, read back from its spec, and what they make of a data set."""
+"""The settings of a training, read from its spec, and the batches, schedules and sizes that follow from them."""
 
 from functools import partial
 
@@ -16,9 +16,9 @@ from tasks.training.schedules import SCHEDULES, Schedule, Span
 
 MEMORY_SAMPLES = 256 * 2**20  # bytes of preprocessed inputs that a worker keeps between steps
 CURVES = "epochs.parquet"
-# A name, for which the manifest among the inputs stands; stages of their own; a path, for which its digest stands.
+# Not in the key: a name, which the input manifest replaces; other stages; a path, which its digest replaces.
 NO_RESULT = ("data", "snapshots", "start")
-LOSS_ONLY = {"ghost_norm", "detach_ghosts"}  # settings of batches that samplers do not know
+LOSS_ONLY = {"ghost_norm", "detach_ghosts"}  # settings of batches that samplers do not take
 
 
 def training_of(spec: StageSpec) -> Training:
@@ -27,7 +27,7 @@ def training_of(spec: StageSpec) -> Training:
 
 
 def key_settings(train: Training) -> Document:
-    """Return the settings that decide the result, without those that equal their default, in sections too."""
+    """Return the settings that determine the result, without those equal to their default."""
     full, found = train.model_dump(mode="json"), {}
     for name, field in Training.model_fields.items():
         value = getattr(train, name)
@@ -47,11 +47,11 @@ def training_steps(spec: StageSpec, summary: Document) -> tuple[int, int]:
 
     Parameters
     ----------
-    summary : of the manifest of the training's data
+    summary : summary of the manifest of the training's data
 
     Raises
     ------
-    ValueError : the batches do not go with the data
+    ValueError : the batches do not fit the data
     """
     train = training_of(spec)
     labels = labels_of(summary["splits"][train.split])
@@ -60,7 +60,7 @@ def training_steps(spec: StageSpec, summary: Document) -> tuple[int, int]:
 
 
 def labels_of(split: Document) -> Positions:
-    """Return the label at each position of a split, (n,) int64, from its labels and counts: no table is read."""
+    """Return the label at each position of a split, (n,) int64, from its labels and counts, without a table."""
     return np.repeat(np.array(split["labels"], np.int64), split["counts"])  # positions are class-major
 
 
@@ -71,7 +71,7 @@ def open_batches(train: Course, labels: Positions, seed: int) -> Batches:
 
 
 def open_schedule(train: Course, per_epoch: int) -> Schedule | None:
-    """Return the schedule of a training, None where the learning rate stays as it is."""
+    """Return the schedule of a training, None for a constant learning rate."""
     settings = train.schedule.model_dump(exclude={"kind"})
     if train.schedule.kind == "constant":
         return None
@@ -79,7 +79,7 @@ def open_schedule(train: Course, per_epoch: int) -> Schedule | None:
 
 
 def n_segments(spec: StageSpec, summary: Document) -> int:
-    """Return how many partitions a training has: one for each checkpoint."""
+    """Return the number of partitions of a training: one for each checkpoint."""
     return -(-training_steps(spec, summary)[1] // training_of(spec).checkpoint_every)
 
 

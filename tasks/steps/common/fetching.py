@@ -1,6 +1,6 @@
-"""Samples of a training set by position: kept preprocessed in memory where they fit, else read batch by batch.
+"""Samples of a training set by position: preprocessed in memory where they fit, else read batch by batch.
 
-What is read is compared with the digests that are known of the split, whether it is read once or a hundred times.
+Each sample is compared with the known digests of the split, each time that it is read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from tasks.training.loop import Fetch
 
-READ_ALONE = 64  # samples held at a time where only their digests are wanted
+READ_ALONE = 64  # samples in memory at a time where only their digests are needed
 
 
 def open_fetch(store: Store, training: StageSpec, split: str, device: torch.device, memory: int) -> Fetch:
@@ -38,12 +38,12 @@ def open_fetch(store: Store, training: StageSpec, split: str, device: torch.devi
 
     Parameters
     ----------
-    training : spec of a training, which says data and preprocessing
-    memory : bytes of inputs up to which a split is kept
+    training : spec of a training, with its data and preprocessing
+    memory : largest split in bytes of inputs that stays in memory
 
     Raises
     ------
-    ValueError : a sample is not what the training, or an earlier stage of its data, was made from; so does the function
+    ValueError : a sample has changed since the training or an earlier stage; the returned function raises it too
     """
     import torch
 
@@ -67,9 +67,9 @@ def open_fetch(store: Store, training: StageSpec, split: str, device: torch.devi
 
 
 def read_content(store: Store, training: StageSpec, split: str, memory: int) -> NDArray[np.uint8]:
-    """Return the digest of each sample of a split by position, (n, 16), from reading all of them once.
+    """Read all samples of a split once and return their digests by position, (n, 16).
 
-    What `open_fetch` keeps for the same `memory` is read for both together.
+    A split that `open_fetch` keeps in the same `memory` is read once for both.
     """
     keys, reader = tuple(positions(store, training.inputs["data"].path, split)["key"]), _reader_of(training)
     if reader.fits(keys, memory):
@@ -80,7 +80,7 @@ def read_content(store: Store, training: StageSpec, split: str, memory: int) -> 
 
 @dataclass(frozen=True)
 class _Reader:
-    """Samples by key, and two splits read whole."""
+    """A reader of samples by key, with a cache of two whole splits."""
 
     source: Source
     settings: Preprocessing
@@ -101,11 +101,11 @@ class _Reader:
 
     @cached_property
     def read_whole(self) -> Callable[[tuple[str, ...]], tuple[Tensor, NDArray[np.uint8]]]:
-        """The same function, remembering its last two calls."""
+        """The function `read` with a cache of its last two calls."""
         return lru_cache(maxsize=2)(self.read)
 
     def fits(self, keys: tuple[str, ...], memory: int) -> bool:
-        """Say whether the inputs of all `keys` take at most `memory` bytes, judging by the first."""
+        """Say whether the inputs of all `keys` take at most `memory` bytes, if all are as large as the first."""
         return self.read(keys[:1])[0].nbytes * len(keys) <= memory
 
 
@@ -117,6 +117,6 @@ def _reader_of(training: StageSpec) -> _Reader:
 
 @lru_cache(maxsize=1)
 def _open_reader(place: str, network: str) -> _Reader:
-    """Open a source; kept for the next partition in this process."""
+    """Open a source; this process caches it."""
     spec = StageSpec("manifest", 0, place=json.loads(place))
     return _Reader(open_source(data_of(spec)), preprocessing_of(json.loads(network)))

@@ -1,4 +1,4 @@
-"""The layers stage: any named layers of a network, pooled or whole, for a user's own analysis."""
+"""The layers stage: activations of any named layers, pooled or whole, for a user's own analysis."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def layers_spec(
 
 
 def wanted_layouts(settings: Document) -> dict[str, str]:
-    """Return the channel layout by layer, of the layers for which the config says it."""
+    """Return the channel layouts that the config gives, by layer."""
     said = settings["layout"]
     if isinstance(said, str):
         return dict.fromkeys(settings["layers"], said)
@@ -52,7 +52,7 @@ def wanted_layouts(settings: Document) -> dict[str, str]:
 def layers_layout(n: int, layouts: Mapping[str, ChannelLayout], settings: Document) -> Layout:
     """Return the layout for n samples of layers whose outputs have `layouts`.
 
-    Arrays are `pooled.<layer>` (n, d) and `maps.<layer>` (n, ..., d); a layer without positions is kept as it is.
+    Arrays are `pooled.<layer>` (n, d) and `maps.<layer>` (n, ..., d); a layer without positions is stored unchanged.
     """
     per_sample = 4 * sum(int(np.prod(found.shape)) for found in layouts.values())
     rows = min(MAX_ROWS, max(32, PARTITION_BYTES // per_sample // 32 * 32))
@@ -81,7 +81,7 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 
 
 def _layouts(spec: StageSpec, model: nn.Module, image: Tensor) -> dict[str, ChannelLayout]:
-    """Return the channel layouts of a stage's layers; the first image shows them to every process alike."""
+    """Return the channel layouts of a stage's layers, from its first image, the same in every process."""
     from tasks.splitting.outputs import find_layouts
 
     return find_layouts(model, spec.place["layers"], image, wanted_layouts(dict(spec.place)))
@@ -124,7 +124,7 @@ def _partition(work: Work, number: int) -> None:
 
 
 def _summary(stage: Stage) -> dict[str, Json]:
-    """State classes with their slabs, and the network's own layout of each layer."""
+    """Return the summary: classes with their ranges, and the network's own layout of each layer."""
     import torch
 
     model = load_network(stage.store, stage.spec, torch.device("cpu"))

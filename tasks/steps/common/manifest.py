@@ -1,4 +1,4 @@
-"""The manifest stage: a data set's samples as a table, without decoding any."""
+"""The manifest stage: a table of a data set's samples, none of which is decoded."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -25,7 +25,7 @@ from tasks.io.sources import Source, left_out, open_source
 VERSION = 1
 FILE = "manifest.parquet"
 ROW = 120  # bytes of a row
-LOCATIONS = {"paths", "root"}  # digests or resolved places stand for these in the key
+LOCATIONS = {"paths", "root"}  # digests or resolved paths replace these in the key
 
 
 def manifest_spec(name: str, data: AnyDataSet, digests_in: Sequence[str] = ()) -> StageSpec:
@@ -46,14 +46,14 @@ def manifest_spec(name: str, data: AnyDataSet, digests_in: Sequence[str] = ()) -
 
 
 def _located(data: Document) -> Document:
-    """Return the settings with absolute locations, since workers may have another working directory."""
+    """Return the settings with absolute paths, since workers may have another working directory."""
 
-    def settle(value: Json) -> Json:
+    def locate(value: Json) -> Json:
         if isinstance(value, dict):
-            return {key: settle(part) for key, part in value.items()}
-        return resolved(value) if isinstance(value, str) else [settle(part) for part in value]
+            return {key: locate(part) for key, part in value.items()}
+        return resolved(value) if isinstance(value, str) else [locate(part) for part in value]
 
-    return {key: settle(value) if key in LOCATIONS and value else value for key, value in data.items()}
+    return {key: locate(value) if key in LOCATIONS and value else value for key, value in data.items()}
 
 
 def data_of(spec: StageSpec) -> AnyDataSet:
@@ -63,9 +63,9 @@ def data_of(spec: StageSpec) -> AnyDataSet:
 
 
 def survey(data: AnyDataSet, table: pd.DataFrame, source: Source) -> Document:
-    """Return what later stages ask of a manifest: labels and counts by split, class names, which files are left out.
+    """Return the facts of a manifest for later stages: labels and counts by split, class names, files left out.
 
-    `source` is the open data set that the table was read from: a second listing of a million files takes a minute.
+    `source` is the open data set of the table: a second listing of a million files would take a minute.
     """
     splits = {}
     for split, rows in table.groupby("split"):
@@ -80,13 +80,13 @@ def positions(store: Store, path: str, split: str) -> pd.DataFrame:
     """Return the manifest rows of a split in class-major order: row p is position p."""
     stage = find_finished(store, path)
     if stage is None:
-        raise StoreError(f"{path}: the manifest is not complete")
+        raise StoreError(f"{path}: expected a complete manifest, found none")
     return _positions(store, path, split, stage.note["files"][FILE])
 
 
 @lru_cache(maxsize=8)
 def _positions(store: Store, path: str, split: str, sha256: str) -> pd.DataFrame:
-    """Return the rows, kept for the next partition in this process as long as the file is the same."""
+    """Return the rows of a split; this process caches them for the same file."""
     stage = find_finished(store, path)
     assert stage is not None, path
     table = read_table(stage.read_file(FILE), f"{path}/files/{FILE}")

@@ -1,4 +1,4 @@
-"""Networks in steps: what identifies one, and the model itself, ready on its device."""
+"""Networks in steps: the identity of a network, and the model on its device."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WEIGHTS = "weights.safetensors"
 def network_identity(
     name: str, network: Network, training: StageSpec | None
 ) -> tuple[Document, Document, dict[str, str]]:
-    """Return what a stage that uses a network has: parameters, place (with its name in the config) and digests."""
+    """Return parameters, settings (with the network's name in the config) and digests for a stage with a network."""
     parameters: Document = {
         "model": network.model,
         "arguments": network.arguments,
@@ -50,13 +50,13 @@ def network_identity(
 
 
 def start_identity(name: str, network: Network) -> tuple[Document, dict[str, str]]:
-    """Return the place and the digest of the weights that a network's training starts from, after trying them.
+    """Return the path and the digest of the weights from which a training starts, after a trial load.
 
-    Both are empty where it starts from fresh ones.
+    Both are empty where it starts from fresh weights.
 
     Raises
     ------
-    ValueError : no such file, or it does not fit the model; names the config's key
+    ValueError : the file is missing or does not fit the model; names the config's key
     """
     if network.train is None or network.train.start is None:
         return {}, {}
@@ -74,7 +74,7 @@ def start_identity(name: str, network: Network) -> tuple[Document, dict[str, str
 
 
 def undone_line(training: StageSpec) -> str:
-    """Return a line where the file that a training starts from fits only without what a tool added, else ""."""
+    """Return a line where a training's file of weights fits only without a tool's additions, else ""."""
     if (path := training.place["train"]["start"]) is None:
         return ""
     network = training.parameters["network"]
@@ -84,14 +84,14 @@ def undone_line(training: StageSpec) -> str:
 
 
 def load_start(model: nn.Module, path: str) -> str:
-    """Load the weights that a training starts from into a freshly drawn model, in place.
+    """Load the weights from which a training starts into a model with fresh weights, in place.
 
-    Everything must fit, as in `load_weights`, but for the number of classes: the head, which is the last nn.Linear
-    among the model's modules, keeps its fresh weight and bias where the file's has another number of outputs.
+    All weights must fit, as in `load_weights`, except for the number of classes. The head is the last nn.Linear among
+    the model's modules. It keeps its fresh weights where the file's head has another number of outputs.
 
     Returns
     -------
-    what was undone to make the file fit, in words; empty where it fits as it is
+    the changes that made the file fit, in words; empty where it fits unchanged
     """
     from torch import nn
 
@@ -106,7 +106,7 @@ def load_start(model: nn.Module, path: str) -> str:
         return load_first(model, given, path)
     bias, dtype = head.bias is not None, head.weight.dtype
     stand_in = nn.Linear(head.in_features, len(weight), bias=bias, device="meta", dtype=dtype).to_empty(device="cpu")
-    model.set_submodule(name, stand_in)  # of the file's size, so that all the rest is loaded and checked
+    model.set_submodule(name, stand_in)  # of the file's size, so that all other weights are loaded and checked
     try:
         return load_first(model, given, path)
     finally:
@@ -114,9 +114,11 @@ def load_start(model: nn.Module, path: str) -> str:
 
 
 def check_unchanged(path: str, planned: str) -> None:
-    """Raise ValueError unless a weights file still has the digest that the plan found."""
+    """Raise ValueError unless a file of weights still has the digest of the plan."""
     if file_sha256(path) != planned:
-        raise ValueError(f"weights {path}: the file has changed since the run was planned; start the run again")
+        raise ValueError(
+            f"weights {path}: expected the file that the run was planned with, found another; start the run again"
+        )
 
 
 def preprocessing_of(parameters: Mapping[str, Json]) -> Preprocessing:
@@ -134,19 +136,19 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def check_device(cluster: Cluster) -> None:
-    """Raise ValueError where networks shall run on a GPU in this process or its children, and there is none."""
+    """Raise ValueError where networks should run on a GPU in this process or its children, and there is none."""
     if cluster.device != "cuda" or cluster.kind not in ("serial", "threads", "local"):
         return
     import torch
 
     if not torch.cuda.is_available():
-        raise ValueError("cluster.device: cuda, but this machine has no usable GPU; set it to auto or cpu")
+        raise ValueError("cluster.device: expected a usable GPU for cuda, found none; set it to auto or cpu")
 
 
 def load_network(store: Store, spec: StageSpec, device: torch.device) -> nn.Module:
     """Return the network of a stage (its parameters' `network`), in evaluation mode.
 
-    Weights come from the training stage among the inputs, or from the file that the place names.
+    Weights come from the training stage among the inputs, or from the file that the settings name.
     """
     import torch
 
@@ -155,9 +157,9 @@ def load_network(store: Store, spec: StageSpec, device: torch.device) -> nn.Modu
 
 
 def build_network(spec: StageSpec) -> tuple[nn.Module, str]:
-    """Return the network of a stage on the CPU, and what was undone to make its file of weights fit, "" for nothing.
+    """Return the network of a stage on the CPU, and the changes that made its file fit ("" for none).
 
-    A network that has a training is untrained.
+    A network with a training has fresh weights.
     """
     from tasks.io.weights import load_weights
 
@@ -167,7 +169,7 @@ def build_network(spec: StageSpec) -> tuple[nn.Module, str]:
 
 
 def filled_network(store: Store, spec: StageSpec) -> nn.Module:
-    """Return the network of a stage with its weights, on the CPU, as its builder left it: the caller's own."""
+    """Return a new copy of the network of a stage with its weights, on the CPU, in the builder's state."""
     from tasks.io.tensors import unpack_tensors
     from tasks.io.weights import load_weights
     from tasks.recording.versions import load_state, read_versions
@@ -185,7 +187,7 @@ def filled_network(store: Store, spec: StageSpec) -> nn.Module:
 
 
 def pack_state(model: nn.Module) -> bytes:
-    """Return the state of a network as a file of weights, with the versions that its modules need to load it."""
+    """Return the state of a network as a file of weights, with the versions that its modules need on loading."""
     from tasks.io.tensors import pack_tensors
     from tasks.recording.versions import version_texts
 
@@ -211,7 +213,7 @@ def _first_image(store: Store, spec: StageSpec) -> torch.Tensor:
 
 
 class _Kept(threading.local):
-    """The networks that a thread keeps for its next partition: hooks see every call, so no two threads share one."""
+    """The networks that a thread caches; hooks see every call, so two threads must not share a network."""
 
     def __init__(self) -> None:
         self.load = lru_cache(maxsize=2)(_load)
@@ -222,10 +224,10 @@ _KEPT = _Kept()
 
 @lru_cache(maxsize=16)
 def _tried(model: str, arguments: str, path: str, digest: str) -> str:
-    """Return what was undone to start a model from a file, ValueError if it does not fit; another digest is tried."""
+    """Return the changes that make a file fit a model; ValueError if it does not fit. The digest is the cache's key."""
     return load_start(build_model(model, json.loads(arguments), 0), path)
 
 
 def _absolute(path: str) -> str:
-    """Return a path that is right in workers too, which may have another working directory."""
+    """Return an absolute path, since workers may have another working directory."""
     return str(Path(path).expanduser().absolute())

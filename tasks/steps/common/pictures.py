@@ -1,4 +1,4 @@
-"""Images as people see them: which samples are shown, and inputs of a network turned back into pictures."""
+"""Images for people: the choice of samples to show, and pictures from inputs of a network."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ THUMBNAIL = 96 * 96  # pixels of a picture at most
 
 
 def chosen_positions(slabs: Mapping[int, tuple[int, int]], count: int) -> list[tuple[int, int, int]]:
-    """Return (class index, label, position) of `count` samples, spread over the classes, first samples first."""
+    """Return (class index, label, position) of `count` samples: the first of each class, spread over the classes."""
     labels = list(slabs)
     found = []
     for number in range(count):
@@ -31,7 +31,7 @@ def chosen_positions(slabs: Mapping[int, tuple[int, int]], count: int) -> list[t
 
 
 def shown_images(inputs: Tensor, settings: Preprocessing) -> NDArray[np.uint8]:
-    """Return inputs (n, C, h, w) as images again, normalisation undone, shrunk, (n, H, W, 3)."""
+    """Return small images (n, H, W, 3) from inputs (n, C, h, w), with the normalisation reversed."""
     import torch
 
     mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (settings.mean, settings.std))

@@ -1,4 +1,4 @@
-"""What a question is: one object that lists its stage kinds, plans its stages and makes its page."""
+"""The definition of a question: one object that lists its stage kinds, plans its stages and makes its page."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from tasks.report.pages import Page
 
 
 class Answer(Protocol):
-    """What a question finds for one network and seed: its last stages, whose inputs come by themselves."""
+    """The answer to a question for one network and seed, given by its last stages."""
 
     @property
     def network(self) -> str:
-        """Name of the network in the config."""
+        """The name of the network in the config."""
         ...
 
     @property
@@ -32,13 +32,13 @@ class Answer(Protocol):
 
 @dataclass(frozen=True)
 class Shared:
-    """The stages that all questions build on.
+    """The stages that all questions share.
 
     Attributes
     ----------
-    manifests : by name of the data set
-    trainings : by network and seed
-    snapshots : of the trainings, in order
+    manifests : manifests by name of the data set
+    trainings : trainings by network and seed
+    snapshots : snapshots of the trainings, in order
     """
 
     manifests: Mapping[str, StageSpec]
@@ -47,7 +47,7 @@ class Shared:
 
     @property
     def finals(self) -> Sequence[StageSpec]:
-        """All of them."""
+        """All shared stages."""
         return (*self.manifests.values(), *self.trainings.values(), *self.snapshots)
 
 
@@ -57,11 +57,12 @@ class Question:
 
     Attributes
     ----------
-    name : of its section in the config, of its flow and of its page
+    name : name of its section in the config, of its flow and of its page
     text : the question itself, as people ask it
-    steps : the kinds of stages that it brings
-    plan : its answers for a config that asks it: specs only, no store is asked
-    page : its page of the report from finished stages; the last argument is `report.training_images`. None: no page
+    steps : the kinds of stages that it adds
+    plan : returns its answers for a config: specs only, without a look into a store
+    page : returns its page of the report from finished stages; the last argument is `report.training_images`. None: no
+        page
     """
 
     name: str

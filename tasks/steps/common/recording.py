@@ -1,4 +1,4 @@
-"""Recording in a training stage: a segment's updates go beside its checkpoint, in the same partition."""
+"""Recording in a training stage: the updates of a segment are in the partition of its checkpoint."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from tasks.training.loop import Trainer
 
 UPDATES = 96 * 2**20  # bytes of updates in memory at a time, read or written: a chunk of a layer and its float copy
-EXAMPLE = 64  # bytes of a ledger's row, and as much for each of its examples
+EXAMPLE = 64  # bytes of a ledger's row, and of each of its examples
 
 
 def kept_steps(record: Record) -> Callable[[int], bool] | None:
-    """Return which steps' updates a training's settings keep; None for all."""
+    """Return a function that says whether a step's update is kept; None where all are."""
     spans = record.steps
     return None if spans is None else lambda step: any(start <= step < stop for start, stop in spans)
 
@@ -80,7 +80,7 @@ def recording(
 
 
 def recorded_layers(training: StageSpec, survey: Survey) -> dict[str, nn.Module]:
-    """Return the layers that a training records, of a model without storage.
+    """Return the layers that a training records, of a model on the meta device.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def recorded_layers(training: StageSpec, survey: Survey) -> dict[str, nn.Module]
 
 
 def archive_bytes(spec: StageSpec, survey: Survey) -> int:
-    """Return what a training's archive takes, 0 where it records nothing.
+    """Return the bytes of a training's archive, 0 where it records nothing.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Scattered rows of a stored array."""
+"""Reading of scattered rows of a stored array."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,7 +7,7 @@ from storage.stages import FinishedStage
 
 
 def read_rows(stage: FinishedStage, name: str, rows: NDArray[np.int64]) -> NDArray[np.generic]:
-    """Return some rows, in any order, of an array, reading one chunk's worth at a time and no chunk without them."""
+    """Return rows of an array in any order; only chunks with these rows are read, one at a time."""
     layout = stage.layout.arrays[name]
     found = np.empty((len(rows), *layout.shape[1:]), layout.dtype)
     for chunk in np.unique(rows // layout.chunk).tolist():

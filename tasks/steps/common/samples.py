@@ -1,4 +1,4 @@
-"""Samples in steps: read, decoded and preprocessed batches, one ahead of the network."""
+"""Batches of samples for steps: read, decoded and preprocessed, one batch ahead of the network."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ def read_batch(source: Source, preprocessing: Preprocessing, keys: Sequence[str]
     for tensor, key in zip(inputs, keys, strict=True):
         if tensor.shape != inputs[0].shape:
             raise ValueError(
-                f"sample {key}: its input is {tuple(tensor.shape)}, others are {tuple(inputs[0].shape)}; "
+                f"sample {key}: expected input {tuple(inputs[0].shape)} as before, found {tuple(tensor.shape)}; "
                 "set `resize` and `crop` in the network's preprocessing"
             )
-    # Channels last: convolution and pooling are up to twice as fast so, and maps come out as they are stored.
+    # Channels last: convolution and pooling are up to twice as fast, and maps have their stored order.
     return Batch(torch.stack(inputs).contiguous(memory_format=torch.channels_last), content_of(samples))
 
 
 def read_positions(store: Store, spec: StageSpec, split: str, at: NDArray[np.int64]) -> Tensor:
-    """Return the samples at the positions `at` of a split as a network takes them, (n, C, h, w) float32.
+    """Return the samples at the positions `at` of a split as a network's input, (n, C, h, w) float32.
 
     Parameters
     ----------
-    spec : a stage that reads data and runs a network: its input `data` and its parameter `network` are used
+    spec : a stage with the input `data` and the parameter `network`
 
     Raises
     ------
-    ValueError : a sample is not what an earlier stage of the same data was made from
+    ValueError : a sample has changed since an earlier stage of the same data
     """
     manifest = spec.inputs["data"]
     rows = positions(store, manifest.path, split)
@@ -74,7 +74,7 @@ def read_positions(store: Store, spec: StageSpec, split: str, at: NDArray[np.int
 def batches_ahead(
     source: Source, preprocessing: Preprocessing, keys: Sequence[str], size: int, threads: int = 1
 ) -> Iterator[tuple[int, Batch]]:
-    """Yield (first index, batch); the next batch is read in a thread while the caller works on this one."""
+    """Yield (first index, batch); a thread reads the next batch while the caller uses this one."""
     with ThreadPoolExecutor(1) as reader:
         starts = range(0, len(keys), size)
         waiting: list[tuple[int, Future[Batch]]] = []

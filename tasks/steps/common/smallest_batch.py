@@ -1,4 +1,4 @@
-"""Whether a network can be trained on the smallest batch of its training: batch norm needs more than one value."""
+"""A check of the smallest batch of a training: batch norm needs more than one value."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 BATCH_NORM = "Expected more than 1 value per channel when training"  # torch's words
-TRIED = 1000  # sizes, to find one that leaves no sample alone
+TRIED = 1000  # number of sizes in the search for one without a batch of 1
 
 
 def check_smallest_batch(
     spec: StageSpec, survey: Survey, *, key: str = "", subsets: Sequence[Positions] | None = None
 ) -> None:
-    """Raise where a batch of a training has one sample, and its network cannot be trained on one.
+    """Raise ValueError where a batch of a training has one sample, and its network cannot be trained on one.
 
     Parameters
     ----------
     spec : any stage that trains a network
-    key : config key of the training's settings; default: that of the network's own training
-    subsets : labels (m,) of each set that is trained on; default: the split
+    key : config key of the training's settings; default: the key of the network's own training
+    subsets : labels (m,) of each training set; default: the split
 
     Raises
     ------
@@ -56,7 +56,7 @@ def check_smallest_batch(
 
 
 def _smallest(train: Training, labels: Positions) -> int:
-    """Return the examples in the smallest batch, 0 where there are none: the size of the stage says why."""
+    """Return the number of examples in the smallest batch; 0 where there are none, which the stage's size reports."""
     try:
         return open_batches(train, labels, 0).smallest
     except ValueError:
@@ -64,14 +64,14 @@ def _smallest(train: Training, labels: Positions) -> int:
 
 
 def _fails(model: nn.Module, example: Tensor, ghosts: bool) -> str | None:
-    """Return why a network cannot be trained on one example, None where it can."""
+    """Return the reason why a network cannot be trained on one example, None where it can."""
     import torch
     from torch import Tensor
 
     from tasks.training.ghost_norm import has_ghost_norm, with_ghost_norm
 
     if ghosts and has_ghost_norm(with_ghost_norm(model)):
-        return None  # the ghosts are beside it
+        return None  # the ghosts are in the same batch
     try:
         with torch.inference_mode():
             output = model.train()(example.clone())
@@ -86,7 +86,7 @@ def _fails(model: nn.Module, example: Tensor, ghosts: bool) -> str | None:
 
 
 def _better(train: Training, drawn: Sequence[Positions]) -> int | None:
-    """Return the size nearest to the given one that leaves no sample alone, None where there is none."""
+    """Return the nearest size that leaves no batch of 1, None where there is none."""
     assert train.batches.kind != "single-example"
     size = train.batches.size
     for other in sorted(range(2, size + TRIED), key=lambda tried: (abs(tried - size), tried)):
@@ -97,7 +97,7 @@ def _better(train: Training, drawn: Sequence[Positions]) -> int | None:
 
 
 def _group(train: Training, spec: StageSpec, labels: Positions) -> str:
-    """Name the samples that are cut into batches, one of which has a single one."""
+    """Return words for the samples of which one batch has only one."""
     of = f"split {train.split!r}"
     if "share" in spec.parameters:
         of = f"a subset (tracing.evaluation.lds.share {spec.parameters['share']:g})"

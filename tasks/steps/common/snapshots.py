@@ -25,7 +25,7 @@ def snapshot_specs(training: StageSpec, wanted: int | tuple[int, ...] | None) ->
     Parameters
     ----------
     training : spec of the training
-    wanted : n snapshots after 1/n, 2/n, ... of all steps, or steps; 0 is before the first update
+    wanted : a number n, for snapshots after 1/n, 2/n, ... of all steps, or steps; step 0 is before the first update
     """
     if isinstance(wanted, int):
         parts = [Fraction(i, wanted) for i in range(1, wanted + 1)]
@@ -34,7 +34,7 @@ def snapshot_specs(training: StageSpec, wanted: int | tuple[int, ...] | None) ->
 
 
 def snapshot_step(spec: StageSpec, survey: Document) -> int:
-    """Return the number of updates that a snapshot's weights have had.
+    """Return the step of a snapshot: the number of updates before it.
 
     Parameters
     ----------
@@ -49,7 +49,8 @@ def snapshot_step(spec: StageSpec, survey: Document) -> int:
         return round(Fraction(*spec.parameters["part"]) * total)
     step = int(spec.parameters["step"])
     if step > total:
-        raise ValueError(f"train.snapshots: step {step}, the training of {spec.inputs['training'].label} has {total}")
+        label = spec.inputs["training"].label
+        raise ValueError(f"train.snapshots: expected at most {total}, the steps of {label}, found step {step}")
     return step
 
 
@@ -68,7 +69,7 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 
 
 def _partition(work: Work, number: int) -> None:
-    """Copy the weights out of a checkpoint, or go on from the last one before the step."""
+    """Copy the weights from a checkpoint, or continue from the last checkpoint before the step."""
     from tasks.io.tensors import pack_tensors
     from tasks.recording.checkpoints import checkpoint_versions, checkpoint_weights
 
@@ -97,11 +98,11 @@ def _checkpoint(finished: FinishedStage, number: int) -> bytes:
 
 
 def _trained(work: Work, finished: FinishedStage, start: int, stop: int) -> bytes:
-    """Return the weights after `stop` updates, made from the checkpoint at `start` as the training made them.
+    """Return the weights after `stop` updates, made from the checkpoint at `start` in the same steps.
 
     Raises
     ------
-    StoreError : this environment is another than the training's, or a loss differs from the training's
+    StoreError : the environment or a loss differs from the training's
     """
     training, device = work.stage.spec.inputs["training"], choose_device(work.device)
     every = training_of(training).checkpoint_every
@@ -110,11 +111,11 @@ def _trained(work: Work, finished: FinishedStage, start: int, stop: int) -> byte
         load_training(trainer, _checkpoint(finished, start // every - 1))
     if stop > start:
         made = read_marker(finished.store, finished.path, start // every)["numbers"]
-        remedy = f"ask for a snapshot at a multiple of checkpoint_every, {every}"
+        remedy = f"choose a snapshot at a multiple of checkpoint_every, {every}"
         same_environment(training, made["environment"], environment(device), remedy)
         for step, (again, before) in enumerate(zip(trainer.run(start, stop), made["losses"], strict=False), start):
             if again != before:
-                raise StoreError(f"{training.title}: step {step} has loss {again!r} now, it had {before!r} in training")
+                raise StoreError(f"{training.title}: step {step}: expected loss {before!r}, found {again!r}")
     return pack_state(trainer.model)
 
 

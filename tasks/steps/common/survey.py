@@ -1,4 +1,4 @@
-"""What a plan must know before anything runs: data sets and networks, each looked at once."""
+"""The survey of a plan: facts about data sets and networks before the run, each found once."""
 
 from __future__ import annotations
 
@@ -32,23 +32,22 @@ if TYPE_CHECKING:
 class PlanSurvey:
     """The survey of a plan: data sets from finished manifests where there are any, networks built one at a time.
 
-    Only the network that was asked about last is kept, so stages of one network are best asked about one after the
-    other.
+    It keeps only the last network. Callers should therefore ask about stages of one network in succession.
 
     Parameters
     ----------
-    store : the run's store, None where there is none yet
+    store : store of the run, None where there is none yet
     """
 
     store: Store | None
     _data: dict[str, DataSurvey] = field(default_factory=dict)
-    _found: dict[tuple[str, str, str], Any] = field(default_factory=dict)  # Any: what a look finds
+    _found: dict[tuple[str, str, str], Any] = field(default_factory=dict)  # Any: the result of a look
     _opened: tuple[str, nn.Module] | None = None
-    _read: dict[tuple[str, str], Tensor] = field(default_factory=dict)  # of the network that is opened
-    undone: dict[str, str] = field(default_factory=dict)  # by network, what was undone to make its file of weights fit
+    _read: dict[tuple[str, str], Tensor] = field(default_factory=dict)  # of the open network
+    undone: dict[str, str] = field(default_factory=dict)  # by network, the changes that made its file of weights fit
 
     def data(self, manifest: StageSpec) -> DataSurvey:
-        """Return what a data set holds: from its manifest where that is in the store, else from a listing.
+        """Return the facts about a data set: from its manifest where that is in the store, else from a listing.
 
         Raises
         ------
@@ -62,7 +61,7 @@ class PlanSurvey:
         return self._data[manifest.path]
 
     def look(self, spec: StageSpec, topic: str, look: Callable[[nn.Module, Tensor, Tensor], Found]) -> Found:
-        """Return what a function finds in the network of a stage, from a few samples of its data; see `Survey`."""
+        """Return the result of a function on the network of a stage and a few samples of its data; see `Survey`."""
         where, split = network_id(spec), split_of(spec)
         if (where, split, topic) not in self._found:
             try:
@@ -78,7 +77,7 @@ class PlanSurvey:
         return found
 
     def blank(self, spec: StageSpec) -> nn.Module:
-        """Return the network of a stage without storage: shapes only."""
+        """Return the network of a stage on the meta device: shapes only."""
         return _blank(canonical(spec.parameters["network"]))
 
     def _network(self, where: str, spec: StageSpec, images: Tensor) -> nn.Module:
@@ -89,14 +88,14 @@ class PlanSurvey:
             model, self.undone[where] = build_network(spec)
             if lazy := [name for name, value in model.state_dict().items() if is_lazy(value)]:
                 raise ValueError(
-                    f"{lazy[0]} has no size before the first input; to train it, build the layer with its size, such "
-                    "as nn.Linear in place of nn.LazyLinear"
+                    f"expected layers with a size, found {lazy[0]} without one before the first input; "
+                    "build the layer with its size, such as nn.Linear in place of nn.LazyLinear"
                 )
             self._opened = where, in_fitting_format(model.eval().requires_grad_(False), images)
         return self._opened[1]
 
     def _images(self, where: str, split: str, spec: StageSpec) -> Tensor:
-        """Return a few samples of a split as a network takes them."""
+        """Return a few samples of a split as a network's input."""
         if (where, split) not in self._read:
             examples, settings = self.data(spec.inputs["data"]).examples, preprocessing_of(spec.parameters["network"])
             keys = examples[split] if split in examples else next(iter(examples.values()))
@@ -107,13 +106,13 @@ class PlanSurvey:
 
 
 def network_id(spec: StageSpec) -> str:
-    """Return what tells the network and the data set of a stage apart from others, whatever its seed and split."""
+    """Return an identity of the network and the data set of a stage, whatever its seed and split."""
     outside = {name: spec.digests[name] for name in ("code", "weights") if name in spec.digests}
     return canonical([dict(spec.parameters["network"]), spec.inputs["data"].key, outside]).decode()
 
 
 def split_of(spec: StageSpec) -> str:
-    """Return the split that a stage reads, or trains on."""
+    """Return the split that a stage reads."""
     train = spec.place.get("train")
     return str(spec.parameters["split"] if "split" in spec.parameters or train is None else train["split"])
 
@@ -130,7 +129,7 @@ def state_bytes(model: nn.Module) -> int:
 
 
 def _survey_data(store: Store | None, spec: StageSpec) -> DataSurvey:
-    """Return what a data set holds; a finished manifest is read, so that nothing is listed again."""
+    """Return the facts about a data set, from its finished manifest where there is one, else from a listing."""
     name, finished = str(spec.place["name"]), None if store is None else find_finished(store, spec.path)
     if finished is not None:
         table = read_table(finished.read_file(FILE), f"{spec.path}/files/{FILE}")

@@ -1,4 +1,4 @@
-"""Whether a network can be trained on a data set, as the plan finds out."""
+"""A check of the plan: whether a network can be trained on a data set."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def check_trainable(spec: StageSpec, survey: Survey, *, key: str = "") -> None:
-    """Raise ValueError where a network cannot be trained on a data set, or not be measured.
+    """Raise ValueError where a network cannot be trained or evaluated on a data set.
 
-    Its output must be (n, C) with C beyond all labels, and in evaluation mode an image must have one answer.
+    Its output must be (n, C) with C above all labels. In evaluation mode, an image must have one answer.
 
     Parameters
     ----------
     spec : any stage that trains a network
-    key : config key of the training's settings; default: that of the network's own training
+    key : config key of the training's settings; default: the key of the network's own training
     """
     import torch
     from torch import Tensor
@@ -36,7 +36,7 @@ def check_trainable(spec: StageSpec, survey: Survey, *, key: str = "") -> None:
         for name, value in model.state_dict().items():
             if not isinstance(value, Tensor):
                 kind = type(value).__name__
-                raise ValueError(f"its state dict holds {name}, a {kind}; a training keeps tensors only")
+                raise ValueError(f"expected tensors only in its state dict, found {name}, a {kind}")
         check_logits(model, images)
         if train.gates is not None:
             find_gated_map(model, example, images=images)
@@ -46,8 +46,8 @@ def check_trainable(spec: StageSpec, survey: Survey, *, key: str = "") -> None:
         finally:
             model.eval()
         if not isinstance(output, Tensor) or output.ndim != 2:
-            kind = f"of shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
-            raise ValueError(f"in training its output is {kind}, expected logits (n, C)")
+            kind = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+            raise ValueError(f"expected logits (n, C) as its output in training, found {kind}")
         check_outputs(found, output.shape[1], spec.inputs["data"])
 
     survey.look(spec, f"training, gated {train.gates is not None}", look)

@@ -1,4 +1,4 @@
-"""A training as its spec says it: model, optimiser, batches, schedule, ready to make any range of steps."""
+"""The trainer of a spec: model, optimiser, batches and schedule, for any range of steps."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def pack_training(trainer: Trainer) -> bytes:
     beside = {name: tensor for one in trainer.companions for name, tensor in one.tensors().items()}
     if not beside:
         return data
-    tensors, texts = decode_tensors(data, "checkpoint")  # beside the model, which stays what its kind loads
+    tensors, texts = decode_tensors(data, "checkpoint")  # next to the model, whose part of the file stays the same
     return encode_tensors({**tensors, **{name: _raw(tensor) for name, tensor in beside.items()}}, texts)
 
 
 def load_training(trainer: Trainer, data: bytes) -> None:
-    """Go to a state that `pack_training` returned."""
+    """Load a state that `pack_training` returned."""
     import torch
 
     from tasks.recording.checkpoints import load_checkpoint
@@ -66,17 +66,17 @@ def open_trainer(
     seed: int | None = None,
     subset: Positions | None = None,
 ) -> Trainer:
-    """Return the training of a spec at step 0; its manifest is complete.
+    """Return the training of a spec at step 0; its manifest must be complete.
 
     Parameters
     ----------
-    memory : bytes of inputs up to which the training set is kept
-    seed : in place of the spec's
-    subset : (m,) int64 positions to train on, rising; None for all
+    memory : largest training set in bytes of inputs that stays in memory
+    seed : seed in place of the spec's
+    subset : (m,) int64 positions to train on, ascending; None for all
 
     Raises
     ------
-    ValueError : the weights that it starts from have changed since the run was planned
+    ValueError : the weights of its start have changed since the plan
     """
     settle(device)
     train, network = training_of(spec), spec.parameters["network"]
@@ -91,7 +91,7 @@ def open_trainer(
 def open_samples(
     store: Store, spec: StageSpec, device: torch.device, memory: int, seed: int, subset: Positions | None = None
 ) -> Samples:
-    """Return the images that a spec trains on; parameters as in `open_trainer`."""
+    """Return the training images of a spec; the parameters are those of `open_trainer`."""
     from tasks.training.loop import Samples
 
     train, manifest = training_of(spec), spec.inputs["data"]
@@ -108,8 +108,8 @@ def make_trainer(train: Training, seed: int, model: nn.Module, samples: Samples,
 
     Parameters
     ----------
-    seed : of batches, augmentation and the steps' own random numbers
-    model : at its first weights, on the CPU; it is moved and trained
+    seed : seed of batches, augmentation and the random numbers of steps
+    model : model with its first weights, on the CPU; this function moves it, and the trainer trains it
     """
     from tasks.training.ghost_norm import with_ghost_norm
     from tasks.training.loop import Trainer
@@ -132,7 +132,7 @@ def make_trainer(train: Training, seed: int, model: nn.Module, samples: Samples,
 
 
 def environment(device: torch.device) -> Document:
-    """Return what must be the same for the same bits, with the kernels that a training chooses."""
+    """Return the facts that must be equal for equal bits, in the deterministic mode of a training."""
     from tasks.recording.environment import environment_facts
 
     settle(device)
@@ -140,7 +140,7 @@ def environment(device: torch.device) -> Document:
 
 
 def settle(device: torch.device) -> None:
-    """Choose kernels that give the same bits each time."""
+    """Set torch's deterministic mode, in which kernels give the same bits each time."""
     import torch
 
     torch.set_num_threads(1)
@@ -155,14 +155,14 @@ def _fetched(fetch: Fetch, subset: Positions, picked: Positions) -> tuple[torch.
 
 
 def _augmented(seed: int, settings: dict[str, Any], images: torch.Tensor, ids: Positions, epoch: int) -> torch.Tensor:
-    """Return images as an epoch sees them."""  # Any: settings of crop_and_flip
+    """Return the augmented images of an epoch."""  # Any: settings of crop_and_flip
     from tasks.training.augmentation import crop_and_flip
 
     return crop_and_flip(images, ids, seed=seed, epoch=epoch, **settings)
 
 
 def _prepared(train: Training, model: nn.Module, samples: Samples) -> list[Attach]:
-    """Return what attaches the companions that a training asks for; the model is put back into training mode."""
+    """Return functions that attach the companions of a training; the model returns to training mode."""
     from tasks.training.companions import COMPANIONS
 
     asked = {name: getattr(train, name) for name in COMPANIONS}
@@ -181,7 +181,7 @@ def _prepared(train: Training, model: nn.Module, samples: Samples) -> list[Attac
 
 
 def _optimizer(train: Course, model: nn.Module, companions: tuple[Companion, ...]) -> torch.optim.Optimizer:
-    """Return the optimiser of a model and its companions, whose parameters are groups of their own."""
+    """Return the optimiser of a model and its companions; each companion has its own parameter groups."""
     from tasks.training.optimizers import OPTIMIZERS
 
     settings: Document = train.optimizer.model_dump(mode="json", exclude={"kind"})
@@ -190,6 +190,6 @@ def _optimizer(train: Course, model: nn.Module, companions: tuple[Companion, ...
 
 
 def _raw(tensor: torch.Tensor) -> RawTensor:
-    """Return a float32 tensor as a checkpoint holds it."""
+    """Return a float32 tensor in the form of a checkpoint."""
     values = np.ascontiguousarray(tensor.detach().cpu().numpy())
     return RawTensor("F32", values.shape, values.reshape(-1).view(np.uint8))

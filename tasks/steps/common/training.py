@@ -46,7 +46,7 @@ def training_spec(name: str, network: Network, manifest: StageSpec, seed: int) -
 
     Raises
     ------
-    ValueError : the weights that it starts from are not there or do not fit; names the config's key
+    ValueError : the weights of its start are missing or do not fit; names the config's key
     """
     assert network.train is not None
     parameters, place, digests = network_identity(name, network, manifest)
@@ -61,7 +61,7 @@ def training_spec(name: str, network: Network, manifest: StageSpec, seed: int) -
 
 
 def _open(stage: Stage, part: Partition, device: torch.device) -> Opened:
-    """Return a network's own training."""
+    """Return the training of a network at step 0."""
     if part.number == 0:
         keep_content(stage, part)
     trainer = open_trainer(stage.store, stage.spec, device, MEMORY_SAMPLES)
@@ -74,7 +74,7 @@ def _partition(work: Work, number: int) -> None:
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:
-    """A checkpoint is the weights and what the optimiser keeps of each, about 4 bytes a number."""
+    """Return the size: a checkpoint holds the weights and the optimiser's numbers, about 4 bytes each."""
     check_trainable(spec, survey)
     weights = state_bytes(survey.blank(spec))
     course, archive = course_size(spec, survey, weights), archive_bytes(spec, survey)

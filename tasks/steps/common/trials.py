@@ -1,9 +1,8 @@
-"""Networks are tried on a few images before they are used: an image must have one answer, whatever it comes with."""
+"""Trials of networks on a few images: an image must have one answer, alone and in any batch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,26 +18,26 @@ from tasks.steps.common.samples import read_batch
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-TRIED = 16  # real images that a network is tried on
-TRIED_BYTES = 2 * 2**20  # of them; two at least
+TRIED = 16  # number of real images in a trial
+TRIED_BYTES = 2 * 2**20  # bytes of these images; at least two images are taken
 
 
 def example_input(shape: tuple[int, ...]) -> Tensor:
-    """Return one input (1, C, h, w) of noise, to find out how a network goes."""
+    """Return one input (1, C, h, w) of noise, for a trial of a network."""
     import torch
 
     return torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
 
 
 def spread(n: int, count: int = TRIED) -> NDArray[np.int64]:
-    """Return at most `count` positions of n, evenly spread, the first and the last among them."""
+    """Return at most `count` positions of n, evenly spread, with the first and the last."""
     return np.unique(np.linspace(0, n - 1, min(n, count)).astype(np.int64))
 
 
 def read_examples(source: Source, preprocessing: Preprocessing, keys: Sequence[str]) -> Tensor:
-    """Return images spread over `keys`, (n, C, h, w): few where they are large.
+    """Return images spread over `keys`, (n, C, h, w); fewer where they are large.
 
-    Images that cannot be read, or are not of the first one's size, are left out: the stage that needs them names them.
+    An image that cannot be read, or has another size than the first, is left out; the stage that needs it reports it.
     """
     import torch
 
@@ -55,21 +54,21 @@ def read_examples(source: Source, preprocessing: Preprocessing, keys: Sequence[s
 
 
 def example_images(store: Store, spec: StageSpec) -> Tensor:
-    """Return a few images of a stage's split as its network takes them."""
+    """Return a few images of a stage's split as its network's input."""
     manifest = spec.inputs["data"]
     keys = positions(store, manifest.path, spec.parameters["split"])["key"].tolist()
     return read_examples(open_source(data_of(manifest)), preprocessing_of(spec.parameters["network"]), keys)
 
 
 def check_logits(model: nn.Module, images: Tensor) -> None:
-    """Raise ValueError where a network's output is random in evaluation mode, or depends on the batch."""
+    """Raise ValueError where the output of a network is random in evaluation mode, or depends on the batch."""
     from tasks.splitting.answers import check_answers
 
     check_answers(lambda batch: _outputs(model(batch), len(batch)), images)
 
 
 def check_layers(model: nn.Module, layers: Sequence[str], images: Tensor) -> None:
-    """Raise ValueError where the outputs of named layers are random or depend on the batch, or the network's do."""
+    """Raise ValueError where outputs of the network or of named layers are random or depend on the batch."""
     from tasks.splitting.answers import check_answers
     from tasks.splitting.outputs import layer_outputs
 
@@ -82,7 +81,7 @@ def check_layers(model: nn.Module, layers: Sequence[str], images: Tensor) -> Non
 
 
 def check_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> None:
-    """Raise ValueError where the inputs of named layers are random or depend on the batch, or the network's output."""
+    """Raise ValueError where the network's output or inputs of named layers are random or depend on the batch."""
     from tasks.capture import capture_inputs
     from tasks.splitting.answers import check_answers
 
@@ -96,7 +95,7 @@ def check_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> Non
 
 
 def _outputs(output: object, n: int) -> dict[str, Tensor]:
-    """Return the tensors with an axis of n images among what a network puts out, which may be anything."""
+    """Return the tensors with an axis of n images in the output of a network, which may have any structure."""
     from torch import Tensor
 
     if isinstance(output, Tensor):

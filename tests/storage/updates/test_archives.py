@@ -69,15 +69,15 @@ def test_only_the_same_recording_goes_on(stage: Stage) -> None:
     check_free(stage.store, SPEC)
     assert find_archives(stage.store) == [SPEC.path]
     for change, text in (
-        ({"checkpoint_every": 6}, "checkpoint_every 5 there, 6 here"),
-        ({"layers": [{"name": "a"}, {"name": "b"}]}, "layers a there, a, b here"),
+        ({"checkpoint_every": 6}, "checkpoint_every 5, here 6"),
+        ({"layers": [{"name": "a"}, {"name": "b"}]}, "layers a, here a, b"),
     ):
         other = StageSpec("updates", 1, {**SPEC.parameters, **change})
-        with pytest.raises(StoreError, match=f"an unfinished archive is here, with other settings: {text}"):
+        with pytest.raises(StoreError, match=f"expected the archive of this recording, found one with {text}"):
             check_free(stage.store, other)
     with pytest.raises(StoreError, match="another version of the format"):
         check_free(stage.store, StageSpec("updates", 2, SPEC.parameters))
     write(stage, 0, "", "k0")
     stage.seal({"steps": 2})
-    with pytest.raises(StoreError, match="its archive of 2 steps is finished"):
+    with pytest.raises(StoreError, match="found a finished one of 2 steps"):
         check_free(stage.store, SPEC)

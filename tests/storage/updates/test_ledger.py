@@ -57,5 +57,5 @@ def test_the_same_rows_give_the_same_bytes() -> None:
 
 
 def test_damage_is_named() -> None:
-    with pytest.raises(DamagedError, match="it: not a ledger"):
+    with pytest.raises(DamagedError, match="it: expected a ledger"):
         read_ledger(b"PAR1 and no more", "it")

@@ -50,7 +50,7 @@ def test_a_client_waits_for_its_scheduler() -> None:
 
 
 def test_a_scheduler_that_stays_away_is_one_line() -> None:
-    text = r"^the scheduler was lost and did not come back within 30 s; start it and run again$"
+    text = r"^cluster: expected the lost scheduler back within 30 s, found none; start it and run again$"
     for statuses in (["connecting", "connecting", "closed"], ["closed"]):
         with pytest.raises(ClusterError, match=text):
             rejoin(FakeClient(statuses))

@@ -77,5 +77,5 @@ def test_a_finished_stage_that_lacks_a_marker_is_not_tried_for_ever(store: Store
     def partition(work: Work, number: int) -> None:
         write(work.stage, number, OURS)
 
-    with pytest.raises(OvertakenError, match="finished stages are read-only, nothing was written"):
+    with pytest.raises(OvertakenError, match="expected an unfinished stage, found a finished one, read-only"):
         run_partition(partition, Assignment(0, Work((stage,), "cpu")))

@@ -42,7 +42,7 @@ def test_what_was_imported_is_compared_not_what_lies_there_now(module: Path) -> 
     check_loaded(path, planned)
     module.write_text(MODEL.format("Tanh"))
     check_loaded(path, planned)  # what runs here is still the old one
-    with pytest.raises(ValueError, match=rf"import path '{path}': this process has another version of that file"):
+    with pytest.raises(ValueError, match=rf"import path '{path}': expected the file that the run was planned with"):
         check_loaded(path, code_digest(path))
 
 

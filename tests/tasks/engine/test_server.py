@@ -90,8 +90,8 @@ def test_a_good_home_is_taken_and_a_busy_database_waited_for(tmp_path: Path, mon
     [
         ("[profiles.mine", None, "{file}: expected Prefect's settings in TOML, found TOMLDecodeError: "),
         (None, None, "{file}: expected Prefect's settings in TOML, found IsADirectoryError: "),
-        ('active = "mine"\n', None, "{file}: active: no profile 'mine' in {file}; known: "),
-        ("[profiles.mine]\n", "other", "PREFECT_PROFILE: no profile 'other' in {file}; known: "),
+        ('active = "mine"\n', None, "{file}: active: expected one of "),
+        ("[profiles.mine]\n", "other", "PREFECT_PROFILE: expected one of "),
     ],
 )
 def test_profiles_that_cannot_be_used_are_named(

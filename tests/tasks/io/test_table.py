@@ -95,7 +95,7 @@ ROW = "path,label\nval/cat/0.png,0\n"
         (f"{ROW}{'y/' * 3000}.png,0\n", r"line 3: file .*png has a path that is too long"),
         (f"{ROW}val/cat/0.png/1.png,0\n", r"line 3: file .*val/cat/0.png/1.png lies below a file, not a folder"),
         (f"{ROW}nosuch://a/b.png,0\n", r"line 3: path: .*nosuch"),
-        (f"{ROW}s3://user:word@host/b.png,0\n", r"line 3: path: a URL with a password in it; credentials come from"),
+        (f"{ROW}s3://user:word@host/b.png,0\n", r"line 3: path: expected no secret, found a URL with a password in it"),
         (f"{ROW}val/cat,0\n", r"line 3: file .*val/cat is a folder, not a file"),
         (f"{ROW}a,b.png,3\n", r"line 3: 3 cells, the header has 2; put cells that hold a comma into quotes"),
         ("path,label,label\nval/cat/0.png,0,1\n", r"line 1: column 'label' stands twice"),

@@ -95,7 +95,7 @@ def test_an_optimiser_with_other_groups_is_refused() -> None:
 
 def test_a_damaged_checkpoint_is_named() -> None:
     model, optimizer = Training().start()
-    with pytest.raises(DamagedError, match=r"^it: not a safetensors file"):
+    with pytest.raises(DamagedError, match=r"^it: expected a safetensors file"):
         load_checkpoint(pack_checkpoint(model, optimizer)[:-1], model, optimizer, "it")
 
 

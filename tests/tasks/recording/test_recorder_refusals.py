@@ -18,7 +18,10 @@ from tests.tasks.recording.recordings import STEPS
 
 def test_a_finished_archive_refuses(tmp_path: Path) -> None:
     Training().recorded(tmp_path / "store", 3)
-    with pytest.raises(StoreError, match="its archive of 3 steps is finished; read it, or record elsewhere"):
+    with pytest.raises(
+        StoreError,
+        match="expected an unfinished archive, found a finished one of 3 steps; read it, or record elsewhere",
+    ):
         Training().recorded(tmp_path / "store", 3)
     with pytest.raises(StoreError, match="finished"):
         Training().recorded(tmp_path / "store", 3, layers=["0"])
@@ -27,9 +30,9 @@ def test_a_finished_archive_refuses(tmp_path: Path) -> None:
 def test_an_unfinished_archive_of_another_recording_refuses(tmp_path: Path) -> None:
     with pytest.raises(Interruption):
         Training().recorded(tmp_path / "store", 3, fail_at=1)
-    with pytest.raises(StoreError, match="with other settings: checkpoint_every 7 there, 5 here; record elsewhere"):
+    with pytest.raises(StoreError, match="found one with checkpoint_every 7, here 5; record elsewhere"):
         Training().recorded(tmp_path / "store", 3, every=5)
-    with pytest.raises(StoreError, match="with other settings: layers 0, 3, 6, 8 there, 0, 8 here"):
+    with pytest.raises(StoreError, match="found one with layers 0, 3, 6, 8, here 0, 8"):
         Training().recorded(tmp_path / "store", 3, layers=["0", "8"])
 
 
@@ -104,7 +107,9 @@ def test_a_lost_marker_of_a_finished_archive_is_damage(tmp_path: Path) -> None:
     Training().recorded(tmp_path / "store", STEPS)
     (marker,) = (tmp_path / "store").glob("updates/*/markers/000001.json")
     marker.unlink()
-    with pytest.raises(DamagedError, match=r"markers/000001\.json: missing, though its stage is complete$"):
+    with pytest.raises(
+        DamagedError, match=r"markers/000001\.json: expected a partition record of a complete stage, found none$"
+    ):
         open_updates(str(tmp_path / "store"))
 
 

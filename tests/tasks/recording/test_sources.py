@@ -178,7 +178,7 @@ def test_every_flipped_byte_is_found_by_reading_and_by_verify(copied: Path) -> N
 def test_a_lost_file_is_found(copied: Path) -> None:
     name = next(name for name in archive_files(copied) if "/c/0" in name)
     (copied / name).unlink()
-    with pytest.raises(DamagedError, match=f"^{name}: missing, though its stage is complete$"):
+    with pytest.raises(DamagedError, match=f"^{name}: expected a file of a complete stage, found none$"):
         read_all(open_updates(str(copied)))
 
 
@@ -186,7 +186,7 @@ def test_two_sound_files_that_do_not_belong_together_are_found(copied: Path) -> 
     chunk = [name for name in archive_files(copied) if "/6.weight/c/0" in name]
     (copied / chunk[0]).write_bytes((copied / chunk[1]).read_bytes())
     source = open_updates(str(copied))
-    with pytest.raises(DamagedError, match="layer '6' has other weights after step 6 than it had"):
+    with pytest.raises(DamagedError, match="layer '6': expected the recorded weights after step 6, found others"):
         list(source.blocks(source.segments()[0], ["6"]))
 
 
@@ -220,7 +220,7 @@ def test_a_store_without_an_archive_says_so(tmp_path: Path) -> None:
     open_store(str(tmp_path / "empty"), create=True)
     with pytest.raises(StoreError, match="no archive of updates to read; no recorder wrote here"):
         open_updates(str(tmp_path / "empty"))
-    with pytest.raises(StoreError, match="no layerlore store is here"):
+    with pytest.raises(StoreError, match="expected a layerlore store, found none"):
         open_updates(str(tmp_path / "nowhere"))
 
 
@@ -228,7 +228,7 @@ def test_a_stage_that_was_not_recorded_says_so(tmp_path: Path) -> None:
     stage = begin_stage(open_store(str(tmp_path / "s"), create=True), StageSpec("training", 1), Layout(1))
     with stage.partition(0):
         pass
-    with pytest.raises(StoreError, match="this training was not recorded; give its config a `record` and run it"):
+    with pytest.raises(StoreError, match="expected a recorded training, found no record; set `record` and run it"):
         update_source(stage.seal({}))
 
 

@@ -62,7 +62,9 @@ def test_waves_of_random_graphs_are_whole_and_in_order(seed: int) -> None:
 
 
 def test_a_stage_whose_input_is_not_listed_is_named() -> None:
-    with pytest.raises(ValueError, match=r"^look l \[\w{8}\]: an input is neither among the stages nor made before it"):
+    with pytest.raises(
+        ValueError, match=r"^look l \[\w{8}\]: expected all inputs among the stages before it, found one missing"
+    ):
         list(waves([DATA, LOOK]))
 
 

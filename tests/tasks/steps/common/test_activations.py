@@ -84,5 +84,5 @@ def test_stages_of_other_samples_cannot_be_joined(finished_run: "Run") -> None:
     store, plan = finished_run.job.store, finished_run.plan
     learn, evaluate = (open_finished(store, specs["small", 0]) for specs in (learned(plan), held_out(plan)))
     check_same_samples(learn, learn)
-    with pytest.raises(ValueError, match=r"activations/\w+ has 120 samples, activations/\w+ has 40"):
+    with pytest.raises(ValueError, match=r"expected the 120 samples of activations/\w+, found 40"):
         check_same_samples(learn, evaluate)

@@ -90,12 +90,14 @@ def test_evenly_spaced_snapshots_end_with_the_training_and_are_shared(finished_r
 def test_a_step_beyond_the_end_is_named(finished_run: "Run") -> None:
     training = training_of(finished_run)
     summary = open_finished(finished_run.job.store, training.inputs["data"]).summary
-    with pytest.raises(ValueError, match=r"train\.snapshots: step 17, the training of small seed 0 has 16"):
+    with pytest.raises(
+        ValueError, match=r"train\.snapshots: expected at most 16, the steps of small seed 0, found step 17"
+    ):
         snapshot_step(snapshot_specs(training, (17,))[0], summary)
 
 
 def tamper(run: "Run", number: int, **numbers: object) -> None:
-    """Write a marker of the training anew with other numbers."""
+    """Write a partition record of the training again with other metrics."""
     path = Path(run.config.store, training_of(run).path, "markers", f"{number:06d}.json")
     document = decode(path.read_bytes(), "marker")
     document["numbers"].update(numbers)
@@ -105,12 +107,12 @@ def tamper(run: "Run", number: int, **numbers: object) -> None:
 def test_another_environment_is_refused_where_it_would_train(copied_run: "Run") -> None:
     tamper(copied_run, 1, environment={**trainer.environment(torch.device("cpu")), "torch": "1.0"})
     complete(copied_run.job, SNAPSHOTS, snapshot_specs(training_of(copied_run), (10,)))
-    with pytest.raises(PartitionError, match=r"made with torch 1\.0, here it is") as error:
+    with pytest.raises(PartitionError, match=r"expected torch 1\.0, as for its checkpoint, found") as error:
         complete(copied_run.job, SNAPSHOTS, snapshot_specs(training_of(copied_run), (7,)))
-    assert "or ask for a snapshot at a multiple of checkpoint_every, 5" in str(error.value)
+    assert "or choose a snapshot at a multiple of checkpoint_every, 5" in str(error.value)
 
 
 def test_a_training_that_does_not_repeat_is_noticed(copied_run: "Run") -> None:
     tamper(copied_run, 1, losses=[0.5] * 5)
-    with pytest.raises(PartitionError, match=r"step 5 has loss [\d.]+ now, it had 0\.5 in training"):
+    with pytest.raises(PartitionError, match=r"step 5: expected loss 0\.5, found [\d.]+"):
         complete(copied_run.job, SNAPSHOTS, snapshot_specs(training_of(copied_run), (7,)))

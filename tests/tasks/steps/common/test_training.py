@@ -112,9 +112,9 @@ def test_another_environment_is_refused(copied_run: "Run") -> None:
     folder = unsealed(copied_run, 2)
     before = decode((folder / "markers/000001.json").read_bytes(), "m")["numbers"]["environment"]
     changed_marker(folder, 1, environment={**before, "torch": "1.0"})
-    with pytest.raises((PartitionError, StoreError), match=r"its checkpoint was made with torch 1\.0, here it is") as e:
+    with pytest.raises((PartitionError, StoreError), match=r"expected torch 1\.0, as for its checkpoint, found") as e:
         train(copied_run)
-    assert f"or remove {folder} to train anew" in str(e.value)
+    assert f"or remove {folder} to train again" in str(e.value)
     assert not (folder / "markers/complete.json").exists()
     assert not (folder / "markers/000002.json").exists()
 
@@ -127,7 +127,7 @@ def test_a_training_goes_on_with_the_same_threads_and_precision_only(
     before = decode((folder / "markers/000001.json").read_bytes(), "m")["numbers"]["environment"]
     assert before["threads"] == 1  # as trainings set it, whatever this process has
     changed_marker(folder, 1, environment={**before, "python": "3.0", fact: value})
-    with pytest.raises((PartitionError, StoreError), match=f"its checkpoint was made with {fact} {value}, here it is"):
+    with pytest.raises((PartitionError, StoreError), match=f"expected {fact} {value}, as for its checkpoint, found"):
         train(copied_run)
 
 
@@ -173,7 +173,9 @@ def test_a_damaged_checkpoint_is_refused(copied_run: "Run") -> None:
     data = bytearray(checkpoint.read_bytes())
     data[-1] ^= 1
     checkpoint.write_bytes(bytes(data))
-    with pytest.raises((PartitionError, StoreError), match=f"checkpoint {checkpoint.name} is damaged"):
+    with pytest.raises(
+        (PartitionError, StoreError), match=f"expected the digest in the name of {checkpoint.name}, found damage"
+    ):
         train(copied_run)
 
 

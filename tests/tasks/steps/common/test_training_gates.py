@@ -149,9 +149,9 @@ def test_the_penalty_shows_in_the_loss_and_the_gates_in_the_key(tiny_tree: Tree,
 
 
 BAD: list[tuple[Tree, str]] = [
-    ({"optimizer": {"kind": "sam", "lr": 0.1}}, ": gates: they are learned by SGD, found optimizer.kind sam; set it"),
-    ({"optimizer": {"kind": "adam"}}, ": gates: they are learned by SGD, found optimizer.kind adam; set it to sgd"),
-    ({"epochs": 1}, ": gates: the first epoch with gates would be 2, of 1; train longer, or set gates.plain_epochs"),
+    ({"optimizer": {"kind": "sam", "lr": 0.1}}, ": gates: expected optimizer.kind sgd, found sam; set it"),
+    ({"optimizer": {"kind": "adam"}}, ": gates: expected optimizer.kind sgd, found adam; set it to sgd"),
+    ({"epochs": 1}, ": gates: expected an epoch with gates within 1 epochs, found the first in epoch 2; train longer"),
     ({"gates": {}}, ".gates.lr: required, but missing"),
     ({"gates": {"lr": 0}}, ".gates.lr: input should be greater than 0, found 0"),
     ({"gates": {"lr": 1, "share": 2}}, ".gates.share: input should be less than or equal to 1, found 2"),

@@ -134,7 +134,7 @@ def test_a_file_that_changes_after_the_plan_is_refused(tiny_tree: Tree, new_run:
     weights(tmp_path / "start.safetensors")
     run = new_run(started(tiny_tree, tmp_path / "start.safetensors"))
     weights(tmp_path / "start.safetensors", seed=6)
-    with pytest.raises(PartitionError, match=r"start\.safetensors: the file has changed since the run was planned"):
+    with pytest.raises(PartitionError, match=r"start\.safetensors: expected the file that the run was planned with"):
         train(run)
 
 

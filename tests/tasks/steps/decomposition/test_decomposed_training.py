@@ -154,7 +154,7 @@ def test_a_network_with_given_weights_is_retrained_from_its_file(
     again = new_run({**tree, "store": str(tmp_path / "other")})
     prepare(again)
     save_file(build_model("small-cnn", {"width": 8}, 4).state_dict(), file)
-    with pytest.raises(PartitionError, match="the file has changed since the run was planned"):
+    with pytest.raises(PartitionError, match="expected the file that the run was planned with"):
         train(again)
 
 

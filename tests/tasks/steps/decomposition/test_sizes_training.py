@@ -42,5 +42,5 @@ def test_the_size_of_gates(decomposed_run: "Run") -> None:
     size = GATES.size(gates_spec(training, "train", 4), PlanSurvey(run.job.store))
     assert size.written == 4 * 16 * 10 + 8 * 10 * 4
     assert MEMORY_SAMPLES < size.peak < MEMORY_SAMPLES + 10**8
-    with pytest.raises(ValueError, match=r"data\.digits: no split 'test'; splits: train, val"):
+    with pytest.raises(ValueError, match=r"data\.digits: expected one of the splits train, val, found 'test'"):
         GATES.size(gates_spec(training, "test", 4), PlanSurvey(run.job.store))
