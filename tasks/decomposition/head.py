@@ -42,7 +42,7 @@ def find_head(model: nn.Module, example: Tensor) -> Head:
         message names the modules that the network ends in.
     """
     if any(module.training for module in model.modules()):
-        raise ValueError("the network is in training mode; call model.eval() first")
+        raise ValueError("model: expected evaluation mode, found training mode; call model.eval() first")
     called: list[str] = []
     with watching(model, lambda name, module, output: called.append(name)):
         model(example.clone())

@@ -176,8 +176,8 @@ class Called(nn.Module):
 @pytest.mark.parametrize(
     ("times", "text"),
     [
-        (2, "layer 'again' is called more than once; its updates cannot be told apart by call"),
-        (0, "layer 'again' is not called by the network's forward"),
+        (2, "layer 'again': expected one call, found more; its updates cannot be split by call"),
+        (0, "layer 'again': expected a call in the network's forward, found none"),
     ],
 )
 def test_a_traced_layer_is_called_once(traced_tree: Tree, tmp_path: Path, times: int, text: str) -> None:
