@@ -1,4 +1,4 @@
-"""Which few features decide each class: Algorithm 1, the decomposed final layer, and what they are compared with."""
+"""The few features that decide each class: Algorithm 1, the decomposed final layer, and their controls."""
 
 from tasks.decomposition.ablation import NOISES, SCOPES, WHICH, choose_replaced, classes_of_scope, draw_normals, perturb
 from tasks.decomposition.controls import CONTROLS, Control, Statistics
