@@ -1,4 +1,4 @@
-"""Which modules the decomposition covers: those whose forward pass is linear in one weight."""
+"""The modules that tracing covers: their forward pass is linear in one weight."""
 
 from torch import nn
 
@@ -11,16 +11,16 @@ COVERED: tuple[type[nn.Module], ...] = (
     nn.ConvTranspose2d,
     nn.ConvTranspose3d,
 )
-# A hook on this one (`nn.MultiheadAttention.out_proj`) never fires, so that its inputs cannot be had.
+# A hook on this class (`nn.MultiheadAttention.out_proj`) never fires, so its inputs are not available.
 _HIDDEN = "NonDynamicallyQuantizableLinear"
 
 
 def covered(module: nn.Module) -> bool:
-    """Say whether contributions to a module's output can be told.
+    """Return whether tracing can compute contributions to a module's output.
 
     Parameters
     ----------
-    module : any; a subclass of a covered class counts only if it computes what its parent computes
+    module : any module; a subclass of a covered class counts only if it keeps its parent's computation
     """
     return _operation(module) is not None and type(module).__name__ != _HIDDEN
 
@@ -30,19 +30,19 @@ def check_covered(name: str, module: nn.Module) -> None:
 
     Parameters
     ----------
-    name : what the message calls it, such as the layer's name
+    name : name in the message, such as the layer's name
 
     Raises
     ------
-    TypeError : it is not; the message names its class and lists the covered ones
+    TypeError : the module is not covered; the message names its class and lists the covered classes
     """
     if not covered(module):
         known = ", ".join(one.__name__ for one in COVERED)
-        raise TypeError(f"{name}: {type(module).__name__} is not covered by tracing; covered modules: {known}")
+        raise TypeError(f"{name}: expected a module that tracing covers ({known}), found {type(module).__name__}")
 
 
 def _operation(module: nn.Module) -> type[nn.Module] | None:
-    """The covered class whose forward pass a module has, None where there is none."""
+    """Return the covered class with a module's forward pass, None where there is none."""
     for known in COVERED:
         if isinstance(module, known) and type(module).forward is known.forward:
             inner = "_conv_forward"

@@ -1,8 +1,8 @@
-"""Every covered module as one product of matrices: preactivation = weight matrix @ patches, group by group.
+"""Covered modules as matrix products: preactivation = weight matrix @ patches, group by group.
 
-`rows` gives the patches F (Q, g, n, L) of a layer's inputs and `matrices` the weights D (T, g, o, n), so that the
-module's output is D F for each group: g groups, o outputs and n inputs (times kernel positions) per group, L output
-positions. A bias is one more row of ones in F and one more column in D.
+`rows` gives the patches F (Q, g, n, L) of a layer's inputs, and `matrices` the weights D (T, g, o, n). The module's
+output is D F for each group. Here g is the number of groups and L that of output positions. A group has o outputs and
+n inputs (times kernel positions). A bias is one more row of ones in F and one more column in D.
 """
 
 from collections.abc import Sequence
@@ -25,14 +25,14 @@ PADDING = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", 
 
 @dataclass(frozen=True)
 class Operation:
-    """What a module does with a weight of some shape; its own weight and bias play no part.
+    """The operation of a module with a weight of some shape; the module's own weight and bias are not used.
 
     Attributes
     ----------
-    module : covered
-    shape : of the weight, as the module keeps it
+    module : a covered module
+    shape : shape of the weight, as the module keeps it
     bias : whether a bias counts as part of the weights
-    unit : index of the one output row or channel that is looked at, None for all
+    unit : index of one output row or channel, None for all
     """
 
     module: nn.Module
@@ -42,45 +42,45 @@ class Operation:
 
     @property
     def groups(self) -> int:
-        """Groups of the whole module."""
+        """Return the number of groups of the whole module."""
         return int(getattr(self.module, "groups", 1))
 
     @property
     def transposed(self) -> bool:
-        """Whether the weight is kept as (in, out / groups, ...)."""
+        """Return whether the weight is kept as (in, out / groups, ...)."""
         return isinstance(self.module, TRANSPOSED)
 
     @property
     def n_inputs(self) -> int:
-        """Input features or channels of the whole module."""
+        """Return the number of input features or channels of the whole module."""
         return self.shape[0] if self.transposed else self.shape[1] * self.groups
 
     @property
     def n_outputs(self) -> int:
-        """Output features or channels of the whole module."""
+        """Return the number of output features or channels of the whole module."""
         return self.shape[1] * self.groups if self.transposed else self.shape[0]
 
     @property
     def copies(self) -> bool:
-        """Whether `matrices` has to copy the weights."""
+        """Return whether `matrices` must copy the weights."""
         return self.bias or self.transposed or self.unit is not None
 
     @property
     def matrix_shape(self) -> tuple[int, int, int]:
-        """(g, o, n) of the matrices; g and o are 1 for a unit."""
+        """Return (g, o, n) of the matrices; g and o are 1 for a unit."""
         outputs = self.n_outputs // self.groups
         width = self.n_inputs // self.groups * prod(self.shape[2:]) + self.bias
         return (self.groups, outputs, width) if self.unit is None else (1, 1, width)
 
     def rows(self, inputs: Tensor) -> Tensor:
-        """Return the patches (Q, g, n, L) of inputs (Q, ...); holds them all."""
+        """Return the patches (Q, g, n, L) of inputs (Q, ...); holds all of them."""
         found = self._tokens(inputs) if isinstance(self.module, nn.Linear) else self._patches(inputs)
         if self.bias:
             found = torch.cat([found, torch.ones_like(found[:, :, :1])], dim=2)
         return found
 
     def matrices(self, weights: Tensor, biases: Tensor | None) -> Tensor:
-        """Return the matrices (T, g, o, n) of weights (T, *shape) and biases (T, out); a view where it can be."""
+        """Return the matrices (T, g, o, n) of weights (T, *shape) and biases (T, out); a view where possible."""
         count, groups, tail = len(weights), self.groups, self.shape[2:]
         if self.transposed:
             split = weights.flip(tuple(range(3, 3 + len(tail)))) if tail else weights
@@ -99,12 +99,12 @@ class Operation:
         return found
 
     def padded(self, inputs: Tensor) -> Tensor:
-        """Return a convolution's inputs as `convolve` takes them, padded unless with zeros."""
+        """Return a convolution's inputs for `convolve`, padded unless the padding is zeros."""
         own = self._own_channels(inputs)
         return own if self._zeros else self._padded(own, _numbers(self.module.dilation))
 
     def convolve(self, padded: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        """Return what a convolution with a weight (*shape) and bias (out,) makes of `padded` inputs, (Q, o L)."""
+        """Return the convolution (Q, o L) of `padded` inputs with a weight (*shape) and bias (out,)."""
         groups, d = self.groups, len(self.shape) - 2
         if self.unit is not None:
             group, row = divmod(self.unit, self.n_outputs // groups)
@@ -120,27 +120,27 @@ class Operation:
 
     @property
     def _zeros(self) -> bool:
-        """Whether torch's convolution pads by itself; it warns and copies where `same` is uneven."""
+        """Return whether torch's convolution pads by itself; it warns and copies where `same` is uneven."""
         return self.module.padding_mode == "zeros" and self.module.padding != "same"
 
     def _numbers_of_padding(self) -> tuple[int, ...]:
-        """Positions added on either side of each axis."""
+        """Return the number of positions that padding adds on either side of each axis."""
         valid = self.module.padding == "valid"
         return (0,) * (len(self.shape) - 2) if valid else _numbers(self.module.padding)
 
     def _own_channels(self, inputs: Tensor) -> Tensor:
-        """The input channels of the unit's group; all without a unit."""
+        """Return the input channels of the unit's group; all channels without a unit."""
         if self.unit is None:
             return inputs
         width, group = self.n_inputs // self.groups, self.unit // (self.n_outputs // self.groups)
         return inputs[:, group * width : (group + 1) * width]
 
     def _tokens(self, inputs: Tensor) -> Tensor:
-        """The rows of a linear layer's input as positions."""
+        """Return the rows of a linear layer's input as positions."""
         return inputs.reshape(len(inputs), 1, -1, self.shape[1]).transpose(2, 3)
 
     def _patches(self, inputs: Tensor) -> Tensor:
-        """What each output position of a convolution sees."""
+        """Return the input values of each output position of a convolution."""
         inputs = self._own_channels(inputs)
         groups, width = (self.groups if self.unit is None else 1), self.n_inputs // self.groups
         kernel, dilation = self.shape[2:], _numbers(self.module.dilation)
@@ -150,8 +150,8 @@ class Operation:
         for axis, (span, stride) in enumerate(zip(spans, strides, strict=True)):
             if padded.shape[2 + axis] < span:
                 raise ValueError(
-                    f"inputs: shape {tuple(inputs.shape)} is smaller than the kernel, "
-                    f"which spans {tuple(spans)} positions of {tuple(padded.shape[2:])} with padding"
+                    f"inputs: expected at least the kernel's {tuple(spans)} positions, found "
+                    f"{tuple(padded.shape[2:])} with padding, of shape {tuple(inputs.shape)}"
                 )
             padded = padded.unfold(2 + axis, span, stride)[..., :: dilation[axis]]
         d = len(kernel)
@@ -160,11 +160,11 @@ class Operation:
         return ordered.reshape(len(inputs), groups, width * prod(kernel), prod(positions))
 
     def _padded(self, inputs: Tensor, dilation: Sequence[int]) -> Tensor:
-        """The inputs of a convolution with their padding."""
+        """Return the inputs of a convolution with their padding."""
         sides: list[tuple[int, int]] = []
         padding = self.module.padding
         for axis, (size, step) in enumerate(zip(self.shape[2:], dilation, strict=True)):
-            if padding == "same":  # an odd total pads one more behind, as torch does
+            if padding == "same":  # an odd total adds one more position at the end, as in torch
                 total = step * (size - 1)
                 sides.append((total // 2, total - total // 2))
             else:
@@ -175,7 +175,7 @@ class Operation:
         return functional.pad(inputs, amounts, mode=mode) if any(amounts) else inputs
 
     def _stuffed(self, inputs: Tensor, dilation: Sequence[int]) -> Tensor:
-        """The inputs of a transposed convolution spread by its stride, so that the rest is a plain convolution."""
+        """Return the inputs of a transposed convolution, spread by its stride: the rest is a plain convolution."""
         strides, padding = _numbers(self.module.stride), _numbers(self.module.padding)
         sizes = [(size - 1) * stride + 1 for size, stride in zip(inputs.shape[2:], strides, strict=True)]
         spread = inputs.new_zeros(*inputs.shape[:2], *sizes)
@@ -190,6 +190,6 @@ class Operation:
 
 
 def _numbers(value: object) -> tuple[int, ...]:
-    """A module's tuple of settings."""
+    """Return a module's setting as a tuple of integers."""
     assert isinstance(value, tuple), value
     return tuple(int(number) for number in value)
