@@ -29,7 +29,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
         name: partial(torchvision.models.get_model, name, weights=None)
         for name in torchvision.models.list_models(module=torchvision.models)
     },
-    # Plain defaults of these two warn, because their slow initialisation will change.
+    # The defaults of these two warn, because their slow initialisation will change.
     "googlenet": partial(torchvision.models.googlenet, weights=None, init_weights=True),
     "inception_v3": partial(torchvision.models.inception_v3, weights=None, init_weights=True),
 }
@@ -42,7 +42,7 @@ def build_model(name: str, arguments: Mapping[str, Any], seed: int) -> nn.Module
     ----------
     name : a key of `MODELS`, or an import path module:function
     arguments : keyword arguments of the builder
-    seed : of torch's CPU generator, whose state is put back afterwards
+    seed : seed of torch's CPU generator; the generator's state is restored afterwards
 
     Returns
     -------
@@ -50,7 +50,7 @@ def build_model(name: str, arguments: Mapping[str, Any], seed: int) -> nn.Module
 
     Raises
     ------
-    ValueError : the builder fails, returns something else, or a network of another precision than float32
+    ValueError : the builder fails, or returns something else than a float32 network
     """
     builder = find_builder(name)
     try:
@@ -59,19 +59,19 @@ def build_model(name: str, arguments: Mapping[str, Any], seed: int) -> nn.Module
     except (TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:  # the last three: too large
         raise ValueError(f"model {name!r} with arguments {dict(arguments)}: {' '.join(str(error).split())}") from error
     if not isinstance(model, nn.Module):
-        raise ValueError(f"model {name!r}: the builder returned {type(model).__name__}, expected torch.nn.Module")
+        raise ValueError(f"model {name!r}: expected torch.nn.Module from its builder, found {type(model).__name__}")
     for parameter, value in model.named_parameters():
         if value.is_floating_point() and value.dtype != torch.float32:  # archives and statistics are of float32
             kind = str(value.dtype).removeprefix("torch.")
             raise ValueError(
-                f"model {name!r}: parameter {parameter} is {kind}, expected float32; let its builder return "
-                f"`network.float()`, which takes weights files in {kind} too"
+                f"model {name!r}: expected float32, found {kind} for parameter {parameter}; let its builder return "
+                f"`network.float()`, which also takes weights files in {kind}"
             )
     return model
 
 
 def find_builder(name: str) -> Callable[..., nn.Module]:
-    """Return the builder that a model name or an import path means."""
+    """Return the builder of a model name or an import path."""
     if name in MODELS:
         return MODELS[name]
     if ":" not in name:
@@ -83,13 +83,13 @@ def find_builder(name: str) -> Callable[..., nn.Module]:
         )
     builder = import_object(name)
     if not callable(builder):
-        raise ValueError(f"model {name!r} is a {type(builder).__name__}, expected a function")
+        raise ValueError(f"model {name!r}: expected a function, found a {type(builder).__name__}")
     found: Callable[..., nn.Module] = builder
     return found
 
 
 def resolve_preprocessing(preprocessing: Preprocessing | str) -> Preprocessing:
-    """Fill in the settings of the torchvision weights entry that is named, if any; nothing is downloaded."""
+    """Fill in the settings of a named torchvision weights entry, if any; weights are not downloaded."""
     name = preprocessing if isinstance(preprocessing, str) else preprocessing.like
     if name is None:
         assert isinstance(preprocessing, Preprocessing)
@@ -113,6 +113,6 @@ def _published(name: str) -> dict[str, Any]:  # Any: settings of several types, 
         }
     except (ValueError, KeyError, AttributeError) as error:
         raise ValueError(
-            f"preprocessing: {name!r} is not the name of torchvision classification weights, "
-            "such as ResNet50_Weights.IMAGENET1K_V2"
+            "preprocessing: expected the name of torchvision classification weights, such as "
+            f"ResNet50_Weights.IMAGENET1K_V2, found {name!r}"
         ) from error
