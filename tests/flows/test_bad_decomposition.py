@@ -22,11 +22,11 @@ BAD: list[tuple[str, object, str]] = [
     ("decomposition.learn", "test", "data.digits: no split 'test'; splits: train, val"),
     ("decomposition.evaluate", "test", "data.digits: no split 'test'; splits: train, val"),
     ("decomposition.k1", 0, "decomposition.k1: input should be greater than or equal to 1, found 0"),
-    ("decomposition.k1", 17, "decomposition.k1: 17 of 16 features, which small train has"),
+    ("decomposition.k1", 17, "decomposition.k1: expected at most the 16 features of small train, found 17"),
     ("decomposition.k1", [3, 3], "decomposition: k1: an entry stands twice"),
     ("decomposition.k1", {"coverage": 1.5}, "decomposition.k1.coverage: input should be less than or equal to 1"),
     ("decomposition.k1", [], "decomposition.k1: tuple should have at least 1 item"),
-    ("decomposition.k2", 17, "decomposition.k2: 17 of 16 features, which small"),
+    ("decomposition.k2", 17, "decomposition.k2: expected at most the 16 features of small"),
     ("decomposition.k2", "all", "decomposition.k2: input should be a valid integer"),
     ("decomposition.rank_by", "size", "decomposition.rank_by: input should be 'abs', 'value' or 'contribution'"),
     ("decomposition.group_by", "cluster", "decomposition.group_by: input should be 'label' or 'prediction'"),
@@ -54,7 +54,7 @@ BAD: list[tuple[str, object, str]] = [
         "prediction",
         "sample_need: counts the first images of each label, which group_by",
     ),
-    ("decomposition.k2", 20, "decomposition.k2: 20 of 16 features, which small"),
+    ("decomposition.k2", 20, "decomposition.k2: expected at most the 16 features of small"),
     ("decomposition.retraining.network.epochs", 0, "retraining.network.epochs: input should be greater than or equal"),
     ("decomposition.depth", 3, "decomposition.depth: unknown key"),
     (
@@ -111,7 +111,9 @@ def test_gates_on_other_channels_than_features_are_refused(decomposed_tree: Tree
     decomposed_tree["networks"]["small"] |= {"model": "vgg11_bn", "arguments": {"num_classes": 10}}
     decomposed_tree["networks"]["small"]["preprocessing"] = {"mode": "RGB", "convert": True, "resize": 32}
     decomposed_tree["decomposition"]["retraining"] = {}
-    assert "512 channels, but the head has 4096 features" in said(decomposed_tree, tmp_path)
+    assert "expected a channel for each of the head's 4096 features, found 512 channels" in said(
+        decomposed_tree, tmp_path
+    )
 
 
 def test_outputs_besides_the_logits_cannot_be_retrained(decomposed_tree: Tree, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The decomposition-gallery stage: held-out images, and where their class's influential maps light up in them."""
+"""The decomposition-gallery stage: held-out images with their class's influential maps."""
 
 from functools import lru_cache
 
@@ -26,7 +26,7 @@ from tasks.steps.decomposition.features import chosen_head
 from tasks.steps.decomposition.histogram import read_sets
 
 VERSION = 2
-KINDS = ("all", "other", "influential")  # maps beside an image, in this order
+KINDS = ("all", "other", "influential")  # maps of an image, in this order
 
 
 def decomposition_gallery_spec(features: StageSpec, histogram: StageSpec, k2: int, count: int) -> StageSpec:
@@ -38,14 +38,14 @@ def decomposition_gallery_spec(features: StageSpec, histogram: StageSpec, k2: in
 
 @lru_cache(maxsize=2)
 def _split(store: Store, features: StageSpec, device: str) -> Split:
-    """Return the network of a penultimate stage, cut after its last map; kept for the next in this process."""
+    """Return the network of a penultimate stage, cut after its last map; this process keeps it for the next."""
     model = load_network(store, features, torch.device(device))
     images = example_images(store, features).to(device)
     return split_at(model, LAST_MAP, example_input(tuple(images.shape[1:])).to(device), images=images)
 
 
 def _refusal(store: Store, features: StageSpec) -> str:
-    """Say why there are no maps of the features, "" where there are: a feature must be the mean of one map."""
+    """Return why features do not have maps, "" if they do: a feature must be the mean of one map."""
     d = int(open_finished(store, features).summary["features"])
     try:
         shape = _split(store, features, "cpu").shape
@@ -73,7 +73,7 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 
 
 def _partition(work: Work, number: int) -> None:
-    """Read the images, run the network, average maps."""
+    """Read the images, run the network, and average its maps."""
     stage, spec = work.stage, work.stage.spec
     with stage.partition(number) as part:
         if stage.layout.arrays:
@@ -83,7 +83,7 @@ def _partition(work: Work, number: int) -> None:
 
 
 def _pictures(stage: Stage, device: str) -> dict[str, NDArray[np.generic]]:
-    """Return all arrays."""
+    """Return all arrays of a gallery: images and maps."""
     spec, features = stage.spec, stage.spec.inputs["features"]
     finished, k2 = open_finished(stage.store, features), int(spec.parameters["k2"])
     chosen = chosen_positions(class_slabs(finished), int(spec.parameters["count"]))
@@ -107,7 +107,7 @@ def _pictures(stage: Stage, device: str) -> dict[str, NDArray[np.generic]]:
 
 
 def _summary(stage: Stage) -> Document:
-    """State why there are no pictures, where there are none."""
+    """Return why pictures are missing, if they are."""
     return {"refused": "" if stage.layout.arrays else _refusal(stage.store, stage.spec.inputs["features"])}
 
 

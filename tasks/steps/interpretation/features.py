@@ -1,4 +1,4 @@
-"""The features stage: an interpreter fitted to the coreset of each class."""
+"""The features stage: it fits an interpreter to the coreset of each class."""
 
 import time
 from collections.abc import Mapping
@@ -19,13 +19,13 @@ from tasks.steps.common.rows import read_rows
 from tasks.steps.interpretation.selection import classes_per_partition, count_classes, kept_positions
 
 VERSION = 2
-GROUP_VALUES = 2_000_000  # map values that a partition fits: about a second of work
+GROUP_VALUES = 2_000_000  # map values per partition: about a second of work
 
 
 def features_spec(
     activations: StageSpec, selection: StageSpec, interpreter: str, parameters: Mapping[str, Json], seed: int
 ) -> StageSpec:
-    """Return the spec of the features that `interpreter` finds on a coreset."""
+    """Return the spec of the features that an interpreter finds on a coreset."""
     own = without_defaults(parameters, signature_defaults(INTERPRETERS[interpreter].fit))
     kept = {"interpreter": interpreter, "seed": seed, **own}
     inputs = {"activations": activations, "selection": selection}
@@ -33,7 +33,7 @@ def features_spec(
 
 
 def class_numbers(stage: Stage) -> dict[str, Json]:
-    """Return what each class's fit logged, by label."""
+    """Return the metrics of each class's fit, by label."""
     markers = [stage.marker(number) for number in range(stage.layout.partitions)]
     return {label: numbers for m in markers if m is not None for label, numbers in m["numbers"]["classes"].items()}
 
@@ -62,10 +62,10 @@ def _partition(work: Work, number: int) -> None:
     fit, seed = INTERPRETERS[parameters.pop("interpreter")].fit, parameters.pop("seed")
     with stage.partition(number) as part:
         first, last = part.span
-        slabs = list(class_slabs(activations).items())[first:last]
+        class_ranges = list(class_slabs(activations).items())[first:last]
         arrays = {name: np.zeros((last - first, *a.shape[1:]), a.dtype) for name, a in stage.layout.arrays.items()}
         logged = {}
-        for row, (label, _) in enumerate(slabs):
+        for row, (label, _) in enumerate(class_ranges):
             kept = np.sort(kept_positions(selection, first + row))
             maps = read_rows(activations, "maps", kept)
             started = time.perf_counter()
@@ -86,14 +86,14 @@ def _summary(stage: Stage) -> dict[str, Json]:
 
 
 def count_values(spec: StageSpec, channels: int) -> int:
-    """Return the numbers that one class's features take."""
+    """Return the number of values in one class's features."""
     parameters = {k: v for k, v in spec.parameters.items() if k not in ("interpreter", "seed")}
     arrays = INTERPRETERS[spec.parameters["interpreter"]].shapes(channels, **parameters).values()
     return sum(int(np.prod(shape)) for shape in arrays)
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:
-    """Reads the largest class's maps and keeps a share; the interpreter may take as much again."""
+    """Return the size: the largest class's maps, a share that is kept, and as much for the interpreter."""
     activations = spec.inputs["activations"]
     n_classes, longest = count_classes(activations, survey)
     maps = map_shapes(activations, survey).maps
