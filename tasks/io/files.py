@@ -63,7 +63,7 @@ def list_files(url: str) -> list[File]:
         files = list(_scan(local, ""))
     except NotADirectoryError:
         raise ValueError(
-            f"folder {url}: expected a folder, found {'a file' if local.is_file() else 'a path below a file'}"
+            f"folder {url}: expected a folder, found {'a file' if local.is_file() else 'a path that lies below a file'}"
         ) from None
     except OSError as error:
         below = str(error.filename or "").removeprefix(str(local)).lstrip("/")

@@ -78,7 +78,7 @@ def test_labels_beyond_the_outputs_get_advice_that_the_source_takes(
     np.savez(tmp_path / "a.npz", images=images, labels=labels)
     npz: Tree = {"source": "npz", "paths": {split: str(tmp_path / "a.npz") for split in ("train", "val")}}
     folder_tree["data"]["pets"] = npz
-    assert "expected labels 0 to 4, as the network has 5 outputs, found 5" in (
+    assert "expected labels 0 to 1, as the network has 2 outputs, found 5" in (
         said := refused(layerlore("plan", write(folder_tree)))
     )
     assert said.endswith("map labels by `classes` or change the network")
