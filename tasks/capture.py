@@ -1,4 +1,4 @@
-"""Cut a network into trunk and head, and capture activations (DESIGN section 4)."""
+"""Cut a network into trunk and head, and capture activations."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,19 +23,19 @@ Floats = NDArray[np.floating[Any]]  # Any: float16 to float64
 
 @dataclass(frozen=True)
 class Split:
-    """A network in two parts, `head(trunk(x)) == model(x)`, which share its parameters."""
+    """A network in two parts that share its parameters: `head(trunk(x)) == model(x)`."""
 
-    trunk: Part  # images (n, C, H, W) -> the layer's output as the network gives it, features (n, d) at `penultimate`
+    trunk: Part  # images (n, C, H, W) -> the layer's output in the network's layout, (n, d) at `penultimate`
     head: Part  # -> logits (n, n_outputs)
-    layer: str  # as asked
-    place: str  # what that is in this network, for people
+    layer: str  # as the caller named it
+    place: str  # where that layer lies in this network, in words
     layout: ChannelLayout  # of the layer's output
     n_outputs: int
     device: torch.device
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Return the shape of one sample: a map's (d, h, w), of tokens (d, 1, l), or that of features (d,)."""
+        """Return the shape of one sample: (d, h, w) of a map, (d, 1, l) of tokens, (d,) of features."""
         return self.layout.map_shape if self.layout.positions else self.layout.shape
 
 
@@ -47,16 +47,16 @@ def split_at(
     images: Tensor | None = None,
     layout: str | None = None,
 ) -> Split:
-    """Cut a network at a layer, and check the two parts against the whole.
+    """Cut a network at a layer, and check the two parts against the whole network.
 
     Parameters
     ----------
-    model : in evaluation mode; the parts stay those of that mode
-    layer : `last-map` (the last post-activation map before pooling), `penultimate` (the input of the last linear
-        layer), or the name of a module whose (last call's) output is a map of any layout, or tokens (n, l, d)
-    example : (n, C, H, W), images of the size and kind that will come, on the model's device
-    images : (m, C, H, W), real ones, on which everything is checked too: noise does not show every difference
-    layout : "channels-first", "channels-last" or "tokens"; by default what the network shows
+    model : in evaluation mode; the parts belong to that mode
+    layer : `last-map` (the last post-activation map before pooling); `penultimate` (the input of the last linear
+        layer); or the name of a module. The output of its last call must be a map of any layout or tokens (n, l, d).
+    example : (n, C, H, W), images like those of later calls in size and kind, on the model's device
+    images : (m, C, H, W), real images for the same checks: noise does not show every difference
+    layout : "channels-first", "channels-last" or "tokens"; by default the layout is found in the network
 
     Returns
     -------
@@ -64,14 +64,15 @@ def split_at(
 
     Raises
     ------
-    ValueError : no such layer, or no cut there; LayoutError where the channels' axis is not known
+    ValueError : the network does not have the layer, or cannot be cut there
+    LayoutError : the axis of the channels is not known
 
     Notes
     -----
-    The network's graph is cut where torch.fx can trace it. Otherwise the trunk ends a run at the layer's last call,
-    and the head is a whole run with that layer's output put in. Either way the output must depend on the input
-    through the layer alone: the check, on two batch sizes, refuses everything else. Refused too: a network that is
-    random in evaluation mode, and one whose logits or maps of an image depend on the batch.
+    The network's graph is cut where torch.fx can trace it. Otherwise the trunk ends a run at the layer's last call.
+    The head is then a whole run in which the maps replace the layer's output. In both cases the network's output must
+    depend on its input through the layer alone. A check on two batch sizes refuses everything else. It also refuses a
+    network that is random in evaluation mode. It also refuses one whose answer to an image depends on the batch.
     """
     tried = example if images is None else torch.cat([example, images])
     n_outputs = _check_model(model, layer, example)
@@ -93,7 +94,7 @@ def split_at(
 
 
 def capture_batch(split: Split, images: Tensor) -> tuple[Floats, Floats]:
-    """Run a batch through a network.
+    """Run a batch through a network and return maps and logits.
 
     Parameters
     ----------
@@ -102,7 +103,7 @@ def capture_batch(split: Split, images: Tensor) -> tuple[Floats, Floats]:
 
     Returns
     -------
-    maps (n, h, w, d) float32, of tokens (n, 1, l, d), or features (n, d), and logits (n, n_outputs) float32
+    maps (n, h, w, d) float32, for tokens (n, 1, l, d), or features (n, d); and logits (n, n_outputs) float32
     """
     with torch.inference_mode():
         maps = split.trunk(images.to(split.device, non_blocking=True))
@@ -112,12 +113,12 @@ def capture_batch(split: Split, images: Tensor) -> tuple[Floats, Floats]:
 
 
 def run_head(split: Split, maps: Floats) -> Floats:
-    """Return the logits of maps.
+    """Return the logits that the head computes from maps.
 
     Parameters
     ----------
     split : the network
-    maps : (n, h, w, d) or (n, d), any float, as `capture_batch` gives them
+    maps : (n, h, w, d) or (n, d), any float, as `capture_batch` returns them
 
     Returns
     -------
@@ -131,14 +132,14 @@ def run_head(split: Split, maps: Floats) -> Floats:
 def capture_layers(
     model: nn.Module, layers: Sequence[str], images: Tensor, layouts: Mapping[str, ChannelLayout] | None = None
 ) -> dict[str, Floats]:
-    """Return the outputs of named modules, at their last call, wherever they lie in the network.
+    """Return the outputs of named modules at their last call; a module may lie anywhere in the network.
 
     Parameters
     ----------
     model : in evaluation mode
     layers : module names
     images : (n, C, H, W), on the model's device
-    layouts : of the layers; by default what the network shows for the first image
+    layouts : of the layers; by default they are found in the network with the first image
 
     Returns
     -------
@@ -151,7 +152,7 @@ def capture_layers(
 
 
 def capture_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> dict[str, Tensor]:
-    """Return the inputs of named modules.
+    """Return the inputs of named modules, each of which is called once.
 
     Parameters
     ----------
@@ -167,12 +168,12 @@ def capture_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> d
 
     def keep(layer: str, module: nn.Module, given: tuple[object, ...]) -> None:
         if layer in found:
-            raise ValueError(f"layer {layer!r} is called more than once; its updates cannot be told apart by call")
+            raise ValueError(f"layer {layer!r}: expected one call, found more; its updates cannot be split by call")
         kind = kind_of(module)
         try:
             taken = only_tensor(given) if kind is None else kind.inputs(given)
         except ValueError as error:
-            raise ValueError(f"layer {layer!r} {error}") from error
+            raise ValueError(f"layer {layer!r}: {error}") from error
         found[layer] = taken.clone()  # what follows may work in place
 
     handles = []
@@ -186,17 +187,17 @@ def capture_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> d
         for handle in handles:
             handle.remove()
     if missing := [layer for layer in layers if layer not in found]:
-        raise ValueError(f"layer {missing[0]!r} is not called by the network's forward")
+        raise ValueError(f"layer {missing[0]!r}: expected a call in the network's forward, found none")
     return {layer: found[layer].contiguous() for layer in layers}
 
 
 def find_output_layer(model: nn.Module, example: Tensor) -> str | None:
-    """Return the name of the linear layer whose output is the network's, None where there is none."""
+    """Return the name of the linear layer that gives the network's output, None without such a layer."""
     kept: dict[str, tuple[Tensor, Tensor]] = {}
 
     def look(name: str, module: nn.Module, output: Tensor) -> None:
         if isinstance(module, nn.Linear):
-            kept[name] = output, output.clone()  # what follows may work in place
+            kept[name] = output, output.clone()  # later operations may change it in place
 
     with torch.inference_mode(), replay.watching(model, look):
         logits = model(example.clone())
@@ -204,17 +205,17 @@ def find_output_layer(model: nn.Module, example: Tensor) -> str | None:
 
 
 def check_finite(array: Floats, layer: str, sample_ids: NDArray[np.int64]) -> None:
-    """Raise where an array (n, ...) has NaN or infinite values, naming layer and first sample."""
+    """Raise ValueError for NaN or infinite values in an array (n, ...); the message names layer and first sample."""
     bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
     if bad.any():
         raise ValueError(
-            f"layer {layer!r}: NaN or infinite activations for sample id {sample_ids[bad.argmax()]} "
-            f"({bad.sum()} of {len(array)} samples here); check weights and preprocessing"
+            f"layer {layer!r}: expected finite activations, found NaN or infinity for sample id "
+            f"{sample_ids[bad.argmax()]} ({bad.sum()} of {len(array)} samples here); check weights and preprocessing"
         )
 
 
 def to_storage_dtype(array: Floats, dtype: str, layer: str, sample_ids: NDArray[np.int64]) -> Floats:
-    """Return an array (n, ...) as `dtype`; float16 refuses values beyond its range, naming layer and sample."""
+    """Return an array (n, ...) as `dtype`; values beyond the range of float16 raise ValueError."""
     check_finite(array, layer, sample_ids)
     target = np.dtype(dtype)
     limit = float(np.finfo(target).max)
@@ -222,14 +223,14 @@ def to_storage_dtype(array: Floats, dtype: str, layer: str, sample_ids: NDArray[
     if (largest > limit).any():
         first = int((largest > limit).argmax())
         raise ValueError(
-            f"layer {layer!r}: activation {largest[first]:g} of sample id {sample_ids[first]} is beyond {dtype} "
-            f"(largest {limit:g}); set `dtype: float32`"
+            f"layer {layer!r}: expected activations up to {limit:g}, the largest {dtype}, found {largest[first]:g} "
+            f"for sample id {sample_ids[first]}; set `dtype: float32`"
         )
     return array.astype(target, copy=False)
 
 
 def _node(graph: Graph, layer: str) -> fx.Node | None:
-    """Return the graph's value that a layer means, None where the graph does not show it."""
+    """Return the node of a layer in the graph, None where the graph does not show the layer."""
     try:
         if layer == LAST_MAP:
             return graph.last_map()
@@ -239,7 +240,7 @@ def _node(graph: Graph, layer: str) -> fx.Node | None:
 
 
 def _replayed(model: nn.Module, layer: str, example: Tensor, tried: Tensor) -> tuple[Part, Part, str]:
-    """Cut by replay, and check on the images `tried`; return the parts and the module's name."""
+    """Cut a network by replay, check the parts on the images `tried`; return the parts and the module's name."""
     try:
         if layer == LAST_MAP:
             name = replay.last_map_module(model, example)
@@ -252,42 +253,42 @@ def _replayed(model: nn.Module, layer: str, example: Tensor, tried: Tensor) -> t
     difference = _difference(model, trunk, head, tried)
     if difference:
         raise ValueError(
-            f"layer {layer!r}: the network cannot be cut there, something passes around it ({difference}); "
-            "name a layer that everything passes through, such as the end of a block"
+            f"layer {layer!r}: expected a layer that every path passes through, found a path around it "
+            f"({difference}); name another layer, such as the end of a block"
         )
     check_alone(lambda batch: {f"layer {layer!r}": trunk(batch)}, tried)
     return trunk, head, name
 
 
 def _check_model(model: nn.Module, layer: str, example: Tensor) -> int:
-    """Raise unless the network is in evaluation mode, has the layer and gives logits (n, C); return C."""
+    """Raise ValueError unless a network is in evaluation mode, has the layer and gives logits (n, C); return C."""
     if any(module.training for module in model.modules()):
-        raise ValueError("the network is in training mode; call model.eval() first")
+        raise ValueError("model: expected evaluation mode, found training mode; call model.eval() first")
     if layer not in (LAST_MAP, PENULTIMATE):
         check_name(model, layer)
     with torch.inference_mode():
         logits = model(example.clone())
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(example):
         found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise ValueError(f"the network gives {found} for {len(example)} images, expected logits (n, classes)")
+        raise ValueError(f"model: expected logits (n, classes) for {len(example)} images, found {found}")
     if not bool(logits.isfinite().all()):
-        raise ValueError("the network gives NaN or infinite logits for the example; check weights and preprocessing")
+        raise ValueError("model: expected finite logits, found NaN or infinity; check weights and preprocessing")
     return logits.shape[1]
 
 
 def _check_shape(trunk: Part, layer: str, example: Tensor) -> None:
-    """Raise unless the trunk gives maps or tokens, or features (n, d) at `penultimate`."""
+    """Raise ValueError unless a trunk gives maps or tokens, or features (n, d) at `penultimate`."""
     with torch.inference_mode():
         maps: object = trunk(example)
     found = tuple(maps.shape) if isinstance(maps, Tensor) else (type(maps).__name__,)
     if len(found) not in ((2,) if layer == PENULTIMATE else (3, 4)) or found[0] != len(example):
         expected = "features (n, d)" if layer == PENULTIMATE else "maps (n, d, h, w)"
         others = "" if layer == PENULTIMATE else ", (n, h, w, d) or tokens (n, l, d)"
-        raise ValueError(f"layer {layer!r} gives {found}, expected {expected} for {len(example)} images{others}")
+        raise ValueError(f"layer {layer!r}: expected {expected}{others} for {len(example)} images, found {found}")
 
 
 def _difference(model: nn.Module, trunk: Part, head: Part, example: Tensor) -> str:
-    """Compare the parts with the whole at two batch sizes; return what differs, "" where nothing does."""
+    """Compare the parts with the network at two batch sizes; return the difference, "" where they agree."""
     for batch in (example, example[:1] if len(example) > 1 else torch.cat([example, example])):
         with torch.inference_mode():
             expected, found = model(batch.clone()), head(trunk(batch.clone()))

@@ -1,4 +1,4 @@
-"""Which samples of a class are enough: one selector per file, its entry below, one contract test for all."""
+"""Coreset selectors: each has a file and an entry below; one contract test covers all."""
 
 from typing import Protocol
 
@@ -10,10 +10,10 @@ __all__ = ["SELECTORS", "Selection", "Selector"]
 
 
 class Selector(Protocol):
-    """One class's features and a budget in, the positions to keep out; own parameters are further keywords.
+    """A function from one class's features and a budget to the positions that are kept.
 
-    A selector keeps every sample at `rho=1`, breaks ties by lower index, changes no input and checks what it is given:
-    called on a single row it validates its parameters without data.
+    The parameters of a method are further keywords. A selector keeps every sample at `rho=1`. It breaks ties by lower
+    index, does not change its inputs and checks them. A call on a single row validates the parameters without data.
     """
 
     def __call__(self, features: Floats, rho: float, *, seed: Seed = 0) -> Selection: ...

@@ -1,4 +1,4 @@
-"""The moderate coreset (Xia et al. 2022, section 3): neither the most typical samples of a class nor the outliers."""
+"""The moderate coreset (Xia et al. 2022, section 3): samples that are neither most typical nor outliers."""
 
 from typing import Literal
 
@@ -18,10 +18,10 @@ def select_moderate(
     Parameters
     ----------
     features : (n, d) float, one class's pooled activations
-    rho : share to keep, 0 < rho <= 1; rounding of both window bounds moves the count by 1 or 2 from rho n
+    rho : share to keep, 0 < rho <= 1; rounding of both bounds of the window moves the count by 1 or 2 from rho n
     seed : unused, part of the selector protocol
     center : "mean" (the paper) or "median" (the authors' code, by coordinate)
-    min_per_class : a shorter window is widened to this many rows (or all n) about the middle of the order
+    min_per_class : least number of rows (or all n); a shorter window is widened about the middle of the order
 
     Returns
     -------
@@ -29,13 +29,13 @@ def select_moderate(
 
     Notes
     -----
-    Ties by lower index. The window grows with rho and holds every smaller one, so budgets nest.
+    Ties are broken by lower index. The window grows with rho and holds every smaller window, so budgets nest.
     """
     values, rho = check_features(features), check_budget(rho)
     fewest = min(check_count("min_per_class", min_per_class), len(values))
     order = np.argsort(distance_to_center(values, center), kind="stable")
     n = len(order)
-    # In floats as written: an exact half that n * 0.55 misses by one bit rounds up, e.g. 60.5 at n = 110 to 61.
+    # Floats, in this order: an exact half that n * 0.55 misses by one bit rounds up, e.g. 60.5 at n = 110 to 61.
     low, high = round(n * (0.5 - rho / 2)), round(n * (0.5 + rho / 2))
     if high - low < fewest:
         low = (n - fewest + 1) // 2
@@ -44,7 +44,7 @@ def select_moderate(
 
 
 def distance_to_center(values: NDArray[np.float64], center: Center) -> NDArray[np.float64]:
-    """Measure how far each row is from the centre of all rows.
+    """Measure the distance of each row from the centre of all rows.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def distance_to_center(values: NDArray[np.float64], center: Center) -> NDArray[n
     (n,) float64 Euclidean distances
     """
     if center not in ("mean", "median"):
-        raise ValueError(f"center: expected 'mean' or 'median', got {center!r}")
+        raise ValueError(f"center: expected 'mean' or 'median', found {center!r}")
     middle = values.mean(axis=0) if center == "mean" else np.median(values, axis=0)
     distances: NDArray[np.float64] = np.linalg.norm(values - middle, axis=1)
     return distances

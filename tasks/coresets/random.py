@@ -1,4 +1,4 @@
-"""The random coreset, the baseline that every selector must beat (Behzadi-Khormouji & Oramas, section 3)."""
+"""The random coreset, the baseline for every selector (Behzadi-Khormouji & Oramas, section 3)."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from tasks.coresets.selection import Floats, Seed, Selection, check_budget, chec
 
 
 def select_random(features: Floats, rho: float, *, seed: Seed = 0) -> Selection:
-    """Keep a uniform draw without replacement: the prefix of one permutation, so that budgets nest.
+    """Keep a uniform draw without replacement: a prefix of one permutation, so that budgets nest.
 
     Parameters
     ----------
@@ -21,6 +21,6 @@ def select_random(features: Floats, rho: float, *, seed: Seed = 0) -> Selection:
     n = len(check_features(features))
     size = max(1, round(check_budget(rho) * n))
     if seed is None:
-        raise TypeError("seed: expected an integer or a sequence of integers, got None (a draw must be repeatable)")
+        raise TypeError("seed: expected an integer or a sequence of integers, found None (a draw must be repeatable)")
     rng = np.random.default_rng(np.random.SeedSequence(seed))
     return Selection.of(rng.permutation(n)[:size])

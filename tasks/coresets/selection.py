@@ -1,4 +1,4 @@
-"""What a selector returns, and the checks of what it is given."""
+"""The result of a selector, and the checks of its inputs."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,8 @@ class Selection:
     Attributes
     ----------
     kept : (m,) int64, positions 0..n-1, ascending, unique
-    order : (m,) int64, the same positions in the order chosen
-    info : numbers that a step should log, by name
+    order : (m,) int64, the same positions in the order of choice
+    info : metrics that a step should log, by name
     """
 
     kept: Positions
@@ -30,23 +30,23 @@ class Selection:
 
     @classmethod
     def of(cls, order: NDArray[np.integer], info: Mapping[str, float] | None = None) -> Self:
-        """Build a selection from the positions in the order chosen.
+        """Build a selection from positions in the order of choice.
 
         Parameters
         ----------
         order : (m,) integer, unique positions
-        info : numbers that a step should log, by name
+        info : metrics that a step should log, by name
 
         Returns
         -------
-        Selection whose arrays share no memory with `order`
+        Selection; its arrays do not share memory with `order`
         """
         chosen = np.array(order, dtype=np.int64)
         return cls(kept=np.sort(chosen), order=chosen, info=dict(info or {}))
 
 
 def check_features(features: Floats) -> NDArray[np.float64]:
-    """Check one class's features and give them in float64.
+    """Check one class's features and return them in float64.
 
     Parameters
     ----------
@@ -54,33 +54,36 @@ def check_features(features: Floats) -> NDArray[np.float64]:
 
     Returns
     -------
-    (n, d) float64, the input itself where it is float64 already: read only by agreement
+    (n, d) float64; the input itself if it is float64, so callers must not change it
     """
     if not isinstance(features, np.ndarray):
-        raise TypeError(f"features: expected a NumPy array (n, d), got {type(features).__name__}")
+        raise TypeError(f"features: expected a NumPy array (n, d), found {type(features).__name__}")
     if features.dtype.kind not in "fiu":
-        raise TypeError(f"features: expected real numbers, got dtype {features.dtype}")
+        raise TypeError(f"features: expected real numbers, found dtype {features.dtype}")
     if features.ndim != 2 or 0 in features.shape:
-        raise ValueError(f"features: expected shape (n, d) with n, d >= 1, got {features.shape}")
+        raise ValueError(f"features: expected shape (n, d) with n, d >= 1, found {features.shape}")
     values = features.astype(np.float64, copy=False)
     bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if bad.size:
-        raise ValueError(f"features: {bad.size} of {len(values)} rows hold NaN or inf, the first is row {bad[0]}")
+        raise ValueError(
+            f"features: expected finite values, found NaN or inf in {bad.size} of {len(values)} rows, "
+            f"the first is row {bad[0]}"
+        )
     return values
 
 
 def check_budget(rho: float) -> float:
-    """Check the share to keep, 0 < rho <= 1, and give it as a Python float (whose `round` is half to even)."""
+    """Check the share to keep, 0 < rho <= 1; return a Python float, which rounds half to even."""
     share = float(rho)
     if not 0 < share <= 1 or math.isnan(share):
-        raise ValueError(f"rho: expected a share with 0 < rho <= 1, got {rho!r}")
+        raise ValueError(f"rho: expected a share with 0 < rho <= 1, found {rho!r}")
     return share
 
 
 def check_count(name: str, count: int) -> int:
-    """Check a parameter that counts samples: an integer of at least 1."""
+    """Check a parameter that counts samples: an integer of at least 1; return it."""
     if isinstance(count, bool) or not isinstance(count, int | np.integer):
-        raise TypeError(f"{name}: expected an integer, got {count!r}")
+        raise TypeError(f"{name}: expected an integer, found {count!r}")
     if count < 1:
-        raise ValueError(f"{name}: expected at least 1, got {count}")
+        raise ValueError(f"{name}: expected at least 1, found {count}")
     return int(count)

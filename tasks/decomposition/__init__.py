@@ -1,4 +1,4 @@
-"""Which few features decide each class: Algorithm 1, the decomposed final layer, and what they are compared with."""
+"""The few features that decide each class: Algorithm 1, the decomposed final layer, and their controls."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

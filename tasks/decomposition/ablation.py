@@ -1,4 +1,4 @@
-"""Noise in place of a class's influential features, or of others (Badola et al., Table 8)."""
+"""Replace a class's influential features, or other features, by noise (Badola et al., Table 8)."""
 
 from typing import Literal, Protocol, get_args
 
@@ -14,27 +14,27 @@ Scope = Literal["label", "predicted", "union"]
 Which = Literal["influential", "others", "equal-size"]
 SCOPES: tuple[str, ...] = get_args(Scope)
 WHICH: tuple[str, ...] = get_args(Which)
-NORMALS, SETS = 0, 1  # two streams of one seed
+NORMALS, SETS = 0, 1  # two random streams of one seed
 
 
 class Noise(Protocol):
-    """Standard normal draws (m, d) and the features' moments in, what takes the features' place (m, d) out."""
+    """A function from standard normal draws (m, d) and the features' moments to the noise (m, d)."""
 
     def __call__(self, normals: Doubles, moments: FeatureMoments) -> Doubles: ...
 
 
 def keep_normals(normals: Doubles, moments: FeatureMoments) -> Doubles:
-    """Return N(0, 1), as the authors do; parameters as of `Noise`."""
+    """Return N(0, 1) noise, as the authors do; parameters as in `Noise`."""
     return normals
 
 
 def erase(normals: Doubles, moments: FeatureMoments) -> Doubles:
-    """Return zeros, as Liang et al. do; parameters as of `Noise`."""
+    """Return zeros, as Liang et al. do; parameters as in `Noise`."""
     return np.zeros_like(normals)
 
 
 def match_moments(normals: Doubles, moments: FeatureMoments) -> Doubles:
-    """Return normals of each feature's own mean and deviation over all images; parameters as of `Noise`."""
+    """Return normal noise with each feature's mean and deviation over all images; parameters as in `Noise`."""
     matched: Doubles = moments.mean + moments.std * normals
     return matched
 
@@ -47,7 +47,7 @@ NOISES: dict[str, Noise] = {
 
 
 def draw_normals(ids: NDArray[np.integer], n_features: int, *, seed: Seed, draw: int) -> Doubles:
-    """Draw N(0, 1) for every image, a function of seed, draw and the image's id alone.
+    """Draw N(0, 1) for every image, as a function of seed, draw and the image's id alone.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def draw_normals(ids: NDArray[np.integer], n_features: int, *, seed: Seed, draw:
 
     Returns
     -------
-    (m, d) float64; one draw serves all scopes and choices of features, so that they differ by nothing else
+    (m, d) float64; all scopes and choices of features use the same draw, so only the choice differs
     """
     if ids.ndim != 1 or ids.dtype.kind not in "iu":
         raise ValueError(f"ids: expected integers of shape (m,), found {ids.dtype} of shape {ids.shape}")
@@ -78,7 +78,7 @@ def choose_replaced(
     seed: Seed = 0,
     draw: int = 0,
 ) -> Masks:
-    """Choose the features that give way to noise in the images of each class.
+    """Choose the features that noise replaces in the images of each class.
 
     Parameters
     ----------
@@ -86,11 +86,10 @@ def choose_replaced(
     n_features : d
     which : "influential" J_y; "others" all but J_y; "equal-size" as many as J_y has, drawn from the others
         (all others where these are fewer)
-    scope : "union" takes the union of all sets for every J_y; "label" and "predicted" differ in the class of an
-        image only
-    present : (C,) bool, classes that had images; the sets of others mean nothing: nothing of theirs gives way, nor
-        counts to the union. None for all
-    seed, draw : of the draw of "equal-size", new for every class and draw
+    scope : "union" takes the union of all sets as J_y of every class; "label" and "predicted" differ only in the
+        class of an image
+    present : (C,) bool, classes with images; the sets of other classes are ignored, in the union too. None for all
+    seed, draw : seed and index of the draw of "equal-size", which is new for every class and draw
 
     Returns
     -------
@@ -112,12 +111,12 @@ def choose_replaced(
 
 
 def classes_of_scope(scope: Scope, labels: Positions, predictions: Positions) -> Positions:
-    """Return the class (m,) whose set is taken for each image: the full head's prediction, or the label."""
+    """Return the class (m,) that gives each image its set: the full head's prediction, or the label."""
     return predictions if scope == "predicted" else labels
 
 
 def perturb(features: Floats, classes: NDArray[np.integer], replaced: Masks, noise: Doubles) -> Floats:
-    """Put noise in the place of some features of each image.
+    """Replace some features of each image by noise.
 
     Parameters
     ----------
@@ -139,7 +138,7 @@ def perturb(features: Floats, classes: NDArray[np.integer], replaced: Masks, noi
 
 
 def _draw_others(members: Masks, seed: list[int]) -> Masks:
-    """As many of the other features (d,) as there are members, at random."""
+    """Draw as many of the other features (d,) as there are members, at random."""
     others = np.flatnonzero(~members)
     size = min(int(members.sum()), len(others))
     drawn = np.zeros_like(members)

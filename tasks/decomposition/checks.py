@@ -1,4 +1,4 @@
-"""Checks of the arrays that the decomposition is given."""
+"""Checks of the input arrays of the decomposition."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ Doubles = NDArray[np.float64]
 Positions = NDArray[np.int64]
 Seed = int | Sequence[int]
 
-LARGEST = 1e150  # what has a square, and a sum of squares over any number of images, in float64
+LARGEST = 1e150  # its square, and sums of such squares over any number of images, are finite in float64
 
 
 def check_features(features: Floats, n_features: int | None = None, *, name: str = "features") -> Floats:
@@ -20,11 +20,11 @@ def check_features(features: Floats, n_features: int | None = None, *, name: str
     ----------
     features : (m, d) of any real dtype, finite, magnitudes up to 1e150; m may be 0
     n_features : d, None for any of at least 1
-    name : what messages call them
+    name : name of the array in messages
 
     Returns
     -------
-    (m, d) float32 where that holds every value (float16, float32), else float64; the input itself where it can be
+    (m, d) float32 for float16 and float32, else float64; the input itself where possible
     """
     values = check_real(name, features)
     width = "d" if n_features is None else n_features
@@ -50,7 +50,7 @@ def check_real(name: str, values: NDArray[np.generic]) -> Floats:
 
 
 def check_classes(name: str, classes: NDArray[np.integer], n_rows: int, n_classes: int | None) -> Positions:
-    """Check one class per row, 0..n_classes-1, or one rank of at least 0, and give them as int64."""
+    """Check one class per row, 0..n_classes-1, or one rank of at least 0; return them as int64."""
     if not isinstance(classes, np.ndarray) or classes.dtype.kind not in "iu":
         found = getattr(classes, "dtype", type(classes).__name__)
         raise TypeError(f"{name}: expected a NumPy array of integers, found {found}")
@@ -65,7 +65,7 @@ def check_classes(name: str, classes: NDArray[np.integer], n_rows: int, n_classe
 
 
 def check_indices(indices: NDArray[np.integer], n_features: int, n_classes: int | None = None) -> Positions:
-    """Check one set of distinct feature indices per class, (C, k) with 1 <= k <= d, and give it as int64."""
+    """Check (C, k) feature indices, distinct within each class, with 1 <= k <= d; return them as int64."""
     if not isinstance(indices, np.ndarray) or indices.dtype.kind not in "iu":
         found = getattr(indices, "dtype", type(indices).__name__)
         raise TypeError(f"indices: expected a NumPy array of integers, found {found}")
@@ -86,7 +86,7 @@ def check_indices(indices: NDArray[np.integer], n_features: int, n_classes: int 
 
 
 def check_matrix(name: str, matrix: NDArray[np.generic], shape: tuple[int, int]) -> Doubles:
-    """Check a finite matrix of a shape, and give it in float64."""
+    """Check that a matrix has a shape and is finite; return it in float64."""
     values = check_real(name, matrix)
     if values.shape != shape:
         raise ValueError(f"{name}: expected shape {shape}, found {values.shape}")
@@ -97,7 +97,7 @@ def check_matrix(name: str, matrix: NDArray[np.generic], shape: tuple[int, int])
 
 
 def check_count(name: str, count: int, most: int | None = None) -> int:
-    """Check a number of features (classes, images), an integer 1..most, or at least 1."""
+    """Check a number of features, classes or images: an integer 1..most, or at least 1."""
     if isinstance(count, bool) or not isinstance(count, int | np.integer):
         raise TypeError(f"{name}: expected an integer, found {count!r}")
     if count < 1 or (most is not None and count > most):
@@ -107,11 +107,11 @@ def check_count(name: str, count: int, most: int | None = None) -> int:
 
 
 def entropy(seed: Seed, *more: int) -> list[int]:
-    """Join a seed, an integer or a sequence of them, with further integers into what a generator is made from."""
+    """Join a seed (an integer or a sequence of them) and further integers into the seed of a generator."""
     return [*(seed if isinstance(seed, Sequence) else [seed]), *more]
 
 
 def blocks(n_rows: int, n_features: int, elements: int = 1 << 18) -> list[slice]:
-    """Cut rows into blocks of about `elements` values: what a core's cache holds."""
+    """Cut rows into blocks of about `elements` values, which fit a core's cache."""
     size = max(1, elements // n_features)
     return [slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]

@@ -1,4 +1,4 @@
-"""Other ways to pick k features per class, to tell whether Algorithm 1 is special."""
+"""Controls for Algorithm 1: other methods to pick k features per class."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -10,12 +10,12 @@ from tasks.decomposition.checks import Doubles, Floats, Positions, Seed, check_c
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What the controls pick from.
+    """The statistics that the controls pick from.
 
     Attributes
     ----------
     class_means : (C, d) float64, mean feature of each class's training images
-    overall_mean : (d,) float64, over all of them
+    overall_mean : (d,) float64, mean feature of all training images
     weight : (C, d) float64, the head's
     ranking : (C, d) int64, all features of each class in the order of Algorithm 1 (`pick_sets` with k2 = d)
     """
@@ -35,45 +35,45 @@ class Statistics:
 
 
 class Control(Protocol):
-    """Statistics and a number of features in, (C, k) int64 out, best first: a smaller k gives a prefix.
+    """A function from statistics and k to features (C, k) int64, best first: a smaller k gives a prefix.
 
-    Equal scores go to the lower index; only draws read the seed.
+    Equal scores are ordered by lower index. Only random draws read the seed.
     """
 
     def __call__(self, statistics: Statistics, k: int, *, seed: Seed = 0) -> Positions: ...
 
 
 def pick_class_mean(statistics: Statistics, k: int, *, seed: Seed = 0) -> Positions:
-    """Pick the features of largest class mean; parameters as of `Control`."""
+    """Pick the features of largest class mean; parameters as in `Control`."""
     return _largest(statistics.class_means, k)
 
 
 def pick_class_mean_minus_overall(statistics: Statistics, k: int, *, seed: Seed = 0) -> Positions:
-    """Pick the features whose class mean is furthest above the mean over all images; parameters as of `Control`."""
+    """Pick the features of largest class mean minus mean over all images; parameters as in `Control`."""
     return _largest(statistics.class_means - statistics.overall_mean, k)
 
 
 def pick_weight(statistics: Statistics, k: int, *, seed: Seed = 0) -> Positions:
-    """Pick the features of largest weight to the class's logit; parameters as of `Control`."""
+    """Pick the features of largest weight to the class's logit; parameters as in `Control`."""
     return _largest(statistics.weight, k)
 
 
 def pick_abs_weight(statistics: Statistics, k: int, *, seed: Seed = 0) -> Positions:
-    """Pick the features of largest weight by magnitude; parameters as of `Control`."""
+    """Pick the features of largest weight by magnitude; parameters as in `Control`."""
     return _largest(np.abs(statistics.weight), k)
 
 
 def pick_mean_times_weight(statistics: Statistics, k: int, *, seed: Seed = 0) -> Positions:
-    """Pick the features that add most to the class's logit on average; parameters as of `Control`."""
+    """Pick the features that add most to the class's logit on average; parameters as in `Control`."""
     return _largest(statistics.class_means * statistics.weight, k)
 
 
 def pick_histogram_and_weight(statistics: Statistics, k: int, *, seed: Seed = 0) -> Positions:
-    """Pick alternately the next feature of Algorithm 1 and the next of largest weight that is not yet picked.
+    """Pick in turn the next feature of Algorithm 1 and the next of largest weight, each feature once.
 
     Parameters
     ----------
-    statistics, k, seed : as of `Control`
+    statistics, k, seed : as in `Control`
 
     Returns
     -------
@@ -81,8 +81,8 @@ def pick_histogram_and_weight(statistics: Statistics, k: int, *, seed: Seed = 0)
 
     Notes
     -----
-    The paper combines both (its third try) without saying how. Here ceil(k / 2) come from the histogram and the rest
-    are the largest weights (not magnitudes) among the others; in turn, so that a smaller k gives a prefix.
+    The paper combines both (its third try) but does not state how. Here ceil(k / 2) features come from the histogram.
+    The rest have the largest weights (not magnitudes) among the others. A smaller k gives a prefix.
     """
     check_count("k", k, statistics.weight.shape[1])
     by_weight = _largest(statistics.weight, statistics.weight.shape[1])
@@ -90,19 +90,19 @@ def pick_histogram_and_weight(statistics: Statistics, k: int, *, seed: Seed = 0)
 
 
 def pick_random(statistics: Statistics, k: int, *, seed: Seed = 0) -> Positions:
-    """Pick k features of each class uniformly, without replacement; parameters as of `Control`."""
+    """Pick k features of each class uniformly, without replacement; parameters as in `Control`."""
     rng = np.random.default_rng(entropy(seed))
     return _largest(rng.random(statistics.weight.shape), k)
 
 
 def _largest(scores: Floats, k: int) -> Positions:
-    """The k largest of each row (C, d), equal ones by lower index."""
+    """Return the k largest of each row (C, d), equal scores by lower index."""
     check_count("k", k, scores.shape[1])
     return np.argsort(-scores, axis=1, kind="stable")[:, :k].copy()
 
 
 def _alternate(first: Positions, second: Positions, k: int) -> list[int]:
-    """Take from two orders (d,) in turn what is not yet taken, until there are k."""
+    """Take k features in turn from two orders (d,), each feature once."""
     taken: dict[int, None] = {}
     orders = [iter(first.tolist()), iter(second.tolist())]
     while len(taken) < k:

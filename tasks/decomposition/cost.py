@@ -1,4 +1,4 @@
-"""What a head costs: multiply-adds of whole networks, and measured times of the head alone."""
+"""The cost of a head: multiply-adds of whole networks, and measured times of the head alone."""
 
 import time
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tasks.splitting.replay import watching
 
-REPEATS = 21  # timings of which the median counts
+REPEATS = 21  # timings; the result is their median
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class NetworkCost:
 
     Attributes
     ----------
-    total : of all products and convolutions but a fused attention's own (4 % of a ViT-B/16)
-    head : of the full head
-    depth : layers with weights that are executed, shortcuts' projections too
+    total : multiply-adds of all products and convolutions, without those of fused attention (4 % of a ViT-B/16)
+    head : multiply-adds of the full head
+    depth : executed layers with weights, projections of shortcuts included
     """
 
     total: int
@@ -53,19 +53,19 @@ def count_multiply_adds(model: nn.Module, head: nn.Linear, example: Tensor) -> N
 
 
 def _layers_of(module: nn.Module) -> int:
-    """Return how many layers with weights a module is by itself; attention projects in and out."""
+    """Return the number of layers with weights in a module itself; attention counts 2, projections in and out."""
     if isinstance(module, nn.MultiheadAttention):
         return 2
     return int(isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d))
 
 
 def time_heads(layers: Sequence[nn.Module], batch: int, n_features: int) -> list[float]:
-    """Measure layers in turn on one thread, each as it is at inference.
+    """Measure the time of layers in turn on one thread, as at inference.
 
     Parameters
     ----------
     layers : in evaluation mode, on the CPU, of `n_features` inputs
-    batch : samples
+    batch : number of samples
 
     Returns
     -------

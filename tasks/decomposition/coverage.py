@@ -1,4 +1,4 @@
-"""How much of its images a class's few features hold: of the l1 norm, of the class's logit, of the histogram."""
+"""The share of its images that a class's few features hold: of l1 norm, class logit and histogram."""
 
 from collections.abc import Mapping, Sequence
 from typing import Self
@@ -21,7 +21,7 @@ from tasks.decomposition.exact_sums import ExactSums
 
 
 class Coverage:
-    """Mean shares by class, added up chunk by chunk and mergeable; chunks and their order change no byte.
+    """Mean shares by class, summed chunk by chunk and mergeable; chunks and their order do not change a byte.
 
     Holds a few (C, 2 + len(tops)) int64, besides indices and weight.
 
@@ -29,11 +29,11 @@ class Coverage:
     ----------
     indices : (C, k) integer, J_y of each class
     weight : (C, d) float, the head's
-    tops : numbers k1 of an image's own strongest features, whose share of its l1 norm is measured too
+    tops : numbers k1; the share of an image's top-k1 features in its l1 norm is measured too
 
     Attributes
     ----------
-    images : (C, 2 + len(tops)) int64, images with such a share: not those where the whole is 0
+    images : (C, 2 + len(tops)) int64, images with such a share; an image where the whole is 0 has none
     """
 
     def __init__(self, indices: NDArray[np.integer], weight: Floats, *, tops: Sequence[int] = ()) -> None:
@@ -47,22 +47,22 @@ class Coverage:
         self._sums = ExactSums((n_classes, 2 + len(self.tops)))
 
     def update(self, features: Floats, classes: NDArray[np.integer]) -> None:
-        """Add images.
+        """Add the shares of some images.
 
         Parameters
         ----------
         features : (m, d) float, finite
-        classes : (m,) integer, 0..C-1, whose sets the images are measured with
+        classes : (m,) integer, 0..C-1, the class that gives each image its set
         """
         n_classes, d = self.weight.shape
         values = check_features(features, d)
         labels = check_classes("classes", classes, len(values), n_classes)
         for part in blocks(len(values), d):
-            # Rows side by side in memory: the order within a row's sum must not hang on the chunk.
+            # Contiguous rows: the order within a row's sum must not depend on the chunk.
             self._add(np.ascontiguousarray(values[part], dtype=np.float64), labels[part])
 
     def merge(self, other: Self) -> Self:
-        """Add the images that another instance has seen; that one is not changed. Returns this one."""
+        """Add the images of another instance, which is not changed. Returns this instance."""
         same = np.array_equal(self.indices, other.indices) and np.array_equal(self.weight, other.weight)
         if not same or self.tops != other.tops:
             raise ValueError("merge: expected the same indices, weight and tops in both")
@@ -75,19 +75,19 @@ class Coverage:
         return self._means()[:, 0]
 
     def contribution_shares(self) -> Doubles:
-        """Return the share of what speaks for y (the sum of positive W[y, j] x_j) that J_y holds, (C,) as above."""
+        """Return the share of J_y in the sum of positive W[y, j] x_j, mean by class (C,); NaN without images."""
         return self._means()[:, 1]
 
     def top_shares(self) -> Doubles:
-        """Return the share of an image's l1 norm that its own strongest features hold, (C, len(tops)) as above."""
+        """Return the share of an image's l1 norm in its top-k1 features, mean by class (C, len(tops))."""
         return self._means()[:, 2:]
 
     def state(self) -> dict[str, NDArray[np.int64]]:
-        """Return all that was added up, int64 arrays by name."""
+        """Return all sums, int64 arrays by name."""
         return {"images": self.images, **self._sums.state("shares")}
 
     def restore(self, state: Mapping[str, NDArray[np.int64]]) -> Self:
-        """Take over a state of an instance made with the same parameters. Returns this one."""
+        """Set the state of another instance with the same parameters. Returns this instance."""
         if state["images"].shape != self.images.shape:
             raise ValueError(f"state: expected images of shape {self.images.shape}, found {state['images'].shape}")
         self.images = np.array(state["images"], dtype=np.int64)
@@ -106,12 +106,12 @@ class Coverage:
         wholes = np.stack([norm, helping.sum(axis=1), *[norm] * len(self.tops)], axis=1)
         held = np.stack([part.sum(axis=1) for part in parts], axis=1)
         there = wholes > 0
-        # Both sums are rounded, so that a whole may come out a bit below its part.
+        # Both sums are rounded, so a whole may be slightly below its part.
         self._sums.add(labels, np.minimum(np.divide(held, wholes, out=np.zeros_like(held), where=there), 1.0))
         np.add.at(self.images, labels, there)
 
     def _means(self) -> Doubles:
-        """Mean shares (C, 2 + len(tops))."""
+        """Return mean shares (C, 2 + len(tops))."""
         return _divided(self._sums.totals(), self.images)
 
 
@@ -132,7 +132,7 @@ def share_of_histogram(counts: NDArray[np.integer], indices: NDArray[np.integer]
 
 
 def _divided(sums: NDArray[np.generic], numbers: NDArray[np.integer]) -> Doubles:
-    """Quotients in float64, NaN where the number is 0."""
+    """Return quotients in float64, NaN where the number is 0."""
     empty = np.full(sums.shape, np.nan)
     quotients: Doubles = np.divide(sums, numbers, out=empty, where=numbers > 0)
     return quotients

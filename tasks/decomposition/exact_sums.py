@@ -1,4 +1,4 @@
-"""Sums that no order of adding changes: whole numbers in slots of 32 binary digits, rounded only when read."""
+"""Sums that do not depend on their order: integers in slots of 32 binary digits, rounded only when read."""
 
 from collections.abc import Mapping
 from fractions import Fraction
@@ -14,11 +14,11 @@ SAFE = 1000  # 2^+-1000 is an ordinary float64
 
 
 class ExactSums:
-    """Sums of float64 values by row, exact for every value that float64 holds, up to 2^31 values and 2^1023 each.
+    """Exact sums of float64 values by row, for up to 2^31 values of any magnitude up to 2^1023.
 
-    A value is cut into pieces, whole multiples of 2^(32 slot) below 2^(32 (slot + 1)), and the multiples are added as
-    integers. So neither chunks nor the order of merging move a bit, of the sums or of the state.
-    Holds (rows, columns) int64 for every slot that some piece fell into: 3 or 4 for usual activations.
+    A value is cut into pieces: integer multiples of 2^(32 slot) below 2^(32 (slot + 1)). The multiples are added as
+    integers. Therefore neither chunks nor the order of merging change a bit of the sums or of the state.
+    Holds (rows, columns) int64 for every slot in use: 3 or 4 for usual activations.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class ExactSums:
 
     Attributes
     ----------
-    digits : by slot, (rows, columns) int64
+    digits : (rows, columns) int64, by slot
     """
 
     def __init__(self, shape: tuple[int, int]) -> None:
@@ -38,14 +38,14 @@ class ExactSums:
 
         Parameters
         ----------
-        rows : (m,) int64, where each row of values goes
+        rows : (m,) int64, the row of the sums for each row of values
         values : (m, columns) float64, finite
         """
         for part in blocks(len(values), self.shape[1], 1 << 17):
             self._add_block(rows[part], values[part])
 
     def merge(self, other: "ExactSums", sign: int = 1) -> Self:
-        """Add the sums of another instance, or take them away; that one is not changed. Returns this one."""
+        """Add or subtract the sums of another instance, which is not changed. Returns this instance."""
         if self.shape != other.shape:
             raise ValueError(f"merge: expected sums of shape {self.shape}, found {other.shape}")
         for slot, digits in other.digits.items():
@@ -53,11 +53,11 @@ class ExactSums:
         return self
 
     def copy(self) -> "ExactSums":
-        """Return an instance that shares no memory with this one."""
+        """Return an instance that does not share memory with this one."""
         return ExactSums(self.shape).merge(self)
 
     def totals(self) -> Doubles:
-        """Return the sums (rows, columns), within a unit of the last place."""
+        """Return the sums (rows, columns), exact to a unit of the last place."""
         total = np.zeros(self.shape)
         if not self.digits:
             return total
@@ -80,7 +80,7 @@ class ExactSums:
         return found
 
     def state(self, name: str) -> dict[str, NDArray[np.int64]]:
-        """Return `{name}_slots` (s,) rising and `{name}_digits` (s, rows, columns), both int64."""
+        """Return the arrays `{name}_slots` (s,), rising, and `{name}_digits` (s, rows, columns), both int64."""
         slots = sorted(self.digits)
         digits = [self.digits[slot] for slot in slots]
         stacked = np.stack(digits) if digits else np.zeros((0, *self.shape), dtype=np.int64)
@@ -88,7 +88,7 @@ class ExactSums:
 
     @classmethod
     def of_state(cls, name: str, state: Mapping[str, NDArray[np.int64]]) -> Self:
-        """Build the instance whose `state(name)` is among the arrays; it shares no memory with them."""
+        """Build an instance from the arrays of `state(name)`; it does not share memory with them."""
         slots, digits = state[f"{name}_slots"], state[f"{name}_digits"]
         sums = cls((digits.shape[1], digits.shape[2]))
         sums.digits = {int(slot): np.array(one, dtype=np.int64) for slot, one in zip(slots, digits, strict=True)}
@@ -106,15 +106,15 @@ class ExactSums:
             slot = (int(np.frexp(largest)[1]) - 1) // BITS
             pieces = np.trunc(_shifted(rest, -slot * BITS))
             rest -= _shifted(pieces, slot * BITS)
-            # Whole numbers below 2^32, at most 2^17 of them: their float64 sums are exact in any order.
+            # At most 2^17 integers below 2^32: their float64 sums are exact in any order.
             self._slot(slot)[present] += (member @ pieces).astype(np.int64)
 
     def _slot(self, slot: int) -> Positions:
-        """The digits of a slot, zeros at first."""
+        """Return the digits of a slot, which are zeros at first."""
         return self.digits.setdefault(slot, np.zeros(self.shape, dtype=np.int64))
 
 
 def _shifted(values: Doubles, exponent: int) -> Doubles:
-    """Values times 2^exponent, also where that factor itself is no float64."""
+    """Return values times 2^exponent, also where that factor is not a float64."""
     shifted: Doubles = values * 2.0**exponent if abs(exponent) <= SAFE else np.ldexp(values, exponent)
     return shifted

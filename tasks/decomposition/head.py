@@ -1,4 +1,4 @@
-"""Where a network's head is: the last linear layer that is executed, if its output is the network's."""
+"""Find a network's head: the last linear layer that is executed, if its output is the network's."""
 
 from dataclasses import dataclass
 
@@ -7,12 +7,12 @@ from torch import Tensor, nn
 from tasks.capture import find_output_layer
 from tasks.splitting.replay import watching
 
-SHOWN = 3  # modules that a message names
+SHOWN = 3  # largest number of modules in a message
 
 
 @dataclass(frozen=True)
 class Head:
-    """A network's final layer; its input is what `split_at(model, "penultimate", example)` cuts at.
+    """A network's final layer; its input is the cut of `split_at(model, "penultimate", example)`.
 
     Attributes
     ----------
@@ -25,12 +25,12 @@ class Head:
 
 
 def find_head(model: nn.Module, example: Tensor) -> Head:
-    """Find the last nn.Linear that a network executes, whose output must be the network's.
+    """Find the last nn.Linear that a network executes; its output must be the network's.
 
     Parameters
     ----------
     model : in evaluation mode; not changed
-    example : (n, C, H, W), images of the size and kind that will come, on the model's device
+    example : (n, C, H, W), images like those of later calls in size and kind, on the model's device
 
     Returns
     -------
@@ -38,11 +38,11 @@ def find_head(model: nn.Module, example: Tensor) -> Head:
 
     Raises
     ------
-    ValueError : training mode; no linear layer, or something after it; the layer is called more than once. The
-        message names the modules that the network ends in.
+    ValueError : the network is in training mode; it does not end in a linear layer; or it calls the layer more than
+        once. The message names the modules that the network ends in.
     """
     if any(module.training for module in model.modules()):
-        raise ValueError("the network is in training mode; call model.eval() first")
+        raise ValueError("model: expected evaluation mode, found training mode; call model.eval() first")
     called: list[str] = []
     with watching(model, lambda name, module, output: called.append(name)):
         model(example.clone())
@@ -52,8 +52,8 @@ def find_head(model: nn.Module, example: Tensor) -> Head:
         raise ValueError(_refusal(model, called, linear))
     if linear.count(name) > 1:
         raise ValueError(
-            f"head {name!r}: expected a layer of one call, found {linear.count(name)}; a decomposed one in its place "
-            "would change the others"
+            f"head {name!r}: expected one call of the layer, found {linear.count(name)}; a decomposed layer in its "
+            "place would change the other calls"
         )
     module = model.get_submodule(name)
     assert isinstance(module, nn.Linear)
@@ -61,13 +61,13 @@ def find_head(model: nn.Module, example: Tensor) -> Head:
 
 
 def replace_head(model: nn.Module, name: str, head: nn.Module) -> None:
-    """Put a module in the place of another one, in place.
+    """Replace a module of a network, in place.
 
     Parameters
     ----------
-    model : changed; copy it first where the full one is still needed
-    name : of a module in it, such as `Head.name`
-    head : what takes its place
+    model : changed; copy it first where the full model is still needed
+    name : name of a module in it, such as `Head.name`
+    head : the new module
     """
     if name not in dict(model.named_modules()) or not name:
         raise ValueError(f"head {name!r}: expected the name of a module of the network, found none")
@@ -75,7 +75,7 @@ def replace_head(model: nn.Module, name: str, head: nn.Module) -> None:
 
 
 def _refusal(model: nn.Module, called: list[str], linear: list[str]) -> str:
-    """Say why there is no head."""
+    """Return a message why a network does not have a head."""
     leaves = [name for name in called if not list(model.get_submodule(name).children())]
     last = ", ".join(f"{name} ({type(model.get_submodule(name)).__name__})" for name in leaves[-SHOWN:])
     found = f"its last one, {linear[-1]}, does not give it" if linear else "it calls none"

@@ -1,4 +1,4 @@
-"""How often a decomposed head is right, and how often it says what the full head says."""
+"""Accuracy of a decomposed head, and its agreement with the full head."""
 
 from collections.abc import Mapping
 from typing import Self
@@ -10,7 +10,7 @@ from tasks.decomposition.checks import Doubles, Floats, check_classes, check_fea
 
 
 class HeadScores:
-    """Correct and agreeing predictions by class, added up chunk by chunk and mergeable; holds three (C,) int64.
+    """Correct and agreeing predictions by class, summed chunk by chunk and mergeable; holds three (C,) int64.
 
     Parameters
     ----------
@@ -18,19 +18,19 @@ class HeadScores:
 
     Attributes
     ----------
-    images, correct, agreeing : (C,) int64 by true class; agreeing with the full head
+    images, correct, agreeing : (C,) int64 by true class; `agreeing` counts agreement with the full head
     """
 
     def __init__(self, n_classes: int) -> None:
         self.images, self.correct, self.agreeing = np.zeros((3, n_classes), dtype=np.int64)
 
     def update(self, logits: Floats, full: Floats, labels: NDArray[np.integer]) -> None:
-        """Add images.
+        """Add the predictions for some images.
 
         Parameters
         ----------
-        logits : (m, C) float, of the head that is measured
-        full : (m, C) float, of the full head; may be the same
+        logits : (m, C) float, logits of the measured head
+        full : (m, C) float, logits of the full head; may be the same array
         labels : (m,) integer, 0..C-1
         """
         n_classes = len(self.images)
@@ -44,7 +44,7 @@ class HeadScores:
         self.agreeing += np.bincount(true[predicted == usual], minlength=n_classes)
 
     def merge(self, other: Self) -> Self:
-        """Add the images that another instance has seen; that one is not changed. Returns this one."""
+        """Add the images of another instance, which is not changed. Returns this instance."""
         if len(self.images) != len(other.images):
             raise ValueError(f"merge: expected {len(self.images)} classes, found {len(other.images)}")
         self.images += other.images
@@ -54,16 +54,16 @@ class HeadScores:
 
     @property
     def accuracy(self) -> float:
-        """Share of all images that are right; NaN without images."""
+        """Return the share of all images that are classified correctly; NaN without images."""
         return _share(self.correct, self.images)
 
     @property
     def agreement(self) -> float:
-        """Share of all images for which the full head predicts the same; NaN without images."""
+        """Return the share of all images with the full head's prediction; NaN without images."""
         return _share(self.agreeing, self.images)
 
     def class_accuracies(self) -> Doubles:
-        """Return the share of each class's images that are right, (C,); NaN without images."""
+        """Return the share of each class's images that are classified correctly, (C,); NaN without images."""
         empty = np.full(len(self.images), np.nan)
         shares: Doubles = np.divide(self.correct, self.images, out=empty, where=self.images > 0)
         return shares
@@ -74,7 +74,7 @@ class HeadScores:
 
     @classmethod
     def of_state(cls, state: Mapping[str, NDArray[np.int64]]) -> Self:
-        """Build the instance that has a state."""
+        """Build an instance from its state."""
         scores = cls(len(state["images"]))
         for name in ("images", "correct", "agreeing"):
             setattr(scores, name, np.array(state[name], dtype=np.int64))
@@ -82,5 +82,5 @@ class HeadScores:
 
 
 def _share(part: NDArray[np.int64], whole: NDArray[np.int64]) -> float:
-    """Quotient of two sums."""
+    """Return the quotient of two sums."""
     return int(part.sum()) / int(whole.sum()) if whole.any() else float("nan")

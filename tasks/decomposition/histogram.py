@@ -1,4 +1,4 @@
-"""Algorithm 1 of Badola et al. in one pass: how often each feature is among the strongest of a class's images."""
+"""Algorithm 1 of Badola et al. in one pass: how often each feature is in the top-k1 of a class's images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ NO_LIMIT = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class Cell:
-    """One way to count.
+    """One setting of the count.
 
     Attributes
     ----------
-    k1 : an int, that many features per image; a float in (0, 1], the fewest features (by falling rank) that hold that
-        share of the image's l1 norm, none in an image of zeros
-    limit : images counted per class, the first ones by their rank within it; None for all
+    k1 : an int counts that many features per image; a float in (0, 1] counts the fewest features, by falling rank,
+        that hold this share of the image's l1 norm; none in an image of zeros
+    limit : number of images per class, the first by their rank within the class; None for all
     """
 
     k1: int | float
@@ -40,7 +40,7 @@ class Cell:
 
     @property
     def is_share(self) -> bool:
-        """Whether k1 is a share of the l1 norm."""
+        """Return whether k1 is a share of the l1 norm."""
         return isinstance(self.k1, float | np.floating)
 
 
@@ -52,23 +52,23 @@ class FeatureMoments(NamedTuple):
 
 
 class FeatureHistogram:
-    """Counts of strongest features and sums by class, added up chunk by chunk and mergeable.
+    """Counts of top-k1 features and sums by class, added chunk by chunk and mergeable.
 
-    Chunks, their order and the order of merging change no byte: counts are integers, and sums are exact until read.
-    Holds (cells, C, d) and about 4 (C, d) int64, twice that for signed features.
+    Chunks, their order and the order of merging do not change a byte: counts are integers and sums are exact. Only
+    reading rounds a sum. Holds (cells, C, d) and about 4 (C, d) int64, twice that for signed features.
 
     Parameters
     ----------
     n_classes, n_features : C, d
-    cells : what to count; one pass over the features serves all
+    cells : settings of the counts; one pass over the features serves all
     rank_by : "abs", "value" or "contribution"
     weight : (C, d) float, the head's, for "contribution"
 
     Attributes
     ----------
-    counts : (cells, C, d) int64, images of a class in which a feature is among the strongest
+    counts : (cells, C, d) int64, images of a class with a feature in their top-k1
     images : (cells, C) int64, images counted
-    seen : (C,) int64, images of each class, whatever the limits
+    seen : (C,) int64, images of each class, regardless of limits
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class FeatureHistogram:
         self._squares = ExactSums((1, n_features))
 
     def update(self, features: Floats, classes: NDArray[np.integer], within: NDArray[np.integer] | None = None) -> None:
-        """Add images.
+        """Add some images to counts and sums.
 
         Parameters
         ----------
@@ -111,7 +111,7 @@ class FeatureHistogram:
             self._sum(values[part].astype(np.float64), labels[part])
 
     def merge(self, other: Self) -> Self:
-        """Add the images that another instance has seen; that one is not changed. Returns this one."""
+        """Add the images of another instance, which is not changed. Returns this instance."""
         if self._meaning() != other._meaning():
             raise ValueError(f"merge: expected the same {self._meaning()}, found {other._meaning()}")
         if self.weight is not None and other.weight is not None and not np.array_equal(self.weight, other.weight):
@@ -126,7 +126,7 @@ class FeatureHistogram:
 
     @property
     def signed(self) -> bool:
-        """Whether some value was below 0."""
+        """Return whether some value is below 0."""
         return bool(self._negative.digits)
 
     def absolute_sums(self) -> Doubles:
@@ -142,7 +142,7 @@ class FeatureHistogram:
         return self.signed_sums() / np.maximum(self.seen, 1)[:, None]
 
     def moments(self) -> FeatureMoments:
-        """Return the moments of the features over all images; they are exact before the last rounding (float32)."""
+        """Return the moments of the features over all images, exact before the last rounding (float32)."""
         n = int(self.seen.sum())
         if n == 0:
             raise ValueError("moments: expected at least 1 image, found 0")
@@ -152,7 +152,7 @@ class FeatureHistogram:
         return FeatureMoments(mean, np.sqrt([max(0.0, float(spread / n**2)) for spread in spreads]))
 
     def state(self) -> dict[str, NDArray[np.int64]]:
-        """Return all that was added up, int64 arrays by name; the same images give the same bytes."""
+        """Return all counts and sums, int64 arrays by name; the same images give the same bytes."""
         found = {"counts": self.counts, "images": self.images, "seen": self.seen}
         sums = {"positive": self._positive, "negative": self._negative, "squares": self._squares}
         return found | {key: array for name, one in sums.items() for key, array in one.state(name).items()}
@@ -166,11 +166,11 @@ class FeatureHistogram:
         rank_by: RankBy = "abs",
         weight: Floats | None = None,
     ) -> Self:
-        """Build the instance that has a state, which it shares no memory with.
+        """Build an instance from its state; they do not share memory.
 
         Parameters
         ----------
-        cells, rank_by, weight : as it was made with
+        cells, rank_by, weight : the parameters of the first instance
         state : as `state` returned it
         """
         n_cells, n_classes, d = state["counts"].shape
@@ -184,7 +184,7 @@ class FeatureHistogram:
         return histogram
 
     def _count(self, values: Floats, labels: Positions, ranks: Positions) -> None:
-        """Count the strongest features of a block of images for every cell."""
+        """Count the top features of a block of images for every cell."""
         if not self.cells:
             return
         _, n_classes, d = self.counts.shape
@@ -209,12 +209,12 @@ class FeatureHistogram:
         self._squares.add(np.zeros_like(labels), np.square(values))
 
     def _meaning(self) -> dict[str, Any]:  # Any: shown and compared only
-        """What two instances must share to be merged; as text, since k1 = 1 is not k1 = 1.0."""
+        """Return the parameters that two merged instances must share; as text, since k1 = 1 is not k1 = 1.0."""
         return {"shape": self.counts.shape, "cells": repr(self.cells), "rank_by": self.rank_by}
 
 
 def _depth(cell: Cell, n_features: int) -> int:
-    """The number of ranks that a cell needs."""
+    """Return the number of ranks that a cell needs."""
     return n_features if cell.is_share else check_count("k1", int(cell.k1), n_features)
 
 
@@ -226,7 +226,7 @@ def _check_rank_by(rank_by: RankBy) -> RankBy:
 
 
 def _check_given(weight: Floats | None, shape: tuple[int, int]) -> Doubles:
-    """Check the weight that contributions need."""
+    """Check the head's weight, which contributions need."""
     if weight is None:
         raise ValueError("weight: expected the head's (C, d), which rank_by 'contribution' needs, found None")
     return check_weight("weight", weight, shape).copy()

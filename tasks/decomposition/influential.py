@@ -12,14 +12,14 @@ from tasks.decomposition.ranking import RankBy
 
 @dataclass(frozen=True, eq=False)
 class InfluentialFeatures:
-    """The features that are most often among the strongest of each class's images.
+    """The features that are most often in the top-k1 of each class's images.
 
     Attributes
     ----------
     indices : (C, k2) int64, by falling count, then falling class sum of |x|, then rising index
-    counts : (C, d) int64, images of the class in which a feature is among the k1 strongest
+    counts : (C, d) int64, images of the class with a feature in their top-k1
     tie_at_cut : (C,) bool, the k2-th count equals the next one; False where k2 = d
-    signed : whether some feature is below 0: by magnitude, such a one may speak against its class
+    signed : whether some feature is below 0; ranked by magnitude, it may lower the logit of its class
     """
 
     indices: Positions
@@ -38,25 +38,25 @@ def influential_features(
     rank_by: RankBy = "abs",
     weight: Floats | None = None,
 ) -> InfluentialFeatures:
-    """Find the k2 features that are most often among the k1 strongest of a class's images.
+    """Find the k2 features that are most often in the top-k1 of a class's images.
 
     Parameters
     ----------
     features : (n, d) float of any width, finite: the inputs of the head in evaluation mode
     labels : (n,) integer, 0..C-1: labels or predictions
-    k1 : features per image, 1..d; a float in (0, 1] is a share of each image's l1 norm to be covered
-    k2 : features per class, 1..d; beyond the features ever picked, sums of |x| and then indices decide
+    k1 : features per image, 1..d; a float in (0, 1] is the share of each image's l1 norm that they cover
+    k2 : features per class, 1..d; features that are never in a top-k1 are ordered by sums of |x|, then by index
     n_classes : C
-    rank_by : "abs" |x_j|, "value" x_j, "contribution" W[label, j] x_j; equal values within an image by lower index
+    rank_by : "abs" |x_j|, "value" x_j, "contribution" W[label, j] x_j; equal values of an image by lower index
     weight : (C, d) float, the head's; read for "contribution" only
 
     Returns
     -------
-    InfluentialFeatures; a class without images has counts of 0. The sets of a smaller k2 are prefixes.
+    InfluentialFeatures; a class without images has counts of 0. A smaller k2 gives prefixes of the sets.
 
     Notes
     -----
-    `FeatureHistogram` is the same for features that come in chunks.
+    `FeatureHistogram` does the same for features in chunks.
     """
     n_features = check_features(features).shape[1]
     check_count("n_classes", n_classes)
@@ -75,13 +75,12 @@ def pick_sets(counts: Positions, sums: Floats, k2: int) -> tuple[Positions, NDAr
     Parameters
     ----------
     counts : (C, d) integer
-    sums : (C, d) float, class sums of |x|: the larger comes first among equal counts, then the lower index
+    sums : (C, d) float, class sums of |x|: among equal counts the larger sum comes first, then the lower index
     k2 : 1..d
 
     Returns
     -------
-    indices (C, k2) int64, most frequent first, so that a smaller k2 gives a prefix; and where counts tie at the cut,
-    (C,) bool
+    indices (C, k2) int64, most frequent first, so that a smaller k2 gives a prefix; and (C,) bool, ties at the cut
     """
     if counts.shape != sums.shape or counts.ndim != 2:
         raise ValueError(f"counts, sums: expected one shape (C, d), found {counts.shape} and {sums.shape}")

@@ -1,4 +1,4 @@
-"""What a class's influential maps see that the others do not: the pictures beside an image."""
+"""Contrast maps: where a class's influential maps are above the mean of all maps."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from tasks.decomposition.checks import Doubles, Floats, Positions, check_count, 
 
 
 class ContrastMaps(NamedTuple):
-    """Three maps (h, w) float64 of one image; the last two are positive where their features see more than all do."""
+    """Three maps (h, w) float64 of one image; the last two are positive where their features exceed the mean of all."""
 
     all: Doubles
     influential: Doubles
@@ -17,17 +17,17 @@ class ContrastMaps(NamedTuple):
 
 
 def contrast_maps(maps: Floats, influential: NDArray[np.integer], other: NDArray[np.integer]) -> ContrastMaps:
-    """Average an image's maps, and those of some features minus that average.
+    """Return the average of an image's maps, and the averages of two sets of features minus it.
 
     Parameters
     ----------
     maps : (h, w, d) float, the last convolution's for one image
     influential : (k,) integer, J_y
-    other : (l,) integer, equally many others, such as `least_frequent` gives
+    other : (l,) integer, as many other features, for example from `least_frequent`
 
     Returns
     -------
-    ContrastMaps: the mean of all d maps; the mean of the influential ones minus it; the same for the others
+    ContrastMaps: the mean of all d maps; the mean of the influential maps minus it; the same for the other maps
     """
     values = check_real("maps", maps)
     if values.ndim != 3 or 0 in values.shape:
@@ -40,12 +40,12 @@ def contrast_maps(maps: Floats, influential: NDArray[np.integer], other: NDArray
 
 
 def least_frequent(ranking: Positions, k: int) -> Positions:
-    """Return the features of each class that are least often among the strongest, least frequent first.
+    """Return the features of each class with the lowest counts in Algorithm 1, least frequent first.
 
     Parameters
     ----------
     ranking : (C, d) int64, all features in the order of Algorithm 1 (`pick_sets` with k2 = d)
-    k : 1..d; fewer than d / 2, or they meet the k influential ones
+    k : 1..d; below d / 2, or some of the k influential features are among them
 
     Returns
     -------

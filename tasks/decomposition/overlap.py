@@ -1,4 +1,4 @@
-"""How many features the classes have in common."""
+"""Count the features that classes have in common."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ from tasks.decomposition.checks import Doubles, Positions, check_indices
 
 @dataclass(frozen=True, eq=False)
 class Overlap:
-    """What index sets of k features share.
+    """The overlap of the classes' sets of k features.
 
     Attributes
     ----------
     matrix : (C, C) float64, |J_a and J_b| / k, 1 on the diagonal
     mean : of the matrix off the diagonal; NaN for a single class
-    union : features that some class reads
+    union : number of features that some class reads
     classes : (d,) int64, classes that read each feature
     """
 
@@ -27,7 +27,7 @@ class Overlap:
 
 
 def membership(indices: NDArray[np.integer], n_features: int) -> NDArray[np.bool_]:
-    """Return which features (C, d) are in each class's set.
+    """Return a mask (C, d) of the features in each class's set.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def membership(indices: NDArray[np.integer], n_features: int) -> NDArray[np.bool
 
 
 def measure_overlap(indices: NDArray[np.integer], n_features: int) -> Overlap:
-    """Measure how many features each pair of classes shares.
+    """Measure the number of features that each pair of classes shares.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def measure_overlap(indices: NDArray[np.integer], n_features: int) -> Overlap:
     members = membership(indices, n_features)
     n_classes, k = indices.shape
     common = members.astype(np.float64)
-    shared = common @ common.T  # whole numbers: exact
+    shared = common @ common.T  # integers: exact
     pairs = n_classes * (n_classes - 1)
     mean = (float(shared.sum()) - n_classes * k) / (pairs * k) if pairs else float("nan")
     classes = members.sum(axis=0, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""The order of one image's features: by magnitude, by value, or by what they add to the logit of its class."""
+"""The order of an image's features: by magnitude, value, or contribution to the logit of its class."""
 
 from typing import Literal, get_args
 
@@ -10,12 +10,12 @@ from tasks.decomposition.checks import Doubles, Floats, Positions
 RankBy = Literal["abs", "value", "contribution"]
 RANKINGS: tuple[str, ...] = get_args(RankBy)
 
-PARTIAL = 4  # below d / 4 wanted features, selecting them and sorting those is faster than sorting all
-ROUNDING = 1e-12  # relative; a share that is held exactly must not be missed by the rounding of a sum
+PARTIAL = 4  # below d / 4 features, to select and sort these is faster than to sort all
+ROUNDING = 1e-12  # relative; a share that is reached exactly must count despite the rounding of a sum
 
 
 def score_features(values: Floats, classes: Positions, rank_by: RankBy, weight: Doubles | None) -> Floats:
-    """Return what features are ranked by.
+    """Return the scores that features are ranked by.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def score_features(values: Floats, classes: Positions, rank_by: RankBy, weight: 
 
 
 def rank_features(scores: Floats, k: int) -> Positions:
-    """Return each row's k features of largest score, largest first, equal scores by lower index.
+    """Return the k features of largest score in each row, largest first, equal scores by lower index.
 
     Parameters
     ----------
@@ -56,13 +56,13 @@ def rank_features(scores: Floats, k: int) -> Positions:
     above, tied = scores > cut, scores == cut
     missing = k - above.sum(axis=1, keepdims=True)
     kept = above | (tied & (np.cumsum(tied, axis=1, dtype=np.int32) <= missing))
-    chosen = np.nonzero(kept)[1].reshape(n, k)  # rising, so that a stable sort leaves ties in place
+    chosen = np.nonzero(kept)[1].reshape(n, k)  # rising, so that a stable sort keeps the order of ties
     order = np.argsort(-np.take_along_axis(scores, chosen, axis=1), axis=1, kind="stable")
     return np.take_along_axis(chosen, order, axis=1)
 
 
 def count_covering(values: Floats, order: Positions, share: float) -> NDArray[np.int64]:
-    """Count the first features of each row's order that hold a share of its l1 norm; a row of zeros needs none.
+    """Count the first features in each row's order that hold a share of its l1 norm; 0 for a row of zeros.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Interpretation methods: what a network's relevant features for a class are."""
+"""Interpretation methods, which find the relevant features of a network for a class."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ __all__ = ["INTERPRETERS", "Features", "Interpreter"]
 
 @dataclass(frozen=True)
 class Interpreter:
-    """One method as plain functions; maps are (n, h, w, d), codes (n, h, w, r), arrays those of `Features`.
+    """One method as plain functions; maps are (n, h, w, d), codes (n, h, w, r), `arrays` as in `Features`.
 
     Parameters
     ----------
     fit : (maps, *, seed, **params) -> Features of one class
     shapes : (n_channels, **params) -> upper bound of each array's shape
-    encode : (arrays, maps) -> codes float32, held-out maps expressed by the features
+    encode : (arrays, maps) -> codes float32, held-out maps in terms of the features
     reconstruct : (arrays, codes) -> maps float32
     columns : (arrays, codes) -> (n h w, c) float64 for the shape distance
-    check : (**params) -> None, raises ValueError naming a bad parameter
+    check : (**params) -> None, raises ValueError that names a bad parameter
     """
 
     fit: Callable[..., Features]

@@ -1,4 +1,4 @@
-"""Maps at the size of the image that they are shown on."""
+"""Resize maps to the size of the image below them."""
 
 import numpy as np
 import torch
@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 
 def enlarge(heat: NDArray[np.floating], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Resize a map bilinearly.
+    """Resize a heat map bilinearly.
 
     Parameters
     ----------

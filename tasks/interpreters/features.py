@@ -1,4 +1,4 @@
-"""What an interpreter hands back for one class: arrays to store and numbers to log."""
+"""The result of an interpreter for one class: arrays to store and metrics to log."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ class Features:
 
     Parameters
     ----------
-    arrays : what must be stored, by name
-    numbers : what a step should log, by name
+    arrays : arrays to store, by name
+    numbers : metrics that a step should log, by name
     """
 
     arrays: Mapping[str, NDArray[np.float32]]

@@ -1,30 +1,30 @@
-"""Hierarchical alternating least squares: one reading of the matrix per iteration, memory by chunk."""
+"""Hierarchical alternating least squares: one reading of the matrix per iteration, memory for one chunk."""
 
 import torch
 from torch import Tensor
 
 from tasks.interpreters.rows import Rows, sum_of_squares
 
-WINDOW = 3  # readings between two looks at the error
-GAIN = 1e-3  # share of the error that may be left to win
-BEHIND = 10  # readings that a start is taken to have behind it
+WINDOW = 3  # readings between two measurements of the error
+GAIN = 1e-3  # share of the error that further readings may still remove
+BEHIND = 10  # readings that count as done before a start
 DIRECT = {torch.float32: 1e-5, torch.float64: 1e-10}  # squared error below which the Gram form is mostly rounding
-FLOOR = {torch.float32: 1e-6, torch.float64: 1e-12}  # relative error that counts as none
+FLOOR = {torch.float32: 1e-6, torch.float64: 1e-12}  # relative error that counts as 0
 
 
 def refine(
     rows: Rows, pair: tuple[Tensor, Tensor], *, sweeps: int, limit: int, rival: float = 0.0, gain: float = GAIN
 ) -> tuple[float, int]:
-    """Improve a factorisation in place until what is still to be won is below a share of the error.
+    """Improve a factorisation in place until the expected further gain is below a share of the error.
 
     Parameters
     ----------
     rows : (n, d) matrix
     pair : codes (r, n) and components (r, d), >= 0, dtype of the chunks, overwritten
     sweeps : coordinate sweeps over the codes, and over the components, per reading
-    limit : most readings
-    rival : stop early when the estimate does not promise an error below this one
-    gain : share of the error that may be left to win
+    limit : largest number of readings
+    rival : error of another start; stop early if the estimate stays above it
+    gain : share of the error that further readings may still remove
 
     Returns
     -------
@@ -32,8 +32,8 @@ def refine(
 
     Notes
     -----
-    Cichocki and Phan 2009; several sweeps per product: Gillis and Glineur 2012. The error falls about as 1/k,
-    so after k readings about k times the last decrease is still to come; a linear rate leaves less.
+    Cichocki and Phan 2009; several sweeps per product: Gillis and Glineur 2012. The error falls about as 1/k. After k
+    readings the remaining decrease is therefore about k times the last one. A linear rate leaves less.
     """
     codes, components = pair
     last, error = float("inf"), 1.0
@@ -70,7 +70,7 @@ def iterate(rows: Rows, codes: Tensor, components: Tensor, sweeps: int) -> float
 
 
 def measure(rows: Rows, codes: Tensor, components: Tensor) -> float:
-    """Return the relative error of codes (r, n) and components (r, d) from the residual itself."""
+    """Return the relative error of codes (r, n) and components (r, d), computed from the residual."""
     squares = 0.0
     for part, block in rows.chunks():
         squares += sum_of_squares(torch.addmm(block, codes[:, part].T, components, beta=-1.0))
@@ -82,7 +82,7 @@ def descend(factor: Tensor, product: Tensor, gram: Tensor, sweeps: int) -> None:
 
     Parameters
     ----------
-    factor : (r, m) F, overwritten; a row of zero curvature stays, so that it can come back when its partner does
+    factor : (r, m) F, overwritten; a row of zero curvature stays, so that it can recover with its partner
     product : (r, m) B, overwritten
     gram : (r, r) G, float64
     sweeps : passes over the rows

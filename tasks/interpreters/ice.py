@@ -1,4 +1,4 @@
-"""ICE: the concepts of a class are the components of its activation maps' non-negative factorisation."""
+"""ICE (Zhang et al. 2021): the concepts of a class are the components of an NMF of its activation maps."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def __getattr__(name: str) -> object:
 
 
 def fit(maps: Maps, *, seed: int | Sequence[int], components: int = 10, negative: Negative = "clamp") -> Features:
-    """Factorise the maps of one class.
+    """Factorise the activation maps of one class.
 
     Parameters
     ----------
@@ -65,7 +65,10 @@ def fit(maps: Maps, *, seed: int | Sequence[int], components: int = 10, negative
     check(components=components, negative=negative)
     flat = _flat(maps)
     if negative == "refuse" and (n_negative := int(np.count_nonzero(flat < 0))):
-        raise ValueError(f"maps: {n_negative} negative activations; take a layer after its ReLU or set negative: clamp")
+        raise ValueError(
+            f"maps: expected activations of at least 0, found {n_negative} negative ones; take a layer after its ReLU "
+            "or set negative: clamp"
+        )
     factors = fit_nmf(flat, components, seed=seed)
     found = np.asarray(factors.components, dtype=np.float32)
     numbers = {
@@ -78,11 +81,11 @@ def fit(maps: Maps, *, seed: int | Sequence[int], components: int = 10, negative
 
 
 def check(*, components: int = 10, negative: str = "clamp") -> None:
-    """Raise ValueError naming the parameter that `fit` cannot take."""
+    """Raise ValueError that names a parameter which `fit` cannot take."""
     if isinstance(components, bool) or not isinstance(components, int | np.integer) or components < 1:
-        raise ValueError(f"components: expected an integer of at least 1, got {components!r}")
+        raise ValueError(f"components: expected an integer of at least 1, found {components!r}")
     if negative not in ("clamp", "refuse"):
-        raise ValueError(f"negative: expected clamp or refuse, got {negative!r}")
+        raise ValueError(f"negative: expected clamp or refuse, found {negative!r}")
 
 
 def shapes(n_channels: int, *, components: int = 10, negative: Negative = "clamp") -> dict[str, tuple[int, ...]]:
@@ -92,9 +95,9 @@ def shapes(n_channels: int, *, components: int = 10, negative: Negative = "clamp
 
 
 def encode(arrays: Arrays, maps: Maps) -> NDArray[np.float32]:
-    """Return each position's codes (n, h, w, r) on fixed components: exact non-negative least squares.
+    """Return the codes (n, h, w, r) of each position on fixed components, by exact non-negative least squares.
 
-    Negative activations are read as 0, as in `fit`; components that are zero have code 0.
+    Negative activations are read as 0, as in `fit`. Zero components have code 0.
     """
     from tasks.interpreters.nnls import solve_rows
     from tasks.interpreters.rows import open_rows
@@ -104,17 +107,17 @@ def encode(arrays: Arrays, maps: Maps) -> NDArray[np.float32]:
 
 
 def reconstruct(arrays: Arrays, codes: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the maps (n, h, w, d) that codes (n, h, w, r) stand for."""
+    """Return the maps (n, h, w, d) that codes (n, h, w, r) represent."""
     return codes @ arrays["components"]
 
 
 def columns(arrays: Arrays, codes: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return columns (n h w, r) whose inner products are those of the reconstructed maps.
+    """Return columns (n h w, r) with the inner products of the reconstructed maps.
 
     Notes
     -----
-    With M = (P P')^1/2 the Gram matrix of codes M over components equals that of codes P over channels up to a
-    rotation, and the shape distance sees no rotations; r columns stand in for d.
+    Let M = (P P')^1/2. Codes M and codes P have equal Gram matrices, so they differ only by a rotation. The shape
+    distance does not depend on rotations. The r columns of codes M therefore replace the d columns of codes P.
     """
     basis = arrays["components"].astype(np.float64)
     values, vectors = np.linalg.eigh(basis @ basis.T)
@@ -124,13 +127,13 @@ def columns(arrays: Arrays, codes: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def fidelity(logits: NDArray[Any], reconstructed: NDArray[Any]) -> float:
-    """Return `mean |logit - logit'| / |mean logit|` of one class's logits (n,); 0 is perfect.
+    """Return the fidelity error `mean |logit - logit'| / |mean logit|` of one class's logits (n,); 0 is perfect.
 
-    Zhang et al. 2021, section 4; infinite where the mean logit is 0 and the two differ.
+    Zhang et al. 2021, section 4. The error is infinite where the mean logit is 0 and the logits differ.
     """
     given, rebuilt = np.asarray(logits, dtype=np.float64), np.asarray(reconstructed, dtype=np.float64)
     if given.shape != rebuilt.shape or given.size == 0:
-        raise ValueError(f"expected two equal, non-empty shapes, got {given.shape} and {rebuilt.shape}")
+        raise ValueError(f"logits: expected two equal, non-empty shapes, found {given.shape} and {rebuilt.shape}")
     change, size = float(np.abs(given - rebuilt).mean()), abs(float(given.mean()))
     if size == 0.0:
         return 0.0 if change == 0.0 else float("inf")
@@ -145,12 +148,12 @@ def importance(
     *,
     batch: int = 64,
 ) -> NDArray[np.float64]:
-    """Return by how much the class's logit rises per unit of each component, added at every position.
+    """Return the rise of a class's logit per unit of each component, added at every position.
 
     Parameters
     ----------
     head : maps (b, d, h, w) -> logits (b, C), differentiable
-    maps : (n, h, w, d), numpy or torch; on the device of the head
+    maps : (n, h, w, d), numpy or torch, on the device of the head
     components : (r, d)
     label : column of the logits
     batch : maps per call of the head
@@ -173,12 +176,12 @@ def importance(
 
 
 def top_heat_maps(codes: NDArray[np.float32], k: int, size: tuple[int, int]) -> NDArray[np.float32]:
-    """Return one heat map of an image's `k` strongest components.
+    """Return one heat map of the top-k components of an image.
 
     Parameters
     ----------
     codes : (h, w, r) of one image
-    k : components with the largest sums are kept, ties by lower index
+    k : number of components with the largest sums, ties by lower index
     size : (H, W) of the image
 
     Returns
@@ -199,5 +202,5 @@ def top_heat_maps(codes: NDArray[np.float32], k: int, size: tuple[int, int]) -> 
 def _flat(maps: Maps) -> Maps:
     """Return maps (n, h, w, d) as rows (n h w, d)."""
     if maps.ndim != 4:
-        raise ValueError(f"maps: expected (n, h, w, d), got shape {maps.shape}")
+        raise ValueError(f"maps: expected (n, h, w, d), found shape {maps.shape}")
     return maps.reshape(-1, maps.shape[-1])

@@ -14,26 +14,26 @@ from tasks.interpreters.hals import iterate, measure, refine
 from tasks.interpreters.rows import Matrix, Rows, check_range, open_rows
 from tasks.interpreters.starts import start_from_rows, start_from_svd
 
-SMALL = 1_000_000  # entries below which the local optimum decides, so that several starts compete
-TINY = 100_000  # entries below which still more starts are cheap, and the optima differ most
-PART = 8  # larger ones are first fitted on one row in so many,
-MIN_SAMPLE = 30  # or on more, so that this many rows come to each component,
-LEAST_PART = 5  # unless that were more than one row in so many;
+SMALL = 1_000_000  # entries below which local optima differ, so that several starts compete
+TINY = 100_000  # entries below which more starts are cheap, and the optima differ most
+PART = 8  # a larger matrix is first fitted on one row in PART,
+MIN_SAMPLE = 30  # or on more rows: at least MIN_SAMPLE per component,
+LEAST_PART = 5  # but only if these are at most one row in LEAST_PART
 HEAT = 6  # readings after which two starts on all rows are compared
-LARGE_GAIN = 2e-3  # share of the error that may be left to win on a sample, or after the heat
-CLOSE = 0.1  # relative error up to which the sample's optimum is taken as it comes
-UNLIKE = 1.02  # a larger error that exceeds the sample's by more tells that the sample was not like the rest
+LARGE_GAIN = 2e-3  # share of the error that further readings may still remove, on a sample or after the heat
+CLOSE = 0.1  # relative error up to which the sample's optimum is always accepted
+UNLIKE = 1.02  # a larger error on all rows, relative to the sample's, shows that the sample differs from the rest
 BY_ERROR = attrgetter("error")
 Start = Callable[[Rows, int, np.random.Generator], tuple[Tensor, Tensor]]
 SVD_FILLED: Start = partial(start_from_svd, fill=True)
 SVD_BARE: Start = partial(start_from_svd, fill=False)
-# With one sweep per reading the first start follows scikit-learn's path, and goes on beyond its end.
+# With one sweep per reading the first start follows scikit-learn's path and goes on beyond its end.
 SMALL_STARTS: list[tuple[Start, int]] = [(SVD_FILLED, 1), (SVD_FILLED, 5), (SVD_BARE, 5), (start_from_rows, 5)]
 TINY_STARTS: list[tuple[Start, int]] = [(start_from_rows, 5) for _ in range(8)]
 
 
 class Stop(TypedDict, total=False):
-    """When a start has been refined enough, as in `refine`."""
+    """The stopping rule of a start, as in `refine`."""
 
     limit: Required[int]
     rival: float
@@ -41,7 +41,7 @@ class Stop(TypedDict, total=False):
 
 
 class Factors(NamedTuple):
-    """Codes (r, n) and components (r, d) of a start, their relative error, readings of the matrix."""
+    """Codes (r, n) and components (r, d) of a start, their relative error, and readings of the matrix."""
 
     codes: Tensor
     components: Tensor
@@ -59,7 +59,7 @@ class NMF:
     codes : (n, r) >= 0
     relative_error : ||a - codes components||_F / ||a||_F, 0 for a = 0
     clamped : number of negative entries of `a`, read as 0
-    iterations : readings of the matrix by the start that won
+    iterations : readings of the matrix by the best start
     """
 
     components: Matrix
@@ -75,7 +75,7 @@ def fit_nmf(a: Matrix, rank: int, *, seed: int | Sequence[int] = 0) -> NMF:
     Parameters
     ----------
     a : (n, d) numpy or torch, any float width, finite; negatives are read as 0 and counted
-    rank : number of components asked for, >= 1; r = min(rank, n, d) are fitted
+    rank : requested number of components, >= 1; r = min(rank, n, d) are fitted
     seed : of the starts; same seed, same bytes
 
     Returns
@@ -84,13 +84,14 @@ def fit_nmf(a: Matrix, rank: int, *, seed: int | Sequence[int] = 0) -> NMF:
 
     Notes
     -----
-    Beyond `a` it holds at most four times the codes, a fifth of the rows and a few chunks (at most a sixteenth each).
+    Memory beyond `a`: at most four times the codes, a fifth of the rows and a few chunks. A chunk is at most a
+    sixteenth of the matrix.
     """
     if index(rank) < 1:
-        raise ValueError(f"rank: expected at least 1, got {rank}")
+        raise ValueError(f"rank: expected at least 1, found {rank}")
     rows = open_rows(a, clamp=True)
     if rows.n == 0:
-        raise ValueError(f"expected a matrix with at least one row, got shape {tuple(a.shape)}")
+        raise ValueError(f"a: expected a matrix with at least one row, found shape {tuple(a.shape)}")
     r = min(index(rank), rows.n, rows.d)
     if rows.norm == 0.0:
         zeros = partial(torch.zeros, dtype=rows.dtype, device=rows.device)
@@ -107,7 +108,7 @@ def fit_nmf(a: Matrix, rank: int, *, seed: int | Sequence[int] = 0) -> NMF:
 
 
 def _exact(rows: Rows) -> Factors:
-    """Return the matrix times the identity, which no other factorisation of full rank can beat."""
+    """Return the matrix times the identity, the best factorisation of full rank."""
     eye = torch.eye(min(rows.n, rows.d), dtype=rows.dtype, device=rows.device)
     if rows.n < rows.d:
         return Factors(eye, torch.cat([block.clone() for _, block in rows.chunks()]), 0.0, 0)
@@ -118,30 +119,30 @@ def _exact(rows: Rows) -> Factors:
 
 
 def _fit_large(rows: Rows, r: int, rng: np.random.Generator) -> Factors:
-    """Fit with several sweeps per reading, because readings are dear.
+    """Fit a large matrix with several sweeps per reading, because readings are expensive.
 
-    Where a part of the rows is plenty, the starts compete on it and all rows go on from the winner's components.
+    Where a part of the rows is large enough, the starts compete on it. All rows go on from the winner's components.
     """
-    sweeps = 5 if 8 * r <= rows.d else 3  # a sweep costs about r / 2d of a reading, and more
+    sweeps = 5 if 8 * r <= rows.d else 3  # a sweep costs at least about r / 2d of a reading
     m = max(rows.n // PART, MIN_SAMPLE * r)
     sample = rows.sample(rng, m) if m <= rows.n // LEAST_PART else None
     if sample is None or sample.norm == 0.0:
-        return _race(rows, r, rng)
-    part = _fit_sample(sample, r, rng, sweeps, n_starts=min(4, rows.n // (2 * m)))  # half of all rows read per round
+        return _best_of_two(rows, r, rng)
+    part = _fit_sample(sample, r, rng, sweeps, n_starts=min(4, rows.n // (2 * m)))  # reads half of all rows per round
     del sample  # up to a fifth of the matrix
     codes = torch.zeros(r, rows.n, dtype=rows.dtype, device=rows.device)
     iterate(rows, codes, part.components, 2 * sweeps)
     error, iterations = refine(rows, (codes, part.components), sweeps=sweeps, limit=40)
     fitted = Factors(codes, part.components, error, iterations)
-    if error <= max(CLOSE, (UNLIKE + 2.0 * r / m) * part.error):  # the fewer rows, the closer the sample is fitted
+    if error <= max(CLOSE, (UNLIKE + 2.0 * r / m) * part.error):  # a sample of fewer rows is fitted more closely
         return fitted
-    # Few rows outweigh the rest, and the sample missed them.
+    # A few rows outweigh the rest, and the sample does not hold them.
     whole = _best_of(rows, r, rng, [(SVD_FILLED, sweeps)], limit=200, rival=error)
     return min(fitted, whole, key=BY_ERROR)
 
 
 def _fit_sample(sample: Rows, r: int, rng: np.random.Generator, sweeps: int, n_starts: int) -> Factors:
-    """Fit a sample of the rows; where its error leaves room for better optima, from several starts."""
+    """Fit a sample of the rows, from several starts where its error allows better optima."""
     fit = partial(_best_of, sample, r, rng, limit=60, gain=LARGE_GAIN)
     part = fit([(SVD_FILLED, sweeps)])
     if part.error <= CLOSE:
@@ -150,8 +151,8 @@ def _fit_sample(sample: Rows, r: int, rng: np.random.Generator, sweeps: int, n_s
     return min(part, fit(others, rival=part.error), key=BY_ERROR)
 
 
-def _race(rows: Rows, r: int, rng: np.random.Generator) -> Factors:
-    """Start twice and go on from where the error is lower after a few readings."""
+def _best_of_two(rows: Rows, r: int, rng: np.random.Generator) -> Factors:
+    """Start twice, and go on with the lower error after a few readings."""
     ahead = _best_of(rows, r, rng, [(SVD_FILLED, 3), (SVD_BARE, 3)], limit=HEAT)
     error, iterations = refine(rows, ahead[:2], sweeps=3, limit=60, gain=LARGE_GAIN)
     return Factors(ahead.codes, ahead.components, error, HEAT + iterations)
@@ -160,7 +161,7 @@ def _race(rows: Rows, r: int, rng: np.random.Generator) -> Factors:
 def _best_of(
     rows: Rows, r: int, rng: np.random.Generator, starts: Sequence[tuple[Start, int]], **stop: Unpack[Stop]
 ) -> Factors:
-    """Fit from several (start, sweeps), each to convergence unless it cannot win; holds the best and the current."""
+    """Fit from several (start, sweeps), each until it converges or cannot win; holds the best and the current."""
     best = None
     for start, sweeps in starts:
         codes, components = start(rows, r, rng)
@@ -172,7 +173,7 @@ def _best_of(
 
 
 def _finish(rows: Rows, codes: Tensor, components: Tensor, iterations: int) -> NMF:
-    """Bring components to unit length and falling share, and measure the error of the pair as returned."""
+    """Scale components to unit length, sort them by falling share, and measure the error of the returned pair."""
     length = torch.linalg.vector_norm(components, dim=1, dtype=torch.float64)
     size = torch.linalg.vector_norm(codes, dim=1, dtype=torch.float64)
     order = torch.argsort(length * size, descending=True, stable=True)
@@ -181,7 +182,7 @@ def _finish(rows: Rows, codes: Tensor, components: Tensor, iterations: int) -> N
     components, ordered = components[order], torch.empty(rows.n, len(order), dtype=codes.dtype, device=codes.device)
     for t, source in enumerate(order.tolist()):
         ordered[:, t] = codes[source]
-    ordered /= rows.scale  # where the smallest numbers begin this rounds
+    ordered /= rows.scale  # this rounds the smallest numbers
     check_range(ordered)
     error = measure(rows, (ordered if rows.scale == 1.0 else ordered * rows.scale).T, components)
     return NMF(rows.restore(components), rows.restore(ordered), error, rows.clamped, iterations)

@@ -1,4 +1,4 @@
-"""Exact non-negative least squares for many rows at once, with components that are fixed."""
+"""Exact non-negative least squares for many rows at once, with fixed components."""
 
 import torch
 from torch import Tensor
@@ -8,11 +8,11 @@ from tasks.interpreters.rows import Matrix, Rows, check_range, open_rows
 
 WARM_SWEEPS = 10
 EXCHANGES = 8
-SOLVE_BYTES = 16 << 20  # of the batched (c, r, r) float64 systems of a chunk
-RIDGE = 1e-14  # on a Gram matrix of unit diagonal: lets duplicates share, far below any residual that counts
+SOLVE_BYTES = 16 << 20  # bytes of the batched (c, r, r) float64 systems of a chunk
+RIDGE = 1e-14  # added to a Gram matrix of unit diagonal: duplicates share; far below any residual that matters
 TOLERANCE = 1e-13  # on the gradient, relative to the row's largest product
 TINY = 1e-300  # keeps divisions defined
-MAX_BITS = 62  # passive sets of up to this many components are numbers, so that equal ones share a factor
+MAX_BITS = 62  # passive sets of up to this many components are coded as integers, so that equal sets share a factor
 
 
 def nmf_codes(a: Matrix, components: Matrix) -> Matrix:
@@ -31,12 +31,12 @@ def nmf_codes(a: Matrix, components: Matrix) -> Matrix:
 
 
 def solve_rows(rows: Rows, components: Matrix) -> Matrix:
-    """Do what `nmf_codes` does for a matrix that is already checked."""
+    """Solve the problem of `nmf_codes` for a matrix that is already checked."""
     basis = open_rows(components, clamp=False)
     if basis.n == 0:
-        raise ValueError(f"components: expected at least one, shape (r, {rows.d}), got (0, {basis.d})")
+        raise ValueError(f"components: expected at least one, shape (r, {rows.d}), found (0, {basis.d})")
     if basis.d != rows.d:
-        raise ValueError(f"components: expected shape (r, {rows.d}) as `a` has {rows.d} columns, got (r, {basis.d})")
+        raise ValueError(f"components: expected shape (r, {rows.d}), as `a` has {rows.d} columns, found (r, {basis.d})")
     unit = basis.read(slice(None), torch.float64).to(rows.device)
     length = torch.linalg.vector_norm(unit, dim=1)
     unit = unit / torch.where(length > 0, length, 1.0)[:, None]
@@ -66,9 +66,9 @@ def _solve(product: Tensor, gram: Tensor) -> Tensor:
 
 
 def _exchange(solution: Tensor, product: Tensor, system: Tensor) -> Tensor:
-    """Exchange all components on the wrong side at once (block pivoting); return the rows that did not settle.
+    """Exchange all components on the wrong side at once (block pivoting); return the rows that did not converge.
 
-    Settles most rows in a few rounds, in place; the others keep their feasible start.
+    Most rows converge in a few rounds, in place. The others keep their feasible start.
     """
     free = solution > 0
     tolerance = TOLERANCE * product.abs().amax(dim=1, keepdim=True)
@@ -87,10 +87,10 @@ def _exchange(solution: Tensor, product: Tensor, system: Tensor) -> Tensor:
 
 
 def _active_set(solution: Tensor, product: Tensor, system: Tensor) -> Tensor:
-    """Lawson and Hanson's method on all rows of a chunk in step, from a feasible start; the error never rises.
+    """Solve all rows of a chunk together by Lawson and Hanson's method, from a feasible start; errors never rise.
 
-    Every round solves each unfinished row on its passive set. A row whose target has left the cone moves up to
-    the cone's wall and gives up the component it met; another takes in the steepest component or is done.
+    Every round solves each unfinished row on its passive set. A row with a target outside the cone moves to the
+    cone's wall and drops the component there. Otherwise it adds the steepest component or is done.
     """
     solution, free = solution.clone(), solution > 0
     tolerance = TOLERANCE * product.abs().amax(dim=1, keepdim=True)
@@ -103,7 +103,7 @@ def _active_set(solution: Tensor, product: Tensor, system: Tensor) -> Tensor:
         step, met = ratio.min(dim=1, keepdim=True)
         blocked = step < torch.inf
         now = torch.where(blocked, now + step.clamp(max=1.0) * (target - now), target).clamp(min=0)
-        barred[todo] |= _one_hot(met, blocked & (step == 0), inside)  # it came in by rounding only: keep it out
+        barred[todo] |= _one_hot(met, blocked & (step == 0), inside)  # added by rounding only: keep it out
         slope = (goal - now @ system - tolerance[todo]).masked_fill(inside | barred[todo], -torch.inf)
         steepest, entering = slope.max(dim=1, keepdim=True)
         inside = inside & ~_one_hot(met, blocked, inside) | _one_hot(entering, ~blocked & (steepest > 0), inside)
@@ -115,12 +115,12 @@ def _active_set(solution: Tensor, product: Tensor, system: Tensor) -> Tensor:
 
 
 def _one_hot(position: Tensor, where: Tensor, like: Tensor) -> Tensor:
-    """Return booleans of the shape of `like` (c, r), true at `position` (c, 1) in rows with `where` (c, 1)."""
+    """Return booleans (c, r), as `like`, true at `position` (c, 1) in the rows of `where` (c, 1)."""
     return torch.zeros_like(like).scatter(1, position, where)
 
 
 def _solve_free(system: Tensor, product: Tensor, free: Tensor) -> Tensor:
-    """Solve each row's system restricted to its free components (c, r); rows with equal sets share a factor."""
+    """Solve each row's system on its free components (c, r); rows with equal sets share a factor."""
     if free.shape[1] <= MAX_BITS:
         bits = 2 ** torch.arange(free.shape[1], device=free.device)
         _, group = torch.unique((free * bits).sum(dim=1), return_inverse=True)

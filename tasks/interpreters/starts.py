@@ -1,4 +1,4 @@
-"""Where a factorisation starts: from the singular vectors (NNDSVD) or from random rows."""
+"""Starts of a factorisation: from singular vectors (NNDSVD) or from random rows."""
 
 import numpy as np
 import torch
@@ -6,12 +6,12 @@ from torch import Tensor
 
 from tasks.interpreters.rows import Rows
 
-OVERSAMPLE = 10  # extra directions of the subspace iteration, as scikit-learn's randomised SVD
+OVERSAMPLE = 10  # extra directions of the subspace iteration, as in scikit-learn's randomised SVD
 POWER_PASSES = 4
 
 
 def start_from_svd(rows: Rows, rank: int, rng: np.random.Generator, *, fill: bool) -> tuple[Tensor, Tensor]:
-    """Split singular vectors into their signs and keep the larger part (NNDSVD).
+    """Split singular vectors by sign and keep the larger part (NNDSVD).
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ def start_from_svd(rows: Rows, rank: int, rng: np.random.Generator, *, fill: boo
 
     Notes
     -----
-    Boutsidis and Gallopoulos 2008. The first pair needs no splitting: it is of one sign for a matrix >= 0.
+    Boutsidis and Gallopoulos 2008. The first pair is not split: it has one sign for a matrix >= 0.
     """
     components = right_singular_vectors(rows, rank, rng).to(rows.dtype)
     codes = torch.empty(rank, rows.n, dtype=rows.dtype, device=rows.device)
@@ -41,7 +41,7 @@ def start_from_svd(rows: Rows, rank: int, rng: np.random.Generator, *, fill: boo
 
 
 def start_from_rows(rows: Rows, rank: int, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-    """Take means of a few random rows as components, zero codes; shapes as `start_from_svd`."""
+    """Return zero codes, and means of a few random rows as components; shapes as in `start_from_svd`."""
     codes = torch.zeros(rank, rows.n, dtype=rows.dtype, device=rows.device)
     components = torch.empty(rank, rows.d, dtype=rows.dtype, device=rows.device)
     for t in range(rank):
@@ -52,7 +52,7 @@ def start_from_rows(rows: Rows, rank: int, rng: np.random.Generator) -> tuple[Te
 
 
 def right_singular_vectors(rows: Rows, rank: int, rng: np.random.Generator) -> Tensor:
-    """Return the leading right singular vectors (rank, d), float64, by subspace iteration on A'A."""
+    """Return the leading right singular vectors (rank, d) float64, by subspace iteration on A'A."""
     width = min(rank + OVERSAMPLE, rows.n, rows.d)
     basis = torch.from_numpy(rng.standard_normal((rows.d, width))).to(rows.device)
     basis, product = torch.linalg.qr(basis)[0], basis
@@ -60,12 +60,12 @@ def right_singular_vectors(rows: Rows, rank: int, rng: np.random.Generator) -> T
         product = _gram_times(rows, basis)
         basis, last = torch.linalg.qr(product)[0], basis
     _, rotation = torch.linalg.eigh(last.T @ product)
-    vectors: Tensor = (last @ rotation).T.flip(0)  # values ascend, so the leading vectors came last
+    vectors: Tensor = (last @ rotation).T.flip(0)  # values ascend, so the leading vectors are last
     return vectors[:rank].contiguous()
 
 
 def _gram_times(rows: Rows, basis: Tensor) -> Tensor:
-    """Return A'A basis (d, l), float64; products in the dtype of the chunks."""
+    """Return A'A basis (d, l) float64; products are in the dtype of the chunks."""
     product, narrow = torch.zeros_like(basis), basis.to(rows.dtype)
     for _, block in rows.chunks():
         product += block.T @ (block @ narrow)

@@ -1,1 +1,1 @@
-"""Data sets and weights in: sources of samples, manifests, images, networks."""
+"""Readers of data sets and weights: sources of samples, manifests, images, networks."""

@@ -1,4 +1,4 @@
-"""Image files to decoded images, in threads (Pillow's decoders release the interpreter lock)."""
+"""Decode image files in threads (Pillow's decoders release the interpreter lock)."""
 
 import io
 import struct
@@ -11,30 +11,30 @@ from PIL import Image
 from tasks.io.files import open_file, read_bytes, reason
 from tasks.io.samples import Sample, file_digest
 
-# The usual endings: such a file is an image by its name alone, and has no mark in its folder's digest.
+# Usual endings: such a file is an image by its name alone, so its folder's digest does not mark it.
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-# Formats that Pillow knows by their first bytes, but decodes with another program or not at all.
+# Formats that Pillow recognises by their first bytes, but decodes with another program or not at all.
 _NOT_DECODED = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
 
 
 @cache
 def decoded_formats() -> tuple[str, ...]:
-    """Return the names of the formats that this Pillow decodes by itself, such as JPEG."""
+    """Return the names of the formats that the installed Pillow decodes by itself, such as JPEG."""
     Image.init()
     return tuple(sorted(set(Image.OPEN) - _NOT_DECODED))
 
 
 @cache
 def decoded_extensions() -> frozenset[str]:
-    """Return the endings, with their dots and in lower case, of the files that this Pillow decodes by itself."""
+    """Return the endings of files that the installed Pillow decodes by itself, in lower case, with their dots."""
     formats = {*decoded_formats()}
     return frozenset(ending for ending, name in Image.registered_extensions().items() if name in formats)
 
 
 @lru_cache(maxsize=2**17)
 def holds_image(url: str, etag: str) -> bool:
-    """Say whether Pillow knows the beginning of a file as an image; `etag` makes a changed file a new entry."""
+    """Return whether Pillow recognises a file as an image by its first bytes; `etag` is a part of the cache key."""
     try:
         stream = open_file(url)
     except OSError as error:
@@ -43,14 +43,14 @@ def holds_image(url: str, etag: str) -> bool:
         try:
             Image.open(stream, formats=decoded_formats()).close()
         except Image.DecompressionBombError:
-            return True  # an image, though one that is refused when it is read
+            return True  # an image that is refused when it is read
         except _DAMAGE:
             return False
     return True
 
 
 def read_images(keys: Sequence[str], locate: Callable[[str], str], threads: int) -> list[Sample]:
-    """Read and decode the files that `locate` names for `keys`, in the order of `keys`."""
+    """Read and decode the files of `keys`, which `locate` finds, in the order of `keys`."""
     if threads == 1 or len(keys) == 1:
         return [read_image(key, locate(key)) for key in keys]
     with ThreadPoolExecutor(threads, "decode") as pool:
@@ -58,18 +58,18 @@ def read_images(keys: Sequence[str], locate: Callable[[str], str], threads: int)
 
 
 def read_image(key: str, url: str) -> Sample:
-    """Read and decode one file; every error names the sample and the file."""
+    """Read and decode one image file; every error names the sample and the file."""
     try:
         raw = read_bytes(url)
     except FileNotFoundError as error:
-        raise ValueError(f"sample {key}: file {url} is missing; it was there when the data set was listed") from error
+        raise ValueError(f"sample {key}: expected file {url}, as when the data set was listed, found none") from error
     except PermissionError as error:
         raise ValueError(f"sample {key}: no permission to read file {url}") from error
     return Sample(decode(raw, key, url), file_digest(raw))
 
 
 def decode(raw: bytes, key: str, url: str) -> Image.Image:
-    """Decode one image file whole, in the mode it is stored in."""
+    """Decode one image file completely, in its stored mode."""
     try:
         image = Image.open(io.BytesIO(raw))
         image.load()

@@ -1,4 +1,4 @@
-"""What stands in a stage's key for a data set's files: content digests of single files, places of folders."""
+"""The identity of a data set's files in a stage's key: digests of single files, paths of folders."""
 
 import hashlib
 from functools import lru_cache
@@ -14,7 +14,7 @@ from tasks.io.table import table_root
 
 
 def source_digest(data: AnyDataSet) -> dict[str, str]:
-    """Return what the data set's files are, whatever their paths.
+    """Return the identity of a data set's files.
 
     Parameters
     ----------
@@ -22,8 +22,8 @@ def source_digest(data: AnyDataSet) -> dict[str, str]:
 
     Returns
     -------
-    by name of the input: `sha256:...` of each archive, table and imported module (so a moved file stays the same
-    input), and the absolute path or URL of each image folder (whose files the manifest lists)
+    by name of the input: `sha256:...` of each archive, table and imported module; a moved file stays the same input.
+    For each image folder its absolute path or URL; the manifest lists the files.
     """
     if isinstance(data, Npz):
         return {
@@ -45,9 +45,9 @@ def source_digest(data: AnyDataSet) -> dict[str, str]:
 
 
 def folder_digest(url: str) -> str:
-    """Return `listing:...` of a local folder's file names and sizes; a remote one is slow to list: its URL.
+    """Return `listing:...` of a local folder's file names and sizes; for a remote folder, slow to list, its URL.
 
-    Whether a file of an unusual ending is an image depends on its content and on Pillow, so those that are have a mark.
+    Whether a file of an unusual ending is an image depends on its content and on Pillow. Such images have a mark.
     """
     if local_path(url) is None:
         return resolved(url)
@@ -59,7 +59,7 @@ def folder_digest(url: str) -> str:
 
 
 def file_sha256(url: str) -> str:
-    """Return `sha256:...` of one file; a local one is read once per process as long as it does not change."""
+    """Return `sha256:...` of one file; a process reads an unchanged local file once."""
     local = local_path(url)
     try:
         if local is None:
@@ -72,6 +72,6 @@ def file_sha256(url: str) -> str:
 
 @lru_cache(maxsize=256)
 def _local_sha256(path: str, changed_ns: int, size: int) -> str:
-    """Return the SHA-256 of a file; `changed_ns` and `size` make a changed file a new entry."""
+    """Return the SHA-256 of a file; `changed_ns` and `size` are a part of the cache key."""
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits, which come with the package."""
+"""The handwritten digits of scikit-learn, which are a part of its package."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,12 +19,12 @@ class DigitsSource:
     """1,797 images (8, 8) uint8, all in split `all`, keys `all/<number in scikit-learn's order>`."""
 
     def rows(self) -> Iterator[Row]:
-        """List the samples."""
+        """Yield the rows of all samples."""
         images, labels = _digits()
         return (Row(f"all/{i}", int(label), "all", images[0].nbytes, "") for i, label in enumerate(labels))
 
     def class_names(self) -> dict[int, str]:
-        """Return the digits."""
+        """Return the digits as class names."""
         return {label: str(label) for label in range(10)}
 
     def read(self, keys: Sequence[str]) -> list[Sample]:

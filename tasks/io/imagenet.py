@@ -1,4 +1,4 @@
-"""torchvision's ImageNet layout: ROOT/train/WNID/*.JPEG, ROOT/val/WNID/*.JPEG and, if there, ROOT/meta.bin."""
+"""The ImageNet layout of torchvision: ROOT/train/WNID/*.JPEG, ROOT/val/WNID/*.JPEG, optionally ROOT/meta.bin."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,35 +14,35 @@ _N_IMAGENET = 1000
 
 @dataclass(frozen=True)
 class ImageNetSource:
-    """The two splits as image folders; labels are the sorted folders' numbers."""
+    """The two splits as image folders; labels are the indices of the sorted folders."""
 
     root: str
     threads: int = 1
 
     @cached_property
     def folders(self) -> FolderSource:
-        """The image folders."""
+        """Return the image folders as a source."""
         return FolderSource({split: join(self.root, split) for split in ("train", "val")}, None, self.threads)
 
     def rows(self) -> Iterator[Row]:
-        """List the samples."""
+        """Yield the rows of all samples."""
         return self.folders.rows()
 
     def class_names(self) -> dict[int, str]:
-        """Return names from meta.bin, from torchvision where all 1,000 classes are there, else the folders'."""
+        """Return names from meta.bin, from torchvision if all 1,000 classes exist, else those of the folders."""
         return {**self.folders.class_names(), **_names(self.root, self.folders.labels)}
 
     def read(self, keys: Sequence[str]) -> list[Sample]:
-        """Decode the images of `keys`."""
+        """Read and decode the images of `keys`."""
         return self.folders.read(keys)
 
     def left_out(self) -> str:
-        """Return how many files are left out, in a sentence; nothing where none is."""
+        """Return in a sentence how many files are left out; "" if none is."""
         return self.folders.left_out()
 
 
 def _names(root: str, labels: Mapping[str, int]) -> dict[int, str]:
-    """Return names by label, as far as they are known."""
+    """Return the known names, by label."""
     from torchvision.models import ResNet18_Weights
 
     folder = local_path(root)
@@ -55,10 +55,10 @@ def _names(root: str, labels: Mapping[str, int]) -> dict[int, str]:
 
 
 def _meta(path: Path) -> dict[str, tuple[str, ...]]:
-    """Return the words of each class from torchvision's meta.bin: a pair of (words by wnid, wnids of val images)."""
+    """Return each class's words from torchvision's meta.bin, a pair (words by wnid, wnids of val images)."""
     from tasks.io.weights import read_torch
 
     match read_torch(path):
         case (dict() as words, list()):
             return {str(wnid): tuple(map(str, names)) for wnid, names in words.items()}
-    raise ValueError(f"imagenet: {path} is not torchvision's meta.bin; delete it to do without names")
+    raise ValueError(f"imagenet: expected torchvision's meta.bin at {path}, found another file; delete it")

@@ -1,4 +1,4 @@
-"""From a decoded image to a network's input, as torchvision's classification transforms do it."""
+"""Preprocess a decoded image to a network's input, as torchvision's classification transforms do."""
 
 from typing import cast
 
@@ -11,7 +11,7 @@ from tasks.io.samples import Picture, mode_of
 
 
 def preprocess(image: Picture, preprocessing: Preprocessing, key: str) -> torch.Tensor:
-    """Turn a decoded image into a network's input: mode, resize, centre crop, scale to 0..1, normalise.
+    """Convert a decoded image to a network's input: mode, resize, centre crop, scale to 0..1, normalise.
 
     Parameters
     ----------
@@ -25,23 +25,23 @@ def preprocess(image: Picture, preprocessing: Preprocessing, key: str) -> torch.
 
     Raises
     ------
-    ValueError : the image has another mode than the network takes, or is smaller than the crop
+    ValueError : the image's mode is not the network's, or the image is smaller than the crop
     """
-    settled = _in_mode(image, preprocessing, key)
-    resized = _resize(settled, preprocessing)
+    converted = _in_mode(image, preprocessing, key)
+    resized = _resize(converted, preprocessing)
     pixels = np.asarray(resized if preprocessing.crop is None else _crop(_pil(resized), preprocessing, key))
     planes = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     return _normalise(torch.from_numpy(np.array(planes, order="C")), preprocessing)
 
 
 def _in_mode(image: Picture, preprocessing: Preprocessing, key: str) -> Picture:
-    """Return the image in the network's mode, or raise."""
+    """Return the image in the network's mode; raise ValueError if it has another mode."""
     found = mode_of(image)
     if found == preprocessing.mode:
         return image
     if not preprocessing.convert:
         raise ValueError(
-            f"sample {key}: image mode {found}, the network takes {preprocessing.mode}; "
+            f"sample {key}: expected image mode {preprocessing.mode}, as the network takes, found {found}; "
             "set `convert: true` in its preprocessing to convert such images"
         )
     try:
@@ -51,28 +51,28 @@ def _in_mode(image: Picture, preprocessing: Preprocessing, key: str) -> Picture:
 
 
 def _convert(image: Image.Image, mode: str) -> Image.Image:
-    """Convert as PIL does; 16-bit grey is scaled, since PIL would cut it at 255; transparency is dropped."""
+    """Convert an image as PIL does; 16-bit grey is scaled, since PIL would clip it at 255; drops transparency."""
     if image.mode.startswith("I;16"):
         levels = np.asarray(image).astype(np.float32) / 257  # 65535 / 255
         image = Image.fromarray(np.rint(levels).astype(np.uint8))
     elif image.mode in ("I", "F"):
-        raise ValueError("no fixed range of levels")
+        raise ValueError("its levels do not have a fixed range")
     elif image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
     return image.convert(mode)
 
 
 def _pil(image: Picture) -> Image.Image:
-    """Return an image as a PIL image."""
+    """Return a PIL image or an array as a PIL image."""
     if isinstance(image, Image.Image):
         return image
     if mode_of(image).endswith("channels"):
-        raise ValueError(f"an image array of shape {image.shape}")
+        raise ValueError(f"expected an image array (H, W) or (H, W, C), found shape {image.shape}")
     return Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
 
 
 def _resize(image: Picture, preprocessing: Preprocessing) -> Picture:
-    """Resize with antialiasing: the shorter side, or to height and width."""
+    """Resize an image with antialiasing, by its shorter side or to height and width."""
     if preprocessing.resize is None:
         return image
     from torchvision.transforms import InterpolationMode
@@ -84,7 +84,7 @@ def _resize(image: Picture, preprocessing: Preprocessing) -> Picture:
 
 
 def _crop(image: Image.Image, preprocessing: Preprocessing, key: str) -> Image.Image:
-    """Cut the centre out of an image; torchvision would surround a smaller one with black."""
+    """Crop the centre of an image; torchvision would pad a smaller image with black."""
     from torchvision.transforms import functional as F
 
     side = preprocessing.crop
@@ -103,5 +103,5 @@ def _normalise(planes: torch.Tensor, preprocessing: Preprocessing) -> torch.Tens
     mean, std = (torch.tensor(values)[:, None, None] for values in (preprocessing.mean, preprocessing.std))
     for name, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, len(planes)):
-            raise ValueError(f"preprocessing.{name}: {len(values)} values, images have {len(planes)} channels")
+            raise ValueError(f"preprocessing.{name}: expected {len(planes)} values, as channels, found {len(values)}")
     return planes.float().div_(255).sub_(mean).div_(std)

@@ -1,4 +1,4 @@
-"""The list of a data set's samples: running ids, labels, splits and positions, from a listing alone."""
+"""The list of a data set's samples: ids, labels, splits and positions, from a listing alone."""
 
 from collections.abc import Mapping
 
@@ -12,23 +12,23 @@ from tasks.io.sources import Source, left_out, open_source
 
 
 def read_manifest(data: AnyDataSet, source: Source | None = None) -> pd.DataFrame:
-    """List a data set.
+    """Return the table of a data set's samples.
 
     Parameters
     ----------
     data : the config's section
-    source : the data set where it is open already, which saves a second listing for the class names
+    source : the data set if it is open, which saves a second listing for the class names
 
     Returns
     -------
     table with columns id int64, key str, label_given int64, label_true int64, split str, size int64 (bytes),
-    etag str; `id` is the running number over the source's whole fixed order, so the same sample has the same id
-    whatever `split` and `per_class` keep
+    etag str. `id` counts the source's whole fixed order. The same sample has the same id for any `split` and
+    `per_class`.
     """
     source = source or open_source(data)
     rows, others = list(source.rows()), left_out(source)
     if not rows:
-        raise ValueError("the data set has no samples" + (f" ({others})" if others else ""))
+        raise ValueError("expected samples in the data set, found none" + (f" ({others})" if others else ""))
     table = _table(rows)
     if data.split is not None:
         table = _draw(table, data.split, data.split_seed)
@@ -40,14 +40,14 @@ def read_manifest(data: AnyDataSet, source: Source | None = None) -> pd.DataFram
 
 
 def read_class_names(data: AnyDataSet, source: Source | None = None) -> dict[int, str]:
-    """Return names by label: the config's, else the source's."""
+    """Return the class names by label, from the config, else from the source."""
     given = data.class_names or {}
     own = (source or open_source(data)).class_names()
     return {**own, **dict(given if isinstance(given, Mapping) else enumerate(given))}
 
 
 def class_positions(labels: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the class-major order.
+    """Return the class-major order of samples.
 
     Parameters
     ----------
@@ -62,14 +62,14 @@ def class_positions(labels: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArra
 
 
 def check_labels(labels: NDArray[np.int64], n_outputs: int, data_name: str, data: AnyDataSet | None = None) -> None:
-    """Raise unless every label is the index of a network output; the advice is one that the section `data` takes."""
+    """Raise ValueError unless every label is an index of a network output; the advice fits the section `data`."""
     bad = labels[(labels < 0) | (labels >= n_outputs)]
     if bad.size:
         mapped = data is None or "classes" in type(data).model_fields
         advice = "map labels by `classes` or change the network" if mapped else "change the network"
         raise ValueError(
-            f"data {data_name}: label {bad[0]} is out of range: the network has {n_outputs} outputs, "
-            f"0 to {n_outputs - 1} ({bad.size} of {labels.size} samples); {advice}"
+            f"data {data_name}: expected labels 0 to {n_outputs - 1}, as the network has {n_outputs} outputs, found "
+            f"{bad[0]} ({bad.size} of {labels.size} samples); {advice}"
         )
 
 
@@ -79,15 +79,15 @@ def _table(rows: list[Row]) -> pd.DataFrame:
         if not (isinstance(row.key, str) and isinstance(row.split, str) and isinstance(row.size, int | np.integer)):
             raise ValueError(f"sample {row.key!r}: expected key and split as text and size as an integer, found {row}")
         if isinstance(row.label, bool) or not isinstance(row.label, int | np.integer) or row.label < 0:
-            raise ValueError(f"sample {row.key}: label {row.label!r} is not an integer from 0 up")
+            raise ValueError(f"sample {row.key}: expected an integer of at least 0 as label, found {row.label!r}")
         if row.label > MAX_LABEL:
             raise ValueError(
-                f"sample {row.key}: label {row.label} is larger than {MAX_LABEL}, the largest index there is"
+                f"sample {row.key}: expected a label up to {MAX_LABEL}, the largest int64, found {row.label}"
             )
     table = pd.DataFrame(rows, columns=list(Row._fields))
     twice = table["key"][table["key"].duplicated()]
     if len(twice):
-        raise ValueError(f"sample {twice.iloc[0]} stands twice in the data set")
+        raise ValueError(f"sample {twice.iloc[0]}: expected once in the data set, found twice")
     label = table["label"].astype("int64")
     return pd.DataFrame(
         {
@@ -103,12 +103,12 @@ def _table(rows: list[Row]) -> pd.DataFrame:
 
 
 def _draw(table: pd.DataFrame, shares: Mapping[str, float], seed: int) -> pd.DataFrame:
-    """Draw the splits per class; what the shares leave over is dropped."""
+    """Draw the splits per class; samples beyond the shares are dropped."""
     given = sorted(set(table["split"]) - {"all"})
     if given:
-        raise ValueError(f"`split` draws from samples that come unsplit (`all`), these come as {', '.join(given)}")
+        raise ValueError(f"split: expected samples without splits (`all`), found splits {', '.join(given)}")
     split = np.full(len(table), "", dtype=object)
-    names = sorted(shares)  # the order of a mapping is no part of its meaning
+    names = sorted(shares)  # the order of a mapping does not matter
     ends = np.cumsum([0.0, *(shares[name] for name in names)])
     for label, rows in table.groupby("label_given").indices.items():
         shuffled = np.random.default_rng([seed, int(str(label))]).permutation(np.sort(rows))
@@ -120,7 +120,7 @@ def _draw(table: pd.DataFrame, shares: Mapping[str, float], seed: int) -> pd.Dat
 
 
 def _splits(data: AnyDataSet, table: pd.DataFrame) -> list[str]:
-    """Return the splits that should have samples."""
+    """Return the splits that must have samples."""
     if data.split is not None:
         return sorted(data.split)
     if isinstance(data, ImageNet):
@@ -129,13 +129,15 @@ def _splits(data: AnyDataSet, table: pd.DataFrame) -> list[str]:
 
 
 def _check_classes(table: pd.DataFrame, splits: list[str], names: Mapping[int, str]) -> None:
-    """Raise where a class that the source names, or has in one split, is empty in another."""
+    """Raise ValueError where a class of the source, or of one split, is empty in another split."""
     present = set(zip(table["split"], table["label_given"], strict=True))
     for split in splits:
         for label in sorted({*names, *table["label_given"]}):
             if (split, label) not in present:
                 name = f" ({names[label]})" if label in names else ""
-                raise ValueError(f"class {label}{name} has no samples in split {split!r}; add some or leave it out")
+                raise ValueError(
+                    f"class {label}{name}: expected samples in split {split!r}, found none; add some or leave it out"
+                )
 
 
 def _first_per_class(table: pd.DataFrame, per_class: int | Mapping[str, int] | None) -> pd.DataFrame:
@@ -153,7 +155,7 @@ def _first_per_class(table: pd.DataFrame, per_class: int | Mapping[str, int] | N
 
 
 def _disturb(table: pd.DataFrame, noise: LabelNoise | None) -> pd.DataFrame:
-    """Give some samples a wrong label; which ones is a function of the seed and the split alone."""
+    """Give some samples a wrong label; the choice is a function of the seed and the split alone."""
     if noise is None:
         return table
     known = sorted(set(table["split"]))

@@ -8,21 +8,21 @@ from itertools import pairwise
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-# Simonyan & Zisserman 2015, table 1, D: channels of the 3 x 3 convolutions, stage by stage; a 2 x 2 maximum ends each.
+# Simonyan & Zisserman 2015, table 1, D: channels of the 3 x 3 convolutions by stage; a 2 x 2 maximum ends each stage.
 VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 VGG_HIDDEN = 4096
 
 
 def mlp(sizes: Sequence[int], bias: bool = True) -> nn.Sequential:
-    """Build linear layers with ReLU between; inputs of any shape are flattened.
+    """Build an MLP: linear layers with ReLU between; inputs of any shape are flattened.
 
     Parameters
     ----------
     sizes : inputs, hidden units of each layer, classes, such as [64, 32, 10]
-    bias : of every layer
+    bias : whether every layer has a bias
     """
     if len(sizes) < 2 or min(sizes) < 1:
-        raise ValueError(f"sizes: {list(sizes)}, expected inputs, hidden units, classes, each 1 or more")
+        raise ValueError(f"sizes: expected inputs, hidden units and classes, each at least 1, found {list(sizes)}")
     layers: list[nn.Module] = [nn.Flatten()]
     for n_in, n_out in pairwise(sizes):
         layers += [nn.Linear(n_in, n_out, bias=bias), nn.ReLU()]
@@ -39,7 +39,7 @@ def cifar_vgg16(channels: int = 3, classes: int = 10, width: float = 1.0) -> nn.
     width : factor on the 64 to 512 channels and on the 4096 hidden units, rounded, at least 1
     """
     if not width > 0:
-        raise ValueError(f"width: {width}, expected a factor above 0")
+        raise ValueError(f"width: expected a factor above 0, found {width}")
     features: list[nn.Module] = []
     n_in = channels
     for stage in VGG16:
@@ -55,8 +55,8 @@ def cifar_vgg16(channels: int = 3, classes: int = 10, width: float = 1.0) -> nn.
 def small_cnn(channels: int = 1, classes: int = 10, width: int = 32) -> nn.Sequential:
     """Build a CNN for images of 8 x 8 pixels or more.
 
-    Three blocks of 3 x 3 convolution, batch norm and ReLU with `width`, 2 `width` and 2 `width` channels; the second
-    halves the resolution (8 x 8 -> 4 x 4); then the global mean and a linear head.
+    Three blocks of 3 x 3 convolution, batch norm and ReLU have `width`, 2 `width` and 2 `width` channels. The second
+    block halves the resolution (8 x 8 -> 4 x 4). A global mean and a linear head follow.
     """
     return nn.Sequential(
         *_block(channels, width, stride=1),
@@ -89,7 +89,7 @@ class CifarResNet(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut without parameters (option A)."""
+    """Two 3 x 3 convolutions with a shortcut without parameters (option A)."""
 
     def __init__(self, n_in: int, n_out: int) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class BasicBlock(nn.Module):
 
 
 def _block(n_in: int, n_out: int, *, stride: int) -> list[nn.Module]:
-    """Convolution, batch norm, ReLU."""
+    """Return a convolution, batch norm and ReLU."""
     return [nn.Conv2d(n_in, n_out, 3, stride, padding=1, bias=False), nn.BatchNorm2d(n_out), nn.ReLU()]
 
 

@@ -21,7 +21,7 @@ def build_model(name: str, arguments: Mapping[str, Any], seed: int) -> nn.Module
     ----------
     name : a key of `OWN`, a torchvision classification model, or an import path module:function
     arguments : keyword arguments of the builder
-    seed : of torch's CPU generator, whose state is put back afterwards
+    seed : seed of torch's CPU generator; the generator's state is restored afterwards
 
     Returns
     -------
@@ -29,7 +29,7 @@ def build_model(name: str, arguments: Mapping[str, Any], seed: int) -> nn.Module
 
     Raises
     ------
-    ValueError : the builder fails, returns something else, or a network of another precision than float32
+    ValueError : the builder fails, or returns something else than a float32 network
     """
     import torch
     from torch import nn
@@ -43,13 +43,13 @@ def build_model(name: str, arguments: Mapping[str, Any], seed: int) -> nn.Module
     except (TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:  # the last three: too large
         raise ValueError(f"model {name!r} with arguments {dict(arguments)}: {' '.join(str(error).split())}") from error
     if not isinstance(model, nn.Module):
-        raise ValueError(f"model {name!r}: the builder returned {type(model).__name__}, expected torch.nn.Module")
+        raise ValueError(f"model {name!r}: expected torch.nn.Module from its builder, found {type(model).__name__}")
     for parameter, value in model.named_parameters():
         if value.is_floating_point() and value.dtype != torch.float32:  # archives and statistics are of float32
             kind = str(value.dtype).removeprefix("torch.")
             raise ValueError(
-                f"model {name!r}: parameter {parameter} is {kind}, expected float32; let its builder return "
-                f"`network.float()`, which takes weights files in {kind} too"
+                f"model {name!r}: expected float32, found {kind} for parameter {parameter}; let its builder return "
+                f"`network.float()`, which also takes weights files in {kind}"
             )
     return model
 
@@ -72,7 +72,7 @@ def find_builder(name: str) -> Callable[..., nn.Module]:
         )
     builder = import_object(name)
     if not callable(builder):
-        raise ValueError(f"model {name!r} is a {type(builder).__name__}, expected a function")
+        raise ValueError(f"model {name!r}: expected a function, found a {type(builder).__name__}")
     found: Callable[..., nn.Module] = builder
     return found
 
@@ -91,7 +91,7 @@ def published_models() -> dict[str, Callable[..., nn.Module]]:
 
 
 def resolve_preprocessing(preprocessing: Preprocessing | str) -> Preprocessing:
-    """Fill in the settings of the torchvision weights entry that is named, if any; nothing is downloaded."""
+    """Fill in the settings of a named torchvision weights entry, if any; weights are not downloaded."""
     name = preprocessing if isinstance(preprocessing, str) else preprocessing.like
     if name is None:
         assert isinstance(preprocessing, Preprocessing)
@@ -117,6 +117,6 @@ def _published(name: str) -> dict[str, Any]:  # Any: settings of several types, 
         }
     except (ValueError, KeyError, AttributeError) as error:
         raise ValueError(
-            f"preprocessing: {name!r} is not the name of torchvision classification weights, "
-            "such as ResNet50_Weights.IMAGENET1K_V2"
+            "preprocessing: expected the name of torchvision classification weights, such as "
+            f"ResNet50_Weights.IMAGENET1K_V2, found {name!r}"
         ) from error

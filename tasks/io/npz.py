@@ -1,4 +1,4 @@
-"""NumPy archives of images and labels, opened once per process."""
+"""NumPy archives of images and labels; a process opens each archive once."""
 
 import math
 import threading
@@ -17,21 +17,21 @@ from configs.schema import Npz
 from tasks.io.files import look_up, reason, shown
 from tasks.io.samples import Row, Sample, array_digest
 
-MAX_UNPACKED = 8 * 10**9  # bytes of a compressed array, which is held in memory whole
-CHANNELS = range(1, 5)  # of an image: grey, with transparency, RGB, with transparency
+MAX_UNPACKED = 8 * 10**9  # largest number of bytes of a compressed array, which is held in memory whole
+CHANNELS = range(1, 5)  # channels of an image: grey, with transparency, RGB, with transparency
 _LOCAL_HEADER = 30  # bytes of a zip member's header before its name
-_ENCRYPTED = 1  # in a zip member's flags
+_ENCRYPTED = 1  # bit in the flags of a zip member
 _lock = threading.Lock()
 
 
 @dataclass(frozen=True)
 class NpzSource:
-    """Images and labels of one or more archives per split, keys `<split>/<number in the split>`."""
+    """Images and labels of one or more archives per split, with keys `<split>/<index in the split>`."""
 
     data: Npz
 
     def rows(self) -> Iterator[Row]:
-        """List the samples, splits in alphabetical order."""
+        """Yield the rows of all samples, splits in alphabetical order."""
         for split in sorted(self.data.paths):
             start = 0
             for path in paths_of(self.data.paths[split]):
@@ -42,7 +42,7 @@ class NpzSource:
                 start += len(labels)
 
     def class_names(self) -> dict[int, str]:
-        """Return the archive's labels where `classes` maps them: an archive has no names."""
+        """Return the archive's labels as names where `classes` maps them; an archive does not have names."""
         return {index: str(label) for label, index in (self.data.classes or {}).items()}
 
     def read(self, keys: Sequence[str]) -> list[Sample]:
@@ -51,15 +51,15 @@ class NpzSource:
         return [Sample(image, array_digest(image)) for image in images]
 
     def _index(self, label: int, path: str, i: int) -> int:
-        """Return the network output index of a label; `i` is its place in the archive."""
+        """Return the network output index of a label; `i` is its index in the archive."""
         if self.data.classes is None:
             return label
         if label not in self.data.classes:
-            raise ValueError(f"npz {path}: label {label} of image {i} is not in `classes`; add it there")
+            raise ValueError(f"npz {path}: expected labels of `classes`, found {label} of image {i}; add it there")
         return self.data.classes[label]
 
     def _image(self, key: str) -> NDArray[np.uint8]:
-        """Return one image."""
+        """Return the image of a key."""
         split, _, number = key.rpartition("/")
         i = int(number)
         for path in paths_of(self.data.paths[split]):
@@ -67,7 +67,7 @@ class NpzSource:
             if i < len(images):
                 return np.array(images[i])
             i -= len(images)
-        raise ValueError(f"sample {key}: split {split!r} has no such sample; was the archive changed?")
+        raise ValueError(f"sample {key}: expected it in split {split!r}, found none; check whether the archive changed")
 
     def _arrays(self, path: str) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]:  # Any: any integer width
         """Return the checked images and labels of one archive."""
@@ -76,7 +76,7 @@ class NpzSource:
             etag = look_up(str(file)).etag
         except OSError as error:
             raise ValueError(f"npz: file {shown(path)} {reason(error)}") from error
-        with _lock:  # two threads would read the same archive twice
+        with _lock:  # otherwise two threads would read the same archive twice
             return _open(str(file.resolve()), etag, self.data.images, self.data.labels)
 
 
@@ -89,28 +89,34 @@ def paths_of(paths: str | Sequence[str]) -> Sequence[str]:
 def _open(
     path: str, etag: str, images_name: str, labels_name: str
 ) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]:  # Any: any integer width
-    """Open one archive and check its arrays; `etag` makes a changed file a new entry."""
+    """Open one archive and check its arrays; `etag` is a part of the cache key."""
     images, labels = _member(path, images_name), _member(path, labels_name)
-    _check_images(images, f"npz {path}: array {images_name!r} is {images.dtype} {images.shape}")
+    _check_images(images, f"npz {path}: array {images_name!r}")
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (len(images),):
         raise ValueError(
-            f"npz {path}: array {labels_name!r} is {labels.dtype} {labels.shape}, expected integers ({len(images)},)"
+            f"npz {path}: array {labels_name!r}: expected integers ({len(images)},), found {labels.dtype} "
+            f"{labels.shape}"
         )
     return images, labels
 
 
-def _check_images(images: NDArray[Any], found: str) -> None:  # Any: that is what is checked
-    """Raise ValueError unless an array is one of images, channels last where there are any."""
-    # Where the last axis may be channels it is: (N, 3, 3, 3) is taken as it is documented.
+def _check_images(images: NDArray[Any], name: str) -> None:  # Any: this function checks the type
+    """Raise ValueError unless an array holds images, with channels last if any."""
+    # A last axis that may be channels is channels: (N, 3, 3, 3) is channels last, as documented.
     if images.ndim == 4 and images.shape[3] not in CHANNELS and images.shape[1] in CHANNELS:
-        raise ValueError(f"{found}, channels first; store it as images.transpose(0, 2, 3, 1), which is (N, H, W, C)")
+        raise ValueError(
+            f"{name}: expected channels last, found {images.dtype} {images.shape}, channels first; store it as "
+            "images.transpose(0, 2, 3, 1), which is (N, H, W, C)"
+        )
     flat = images.ndim not in (3, 4) or min(images.shape[1:]) < 1
     if images.dtype != np.uint8 or flat or (images.ndim == 4 and images.shape[3] not in CHANNELS):
-        raise ValueError(f"{found}, expected uint8 (N, H, W) or (N, H, W, C) with C from 1 to 4")
+        raise ValueError(
+            f"{name}: expected uint8 (N, H, W) or (N, H, W, C) with C from 1 to 4, found {images.dtype} {images.shape}"
+        )
 
 
 def _member(path: str, name: str) -> NDArray[Any]:  # Any: checked by the caller
-    """Return one array of an archive: memory-mapped where it is stored uncompressed, else read whole."""
+    """Return one array of an archive: memory-mapped if it is stored uncompressed, else read whole."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
@@ -126,14 +132,14 @@ def _member(path: str, name: str) -> NDArray[Any]:  # Any: checked by the caller
         raise ValueError(f"npz {path}: corrupted, or not an archive of numbers ({reason})") from error
     if name in members:
         raise ValueError(
-            f"npz {path}: array {name!r} unpacks to {members[name].file_size / 1e9:.1f} GB, more than the "
-            f"{MAX_UNPACKED / 1e9:g} GB that are held in memory; save it uncompressed by numpy.savez, which is mapped"
+            f"npz {path}: array {name!r}: expected at most {MAX_UNPACKED / 1e9:g} GB unpacked, found "
+            f"{members[name].file_size / 1e9:.1f} GB; save it uncompressed by numpy.savez, which is memory-mapped"
         )
-    raise ValueError(f"npz {path}: no array {name!r}; the archive has: {', '.join(members)}")
+    raise ValueError(f"npz {path}: expected an array {name!r}, found {', '.join(members)}")
 
 
 def _unpacked(stream: IO[bytes], size: int) -> NDArray[Any]:  # Any: checked by the caller
-    """Read a compressed member of `size` bytes whole."""
+    """Return a compressed member of `size` bytes, read whole."""
     shape, _, dtype = _read_header(stream)
     if not dtype.hasobject:
         _check_length(shape, dtype, size - stream.tell())
@@ -142,26 +148,26 @@ def _unpacked(stream: IO[bytes], size: int) -> NDArray[Any]:  # Any: checked by 
 
 
 def _check_length(shape: tuple[int, ...], dtype: np.dtype[Any], there: int) -> None:  # Any: any type of element
-    """Raise where a header asks for another number of bytes, and so of memory, than follow it."""
+    """Raise ValueError where the number of bytes in a header is not that of the bytes after it."""
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize != there:
-        raise ValueError(f"its header says {dtype} {shape}, {there:,} bytes follow")
+        raise ValueError(f"its header has {dtype} {shape}, but {there:,} bytes follow")
 
 
 def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:  # Any: any type of element
-    """Return shape, whether in Fortran's order, and type of the array whose .npy header comes next."""
+    """Read a .npy header; return shape, whether the order is Fortran's, and dtype of its array."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     return read(file)
 
 
 def _mapped(path: str, member: zipfile.ZipInfo) -> NDArray[Any]:  # Any: checked by the caller
-    """Map an uncompressed member: zip header, then the .npy header, then the data."""
+    """Return an uncompressed member as a memory map: zip header, then .npy header, then data."""
     with open(path, "rb") as file:
         file.seek(member.header_offset + _LOCAL_HEADER - 4)
         name_length, extra_length = np.frombuffer(file.read(4), "<u2").tolist()
         file.seek(start := member.header_offset + _LOCAL_HEADER + name_length + extra_length)
         shape, fortran, dtype = _read_header(file)
         if dtype.hasobject:
-            raise ValueError("an array of Python objects")
+            raise ValueError("it is an array of Python objects")
         _check_length(shape, dtype, member.file_size - (file.tell() - start))
         return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")

@@ -1,4 +1,4 @@
-"""Torch's own random numbers, as dropout and fresh weights draw them, made a function of a seed."""
+"""Seeds for torch's random generators, which dropout and new weights draw from."""
 
 import threading
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ _LOCK = threading.RLock()  # torch's generators belong to the whole process
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's generators of the CPU and of `device` for the block; their states are put back afterwards.
+    """Seed torch's generators of the CPU and of `device` for the block; their states are restored afterwards.
 
     Threads of one process take turns.
     """

@@ -1,4 +1,4 @@
-"""What a source gives: a row per sample when it is listed, an image per sample when it is read."""
+"""The items of a source: a row per listed sample, an image per read sample."""
 
 import hashlib
 from dataclasses import dataclass
@@ -8,30 +8,30 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-MAX_LABEL = 2**63 - 1  # what an int64 holds
+MAX_LABEL = 2**63 - 1  # the largest int64
 Picture = Image.Image | NDArray[np.uint8]  # a decoded file, or an array (H, W) or (H, W, C)
 
 
 class Row(NamedTuple):
-    """One sample of a listing; nothing is decoded for it."""
+    """One sample of a listing, which does not decode its image."""
 
     key: str  # split/..., unique in the source
     label: int  # index of the network output
-    split: str  # "all" where the source comes unsplit
+    split: str  # "all" for a source without splits
     size: int  # bytes
-    etag: str  # changes when the file changes; "" where a digest of the whole source says it
+    etag: str  # changes with the file; "" where the whole source has a digest
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample's decoded image and the digest of what it was decoded from."""
+    """One sample's decoded image, and the digest of its file or array."""
 
     image: Picture
     digest: str  # 32 hex digits, BLAKE2b-128
 
 
 def mode_of(image: Picture) -> str:
-    """Return an image's mode in PIL's words, such as L, RGB or CMYK; that of an array follows its channels."""
+    """Return an image's mode in PIL's terms, such as L, RGB or CMYK; an array's mode follows from its channels."""
     if isinstance(image, Image.Image):
         return image.mode
     channels = 1 if image.ndim == 2 else image.shape[-1]

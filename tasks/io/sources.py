@@ -1,4 +1,4 @@
-"""Where samples come from: one adapter per `source` value of the config."""
+"""Sources of samples: one adapter per `source` value of the config."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -18,21 +18,21 @@ class Source(Protocol):
     """Samples in one fixed order, with random access."""
 
     def rows(self) -> Iterable[Row]:
-        """List all samples in the fixed order; nothing is decoded."""
+        """Yield the rows of all samples in the fixed order; images are not decoded."""
 
     def class_names(self) -> dict[int, str]:
-        """Return names by label, as far as the source has them."""
+        """Return the known class names, by label."""
 
     def read(self, keys: Sequence[str]) -> list[Sample]:
-        """Decode the samples of `keys`, in that order; errors name the sample."""
+        """Return the decoded samples of `keys`, in that order; errors name the sample."""
 
 
 @runtime_checkable
 class Selective(Protocol):
-    """A source that takes some of the files that it finds."""
+    """A source that leaves out some of its files."""
 
     def left_out(self) -> str:
-        """Return how many files are left out, in a sentence; nothing where none is."""
+        """Return in a sentence how many files are left out; "" if none is."""
 
 
 # Any: each function takes the data set of its own `source` value
@@ -47,12 +47,12 @@ SOURCES: dict[str, Callable[[Any, int], Source]] = {
 
 
 def open_source(data: AnyDataSet, *, threads: int | None = None) -> Source:
-    """Open a data set.
+    """Open a data set as a source of samples.
 
     Parameters
     ----------
     data : the config's section
-    threads : threads that decode images in one `read`; default: one per core, at most 8
+    threads : number of threads that decode images in one `read`; default: one per core, at most 8
 
     Returns
     -------
@@ -62,17 +62,19 @@ def open_source(data: AnyDataSet, *, threads: int | None = None) -> Source:
 
 
 def left_out(source: Source) -> str:
-    """Return which files a source leaves out, in a sentence; nothing where none is."""
+    """Return in a sentence which files a source leaves out; "" if none is."""
     return source.left_out() if isinstance(source, Selective) else ""
 
 
 def _imported(path: str, arguments: dict[str, Any]) -> Source:  # Any: the user's own
-    """Return the source that a user's function makes."""
+    """Return the source that a user's function returns."""
     try:
         source: Source = import_object(path)(**arguments)
     except TypeError as error:
         raise ValueError(f"data source {path}: {error}") from error
     missing = [name for name in ("rows", "class_names", "read") if not callable(getattr(source, name, None))]
     if missing:
-        raise ValueError(f"data source {path} returned {type(source).__name__} without {', '.join(missing)}()")
+        raise ValueError(
+            f"data source {path}: expected the methods {', '.join(missing)}, found {type(source).__name__} without them"
+        )
     return source

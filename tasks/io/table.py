@@ -1,4 +1,4 @@
-"""Csv files of image paths and labels."""
+"""CSV tables of image paths and labels."""
 
 import csv
 import io
@@ -14,18 +14,18 @@ from tasks.io.files import File, join, list_files, local_path, look_up, read_byt
 from tasks.io.folder import composed
 from tasks.io.samples import MAX_LABEL, Row, Sample
 
-_INTEGER = re.compile(r"[0-9]+")  # int() takes 0_1, +1, blanks and the digits of other scripts too
+_INTEGER = re.compile(r"[0-9]+")  # int() also accepts 0_1, +1, blanks and the digits of other scripts
 
 
 @dataclass(frozen=True)
 class TableSource:
-    """Image files named in tables, keys `<split>/<path as in the table>`."""
+    """Image files that tables name, with keys `<split>/<path as in the table>`."""
 
     data: Csv
     threads: int = 1
 
     def rows(self) -> Iterator[Row]:
-        """List the samples: splits in alphabetical order, rows as in the table."""
+        """Yield the rows of all samples: splits in alphabetical order, rows as in the table."""
         for split in sorted(self.data.paths):
             listed = self._listed(split)
             for line, path, label in self._cells(split):
@@ -33,15 +33,15 @@ class TableSource:
                 yield Row(f"{split}/{path}", self._label(label, line), split, file.size, file.etag)
 
     def class_names(self) -> dict[int, str]:
-        """Return the labels' names where `classes` maps them."""
+        """Return the labels as names where `classes` maps them."""
         return {label: name for name, label in (self.data.classes or {}).items()}
 
     def read(self, keys: Sequence[str]) -> list[Sample]:
-        """Decode the images of `keys`."""
+        """Read and decode the images of `keys`."""
         return read_images(keys, self._locate, self.threads)
 
     def _cells(self, split: str) -> Iterator[tuple[str, str, str]]:
-        """Yield place in the file, path and label of each row of a table."""
+        """Yield the line, path and label of each row of a table."""
         url = self.data.paths[split]
         rows = _rows(_text(url), url)
         _, names = next(rows, (1, []))
@@ -50,15 +50,16 @@ class TableSource:
             place = f"csv {url}, line {line}"
             if any(cells[len(names) :]):
                 raise ValueError(
-                    f"{place}: {len(cells)} cells, the header has {len(names)}; put cells that hold a comma into quotes"
+                    f"{place}: expected {len(names)} cells, as in the header, found {len(cells)}; quote cells that "
+                    "hold a comma"
                 )
             path, label = (cells[at] if at < len(cells) else "" for at in (path_at, label_at))
             if not path or not label:
-                raise ValueError(f"{place}: no {'label' if path else 'path'}")
+                raise ValueError(f"{place}: expected a {'label' if path else 'path'}, found none")
             yield place, path, label
 
     def _file(self, key: str, line: str) -> File:
-        """Return the file of a sample, or raise with the line that names it."""
+        """Return the file of a sample; errors name its line."""
         url = self._locate(key)
         try:
             return look_up(check_location(url) if "://" in url else url)
@@ -72,30 +73,32 @@ class TableSource:
         if self.data.classes is not None:
             classes = {composed(name): index for name, index in self.data.classes.items()}
             if composed(label) not in classes:
-                raise ValueError(f"{place}: label {label!r} is not in `classes`")
+                raise ValueError(f"{place}: expected a label of `classes`, found {label!r}; add it there")
             return classes[composed(label)]
         if not _INTEGER.fullmatch(label):
-            raise ValueError(f"{place}: label {label!r} is not an integer; map names by `classes`")
+            raise ValueError(f"{place}: expected an integer as label, found {label!r}; map names by `classes`")
         digits = label.lstrip("0") or "0"
         if len(digits) > len(str(MAX_LABEL)) or int(digits) > MAX_LABEL:
-            raise ValueError(f"{place}: label {label[:40]} is larger than {MAX_LABEL}, the largest index there is")
+            raise ValueError(f"{place}: expected a label up to {MAX_LABEL}, the largest int64, found {label[:40]}")
         return int(digits)
 
     def _listed(self, split: str) -> dict[str, File]:
-        """Return the files below a remote root in one call; local ones are looked up one by one."""
+        """Return the files below a remote root from one call; local files are looked up one by one."""
         root = table_root(self.data, split)
         return {} if local_path(root) is not None else {file.path: file for file in list_files(root)}
 
     def _locate(self, key: str) -> str:
-        """Return the file of a sample."""
+        """Return the path or URL of a sample's file."""
         split, _, path = key.partition("/")
         return join(table_root(self.data, split), path)
 
 
 def table_root(data: Csv, split: str) -> str:
-    """Return what the paths of a table are relative to: `root`, else the table's own folder."""
+    """Return the folder that a table's paths are relative to: `root`, else the table's folder."""
     folder, slash, _ = data.paths[split].rpartition("/")
-    return data.root or folder or slash or os.getcwd()  # never nothing: a path that begins with ~ would be a home's
+    return (
+        data.root or folder or slash or os.getcwd()
+    )  # never empty: otherwise a path that begins with ~ would lie in a home folder
 
 
 def _text(url: str) -> str:
@@ -108,7 +111,7 @@ def _text(url: str) -> str:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = 1 + raw.count(b"\n", 0, error.start)
-        raise ValueError(f"csv: file {url} is not UTF-8 text (line {line}); save it as UTF-8") from error
+        raise ValueError(f"csv {url}, line {line}: expected UTF-8 text, found other bytes; save it as UTF-8") from error
     for letter, advice in (
         (r"\r(?!\n)", "a carriage return without a line feed; save the table with LF or CRLF line ends"),
         (r"\0", "a NUL character; save the table as plain text"),
@@ -119,7 +122,7 @@ def _text(url: str) -> str:
 
 
 def _rows(text: str, url: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the line on which each row begins and its cells, empty lines left out."""
+    """Yield the first line and the cells of each row; empty lines are skipped."""
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     line = 1
     try:
@@ -128,13 +131,15 @@ def _rows(text: str, url: str) -> Iterator[tuple[int, list[str]]]:
                 yield line, cells
             line = reader.line_num + 1
     except csv.Error as error:
-        raise ValueError(f"csv {url}, line {line}: not a row of a table ({error}); close each quote") from error
+        raise ValueError(
+            f"csv {url}, line {line}: expected a row of a table, found an error in it ({error}); close each quote"
+        ) from error
 
 
 def _column(names: Sequence[str], name: str, url: str) -> int:
-    """Return where a column is, or raise unless it is there once."""
+    """Return the index of a column; raise ValueError unless it exists once."""
     if name not in names:
-        raise ValueError(f"csv {url}: no column {name!r}; columns: {', '.join(names) or 'none'}")
+        raise ValueError(f"csv {url}: expected a column {name!r}, found {', '.join(names) or 'none'}")
     if names.count(name) > 1:
-        raise ValueError(f"csv {url}, line 1: column {name!r} stands twice; give each column a name of its own")
+        raise ValueError(f"csv {url}, line 1: expected one column {name!r}, found two; rename one")
     return names.index(name)

@@ -1,4 +1,4 @@
-"""Named tensors as safetensors bytes, and back."""
+"""Conversion between named tensors and safetensors bytes."""
 
 from collections.abc import Mapping
 
@@ -7,8 +7,8 @@ from torch import Tensor
 
 
 def pack_tensors(tensors: Mapping[str, Tensor], texts: Mapping[str, str] | None = None) -> bytes:
-    """Return `tensors`, on whatever device, as one safetensors file: the same tensors and texts, the same bytes."""
-    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}  # none shared
+    """Return tensors of any device as one safetensors file; equal tensors and texts give equal bytes."""
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}  # not shared
     return bytes(save(plain, dict(texts) if texts else None))
 
 

@@ -1,4 +1,4 @@
-"""Weights from a local file into a model, without unpickling anything but tensors."""
+"""Load weights from a local file into a model; only tensors are unpickled."""
 
 import contextlib
 import copy
@@ -19,14 +19,14 @@ from torch.nn.parameter import is_lazy
 
 from tasks.io.wrapped import Reading, State, Versions, state_of, unwrapped, versions_of
 
-# What torch.load raises on files cut short, on text and on pickles of other things than tensors.
+# Errors of torch.load on truncated files, on text and on pickles of other objects than tensors.
 _DAMAGE = (
     *(RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, LookupError, AttributeError, TypeError),
     MemoryError,
 )
-# What modules raise from their load hooks.
+# Errors of modules in their load hooks.
 _UNFIT = (RuntimeError, ValueError, LookupError, AttributeError, TypeError, AssertionError)
-# Entries of a training's file under which its weights are, those of the network before their running mean.
+# Keys of the weights in a training's file; the weights come before their running mean.
 ENTRIES = (
     *("state_dict", "model_state_dict", "model", "net", "network", "module", "weights", "params"),
     *("ema", "model_ema", "ema_state_dict", "state_dict_ema", "ema_model", "params_ema"),
@@ -43,34 +43,34 @@ def load_weights(model: nn.Module, path: str) -> str:
 
     Parameters
     ----------
-    model : the architecture that the weights belong to
+    model : the architecture of the weights
     path : .safetensors, or a torch file of tensors only (a state dict, or a dict with one in one of `ENTRIES`)
 
     Returns
     -------
-    what was undone to make the file fit, in words; empty where it fits as it is
+    description of the changes that make the file fit; empty if it fits without changes
 
     Notes
     -----
-    What torch's tools put around names (`wrapped.PREFIXES`) or around the state dict is undone where the file does not
-    fit as it is. Missing `num_batches_tracked` counters, which older files lack, are left as they are. Everything else
-    must fit: a ValueError of one line says what does not, and the model stays as it was.
+    If a file does not fit, prefixes of torch's tools (`wrapped.PREFIXES`) and entries around the state dict are
+    removed. `num_batches_tracked` counters may be missing, as in older files; then the model keeps its counters. All
+    other entries must fit. Otherwise a ValueError of one line names the differences, and the model is not changed.
     """
     return load_first(model, readings(model, path), path)
 
 
 def readings(model: nn.Module, path: str) -> list[Reading]:
-    """Return the state dicts that a file may hold for a model, the most literal one first."""
+    """Return the possible state dicts of a file for a model, the one with the fewest changes first."""
     paths = {name for name, _ in model.named_modules(remove_duplicate=False)} | model.state_dict().keys()
     return [reading for given in read_states(path) for reading in unwrapped(given, paths)]
 
 
 def load_first(model: nn.Module, given: Sequence[Reading], path: str) -> str:
-    """Load the first of some readings of a file that fits, and return what was undone for it.
+    """Load the first reading of a file that fits, and return a description of its changes.
 
     Raises
     ------
-    ValueError : none fits
+    ValueError : no reading fits
     """
     for reading in given:
         for state in _formats(model, reading.state):
@@ -79,18 +79,18 @@ def load_first(model: nn.Module, given: Sequence[Reading], path: str) -> str:
     own = model.state_dict().keys()
     nearest = max(given, key=lambda reading: len(own & reading.state.keys()))
     raise ValueError(
-        f"weights {path} do not fit the model: {_problems(model, nearest)}; is it another architecture? "
-        f"{_keys(given[0], nearest)}"
+        f"weights {path}: expected the weights of the model, found {_problems(model, nearest)}; check the "
+        f"architecture. {_keys(given[0], nearest)}"
     )
 
 
 def read_state(path: str) -> State:
-    """Read a state dict to the CPU, as the file has it: with its versions, prefixes and all."""
+    """Return the state dict of a file on the CPU, unchanged, with versions and prefixes."""
     return read_states(path)[0].state
 
 
 def read_states(path: str) -> list[Reading]:
-    """Read the state dict of a file to the CPU, or each that it has an entry for."""
+    """Return all state dicts of a file on the CPU: the file itself, or one for each known entry."""
     file = Path(path).expanduser()
     if not file.is_file():
         raise ValueError(f"weights: file {path} does not exist")
@@ -101,13 +101,13 @@ def read_states(path: str) -> list[Reading]:
         return found
     keys = f"; its keys: {_listed(list(content))}" if isinstance(content, Mapping) else ""
     raise ValueError(
-        f"weights: file {file} holds a {type(content).__name__}, expected a dict of tensors by name{keys}; "
+        f"weights: file {file}: expected a dict of tensors by name, found a {type(content).__name__}{keys}; "
         "save `model.state_dict()`"
     )
 
 
 def read_torch(file: Path) -> object:
-    """Read a torch file of tensors and plain containers; arbitrary pickled objects are refused."""
+    """Return the content of a torch file of tensors and plain containers; other pickled objects are refused."""
     _check_size(file)
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
@@ -119,18 +119,18 @@ def read_torch(file: Path) -> object:
 
 
 def _check_size(file: Path) -> None:
-    """Raise ValueError for what may take more memory than the file's own size: packed records, bytearrays by length."""
+    """Raise ValueError for records that may need more memory than the file's size: compressed ones, bytearrays."""
     with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(file) as archive:
         if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
-            raise ValueError(f"file {file} has compressed records, which torch.save does not write; save it anew")
+            raise ValueError(f"file {file}: expected records of torch.save, found compressed ones; save it again")
     if file.stat().st_size:
         with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-            if content.find(b"bytearray") >= 0:  # torch lets a pickle make one of any length
-                raise ValueError(f"file {file} holds more than tensors, a bytearray; save `model.state_dict()` alone")
+            if content.find(b"bytearray") >= 0:  # torch allows a pickle to create one of any length
+                raise ValueError(f"file {file}: expected tensors, found a bytearray; save `model.state_dict()` alone")
 
 
 def _entries(content: object, entry: tuple[str, ...] = ()) -> Iterator[Reading]:
-    """Yield the state dict that a file's content is, or those in its known entries."""
+    """Yield the state dict of a file's content, or those in its known entries."""
     if not isinstance(content, Mapping) or len(entry) > MOST_NESTED:
         return
     if _is_state(content):
@@ -142,7 +142,7 @@ def _entries(content: object, entry: tuple[str, ...] = ()) -> Iterator[Reading]:
 
 
 def _read_safetensors(file: Path) -> State:
-    """Read a safetensors file, with the versions that a run's own have."""
+    """Return the state dict of a safetensors file, with the versions of a run's file."""
     try:
         with safe_open(file, framework="pt") as stream:
             versions = (stream.metadata() or {}).get(VERSIONS)
@@ -152,7 +152,7 @@ def _read_safetensors(file: Path) -> State:
 
 
 def _parsed(text: str | None) -> Versions | None:
-    """Return versions that were written as JSON."""
+    """Return the versions in a JSON text."""
     try:
         found = None if text is None else json.loads(text)
     except (ValueError, RecursionError):
@@ -161,16 +161,16 @@ def _parsed(text: str | None) -> Versions | None:
 
 
 def _is_state(content: Mapping[Any, Any]) -> bool:  # Any: whatever a file holds
-    """Tell whether a dict is one of tensors by name."""
+    """Return whether a dict holds tensors by name."""
     return all(
         isinstance(key, str) and (isinstance(value, Tensor) or key.endswith(EXTRA)) for key, value in content.items()
     )
 
 
 def _formats(model: nn.Module, state: State) -> Iterator[State]:
-    """Yield a state dict as torch takes it, then one of the network's present versions where the file has none.
+    """Yield a state dict, and if it has no versions, one with the network's present versions.
 
-    A safetensors file has none. Most modules take that for their oldest format; some refuse it.
+    A safetensors file does not have versions. Most modules then assume their oldest format; some refuse the file.
     """
     yield state
     if versions_of(state) is None:
@@ -178,10 +178,10 @@ def _formats(model: nn.Module, state: State) -> Iterator[State]:
 
 
 def _taken(model: nn.Module, state: State) -> bool:
-    """Load a state dict into a model if it fits; hooks may rebuild a part that they load, so a copy tries it first."""
-    alike = {key: _shape(value) for key, value in state.items()} == _shapes(model)
+    """Load a state dict into a model if it fits; a copy tries it first, since hooks may rebuild a part."""
+    same_form = {key: _shape(value) for key, value in state.items()} == _shapes(model)
     try:
-        if not alike and not _complete(_quietly(_copied(model), state)):
+        if not same_form and not _complete(_quietly(_copied(model), state)):
             return False
         return _complete(model.load_state_dict(state, strict=False))
     except _UNFIT:
@@ -189,12 +189,12 @@ def _taken(model: nn.Module, state: State) -> bool:
 
 
 def _complete(found: _IncompatibleKeys) -> bool:
-    """Tell whether a load left nothing over but counters, which older files lack."""
+    """Return whether a load is complete except for counters, which older files do not have."""
     return not found.unexpected_keys and all(key.endswith(COUNTER) for key in found.missing_keys)
 
 
 def _quietly(trial: nn.Module, state: State) -> _IncompatibleKeys:
-    """Load a state dict into a copy; what modules warn of is said when the network itself is loaded."""
+    """Load a state dict into a copy without warnings; these are shown when the network itself is loaded."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found: _IncompatibleKeys = trial.load_state_dict(state, strict=False)
@@ -202,7 +202,7 @@ def _quietly(trial: nn.Module, state: State) -> _IncompatibleKeys:
 
 
 def _problems(model: nn.Module, given: Reading) -> str:
-    """Say why a state dict does not fit."""
+    """Return in words why a state dict does not fit."""
     state, trial, problems = given.state, _copied(model), []
     own, reason = trial.state_dict(), ""
     try:
@@ -226,25 +226,25 @@ def _problems(model: nn.Module, given: Reading) -> str:
 
 
 def _keys(first: Reading, nearest: Reading) -> str:
-    """Name the keys that a file has, and what was undone to find them."""
+    """Return a sentence with the keys of a file and the changes that found them."""
     undone = f" ({nearest.undone})" if nearest.undone else ""
     return f"The file has the keys {_listed(list(first.state if not undone else nearest.state))}{undone}"
 
 
 def _listed(keys: Sequence[object]) -> str:
-    """Return the first of some keys, and how many there are."""
+    """Return the first of some keys, and their number, in words."""
     more = f", ... ({len(keys)})" if len(keys) > FEW_KEYS else ""
     return ", ".join(map(_short, keys[:FEW_KEYS])) + more if keys else "(none)"
 
 
 def _short(key: object) -> str:
-    """Return a key of a file in one line of bounded length."""
+    """Return a key of a file as one short line."""
     text = " ".join(str(key).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _shape(value: object) -> tuple[int, ...] | None:
-    """Return the shape of a tensor that has one."""
+    """Return the shape of a tensor, None without a shape."""
     return tuple(value.shape) if isinstance(value, Tensor) and not is_lazy(value) else None
 
 
@@ -254,7 +254,7 @@ def _shapes(model: nn.Module) -> dict[str, tuple[int, ...] | None]:
 
 
 def _copied(model: nn.Module) -> nn.Module:
-    """Return a copy of a model, to try what may change it; itself, where its tensors cannot be copied."""
+    """Return a copy of a model for trials; the model itself if its tensors cannot be copied."""
     try:
         return copy.deepcopy(model)
     except (RuntimeError, TypeError, ValueError):

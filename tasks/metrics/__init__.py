@@ -1,4 +1,4 @@
-"""How far apart two views of the same rows are, how well a network does, and the tables made of these numbers."""
+"""Metrics: distances between two views of the same rows, accuracies, and tables of both."""
 
 from typing import Protocol
 
@@ -9,7 +9,7 @@ __all__ = ["METRICS", "Metric"]
 
 
 class Metric(Protocol):
-    """The distance between two sets of columns over the same rows, their widths may differ: 0 for a set to itself."""
+    """The distance between two sets of columns over the same rows; widths may differ; 0 from a set to itself."""
 
     def __call__(self, x: Floats, y: Floats) -> float: ...
 

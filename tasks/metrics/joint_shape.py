@@ -1,4 +1,4 @@
-"""Shape distances between many sets of columns over the same rows, all from one pass."""
+"""Shape distances between many sets of columns over the same rows, from one pass."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -11,9 +11,9 @@ from tasks.metrics.whitening import Doubles, Scatter, angle_between, numerical_r
 
 
 class JointShape:
-    """The statistics of K sets of columns; holds (k, k) float64 for k columns in all, twice with permuted rows.
+    """The statistics of K sets of columns: (k, k) float64 for k columns in all, twice that with permuted rows.
 
-    Picklable, holds no rows. Equal to `ShapeStatistics` of each pair on the same rows.
+    Picklable; it does not hold rows. It equals `ShapeStatistics` of each pair on the same rows.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ class JointShape:
 
     def __init__(self, widths: Sequence[int]) -> None:
         if not widths or min(widths) < 1:
-            raise ValueError(f"widths: expected at least one set, each of at least one column, got {list(widths)}")
+            raise ValueError(f"widths: expected at least one set, each of at least one column, found {list(widths)}")
         self.widths = tuple(int(width) for width in widths)
         ends = np.cumsum(self.widths).tolist()
         self._columns = [slice(end - width, end) for end, width in zip(ends, self.widths, strict=True)]
@@ -30,29 +30,29 @@ class JointShape:
 
     @property
     def n(self) -> int:
-        """Rows seen."""
+        """Return the number of rows so far."""
         return self._moments.n
 
     def update(self, blocks: Sequence[Floats], permuted_order: Integers | None = None) -> None:
-        """Add the rows of one chunk.
+        """Add the rows of one chunk to the statistics.
 
         Parameters
         ----------
         blocks : K arrays (m, width) float, the same m rows (at least 1) of each set
-        permuted_order : (m,) integer permutation of the rows, for `null_distance`; for every chunk or for none.
-            Where rows are positions of images, whole images must move.
+        permuted_order : (m,) integer permutation of the rows, for `null_distance`; for every chunk or for none. Where
+            rows are positions of images, it must move whole images.
         """
         for index, block in enumerate(blocks):
             check_matrix(f"blocks[{index}]", block)
         shapes = [block.shape for block in blocks]
         if tuple(width for _, width in shapes) != self.widths or len({m for m, _ in shapes}) != 1:
-            raise ValueError(f"blocks: expected equal numbers of rows and widths {self.widths}, got shapes {shapes}")
+            raise ValueError(f"blocks: expected equal numbers of rows and widths {self.widths}, found shapes {shapes}")
         if permuted_order is not None and not np.array_equal(np.sort(permuted_order), np.arange(shapes[0][0])):
             raise ValueError(f"permuted_order: expected a permutation of 0..{shapes[0][0] - 1}")
         self._moments.update(np.concatenate(blocks, axis=1, dtype=np.float64), permuted_order)
 
     def merge(self, other: Self) -> Self:
-        """Add the rows that another instance has seen; that one is not changed.
+        """Add the rows of another instance, which is not changed.
 
         Parameters
         ----------
@@ -63,7 +63,7 @@ class JointShape:
         this instance
         """
         if other.widths != self.widths:
-            raise ValueError(f"merge: expected sets of widths {self.widths}, got {other.widths}")
+            raise ValueError(f"merge: expected sets of widths {self.widths}, found {other.widths}")
         self._moments.merge(other._moments)
         return self
 
@@ -72,23 +72,23 @@ class JointShape:
 
         Parameters
         ----------
-        i, j : which sets
+        i, j : indices of the sets
         alpha : 0 full whitening, 1 none
         normalise : first divide each set by the root of its mean squared row norm
 
         Returns
         -------
-        radians in [0, pi/2]; NaN if either set is constant. Below 0.01 it is known to about
-        sqrt(2e-16 lambda_max / lambda_min) of the whitened directions, 3e-8 at best.
+        radians in [0, pi/2]; NaN if either set is constant. Below 0.01 its error is about
+        sqrt(2e-16 lambda_max / lambda_min) of the whitened directions, at least 3e-8.
         """
         return self._angle(self._moments.scatter, i, j, alpha, normalise)
 
     def null_distance(self, i: int, j: int, alpha: float = 0.0, normalise: bool = False) -> float:
-        """Measure the distance that remains when the rows of set j no longer belong to those of set i.
+        """Measure the shape distance between set i and the permuted rows of set j.
 
         Parameters
         ----------
-        i, j : which sets; the rows of j are the permuted ones
+        i, j : indices of the sets; the rows of j are permuted
         alpha, normalise : as in `distance`
 
         Returns
@@ -96,33 +96,35 @@ class JointShape:
         radians in [0, pi/2]; NaN if either set is constant
         """
         if self._moments.permuted is None:
-            raise ValueError("null_distance: no rows were permuted; give `permuted_order` with every update")
+            raise ValueError(
+                "permuted_order: expected an order with every update, found none; null_distance needs permuted rows"
+            )
         return self._angle(self._moments.permuted, i, j, alpha, normalise)
 
     def rank(self, i: int) -> int:
-        """Count the directions of set i whose eigenvalue is at least 1e-9 of the largest."""
+        """Count the directions of set i with an eigenvalue of at least 1e-9 of the largest."""
         return numerical_rank(self._moments.scatter[self._columns[i], self._columns[i]])
 
     def mean(self, i: int) -> Doubles:
-        """Mean of the columns of set i, (width,) float64."""
+        """Return the mean of the columns of set i, (width,) float64."""
         return self._moments.mean[self._columns[i]].copy()
 
     def exponent(self, i: int) -> int:
-        """Power of two by which set i is divided before its products are summed, 0 for ordinary magnitudes."""
+        """Return e for a set i that is divided by 2^e before its products are summed; 0 for usual magnitudes."""
         return int(self._moments.exponent[self._columns[i].start])
 
     def scatter(self, i: int, j: int) -> Scatter:
-        """Sums of centred products of sets i and j, views that later updates change."""
+        """Return sums of centred products of sets i and j, as views that later updates change."""
         return self._scatter(self._moments.scatter, i, j)
 
     def _angle(self, crossed: Doubles, i: int, j: int, alpha: float, normalise: bool) -> float:
-        """Angle between two sets whose cross products stand in `crossed`."""
+        """Return the angle between two sets with the cross products `crossed`."""
         return angle_between(whiten_pair(self._scatter(crossed, i, j), check_alpha(alpha), normalise))
 
     def _scatter(self, crossed: Doubles, i: int, j: int) -> Scatter:
-        """Products of sets i and j, the cross products from `crossed`."""
+        """Return the products of sets i and j, with the cross products from `crossed`."""
         if self.n < 2:
-            raise ValueError(f"a shape distance needs at least 2 rows, got {self.n}")
+            raise ValueError(f"shape distance: expected at least 2 rows, found {self.n}")
         rows, columns, own = self._columns[i], self._columns[j], self._moments.scatter
         return Scatter(
             xx=own[rows, rows],

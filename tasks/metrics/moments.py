@@ -1,4 +1,4 @@
-"""Count, means and scatter of many columns, added up chunk by chunk in float64 without holding a row."""
+"""Count, means and scatter of many columns, summed chunk by chunk in float64; rows are not held."""
 
 from collections.abc import Sequence
 from typing import Self
@@ -11,16 +11,17 @@ from tasks.metrics.checks import Integers
 Doubles = NDArray[np.float64]
 Exponents = NDArray[np.int32]
 
-STEP = 256  # exponents are multiples of it: 0 for magnitudes of 1e-38 to 1e38, and products of the rest stay in range
-LOWEST = -1024  # of a set that is constant so far
+STEP = 256  # exponents are multiples of it: 0 for magnitudes of 1e-38 to 1e38; other products stay in range
+LOWEST = -1024  # exponent of a set that is constant so far
 
 
 class Moments:
-    """The first two joint moments of the rows seen so far; holds (k, k) float64, twice with a permuted copy.
+    """The first two joint moments of the rows so far: (k, k) float64, twice that with a permuted copy.
 
-    Every chunk is centred on its own mean before its products are formed, and chunks are joined by the difference of
-    their means (Chan, Golub & LeVeque 1979), so a large common offset costs no digits and the order of joining none
-    but the last. Products are of deviations times 2^-exponent, or squares of 1e160 and of 1e-200 would leave float64.
+    Every chunk is centred on its own mean before its products are formed. Chunks are joined by the difference of their
+    means (Chan, Golub & LeVeque 1979). Therefore a large common offset does not cost digits, and the order of joining
+    changes only the last digit. Products are of deviations times 2^-exponent, because squares of 1e160 and of 1e-200
+    are outside float64.
 
     Parameters
     ----------
@@ -28,11 +29,11 @@ class Moments:
 
     Attributes
     ----------
-    n : rows seen
+    n : rows so far
     mean : (k,) float64
-    exponent : (k,) int32, follows each set's largest deviation
+    exponent : (k,) int32, from each set's largest deviation
     scatter : (k, k) float64, sum of centred products
-    permuted : (k, k) float64 or None, the products of each row with the row that `order` put in its place
+    permuted : (k, k) float64 or None, the products of each row with the row that `order` puts in its place
     """
 
     def __init__(self, widths: Sequence[int]) -> None:
@@ -45,7 +46,7 @@ class Moments:
         self.permuted: Doubles | None = None
 
     def update(self, columns: Doubles, order: Integers | None = None) -> None:
-        """Add the rows of one chunk.
+        """Add the rows of one chunk to the moments.
 
         Parameters
         ----------
@@ -53,8 +54,8 @@ class Moments:
         order : (m,) integer permutation or None; given for every chunk or for none
         """
         first = columns[0].copy()
-        with np.errstate(over="ignore", invalid="ignore"):  # _exponents names it
-            columns -= first  # a constant column becomes exact zeros, whatever its value
+        with np.errstate(over="ignore", invalid="ignore"):  # _exponents reports it
+            columns -= first  # a constant column of any value becomes exact zeros
         chunk = Moments(self.widths)
         chunk.exponent = self._exponents(np.maximum(columns.max(axis=0), -columns.min(axis=0)))
         if chunk.exponent.any():
@@ -66,7 +67,7 @@ class Moments:
         self.merge(chunk)
 
     def merge(self, other: Self | "Moments") -> None:
-        """Add the rows that another instance has seen; that one stays as it is and shares no memory.
+        """Add the rows of another instance, which is not changed and does not share memory.
 
         Parameters
         ----------
@@ -77,9 +78,9 @@ class Moments:
         if self.n == 0 and other.permuted is not None:
             self.permuted = np.zeros_like(self.scatter)
         if (self.permuted is None) != (other.permuted is None):
-            raise ValueError("a permuted order was given for some of the rows only: give it for every chunk or none")
+            raise ValueError("order: expected a permutation for every chunk or for none, found it for some only")
         total = self.n + other.n
-        with np.errstate(over="ignore"):  # _exponents names it
+        with np.errstate(over="ignore"):  # _exponents reports it
             shift = other.mean - self.mean if self.n else np.zeros_like(self.mean)
         exponent = np.maximum(self._exponents(np.abs(shift)), np.maximum(self.exponent, other.exponent))
         scaled = np.ldexp(shift, -exponent)
@@ -91,10 +92,10 @@ class Moments:
         self.n, self.exponent = total, exponent
 
     def _exponents(self, largest: Doubles) -> Exponents:
-        """Exponents (k,) of sets whose columns deviate by up to `largest` (k,)."""
+        """Return exponents (k,) of sets with deviations of up to `largest` (k,)."""
         if not np.isfinite(largest).all():
             most = np.finfo(np.float64).max
-            raise ValueError(f"values of a column differ by more than {most:.2g}, which float64 holds; divide the sets")
+            raise ValueError(f"columns: expected differences up to {most:.2g}, found larger ones; divide the sets")
         starts = np.cumsum((0, *self.widths[:-1]))
         of_set = np.maximum.reduceat(largest, starts)
         steps = STEP * np.round(np.frexp(of_set)[1] / STEP).astype(np.int32)
@@ -102,7 +103,7 @@ class Moments:
 
 
 def _add(mine: Doubles, own: Exponents, theirs: Doubles, other: Exponents, between: Doubles) -> None:
-    """Add products (k, k) in place, their columns and those of `mine` first multiplied by 2^own and 2^other (k,)."""
+    """Add products (k, k) in place, after the columns of both are scaled by 2^own and 2^other (k,)."""
     if own.any():
         np.ldexp(mine, own[:, None] + own, out=mine)
     mine += np.ldexp(theirs, other[:, None] + other) if other.any() else theirs

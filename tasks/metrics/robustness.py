@@ -1,4 +1,4 @@
-"""Distances of all classes as one number, and how it holds over small budgets (Behzadi-Khormouji & Oramas, Eq. 1)."""
+"""Phi, the mean distance over classes, and its robustness over budgets (Behzadi-Khormouji & Oramas, Eq. 1)."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -7,18 +7,18 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 BUDGETS = (0.1, 0.5)  # the paper's range for robustness
-_SLACK = 1e-9  # a budget of 0.1 + 0.2 still counts as 0.3
+_SLACK = 1e-9  # a budget of 0.1 + 0.2 counts as 0.3
 
 
 class Phi(NamedTuple):
-    """A mean over classes: NaN where no class has a distance; `left_out` counts the classes without one."""
+    """A mean over classes, NaN where no class has a distance; `left_out` counts the classes without distance."""
 
     mean: float
     left_out: int
 
 
 class Robustness(NamedTuple):
-    """Mean and population standard deviation over budgets, NaN where there are none."""
+    """Mean and population standard deviation over budgets, NaN without budgets."""
 
     mean: float
     std: float
@@ -29,15 +29,15 @@ def phi(distances: ArrayLike) -> Phi:
 
     Parameters
     ----------
-    distances : (C,) float radians, NaN (or inf) where a class was left out
+    distances : (C,) float radians, NaN (or inf) where a class is left out
 
     Returns
     -------
-    Phi, the mean over the finite ones and the number of the others
+    Phi, the mean over the finite distances and the number of the others
     """
     values = np.asarray(distances, dtype=np.float64)
     if values.ndim != 1:
-        raise ValueError(f"distances: expected shape (classes,), got {values.shape}")
+        raise ValueError(f"distances: expected shape (classes,), found {values.shape}")
     finite = values[np.isfinite(values)]
     return Phi(float(finite.mean()) if finite.size else float("nan"), int(values.size - finite.size))
 
@@ -61,6 +61,6 @@ def robustness(phi_by_budget: Mapping[float, float]) -> Robustness:
 
 
 def counts_for_robustness(budget: float) -> bool:
-    """Tell whether a budget lies in the paper's range of 10 % to 50 %, ends included."""
+    """Return whether a budget lies in the paper's range of 10 % to 50 %, ends included."""
     low, high = BUDGETS
     return low - _SLACK <= budget <= high + _SLACK

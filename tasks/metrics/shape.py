@@ -10,7 +10,7 @@ from tasks.metrics.joint_shape import JointShape
 from tasks.metrics.whitening import Doubles, Whitened, whiten_pair
 
 CHUNK_ROWS = 2048
-NEAR_ZERO = 0.01  # radians; below it the one-shot form looks at the rows again
+NEAR_ZERO = 0.01  # radians; below it the one-shot form reads the rows a second time
 
 
 def shape_distance(x: Floats, y: Floats, alpha: float = 0.0, normalise: bool = False) -> float:
@@ -19,21 +19,21 @@ def shape_distance(x: Floats, y: Floats, alpha: float = 0.0, normalise: bool = F
     Parameters
     ----------
     x, y : (n, dx), (n, dy) float of any width, finite, n at least 2; widths may differ
-    alpha : 0 full whitening (free of any invertible map), 1 none (free of rotation and scale); between, the result
-        depends on scale and n unless `normalise`
+    alpha : 0 full whitening (invariant to any invertible map), 1 none (invariant to rotation and scale); between them
+        the result depends on scale and n unless `normalise`
     normalise : first divide each centred set by the root of its mean squared row norm
 
     Returns
     -------
-    radians in [0, pi/2]; NaN if either set is constant, as it has no direction
+    radians in [0, pi/2]; NaN if either set is constant, since then it does not have a direction
 
     Notes
     -----
-    Directions with an eigenvalue of X'X below 1e-9 of the largest are dropped, for alpha < 1. Sums in float64 over
-    chunks of 2,048 rows. The moments know a small angle only to the root of their rounding error; where it comes out
-    under 0.01 a second pass measures the aligned rows' difference instead, which is good to about 1e-15 times the
-    ratio of the largest to the smallest kept eigenvalue. Each set is scaled by a power of two where its squares would
-    leave float64; a ValueError says so where even its differences do.
+    For alpha < 1, directions with an eigenvalue of X'X below 1e-9 of the largest are dropped. Sums are in float64 over
+    chunks of 2,048 rows. Moments give a small angle only to the root of their rounding error. Where the angle is under
+    0.01, a second pass measures the difference of the aligned rows instead. Its error is about 1e-15 times the ratio
+    of the largest to the smallest kept eigenvalue. Each set is scaled by a power of two where its squares exceed
+    float64. A ValueError is raised where even its differences exceed float64.
     """
     alpha = check_alpha(alpha)
     statistics = ShapeStatistics()
@@ -47,10 +47,11 @@ def shape_distance(x: Floats, y: Floats, alpha: float = 0.0, normalise: bool = F
 
 
 class ShapeStatistics:
-    """What `shape_distance` needs to know of its rows, added up chunk by chunk.
+    """The statistics of rows that `shape_distance` needs, summed chunk by chunk.
 
-    Picklable, holds no rows: ((dx + dy) squared) float64. Equal to the one-shot form for every chunking and order of
-    merging, but for angles under 0.01, which are known to about sqrt(2e-16 lambda_max / lambda_min), 3e-8 at best.
+    Picklable; it does not hold rows but ((dx + dy) squared) float64. It equals the one-shot form for every chunking
+    and order of merging. Angles under 0.01 are an exception: their error is about sqrt(2e-16 lambda_max / lambda_min),
+    at least 3e-8.
     """
 
     def __init__(self) -> None:
@@ -58,24 +59,24 @@ class ShapeStatistics:
 
     @property
     def n(self) -> int:
-        """Rows seen."""
+        """Return the number of rows so far."""
         return 0 if self._joint is None else self._joint.n
 
     @property
     def ranks(self) -> tuple[int, int]:
-        """Directions of x and of y whose eigenvalue is at least 1e-9 of the largest."""
+        """Return the numbers of directions of x and of y with an eigenvalue of at least 1e-9 of the largest."""
         joint = self.joint
         return joint.rank(0), joint.rank(1)
 
     @property
     def joint(self) -> JointShape:
-        """The moments of x (set 0) and y (set 1); an error before the first row."""
+        """Return the moments of x (set 0) and y (set 1); raise ValueError before the first row."""
         if self._joint is None:
-            raise ValueError("a shape distance needs at least 2 rows, got 0")
+            raise ValueError("shape distance: expected at least 2 rows, found 0")
         return self._joint
 
     def update(self, x: Floats, y: Floats) -> None:
-        """Add the rows of one chunk.
+        """Add the rows of one chunk to the statistics.
 
         Parameters
         ----------
@@ -87,7 +88,7 @@ class ShapeStatistics:
         self._joint.update((x, y))
 
     def merge(self, other: Self) -> Self:
-        """Add the rows that another instance has seen; that one is not changed. Either may be empty.
+        """Add the rows of another instance, which is not changed. Either may be empty.
 
         Parameters
         ----------
@@ -104,11 +105,11 @@ class ShapeStatistics:
         return self
 
     def distance(self, alpha: float = 0.0, normalise: bool = False) -> float:
-        """Measure the shape distance of the rows seen, at least 2.
+        """Measure the shape distance of the rows so far, at least 2.
 
         Parameters
         ----------
-        alpha, normalise : as in `shape_distance`; several may be asked of the same statistics
+        alpha, normalise : as in `shape_distance`; the same statistics serve all values
 
         Returns
         -------
@@ -118,20 +119,20 @@ class ShapeStatistics:
 
 
 def _check_pair(x: Floats, y: Floats) -> None:
-    """Check two matrices of equally many rows."""
+    """Check two matrices with the same number of rows."""
     check_matrix("x", x)
     check_matrix("y", y)
     if len(x) != len(y):
-        raise ValueError(f"x and y: expected the same rows in both, got {len(x)} and {len(y)}")
+        raise ValueError(f"x, y: expected the same rows in both, found {len(x)} and {len(y)}")
 
 
 def _chunks(n: int) -> Iterator[slice]:
-    """Slices over n rows."""
+    """Yield slices over n rows."""
     return (slice(start, start + CHUNK_ROWS) for start in range(0, n, CHUNK_ROWS))
 
 
 def _angle_of_rows(x: Floats, y: Floats, statistics: ShapeStatistics, alpha: float, normalise: bool) -> float:
-    """Angle from the distance between the unit, aligned sets: 2 arcsin(|A - B| / 2) keeps the digits arccos loses."""
+    """Return the angle of unit, aligned sets as 2 arcsin(|A - B| / 2), which keeps digits that arccos loses."""
     joint = statistics.joint
     x_map, y_map = _aligned(whiten_pair(joint.scatter(0, 1), alpha, normalise))
     squared = 0.0
@@ -143,7 +144,7 @@ def _angle_of_rows(x: Floats, y: Floats, statistics: ShapeStatistics, alpha: flo
 
 
 def _aligned(whitened: Whitened) -> tuple[Doubles, Doubles]:
-    """Maps (dx, r), (dy, r) from the columns of each set to unit norm in one common basis."""
+    """Return maps (dx, r), (dy, r) from the columns of each set to unit norm in one common basis."""
     left, _, right = np.linalg.svd(whitened.product, full_matrices=True)
     x_map = whitened.x_map @ left / whitened.x_norm
     y_map = whitened.y_map @ right.T / whitened.y_norm
@@ -152,5 +153,5 @@ def _aligned(whitened: Whitened) -> tuple[Doubles, Doubles]:
 
 
 def _padded(matrix: Doubles, width: int) -> Doubles:
-    """Zero columns added up to a width."""
+    """Return a matrix with zero columns added up to a width."""
     return np.pad(matrix, ((0, 0), (0, width - matrix.shape[1])))

@@ -1,4 +1,4 @@
-"""Tables of the coreset question: from a row per class to a row per draw and budget, per budget, per selector."""
+"""Tables of the coreset question: means per draw and budget, per budget, and per selector."""
 
 import pandas as pd
 
@@ -12,22 +12,22 @@ MEANS = [
     *("error_fit", "error_val", "fidelity"),
 ]
 SUMS = ["n_class", "n_kept", "n_rows", "n_val", "seconds"]
-KINDS = {"phi": "distance", "null": "null", "self": "self"}  # column prefix here: column prefix by class
+KINDS = {"phi": "distance", "null": "null", "self": "self"}  # column prefix here: prefix in the table by class
 
 
 def by_budget(classes: pd.DataFrame) -> pd.DataFrame:
-    """Average over classes.
+    """Average the table of classes over classes.
 
     Parameters
     ----------
     classes : a row per (network, seed, interpreter, selector, repeat, budget, label); distances in radians, NaN where
-        the class was left out; accuracies, agreement and fidelity as shares; errors relative; `seconds` of the fit
+        the class is left out; accuracies, agreement and fidelity as shares; errors relative; `seconds` of the fit
 
     Returns
     -------
-    a row per (network, seed, interpreter, selector, repeat, budget): `phi_0 phi_05 phi_1`, `null_*`, `self_*` means
-    over the classes that have a distance, `left_out` the number that have none at alpha = 0, `n_classes` of all;
-    ranks, accuracies, errors and fidelity as means over classes; counts and seconds as sums
+    a row per (network, seed, interpreter, selector, repeat, budget). `phi_0 phi_05 phi_1`, `null_*` and `self_*` are
+    means over the classes with a distance. `left_out` counts the classes without distance at alpha = 0, `n_classes`
+    all classes. Ranks, accuracies, errors and fidelity are means over classes; counts and seconds are sums.
     """
     keys = [*SETTING, *DRAW, "budget"]
     groups = classes.groupby(keys, sort=True, observed=True)
@@ -40,7 +40,7 @@ def by_budget(classes: pd.DataFrame) -> pd.DataFrame:
 
 
 def over_repeats(budgets: pd.DataFrame) -> pd.DataFrame:
-    """Average over network seeds and repeated draws.
+    """Average the table of budgets over network seeds and repeated draws.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def over_repeats(budgets: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     a row per (network, interpreter, selector, budget): `<column>_mean` and `<column>_std` (population) of every
-    number, `n_draws` the number of (seed, repeat) behind them
+    numeric column; `n_draws`, the number of (seed, repeat)
     """
     keys = [*SETTING, "budget"]
     numbers = [name for name in budgets.columns if name not in {*keys, *DRAW}]
@@ -71,10 +71,10 @@ def robustness_table(budgets: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    a row per (network, interpreter, selector): for each alpha `mean_*` and `std_*`, the mean and the population
-    standard deviation of Phi over budgets, both averaged over draws; `mean_*_spread` and `std_*_spread`, their
-    population standard deviations over draws (the ±); `n_draws`; `left_out`, classes without a distance, over the
-    draws and budgets that count
+    a row per (network, interpreter, selector), with columns for each alpha. `mean_*` and `std_*` are the mean and the
+    population standard deviation of Phi over budgets, both averaged over draws. `mean_*_spread` and `std_*_spread` are
+    their population standard deviations over draws (the ±). `n_draws` counts the draws. `left_out` counts the classes
+    without a distance, over the draws and budgets that count.
     """
     records = []
     for key, rows in budgets.groupby([*SETTING, *DRAW], sort=True, observed=True):
@@ -90,7 +90,7 @@ def robustness_table(budgets: pd.DataFrame) -> pd.DataFrame:
 
 
 def _robustness_of_draw(rows: pd.DataFrame) -> dict[str, float]:
-    """Robustness at each alpha of one draw's rows, one per budget."""
+    """Return the robustness at each alpha of one draw, from a row per budget."""
     record: dict[str, float] = {"left_out": int(rows.loc[rows["budget"].map(counts_for_robustness), "left_out"].sum())}
     for alpha in ALPHAS:
         mean, std = robustness(dict(zip(rows["budget"], rows[f"phi_{alpha}"], strict=True)))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 Doubles = NDArray[np.float64]
 
-RELATIVE_FLOOR = 1e-9  # eigenvalues below this share of the largest are rounding noise: whitening would blow them up
+RELATIVE_FLOOR = 1e-9  # eigenvalues below this share of the largest are rounding noise, which whitening would amplify
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,8 +18,8 @@ class Scatter:
     Attributes
     ----------
     xx, yy, xy : (dx, dx), (dy, dy), (dx, dy) float64, of the sets times 2^-exponent
-    n : rows summed over, at least 2
-    x_exponent, y_exponent : of each set; 0 for ordinary magnitudes
+    n : number of rows, at least 2
+    x_exponent, y_exponent : exponent of each set; 0 for usual magnitudes
     """
 
     xx: Doubles
@@ -32,11 +32,11 @@ class Scatter:
 
 @dataclass(frozen=True, eq=False)
 class Whitened:
-    """Two sets after partial whitening, each in the basis of its own kept directions.
+    """Two sets after partial whitening, each in the basis of its kept directions.
 
     Attributes
     ----------
-    x_map, y_map : (dx, rx), (dy, ry) float64, columns times 2^-exponent to whitened columns
+    x_map, y_map : (dx, rx), (dy, ry) float64, from columns times 2^-exponent to whitened columns
     x_norm, y_norm : Frobenius norms of the whitened sets, 0 for a constant set
     product : (rx, ry) float64, cross products of the whitened sets
     """
@@ -49,7 +49,7 @@ class Whitened:
 
 
 def whiten_pair(scatter: Scatter, alpha: float, normalise: bool) -> Whitened:
-    """Whiten both sets partially.
+    """Whiten two sets partially.
 
     Parameters
     ----------
@@ -63,42 +63,41 @@ def whiten_pair(scatter: Scatter, alpha: float, normalise: bool) -> Whitened:
 
     Notes
     -----
-    Three parts of the printed definition change the sets by a rotation or a common factor, of which the angle is free,
-    and are left out: the padding of the narrower set with zeros, the second rotation of Z = V d V', the rescaling of d
-    that keeps the trace.
+    Three parts of the printed definition are left out: the zero padding of the narrower set, the second rotation of
+    Z = V d V', and the rescaling of d. They change a set only by a rotation or a common factor. The angle does not
+    depend on either.
     """
     x_exponent, y_exponent = (0, 0) if normalise else (scatter.x_exponent, scatter.y_exponent)
     x_map = partial_whitening(scatter.xx, alpha, n=scatter.n if normalise else None, exponent=x_exponent)
     y_map = partial_whitening(scatter.yy, alpha, n=scatter.n if normalise else None, exponent=y_exponent)
-    # The norms come from the same products as the cross term, not from the eigenvalues: rounding errors, large for
-    # small eigenvalues, then cancel for two equal sets.
+    # The norms come from the same products as the cross term, not from the eigenvalues. Rounding errors are large for
+    # small eigenvalues; from equal products they cancel for two equal sets.
     x_norm = float(np.sqrt(np.trace(x_map.T @ (scatter.xx @ x_map))))
     y_norm = float(np.sqrt(np.trace(y_map.T @ (scatter.yy @ y_map))))
     return Whitened(x_map, y_map, x_norm, y_norm, x_map.T @ (scatter.xy @ y_map))
 
 
 def partial_whitening(scatter: Doubles, alpha: float, *, n: int | None = None, exponent: int = 0) -> Doubles:
-    """Find the directions of a set and the factor of each.
+    """Find the directions of a set and the whitening factor of each.
 
     Parameters
     ----------
     scatter : (d, d) float64, X'X of centred X
     alpha : 0 full whitening, 1 none
-    n : rows, to take X at unit mean squared row norm; None to take it as it is
+    n : number of rows, to scale X to unit mean squared row norm; None to leave X unscaled
     exponent : the set is X times 2^exponent
 
     Returns
     -------
-    (d, r) float64, V d with d = 2^exponent alpha + (1 - alpha) / sqrt(lambda) on the r kept directions, divided by a
-    power of two where d would leave float64; the identity at alpha = 1, where nothing is whitened and nothing need be
-    dropped
+    (d, r) float64, V d with d = 2^exponent alpha + (1 - alpha) / sqrt(lambda) on the r kept directions. It is divided
+    by a power of two where d would exceed float64. At alpha = 1 it is the identity: all directions are kept.
     """
     if alpha == 1:
         return np.eye(len(scatter))
     values, vectors = np.linalg.eigh(scatter)
     kept = _above_floor(values)
     scale = n / np.trace(scatter) if n is not None and kept.any() else 1.0
-    bits = max(frexp(alpha)[1] + exponent, 0) if alpha > 0 else 0  # neither weight leaves float64
+    bits = max(frexp(alpha)[1] + exponent, 0) if alpha > 0 else 0  # neither weight exceeds float64
     plain, whitened = ldexp(alpha, exponent - bits), ldexp(1 - alpha, -bits)
     factors: Doubles = plain + whitened / np.sqrt(values[kept] * scale)
     directions: Doubles = vectors[:, kept] * factors
@@ -106,15 +105,15 @@ def partial_whitening(scatter: Doubles, alpha: float, *, n: int | None = None, e
 
 
 def angle_between(whitened: Whitened) -> float:
-    """Measure the angle that the best rotation leaves.
+    """Measure the angle between two sets after the best rotation.
 
     Parameters
     ----------
-    whitened : two sets
+    whitened : the two sets
 
     Returns
     -------
-    radians in [0, pi/2]; NaN if either set is constant, as it has no direction
+    radians in [0, pi/2]; NaN if either set is constant, since then it does not have a direction
     """
     if whitened.x_norm == 0 or whitened.y_norm == 0:
         return float("nan")
@@ -137,6 +136,6 @@ def numerical_rank(scatter: Doubles) -> int:
 
 
 def _above_floor(values: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """Which ascending eigenvalues are more than rounding noise."""
+    """Return a mask of the ascending eigenvalues that exceed rounding noise."""
     kept: NDArray[np.bool_] = (values > 0) & (values >= RELATIVE_FLOOR * values[-1])
     return kept

@@ -93,5 +93,5 @@ def only_tensor(given: tuple[object, ...]) -> Tensor:
     ValueError : something else
     """
     if len(given) != 1 or not isinstance(given[0], Tensor):
-        raise ValueError(f"takes {len(given)} inputs, expected one tensor")
+        raise ValueError(f"expected one tensor as input, found {len(given)} inputs")
     return given[0]

@@ -1,4 +1,4 @@
-"""Recording a training's weight updates, and reading them back."""
+"""Recorders of a training's weight updates, and readers of their archives."""
 
 from tasks.recording.archives import ARCHIVES
 from tasks.recording.recorder import UpdateRecorder

@@ -1,4 +1,4 @@
-"""Kinds of archive by name: what writes one, what reads it, what it takes. A new kind: one file and one entry."""
+"""Kinds of archive by name: writer, reader and size. A new kind needs one file and one entry."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -61,7 +61,7 @@ class Archive:
     ----------
     writer : begins to write the updates of a segment of consecutive steps
     source : opens the updates of a finished stage
-    size : bytes from the shapes of the recorded parameters and the number of steps
+    size : number of bytes, from the shapes of the recorded parameters and the number of steps
     """
 
     writer: OpenWriter
@@ -69,38 +69,38 @@ class Archive:
     size: Callable[[Iterable[Sequence[int]], int], int]
 
 
-ARCHIVES: dict[str, Archive] = {  # `auto` takes the first whose size fits, so the most exact kinds come first
+ARCHIVES: dict[str, Archive] = {  # `auto` takes the first kind that fits, so the most exact kinds come first
     "dense": Archive(DenseWriter, DenseSource, dense_bytes),
 }
 
 
 def choose_kind(kind: str) -> str:
-    """Return the kind of archive that a recorder takes where no budget is given: `auto` is the first.
+    """Return the kind of archive of a recorder without a budget: `auto` is the first kind.
 
     Raises
     ------
-    ValueError : there is no such kind; lists what there is
+    ValueError : the kind is unknown; the message lists the kinds
     """
     if kind == AUTO:
         return next(iter(ARCHIVES))
     if kind not in ARCHIVES:
-        raise ValueError(f"kind {kind!r} of archive is not there; there are {', '.join([AUTO, *ARCHIVES])}")
+        raise ValueError(f"kind: expected one of {', '.join([AUTO, *ARCHIVES])}, found {kind!r}")
     return kind
 
 
 def choose_archive(kind: str, shapes: Sequence[Sequence[int]], steps: int, budget: float) -> tuple[str, int]:
-    """Return the kind of archive that is recorded, and the bytes that it takes without ledger and checkpoints.
+    """Return the kind of archive for a budget, and its bytes without ledger and checkpoints.
 
     Parameters
     ----------
-    kind : of an archive, or `auto` for the first that fits
-    shapes : of the recorded parameters
-    steps : updates that are kept
-    budget : bytes
+    kind : kind of archive, or `auto` for the first that fits
+    shapes : shapes of the recorded parameters
+    steps : number of updates that are kept
+    budget : largest number of bytes
 
     Raises
     ------
-    ValueError : nothing that is asked for fits
+    ValueError : the kind, or every kind under `auto`, exceeds the budget
     """
     sizes = {name: ARCHIVES[name].size(shapes, steps) for name in (ARCHIVES if kind == AUTO else [choose_kind(kind)])}
     chosen = next((name for name, size in sizes.items() if size <= budget), min(sizes, key=sizes.__getitem__))

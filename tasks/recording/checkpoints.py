@@ -1,7 +1,7 @@
-"""Checkpoints: all that a training needs to go on bitwise, as one safetensors file.
+"""Checkpoints: the full state of a training for a bitwise resume, as one safetensors file.
 
-Keys: model.<name in the state dict>, random.cpu, random.cuda.<index>, and those of `tasks.recording.optimizers`, of
-which the text `optimizer` is the JSON. The text `versions`, where there is one, is that of `tasks.recording.versions`.
+Keys: model.<name in the state dict>, random.cpu, random.cuda.<index>, and the keys of `tasks.recording.optimizers`. The
+text `optimizer` is the JSON of that module. The text `versions`, if any, is that of `tasks.recording.versions`.
 """
 
 import json
@@ -23,15 +23,15 @@ MODEL, RANDOM = "model.", "random."
 
 
 def pack_checkpoint(model: nn.Module, optimizer: torch.optim.Optimizer, *, generators: bool = True) -> bytes:
-    """Return the state of model and optimiser: the same state, the same bytes.
+    """Return the state of model and optimiser as bytes; the same state gives the same bytes.
 
     Parameters
     ----------
-    generators : the states of torch's random numbers too, of the CPU and of the GPUs that the model is on
+    generators : whether to keep the states of torch's random generators, of the CPU and of the model's GPUs
 
     Raises
     ------
-    ValueError : something that would not come back as it was; names it
+    ValueError : a value cannot be restored exactly; the message names it
     """
     tensors = {f"{MODEL}{name}": value for name, value in model.state_dict().items()}
     document, kept = pack_optimizer(optimizer)
@@ -42,12 +42,12 @@ def pack_checkpoint(model: nn.Module, optimizer: torch.optim.Optimizer, *, gener
 
 
 def load_checkpoint(data: bytes, model: nn.Module, optimizer: torch.optim.Optimizer, what: str) -> None:
-    """Put model, optimiser and, where they are in it, random numbers into the state of a checkpoint, in place.
+    """Restore model, optimiser and, if stored, random generators from a checkpoint, in place.
 
     Raises
     ------
-    DamagedError : not a checkpoint; the text begins with `what`
-    ValueError : the optimiser has other groups than the one that was saved
+    DamagedError : not a checkpoint; the message begins with `what`
+    ValueError : the optimiser has other groups than the saved optimiser
     """
     raw, texts = decode_tensors(data, what)
     tensors = {name: _tensor(value) for name, value in raw.items()}
@@ -60,35 +60,35 @@ def load_checkpoint(data: bytes, model: nn.Module, optimizer: torch.optim.Optimi
 
 
 def checkpoint_weights(data: bytes, what: str) -> dict[str, Tensor]:
-    """Return the model's state dict of a checkpoint; DamagedError, beginning with `what`, if it is none."""
+    """Return the model's state dict of a checkpoint; other data raise DamagedError, which begins with `what`."""
     raw, _ = decode_tensors(data, what)
     return _below({name: _tensor(value) for name, value in raw.items()}, MODEL)
 
 
 def checkpoint_versions(data: bytes, what: str) -> dict[str, str]:
-    """Return the text that a file of a checkpoint's weights alone needs, by its name; errors as above."""
+    """Return by name the text that a file of a checkpoint's weights alone needs; errors as in `checkpoint_weights`."""
     return {name: text for name, text in decode_tensors(data, what)[1].items() if name == VERSIONS}
 
 
 def write_checkpoint(write: Write, number: int, data: bytes) -> str:
-    """Write the checkpoint after segment `number` and return its name, which its content decides."""
+    """Write the checkpoint after segment `number`, and return its name, which depends on its content."""
     name = f"checkpoint-{number:06d}-{digest(data)[:12]}.safetensors"
     write(name, data)
     return name
 
 
 def write_initial(write: Write, data: bytes) -> str:
-    """Write the checkpoint before step 0 and return its name."""
+    """Write the checkpoint before step 0, and return its name."""
     name = f"initial-{digest(data)[:12]}.safetensors"
     write(name, data)
     return name
 
 
 def _raw(name: str, value: Any) -> RawTensor:  # Any: state dicts may hold anything
-    """Return a tensor as it is stored."""
+    """Return a tensor in its stored form."""
     if not isinstance(value, Tensor) or value.dtype not in NAMES:
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise ValueError(f"{name} is a {kind}; a checkpoint holds tensors of {', '.join(DTYPES)}")
+        raise ValueError(f"{name}: expected a tensor of {', '.join(DTYPES)}, found a {kind}")
     flat = value.detach().cpu().contiguous().reshape(-1)
     return RawTensor(NAMES[value.dtype], tuple(value.shape), flat.view(torch.uint8).numpy())
 
@@ -99,7 +99,7 @@ def _tensor(raw: RawTensor) -> Tensor:
 
 
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Return the tensors whose name begins with `prefix`, without it."""
+    """Return the tensors with names that begin with `prefix`, by the names without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
@@ -111,7 +111,7 @@ def _generators(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def _restore_generators(states: Mapping[str, Tensor]) -> None:
-    """Put random number generators into their states; those of GPUs that are not here are left out."""
+    """Restore the states of random number generators; those of missing GPUs are left out."""
     for name, state in states.items():
         if name == "cpu":
             torch.set_rng_state(state)

@@ -1,4 +1,4 @@
-"""The dense archive as a source of updates: every update, bit for bit."""
+"""The dense archive as a source of updates: it holds every update bit for bit."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -26,11 +26,11 @@ class DenseBlock:
 
     Parameters
     ----------
-    layer : its name
-    start, stop : the steps that it covers
-    recorded : whether each row is one step; else there is one row, the sum of the steps, which were not recorded
+    layer : name of the layer
+    start, stop : first and past-the-end step of the block
+    recorded : whether each row is one step; otherwise one row is the sum of all steps, which were not recorded
     weights : (n + 1, *shape) before the first row and after each, bitwise
-    biases : (n + 1, out), None where the layer has none
+    biases : (n + 1, out), None without a bias
     """
 
     layer: str
@@ -42,7 +42,7 @@ class DenseBlock:
 
     @property
     def steps(self) -> Ids:
-        """The step of each row (n,); of one that covers several, the last."""
+        """Return the step of each row (n,), the last step for a row of several steps."""
         return np.arange(self.start if self.recorded else self.stop - 1, self.stop, dtype=np.int64)
 
     def dense(self, dtype: torch.dtype | None = None) -> Tensor:
@@ -50,7 +50,7 @@ class DenseBlock:
 
         Parameters
         ----------
-        dtype : in which they are subtracted; default: the weights' own, float32 for narrower ones
+        dtype : dtype of the subtraction; by default that of the weights, float32 for narrower types
         """
         return _differences(self.weights, dtype)
 
@@ -71,7 +71,7 @@ class DenseBlock:
 
         Parameters
         ----------
-        module, weight, inputs, anchor, bias : as there; with `bias` the updates of the bias count too
+        module, weight, inputs, anchor, bias : as in `contributions`; with `bias` updates of the bias are included
         """
         wide = torch.promote_types(inputs.dtype, torch.float32)
         updates, biases = self.dense(wide), self.dense_bias(wide)
@@ -88,10 +88,10 @@ class DenseBlock:
     def per_example(
         self, module: nn.Module, weight: Tensor, inputs: Tensor, *, anchor: Tensor | None = None
     ) -> list[Tensor]:
-        """Raise NotImplementedError: an update does not tell its members apart."""
+        """Raise NotImplementedError: a whole update cannot be split by its members."""
         raise NotImplementedError(
-            f"layer {self.layer!r}: a dense archive holds whole updates and no example's part of them; "
-            "replay and factors do"
+            f"layer {self.layer!r}: expected an archive with each example's part, found a dense archive of whole "
+            "updates; use replay or factors"
         )
 
 
@@ -99,10 +99,10 @@ class DenseBlock:
 class DenseSource:
     """A dense archive, read by segments.
 
-    Reading a block holds one chunk of differences (4 to 16 MB, or one update of the layer where that is more), the
-    weights that it is restored to, and what is asked of it: three times a chunk; and first a whole checkpoint. The
-    recorded weights before the first and after the last step stay in memory once they are asked for.
-    Picklable; every read is checked and raises DamagedError, naming the file.
+    To read a block takes three times the memory of a chunk: the chunk of differences, the restored weights, and the
+    result. A chunk has 4 to 16 MB, or one update of the layer where that is more. A whole checkpoint is read first. The
+    recorded weights before the first and after the last step stay in memory once they are read.
+    Picklable. Every read is checked: damage raises DamagedError, which names the file.
     """
 
     stage: FinishedStage
@@ -112,57 +112,57 @@ class DenseSource:
 
     @cached_property
     def layers(self) -> list[str]:
-        """The recorded layers, in the model's order."""
+        """Return the recorded layers, in the model's order."""
         return list(self._first.contents[0])
 
     @property
     def steps(self) -> int:
-        """Number of updates, T."""
+        """Return the number of updates, T."""
         return self.spans[-1].stop
 
     @property
     def exactness(self) -> dict[str, float]:
-        """Largest cosine error by layer: none, bitwise."""
+        """Return the largest cosine error by layer: 0, since updates are bitwise."""
         return dict.fromkeys(self.layers, 0.0)
 
     @cached_property
     def ledger(self) -> pd.DataFrame:
-        """A row per step: see `storage.updates.ledger`; `row` counts within a segment."""
+        """Return the ledger, a row per step: see `storage.updates.ledger`; `row` counts within a segment."""
         return pd.concat([SegmentReader(self.stage, span).ledger for span in self.spans], ignore_index=True)
 
     @property
     def examples(self) -> list[Ids]:
-        """The ids of each step's examples."""
+        """Return the ids of each step's examples."""
         return list(self.ledger["examples"])
 
     @property
     def ghosts(self) -> list[Ids]:
-        """The ids of each step's ghosts."""
+        """Return the ids of each step's ghosts."""
         return list(self.ledger["ghosts"])
 
     @property
     def recorded(self) -> NDArray[np.bool_]:
-        """Whether each step's update is there by itself, (T,)."""
+        """Return (T,), whether each step's update is recorded by itself."""
         return self.ledger["recorded"].to_numpy(np.bool_)
 
     def segments(self) -> list[Segment]:
-        """Return the segments, in order; each can be read alone."""
+        """Return the segments in order; each can be read alone."""
         return list(self.spans)
 
     def initial(self, layer: str) -> Tensor:
-        """Return the weight before step 0, bitwise."""
+        """Return a layer's weight before step 0, bitwise."""
         return self._end(layer, "weight", self._first_weights)
 
     def final(self, layer: str) -> Tensor:
-        """Return the weight after the last step, bitwise."""
+        """Return a layer's weight after the last step, bitwise."""
         return self._end(layer, "weight", self._last_weights)
 
     def initial_bias(self, layer: str) -> Tensor | None:
-        """Return the bias before step 0, None where there is none."""
+        """Return a layer's bias before step 0, None without a bias."""
         return self._end(layer, "bias", self._first_weights) if self._has_bias(layer) else None
 
     def final_bias(self, layer: str) -> Tensor | None:
-        """Return the bias after the last step, None where there is none."""
+        """Return a layer's bias after the last step, None without a bias."""
         return self._end(layer, "bias", self._last_weights) if self._has_bias(layer) else None
 
     def blocks(self, segment: Segment, layers: Sequence[str] | None = None) -> Iterator[DenseBlock]:
@@ -170,8 +170,8 @@ class DenseSource:
 
         Raises
         ------
-        KeyError : a layer that was not recorded
-        DamagedError : what is read is not what was written
+        KeyError : a layer that is not recorded
+        DamagedError : a file differs from what was written
         """
         chosen = self.layers if layers is None else list(layers)
         reader = SegmentReader(self.stage, segment)
@@ -189,31 +189,31 @@ class DenseSource:
 
     @cached_property
     def _first(self) -> SegmentReader:
-        """The reader of the first segment."""
+        """Return the reader of the first segment."""
         return SegmentReader(self.stage, self.spans[0])
 
     def _known(self, layer: str) -> str:
-        """Return `layer` if it was recorded."""
+        """Return `layer` if it is recorded; raise KeyError otherwise."""
         if layer not in self.layers:
-            raise KeyError(f"layer {layer!r} was not recorded; recorded: {', '.join(self.layers)}")
+            raise KeyError(f"layer: expected a recorded one ({', '.join(self.layers)}), found {layer!r}")
         return layer
 
     def _has_bias(self, layer: str) -> bool:
-        """Say whether a layer has a bias."""
+        """Return whether a layer has a bias."""
         return self._first.contents[0][self._known(layer)].bias is not None
 
     @cached_property
     def _first_weights(self) -> dict[str, Ints]:
-        """The recorded parameters before step 0: a checkpoint is read and checked whole, so it is read once."""
+        """Return the recorded parameters before step 0; the checkpoint is read whole, so it is read once."""
         return read_weights(self.stage, self.spans[0].before, self._first.contents[1].values())
 
     @cached_property
     def _last_weights(self) -> dict[str, Ints]:
-        """The recorded parameters after the last step."""
+        """Return the recorded parameters after the last step."""
         return read_weights(self.stage, self.spans[-1].after, self._first.contents[1].values())
 
     def _end(self, layer: str, part: str, values: dict[str, Ints]) -> Tensor:
-        """Return a copy of a parameter among the values of a checkpoint."""
+        """Return a copy of one parameter from the values of a checkpoint."""
         layers, parameters = self._first.contents
         parameter = parameters[getattr(layers[self._known(layer)], part)]
         return _tensor(values[parameter.name][None], parameter)[0].clone()

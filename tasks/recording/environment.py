@@ -1,4 +1,4 @@
-"""Where a recording was made: what a bitwise replay would need to be the same."""
+"""The environment of a recording, which must be the same for a bitwise replay."""
 
 import inspect
 import os
@@ -12,12 +12,12 @@ from torch import nn
 
 from storage.documents import Document, digest
 
-MOST_THREADS = 4  # that write beside the training
+MOST_THREADS = 4  # largest number of threads that write during the training
 NO_NUMBERS = ("python",)  # stated, not compared: no result depends on it
 
 
 def environment_facts(device: torch.device) -> Document:
-    """Return versions, device, threads and precision flags, as they are set now."""
+    """Return the present versions, device, threads and precision flags."""
     facts: Document = {
         "python": platform.python_version(),
         "torch": str(torch.__version__),
@@ -42,7 +42,7 @@ def environment_facts(device: torch.device) -> Document:
 
 
 def environment_difference(made: Document, here: Document) -> str | None:
-    """Return the first fact on which bits depend that is not the same in both, None where all are."""
+    """Return the first fact that differs between two environments and changes bits, None without one."""
     return next((key for key in here if key not in NO_NUMBERS and made.get(key) != here[key]), None)
 
 
@@ -52,13 +52,12 @@ def device_of(model: nn.Module) -> torch.device:
 
 
 def loop_facts(model: nn.Module) -> Document:
-    """Return what can be known of the code of a foreign loop, and that its data cannot.
+    """Return the known facts about a user's training loop: its code, but not its data.
 
     Returns
     -------
-    code : by file name, the digests of the script that runs and of the file that defines the model's class, as far as
-        there are such files
-    data : None; the ledger has the ids that the loop gave, what they stand for is the loop's own
+    code : by file name, the digests of the running script and of the file that defines the model's class, if any
+    data : None; the ledger has the loop's ids, but only the loop knows what they mean
     """
     files = {getattr(sys.modules["__main__"], "__file__", None), _source_file(type(model))}
     paths = [Path(file) for file in files if file is not None and Path(file).is_file()]
@@ -66,14 +65,14 @@ def loop_facts(model: nn.Module) -> Document:
 
 
 def spare_threads(model: nn.Module) -> int:
-    """Return how many threads may write beside the training: the cores that it leaves, at least one."""
+    """Return how many threads may write during the training: the unused cores, at least one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     busy = 1 if any(p.device.type == "cuda" for p in model.parameters()) else torch.get_num_threads()
     return max(1, min(MOST_THREADS, cores - busy))
 
 
 def _source_file(kind: type) -> str | None:
-    """Return the file that defines a class; None for one that was typed in."""
+    """Return the file that defines a class; None for an interactive class."""
     try:
         return inspect.getsourcefile(kind)
     except (TypeError, OSError):

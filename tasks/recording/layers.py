@@ -1,4 +1,4 @@
-"""Which layers of a network are recorded, and the parameters they use."""
+"""Choose the layers of a network that are recorded, and find their parameters."""
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +14,7 @@ NORMALISATION = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)  # their par
 
 
 def choose_layers(model: nn.Module, layers: Sequence[str] | None = None) -> dict[str, nn.Module]:
-    """Return the modules to record by name.
+    """Return the modules to record, by name.
 
     Parameters
     ----------
@@ -22,9 +22,9 @@ def choose_layers(model: nn.Module, layers: Sequence[str] | None = None) -> dict
 
     Raises
     ------
-    ValueError : a name that the model does not have or that is not covered; with None, a module that has parameters
-        but is neither covered nor a normalisation; nothing to record; a parameter that the state dict, from which an
-        archive restores it, does not have as it is
+    ValueError : the model does not have a layer of that name; a layer is not covered; with None, a module with
+        parameters is neither covered nor a normalisation; nothing can be recorded; or the state dict, from which an
+        archive restores parameters, changes a parameter
     """
     modules = dict(model.named_modules(remove_duplicate=False))
     if layers is None:
@@ -34,7 +34,9 @@ def choose_layers(model: nn.Module, layers: Sequence[str] | None = None) -> dict
             _check_layer(name, modules)
         chosen = {name: modules[name] for name in layers}
     if not chosen:
-        raise ValueError(f"{type(model).__name__} has no layer to record; covered are {_names()}")
+        raise ValueError(
+            f"model: expected a layer that can be recorded ({_names()}), found none in {type(model).__name__}"
+        )
     _check_names(model, chosen)
     return chosen
 
@@ -42,9 +44,9 @@ def choose_layers(model: nn.Module, layers: Sequence[str] | None = None) -> dict
 def recorded_parameters(
     chosen: Mapping[str, nn.Module],
 ) -> tuple[tuple[Layer, ...], tuple[Parameter, ...], list[tuple[nn.Module, str]]]:
-    """Return layers, their parameters, and of each parameter the module and attribute where it is found.
+    """Return layers, their parameters, and the module and attribute of each parameter.
 
-    A parameter that several layers use is recorded once, under the first one's name.
+    A parameter of several layers is recorded once, under the name of the first layer.
     """
     names: dict[int, str] = {}
     sizes, places, found = {}, [], []
@@ -62,42 +64,42 @@ def recorded_parameters(
 
 
 def _all_covered(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """Yield every covered module; any other but a normalisation must have no parameters of its own."""
+    """Yield every covered module; other modules, except normalisations, must not have direct parameters."""
     for name, module in model.named_modules():
         if _recordable(module):
             yield name, module
         elif not isinstance(module, NORMALISATION) and any(True for _ in module.parameters(recurse=False)):
             raise ValueError(
-                f"module {name!r} ({type(module).__name__}) has parameters that cannot be recorded; "
-                f"covered are {_names()}; name the layers to record: layers=[...]"
+                f"module {name!r}: expected parameters of modules that can be recorded ({_names()}), found those of a "
+                f"{type(module).__name__}; name the layers to record: layers=[...]"
             )
 
 
 def _check_layer(name: str, modules: Mapping[str, nn.Module]) -> None:
-    """Raise unless `name` is a module that can be recorded."""
+    """Raise ValueError unless `name` is a module that can be recorded."""
     if name not in modules:
         known = [other for other, module in modules.items() if _recordable(module)]
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:8]
         raise ValueError(f"no layer {name!r} in the model; near it: {', '.join(map(repr, close)) or 'none'}")
     if not _recordable(modules[name]):
-        raise ValueError(f"layer {name!r} is a {type(modules[name]).__name__}; covered are {_names()}")
+        raise ValueError(f"layer {name!r}: expected one of {_names()}, found a {type(modules[name]).__name__}")
 
 
 def _check_names(model: nn.Module, chosen: Mapping[str, nn.Module]) -> None:
-    """Raise unless the state dict has the parameters of layers under their own names, with their own values."""
+    """Raise ValueError unless the state dict has the layers' parameters with their names and values."""
     state = model.state_dict()
     for layer, module in chosen.items():
         for part, parameter in module.named_parameters(recurse=False):
             name = f"{layer}.{part}".lstrip(".")
             if not _is_stored(state.get(name), parameter):
                 raise ValueError(
-                    f"layer {layer!r}: a hook of the network changes its {part} in the state dict, from which an "
-                    f"archive restores it as {name!r}; record other layers: layers=[...]"
+                    f"layer {layer!r}: expected its {part} unchanged in the state dict as {name!r}, found a hook that "
+                    "changes it; record other layers: layers=[...]"
                 )
 
 
 def _is_stored(stored: object, parameter: nn.Parameter) -> bool:
-    """Say whether an entry of a state dict is a parameter: itself, or a copy with the same values."""
+    """Return whether an entry of a state dict is a parameter, or a copy with the same values."""
     if not isinstance(stored, Tensor) or stored.shape != parameter.shape:
         return False
     return parameter.is_meta or stored.is_set_to(parameter) or torch.equal(stored.to(parameter.device), parameter)

@@ -1,9 +1,9 @@
-"""An optimiser's settings and state, as JSON and tensors, and back into an optimiser: each value as it was.
+"""Pack an optimiser's settings and state as JSON and tensors, and restore each value exactly.
 
-The JSON has values as in `tasks.recording.settings`: `groups`, the settings of each group of parameters; `state`, what
-a parameter's state holds besides tensors; where there are any, `shared`, state that belongs to no parameter, and
-`more`, further entries of the state dict; and, of parameters that are not on the CPU, `host`: the names of those of
-their state that are. Tensors: optimizer.<index of the parameter>.<name>, setting.<index>.
+The JSON has values as in `tasks.recording.settings`. `groups` holds the settings of each group of parameters. `state`
+holds the entries of a parameter's state that are not tensors. `shared`, if any, is state without a parameter. `more`,
+if any, holds further entries of the state dict. `host` is for parameters on other devices: it names the entries of
+their state that are on the CPU. Tensors: optimizer.<index of the parameter>.<name>, setting.<index>.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,11 +21,11 @@ Tensors = dict[str, Tensor]
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[Settings, Tensors]:
-    """Return settings and state of an optimiser: JSON, and the tensors by name, which are not copied.
+    """Return settings and state of an optimiser as JSON, and its tensors by name, without a copy.
 
     Raises
     ------
-    ValueError : something that would not come back as it was; names it
+    ValueError : a value cannot be restored exactly; the message names it
     """
     _check_single(optimizer)
     found: Tensors = {}
@@ -43,19 +43,17 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> tuple[Settings, Tensors]
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, document: Settings, tensors: Mapping[str, Tensor]) -> None:
-    """Put an optimiser into the state that `pack_optimizer` returned, in place.
+    """Restore an optimiser's state from the results of `pack_optimizer`, in place.
 
-    A setting that is a tensor stays the same object where it can, since the loop may hold it too.
+    A setting that is a tensor stays the same object where possible, since the loop may hold it too.
 
     Raises
     ------
-    ValueError : the optimiser has other groups than the one that was saved
+    ValueError : the optimiser has other groups than the saved optimiser
     """
     groups = document["groups"]
     if len(groups) != len(optimizer.param_groups):
-        raise ValueError(
-            f"the optimiser had {len(groups)} groups of parameters, this one has {len(optimizer.param_groups)}"
-        )
+        raise ValueError(f"optimizer: expected {len(groups)} groups of parameters, found {len(optimizer.param_groups)}")
     found = _placed(document, tensors)
     _keep_objects(found, groups, optimizer)
     more = {key: decode_setting(node, found) for key, node in document.get("more", {}).items()}
@@ -68,11 +66,11 @@ def load_optimizer(optimizer: torch.optim.Optimizer, document: Settings, tensors
 
 
 def _pack_state(optimizer: torch.optim.Optimizer, document: Settings, found: Tensors) -> tuple[Tensors, Settings]:
-    """Return the state's tensors, and what the document has only where there is any; adds the rest to `document`."""
+    """Return the state's tensors and the optional entries of the document; adds the other entries to `document`."""
     tensors: Tensors = {}
     others: dict[str, Settings] = {}
     host, parameters = [], _parameters(optimizer)
-    states: dict[Any, Any] = dict(optimizer.state)  # Any: keys may be texts too, against torch's stub
+    states: dict[Any, Any] = dict(optimizer.state)  # Any: keys may be texts, unlike in torch's stub
     for index, parameter in enumerate(parameters):
         for key, value in _sorted(states.pop(parameter, {})):
             what = f"optimizer: state {key!r} of parameter {index}"
@@ -82,7 +80,7 @@ def _pack_state(optimizer: torch.optim.Optimizer, document: Settings, found: Ten
                 continue
             check_tensor(value, what)
             tensors[f"{STATE}{name}"] = value
-            if value.device.type == "cpu" != parameter.device.type:  # counts of steps, most often
+            if value.device.type == "cpu" != parameter.device.type:  # mostly counts of steps
                 host.append(name)
     if any(isinstance(owner, Tensor) for owner in states):
         raise ValueError("optimizer: expected state of its parameters, found that of another tensor; remove it")
@@ -93,7 +91,7 @@ def _pack_state(optimizer: torch.optim.Optimizer, document: Settings, found: Ten
 
 
 def _settings(group: Mapping[Any, Any], number: int, found: Tensors) -> Settings:  # Any: an optimiser's own
-    """Return the settings of a group as JSON; the tensors in them go to `found`."""
+    """Return the settings of a group as JSON; their tensors are added to `found`."""
     what = f"optimizer: group {number}"
     return {
         _name(key, what): encode_setting(value, f"{what}, setting {key!r}", found)
@@ -103,34 +101,34 @@ def _settings(group: Mapping[Any, Any], number: int, found: Tensors) -> Settings
 
 
 def _sorted(entries: Mapping[Any, Any]) -> list[tuple[Any, Any]]:  # Any: an optimiser's own
-    """Return entries by name: tensors are numbered in this order, and the same state must give the same bytes."""
+    """Return entries sorted by name: tensors are numbered in this order, so equal states give equal bytes."""
     return sorted(entries.items(), key=lambda entry: str(entry[0]))
 
 
 def _name(key: object, what: str) -> str:
-    """Return a key that is a text."""
+    """Return a key if it is a text; raise ValueError otherwise."""
     if type(key) is not str:
         raise ValueError(f"{what}: expected names, found the key {key!r}; rename it")
     return key
 
 
 def _check_single(optimizer: torch.optim.Optimizer) -> None:
-    """Raise if an optimiser has another inside, with a state of its own that its state dict leaves out."""
+    """Raise ValueError if an optimiser holds another one with a state that its state dict leaves out."""
     for name, value in vars(optimizer).items():
         if isinstance(value, torch.optim.Optimizer) and value.state is not optimizer.state:
             raise ValueError(
-                f"optimizer: expected all state in {type(optimizer).__name__}, found an optimiser with a state of its "
-                f"own in {name!r}; let both share one `state`"
+                f"optimizer: expected all state in {type(optimizer).__name__}, found an optimiser with another state "
+                f"in {name!r}; let both share one `state`"
             )
 
 
 def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
-    """Return an optimiser's parameters in the order in which its state is numbered."""
+    """Return an optimiser's parameters in the order of the indices in its state."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def _placed(saved: Settings, tensors: Mapping[str, Tensor]) -> Tensors:
-    """Return the tensors of settings on the devices where they were."""
+    """Return the tensors of settings on their saved devices."""
     placed: Tensors = {}
 
     def place(node: Json) -> None:
@@ -145,7 +143,7 @@ def _placed(saved: Settings, tensors: Mapping[str, Tensor]) -> Tensors:
 
 @torch.no_grad()
 def _keep_objects(found: Tensors, groups: Sequence[Settings], optimizer: torch.optim.Optimizer) -> None:
-    """Replace tensors by the optimiser's own ones of the same form, which are given their values."""
+    """Replace tensors by the optimiser's tensors of the same form, after a copy of the values into these."""
     used: list[Tensor] = []
     for group, settings in zip(optimizer.param_groups, groups, strict=True):
         for key, node in settings.items():
@@ -153,8 +151,8 @@ def _keep_objects(found: Tensors, groups: Sequence[Settings], optimizer: torch.o
             if not (isinstance(node, dict) and "tensor" in node and type(live) is Tensor):
                 continue
             value = found[node["tensor"]]
-            alike = (live.dtype, live.shape, live.device) == (value.dtype, value.shape, value.device)
-            if alike and not any(live is other or value is other for other in used):
+            same_form = (live.dtype, live.shape, live.device) == (value.dtype, value.shape, value.device)
+            if same_form and not any(live is other or value is other for other in used):
                 live.copy_(value)
                 found[node["tensor"]] = live
                 used.append(live)
@@ -163,7 +161,7 @@ def _keep_objects(found: Tensors, groups: Sequence[Settings], optimizer: torch.o
 def _restore_state(
     optimizer: torch.optim.Optimizer, saved: Settings, found: Mapping[str, Tensor], tensors: Mapping[str, Tensor]
 ) -> None:
-    """Put an optimiser's state in as it was saved: torch's own loading gives tensors the weights' dtype."""
+    """Restore an optimiser's state exactly; torch's loading would give tensors the weights' dtype."""
     parameters, host = _parameters(optimizer), set(saved.get("host", ()))
     for index, entries in saved["state"].items():
         state = optimizer.state[parameters[int(index)]]

@@ -1,4 +1,4 @@
-"""The recorder for any training loop: an archive of its own, in three lines.
+"""The recorder for any training loop, in three lines.
 
 with UpdateRecorder(model, optimizer, "lore-of-mine") as recorder:
     for t in range(recorder.first_step, T):
@@ -35,8 +35,8 @@ from tasks.recording.segment import Ids, Row, SegmentRecorder, attempt_folder
 from tasks.recording.staging import copy_row
 
 VERSION = 2
-# Steps between checkpoints. With 100, checkpoints of three times the weights are 3 % of an archive of every update;
-# small networks make so many steps a second that files and markers would cost more than that.
+# Steps between checkpoints. With 100, checkpoints of three times the weights are 3 % of an archive of every update.
+# Small networks make so many steps per second that files and partition records would cost more than that.
 FEWEST, MOST = 100, 1000
 SEGMENT_BYTES = 256 * 2**20
 
@@ -44,34 +44,34 @@ Program = Callable[[], tuple[nn.Module, torch.optim.Optimizer, Callable[[Row], o
 
 
 class UpdateRecorder:
-    """Records every weight update of a training into a store, and lets a training that was killed go on.
+    """A recorder that writes every weight update of a training into a store; a killed training can go on.
 
     Parameters
     ----------
-    model, optimizer : at the state before step 0; where an unfinished archive is found they are put into the state
-        of its last checkpoint, and torch's random numbers too
-    store : folder or URL of a store; made if there is none
+    model, optimizer : in the state before step 0. If the store has an unfinished archive, they and torch's random
+        generators are restored from its last checkpoint.
+    store : folder or URL of a store; created if it does not exist
     kind : "auto" or "dense": every update, bit for bit
     layers : names of the modules to record; None for every covered one
-    checkpoint_every : steps between two checkpoints, which a killed training has to make again at most; None for
-        256 MB of updates, between 100 and 1,000 steps
+    checkpoint_every : steps between two checkpoints, so the largest number of steps that a killed training repeats;
+        None for 256 MB of updates, between 100 and 1,000 steps
     tolerance, program : for kinds that round or recompute; dense needs neither
 
     Raises
     ------
-    ValueError : an unknown kind or layer, a module that cannot be recorded, an optimiser without a learning rate or
-        with a setting or state that would not come back as it was (which a checkpoint may find later), a
-        `checkpoint_every` that is no whole number of at least 1
-    StoreError : the store has a finished archive, one that was begun with other layers or checkpoints, or one that
-        was begun in another environment (`tasks.recording.environment`), where other bits would follow
+    ValueError : an unknown kind or layer; a module that cannot be recorded; an optimiser without a learning rate; a
+        setting or state of the optimiser that cannot be restored exactly, which a checkpoint may find later; or a
+        `checkpoint_every` that is not an integer of at least 1
+    StoreError : the archive in the store is finished; it was begun with other layers or checkpoints; or it was begun
+        in another environment (`tasks.recording.environment`), where bits would differ
 
     Notes
     -----
-    The training is bitwise that of an unrecorded run: no random number is drawn, no hook stays. A checkpoint holds
-    model, optimiser and torch's random numbers, and nothing else of the loop: a scheduler of torch's counts steps of
-    its own and would begin again at 0. Set the learning rate from the step's number instead, before
-    `optimizer.step()`. Memory: four blocks of 8 MB or of the recorded weights, these twice more, and a chunk of 4 to 16
-    MB per parameter (256 MB in all, unless one update of every layer is more).
+    The training is bitwise that of an unrecorded run: the recorder does not draw random numbers and leaves no hooks. A
+    checkpoint holds model, optimiser and torch's random generators, but not other state of the loop. For example, a
+    scheduler of torch counts its own steps and would begin again at 0. Instead, set the learning rate from the step's
+    index before `optimizer.step()`. Memory: four blocks of 8 MB or of the recorded weights, and twice these weights;
+    also a chunk of 4 to 16 MB per parameter. The chunks take 256 MB in all, or one update of every layer if larger.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class UpdateRecorder:
         spec = self._spec()
         opened = open_store(os.fspath(store), create=True)
         with ExitStack() as held:
-            # A dead holder's lock is free at once on a local disk; its note on S3 has to go stale first.
+            # The lock of a dead process is free at once on a local disk; its claim on S3 must expire first.
             held.enter_context(claim(opened, spec.path, "a recorder", wait=not opened.local))
             check_free(opened, spec)
             self._stage = begin_stage(opened, spec, Layout(0, open_ended=True))
@@ -122,8 +122,8 @@ class UpdateRecorder:
     def step(self, examples: Ids, *, label: int = -1, epoch: int = 0, ghosts: Ids = ()) -> Iterator[Row]:
         """Surround forward, backward and `optimizer.step()` of exactly one update.
 
-        An update whose gradient is accumulated over micro-batches is one block around all of them, with all their
-        ids. A block may skip its update; it then leaves no gradient for the next one.
+        For a gradient that is accumulated over micro-batches, use one block around all of them, with all their ids. A
+        block may skip its update. It must then not leave a gradient for the next block.
 
         Parameters
         ----------
@@ -133,13 +133,12 @@ class UpdateRecorder:
 
         Raises
         ------
-        RuntimeError : the recorder is closed, or an earlier step ended with an exception; the recorded weights are not
-            those after the step before, since something else changed them; the block held a part of an update, or
-            several
-        Exception : what went wrong while writing
+        RuntimeError : the recorder is closed; an earlier step ended with an exception; something changed the recorded
+            weights after the previous step; or the block held a part of an update, or several updates
+        Exception : a failure of the writing thread
         """
         if self._held is None:
-            raise RuntimeError("the recorder is closed")
+            raise RuntimeError("recorder: expected an open one, found it closed; make a new recorder")
         self._check_sound()
         try:
             if self._open is None:
@@ -159,11 +158,11 @@ class UpdateRecorder:
             raise
 
     def close(self) -> None:
-        """Write what is left and finish the archive, which is read-only from then on.
+        """Write the remaining steps and finish the archive, which is then read-only.
 
         Raises
         ------
-        StoreError : no step was recorded
+        StoreError : the archive would be empty
         RuntimeError : a step ended with an exception, or the recorded weights changed after the last one
         """
         if self._held is None:
@@ -174,7 +173,7 @@ class UpdateRecorder:
                 check_unchanged("close", self._open.recorder, self._last)
                 self._finish()
             if not self._chain:
-                raise StoreError(f"{self._stage.store.url}: no step was recorded, the archive is not finished")
+                raise StoreError(f"{self._stage.store.url}: expected a recorded step, found none; nothing is finished")
             steps = self._chain[-1]["numbers"]["recording"]["stop"]
             sweep_files(self._stage, self._chain)
             self._stage.seal({"kind": self.kind, "steps": steps, "layers": self._layers})
@@ -182,7 +181,7 @@ class UpdateRecorder:
             self._abandon()
 
     def _spec(self) -> StageSpec:
-        """Return what identifies the archive."""
+        """Return the spec that identifies the archive."""
         layers, parameters, _ = recorded_parameters(choose_layers(self._model, self._layers))
         document = layers_document(layers, parameters)
         optimizer = type(self._optimizer).__name__
@@ -190,15 +189,15 @@ class UpdateRecorder:
         return StageSpec(STAGE, VERSION, settings, label=type(self._model).__name__)
 
     def _resume(self) -> int:
-        """Put model and optimiser into the state of the last checkpoint; return the step to go on with."""
+        """Restore model and optimiser from the last checkpoint; return the next step."""
         if not self._chain:
             return 0
         numbers = self._chain[-1]["numbers"]
         made, here = numbers["environment"], environment_facts(device_of(self._model))
         if (differs := environment_difference(made, here)) is not None:
             raise StoreError(
-                f"{self._stage.store.url}: the archive was begun with {differs} {made.get(differs)}, here it is "
-                f"{here[differs]}; go on as it was begun, or record elsewhere"
+                f"{self._stage.store.url}: expected {differs} {made.get(differs)}, as in the archive's first run, "
+                f"found {here[differs]}; go on in that environment, or record into another store"
             )
         file = f"{self._stage.spec.path}/files/{numbers['checkpoint']}"
         data = self._stage.store.read(file)
@@ -225,7 +224,7 @@ class UpdateRecorder:
             return _OpenSegment(recorder, part, stack.pop_all())
 
     def _finish(self) -> None:
-        """Close the open segment: its marker is written if all went well."""
+        """Close the open segment; its partition record is written if all steps succeeded."""
         assert self._open is not None
         opened, self._open = self._open, None
         number = opened.part.number
@@ -241,16 +240,16 @@ class UpdateRecorder:
         self._chain.append(marker)
 
     def _checkpoint(self) -> bytes:
-        """Return the present state."""
+        """Return the present state of model and optimiser as a checkpoint."""
         return pack_checkpoint(self._model, self._optimizer)
 
     def _check_sound(self) -> None:
-        """Raise if a step or a write went wrong: what would follow does not follow from what is there."""
+        """Raise if a step or a write failed: later steps would not continue the archive."""
         if self._broken:
-            raise RuntimeError("a step ended with an exception: make a new recorder, which goes on from the checkpoint")
+            raise RuntimeError("a step ended with an exception; make a new recorder, which goes on from a checkpoint")
 
     def _abandon(self) -> None:
-        """Give up the open segment, which gets no marker, and let others have the archive."""
+        """Drop the open segment without a partition record, and release the archive."""
         if self._open is not None:
             opened, self._open = self._open, None
             opened.recorder.abandon()
@@ -262,37 +261,37 @@ class UpdateRecorder:
 
 
 def _check_settings(optimizer: torch.optim.Optimizer, checkpoint_every: int | None) -> None:
-    """Raise ValueError where a recorder would fail later, in the middle of a training."""
+    """Raise ValueError for settings that would fail later, in the middle of a training."""
     whole = isinstance(checkpoint_every, int) and not isinstance(checkpoint_every, bool)
     if checkpoint_every is not None and (not whole or checkpoint_every < 1):
-        raise ValueError(f"checkpoint_every: {checkpoint_every} steps, a whole number of at least 1 expected")
+        raise ValueError(f"checkpoint_every: expected an integer of at least 1, found {checkpoint_every}")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ValueError(
-            "optimizer: LBFGS takes steps of lengths of its own, not of the 'lr' that the ledger states; record with "
-            "another optimiser"
+            "optimizer: expected steps of the length 'lr', which the ledger states, found LBFGS, which searches for a "
+            "length; record with another optimiser"
         )
     pack_optimizer(optimizer)
     for number, group in enumerate(optimizer.param_groups):
         if "lr" not in group:
             raise ValueError(
-                f"optimizer: group {number} of {type(optimizer).__name__} has no 'lr', which the ledger states; "
-                "give each group one"
+                f"optimizer: expected 'lr' in each group, which the ledger states, found none in group {number} of "
+                f"{type(optimizer).__name__}; set it"
             )
 
 
 def _steps_of_a_segment(model: nn.Module, layers: Sequence[str]) -> int:
-    """Return the steps between checkpoints where the user does not say."""
+    """Return the default number of steps between checkpoints."""
     _, parameters, _ = recorded_parameters(choose_layers(model, layers))
     return max(FEWEST, min(MOST, SEGMENT_BYTES // max(1, row_bytes(parameters))))
 
 
 class _AbandonedError(Exception):
-    """Leaves a partition without a marker."""
+    """An exception that ends a partition without a partition record."""
 
 
 @dataclass(frozen=True)
 class _OpenSegment:
-    """The segment under way, its partition, and what ends the partition."""
+    """The open segment, its partition, and the exit of the partition."""
 
     recorder: SegmentRecorder
     part: Partition

@@ -1,4 +1,4 @@
-"""The recorder of one segment of consecutive steps: what a training stage and a recorder of its own both use."""
+"""The recorder of one segment of consecutive steps, for training stages and for `UpdateRecorder`."""
 
 import uuid
 import weakref
@@ -17,7 +17,7 @@ from storage.updates.archives import Segment
 from storage.updates.bits import Bytes
 from storage.updates.chunks import Write
 from storage.updates.ledger import LEDGER, Entry, ledger_bytes
-from tasks.recording.archives import ARCHIVES, AUTO, UpdateWriter, choose_kind
+from tasks.recording.archives import ARCHIVES, AUTO, choose_kind
 from tasks.recording.environment import spare_threads
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.staging import StagedRows
@@ -30,12 +30,12 @@ MOST_ID = 2**63 - 1
 
 @dataclass
 class Row:
-    """What the loop may tell of a step.
+    """The facts that a training loop may set about a step.
 
     Parameters
     ----------
-    loss : before the update; a number or a tensor of one
-    clip : factor that clipping multiplied the gradient with; 1.0 for none
+    loss : loss before the update; a number or a tensor of one number
+    clip : factor of clipping on the gradient; 1.0 for none
     augmentation : seed of the augmentation, -1 for none
     """
 
@@ -43,20 +43,20 @@ class Row:
     clip: float = 1.0
     augmentation: int = -1
     lrs: tuple[float, ...] = field(default=(), repr=False)
-    calls: int = field(default=0, repr=False)  # of `optimizer.step` in the block
+    calls: int = field(default=0, repr=False)  # calls of `optimizer.step` in the block
 
 
 def attempt_folder(number: int) -> str:
-    """Return a new folder for an attempt at segment `number`."""
+    """Return the name of a new folder for an attempt at segment `number`."""
     return f"segment-{number:06d}-{uuid.uuid4().hex[:8]}"
 
 
 class SegmentRecorder:
-    """Records the updates `segment.start:segment.stop` of a training below the folder of a segment.
+    """A recorder of the updates `segment.start:segment.stop` of a training, in the folder of a segment.
 
     Parameters
     ----------
-    model, optimizer : at the state before the segment's first step
+    model, optimizer : in the state before the segment's first step
     layers : module names; None for every covered module
     segment : number and steps, a folder from `attempt_folder`, and the kind of archive, "" as "auto"
     write : writes a file below the stage's files: `Partition.write_file`; called from another thread
@@ -93,22 +93,22 @@ class SegmentRecorder:
         begin = ARCHIVES[self.kind].writer
         self._writer = begin(self.layers, self.parameters, segment.folder, steps, self._write, threads)
         self._rows = StagedRows(self.parameters, places, steps, self._writer.add)
-        self._pushed = 0  # rows; a gap is pushed when it ends
+        self._pushed = 0  # number of rows; a gap is pushed at its end
         self._in_gap = False
         self._finalizer = weakref.finalize(self, _abandon, self._rows, self._writer)
 
     @property
     def waited_seconds(self) -> float:
-        """How long the training waited for the writing thread."""
+        """Return the time that the training waited for the writing thread."""
         return self._rows.waited_seconds
 
     @property
     def last(self) -> Bytes:
-        """The weights of the last row (row bytes,), which the next row but one may overwrite."""
+        """Return the weights of the last row (row bytes,); the row after the next may overwrite them."""
         return self._rows.last
 
     def look(self) -> Bytes:
-        """Return the weights as they are now (row bytes,), which the next look overwrites."""
+        """Return the present weights (row bytes,); the next call overwrites them."""
         return self._rows.look()
 
     @contextmanager
@@ -117,13 +117,13 @@ class SegmentRecorder:
 
         Parameters
         ----------
-        examples, ghosts : ids in the batch's order
+        examples, ghosts : ids in the order of the batch
         label : class of all examples, -1 for several
 
         Raises
         ------
         RuntimeError : an earlier step ended with an exception, or the segment is full
-        Exception : what went wrong in the writing thread
+        Exception : a failure of the writing thread
         """
         self._check()
         kept = self._keep(self.next_step)
@@ -157,7 +157,7 @@ class SegmentRecorder:
         self.next_step += 1
 
     def close(self) -> Document:
-        """Write what is left and return the numbers of the segment, for the marker's `recording`.
+        """Write the remaining rows; return the segment's metrics, for `recording` in the partition record.
 
         Returns
         -------
@@ -166,7 +166,7 @@ class SegmentRecorder:
         Raises
         ------
         RuntimeError : a step ended with an exception
-        Exception : what went wrong in the writing thread
+        Exception : a failure of the writing thread
         """
         self._check(full=False)
         if self._in_gap:
@@ -187,7 +187,7 @@ class SegmentRecorder:
         }
 
     def abandon(self) -> None:
-        """Give up: nothing more is written once this returns."""
+        """Stop the recording: after the return nothing more is written."""
         self._finalizer()
         self._rows.join()
 
@@ -197,7 +197,7 @@ class SegmentRecorder:
         self._pushed, self._in_gap = self._pushed + 1, False
 
     def _check(self, *, full: bool = True) -> None:
-        """Raise unless another step may be recorded."""
+        """Raise RuntimeError unless another step may be recorded."""
         self._rows.check()
         if self._failed is not None:
             raise RuntimeError(
@@ -210,8 +210,8 @@ class SegmentRecorder:
 
 @contextmanager
 def _watched(optimizer: torch.optim.Optimizer, row: Row) -> Iterator[None]:
-    """Count the calls of `optimizer.step` and note the rates that it finds: a scheduler may set others in the block."""
-    depth = 0  # the step of a derived optimiser may call its parent's, which is no call of the loop's
+    """Count the calls of `optimizer.step`, and record its learning rates: a scheduler may change them in the block."""
+    depth = 0  # the step of a derived optimiser may call its parent's, which is not a call of the loop
 
     def note() -> None:
         row.lrs = tuple(float(group["lr"]) for group in optimizer.param_groups)
@@ -237,22 +237,22 @@ def _watched(optimizer: torch.optim.Optimizer, row: Row) -> Iterator[None]:
 
 
 def _ids(name: str, values: Ids) -> NDArray[np.int64]:
-    """Return ids as an array of their own."""
+    """Return ids as a new int64 array."""
     found = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if found.size and found.dtype.kind not in "iu":
-        raise TypeError(f"{name}: integer ids expected, got {found.dtype}")
+        raise TypeError(f"{name}: expected integer ids, found {found.dtype}")
     if found.dtype.kind == "u" and found.size and found.max() > MOST_ID:
-        raise ValueError(f"{name}: id {found.max()} is beyond {MOST_ID}, the largest that an int64 holds")
+        raise ValueError(f"{name}: expected ids up to {MOST_ID}, the largest int64, found {found.max()}")
     return np.array(found, np.int64).reshape(-1)
 
 
 def _number(value: Any) -> float:  # Any: see Row
-    """Return a number that may come as a tensor."""
+    """Return a number or a tensor of one number as a float."""
     return float(value.detach() if isinstance(value, Tensor) else value)
 
 
 def _counted(write: Write, sizes: dict[str, int]) -> Write:
-    """Return `write` that notes the size of every file."""
+    """Return `write` with a record of the size of every file."""
 
     def counted(name: str, data: bytes | memoryview) -> None:
         write(name, data)
@@ -261,7 +261,7 @@ def _counted(write: Write, sizes: dict[str, int]) -> Write:
     return counted
 
 
-def _abandon(rows: StagedRows, writer: UpdateWriter) -> None:
-    """Free the threads of a recorder that is given up or forgotten."""
+def _abandon(rows: StagedRows, writer: DenseWriter) -> None:
+    """End the threads of a recorder that is abandoned or no longer referenced."""
     rows.abandon()
     writer.abandon()

@@ -1,7 +1,7 @@
-"""Settings of an optimiser as JSON and tensors: each value comes back as it was, type and dtype included.
+"""Settings of an optimiser as JSON and tensors: each value is restored exactly, with type and dtype.
 
-None, true, false, whole and finite numbers and texts are JSON's own, and a tuple is a JSON list. Anything else is an
-object of one entry, which names its kind: list, dict, float (infinite or NaN), numpy, dtype, device, tensor.
+None, true, false, finite numbers and texts are plain JSON, and a tuple is a JSON list. Any other value is an object of
+one entry that names its kind: list, dict, float (infinite or NaN), numpy, dtype, device, tensor.
 """
 
 import math
@@ -27,16 +27,16 @@ NAMES = {
 DTYPES = {name: dtype for dtype, name in NAMES.items()}
 HELD = "None, numbers, texts, dtypes, devices, NumPy numbers and arrays, tensors, and tuples, lists and dicts of these"
 
-Value = Any  # Any: whatever an optimiser keeps
+Value = Any  # Any: all that an optimiser may hold
 Json = Any  # Any: JSON values nest without bound
 
 
 def encode_setting(value: Value, what: str, tensors: dict[str, Tensor]) -> Json:
-    """Return a value as JSON; the tensors in it are added to `tensors`, each object once.
+    """Return a value as JSON; its tensors are added to `tensors`, each object once.
 
     Raises
     ------
-    ValueError : a value that would not come back as it was; the text begins with `what`
+    ValueError : a value that cannot be restored exactly; the message begins with `what`
     """
     kind = type(value)
     if value is None or kind in (bool, int, str) or (kind is float and math.isfinite(value)):
@@ -62,7 +62,7 @@ def encode_setting(value: Value, what: str, tensors: dict[str, Tensor]) -> Json:
 
 
 def decode_setting(node: Json, tensors: Mapping[str, Tensor]) -> Value:
-    """Return the value of which `encode_setting` made `node`; `tensors` are on their devices."""
+    """Return the value of a `node` from `encode_setting`; `tensors` are on their devices."""
     if isinstance(node, list):
         return tuple(decode_setting(item, tensors) for item in node)
     if not isinstance(node, dict):
@@ -78,7 +78,7 @@ def decode_setting(node: Json, tensors: Mapping[str, Tensor]) -> Value:
 
 
 def check_tensor(value: Value, what: str) -> None:
-    """Raise ValueError, beginning with `what`, unless `value` is a tensor that a file holds whole."""
+    """Raise ValueError, which begins with `what`, unless a file can hold `value`, a tensor, exactly."""
     if type(value) is not Tensor:
         raise ValueError(f"{what}: expected {HELD}, found a {type(value).__name__}; keep it outside the optimiser")
     if value.dtype not in NAMES or value.layout is not torch.strided or value.requires_grad:

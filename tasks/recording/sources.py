@@ -1,4 +1,4 @@
-"""Update sources: one protocol for reading whatever kind of archive. Adding a kind: one file and one entry."""
+"""Update sources: one protocol to read all kinds of archive."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ Program = Callable[[], tuple[nn.Module, torch.optim.Optimizer, Callable[[Any], o
 
 
 class UpdateBlock(Protocol):
-    """The updates of consecutive steps of one layer: n rows, each a step, or one that covers unrecorded steps."""
+    """The updates of consecutive steps of one layer: n rows, a row per step or one row for unrecorded steps."""
 
     @property
     def layer(self) -> str: ...
@@ -42,11 +42,11 @@ class UpdateBlock(Protocol):
 
     @property
     def weights(self) -> Tensor:
-        """The weights before the first row and after each, (n + 1, *weight.shape)."""
+        """Return the weights before the first row and after each, (n + 1, *weight.shape)."""
 
     @property
     def biases(self) -> Tensor | None:
-        """The same of the bias, (n + 1, out)."""
+        """Return the biases before the first row and after each, (n + 1, out)."""
 
     def dense(self, dtype: torch.dtype | None = None) -> Tensor:
         """Return the updates, (n, *weight.shape)."""
@@ -68,11 +68,11 @@ class UpdateBlock(Protocol):
     def per_example(
         self, module: nn.Module, weight: Tensor, inputs: Tensor, *, anchor: Tensor | None = None
     ) -> list[Tensor]:
-        """Return what each member, examples then ghosts, contributes: n tensors (Q, members). Not all kinds can."""
+        """Return each member's contributions, n tensors (Q, members), examples then ghosts; not all kinds can."""
 
 
 class UpdateSource(Protocol):
-    """A training's updates, whatever the kind of archive."""
+    """A training's updates, from any kind of archive."""
 
     @property
     def kind(self) -> str: ...
@@ -85,11 +85,11 @@ class UpdateSource(Protocol):
 
     @property
     def exactness(self) -> dict[str, float]:
-        """Largest cosine error by layer; 0.0 is bitwise."""
+        """Return the largest cosine error by layer; 0.0 is bitwise."""
 
     @property
     def ledger(self) -> pd.DataFrame:
-        """A row per step."""
+        """Return the ledger, a row per step."""
 
     @property
     def examples(self) -> list[Ids]: ...
@@ -101,7 +101,7 @@ class UpdateSource(Protocol):
     def recorded(self) -> NDArray[np.bool_]: ...
 
     def segments(self) -> list[Segment]:
-        """Return the segments, which cover steps 0..T in order and can be read in any."""
+        """Return the segments, which cover steps 0..T in order; they can be read in any order."""
 
     def initial(self, layer: str) -> Tensor: ...
 
@@ -115,29 +115,29 @@ class UpdateSource(Protocol):
 
 
 class OpenSource(Protocol):
-    """Opens a kind of archive."""
+    """A function that opens one kind of archive."""
 
     def __call__(self, stage: FinishedStage, spans: tuple[Segment, ...], program: object = None) -> UpdateSource: ...
 
 
 def update_source(stage: FinishedStage, *, program: Program | None = None) -> UpdateSource:
-    """Return the updates that a finished stage recorded: of a training, or of a recorder.
+    """Return the recorded updates of a finished stage, a training or a recorder.
 
     Parameters
     ----------
-    program : how to make the updates again, for kinds that do
+    program : repeats the training, for kinds of archive that recompute updates
 
     Raises
     ------
     StoreError : the stage recorded nothing
-    ValueError : a kind that this version does not know
+    ValueError : a kind of archive that this version cannot read
     """
     spans = archive_segments(stage)
     return ARCHIVES[choose_kind(spans[0].kind)].source(stage, tuple(spans), program)
 
 
 def recorded_source(store: Store, training: StageSpec) -> UpdateSource:
-    """Return the updates of a finished training, opened once as long as its files are the same.
+    """Return the updates of a finished training; the archive is opened again only if its files change.
 
     Raises
     ------
@@ -149,16 +149,16 @@ def recorded_source(store: Store, training: StageSpec) -> UpdateSource:
 
 @lru_cache(maxsize=2)
 def _source(store: Store, training: StageSpec, files: str) -> UpdateSource:
-    """Open the archive of a training with these digests of its files; two, since trainings are compared."""
+    """Open the archive of a training with these digests of its files; two stay open to compare trainings."""
     return update_source(open_finished(store, training))
 
 
 def open_updates(url: str, *, program: Program | None = None) -> UpdateSource:
-    """Return the updates that an `UpdateRecorder` recorded in the store at `url`.
+    """Return the updates of an `UpdateRecorder` in the store at `url`.
 
     Raises
     ------
-    StoreError : there is no store or no finished archive
+    StoreError : a store or a finished archive is missing
     """
     store = open_store(url)
     paths = find_archives(store)

@@ -1,7 +1,7 @@
-"""Weights on their way from the training thread to the disk: blocks of rows, and one thread that writes them.
+"""Transfer of weights from the training thread to the disk: blocks of rows, and one thread that writes them.
 
-The training thread only copies the weights after each step into a block that was allocated beforehand; when all
-blocks are under way it waits, and that time is counted.
+After each step the training thread only copies the weights into a block that is already allocated. It waits while all
+blocks are in use, and this time is counted.
 """
 
 import queue
@@ -16,23 +16,23 @@ from storage.updates.bits import Bytes
 from storage.updates.parameters import Parameter, row_bytes
 
 BLOCK_BYTES = 8 * 2**20
-MOST_ROWS = 64  # of a block
-BLOCKS = 4  # one is filled, one written, one kept for its last row, one between them
+MOST_ROWS = 64  # largest number of rows in a block
+BLOCKS = 4  # one is filled, one is written, one is kept for its last row, one is between them
 
 Process = Callable[[Bytes, Bytes], None]  # rows (n, row bytes) and the row before them (row bytes,)
 
 
 class StagedRows:
-    """Hands the weights after each row to `process` in another thread.
+    """A queue that passes the weights after each row to `process` in another thread.
 
-    Holds BLOCKS blocks of 8 MB or of a row, and two rows more.
+    Holds BLOCKS blocks of 8 MB or of a row, and two further rows.
 
     Parameters
     ----------
-    parameters : what makes a row
-    places : of each, the module and attribute where it is found
-    steps : most rows that will come
-    process : called in order, never twice at once
+    parameters : the parameters of a row
+    places : module and attribute of each parameter
+    steps : largest number of rows
+    process : called in order, one call at a time
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class StagedRows:
             self._free.put(_Block(parameters, rows, width, pinned=bool(self._cuda)))
         start, self._now = (_Block(parameters, 1, width, pinned=bool(self._cuda)) for _ in range(2))
         self._copy(start.targets[0])
-        self.last: Bytes = start.rows[0]  # (row bytes,) what came last; stays as it is until the next row has come
+        self.last: Bytes = start.rows[0]  # (row bytes,) the last row; unchanged until the next row
         self._failures: list[BaseException] = []
         self._block: _Block | None = None
         self._filled = 0
@@ -63,7 +63,7 @@ class StagedRows:
         self._thread.start()
 
     def push(self) -> None:
-        """Append the weights as they are now."""
+        """Append the present weights as a row."""
         if self._block is None:
             started = time.perf_counter()
             self._block = self._free.get()
@@ -75,18 +75,18 @@ class StagedRows:
             self._hand_over()
 
     def look(self) -> Bytes:
-        """Return the weights as they are now, (row bytes,), in memory that the next look uses again."""
+        """Return the present weights (row bytes,); the next call uses the same memory."""
         self._copy(self._now.targets[0])
         row: Bytes = self._now.rows[0]
         return row
 
     def check(self) -> None:
-        """Raise what went wrong in the other thread."""
+        """Raise the failure of the other thread, if any."""
         if self._failures:
             raise self._failures[0]
 
     def close(self) -> None:
-        """Return once every row is processed; raises what went wrong."""
+        """Wait until every row is processed; raise the failure of the other thread, if any."""
         self._hand_over()
         started = time.perf_counter()
         self._full.put(None)
@@ -95,16 +95,16 @@ class StagedRows:
         self.check()
 
     def abandon(self) -> None:
-        """Let the other thread end; what it has not begun is not written."""
+        """Let the other thread end; blocks that it has not begun are not written."""
         self._failures.append(RuntimeError("the recording was abandoned"))
         self._full.put(None)
 
     def join(self) -> None:
-        """Return once the other thread has ended."""
+        """Wait until the other thread ends."""
         self._thread.join()
 
     def _hand_over(self) -> None:
-        """Give the filled rows of the block, if there are any, to the other thread."""
+        """Pass the filled rows of the block, if any, to the other thread."""
         if self._block is not None:
             self._full.put((self._block, self._filled))
         self._block, self._filled = None, 0
@@ -115,7 +115,7 @@ class StagedRows:
 
 
 def copy_row(parameters: Sequence[Parameter], places: Sequence[tuple[nn.Module, str]]) -> Bytes:
-    """Return the weights as they are now, (row bytes,); parameters as in `StagedRows`."""
+    """Return the present weights (row bytes,); parameters as in `StagedRows`."""
     block = _Block(parameters, 1, row_bytes(parameters), pinned=False)
     _copy(places, block.targets[0], _gpus(places))
     row: Bytes = block.rows[0]
@@ -123,7 +123,7 @@ def copy_row(parameters: Sequence[Parameter], places: Sequence[tuple[nn.Module, 
 
 
 class _Block:
-    """Memory for some rows, seen as bytes and as tensors."""
+    """Memory for some rows, with views as bytes and as tensors."""
 
     def __init__(self, parameters: Sequence[Parameter], rows: int, width: int, *, pinned: bool) -> None:
         memory = torch.zeros((rows, width), dtype=torch.uint8, pin_memory=pinned)
@@ -137,12 +137,12 @@ class _Block:
 
 
 def _live(places: Sequence[tuple[nn.Module, str]]) -> list[Tensor]:
-    """Return the parameters as they are now."""
+    """Return the present parameters."""
     return [getattr(module, part) for module, part in places]
 
 
 def _gpus(places: Sequence[tuple[nn.Module, str]]) -> list[str]:
-    """Return the GPUs on which parameters are."""
+    """Return the GPUs of the parameters."""
     return sorted({str(t.device) for t in _live(places) if t.device.type == "cuda"})
 
 
@@ -161,7 +161,7 @@ def _work(
     process: Process,
     failures: list[BaseException],
 ) -> None:
-    """Process blocks in order; after a failure only pass them on, so that the training thread never hangs."""
+    """Process blocks in order; after a failure only return them, so that the training thread does not hang."""
     held, previous = None, start.rows[0]
     while (item := full.get()) is not None:
         block, count = item

@@ -1,1 +1,1 @@
-"""Two ways to cut a network at a layer: by its graph, or by running it twice with hooks."""
+"""Two methods to cut a network at a layer: by its graph, or by two runs with hooks."""

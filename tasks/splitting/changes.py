@@ -1,4 +1,4 @@
-"""What a traced network changes in place: later readers of a changed value depend on the change."""
+"""Changes in place within a traced network: later readers of a changed value depend on the change."""
 
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,18 +21,18 @@ def _in_place(name: str) -> Callable[[Any, Any], Any]:  # Any: tensors, numbers,
     def change(value: Any, other: Any) -> Any:
         return apply(value, other)
 
-    change.__name__ = name  # as the same operator out of place: readers see it as the place of a layer
+    change.__name__ = name  # the name of the operator out of place: messages show it as the place of a layer
     return change
 
 
-def setitem(value: Any, key: Any, other: Any) -> Any:  # Any: as fx hands arguments on
-    """Assign to a part of a value and return the value."""
+def setitem(value: Any, key: Any, other: Any) -> Any:  # Any: as fx passes arguments
+    """Assign to a part of a value, and return the value."""
     value[key] = other
     return value
 
 
 class InPlaceProxy(Proxy):
-    """A proxy of torch.fx that also traces `x -= y` and `x[i] = y` as what they are: changes of x."""
+    """A proxy of torch.fx that traces `x -= y` and `x[i] = y` as changes of x."""
 
     def __setitem__(self, key: Any, other: Any) -> None:
         self.tracer.create_proxy("call_function", setitem, (self, key, other), {})
@@ -50,7 +50,7 @@ for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul"
 
 @dataclass(frozen=True)
 class Change:
-    """`by` changes the memory of `value`; `whole` says that what it puts out is all of that value."""
+    """One change in place: `by` changes the memory of `value`; `whole` means that its output is all of `value`."""
 
     by: fx.Node
     value: fx.Node
@@ -58,7 +58,7 @@ class Change:
 
 
 class Recorder(fx.Interpreter):
-    """Runs a graph, and notes each value's shape and what is changed in place."""
+    """An interpreter that runs a graph and records the shape of each value and each change in place."""
 
     def __init__(self, module: fx.GraphModule) -> None:
         super().__init__(module)
@@ -71,7 +71,7 @@ class Recorder(fx.Interpreter):
             self.run(example.clone())
 
     def run_node(self, n: fx.Node) -> Any:  # Any: fx's own signature
-        """Run one node."""
+        """Run one node of the graph, and record its shape and its changes."""
         before = [(tensor, tensor._version) for node in n.all_input_nodes for tensor in _tensors(self.env[node])]
         result = super().run_node(n)
         self.shapes[n] = shape_of(result)
@@ -83,19 +83,19 @@ class Recorder(fx.Interpreter):
 
 
 def show_changes(graph: fx.Graph, changes: Sequence[Change]) -> tuple[Order, frozenset[fx.Node]]:
-    """Make the readers of changed values depend on the changes, in place.
+    """Change a graph so that the readers of changed values depend on the changes.
 
     Parameters
     ----------
-    graph : its later uses of a value that changes as a whole become uses of what changed it
+    graph : changed in place; later uses of a value that changes as a whole become uses of the change
     changes : in the order of the graph
 
     Returns
     -------
-    the changes that a reader of a partly changed value must come after, and the values that change in part
+    by reader of a partly changed value, the changes that come before it; and the values that change in part
     """
     place = {node: i for i, node in enumerate(graph.nodes)}
-    latest: dict[fx.Node, fx.Node] = {}  # by value: what it is after the changes so far
+    latest: dict[fx.Node, fx.Node] = {}  # by value: the value after the changes so far
     before: dict[fx.Node, tuple[fx.Node, ...]] = {}
     partly: set[fx.Node] = set()
     for change in changes:
@@ -121,12 +121,12 @@ def _tensors(value: object) -> Iterator[Tensor]:
 
 
 def _memory(tensor: Tensor) -> int:
-    """Return where a tensor's memory begins: the same for all views."""
+    """Return the start of a tensor's memory, which is the same for all views."""
     return tensor.untyped_storage().data_ptr()
 
 
 def _is_same(value: object, result: object) -> bool:
-    """Say whether two values are one view of one memory."""
+    """Return whether two values are the same view of the same memory."""
     if not (isinstance(value, Tensor) and isinstance(result, Tensor)):
         return False
     layout = (result.data_ptr(), result.shape, result.stride(), result.dtype)

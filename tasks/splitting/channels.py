@@ -1,4 +1,4 @@
-"""Where a layer's output has its channels, and the form that all analyses take: channels last."""
+"""The axis of the channels in a layer's output, and the form that all analyses use: channels last."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHANNELS_FIRST, CHANNELS_LAST, TOKENS, VECTORS = "channels-first", "channels-las
 
 
 class LayoutError(ValueError):
-    """Neither the network nor the config says which axis holds the channels, or the config says what cannot be."""
+    """The axis of the channels is unknown, or the config names a layout that the output cannot have."""
 
 
 @dataclass(frozen=True)
@@ -31,42 +31,42 @@ class ChannelLayout:
 
     @property
     def n_channels(self) -> int:
-        """Return d."""
+        """Return the number of channels, d."""
         return self.shape[0] if self.name == CHANNELS_FIRST else self.shape[-1]
 
     @property
     def positions(self) -> tuple[int, ...]:
-        """Return the sizes of the axes without channels, () for vectors."""
+        """Return the sizes of the axes that do not hold channels, () for vectors."""
         return self.shape[1:] if self.name == CHANNELS_FIRST else self.shape[:-1]
 
     @property
     def map_shape(self) -> tuple[int, int, int]:
-        """Return (d, h, w) of the output taken as a map; positions in one line are a map of one row."""
+        """Return (d, h, w) of the output read as a map; positions on one axis are a map of one row."""
         height = prod(self.positions[:-1])
         return self.n_channels, height, prod(self.positions) // height
 
     def common(self, values: Tensor) -> Tensor:
-        """Return outputs of the layer (n, *shape) in the common form (n, *positions, d); a view."""
+        """Return a view of the layer's outputs (n, *shape) in the common form (n, *positions, d)."""
         return values.movedim(1, -1) if self.name == CHANNELS_FIRST else values
 
     def native(self, values: Tensor) -> Tensor:
-        """Return values in the common form, or as maps (n, h, w, d), as the network takes them (n, *shape)."""
+        """Return values in the network's layout (n, *shape), from the common form or from maps (n, h, w, d)."""
         whole = values.reshape(len(values), *self.positions, self.n_channels)
         return whole.movedim(-1, 1) if self.name == CHANNELS_FIRST else whole
 
 
 def decide_layout(shape: tuple[int, ...], axes: frozenset[int], wanted: str | None) -> ChannelLayout:
-    """Return the layout of an output: what the config says, else what the network shows.
+    """Return the layout of an output: as the config sets it, else as the network shows it.
 
     Parameters
     ----------
     shape : (n, ...), of the output of n images
-    axes : that hold channels, as `ChannelTracker` finds them
-    wanted : "channels-first", "channels-last" or "tokens", None where the config does not say
+    axes : the axes that hold channels, as `ChannelTracker` finds them
+    wanted : "channels-first", "channels-last" or "tokens"; None where the config does not set a layout
 
     Raises
     ------
-    LayoutError : neither is known, or what the config says does not fit the number of axes
+    LayoutError : the layout is neither set nor found, or the layout of the config does not fit the number of axes
     """
     last = len(shape) - 1
     if last == 1:

@@ -1,4 +1,4 @@
-"""Cut a network's graph, as torch.fx traces it: exact and without double work."""
+"""Cut a network by its graph, which torch.fx traces: exact and without double work."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -13,11 +13,11 @@ from tasks.splitting.operations import is_activation, is_convolution, is_map, is
 from tasks.splitting.tracking import ChannelTracker
 
 Part = Callable[[Tensor], Tensor]
-NOT_TRACEABLE = Exception  # a forward that runs on images may raise anything on the stand-ins of tracing
+NOT_TRACEABLE = Exception  # a forward that runs on images may raise anything on the proxies of tracing
 
 
 class Graph:
-    """A traced network, and the shape of every value in it."""
+    """A traced network, with the shape of every value in it."""
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         tracer = _Tracer()
@@ -33,12 +33,12 @@ class Graph:
         self.end: fx.Node = output.all_input_nodes[0]
         self.stops = [self.end, *self.before.get(output, ())]
         cuts = _cuts(self.graph, _needed(self.stops, None, self.before), self.before)
-        # What changes in part after it was made is not what its readers see.
+        # A value that changes in part later is not the value that its readers see.
         self.cuts = [node for node in cuts if node.op == "placeholder" or node not in partly]
 
     def last_map(self) -> fx.Node | None:
-        """Return the last post-activation map before pooling, None where everything passes through no map."""
-        images = self.example[:1].clone()  # a network may work on it in place
+        """Return the last post-activation map before pooling, None where every map has a path around it."""
+        images = self.example[:1].clone()  # a network may change it in place
         found = _first_shapes(self.model, self.graph, images)
         shapes = [found.get(node, ()) for node in self.cuts]
         pooled = next((i for i, shape in enumerate(shapes) if is_pooled(shape)), len(shapes))
@@ -58,7 +58,7 @@ class Graph:
         raise ValueError(f"the network has no linear layer; it ends in {self.describe(self.end)}")
 
     def parts(self, node: fx.Node) -> tuple[Part, Part]:
-        """Return the network up to `node`, and from there on; both share the network's parameters."""
+        """Return the network up to `node` and the network after it; both share the network's parameters."""
         first, second = _needed([node], None, self.before), _needed(self.stops, node, self.before)
         trunk = fx.GraphModule(self.model, _copy(self.graph, first, node, None))
         head = fx.GraphModule(self.model, _copy(self.graph, second, self.end, node))
@@ -66,19 +66,19 @@ class Graph:
         return lambda images: trunk(images.clone()), lambda maps: head(maps.clone())
 
     def operation(self, node: fx.Node) -> str:
-        """Return the plain name of what a node does."""
+        """Return the plain name of a node's operation."""
         if node.op == "call_module":
             return plain(type(self.model.get_submodule(str(node.target))).__name__)
         return plain(node.target if isinstance(node.target, str) else getattr(node.target, "__name__", ""))
 
     def describe(self, node: fx.Node) -> str:
-        """Return a node's place in words."""
+        """Return in words where a node lies in the network."""
         stack = node.meta.get("nn_module_stack") or {"": None}
         path = str(list(stack)[-1]).partition("@")[0] or "the model's own forward"
         return f"{self.operation(node)} in {path}"
 
     def _checked(self, node: fx.Node, before: fx.Node) -> fx.Node:
-        """Return the last map where there is an activation or a convolution between the map before it and itself."""
+        """Return the last map; raise ValueError without activation or convolution between it and the map before."""
         block = {self.operation(inner) for inner in _needed([node], before, self.before)}
         if any(is_activation(name) or is_convolution(name) for name in block):
             return node
@@ -89,14 +89,14 @@ class Graph:
 
 
 class _Tracer(fx.Tracer):
-    """A tracer that notes what each module put out at its last call, and the last node by then."""
+    """A tracer that records each module's output at its last call, and the last node at that time."""
 
     def __init__(self) -> None:
         super().__init__()
         self.outputs: dict[str, tuple[fx.Node, fx.Node] | None] = {}
 
     def proxy(self, node: fx.Node) -> Proxy:
-        """Return a value that can be changed in place."""
+        """Return a proxy whose value can be changed in place."""
         return InPlaceProxy(node, self)
 
     def call_module(
@@ -106,10 +106,10 @@ class _Tracer(fx.Tracer):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
-        """Trace a module; an output that is no single value is noted as None."""
+        """Trace a module; an output that is not a single value is recorded as None."""
         try:
             path = self.path_of_module(m)
-        except NameError:  # made by the forward itself: what it does becomes part of the forward
+        except NameError:  # the forward made this module: its operations become part of the forward
             return forward(*args, **kwargs)
         output = super().call_module(m, forward, args, kwargs)
         last = next(iter(reversed(self.graph.nodes)))
@@ -120,7 +120,7 @@ class _Tracer(fx.Tracer):
 def _changed_outputs(
     graph: fx.Graph, outputs: dict[str, tuple[fx.Node, fx.Node] | None], changes: Sequence[Change]
 ) -> dict[str, fx.Node | None]:
-    """Return the node of each module's output as it was when the call ended, after the changes made by then."""
+    """Return the node of each module's output at the end of its call, after the changes before that time."""
     order = {node: i for i, node in enumerate(graph.nodes)}
     found: dict[str, fx.Node | None] = {}
     for path, output in outputs.items():
@@ -136,7 +136,7 @@ def _changed_outputs(
 
 
 class _ShapeRecorder(fx.Interpreter):
-    """Runs a graph and notes each value's shape, that of maps as if channels came first."""
+    """An interpreter that runs a graph and records each value's shape; shapes of maps are channels first."""
 
     def __init__(self, module: fx.GraphModule, tracker: ChannelTracker) -> None:
         super().__init__(module)
@@ -144,14 +144,14 @@ class _ShapeRecorder(fx.Interpreter):
         self.shapes: dict[fx.Node, tuple[int, ...]] = {}
 
     def run_node(self, n: fx.Node) -> Any:  # Any: fx's own signature
-        """Run one node."""
+        """Run one node of the graph, and record its shape."""
         value = super().run_node(n)
         self.shapes[n] = shape_of(value, self.tracker.axes(value))
         return value
 
 
 def _first_shapes(model: nn.Module, graph: fx.Graph, images: Tensor) -> dict[fx.Node, tuple[int, ...]]:
-    """Return the shape of every value of a network's graph, that of maps as if channels came first."""
+    """Return the shape of every value of a network's graph; shapes of maps are channels first."""
     with torch.inference_mode(), ChannelTracker(images) as tracker:
         recorder = _ShapeRecorder(fx.GraphModule(model, graph), tracker)
         recorder.run(images)
@@ -159,13 +159,13 @@ def _first_shapes(model: nn.Module, graph: fx.Graph, images: Tensor) -> dict[fx.
 
 
 def _defaults(model: nn.Module) -> dict[str, Any]:  # Any: whatever the defaults are
-    """Return the values of forward's further arguments, so that they are no inputs of the graph."""
+    """Return the defaults of forward's further arguments, so that they do not become inputs of the graph."""
     parameters = list(inspect.signature(model.forward).parameters.values())[1:]
     return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
 
 
 def _cuts(graph: fx.Graph, needed: set[fx.Node], before: Order) -> list[fx.Node]:
-    """Return, in order, the nodes on every way from the input to the end, the input itself first."""
+    """Return, in order, the nodes on every path from the input to the end; the input comes first."""
     order = {node: i for i, node in enumerate(graph.nodes)}
     last_use: dict[fx.Node, int] = {}
     for node in graph.nodes:
@@ -185,12 +185,12 @@ def _cuts(graph: fx.Graph, needed: set[fx.Node], before: Order) -> list[fx.Node]
 
 
 def _sources(node: fx.Node, before: Order) -> list[fx.Node]:
-    """Return what a node reads, and the changes in place that must come before it."""
+    """Return the nodes that a node reads, and the changes in place that must come before it."""
     return [*node.all_input_nodes, *before.get(node, ())]
 
 
 def _needed(stops: Sequence[fx.Node], start: fx.Node | None, before: Order) -> set[fx.Node]:
-    """Return the nodes that `stops` are computed from, themselves too, going back no further than `start`."""
+    """Return `stops` and the nodes that they are computed from, back to `start` at most."""
     found: set[fx.Node] = set()
     waiting = list(stops)
     while waiting:

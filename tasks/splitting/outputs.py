@@ -1,4 +1,4 @@
-"""What layers put out, and in which layout."""
+"""The outputs of layers, and their layouts."""
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
@@ -20,8 +20,8 @@ def find_layouts(
     ----------
     model : in evaluation mode
     layers : module names
-    example : (1, C, H, W), an image of the size and kind that will come, on the model's device
-    wanted : "channels-first", "channels-last" or "tokens" by layer; for the others what the network shows
+    example : (1, C, H, W), an image like those of later calls in size and kind, on the model's device
+    wanted : "channels-first", "channels-last" or "tokens" by layer; other layouts are found in the network
 
     Returns
     -------
@@ -29,7 +29,8 @@ def find_layouts(
 
     Raises
     ------
-    ValueError : a layer without a tensor of the image's own; LayoutError where the channels' axis is not known
+    ValueError : the output of a layer is not a tensor with images on axis 0
+    LayoutError : the axis of the channels is not known
     """
     tracker = ChannelTracker(example)
     axes: dict[str, frozenset[int]] = {}
@@ -39,7 +40,7 @@ def find_layouts(
     for layer, output in outputs.items():
         if output.ndim < 2 or len(output) != len(example):
             shape = tuple(output.shape)
-            raise ValueError(f"layer {layer!r} gives {shape} for {len(example)} images, expected images on axis 0")
+            raise ValueError(f"layer {layer!r}: expected {len(example)} images on axis 0, found shape {shape}")
         try:
             found[layer] = decide_layout(tuple(output.shape), axes[layer], (wanted or {}).get(layer))
         except LayoutError as error:
@@ -48,8 +49,8 @@ def find_layouts(
 
 
 def part_layout(trunk: replay.Part, layer: str, example: Tensor, wanted: str | None) -> ChannelLayout:
-    """Return the layout of what the trunk gives."""
-    one = example[:1].clone()  # a network may work on it in place
+    """Return the layout of a trunk's output."""
+    one = example[:1].clone()  # a network may change it in place
     with torch.inference_mode(), ChannelTracker(one) as tracker:
         maps = trunk(one)
     try:
@@ -61,28 +62,28 @@ def part_layout(trunk: replay.Part, layer: str, example: Tensor, wanted: str | N
 def layer_outputs(
     model: nn.Module, layers: Sequence[str], images: Tensor, look: Callable[[str, Tensor], object] | None = None
 ) -> dict[str, Tensor]:
-    """Return what named modules put out at their last call, and show it to `look` before anything changes it."""
+    """Return the outputs of named modules at their last call; `look` sees each output before later changes."""
     found: dict[str, Tensor] = {}
     for layer in layers:
         check_name(model, layer)
 
     def keep(layer: str, output: object) -> None:
         if not isinstance(output, Tensor):
-            raise ValueError(f"layer {layer!r} puts out a {type(output).__name__}, expected a tensor")
+            raise ValueError(f"layer {layer!r}: expected a tensor as output, found a {type(output).__name__}")
         if look is not None:
             look(layer, output)
-        found[layer] = output.clone()  # what follows may work in place
+        found[layer] = output.clone()  # later operations may change it in place
 
     with replay.watching(model, lambda name, module, output: keep(name, output) if name in layers else None):
         model(images.clone())
     missing = [layer for layer in layers if layer not in found]
     if missing:
-        raise ValueError(f"layer {missing[0]!r} is not called by the network's forward")
+        raise ValueError(f"layer {missing[0]!r}: expected a call in the network's forward, found none")
     return {layer: found[layer] for layer in layers}
 
 
 def check_name(model: nn.Module, layer: str) -> None:
-    """Raise unless the network has a module of that name."""
+    """Raise ValueError unless a network has a module of that name."""
     names = [name for name, _ in model.named_modules() if name]
     if layer not in names:
         close = difflib.get_close_matches(layer, names, 5, 0.4) or names[-5:]

@@ -1,4 +1,4 @@
-"""Cut a network that cannot be traced: run it up to a module's last call, and again with its output replaced."""
+"""Cut a network that cannot be traced: one run ends at a module's last call, another replaces its output."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,8 +13,8 @@ from tasks.splitting.tracking import ChannelTracker
 Part = Callable[[Tensor], Tensor]
 
 
-class _Reached(Exception):  # noqa: N818  # no error: it ends a run at the layer
-    """Carries a layer's value out of a run."""
+class _Reached(Exception):  # noqa: N818  # not an error: it ends a run at the layer
+    """An exception that ends a run and carries a layer's value."""
 
     def __init__(self, value: Tensor) -> None:
         super().__init__()
@@ -22,9 +22,9 @@ class _Reached(Exception):  # noqa: N818  # no error: it ends a run at the layer
 
 
 def last_map_module(model: nn.Module, example: Tensor) -> str:
-    """Return the module that puts out the last post-activation map before pooling."""
+    """Return the name of the module whose output is the last post-activation map before pooling."""
     passed: set[int] = set()
-    kept: list[Tensor] = []  # keeps the outputs alive, so that their ids stay their own
+    kept: list[Tensor] = []  # keeps the outputs alive, so that their ids stay unique
     found = last = ""
     images = example.clone()
     tracker = ChannelTracker(images)
@@ -47,29 +47,32 @@ def last_map_module(model: nn.Module, example: Tensor) -> str:
         seen = (
             f"the last map is that of {last} ({type(model.get_submodule(last)).__name__})" if last else "it has no maps"
         )
-        raise ValueError(f"no module puts out a map (n, channels, h, w) after an activation: {seen}; name a module")
+        raise ValueError(
+            f"expected a module whose output is a map (n, channels, h, w) after an activation, found that {seen}; "
+            "name a module"
+        )
     return found
 
 
 def last_linear_module(model: nn.Module, example: Tensor) -> str:
-    """Return the name of the last nn.Linear that is called."""
+    """Return the name of the last nn.Linear that a network calls."""
     called = [name for name in _calls(model, example) if isinstance(model.get_submodule(name), nn.Linear)]
     if not called:
-        raise ValueError("the network calls no nn.Linear")
+        raise ValueError("expected a network that calls nn.Linear, found no call")
     return called[-1]
 
 
 def parts(model: nn.Module, name: str, example: Tensor, *, at_input: bool) -> tuple[Part, Part]:
-    """Return the network up to the last call of a module, and from there on.
+    """Return the network up to the last call of a module and the network after it.
 
-    The head runs the whole network on noise and puts the maps in: right where everything passes through them, which
-    the caller has to check, and as slow as the network itself.
+    The head runs the whole network on noise and replaces the module's value by the maps. It is as slow as the network.
+    It is right only where every path passes through the maps. The caller must check that.
     """
     n_calls = _calls(model, example).count(name)
     if n_calls == 0:
-        raise ValueError(f"module {name!r} is not called by the network's forward")
+        raise ValueError(f"module {name!r}: expected a call in the network's forward, found none")
     module = model.get_submodule(name)
-    # Another one than any example: the same image would hide what passes around the layer.
+    # The noise differs from every example: the same image would hide a path around the layer.
     noise = torch.randn((1, *example.shape[1:]), generator=torch.Generator().manual_seed(1)).to(example)
 
     def reach(value: Tensor) -> Tensor:
@@ -81,7 +84,7 @@ def parts(model: nn.Module, name: str, example: Tensor, *, at_input: bool) -> tu
                 model(x.clone())
         except _Reached as reached:
             return reached.value
-        raise ValueError(f"module {name!r}: the network calls it fewer times for some inputs than for others")
+        raise ValueError(f"module {name!r}: expected {n_calls} calls for every input, found fewer for some inputs")
 
     def head(maps: Tensor) -> Tensor:
         with _replacing(module, n_calls, lambda value: maps.clone(), at_input=at_input):
@@ -92,7 +95,7 @@ def parts(model: nn.Module, name: str, example: Tensor, *, at_input: bool) -> tu
 
 
 def _calls(model: nn.Module, example: Tensor) -> list[str]:
-    """Return the names of the modules in the order in which their calls end."""
+    """Return the names of a network's modules in the order in which their calls end."""
     calls: list[str] = []
     with watching(model, lambda name, module, output: calls.append(name)):
         model(example.clone())
@@ -122,7 +125,7 @@ def watching(model: nn.Module, look: Callable[[str, nn.Module, Tensor], object])
 def _replacing(
     module: nn.Module, n_calls: int, change: Callable[[Tensor], Tensor], *, at_input: bool
 ) -> Iterator[None]:
-    """Put `change` on the input or the output of the `n_calls`-th call of a module during the block."""
+    """Apply `change` to the input or the output of the `n_calls`-th call of a module during the block."""
     count = 0
 
     def last(value: Tensor) -> Tensor | None:

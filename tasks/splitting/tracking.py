@@ -1,8 +1,8 @@
-"""Which axes of a network's values hold channels: followed from operation to operation in one forward pass.
+"""Find the axes of a network's values that hold channels, from operation to operation in one forward pass.
 
-What makes channels says where they are: a convolution puts them first, a linear layer last. What moves values, such as
-`permute` or `view`, is tried out on numbered positions. Pointwise operations and the like leave axes where they are.
-After any other operation the channels are not known, until the next one that makes them.
+Some operations make channels: a convolution puts them first, a linear layer puts them last. Other operations move
+values, such as `permute` or `view`: they are tried on numbered positions. Pointwise operations and the like keep the
+axes. After any other operation the channels are unknown until the next operation that makes them.
 """
 
 import re
@@ -51,31 +51,31 @@ _SAMPLED = re.compile(r"pad[123]d|^upsample|^grid_sampler")
 
 
 class Axes(NamedTuple):
-    """The axes of a value that hold channels: one where they are known, several or none where they are not."""
+    """The axes of a value that hold channels: one where the channels are known, else several or none."""
 
     held: frozenset[int] = frozenset()
     image: bool = False  # the image's own channels, which the first layer replaces
 
 
 class _Operand(NamedTuple):
-    """What is known of a tensor before an operation."""
+    """The facts that are known about a tensor before an operation."""
 
     axes: Axes
     shape: tuple[int, ...]
     device: torch.device
 
 
-_Known = Mapping[int, _Operand]  # by the tensor's id; what is missing is a parameter or a constant
-_Given = tuple[Any, ...]  # Any: what an operation takes
+_Known = Mapping[int, _Operand]  # by the tensor's id; a missing tensor is a parameter or a constant
+_Given = tuple[Any, ...]  # Any: the arguments of an operation
 
 
 class ChannelTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own has no hints
-    """Follows, during its block, the channels of what a network computes from `images` (n, C, H, W).
+    """A mode that, during its block, follows the channels of all values that a network computes from `images`.
 
-    The block has to run in inference mode, in which operations such as `linear` come whole.
+    Images are (n, C, H, W). The block must run in inference mode, where operations such as `linear` are not split.
     """
 
-    supports_higher_order_operators = True  # such as torch.cond: run, and their outputs not known
+    supports_higher_order_operators = True  # such as torch.cond: they run, and their outputs are unknown
 
     def __init__(self, images: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's own has no hints
@@ -93,13 +93,13 @@ class ChannelTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # tor
         return found.held
 
     def __torch_dispatch__(self, func: Any, types: Any, args: _Given = (), kwargs: Any = None) -> Any:  # Any: torch's
-        """Run an operation, and note where its outputs have their channels."""
+        """Run an operation, and record the axes of channels in its outputs."""
         kwargs = kwargs or {}
         if isinstance(func, HigherOrderOperator):
             return func(*args, **kwargs)
         name, pointwise = func.overloadpacket.__name__.strip("_"), torch.Tag.pointwise in func.tags
         if not pointwise and not _is_known(name):
-            with self:  # what it is made of may be known
+            with self:  # its parts may be known operations
                 result = func.decompose(*args, **kwargs)
             if result is not NotImplemented:
                 return result
@@ -117,14 +117,14 @@ class ChannelTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # tor
 
 
 def _is_known(name: str) -> bool:
-    """Tell whether an operation is followed as a whole."""
+    """Return whether an operation is followed as a whole."""
     patterns = (_FIRST, _LAST_NORM, _POOL, _SAMPLED)
     names = _LAST | _PRODUCTS | _MOVES | _KEEPS
     return name in names or name.startswith(_ATTENTION) or any(pattern.search(name) for pattern in patterns)
 
 
 def _placed(name: str, args: _Given, known: _Known, output: Tensor) -> Axes:
-    """Return the channels of an operation's first output; `name` is empty for a pointwise one."""
+    """Return the channels of an operation's first output; `name` is empty for a pointwise operation."""
     n_axes = output.ndim
     if not name or name in _KEEPS or _SAMPLED.search(name):
         return _aligned(known.values(), n_axes)
@@ -139,34 +139,34 @@ def _placed(name: str, args: _Given, known: _Known, output: Tensor) -> Axes:
         return value.axes if value else Axes()
     if _FIRST.search(name):
         return _made(known.get(id(args[0])), 1, n_axes)
-    if _LAST_NORM.search(name):  # over several axes it may hold any of them
+    if _LAST_NORM.search(name):  # a norm over several axes may hold channels on any of them
         return (
             _made(known.get(id(args[0])), n_axes - 1, n_axes) if len(args[1]) == 1 else _aligned(known.values(), n_axes)
         )
     if name in _LAST:
         return _made(known.get(id(args[0])), n_axes - 1, n_axes)
-    same = known.get(id(output))  # what works in place leaves axes where they are
+    same = known.get(id(output))  # an operation in place keeps the axes
     return same.axes if same is not None and same.shape == output.shape else Axes()
 
 
 def _made(source: _Operand | None, axis: int, n_axes: int) -> Axes:
-    """Return new channels on an axis; those that the input has on another axis stay there, and two are not one."""
+    """Return new channels on an axis; channels of the input on another axis stay, and then the axis is unknown."""
     stays = source is not None and not source.axes.image and len(source.shape) == n_axes
     return Axes((source.axes.held if source is not None and stays else frozenset()) | {axis})
 
 
 def _aligned(operands: Iterable[_Operand], n_axes: int) -> Axes:
-    """Return the channels of a value whose axes are those of its operands, counted from the last."""
-    told = [operand for operand in operands if operand.axes.held]
-    own = [operand for operand in told if not operand.axes.image] or told
-    if not own:
+    """Return the channels of a value that has the axes of its operands, counted from the last."""
+    with_channels = [operand for operand in operands if operand.axes.held]
+    sources = [operand for operand in with_channels if not operand.axes.image] or with_channels
+    if not sources:
         return Axes()
-    held = [frozenset(axis + n_axes - len(one.shape) for axis in one.axes.held) for one in own]
-    return Axes(frozenset.intersection(*held) or frozenset.union(*held), own[0].axes.image)
+    held = [frozenset(axis + n_axes - len(source.shape) for axis in source.axes.held) for source in sources]
+    return Axes(frozenset.intersection(*held) or frozenset.union(*held), sources[0].axes.image)
 
 
 def _product(left: Tensor, right: Tensor, known: _Known, n_axes: int) -> Axes:
-    """Return the channels of a matrix product: rows of the left, columns of the right; a parameter's are new ones."""
+    """Return the channels of a matrix product: rows of the left, columns of the right; parameters give new channels."""
     if min(left.ndim, right.ndim) < 2:
         return Axes()
     held: set[int] = set()
@@ -181,16 +181,16 @@ def _product(left: Tensor, right: Tensor, known: _Known, n_axes: int) -> Axes:
 
 
 def _moved(func: Any, args: _Given, kwargs: Any, known: _Known) -> list[Axes]:  # Any: torch's own
-    """Return the channels of every output of an operation that only moves values: it is run on numbers instead.
+    """Return the channels of every output of an operation that only moves values, from a run on numbered values.
 
-    An axis of an output holds channels where going along it changes the number of the channel and no other.
+    An axis of an output holds channels where the channel's number changes along it and no other number does.
     """
     image = all(operand.axes.image for operand in known.values())
     numbers = {key: _numbered(operand, others=False) for key, operand in known.items()}
     channels = _run(func, args, kwargs, numbers)
     places = {tensor.untyped_storage().data_ptr() for tensor in numbers.values()}
     if all(output.untyped_storage().data_ptr() in places for output in channels):
-        # Views: an axis of the numbers with a stride is one of channels alone, else it had to be copied.
+        # Views: an axis of the numbers with a stride holds channels alone; other axes would need a copy.
         steps = [zip(output.shape, output.stride(), strict=True) for output in channels]
         return [Axes(frozenset(i for i, (n, step) in enumerate(one) if n > 1 and step), image) for one in steps]
     others = _run(func, args, kwargs, {key: _numbered(operand, others=True) for key, operand in known.items()})
@@ -198,8 +198,8 @@ def _moved(func: Any, args: _Given, kwargs: Any, known: _Known) -> list[Axes]:  
 
 
 def _run(func: Any, args: _Given, kwargs: Any, numbers: Mapping[int, Tensor]) -> list[Tensor]:  # Any: torch's own
-    """Return the outputs of an operation on numbers, none where it takes no numbers."""
-    for whole in (False, True):  # a view of repeated numbers may need them written out
+    """Return the outputs of an operation on numbered values, none where the operation refuses them."""
+    for whole in (False, True):  # a view of repeated numbers may need a full copy
         stand_ins = {key: tensor.contiguous() if whole else tensor for key, tensor in numbers.items()}
         swapped = tree_map_only(Tensor, partial(_swap, stand_ins), (args, kwargs))
         try:
@@ -211,19 +211,19 @@ def _run(func: Any, args: _Given, kwargs: Any, numbers: Mapping[int, Tensor]) ->
 
 
 def _swap(numbers: Mapping[int, Tensor], tensor: Tensor) -> Tensor:
-    """Return the numbers that stand for a tensor, itself where there are none."""
+    """Return the numbers in place of a tensor, the tensor itself where there are none."""
     return numbers.get(id(tensor), tensor)
 
 
 def _numbered(operand: _Operand, *, others: bool) -> Tensor:
-    """Return a tensor whose values number the channels, or with `others` the positions on all other axes."""
+    """Return a tensor that numbers the channels, or with `others` the positions on all other axes."""
     chosen = [size if (axis in operand.axes.held) != others else 1 for axis, size in enumerate(operand.shape)]
     numbers = torch.arange(float(torch.Size(chosen).numel()), dtype=torch.float64, device=operand.device)
     return numbers.reshape(chosen).expand(operand.shape)
 
 
 def _changing(numbers: Tensor) -> frozenset[int]:
-    """Return the axes along which numbers change; means of equal ones may differ by rounding."""
+    """Return the axes along which numbers change; means of equal numbers may differ by rounding."""
     values = numbers.double()
     sizes = enumerate(values.shape) if values.numel() else ()
     return frozenset(

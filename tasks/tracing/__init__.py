@@ -1,4 +1,4 @@
-"""Who taught the network that: contributions of weight updates to representations (Pfahler & Morik, AAAI 2022)."""
+"""Contributions of weight updates to representations (Pfahler & Morik, AAAI 2022)."""
 
 from tasks.tracing.class_share import ClassShare, shares_of_classes
 from tasks.tracing.completeness import completeness_residual

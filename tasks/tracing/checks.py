@@ -1,4 +1,4 @@
-"""Checks of the tensors and arrays that tracing is given."""
+"""Checks of the input tensors and arrays of tracing."""
 
 import numpy as np
 import torch
@@ -11,45 +11,48 @@ Doubles = NDArray[np.float64]
 
 
 def check_tensors(**tensors: Tensor | None) -> None:
-    """Check that all are real floating tensors of one dtype on one device; None is left out.
+    """Check that all are floating-point tensors of one dtype on one device; None is skipped.
 
     Raises
     ------
     TypeError : not a tensor
-    ValueError : no floats, or two dtypes or devices
+    ValueError : not floating-point, or two dtypes or devices
     """
     first = None
     for name, tensor in tensors.items():
         if tensor is None:
             continue
         if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name}: expected a torch tensor, got {type(tensor).__name__}")
+            raise TypeError(f"{name}: expected a torch tensor, found {type(tensor).__name__}")
         if not tensor.is_floating_point():
-            raise ValueError(f"{name}: expected floating-point numbers, got {tensor.dtype}")
+            raise ValueError(f"{name}: expected floating-point numbers, found {tensor.dtype}")
         first = first or (name, tensor.dtype, tensor.device)
         if (tensor.dtype, tensor.device) != first[1:]:
             raise ValueError(
-                f"{name}: expected {first[1]} on {first[2]}, as {first[0]} is, got {tensor.dtype} on {tensor.device}"
+                f"{name}: expected {first[1]} on {first[2]}, as {first[0]} is, found {tensor.dtype} on {tensor.device}"
             )
 
 
 def check_finite(name: str, tensor: Tensor) -> None:
-    """Check that no row (first axis) holds NaN or inf."""
+    """Check that all rows (first axis) are finite."""
     if not torch.isfinite(tensor).all():
         rows = torch.nonzero(~torch.isfinite(tensor).reshape(len(tensor), -1).all(dim=1)).flatten()
-        raise ValueError(f"{name}: {len(rows)} of {len(tensor)} rows hold NaN or inf, the first is row {int(rows[0])}")
+        raise ValueError(
+            f"{name}: expected finite values, found NaN or inf in {len(rows)} of {len(tensor)} rows, "
+            f"the first is row {int(rows[0])}"
+        )
 
 
 def check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
-    """Check a shape; -1 takes any size."""
+    """Check the shape of a tensor; -1 allows any size."""
     fits = len(expected) == tensor.ndim and all(e in (-1, s) for e, s in zip(expected, tensor.shape, strict=True))
     if not fits:
         wanted = ", ".join("any" if size < 0 else str(size) for size in expected)
-        raise ValueError(f"{name}: expected shape ({wanted}), got {tuple(tensor.shape)}")
+        raise ValueError(f"{name}: expected shape ({wanted}), found {tuple(tensor.shape)}")
 
 
 def check_operation(operation: Operation, inputs: Tensor) -> None:
-    """Check that the weight's and the inputs' shapes fit the module.
+    """Check that the shapes of weight and inputs fit the module.
 
     Raises
     ------
@@ -58,16 +61,16 @@ def check_operation(operation: Operation, inputs: Tensor) -> None:
     shape, module = operation.shape, operation.module
     d = len(getattr(module, "kernel_size", ()))
     if len(shape) != 2 + d or 0 in shape:
-        raise ValueError(f"weight: expected {2 + d} axes for {type(module).__name__}, none empty, got shape {shape}")
+        raise ValueError(f"weight: expected {2 + d} axes for {type(module).__name__}, none empty, found shape {shape}")
     if shape[0] % operation.groups:
-        raise ValueError(f"weight: {shape[0]} rows do not divide into {operation.groups} groups")
+        raise ValueError(f"weight: expected a multiple of {operation.groups} groups as rows, found {shape[0]}")
     if d:
         check_shape("inputs", inputs, (-1, operation.n_inputs, *[-1] * d))
     elif inputs.ndim < 2 or inputs.shape[-1] != shape[1]:
-        raise ValueError(f"inputs: expected shape (Q, ..., {shape[1]}), got {tuple(inputs.shape)}")
+        raise ValueError(f"inputs: expected shape (Q, ..., {shape[1]}), found {tuple(inputs.shape)}")
     unit = operation.unit
     if unit is not None and not 0 <= unit < operation.n_outputs:
-        raise ValueError(f"unit: expected 0..{operation.n_outputs - 1}, got {unit}")
+        raise ValueError(f"unit: expected 0..{operation.n_outputs - 1}, found {unit}")
 
 
 def check_values(name: str, values: NDArray[np.generic], axes: int) -> Doubles:
@@ -75,8 +78,8 @@ def check_values(name: str, values: NDArray[np.generic], axes: int) -> Doubles:
 
     Parameters
     ----------
-    name : what the message calls it
-    values : with `axes` axes
+    name : name of the array in the message
+    values : array with `axes` axes
 
     Raises
     ------
@@ -84,11 +87,13 @@ def check_values(name: str, values: NDArray[np.generic], axes: int) -> Doubles:
     ValueError : another number of axes, NaN or inf
     """
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu":
-        raise TypeError(f"{name}: expected a NumPy array of real numbers, got {getattr(values, 'dtype', type(values))}")
+        raise TypeError(
+            f"{name}: expected a NumPy array of real numbers, found {getattr(values, 'dtype', type(values))}"
+        )
     if values.ndim != axes:
-        raise ValueError(f"{name}: expected {axes} axes, got shape {values.shape}")
+        raise ValueError(f"{name}: expected {axes} axes, found shape {values.shape}")
     if not np.isfinite(values).all():
-        raise ValueError(f"{name}: holds NaN or inf")
+        raise ValueError(f"{name}: expected finite values, found NaN or inf")
     return values.astype(np.float64)
 
 
@@ -97,15 +102,15 @@ def check_integers(name: str, values: NDArray[np.generic], length: int | None = 
 
     Parameters
     ----------
-    name : what the message calls it
+    name : name of the array in the message
     values : (length,) integer
     length : None for any
     """
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected a NumPy array of integers, got {getattr(values, 'dtype', type(values))}")
+        raise TypeError(f"{name}: expected a NumPy array of integers, found {getattr(values, 'dtype', type(values))}")
     if values.ndim != 1 or length not in (None, len(values)):
         wanted = "any" if length is None else length
-        raise ValueError(f"{name}: expected shape ({wanted},), got {values.shape}")
+        raise ValueError(f"{name}: expected shape ({wanted},), found {values.shape}")
     if values.dtype.kind == "u" and values.size and values.max() > np.iinfo(np.int64).max:
-        raise ValueError(f"{name}: {values.max()} is beyond {np.iinfo(np.int64).max}, the largest that an int64 holds")
+        raise ValueError(f"{name}: expected at most {np.iinfo(np.int64).max}, the largest int64, found {values.max()}")
     return values.astype(np.int64)

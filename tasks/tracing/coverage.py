@@ -1,4 +1,4 @@
-"""Which modules the decomposition covers: those whose forward pass is linear in one weight."""
+"""The modules that tracing covers: their forward pass is linear in one weight."""
 
 from torch import nn
 
@@ -8,11 +8,11 @@ COVERED: tuple[type[nn.Module], ...] = tuple(MODULES)
 
 
 def covered(module: nn.Module) -> bool:
-    """Say whether contributions to a module's output can be told.
+    """Return whether tracing can compute contributions to a module's output.
 
     Parameters
     ----------
-    module : any; a subclass of a covered class counts only if it computes what its parent computes
+    module : any module; a subclass of a covered class counts only if it keeps its parent's computation
     """
     return kind_of(module) is not None
 
@@ -22,12 +22,12 @@ def check_covered(name: str, module: nn.Module) -> None:
 
     Parameters
     ----------
-    name : what the message calls it, such as the layer's name
+    name : name in the message, such as the layer's name
 
     Raises
     ------
-    TypeError : it is not; the message names its class and lists the covered ones
+    TypeError : the module is not covered; the message names its class and lists the covered classes
     """
     if not covered(module):
         known = ", ".join(one.__name__ for one in COVERED)
-        raise TypeError(f"{name}: {type(module).__name__} is not covered by tracing; covered modules: {known}")
+        raise TypeError(f"{name}: expected a module that tracing covers ({known}), found {type(module).__name__}")

@@ -1,8 +1,9 @@
-"""Weight decay as a contribution of its own, told apart from the examples' by the optimiser's recurrence.
+"""The contribution of weight decay, separated from the examples' by the optimiser's recurrence.
 
-An optimiser linear in the gradient adds to each update what decay alone would have added. With w_t = <z, W_t f>:
-coupled (SGD): v_t = mu v_{t-1} + wd w_t, decay_t = -lr_t v_t, under Nesterov -lr_t (wd w_t + mu v_t); decoupled
-(AdamW): decay_t = -lr_t wd w_t. Clipping acts on the gradient before decay is added, and changes nothing here.
+In an optimiser that is linear in the gradient, decay adds to each update what it would add alone. Let w_t = <z, W_t f>.
+Coupled decay (SGD): v_t = mu v_{t-1} + wd w_t, decay_t = -lr_t v_t; under Nesterov decay_t = -lr_t (wd w_t + mu v_t).
+Decoupled decay (AdamW): decay_t = -lr_t wd w_t. Clipping acts on the gradient before decay is added, so it does not
+matter here.
 """
 
 from collections.abc import Mapping
@@ -14,15 +15,15 @@ from tasks.tracing.checks import Doubles, check_values
 
 
 class DecaySeries:
-    """The decay's contribution to each of Q queries, step after step; carries its state across chunks of steps.
+    """The contribution of decay to each of Q queries, step by step; keeps its state between chunks of steps.
 
     Parameters
     ----------
     init : (Q,) float, <z, W_0 f>, the initial weights' contribution (with the bias, if the gammas have it)
     weight_decay : at least 0
-    momentum : of SGD, 0 to below 1; dampening is 0
-    nesterov : whether SGD looks ahead
-    decoupled : whether decay is taken off the weights directly (AdamW); then without momentum
+    momentum : momentum of SGD, 0 <= momentum < 1; dampening is 0
+    nesterov : whether SGD uses Nesterov momentum
+    decoupled : whether decay is subtracted from the weights directly (AdamW); then without momentum
     """
 
     def __init__(
@@ -35,21 +36,21 @@ class DecaySeries:
         decoupled: bool = False,
     ) -> None:
         if not 0 <= weight_decay < np.inf or not 0 <= momentum < 1:
-            raise ValueError(f"expected weight_decay >= 0 and 0 <= momentum < 1, got {weight_decay} and {momentum}")
+            raise ValueError(f"expected weight_decay >= 0 and 0 <= momentum < 1, found {weight_decay} and {momentum}")
         if decoupled and (momentum or nesterov):
-            raise ValueError("decoupled decay does not pass through momentum: leave momentum and nesterov out")
+            raise ValueError("decoupled: expected no momentum or nesterov, found some; leave both out")
         if nesterov and not momentum:
-            raise ValueError("nesterov: needs a momentum above 0")
+            raise ValueError("nesterov: expected a momentum above 0, found 0")
         self._weights = check_values("init", init, 1)  # w_t
         self._velocity = np.zeros_like(self._weights)  # v_{t-1}
         self._decay, self._momentum, self._nesterov = float(weight_decay), float(momentum), nesterov
 
     def update(self, gamma: NDArray[np.floating], rates: NDArray[np.floating]) -> Doubles:
-        """Return what decay contributed in the next steps; the rest of gamma is the examples'.
+        """Return the contribution of decay in the next steps; the rest of gamma belongs to the examples.
 
         Parameters
         ----------
-        gamma : (T, Q) float, the whole updates' contributions, a row a step, without a gap
+        gamma : (T, Q) float, contributions of the whole updates, a row per step, without gaps
         rates : (T,) float, each step's learning rate
 
         Returns
@@ -58,7 +59,7 @@ class DecaySeries:
         """
         values, lr = check_values("gamma", gamma, 2), check_values("rates", rates, 1)
         if values.shape != (len(lr), len(self._weights)):
-            raise ValueError(f"gamma: expected shape ({len(lr)}, {len(self._weights)}), got {values.shape}")
+            raise ValueError(f"gamma: expected shape ({len(lr)}, {len(self._weights)}), found {values.shape}")
         found = np.empty_like(values)
         for t, rate in enumerate(lr):
             pull = self._decay * self._weights
@@ -78,24 +79,24 @@ def decay_contributions(
     nesterov: bool = False,
     decoupled: bool = False,
 ) -> Doubles:
-    """Return what decay contributed in each step (T, Q), all steps at once; parameters as in `DecaySeries`."""
+    """Return the contribution of decay in each step (T, Q), all steps at once; parameters as in `DecaySeries`."""
     series = DecaySeries(init, weight_decay=weight_decay, momentum=momentum, nesterov=nesterov, decoupled=decoupled)
     return series.update(gamma, rates)
 
 
 def decay_known(optimizer: Mapping[str, object], recorded: NDArray[np.bool_]) -> int:
-    """Return from which step on decay cannot be told from the rest of the recorded updates.
+    """Return the first step where decay cannot be separated from the rest of the recorded updates.
 
     Parameters
     ----------
     optimizer : as for `decay_series`
-    recorded : (T,) bool, whether each step's update is known by itself; of a gap only the sum is
+    recorded : (T,) bool, whether each step's update is known by itself; in a gap only the sum is known
 
     Returns
     -------
-    T where it can always be told. Adam's decay passes through a division: 0. Momentum carries into the steps after a
-    gap what decay did within it: the gap's first step, if a recorded one follows. Without momentum decay depends on
-    the weights alone, which the sum of the gap gives.
+    T where decay can always be separated. 0 for Adam, where decay passes through a division. With momentum, the first
+    step of a gap before a recorded step. Momentum carries decay from the gap into later steps. Without momentum decay
+    depends only on the weights, which follow from the sum of the gap.
     """
     kind, decay = _kind_and_decay(optimizer)
     if not decay:
@@ -109,7 +110,7 @@ def decay_known(optimizer: Mapping[str, object], recorded: NDArray[np.bool_]) ->
 
 
 def decay_series(optimizer: Mapping[str, object], init: NDArray[np.floating]) -> DecaySeries | None:
-    """Return the series of an optimiser as a config names it.
+    """Return the decay series of an optimiser of a config.
 
     Parameters
     ----------
@@ -118,7 +119,7 @@ def decay_series(optimizer: Mapping[str, object], init: NDArray[np.floating]) ->
 
     Returns
     -------
-    None without weight decay, and for Adam, whose coupled decay passes through a division and cannot be told apart
+    DecaySeries; None without weight decay, and for Adam, where coupled decay passes through a division
     """
     kind, decay = _kind_and_decay(optimizer)
     if not decay or kind == "adam":
@@ -126,7 +127,7 @@ def decay_series(optimizer: Mapping[str, object], init: NDArray[np.floating]) ->
     if kind == "adamw":
         return DecaySeries(init, weight_decay=decay, decoupled=True)
     if kind not in ("sgd", "sam"):
-        raise ValueError(f"optimizer: decay of kind {kind!r} is not known; known: sgd, sam, adamw, adam")
+        raise ValueError(f"optimizer: expected sgd, sam, adamw or adam, found kind {kind!r}")
     momentum = float(str(optimizer.get("momentum", 0.0)))
     return DecaySeries(init, weight_decay=decay, momentum=momentum, nesterov=bool(optimizer.get("nesterov", False)))
 
@@ -134,5 +135,5 @@ def decay_series(optimizer: Mapping[str, object], init: NDArray[np.floating]) ->
 def _kind_and_decay(optimizer: Mapping[str, object]) -> tuple[str, float]:
     """Return the kind of an optimiser and its weight decay."""
     kind = str(optimizer.get("kind", "sgd"))
-    default = 0.01 if kind == "adamw" else 0.0  # torch's and the config's
+    default = 0.01 if kind == "adamw" else 0.0  # the default of torch and of the config
     return kind, float(str(optimizer.get("weight_decay", default)))

@@ -1,4 +1,4 @@
-"""Influential examples: contributions summed over the steps that saw an example (Pfahler & Morik 2022, Alg. 1)."""
+"""Influential examples: contributions summed over the steps of each example (Pfahler & Morik 2022, Alg. 1)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from tasks.tracing.checks import Doubles, check_integers, check_values
 
 Ids = NDArray[np.int64]
 
-BLOCK = 4096  # ids whose sums the one-shot form holds at a time
+BLOCK = 4096  # number of ids that the one-shot form sums at a time
 
 
 @dataclass(frozen=True)
 class Influential:
-    """The k first examples of each of Q queries.
+    """The first k examples of each of Q queries.
 
     Attributes
     ----------
@@ -30,14 +30,14 @@ class Influential:
 
 
 def influential_examples(gamma: NDArray[np.floating], members: Sequence[NDArray[np.integer]], k: int) -> Influential:
-    """Find the examples whose steps contributed most, each step split equally over its members.
+    """Find the examples with the largest summed contributions; each step is split equally over its members.
 
     Parameters
     ----------
     gamma : (Q, T) float
-    members : T integer arrays of any lengths, the ids of each step's examples (ghosts left out); a step without
-        members is credited to none, an id that stands twice gets two shares
-    k : examples per query, at least 1; cut to the number of examples seen
+    members : T integer arrays of any lengths, the ids of each step's examples, without ghosts; a step without
+        members is credited to no example; an id that occurs twice gets two shares
+    k : examples per query, at least 1; cut to the number of examples with a step
 
     Returns
     -------
@@ -45,7 +45,7 @@ def influential_examples(gamma: NDArray[np.floating], members: Sequence[NDArray[
 
     Raises
     ------
-    ValueError : not as many member arrays as steps, NaN, k below 1
+    ValueError : the numbers of member arrays and of steps differ, NaN, k below 1
     """
     values = check_values("gamma", gamma, 2)
     steps = _check_members(members, values.shape[1])
@@ -60,34 +60,34 @@ def influential_examples(gamma: NDArray[np.floating], members: Sequence[NDArray[
 
 
 class InfluenceSums:
-    """Sums over a block of ids, added up by chunks of steps; holds (ids, Q) float64 and a flag per id.
+    """Sums of contributions for a block of ids, by chunks of steps; holds (ids, Q) float64 and a flag per id.
 
-    Chunks in order give the bytes of the one-shot form; `merge` adds in another order and is good to rounding.
+    Chunks in order give the bytes of the one-shot form. `merge` adds in another order and is exact up to rounding.
 
     Parameters
     ----------
-    ids : (N,) integer, distinct; examples that are not among them are passed over
+    ids : (N,) integer, distinct; other examples are ignored
     n_queries : Q
     """
 
     def __init__(self, ids: NDArray[np.integer], n_queries: int) -> None:
         self.ids = np.sort(check_integers("ids", ids))
         if (np.diff(self.ids) == 0).any():
-            raise ValueError("ids: expected distinct ids")
+            raise ValueError("ids: expected distinct ids, found an id twice")
         self.sums = np.zeros((len(self.ids), n_queries))
         self.seen = np.zeros(len(self.ids), bool)
 
     def update(self, gamma: NDArray[np.floating], members: Sequence[NDArray[np.integer]]) -> None:
-        """Add the next steps.
+        """Add the contributions of the next steps.
 
         Parameters
         ----------
         gamma : (Q, t) float
-        members : t integer arrays, all members of each step: a step is split over all, also those of other blocks
+        members : t integer arrays, all members of each step; a step is split over all, also those of other blocks
         """
         values = check_values("gamma", gamma, 2)
         if len(values) != self.sums.shape[1]:
-            raise ValueError(f"gamma: expected {self.sums.shape[1]} queries, got shape {values.shape}")
+            raise ValueError(f"gamma: expected {self.sums.shape[1]} queries, found shape {values.shape}")
         steps = _check_members(members, values.shape[1])
         if not len(self.ids) or not steps:
             return
@@ -101,7 +101,7 @@ class InfluenceSums:
         self.sums = _added(self.sums, shares, rows, columns)
 
     def merge(self, other: Self) -> Self:
-        """Add what another instance saw of the same ids (other steps); that one is not changed. Returns this one."""
+        """Add the sums of another instance (same ids, other steps), which is not changed. Returns this instance."""
         if not np.array_equal(self.ids, other.ids) or self.sums.shape != other.sums.shape:
             raise ValueError("merge: expected the same ids and number of queries in both")
         self.sums = self.sums + other.sums
@@ -109,22 +109,22 @@ class InfluenceSums:
         return self
 
     def top(self, k: int) -> Influential:
-        """The k examples of largest sum per query, decreasing, equal sums by smaller id; cut to those seen."""
+        """Return the k examples of largest sum per query, decreasing, equal sums by smaller id."""
         _check_count(k)
         return _first(self.ids[self.seen], self.sums[self.seen].T, k)
 
     def bottom(self, k: int) -> Influential:
-        """The k examples of smallest sum per query, increasing, equal sums by smaller id; cut to those seen."""
+        """Return the k examples of smallest sum per query, increasing, equal sums by smaller id."""
         _check_count(k)
         return _negated(_first(self.ids[self.seen], -self.sums[self.seen].T, k))
 
 
 def first_of(parts: Sequence[Influential], k: int, *, lowest: bool = False) -> Influential:
-    """Join what disjoint blocks of ids found.
+    """Join the results of disjoint blocks of ids.
 
     Parameters
     ----------
-    parts : at least one, each holding the k first of its block, or all where it has fewer
+    parts : at least one; each holds the first k of its block, or all where it has fewer
     k : examples per query
     lowest : whether the parts come from `bottom`
     """
@@ -136,7 +136,7 @@ def first_of(parts: Sequence[Influential], k: int, *, lowest: bool = False) -> I
 
 
 def _added(sums: Doubles, shares: Doubles, rows: Ids, columns: Ids) -> Doubles:
-    """Add shares (t, Q) to the sums (N, Q) of the rows; each row in the order of the steps, from its old value on."""
+    """Add shares (t, Q) to the sums (N, Q) of some rows, each row in the order of the steps."""
     n, t = len(sums), len(shares)
     old = sparse.eye_array(n, format="csr")
     pairs = sparse.coo_array((np.ones(len(rows)), (rows, columns)), shape=(n, t)).tocsr()
@@ -146,8 +146,8 @@ def _added(sums: Doubles, shares: Doubles, rows: Ids, columns: Ids) -> Doubles:
 
 
 def _first(ids: Ids, sums: Doubles, k: int) -> Influential:
-    """The k largest of sums (Q, N) over rising ids."""
-    if 0 < k < sums.shape[1]:  # only what reaches the k-th value is sorted; ties at the cut are all kept until then
+    """Return the k largest of sums (Q, N) over rising ids."""
+    if 0 < k < sums.shape[1]:  # only values from the k-th on are sorted; all ties at the cut are kept until then
         cut = np.partition(sums, sums.shape[1] - k, axis=1)[:, [sums.shape[1] - k]]
         kept = (sums >= cut).any(axis=0)
         ids, sums = ids[kept], sums[:, kept]
@@ -161,19 +161,19 @@ def _sorted(ids: Ids, sums: Doubles, k: int) -> Influential:
 
 
 def _negated(found: Influential) -> Influential:
-    """The same with signs turned back."""
+    """Return influential examples with the signs of their sums restored."""
     return Influential(found.ids, 0.0 - found.sums)
 
 
 def _check_members(members: Sequence[NDArray[np.integer]], n_steps: int) -> list[Ids]:
-    """Check that there is an integer vector per step."""
+    """Check that members are an integer vector per step."""
     if len(members) != n_steps:
-        raise ValueError(f"members: expected an array per step, {n_steps}, got {len(members)}")
+        raise ValueError(f"members: expected an array per step, {n_steps}, found {len(members)}")
     empty = np.empty(0, np.int64)
     return [check_integers(f"members[{t}]", step) if len(step) else empty for t, step in enumerate(members)]
 
 
 def _check_count(k: int) -> None:
-    """Check the number of examples asked for."""
+    """Check the requested number of examples."""
     if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
-        raise ValueError(f"k: expected a whole number of at least 1, got {k!r}")
+        raise ValueError(f"k: expected an integer of at least 1, found {k!r}")

@@ -1,4 +1,4 @@
-"""What updates of the output layer add to one logit of each query."""
+"""Contributions of the output layer's updates to one logit of each query."""
 
 import torch
 from torch import Tensor, nn
@@ -18,31 +18,31 @@ def logit_contributions(
     inputs : (Q, in) float
     updates : (T, out, in), of the same dtype and device
     classes : (Q,) integer, 0..out-1
-    bias_updates : (T, out) or None; with it db_c is added
+    bias_updates : (T, out) or None; if given, db_c is added
 
     Returns
     -------
-    (Q, T) float64 for float64, else float32; with the same call on the initial weights and bias they sum to the logit
+    (Q, T) float64 for float64, else float32; with those of the initial weights and bias they sum to the logit
 
     Raises
     ------
-    TypeError : the module is not linear, an array instead of a tensor
+    TypeError : the module is not linear, or an array instead of a tensor
     ValueError : wrong shapes, NaN, a class out of range, two dtypes or devices
     """
     if not isinstance(module, nn.Linear):
-        raise TypeError(f"module: logit contributions need a Linear output layer, got {type(module).__name__}")
+        raise TypeError(f"module: expected a Linear output layer, found {type(module).__name__}")
     _check(inputs, updates, classes, bias_updates)
     found = torch.zeros(len(inputs), len(updates), dtype=torch.float64, device=inputs.device)
     for number in sorted(set(classes.tolist())):
         rows = classes == number
-        found[rows] = inputs[rows].double() @ updates[:, number].double().mT  # only this row of each update is read
+        found[rows] = inputs[rows].double() @ updates[:, number].double().mT  # reads only this row of each update
         if bias_updates is not None:
             found[rows] += bias_updates[:, number].double()
     return found.to(torch.promote_types(inputs.dtype, torch.float32))
 
 
 def _check(inputs: Tensor, updates: Tensor, classes: Tensor, bias_updates: Tensor | None) -> None:
-    """Check shapes, dtypes and values."""
+    """Check shapes, dtypes and values of the inputs."""
     check_tensors(inputs=inputs, updates=updates, bias_updates=bias_updates)
     check_shape("inputs", inputs, (-1, -1))
     check_shape("updates", updates, (-1, -1, inputs.shape[1]))
@@ -53,7 +53,9 @@ def _check(inputs: Tensor, updates: Tensor, classes: Tensor, bias_updates: Tenso
     check_finite("updates", updates)
     if not isinstance(classes, Tensor) or classes.is_floating_point() or classes.dtype == torch.bool:
         found = classes.dtype if isinstance(classes, Tensor) else type(classes).__name__
-        raise TypeError(f"classes: expected a torch tensor of integers, got {found}")
+        raise TypeError(f"classes: expected a torch tensor of integers, found {found}")
     check_shape("classes", classes, (len(inputs),))
     if len(classes) and not (classes.min() >= 0 and classes.max() < updates.shape[1]):
-        raise ValueError(f"classes: expected 0..{updates.shape[1] - 1}, got {int(classes.min())}..{int(classes.max())}")
+        raise ValueError(
+            f"classes: expected 0..{updates.shape[1] - 1}, found {int(classes.min())}..{int(classes.max())}"
+        )

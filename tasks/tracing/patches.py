@@ -1,4 +1,4 @@
-"""Every covered module as one product of matrices: preactivation = weight matrix @ patches, group by group.
+"""Covered modules as matrix products: preactivation = weight matrix @ patches, group by group.
 
 `rows` gives the patches F (Q, g, n, L) of a layer's inputs and `matrices` the weights D (T, g, o, n), so that the
 module's output is D F for each group: g groups, o outputs and n inputs (times kernel positions) per group, L output
@@ -18,14 +18,14 @@ from tasks.modules import ModuleKind, Use, kind_of
 
 @dataclass(frozen=True)
 class Operation:
-    """What a module does with a weight of some shape; its own weight and bias play no part.
+    """The operation of a module with a weight of some shape; the module's own weight and bias are not used.
 
     Attributes
     ----------
-    module : covered
-    shape : of the weight, as the module keeps it
+    module : a covered module
+    shape : shape of the weight, as the module keeps it
     bias : whether a bias counts as part of the weights
-    unit : index of the one output row or channel that is looked at, None for all
+    unit : index of one output row or channel, None for all
     """
 
     module: nn.Module
@@ -72,7 +72,7 @@ class Operation:
 
     @property
     def matrix_shape(self) -> tuple[int, int, int]:
-        """(g, o, n) of the matrices; g and o are 1 for a unit."""
+        """Return (g, o, n) of the matrices; g and o are 1 for a unit."""
         outputs = self.n_outputs // self.groups
         width = self.n_inputs // self.groups * prod(self.shape[2:]) + self.bias
         return (self.groups, outputs, width) if self.unit is None else (1, 1, width)

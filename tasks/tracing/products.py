@@ -1,18 +1,19 @@
-"""Matrix products of the projection: in float32 where that is as good, with sums in float64."""
+"""Matrix products of the projection: in float32 where that is exact enough, with sums in float64."""
 
 import torch
 from torch import Tensor
 
 from tasks.tracing.patches import Operation
 
-PIECE = 8192  # terms that are summed in float32 before float64 takes over
-SQUARES = 1e-15, 1e15  # norms whose squares float32 can hold, with room
+PIECE = 8192  # number of terms that are summed in float32; the pieces are summed in float64
+SQUARES = 1e-15, 1e15  # range of norms with squares well inside float32
 
 
 def product_type(tensor: Tensor) -> torch.dtype:
-    """Return the dtype of products: float32 only for float32 on a CPU without reduced-precision products.
+    """Return the dtype of products: float32 only for float32 tensors on a CPU at full precision.
 
-    Accelerators may round float32 products to ten bits, as process-wide flags say; float64 does not depend on them.
+    Accelerators may round float32 products to ten bits, depending on process-wide flags. float64 does not depend on
+    these flags.
     """
     if tensor.dtype == torch.float64 or tensor.device.type != "cpu":
         return torch.float64
@@ -23,17 +24,17 @@ def product_type(tensor: Tensor) -> torch.dtype:
 
 
 def step_norms(updates: Tensor) -> Tensor:
-    """Frobenius norms (T,) float64 of updates (T, ...), good to 1e-4; not finite where an entry is not."""
+    """Return Frobenius norms (T,) float64 of updates (T, ...), exact to 1e-4; not finite where an entry is not."""
     flat = updates.reshape(len(updates), -1)
     found: Tensor = torch.linalg.vector_norm(flat, dim=1).double()
-    unsure = ~((found > SQUARES[0]) & (found < SQUARES[1]))  # asking for float64 at once is thirty times slower
+    unsure = ~((found > SQUARES[0]) & (found < SQUARES[1]))  # float64 for all of them is thirty times slower
     if unsure.any():
         found[unsure] = torch.linalg.vector_norm(flat[unsure], dim=1, dtype=torch.float64)
     return found
 
 
 def inner(left: Tensor, right: Tensor) -> Tensor:
-    """Inner products (t, Q) float64 of rows (t, P) and (Q, P): pieces of 8,192 terms in the dtype of `right`."""
+    """Return inner products (t, Q) float64 of rows (t, P) and (Q, P), in pieces in the dtype of `right`."""
     total = torch.zeros(len(left), len(right), dtype=torch.float64, device=right.device)
     for start in range(0, left.shape[1], PIECE):
         part = slice(start, start + PIECE)
@@ -42,7 +43,7 @@ def inner(left: Tensor, right: Tensor) -> Tensor:
 
 
 def by_matrices(matrices: Tensor, rows: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Return <z, D F> and ||D F||, both (t, Q) float64, from D F itself: one product for all steps and queries.
+    """Return <z, D F> and ||D F||, both (t, Q) float64, from one product for all steps and queries.
 
     Parameters
     ----------
@@ -60,7 +61,7 @@ def by_matrices(matrices: Tensor, rows: Tensor, z: Tensor) -> tuple[Tensor, Tens
 def by_convolution(
     operation: Operation, updates: Tensor, biases: Tensor | None, padded: Tensor, z: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """The same by a convolution per step, of padded inputs (Q, ...) with z (Q, o L)."""
+    """Return the results of `by_matrices` from a convolution per step, of padded inputs (Q, ...) with z (Q, o L)."""
     gamma, norm = torch.zeros(2, len(updates), len(z), dtype=torch.float64, device=z.device)
     for step, update in enumerate(updates):
         moved = operation.convolve(padded, update, None if biases is None else biases[step])

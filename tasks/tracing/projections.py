@@ -1,4 +1,4 @@
-"""Contributions of updates to queries in one call, within a bound of memory."""
+"""Contributions of updates to queries in one call, with bounded memory."""
 
 from collections.abc import Iterator
 
@@ -25,27 +25,27 @@ def contributions(
     Parameters
     ----------
     module : Linear, Conv1d-3d or ConvTranspose1d-3d; gives only the operation (stride, padding, groups, ...)
-    weight : (*shape) as the module keeps its own, final weights W
-    inputs : (Q, ...) what the layer takes; a linear layer may have any number of token axes
+    weight : (*shape) in the module's layout, final weights W
+    inputs : (Q, ...) inputs of the layer; those of a linear layer may have any number of token axes
     updates : (T, *shape), D_t = W_{t+1} - W_t
-    anchor : None, or a tensor of the weight's shape whose preactivation is z (displacement: W - W_0)
+    anchor : None, or a tensor of the weight's shape that gives z as preactivation (displacement: W - W_0)
     bias, bias_updates : (out,), (T, out); then z = W f + b, and an update contributes D f + db
 
     Returns
     -------
-    Contributions on the inputs' device; float64 for float64, else float32, then within 2e-5 of
+    Contributions on the inputs' device; float64 for float64, else float32 with errors within 2e-5 of
     `preactivation_norm * norm`
 
     Raises
     ------
-    TypeError : a module that is not covered, an array instead of a tensor
+    TypeError : a module that is not covered, or an array instead of a tensor
     ValueError : wrong shapes, NaN, two dtypes or devices, one of bias and bias_updates without the other
 
     Notes
     -----
     Pfahler & Morik 2022, Eqs. 6 and 7; sums run over all outputs, positions and groups. The initial weights'
-    contribution is the same call with `initial[None]` as updates. Queries are taken in batches that hold at most
-    256 MiB (one query may exceed it), temporaries are about 16 MiB or what one update needs.
+    contribution is the same call with `initial[None]` as updates. A batch of queries holds at most 256 MiB (one query
+    may exceed it). Temporaries take about 16 MiB, or the memory of one update.
     """
     return _all(module, weight, inputs, updates, (anchor, bias, bias_updates), None)
 
@@ -60,10 +60,10 @@ def gammas(
     bias: Tensor | None = None,
     bias_updates: Tensor | None = None,
 ) -> Tensor:
-    """Return gamma (Q, T) alone, as `contributions` does but far cheaper for convolutions.
+    """Return gamma (Q, T) alone: the same as from `contributions`, but much faster for convolutions.
 
-    Without norms the error of float32 is not checked against them: it is within 5e-7 ||D_t|| ||G|| with
-    G = grad_W <z, layer(f; W)>.
+    Without norms the error of float32 is not checked against them. It is within 5e-7 ||D_t|| ||G||, where G is
+    grad_W <z, layer(f; W)>.
     """
     _check_biases(bias, bias_updates)
     found = [_empty(inputs, updates)[0][:0]]
@@ -84,7 +84,7 @@ def unit_contributions(
     bias: Tensor | None = None,
     bias_updates: Tensor | None = None,
 ) -> Contributions:
-    """Project updates on the preactivation of one unit alone: who taught this neuron or filter.
+    """Project updates on the preactivation of one unit alone, a neuron or a filter.
 
     Parameters
     ----------
@@ -92,8 +92,8 @@ def unit_contributions(
 
     Returns
     -------
-    as `contributions`, of that unit's row of the weight: gammas and squared norms summed over all units are those of
-    the layer
+    Contributions of that unit's row of the weight, as from `contributions`. Gammas and squared norms, summed over all
+    units, are those of the layer.
     """
     return _all(module, weight, inputs, updates, (anchor, bias, bias_updates), unit)
 
@@ -106,7 +106,7 @@ def _all(
     options: tuple[Tensor | None, Tensor | None, Tensor | None],
     unit: int | None,
 ) -> Contributions:
-    """Project on all queries, batch by batch; `options` are anchor, bias and bias_updates."""
+    """Project updates on all queries, batch by batch; `options` are anchor, bias and bias_updates."""
     anchor, bias, bias_updates = options
     _check_biases(bias, bias_updates)
     parts, n_steps = [], len(updates)
@@ -117,9 +117,9 @@ def _all(
 
 
 def _check_biases(bias: Tensor | None, bias_updates: Tensor | None) -> None:
-    """Check that biases come in pairs."""
+    """Check that bias and its updates are both given or both missing."""
     if (bias is None) != (bias_updates is None):
-        raise ValueError("bias and bias_updates: expected both or neither")
+        raise ValueError("bias, bias_updates: expected both or neither, found one")
 
 
 def _batches(
@@ -131,7 +131,7 @@ def _batches(
     *,
     norms: bool,
 ) -> Iterator[slice]:
-    """Check the inputs and yield queries that fit the budget together."""
+    """Check the inputs, and yield batches of queries that fit the budget."""
     operation = checked_operation(module, weight, inputs, *options)
     check_tensors(inputs=inputs, updates=updates)
     check_shape("updates", updates, (-1, *operation.shape))
@@ -144,14 +144,14 @@ def _batches(
 
 
 def _empty(inputs: Tensor, updates: Tensor) -> tuple[Tensor, Tensor]:
-    """Results (0, T) and (0,) for no queries."""
+    """Return results (0, T) and (0,) for an empty set of queries."""
     check_tensors(inputs=inputs, updates=updates)
     dtype = torch.promote_types(inputs.dtype, torch.float32)
     return inputs.new_empty(0, len(updates), dtype=dtype), inputs.new_empty(0, dtype=dtype)
 
 
 def _joined(parts: list[Contributions], inputs: Tensor, updates: Tensor) -> Contributions:
-    """The batches of queries one after the other."""
+    """Join the results of the batches of queries in order."""
     table, vector = _empty(inputs, updates)
     return Contributions(
         torch.cat([table, *(part.gamma for part in parts)]),

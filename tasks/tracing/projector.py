@@ -1,8 +1,8 @@
 """Projections of weight updates on the preactivations of a batch of queries (Pfahler & Morik 2022, Eqs. 6 and 7).
 
-With z = W F, `gamma = <z, D F> = <D, z F'>`: all gammas of a layer are one matrix product with the gradients
-G = z F', and `norm^2 = <D' D, F F'>` is another one with the Gram matrices of the patches. Both cost nothing per
-output position; where positions are few, D F itself is cheaper, by matrices or by the layer's own convolution.
+With z = W F, `gamma = <z, D F> = <D, z F'>`. All gammas of a layer are therefore one matrix product with the gradients
+G = z F'. `norm^2 = <D' D, F F'>` is another product, with the Gram matrices of the patches. The cost of both does not
+grow with the output positions. For few positions D F itself is cheaper, by matrices or by the layer's convolution.
 """
 
 from collections.abc import Iterator
@@ -15,17 +15,17 @@ from tasks.tracing.checks import check_finite, check_shape, check_tensors
 from tasks.tracing.products import SQUARES, by_convolution, by_matrices, inner, product_type, step_norms
 from tasks.tracing.ways import checked_operation, choose_way, n_positions
 
-CHUNK = 16 * 2**20  # bytes of a temporary per chunk of steps; larger ones are slower, they come from fresh pages
-# Largest errors of float32 products in units of eps |D| |G| and eps |D| |F|; 3.5 and 1.1 on sums made to cancel.
+CHUNK = 16 * 2**20  # bytes of a temporary per chunk of steps; larger ones need new memory pages and are slower
+# Largest errors of float32 products in units of eps |D| |G| and eps |D| |F|; measured: 3.5 and 1.1 on cancelling sums.
 INNER_ERROR = 4 * torch.finfo(torch.float32).eps
 MOVED_ERROR = 1.5 * torch.finfo(torch.float32).eps
-TOLERANCE = 2e-5  # of |z| |D f|, promised for float32
-CANCELLED = {torch.float32: 1e-9, torch.float64: 1e-6}  # share of |D|^2 |F|^2 below which a Gram norm is not trusted
+TOLERANCE = 2e-5  # largest error in units of |z| |D f|, guaranteed for float32
+CANCELLED = {torch.float32: 1e-9, torch.float64: 1e-6}  # share of |D|^2 |F|^2 below which a Gram norm is recomputed
 
 
 @dataclass(frozen=True)
 class Contributions:
-    """What each of T updates does to the representation of each of Q queries at one layer.
+    """The contributions of T updates to the representations of Q queries at one layer.
 
     Attributes
     ----------
@@ -42,21 +42,21 @@ class Contributions:
 
 
 class Projector:
-    """A batch of queries at one layer, ready to take any number of blocks of updates.
+    """A batch of queries at one layer, prepared for any number of blocks of updates.
 
-    Holds per query, in the inputs' dtype: the patches and z, or a gradient of the weight's size and (for norms) a
-    float64 Gram matrix of the patches; `ways.queries_within` says how many queries fit into how much memory.
+    Holds per query, in the inputs' dtype, the patches and z; or a gradient of the weight's size and, for norms, a
+    float64 Gram matrix of the patches. `ways.queries_within` gives the number of queries that fit into memory.
 
     Parameters
     ----------
-    module : covered; gives the operation only
-    weight : as the module keeps its own, final weights
-    inputs : (Q, ...) what the layer takes, Q at least 1
-    anchor : None, or a tensor of the weight's shape whose preactivation is z
-    bias : (out,), z has it added; None: biases are left out
-    unit : output feature or channel that alone counts; None: all
-    norms : whether norms will be asked
-    n_steps : updates that will be projected, roughly; decides what is worth preparing
+    module : a covered module; gives only the operation
+    weight : final weights, in the module's layout
+    inputs : (Q, ...) inputs of the layer, Q at least 1
+    anchor : None, or a tensor of the weight's shape that gives z as preactivation
+    bias : (out,), part of z; None leaves biases out
+    unit : the one output feature or channel to project on; None for all
+    norms : whether norms are needed
+    n_steps : approximate number of updates; decides which products are prepared
     """
 
     def __init__(
@@ -86,14 +86,14 @@ class Projector:
 
     @property
     def preactivation_norm(self) -> Tensor:
-        """||z|| (Q,)."""
+        """Return ||z|| (Q,)."""
         return self._z_norm.to(self._out)
 
     @torch.no_grad()
     def gammas(self, updates: Tensor, bias_updates: Tensor | None = None) -> Tensor:
         """Return gamma (Q, T) alone; see `contributions` for the parameters.
 
-        float32 is within 5e-7 ||D_t|| ||G|| here, G the gradient of ||z||^2 / 2 with respect to the anchor.
+        The error of float32 is within 5e-7 ||D_t|| ||G||; G is the gradient of ||z||^2 / 2 with respect to the anchor.
         """
         self._check_updates(updates, bias_updates)
         return self._project(updates, bias_updates, norms=False)[0].T.to(self._out)
@@ -105,14 +105,14 @@ class Projector:
         Parameters
         ----------
         updates : (T, *weight.shape), of the inputs' dtype and device
-        bias_updates : (T, out), if and only if the projector has a bias
+        bias_updates : (T, out), given if and only if the projector has a bias
 
         Raises
         ------
-        ValueError : wrong shape, dtype or device, NaN; or the projector was made without norms
+        ValueError : wrong shape, dtype or device, NaN; or the projector does not compute norms
         """
         if not self._norms:
-            raise ValueError("this projector was made with norms=False: ask for gammas alone")
+            raise ValueError("norms: expected a projector with norms=True, found False; call gammas instead")
         self._check_updates(updates, bias_updates)
         gamma, norm = (part.T for part in self._project(updates, bias_updates, norms=True))
         scale = norm * self._z_norm[:, None]
@@ -120,16 +120,16 @@ class Projector:
         return Contributions(*(part.to(self._out) for part in (gamma, norm, cosine, self._z_norm)))
 
     def _check_updates(self, updates: Tensor, bias_updates: Tensor | None) -> None:
-        """Check what came, its values apart."""
+        """Check the updates but not their values."""
         check_tensors(inputs=self._inputs, updates=updates, bias_updates=bias_updates)
         check_shape("updates", updates, (-1, *self.operation.shape))
         if (bias_updates is not None) != self._bias:
-            raise ValueError("bias and bias_updates: expected both or neither")
+            raise ValueError("bias, bias_updates: expected both or neither, found one")
         if bias_updates is not None:
             check_shape("bias_updates", bias_updates, (len(updates), self.operation.n_outputs))
 
     def _prepare(self) -> None:
-        """Compute z and what the chosen way needs, a few queries at a time."""
+        """Compute z and the factors of the chosen method, a few queries at a time."""
         kept: list[tuple[Tensor, ...]] = []
         squares, spans = [], []
         for part in self._parts(len(self._inputs)):
@@ -152,14 +152,14 @@ class Projector:
             self._first, self._second = _for_one_product(self._first, self._second)
 
     def _parts(self, count: int) -> Iterator[slice]:
-        """Queries whose float64 patches and preactivations take about a chunk together."""
+        """Yield groups of queries with float64 patches and preactivations of about a chunk."""
         groups, outputs, width = self.operation.matrix_shape
         positions = n_positions(self.operation, self._inputs)
         step = max(1, CHUNK // (8 * groups * (outputs + width) * max(positions, 1)))
         return (slice(start, min(start + step, count)) for start in range(0, count, step))
 
     def _project(self, updates: Tensor, biases: Tensor | None, *, norms: bool) -> tuple[Tensor, Tensor]:
-        """Gamma and norm (T, Q) in float64; norm is zeros unless asked."""
+        """Return gamma and norm (T, Q) in float64; norm is zeros unless `norms`."""
         shape = (len(updates), len(self._inputs))
         gamma, norm = (torch.zeros(shape, dtype=torch.float64, device=updates.device) for _ in range(2))
         step = max(1, CHUNK // self._step_bytes(norms))
@@ -179,7 +179,7 @@ class Projector:
         return gamma, norm
 
     def _step_bytes(self, norms: bool) -> int:
-        """Bytes of the temporaries per step."""
+        """Return the bytes of the temporaries per step."""
         groups, outputs, width = self.operation.matrix_shape
         size = torch.finfo(self._type).bits // 8
         weights, results = size * groups * outputs * width, 16 * len(self._inputs)
@@ -192,7 +192,7 @@ class Projector:
         return max(results, weights if self.operation.copies else 0)
 
     def _chunk(self, updates: Tensor, biases: Tensor | None, norms: bool) -> tuple[Tensor, Tensor]:
-        """Gamma and norm (t, Q) of a few steps."""
+        """Return gamma and norm (t, Q) of a few steps."""
         if self.way == "convolution":
             wide = updates.to(self._type), None if biases is None else biases.to(self._type)
             return by_convolution(self.operation, *wide, self._first, self._second)
@@ -206,7 +206,7 @@ class Projector:
         return gamma, inner((double.mT @ double).flatten(1), self._second).clamp(min=0).sqrt()
 
     def _repair(self, updates: Tensor, biases: Tensor | None, sizes: Tensor, found: tuple[Tensor, Tensor]) -> None:
-        """Recompute in float64, from D F, where |D f| is so small against |D| |F| that digits were lost."""
+        """Recompute in float64, from D F, where |D f| is so small relative to |D| |F| that digits are lost."""
         doubtful = self._doubtful(sizes[:, None], found[1])
         steps, queries = (doubtful.any(dim=axis).nonzero().flatten() for axis in (1, 0))
         if not len(steps):
@@ -221,8 +221,8 @@ class Projector:
                 target[where] = torch.where(doubtful[where], values, target[where])
 
     def _doubtful(self, sizes: Tensor, norm: Tensor) -> Tensor:
-        """Which norms (t, Q), or the gammas beside them, rounding or the range of float32 may have spoilt."""
-        largest = sizes * self._span  # of ||D f||
+        """Return a mask (t, Q) of norms and gammas that rounding or the range of float32 may have changed."""
+        largest = sizes * self._span  # largest possible ||D f||
         found = torch.zeros_like(norm, dtype=torch.bool)
         if self.way == "gram":
             found |= norm.square() < CANCELLED[self._type] * largest.square()
@@ -239,15 +239,15 @@ class Projector:
 
 
 def _for_one_product(rows: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Patches (Q, g, n, L) and z (Q, g, o, L) as (g, n, Q L) and (g, o, Q, L)."""
+    """Return patches (Q, g, n, L) and z (Q, g, o, L) as (g, n, Q L) and (g, o, Q, L)."""
     return rows.permute(1, 2, 0, 3).flatten(2).contiguous(), z.permute(1, 2, 0, 3).contiguous()
 
 
 def _double(tensor: Tensor) -> Tensor:
-    """A detached float64 copy or view."""
+    """Return a detached float64 copy or view."""
     return tensor.detach().double()
 
 
 def _row(bias: Tensor | None) -> Tensor | None:
-    """A bias as the one row of a stack, float64."""
+    """Return a bias as a stack of one row, float64."""
     return None if bias is None else _double(bias)[None]

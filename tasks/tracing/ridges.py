@@ -1,4 +1,4 @@
-"""Ridge densities of many queries from steps that are seen once, in any chunks: a histogram, smoothed at the end."""
+"""Ridge densities of many queries from one pass over steps: a histogram that is smoothed at the end."""
 
 from typing import Self
 
@@ -9,46 +9,46 @@ from tasks.tracing.checks import Doubles, check_integers, check_values
 from tasks.tracing.densities import POINT, Kind, check_smoothing, kernel_sum
 
 BINS = 2001
-SLACK = 1e-3  # how far a cosine may lie beyond 1 by rounding; it is put at 1
+SLACK = 1e-3  # largest excess of a cosine over 1 by rounding; such a cosine is set to 1
 
 
 class RidgeHistogram:
     """Weighted histograms of cosines by query and class on a grid over [-1, 1], mergeable.
 
-    Each step is spread over four neighbouring bins so that its first three moments stay (cubic binning): the error
-    grows with the fourth power of spacing / kernel width. Measured on 2,001 bins, against the density's peak: below
-    1e-9 for kernels of 0.1, 1e-6 for 0.02, 2e-4 for 0.005 (five bins), 5e-2 for 0.001 (one bin).
+    Each step is spread over four neighbouring bins, which keeps its first three moments (cubic binning). The error
+    grows with the fourth power of spacing / kernel width. It was measured on 2,001 bins, relative to the density's
+    peak. It is below 1e-9 for kernels of 0.1, 1e-6 for 0.02, 2e-4 for 0.005 (five bins), 5e-2 for 0.001 (one bin).
     Holds (Q, C, bins) and 4 (Q, C) float64.
 
     Parameters
     ----------
     n_queries, n_classes : Q, C
-    bins : grid points over [-1, 1], at least 4
+    bins : number of grid points over [-1, 1], at least 4
     """
 
     def __init__(self, n_queries: int, n_classes: int, bins: int = BINS) -> None:
         if bins < 4 or n_classes < 1:
-            raise ValueError(f"expected at least 4 bins and 1 class, got {bins} and {n_classes}")
+            raise ValueError(f"bins, n_classes: expected at least 4 and 1, found {bins} and {n_classes}")
         self.counts = np.zeros((n_queries, n_classes, bins))
         self.totals, self.squares, self.means, self.spreads = np.zeros((4, n_queries, n_classes))
 
     def update(self, cosine: NDArray[np.floating], weight: NDArray[np.floating], classes: NDArray[np.integer]) -> None:
-        """Add steps.
+        """Add the cosines of some steps.
 
         Parameters
         ----------
         cosine, weight : (Q, t) float; cosines within [-1, 1], weights ||D_t f|| at least 0
-        classes : (t,) integer, 0..C-1, or -1: a step of no one class is passed over
+        classes : (t,) integer, 0..C-1; -1 for a step of several classes, which is skipped
         """
         x, w = check_values("cosine", cosine, 2), check_values("weight", weight, 2)
         n_queries, n_classes, bins = self.counts.shape
         if x.shape != w.shape or len(x) != n_queries:
-            raise ValueError(f"cosine, weight: expected shape ({n_queries}, t) in both, got {x.shape} and {w.shape}")
+            raise ValueError(f"cosine, weight: expected shape ({n_queries}, t) in both, found {x.shape} and {w.shape}")
         labels = check_integers("classes", classes, x.shape[1])
         if len(labels) and (labels.min() < -1 or labels.max() >= n_classes):
-            raise ValueError(f"classes: expected -1..{n_classes - 1}, got {labels.min()}..{labels.max()}")
+            raise ValueError(f"classes: expected -1..{n_classes - 1}, found {labels.min()}..{labels.max()}")
         if (np.abs(x) > 1 + SLACK).any() or (w < 0).any():
-            raise ValueError("expected cosines within [-1, 1] and no negative weight")
+            raise ValueError("cosine, weight: expected cosines within [-1, 1] and weights of at least 0, found others")
         kept = labels >= 0
         x, w, labels = np.clip(x[:, kept], -1, 1), w[:, kept], labels[kept]
         first, shares = _spread(x, bins)
@@ -60,9 +60,9 @@ class RidgeHistogram:
         self._add(*_moments(x, w, labels, n_classes))
 
     def merge(self, other: Self) -> Self:
-        """Add what another instance of the same shape saw; that one is not changed. Returns this one."""
+        """Add the sums of another instance of the same shape, which is not changed. Returns this instance."""
         if self.counts.shape != other.counts.shape:
-            raise ValueError(f"merge: expected shape {self.counts.shape}, got {other.counts.shape}")
+            raise ValueError(f"merge: expected shape {self.counts.shape}, found {other.counts.shape}")
         self.counts += other.counts
         self._add(other.totals, other.squares, other.means, other.spreads)
         return self
@@ -85,7 +85,7 @@ class RidgeHistogram:
         return found
 
     def _add(self, totals: Doubles, squares: Doubles, means: Doubles, spreads: Doubles) -> None:
-        """Add total weight, sum of squared weights, weighted mean and weighted squares about it (Chan et al. 1983)."""
+        """Add total weights, squared weights, weighted means and weighted squares about them (Chan et al. 1983)."""
         sums = self.totals + totals
         share = np.divide(totals, sums, out=np.zeros_like(sums), where=sums > 0)
         difference = means - self.means
@@ -94,7 +94,7 @@ class RidgeHistogram:
         self.totals, self.squares = sums, self.squares + squares
 
     def _variances(self) -> Doubles:
-        """Weighted variances (Q, C), 0 where a class has none."""
+        """Return weighted variances (Q, C), 0 where a class does not have one."""
         safe = np.where(self.totals > 0, self.totals, 1.0)
         rest = 1 - self.squares / np.square(safe)
         square = self.spreads / safe
@@ -103,7 +103,7 @@ class RidgeHistogram:
 
 
 def _spread(x: Doubles, bins: int) -> tuple[NDArray[np.int64], list[Doubles]]:
-    """First of the four bins of each value and the shares of all four: Lagrange weights, exact for cubics."""
+    """Return the first of four bins of each value, and the shares of all four: Lagrange weights, exact for cubics."""
     place = (x + 1) / 2 * (bins - 1)
     first = np.clip(np.floor(place).astype(np.int64) - 1, 0, bins - 4)
     u = place - first
@@ -117,7 +117,7 @@ def _spread(x: Doubles, bins: int) -> tuple[NDArray[np.int64], list[Doubles]]:
 
 
 def _moments(x: Doubles, w: Doubles, labels: NDArray[np.int64], n_classes: int) -> tuple[Doubles, ...]:
-    """Total weight, squared weights, mean and squares about it of each query and class, (Q, C) each."""
+    """Return total weight, squared weights, mean and squares about it of each query and class, (Q, C) each."""
     member = (labels[:, None] == np.arange(n_classes)).astype(np.float64)
     totals, squares = w @ member, np.square(w) @ member
     safe = np.where(totals > 0, totals, 1.0)

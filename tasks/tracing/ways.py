@@ -1,4 +1,4 @@
-"""Which products a layer's projection takes, and how many queries fit into memory."""
+"""Choose the products of a layer's projection, and the number of queries that fit into memory."""
 
 from math import prod
 from typing import Literal
@@ -13,14 +13,14 @@ from tasks.tracing.products import product_type
 
 Way = Literal["matrices", "convolution", "gradient", "gram"]
 
-BUDGET = 256 * 2**20  # bytes that the queries of one projector may hold
-DOUBLE_COST = 4.5  # of a float64 product against a float32 convolution; measured
+BUDGET = 256 * 2**20  # largest number of bytes for the queries of one projector
+DOUBLE_COST = 4.5  # cost of a float64 product relative to a float32 convolution; measured
 
 
 def checked_operation(
     module: nn.Module, weight: Tensor, inputs: Tensor, anchor: Tensor | None, bias: Tensor | None, unit: int | None
 ) -> Operation:
-    """Check what describes the queries and return the operation."""
+    """Check the tensors that describe the queries, and return the operation."""
     check_covered("module", module)
     check_tensors(inputs=inputs, weight=weight, anchor=anchor, bias=bias)
     operation = Operation(module, tuple(weight.shape), bias is not None, unit)
@@ -36,15 +36,15 @@ def checked_operation(
 
 
 def n_positions(operation: Operation, inputs: Tensor) -> int:
-    """Output positions L of one query, from shapes alone."""
+    """Return the number of output positions L of one query, from shapes alone."""
     one = torch.empty((1, *inputs.shape[1:]), dtype=inputs.dtype, device="meta")
     return int(operation.rows(one).shape[-1])
 
 
 def choose_way(operation: Operation, inputs: Tensor, norms: bool, n_steps: int) -> Way:
-    """Return the cheaper way by the multiplications per step and query.
+    """Return the method with fewer multiplications per step and query.
 
-    Linear layers of one row come out as `matrices`: their norm is free and G would be as large as the layer.
+    Linear layers of one row use `matrices`: their norm is free, and G would be as large as the layer.
     """
     groups, outputs, width = operation.matrix_shape
     positions = n_positions(operation, inputs)
@@ -52,7 +52,7 @@ def choose_way(operation: Operation, inputs: Tensor, norms: bool, n_steps: int) 
         return "matrices"
     if not norms:
         return "gradient"
-    within = BUDGET // (8 * groups * width * width)  # queries whose Gram matrices fit
+    within = BUDGET // (8 * groups * width * width)  # number of queries with Gram matrices that fit
     narrow = product_type(inputs) == torch.float32
     moved: Way = "convolution" if narrow and operation.convolves else "matrices"
     if within == 0:
@@ -63,7 +63,7 @@ def choose_way(operation: Operation, inputs: Tensor, norms: bool, n_steps: int) 
 
 
 def queries_within(operation: Operation, inputs: Tensor, way: Way, budget: int = BUDGET) -> int:
-    """Return how many queries a projector can hold in `budget` bytes, at least 1."""
+    """Return the number of queries that a projector can hold in `budget` bytes, at least 1."""
     groups, outputs, width = operation.matrix_shape
     size = torch.finfo(product_type(inputs)).bits // 8
     positions = n_positions(operation, inputs)

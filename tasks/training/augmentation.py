@@ -1,4 +1,4 @@
-"""Random crops and flips as a pure function of (seed, epoch, sample id): no state, whatever the batch."""
+"""Random crops and flips as a pure function of (seed, epoch, sample id), independent of the batch."""
 
 import numpy as np
 import torch
@@ -7,32 +7,34 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Ids = NDArray[np.int64]
-BITS = np.uint64(24)  # of the hash, for each offset
+BITS = np.uint64(24)  # bits of the hash for each offset
 MASK = np.uint64(2**24 - 1)
 
 
 def crop_and_flip(images: Tensor, ids: Ids, *, seed: int, epoch: int, pad: int = 0, flip: bool = False) -> Tensor:
-    """Pad images with zeros, cut a crop of the old size at random, mirror every second one left and right.
+    """Pad images with zeros, crop them at random to their old size, and mirror every second image at random.
 
     Parameters
     ----------
-    images : (n, C, h, w), preprocessed: zero is the colour that preprocessing maps to zero
+    images : (n, C, h, w), preprocessed; padding has the colour that preprocessing maps to zero
     ids : (n,) int64 sample ids; equal ids get the same crop and flip
-    seed : of the run
-    epoch : from 0
+    seed : seed of the run
+    epoch : index of the epoch, from 0
     pad : pixels on each side
-    flip : with probability 1/2
+    flip : whether images are mirrored left to right, with probability 1/2
 
     Returns
     -------
-    (n, C, h, w) of the dtype and on the device of `images`
+    (n, C, h, w), dtype and device of `images`
 
     Raises
     ------
-    ValueError : the inputs are no images, or their number is not that of the ids
+    ValueError : the inputs are not images, or the numbers of images and ids differ
     """
     if images.ndim != 4 or len(images) != len(ids):
-        raise ValueError(f"augment: got {tuple(images.shape)} with {len(ids)} ids, expected images (n, C, h, w)")
+        raise ValueError(
+            f"augment: expected images (n, C, h, w) and n ids, found shape {tuple(images.shape)} and {len(ids)} ids"
+        )
     _, _, height, width = images.shape
     drawn = hash_ids(ids, seed, epoch)
     span = np.uint64(2 * pad + 1)
@@ -47,7 +49,7 @@ def crop_and_flip(images: Tensor, ids: Ids, *, seed: int, epoch: int, pad: int =
 
 
 def hash_ids(ids: Ids, seed: int, epoch: int) -> NDArray[np.uint64]:
-    """Return 64 random bits for each id: splitmix64 (Steele, Lea, Flood 2014) of (seed, epoch), then of the id."""
+    """Return 64 random bits per id: splitmix64 (Steele, Lea, Flood 2014) of (seed, epoch), then of the id."""
     state = np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)
     return _mix(_mix(ids.astype(np.uint64) + state) ^ state)
 

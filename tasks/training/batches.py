@@ -1,4 +1,4 @@
-"""What a step learns from: the samples of a batch, and the protocol of whatever says which samples make which batch."""
+"""The samples of a batch, and the protocol of the objects that divide samples into batches."""
 
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -12,7 +12,7 @@ MIXED = -1  # the label of a batch of several classes
 
 
 def _none() -> Positions:
-    """Return no positions."""
+    """Return an empty array of positions."""
     return np.empty(0, np.int64)
 
 
@@ -22,8 +22,8 @@ class Batch:
 
     Parameters
     ----------
-    examples : (m,) int64 positions, in the order in which they enter
-    ghosts : (g,) int64 positions that take part in normalisation only, often none
+    examples : (m,) int64 positions, in the order of the batch
+    ghosts : (g,) int64 positions of samples for normalisation only, often none
     label : class of all examples, -1 for several
     """
 
@@ -33,27 +33,27 @@ class Batch:
 
 
 class Batches(Protocol):
-    """Batches as a function of (labels, seed, epoch, step), without state: any batch is computable alone."""
+    """Batches as a function of (labels, seed, epoch, step), without state: each batch can be computed alone."""
 
     @property
     def seed(self) -> int:
-        """Of the run."""
+        """Return the seed of the run."""
 
     @property
     def per_epoch(self) -> int:
-        """Steps in one epoch."""
+        """Return the number of steps in one epoch."""
 
     @property
     def smallest(self) -> int:
-        """Examples in the smallest batch of any epoch."""
+        """Return the number of examples in the smallest batch of any epoch."""
 
     def epoch(self, epoch: int) -> list[Batch]:
-        """Return the batches of an epoch, `per_epoch` of them; every position is an example of exactly one."""
+        """Return the `per_epoch` batches of an epoch; every position is an example of exactly one batch."""
 
     def batch(self, step: int) -> Batch:
         """Return the batch of a step, counted from the start of the training."""
 
 
 def label_of(labels: Positions) -> int:
-    """Return the label that all of `labels` (m,) are, or -1."""
+    """Return the label that all of `labels` (m,) share, or -1."""
     return int(labels[0]) if (labels == labels[0]).all() else MIXED

@@ -1,7 +1,7 @@
 """Class-specific gates on the channels of a network's last map (CSG: Liang et al. 2020, section 3).
 
-In an epoch with gates, channel k of an image of class y is multiplied by G[k, y], and the loss grows with the gates
-that are open. So each channel comes to serve few classes, and the largest gates of a class name its channels.
+In an epoch with gates, channel k of an image of class y is multiplied by G[k, y]. The loss grows with the open gates.
+Therefore each channel learns to serve few classes, and the largest gates of a class show its channels.
 """
 
 from collections import Counter
@@ -25,7 +25,7 @@ GATE_MATRIX = "gates"  # name of the tensor in checkpoints and in a training's f
 
 
 class ClassGates(nn.Module):
-    """How far each channel is open to each class.
+    """The gate matrix: how far each channel is open to each class.
 
     Parameters
     ----------
@@ -42,39 +42,39 @@ class ClassGates(nn.Module):
 
     @classmethod
     def of(cls, gates: Tensor) -> Self:
-        """Return gates of given values (K, C)."""
+        """Return gates with given values (K, C)."""
         made = cls(*gates.shape)
         with torch.no_grad():
             made.weight.copy_(gates)
         return made
 
     def forward(self, maps: Tensor, labels: Tensor) -> Tensor:
-        """Return maps (n, K, h, w) with the channels of the first m images multiplied by the gates of their classes.
+        """Return maps (n, K, h, w); channels of the first m images are multiplied by the gates of their classes.
 
         Parameters
         ----------
-        maps : (n, K, h, w) float; rows beyond the m-th, which have no label, come out as they are
+        maps : (n, K, h, w) float; rows after the m-th do not have a label and stay unchanged
         labels : (m,) int64 classes, m <= n
         """
         m, n_classes = len(labels), self.weight.shape[1]
-        # A product with zeros and ones picks exactly; unlike that of indexing, its gradient has a fixed order on GPUs.
+        # A product with zeros and ones is exact. Its gradient has a fixed order on GPUs, unlike that of indexing.
         picked = F.linear(F.one_hot(labels, n_classes).to(self.weight.dtype), self.weight)
         gated = maps[:m] * picked.to(maps.dtype)[:, :, None, None]
         return gated if m == len(maps) else torch.cat([gated, maps[m:]])
 
     def penalty(self, share: float) -> Tensor:
-        """Return max(0, ||G||_1 - share K C), a number; its gradient is 0 where the penalty is."""
+        """Return max(0, ||G||_1 - share K C), a number; its gradient is 0 where the penalty is 0."""
         return F.relu(self.weight.abs().sum() - share * self.weight.numel())
 
     @torch.no_grad()
     def normalise(self) -> None:
-        """Divide each channel's row by its maximum and clamp it to [0, 1]; a row without a positive entry is zeros.
+        """Divide each channel's row by its maximum and clamp it to [0, 1]; rows without positive entries become zeros.
 
-        Every channel that is open at all is so wholly open to some class. A row of equal gates becomes ones again: the
-        penalty alone, which pulls equally on all gates, never closes a channel that the loss does not tell apart.
+        Thereby every open channel is fully open to some class. A row of equal gates becomes ones again. The penalty
+        acts equally on all gates. Alone it cannot close a channel that the loss treats equally for all classes.
         """
         largest = self.weight.amax(1, keepdim=True)
-        positive = largest > 0  # dividing by less would turn signs round
+        positive = largest > 0  # a negative divisor would change signs
         self.weight.copy_(torch.where(positive, self.weight / largest.where(positive, 1.0), 0.0).clamp(0.0, 1.0))
 
 
@@ -84,13 +84,13 @@ class Gating:
 
     Parameters
     ----------
-    gates : changed by every step of an epoch with gates, by no other
-    module : of the network, whose output is the last map
-    weight : of the penalty in the loss, lambda
-    share : of all gates that may be open without a penalty
+    gates : changed by every step of an epoch with gates, not by other steps
+    module : the module of the network with the last map as output
+    weight : weight of the penalty in the loss, lambda
+    share : share of all gates that may be open without a penalty
     plain_epochs : epochs before the first with gates
-    period : epochs of which the last has gates, counted from the start of the training
-    lr, momentum : of the gates, which SGD learns without weight decay
+    period : number of epochs; the last epoch of each period has gates, counted from the start of the training
+    lr, momentum : settings of SGD for the gates, without weight decay
     """
 
     gates: ClassGates
@@ -103,12 +103,12 @@ class Gating:
     momentum: float = 0.9
 
     def takes_part(self, epoch: int) -> bool:
-        """Say whether an epoch, counted from 0, has gates."""
+        """Return whether an epoch, counted from 0, has gates."""
         return epoch >= self.plain_epochs and epoch % self.period == self.period - 1
 
     @contextmanager
     def during(self, labels: Tensor) -> Iterator[None]:
-        """For the block, the network runs with the gates of `labels` (m,), the classes of its first m inputs."""
+        """Run the network with gates in the block; `labels` (m,) are the classes of its first m inputs."""
         handle = self.module.register_forward_hook(lambda module, inputs, maps: self.gates(maps, labels))
         try:
             yield
@@ -116,32 +116,32 @@ class Gating:
             handle.remove()
 
     def inputs(self, inputs: Tensor, labels: Tensor) -> Tensor:
-        """Return the inputs as they are."""
+        """Return the inputs unchanged."""
         return inputs
 
     def loss(self) -> Tensor:
-        """Return what the gates add to the loss."""
+        """Return the penalty of the gates, which is added to the loss."""
         return self.weight * self.gates.penalty(self.share)
 
     def settle(self) -> None:
-        """Put the gates in order after a step: normalised, and without a gradient that a plain step would follow."""
+        """Normalise the gates after a step, and remove their gradient, which a plain step would follow."""
         self.gates.normalise()
         self.gates.weight.grad = None
 
     def groups(self) -> list[dict[str, Any]]:  # Any: an optimiser's settings
-        """Return the gates as a group of their own, to which SGD does what a second optimiser would."""
+        """Return the gates as a separate parameter group, which SGD treats like a second optimiser."""
         settings = {"lr": self.lr, "momentum": self.momentum, "weight_decay": 0.0, "nesterov": False}
         return [{"params": [self.gates.weight], **settings}]
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the gates (K, C)."""
+        """Return the gates (K, C) by name."""
         return {GATE_MATRIX: self.gates.weight}
 
 
 def prepare_gates(
     settings: Mapping[str, Any], model: nn.Module, example: Tensor, images: Tensor
 ) -> Callable[[nn.Module], Gating]:  # Any: fields of Gating
-    """Find where a model's gates go, and return what puts fresh ones there; parameters as in `find_gated_map`."""
+    """Find the gated map of a model; return a function that attaches new gates; parameters as in `find_gated_map`."""
     place = find_gated_map(model, example, images=images)
 
     def attach(trained: nn.Module) -> Gating:
@@ -163,7 +163,7 @@ def largest_gates(gates: NDArray[np.floating[Any]], k: int) -> tuple[NDArray[np.
     Returns
     -------
     indices (C, k) int64 by falling gate, equal gates by lower index; ties (C,) bool, where the k-th gate equals the
-    next one: common, since `normalise` leaves a 1 in every row
+    next one. Ties are common, since `normalise` leaves a 1 in every row.
     """
     if not 1 <= k <= len(gates):
         raise ValueError(f"k: expected 1..{len(gates)}, found {k}")
@@ -175,7 +175,7 @@ def largest_gates(gates: NDArray[np.floating[Any]], k: int) -> tuple[NDArray[np.
 
 @dataclass(frozen=True)
 class GatedMap:
-    """Where gates go: the module's name, and the channels of its map and the outputs of the network, K and C."""
+    """The module for gates: its name, the channels K of its map, and the outputs C of the network."""
 
     name: str
     n_channels: int
@@ -183,31 +183,31 @@ class GatedMap:
 
 
 def find_gated_map(model: nn.Module, example: Tensor, *, images: Tensor | None = None) -> GatedMap:
-    """Find the module whose output is the network's last map, on which the rest of the network depends alone.
+    """Find the module with the network's last map as output; the rest of the network depends on it alone.
 
     Parameters
     ----------
     model : in evaluation mode, on the CPU, where two runs give the same bits
-    example : (n, C, H, W), images of the size and kind that will come
-    images : (m, C, H, W), real ones, on which the network is checked too
+    example : (n, C, H, W), images like those of later calls in size and kind
+    images : (m, C, H, W), real images for the same checks
 
     Returns
     -------
-    GatedMap; of several modules with that output the last one to end, which is the outermost
+    GatedMap; of several modules with that output the last to end, which is the outermost
 
     Raises
     ------
-    ValueError : there is no last map, its channels are last, or no module that is called once puts it out (as in a
-        DenseNet, whose own forward makes it)
+    ValueError : the network does not have a last map; its channels are last; or it is not the output of a module that
+        is called once (a DenseNet computes it in its forward)
     """
     try:
         split = split_at(model, LAST_MAP, example, images=images)
     except ValueError as error:
-        raise ValueError(f"no place for class-specific gates: {error}") from error
+        raise ValueError(f"gates: {error}") from error
     if split.layout.name != CHANNELS_FIRST:
         raise ValueError(
-            f"no place for class-specific gates: the last map before pooling, {split.place}, is {split.layout.name}, "
-            f"expected {CHANNELS_FIRST}"
+            f"gates: expected the last map before pooling as {CHANNELS_FIRST}, found {split.place} as "
+            f"{split.layout.name}"
         )
     with torch.inference_mode():
         maps = split.trunk(example)
@@ -225,7 +225,7 @@ def find_gated_map(model: nn.Module, example: Tensor, *, images: Tensor | None =
     names = [name for name in same if calls[name] == 1]
     if not names:
         raise ValueError(
-            f"no place for class-specific gates: the last map before pooling, {split.place} of shape {split.shape}, "
-            "is the output of no module that is called once, so that no hook can reach it"
+            "gates: expected the last map before pooling as output of a module that is called once, found "
+            f"{split.place} of shape {split.shape}, which a hook cannot reach"
         )
     return GatedMap(names[-1], split.shape[0], split.n_outputs)

@@ -1,7 +1,7 @@
-"""Batch norm whose statistics come from a batch and from ghosts (Pfahler & Morik 2022, Algorithm 2, corrected).
+"""Batch norm with statistics from a batch and from ghosts (Pfahler & Morik 2022, Algorithm 2, corrected).
 
-A single-class batch has no idea of the whole data's statistics. Ghosts, samples of all classes without a loss, bring
-it: each of n ghosts has weight 1, the batch as a whole has weight 1.
+A single-class batch does not have the statistics of the whole data. Ghosts supply them: samples of all classes without
+a loss. Each of n ghosts has weight 1, and the batch as a whole has weight 1.
 """
 
 import copy
@@ -23,18 +23,18 @@ def ghost_statistics(batch: Tensor, ghosts: Tensor, as_printed: bool = False) ->
     Parameters
     ----------
     batch : (m, channels, ...) float, m >= 1
-    ghosts : (n, channels, ...) float, further axes as in `batch`; with n = 0 the batch's own statistics come out
-    as_printed : the formula as the paper prints it: the mean's shift has the other sign, the batch's variance is not
-        divided by n + 1
+    ghosts : (n, channels, ...) float, further axes as in `batch`; n = 0 gives the batch's statistics
+    as_printed : use the formula as printed in the paper: the mean's shift has the other sign; the batch's variance is
+        not divided by n + 1
 
     Returns
     -------
-    mean (channels,), biased variance (channels,); differentiable in both inputs; half precision comes out as float32
+    mean (channels,), biased variance (channels,); differentiable in both inputs; float32 for half precision
 
     Raises
     ------
-    TypeError : no tensors
-    ValueError : wrong shapes, whole numbers, NaN
+    TypeError : not tensors
+    ValueError : wrong shapes, integers, NaN
 
     Notes
     -----
@@ -44,28 +44,30 @@ def ghost_statistics(batch: Tensor, ghosts: Tensor, as_printed: bool = False) ->
     """
     for name, rows in (("batch", batch), ("ghosts", ghosts)):
         if not isinstance(rows, Tensor):
-            raise TypeError(f"{name}: a {type(rows).__name__}, expected a tensor")
+            raise TypeError(f"{name}: expected a tensor, found a {type(rows).__name__}")
         if rows.ndim < 2 or not rows.is_floating_point():
-            raise ValueError(f"{name}: {rows.dtype} {tuple(rows.shape)}, expected floats (samples, channels, ...)")
+            raise ValueError(
+                f"{name}: expected floats (samples, channels, ...), found {rows.dtype} {tuple(rows.shape)}"
+            )
         if torch.isnan(rows).any():
-            raise ValueError(f"{name}: holds NaN")
+            raise ValueError(f"{name}: expected finite values, found NaN")
     if batch.shape[1:] != ghosts.shape[1:] or not batch.numel():
         raise ValueError(
-            f"batch {tuple(batch.shape)} and ghosts {tuple(ghosts.shape)}: expected a batch of one sample or more, and "
-            "samples of one shape"
+            "batch, ghosts: expected at least one sample in the batch and samples of one shape, found "
+            f"{tuple(batch.shape)} and {tuple(ghosts.shape)}"
         )
     return _statistics(batch, ghosts, as_printed)
 
 
 class GhostBatchNorm(_BatchNorm):
-    """Batch norm that takes the last rows of its input as ghosts while `ghost_rows` says so.
+    """Batch norm that, within `ghost_rows`, reads the last rows of its input as ghosts.
 
-    In evaluation mode, and in training where no rows are ghosts, it is torch's batch norm. Running statistics follow
-    the same mean and variance, the variance made unbiased by the effective sample size (sum of weights)^2 / (sum of
-    squared weights) over rows and positions.
+    In evaluation mode, and in training without ghosts, it is torch's batch norm. Running statistics follow the same
+    mean and variance. Their variance is made unbiased by the effective sample size. That size is (sum of weights)^2 /
+    (sum of squared weights), over rows and positions.
     """
 
-    as_printed: bool = False  # eps is then added to the root, as printed, not under it
+    as_printed: bool = False  # eps is then added to the root, as printed, not below the root
     detach_ghosts: bool = False  # no gradient flows through the ghosts
     rows: tuple[int, int] = (0, 0)  # samples of the batch, then ghosts
 
@@ -75,7 +77,7 @@ class GhostBatchNorm(_BatchNorm):
         if not self.training or not n:
             return super().forward(input)
         if len(input) != m + n:
-            raise ValueError(f"ghost batch norm: {len(input)} rows, expected {m} of the batch and {n} ghosts")
+            raise ValueError(f"ghost batch norm: expected {m} rows of the batch and {n} ghosts, found {len(input)}")
         batch, ghosts = input[:m], input[m:]
         mean, var = _statistics(batch, ghosts.detach() if self.detach_ghosts else ghosts, self.as_printed)
         self._follow(mean.detach(), var.detach(), input[0, 0].numel())
@@ -88,12 +90,12 @@ class GhostBatchNorm(_BatchNorm):
         """Return 1 / standard deviation."""
         if not self.as_printed:
             return torch.rsqrt(var + self.eps)
-        tiny = torch.finfo(var.dtype).tiny  # a dead channel has variance 0, where the root has no slope
+        tiny = torch.finfo(var.dtype).tiny  # a dead channel has variance 0, where the root does not have a derivative
         return 1 / (var.clamp(min=tiny).sqrt() + self.eps)
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, var: Tensor, positions: int) -> None:
-        """Move the running statistics towards a step's, in place, since others share them."""
+        """Move the running statistics towards a step's, in place, since other modules share them."""
         if not self.track_running_stats:
             return
         assert self.running_mean is not None
@@ -108,25 +110,25 @@ class GhostBatchNorm(_BatchNorm):
         self.running_var.mul_(1 - share).add_(unbiased.to(self.running_var.dtype), alpha=share)
 
     def _check_input_dim(self, input: Tensor) -> None:
-        """Take what BatchNorm1d, 2d and 3d take."""
+        """Raise ValueError for inputs that none of BatchNorm1d, 2d and 3d accepts."""
         if input.ndim not in (2, 3, 4, 5):
-            raise ValueError(f"batch norm: an input of {input.ndim} axes, expected 2 to 5")
+            raise ValueError(f"batch norm: expected an input of 2 to 5 axes, found {input.ndim}")
 
 
 def with_ghost_norm(model: nn.Module, *, as_printed: bool = False, detach_ghosts: bool = False) -> nn.Module:
-    """Return a twin of `model` whose BatchNorm1d, 2d and 3d use ghosts.
+    """Return a twin of `model` where BatchNorm1d, 2d and 3d use ghosts.
 
-    The twin shares parameters and buffers, so training it trains `model`; names in `state_dict` stay the same. Move
-    the model to its device before: moving replaces buffers.
+    The twin shares parameters and buffers: a training of the twin trains `model`. Names in `state_dict` stay the same.
+    Move the model to its device first, since a move replaces buffers.
 
     Parameters
     ----------
-    as_printed : Algorithm 2 as the paper prints it, see `ghost_statistics`
-    detach_ghosts : no gradient flows through the ghosts
+    as_printed : use Algorithm 2 as the paper prints it, see `ghost_statistics`
+    detach_ghosts : block the gradient through the ghosts
     """
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     twin = copy.deepcopy(model, shared)
-    replaced: dict[int, GhostBatchNorm] = {}  # a module that stands in two places stays one
+    replaced: dict[int, GhostBatchNorm] = {}  # a module in two places stays one module
     for name, module in list(twin.named_modules(remove_duplicate=False)):
         if type(module) in REPLACED:
             assert isinstance(module, _BatchNorm)
@@ -140,13 +142,13 @@ def with_ghost_norm(model: nn.Module, *, as_printed: bool = False, detach_ghosts
 
 
 def has_ghost_norm(model: nn.Module) -> bool:
-    """Say whether ghosts make a difference to `model`."""
+    """Return whether ghosts change the output of `model`."""
     return any(isinstance(module, GhostBatchNorm) for module in model.modules())
 
 
 @contextmanager
 def ghost_rows(model: nn.Module, m: int, n: int) -> Iterator[None]:
-    """For the block, the inputs of `model` are m samples of the batch, then n ghosts."""
+    """Declare for the block that the inputs of `model` are m samples of the batch, then n ghosts."""
     norms = [module for module in model.modules() if isinstance(module, GhostBatchNorm)]
     before = [norm.rows for norm in norms]
     try:
@@ -159,7 +161,7 @@ def ghost_rows(model: nn.Module, m: int, n: int) -> Iterator[None]:
 
 
 def _statistics(batch: Tensor, ghosts: Tensor, as_printed: bool) -> Statistics:
-    """Return mean and biased variance, unchecked."""
+    """Return mean and biased variance, without checks."""
     mean_b, var_b = _moments(batch)
     n = len(ghosts)
     if not n:

@@ -1,4 +1,4 @@
-"""The training loop: a range of steps at a time, so that a run can stop and go on anywhere."""
+"""The training loop, one range of steps at a time: a run can stop and go on after any step."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
@@ -23,7 +23,7 @@ Augment = Callable[[Tensor, Positions, int], Tensor]  # inputs (n, ...), sample 
 
 
 class Row(Protocol):
-    """What a recorder is told about a step after it."""
+    """The facts of a step that the loop gives a recorder after the step."""
 
     loss: float
     clip: float
@@ -31,7 +31,7 @@ class Row(Protocol):
 
 
 class Recorder(Protocol):
-    """Sees every update; `step` surrounds exactly one, from the gradients' zeroing to the new weights."""
+    """An object that records every update; `step` surrounds one, from zeroed gradients to new weights."""
 
     def step(
         self, examples: Positions, *, label: int = -1, epoch: int = 0, ghosts: Positions | Sequence[int] = ()
@@ -40,12 +40,12 @@ class Recorder(Protocol):
 
 @dataclass(frozen=True)
 class Samples:
-    """What a training learns from.
+    """The data of a training.
 
     Attributes
     ----------
-    fetch : gives inputs and labels by position
-    batches : which positions make which step
+    fetch : returns inputs and labels by position
+    batches : the positions of each step
     ids : (n,) int64 sample id by position, for augmentation and recorder
     """
 
@@ -56,14 +56,14 @@ class Samples:
 
 @dataclass(frozen=True)
 class Trainer:
-    """A training, ready to make any range of steps; model, optimiser and companions change with every step.
+    """A training that can make any range of steps; model, optimiser and companions change with every step.
 
     Attributes
     ----------
-    schedule : factor on each group's first learning rate, by step; None leaves the rates alone
+    schedule : factor on each group's first learning rate, by step; None keeps the rates
     clip : largest norm of the whole gradient
-    augment : changes the inputs, ghosts too
-    companions : what goes along with the training; their parameters are groups of the optimiser
+    augment : changes the inputs, ghosts included
+    companions : take part in the steps; their parameters are groups of the optimiser
     """
 
     model: nn.Module
@@ -75,23 +75,23 @@ class Trainer:
     companions: tuple[Companion, ...] = ()
 
     def run(self, start: int, stop: int, recorder: Recorder | None = None) -> list[float]:
-        """Make the steps `start:stop`; the state is that after step `start`.
+        """Make the steps `start:stop`, from the state before step `start`.
 
         Parameters
         ----------
-        recorder : sees every update
+        recorder : records every update
 
         Returns
         -------
-        the loss of each step before its update, in nats; what companions add to the loss is part of it
+        the loss of each step before its update, in nats, with the terms of companions
 
         Raises
         ------
-        ValueError : the loss is not finite; names the step
+        ValueError : the loss is not finite; the message names the step
 
         Notes
         -----
-        Ghosts are fetched only where the model has ghost batch norm; elsewhere they would change nothing.
+        Ghosts are fetched only where the model has ghost batch norm; in other models they would not change anything.
         """
         self.model.train()
         with_ghosts = has_ghost_norm(self.model)
@@ -113,7 +113,7 @@ class Trainer:
         if self.schedule is not None:
             set_rates(self.optimizer, self.schedule(step))
         with _recording(recorder, named, batch, epoch) as row:
-            self.optimizer.step(gradient)  # type: ignore[arg-type]  # the stub wants a float
+            self.optimizer.step(gradient)  # type: ignore[arg-type]  # the stub expects a float
             for companion in active:
                 companion.settle()
             row.loss, row.clip = gradient.loss, gradient.factor
@@ -123,18 +123,18 @@ class Trainer:
 
 
 def step_seed(seed: int, step: int) -> int:
-    """Return the seed of a step's own random numbers, 63 bits."""
+    """Return the seed of a step's random numbers, 63 bits."""
     return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Set the learning rate of each group to `factor` times its first, which it keeps as torch's schedulers do."""
+    """Set the learning rate of each group to `factor` times its first rate, kept as by torch's schedulers."""
     for group in optimizer.param_groups:
         group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
 
 
 def accuracy(model: nn.Module, fetch: Fetch, n: int, size: int = 256) -> float:
-    """Return the share of samples 0..n-1 that `model` classifies rightly, in evaluation mode."""
+    """Return the share of samples 0..n-1 that `model` classifies correctly, in evaluation mode."""
     model.eval()
     right = 0
     with torch.inference_mode():
@@ -146,7 +146,7 @@ def accuracy(model: nn.Module, fetch: Fetch, n: int, size: int = 256) -> float:
 
 @dataclass
 class _Gradient:
-    """The closure of one step: computes loss and gradient, as often as the optimiser asks."""
+    """The closure of one step, which computes loss and gradient at every call of the optimiser."""
 
     model: nn.Module
     inputs: Tensor  # examples, then ghosts
@@ -161,11 +161,11 @@ class _Gradient:
 
     def __call__(self) -> Tensor:
         self.model.zero_grad(set_to_none=True)
-        # Only the first pass, at the step's own weights, is what running statistics should follow.
+        # Running statistics should follow only the first pass, which is at the step's weights.
         with _frozen_statistics(self.model) if self.calls else nullcontext():
             loss = self._loss()
         if not torch.isfinite(loss):
-            raise ValueError(f"the loss is {loss.item()} at step {self.step}; lower the learning rate")
+            raise ValueError(f"step {self.step}: expected a finite loss, found {loss.item()}; lower the learning rate")
         loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
         if self.clip is not None:
             self.factor = clip_gradients(self.model.parameters(), self.clip)
@@ -175,13 +175,13 @@ class _Gradient:
         return loss
 
     def _loss(self) -> Tensor:
-        """Return the mean cross-entropy of the batch, without its ghosts, and what the companions add."""
+        """Return the mean cross-entropy of the batch without its ghosts, plus the terms of companions."""
         m, ghosts = len(self.labels), len(self.inputs) - len(self.labels)
         with ExitStack() as during:
-            # dropout: f(seed, step), so that any step can go on, and both passes of SAM see one network
+            # dropout is a function of seed and step: any step can be resumed, and SAM's two passes use one network
             during.enter_context(seeded(self.seed, self.inputs.device))
             during.enter_context(ghost_rows(self.model, m, ghosts))
-            inputs = self.inputs.clone()  # SAM asks twice, and a network may change what it is given
+            inputs = self.inputs.clone()  # SAM makes two passes, and a network may change its inputs
             for companion in self.companions:
                 during.enter_context(companion.during(self.labels))
                 inputs = companion.inputs(inputs, self.labels)
@@ -194,7 +194,7 @@ class _Gradient:
 
 @dataclass
 class _Unread:
-    """The row of a step that nobody records."""
+    """The row of a step without a recorder."""
 
     loss: float = float("nan")
     clip: float = 1.0
@@ -202,7 +202,7 @@ class _Unread:
 
 
 def _recording(recorder: Recorder | None, named: Positions, batch: Batch, epoch: int) -> AbstractContextManager[Row]:
-    """Return the context of one update; `named` are the ids of examples, then of ghosts."""
+    """Return the recorder's context of one update; `named` are the ids of examples, then of ghosts."""
     if recorder is None:
         return nullcontext(_Unread())
     m = len(batch.examples)
@@ -211,7 +211,7 @@ def _recording(recorder: Recorder | None, named: Positions, batch: Batch, epoch:
 
 @contextmanager
 def _frozen_statistics(model: nn.Module) -> Iterator[None]:
-    """For the block, batch norm uses the batch's statistics and leaves its running ones alone."""
+    """Make batch norm use the batch's statistics and keep its running statistics during the block."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False

@@ -7,19 +7,19 @@ import torch
 from torch import Tensor, nn
 
 Closure = Callable[[], Tensor]
-SMALL = 1e-12  # keeps a zero gradient from dividing by zero
+SMALL = 1e-12  # prevents a division by zero for a zero gradient
 
 
 class Sam(torch.optim.Optimizer):
-    """SGD whose gradient is taken where the loss is highest nearby: one update a step, from two gradients.
+    """SGD with the gradient at the highest loss nearby: one update per step, from two gradients.
 
-    `step(closure)` calls `closure`, which computes loss and gradient, at the weights w and at w + rho g / ||g|| with
-    the norm over all parameters; the second gradient makes the update of w, as `torch.optim.SGD` would.
+    `step(closure)` calls `closure`, which computes loss and gradient, at the weights w and at w + rho g / ||g||. The
+    norm is over all parameters. The second gradient updates w as in `torch.optim.SGD`.
 
     Parameters
     ----------
     params : parameters or groups of them
-    lr, momentum, nesterov, weight_decay : as for `torch.optim.SGD`
+    lr, momentum, nesterov, weight_decay : as in `torch.optim.SGD`
     rho : length of the ascent, above 0
     """
 
@@ -34,7 +34,7 @@ class Sam(torch.optim.Optimizer):
         rho: float = 0.05,
     ) -> None:
         if not rho > 0:
-            raise ValueError(f"rho: {rho}, expected a length above 0")
+            raise ValueError(f"rho: expected a length above 0, found {rho}")
         settings = {"momentum": momentum, "nesterov": nesterov, "weight_decay": weight_decay, "rho": rho}
         super().__init__(params, {"lr": lr, **settings})
 
@@ -43,17 +43,17 @@ class Sam(torch.optim.Optimizer):
 
         Raises
         ------
-        ValueError : no closure
+        ValueError : without a closure
         """
         if closure is None:
-            raise ValueError("SAM needs a closure that computes loss and gradient: optimizer.step(closure)")
+            raise ValueError("closure: expected a function that computes loss and gradient, found None; SAM needs one")
         with torch.enable_grad():
             loss = closure()
         kept = self._ascend()
         with torch.enable_grad():
             closure()
         with torch.no_grad():
-            for parameter, value in kept:  # copied back, since w + e - e rounds
+            for parameter, value in kept:  # copied back, since w + e - e is rounded
                 parameter.copy_(value)
             for group in self.param_groups:
                 for parameter in group["params"]:
@@ -63,7 +63,7 @@ class Sam(torch.optim.Optimizer):
 
     @torch.no_grad()
     def _ascend(self) -> list[tuple[nn.Parameter, Tensor]]:
-        """Go up the gradient by rho; return where each parameter was."""
+        """Move the parameters up the gradient by rho; return their values before."""
         found = [(p, g["rho"]) for g in self.param_groups for p in g["params"] if p.grad is not None]
         norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(p.grad) for p, _ in found]))
         kept = [(parameter, parameter.detach().clone()) for parameter, _ in found]
@@ -73,7 +73,7 @@ class Sam(torch.optim.Optimizer):
         return kept
 
     def _descend(self, parameter: nn.Parameter, group: dict[str, Any]) -> None:  # Any: torch's groups
-        """Make SGD's update of one parameter."""
+        """Update one parameter as SGD does."""
         assert parameter.grad is not None
         gradient = parameter.grad
         if group["weight_decay"]:

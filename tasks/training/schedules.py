@@ -1,4 +1,4 @@
-"""Learning-rate schedules by name: the factor on the learning rate as a function of the step alone."""
+"""Learning-rate schedules by name: the factor on the learning rate is a function of the step alone."""
 
 import math
 from bisect import bisect_right
@@ -10,31 +10,32 @@ Schedule = Callable[[int], float]  # step, counted from the start -> factor on t
 
 @dataclass(frozen=True)
 class Span:
-    """How long a training is: steps in an epoch, and epochs."""
+    """The length of a training: steps per epoch, and epochs."""
 
     per_epoch: int
     epochs: int
 
 
 def keep_constant(step: int, span: Span) -> float:
-    """Return 1."""
+    """Return the factor 1 for every step."""
     return 1.0
 
 
 def decay_by_step(step: int, span: Span, *, every: int, factor: float = 0.1) -> float:
-    """Return `factor` to the number of times that `every` epochs are over."""
+    """Return `factor` to the power of the number of complete groups of `every` epochs."""
     return float(factor ** (step // span.per_epoch // every))
 
 
 def decay_at_milestones(step: int, span: Span, *, at: Sequence[int], factor: float = 0.1) -> float:
-    """Return `factor` to the number of the epochs in `at`, rising, that are over."""
+    """Return `factor` to the power of the number of milestones in `at`, rising epochs, that are over."""
     return float(factor ** bisect_right(at, step // span.per_epoch))
 
 
 def decay_by_cosine(step: int, span: Span, *, warmup: float = 0.0, final: float = 0.0) -> float:
-    """Return a linear rise over `warmup` epochs, then half a cosine from 1 to `final`, which ends with the last step.
+    """Return the factor of a linear rise over `warmup` epochs, then of half a cosine from 1 to `final`.
 
-    The first step of the rise has factor 1 / (its steps), since a factor of 0 would waste a step.
+    The cosine ends with the last step. The first step of the rise has factor 1 / (number of its steps), since a factor
+    of 0 would waste it.
     """
     rise, steps = warmup * span.per_epoch, span.per_epoch * span.epochs
     if step + 1 < rise:

@@ -120,5 +120,5 @@ def test_the_selector_of_contributing_keeps_what_it_says(select_central: Callabl
 
 def test_the_selector_of_contributing_refuses_a_wrong_centre(select_central: Callable[..., Selection]) -> None:
     row: Floats = np.zeros((1, 1))
-    with pytest.raises(ValueError, match="center: expected 'mean' or 'median', got 'mode'"):
+    with pytest.raises(ValueError, match="center: expected 'mean' or 'median', found 'mode'"):
         select_central(row, 0.5, center="mode")

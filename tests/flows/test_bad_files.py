@@ -73,7 +73,9 @@ def test_labels_beyond_the_outputs_get_advice_that_the_source_takes(
     np.savez(tmp_path / "a.npz", images=images, labels=labels)
     npz: Tree = {"source": "npz", "paths": {split: str(tmp_path / "a.npz") for split in ("train", "val")}}
     folder_tree["data"]["pets"] = npz
-    assert "label 5 is out of range" in (said := refused(layerlore("plan", write(folder_tree))))
+    assert "expected labels 0 to 1, as the network has 2 outputs, found 5" in (
+        said := refused(layerlore("plan", write(folder_tree)))
+    )
     assert said.endswith("map labels by `classes` or change the network")
     npz["classes"] = {0: 1, 5: 0}
     assert layerlore("plan", write(folder_tree)).exit_code == 0
@@ -99,7 +101,10 @@ def test_labels_beyond_int64_are_one_line(folder_tree: Tree, write: Write, tmp_p
     np.savez(tmp_path / "a.npz", images=np.zeros((4, 8, 8, 3), np.uint8), labels=labels)
     folder_tree["data"]["pets"] = {"source": "npz", "paths": dict.fromkeys(("train", "val"), str(tmp_path / "a.npz"))}
     said = refused(layerlore("plan", write(folder_tree)))
-    assert "sample train/1: label 9223372036854775808 is larger than 9223372036854775807" in said
+    assert (
+        "sample train/1: expected a label up to 9223372036854775807, the largest int64, found 9223372036854775808"
+        in said
+    )
 
 
 def test_what_a_folder_leaves_out_is_said(folder_tree: Tree, write: Write, add_image: Callable[..., None]) -> None:
@@ -122,7 +127,7 @@ def test_a_name_that_is_not_utf8_is_one_line(folder_tree: Tree, write: Write) ->
         pytest.skip("this file system takes UTF-8 names only")
     said = refused(layerlore("plan", write(folder_tree)))
     assert said.startswith("data.pets: folder ")
-    assert said.endswith("is not UTF-8; rename it")
+    assert "expected UTF-8 names, found" in said
     assert not Path(folder_tree["store"]).exists()
 
 
@@ -132,5 +137,5 @@ def test_a_class_without_images_says_what_was_left_out(folder_tree: Tree, write:
         image.write_text("no image")
         image.rename(image.with_suffix(".xyz"))
     said = refused(layerlore("plan", write(folder_tree)))
-    assert "has no samples in split 'val'" in said
+    assert "expected samples in split 'val', found none" in said
     assert "3 of split 'val' (cat/0.xyz, cat/1.xyz, cat/2.xyz)" in said

@@ -96,4 +96,4 @@ def test_gates_on_a_last_map_with_channels_last_are_refused(write: Write, tiny_t
     }
     tree["networks"]["small"]["train"] = train
     text = " ".join(refused(layerlore("plan", write(tree))).split())
-    assert "no place for class-specific gates: the last map before pooling, relu in layer, is channels-last" in text
+    assert "gates: expected the last map before pooling as channels-first, found relu in layer as channels-last" in text

@@ -30,18 +30,22 @@ BAD: list[tuple[str, object, str]] = [
     ("tracing.scores", ["logit"], "tracing: scores: expected gamma among them, found none; add it"),
     ("tracing.window", [7, 7], "tracing: window: expected a first step before the end 7, found 7"),
     ("tracing.window", [-1, 7], "tracing.window.0: input should be greater than or equal to 0, found -1"),
-    ("tracing.window", [60, 70], "tracing.window: steps 60 to 70 hold none that small seed 0 records; it has 42 steps"),
+    (
+        "tracing.window",
+        [60, 70],
+        "tracing.window: expected steps that small seed 0 records, found none in 60 to 70; it has",
+    ),
     (
         "networks.small.train.record",
         {"steps": [[60, 70]]},
-        "tracing.window: steps 0 to 42 hold none that small seed 0 records; it has 42 steps",
+        "tracing.window: expected steps that small seed 0 records, found none in 0 to 42; it has 42 steps",
     ),
     (
         "data.digits.noise.share",
         0.001,
-        "tracing.evaluation.mislabel: data.digits.noise.share 0.001 flips 0 of 60 labels; some must be flipped and",
+        "mislabel: expected flipped and unflipped labels, found 0 of 60 flipped by data.digits.noise.share 0.001",
     ),
-    ("data.digits.noise.share", 1, "mislabel: data.digits.noise.share 1 flips 60 of 60 labels; some must be flipped"),
+    ("data.digits.noise.share", 1, "mislabel: expected flipped and unflipped labels, found 60 of 60 flipped"),
     ("tracing.ridges.bandwidth", 0, "tracing.ridges.bandwidth: input should be greater than 0, found 0"),
     (
         "tracing.ridges.kind",
@@ -52,25 +56,25 @@ BAD: list[tuple[str, object, str]] = [
     (
         "tracing.evaluation.lds.share",
         0.05,
-        "tracing.evaluation.lds.share: 0.05 of 60 samples are 3, too few for the batches of small seed 0: ",
+        "tracing.evaluation.lds.share: expected enough samples for the batches of small seed 0, found 3, 0.05 of 60: ",
     ),
     ("tracing.evaluation.lds.share", 1.5, "lds.share: input should be less than or equal to 1, found 1.5"),
     ("tracing.evaluation.faithful", True, "tracing.evaluation.faithful: unknown key"),
     (
         "networks.small.train.record",
         None,
-        "tracing.networks: 'small' records no updates; give it a training with `record`, "
+        "tracing.networks: expected recorded updates of 'small', found none; give it a training with `record`, "
         "such as networks.small.train.record: {kind: auto}",
     ),
     (
         "networks.small.train.record",
         {"layers": ["1"]},
-        "networks: record of small seed 0: layer '1' is a BatchNorm2d; covered are",
+        "networks: record of small seed 0: layer '1': expected one of Linear, Conv1d",
     ),
     (
         "networks.small.train.record",
         {"archive_budget": "10kB"},
-        "networks: record of small seed 0: archive_budget: 0.000",
+        "networks: record of small seed 0: archive_budget: expected at least 0.000",
     ),
     (
         "networks.small.train.record",
@@ -80,18 +84,18 @@ BAD: list[tuple[str, object, str]] = [
     (
         "data.digits.noise",
         None,
-        "tracing.evaluation.mislabel: none of the networks is trained on flipped labels; "
+        "tracing.evaluation.mislabel: expected a network that is trained on flipped labels, found none; "
         "set `noise: {share: 0.1}` in the data set of one",
     ),
-    ("data.digits.noise.kind", "permute", "tracing.evaluation.mislabel: none of the networks is trained on flipped"),
-    ("data.digits.noise.splits", ["val"], "tracing.evaluation.mislabel: none of the networks is trained on flipped"),
+    ("data.digits.noise.kind", "permute", "mislabel: expected a network that is trained on flipped labels"),
+    ("data.digits.noise.splits", ["val"], "mislabel: expected a network that is trained on flipped labels"),
     ("data.digits.noise.splits", ["train", "tran"], "data.digits: noise.splits: no split 'tran'; splits: train, val"),
     ("data.digits.noise.share", 0, "data.digits.noise.share: input should be greater than 0, found 0"),
     ("data.digits.noise.kind", "swap", "data.digits.noise.kind: input should be 'flip' or 'permute', found 'swap'"),
     (
         "tracing.queries.split",
         "train",
-        "tracing.evaluation.randomisation: the queries' labels would be permuted; take another split",
+        "tracing.evaluation.randomisation: expected queries with their labels, found a split with permuted labels; ",
     ),
 ]
 
@@ -156,7 +160,7 @@ def test_queries_have_labels_that_the_network_knows(traced_tree: Tree, tmp_path:
     traced_tree["networks"]["small"] |= {"model": "mlp", "arguments": {"sizes": [64, 6]}}
     traced_tree["networks"]["small"]["train"] |= {"data": "few", "batches": {"size": 4}}
     traced_tree["tracing"] = {"networks": ["small"], "queries": {"data": "digits"}}
-    expected = "tracing.queries.data: data digits: label 6 is out of range: the network has 6 outputs, 0 to 5"
+    expected = "tracing.queries.data: data digits: expected labels 0 to 5, as the network has 6 outputs, found 6"
     assert refused(traced_tree, tmp_path, "plan").startswith(expected)
 
 
@@ -179,8 +183,8 @@ class Called(nn.Module):
 @pytest.mark.parametrize(
     ("times", "text"),
     [
-        (2, "layer 'again' is called more than once; its updates cannot be told apart by call"),
-        (0, "layer 'again' is not called by the network's forward"),
+        (2, "layer 'again': expected one call, found more; its updates cannot be split by call"),
+        (0, "layer 'again': expected a call in the network's forward, found none"),
     ],
 )
 def test_a_traced_layer_is_called_once(traced_tree: Tree, tmp_path: Path, times: int, text: str) -> None:
@@ -197,4 +201,4 @@ def test_a_network_of_given_weights_has_no_updates(traced_tree: Tree, tmp_path: 
     network = {"model": "small-cnn", "weights": "w.pt", "preprocessing": {"mode": "L"}}
     traced_tree["networks"]["given"] = network
     traced_tree["tracing"]["networks"] = ["given"]
-    assert refused(traced_tree, tmp_path, "plan").startswith("tracing.networks: 'given' records no updates; give it a")
+    assert refused(traced_tree, tmp_path, "plan").startswith("tracing.networks: expected recorded updates of 'given'")

@@ -101,7 +101,7 @@ def test_a_bad_setting_is_named(tiny_tree: Tree, tmp_path: Path, key: str, value
 
 def test_more_ghosts_than_samples_are_refused_by_the_plan(tiny_tree: Tree, new_run: NewRun) -> None:
     tiny_tree["networks"]["small"]["train"]["batches"] = {"kind": "single-class", "ghosts": 121}
-    with pytest.raises(ConfigError, match=r"batches\.ghosts: 121 of only 120 training samples; take fewer"):
+    with pytest.raises(ConfigError, match=r"batches\.ghosts: expected at most the 120 samples, found 121"):
         planned_stages(new_run(tiny_tree).plan, None)
 
 
@@ -191,7 +191,7 @@ def test_a_network_of_another_precision_is_refused(
         network["train"]["start"] = str(tmp_path / "w.pt")
     with pytest.raises(ConfigError) as error:
         planned_stages(new_run(tiny_tree).plan, None)
-    found = f"parameter conv.weight is {dtype}, expected float32; let its builder return `network.float()`"
+    found = f"expected float32, found {dtype} for parameter conv.weight; let its builder return `network.float()`"
     assert str(error.value).startswith(f"networks.small: model 'tests.tasks.odd_networks:precise': {found}")
 
 
@@ -205,7 +205,9 @@ def test_layers_that_hooks_rename_in_the_state_dict_are_not_recorded(tiny_tree: 
     network = tiny_tree["networks"]["small"]
     network |= {"model": "tests.tasks.odd_networks:Hooked", "arguments": {}}
     network["train"]["record"] = {}
-    with pytest.raises(ConfigError, match=r"layer 'fc': a hook of the network changes its weight in the state dict"):
+    with pytest.raises(
+        ConfigError, match=r"layer 'fc': expected its weight unchanged in the state dict as 'fc.weight', found a hook"
+    ):
         planned_stages(new_run(tiny_tree).plan, None)
     network["train"]["record"] = {"layers": ["conv"]}
     assert planned_stages(new_run(tiny_tree).plan, None)

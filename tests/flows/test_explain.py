@@ -150,7 +150,7 @@ def mlp_like(traced_tree: Tree, new_run: Callable[[Tree], "Run"]) -> "Run":
 def test_what_is_not_there_is_one_line(traced_run: "Run", finished_run: "Run", tmp_path: Path) -> None:
     title = traces(traced_run.plan)[0].influence.title
     text = refused(explain(traced_run, "--query", "4"), cli.FAILED)
-    assert text == f"query 4: {title} has queries 0 to 3"
+    assert text == f"query: expected 0 to 3 in {title}, found 4"
     text = refused(explain(traced_run, "--query", "0", "--layer", "fc"), cli.BAD_CONFIG)
     assert text == "--layer: no layer 'fc'; layers: 0, 3, 6, 11"
     text = refused(explain(finished_run, "--query", "0"), cli.FAILED)

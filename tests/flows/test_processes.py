@@ -187,7 +187,8 @@ def test_a_failing_stage_is_one_line(start: Start, config: Path, tiny_tree: Tree
     assert (code, output) == (cli.FAILED, "")
     lines = errors(tmp_path).splitlines()
     assert re.fullmatch(
-        r"error: partition \d of training small seed 0 \[\w{8}\]: the loss is nan at step \d+; lower the learning rate",
+        r"error: partition \d of training small seed 0 \[\w{8}\]: step \d+: expected a finite loss, found nan; "
+        r"lower the learning rate",
         lines[-1],
     ), lines
     assert sum(line.startswith("error") for line in lines) == 1

@@ -83,9 +83,11 @@ def test_inputs_are_kept_before_what_works_in_place() -> None:
 def test_inputs_that_cannot_be_captured_are_named(small: nn.Module) -> None:
     with pytest.raises(ValueError, match="layer 'nothing': no such module"):
         capture_inputs(small, ["nothing"], EXAMPLE)
-    with pytest.raises(ValueError, match="layer 'unused' is not called by the network's forward"):
+    with pytest.raises(ValueError, match="layer 'unused': expected a call in the network's forward, found none"):
         capture_inputs(small, ["conv1", "unused"], EXAMPLE)
-    with pytest.raises(ValueError, match="layer 'body' is called more than once; its updates cannot be told apart"):
+    with pytest.raises(
+        ValueError, match="layer 'body': expected one call, found more; its updates cannot be split by call"
+    ):
         capture_inputs(Twice().eval(), ["body"], EXAMPLE)
     assert not any(module._forward_pre_hooks for module in small.modules())
 
@@ -99,7 +101,7 @@ def test_a_layer_of_two_inputs_is_named() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.both(x, x)  # type: ignore[no-any-return]  # nn.Module returns Any
 
-    with pytest.raises(ValueError, match="layer 'both' takes 2 inputs, expected one tensor"):
+    with pytest.raises(ValueError, match="layer 'both': expected one tensor as input, found 2 inputs"):
         capture_inputs(Pair(), ["both"], torch.randn(2, 4))
 
 

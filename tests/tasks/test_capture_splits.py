@@ -67,7 +67,7 @@ def test_a_module_called_often_counts_at_its_last_call(traceable: bool) -> None:
 @pytest.mark.parametrize("traceable", [True, False])
 def test_a_layer_with_a_way_around_is_refused(traceable: bool) -> None:
     model = seeded(lambda: Residual(traceable=traceable))
-    with pytest.raises(ValueError, match=r"layer 'body': the network cannot be cut there, .* \(logits differ by up to"):
+    with pytest.raises(ValueError, match=r"layer 'body': expected a layer that every .* \(logits differ by up to"):
         split_at(model, "body", EXAMPLE)
 
 
@@ -85,9 +85,9 @@ def test_bad_layers_are_named() -> None:
         ValueError, match=r"layer 'conv3': no such module; close: conv[12], conv[12].*; or last-map, pen"
     ):
         split_at(model, "conv3", EXAMPLE)
-    with pytest.raises(ValueError, match=r"layer 'fc' gives \(3, 7\), expected maps \(n, d, h, w\) for 3 images"):
+    with pytest.raises(ValueError, match=r"layer 'fc': expected maps \(n, d, h, w\), .* for 3 images, found \(3, 7\)"):
         split_at(model, "fc", EXAMPLE)
-    with pytest.raises(ValueError, match="module 'unused' is not called by the network's forward"):
+    with pytest.raises(ValueError, match="module 'unused': expected a call in the network's forward, found none"):
         split_at(model, "unused", EXAMPLE)
 
 
@@ -107,10 +107,13 @@ class Wrapped(nn.Module):
 @pytest.mark.parametrize(
     ("then", "message"),
     [
-        (lambda maps: maps, r"the network gives shape \(3, 4, 8, 8\) for 3 images, expected logits \(n, classes\)"),
-        (lambda maps: (maps, maps), "the network gives tuple for 3 images"),
-        (lambda maps: maps.mean((0, 2, 3))[None], r"the network gives shape \(1, 4\) for 3 images"),
-        (lambda maps: maps.mean((2, 3)) / 0 * 0, "NaN or infinite logits for the example; check weights and prep"),
+        (lambda maps: maps, r"model: expected logits \(n, classes\) for 3 images, found shape \(3, 4, 8, 8\)"),
+        (lambda maps: (maps, maps), "for 3 images, found tuple"),
+        (lambda maps: maps.mean((0, 2, 3))[None], r"for 3 images, found shape \(1, 4\)"),
+        (
+            lambda maps: maps.mean((2, 3)) / 0 * 0,
+            "expected finite logits, found NaN or infinity; check weights and prep",
+        ),
     ],
 )
 def test_what_is_no_classifier_is_refused(then: Callable[[Tensor], object], message: str) -> None:
@@ -122,22 +125,28 @@ def test_what_is_no_classifier_is_refused(then: Callable[[Tensor], object], mess
 def test_training_mode_is_refused() -> None:
     model = seeded(Small)
     model.get_submodule("bn1").train()
-    with pytest.raises(ValueError, match=r"the network is in training mode; call model.eval\(\) first"):
+    with pytest.raises(
+        ValueError, match=r"model: expected evaluation mode, found training mode; call model.eval\(\) first"
+    ):
         split_at(model, "last-map", EXAMPLE)
 
 
-@pytest.mark.parametrize(("traceable", "found"), [(True, "has no linear layer"), (False, "calls no nn.Linear")])
+@pytest.mark.parametrize(
+    ("traceable", "found"), [(True, "has no linear layer"), (False, "that calls nn.Linear, found no call")]
+)
 def test_a_network_without_linear_layer_has_no_penultimate(traceable: bool, found: str) -> None:
     model = seeded(
         lambda: Wrapped(nn.Conv2d(3, 4, 3), lambda maps: (traceable or bool(maps.sum())) and maps.mean((2, 3)))
     )
-    with pytest.raises(ValueError, match=f"layer 'penultimate': the network {found}"):
+    with pytest.raises(ValueError, match=f"layer 'penultimate': .*network {found}"):
         split_at(model, "penultimate", EXAMPLE)
 
 
 def test_a_network_without_maps_has_no_last_map() -> None:
     model = seeded(lambda: nn.Sequential(nn.Flatten(), nn.Linear(192, 4), nn.ReLU(), nn.Linear(4, 2)))
-    with pytest.raises(ValueError, match=r"layer 'last-map': no module puts out a map .* it has no maps"):
+    with pytest.raises(
+        ValueError, match=r"layer 'last-map': expected a module whose output is a map .* it has no maps"
+    ):
         split_at(model, "last-map", EXAMPLE)
 
 
@@ -162,9 +171,9 @@ def test_a_layer_that_puts_out_no_tensor_is_named(traceable: bool) -> None:
             return self.two(x)[0].mean((2, 3))  # type: ignore[no-any-return]  # nn.Module returns Any
 
     model = seeded(Two)
-    with pytest.raises(ValueError, match=r"layer 'two' gives \('tuple',\), expected maps"):
+    with pytest.raises(ValueError, match=r"layer 'two': expected maps .* found \('tuple',\)"):
         split_at(model, "two", EXAMPLE)
-    with pytest.raises(ValueError, match="layer 'two' puts out a tuple, expected a tensor"):
+    with pytest.raises(ValueError, match="layer 'two': expected a tensor as output, found a tuple"):
         capture_layers(model, ["two"], EXAMPLE)
 
 
@@ -176,7 +185,5 @@ def test_calls_that_depend_on_values_are_refused() -> None:
 
     model = seeded(Sometimes)
     split = split_at(model, "act", EXAMPLE)
-    with pytest.raises(
-        ValueError, match="module 'act': the network calls it fewer times for some inputs than for others"
-    ):
+    with pytest.raises(ValueError, match="module 'act': expected 2 calls for every input, found fewer for some inputs"):
         split.trunk(EXAMPLE + 100)

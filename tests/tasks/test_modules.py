@@ -74,5 +74,5 @@ def test_a_subclass_is_of_a_kind_only_if_it_computes_the_same() -> None:
 @pytest.mark.parametrize("kind", MODULES.values(), ids=[one.__name__ for one in MODULES])
 def test_a_call_with_something_else_than_one_tensor_is_refused(kind: ModuleKind) -> None:
     for given in ((), (torch.zeros(1), torch.zeros(1)), ([1.0],)):
-        with pytest.raises(ValueError, match=f"takes {len(given)} inputs, expected one tensor"):
+        with pytest.raises(ValueError, match=f"expected one tensor as input, found {len(given)} inputs"):
             kind.inputs(given)

@@ -1,1 +1,1 @@
-"""Activations of named layers, kept for analyses of the user's own: stages without a page."""
+"""Activations of named layers for the user's analyses: stages without a page."""

@@ -1,4 +1,4 @@
-"""Not a question of layerlore's own: activations of named layers that a config keeps for the user's analysis."""
+"""Activations of named layers that a config keeps for the user's analysis, as a question without a page."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from tasks.steps.common.question import Question, Shared
 
 @dataclass(frozen=True)
 class Kept:
-    """The activations of one network and seed, a stage for each split."""
+    """The kept activations of one network and seed, a stage for each split."""
 
     network: str
     seed: int
@@ -20,7 +20,7 @@ class Kept:
 
 
 def plan_activations(config: Config, shared: Shared) -> Sequence[Kept]:
-    """Return the stages of each network and seed.
+    """Return the activations of each network and seed.
 
     Raises
     ------

@@ -1,1 +1,1 @@
-"""Stages of question 2: penultimate features, their histograms, decomposed layers and how far to trust them."""
+"""Stages of question 2: penultimate features, their histograms, decomposed layers and their evaluations."""

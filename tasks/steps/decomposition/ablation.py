@@ -1,6 +1,6 @@
-"""The ablation stage: noise in place of features, the full head, accuracy over all classes (Table 8).
+"""The ablation stage: the full head's accuracy with noise in place of features, over all classes (Table 8).
 
-Stages of several noises and scopes are made together: the same draws serve them all.
+Stages of several noises and scopes are made together, from the same draws.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ Floats = NDArray[np.floating]
 Doubles = NDArray[np.float64]
 Ids = NDArray[np.int64]
 
-WHICHES: tuple[Which, ...] = get_args(Which)  # the order of the array's axis
+WHICHES: tuple[Which, ...] = get_args(Which)  # order of the array's axis
 
 
 def ablation_spec(
@@ -47,8 +47,8 @@ def ablation_spec(
 
     Parameters
     ----------
-    features : of the split that is perturbed
-    histogram : whose sets of k2 features are meant, and whose moments a noise may have
+    features : features of the perturbed split
+    histogram : gives the sets of k2 features, and the moments of a noise
     """
     kept: dict[str, Json] = {"k2": k2, "noise": noise, "scope": scope, "draws": draws}
     inputs = {"features": features, "sets": histogram}
@@ -56,27 +56,27 @@ def ablation_spec(
 
 
 def read_accuracies(stage: FinishedStage) -> dict[str, NDArray[np.float64]]:
-    """Return the accuracy of each draw, by which features gave way."""
+    """Return the accuracy of each draw, by the features that noise replaced."""
     correct, images = stage.read("correct").sum(axis=0), stage.read("images").sum()
     return {which: correct[index] / images for index, which in enumerate(WHICHES)}
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
-    """One partition per range of positions, a row each."""
+    """Return the layout: a partition and a row per range of positions."""
     rows, draws = n_ranges(store, spec.inputs["features"]), int(spec.parameters["draws"])
     correct = ArrayLayout((rows, len(WHICHES), draws), "int64", ("range", "which", "draw"), 1, 1)
     return Layout(rows, {"correct": correct, "images": ArrayLayout((rows,), "int64", ("range",), 1, 1)})
 
 
 def _partition(work: Work, number: int) -> None:
-    """Perturb a range of positions in every way that lacks it."""
+    """Perturb a range of positions for every stage in the work."""
     device = choose_device(work.device)
     stages, features = work.stages, features_read(work.stage.spec)
     clock, head = Clock(), open_head(stages[0].store, features, device)
     finished = open_finished(stages[0].store, features)
     counts = {stage.spec: np.zeros(stage.layout.arrays["correct"].shape[1:], np.int64) for stage in stages}
     for draw in range(max(int(stage.spec.parameters["draws"]) for stage in stages)):
-        ways = [_Way.of(stage, draw) for stage in stages if draw < int(stage.spec.parameters["draws"])]
+        ways = [_Ablation.of(stage, draw) for stage in stages if draw < int(stage.spec.parameters["draws"])]
         for start, stop in chunks(finished, number):
             chunk = _Chunk.of(finished, start, stop)
             normals = draw_normals(chunk.ids, chunk.values.shape[1], seed=0, draw=draw)
@@ -93,7 +93,7 @@ def _partition(work: Work, number: int) -> None:
 
 @dataclass(frozen=True)
 class _Chunk:
-    """Some images: features (n, d), ids, labels and what the full head says (n,)."""
+    """Some images: features (n, d), ids, labels and predictions of the full head (n,)."""
 
     values: Floats
     ids: Ids
@@ -102,14 +102,14 @@ class _Chunk:
 
     @classmethod
     def of(cls, stage: FinishedStage, start: int, stop: int) -> Self:
-        """Read a range of positions."""
+        """Read the images of a range of positions."""
         ids, labels = (stage.read(name, start, stop).astype(np.int64) for name in ("sample_id", "label"))
         return cls(read_features(stage, start, stop), ids, labels, stage.read("logits", start, stop).argmax(1))
 
 
 @dataclass(frozen=True)
-class _Way:
-    """One noise and scope: the features that give way in a draw, a mask (C, d) for each of `WHICHES`."""
+class _Ablation:
+    """One noise and scope: the features that a draw replaces, a mask (C, d) for each of `WHICHES`."""
 
     spec: StageSpec
     replaced: tuple[Masks, ...]
@@ -117,7 +117,7 @@ class _Way:
 
     @classmethod
     def of(cls, stage: Stage, draw: int) -> Self:
-        """Return what a stage asks for in a draw."""
+        """Return the noise and masks of a stage in a draw."""
         spec, sets = stage.spec, read_sets(stage.store, stage.spec.inputs["sets"], int(stage.spec.parameters["k2"]))
         moments = _moments(stage)
         d, scope = len(moments.mean), spec.parameters["scope"]
@@ -134,7 +134,7 @@ class _Way:
 
 
 def _moments(stage: Stage) -> FeatureMoments:
-    """Return mean and deviation of each feature over the images that the sets were found from."""
+    """Return mean and deviation of each feature over the images behind the sets."""
     histogram = open_finished(stage.store, stage.spec.inputs["sets"])
     mean, std = (histogram.read(f"overall_{name}").astype(np.float64) for name in ("mean", "std"))
     return FeatureMoments(mean, std)

@@ -1,4 +1,4 @@
-"""The head-cost stage: what the decomposed head saves, and how little of the whole network that is."""
+"""The head-cost stage: the savings of the decomposed head, and their share of the whole network."""
 
 from storage.documents import Document
 from storage.layouts import Layout
@@ -19,19 +19,19 @@ BATCHES = (1, 32, 256)
 
 
 def cost_spec(features: StageSpec, histogram: StageSpec, k2: int) -> StageSpec:
-    """Return the spec of the cost of the full and of the decomposed head."""
+    """Return the spec of the costs of the full and the decomposed head."""
     inputs = {"features": features, "sets": histogram}
     return COST.spec({"k2": k2}, inputs, label=f"{features.label} k2 {k2}")
 
 
 def read_times(store: Store, spec: StageSpec) -> list[Document]:
-    """Return batch, dense_ms and decomposed_ms of each measurement; times are facts of a day, not results."""
+    """Return batch, dense_ms and decomposed_ms of each measurement; times are not reproducible results."""
     times: list[Document] = read_marker(store, spec.path, 0)["numbers"]["times"]
     return times
 
 
 def _partition(work: Work, number: int) -> None:
-    """Count and measure, on the CPU."""
+    """Count multiply-adds and measure times, on the CPU."""
     import torch
 
     from tasks.decomposition.cost import time_heads
@@ -51,7 +51,7 @@ def _partition(work: Work, number: int) -> None:
 
 
 def _summary(stage: Stage) -> Document:
-    """State multiply-adds and depth."""
+    """Return multiply-adds and depth."""
     import torch
 
     from tasks.decomposition.cost import count_multiply_adds

@@ -1,4 +1,4 @@
-"""The coverage stage: how much of its images a class's few features hold. Coverage is measured, not claimed."""
+"""The coverage stage: the share of its images that a class's few features hold."""
 
 import numpy as np
 
@@ -26,9 +26,9 @@ VERSION = 2
 
 
 def coverage_spec(histogram: StageSpec, k2: int) -> StageSpec:
-    """Return the spec of what the k2 features of each class hold of the images that they were found from.
+    """Return the spec of the coverage of the k2 features of each class, on the images behind the histogram.
 
-    Where k1 is a number, the share of an image's l1 norm in its own k1 strongest features is measured too.
+    If k1 is a count, the share of an image's l1 norm in its top-k1 features is measured too.
     """
     inputs = {"features": features_of(histogram), "sets": histogram}
     return COVERAGE.spec({"k2": k2}, inputs, label=f"{histogram.label} k2 {k2}")
@@ -43,7 +43,7 @@ def read_coverage(store: Store, spec: StageSpec) -> Coverage:
 
 
 def _empty(store: Store, spec: StageSpec) -> Coverage:
-    """Return the coverage of no image."""
+    """Return the coverage before the first image."""
     import torch
 
     head = open_head(store, spec.inputs["features"], torch.device("cpu"))
@@ -58,7 +58,7 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 
 
 def _partition(work: Work, number: int) -> None:
-    """Measure a range of positions."""
+    """Measure the coverage on a range of positions."""
     stage, spec = work.stage, work.stage.spec
     finished, group_by = open_finished(stage.store, spec.inputs["features"]), str(spec.inputs["sets"].place["group_by"])
     with stage.partition(number) as part:

@@ -1,6 +1,6 @@
-"""The decomposed-training stage: a decomposed head trained further, alone or with the whole network.
+"""The decomposed-training stage: further training of a decomposed head, alone or with the whole network.
 
-A chain of segments like any training. Its first row of curves is epoch 0: the accuracy before the first step, A_d.
+It is a chain of segments like any training. Its curves begin with epoch 0: the accuracy before the first step, A_d.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from tasks.training.loop import Fetch
 
 VERSION = 1
-REFUSED = ("start", "gates", "record", "snapshots")  # settings that only a network's own training has
+REFUSED = ("start", "gates", "record", "snapshots")  # settings that only the training of a network has
 
 Scope = Literal["head", "network"]
 
@@ -75,16 +75,16 @@ def decomposed_training_spec(
     scope: Scope,
     seed: int,
 ) -> StageSpec:
-    """Return the spec of the training of a decomposed head, or of the network that has it in place of its own.
+    """Return the spec of the training of a decomposed head, or of a network with a decomposed head.
 
     Parameters
     ----------
-    training : of the network, None where its weights come from a file
-    histogram : whose k2 most frequent features each class reads
+    training : training of the network, None if its weights come from a file
+    histogram : gives the k2 most frequent features, which each class reads
     features : penultimate features of `learn` and `evaluate`; a head learns from these, a network from their images
-    train : settings; `split` and `evaluate` are those of `features`
-    scope : what is trained
-    seed : of batches and augmentation
+    train : settings of the training; `split` and `evaluate` are those of `features`
+    scope : the trained part
+    seed : seed of batches and augmentation
 
     Raises
     ------
@@ -94,7 +94,9 @@ def decomposed_training_spec(
     if scope == "head" and train.augment is not None:
         refused.append("augment")
     if refused:
-        raise ValueError(f"retraining of a decomposed {scope} of {name}: it takes no `{refused[0]}`")
+        raise ValueError(
+            f"retraining of a decomposed {scope} of {name}: expected settings without `{refused[0]}`; remove it"
+        )
     learn, evaluate = features["learn"], features["evaluate"]
     assert (learn.parameters["split"], evaluate.parameters["split"]) == (train.split, train.evaluate), train
     parameters, place, digests = network_identity(name, network, training)
@@ -113,17 +115,17 @@ def decomposed_training_spec(
 
 
 def read_curves(store: Store, spec: StageSpec) -> pd.DataFrame:
-    """Return a finished training's row per epoch from 0 on: epoch, loss (NaN at 0), accuracy, lr where it varies."""
+    """Return a finished training's curves, a row per epoch: epoch, loss (NaN at 0), accuracy, lr if it varies."""
     return read_table(open_finished(store, spec).read_file(CURVES), f"{spec.path}/files/{CURVES}")
 
 
 def open_features(store: Store, features: StageSpec, device: torch.device, memory: int) -> Fetch:
-    """Return a function from positions to stored penultimate features (n, d) float32 and labels, on the device.
+    """Return a function from positions to stored features (n, d) float32 and labels, on the device.
 
     Parameters
     ----------
-    features : of a penultimate stage
-    memory : bytes of features up to which all are kept; else each batch is read, chunk by chunk
+    features : spec of a penultimate stage
+    memory : features up to this number of bytes are kept whole; otherwise each batch is read, chunk by chunk
     """
     import torch
 
@@ -144,7 +146,7 @@ def open_features(store: Store, features: StageSpec, device: torch.device, memor
 
 @lru_cache(maxsize=2)
 def _read_whole(store: Store, features: StageSpec) -> Tensor:
-    """Return all features; those of two splits are kept for the next segment in this process."""
+    """Return all features; this process keeps those of two splits for the next segment."""
     import torch
 
     finished = open_finished(store, features)
@@ -152,13 +154,13 @@ def _read_whole(store: Store, features: StageSpec) -> Tensor:
 
 
 def _open(stage: Stage, part: Partition, device: torch.device) -> Opened:
-    """Return the training of a head or of a network, whose accuracy before the first step is A_d."""
+    """Return the training of a head or of a network; its accuracy before the first step is A_d."""
     settle(device)
     return (_open_head if stage.spec.parameters["scope"] == "head" else _open_network)(stage, part, device)
 
 
 def _open_head(stage: Stage, part: Partition, device: torch.device) -> Opened:
-    """Return the training of a decomposed head on stored features, which keep the digests of their samples."""
+    """Return the training of a decomposed head on stored features, with the digests of their samples."""
     import torch
 
     from tasks.training.loop import Samples
@@ -176,7 +178,7 @@ def _open_head(stage: Stage, part: Partition, device: torch.device) -> Opened:
 
 
 def _open_network(stage: Stage, part: Partition, device: torch.device) -> Opened:
-    """Return the training of a whole network, its head decomposed, on images."""
+    """Return the training of a whole network with a decomposed head, on images."""
     from tasks.decomposition.head import find_head, replace_head
 
     if part.number == 0:
@@ -200,23 +202,23 @@ def _decomposed(store: Store, spec: StageSpec, head: nn.Linear) -> DecomposedLin
 
 
 def _partition(work: Work, number: int) -> None:
-    """Train one segment."""
+    """Train one segment of a decomposed training."""
     train_segment(work, number, _open)
 
 
 def _summary(stage: Stage) -> Document:
-    """State the accuracies before the first and after the last step."""
+    """Return the accuracies before the first and after the last step."""
     return {**chain_summary(stage), "scope": stage.spec.parameters["scope"]}
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:
-    """A checkpoint holds the weights and what the optimiser keeps of each, as in any training."""
+    """Return the size: a checkpoint holds the weights and the optimiser's state of each, as in any training."""
     head, k2 = head_shapes(features_of(spec.inputs["histogram"]), survey), int(spec.parameters["k2"])
     if k2 > head.features:
-        raise ValueError(f"decomposition.k2: {k2} of {head.features} features, which {spec.label} has")
+        raise ValueError(f"decomposition.k2: expected at most the {head.features} features of {spec.label}, found {k2}")
     train = training_of(spec)
     most = max(ROWS, train.batches.most)
-    weights = 4 * head.outputs * (3 * k2 + 1)  # weights, indices of 8 bytes, bias
+    weights = 4 * head.outputs * (3 * k2 + 1)  # bytes of weights, indices (8 bytes each) and bias
     held = 4 * head.features * (head.outputs + 2 * most)
     if spec.parameters["scope"] == "network":
         check_trainable(spec, survey, key="decomposition.retraining.network")

@@ -1,4 +1,4 @@
-"""The penultimate stage: the inputs of a network's head on a split, and its logits, class by class."""
+"""The penultimate stage: the inputs of a network's head and its logits on a split, class by class."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class HeadShapes:
-    """Sizes of one sample: input (C, h, w), features of the head, outputs, values in the largest module's output.
+    """Sizes of one sample: input (C, h, w), features of the head, outputs, and the largest module's output.
 
-    `channels` of the last map, where the network's training has gates on them; else 0.
+    `channels` counts those of the last map if the network's training has gates on them; else it is 0.
     """
 
     inputs: tuple[int, ...]
@@ -64,7 +64,7 @@ def penultimate_spec(
 
 
 def penultimate_layout(n: int, n_features: int, n_outputs: int, dtype: str) -> Layout:
-    """Return the layout for n samples."""
+    """Return the layout of a penultimate stage for n samples."""
     arrays = {
         "sample_id": rows_layout((n,), "int64", ("sample",), MAX_ROWS),
         "label": rows_layout((n,), "int64", ("sample",), MAX_ROWS),
@@ -76,7 +76,7 @@ def penultimate_layout(n: int, n_features: int, n_outputs: int, dtype: str) -> L
 
 
 def open_head(store: Store, spec: StageSpec, device: torch.device) -> nn.Linear:
-    """Return the head of the network of a penultimate stage; not to be changed."""
+    """Return the head of the network of a penultimate stage; callers must not change it."""
     return _opened(store, spec, str(device)).head
 
 
@@ -87,7 +87,7 @@ def read_features(stage: FinishedStage, start: int, stop: int) -> Floats:
 
 @dataclass(frozen=True)
 class _Opened:
-    """A network cut before its head, ready on a device; `shape` is that of one input."""
+    """A network on a device, cut before its head; `shape` is the shape of one input."""
 
     split: Split
     head: nn.Linear
@@ -96,7 +96,7 @@ class _Opened:
 
 @lru_cache(maxsize=2)
 def _opened(store: Store, spec: StageSpec, device: str) -> _Opened:
-    """Return the network of a stage, cut before its head; kept for the next partition in this process."""
+    """Return the network of a stage, cut before its head; this process keeps it for the next partition."""
     import torch
 
     from tasks.capture import PENULTIMATE, split_at
@@ -133,7 +133,7 @@ def _partition(work: Work, number: int) -> None:
 
 
 def _extract(stage: Stage, rows: pd.DataFrame, device: str) -> dict[str, NDArray[np.generic]]:
-    """Return all arrays of `rows`."""
+    """Return all arrays for the samples in `rows`."""
     from tasks.capture import PENULTIMATE, capture_batch, check_finite, to_storage_dtype
 
     opened, ids = _opened(stage.store, stage.spec, device), rows["id"].to_numpy(np.int64)
@@ -149,7 +149,7 @@ def _extract(stage: Stage, rows: pd.DataFrame, device: str) -> dict[str, NDArray
 
 
 def _summary(stage: Stage) -> dict[str, Json]:
-    """State classes with their slabs, and the sizes of the head."""
+    """Return classes with their class ranges, and the sizes of the head."""
     head = _opened(stage.store, stage.spec, "cpu").head
     return {**slab_summary(stage), "features": head.in_features, "outputs": head.out_features}
 
@@ -159,7 +159,8 @@ def head_shapes(spec: StageSpec, survey: Survey) -> HeadShapes:
 
     Raises
     ------
-    ValueError : no linear head, labels beyond the outputs, no last map where gates are asked for
+    ValueError : the network does not have a linear head; labels exceed the outputs; or the last map, which gates need,
+        is missing
     """
     training, found = spec.inputs.get("network", spec), survey.data(spec.inputs["data"])
     gated = training.place.get("train", {}).get("gates") is not None
@@ -167,11 +168,13 @@ def head_shapes(spec: StageSpec, survey: Survey) -> HeadShapes:
 
 
 def chosen_head(spec: StageSpec, survey: Survey, key: str) -> HeadShapes:
-    """Return the head of a stage's features, after checking that it has as many as the parameter `key` asks for."""
+    """Return the head of a stage's features; raise ValueError if the parameter `key` exceeds their number."""
     features = spec.inputs["features"]
     head, k = head_shapes(features, survey), int(spec.parameters.get(key, 1))
     if k > head.features:
-        raise ValueError(f"decomposition.k2: {k} of {head.features} features, which {features.label} has")
+        raise ValueError(
+            f"decomposition.k2: expected at most the {head.features} features of {features.label}, found {k}"
+        )
     return head
 
 

@@ -1,4 +1,4 @@
-"""The decomposition-gallery stage: held-out images, and where their class's influential maps light up in them."""
+"""The decomposition-gallery stage: held-out images with their class's influential maps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from tasks.capture import Split
 
 VERSION = 2
-KINDS = ("all", "other", "influential")  # maps beside an image, in this order
+KINDS = ("all", "other", "influential")  # maps of an image, in this order
 
 
 def decomposition_gallery_spec(features: StageSpec, histogram: StageSpec, k2: int, count: int) -> StageSpec:
@@ -41,7 +41,7 @@ def decomposition_gallery_spec(features: StageSpec, histogram: StageSpec, k2: in
 
 @lru_cache(maxsize=2)
 def _split(store: Store, features: StageSpec, device: str) -> Split:
-    """Return the network of a penultimate stage, cut after its last map; kept for the next in this process."""
+    """Return the network of a penultimate stage, cut after its last map; this process keeps it for the next."""
     import torch
 
     from tasks.capture import LAST_MAP, split_at
@@ -52,7 +52,7 @@ def _split(store: Store, features: StageSpec, device: str) -> Split:
 
 
 def _refusal(store: Store, features: StageSpec) -> str:
-    """Say why there are no maps of the features, "" where there are: a feature must be the mean of one map."""
+    """Return why features do not have maps, "" if they do: a feature must be the mean of one map."""
     d = int(open_finished(store, features).summary["features"])
     try:
         shape = _split(store, features, "cpu").shape
@@ -80,7 +80,7 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 
 
 def _partition(work: Work, number: int) -> None:
-    """Read the images, run the network, average maps."""
+    """Read the images, run the network, and average its maps."""
     stage, spec = work.stage, work.stage.spec
     with stage.partition(number) as part:
         if stage.layout.arrays:
@@ -90,7 +90,7 @@ def _partition(work: Work, number: int) -> None:
 
 
 def _pictures(stage: Stage, device: str) -> dict[str, NDArray[np.generic]]:
-    """Return all arrays."""
+    """Return all arrays of a gallery: images and maps."""
     from tasks.capture import capture_batch
     from tasks.interpreters.enlarge import enlarge
 
@@ -117,7 +117,7 @@ def _pictures(stage: Stage, device: str) -> dict[str, NDArray[np.generic]]:
 
 
 def _summary(stage: Stage) -> Document:
-    """State why there are no pictures, where there are none."""
+    """Return why pictures are missing, if they are."""
     return {"refused": "" if stage.layout.arrays else _refusal(stage.store, stage.spec.inputs["features"])}
 
 

@@ -1,7 +1,7 @@
 """The gates stage: class-specific gates of a finished training, measured on a split (CSG, Liang et al. 2020).
 
-With gates an image is classified as its own class's gates leave it, so the label goes in: the CSG accuracy says how
-much of a class the open channels carry, it is not that of a classifier, and it interprets a labelled split only.
+With gates an image is classified from the channels that its true class leaves open. Therefore the CSG accuracy needs a
+labelled split and is not the accuracy of a classifier. It measures the share of a class that the open channels carry.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ if TYPE_CHECKING:
 
 VERSION = 2
 ROWS = 256  # images at a time
-OPEN = 0.5  # a gate above it counts as open
+OPEN = 0.5  # a gate above this value counts as open
 
 
 def gates_spec(training: StageSpec, split: str, k: int) -> StageSpec:
-    """Return the spec of what a training's gates come to.
+    """Return the spec of the measurements of a training's gates.
 
     Parameters
     ----------
-    training : with `gates`
-    split : labelled images on which accuracies are measured
-    k : channels with the largest gates per class
+    training : a training with `gates`
+    split : labelled images for the accuracies
+    k : number of channels with the largest gates, per class
 
     Raises
     ------
-    ValueError : the training has no gates
+    ValueError : the training does not have gates
     """
     if training.place["train"]["gates"] is None:
-        raise ValueError(f"networks: training {training.label} has no gates; set its `train.gates`")
+        raise ValueError(f"networks: expected gates in training {training.label}, found none; set its `train.gates`")
     parameters: Document = {"network": training.parameters["network"], "split": split, "k": k}
     inputs = {"network": training, "data": training.inputs["data"]}
     place = {"network": training.place["network"]}
@@ -71,11 +71,11 @@ def read_gates(store: Store, training: StageSpec) -> NDArray[np.float32]:
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
-    """All in one partition: what is stored is small."""
+    """Return the layout: one partition, since the arrays are small."""
     n_channels, n_classes = read_gates(store, spec.inputs["network"]).shape
     k = int(spec.parameters["k"])
     if k > n_channels:
-        raise ValueError(f"{spec.title}: {k} channels per class asked for, the last map has {n_channels}")
+        raise ValueError(f"{spec.title}: expected at most the last map's {n_channels} channels per class, found {k}")
     gates = ArrayLayout((n_channels, n_classes), "float32", ("channel", "class"), n_channels, n_channels)
     indices = ArrayLayout((n_classes, k), "int64", ("class", "k"), n_classes, n_classes)
     return Layout(1, {"gates": gates, "indices": indices})
@@ -108,7 +108,7 @@ def _partition(work: Work, number: int) -> None:
 
 
 def _count_right(stage: Stage, gates: ClassGates, device: torch.device) -> tuple[int, list[int]]:
-    """Return the number of images, and how many are classified rightly without and with gates."""
+    """Return the number of images, and how many are classified correctly without and with gates."""
     import torch
 
     from tasks.capture import LAST_MAP, split_at
@@ -132,7 +132,7 @@ def _count_right(stage: Stage, gates: ClassGates, device: torch.device) -> tuple
 
 
 def _summary(stage: Stage) -> Document:
-    """State the accuracies and how open the gates are."""
+    """Return the accuracies and the openness of the gates."""
     marker = stage.marker(0)
     assert marker is not None
     keys = ("split", "samples", "std_accuracy", "csg_accuracy", "mean_gate", "open_share", "ties")

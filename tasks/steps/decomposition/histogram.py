@@ -1,6 +1,6 @@
-"""The strongest and histogram stages: Algorithm 1 over stored features, range by range, then added up.
+"""The `strongest` and `histogram` stages: Algorithm 1 over stored features, by ranges and then summed.
 
-Histograms of one ranking are made together: one pass over the features serves them all.
+All histograms of one ranking are made together, in one pass over the features.
 """
 
 from collections.abc import Hashable, Sequence
@@ -32,7 +32,7 @@ from tasks.steps.decomposition.partials import (
 )
 
 VERSION = 1
-DIGITS = 8  # arrays of 64 bits that one exact sum may take
+DIGITS = 8  # largest number of 64-bit arrays in one exact sum
 DEFAULTS: Document = {"limit": None, "rank_by": "abs", "group_by": "label"}
 
 Ids = NDArray[np.int64]
@@ -41,13 +41,13 @@ Ids = NDArray[np.int64]
 def histogram_spec(
     features: StageSpec, k1: int | float, *, limit: int | None = None, rank_by: str = "abs", group_by: str = "label"
 ) -> StageSpec:
-    """Return the spec of how often each feature is among the strongest of a class's images.
+    """Return the spec of the histogram: how often each feature is in the top-k1 of a class's images.
 
     Parameters
     ----------
-    features : of a penultimate stage
+    features : spec of a penultimate stage
     k1 : features counted per image; a float is the share of its l1 norm that they hold
-    limit : images counted per class, the first ones; None for all
+    limit : number of images per class, the first ones; None for all
     """
     settings: Document = {"limit": limit, "rank_by": rank_by, "group_by": group_by}
     kept: Document = {"k1": k1, **without_defaults(settings, DEFAULTS)}
@@ -59,7 +59,7 @@ def histogram_spec(
 
 
 def features_of(histogram: StageSpec) -> StageSpec:
-    """Return the features that a histogram was made from."""
+    """Return the spec of the features behind a histogram."""
     return histogram.inputs["strongest"].inputs["features"]
 
 
@@ -70,22 +70,22 @@ def read_sets(store: Store, histogram: StageSpec, k2: int) -> Ids:
 
 
 def _cell(spec: StageSpec) -> Cell:
-    """Return what a strongest stage counts."""
+    """Return the setting of the count of a `strongest` stage."""
     return Cell(spec.parameters["k1"], spec.parameters.get("limit"))
 
 
 def _ranges(store: Store, spec: StageSpec) -> Layout:
-    """One partition per range of positions; files only."""
+    """Return the layout: a partition per range of positions, with files only."""
     return Layout(n_ranges(store, spec.inputs["features"]))
 
 
 def _ranking(spec: StageSpec) -> Hashable:
-    """Return what decides on which features are the strongest of an image, and to whose class it counts."""
+    """Return the parameters that decide on the top features of an image and on its class."""
     return features_read(spec), spec.place["rank_by"], spec.place["group_by"]
 
 
 def _count(work: Work, number: int) -> None:
-    """Count a range of positions for every setting that lacks it."""
+    """Count a range of positions for every stage in the work."""
     clock, found = Clock(), _histogram(work.stages, number)
     state = found.state()
     for index, stage in enumerate(work.stages):
@@ -98,7 +98,7 @@ def _count(work: Work, number: int) -> None:
 
 
 def _histogram(stages: Sequence[Stage], number: int) -> FeatureHistogram:
-    """Return what a range of positions adds, a cell per stage; all are of one ranking."""
+    """Return the histogram of a range of positions, a cell per stage; all stages have one ranking."""
     import torch
 
     store, place, features = stages[0].store, stages[0].spec.place, features_read(stages[0].spec)
@@ -119,7 +119,7 @@ def _histogram(stages: Sequence[Stage], number: int) -> FeatureHistogram:
 
 
 def read_classes(features: FinishedStage, start: int, stop: int, group_by: str) -> Ids:
-    """Return the class to whose images each sample counts, (n,): its label, or what the network says."""
+    """Return the class (n,) of each sample in the count: its label, or the network's prediction."""
     if group_by == "prediction":
         found: Ids = features.read("logits", start, stop).argmax(1)
         return found
@@ -127,7 +127,7 @@ def read_classes(features: FinishedStage, start: int, stop: int, group_by: str) 
 
 
 def _whole(store: Store, spec: StageSpec) -> Layout:
-    """All in one partition: what has to be added up fits in memory."""
+    """Return the layout: one partition, since all sums fit in memory."""
     features = open_finished(store, features_of(spec))
     n_classes, d = int(features.summary["outputs"]), int(features.summary["features"])
 
@@ -141,7 +141,7 @@ def _whole(store: Store, spec: StageSpec) -> Layout:
 
 
 def _add(work: Work, number: int) -> None:
-    """Add up the ranges, and order each class's features."""
+    """Sum the ranges, and order each class's features."""
     stage, spec = work.stage, work.stage.spec.inputs["strongest"]
     strongest = open_finished(stage.store, spec)
     with stage.partition(number) as part:
@@ -160,7 +160,7 @@ def _add(work: Work, number: int) -> None:
 
 
 def _summary(stage: Stage) -> dict[str, Json]:
-    """State whether some feature is negative."""
+    """Return whether some feature is negative."""
     marker = stage.marker(0)
     assert marker is not None
     return {"signed": marker["numbers"]["signed"]}
@@ -170,9 +170,13 @@ def _size_of_ranges(spec: StageSpec, survey: Survey) -> Size:
     features = spec.inputs["features"]
     head, k1 = head_shapes(features, survey), spec.parameters["k1"]
     if isinstance(k1, int) and k1 > head.features:
-        raise ValueError(f"decomposition.k1: {k1} of {head.features} features, which {features.label} has")
+        raise ValueError(
+            f"decomposition.k1: expected at most the {head.features} features of {features.label}, found {k1}"
+        )
     labels = survey.data(features.inputs["data"]).split(features.parameters["split"])["labels"]
-    one = 8 * head.features * min(head.outputs, len(labels)) * (DIGITS + 1)  # the rest is zeros, which pack to nothing
+    one = (
+        8 * head.features * min(head.outputs, len(labels)) * (DIGITS + 1)
+    )  # other classes are zeros, which compress well
     table = 8 * head.features * head.outputs
     written = one + count_ranges(features, survey) * table // 100
     return Size(written, 12 * 8 * CHUNK_VALUES + table * (MOST_TOGETHER + 3 * DIGITS))

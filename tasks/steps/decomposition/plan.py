@@ -1,4 +1,4 @@
-"""The stages of question 2 for a config: specs only, no store is asked."""
+"""The stages of question 2 for a config, as specs: a plan does not read the store."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,25 +20,25 @@ from tasks.steps.decomposition.gates import gates_spec
 from tasks.steps.decomposition.histogram import histogram_spec
 from tasks.steps.decomposition.scores import HISTOGRAM, full_spec, gates_scores_spec, scores_spec
 
-Grid = tuple[str, int]  # k1 as it is shown, k2
+Grid = tuple[str, int]  # k1 as text, k2
 Change = tuple[str, str]  # noise, scope
 
 
 @dataclass(frozen=True)
 class Decomposed:
-    """One network and seed of question 2, and the stages behind the answer.
+    """One network and seed of question 2, with the stages of its answer.
 
     Attributes
     ----------
     learn, evaluate : penultimate features
-    histograms : by k1 as it is shown, the main one first
+    histograms : histograms by k1 as text, the main one first
     need : histograms of the first n images of each class, by n
     full : scores of the full head
-    grid : scores by (k1, k2), the main ones first
+    grid : scores by (k1, k2), those of the main setting first
     controls : scores of other choices of the main k2, by name
     need_scores : scores of the main k2 of `need`, by n
-    ablations : by (noise, scope)
-    retrained : by scope, head or network
+    ablations : ablations by (noise, scope)
+    retrained : trainings by scope, head or network
     """
 
     network: str
@@ -61,24 +61,24 @@ class Decomposed:
 
     @property
     def histogram(self) -> StageSpec:
-        """The histogram of the main k1."""
+        """Return the histogram of the main k1."""
         return next(iter(self.histograms.values()))
 
     @property
     def finals(self) -> Sequence[StageSpec]:
-        """The stages that no other stage of the answer reads."""
+        """Return the stages that no other stage of the answer reads."""
         scored = (self.full, *self.grid.values(), *self.controls.values(), *self.need_scores.values())
         rest = (*self.ablations.values(), *self.retrained.values(), self.gates_scores, self.coverage, self.cost)
         return tuple(spec for spec in (*scored, *rest, self.gallery) if spec is not None)
 
 
 def shown_k1(k1: int | Coverage) -> str:
-    """Return k1 as tables show it."""
+    """Return k1 as text for tables."""
     return f"coverage {k1.coverage}" if isinstance(k1, Coverage) else str(k1)
 
 
 def plan_decomposition(config: Config, shared: Shared) -> Sequence[Decomposed]:
-    """Return what question 2 asks of each network and seed; networks with given weights have one seed.
+    """Return the stages of question 2 for each network and seed; networks with given weights have one seed.
 
     Raises
     ------
@@ -95,12 +95,12 @@ def plan_decomposition(config: Config, shared: Shared) -> Sequence[Decomposed]:
 
 @dataclass(frozen=True)
 class _Network:
-    """One network and seed: what its stages are made from.
+    """The inputs of the stages of one network and seed.
 
     Attributes
     ----------
     data : name of the data set
-    training : stage of the network's training, None where its weights are given
+    training : stage of the network's training, None if its weights are given
     """
 
     name: str
@@ -113,7 +113,7 @@ class _Network:
 
     @property
     def gated(self) -> bool:
-        """Whether its training learns gates."""
+        """Return whether its training learns gates."""
         return self.network.train is not None and self.network.train.gates is not None
 
 

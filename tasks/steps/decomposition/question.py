@@ -1,4 +1,4 @@
-"""Question 2: which features decide a class?"""
+"""The object of question 2: which features decide a class?"""
 
 from tasks.steps.common.question import Question
 from tasks.steps.decomposition.ablation import ABLATION

@@ -24,14 +24,14 @@ from tasks.steps.decomposition.histogram import read_sets
 from tasks.steps.decomposition.plan import Decomposed
 from tasks.steps.decomposition.scores import HISTOGRAM, read_scores
 
-HISTOGRAMS = 10  # classes whose histogram is shown
+HISTOGRAMS = 10  # number of classes with a histogram on the page
 
 Row = dict[str, object]
 Ids = NDArray[np.int64]
 
 
 def decomposition_results(store: Store, answers: Sequence[Decomposed]) -> DecompositionResults:
-    """Return what the page is made of."""
+    """Return the tables and pictures of question 2's page."""
     all_opened = [_Opened.of(store, answer) for answer in answers]
     tables = {
         "networks": _network,
@@ -60,7 +60,7 @@ def decomposition_results(store: Store, answers: Sequence[Decomposed]) -> Decomp
 
 @dataclass(frozen=True)
 class _Opened:
-    """One network and seed with what most tables need."""
+    """One network and seed, with the arrays that most tables need."""
 
     answer: Decomposed
     learn: FinishedStage
@@ -73,7 +73,7 @@ class _Opened:
 
     @classmethod
     def of(cls, store: Store, answer: Decomposed) -> "_Opened":
-        """Read it."""
+        """Read one network and seed of question 2 from the store."""
         histogram, k2 = open_finished(store, answer.histogram), _k2(answer)
         learn, evaluate = open_finished(store, answer.learn), open_finished(store, answer.evaluate)
         names = open_finished(store, answer.learn.inputs["data"]).summary["class_names"]
@@ -83,23 +83,23 @@ class _Opened:
 
     @property
     def keys(self) -> Row:
-        """What every row of a table begins with."""
+        """Return the first columns of every row of a table."""
         return {"network": self.answer.network, "seed": self.answer.seed}
 
     @property
     def ties(self) -> NDArray[np.bool_]:
-        """Whether the last chosen count of a class equals the next one, (C,)."""
+        """Return (C,), whether the last chosen count of a class equals the next one."""
         ordered, k2 = -np.sort(-self.counts, axis=1), self.sets.shape[1]
         if k2 == ordered.shape[1]:
             return np.zeros(len(ordered), bool)
         return np.asarray(ordered[:, k2 - 1] == ordered[:, k2])
 
     def is_first(self, others: Sequence["_Opened"]) -> bool:
-        """Say whether it is the first seed of its network."""
+        """Return whether it is the first seed of its network."""
         return next(other for other in others if other.answer.network == self.answer.network) is self
 
     def name(self, label: int) -> str:
-        """Return a label's name, or the label where it has none."""
+        """Return the name of a label, or the label without a name."""
         return self.names.get(str(label), str(label))
 
 
@@ -156,7 +156,7 @@ def _network(store: Store, opened: _Opened) -> Iterator[Row]:
 
 
 def _shown(preprocessing: Document) -> str:
-    """Return preprocessing in a line."""
+    """Return preprocessing as one line."""
     return ", ".join(f"{key} {value}" for key, value in preprocessing.items()) or "pixels on 0..1"
 
 
@@ -214,7 +214,7 @@ def _ablation(store: Store, opened: _Opened) -> Iterator[Row]:
     for (noise, scope), spec in opened.answer.ablations.items():
         size = len(np.unique(sets)) if scope == "union" else sets.shape[1]
         for which, accuracies in read_accuracies(open_finished(store, spec)).items():
-            if which == "equal-size" and 2 * size > d:  # there are not as many others
+            if which == "equal-size" and 2 * size > d:  # too few other features
                 continue
             spread = float(accuracies.std(ddof=1)) if len(accuracies) > 1 else np.nan
             stated = {"draws": len(accuracies), "accuracy": float(accuracies.mean()), "accuracy_std": spread}
@@ -254,14 +254,14 @@ def _histograms(opened: _Opened) -> Iterator[Histogram]:
 
 
 def _overlap(opened: _Opened) -> Overlap:
-    """Return how many features each two classes share."""
+    """Return the number of features that each pair of classes shares."""
     found = measure_overlap(opened.sets[opened.present], opened.counts.shape[1])
     names = tuple(opened.name(label) for label in opened.present.tolist())
     return Overlap(opened.answer.network, opened.answer.seed, names, found.matrix)
 
 
 def _refused(store: Store, all_opened: Sequence[_Opened]) -> Iterator[tuple[str, str]]:
-    """Yield the networks of which there can be no pictures, and why."""
+    """Yield the networks without pictures, with the reason."""
     for opened in all_opened:
         if opened.answer.gallery is not None and opened.is_first(all_opened):
             reason = str(open_finished(store, opened.answer.gallery).summary["refused"])
@@ -270,7 +270,7 @@ def _refused(store: Store, all_opened: Sequence[_Opened]) -> Iterator[tuple[str,
 
 
 def _gallery(store: Store, opened: _Opened) -> Iterator[FeatureMapRow]:
-    """Yield the pictures of a gallery stage, if it has any."""
+    """Yield the pictures of a gallery stage, if any."""
     stage = None if opened.answer.gallery is None else open_finished(store, opened.answer.gallery)
     if stage is None or not stage.layout.arrays:
         return

@@ -1,6 +1,6 @@
-"""The head-scores stage: how well a head decomposed with one choice of features does on a split.
+"""The head-scores stage: the scores of a decomposed head with one choice of features, on a split.
 
-Stages of many choices are made together: one pass over the features serves them all.
+Stages of all choices are made together, in one pass over the features.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from tasks.decomposition.linear import DecomposedLinear
 
 VERSION = 1
-FULL, HISTOGRAM, GATES = "full", "histogram", "gates"  # beside the controls
+FULL, HISTOGRAM, GATES = "full", "histogram", "gates"  # names of choices besides the controls
 
 Indices = NDArray[np.int64]
 
@@ -46,10 +46,10 @@ def scores_spec(features: StageSpec, histogram: StageSpec, method: str, k: int, 
 
     Parameters
     ----------
-    features : of the split that is scored
-    histogram : Algorithm 1's, which the controls take their means from
+    features : features of the scored split
+    histogram : histogram of Algorithm 1, which has the means for the controls
     method : "histogram", or a name of `CONTROLS`
-    draws : of a method that draws
+    draws : number of draws of a random method
     """
     kept: dict[str, Json] = {"method": method, "k": k, **({"draws": draws} if method == "random" else {})}
     inputs = {"features": features, "sets": histogram}
@@ -70,7 +70,7 @@ def read_scores(stage: FinishedStage) -> list[HeadScores]:
 
 
 def read_statistics(store: Store, histogram: StageSpec, head: torch.nn.Linear) -> Statistics:
-    """Return what the controls pick from."""
+    """Return the statistics that the controls pick from."""
     stage = open_finished(store, histogram)
     weight = head.weight.detach().double().cpu().numpy()
     mean, overall = stage.read("mean").astype(np.float64), stage.read("overall_mean").astype(np.float64)
@@ -78,7 +78,7 @@ def read_statistics(store: Store, histogram: StageSpec, head: torch.nn.Linear) -
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
-    """One partition per range of positions, a row each."""
+    """Return the layout: a partition and a row per range of positions."""
     n_classes = int(open_finished(store, spec.inputs["features"]).summary["outputs"])
     rows = n_ranges(store, spec.inputs["features"])
     draws = int(spec.parameters.get("draws", 1))
@@ -101,7 +101,7 @@ def _choices(stage: Stage, head: torch.nn.Linear) -> Iterator[Indices]:
         gates = open_finished(stage.store, sets)
         channels = gates.layout.arrays["gates"].shape[0]
         if channels != head.in_features:
-            raise ValueError(f"gates of {channels} channels say nothing of the head's {head.in_features} features")
+            raise ValueError(f"gates: expected a gate for each of {head.in_features} features, found {channels}")
         yield gates.read("indices")[:, :k].astype(np.int64)
     else:
         statistics = read_statistics(stage.store, sets, head)
@@ -110,7 +110,7 @@ def _choices(stage: Stage, head: torch.nn.Linear) -> Iterator[Indices]:
 
 
 def _partition(work: Work, number: int) -> None:
-    """Score a range of positions with every choice that lacks it."""
+    """Score a range of positions for every choice in the work."""
     import torch
 
     device = choose_device(work.device)
@@ -135,7 +135,7 @@ def _partition(work: Work, number: int) -> None:
 
 
 def _tallies(stage: Stage, head: torch.nn.Linear) -> list[tuple[DecomposedLinear | None, HeadScores]]:
-    """Return each draw's layer with its scores; None stands for the full head, whose logits are stored."""
+    """Return each draw's layer with its scores; None is the full head, which has stored logits."""
     from tasks.decomposition.linear import DecomposedLinear
 
     if stage.spec.parameters["method"] == FULL:
@@ -154,7 +154,7 @@ def _logits(layer: DecomposedLinear, values: torch.Tensor) -> NDArray[np.float32
 
 
 def _summary(stage: Stage) -> dict[str, Json]:
-    """State the parameters for those who read the folder alone."""
+    """Return the parameters, so that the folder can be read alone."""
     return dict(stage.spec.parameters)
 
 
@@ -162,11 +162,12 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     head, k = chosen_head(spec, survey, "k"), int(spec.parameters.get("k", 1))
     if spec.parameters["method"] == GATES and head.channels != head.features:
         raise ValueError(
-            f"networks: train.gates of {spec.inputs['sets'].label}: {head.channels} channels, but the head has "
-            f"{head.features} features; gates tell of features only where each feature is the mean of one channel"
+            f"networks: train.gates of {spec.inputs['sets'].label}: expected a channel for each of the head's "
+            f"{head.features} features, found {head.channels} channels; use a network where each feature is the mean "
+            "of one channel"
         )
     draws, ranges = int(spec.parameters.get("draws", 1)), count_ranges(spec.inputs["features"], survey)
-    layers = 12 * head.outputs * k * (draws + MOST_TOGETHER)  # decomposed layers that are held at a time
+    layers = 12 * head.outputs * k * (draws + MOST_TOGETHER)  # bytes of the decomposed layers in memory at a time
     tables = 4 * 8 * head.features * head.outputs
     return Size(8 * ranges * head.outputs * (2 * draws + 1), 12 * 4 * CHUNK_VALUES + tables + layers)
 

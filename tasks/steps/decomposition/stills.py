@@ -1,4 +1,4 @@
-"""What the report has of question 2 besides the site: its tables as Parquet, a few pictures for papers."""
+"""The files of question 2 in the report besides the site: tables as Parquet, a few pictures for papers."""
 
 from dataclasses import replace
 
@@ -14,11 +14,11 @@ from tasks.figures.decomposition.still_sets import (
 from tasks.report.decomposition.gallery import allowed_rows
 from tasks.report.decomposition.results import COLUMNS, DecompositionResults
 
-FEW = 4  # rows of pictures
+FEW = 4  # number of rows of pictures
 
 
 def decomposition_files(results: DecompositionResults, training_images: str) -> dict[str, bytes]:
-    """Return tables and pictures by path below the report; pictures of the first seed of each network."""
+    """Return tables and pictures by path below the report; pictures are of the first seed of each network."""
     results = replace(results, gallery=allowed_rows(results, training_images))
     tables = {name: getattr(results, name) for name in COLUMNS}
     files = {f"tables/decomposition_{name}.parquet": table_bytes(table) for name, table in tables.items() if len(table)}

@@ -1,1 +1,1 @@
-"""Question 1: what are the relevant features, from how little data?"""
+"""The stages of question 1: the relevant features, and how little data shows them."""

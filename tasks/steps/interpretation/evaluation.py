@@ -1,6 +1,6 @@
-"""The evaluation stage: how far a coreset's features are from the full data's, on held-out samples.
+"""The evaluation stage: the distance of a coreset's features from those of the full data, on held-out samples.
 
-Coresets with one reference are compared with it together: one pass over the maps of a class serves them all.
+All coresets with the same reference are compared together, in one pass over the maps of a class.
 """
 
 import itertools
@@ -42,14 +42,14 @@ MEASURES = (
 
 
 def evaluation_spec(features: StageSpec, reference: StageSpec, held_out: StageSpec) -> StageSpec:
-    """Return the spec of the comparison of `features` with those of the full data on held-out activations."""
+    """Return the spec that compares `features` with those of the full data, on held-out activations."""
     inputs = {"features": features, "reference": reference, "activations": held_out}
     return EVALUATION.spec({}, inputs, label=features.label)
 
 
 @dataclass
 class _Tally:
-    """What is summed over the chunks of a class for one set of features."""
+    """The sums over the chunks of a class for one set of features."""
 
     logits: list[Maps] = field(default_factory=list)
     residual: float = 0.0
@@ -75,20 +75,20 @@ class _Set:
 def _layout(store: Store, spec: StageSpec) -> Layout:
     activations = open_finished(store, spec.inputs["activations"])
     _, h, w, d = activations.layout.arrays["maps"].shape
-    slabs = class_slabs(activations)
+    class_ranges = class_slabs(activations)
     learned = class_slabs(open_finished(store, spec.inputs["reference"].inputs["activations"]))
-    if list(slabs) != list(learned):
-        odd = min(set(slabs) ^ set(learned))
-        raise ValueError(f"{spec.title}: class {odd} has samples in only one of the two splits that are compared")
-    longest = max(stop - start for start, stop in slabs.values())
-    rows = classes_per_partition(len(slabs), longest * h * w * d, GROUP_VALUES)
-    values = ArrayLayout((len(slabs), len(MEASURES)), "float64", ("class", "measure"), rows, rows)
-    labels = ArrayLayout((len(slabs),), "int64", ("class",), rows, rows)
+    if list(class_ranges) != list(learned):
+        odd = min(set(class_ranges) ^ set(learned))
+        raise ValueError(f"{spec.title}: expected class {odd} in both compared splits, found it in one")
+    longest = max(stop - start for start, stop in class_ranges.values())
+    rows = classes_per_partition(len(class_ranges), longest * h * w * d, GROUP_VALUES)
+    values = ArrayLayout((len(class_ranges), len(MEASURES)), "float64", ("class", "measure"), rows, rows)
+    labels = ArrayLayout((len(class_ranges),), "int64", ("class",), rows, rows)
     return Layout(values.partitions, {"values": values, "label": labels})
 
 
 def _compared(spec: StageSpec) -> Hashable:
-    """Return what the features are compared with, and on which samples."""
+    """Return the reference and the held-out samples of a comparison."""
     return spec.inputs["reference"], spec.inputs["activations"]
 
 
@@ -104,7 +104,7 @@ def _partition(work: Work, number: int) -> None:
     fitted = [spec.inputs["reference"], *(one.spec.inputs["features"] for one in work.stages)]
     readers = [method_of(one).read(stage.store, one) for one in fitted]
     first, last = stage.layout.arrays["values"].span(number)
-    slabs = list(class_slabs(activations).items())[first:last]
+    class_ranges = list(class_slabs(activations).items())[first:last]
     values = np.full((len(work.stages), last - first, len(MEASURES)), np.nan)
     for row, (label, slab) in enumerate(slabs):
         sets = [_Set(read(first + row)) for read in readers]
@@ -113,23 +113,23 @@ def _partition(work: Work, number: int) -> None:
     for index, written in enumerate(work.stages):
         with written.partition(number) as part:
             part.write("values", values[index])
-            part.write("label", np.array([label for label, _ in slabs], np.int64))
+            part.write("label", np.array([label for label, _ in class_ranges], np.int64))
             part.numbers.update(measured(together=len(work.stages), seconds=spent))
 
 
 def _evaluate_class(
-    activations: FinishedStage, label: int, slab: tuple[int, int], sets: list[_Set], head: Callable[[Maps], Maps]
+    activations: FinishedStage, label: int, class_range: tuple[int, int], sets: list[_Set], head: Callable[[Maps], Maps]
 ) -> NDArray[np.float64]:
-    """Return the measures (sets without the first, MEASURES) of one class; the first set is the reference."""
-    start, stop = slab
+    """Return the measures (sets - 1, MEASURES) of one class; the first set is the reference."""
+    start, stop = class_range
     _, h, w, d = activations.layout.arrays["maps"].shape
-    # No function of how many sets there are, and no product with the columns of the others (the order of BLAS's sums
-    # depends on the width of its matrices): a stage made alone later must come out the same, bit for bit.
+    # Results must not depend on the number of sets, and products must not mix the columns of two sets. The order of
+    # BLAS's sums depends on the width of a matrix. A stage that is made alone must give the same bits.
     size = max(2, min(CHUNK_VALUES // (h * w * d), CHUNK_ROWS // (h * w)))
     shapes: list[JointShape] = []
     bounds = [*range(start, stop, size), stop]
     if len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
-        del bounds[-2]  # an image alone in a chunk could not be exchanged for the null distance
+        del bounds[-2]  # the null distance exchanges images, so a chunk needs at least two
     for chunk, (low, high) in enumerate(itertools.pairwise(bounds)):
         maps = activations.read("maps", low, high).astype(np.float32)
         reference, *others = (one.columns(maps, head) for one in sets)
@@ -142,7 +142,7 @@ def _evaluate_class(
 
 
 def _measures(shape: JointShape, one: _Set, plain: Maps, label: int) -> list[float]:
-    """Return the measures of one set, second in `shape`, in the order of MEASURES; NaN where one is undefined."""
+    """Return the measures of one set, the second in `shape`, in the order of MEASURES; undefined ones are NaN."""
     logits, labels = np.concatenate(one.tally.logits), np.full(len(plain), label)
     found: dict[str, float] = {"n_val": len(plain), "n_rows": shape.n}
     found |= {"rank_reference": shape.rank(0), "rank": shape.rank(1)}
@@ -150,7 +150,7 @@ def _measures(shape: JointShape, one: _Set, plain: Maps, label: int) -> list[flo
         if shape.n < 2:
             found |= dict.fromkeys((f"distance_{name}", f"self_{name}", f"null_{name}"), np.nan)
             continue
-        scaled = 0 < alpha < 1  # only there does the distance depend on scale and number of rows
+        scaled = 0 < alpha < 1  # only there the distance depends on scale and number of rows
         found[f"distance_{name}"] = shape.distance(0, 1, alpha, scaled)
         found[f"self_{name}"] = shape.distance(0, 0, alpha, scaled)
         found[f"null_{name}"] = shape.null_distance(0, 1, alpha, scaled) if len(plain) > 1 else np.nan
@@ -167,7 +167,7 @@ def _measures(shape: JointShape, one: _Set, plain: Maps, label: int) -> list[flo
 
 
 def _permuted_images(n: int, positions: int, seed: Sequence[int]) -> NDArray[np.int64]:
-    """Return rows in an order where whole images are exchanged and none stays in place."""
+    """Return an order of rows that moves every image as a whole to another place."""
     cycle = np.random.default_rng(list(seed)).permutation(n)
     order = np.empty(n, np.int64)
     order[cycle] = np.roll(cycle, 1)

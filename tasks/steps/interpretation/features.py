@@ -1,4 +1,4 @@
-"""The features stage: an interpreter fitted to the coreset of each class."""
+"""The features stage: it fits an interpreter to the coreset of each class."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ BEST_MAPS = 3  # features of an image that its heat map shows
 def features_spec(
     interpreter: str, activations: StageSpec, selection: StageSpec, parameters: Mapping[str, Json], seed: int
 ) -> StageSpec:
-    """Return the spec of the features that `interpreter` finds on a coreset."""
+    """Return the spec of the features that an interpreter finds on a coreset."""
     own = without_defaults(parameters, signature_defaults(INTERPRETERS[interpreter].fit))
     kept = {"interpreter": interpreter, "seed": seed, **own}
     inputs = {"activations": activations, "selection": selection}
@@ -71,7 +71,7 @@ def read_features(store: Store, spec: StageSpec) -> Callable[[int], FittedClass]
 
 
 def class_numbers(stage: Stage) -> dict[str, Json]:
-    """Return what each class's fit logged, by label."""
+    """Return the metrics of each class's fit, by label."""
     markers = [stage.marker(number) for number in range(stage.layout.partitions)]
     return {label: numbers for m in markers if m is not None for label, numbers in m["numbers"]["classes"].items()}
 
@@ -100,10 +100,10 @@ def _partition(work: Work, number: int) -> None:
     fit, seed = INTERPRETERS[parameters.pop("interpreter")].fit, parameters.pop("seed")
     with stage.partition(number) as part:
         first, last = part.span
-        slabs = list(class_slabs(activations).items())[first:last]
+        class_ranges = list(class_slabs(activations).items())[first:last]
         arrays = {name: np.zeros((last - first, *a.shape[1:]), a.dtype) for name, a in stage.layout.arrays.items()}
         logged = {}
-        for row, (label, _) in enumerate(slabs):
+        for row, (label, _) in enumerate(class_ranges):
             kept = np.sort(kept_positions(selection, first + row))
             maps = read_rows(activations, "maps", kept)
             started = time.perf_counter()
@@ -123,8 +123,8 @@ def _summary(stage: Stage) -> dict[str, Json]:
     return {"classes": class_numbers(stage)}
 
 
-def n_columns(spec: StageSpec, channels: int) -> int:
-    """Return the most columns that the features of a class have: one for each vector of `channels` numbers."""
+def count_values(spec: StageSpec, channels: int) -> int:
+    """Return the number of values in one class's features."""
     return max(1, _count_values(spec, channels) // channels)
 
 
@@ -136,7 +136,7 @@ def _count_values(spec: StageSpec, channels: int) -> int:
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:
-    """Reads the largest class's maps and keeps a share; the interpreter may take as much again."""
+    """Return the size: the largest class's maps, a share that is kept, and as much for the interpreter."""
     activations = spec.inputs["activations"]
     n_classes, longest = count_classes(activations, survey)
     maps = map_shapes(activations, survey).maps

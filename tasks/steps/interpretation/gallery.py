@@ -1,4 +1,4 @@
-"""The gallery stage: a few held-out images and where a class's features light up in them."""
+"""The gallery stage: a few held-out images with heat maps of their class's features."""
 
 from collections.abc import Mapping
 
@@ -24,7 +24,7 @@ VERSION = 2
 
 
 def gallery_spec(held_out: StageSpec, features: Mapping[str, StageSpec], count: int) -> StageSpec:
-    """Return the spec of `count` images with a heat map for each of the titled features."""
+    """Return the spec of `count` images with a heat map for each of the features, by title."""
     inputs = {"activations": held_out, **{f"features {i}": spec for i, spec in enumerate(features.values())}}
     parameters = {"count": count, "titles": list(features)}
     first = next(iter(features.values()))
@@ -74,7 +74,7 @@ def _partition(work: Work, number: int) -> None:
 
 
 def _images(stage: Stage, chosen: list[int]) -> NDArray[np.uint8]:
-    """Return the images as the network sees them, shrunk, (n, H, W, 3)."""
+    """Return the network's input images at a smaller size, (n, H, W, 3)."""
     held_out = stage.spec.inputs["activations"]
     inputs = read_positions(stage.store, held_out, str(held_out.parameters["split"]), np.array(chosen, np.int64))
     return shown_images(inputs, preprocessing_of(held_out.parameters["network"]))

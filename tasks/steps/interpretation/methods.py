@@ -1,4 +1,4 @@
-"""All methods of interpretation by name, and the check of those that a config names."""
+"""Checks of the methods and parameters of a config, before the run starts."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -32,18 +32,18 @@ def method_of(features: StageSpec) -> Method:
 
 
 def check_methods(asked: Interpretation) -> None:
-    """Look at every selector and interpreter that a question names.
+    """Check every selector and interpreter of question 1.
 
     Raises
     ------
-    ValueError : an unknown method, or parameters that a method cannot take; names the config's key
+    ValueError : an unknown method, or parameters that a method cannot take; the message names the config's key
     """
     for name, settings in asked.selectors.items():
         key = f"interpretation.selectors.{name}"
         select = _known(key, name, SELECTORS)
         repeats = settings.get("repeats", 1)
         if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
-            raise ValueError(f"{key}.repeats: an integer of at least 1, found {repeats!r}")
+            raise ValueError(f"{key}.repeats: expected an integer of at least 1, found {repeats!r}")
         parameters = {k: v for k, v in settings.items() if k != "repeats"}
         _check_parameters(key, select, parameters, {"features", "rho", "seed"}, {"repeats"})
         _check_values(key, partial(select, np.zeros((1, 1)), 0.5, seed=0, **parameters))
@@ -54,8 +54,8 @@ def check_methods(asked: Interpretation) -> None:
         _check_values(key, partial(method.check, **parameters))
 
 
-def _known(key: str, name: str, methods: Mapping[str, Any]) -> Any:  # Any: a selector or a Method
-    """Return a method by name."""
+def _known(key: str, name: str, methods: Mapping[str, Any]) -> Any:  # Any: a selector or an interpreter
+    """Return a method by name; raise ValueError for an unknown name."""
     if name not in methods:
         raise ValueError(f"{key}: unknown method {name!r}; known: {', '.join(methods)}")
     return methods[name]
@@ -64,7 +64,7 @@ def _known(key: str, name: str, methods: Mapping[str, Any]) -> Any:  # Any: a se
 def _check_parameters(
     key: str, function: Callable[..., object], parameters: Mapping[str, object], own: set[str], more: set[str]
 ) -> None:
-    """Raise for a parameter that `function` does not have."""
+    """Raise ValueError for a parameter that `function` does not have."""
     known = sorted((set(inspect.signature(function).parameters) - own) | more)
     for name in parameters:
         if name not in known:
@@ -72,7 +72,7 @@ def _check_parameters(
 
 
 def _check_values(key: str, call: Callable[[], object]) -> None:
-    """Raise where the method refuses its parameters."""
+    """Raise ValueError, with the config's key, where a method refuses its parameters."""
     try:
         call()
     except (ValueError, TypeError) as error:

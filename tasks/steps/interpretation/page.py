@@ -8,8 +8,8 @@ from tasks.steps.interpretation.plan import Interpreted
 
 
 def interpretation_page(store: Store, answers: Sequence[Interpreted], images: str) -> Page:
-    """Return the page from finished stages; `images` is `report.training_images`."""
-    # What draws is imported here: a plan knows the question without it.
+    """Return the page of question 1 from finished stages; `images` is `report.training_images`."""
+    # Plotting code is imported here, so that a plan does not load it.
     from tasks.report.interpretation.content import lay_out_interpretation
     from tasks.steps.interpretation.results import interpretation_results
     from tasks.steps.interpretation.stills import interpretation_files

@@ -1,4 +1,4 @@
-"""The stages of question 1 for a config: specs only, no store is asked."""
+"""The stages of question 1 for a config, as specs: a plan does not read the store."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from tasks.steps.interpretation.selection import selection_spec
 
 @dataclass(frozen=True)
 class Cell:
-    """One coreset of a network and seed, as one interpreter sees it, and the stages behind it."""
+    """One coreset of a network and seed for one interpreter, with its stages."""
 
     network: str
     seed: int
@@ -32,14 +32,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Interpreted:
-    """One network and seed of question 1, and the stages behind the answer.
+    """One network and seed of question 1, with the stages of its answer.
 
     Attributes
     ----------
-    learn, held_out : activations that features come from, and on which they are compared
+    learn, held_out : activations that features are learned from, and activations that compare them
     references : features of the full data, by interpreter
     cells : every interpreter, selector, repeat and budget
-    galleries : by title; only the first seed of a network has them
+    galleries : galleries by title; only the first seed of a network has them
     """
 
     network: str
@@ -52,13 +52,13 @@ class Interpreted:
 
     @property
     def finals(self) -> Sequence[StageSpec]:
-        """The stages that no other stage of the answer reads."""
+        """Return the stages that no other stage of the answer reads."""
         return (*(cell.evaluation for cell in self.cells), *self.galleries.values())
 
 
 @dataclass(frozen=True)
 class _Network:
-    """What the cells of one network and seed are made from; `selects` are the activations that select coresets."""
+    """The inputs of the cells of one network and seed; `selects` are the activations that select coresets."""
 
     name: str
     seed: int
@@ -68,11 +68,11 @@ class _Network:
 
 
 def plan_interpretation(config: Config, shared: Shared) -> Sequence[Interpreted]:
-    """Return what question 1 asks of each network and seed.
+    """Return the stages of question 1 for each network and seed.
 
     Raises
     ------
-    ValueError : an unknown method or parameter, weights that cannot be read; names the config's key
+    ValueError : an unknown method or parameter, or weights that cannot be read; the message names the config's key
     """
     asked = config.interpretation
     assert asked is not None
@@ -84,7 +84,7 @@ def plan_interpretation(config: Config, shared: Shared) -> Sequence[Interpreted]
 
 
 def _network(config: Config, asked: Interpretation, shared: Shared, name: str, seed: int) -> _Network:
-    """Return the activations of one network and seed."""
+    """Return the activations of one network and seed for the cells."""
     learn, held_out = (_activations(config, asked, shared, name, seed, s) for s in (asked.learn, asked.evaluate))
     other = asked.coreset_from
     selects = learn if other in (None, name) else _activations(config, asked, shared, str(other), seed, asked.learn)
@@ -100,7 +100,7 @@ def _activations(config: Config, asked: Interpretation, shared: Shared, name: st
 
 
 def _interpreted(asked: Interpretation, network: _Network, *, shown: bool) -> Interpreted:
-    """Return the stages of one network and seed, with galleries where it is `shown`."""
+    """Return the stages of one network and seed, with galleries if it is `shown`."""
     full = selection_spec(network.selects, "", {}, 1.0, network.seed, 0)
     references = {
         name: METHODS[name].plan(network.learn, full, parameters, network.seed)
@@ -118,7 +118,7 @@ def _cells(asked: Interpretation, network: _Network, interpreter: str, reference
         parameters = {key: value for key, value in settings.items() if key != "repeats"}
         for repeat, budget in product(range(settings.get("repeats", 1)), sorted(asked.budgets)):
             if budget == 1.0 and repeat:
-                continue  # every draw of everything is the same
+                continue  # at budget 1 all draws are the same
             selection = selection_spec(network.selects, selector, parameters, budget, seed, repeat)
             found = METHODS[interpreter].plan(network.learn, selection, asked.interpreters[interpreter], seed)
             compared = evaluation_spec(found, reference, network.held_out)
@@ -128,11 +128,11 @@ def _cells(asked: Interpretation, network: _Network, interpreter: str, reference
 def _galleries(
     asked: Interpretation, network: _Network, references: Mapping[str, StageSpec], cells: Sequence[Cell]
 ) -> dict[str, StageSpec]:
-    """Return a gallery per interpreter: full data beside each selector's least budget."""
+    """Return a gallery per interpreter: the full data next to the smallest budget of each selector."""
     found = {}
     for interpreter, reference in references.items():
         columns = {"full data": reference}
-        for selector in asked.selectors:  # cells go by rising budget, so the first is the least
+        for selector in asked.selectors:  # cells are sorted by rising budget, so the first has the smallest
             cell = next(c for c in cells if (c.interpreter, c.selector) == (interpreter, selector))
             columns[f"{selector} {100 * cell.budget:g} %"] = cell.features
         found[f"{network.name}, {interpreter}"] = gallery_spec(network.held_out, columns, asked.gallery)

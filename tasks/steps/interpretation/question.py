@@ -1,4 +1,4 @@
-"""Question 1: what are the relevant features, from how little data?"""
+"""The object of question 1: what are the relevant features, from how little data?"""
 
 from tasks.steps.common.activations import ACTIVATIONS
 from tasks.steps.common.question import Question

@@ -17,7 +17,7 @@ from tasks.steps.interpretation.selection import kept_positions
 
 
 def interpretation_results(store: Store, answers: Sequence[Interpreted]) -> InterpretationResults:
-    """Return what the page is made of."""
+    """Return the tables and heat maps of question 1's page."""
     classes = class_table(store, cells_of(answers))
     budgets = by_budget(classes)
     galleries = {title: spec for answer in answers for title, spec in answer.galleries.items()}
@@ -32,12 +32,12 @@ def interpretation_results(store: Store, answers: Sequence[Interpreted]) -> Inte
 
 
 def cells_of(answers: Sequence[Interpreted]) -> list[Cell]:
-    """Return the coresets of all networks and seeds as each interpreter sees them."""
+    """Return the coresets of all networks and seeds, for each interpreter."""
     return [cell for answer in answers for cell in answer.cells]
 
 
 def class_table(store: Store, cells: Sequence[Cell]) -> pd.DataFrame:
-    """Return a row per (network, seed, interpreter, selector, repeat, budget, label)."""
+    """Return the table of classes: a row per (network, seed, interpreter, selector, repeat, budget, label)."""
     tables = []
     for cell in cells:
         evaluation, features = open_finished(store, cell.evaluation), open_finished(store, cell.features)
@@ -46,13 +46,13 @@ def class_table(store: Store, cells: Sequence[Cell]) -> pd.DataFrame:
         held_out = cell.evaluation.inputs["activations"]
         names = open_finished(store, held_out.inputs["data"]).summary["class_names"]
         logged = [features.summary["classes"][str(label)] for label in labels]
-        slabs = class_slabs(open_finished(store, cell.selection.inputs["activations"]))
+        class_ranges = class_slabs(open_finished(store, cell.selection.inputs["activations"]))
         keys = {key: getattr(cell, key) for key in ("network", "seed", "interpreter", "selector", "repeat", "budget")}
         table = table.assign(
             **keys,
             label=labels,
             class_name=[names.get(str(label), str(label)) for label in labels],
-            n_class=[slabs[label][1] - slabs[label][0] for label in labels],
+            n_class=[class_ranges[label][1] - class_ranges[label][0] for label in labels],
             n_kept=[numbers["kept"] for numbers in logged],
             error_fit=[numbers["relative_error"] for numbers in logged],
             seconds=[numbers["seconds"] for numbers in logged],
@@ -62,7 +62,7 @@ def class_table(store: Store, cells: Sequence[Cell]) -> pd.DataFrame:
 
 
 def coreset_table(store: Store, cells: Sequence[Cell]) -> pd.DataFrame:
-    """Return the coresets as lists of sample ids, so that others can train on them."""
+    """Return the coresets as lists of sample ids, for trainings in other programs."""
     tables = []
     unique = {(c.network, c.seed, c.selector, c.repeat, c.budget): c for c in cells}  # interpreters share coresets
     for cell in unique.values():
@@ -78,7 +78,7 @@ def coreset_table(store: Store, cells: Sequence[Cell]) -> pd.DataFrame:
 
 
 def _network(store: Store, answer: Interpreted) -> dict[str, object]:
-    """Return the row of a network and seed: what it is and how well it does by itself."""
+    """Return the row of a network and seed: its description and its accuracies."""
     stage = open_finished(store, answer.held_out)
     logits, labels = stage.read("logits").astype(np.float32), stage.read("label")
     best = np.argsort(-logits, axis=1, kind="stable")[:, :5] == labels[:, None]
@@ -96,7 +96,7 @@ def _network(store: Store, answer: Interpreted) -> dict[str, object]:
 
 
 def _gallery(store: Store, title: str, spec: StageSpec) -> Gallery:
-    """Return the pictures of a gallery stage."""
+    """Return the images and heat maps of a gallery stage."""
     return Gallery(title, tuple(_gallery_rows(store, spec)))
 
 

@@ -1,6 +1,6 @@
-"""The selection stage: which samples of each class are in a coreset.
+"""The selection stage: the samples of each class in a coreset.
 
-Coresets of one layer's activations are selected together: one pass over the features serves them all.
+All coresets of one layer's activations are selected together, in one pass over the features.
 """
 
 from collections.abc import Mapping
@@ -20,13 +20,13 @@ from tasks.engine.survey import Survey
 from tasks.steps.common.activations import class_slabs, map_shapes
 
 VERSION = 1
-GROUP_VALUES = 20_000_000  # feature values that a partition reads: about a second of work
+GROUP_VALUES = 20_000_000  # feature values per partition: about a second of work
 
 
 def selection_spec(
     activations: StageSpec, selector: str, parameters: Mapping[str, Json], budget: float, seed: int, repeat: int
 ) -> StageSpec:
-    """Return the spec of a coreset. At budget 1 everything is kept, whatever the selector: one stage for all."""
+    """Return the spec of a coreset; at budget 1 all selectors keep all samples, so they share one stage."""
     if budget == 1.0:
         return SELECTION.spec({"budget": 1.0}, {"activations": activations}, label="full data")
     own = without_defaults(parameters, signature_defaults(SELECTORS[selector]))
@@ -36,12 +36,12 @@ def selection_spec(
 
 
 def classes_per_partition(n_classes: int, values: int, budget: int) -> int:
-    """Return how many classes make a partition when the largest has `values` numbers."""
+    """Return the number of classes in a partition if the largest class has `values` numbers."""
     return max(1, min(n_classes, budget // max(1, values)))
 
 
 def kept_positions(stage: FinishedStage, index: int) -> NDArray[np.int64]:
-    """Return the kept positions of the class with that index, in the order chosen."""
+    """Return the kept positions of the class with an index, in the order of choice."""
     order = stage.read("order", index, index + 1)[0]
     kept: NDArray[np.int64] = order[order >= 0].astype(np.int64)
     return kept
@@ -49,17 +49,17 @@ def kept_positions(stage: FinishedStage, index: int) -> NDArray[np.int64]:
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
     activations = open_finished(store, spec.inputs["activations"])
-    slabs = class_slabs(activations)
-    longest = max(stop - start for start, stop in slabs.values())
+    class_ranges = class_slabs(activations)
+    longest = max(stop - start for start, stop in class_ranges.values())
     width = activations.layout.arrays["pooled"].shape[1]
-    rows = classes_per_partition(len(slabs), longest * width, GROUP_VALUES)
-    order = ArrayLayout((len(slabs), longest), "int64", ("class", "rank"), rows, rows)
-    labels = ArrayLayout((len(slabs),), "int64", ("class",), rows, rows)
+    rows = classes_per_partition(len(class_ranges), longest * width, GROUP_VALUES)
+    order = ArrayLayout((len(class_ranges), longest), "int64", ("class", "rank"), rows, rows)
+    labels = ArrayLayout((len(class_ranges),), "int64", ("class",), rows, rows)
     return Layout(order.partitions, {"order": order, "label": labels})
 
 
 def _activations(spec: StageSpec) -> StageSpec:
-    """Return the activations that a coreset is selected from, which decide on its layout."""
+    """Return the activations that a coreset is selected from; its layout depends on them."""
     return spec.inputs["activations"]
 
 
@@ -68,16 +68,16 @@ def _partition(work: Work, number: int) -> None:
     stages, activations = work.stages, _activations(work.stage.spec)
     clock, finished = Clock(), open_finished(stages[0].store, activations)
     first, last = stages[0].layout.arrays["order"].span(number)
-    slabs = list(class_slabs(finished).items())[first:last]
+    class_ranges = list(class_slabs(finished).items())[first:last]
     orders = [np.full((last - first, stage.layout.arrays["order"].shape[1]), -1, np.int64) for stage in stages]
     infos: list[dict[str, Json]] = [{} for _ in stages]
-    for row, (label, (start, stop)) in enumerate(slabs):
-        # In float64, what selectors work in: each would widen the same numbers anew.
+    for row, (label, (start, stop)) in enumerate(class_ranges):
+        # Selectors compute in float64, so one conversion here serves all of them.
         features = finished.read("pooled", start, stop).astype(np.float64)
         for stage, order, info in zip(stages, orders, infos, strict=True):
             kept, info[str(label)] = _select(stage.spec, features, label)
             order[row, : len(kept)] = start + kept
-    labels, spent = np.array([label for label, _ in slabs], np.int64), clock.share(len(stages))
+    labels, spent = np.array([label for label, _ in class_ranges], np.int64), clock.share(len(stages))
     for stage, order, info in zip(stages, orders, infos, strict=True):
         with stage.partition(number) as part:
             part.write("order", order)
@@ -86,7 +86,7 @@ def _partition(work: Work, number: int) -> None:
 
 
 def _select(spec: StageSpec, features: NDArray[np.float64], label: int) -> tuple[NDArray[np.int64], Json]:
-    """Return the rows of one class that a coreset keeps, in the order chosen, and what its marker tells of them."""
+    """Return the rows of one class in a coreset, in the order of choice, and their metrics."""
     parameters = dict(spec.parameters)
     budget, seed, repeat = parameters.pop("budget"), parameters.pop("seed", 0), parameters.pop("repeat", 0)
     select = SELECTORS[parameters.pop("selector", "random")]

@@ -1,4 +1,4 @@
-"""What the report has of question 1 besides the site: its tables as Parquet, its coresets, plots for papers."""
+"""The files of question 1 in the report besides the site: tables as Parquet, coresets, plots for papers."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from tasks.steps.interpretation.results import cells_of, coreset_table
 def interpretation_files(
     store: Store, answers: Sequence[Interpreted], results: InterpretationResults, images: str
 ) -> dict[str, bytes]:
-    """Return tables and plots by path below the report; coresets are ids of training images, so not with `none`."""
+    """Return tables and plots by path below the report; coresets name training images, so `none` omits them."""
     frames = {name: getattr(results, name) for name in ("classes", "by_budget", "over_repeats", "robustness")}
     if images != "none":
         frames["coresets"] = coreset_table(store, cells_of(answers))

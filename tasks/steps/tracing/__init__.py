@@ -1,1 +1,1 @@
-"""Stages of question 4: queries, contributions of every update, what they come to, and how far to trust them."""
+"""Stages of question 4: queries, contributions of every update, their sums, and their evaluations."""

@@ -1,4 +1,4 @@
-"""The datamodelling stage: how well attributions, summed over subsets, foretell the networks trained on them (LDS)."""
+"""The datamodelling stage: how well attributions, summed over subsets, predict retrained networks (LDS)."""
 
 import numpy as np
 
@@ -33,13 +33,13 @@ def datamodelling_spec(contributions: StageSpec, retraining: StageSpec, asked: T
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
-    """One partition per ranking."""
+    """Return the layout: one partition per ranking."""
     found = Contributions(store, spec.inputs["contributions"], window_of(spec))
     return correlation_layout(found)
 
 
 def _partition(work: Work, number: int) -> None:
-    """Correlate what the attributions say of each subset with what was measured, query by query."""
+    """Correlate, query by query, the summed attributions of each subset with the measured margins."""
     from tasks.tracing.evaluation import linear_datamodelling_score
 
     stage, spec = work.stage, work.stage.spec
@@ -48,7 +48,7 @@ def _partition(work: Work, number: int) -> None:
     retraining = spec.inputs["retraining"]
     rows = positions(stage.store, retraining.inputs["data"].path, found.train.split)
     ids = rows["id"].to_numpy(np.int64)
-    attributions = np.zeros((found.n_queries, len(ids)))  # of an example that no step saw: 0
+    attributions = np.zeros((found.n_queries, len(ids)))  # 0 for examples without a step
     sums = found.sums(found.examples, layer, score)
     order = np.argsort(ids)
     attributions[:, order[np.searchsorted(ids[order], sums.ids)]] = sums.sums.T
@@ -65,7 +65,7 @@ def _partition(work: Work, number: int) -> None:
 
 
 def _summary(stage: Stage) -> Document:
-    """State mean and spread over queries of each ranking, and the ceiling that the retrainings' noise sets."""
+    """Return mean and spread over queries of each ranking, and the noise ceiling of the retrainings."""
     from tasks.tracing.evaluation import noise_ceiling
 
     found = Contributions(stage.store, stage.spec.inputs["contributions"], window_of(stage.spec))

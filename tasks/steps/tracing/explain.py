@@ -1,4 +1,4 @@
-"""What a finished influence stage says of one query, as tables."""
+"""The results of a finished influence stage for one query, as tables."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ from tasks.figures.views import in_percent
 
 @dataclass(frozen=True)
 class Explanation:
-    """One query of one network.
+    """The explanation of one query of one network.
 
     Attributes
     ----------
-    title : which stage says it
-    query : what the query is, in a line
+    title : title of the stage
+    query : description of the query, in a line
     parts : a row per layer: init, decay (NaN where it is not known), examples, unrecorded (shares of ||z||^2), residual
     examples : a row per (layer, score, end, rank): sample_id, class_name, sum, share (of ||z||^2 or of the logit)
-    notes : by layer, why its decay is not known
+    notes : for each layer with unknown decay, the reason
     """
 
     title: str
@@ -37,12 +37,12 @@ class Explanation:
 
 
 def explanations(store: Store, record: RunRecord, number: int, layer: str | None = None) -> list[Explanation]:
-    """Return what each influence stage of a run, of those that trace `layer`, says of query `number`.
+    """Return the explanations of query `number`, one from each influence stage of a run that traces `layer`.
 
     Raises
     ------
-    StoreError : the run has no finished tracing, or not so many queries
-    ConfigError : none of them traces the layer
+    StoreError : the run does not have a finished tracing, or the number of queries is too small
+    ConfigError : no stage traces the layer
     """
     stated = [entry for entry in record.stages if _is_influence(entry)]
     found = [(stage, entry["title"]) for entry in stated if (stage := find_finished(store, entry["path"])) is not None]
@@ -56,12 +56,12 @@ def explanations(store: Store, record: RunRecord, number: int, layer: str | None
 
 
 def explain(store: Store, influence: FinishedStage, number: int, title: str) -> Explanation:
-    """Return what an influence stage says of query `number`."""
+    """Return the explanation of query `number` from an influence stage."""
     queries = find_finished(store, influence.summary["queries"])
     assert queries is not None, influence.summary["queries"]
     ids, labels = queries.read("sample_id"), queries.read("label")
     if not 0 <= number < len(ids):
-        raise StoreError(f"query {number}: {title} has queries 0 to {len(ids) - 1}")
+        raise StoreError(f"query: expected 0 to {len(ids) - 1} in {title}, found {number}")
     logits = queries.read("logits")[number].astype(np.float64)
     chances = np.exp(logits - logits.max())
     predicted = int(logits.argmax())
@@ -82,13 +82,13 @@ def explain(store: Store, influence: FinishedStage, number: int, title: str) -> 
 
 @dataclass(frozen=True)
 class Influence:
-    """A finished influence stage in memory: each array is read once."""
+    """A finished influence stage in memory; each array is read once."""
 
     summary: Document
     arrays: Mapping[str, NDArray[Any]]  # Any: integers and floats
 
     def parts(self, number: int) -> pd.DataFrame:
-        """Return what each layer's ||z||^2 is made of for a query: a row per layer, shares and what they miss of 1."""
+        """Return the parts of each layer's ||z||^2 for a query: a row per layer, with shares and their residual."""
         parts, square = self.arrays["parts"][:, number], self.arrays["square"][:, number]
         table = pd.DataFrame(shares_of(parts, square), columns=self.summary["parts"])
         table = table.assign(layer=self.summary["layers"], residual=residual_of(self.summary, parts, square))
@@ -96,7 +96,7 @@ class Influence:
         return table[["layer", *self.summary["parts"], "residual"]]
 
     def examples(self, names: Mapping[str, str], queries: NDArray[np.int64]) -> pd.DataFrame:
-        """Return the examples at both ends: a row per (query, ranking, end, rank); shares of cosines are NaN."""
+        """Return the first and last examples: a row per (query, ranking, end, rank); shares of cosines are NaN."""
         tables = [
             self._end(names, queries, index, layer, score, end)
             for index, (layer, score) in enumerate(self.summary["rankings"])
@@ -128,35 +128,35 @@ class Influence:
 
 
 def read_influence(stage: FinishedStage) -> Influence:
-    """Return an influence stage, read whole: some numbers per layer, query and class."""
+    """Return an influence stage, read whole: it has few numbers per layer, query and class."""
     return Influence(stage.summary, {name: stage.read(name) for name in stage.layout.arrays})
 
 
 def shares_of(values: NDArray[Any], square: NDArray[Any]) -> NDArray[np.float64]:  # Any: floats
-    """Return values (layer, ...) as parts of ||z||^2, whose axes are the first of `values`; 0 where z is 0."""
+    """Return values (layer, ...) as shares of ||z||^2, along the first axes of `values`; 0 where z is 0."""
     whole = square.reshape(*square.shape, *([1] * (values.ndim - square.ndim))).astype(np.float64)
     found: NDArray[np.float64] = np.divide(values, whole, out=np.zeros(values.shape), where=whole > 0)
     return found
 
 
 def residual_of(summary: Document, parts: NDArray[Any], square: NDArray[Any]) -> NDArray[np.float64]:  # Any: floats
-    """Return by how much parts (layer, ..., part) miss ||z||^2, as a share; to a displacement init adds nothing."""
+    """Return the residual of parts (layer, ..., part) as a share of ||z||^2; a displacement does not count init."""
     counted = [i for i, name in enumerate(summary["parts"]) if name != "init" or summary["anchor"] == "final"]
     missed: NDArray[np.float64] = np.where(square > 0, shares_of(parts[..., counted].sum(axis=-1), square) - 1.0, 0.0)
     return missed
 
 
 def _is_influence(entry: Document) -> bool:
-    """Say whether a stage of a run's record is an influence stage."""
+    """Return whether a stage of a run's record is an influence stage."""
     return str(entry["path"]).startswith("influence/")
 
 
 def unknown_decay(summary: Document) -> dict[str, int]:
-    """Return the layers of an influence stage whose decay is not known throughout, and from which step on."""
+    """Return, for the layers of an influence stage with unknown decay, the first step where it is unknown."""
     steps = summary.get("decay_unknown_from", [None] * len(summary["layers"]))
     return {layer: int(step) for layer, step in zip(summary["layers"], steps, strict=True) if step is not None}
 
 
 def class_name(names: Mapping[str, str], label: int) -> str:
-    """Return a label's name, or the label where it has none."""
+    """Return the name of a label, or the label without a name."""
     return names.get(str(label), str(label))

@@ -1,4 +1,4 @@
-"""The influence stage: contributions summed over examples, classes and epochs, and the densities of the cosines."""
+"""The influence stage: contributions summed over examples, classes and epochs, and densities of cosines."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 VERSION = 2
 PARTS = ("init", "decay", "unrecorded", "examples")  # of ||z||^2
 GRID = np.linspace(-1.25, 1.25, 201)  # of the ridge plots, cosines
-SUM_BYTES = 64 * 2**20  # of sums held at a time; more examples read the contributions again
-HISTOGRAM_BYTES = 256 * 2**20  # of histograms held at a time; more queries read them again
+SUM_BYTES = 64 * 2**20  # bytes of sums in memory; more examples read the contributions again
+HISTOGRAM_BYTES = 256 * 2**20  # bytes of histograms in memory; more queries read the contributions again
 HISTOGRAM_BINS = 2001
-ABSENT = -1  # where there are fewer examples than asked for
+ABSENT = -1  # id where examples are fewer than requested
 
 Arrays = dict[str, NDArray[np.generic]]
 
 
 def influence_spec(contributions: StageSpec, asked: Tracing) -> StageSpec:
-    """Return the spec of what the contributions come to, over examples and classes."""
+    """Return the spec of the contributions summed over examples and classes."""
     settings = asked.model_dump(mode="json", include={"k", "scores", "window", "ridges"})
     defaults = Tracing(networks=("any",)).model_dump(mode="json", include={*settings})
     kept = without_defaults(settings, defaults)
@@ -51,19 +51,19 @@ def _opened(store: Store, spec: StageSpec) -> Contributions:
 
 
 def _rankings(found: Contributions, spec: StageSpec) -> list[tuple[str, str]]:
-    """Return what is ranked, a partition each."""
+    """Return the rankings, one per partition."""
     return found.rankings(list(spec.place["scores"]))
 
 
 def _classes(store: Store, found: Contributions) -> list[int]:
-    """Return the labels that the examples of a training bear."""
+    """Return the labels of a training's examples."""
     manifest = open_finished(store, found.spec.inputs["network"].inputs["data"])
     labels: list[int] = manifest.summary["splits"][found.train.split]["labels"]
     return labels
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
-    """One partition per ranking; those of gamma come first and hold what each layer has beside."""
+    """Return the layout: a partition per ranking; those of gamma come first and hold further arrays of each layer."""
     found = _opened(store, spec)
     n, rankings, layers = found.n_queries, _rankings(found, spec), len(found.layers)
     k = min(int(spec.place["k"]), len(found.examples))
@@ -90,7 +90,7 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 
 
 def _single_class(found: Contributions) -> bool:
-    """Say whether every step has examples of one class, which ridge plots need."""
+    """Return whether every step has examples of one class, as ridge plots need."""
     return bool((found.source.ledger["label"] >= 0).all())
 
 
@@ -133,7 +133,7 @@ def _ranked(stage: Stage, found: Contributions, layer: str, score: str) -> Array
 
 
 def _described(stage: Stage, found: Contributions, layer: str) -> Arrays:
-    """Return what ||z||^2 is made of, and gamma by epoch and class."""
+    """Return the parts of ||z||^2, and gamma by epoch and class."""
     from tasks.tracing import ClassShare, shares_of_classes
 
     init, square = found.whole(layer, "gamma")
@@ -155,7 +155,7 @@ def _described(stage: Stage, found: Contributions, layer: str) -> Arrays:
 
 
 def _member_labels(stage: Stage, found: Contributions, classes: Ids) -> list[Ids]:
-    """Return, for each step, which of `classes` its credited examples bear."""
+    """Return, for each step, the classes of its credited examples as indices of `classes`."""
     manifest = found.spec.inputs["network"].inputs["data"]
     rows = positions(stage.store, manifest.path, found.train.split)
     order = np.argsort(rows["id"].to_numpy(np.int64))
@@ -191,7 +191,7 @@ def _ridges(stage: Stage, found: Contributions, layer: str, *, classes_too: bool
 
 
 def _summary(stage: Stage) -> Document:
-    """State how the arrays' axes read."""
+    """Return the meaning of the arrays' axes."""
     found = _opened(stage.store, stage.spec)
     queries = found.spec.inputs["queries"]
     return {
@@ -221,12 +221,13 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
 
 
 def _check_window(influence: StageSpec, training: StageSpec, steps: int) -> None:
-    """Raise where no step's examples would be credited with anything."""
+    """Raise ValueError where the window does not credit any example."""
     record, (first, end) = training_of(training).record, influence.place["window"] or (0, steps)
     kept = (None if record is None else kept_steps(record)) or (lambda _: True)
     if not any(map(kept, range(first, min(end, steps)))):
         raise ValueError(
-            f"tracing.window: steps {first} to {end} hold none that {training.label} records; it has {steps} steps"
+            f"tracing.window: expected steps that {training.label} records, found none in {first} to {end}; "
+            f"it has {steps} steps"
         )
 
 

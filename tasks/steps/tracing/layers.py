@@ -1,4 +1,4 @@
-"""Which layers of a training are traced, in the order of the network."""
+"""Choose the traced layers of a training, in the order of the network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def traced_layers(source: UpdateSource, spec: StageSpec) -> list[str]:
-    """Return the names of the layers that a contributions stage traces.
+    """Return the names of the traced layers of a contributions stage.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def traced_layers(source: UpdateSource, spec: StageSpec) -> list[str]:
 
 
 def in_depth_order(training: StageSpec, layers: Sequence[str]) -> list[str]:
-    """Return names of layers in the order in which the network has its modules; unknown names last."""
+    """Return names of layers in the order of the network's modules; unknown names are last."""
     import torch
 
     network = training.parameters["network"]
@@ -46,18 +46,18 @@ def in_depth_order(training: StageSpec, layers: Sequence[str]) -> list[str]:
         with torch.device("meta"):
             model = build_model(network["model"], network["arguments"], 0)
     except ValueError:
-        return list(layers)  # the plan says what is wrong with the network
+        return list(layers)  # the plan reports what is wrong with the network
     depth = {name: index for index, (name, _) in enumerate(model.named_modules(remove_duplicate=False))}
     return sorted(layers, key=lambda name: depth.get(name, len(depth)))
 
 
 def layers_to_trace(spec: StageSpec, survey: Survey) -> list[str]:
-    """Return the names of the layers that contributions are asked of, after looking at their calls.
+    """Return the names of the layers for contributions, after a check of their calls.
 
     Raises
     ------
-    ValueError : a layer that is not recorded, that is called never or more than once, or that takes anything but one
-        tensor; queries with labels that the network does not know
+    ValueError : a layer is not recorded; its calls are not exactly one; its input is not one tensor; or the network
+        does not know the labels of the queries
     """
     import torch
 

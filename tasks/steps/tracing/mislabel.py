@@ -1,4 +1,4 @@
-"""The mislabel stage: every training example's attribution to itself, and how well that finds flipped labels."""
+"""The mislabel stage: each training example's self-attribution, and its detection of flipped labels."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     import torch
 
 VERSION = 2
-EXAMPLES = 256  # that are projected on a few steps at a time
+EXAMPLES = 256  # number of examples that are projected at a time
 
 
 def mislabel_spec(contributions: StageSpec) -> StageSpec:
-    """Return the spec of the self-attribution of a training's examples; traced as its contributions are."""
+    """Return the spec of the self-attribution of a training's examples, with the layers of its contributions."""
     training, queries = contributions.inputs["network"], contributions.inputs["queries"]
     parameters = {**contributions.parameters, "network": queries.parameters["network"]}
     inputs = {"network": training, "data": training.inputs["data"]}
@@ -43,14 +43,14 @@ def mislabel_spec(contributions: StageSpec) -> StageSpec:
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
-    """One partition per segment of the archive."""
+    """Return the layout: one partition per segment of the archive."""
     from tasks.recording.sources import recorded_source
 
     return Layout(len(recorded_source(store, spec.inputs["network"]).segments()))
 
 
 def _partition(work: Work, number: int) -> None:
-    """Sum what each example's own steps in a segment contribute to itself, by layer, decay left out; and the losses."""
+    """Sum each example's losses and its contributions to itself in a segment, by layer, without decay."""
     from tasks.recording.sources import recorded_source
 
     stage, spec, device = work.stage, work.stage.spec, choose_device(work.device)
@@ -69,7 +69,7 @@ def _partition(work: Work, number: int) -> None:
             for steps in _groups(members, block.start, block.stop):
                 part = slice(steps.start - block.start, steps.stop - block.start)
                 change = None if biases is None else biases[part]
-                for ids, gamma in _own(stage, target, members, steps, (updates[part], change)):
+                for ids, gamma in _self_shares(stage, target, members, steps, (updates[part], change)):
                     sums[ids] += gamma
         table[target.name] = sums
     with stage.partition(number) as part_of_stage:
@@ -79,13 +79,13 @@ def _partition(work: Work, number: int) -> None:
 
 
 def _optimizer(spec: StageSpec) -> Document:
-    """Return the optimiser's settings of the training that a stage looks at."""
+    """Return the settings of the optimiser in a stage's training."""
     found: Document = training_of(spec.inputs["network"]).optimizer.model_dump(mode="json")
     return found
 
 
 def _groups(members: list[NDArray[np.int64]], start: int, stop: int) -> Iterator[slice]:
-    """Cut steps into runs whose examples fit one forward pass."""
+    """Cut steps into groups with examples for one forward pass."""
     first, count = start, 0
     for step in range(start, stop):
         if step > first and count + len(members[step]) > EXAMPLES:
@@ -95,14 +95,14 @@ def _groups(members: list[NDArray[np.int64]], start: int, stop: int) -> Iterator
     yield slice(first, stop)
 
 
-def _own(
+def _self_shares(
     stage: Stage,
     target: Target,
     members: list[NDArray[np.int64]],
     steps: slice,
     updates: tuple[torch.Tensor, torch.Tensor | None],
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
-    """Yield the examples of each step with their equal parts of what the step contributes to each of them."""
+    """Yield the examples of each step, with their equal shares of the step's contribution to each of them."""
     import torch
 
     from tasks.capture import capture_inputs
@@ -128,7 +128,7 @@ def _own(
 
 
 def _inputs(stage: Stage, ids: NDArray[np.int64], device: torch.device) -> torch.Tensor:
-    """Return training examples as the network takes them: read once for all layers where they fit into memory."""
+    """Return training examples as network inputs, read once for all layers if they fit into memory."""
     training = stage.spec.inputs["network"]
     split = training_of(training).split
     all_ids = positions(stage.store, training.inputs["data"].path, split)["id"].to_numpy(np.int64)
@@ -138,10 +138,10 @@ def _inputs(stage: Stage, ids: NDArray[np.int64], device: torch.device) -> torch
 
 
 def _summary(stage: Stage) -> Document:
-    """State the area under the ROC curve of each layer and of the summed loss.
+    """Return the area under the ROC curve of each layer and of the summed loss.
 
-    `shared` says that steps have several examples, whose losses are then parts of their batches' means;
-    `decay_unknown_from` from which step on decay could not be left out, None where it was throughout.
+    `shared` is true if steps have several examples: their losses are then shares of the mean of a batch.
+    `decay_unknown_from` is the first step where decay is included, None if it is left out in all steps.
     """
     from tasks.recording.sources import recorded_source
     from tasks.tracing import decay_known
@@ -184,12 +184,12 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
 
 
 def _check_flips(manifest: StageSpec, n: int) -> None:
-    """Raise unless there are flipped and unflipped labels to tell apart."""
+    """Raise ValueError unless there are both flipped and unflipped labels."""
     name, share = manifest.place["name"], float(manifest.place["data"]["noise"]["share"])
     if not 0 < round(share * n) < n:
         raise ValueError(
-            f"tracing.evaluation.mislabel: data.{name}.noise.share {share:g} flips {round(share * n)} of {n} labels; "
-            "some must be flipped and some not"
+            f"tracing.evaluation.mislabel: expected flipped and unflipped labels, found {round(share * n)} of {n} "
+            f"flipped by data.{name}.noise.share {share:g}; change the share"
         )
 
 

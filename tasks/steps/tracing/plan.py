@@ -1,4 +1,4 @@
-"""The stages of question 4 for a config: specs only, no store is asked."""
+"""The stages of question 4 for a config, as specs: a plan does not read the store."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ PERMUTED = LabelNoise(share=1.0, kind="permute")
 
 @dataclass(frozen=True)
 class Projected:
-    """One network and seed, and the stages that project its updates on queries: all that a comparison needs."""
+    """One network and seed, with the stages that project its updates on queries."""
 
     network: str
     seed: int
@@ -31,13 +31,13 @@ class Projected:
 
     @property
     def training(self) -> StageSpec:
-        """The recorded training."""
+        """Return the recorded training."""
         return self.contributions.inputs["network"]
 
 
 @dataclass(frozen=True)
 class Trace(Projected):
-    """One network and seed of question 4, and the stages behind the answer; None where it was not asked."""
+    """One network and seed of question 4, with the stages of its answer; a stage outside the config is None."""
 
     influence: StageSpec
     mislabel: StageSpec | None = None
@@ -48,17 +48,17 @@ class Trace(Projected):
 
     @property
     def finals(self) -> Sequence[StageSpec]:
-        """The stages that no other stage of the answer reads."""
+        """Return the stages that no other stage of the answer reads."""
         found = (self.influence, self.mislabel, self.randomisation, self.datamodelling)
         return tuple(spec for spec in found if spec is not None)
 
 
 def plan_tracing(config: Config, shared: Shared) -> Sequence[Trace]:
-    """Return what question 4 asks of each network and seed.
+    """Return the stages of question 4 for each network and seed.
 
     Raises
     ------
-    ValueError : a network that records no updates, or a check that its data cannot give; names the config's key
+    ValueError : a network does not record updates, or its data do not fit an evaluation; the message names the key
     """
     asked = config.tracing
     assert asked is not None
@@ -67,26 +67,29 @@ def plan_tracing(config: Config, shared: Shared) -> Sequence[Trace]:
     found = [_trace(config, asked, shared, name, seed) for name in asked.networks for seed in config.seeds]
     if asked.evaluation.mislabel and not any(trace.mislabel for trace in found):
         raise ValueError(
-            "tracing.evaluation.mislabel: none of the networks is trained on flipped labels; "
+            "tracing.evaluation.mislabel: expected a network that is trained on flipped labels, found none; "
             "set `noise: {share: 0.1}` in the data set of one"
         )
     return found
 
 
 def _check(name: str, network: Network, asked: Tracing) -> None:
-    """Raise unless a network can answer."""
+    """Raise ValueError unless a network can answer question 4."""
     if network.train is None or network.train.record is None:
         raise ValueError(
-            f"tracing.networks: {name!r} records no updates; give it a training with `record`, "
+            f"tracing.networks: expected recorded updates of {name!r}, found none; give it a training with `record`, "
             f"such as networks.{name}.train.record: {{kind: auto}}"
         )
     train = network.train
     if asked.evaluation.randomisation and asked.queries.split == train.split:
-        raise ValueError("tracing.evaluation.randomisation: the queries' labels would be permuted; take another split")
+        raise ValueError(
+            "tracing.evaluation.randomisation: expected queries with their labels, found a split with permuted labels; "
+            "take another split"
+        )
 
 
 def _flipped(network: Network, data: Mapping[str, AnyDataSet]) -> bool:
-    """Say whether labels that a network is trained on are flipped on purpose."""
+    """Return whether a network is trained on labels that are flipped on purpose."""
     assert network.train is not None
     noise = data[network.train.data].noise
     return noise is not None and noise.kind == "flip" and network.train.split in noise.splits
@@ -124,7 +127,7 @@ def _trace(config: Config, asked: Tracing, shared: Shared, name: str, seed: int)
 
 
 def _permuted(config: Config, asked: Tracing, name: str, seed: int, manifest: StageSpec) -> Projected:
-    """Return the projections of the same network, trained on permuted labels, on the same queries."""
+    """Return the projections of the network when trained on permuted labels, on the same queries."""
     network = config.networks[name]
     assert network.train is not None
     data = network.train.data

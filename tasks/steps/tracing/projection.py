@@ -1,4 +1,4 @@
-"""The contributions stage: every weight update of a training projected on the queries' representations, by layer."""
+"""The contributions stage: projections of a training's updates on the queries' representations, by layer."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     from tasks.recording.sources import UpdateBlock, UpdateSource
 
 VERSION = 1
-INPUT_BYTES = 128 * 2**20  # of layer inputs held at a time: more queries than fit read the archive again
-PREDICTED, GIVEN = 0, 1  # the two logits that are followed
+INPUT_BYTES = 128 * 2**20  # bytes of layer inputs in memory; more queries read the archive again
+PREDICTED, GIVEN = 0, 1  # indices of the two traced logits
 
 Floats = NDArray[np.float32]
 
 
 def contributions_spec(name: str, training: StageSpec, queries: StageSpec, asked: Tracing) -> StageSpec:
-    """Return the spec of the contributions of a training to its queries, layers in the network's order."""
+    """Return the spec of a training's contributions to its queries, with layers in the network's order."""
     settings = asked.model_dump(mode="json", include={"layers", "anchor", "bias"})
     record = training_of(training).record
     assert record is not None, training
@@ -54,7 +54,7 @@ def contributions_spec(name: str, training: StageSpec, queries: StageSpec, asked
 
 @dataclass(frozen=True)
 class Target:
-    """A layer that is traced: its operation, final weights, z's bias and anchor, and whether it puts out the logits."""
+    """A traced layer: its operation, final weights, bias and anchor of z, and whether its output is the logits."""
 
     name: str
     module: nn.Module
@@ -65,7 +65,7 @@ class Target:
 
 
 def layer_targets(spec: StageSpec, source: UpdateSource, model: nn.Module, example: Tensor) -> list[Target]:
-    """Return the layers that a stage traces, ready on the model's device; `spec.place` says how."""
+    """Return the traced layers of a stage on the model's device; `spec.place` has the settings."""
     from tasks.capture import find_output_layer
 
     output, device = find_output_layer(model, example), example.device
@@ -79,7 +79,7 @@ def layer_targets(spec: StageSpec, source: UpdateSource, model: nn.Module, examp
 
 
 def _bias_of_z(source: UpdateSource, layer: str, device: torch.device, *, displaced: bool) -> Tensor | None:
-    """Return the bias that z has, None where the layer has none: the final one, or how far it went."""
+    """Return the bias in z, the final bias or its displacement; None without a bias."""
     final, initial = source.final_bias(layer), source.initial_bias(layer)
     if final is None or initial is None:
         return None
@@ -94,7 +94,7 @@ def _targets(store: Store, spec: StageSpec, source: UpdateSource, device: torch.
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
-    """One partition per segment of the archive."""
+    """Return the layout: one partition per segment of the archive."""
     import torch
 
     from tasks.recording.sources import recorded_source
@@ -136,7 +136,7 @@ def _partition(work: Work, number: int) -> None:
             for block in source.blocks(segment, list(targets)):
                 rows = slice(block.start - segment.start, block.stop - segment.start)
                 if not block.recorded:
-                    rows = slice(rows.stop - 1, rows.stop)  # the sum of a gap stands at its last step
+                    rows = slice(rows.stop - 1, rows.stop)  # the sum of a gap is stored at its last step
                 target = targets[block.layer]
                 _project(block, target, inputs[target.name], classes, arrays, (rows, span))
         for name, array in arrays.items():
@@ -146,7 +146,7 @@ def _partition(work: Work, number: int) -> None:
 
 
 def _empty(part: Partition) -> dict[str, Floats]:
-    """Return zeros for all arrays of which this partition has rows."""
+    """Return zeros for all arrays with rows in this partition."""
     found = {}
     for name, layout in part.stage.layout.arrays.items():
         if part.number < layout.partitions:
@@ -156,22 +156,22 @@ def _empty(part: Partition) -> dict[str, Floats]:
 
 
 def _check_finite(spec: StageSpec, name: str, array: Floats, start: int) -> None:
-    """Raise where an array of a partition, whose first step is `start`, holds NaN or inf: the training diverged."""
+    """Raise ValueError for NaN or inf in an array of a partition with first step `start`: the training diverged."""
     if not np.isfinite(array).all():
         kind, layer = name.split(".", 1)
         first = np.argwhere(~np.isfinite(array))[0]
         step = f", step {start + first[0]}" if "init" not in kind and kind != "preactivation" else ""
         query = first[1] if step else first[0]
         raise ValueError(
-            f"{spec.title}: layer {layer!r}{step}, query {query}: {kind} is {array[tuple(first)]:g}, no number to sum; "
-            "the training diverged: lower its learning rate"
+            f"{spec.title}: layer {layer!r}{step}, query {query}: expected a finite {kind}, found "
+            f"{array[tuple(first)]:g}, since the training diverged; lower its learning rate"
         )
 
 
 def _batches(
     store: Store, spec: StageSpec, names: list[str], device: torch.device
 ) -> Iterator[tuple[int, Mapping[str, Tensor], Tensor]]:
-    """Yield (first query, inputs by layer, classes (q, 2) followed) for as many queries as the memory takes."""
+    """Yield (first query, inputs by layer, classes (q, 2) of the traced logits) for queries that fit into memory."""
     import torch
 
     from tasks.capture import capture_inputs
@@ -190,7 +190,7 @@ def _batches(
 def _constants(
     source: UpdateSource, target: Target, inputs: Tensor, classes: Tensor, span: slice, arrays: dict[str, Floats]
 ) -> None:
-    """Write what the initial weights contribute, and the norm of z."""
+    """Write the contributions of the initial weights, and the norm of z."""
     from tasks.tracing import contributions, logit_contributions
 
     initial = _tensor(source.initial(target.name), inputs.device)[None]
@@ -221,7 +221,7 @@ def _project(
     arrays: dict[str, Floats],
     where: tuple[slice, slice],
 ) -> None:
-    """Write what the steps of a block contribute to a batch of queries."""
+    """Write the contributions of a block's steps to a batch of queries."""
     from tasks.tracing import logit_contributions
 
     found = block.project(target.module, target.weight, inputs, anchor=target.anchor, bias=target.bias)
@@ -243,13 +243,13 @@ def _tensor(stored: Tensor, device: torch.device) -> Tensor:
 
 
 def _array(tensor: Tensor) -> Floats:
-    """Return results as they are stored."""
+    """Return results in their stored dtype."""
     found: Floats = tensor.float().cpu().numpy()
     return found
 
 
 def _summary(stage: Stage) -> Document:
-    """State what each layer is."""
+    """Return a description of each layer."""
     import torch
 
     from tasks.recording.sources import recorded_source

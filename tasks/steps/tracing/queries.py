@@ -1,4 +1,4 @@
-"""The queries stage: the samples whose representations are explained, and what the network says of them."""
+"""The queries stage: the samples to explain, and the network's logits for them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 VERSION = 2
-FORWARD = 64  # queries in one forward pass
+FORWARD = 64  # number of queries in one forward pass
 
 
 def queries_spec(name: str, network: Network, manifest: StageSpec, training: StageSpec, asked: Queries) -> StageSpec:
@@ -45,16 +45,16 @@ def query_places(store: Store, spec: StageSpec) -> tuple[NDArray[np.int64], NDAr
     """Return the queries' positions in their split, ids and given labels, class by class."""
     rows = positions(store, spec.inputs["data"].path, spec.parameters["split"])
     labels = rows["label_given"].to_numpy(np.int64)
-    slabs = {
+    class_ranges = {
         int(label): (int(np.searchsorted(labels, label)), int(np.searchsorted(labels, label, side="right")))
         for label in np.unique(labels)
     }
-    chosen = np.array([place for _, _, place in chosen_positions(slabs, spec.parameters["count"])], np.int64)
+    chosen = np.array([place for _, _, place in chosen_positions(class_ranges, spec.parameters["count"])], np.int64)
     return chosen, rows["id"].to_numpy(np.int64)[chosen], labels[chosen]
 
 
 def query_inputs(store: Store, spec: StageSpec, device: torch.device) -> Tensor:
-    """Return the queries as the network takes them, (Q, C, h, w) float32."""
+    """Return the queries as network inputs, (Q, C, h, w) float32."""
     return _inputs(store, spec).to(device)
 
 
@@ -70,7 +70,7 @@ def query_logits(model: nn.Module, inputs: Tensor) -> NDArray[np.float32]:
 
 @lru_cache(maxsize=1)
 def _inputs(store: Store, spec: StageSpec) -> Tensor:
-    """Read the queries; kept for the next partition in this process."""
+    """Return the queries' inputs; this process keeps them for the next partition."""
     chosen, _, _ = query_places(store, spec)
     return read_positions(store, spec, str(spec.parameters["split"]), chosen).contiguous()
 
@@ -117,7 +117,7 @@ def _summary(stage: Stage) -> Document:
 
 
 def count_queries(spec: StageSpec, survey: Survey) -> int:
-    """Return the number of queries; checks that their split is there."""
+    """Return the number of queries, after a check that their split exists."""
     return min(int(spec.parameters["count"]), survey.data(spec.inputs["data"]).count(spec.parameters["split"]))
 
 

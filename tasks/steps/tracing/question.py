@@ -1,4 +1,4 @@
-"""Question 4: who taught the network that?"""
+"""The object of question 4: who taught the network that?"""
 
 from tasks.steps.common.question import Question
 from tasks.steps.tracing.datamodelling import DATAMODELLING

@@ -1,4 +1,4 @@
-"""The randomisation stage: are attributions those of what was learned, or of any training on these images?"""
+"""The randomisation stage: compare attributions with those of a training on permuted labels."""
 
 import numpy as np
 
@@ -25,7 +25,7 @@ VERSION = 2
 
 
 def randomisation_spec(contributions: StageSpec, permuted: StageSpec, asked: Tracing) -> StageSpec:
-    """Return the spec of the comparison with the same network trained on permuted labels."""
+    """Return the spec of the comparison with the same network, trained on permuted labels."""
     inputs = {"contributions": contributions, "permuted": permuted}
     return RANDOMISATION.spec(window_parameters(asked), inputs, label=contributions.label)
 
@@ -38,13 +38,13 @@ def _opened(store: Store, spec: StageSpec) -> tuple[Contributions, Contributions
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
-    """One partition per ranking."""
+    """Return the layout: one partition per ranking."""
     found, _ = _opened(store, spec)
     return correlation_layout(found)
 
 
 def _partition(work: Work, number: int) -> None:
-    """Correlate the ranks that both trainings give the examples, query by query."""
+    """Correlate the ranks of the examples in both trainings, query by query."""
     from tasks.tracing.evaluation import rank_correlation
 
     stage = work.stage
@@ -58,7 +58,7 @@ def _partition(work: Work, number: int) -> None:
 
 
 def _summary(stage: Stage) -> Document:
-    """State mean and spread over queries of each ranking."""
+    """Return mean and spread over queries of each ranking."""
     found, _ = _opened(stage.store, stage.spec)
     return correlation_summary(stage, found)
 

@@ -1,4 +1,4 @@
-"""The results of question 4: its tables and the queries that are shown, from finished stages."""
+"""The results of question 4: its tables and the shown queries, from finished stages."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -16,12 +16,12 @@ from tasks.steps.tracing.plan import Trace
 from tasks.steps.tracing.shown import example_images, shown_queries, trained_on
 from tasks.tracing.evaluation import cardinality, class_agreement
 
-RANKS = (1, 10)  # at which class agreement is stated
+RANKS = (1, 10)  # ranks for class agreement
 EVALUATION = ["network", "seed", "measure", "layer", "value", "spread", "baseline", "baseline_name", "n", "note"]
 
 
 def tracing_results(store: Store, traces: Sequence[Trace], training_images: str) -> TracingResults:
-    """Return what the page is made of; training images only with `show`."""
+    """Return the contents of question 4's page; training images only with `show`."""
     queries, n_queries = shown_queries(store, traces)
     return TracingResults(
         networks=pd.DataFrame([_network(store, trace) for trace in traces]),
@@ -42,7 +42,7 @@ def _metrics(store: Store, spec: StageSpec) -> list[Document]:
 
 
 def _network(store: Store, trace: Trace) -> dict[str, object]:
-    """Return the row of a network: what was recorded and what it cost."""
+    """Return the row of a network: its recording and the costs."""
     training, influence = open_finished(store, trace.training), open_finished(store, trace.influence)
     recorded = _metrics(store, trace.training)
     spent = [*_metrics(store, trace.contributions), *_metrics(store, trace.influence)]
@@ -62,7 +62,7 @@ def _network(store: Store, trace: Trace) -> dict[str, object]:
 
 
 def _layers(store: Store, trace: Trace) -> pd.DataFrame:
-    """Return a row per layer: what ||z||^2 is made of, and how class-specific the influential examples are."""
+    """Return a row per layer: the parts of ||z||^2, and the class agreement of the influential examples."""
     influence = open_finished(store, trace.influence)
     summary, square = influence.summary, influence.read("square")
     values = influence.read("parts")
@@ -95,7 +95,7 @@ def _layers(store: Store, trace: Trace) -> pd.DataFrame:
 
 
 def _shares(store: Store, trace: Trace) -> pd.DataFrame:
-    """Return gamma by layer, epoch and class, a part of ||z||^2, mean over queries."""
+    """Return gamma by layer, epoch and class, as a share of ||z||^2, mean over queries."""
     influence = open_finished(store, trace.influence)
     names = open_finished(store, trace.training.inputs["data"]).summary["class_names"]
     classes = influence.summary["classes"]
@@ -111,7 +111,7 @@ def _shares(store: Store, trace: Trace) -> pd.DataFrame:
 
 
 def _evaluation(store: Store, trace: Trace) -> Iterator[dict[str, object]]:
-    """Yield the rows of the checks that were asked for."""
+    """Yield the rows of the evaluations in the config."""
     layers = open_finished(store, trace.influence).summary["layers"]
     checks: tuple[tuple[StageSpec | None, Callable[[Document], Iterator[dict[str, object]]]], ...] = (
         (trace.mislabel, partial(_mislabel_rows, layers)),
@@ -126,7 +126,7 @@ def _evaluation(store: Store, trace: Trace) -> Iterator[dict[str, object]]:
 
 
 def _mislabel_rows(layers: Sequence[str], found: Document) -> Iterator[dict[str, object]]:
-    """Yield how well self-attribution marks flipped labels, by layer in order of depth, beside the loss."""
+    """Yield how well self-attribution marks flipped labels, by layer in order of depth, next to the loss."""
     note = f"{found['flipped']} of {found['examples']} labels flipped; low self-attribution marks them"
     if found["decay_unknown_from"] is not None:
         note += f"; what weight decay did from step {found['decay_unknown_from']} on is in it"
@@ -144,7 +144,7 @@ def _mislabel_rows(layers: Sequence[str], found: Document) -> Iterator[dict[str,
 
 
 def _randomisation_rows(found: Document) -> Iterator[dict[str, object]]:
-    """Yield how alike the scores of a network trained on permuted labels are, by layer and score."""
+    """Yield the correlations with a network trained on permuted labels, by layer and score."""
     note = "Spearman against a network trained on permuted labels"
     for row in found["rows"]:
         yield {
@@ -158,7 +158,7 @@ def _randomisation_rows(found: Document) -> Iterator[dict[str, object]]:
 
 
 def _datamodelling_rows(found: Document) -> Iterator[dict[str, object]]:
-    """Yield how well the scores predict retrainings on subsets, by layer and score, beside the noise ceiling."""
+    """Yield how well scores predict retrainings on subsets, by layer and score, next to the noise ceiling."""
     for row in found["rows"]:
         yield {
             "measure": "LDS",

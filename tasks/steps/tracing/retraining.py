@@ -1,4 +1,4 @@
-"""The retraining stage: the network trained anew on random subsets, and how it then answers the queries."""
+"""The retraining stage: the margins of the queries after new trainings on random subsets."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ VERSION = 1
 
 
 def retraining_spec(queries: StageSpec, training: StageSpec, asked: Lds) -> StageSpec:
-    """Return the spec of the retrainings of a network for its queries."""
+    """Return the spec of a network's retrainings for its queries."""
     parameters: Document = {
         **asked.model_dump(mode="json"),
         "network": training.parameters["network"],
@@ -44,14 +44,14 @@ def subset(spec: StageSpec, index: int, n: int) -> NDArray[np.int64]:
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
-    """One partition per retraining: all of one subset, then those of the next."""
+    """Return the layout: a partition per retraining; those of one subset come together."""
     count = int(spec.parameters["subsets"]) * int(spec.parameters["retrainings"])
     n = int(open_finished(store, spec.inputs["queries"]).summary["queries"])
     return Layout(count, {"margin": ArrayLayout((count, n), "float64", ("retraining", "query"), 1, 1)})
 
 
 def _partition(work: Work, number: int) -> None:
-    """Train on a subset from a seed of its own and measure the queries' margins."""
+    """Train on a subset with a separate seed, and measure the queries' margins."""
     from tasks.tracing.evaluation import margins
 
     stage, spec, device = work.stage, work.stage.spec, choose_device(work.device)
@@ -77,7 +77,7 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
 
 
 def _check_subsets(spec: StageSpec, survey: Survey) -> None:
-    """Raise where a subset has too few samples, of a class or in all, for the training's batches."""
+    """Raise ValueError where a subset, or a class in it, has too few samples for the training's batches."""
     train, seed = training_of(spec), int(spec.parameters["seed"])
     labels = labels_of(survey.data(spec.inputs["data"]).split(train.split))
     drawn = [np.sort(labels[subset(spec, i, len(labels))]) for i in range(int(spec.parameters["subsets"]))]
@@ -88,8 +88,8 @@ def _check_subsets(spec: StageSpec, survey: Survey) -> None:
         except ValueError as error:
             share = spec.parameters["share"]
             raise ValueError(
-                f"tracing.evaluation.lds.share: {share:g} of {len(labels)} samples are {len(chosen)}, too few for the "
-                f"batches of {spec.label}: {error}"
+                f"tracing.evaluation.lds.share: expected enough samples for the batches of {spec.label}, found "
+                f"{len(chosen)}, {share:g} of {len(labels)}: {error}"
             ) from error
 
 

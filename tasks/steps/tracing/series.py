@@ -1,4 +1,4 @@
-"""Finished contributions with the ledger of their training, read by chunks of steps."""
+"""Finished contributions with their training's ledger, read by chunks of steps."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ Doubles = NDArray[np.float64]
 Ids = NDArray[np.int64]
 Ranking = tuple[str, str]  # layer, score
 
-FOLLOWED = {"logit": PREDICTED, "given": GIVEN}  # scores of the output layer and the logit they follow
+FOLLOWED = {"logit": PREDICTED, "given": GIVEN}  # scores of the output layer, with the index of their logit
 
 
 def window_parameters(asked: Tracing) -> Document:
-    """Return the steps that count, as a stage's key has them."""
+    """Return the window of steps, as in a stage's key."""
     return {} if asked.window is None else {"window": list(asked.window)}
 
 
 def window_of(spec: StageSpec) -> tuple[int, int] | None:
-    """Return the steps that count in a stage; None for all."""
+    """Return the window of steps in a stage; None for all."""
     window = spec.parameters.get("window")
     return None if window is None else (int(window[0]), int(window[1]))
 
@@ -57,12 +57,12 @@ def correlation_layout(found: Contributions) -> Layout:
 
 
 def correlation_numbers(found: RankCorrelation) -> Document:
-    """Return what the marker of a partition with an array `correlation` states."""
+    """Return the metrics of a partition with an array `correlation`."""
     return {"value": found.mean, "spread": float(found.per_query.std()), "constant": found.n_constant}
 
 
 def correlation_summary(stage: Stage, found: Contributions) -> Document:
-    """Return what the markers state of the array `correlation`, a row per checked ranking."""
+    """Return the metrics of the array `correlation` in all partitions, a row per ranking."""
     rows = []
     for number, (layer, score) in enumerate(checked_rankings(found)):
         marker = stage.marker(number)
@@ -77,7 +77,7 @@ class Contributions:
 
     Parameters
     ----------
-    spec : of a finished contributions stage
+    spec : spec of a finished contributions stage
     window : first and past-the-end step whose examples count; None for all
     """
 
@@ -96,33 +96,33 @@ class Contributions:
 
     @cached_property
     def output(self) -> str | None:
-        """The layer that puts out the logits, if it is traced."""
+        """Return the traced layer with the logits as output, if any."""
         return next((layer for layer in self.layers if f"logit.{layer}" in self.stage.layout.arrays), None)
 
     @cached_property
     def recorded(self) -> NDArray[np.bool_]:
-        """Whether each step was recorded by itself."""
+        """Return whether each step is recorded by itself."""
         return np.asarray(self.source.recorded, bool)
 
     @cached_property
     def counted(self) -> NDArray[np.bool_]:
-        """Whether each step's examples are credited: recorded, and within the window."""
+        """Return whether each step's examples are credited: the step is recorded and within the window."""
         steps = np.arange(self.steps)
         return self.recorded & (steps >= self.window[0]) & (steps < self.window[1])
 
     @cached_property
     def members(self) -> list[Ids]:
-        """The ids of each step's examples; none where they are not credited."""
+        """Return the ids of each step's examples, empty where they are not credited."""
         none = np.empty(0, np.int64)
         return [ids if kept else none for ids, kept in zip(self.source.examples, self.counted, strict=True)]
 
     @cached_property
     def examples(self) -> Ids:
-        """The ids of all examples that are credited with anything, (N,) rising."""
+        """Return the ids of all credited examples, (N,) rising."""
         return np.unique(np.concatenate([np.empty(0, np.int64), *self.members]))
 
     def rankings(self, scores: list[str]) -> list[Ranking]:
-        """Return what is ranked: gamma of each layer first, then the other scores."""
+        """Return the rankings: gamma of each layer first, then the other scores."""
         found = [(layer, score) for score in ("gamma", "cosine") if score in scores for layer in self.layers]
         return found + ([(self.output, "logit")] if "logit" in scores and self.output else [])
 
@@ -135,7 +135,7 @@ class Contributions:
         return self.stage.read(f"norm.{layer}", start, stop).astype(np.float64)
 
     def whole(self, layer: str, score: str) -> tuple[Doubles, Doubles]:
-        """Return what the initial weights contribute and what all sum to (Q,); cosines sum to nothing: NaN."""
+        """Return the initial weights' contribution and the sum of all (Q,); NaN for cosines, which have no sum."""
         if score in FOLLOWED:
             init = self.constant("logit_init", layer)[:, FOLLOWED[score]]
             total = init.copy()
@@ -147,31 +147,31 @@ class Contributions:
         return self.constant("init", layer), self.constant("preactivation", layer) ** 2
 
     def chunks(self, layer: str, score: str = "gamma") -> Iterator[tuple[slice, Doubles, Doubles]]:
-        """Yield (steps, what the examples, what the decay contributed (t, Q)) in order.
+        """Yield (steps, contributions of examples (t, Q), contributions of decay (t, Q)) in order.
 
         Scores are gamma, cosine, logit (of the predicted class) and given (the logit of the given class). Decay is 0 in
-        steps that were not recorded, and from `decay_unknown_from` on, where it stays with the examples.
+        steps that are not recorded. It is also 0 from `decay_unknown_from` on: there it stays with the examples.
         """
         size = self.stage.layout.arrays[f"gamma.{layer}"].rows
         name = "logit" if score in FOLLOWED else "gamma"
         series, rates = self._decay(layer, score), self.source.ledger["lr"].to_numpy(np.float64)
         unknown = self.decay_unknown_from(layer, score)
-        told = self.recorded & (np.arange(self.steps) < (self.steps if unknown is None else unknown))
+        separable = self.recorded & (np.arange(self.steps) < (self.steps if unknown is None else unknown))
         z = self.constant("preactivation", layer)
         for start in range(0, self.steps, size):
             stop = min(start + size, self.steps)
             values = self.stage.read(f"{name}.{layer}", start, stop).astype(np.float64)
             values = values[..., FOLLOWED[score]] if score in FOLLOWED else values
             decay = np.zeros_like(values) if series is None else series.update(values, rates[start:stop])
-            decay[~told[start:stop]] = 0
-            if score == "cosine":  # Eq. 7 is of the whole update
+            decay[~separable[start:stop]] = 0
+            if score == "cosine":  # Eq. 7 uses the whole update
                 scale = z * self.norms(layer, start, stop)
                 yield slice(start, stop), np.divide(values, scale, out=np.zeros_like(values), where=scale > 0), decay
             else:
                 yield slice(start, stop), values - decay, decay
 
     def sums(self, ids: Ids, layer: str, score: str) -> InfluenceSums:
-        """Return a score summed over the steps of each of the examples `ids`."""
+        """Return the sums of a score over the steps of each of the examples `ids`."""
         from tasks.tracing import InfluenceSums
 
         found = InfluenceSums(ids, self.n_queries)
@@ -180,7 +180,7 @@ class Contributions:
         return found
 
     def decay_unknown_from(self, layer: str, score: str = "gamma") -> int | None:
-        """Return the first step in which what decay contributed cannot be told; None where it always can."""
+        """Return the first step with unknown contribution of decay; None if it is always known."""
         from tasks.tracing import decay_known, decay_series
 
         known = decay_known(self.optimizer, self.recorded)
@@ -190,9 +190,9 @@ class Contributions:
         return 0 if decays and len(set(self._moved(layer, score))) == 2 else None
 
     def _moved(self, layer: str, score: str) -> list[bool]:
-        """Say of the weight, and of the bias if it counts, whether training changed it; not of one that is all 0.
+        """Return whether training changed the weight, and the bias if it counts; parameters of zeros are skipped.
 
-        What no update ever changed was frozen or got no gradient, and optimisers leave it alone, decay too.
+        A parameter that no update changed was frozen or got no gradient. Optimisers then do not apply decay either.
         """
         import torch
 
@@ -203,7 +203,7 @@ class Contributions:
         return [not torch.equal(first, last) for first, last in ends if first.any() or last.any()]
 
     def _decay(self, layer: str, score: str) -> DecaySeries | None:
-        """Return the recurrence of weight decay; None where there is none, or none that can be told."""
+        """Return the recurrence of weight decay; None without decay, or where it cannot be separated."""
         from tasks.tracing import decay_series
 
         moved = self._moved(layer, score)
@@ -215,7 +215,7 @@ class Contributions:
 
 
 def size_compared(spec: StageSpec, survey: Survey) -> Size:
-    """Return the size of a stage that compares the influence of every training example on every query."""
+    """Return the size of a stage with the influence of every training example on every query."""
     contributions = spec.inputs["contributions"]
     training = contributions.inputs["network"]
     n = survey.data(training.inputs["data"]).count(training_of(training).split)

@@ -1,4 +1,4 @@
-"""The queries that question 4's page shows: what each layer says of them, and the images of their examples."""
+"""The queries on question 4's page: the results of each layer, and the images of their examples."""
 
 from collections.abc import Iterator, Sequence
 
@@ -19,12 +19,12 @@ from tasks.steps.common.samples import read_positions
 from tasks.steps.tracing.explain import Influence, class_name, read_influence
 from tasks.steps.tracing.plan import Trace
 
-MOST_IMAGES = 2000  # training images of a data set read for the page
-BATCH = 256  # images read at a time
+MOST_IMAGES = 2000  # largest number of training images of a data set on the page
+BATCH = 256  # number of images that are read at a time
 
 
 def shown_queries(store: Store, traces: Sequence[Trace]) -> tuple[tuple[Query, ...], int]:
-    """Return queries evenly spread over those of all networks and seeds, and how many there are."""
+    """Return queries spread evenly over those of all networks and seeds, and the number of all queries."""
     counts = [int(open_finished(store, trace.queries).summary["queries"]) for trace in traces]
     kept = np.array(spread_out(sum(counts), MAX_QUERIES))
     first = np.concatenate([[0], np.cumsum(counts)])
@@ -37,7 +37,7 @@ def shown_queries(store: Store, traces: Sequence[Trace]) -> tuple[tuple[Query, .
 
 
 def example_images(store: Store, traces: Sequence[Trace], queries: Sequence[Query]) -> dict[tuple[str, int], Image]:
-    """Return the training images that the queries' examples need, by data set and sample id."""
+    """Return the training images of the queries' examples, by data set and sample id."""
     wanted: dict[str, set[int]] = {}
     for query in queries:
         for table in (table for layer in query.layers for table in (layer.positive, layer.negative)):
@@ -56,17 +56,17 @@ def example_images(store: Store, traces: Sequence[Trace], queries: Sequence[Quer
 
 
 def data_name(trace: Trace) -> str:
-    """Return the name of the data set that a network was trained on."""
+    """Return the name of a network's training data set."""
     return str(trace.training.inputs["data"].place["name"])
 
 
 def trained_on(trace: Trace) -> tuple[str, str]:
-    """Return the data set and the split that a network was trained on."""
+    """Return the training data set and split of a network."""
     return data_name(trace), str(trace.training.place["train"]["split"])
 
 
 def _queries(store: Store, trace: Trace, numbers: NDArray[np.int64]) -> Iterator[Query]:
-    """Yield some of the queries with what each layer says of them."""
+    """Yield some of the queries with the results of each layer."""
     stage, read = open_finished(store, trace.queries), read_influence(open_finished(store, trace.influence))
     names = stage.summary["class_names"]
     ids, labels, logits, images = (stage.read(name) for name in ("sample_id", "label", "logits", "image"))
@@ -93,7 +93,7 @@ def _queries(store: Store, trace: Trace, numbers: NDArray[np.int64]) -> Iterator
 def _query_layers(
     read: Influence, names: dict[str, str], number: int, chances: NDArray[np.float64]
 ) -> Iterator[QueryLayer]:
-    """Yield what each layer says of a query."""
+    """Yield the results of each layer for a query."""
     examples = read.examples(names, np.array([number]))
     square, init = read.arrays["square"][:, number], read.parts(number)["init"]
     for index, layer in enumerate(read.summary["layers"]):
@@ -110,21 +110,21 @@ def _query_layers(
 
 
 def _by_class(read: Influence, names: dict[str, str], layer: int, query: int) -> pd.DataFrame:
-    """Return what each class contributed to a layer's representation of a query."""
+    """Return each class's contribution to a layer's representation of a query."""
     sums, square = read.arrays["class_gamma"][layer, query].sum(axis=0), float(read.arrays["square"][layer, query])
     labels = [class_name(names, label) for label in read.summary["classes"]]
     return pd.DataFrame({"class_name": labels, "sum": sums, "share": sums / square if square else np.nan})
 
 
 def _ranked(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the columns that the page shows."""
+    """Return the columns of the page's table of examples."""
     return rows[["sample_id", "class_name", "sum", "share"]].assign(cosine_sum=np.nan).reset_index(drop=True)
 
 
 def _ridges(
     read: Influence, names: dict[str, str], layer: int, query: int, chances: NDArray[np.float64]
 ) -> Ridges | None:
-    """Return the ridge plot of a layer and a query, None where steps mix classes."""
+    """Return the ridge plot of a layer and a query, None if steps mix classes."""
     if "ridge" not in read.arrays:
         return None
     classes, settings = read.arrays["ridge_class"][query].tolist(), read.summary["ridges"]

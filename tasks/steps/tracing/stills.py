@@ -1,4 +1,4 @@
-"""What the report has of question 4 besides the site: its tables as Parquet, a few pictures for papers."""
+"""The files of question 4 in the report besides the site: tables as Parquet, a few pictures for papers."""
 
 from collections.abc import Sequence
 

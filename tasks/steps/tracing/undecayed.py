@@ -1,4 +1,4 @@
-"""Updates without what weight decay did in them: the recurrence of `tasks.tracing.decay`, run on the weights."""
+"""Updates without the part of weight decay, from the recurrence of `tasks.tracing.decay` on the weights."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
     Change = tuple[UpdateBlock, Tensor, Tensor | None]
 
-REACH = 1e-12  # of a velocity: what is left of it after so many steps is rounding
+REACH = 1e-12  # share of a velocity that counts as rounding after further steps
 
 
 def undecayed(source: UpdateSource, layer: str, segment: Segment, optimizer: Document) -> Iterator[Change]:
-    """Yield each recorded block of a segment with its updates of weight and bias, (n, ...), less decay's part.
+    """Yield each recorded block of a segment with its updates of weight and bias, (n, ...), without decay.
 
     Parameters
     ----------
-    optimizer : as a training's config names it
+    optimizer : settings of the optimiser in a training's config
 
     Notes
     -----
-    From the step on that `decay_known` gives, updates are left whole. Holds 48 bytes a weight beside the block.
+    From the step of `decay_known` on, updates keep decay. Holds 48 bytes per weight besides the block.
     """
 
     rates, known = source.ledger["lr"].to_numpy(np.float64), _known_steps(source, optimizer)
@@ -86,7 +86,7 @@ def _known_steps(source: UpdateSource, optimizer: Document) -> int:
 
 
 def earlier(segments: Sequence[Segment], segment: Segment, momentum: float) -> tuple[Segment, ...]:
-    """Return the segments before one whose velocity is still felt in it."""
+    """Return the earlier segments with a velocity that still matters in a segment."""
     if not momentum:
         return ()
     first = segment.start - math.ceil(math.log(REACH) / math.log(momentum))
@@ -94,13 +94,13 @@ def earlier(segments: Sequence[Segment], segment: Segment, momentum: float) -> t
 
 
 def _flat(weights: Tensor) -> NDArray[np.float64]:
-    """Return weights as a row of doubles."""
+    """Return weights as a row of float64."""
     found: NDArray[np.float64] = weights.double().reshape(-1).numpy()
     return found
 
 
 def _without(series: DecaySeries | None, updates: Tensor, rates: NDArray[np.float64], known: int) -> Tensor:
-    """Return updates (n, ...) less decay's part in the first `known` of them; a row at a time, which bounds memory."""
+    """Return updates (n, ...) without decay in the first `known` of them, row by row to bound memory."""
     import torch
 
     if series is None or known <= 0:

@@ -1,4 +1,4 @@
-"""How far attributions can be trusted: measures as in TRAK (Park et al. 2023) and quanda (Bareeva et al. 2024)."""
+"""Evaluations of attributions, as in TRAK (Park et al. 2023) and quanda (Bareeva et al. 2024)."""
 
 from tasks.tracing.evaluation.agreement import cardinality, class_agreement
 from tasks.tracing.evaluation.margin import margins

@@ -1,11 +1,11 @@
-"""Whom the most influential examples are: of the query's class or not, the same for all queries or not."""
+"""Class agreement and cardinality of the most influential examples."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 def class_agreement(example_classes: NDArray[np.integer], query_classes: NDArray[np.integer]) -> float:
-    """Return the share of influential examples that bear their query's class.
+    """Return the share of influential examples that have their query's class.
 
     Parameters
     ----------
@@ -18,12 +18,14 @@ def class_agreement(example_classes: NDArray[np.integer], query_classes: NDArray
     """
     _check_table("example_classes", example_classes)
     if not isinstance(query_classes, np.ndarray) or query_classes.shape != (len(example_classes),):
-        raise ValueError(f"query_classes: expected shape ({len(example_classes)},), one per query")
+        raise ValueError(
+            f"query_classes: expected shape ({len(example_classes)},), one per query, found {np.shape(query_classes)}"
+        )
     return float((example_classes == query_classes[:, None]).mean())
 
 
 def cardinality(ids: NDArray[np.integer]) -> float:
-    """Return how many distinct examples the top-k of all queries name, as a share of Q k.
+    """Return the number of distinct examples in the top-k of all queries, as a share of Q k.
 
     Parameters
     ----------
@@ -31,13 +33,13 @@ def cardinality(ids: NDArray[np.integer]) -> float:
 
     Returns
     -------
-    1 / (Q k) .. 1; low where few examples are influential for everything, so that attributions say little of a query
+    1 / (Q k) .. 1; low where the same few examples are influential for all queries
     """
     _check_table("ids", ids)
     return len(np.unique(ids)) / ids.size
 
 
 def _check_table(name: str, table: NDArray[np.integer]) -> None:
-    """Check a table of integers, a row per query."""
+    """Check a table of integers with a row per query."""
     if not isinstance(table, np.ndarray) or table.dtype.kind not in "iu" or table.ndim != 2 or not table.size:
-        raise ValueError(f"{name}: expected integers of shape (Q, k), both at least 1, got {np.shape(table)}")
+        raise ValueError(f"{name}: expected integers of shape (Q, k), both at least 1, found {np.shape(table)}")

@@ -1,6 +1,6 @@
 """Samplers by name: `SAMPLERS[kind](labels, seed, **settings)` for the labels (n,) int64 of a training set.
 
-What they return keeps the protocol `tasks.training.batches.Batches`.
+They return objects of the protocol `tasks.training.batches.Batches`.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Mini-batches of mixed classes: every epoch is one permutation of all samples, cut into pieces."""
+"""Mini-batches of mixed classes: an epoch is one permutation of all samples, cut into batches."""
 
 from dataclasses import dataclass
 
@@ -14,8 +14,8 @@ class ShuffledBatches:
     Parameters
     ----------
     labels : (n,) int64 class of every sample
-    seed : of the run
-    size : samples in a batch
+    seed : seed of the run
+    size : number of samples in a batch
     """
 
     labels: Positions
@@ -24,20 +24,20 @@ class ShuffledBatches:
 
     def __post_init__(self) -> None:
         if self.size < 1:
-            raise ValueError(f"batches.size: {self.size}, a batch has 1 sample or more")
+            raise ValueError(f"batches.size: expected at least 1, found {self.size}")
 
     @property
     def per_epoch(self) -> int:
-        """Steps in one epoch."""
+        """Return the number of steps in one epoch."""
         return -(-len(self.labels) // self.size)
 
     @property
     def smallest(self) -> int:
-        """Examples in the smallest batch of any epoch."""
+        """Return the number of examples in the smallest batch of any epoch."""
         return len(self.labels) % self.size or min(self.size, len(self.labels))
 
     def epoch(self, epoch: int) -> list[Batch]:
-        """Return the batches of an epoch; every position 0..n-1 stands in exactly one."""
+        """Return the batches of an epoch; every position 0..n-1 is an example of exactly one batch."""
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.labels)).astype(np.int64)
         parts = (order[start : start + self.size] for start in range(0, len(order), self.size))
         return [Batch(part, label=label_of(self.labels[part])) for part in parts]

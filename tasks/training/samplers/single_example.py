@@ -1,4 +1,4 @@
-"""One example an update, as Pfahler & Morik 2022, Algorithm 1: what a step did is then due to that example alone."""
+"""Batches of one example (Pfahler & Morik 2022, Algorithm 1): an update belongs to that example alone."""
 
 from dataclasses import dataclass
 
@@ -9,12 +9,12 @@ from tasks.training.batches import Batch, Positions
 
 @dataclass(frozen=True, eq=False)
 class SingleExampleBatches:
-    """Every epoch goes through one permutation of all samples, one by one.
+    """Batches of one sample each; an epoch is one permutation of all samples.
 
     Parameters
     ----------
     labels : (n,) int64 class of every sample
-    seed : of the run
+    seed : seed of the run
     """
 
     labels: Positions
@@ -22,16 +22,16 @@ class SingleExampleBatches:
 
     @property
     def per_epoch(self) -> int:
-        """Steps in one epoch."""
+        """Return the number of steps in one epoch."""
         return len(self.labels)
 
     @property
     def smallest(self) -> int:
-        """Examples in the smallest batch of any epoch."""
+        """Return the number of examples in the smallest batch of any epoch."""
         return 1
 
     def epoch(self, epoch: int) -> list[Batch]:
-        """Return the batches of an epoch; every position 0..n-1 stands in exactly one."""
+        """Return the batches of an epoch; every position 0..n-1 is an example of exactly one batch."""
         order = np.random.default_rng([self.seed, epoch]).permutation(len(self.labels)).astype(np.int64)
         return [Batch(order[i : i + 1], label=int(self.labels[order[i]])) for i in range(len(order))]
 

@@ -92,10 +92,10 @@ def test_it_is_free_of_rotation_and_order() -> None:
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"center": "mode"}, "center: expected 'mean' or 'median', got 'mode'"),
-        ({"min_per_class": 0}, "min_per_class: expected at least 1, got 0"),
-        ({"min_per_class": 1.5}, r"min_per_class: expected an integer, got 1\.5"),
-        ({"min_per_class": True}, "min_per_class: expected an integer, got True"),
+        ({"center": "mode"}, "center: expected 'mean' or 'median', found 'mode'"),
+        ({"min_per_class": 0}, "min_per_class: expected at least 1, found 0"),
+        ({"min_per_class": 1.5}, r"min_per_class: expected an integer, found 1\.5"),
+        ({"min_per_class": True}, "min_per_class: expected an integer, found True"),
     ],
 )
 def test_bad_parameters_are_refused(parameters: dict[str, object], message: str) -> None:

@@ -111,9 +111,11 @@ def test_what_is_no_head_is_refused() -> None:
         ValueError, match=r"its last one, first, does not give it; .* ends in later \(Linear\), first \(Linear\), last"
     ):
         find_head(Ends(last=nn.Softmax(1)).eval(), IMAGES)
-    with pytest.raises(ValueError, match="head 'first': expected a layer of one call, found 3"):
+    with pytest.raises(ValueError, match="head 'first': expected one call of the layer, found 3"):
         find_head(Ends(calls=3).eval(), IMAGES)
-    with pytest.raises(ValueError, match=r"the network is in training mode; call model.eval\(\) first"):
+    with pytest.raises(
+        ValueError, match=r"model: expected evaluation mode, found training mode; call model.eval\(\) first"
+    ):
         find_head(Ends(), IMAGES)
     with pytest.raises(ValueError, match="it calls none; the network ends in its own forward"):
         find_head(nn.Identity().eval(), IMAGES)

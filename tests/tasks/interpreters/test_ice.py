@@ -59,7 +59,7 @@ def test_negatives_are_clamped_or_refused(maps: Floats) -> None:
     assert features.numbers["clamped"] == 2
     clamped = ice.encode(features.arrays, np.maximum(maps, 0))
     np.testing.assert_allclose(ice.encode(features.arrays, maps), clamped, atol=1e-6)
-    with pytest.raises(ValueError, match="maps: 2 negative activations"):
+    with pytest.raises(ValueError, match="maps: expected activations of at least 0, found 2 negative"):
         ice.fit(maps, seed=0, components=2, negative="refuse")
 
 
@@ -85,10 +85,10 @@ def test_columns_carry_the_inner_products_of_the_reconstruction(maps: Floats) ->
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"components": 0}, "components: expected an integer of at least 1, got 0"),
-        ({"components": 2.5}, "components: expected an integer of at least 1, got 2.5"),
-        ({"components": True}, "components: expected an integer of at least 1, got True"),
-        ({"negative": "drop"}, "negative: expected clamp or refuse, got 'drop'"),
+        ({"components": 0}, "components: expected an integer of at least 1, found 0"),
+        ({"components": 2.5}, "components: expected an integer of at least 1, found 2.5"),
+        ({"components": True}, "components: expected an integer of at least 1, found True"),
+        ({"negative": "drop"}, "negative: expected clamp or refuse, found 'drop'"),
     ],
 )
 def test_check_names_the_parameter(params: dict[str, object], message: str) -> None:
@@ -97,7 +97,7 @@ def test_check_names_the_parameter(params: dict[str, object], message: str) -> N
 
 
 def test_maps_of_the_wrong_shape_are_named() -> None:
-    with pytest.raises(ValueError, match=r"maps: expected \(n, h, w, d\), got shape \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"maps: expected \(n, h, w, d\), found shape \(3, 4\)"):
         ice.fit(np.ones((3, 4), dtype=np.float32), seed=0)
 
 
@@ -105,7 +105,7 @@ def test_fidelity_by_hand() -> None:
     assert ice.fidelity(np.array([1.0, 3.0]), np.array([0.0, 5.0])) == 0.75  # mean change 1.5, mean logit 2
     assert ice.fidelity(np.array([1.0, -1.0]), np.array([1.0, -1.0])) == 0.0
     assert ice.fidelity(np.array([1.0, -1.0]), np.array([1.0, 1.0])) == np.inf
-    with pytest.raises(ValueError, match=r"expected two equal, non-empty shapes, got \(2,\) and \(3,\)"):
+    with pytest.raises(ValueError, match=r"expected two equal, non-empty shapes, found \(2,\) and \(3,\)"):
         ice.fidelity(np.zeros(2), np.zeros(3))
 
 

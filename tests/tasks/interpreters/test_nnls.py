@@ -138,7 +138,7 @@ def test_no_rows() -> None:
 
 def test_errors_are_named() -> None:
     a = np.ones((3, 4))
-    with pytest.raises(ValueError, match=r"components: expected shape \(r, 4\) as `a` has 4 columns, got \(r, 5\)"):
+    with pytest.raises(ValueError, match=r"components: expected shape \(r, 4\), as `a` has 4 columns, found \(r, 5\)"):
         nmf_codes(a, np.ones((2, 5)))
     with pytest.raises(ValueError, match="found nan at row 1, column 0"):
         nmf_codes(np.array([[1.0], [np.nan]]), np.ones((1, 1)))
@@ -146,9 +146,9 @@ def test_errors_are_named() -> None:
         nmf_codes(a, np.array([[1.0, 1.0, 1.0, np.inf]]))
     with pytest.raises(ValueError, match="expected a matrix"):
         nmf_codes(a, np.ones(4))
-    with pytest.raises(ValueError, match=r"components: expected at least one, shape \(r, 4\), got \(0, 4\)"):
+    with pytest.raises(ValueError, match=r"components: expected at least one, shape \(r, 4\), found \(0, 4\)"):
         nmf_codes(a, np.zeros((0, 4)))
-    with pytest.raises(ValueError, match=r"the codes exceed 1.8e\+308, the most that torch.float64 holds"):
+    with pytest.raises(ValueError, match=r"codes: expected values up to 1.8e\+308, the largest torch.float64"):
         nmf_codes(1e300 * a, 1e-300 * np.eye(4))
 
 

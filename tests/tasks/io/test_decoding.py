@@ -47,7 +47,7 @@ def test_an_empty_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_file_gone_since_the_listing_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"sample k: file .*gone.png is missing"):
+    with pytest.raises(ValueError, match=r"sample k: expected file .*gone.png, as when"):
         read_image("k", str(tmp_path / "gone.png"))
 
 

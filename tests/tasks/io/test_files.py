@@ -51,9 +51,9 @@ def test_remote_etag_is_the_stores_own_without_quotes() -> None:
 def test_a_missing_folder_is_an_error(tree: Path) -> None:
     with pytest.raises(ValueError, match=r"folder .*/none: does not exist"):
         list_files(str(tree / "none"))
-    with pytest.raises(ValueError, match=r"folder .*/b.txt: is a file"):
+    with pytest.raises(ValueError, match=r"folder .*/b.txt: expected a folder, found a file"):
         list_files(str(tree / "b.txt"))
-    with pytest.raises(ValueError, match=r"folder memory://files-none: nothing is there"):
+    with pytest.raises(ValueError, match=r"folder memory://files-none: expected a folder, found nothing"):
         list_files("memory://files-none")
 
 

@@ -77,7 +77,8 @@ def test_inputs_are_not_changed() -> None:
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "1", "I;16", "LA"])
 def test_another_mode_is_named_with_the_remedy(mode: str) -> None:
     with pytest.raises(
-        ValueError, match=f"sample train/a: image mode {mode}, the network takes RGB; set `convert: true`"
+        ValueError,
+        match=f"sample train/a: expected image mode RGB, as the network takes, found {mode}; set `convert: true`",
     ):
         preprocess(Image.new(mode, (3, 2)), Preprocessing(), "train/a")
 
@@ -120,5 +121,5 @@ def test_odd_channel_numbers_cannot_be_converted() -> None:
 @pytest.mark.parametrize("name", ["mean", "std"])
 def test_values_per_channel_must_fit_the_channels(name: str) -> None:
     settings = Preprocessing.model_validate({"mode": "L", name: (0.5, 0.5, 0.5)})
-    with pytest.raises(ValueError, match=rf"preprocessing.{name}: 3 values, images have 1 channels"):
+    with pytest.raises(ValueError, match=rf"preprocessing.{name}: expected 1 values, as channels, found 3"):
         preprocess(noise(2, 2), settings, "k")

@@ -120,15 +120,15 @@ def test_class_positions_are_by_label_then_id() -> None:
 @pytest.mark.parametrize(
     ("rows", "names", "settings", "message"),
     [
-        ([], {}, {}, "the data set has no samples"),
-        ([(-1, "train")], {}, {}, "sample train/0: label -1 is not an integer from 0 up"),
-        ([(0.5, "train")], {}, {}, "sample train/0: label 0.5 is not an integer"),
-        ([(True, "train")], {}, {}, "sample train/0: label True is not an integer"),
-        ([(0, "train"), (1, "train"), (0, "val")], {}, {}, "class 1 has no samples in split 'val'"),
-        ([(0, "train")], {0: "cat", 1: "dog"}, {}, r"class 1 \(dog\) has no samples in split 'train'"),
+        ([], {}, {}, "expected samples in the data set, found none"),
+        ([(-1, "train")], {}, {}, "sample train/0: expected an integer of at least 0 as label, found -1"),
+        ([(0.5, "train")], {}, {}, "sample train/0: expected an integer of at least 0 as label, found 0.5"),
+        ([(True, "train")], {}, {}, "sample train/0: expected an integer of at least 0 as label, found True"),
+        ([(0, "train"), (1, "train"), (0, "val")], {}, {}, "class 1: expected samples in split 'val', found none"),
+        ([(0, "train")], {0: "cat", 1: "dog"}, {}, r"class 1 \(dog\): expected samples in split 'train'"),
         ([(0, "train")], {}, {"per_class": {"val": 3}}, "per_class: no split 'val'; splits: train"),
-        ([(0, "train")], {}, {"split": {"val": 0.5}}, "`split` draws from samples that come unsplit .* come as train"),
-        ([(0, "all")], {}, {"split": {"a": 0.9, "b": 0.1}}, "class 0 has no samples in split 'b'"),
+        ([(0, "train")], {}, {"split": {"val": 0.5}}, "split: expected samples without splits .* found splits train"),
+        ([(0, "all")], {}, {"split": {"a": 0.9, "b": 0.1}}, "class 0: expected samples in split 'b'"),
     ],
 )
 def test_bad_data_is_named(rows: Any, names: dict[int, str], settings: dict[str, Any], message: str) -> None:
@@ -139,14 +139,14 @@ def test_bad_data_is_named(rows: Any, names: dict[int, str], settings: dict[str,
 def test_a_key_that_stands_twice_is_named() -> None:
     source = Rows([(0, "train"), (0, "train")])
     source.given[1] = source.given[0]
-    with pytest.raises(ValueError, match="sample train/0 stands twice"):
+    with pytest.raises(ValueError, match="sample train/0: expected once in the data set, found twice"):
         manifest(source)
 
 
 def test_an_empty_class_folder_is_named(folders: Path) -> None:
     (folders / "val/bird").mkdir()
     data = DATA.validate_python({"source": "image-folder", "paths": {s: str(folders / s) for s in ("train", "val")}})
-    with pytest.raises(ValueError, match=r"class 0 \(bird\) has no samples in split 'train'"):
+    with pytest.raises(ValueError, match=r"class 0 \(bird\): expected samples in split 'train'"):
         read_manifest(data)
 
 
@@ -157,7 +157,7 @@ def test_an_empty_split_is_named(folders: Path) -> None:
         {"source": "image-folder", "paths": {split: str(folders / split) for split in ("train", "val")}},
         {"source": "imagenet", "root": str(folders)},
     ):
-        with pytest.raises(ValueError, match=r"class 0 \(cat\) has no samples in split 'val'"):
+        with pytest.raises(ValueError, match=r"class 0 \(cat\): expected samples in split 'val'"):
             read_manifest(DATA.validate_python(data))
 
 
@@ -170,7 +170,7 @@ def test_class_names_of_the_config_come_first(given: Any) -> None:
 def test_labels_beyond_the_outputs_are_named() -> None:
     check_labels(np.array([0, 9]), 10, "digits")
     with pytest.raises(
-        ValueError, match=r"data digits: label 10 is out of range: the network has 10 outputs, 0 to 9 \(1 of"
+        ValueError, match=r"data digits: expected labels 0 to 9, as the network has 10 outputs, found 10 \(1 of"
     ):
         check_labels(np.array([3, 10]), 10, "digits")
 

@@ -28,9 +28,7 @@ def test_an_mlp_without_hidden_units_is_linear() -> None:
 
 @pytest.mark.parametrize("sizes", [[], [10], [64, 0, 10]])
 def test_bad_sizes_are_named(sizes: list[int]) -> None:
-    with pytest.raises(
-        ValueError, match=r"model 'mlp' with arguments .*: sizes: \[.*\], expected inputs, hidden units"
-    ):
+    with pytest.raises(ValueError, match=r"model 'mlp' with arguments .*: sizes: expected inputs, hidden units"):
         build_model("mlp", {"sizes": sizes}, 0)
 
 
@@ -62,5 +60,7 @@ def test_vgg16_halves_the_map_five_times_and_scales_by_width() -> None:
 
 
 def test_a_width_of_nothing_is_named() -> None:
-    with pytest.raises(ValueError, match=r"model 'cifar-vgg16' with arguments .*: width: 0, expected a factor above 0"):
+    with pytest.raises(
+        ValueError, match=r"model 'cifar-vgg16' with arguments .*: width: expected a factor above 0, found 0"
+    ):
         build_model("cifar-vgg16", {"width": 0}, 0)

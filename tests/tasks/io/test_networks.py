@@ -103,8 +103,8 @@ def test_models_by_import_path(own_module: str) -> None:
         ("resnet81", {}, "model: unknown 'resnet81'; close: resnet18"),
         ("qqq", {}, "model: unknown 'qqq'; known: mlp, small-cnn, cifar-vgg16, cifar-resnet20"),
         ("small-cnn", {"depth": 3}, r"model 'small-cnn' with arguments \{'depth': 3\}: .*unexpected keyword argument"),
-        ("own_networks:nothing", {}, "the builder returned int, expected torch.nn.Module"),
-        ("own_networks:number", {}, "model 'own_networks:number' is a int, expected a function"),
+        ("own_networks:nothing", {}, "expected torch.nn.Module from its builder, found int"),
+        ("own_networks:number", {}, "model 'own_networks:number': expected a function, found a int"),
         ("own_networks:none", {}, "import path 'own_networks:none'"),
     ],
 )
@@ -144,7 +144,7 @@ def test_settings_beside_a_weights_entry_win() -> None:
 @pytest.mark.parametrize("name", ["ResNet50", "ResNet50_Weights.NONE", "Raft_Large_Weights.C_T_V1"])
 def test_other_names_are_no_weights(name: str) -> None:
     with pytest.raises(
-        ValueError, match=f"preprocessing: '{name}' is not the name of torchvision classification weights"
+        ValueError, match=f"preprocessing: expected the name of torchvision classification weights, .* found '{name}'"
     ):
         resolve_preprocessing(name)
 

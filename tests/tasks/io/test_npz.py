@@ -51,7 +51,7 @@ def test_numbers_run_on_through_the_archives_of_a_split_and_splits_are_sorted(tm
     opened = source({"val": both[0], "train": both}, images="x", labels="y")
     assert [row.key for row in opened.rows()] == [f"train/{i}" for i in range(6)] + ["val/0", "val/1"]
     np.testing.assert_array_equal(np.asarray(opened.read(["train/4"])[0].image), IMAGES[4])
-    with pytest.raises(ValueError, match="sample train/6: split 'train' has no such sample"):
+    with pytest.raises(ValueError, match="sample train/6: expected it in split 'train', found none"):
         opened.read(["train/6"])
 
 
@@ -72,11 +72,14 @@ def test_an_empty_archive_has_no_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"images": IMAGES}, "no array 'labels'; the archive has: images"),
-        ({"images": IMAGES / 255, "labels": LABELS}, r"'images' is float64 \(6, 4, 5, 3\), expected uint8 \(N, H, W\)"),
-        ({"images": IMAGES[:, 0, 0], "labels": LABELS}, r"'images' is uint8 \(6, 3\), expected uint8"),
-        ({"images": IMAGES, "labels": LABELS / 2}, r"'labels' is float64 \(6,\), expected integers \(6,\)"),
-        ({"images": IMAGES, "labels": LABELS[:4]}, r"'labels' is int16 \(4,\), expected integers \(6,\)"),
+        ({"images": IMAGES}, "expected an array 'labels', found images"),
+        (
+            {"images": IMAGES / 255, "labels": LABELS},
+            r"'images': expected uint8 \(N, H, W\) .* found float64 \(6, 4, 5, 3\)",
+        ),
+        ({"images": IMAGES[:, 0, 0], "labels": LABELS}, r"'images': expected uint8 .* found uint8 \(6, 3\)"),
+        ({"images": IMAGES, "labels": LABELS / 2}, r"'labels': expected integers \(6,\), found float64 \(6,\)"),
+        ({"images": IMAGES, "labels": LABELS[:4]}, r"'labels': expected integers \(6,\), found int16 \(4,\)"),
     ],
 )
 def test_unfit_arrays_are_named(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
@@ -95,7 +98,7 @@ def test_missing_corrupted_and_pickled_archives_are_errors(tmp_path: Path) -> No
         list(source({"train": str(tmp_path / "text.npz")}).rows())
     np.savez(tmp_path / "objects.npz", images=np.array([{}], dtype=object), labels=LABELS)
     with pytest.raises(
-        ValueError, match=r"npz .*objects.npz: corrupted, or not an archive of numbers \(an array of Python obj"
+        ValueError, match=r"npz .*objects.npz: corrupted, or not an archive of numbers \(it is an array of Python obj"
     ):
         list(source({"train": str(tmp_path / "objects.npz")}).rows())
     np.savez_compressed(tmp_path / "objects.npz", images=np.array([{}], dtype=object), labels=LABELS)
@@ -140,7 +143,8 @@ def test_channels_first_are_refused_with_the_transpose(
         assert opened.read([row.key for row in opened.rows()])[2].image.shape == shape[1:]  # type: ignore[union-attr]  # arrays
         return
     with pytest.raises(
-        ValueError, match=r"'images' is uint8 .*, channels first; store it as images\.transpose"
+        ValueError,
+        match=r"'images': expected channels last, found uint8 .*, channels first; store it as images\.transpose",
     ) as said:
         list(opened.rows())
     match = re.search(r"images(\.transpose\([\d, ]+\))", str(said.value))
@@ -155,7 +159,7 @@ def test_channels_first_are_refused_with_the_transpose(
 @pytest.mark.parametrize("shape", [(4, 8, 9, 7), (4, 8, 9, 0), (4, 0, 9), (4, 9), (4,), (4, 1, 8, 9, 3), (4, 5, 8, 9)])
 def test_arrays_that_are_not_images_are_refused(tmp_path: Path, shape: tuple[int, ...]) -> None:
     np.savez(tmp_path / "a.npz", images=np.zeros(shape, np.uint8), labels=np.arange(4))
-    with pytest.raises(ValueError, match=r"'images' is uint8 .*, expected uint8 \(N, H, W\) or \(N, H, W, C\)"):
+    with pytest.raises(ValueError, match=r"'images': expected uint8 \(N, H, W\) or \(N, H, W, C\)"):
         list(source({"train": str(tmp_path / "a.npz")}).rows())
 
 
@@ -165,7 +169,9 @@ def test_classes_map_labels_to_outputs(tmp_path: Path) -> None:
     assert [row.label for row in opened.rows()] == [2, 0, 1, 2, 0, 1]
     assert opened.class_names() == {2: "-1", 0: "7", 1: "300"}
     few = source({"train": str(tmp_path / "a.npz")}, classes={-1: 2, 7: 0})
-    with pytest.raises(ValueError, match=r"npz .*a.npz: label 300 of image 2 is not in `classes`; add it there"):
+    with pytest.raises(
+        ValueError, match=r"npz .*a.npz: expected labels of `classes`, found 300 of image 2; add it there"
+    ):
         list(few.rows())
 
 

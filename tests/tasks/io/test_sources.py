@@ -93,7 +93,7 @@ def test_digits_need_no_files() -> None:
         ({"object": "own_data:none"}, "import path 'own_data:none': .*no attribute 'none'"),
         ({"object": "no_such_module:f"}, "import path 'no_such_module:f': No module named"),
         ({"object": "own_data:source"}, "data source own_data:source: .*missing 1 required positional argument"),
-        ({"object": "own_data:nothing"}, r"own_data:nothing returned int without rows, class_names, read\(\)"),
+        ({"object": "own_data:nothing"}, r"own_data:nothing: expected the methods rows, class_names, read, found int"),
     ],
 )
 def test_bad_import_paths_are_named(own_module: str, settings: dict[str, Any], message: str) -> None:

@@ -47,11 +47,11 @@ def test_state_dicts_in_all_forms(tmp_path: Path) -> None:
     [
         (
             {"module.extra": torch.zeros(2)},
-            r"weights .*w.pt do not fit the model: 1 unexpected \(first module.extra\)",
+            r"weights .*w.pt: expected the weights of the model, found 1 unexpected \(first module.extra\)",
         ),
         (
             {"11.weight": torch.zeros(100, 8)},
-            r"1 of another shape \(first 11.weight: file \(100, 8\), model \(10, 8\)\); is it another architecture\?",
+            r"1 of another shape \(first 11.weight: file \(100, 8\), model \(10, 8\)\); check the architecture\.",
         ),
     ],
 )
@@ -67,7 +67,10 @@ def test_what_does_not_fit_is_named_in_one_line(tmp_path: Path, changed: dict[st
 
 def test_another_architecture_is_named_with_counts(tmp_path: Path) -> None:
     torch.save(nn.Linear(2, 2).state_dict(), tmp_path / "w.pt")
-    message = r"w.pt do not fit the model: 17 of 20 tensors missing \(first 0.weight\); 2 unexpected \(first weight\)"
+    message = (
+        r"w.pt: expected the weights of the model, found 17 of 20 tensors missing \(first 0.weight\); "
+        r"2 unexpected \(first weight\)"
+    )
     with pytest.raises(ValueError, match=message):
         load_weights(model(0), str(tmp_path / "w.pt"))
 
@@ -110,7 +113,7 @@ def test_a_truncated_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [torch.zeros(3), {"epoch": 3}, {1: torch.zeros(2)}])
 def test_what_is_no_state_dict_is_named(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "w.pt")
-    with pytest.raises(ValueError, match=r"w.pt holds a (Tensor|dict), expected a dict of tensors by name"):
+    with pytest.raises(ValueError, match=r"w.pt: expected a dict of tensors by name, found a (Tensor|dict)"):
         load_weights(model(0), str(tmp_path / "w.pt"))
 
 

@@ -173,7 +173,9 @@ def test_where_nothing_fits_the_keys_are_named(tmp_path: Path) -> None:
     assert str(error.value).endswith(", ... (81) (entry 'state_dict')")
     assert "\n" not in str(error.value)
     assert_same(model, before)
-    with pytest.raises(ValueError, match=r"expected a dict of tensors by name; its keys: epoch, student;"):
+    with pytest.raises(
+        ValueError, match=r"expected a dict of tensors by name, found a dict; its keys: epoch, student;"
+    ):
         load_weights(model, saved(tmp_path, {"epoch": 3, "student": {"w": 3}}))
 
 

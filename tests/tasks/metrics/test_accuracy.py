@@ -43,10 +43,10 @@ def test_agreement_counts_equal_predictions() -> None:
     ("logits", "labels", "message"),
     [
         (np.zeros((2, 3)), np.array([0]), r"labels: expected shape \(2,\)"),
-        (np.zeros((2, 3)), np.array([0, 3]), r"labels: expected 0\.\.2, got 0\.\.3"),
-        (np.zeros((2, 3)), np.array([-1, 1]), r"labels: expected 0\.\.2, got -1\.\.1"),
+        (np.zeros((2, 3)), np.array([0, 3]), r"labels: expected 0\.\.2, found 0\.\.3"),
+        (np.zeros((2, 3)), np.array([-1, 1]), r"labels: expected 0\.\.2, found -1\.\.1"),
         (np.zeros((0, 3)), np.array([], dtype=int), "logits: expected shape"),
-        (np.array([[np.nan, 1.0]]), np.array([0]), "logits: 1 of 1 rows hold NaN"),
+        (np.array([[np.nan, 1.0]]), np.array([0]), "logits: expected finite values, found NaN or inf in 1 of 1 rows"),
     ],
 )
 def test_bad_input_is_refused(logits: Floats, labels: Integers, message: str) -> None:
@@ -55,9 +55,9 @@ def test_bad_input_is_refused(logits: Floats, labels: Integers, message: str) ->
 
 
 def test_bad_kinds_and_numbers_are_refused() -> None:
-    with pytest.raises(TypeError, match="labels: expected a NumPy array of integers, got float64"):
+    with pytest.raises(TypeError, match="labels: expected a NumPy array of integers, found float64"):
         top_k_accuracy(LOGITS, np.zeros(4))  # type: ignore[arg-type]  # the point of the test
-    with pytest.raises(ValueError, match="k: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="k: expected at least 1, found 0"):
         top_k_accuracy(LOGITS, np.zeros(4, dtype=int), 0)
-    with pytest.raises(ValueError, match=r"expected one shape, got \(4, 3\) and \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"expected one shape, found \(4, 3\) and \(3, 3\)"):
         agreement(LOGITS, LOGITS[:3])

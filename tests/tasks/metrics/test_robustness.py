@@ -20,7 +20,7 @@ def test_phi_of_no_class_is_not_a_number() -> None:
     assert math.isnan(nothing.mean)
     assert nothing.left_out == 2
     assert phi([]).left_out == 0
-    with pytest.raises(ValueError, match=r"distances: expected shape \(classes,\), got \(1, 1\)"):
+    with pytest.raises(ValueError, match=r"distances: expected shape \(classes,\), found \(1, 1\)"):
         phi([[0.5]])
 
 

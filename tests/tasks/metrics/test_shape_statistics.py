@@ -139,26 +139,28 @@ def test_a_failed_update_changes_nothing() -> None:
     x, y = planted()
     statistics = collected(x, y, [N])
     before = statistics.distance()
-    with pytest.raises(ValueError, match="x: 1 of 2 rows hold NaN or inf, the first is row 1"):
+    with pytest.raises(
+        ValueError, match="x: expected finite values, found NaN or inf in 1 of 2 rows, the first is row 1"
+    ):
         statistics.update(np.array([[0.0] * 5, [np.nan] * 5]), y[:2])
-    with pytest.raises(ValueError, match=r"widths \(5, 3\), got shapes \[\(2, 5\), \(2, 2\)\]"):
+    with pytest.raises(ValueError, match=r"widths \(5, 3\), found shapes \[\(2, 5\), \(2, 2\)\]"):
         statistics.update(x[:2], y[:2, :2])
-    with pytest.raises(ValueError, match="the same rows in both, got 2 and 3"):
+    with pytest.raises(ValueError, match="the same rows in both, found 2 and 3"):
         statistics.update(x[:2], y[:3])
     with pytest.raises(ValueError, match="x: expected shape"):
         statistics.update(x[:0], y[:0])
-    with pytest.raises(ValueError, match=r"differ by more than 1\.8e\+308"):
+    with pytest.raises(ValueError, match=r"expected differences up to 1\.8e\+308"):
         statistics.update(np.array([[1.7e308] * 5, [-1.7e308] * 5]), y[:2])
-    with pytest.raises(ValueError, match=r"merge: expected sets of widths \(5, 3\), got \(5, 2\)"):
+    with pytest.raises(ValueError, match=r"merge: expected sets of widths \(5, 3\), found \(5, 2\)"):
         statistics.merge(collected(x, y[:, :2], [N]))
     assert (statistics.n, statistics.distance()) == (N, before)
 
 
 def test_too_few_rows_are_refused() -> None:
     x, y = planted()
-    with pytest.raises(ValueError, match="at least 2 rows, got 0"):
+    with pytest.raises(ValueError, match="at least 2 rows, found 0"):
         ShapeStatistics().distance()
-    with pytest.raises(ValueError, match="at least 2 rows, got 1"):
+    with pytest.raises(ValueError, match="at least 2 rows, found 1"):
         collected(x[:1], y[:1], [1]).distance()
     with pytest.raises(ValueError, match="alpha: expected 0"):
         collected(x, y, [N]).distance(2.0)
@@ -213,19 +215,21 @@ def test_the_null_distance_is_that_of_permuted_rows(alpha: float) -> None:
 def test_joint_refuses_what_does_not_fit() -> None:
     sets = joint_sets()
     joint = JointShape([5, 3, 2])
-    with pytest.raises(ValueError, match=r"blocks\[1\]: 240 of 240 rows hold NaN"):
+    with pytest.raises(ValueError, match=r"blocks\[1\]: expected finite values, found NaN or inf in 240 of 240 rows"):
         joint.update([sets[0], sets[1] * np.nan, sets[2]])
     with pytest.raises(ValueError, match=r"blocks: expected equal numbers of rows and widths \(5, 3, 2\)"):
         joint.update(sets[:2])
     with pytest.raises(ValueError, match=r"permuted_order: expected a permutation of 0\.\.239"):
         joint.update(sets, np.zeros(N, dtype=np.int64))
     joint.update(sets)
-    with pytest.raises(ValueError, match="null_distance: no rows were permuted"):
+    with pytest.raises(ValueError, match="permuted_order: expected an order with every update, found none"):
         joint.null_distance(0, 1)
-    with pytest.raises(ValueError, match="a permuted order was given for some of the rows only"):
+    with pytest.raises(
+        ValueError, match="order: expected a permutation for every chunk or for none, found it for some"
+    ):
         joint.update(sets, np.arange(N))
     assert joint.n == N
     with pytest.raises(ValueError, match="widths: expected at least one set"):
         JointShape([])
-    with pytest.raises(ValueError, match=r"each of at least one column, got \[2, 0\]"):
+    with pytest.raises(ValueError, match=r"each of at least one column, found \[2, 0\]"):
         JointShape([2, 0])

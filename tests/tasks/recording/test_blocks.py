@@ -52,9 +52,7 @@ def test_a_block_around_each_micro_batch_is_refused(tmp_path: Path, first: int, 
         with recorder.step([step]):
             training.update(model, optimizer, step)
     optimizer.zero_grad(set_to_none)
-    text = (
-        rf"^step {first}: expected a whole update, found gradients and no call of optimizer\.step\(\); hold one block"
-    )
+    text = rf"^step {first}: expected a whole update, found gradients and no call of optimizer\.step\(\); put all"
     with pytest.raises(RuntimeError, match=text), recorder.step([0]):
         gradient(model, first, 0)
     with pytest.raises(RuntimeError, match="a step ended with an exception"), recorder.step([1]):
@@ -64,7 +62,7 @@ def test_a_block_around_each_micro_batch_is_refused(tmp_path: Path, first: int, 
 def test_a_block_around_several_updates_is_refused(tmp_path: Path) -> None:
     model, optimizer = Training().start()
     recorder = UpdateRecorder(model, optimizer, tmp_path / "store")
-    text = r"^step 0: expected one call of optimizer\.step\(\) in the block, found 3; hold a block around each$"
+    text = r"^step 0: expected one call of optimizer\.step\(\) in the block, found 3; use one block per call$"
     with pytest.raises(RuntimeError, match=text), recorder.step([0]):  # noqa: PT012  # the error comes at its end
         for step in range(3):
             Training().update(model, optimizer, step)
@@ -145,9 +143,7 @@ def test_a_change_between_two_blocks_is_named(tmp_path: Path, name: str, at: int
         with recorder.step([step]):
             training.update(model, optimizer, step)
     change(model)
-    text = (
-        f"^step {at}: layer '{layer}': expected its weights as step {at - 1} left them, found others in '{parameter}'; "
-    )
+    text = f"^step {at}: layer '{layer}': expected its weights after step {at - 1}, found others in '{parameter}'; "
     with pytest.raises(RuntimeError, match=text), recorder.step([at]):
         pytest.fail("nothing of the step may run")
     with pytest.raises(RuntimeError, match="a step ended with an exception"):
@@ -160,7 +156,7 @@ def test_a_change_of_resumed_weights_is_named(tmp_path: Path) -> None:
     model, optimizer = Training().start()
     recorder = UpdateRecorder(model, optimizer, tmp_path / "store", checkpoint_every=4)
     model.load_state_dict(small_net().state_dict())
-    text = "^step 4: layer '0': expected its weights as step 3 left them"
+    text = "^step 4: layer '0': expected its weights after step 3, found others"
     with pytest.raises(RuntimeError, match=text), recorder.step([4]):
         pass
 
@@ -173,7 +169,7 @@ def test_a_change_before_the_end_is_named(tmp_path: Path) -> None:
         with recorder.step([step]):
             training.update(model, optimizer, step)
     swap_average(model)
-    with pytest.raises(RuntimeError, match=r"^close: layer '0': expected its weights as step 2 left them"):
+    with pytest.raises(RuntimeError, match=r"^close: layer '0': expected its weights after step 2, found others"):
         recorder.close()
     assert same(Training().recorded(tmp_path / "store", 3), Training().plain(3))  # the archive was not finished
 

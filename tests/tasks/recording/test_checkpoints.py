@@ -89,7 +89,7 @@ def test_an_optimiser_with_other_groups_is_refused() -> None:
     data = pack_checkpoint(model, torch.optim.SGD(model.parameters(), lr=0.1))
     two: Groups = [{"params": [model.weight]}, {"params": [model.bias]}]
     groups = torch.optim.SGD(two, lr=0.1)
-    with pytest.raises(ValueError, match="it: the optimiser had 1 groups of parameters, this one has 2"):
+    with pytest.raises(ValueError, match="it: optimizer: expected 1 groups of parameters, found 2"):
         load_checkpoint(data, model, groups, "it")
 
 

@@ -117,7 +117,7 @@ def test_another_environment_is_not_gone_on_in(tmp_path: Path, monkeypatch: pyte
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        text = f"the archive was begun with matmul_precision {before}, here it is medium; go on as it was begun, or rec"
+        text = f"expected matmul_precision {before}, as in the archive's first run, found medium; go on in that"
         with pytest.raises(StoreError, match=text):
             Training().recorded(tmp_path / "store", STEPS)
     finally:

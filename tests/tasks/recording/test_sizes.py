@@ -14,7 +14,7 @@ def test_more_than_the_budget_is_an_error_that_says_what_helps() -> None:
     check_budget(20 * 10**9, 20e9)
     with pytest.raises(
         ValueError,
-        match=r"^archive_budget: 1\.51e\+03 GB needed for every update, 20 GB allowed; "
+        match=r"^archive_budget: expected at least 1\.51e\+03 GB for every update, found 20 GB; "
         r"raise it, or narrow record\.layers or record\.steps$",
     ):
         check_budget(1_510_000_000_000, 20e9)

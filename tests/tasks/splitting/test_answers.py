@@ -130,7 +130,7 @@ def test_rounding_is_no_difference(build: Callable[[], nn.Module], scale: float)
 
 
 def test_answers_without_an_axis_of_images_are_named() -> None:
-    with pytest.raises(ValueError, match=r"layer of shape \(16, 3, 8, 2\) for 4 images, expected \(n, ...\)"):
+    with pytest.raises(ValueError, match=r"layer: expected \(n, ...\) for 4 images, found shape \(16, 3, 8, 2\)"):
         check_answers(lambda images: {"layer": images.reshape(-1, 3, 8, 2)}, EXAMPLE)
 
 

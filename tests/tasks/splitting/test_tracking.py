@@ -169,7 +169,7 @@ class Sideways(nn.Module):
 
 
 def test_an_output_whose_first_axis_is_not_that_of_the_images_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"layer 'layer' gives \(8, 1, 4\) for 1 images, expected images on axis 0"):
+    with pytest.raises(ValueError, match=r"layer 'layer': expected 1 images on axis 0, found shape \(8, 1, 4\)"):
         find_layouts(Sideways().eval(), ["layer"], EXAMPLE[:1])
 
 

@@ -35,11 +35,11 @@ def test_mislabel_auc_is_scikit_learns(decimals: int) -> None:
 
 
 def test_mislabel_auc_refuses() -> None:
-    with pytest.raises(ValueError, match="expected flipped and unflipped examples, got 0 and 3"):
+    with pytest.raises(ValueError, match="expected flipped and unflipped examples, found 0 and 3"):
         mislabel_auc(np.zeros(3), np.zeros(3, bool))
     with pytest.raises(ValueError, match="flipped: expected 3 booleans, one per score"):
         mislabel_auc(np.zeros(3), np.zeros(3))  # type: ignore[arg-type]  # what is tested
-    with pytest.raises(ValueError, match="marks: expected low or high, got 'top'"):
+    with pytest.raises(ValueError, match="marks: expected low or high, found 'top'"):
         mislabel_auc(np.zeros(2), np.array([True, False]), marks="top")  # type: ignore[arg-type]  # what is tested
 
 
@@ -47,7 +47,7 @@ def test_agreement_and_cardinality_by_hand() -> None:
     assert class_agreement(np.array([[1, 1, 2], [0, 0, 0]]), np.array([1, 2])) == pytest.approx(1 / 3)
     assert cardinality(np.array([[7, 8], [8, 9]])) == 0.75
     assert cardinality(np.array([[4, 4], [4, 4]])) == 0.25
-    with pytest.raises(ValueError, match=r"ids: expected integers of shape \(Q, k\), both at least 1, got \(2, 0\)"):
+    with pytest.raises(ValueError, match=r"ids: expected integers of shape \(Q, k\), both at least 1, found \(2, 0\)"):
         cardinality(np.zeros((2, 0), np.int64))
     with pytest.raises(ValueError, match=r"query_classes: expected shape \(2,\), one per query"):
         class_agreement(np.zeros((2, 3), np.int64), np.zeros(3, np.int64))
@@ -62,7 +62,7 @@ def test_rank_correlation_is_scipys_and_counts_constants() -> None:
     assert found.n_constant == 2
     assert found.mean == pytest.approx(sum(expected) / 5, abs=1e-12)
     assert rank_correlation(first[:3], -(first[:3] ** 3)).mean == pytest.approx(-1)
-    with pytest.raises(ValueError, match="expected two tables of one shape"):
+    with pytest.raises(ValueError, match="first, second: expected one shape"):
         rank_correlation(first, second[:, :3])
 
 
@@ -106,15 +106,15 @@ def test_the_ceiling_by_hand() -> None:
     assert found.reliability == pytest.approx(1.6 / 1.8)
     assert found.ceiling == pytest.approx((1.6 / 1.8) ** 0.5)
     assert noise_ceiling(np.stack([one, -one], axis=1)[:, :, None]).ceiling == 0
-    with pytest.raises(ValueError, match="expected at least 2 retrainings per subset, got 1"):
+    with pytest.raises(ValueError, match="expected at least 2 retrainings per subset, found 1"):
         noise_ceiling(one[:, None, None])
 
 
 def test_lds_refuses() -> None:
     subsets, attributions = np.ones((3, 5), bool), np.ones((2, 5))
-    with pytest.raises(ValueError, match=r"margins: expected \(m, \[R,\] Q\) = \(3, \[R,\] 2\), got \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"margins: expected \(m, \[R,\] Q\) = \(3, \[R,\] 2\), found \(3, 4\)"):
         linear_datamodelling_score(subsets, attributions, np.ones((3, 4)))
-    with pytest.raises(ValueError, match=r"subsets: expected booleans of shape \(m, 5\), got \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"subsets: expected booleans of shape \(m, 5\), found \(3, 4\)"):
         linear_datamodelling_score(subsets[:, :4], attributions, np.ones((3, 2)))
 
 
@@ -123,7 +123,7 @@ def test_margins_are_log_odds_and_never_overflow() -> None:
     chance = np.exp(log_softmax(logits, axis=1)[np.arange(6), classes])
     np.testing.assert_allclose(margins(logits, classes), np.log(chance / (1 - chance)), rtol=1e-12)
     np.testing.assert_allclose(margins(np.array([[900.0, 0.0], [0.0, 900.0]]), np.array([0, 0])), [900, -900])
-    with pytest.raises(ValueError, match=r"classes: expected 0\.\.3, got 0\.\.4"):
+    with pytest.raises(ValueError, match=r"classes: expected 0\.\.3, found 0\.\.4"):
         margins(logits, np.array([0, 1, 2, 3, 4, 1]))
     with pytest.raises(ValueError, match="expected at least 2 classes"):
         margins(logits[:, :1], np.zeros(6, np.int64))

@@ -118,18 +118,20 @@ def test_nothing_at_all() -> None:
 
 def test_what_is_refused() -> None:
     gamma, members = np.zeros((2, 2)), arrays([1], [2])
-    with pytest.raises(ValueError, match="members: expected an array per step, 2, got 1"):
+    with pytest.raises(ValueError, match="members: expected an array per step, 2, found 1"):
         influential_examples(gamma, members[:1], 3)
-    with pytest.raises(ValueError, match="k: expected a whole number of at least 1, got 0"):
+    with pytest.raises(ValueError, match="k: expected an integer of at least 1, found 0"):
         influential_examples(gamma, members, 0)
-    with pytest.raises(ValueError, match="gamma: holds NaN or inf"):
+    with pytest.raises(ValueError, match="gamma: expected finite values, found NaN or inf"):
         influential_examples(gamma * np.nan, members, 1)
-    with pytest.raises(ValueError, match=r"gamma: expected 2 axes, got shape \(2,\)"):
+    with pytest.raises(ValueError, match=r"gamma: expected 2 axes, found shape \(2,\)"):
         influential_examples(gamma[0], members, 1)
-    with pytest.raises(TypeError, match=r"members\[1\]: expected a NumPy array of integers, got float64"):
+    with pytest.raises(TypeError, match=r"members\[1\]: expected a NumPy array of integers, found float64"):
         influential_examples(gamma, [members[0], np.array([0.5])], 1)
     huge = np.array([1, 2**63], np.uint64)
-    with pytest.raises(ValueError, match=r"members\[1\]: 9223372036854775808 is beyond 9223372036854775807, the lar"):
+    with pytest.raises(
+        ValueError, match=r"members\[1\]: expected at most 9223372036854775807, .* found 9223372036854775808"
+    ):
         influential_examples(gamma, [members[0], huge], 1)
     with pytest.raises(ValueError, match="ids: expected distinct ids"):
         InfluenceSums(np.array([1, 1]), 2)

@@ -37,15 +37,15 @@ def test_they_sum_to_the_logit() -> None:
 
 def test_what_is_refused() -> None:
     inputs, updates, classes = torch.ones(2, 5), torch.ones(4, 3, 5), torch.tensor([0, 3])
-    with pytest.raises(TypeError, match="need a Linear output layer, got Conv2d"):
+    with pytest.raises(TypeError, match="expected a Linear output layer, found Conv2d"):
         logit_contributions(nn.Conv2d(1, 1, 1), inputs, updates, classes)
-    with pytest.raises(ValueError, match=r"classes: expected 0\.\.2, got 0\.\.3"):
+    with pytest.raises(ValueError, match=r"classes: expected 0\.\.2, found 0\.\.3"):
         logit_contributions(nn.Linear(5, 3), inputs, updates, classes)
-    with pytest.raises(ValueError, match=r"classes: expected shape \(2\), got \(1,\)"):
+    with pytest.raises(ValueError, match=r"classes: expected shape \(2\), found \(1,\)"):
         logit_contributions(nn.Linear(5, 3), inputs, updates, classes[:1])
-    with pytest.raises(TypeError, match=r"classes: expected a torch tensor of integers, got torch\.float32"):
+    with pytest.raises(TypeError, match=r"classes: expected a torch tensor of integers, found torch\.float32"):
         logit_contributions(nn.Linear(5, 3), inputs, updates, classes.float())
-    with pytest.raises(ValueError, match=r"updates: expected shape \(any, any, 5\), got \(4, 5, 3\)"):
+    with pytest.raises(ValueError, match=r"updates: expected shape \(any, any, 5\), found \(4, 5, 3\)"):
         logit_contributions(nn.Linear(5, 3), inputs, updates.mT, classes)
-    with pytest.raises(ValueError, match="updates: 4 of 4 rows hold NaN"):
+    with pytest.raises(ValueError, match="updates: expected finite values, found NaN or inf in 4 of 4 rows"):
         logit_contributions(nn.Linear(5, 3), inputs, updates * torch.nan, classes)

@@ -13,7 +13,7 @@ def test_residual_by_hand() -> None:
         np.array([3.0, 3.0, 0.0, 1.0]), np.array([1.0, 2.0, 0.0, 0.0]), np.array([2, 2, 0, 0])
     )
     np.testing.assert_array_equal(found, [0, 0.25, 0, np.inf])
-    with pytest.raises(ValueError, match="expected one number per query, got 2, 1 and 1"):
+    with pytest.raises(ValueError, match="expected one number per query, found 2, 1 and 1"):
         completeness_residual(np.zeros(2), np.zeros(1), np.zeros(1))
 
 
@@ -58,11 +58,11 @@ def test_class_share_against_a_loop(cut: int) -> None:
 
 def test_class_share_refuses_what_does_not_fit() -> None:
     share, none = ClassShare(2, 3, 1), np.zeros(1, np.int64)
-    with pytest.raises(ValueError, match=r"expected shapes \(2, t\) and \(t, 3\), got \(2, 1\) and \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"expected shapes \(2, t\) and \(t, 3\), found \(2, 1\) and \(2, 3\)"):
         share.update(np.zeros((2, 1)), np.zeros((2, 3)), none)
-    with pytest.raises(ValueError, match=r"epochs: expected 0\.\.0, got 1\.\.1"):
+    with pytest.raises(ValueError, match=r"epochs: expected 0\.\.0, found 1\.\.1"):
         share.update(np.zeros((2, 1)), np.zeros((1, 3)), none + 1)
-    with pytest.raises(ValueError, match=r"labels\[0\]: expected 0\.\.2, got 3\.\.3"):
+    with pytest.raises(ValueError, match=r"labels\[0\]: expected 0\.\.2, found 3\.\.3"):
         shares_of_classes([np.array([3])], 3)
-    with pytest.raises(ValueError, match=r"merge: expected shape \(2, 3, 1\), got \(2, 3, 2\)"):
+    with pytest.raises(ValueError, match=r"merge: expected shape \(2, 3, 1\), found \(2, 3, 2\)"):
         share.merge(ClassShare(2, 3, 2))

@@ -33,9 +33,11 @@ def test_an_uncovered_module_is_named(module: nn.Module) -> None:
     assert not covered(module)
     known = "Linear, Conv1d, Conv2d, Conv3d, ConvTranspose1d, ConvTranspose2d, ConvTranspose3d"
     for call in (contributions, gammas):
-        with pytest.raises(TypeError, match=f"module: {name} is not covered by tracing; covered modules: {known}$"):
+        with pytest.raises(
+            TypeError, match=rf"module: expected a module that tracing covers \({known}\), found {name}$"
+        ):
             call(module, WEIGHT, INPUTS, UPDATES)
-    with pytest.raises(TypeError, match=f"^blocks.1.norm: {name} is not covered"):
+    with pytest.raises(TypeError, match=f"^blocks.1.norm: expected a module that tracing covers .*, found {name}"):
         check_covered("blocks.1.norm", module)
 
 
@@ -49,28 +51,31 @@ def test_subclasses_count_when_they_compute_the_same() -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"inputs": torch.ones(2, 4)}, r"inputs: expected shape \(Q, ..., 3\), got \(2, 4\)"),
-        ({"inputs": torch.ones(3)}, r"inputs: expected shape \(Q, ..., 3\), got \(3,\)"),
-        ({"weight": torch.ones(4, 3, 1)}, r"weight: expected 2 axes for Linear, none empty, got shape \(4, 3, 1\)"),
-        ({"updates": torch.ones(4, 3)}, r"updates: expected shape \(any, 4, 3\), got \(4, 3\)"),
-        ({"updates": torch.ones(5, 3, 4)}, r"updates: expected shape \(any, 4, 3\), got \(5, 3, 4\)"),
-        ({"anchor": torch.ones(3, 4)}, r"anchor: expected shape \(4, 3\), got \(3, 4\)"),
-        ({"inputs": NAN}, "inputs: 2 of 2 rows hold NaN or inf, the first is row 0"),
-        ({"anchor": torch.full((4, 3), torch.inf)}, "anchor: 4 of 4 rows hold NaN or inf"),
-        ({"updates": torch.full((5, 4, 3), torch.nan)}, "updates: 5 of 5 rows hold NaN or inf"),
-        ({"updates": UPDATES.double()}, "updates: expected torch.float32 on cpu, as inputs is, got torch.float64"),
-        ({"weight": WEIGHT.double()}, "weight: expected torch.float32 on cpu, as inputs is, got torch.float64"),
-        ({"inputs": INPUTS.long()}, "inputs: expected floating-point numbers, got torch.int64"),
-        ({"bias": torch.ones(4)}, "bias and bias_updates: expected both or neither"),
-        ({"bias_updates": torch.ones(5, 4)}, "bias and bias_updates: expected both or neither"),
-        ({"bias": torch.ones(3), "bias_updates": torch.ones(5, 3)}, r"bias: expected shape \(4\), got \(3,\)"),
+        ({"inputs": torch.ones(2, 4)}, r"inputs: expected shape \(Q, ..., 3\), found \(2, 4\)"),
+        ({"inputs": torch.ones(3)}, r"inputs: expected shape \(Q, ..., 3\), found \(3,\)"),
+        ({"weight": torch.ones(4, 3, 1)}, r"weight: expected 2 axes for Linear, none empty, found shape \(4, 3, 1\)"),
+        ({"updates": torch.ones(4, 3)}, r"updates: expected shape \(any, 4, 3\), found \(4, 3\)"),
+        ({"updates": torch.ones(5, 3, 4)}, r"updates: expected shape \(any, 4, 3\), found \(5, 3, 4\)"),
+        ({"anchor": torch.ones(3, 4)}, r"anchor: expected shape \(4, 3\), found \(3, 4\)"),
+        ({"inputs": NAN}, "inputs: expected finite values, found NaN or inf in 2 of 2 rows, the first is row 0"),
+        ({"anchor": torch.full((4, 3), torch.inf)}, "anchor: expected finite values, found NaN or inf in 4 of 4 rows"),
+        (
+            {"updates": torch.full((5, 4, 3), torch.nan)},
+            "updates: expected finite values, found NaN or inf in 5 of 5 rows",
+        ),
+        ({"updates": UPDATES.double()}, "updates: expected torch.float32 on cpu, as inputs is, found torch.float64"),
+        ({"weight": WEIGHT.double()}, "weight: expected torch.float32 on cpu, as inputs is, found torch.float64"),
+        ({"inputs": INPUTS.long()}, "inputs: expected floating-point numbers, found torch.int64"),
+        ({"bias": torch.ones(4)}, "bias, bias_updates: expected both or neither"),
+        ({"bias_updates": torch.ones(5, 4)}, "bias, bias_updates: expected both or neither"),
+        ({"bias": torch.ones(3), "bias_updates": torch.ones(5, 3)}, r"bias: expected shape \(4\), found \(3,\)"),
         (
             {"bias": torch.ones(4), "bias_updates": torch.ones(4, 4)},
-            r"bias_updates: expected shape \(5, 4\), got \(4, 4\)",
+            r"bias_updates: expected shape \(5, 4\), found \(4, 4\)",
         ),
         (
             {"bias": torch.ones(4), "bias_updates": torch.full((5, 4), torch.nan)},
-            "bias_updates: 5 of 5 rows hold NaN or inf",
+            "bias_updates: expected finite values, found NaN or inf in 5 of 5 rows",
         ),
     ],
 )
@@ -86,26 +91,26 @@ def test_arrays_are_refused(name: str) -> None:
     if name == "bias":
         given |= {"bias": torch.ones(4), "bias_updates": torch.ones(5, 4)}
     given[name] = np.ones((2, 2))
-    with pytest.raises(TypeError, match=f"{name}: expected a torch tensor, got ndarray"):
+    with pytest.raises(TypeError, match=f"{name}: expected a torch tensor, found ndarray"):
         contributions(nn.Linear(3, 4), **given)
 
 
 def test_convolutions_check_their_channels() -> None:
     conv = nn.Conv2d(4, 6, 3, groups=2)
     weight = torch.ones(6, 2, 3, 3)
-    with pytest.raises(ValueError, match=r"inputs: expected shape \(any, 4, any, any\), got \(1, 3, 5, 5\)"):
+    with pytest.raises(ValueError, match=r"inputs: expected shape \(any, 4, any, any\), found \(1, 3, 5, 5\)"):
         contributions(conv, weight, torch.ones(1, 3, 5, 5), weight[None])
-    with pytest.raises(ValueError, match="weight: 5 rows do not divide into 2 groups"):
+    with pytest.raises(ValueError, match="weight: expected a multiple of 2 groups as rows, found 5"):
         contributions(conv, weight[:5], torch.ones(1, 4, 5, 5), weight[None, :5])
-    with pytest.raises(ValueError, match=r"smaller than the kernel, which spans \(3, 3\) positions of \(2, 5\)"):
+    with pytest.raises(ValueError, match=r"expected at least the kernel's \(3, 3\) positions, found \(2, 5\)"):
         contributions(conv, weight, torch.ones(1, 4, 2, 5), weight[None])
 
 
 def test_units_and_projectors_say_what_is_missing() -> None:
-    with pytest.raises(ValueError, match=r"unit: expected 0\.\.3, got 4"):
+    with pytest.raises(ValueError, match=r"unit: expected 0\.\.3, found 4"):
         unit_contributions(nn.Linear(3, 4), WEIGHT, INPUTS, UPDATES, 4)
     projector = Projector(nn.Linear(3, 4), WEIGHT, INPUTS, norms=False)
-    with pytest.raises(ValueError, match="made with norms=False: ask for gammas alone"):
+    with pytest.raises(ValueError, match="norms: expected a projector with norms=True, found False; call gammas"):
         projector.contributions(UPDATES)
-    with pytest.raises(ValueError, match="bias and bias_updates: expected both or neither"):
+    with pytest.raises(ValueError, match="bias, bias_updates: expected both or neither"):
         projector.gammas(UPDATES, torch.ones(5, 4))

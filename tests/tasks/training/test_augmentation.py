@@ -65,5 +65,5 @@ def test_without_pad_and_flip_images_stay() -> None:
 
 
 def test_what_is_no_image_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"augment: got \(40, 5\) with 40 ids, expected images \(n, C, h, w\)"):
+    with pytest.raises(ValueError, match=r"augment: expected images \(n, C, h, w\) and n ids, found shape \(40, 5\)"):
         crop_and_flip(torch.ones(40, 5), IDS, seed=0, epoch=0, pad=1)

@@ -41,8 +41,8 @@ def test_where_gates_go(name: str, arguments: dict[str, Any], shape: tuple[int, 
 @pytest.mark.parametrize(
     ("name", "arguments", "shape", "message"),
     [
-        ("densenet121", {}, (3, 64, 64), r"last map before pooling, relu in .* is the output of no module"),
-        ("mlp", {"sizes": [64, 8, 3]}, (1, 8, 8), r"no place for class-specific gates: layer 'last-map'"),
+        ("densenet121", {}, (3, 64, 64), r"module that is called once, found relu in .* a hook cannot reach"),
+        ("mlp", {"sizes": [64, 8, 3]}, (1, 8, 8), r"gates: layer 'last-map'"),
     ],
 )
 def test_networks_without_a_place_are_refused(

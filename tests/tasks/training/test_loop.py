@@ -65,7 +65,7 @@ def test_a_loss_that_is_not_finite_stops_with_its_step() -> None:
     model = linear()
     with torch.no_grad():
         model.weight.fill_(float("nan"))
-    with pytest.raises(ValueError, match=r"the loss is nan at step 2; lower the learning rate"):
+    with pytest.raises(ValueError, match=r"step 2: expected a finite loss, found nan; lower the learning rate"):
         train_steps(
             model, OPTIMIZERS["sgd"](model.parameters(), lr=0.1), fetch, ShuffledBatches(LABELS.numpy(), 0, 7), 2, 3
         )

@@ -135,7 +135,7 @@ def test_dropout_is_the_same_in_both_passes() -> None:
 
 
 def test_bad_settings_and_a_missing_closure_are_named() -> None:
-    with pytest.raises(ValueError, match=r"rho: 0\.0, expected a length above 0"):
+    with pytest.raises(ValueError, match=r"rho: expected a length above 0, found 0\.0"):
         Sam([nn.Parameter(torch.ones(1))], lr=0.1, rho=0.0)
-    with pytest.raises(ValueError, match="SAM needs a closure"):
+    with pytest.raises(ValueError, match="closure: expected a function"):
         Sam([nn.Parameter(torch.ones(1))], lr=0.1).step()

@@ -83,7 +83,11 @@ def test_sizes_of_a_network() -> None:
         ({"channels": 3}, "last-map", "networks.net: "),
         ({"widht": 3}, "last-map", "widht"),
         ({}, "nowhere", "nowhere"),
-        ({}, "11", "layer '11' gives (1, 10), expected maps (n, d, h, w)"),
+        (
+            {},
+            "11",
+            "layer '11': expected maps (n, d, h, w), (n, h, w, d) or tokens (n, l, d) for 1 images, found (1, 10)",
+        ),
     ],
 )
 def test_a_network_that_does_not_fit_is_named_in_one_line(arguments: dict[str, int], layer: str, expected: str) -> None:

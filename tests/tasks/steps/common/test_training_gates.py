@@ -176,5 +176,5 @@ def test_a_network_without_a_place_for_gates_is_refused(tiny_tree: Tree, new_run
     tree = changed(tiny_tree, **FULL)
     tree["networks"]["small"] |= {"model": "mlp", "arguments": {"sizes": [64, 8, 10]}}
     del tree["interpretation"]
-    with pytest.raises(PartitionError, match="no place for class-specific gates: layer 'last-map'"):
+    with pytest.raises(PartitionError, match="gates: layer 'last-map'"):
         train(new_run(tree))

@@ -149,8 +149,11 @@ def test_the_path_may_be_relative(
 
 BAD: list[tuple[dict[str, object] | None, str]] = [
     (None, "file {path} does not exist"),
-    ({"width": 8}, "weights {path} do not fit the model: 16 of another shape (first 0.weight: "),
-    ({"width": 8, "classes": 7}, "weights {path} do not fit the model: 16 of another shape (first 0.weight: "),
+    ({"width": 8}, "weights {path}: expected the weights of the model, found 16 of another shape (first 0.weight: "),
+    (
+        {"width": 8, "classes": 7},
+        "weights {path}: expected the weights of the model, found 16 of another shape (first 0.weight: ",
+    ),
     ({"channels": 3}, "1 of another shape (first 0.weight: file (4, 3, 3, 3), model (4, 1, 3, 3))"),
     ({"channels": 3, "classes": 7}, "1 of another shape (first 0.weight: file (4, 3, 3, 3), model (4, 1, 3, 3))"),
 ]

@@ -27,11 +27,15 @@ def test_what_decides_the_result_is_in_the_key(run_of: Callable[..., "Run"], dec
 
 
 REFUSED: list[tuple[Scope, Tree, str]] = [
-    ("network", {"start": "w.pt"}, "retraining of a decomposed network of small: it takes no `start`"),
-    ("network", {"gates": {"lr": 1, "plain_epochs": 0, "period": 1}}, "network of small: it takes no `gates`"),
-    ("head", {"record": {}}, "head of small: it takes no `record`"),
-    ("head", {"snapshots": 2}, "head of small: it takes no `snapshots`"),
-    ("head", {"augment": {"flip": True}}, "head of small: it takes no `augment`"),
+    ("network", {"start": "w.pt"}, "retraining of a decomposed network of small: expected settings without `start`"),
+    (
+        "network",
+        {"gates": {"lr": 1, "plain_epochs": 0, "period": 1}},
+        "network of small: expected settings without `gates`",
+    ),
+    ("head", {"record": {}}, "head of small: expected settings without `record`"),
+    ("head", {"snapshots": 2}, "head of small: expected settings without `snapshots`"),
+    ("head", {"augment": {"flip": True}}, "head of small: expected settings without `augment`"),
 ]
 
 

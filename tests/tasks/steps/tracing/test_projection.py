@@ -51,7 +51,7 @@ def test_a_diverged_training_is_not_summed(mlp: dict[str, Any], new_run: "Callab
     one = {"epochs": 1, "batches": {"size": 20}, "optimizer": {"kind": "sgd", "lr": 1e15}}
     mlp["networks"]["net"]["train"] |= one
     run = new_run(mlp)
-    text = r"contributions net seed 0 net val \[\w+\]: layer '3', step 0, query 0: gamma is inf, no number to sum"
+    text = r"contributions net seed 0 net val \[\w+\]: layer '3', step 0, query 0: expected a finite gamma, found inf"
     with np.errstate(over="ignore"), pytest.raises(PartitionError, match=text):
         run.finish()
     spec = traces(run.plan)[0].contributions

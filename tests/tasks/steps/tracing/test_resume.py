@@ -44,7 +44,12 @@ def dies_at(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, call: int) 
 
 @pytest.mark.parametrize(
     ("module", "name", "call"),
-    [(projection, "_project", 3), (influence, "_ranked", 4), (mislabel, "_own", 5), (retraining, "query_logits", 4)],
+    [
+        (projection, "_project", 3),
+        (influence, "_ranked", 4),
+        (mislabel, "_self_shares", 5),
+        (retraining, "query_logits", 4),
+    ],
 )
 def test_a_killed_run_goes_on_to_the_same_bytes(
     traced_run: "Run", tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: Any, name: str, call: int

@@ -83,5 +83,5 @@ def test_single_examples_have_their_own_labels() -> None:
 
 @pytest.mark.parametrize("kind", ["shuffled", "single-class"])
 def test_a_batch_of_nothing_is_refused(kind: str) -> None:
-    with pytest.raises(ValueError, match=r"batches\.size: 0, a batch has 1 sample or more"):
+    with pytest.raises(ValueError, match=r"batches\.size: expected at least 1, found 0"):
         SAMPLERS[kind](LABELS, 0, size=0)

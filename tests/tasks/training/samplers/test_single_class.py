@@ -61,5 +61,5 @@ def test_ghosts_differ_from_batch_to_batch() -> None:
 
 
 def test_more_ghosts_than_samples_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"batches\.ghosts: 88 of only 87 training samples; take fewer"):
+    with pytest.raises(ValueError, match=r"batches\.ghosts: expected at most the 87 samples, found 88"):
         SingleClassBatches(LABELS, 0, ghosts=88)
