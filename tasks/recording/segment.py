@@ -17,7 +17,7 @@ from storage.updates.archives import Segment
 from storage.updates.bits import Bytes
 from storage.updates.chunks import Write
 from storage.updates.ledger import LEDGER, Entry, ledger_bytes
-from tasks.recording.archives import ARCHIVES, AUTO, choose_kind
+from tasks.recording.archives import ARCHIVES, AUTO, UpdateWriter, choose_kind
 from tasks.recording.environment import spare_threads
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.staging import StagedRows
@@ -261,7 +261,7 @@ def _counted(write: Write, sizes: dict[str, int]) -> Write:
     return counted
 
 
-def _abandon(rows: StagedRows, writer: DenseWriter) -> None:
+def _abandon(rows: StagedRows, writer: UpdateWriter) -> None:
     """End the threads of a recorder that is abandoned or no longer referenced."""
     rows.abandon()
     writer.abandon()

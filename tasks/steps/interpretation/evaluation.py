@@ -106,7 +106,7 @@ def _partition(work: Work, number: int) -> None:
     first, last = stage.layout.arrays["values"].span(number)
     class_ranges = list(class_slabs(activations).items())[first:last]
     values = np.full((len(work.stages), last - first, len(MEASURES)), np.nan)
-    for row, (label, slab) in enumerate(slabs):
+    for row, (label, slab) in enumerate(class_ranges):
         sets = [_Set(read(first + row)) for read in readers]
         values[:, row] = _evaluate_class(activations, label, slab, sets, head)
     spent = (time.perf_counter() - started) / len(work.stages)

@@ -123,8 +123,8 @@ def _summary(stage: Stage) -> dict[str, Json]:
     return {"classes": class_numbers(stage)}
 
 
-def count_values(spec: StageSpec, channels: int) -> int:
-    """Return the number of values in one class's features."""
+def n_columns(spec: StageSpec, channels: int) -> int:
+    """Return the largest number of columns of a class's features: one for each vector of `channels` values."""
     return max(1, _count_values(spec, channels) // channels)
 
 

@@ -1,4 +1,4 @@
-"""Checks of the methods and parameters of a config, before the run starts."""
+"""All methods of interpretation by name, and the check of those that a config names."""
 
 import inspect
 from collections.abc import Callable, Mapping
