@@ -85,6 +85,8 @@ class FinishedStage:
 
     def check_metadata(self, name: str) -> bytes:
         """Return the metadata of array `name`, or of the group; DamagedError unless they are what was sealed."""
+        if name in self._intact:
+            return self._intact[name]
         path = metadata_path(self.path, name)
         text = f"{path}: the metadata of {f'array {name!r}' if name else 'the group'} is damaged or missing"
         try:
@@ -93,18 +95,17 @@ class FinishedStage:
             raise self._lost(text) from None
         if digest(found) != self.note["metadata"][name]:
             raise DamagedError(text)
+        self._intact[name] = found
         return found
 
     @cached_property
-    def _arrays(self) -> dict[str, ZarrArray]:
-        """The arrays that are open, by name."""
+    def _intact(self) -> dict[str, bytes]:
+        """The metadata that have been read, by name: each is asked for once."""
         return {}
 
     def _array(self, name: str) -> ZarrArray:
-        """Open an array after checking its metadata's digest, once."""
-        if name not in self._arrays:
-            self._arrays[name] = open_array(self.store, self.path, name, self.check_metadata(name), read_only=True)
-        return self._arrays[name]
+        """Open an array after checking its metadata's digest."""
+        return open_array(self.store, self.path, name, self.check_metadata(name), read_only=True)
 
     def _lost(self, text: str) -> DamagedError:
         """Return what to raise where something is missing: `text`, unless the whole stage was removed meanwhile."""

@@ -1,6 +1,7 @@
 """Counts what a store is asked for, whatever its kind: every call of `Store` and of Zarr's own stores."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,24 +12,28 @@ from zarr.storage import FsspecStore, LocalStore
 
 from storage.stores import Store
 
-NOTE, MARKER = r"/markers/complete\.json$", r"/markers/\d+\.json$"
+NOTE, MARKER, METADATA = r"/markers/complete\.json$", r"/markers/\d+\.json$", r"zarr\.json$"
 SINGLE = ("read", "write", "exists", "size", "names", "files", "remove", "modified")
-MANY = ("read_all", "write_all")
+REAL = {name: getattr(Store, name) for name in (*SINGLE, "read_all", "write_all")}
 
 
 @dataclass
 class Requests:
-    """What was asked for, in order: verb and path, relative to the store; of Zarr the path below its folder."""
+    """What was asked for, in order: verb and path, relative to the store; Zarr's paths below the array's folder.
+
+    The verb of a read that finds nothing is "miss". Objects that are asked for together count one each.
+    """
 
     seen: list[tuple[str, str]] = field(default_factory=list)
 
-    def paths(self, verb: str, pattern: str = "") -> list[str]:
-        """Return the paths that a verb was used for and that the pattern is found in."""
-        return [path for used, path in self.seen if used == verb and re.search(pattern, path)]
-
     def count(self, verb: str, pattern: str = "") -> int:
-        """Return how often a verb was used for a path like that."""
-        return len(self.paths(verb, pattern))
+        """Return how often a verb was used for a path in which the pattern is found."""
+        return sum(used == verb and re.search(pattern, path) is not None for used, path in self.seen)
+
+    def most(self, verb: str, pattern: str) -> int:
+        """Return how often a verb was used for the same path, at most."""
+        paths = Counter(path for used, path in self.seen if used == verb and re.search(pattern, path))
+        return max(paths.values(), default=0)
 
 
 @contextmanager
@@ -38,8 +43,8 @@ def counted() -> Iterator[Requests]:
     with pytest.MonkeyPatch.context() as patch:
         for name in SINGLE:
             patch.setattr(Store, name, _single(requests, name))
-        for name in MANY:
-            patch.setattr(Store, name, _many(requests, name))
+        patch.setattr(Store, "read_all", _read_all(requests))
+        patch.setattr(Store, "write_all", _write_all(requests))
         for kind in (LocalStore, FsspecStore):
             for name in ("get", "set", "exists"):
                 patch.setattr(kind, name, _zarr(requests, kind, name))
@@ -48,24 +53,39 @@ def counted() -> Iterator[Requests]:
 
 def _single(requests: Requests, name: str) -> Callable[..., Any]:  # Any: what the method returns
     """Return a method of `Store` that counts."""
-    method = getattr(Store, name)
 
     def counting(store: Store, path: str, *given: Any, **options: Any) -> Any:
         requests.seen.append((name, path))
-        return method(store, path, *given, **options)
+        try:
+            return REAL[name](store, path, *given, **options)
+        except OSError:
+            requests.seen[-1] = ("miss", path)
+            raise
 
     return counting
 
 
-def _many(requests: Requests, name: str) -> Callable[..., Any]:  # Any: what the method returns
-    """Return a method of `Store` for many objects that counts each as one request."""
-    method, verb = getattr(Store, name), name.removesuffix("_all")
+def _read_all(requests: Requests) -> Callable[..., Any]:  # Any: what the method returns
+    """Return `Store.read_all`, which counts each object."""
 
-    def counting(store: Store, paths: Any) -> Any:
-        requests.seen.extend((verb, path) for path in paths)
-        with pytest.MonkeyPatch.context() as patch:  # a local store reads one after the other, counted above
-            patch.setattr(Store, verb, originals[verb])
-            return method(store, paths)
+    def counting(store: Store, paths: list[str]) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Store, "read", REAL["read"])  # of a local store: counted here
+            found = REAL["read_all"](store, paths)
+        requests.seen.extend(("read" if isinstance(found[path], bytes) else "miss", path) for path in paths)
+        return found
+
+    return counting
+
+
+def _write_all(requests: Requests) -> Callable[..., Any]:  # Any: what the method returns
+    """Return `Store.write_all`, which counts each object."""
+
+    def counting(store: Store, objects: dict[str, bytes]) -> Any:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Store, "write", REAL["write"])
+            requests.seen.extend(("write", path) for path in objects)
+            return REAL["write_all"](store, objects)
 
     return counting
 
@@ -79,6 +99,3 @@ def _zarr(requests: Requests, kind: type, name: str) -> Callable[..., Any]:  # A
         return await method(store, key, *given, **options)
 
     return counting
-
-
-originals = {name: getattr(Store, name) for name in SINGLE}

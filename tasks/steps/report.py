@@ -9,8 +9,9 @@ from configs.load import config_text
 from configs.schema import Config
 from storage.claims import claim
 from storage.documents import canonical, digest
+from storage.memory import remembering
 from storage.specs import StageSpec
-from storage.stages import open_finished, read_marker
+from storage.stages import find_many, markers_of, open_finished
 from storage.stores import Store
 from tasks.report.pages import RunFacts
 from tasks.steps.common.courses import CURVES
@@ -76,11 +77,10 @@ def write_report(
     ------
     StageHeldError : another run writes the same report, and `wait` is false
     """
-    root, files = _root(made.config), _files(store, made, created, reused)
+    root, files = _root(made.config), _files(remembering(store), made, created, reused)
     with claim(store, root, f"the report of run {made.config.name}", wait=wait, on_wait=say):
         store.remove(f"{root}/made-from")  # without it the report is written again, whatever happens until it is there
-        for name, data in files.items():
-            store.write(f"{root}/{name}", data)
+        store.write_all({f"{root}/{name}": data for name, data in files.items()})
         for name in store.files(root):  # under the claim, leftover files belong to no other run
             if name not in files:
                 store.remove(f"{root}/{name}")
@@ -92,6 +92,7 @@ def _files(store: Store, made: Made, created: str, reused: frozenset[str]) -> di
     """Return everything in the report by path below it."""
     from tasks.report.site import render_site
 
+    find_many(store, [spec.path for spec in made.stages])  # together: the pages open them one by one
     asked = [question for name, question in QUESTIONS.items() if made.answers.get(name)]
     images = made.config.report.training_images
     pages = [question.page(store, made.answers[question.name], images) for question in asked if question.page]
@@ -111,25 +112,28 @@ def _facts(store: Store, made: Made, created: str, reused: frozenset[str]) -> Ru
         config_yaml=config_text(config),
         store=store.url,
         versions={name: version(name) for name in SHOWN_VERSIONS},
-        stages=pd.DataFrame([_stage(store, spec, reused=spec.path in reused) for spec in made.stages]),
+        stages=pd.DataFrame(_stages(store, made.stages, reused)),
         training_images=config.report.training_images,
         curves=_curves(store, made.trainings),
     )
 
 
-def _stage(store: Store, spec: StageSpec, *, reused: bool) -> dict[str, object]:
-    """Return the row of a stage: what it is and what it cost."""
-    partitions = range(open_finished(store, spec).layout.partitions)
-    metrics = [read_marker(store, spec.path, index)["numbers"] for index in partitions]
-    return {
-        "stage": spec.stage,
-        "key": spec.key,
-        "label": spec.label,
-        "partitions": len(metrics),
-        "seconds": sum(each["seconds"] for each in metrics),
-        "peak_mb": max(each.get("peak_mb", 0.0) for each in metrics),
-        "reused": reused,
-    }
+def _stages(store: Store, specs: Sequence[StageSpec], reused: frozenset[str]) -> list[dict[str, object]]:
+    """Return a row for each stage: what it is and what it cost."""
+    markers = markers_of([open_finished(store, spec) for spec in specs])
+    metrics = [[marker["numbers"] for marker in each] for each in markers]
+    return [
+        {
+            "stage": spec.stage,
+            "key": spec.key,
+            "label": spec.label,
+            "partitions": len(partitions),
+            "seconds": sum(each["seconds"] for each in partitions),
+            "peak_mb": max(each.get("peak_mb", 0.0) for each in partitions),
+            "reused": spec.path in reused,
+        }
+        for spec, partitions in zip(specs, metrics, strict=True)
+    ]
 
 
 def _curves(store: Store, trainings: Mapping[tuple[str, int], StageSpec]) -> "pd.DataFrame | None":
