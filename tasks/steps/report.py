@@ -50,7 +50,7 @@ def report_path(config: Config) -> str:
 def report_is_current(store: Store, made: Made) -> bool:
     """Say whether the report in the store was made from these stages."""
     try:
-        return store.read(f"{_root(made.config)}/made-from").decode() == _made_from(made)
+        return store.read(f"{_root(made.config)}/made-from").decode() == made_from(made)
     except (FileNotFoundError, UnicodeDecodeError):
         return False
 
@@ -84,7 +84,7 @@ def write_report(
         for name in store.files(root):  # under the claim, leftover files belong to no other run
             if name not in files:
                 store.remove(f"{root}/{name}")
-        store.write(f"{root}/made-from", _made_from(made).encode())
+        store.write(f"{root}/made-from", made_from(made).encode())
     return report_path(made.config)
 
 
@@ -154,7 +154,7 @@ def _root(config: Config) -> str:
     return f"reports/{config.name}"
 
 
-def _made_from(made: Made) -> str:
+def made_from(made: Made) -> str:
     """Return the digest of everything that the report depends on; the order of the stages is no part of it."""
     paths = sorted(spec.path for spec in made.stages)
     return digest(canonical([VERSION, version("layerlore"), made.config.model_dump(mode="json"), paths]))
