@@ -92,9 +92,8 @@ def status(store: StoreArgument, name: RunOption = None) -> None:
         for chosen in [choose_run(opened, name)] if name else run_names(opened):
             last = records(opened, chosen)[-1]
             found = stage_states(opened, [stage["path"] for stage in last.stages])
-            states = [[stage["title"], found[stage["path"]]] for stage in last.stages]
-            complete = sum(state == "complete" for _, state in states)
-            _print(f"{chosen}: {last.document['outcome']}, {complete} of {len(states)} stages complete")
+            states, done = [[stage["title"], found[stage["path"]]] for stage in last.stages], [*found.values()]
+            _print(f"{chosen}: {last.document['outcome']}, {done.count('complete')} of {len(done)} stages complete")
             _show(_table(["stage", "state"], states))
 
 
