@@ -37,7 +37,7 @@ class DataSet(Section):
         None,
         description="share of samples by split name, drawn for each class; only for a source that has no splits",
     )
-    split_seed: int = Field(0, ge=0, description="seed of the draw of splits")
+    split_seed: int = Field(0, ge=0, description="seed for drawing the splits")
     per_class: Annotated[int, Field(ge=1)] | dict[Name, Annotated[int, Field(ge=1)]] | None = Field(
         None, description="number of first samples of each class to keep, by sample id: one number, or one per split"
     )

@@ -24,7 +24,7 @@ def check_side(pixels: int) -> int:
 def check_distinct(key: str, entries: Sequence[Hashable]) -> None:
     """Raise ValueError where a list has an entry twice."""
     if len(set(entries)) != len(entries):
-        raise ValueError(f"{key}: an entry stands twice")
+        raise ValueError(f"{key}: expected different entries, found the same one twice; remove one")
 
 
 def check_location(url: str) -> str:

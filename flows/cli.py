@@ -84,16 +84,16 @@ def plan(config: ConfigArgument, set_: SetOption = None) -> None:
 @app.command()
 def status(store: StoreArgument, name: RunOption = None) -> None:
     """Show the state of each run in a store."""
-    from flows.progress import stage_state
+    from flows.progress import stage_states
     from storage.runs import choose_run, records, run_names
 
     with _exits(f"layerlore status {store}"):
         opened = _store(store)
         for chosen in [choose_run(opened, name)] if name else run_names(opened):
             last = records(opened, chosen)[-1]
-            states = [[stage["title"], stage_state(opened, stage["path"])] for stage in last.stages]
-            complete = sum(state == "complete" for _, state in states)
-            _print(f"{chosen}: {last.document['outcome']}, {complete} of {len(states)} stages complete")
+            found = stage_states(opened, [stage["path"] for stage in last.stages])
+            states, done = [[stage["title"], found[stage["path"]]] for stage in last.stages], [*found.values()]
+            _print(f"{chosen}: {last.document['outcome']}, {done.count('complete')} of {len(done)} stages complete")
             _show(_table(["stage", "state"], states))
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from configs.load import ConfigError, load_config
 from configs.schema import Config
 from flows.plan import Plan, make_plan
-from flows.progress import existing_store, finished_paths, notes_of, planned_stages
+from flows.progress import Progress, notes_of, planned_stages, progress_of
 from tasks.engine.observers import terminal_observer
 from tasks.engine.records import record_reuse, recorded
 from tasks.steps.report import report_is_current, report_path, write_report
@@ -21,30 +21,30 @@ def answer(source: str, overrides: Sequence[str], *, wait: bool, say: Callable[[
     """
     config = load_config(source, overrides)
     plan = make_plan(config)
-    store = existing_store(config)
-    done = finished_paths(plan, store)
+    found = progress_of(plan)
+    store, done = found.store, found.finished
     if store is not None and len(done) == len(plan.stages):
         record_reuse(config, plan.stages)
         if not report_is_current(store, plan.made()):
-            _write(plan, wait=wait, say=say)
+            _write(plan, found, wait=wait, say=say)
         say(f"all {len(done)} stages are complete in {config.store}")
         return store.path(report_path(config))
     say(f"{len(plan.stages) - len(done)} of {len(plan.stages)} stages to make, in {config.store}")  # while it is tried
-    for note in notes_of(planned_stages(plan, store)):
+    for note in notes_of(planned_stages(plan, store, done)):
         say(note)
     with recorded(config, plan.stages):
-        return _flow(plan, done, source, overrides, wait)
+        return _flow(plan, found, source, overrides, wait)
 
 
 def rewrite_report(config: Config, say: Callable[[str], None]) -> str:
     """Write the report of a finished run and return its address."""
-    return _write(make_plan(config), wait=True, say=say)
+    plan = make_plan(config)
+    return _write(plan, progress_of(plan), wait=True, say=say)
 
 
-def _write(plan: Plan, *, wait: bool, say: Callable[[str], None]) -> str:
+def _write(plan: Plan, found: Progress, *, wait: bool, say: Callable[[str], None]) -> str:
     """Write the report from the store alone."""
-    store = existing_store(plan.config)
-    done = finished_paths(plan, store)
+    store, done = found.store, found.finished
     if store is None or len(done) < len(plan.stages):
         missing = len(plan.stages) - len(done)
         raise ConfigError(
@@ -54,7 +54,7 @@ def _write(plan: Plan, *, wait: bool, say: Callable[[str], None]) -> str:
     return store.path(write_report(store, plan.made(), created=created, reused=done, wait=wait, say=say))
 
 
-def _flow(plan: Plan, done: frozenset[str], source: str, overrides: Sequence[str], wait: bool) -> str:
+def _flow(plan: Plan, found: Progress, source: str, overrides: Sequence[str], wait: bool) -> str:
     """Start Prefect and run the flow."""
     from tasks.engine.server import check_settings
 
@@ -67,6 +67,6 @@ def _flow(plan: Plan, done: frozenset[str], source: str, overrides: Sequence[str
     from flows.run import run
     from flows.session import open_session
 
-    with terminal_observer(sys.stderr) as observer, open_session(plan, observer, done, wait=wait), reaching_prefect():
+    with terminal_observer(sys.stderr) as observer, open_session(plan, observer, found, wait=wait), reaching_prefect():
         address: str = run(source, list(overrides))
         return address

@@ -9,8 +9,10 @@ from configs.load import ConfigError, visible
 from configs.schema import Config
 from configs.section import size_bytes
 from flows.plan import Plan
-from storage.stages import find_finished
+from storage.memory import remembering
+from storage.stages import find_many
 from storage.stores import FORMAT_FILE, Store, open_store
+from storage.together import together
 from tasks.steps.plan import stage_sizes
 
 LIBRARIES = 1100 * 10**6  # bytes of a worker before any data: torch, NumPy, Zarr
@@ -29,11 +31,30 @@ class PlannedStage:
     note: str
 
 
+@dataclass(frozen=True)
+class Progress:
+    """The store of a plan, None before it exists, and the paths of the plan's complete stages."""
+
+    store: Store | None
+    finished: frozenset[str]
+
+
+def progress_of(plan: Plan) -> Progress:
+    """Return the state of a plan; a run that begins with it does not read the completion records again."""
+    store = existing_store(plan.config)
+    return Progress(store, finished_paths(plan, store))
+
+
 def existing_store(config: Config) -> Store | None:
-    """Return the config's store if there is one; StoreError if it cannot be used, or its bucket is missing."""
+    """Return the config's store, with the token of a new run, or None if there is no store.
+
+    Raises
+    ------
+    StoreError : it cannot be used, or its bucket is missing
+    """
     try:
         Store(config.store).read(FORMAT_FILE)  # on S3, `exists` would not report a missing bucket
-        return open_store(config.store)
+        return remembering(open_store(config.store))
     except (FileNotFoundError, NotADirectoryError):
         return None
 
@@ -42,11 +63,15 @@ def finished_paths(plan: Plan, store: Store | None) -> frozenset[str]:
     """Return the paths of the stages that are complete in the store, if there is one."""
     if store is None:
         return frozenset()
-    return frozenset(spec.path for spec in plan.stages if find_finished(store, spec.path) is not None)
+    return frozenset(find_many(store, [spec.path for spec in plan.stages]))
 
 
-def planned_stages(plan: Plan, store: Store | None) -> list[PlannedStage]:
+def planned_stages(plan: Plan, store: Store | None, finished: frozenset[str] | None = None) -> list[PlannedStage]:
     """Return every stage with its state and size, after checking that data, networks and memory fit together.
+
+    Parameters
+    ----------
+    finished : paths of the complete stages, if they are known already
 
     Raises
     ------
@@ -56,9 +81,9 @@ def planned_stages(plan: Plan, store: Store | None) -> list[PlannedStage]:
         sizes = stage_sizes(plan.config.cluster, store, plan.stages)
     except (ValueError, OSError) as error:
         raise ConfigError(" ".join(str(error).split())) from error
-    found = []
+    found, states = [], stage_states(store, [spec.path for spec in plan.stages], finished)
     for spec in plan.stages:
-        size, state = sizes[spec.path], stage_state(store, spec.path)
+        size, state = sizes[spec.path], states[spec.path]
         found.append(PlannedStage(spec.stage, spec.key, spec.label, state, size.written, size.peak, size.note))
     _check_fit(plan.config, found)
     return found
@@ -69,13 +94,20 @@ def notes_of(stages: Sequence[PlannedStage]) -> list[str]:
     return list(dict.fromkeys(visible(stage.note) for stage in stages if stage.note))
 
 
-def stage_state(store: Store | None, path: str) -> str:
-    """Return the state of a stage: complete, partial or missing."""
+def stage_states(store: Store | None, paths: Sequence[str], finished: frozenset[str] | None = None) -> dict[str, str]:
+    """Return the state of each stage by path: complete, partial or missing.
+
+    Parameters
+    ----------
+    finished : paths of the complete stages, if they are known already
+    """
     if store is None:
-        return "missing"
-    if find_finished(store, path) is not None:
-        return "complete"
-    return "partial" if store.names(f"{path}/markers") else "missing"
+        return dict.fromkeys(paths, "missing")
+    complete = frozenset(find_many(store, paths)) if finished is None else finished
+    rest = [path for path in dict.fromkeys(paths) if path not in complete]
+    begun = together(store, lambda path: bool(store.names(f"{path}/markers")), rest)
+    states = {path: "partial" if some else "missing" for path, some in zip(rest, begun, strict=True)}
+    return {path: states.get(path, "complete") for path in paths}
 
 
 def _check_fit(config: Config, stages: list[PlannedStage]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from configs.load import check_config, load_config
 from flows.plan import Plan, make_plan
-from flows.progress import existing_store, finished_paths, notes_of, planned_stages
+from flows.progress import Progress, notes_of, planned_stages, progress_of
 from tasks.engine.life import Job, Observer, open_job
 from tasks.engine.observers import terminal_observer
 from tasks.engine.records import record_reuse, recorded
@@ -49,10 +49,11 @@ _CURRENT: ContextVar[Session | None] = ContextVar("session", default=None)
 
 
 @contextmanager
-def open_session(plan: Plan, observer: Observer, done: frozenset[str], *, wait: bool = True) -> Iterator[Session]:
-    """Open the store of a run, and workers unless all stages are `done`; flows called in the block share both."""
-    with open_job(plan.config, observer, wait=wait, idle=len(done) == len(plan.stages)) as job:
-        session = Session(plan, job, done)
+def open_session(plan: Plan, observer: Observer, found: Progress, *, wait: bool = True) -> Iterator[Session]:
+    """Open the workers of a run unless all its stages are finished; flows called in the block share them."""
+    idle = len(found.finished) == len(plan.stages)
+    with open_job(plan.config, observer, store=found.store, wait=wait, idle=idle) as job:
+        session = Session(plan, job, found.finished)
         token = _CURRENT.set(session)
         try:
             yield session
@@ -77,16 +78,15 @@ def session_of(config: Given, overrides: Sequence[str]) -> Iterator[Session]:
     else:
         settled = check_config(config, "config", overrides)
     plan = make_plan(settled)
-    store = existing_store(settled)
-    notes = notes_of(planned_stages(plan, store))
-    done = finished_paths(plan, store)
-    whole = len(done) == len(plan.stages)
+    found = progress_of(plan)
+    notes = notes_of(planned_stages(plan, found.store, found.finished))
+    whole = len(found.finished) == len(plan.stages)
     if whole:
         record_reuse(settled, plan.stages)
     with (
         nullcontext() if whole else recorded(settled, plan.stages),
         terminal_observer(sys.stderr) as observer,
-        open_session(plan, observer, done) as session,
+        open_session(plan, observer, found) as session,
     ):
         for note in notes:
             observer.say(note)

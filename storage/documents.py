@@ -56,6 +56,13 @@ def decode(raw: bytes, what: str) -> Document:
     return document
 
 
+def decode_intact(raw: bytes) -> Document:
+    """Return the document that `raw` holds, whose digest has been compared before."""
+    document: Document = json.loads(raw)
+    del document["sha256"]
+    return document
+
+
 def read_document(store: Store, path: str, keys: Mapping[str, type]) -> Document:
     """Return the document at `path` of a store; FileNotFoundError if there is none.
 
@@ -68,10 +75,18 @@ def read_document(store: Store, path: str, keys: Mapping[str, type]) -> Document
     DamagedError : it is not what was written, or a key is missing
     """
     try:
-        document = decode(store.read(path), path)
-    except IsADirectoryError:
-        raise DamagedError(f"{path}: expected a file, found a folder") from None
-    return require(document, path, keys)
+        return decode_document(store.read(path), path, keys)
+    except IsADirectoryError as error:
+        return decode_document(error, path, keys)
+
+
+def decode_document(found: bytes | Exception, path: str, keys: Mapping[str, type]) -> Document:
+    """Return the document at `path` of a store from a result of `Store.read_all`; see `read_document`."""
+    if isinstance(found, IsADirectoryError):
+        raise DamagedError(f"{path}: expected a file, found a folder")
+    if isinstance(found, Exception):
+        raise found
+    return require(decode(found, path), path, keys)
 
 
 def require(document: Json, what: str, keys: Mapping[str, type]) -> Document:

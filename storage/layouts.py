@@ -1,8 +1,10 @@
 """The layout of a stage's arrays: shapes, partitions, chunks and codecs."""
 
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
 from typing import TypeAlias
 
 import numpy as np
@@ -10,7 +12,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
-from zarr.storage import MemoryStore
+from zarr.storage import MemoryStore, StorePath
 
 from storage.documents import Document, digest
 from storage.stores import Store
@@ -122,9 +124,21 @@ def rows_layout(shape: tuple[int, ...], dtype: str, dimensions: tuple[str, ...],
     return ArrayLayout(shape, dtype, dimensions, rows, rows if whole else CHUNK_ROWS)
 
 
+def fill_value(layout: ArrayLayout) -> float | bool | int:
+    """Return what Zarr gives for rows that were never written."""
+    return np.nan if np.dtype(layout.dtype).kind == "f" else False if layout.dtype == "bool" else 0
+
+
+def is_fill(layout: ArrayLayout, block: NDArray[np.generic]) -> bool:
+    """Say whether a block holds nothing but what Zarr gives for rows that were never written."""
+    fill = fill_value(layout)
+    # Most blocks differ in the first row.
+    return all(bool((np.isnan(part) if fill != fill else part == fill).all()) for part in (block[:1], block))
+
+
+@lru_cache(maxsize=256)
 def array_metadata(layout: ArrayLayout) -> bytes:
     """Return the `zarr.json` of an array: zstd level 1, then crc32c, so that every flipped bit is found."""
-    missing = np.nan if np.dtype(layout.dtype).kind == "f" else False if layout.dtype == "bool" else 0
     inner = (layout.chunk, *layout.shape[1:])
     array = zarr.create_array(
         MemoryStore(),
@@ -134,7 +148,7 @@ def array_metadata(layout: ArrayLayout) -> bytes:
         shards=None if layout.chunk == layout.rows else (layout.rows, *layout.shape[1:]),
         filters=None,
         compressors=[ZstdCodec(level=1), Crc32cCodec()],
-        fill_value=missing,
+        fill_value=fill_value(layout),
         dimension_names=layout.dimensions,
     )
     return array.metadata.to_buffer_dict(default_buffer_prototype())["zarr.json"].to_bytes()
@@ -145,10 +159,10 @@ def metadata_path(path: str, name: str) -> str:
     return "/".join(filter(None, [path, "data.zarr", name, "zarr.json"]))
 
 
-def open_array(store: Store, path: str, name: str, *, read_only: bool) -> ZarrArray:
-    """Open array `name` of the stage at `path`."""
-    place = store.zarr(f"{path}/data.zarr/{name}", read_only=read_only)
-    found: ZarrArray = zarr.open_array(place, mode="r" if read_only else "r+")
+def open_array(store: Store, path: str, name: str, metadata: bytes, *, read_only: bool) -> ZarrArray:
+    """Open array `name` of the stage at `path`, with its metadata."""
+    place = StorePath(store.zarr(f"{path}/data.zarr/{name}", read_only=read_only))
+    found: ZarrArray = zarr.Array.from_dict(place, json.loads(metadata))
     # Not stored in the metadata. Without it, Zarr does not write a chunk of fill values, which then looks lost.
     return found.with_config({"write_empty_chunks": True})
 
@@ -156,8 +170,9 @@ def open_array(store: Store, path: str, name: str, *, read_only: bool) -> ZarrAr
 def write_shard(
     store: Store, path: str, name: str, layout: ArrayLayout, partition: int, block: NDArray[np.generic]
 ) -> None:
-    """Write a partition's rows of array `name` of the stage at `path`; they survive a power cut."""
-    array, (start, stop) = open_array(store, path, name, read_only=False), layout.span(partition)
+    """Write a partition's rows of array `name` of the stage at `path`, so that they survive a power cut."""
+    array = open_array(store, path, name, array_metadata(layout), read_only=False)
+    start, stop = layout.span(partition)
     shard = f"{path}/data.zarr/{name}/{layout.key(partition)}"
     try:
         array[start:stop] = block

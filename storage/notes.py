@@ -1,7 +1,10 @@
 """Reading of the completion record and the partition records of a stage, with checks of their content."""
 
-from storage.documents import DamagedError, Document, read_document
+from collections.abc import Iterable, Sequence
+
+from storage.documents import DamagedError, Document, decode_document, decode_intact
 from storage.layouts import Layout
+from storage.memory import recall, remember
 from storage.stores import Store
 
 GROUP = ""  # the name of the group's own metadata in the completion record
@@ -9,15 +12,35 @@ NOTE = dict.fromkeys(("identity", "layout", "arrays", "metadata", "files", "summ
 MARKER = {"partition": int, "arrays": dict, "files": dict, "numbers": dict}
 
 
-def read_note(store: Store, path: str) -> Document:
-    """Return the completion record of the stage at `path`; FileNotFoundError if there is none.
+def read_notes(store: Store, paths: Iterable[str]) -> dict[str, Document]:
+    """Return the completion records of the stages at `paths` that have one; each is read once in a run.
 
     Raises
     ------
-    DamagedError : it is not what was written, or not a completion record
+    DamagedError : a file is not what was written, or not a completion record
     """
-    name = f"{path}/markers/complete.json"
-    note = read_document(store, name, NOTE)
+    unique = list(dict.fromkeys(paths))
+    known = {path: raw for path in unique if (raw := recall(store, path)) is not None}
+    read = store.read_all([note_path(path) for path in unique if path not in known])
+    notes = {}
+    for path in unique:
+        if path in known:
+            notes[path] = decode_intact(known[path])
+        elif not isinstance(found := read[note_path(path)], FileNotFoundError | NotADirectoryError):
+            notes[path] = _checked(found, note_path(path))
+            assert isinstance(found, bytes)
+            remember(store, path, found)
+    return notes
+
+
+def note_path(path: str) -> str:
+    """Return the path of the completion record of the stage at `path`."""
+    return f"{path}/markers/complete.json"
+
+
+def _checked(found: bytes | Exception, name: str) -> Document:
+    """Return the completion record that was read at a name; DamagedError if it is damaged."""
+    note = decode_document(found, name, NOTE)
     try:
         layout = Layout.of(note["layout"])
     except (KeyError, TypeError, AttributeError, ValueError):
@@ -28,9 +51,39 @@ def read_note(store: Store, path: str) -> Document:
     return note
 
 
-def read_marker_document(store: Store, name: str, partition: int) -> Document:
-    """Return the partition record at `name`; DamagedError if it is damaged or that of another partition."""
-    marker = read_document(store, name, MARKER)
-    if marker["partition"] != partition:
-        raise DamagedError(f"{name}: expected the record of partition {partition}, found that of {marker['partition']}")
-    return marker
+def marker_path(path: str, partition: int) -> str:
+    """Return the path of the record of a partition of the stage at `path`."""
+    return f"{path}/markers/{marker_name(partition)}"
+
+
+def marker_name(partition: int) -> str:
+    """Return the file name of a partition's record."""
+    return f"{partition:06d}.json"
+
+
+def read_marker(store: Store, path: str, partition: int) -> Document:
+    """Return the record of a partition of the stage at `path`; DamagedError if it is damaged or of another one."""
+    found = read_markers(store, [(path, partition)])[path, partition]
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def read_markers(
+    store: Store, partitions: Sequence[tuple[str, int]]
+) -> dict[tuple[str, int], Document | FileNotFoundError | NotADirectoryError | DamagedError]:
+    """Return the records of partitions, given by stage path and index, or the errors of reading them."""
+    read = store.read_all([marker_path(*each) for each in partitions])
+    markers: dict[tuple[str, int], Document | FileNotFoundError | NotADirectoryError | DamagedError] = {}
+    for path, partition in partitions:
+        name = marker_path(path, partition)
+        try:
+            marker = decode_document(read[name], name, MARKER)
+            if marker["partition"] != partition:
+                raise DamagedError(
+                    f"{name}: expected the record of partition {partition}, found that of {marker['partition']}"
+                )
+            markers[path, partition] = marker
+        except (FileNotFoundError, NotADirectoryError, DamagedError) as error:
+            markers[path, partition] = error
+    return markers

@@ -21,12 +21,11 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.sync import sync
 from zarr.storage import FsspecStore
 
-from storage.stores import StoreError
+from storage.stores import CONNECTIONS, StoreError
 
 ATTEMPTS = 10  # with the waits below: 33 s on average, 65 at most
 FIRST, LONGEST = 0.2, 20.0  # seconds of the first and of any wait, at most
 TOGETHER = 200  # objects in one deletion: S3 takes 1,000, but a slow server would not answer within its timeout
-CONNECTIONS = 32
 TEXT = 200  # characters of a server's message
 
 # By name, since botocore and aiohttp have one class per layer and s3fs passes few of them on.
@@ -130,6 +129,7 @@ def files(*, asynchronous: bool) -> S3Files:
             _OPEN[key] = S3Files(
                 use_listings_cache=False, asynchronous=asynchronous, config_kwargs=config, skip_instance_cache=True
             )
+            _OPEN[key].batch_size = CONNECTIONS  # fsspec would hold hundreds back itself, which takes it longer
         return _OPEN[key]
 
 

@@ -9,40 +9,65 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 
-import numpy as np
 import zarr
 import zarr.errors
 
 from storage.documents import DamagedError, Document, Json, canonical, digest, encode
-from storage.layouts import Layout, ZarrArray, array_metadata, metadata_path, open_array
-from storage.notes import GROUP, read_marker_document, read_note
-from storage.partitions import Block, OvertakenError, Partition
+from storage.finished import FinishedStage as FinishedStage
+from storage.finished import find_finished as find_finished
+from storage.finished import find_many as find_many
+from storage.finished import markers_of as markers_of
+from storage.finished import open_finished as open_finished
+from storage.layouts import Layout, array_metadata, metadata_path
+from storage.memory import remember
+from storage.notes import GROUP, marker_path, note_path, read_markers
+from storage.notes import marker_name as marker_name
+from storage.notes import read_marker as read_marker
+from storage.partitions import OvertakenError, Partition
 from storage.specs import StageSpec
 from storage.stores import Store, StoreError
-
-ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)  # a folder of the same name is not a file
-DAMAGE = (ValueError, RuntimeError, zarr.errors.BaseZarrError)  # a bad chunk; a fault of disk or network is OSError
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage that is being written. Picklable: a worker writes its partition through it."""
+    """A stage that is being written. Picklable: a worker writes its partition through it.
+
+    Attributes
+    ----------
+    seen : the valid partition records at one moment, by partition (`looked`); None to read the store each time
+    """
 
     store: Store
     spec: StageSpec
     layout: Layout
+    seen: Mapping[int, Document] | None = field(default=None, compare=False, repr=False)
+
+    def looked(self, before: Mapping[int, Document] | None = None) -> "Stage":
+        """Return the stage with its present partition records, so that later questions about them need no request.
+
+        Parameters
+        ----------
+        before : partition records that were read already, by partition; a record does not change
+        """
+        present = set(self.store.names(f"{self.spec.path}/markers"))
+        layout, before = self.layout.closed(present), before or {}
+        there = [p for p in range(layout.partitions) if marker_name(p) in present]
+        read = read_markers(self.store, [(self.spec.path, p) for p in there if p not in before])
+        seen = {p: before.get(p) or read[self.spec.path, p] for p in there}
+        return replace(self, layout=layout, seen={p: m for p, m in seen.items() if not isinstance(m, Exception)})
 
     def missing(self) -> list[int]:
         """Return the indices of the partitions without a valid record, in order."""
-        present = set(self.store.names(f"{self.spec.path}/markers"))
-        numbers = range(self.layout.closed(present).partitions)
-        return [p for p in numbers if marker_name(p) not in present or self.marker(p) is None]
+        stage = self if self.seen is not None else self.looked()
+        assert stage.seen is not None
+        return [p for p in range(stage.layout.partitions) if p not in stage.seen]
 
     def marker(self, partition: int) -> Document | None:
         """Return a partition's record, or None where it is absent or damaged (the partition is then made again)."""
+        if self.seen is not None:
+            return self.seen.get(partition)
         try:
             return read_marker(self.store, self.spec.path, partition)
         except (FileNotFoundError, DamagedError):
@@ -56,7 +81,7 @@ class Stage:
         ------
         OvertakenError : the stage is finished, or another run wrote the partition during the block
         """
-        if self.store.exists(f"{self.spec.path}/markers/complete.json"):
+        if self.store.exists(note_path(self.spec.path)):
             raise OvertakenError(f"{self.spec.title}: expected an unfinished stage, found a finished one, read-only")
         writing = Partition(self, number)
         started, cpu = time.perf_counter(), time.process_time()
@@ -67,7 +92,7 @@ class Stage:
         writing.numbers.setdefault("cpu_seconds", time.process_time() - cpu)
         marker = {"partition": number, "arrays": writing.arrays, "files": writing.files, "numbers": writing.numbers}
         writing.look()
-        self.store.write(f"{self.spec.path}/markers/{marker_name(number)}", encode(marker))
+        self.store.write(marker_path(self.spec.path, number), encode(marker))
 
     def seal(self, summary: Mapping[str, Json] | None = None) -> "FinishedStage":
         """Write the completion record; an open-ended stage has the partitions that are there.
@@ -76,110 +101,27 @@ class Stage:
         ------
         StoreError : a partition is missing
         """
-        if missing := self.missing():
+        stage = self if self.seen is not None else self.looked()
+        assert stage.seen is not None
+        if missing := stage.missing():
             raise StoreError(
                 f"{self.spec.title}: expected all partitions, found {len(missing)} missing, the first is {missing[0]}"
             )
-        layout = self.layout.closed(self.store.names(f"{self.spec.path}/markers"))
-        markers = [read_marker(self.store, self.spec.path, p) for p in range(layout.partitions)]
-        names = [GROUP, *self.layout.arrays]
+        markers = [stage.seen[p] for p in range(stage.layout.partitions)]
+        metadata = {n: metadata_path(self.spec.path, n) for n in (GROUP, *self.layout.arrays)}
+        read = self.store.read_all(list(metadata.values()))
         note: Document = {
             "identity": self.spec.identity,
-            "layout": layout.document(),
+            "layout": stage.layout.document(),
             "arrays": {n: markers_digest(markers, n) for n in self.layout.arrays},
-            "metadata": {n: digest(self.store.read(metadata_path(self.spec.path, n))) for n in names},
+            "metadata": {n: digest(_bytes(read[path])) for n, path in metadata.items()},
             "files": {name: stated for m in markers for name, stated in m["files"].items()},
             "summary": dict(summary or {}),
         }
-        self.store.write(f"{self.spec.path}/markers/complete.json", encode(note))
+        raw = encode(note)
+        self.store.write(note_path(self.spec.path), raw)
+        remember(self.store, self.spec.path, raw)
         return FinishedStage(self.store, self.spec.path, note)
-
-
-@dataclass(frozen=True)
-class FinishedStage:
-    """A complete stage, read-only. Every read is checked: damage raises an error that names the damaged object."""
-
-    store: Store
-    path: str
-    note: Document
-
-    @cached_property
-    def layout(self) -> Layout:
-        """The arrays and partitions of the stage."""
-        return Layout.of(self.note["layout"])
-
-    @property
-    def summary(self) -> Document:
-        """The summary that the stage got when it was sealed."""
-        found: Document = self.note["summary"]
-        return found
-
-    def read(self, name: str, start: int = 0, stop: int | None = None) -> Block:
-        """Return rows `start:stop` of array `name`.
-
-        Raises
-        ------
-        DamagedError : a chunk fails its checksum or its file is missing; names array, partition and key
-        """
-        layout = self.layout.arrays[name]
-        stop = layout.shape[0] if stop is None else stop
-        array = self._array(name)
-        try:
-            block = np.asarray(array[start:stop])
-        except DAMAGE as error:
-            raise DamagedError(self._find_damage(name, start, stop, error)) from error
-        # Zarr returns fill values for a missing file, and for an empty shard, without an error.
-        for partition in range(start // layout.rows, -(-stop // layout.rows) if block.size else 0):
-            if not self.store.size(self.shard_path(name, partition)):
-                raise DamagedError(self.damage(name, partition, "its file is missing or empty"))
-        return block
-
-    def read_file(self, name: str) -> bytes:
-        """Return the content of `files/<name>`; DamagedError if it is not what was written."""
-        path = f"{self.path}/files/{name}"
-        try:
-            data = self.store.read(path)
-        except ABSENT:
-            raise DamagedError(f"{path}: expected a file of a complete stage, found none") from None
-        if digest(data) != self.note["files"].get(name):
-            raise DamagedError(f"{path}: expected the content that was written, found other content")
-        return data
-
-    def shard_path(self, name: str, partition: int) -> str:
-        """Return the path of a partition's shard, relative to the store."""
-        return f"{self.path}/data.zarr/{name}/{self.layout.arrays[name].key(partition)}"
-
-    def damage(self, name: str, partition: int, what: str) -> str:
-        """Return a line that names a damaged partition of an array."""
-        return f"{self.path}: array {name!r}, partition {partition}, key {self.shard_path(name, partition)}: {what}"
-
-    def check_metadata(self, name: str) -> None:
-        """Raise DamagedError unless the metadata of array `name`, or of the group, are those of the sealed stage."""
-        path = metadata_path(self.path, name)
-        try:
-            intact = digest(self.store.read(path)) == self.note["metadata"][name]
-        except ABSENT:
-            intact = False
-        if not intact:
-            raise DamagedError(
-                f"{path}: the metadata of {f'array {name!r}' if name else 'the group'} is damaged or missing"
-            )
-
-    def _array(self, name: str) -> ZarrArray:
-        """Open an array after checking its metadata's digest."""
-        self.check_metadata(name)
-        return open_array(self.store, self.path, name, read_only=True)
-
-    def _find_damage(self, name: str, start: int, stop: int, error: Exception) -> str:
-        """Return a line that names the first unreadable partition in `start:stop`."""
-        layout, array = self.layout.arrays[name], self._array(name)
-        for partition in range(start // layout.rows, -(-stop // layout.rows)):
-            low, high = layout.span(partition)
-            try:
-                array[low:high]
-            except DAMAGE:
-                return self.damage(name, partition, "fails its checksum")
-        return f"{self.path}: array {name!r}: {error}"
 
 
 def begin_stage(store: Store, spec: StageSpec, layout: Layout) -> Stage:
@@ -210,47 +152,10 @@ def begin_stage(store: Store, spec: StageSpec, layout: Layout) -> Stage:
         raise StoreError(
             f"{spec.title}: expected the same {part} in the store, found another; remove {place} and run again"
         )
-    for name, array in layout.arrays.items():
-        path, metadata = metadata_path(spec.path, name), array_metadata(array)
-        if not store.exists(path) or store.read(path) != metadata:
-            store.write(path, metadata)
+    metadata = {metadata_path(spec.path, name): array_metadata(array) for name, array in layout.arrays.items()}
+    there = store.read_all(list(metadata))
+    store.write_all({path: expected for path, expected in metadata.items() if there[path] != expected})
     return Stage(store, spec, layout)
-
-
-def find_finished(store: Store, path: str) -> FinishedStage | None:
-    """Return the finished stage at `path`, or None where it is absent or incomplete.
-
-    Raises
-    ------
-    DamagedError : its completion record is damaged
-    """
-    try:
-        return FinishedStage(store, path, read_note(store, path))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def open_finished(store: Store, spec: StageSpec) -> FinishedStage:
-    """Return the finished stage of `spec`.
-
-    Raises
-    ------
-    StoreError : it is not complete, or the stored stage has another identity
-    """
-    found = find_finished(store, spec.path)
-    if found is None:
-        raise StoreError(
-            f"{spec.title}: expected a complete stage, found none; `layerlore run` the config that makes it first"
-        )
-    if canonical(found.note["identity"]) != canonical(spec.identity):
-        raise StoreError(f"{spec.title}: expected this stage, found another under its key; run `layerlore verify`")
-    return found
-
-
-def read_marker(store: Store, path: str, partition: int) -> Document:
-    """Return the record of a partition of the stage at `path`."""
-    name = f"{path}/markers/{marker_name(partition)}"
-    return read_marker_document(store, name, partition)
 
 
 def markers_digest(markers: Iterable[Document], name: str) -> str:
@@ -258,6 +163,8 @@ def markers_digest(markers: Iterable[Document], name: str) -> str:
     return digest(canonical([marker["arrays"].get(name) for marker in markers]))
 
 
-def marker_name(partition: int) -> str:
-    """Return the file name of a partition's record."""
-    return f"{partition:06d}.json"
+def _bytes(found: bytes | Exception) -> bytes:
+    """Return the bytes that were read; raise the error of reading them."""
+    if isinstance(found, Exception):
+        raise found
+    return found

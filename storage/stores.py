@@ -8,7 +8,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from zarr.abc.store import Store as ZarrStore
 FORMAT = 1
 FORMAT_FILE = "layerlore-store"
 PARTIAL = ".partial"
+CONNECTIONS = 32  # requests under way at once, to a store that is not local
 
 
 class StoreError(Exception):
@@ -28,9 +29,15 @@ class StoreError(Exception):
 
 @dataclass(frozen=True)
 class Store:
-    """A folder or prefix that holds stages. Picklable: workers open it again from its URL."""
+    """A folder or prefix that holds stages. Picklable: workers open it again from its URL.
+
+    Attributes
+    ----------
+    memory : token of the run whose completion records are remembered (`storage.memory`); "" for none
+    """
 
     url: str
+    memory: str = field(default="", compare=False, repr=False)
 
     def __post_init__(self) -> None:
         place = "" if self.local else self.root
@@ -91,13 +98,25 @@ class Store:
             partial.unlink(missing_ok=True)
 
     def read_all(self, paths: Sequence[str]) -> dict[str, bytes | Exception]:
-        """Return the objects at `paths`, or errors in their place, read at once; for stores that are not local."""
-        found = self._fs.cat([self.path(path) for path in paths], on_error="return")
-        return self._below("", found)
+        """Return the objects at `paths`, or errors in their place; read at once from stores that are not local."""
+        if self.local or len(paths) < 2:
+            return {path: self._read_or_fault(path) for path in paths}
+        return self._below("", self._fs.cat([self.path(path) for path in paths], on_error="return"))
 
     def write_all(self, objects: Mapping[str, bytes]) -> None:
-        """Write objects, each whole, at once; for stores that are not local."""
-        self._fs.pipe({self.path(path): data for path, data in objects.items()})
+        """Write objects, each whole; at once to stores that are not local."""
+        if self.local:
+            for path, data in objects.items():
+                self.write(path, data)
+        elif objects:
+            self._fs.pipe({self.path(path): data for path, data in objects.items()})
+
+    def _read_or_fault(self, path: str) -> bytes | Exception:
+        """Return the object at `path`, or the error of reading it."""
+        try:
+            return self.read(path)
+        except (OSError, StoreError) as error:
+            return error
 
     def flush(self, path: str) -> None:
         """Return once the object at `path` survives a power cut; on S3 it does at once."""

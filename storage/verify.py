@@ -4,9 +4,10 @@ from collections.abc import Iterator
 
 from storage.documents import DamagedError, Document
 from storage.layouts import array_digest
+from storage.notes import marker_path, read_markers
 from storage.runs import read_record, run_names
 from storage.specs import KEY, KIND
-from storage.stages import FinishedStage, find_finished, marker_name, markers_digest, read_marker
+from storage.stages import FinishedStage, find_finished, markers_digest
 from storage.stores import Store
 
 
@@ -53,13 +54,14 @@ def verify_records(store: Store) -> Iterator[str]:
 
 def _verify_markers(stage: FinishedStage, markers: dict[int, Document]) -> Iterator[str]:
     """Read the partition records into `markers` and compare them with the completion record."""
-    for partition in range(stage.layout.partitions):
-        try:
-            markers[partition] = read_marker(stage.store, stage.path, partition)
-        except (FileNotFoundError, NotADirectoryError):
-            yield f"{stage.path}/markers/{marker_name(partition)}: missing"
-        except DamagedError as error:
-            yield str(error)
+    read = read_markers(stage.store, [(stage.path, partition) for partition in range(stage.layout.partitions)])
+    for (path, partition), marker in read.items():
+        if isinstance(marker, DamagedError):
+            yield str(marker)
+        elif isinstance(marker, Exception):
+            yield f"{marker_path(path, partition)}: missing"
+        else:
+            markers[partition] = marker
     if len(markers) == stage.layout.partitions:
         for name, stated in stage.note["arrays"].items():
             if markers_digest(markers.values(), name) != stated:

@@ -145,8 +145,7 @@ def capture_layers(
     -------
     by layer: (n, ..., d) float32, the channel axis last
     """
-    if layouts is None:
-        layouts = find_layouts(model, layers, images[:1])
+    layouts = layouts or find_layouts(model, layers, images[:1])
     found = layer_outputs(model, layers, images)
     return {layer: layouts[layer].common(found[layer]).float().cpu().numpy() for layer in layers}
 

@@ -52,7 +52,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     config = folder / "config.yaml"
     config.write_text("\n".join(f"store: {store}" if line.startswith("store:") else line for line in text.split("\n")))
     done = layerlore("run", str(config))
-    assert "everything is there already" in done.stderr
+    assert "stages are complete in" in done.stderr
     return str(config), str(store)
 
 
@@ -65,7 +65,7 @@ def test_commands_that_read_a_store_load_no_heavy_library(finished: tuple[str, s
 
 def test_a_run_with_nothing_to_do_loads_no_heavy_library(finished: tuple[str, str]) -> None:
     output, said, modules = loaded("run", finished[0])
-    assert "everything is there already" in said
+    assert "stages are complete in" in said
     assert "index.html" in output
     assert modules & READING == set()
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import zarr
 
-from storage.documents import DamagedError, Document
+from storage.documents import Document
 from storage.specs import StageSpec
-from storage.stages import FinishedStage, Stage, find_finished, marker_name, read_marker
+from storage.stages import FinishedStage, Stage, find_finished, marker_name
 from storage.stores import Store, StoreError
 
 STAGE = "updates"  # kind of a recorder's stage
@@ -51,12 +51,8 @@ def archive_segments(stage: FinishedStage) -> list[Segment]:
     DamagedError : a partition record is missing or damaged; names it
     """
     found: list[Segment] = []
-    for number in range(stage.layout.partitions):
-        try:
-            numbers = read_marker(stage.store, stage.path, number)["numbers"]
-        except FileNotFoundError:
-            name = f"{stage.path}/markers/{marker_name(number)}"
-            raise DamagedError(f"{name}: expected a partition record of a complete stage, found none") from None
+    for number, marker in enumerate(stage.markers()):
+        numbers = marker["numbers"]
         recording = numbers.get("recording")
         if not recording:
             raise StoreError(f"{stage.path}: expected a recorded training, found no record; set `record` and run it")

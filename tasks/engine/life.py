@@ -15,10 +15,12 @@ from configs.imports import check_loaded
 from configs.schema import Config
 from storage.claims import claim, make_room
 from storage.documents import Json
+from storage.memory import remembering
 from storage.partitions import OvertakenError
 from storage.specs import StageSpec
-from storage.stages import FinishedStage, Stage, begin_stage, find_finished, open_finished
+from storage.stages import FinishedStage, Stage, begin_stage, find_many, open_finished
 from storage.stores import Store, naming, open_store
+from storage.together import together
 from tasks.cluster.parallel import PASSING, PartitionError, Pool, open_pool
 from tasks.cluster.versions import code_facts
 from tasks.engine.step import MOST_TOGETHER, Step, Work
@@ -53,9 +55,16 @@ class Job:
 
 
 @contextlib.contextmanager
-def open_job(config: Config, observer: Observer, *, wait: bool = True, idle: bool = False) -> Iterator[Job]:
-    """Open the store and the workers of a run, and close the workers at the end; an idle run needs no workers."""
-    store = open_store(config.store, create=True)
+def open_job(
+    config: Config, observer: Observer, *, store: Store | None = None, wait: bool = True, idle: bool = False
+) -> Iterator[Job]:
+    """Open the workers of a run, and its store unless given; close the workers at the end.
+
+    Parameters
+    ----------
+    idle : all stages are complete, so the run needs no workers
+    """
+    store = store or remembering(open_store(config.store, create=True))
     with open_pool(Cluster(kind="serial") if idle else config.cluster, observer.say) as pool:
         yield Job(store, pool, observer, f"run {config.name} of {getpass.getuser()}", wait, config.cluster.device)
 
@@ -82,30 +91,35 @@ def complete(job: Job, step: Step, specs: Sequence[StageSpec]) -> list[FinishedS
     A complete stage stays as it is. A partial stage resumes with its missing partitions. The partitions of all stages
     are mapped at once: no worker waits for the last partition of a stage.
     """
-    wanting = _wanting(job.store, specs)
-    make_room(len(wanting))
-    with contextlib.ExitStack() as claims:
-        for spec in sorted(wanting, key=lambda spec: spec.path):  # one order, so that two runs cannot deadlock
-            held = claim(job.store, spec.path, job.holder, wait=job.wait, on_wait=job.observer.say)
-            claims.enter_context(held)
-        wanting = _wanting(job.store, wanting)  # another run may have made some during the wait
-        if wanting:
-            _make(job, step, wanting)
+    make(job, step, incomplete(job.store, specs))
     return [open_finished(job.store, spec) for spec in specs]
 
 
-def _wanting(store: Store, specs: Sequence[StageSpec]) -> list[StageSpec]:
-    """Return the incomplete stages, each once."""
-    unique = {spec.path: spec for spec in specs}
-    return [spec for path, spec in unique.items() if find_finished(store, path) is None]
+def incomplete(store: Store, specs: Sequence[StageSpec]) -> list[StageSpec]:
+    """Return the stages that are not complete, each once."""
+    unique = {spec.path: spec for spec in specs}  # a stage may have two roles
+    finished = find_many(store, unique)
+    return [spec for path, spec in unique.items() if path not in finished]
+
+
+def make(job: Job, step: Step, specs: Sequence[StageSpec]) -> None:
+    """Make stages of one kind that were found incomplete, each given once."""
+    make_room(len(specs))
+    with contextlib.ExitStack() as claims:
+        for spec in sorted(specs, key=lambda spec: spec.path):  # one order, so that two runs cannot deadlock
+            held = claim(job.store, spec.path, job.holder, wait=job.wait, on_wait=job.observer.say)
+            claims.enter_context(held)
+        if lacking := incomplete(job.store, specs):  # another run may have made some during the wait
+            _make(job, step, lacking)
 
 
 def _make(job: Job, step: Step, specs: Sequence[StageSpec]) -> None:
     """Create or resume the stages, map their missing partitions, and seal whole stages even if others fail."""
     started = time.perf_counter()
-    stages = [_begin(job.store, step, spec) for spec in specs]
-    for stage in stages:
+    begun = together(job.store, partial(_begin, job.store, step), specs)
+    for stage in begun:
         step.check(stage)
+    stages = together(job.store, Stage.looked, begun)
     items = assignments(stages, job.device, group=step.group)
     title = specs[0].title if len(specs) == 1 else f"{specs[0].stage} ({len(specs)})"
     total = len(items) + sum(stage.layout.partitions - len(stage.missing()) for stage in stages)
@@ -114,10 +128,18 @@ def _make(job: Job, step: Step, specs: Sequence[StageSpec]) -> None:
         for _ in _map(job, step, items):
             job.observer.advance(title)
     finally:
-        for stage in stages:
-            if not stage.missing() and find_finished(stage.store, stage.spec.path) is None:  # a stage is sealed once
-                stage.seal(step.summary(stage))
+        _seal(job.store, step, stages)
     job.observer.end(title, time.perf_counter() - started)
+
+
+def _seal(store: Store, step: Step, stages: Sequence[Stage]) -> None:
+    """Seal the stages that have all partitions; partition records that were read before are not read again."""
+    now = together(store, lambda stage: stage.looked(stage.seen), stages)
+    whole = [stage for stage in now if not stage.missing()]
+    finished = find_many(store, [stage.spec.path for stage in whole])  # a stage is sealed once
+    for stage in whole:
+        if stage.spec.path not in finished:
+            stage.seal(step.summary(stage))
 
 
 def _begin(store: Store, step: Step, spec: StageSpec) -> Stage:
@@ -145,7 +167,8 @@ def assignments(
     stages: Sequence[Stage], device: str, *, group: Callable[[StageSpec], Hashable] | None
 ) -> list[Assignment]:
     """Return the missing partitions, each of one stage, or of all stages of a group in which it is missing."""
-    lacking = [(number, stage) for stage in stages for number in stage.missing()]
+    # A worker asks the store: another run may have made the partition since the stages were looked at.
+    lacking = [(number, replace(stage, seen=None)) for stage in stages for number in stage.missing()]
     if group is None:
         return [Assignment(number, Work((stage,), device)) for number, stage in lacking]
     shared: dict[tuple[int, Hashable], list[Stage]] = {}

@@ -31,11 +31,11 @@ from prefect.utilities.annotations import quote
 from configs.load import ConfigError
 from configs.secrets import without_passwords
 from storage.specs import StageSpec
-from storage.stages import find_finished
+from storage.stages import open_finished
 from tasks.cluster.parallel import PASSING, PartitionError
 from tasks.engine.curves import CurveReader
 from tasks.engine.failures import ServerError
-from tasks.engine.life import Job, Observer, complete
+from tasks.engine.life import Job, Observer, incomplete, make
 from tasks.engine.server import start_server
 from tasks.engine.step import Step
 
@@ -93,9 +93,7 @@ def reaching_prefect() -> Iterator[None]:
 
 def run_step(job: Job, step: Step, specs: Sequence[StageSpec], *, timeout: int | None = None) -> None:
     """Complete stages of one kind as one Prefect task; complete stages need no task."""
-    unique = {spec.path: spec for spec in specs}  # a stage may have two roles, and counts once
-    wanting = [spec for path, spec in unique.items() if find_finished(job.store, path) is None]
-    if wanting:
+    if wanting := incomplete(job.store, specs):
         kind = wanting[0].stage
         label = wanting[0].label if len(wanting) == 1 else f"{len(wanting)} stages"
         named = _complete.with_options(name=kind, task_run_name=f"{kind}: {label}", timeout_seconds=timeout)
@@ -141,7 +139,8 @@ def _complete(work: Any) -> None:  # Any: (Job, Step, specs), quoted on the way
     """Complete the stages and report progress to Prefect."""
     job, step, specs = work
     curves = CurveReader(job.store, step.curves, specs)
-    finished = complete(replace(job, observer=_PrefectObserver(job.observer, curves)), step, specs)
+    make(replace(job, observer=_PrefectObserver(job.observer, curves)), step, specs)
+    finished = [open_finished(job.store, spec) for spec in specs]
     rows = [
         {"stage": spec.title, "place": job.store.path(stage.path), "partitions": stage.layout.partitions}
         for spec, stage in zip(specs, finished, strict=True)

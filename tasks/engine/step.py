@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from storage.documents import Document, Json
 from storage.layouts import Layout
+from storage.notes import read_markers
 from storage.specs import StageSpec
 from storage.stages import Stage
 from storage.stores import Store
@@ -54,7 +55,10 @@ class Work:
 
     def missing(self, index: int) -> Work:
         """Return the work for the stages in which the partition `index` is still missing."""
-        return replace(self, stages=tuple(stage for stage in self.stages if stage.marker(index) is None))
+        asked = [(stage.spec.path, index) for stage in self.stages]
+        found = read_markers(self.stage.store, asked) if asked else {}
+        missing = [stage for stage in self.stages if isinstance(found[stage.spec.path, index], Exception)]
+        return replace(self, stages=tuple(missing))
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from configs.load import config_text
 from configs.schema import Config
 from storage.claims import claim
 from storage.documents import canonical, digest
+from storage.memory import remembering
 from storage.specs import StageSpec
-from storage.stages import open_finished, read_marker
+from storage.stages import find_many, markers_of, open_finished
 from storage.stores import Store
 from tasks.report.pages import RunFacts
 from tasks.steps.common.courses import CURVES
@@ -49,7 +50,7 @@ def report_path(config: Config) -> str:
 def report_is_current(store: Store, made: Made) -> bool:
     """Say whether the report in the store was made from these stages."""
     try:
-        return store.read(f"{_root(made.config)}/made-from").decode() == _made_from(made)
+        return store.read(f"{_root(made.config)}/made-from").decode() == made_from(made)
     except (FileNotFoundError, UnicodeDecodeError):
         return False
 
@@ -76,15 +77,14 @@ def write_report(
     ------
     StageHeldError : another run writes the same report, and `wait` is false
     """
-    root, files = _root(made.config), _files(store, made, created, reused)
+    root, files = _root(made.config), _files(remembering(store), made, created, reused)
     with claim(store, root, f"the report of run {made.config.name}", wait=wait, on_wait=say):
         store.remove(f"{root}/made-from")  # until it is there again, the report counts as not current
-        for name, data in files.items():
-            store.write(f"{root}/{name}", data)
+        store.write_all({f"{root}/{name}": data for name, data in files.items()})
         for name in store.files(root):  # under the claim, leftover files belong to no other run
             if name not in files:
                 store.remove(f"{root}/{name}")
-        store.write(f"{root}/made-from", _made_from(made).encode())
+        store.write(f"{root}/made-from", made_from(made).encode())
     return report_path(made.config)
 
 
@@ -92,6 +92,7 @@ def _files(store: Store, made: Made, created: str, reused: frozenset[str]) -> di
     """Return the files of the report by path."""
     from tasks.report.site import render_site
 
+    find_many(store, [spec.path for spec in made.stages])  # together: the pages open them one by one
     asked = [question for name, question in QUESTIONS.items() if made.answers.get(name)]
     images = made.config.report.training_images
     pages = [question.page(store, made.answers[question.name], images) for question in asked if question.page]
@@ -111,25 +112,28 @@ def _facts(store: Store, made: Made, created: str, reused: frozenset[str]) -> Ru
         config_yaml=config_text(config),
         store=store.url,
         versions={name: version(name) for name in SHOWN_VERSIONS},
-        stages=pd.DataFrame([_stage(store, spec, reused=spec.path in reused) for spec in made.stages]),
+        stages=pd.DataFrame(_stages(store, made.stages, reused)),
         training_images=config.report.training_images,
         curves=_curves(store, made.trainings),
     )
 
 
-def _stage(store: Store, spec: StageSpec, *, reused: bool) -> dict[str, object]:
-    """Return the row of a stage in the table of stages, with its cost."""
-    partitions = range(open_finished(store, spec).layout.partitions)
-    metrics = [read_marker(store, spec.path, index)["numbers"] for index in partitions]
-    return {
-        "stage": spec.stage,
-        "key": spec.key,
-        "label": spec.label,
-        "partitions": len(metrics),
-        "seconds": sum(each["seconds"] for each in metrics),
-        "peak_mb": max(each.get("peak_mb", 0.0) for each in metrics),
-        "reused": reused,
-    }
+def _stages(store: Store, specs: Sequence[StageSpec], reused: frozenset[str]) -> list[dict[str, object]]:
+    """Return the rows of the stages in the table of stages, with their costs."""
+    markers = markers_of([open_finished(store, spec) for spec in specs])
+    metrics = [[marker["numbers"] for marker in each] for each in markers]
+    return [
+        {
+            "stage": spec.stage,
+            "key": spec.key,
+            "label": spec.label,
+            "partitions": len(partitions),
+            "seconds": sum(each["seconds"] for each in partitions),
+            "peak_mb": max(each.get("peak_mb", 0.0) for each in partitions),
+            "reused": spec.path in reused,
+        }
+        for spec, partitions in zip(specs, metrics, strict=True)
+    ]
 
 
 def _curves(store: Store, trainings: Mapping[tuple[str, int], StageSpec]) -> "pd.DataFrame | None":
@@ -150,7 +154,7 @@ def _root(config: Config) -> str:
     return f"reports/{config.name}"
 
 
-def _made_from(made: Made) -> str:
+def made_from(made: Made) -> str:
     """Return the digest of all that the report depends on, whatever the order of the stages."""
     paths = sorted(spec.path for spec in made.stages)
     return digest(canonical([VERSION, version("layerlore"), made.config.model_dump(mode="json"), paths]))

@@ -67,7 +67,7 @@ def test_coresets_are_those_of_brute_force(here: Here) -> None:
                 order = sorted(range(n), key=lambda row: far[row])
                 low, high = round(n * (0.5 - budget / 2)), round(n * (0.5 + budget / 2))
                 expected = np.array(order[low:high] or [order[n // 2]])
-            np.testing.assert_array_equal(kept_positions(stage, label), start + expected)
+            np.testing.assert_array_equal(kept_positions(stage)[label], start + expected)
 
 
 def test_features_are_of_a_class_and_hardly_compress(here: Here) -> None:

@@ -10,7 +10,7 @@ import pytest
 from configs.load import ConfigError
 from configs.schema import Config
 from flows.plan import Plan, make_plan
-from flows.progress import existing_store, planned_stages, stage_state
+from flows.progress import existing_store, planned_stages, stage_states
 from tests.plans import cells, galleries, held_out, learned, references
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def test_sizes_and_states(finished_run: "Run", new_run: Callable[[Tree], "Run"],
     assert {stage.state for stage in missing} == {"missing"}
     assert [(s.key, s.written, s.peak) for s in there] == [(s.key, s.written, s.peak) for s in missing]
     assert all(stage.written > 0 and stage.peak > 0 for stage in there)
-    assert stage_state(None, "x/y") == "missing"
+    assert stage_states(None, ["x/y"]) == {"x/y": "missing"}
 
 
 def test_a_network_that_cannot_be_trained_on_the_data_is_refused_by_the_plan(tiny_tree: Tree) -> None:

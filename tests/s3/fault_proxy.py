@@ -1,8 +1,10 @@
 """Stand between a client and an S3 server on loopback and spoil a share of the requests, for tests.
 
     python tests/s3/fault_proxy.py --backend http://127.0.0.1:9100 [--share 0.1 | --of 3] [--seed 0] [--hang 1.5]
+        [--delay 0.02]
 
-Prints one JSON line with the endpoint, and with what it did when SIGTERM stops it. Kinds of faults: an answer 500,
+Prints one JSON line with the endpoint, and with what it did when SIGTERM stops it: the requests of all kinds and of
+each method, the faults, and how many requests were under way at once, at most. Kinds of faults: an answer 500,
 503 SlowDown or 429 without asking the server; no answer for `--hang` seconds; a connection reset before or, with the
 work done, after the server was asked; a body that breaks off; a body that trickles. Requests pass through unchanged,
 so signatures hold.
@@ -32,6 +34,8 @@ class Proxy:
     hang: float
     kinds: tuple[str, ...]
     dice: random.Random
+    delay: float = 0.0
+    under_way: int = 0
     counts: Counter[str] = field(default_factory=Counter)
     tries: Counter[bytes] = field(default_factory=Counter)  # of each method and address
 
@@ -39,11 +43,19 @@ class Proxy:
         """Handle the requests of one connection."""
         with contextlib.suppress(OSError, EOFError, asyncio.IncompleteReadError):
             while request := await read_message(reader, writer):
-                fault = self.fault(request[0].partition(b"\r\n")[0])
+                line = request[0].partition(b"\r\n")[0]
+                fault = self.fault(line)
                 self.counts["requests"] += 1
+                self.counts[line.split(b" ")[0].decode()] += 1
                 self.counts[fault] += bool(fault)
-                if not await self.answer(request, fault, writer):
-                    break
+                self.under_way += 1
+                self.counts["most at once"] = max(self.counts["most at once"], self.under_way)
+                try:
+                    await asyncio.sleep(self.delay)
+                    if not await self.answer(request, fault, writer):
+                        break
+                finally:
+                    self.under_way -= 1
         writer.close()
 
     def fault(self, line: bytes) -> str:
@@ -148,11 +160,13 @@ def main() -> None:
     cli.add_argument("--of", type=int, default=0, help="instead: tries of a request of which only the last passes")
     cli.add_argument("--seed", type=int, default=0)
     cli.add_argument("--hang", type=float, default=1.5, help="seconds; more than the client's timeout")
+    cli.add_argument("--delay", type=float, default=0.0, help="seconds that every request waits first")
     cli.add_argument("--kinds", default=",".join(FAULTS))
     args = cli.parse_args()
     host, _, port = args.backend.removeprefix("http://").partition(":")
     kinds = tuple(args.kinds.split(","))
-    asyncio.run(run(Proxy((host, int(port)), args.share, args.of, args.hang, kinds, random.Random(args.seed))))
+    dice = random.Random(args.seed)
+    asyncio.run(run(Proxy((host, int(port)), args.share, args.of, args.hang, kinds, dice, args.delay)))
 
 
 if __name__ == "__main__":

@@ -219,8 +219,8 @@ def _write_result(stage: Stage, part: Partition, trainer: Trainer) -> None:
     for companion in trainer.companions:
         for name, tensor in companion.tensors().items():
             part.write_file(tensor_file(name), pack_tensors({name: tensor}))
-    before = [stage.marker(earlier) for earlier in range(part.number)]
-    numbers = [*(marker["numbers"] for marker in before if marker is not None), part.numbers]
+    seen = stage.looked().seen or {}
+    numbers = [*(seen[earlier]["numbers"] for earlier in range(part.number) if earlier in seen), part.numbers]
     part.write_file(CURVES, table_bytes(_curves(training_of(stage.spec), numbers, trainer.samples.batches.per_epoch)))
 
 

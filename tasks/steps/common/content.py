@@ -111,7 +111,7 @@ def _earlier_path(store: Store, manifest: str, kinds: tuple[str, ...], split: st
 
 
 def _keeps_content(note: Document, manifest: str, split: str) -> bool:
-    """Say whether the stage with this completion note keeps digests of a split of a manifest."""
+    """Say whether the stage with this completion record keeps digests of a split of a manifest."""
     identity = note["identity"]
     if identity["inputs"]["data"] != manifest:
         return False

@@ -102,9 +102,9 @@ def _partition(work: Work, number: int) -> None:
         first, last = part.span
         class_ranges = list(class_slabs(activations).items())[first:last]
         arrays = {name: np.zeros((last - first, *a.shape[1:]), a.dtype) for name, a in stage.layout.arrays.items()}
-        logged = {}
+        logged, positions = {}, kept_positions(selection, first, last)
         for row, (label, _) in enumerate(class_ranges):
-            kept = np.sort(kept_positions(selection, first + row))
+            kept = np.sort(positions[row])
             maps = read_rows(activations, "maps", kept)
             started = time.perf_counter()
             try:

@@ -1,13 +1,16 @@
 """The results of question 1: its tables and heat maps, from finished stages."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
 
+from storage.partitions import Block
 from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import Store
+from storage.together import together
 from tasks.figures.overlay import overlay
 from tasks.metrics.summary import by_budget, over_repeats, robustness_table
 from tasks.report.interpretation.results import Gallery, GalleryRow, InterpretationResults
@@ -38,43 +41,47 @@ def cells_of(answers: Sequence[Interpreted]) -> list[Cell]:
 
 def class_table(store: Store, cells: Sequence[Cell]) -> pd.DataFrame:
     """Return the table of classes: a row per (network, seed, interpreter, selector, repeat, budget, label)."""
-    tables = []
-    for cell in cells:
-        evaluation, features = open_finished(store, cell.evaluation), open_finished(store, cell.features)
-        table = pd.DataFrame(evaluation.read("values"), columns=evaluation.summary["measures"])
-        labels = evaluation.read("label").tolist()
-        held_out = cell.evaluation.inputs["activations"]
-        names = open_finished(store, held_out.inputs["data"]).summary["class_names"]
-        logged = [features.summary["classes"][str(label)] for label in labels]
-        class_ranges = class_slabs(open_finished(store, cell.selection.inputs["activations"]))
-        keys = {key: getattr(cell, key) for key in ("network", "seed", "interpreter", "selector", "repeat", "budget")}
-        table = table.assign(
-            **keys,
-            label=labels,
-            class_name=[names.get(str(label), str(label)) for label in labels],
-            n_class=[class_ranges[label][1] - class_ranges[label][0] for label in labels],
-            n_kept=[numbers["kept"] for numbers in logged],
-            error_fit=[numbers["relative_error"] for numbers in logged],
-            seconds=[numbers["seconds"] for numbers in logged],
-        )
-        tables.append(table.astype(dict.fromkeys(("n_rows", "n_val", "rank", "rank_reference"), "int64")))
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(together(store, partial(_cell_table, store), cells), ignore_index=True)
+
+
+def _cell_table(store: Store, cell: Cell) -> pd.DataFrame:
+    """Return the rows of a cell, one per label."""
+    evaluation, features = open_finished(store, cell.evaluation), open_finished(store, cell.features)
+    table = pd.DataFrame(evaluation.read("values"), columns=evaluation.summary["measures"])
+    labels = evaluation.read("label").tolist()
+    held_out = cell.evaluation.inputs["activations"]
+    names = open_finished(store, held_out.inputs["data"]).summary["class_names"]
+    logged = [features.summary["classes"][str(label)] for label in labels]
+    class_ranges = class_slabs(open_finished(store, cell.selection.inputs["activations"]))
+    keys = {key: getattr(cell, key) for key in ("network", "seed", "interpreter", "selector", "repeat", "budget")}
+    table = table.assign(
+        **keys,
+        label=labels,
+        class_name=[names.get(str(label), str(label)) for label in labels],
+        n_class=[class_ranges[label][1] - class_ranges[label][0] for label in labels],
+        n_kept=[numbers["kept"] for numbers in logged],
+        error_fit=[numbers["relative_error"] for numbers in logged],
+        seconds=[numbers["seconds"] for numbers in logged],
+    )
+    return table.astype(dict.fromkeys(("n_rows", "n_val", "rank", "rank_reference"), "int64"))
 
 
 def coreset_table(store: Store, cells: Sequence[Cell]) -> pd.DataFrame:
     """Return the coresets as lists of sample ids, for trainings in other programs."""
-    tables = []
     unique = {(c.network, c.seed, c.selector, c.repeat, c.budget): c for c in cells}  # interpreters share coresets
-    for cell in unique.values():
-        spec = cell.selection
-        selection, activations = open_finished(store, spec), open_finished(store, spec.inputs["activations"])
-        ids = activations.read("sample_id")
-        for index, label in enumerate(selection.read("label").tolist()):
-            kept = kept_positions(selection, index)
-            rows = {"label": label, "rank": np.arange(len(kept)), "id": ids[kept]}
-            keys = {key: getattr(cell, key) for key in ("network", "seed", "selector", "repeat", "budget")}
-            tables.append(pd.DataFrame(rows).assign(**keys, manifest=spec.inputs["activations"].inputs["data"].key))
-    return pd.concat(tables, ignore_index=True)
+    selected_from = {cell.selection.inputs["activations"] for cell in unique.values()}
+    ids = {spec.path: open_finished(store, spec).read("sample_id") for spec in selected_from}
+    tables = together(store, lambda cell: list(_coreset_tables(store, cell, ids)), list(unique.values()))
+    return pd.concat([table for each in tables for table in each], ignore_index=True)
+
+
+def _coreset_tables(store: Store, cell: Cell, ids: Mapping[str, Block]) -> Iterator[pd.DataFrame]:
+    """Yield the rows of each class of a coreset; `ids` are those of the samples, by path of the activations."""
+    selection, activations = open_finished(store, cell.selection), cell.selection.inputs["activations"]
+    keys = {key: getattr(cell, key) for key in ("network", "seed", "selector", "repeat", "budget")}
+    for label, kept in zip(selection.read("label").tolist(), kept_positions(selection), strict=True):
+        rows = {"label": label, "rank": np.arange(len(kept)), "id": ids[activations.path][kept]}
+        yield pd.DataFrame(rows).assign(**keys, manifest=activations.inputs["data"].key)
 
 
 def _network(store: Store, answer: Interpreted) -> dict[str, object]:

@@ -40,11 +40,9 @@ def classes_per_partition(n_classes: int, values: int, budget: int) -> int:
     return max(1, min(n_classes, budget // max(1, values)))
 
 
-def kept_positions(stage: FinishedStage, index: int) -> NDArray[np.int64]:
-    """Return the kept positions of the class with an index, in the order of choice."""
-    order = stage.read("order", index, index + 1)[0]
-    kept: NDArray[np.int64] = order[order >= 0].astype(np.int64)
-    return kept
+def kept_positions(stage: FinishedStage, first: int = 0, last: int | None = None) -> list[NDArray[np.int64]]:
+    """Return the kept positions of the classes with the indices `first:last`, each in the order of choice."""
+    return [order[order >= 0].astype(np.int64) for order in stage.read("order", first, last)]
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from storage.documents import Document
 from storage.specs import StageSpec
-from storage.stages import open_finished, read_marker
+from storage.stages import open_finished
 from storage.stores import Store
 from tasks.report.tracing.results import TracingResults
 from tasks.steps.tracing.explain import class_name, residual_of, shares_of, unknown_decay
@@ -37,8 +37,7 @@ def tracing_results(store: Store, traces: Sequence[Trace], training_images: str)
 
 def _metrics(store: Store, spec: StageSpec) -> list[Document]:
     """Return the metrics of a stage's partitions."""
-    partitions = range(open_finished(store, spec).layout.partitions)
-    return [read_marker(store, spec.path, index)["numbers"] for index in partitions]
+    return [marker["numbers"] for marker in open_finished(store, spec).markers()]
 
 
 def _network(store: Store, trace: Trace) -> dict[str, object]:

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
+from storage.stores import open_store
 from tasks.engine import runner
 from tasks.steps.interpretation.features import FEATURES
 from tests.plans import cells, references
@@ -104,7 +106,9 @@ def test_prefects_server_ends_when_the_run_is_killed(tmp_path: Path) -> None:
     assert all(gone(process) for process in (server, *children))
 
 
-def test_a_stage_of_two_roles_is_counted_once(finished_run: "Run", monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_of_two_roles_is_counted_once(
+    finished_run: "Run", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     named: list[str] = []
     made: list[str] = []
 
@@ -119,8 +123,7 @@ def test_a_stage_of_two_roles_is_counted_once(finished_run: "Run", monkeypatch: 
             made.extend(spec.path for spec in work.unquote()[2])
 
     monkeypatch.setattr(runner, "_complete", Recorded())
-    monkeypatch.setattr(runner, "find_finished", lambda *_: None)
-    plan, job = finished_run.plan, finished_run.job
+    plan, job = finished_run.plan, replace(finished_run.job, store=open_store(str(tmp_path / "empty"), create=True))
     fitted = [*references(plan).values(), *(cell.features for cell in cells(plan))]
     paths = {spec.path for spec in fitted}
     assert len(fitted) > len(paths)  # a coreset of everything is the reference

@@ -65,7 +65,7 @@ def test_coresets_are_given_as_sample_ids(written: Path, finished_run: "Run", pl
     stage = open_finished(finished_run.job.store, cell.selection)
     at = (table["selector"] == "moderate") & (table["label"] == 4) & (table["budget"] == 0.5)
     rows = table[at].sort_values("rank")
-    np.testing.assert_array_equal(rows["id"], plain["train"].ids[kept_positions(stage, 4)])
+    np.testing.assert_array_equal(rows["id"], plain["train"].ids[kept_positions(stage)[4]])
     sizes = table.groupby(["selector", "repeat", "budget"]).size().to_dict()
     whole = {("moderate", 0, 1.0): 120, ("random", 0, 1.0): 120}
     assert sizes == {("moderate", 0, 0.5): 60, ("random", 0, 0.5): 60, ("random", 1, 0.5): 60, **whole}

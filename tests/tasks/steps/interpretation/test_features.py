@@ -21,7 +21,7 @@ def test_components_are_those_of_the_interpreter_by_hand(finished_run: "Run", pl
     maps = np.asarray(open_finished(store, learned(finished_run.plan)["small", 0]).read("maps"), np.float32)
     np.testing.assert_allclose(maps, plain["train"].maps, rtol=1e-4, atol=1e-5)
     for label in (0, 7):
-        kept = np.sort(kept_positions(selection, label))
+        kept = np.sort(kept_positions(selection)[label])
         by_hand = INTERPRETERS["ice"].fit(maps[kept], seed=[0, label], components=3)
         found = stage.read("components", label, label + 1)[0]
         rank = len(by_hand.arrays["components"])

@@ -1,0 +1,119 @@
+"""Seconds and requests of commands that ask only whether stages are complete, behind a slow network.
+
+    .venv/bin/python -m benchmarks.requests [--stages 2000] [--delay 0.02]
+
+Starts moto's server, and the tests' proxy that lets every request wait. The completion notes are written directly, so
+nothing is computed. Prints a line for a run with nothing to do and one for the states that `status` shows.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3  # type: ignore[import-untyped]  # ships no types
+import yaml
+
+from configs.load import load_config
+from flows.command import answer
+from flows.plan import Plan, make_plan
+from flows.progress import stage_states
+from storage import s3
+from storage.documents import digest, encode
+from storage.layouts import Layout
+from storage.runs import write_record
+from storage.stores import Store, open_store
+from tasks.steps.report import made_from, report_path
+
+SERVERS = Path(__file__).parents[1] / "tests" / "s3"
+KEYS = {"AWS_ACCESS_KEY_ID": "test:tester", "AWS_SECRET_ACCESS_KEY": "hush-5f3b9c17", "AWS_DEFAULT_REGION": "us-east-1"}
+BUCKET = "many"
+PER_DRAW = 3  # stages: coreset, features, evaluation
+
+
+def many_stages(store: str, stages: int) -> dict[str, Any]:  # Any: YAML
+    """Return a config of about so many stages, by the draws of a random coreset."""
+    train = {"data": "digits", "epochs": 1, "optimizer": {"kind": "sgd", "lr": 0.05}, "batches": {"size": 16}}
+    return {
+        "name": "many",
+        "store": store,
+        "cluster": {"kind": "serial"},
+        "data": {"digits": {"source": "sklearn-digits", "per_class": {"train": 12, "val": 4}}},
+        "networks": {"small": {"model": "small-cnn", "train": train, "preprocessing": {"mode": "L"}}},
+        "interpretation": {
+            "networks": ["small"],
+            "selectors": {"random": {"repeats": max(1, stages // PER_DRAW)}},
+            "budgets": [0.5],
+            "interpreters": {"ice": {"components": 3}},
+        },
+    }
+
+
+def pretend_finished(plan: Plan, store: Store) -> None:
+    """Write what says that a run is finished: completion notes of stages without arrays, the record, the report."""
+    empty = {"layout": Layout(1).document(), "arrays": {}, "files": {}, "summary": {}, "metadata": {"": digest(b"")}}
+    notes = {f"{spec.path}/markers/complete.json": encode({"identity": spec.identity, **empty}) for spec in plan.stages}
+    store.write_all(notes)
+    write_record(store, plan.config.name, plan.config.model_dump(mode="json"), list(plan.stages), {})
+    folder = report_path(plan.config).rpartition("/")[0]
+    store.write(f"{folder}/made-from", made_from(plan.made()).encode())
+
+
+@contextmanager
+def server(*command: str) -> Iterator[tuple[str, dict[str, int]]]:
+    """Run a server that prints its endpoint; yield that and, at the end, what it has counted."""
+    counts: dict[str, int] = {}
+    with subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield json.loads(process.stdout.readline())["endpoint"], counts
+        finally:
+            process.terminate()
+            if line := process.stdout.readline():
+                counts.update(json.loads(line))
+
+
+def measure(title: str, backend: str, delay: float, command: Callable[[], object]) -> None:
+    """Run a command behind the slow proxy and print what it took."""
+    with server(str(SERVERS / "fault_proxy.py"), "--backend", backend, "--share", "0", "--delay", str(delay)) as found:
+        endpoint, counts = found
+        s3.close()
+        os.environ["AWS_ENDPOINT_URL"] = endpoint
+        started = time.perf_counter()
+        command()
+        seconds = time.perf_counter() - started
+    print(f"{title}: {seconds:.1f} s, {counts['requests']} requests, at most {counts.get('most at once')} at once")
+
+
+def main() -> None:
+    """Write the notes, then ask."""
+    cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cli.add_argument("--stages", type=int, default=2000)
+    cli.add_argument("--delay", type=float, default=0.02, help="seconds that each request waits")
+    args = cli.parse_args()
+    with server(str(SERVERS / "moto_server.py")) as (backend, _):
+        os.environ |= {**KEYS, "AWS_ENDPOINT_URL": backend}
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        store = open_store(f"s3://{BUCKET}/store", create=True)
+        source = Path(os.environ.get("TMPDIR", "/tmp")) / f"many-{os.getpid()}.yaml"
+        source.write_text(yaml.safe_dump(many_stages(store.url, args.stages), sort_keys=False))
+        try:
+            plan = make_plan(load_config(str(source)))
+            pretend_finished(plan, store)
+            print(f"{len(plan.stages)} stages, {1000 * args.delay:g} ms a request")
+            paths = [spec.path for spec in plan.stages]
+            measure("states", backend, args.delay, lambda: stage_states(store, paths))
+            run = lambda: answer(str(source), [], wait=True, say=lambda _: None)  # noqa: E731
+            measure("a run with nothing to do", backend, args.delay, run)
+        finally:
+            source.unlink()
+
+
+if __name__ == "__main__":
+    main()

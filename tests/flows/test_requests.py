@@ -1,0 +1,60 @@
+"""What commands ask a store of S stages and P partitions for."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from flows import cli
+from storage.stages import open_finished
+from tests.counting import MARKER, METADATA, NOTE, Requests, counted
+from tests.plans import cells
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.conftest import Run
+
+
+@pytest.fixture
+def config(copied_run: "Run", tmp_path: "Path") -> str:
+    """The config file of a finished run."""
+    place = tmp_path / "config.yaml"
+    place.write_text(yaml.safe_dump({**copied_run.tree, "store": copied_run.config.store}, sort_keys=False))
+    return str(place)
+
+
+def asked(*command: str) -> Requests:
+    """Run a command and return its requests."""
+    with counted() as requests:
+        result = CliRunner().invoke(cli.app, list(command))
+    assert result.exit_code == 0, result.output
+    return requests
+
+
+def partitions_of(run: "Run") -> int:
+    """Return how many partitions all stages of a run have."""
+    return sum(open_finished(run.job.store, spec).layout.partitions for spec in run.plan.stages)
+
+
+def test_commands_read_each_note_once_and_markers_where_they_need_them(copied_run: "Run", config: str) -> None:
+    s, p = len(copied_run.plan.stages), partitions_of(copied_run)
+    coresets = {(cell.selector, cell.repeat, cell.budget) for cell in cells(copied_run.plan)}
+    found = {
+        "report": asked("report", config),
+        "run": asked("run", config),
+        "plan": asked("plan", config),
+        "status": asked("status", copied_run.config.store),
+        "verify": asked("verify", copied_run.config.store),
+    }
+    for command, requests in found.items():
+        assert requests.count("read", NOTE) == s, command
+        assert requests.most("read", NOTE) == 1, command
+        assert requests.count("read", MARKER) == (p if command in ("report", "verify") else 0), command
+        assert requests.most("read", MARKER) <= 1, command
+        assert requests.count("zarr get", METADATA) == requests.count("zarr exists") == 0, command
+    assert found["report"].count("read", "data.zarr/order/zarr.json") == len(coresets)
+    assert found["verify"].most("read", METADATA) == 1
+    for command in ("run", "plan", "status"):
+        assert len(found[command].seen) <= s + 7, command  # the format, records, the manifest, what the report says
