@@ -74,8 +74,8 @@ def patches(use: Use, inputs: Tensor, padded: Tensor, strides: Sequence[int]) ->
     for axis, (span, stride) in enumerate(zip(spans, strides, strict=True)):
         if padded.shape[2 + axis] < span:
             raise ValueError(
-                f"inputs: shape {tuple(inputs.shape)} is smaller than the kernel, "
-                f"which spans {tuple(spans)} positions of {tuple(padded.shape[2:])} with padding"
+                f"inputs: expected at least the kernel's {tuple(spans)} positions, found "
+                f"{tuple(padded.shape[2:])} with padding, of shape {tuple(inputs.shape)}"
             )
         padded = padded.unfold(2 + axis, span, stride)[..., :: dilation[axis]]
     d = len(kernel)

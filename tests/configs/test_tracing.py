@@ -87,5 +87,5 @@ def test_ranges_of_recorded_steps_rise_and_do_not_overlap(steps: list[list[int]]
     if fits:
         assert Record.model_validate({"steps": steps}).steps == tuple(tuple(span) for span in steps)
     else:
-        with pytest.raises(ValidationError, match=r"ranges .* rise"):
+        with pytest.raises(ValidationError, match=r"ranges .* in rising order"):
             Record.model_validate({"steps": steps})

@@ -25,10 +25,15 @@ def on_commands(cases: Sequence[tuple[Any, ...]], *others: str, step: int = 5) -
     return [*(("plan", *case) for case in cases), *sampled]
 
 
+def said_by(result: Result) -> list[str]:
+    """Return the lines on stderr, without the first line of a run."""
+    return [line for line in result.stderr.splitlines() if " stages to make, in " not in line]
+
+
 def refused(result: Result, code: int = cli.BAD_CONFIG) -> str:
     """Return the error text after checking the code, its length, and that it is no traceback."""
     assert result.exit_code == code, (result.exit_code, result.output)
-    lines = [line for line in result.stderr.splitlines() if " stages to make, in " not in line]
+    lines = said_by(result)
     assert 1 <= len(lines) <= 4, lines
     assert all(line.startswith("error: ") for line in lines), lines
     assert "Traceback" not in result.output

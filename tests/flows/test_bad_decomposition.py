@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from flows import cli
 from tasks.io.networks import build_model
-from tests.flows.command import on_commands
+from tests.flows.command import on_commands, said_by
 
 Tree = dict[str, Any]  # Any: YAML
 
@@ -27,7 +27,7 @@ BAD: list[tuple[str, object, str]] = [
     ("decomposition.learn", "test", "data.digits: expected one of the splits train, val, found 'test'"),
     ("decomposition.evaluate", "test", "data.digits: expected one of the splits train, val, found 'test'"),
     ("decomposition.k1", 0, "decomposition.k1: input should be greater than or equal to 1, found 0"),
-    ("decomposition.k1", 17, "decomposition.k1: 17 of 16 features, which small train has"),
+    ("decomposition.k1", 17, "decomposition.k1: expected at most the 16 features of small train, found 17"),
     ("decomposition.k1", [3, 3], "decomposition: k1: expected different entries, found the same one twice"),
     ("decomposition.k1", {"coverage": 1.5}, "decomposition.k1.coverage: input should be less than or equal to 1"),
     ("decomposition.k1", [], "decomposition.k1: tuple should have at least 1 item"),
@@ -88,7 +88,7 @@ def test_a_bad_setting_is_one_line(
     config.write_text(yaml.safe_dump(tree))
     result = CliRunner().invoke(cli.app, [command, str(config)])
     assert result.exit_code == 2, result.output
-    lines = result.stderr.splitlines()
+    lines = said_by(result)
     assert len(lines) == 1, lines
     assert said in lines[0]
     assert not Path(tree["store"]).exists()
@@ -110,14 +110,14 @@ def said(tree: Tree, tmp_path: Path) -> str:
     config.write_text(yaml.safe_dump(tree))
     result = CliRunner().invoke(cli.app, ["plan", str(config)])
     assert result.exit_code == 2, result.output
-    (line,) = result.stderr.splitlines()
+    (line,) = said_by(result)
     return line
 
 
 def test_gates_on_other_channels_than_features_are_refused(decomposed_tree: Tree, tmp_path: Path) -> None:
     decomposed_tree["networks"]["small"] |= {"model": "tests.tasks.odd_networks:flattened", "arguments": {}}
     decomposed_tree["decomposition"]["retraining"] = {}
-    assert "4 channels, but the head has 16 features" in said(decomposed_tree, tmp_path)
+    assert "expected a channel for each of the head's 16 features, found 4 channels" in said(decomposed_tree, tmp_path)
 
 
 def test_outputs_besides_the_logits_cannot_be_retrained(decomposed_tree: Tree, tmp_path: Path) -> None:

@@ -29,9 +29,15 @@ def as_table(tree: Tree, text: bytes) -> Path:
     on_commands(
         [
             (b"path,label\rtrain/cat/0.png,0\r", "line 1: a carriage return without a line feed"),
-            (b'path,label\n"train/cat/0.png,0\n', "line 2: not a row of a table"),
-            (b"path,label\ntrain/cat/0.png,9223372036854775808\n", "line 2: label 9223372036854775808 is larger than"),
-            (b"path,label\ntrain/cat/0.png,0_1\n", "line 2: label '0_1' is not an integer; map names by `classes`"),
+            (b'path,label\n"train/cat/0.png,0\n', "line 2: expected a row of a table"),
+            (
+                b"path,label\ntrain/cat/0.png,9223372036854775808\n",
+                "line 2: expected a label up to 9223372036854775807",
+            ),
+            (
+                b"path,label\ntrain/cat/0.png,0_1\n",
+                "line 2: expected an integer as label, found '0_1'; map",
+            ),
             (b"path,label\n" + b"x" * 5000 + b".png,0\n", "line 2: file "),
             (b"path,label\ntrain/cat/0.png/x.png,0\n", "0.png/x.png lies below a file, not a folder"),
             (b"path,label\ntrain/cat/0.png,\0\n", "line 2: a NUL character"),

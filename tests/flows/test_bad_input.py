@@ -185,8 +185,8 @@ def test_float16_is_kept_as_such(folder_tree: Tree, new_run: NewRun) -> None:
 def test_labels_beyond_the_outputs_are_named(folder_tree: Tree, new_run: NewRun) -> None:
     folder_tree["data"]["pets"]["classes"] = {"cat": 0, "dog": 2}
     run = new_run(folder_tree)
-    assert "label 2" in refused(run)
-    assert "label 2" in fails(run, "activations", ValueError)
+    assert "labels 0 to 1, as the network has 2 outputs, found 2 (" in refused(run)
+    assert "found 2 (6 of 12 samples)" in fails(run, "activations", ValueError)
 
 
 def test_weights_of_another_architecture_are_named(folder_tree: Tree, new_run: NewRun) -> None:

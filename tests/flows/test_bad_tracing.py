@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from flows import cli
-from tests.flows.command import on_commands
+from tests.flows.command import on_commands, said_by
 
 Tree = dict[str, Any]  # Any: YAML
 
@@ -106,7 +106,7 @@ def refused(tree: Tree, folder: Path, command: str) -> str:
     path.write_text(yaml.safe_dump(tree))
     result = CliRunner().invoke(cli.app, [command, str(path)])
     assert result.exit_code == cli.BAD_CONFIG, (result.exit_code, result.output)
-    (line,) = result.stderr.splitlines()
+    (line,) = said_by(result)
     assert not Path(tree["store"]).exists()
     return line.removeprefix("error: ").removeprefix(f"{path}: ")
 

@@ -34,10 +34,13 @@ pytestmark = pytest.mark.usefixtures("wide")
                 "interpretation.selectors={moderate: {centre: mean}}",
                 "interpretation.selectors.moderate.centre: unknown parameter; known: center, min_per_class, repeats",
             ),
-            ("interpretation.selectors={random: {repeats: 0}}", "random.repeats: an integer of at least 1, found 0"),
+            (
+                "interpretation.selectors={random: {repeats: 0}}",
+                "random.repeats: expected an integer of at least 1",
+            ),
             (
                 "interpretation.selectors={random: {repeats: true}}",
-                "random.repeats: an integer of at least 1, found True",
+                "random.repeats: expected an integer of at least 1, found True",
             ),
             ("interpretation.selectors={random: {seed: 1}}", "interpretation.selectors.random.seed: unknown parameter"),
             ("interpretation.selectors={moderate: {center: middle}}", "interpretation.selectors.moderate: center"),

@@ -14,10 +14,6 @@ from storage.specs import StageSpec
 from storage.updates.archives import Segment
 from storage.updates.parameters import Parameter
 from tasks.engine.survey import Survey
-from tasks.recording.archives import choose_archive
-from tasks.recording.checkpoints import write_initial
-from tasks.recording.layers import choose_layers, recorded_parameters
-from tasks.recording.segment import SegmentRecorder, attempt_folder
 from tasks.steps.common.courses import training_of, training_steps
 from tasks.steps.common.trainer import pack_training
 
@@ -50,7 +46,9 @@ def recording(
     parent : numbers of the segment before, whose kind of archive goes on; empty for the first, which chooses it
     span : first step, past the last
     """
-    from tasks.recording.segment import SegmentRecorder
+    from tasks.recording.checkpoints import write_initial
+    from tasks.recording.layers import choose_layers, recorded_parameters
+    from tasks.recording.segment import SegmentRecorder, attempt_folder
 
     record = train.record
     if record is None:
@@ -119,6 +117,8 @@ def archive_bytes(spec: StageSpec, survey: Survey) -> int:
 
 def _choose(record: Record, parameters: Sequence[Parameter], steps: int) -> tuple[str, int]:
     """Return the kind of archive of a training of `steps` steps, and its bytes; see `choose_archive`."""
+    from tasks.recording.archives import choose_archive
+
     kept, shapes = kept_steps(record), [parameter.shape for parameter in parameters]
     n_kept = steps if kept is None else sum(map(kept, range(steps)))
     return choose_archive(record.kind, shapes, n_kept, size_bytes(record.archive_budget))

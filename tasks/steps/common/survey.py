@@ -19,7 +19,6 @@ from tasks.engine.survey import DataSurvey, Found
 from tasks.io.manifest import check_labels, read_manifest
 from tasks.io.sources import open_source
 from tasks.splitting.channels import LayoutError
-from tasks.splitting.memory_format import in_fitting_format
 from tasks.steps.common.manifest import FILE, data_of, survey
 from tasks.steps.common.networks import build_network, preprocessing_of
 from tasks.steps.common.trials import example_input, read_examples, spread
@@ -83,6 +82,8 @@ class PlanSurvey:
     def _network(self, where: str, spec: StageSpec, images: Tensor) -> nn.Module:
         """Return the network of a stage with its weights."""
         from torch.nn.parameter import is_lazy
+
+        from tasks.splitting.memory_format import in_fitting_format
 
         if self._opened is None or self._opened[0] != where:
             model, self.undone[where] = build_network(spec)

@@ -49,7 +49,7 @@ def average(work: Work, number: int) -> None:
     spec, store = work.stage.spec, work.stage.store
     maps = np.asarray(open_finished(store, spec.inputs["activations"]).read("maps"), np.float32)
     selection = open_finished(store, spec.inputs["selection"])
-    kept = [kept_positions(selection, index) for index in range(len(selection.read("label")))]
+    kept = kept_positions(selection)
     a_class(work, "mean", np.stack([maps[rows].mean(axis=(0, 1, 2)) for rows in kept]))
 
 
