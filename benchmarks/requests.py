@@ -2,7 +2,7 @@
 
     .venv/bin/python -m benchmarks.requests [--stages 2000] [--delay 0.02]
 
-Starts moto's server, and the tests' proxy that lets every request wait. The completion notes are written directly, so
+Starts moto's server, and the tests' proxy that lets every request wait. The completion records are written directly, so
 nothing is computed. Prints a line for a run with nothing to do and one for the states that `status` shows.
 """
 
@@ -56,7 +56,7 @@ def many_stages(store: str, stages: int) -> dict[str, Any]:  # Any: YAML
 
 
 def pretend_finished(plan: Plan, store: Store) -> None:
-    """Write what says that a run is finished: completion notes of stages without arrays, the record, the report."""
+    """Write what says that a run is finished: completion records of stages without arrays, the record, the report."""
     empty = {"layout": Layout(1).document(), "arrays": {}, "files": {}, "summary": {}, "metadata": {"": digest(b"")}}
     notes = {f"{spec.path}/markers/complete.json": encode({"identity": spec.identity, **empty}) for spec in plan.stages}
     store.write_all(notes)

@@ -15,7 +15,7 @@ def code_facts() -> dict[str, str]:
     The versions are those of all libraries that compute numbers, such as Pillow, which resizes images.
     """
     source = hashlib.sha256()
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     for package in ("configs", "flows", "storage", "tasks"):
         for file in sorted((root / package).rglob("*.py")):
             source.update(str(file.relative_to(root)).encode() + b"\0" + file.read_bytes())

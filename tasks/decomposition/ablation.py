@@ -89,7 +89,7 @@ def choose_replaced(
     scope : "union" takes the union of all sets as J_y of every class; "label" and "predicted" differ only in the
         class of an image
     present : (C,) bool, classes with images; the sets of other classes are ignored, in the union too. None for all
-    seed, draw : seed and index of the draw of "equal-size", which is new for every class and draw
+    seed, draw : seed and index of the random order of "equal-size", which is new for every class and draw
 
     Returns
     -------

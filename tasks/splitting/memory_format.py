@@ -18,7 +18,7 @@ def in_fitting_format(model: nn.Module, example: Tensor) -> nn.Module:
     -----
     `x.view(len(x), -1)` after a convolution is such a failure. That network gets contiguous copies of its inputs.
     """
-    settled: nn.Module = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+    settled: nn.Module = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stub
     images = torch.cat([example[:1], example[:1]]).contiguous(memory_format=torch.channels_last)
     try:
         with torch.inference_mode():

@@ -84,7 +84,7 @@ class ChannelTracker(TorchDispatchMode):  # type: ignore[no-untyped-call]  # tor
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Say that torch's compiler need not be told to leave this alone: that alone would import it, for seconds."""
+        """Return False: to mark this function for torch's compiler would import the compiler, which takes seconds."""
         return False
 
     def axes(self, value: object) -> frozenset[int]:

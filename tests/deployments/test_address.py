@@ -106,7 +106,7 @@ def test_a_worker_of_other_code_that_joins_later_makes_nothing(processes: Proces
     other, root = processes.folder / "other", Path(__file__).parents[2]
     for package in ("configs", "flows", "storage", "tasks"):
         shutil.copytree(root / package, other / package, ignore=shutil.ignore_patterns("__pycache__"))
-    with (other / "tasks" / "versions.py").open("a") as file:
+    with (other / "tasks" / "cluster" / "versions.py").open("a") as file:
         file.write("# another version\n")
     cluster = start_cluster(processes, processes.folder / "tls", ("workers.sh", 1, "1GB"))
     with open_pool(config(cluster)) as pool:

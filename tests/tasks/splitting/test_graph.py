@@ -96,7 +96,7 @@ def test_last_map_of_every_torchvision_family(name: str, size: int, place: str, 
         ("swin_t", 64, "the last map before pooling, of shape .768, 2, 2., is permute in permute"),
         ("swin_v2_t", 64, "the last map before pooling, of shape .768, 2, 2., is permute in permute"),
         ("maxvit_t", 224, "the last map before pooling, of shape .512, 7, 7., is reshape in blocks.3"),
-        ("vit_b_32", 224, "after an activation: the last map is that of conv_proj .Conv2d."),
+        ("vit_b_32", 224, "after an activation, found that the last map is that of conv_proj .Conv2d."),
     ],
 )
 def test_transformers_have_no_last_map_but_a_penultimate_layer(name: str, size: int, found: str) -> None:
