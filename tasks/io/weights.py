@@ -84,11 +84,6 @@ def load_first(model: nn.Module, given: Sequence[Reading], path: str) -> str:
     )
 
 
-def read_state(path: str) -> State:
-    """Return the state dict of a file on the CPU, unchanged, with versions and prefixes."""
-    return read_states(path)[0].state
-
-
 def read_states(path: str) -> list[Reading]:
     """Return all state dicts of a file on the CPU: the file itself, or one for each known entry."""
     file = Path(path).expanduser()

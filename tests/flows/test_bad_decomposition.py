@@ -31,7 +31,7 @@ BAD: list[tuple[str, object, str]] = [
     ("decomposition.k1", [3, 3], "decomposition: k1: expected different entries, found the same one twice"),
     ("decomposition.k1", {"coverage": 1.5}, "decomposition.k1.coverage: input should be less than or equal to 1"),
     ("decomposition.k1", [], "decomposition.k1: tuple should have at least 1 item"),
-    ("decomposition.k2", 17, "decomposition.k2: expected at most the 16 features of small"),
+    ("decomposition.k2", 17, "decomposition.k2: expected at most the 16 features of small val, found 17"),
     ("decomposition.k2", "all", "decomposition.k2: input should be a valid integer"),
     ("decomposition.rank_by", "size", "decomposition.rank_by: input should be 'abs', 'value' or 'contribution'"),
     ("decomposition.group_by", "cluster", "decomposition.group_by: input should be 'label' or 'prediction'"),
@@ -59,7 +59,7 @@ BAD: list[tuple[str, object, str]] = [
         "prediction",
         "sample_need: expected `group_by: label`, found prediction",
     ),
-    ("decomposition.k2", 20, "decomposition.k2: expected at most the 16 features of small"),
+    ("decomposition.k2", 20, "decomposition.k2: expected at most the 16 features of small val, found 20"),
     ("decomposition.retraining.network.epochs", 0, "retraining.network.epochs: input should be greater than or equal"),
     ("decomposition.depth", 3, "decomposition.depth: unknown key"),
     (

@@ -32,11 +32,11 @@ def as_table(tree: Tree, text: bytes) -> Path:
             (b'path,label\n"train/cat/0.png,0\n', "line 2: expected a row of a table"),
             (
                 b"path,label\ntrain/cat/0.png,9223372036854775808\n",
-                "line 2: expected a label up to 9223372036854775807",
+                "line 2: expected a label up to 9223372036854775807, the largest int64, found 9223372036854775808",
             ),
             (
                 b"path,label\ntrain/cat/0.png,0_1\n",
-                "line 2: expected an integer as label, found '0_1'; map",
+                "line 2: expected an integer as label, found '0_1'; map names by `classes`",
             ),
             (b"path,label\n" + b"x" * 5000 + b".png,0\n", "line 2: file "),
             (b"path,label\ntrain/cat/0.png/x.png,0\n", "0.png/x.png lies below a file, not a folder"),

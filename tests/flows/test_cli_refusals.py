@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("wide")
             ),
             (
                 "interpretation.selectors={random: {repeats: 0}}",
-                "random.repeats: expected an integer of at least 1",
+                "random.repeats: expected an integer of at least 1, found 0",
             ),
             (
                 "interpretation.selectors={random: {repeats: true}}",

@@ -23,7 +23,7 @@ from storage.tensors import decode_tensors
 from storage.updates.ledger import read_ledger
 from tasks.io.imagenet import ImageNetSource
 from tasks.io.npz import NpzSource
-from tasks.io.weights import read_state, read_torch
+from tasks.io.weights import read_states, read_torch
 from tasks.steps.decomposition.partials import pack_sums
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,7 +87,7 @@ def test_npz_headers_are_no_code() -> None:
 def test_torch_files(zipped: bool, content: object) -> None:
     torch.save(content, "w.pt", _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match=r"file w\.pt is corrupted or holds more than tensors"):
-        read_state("w.pt")
+        read_states("w.pt")
     assert not_run()
 
 
@@ -97,7 +97,7 @@ def test_plain_pickles_by_the_name_of_weights(protocol: int) -> None:
     for name in ("w.pt", "w.pth", "w.safetensors"):
         Path(name).write_bytes(pickle.dumps({"a": Payload()}, protocol=protocol))
         with pytest.raises(ValueError, match=rf"file {name} is corrupted"):
-            read_state(name)
+            read_states(name)
     assert not_run()
 
 

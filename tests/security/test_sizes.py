@@ -22,7 +22,7 @@ from storage.tensors import decode_tensors
 from tasks.io import npz
 from tasks.io.decoding import read_image
 from tasks.io.npz import NpzSource
-from tasks.io.weights import read_state
+from tasks.io.weights import read_states
 
 Shape = tuple[int, ...]
 
@@ -155,19 +155,19 @@ class Zeros:
 def test_a_bytearray_by_its_length_is_refused(tmp_path: Path, zipped: bool) -> None:
     torch.save({"a": Zeros(10**12)}, tmp_path / "w.pt", _use_new_zipfile_serialization=zipped)
     with pytest.raises(ValueError, match=r"file .*w\.pt: expected tensors, found a bytearray"):
-        read_state(str(tmp_path / "w.pt"))
+        read_states(str(tmp_path / "w.pt"))
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_a_bytearray_in_a_plain_pickle_is_refused(tmp_path: Path, protocol: int) -> None:
     (tmp_path / "w.pt").write_bytes(pickle.dumps({"a": Zeros(10**12)}, protocol=protocol))
     with pytest.raises(ValueError, match=r"file .*w\.pt: expected tensors, found a bytearray"):
-        read_state(str(tmp_path / "w.pt"))
+        read_states(str(tmp_path / "w.pt"))
 
 
 def test_compressed_records_are_refused(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(10**6)}, tmp_path / "w.pt")
-    assert read_state(str(tmp_path / "w.pt"))["a"].shape == (10**6,)
+    assert read_states(str(tmp_path / "w.pt"))[0].state["a"].shape == (10**6,)
     with (
         zipfile.ZipFile(tmp_path / "w.pt") as old,
         zipfile.ZipFile(tmp_path / "b.pt", "w", zipfile.ZIP_DEFLATED) as new,
@@ -176,19 +176,19 @@ def test_compressed_records_are_refused(tmp_path: Path) -> None:
             new.writestr(info.filename, old.read(info))
     assert (tmp_path / "b.pt").stat().st_size < 20_000
     with pytest.raises(ValueError, match=r"file .*b\.pt: expected records of torch\.save, found compressed ones"):
-        read_state(str(tmp_path / "b.pt"))
+        read_states(str(tmp_path / "b.pt"))
 
 
 def test_an_expanded_tensor_takes_its_own_bytes_only(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1).expand(10**6, 10**6)}, tmp_path / "w.pt")
-    assert read_state(str(tmp_path / "w.pt"))["a"].untyped_storage().nbytes() == 4
+    assert read_states(str(tmp_path / "w.pt"))[0].state["a"].untyped_storage().nbytes() == 4
 
 
 @pytest.mark.parametrize("length", [2**63 - 1, 10**9, 2**64 - 1])
 def test_a_safetensors_header_of_any_length_is_refused(tmp_path: Path, length: int) -> None:
     (tmp_path / "w.safetensors").write_bytes(length.to_bytes(8, "little") + b"{}")
     with pytest.raises(ValueError, match=r"file .*w\.safetensors is corrupted or not in safetensors format"):
-        read_state(str(tmp_path / "w.safetensors"))
+        read_states(str(tmp_path / "w.safetensors"))
     with pytest.raises(DamagedError, match="it: expected a safetensors file"):
         decode_tensors(length.to_bytes(8, "little") + b"{}", "it")
 
@@ -241,9 +241,9 @@ READ = """
 import resource, sys
 from tasks.io.decoding import read_image
 from tasks.io.npz import _member
-from tasks.io.weights import read_state
+from tasks.io.weights import read_states
 from configs.load import load_config
-read = {"npz": lambda p: _member(p, "images"), "pt": read_state, "yaml": load_config}
+read = {"npz": lambda p: _member(p, "images"), "pt": read_states, "yaml": load_config}
 read["png"] = lambda p: read_image("k", p)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

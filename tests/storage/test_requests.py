@@ -73,7 +73,8 @@ def test_a_stage_that_is_removed_under_a_run_is_named(any_toy: "Toy", name: str)
     assert find_finished(store, any_toy.spec.path) is not None
     any_toy.store.remove(any_toy.spec.path)
     finished = open_finished(store, any_toy.spec)
-    text = f"^{any_toy.spec.path}: expected a complete stage, found it removed during the run; run its config again"
+    found = "expected a complete stage, found it removed during the run; run its config again to make it"
+    text = f"^{any_toy.spec.path}: {found}$"
     with pytest.raises(DamagedError, match=text):
         {"maps": lambda: finished.read("maps"), "marker": finished.markers}.get(
             name, lambda: finished.read_file(name)
