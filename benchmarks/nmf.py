@@ -1,8 +1,9 @@
 """Chunked NMF against scikit-learn's: CPU time, error and memory on maps of 63,700 positions by 512 channels.
 
-Also many components of few channels, where a sweep costs as much as a reading.
+Also many components of few channels, where a sweep costs as much as a reading, and small matrices.
 
-Run `python -m benchmarks.nmf`, or with `--rows` and `--rounds` for less; every figure is measured by the run itself.
+Run `python -m benchmarks.nmf`, or with `--rows` and `--rounds` for less, or with `--small` for small matrices alone;
+every figure is measured by the run itself.
 """
 
 # ruff: noqa: E402 (the thread count is set before the libraries load)
@@ -80,6 +81,23 @@ def compare(name: str, maps: NDArray[np.float32], rank: int, rounds: int) -> Non
     print(f"  median CPU ratio {np.median(ratios[:, 0]):.3f}, worst error ratio {ratios[:, 1].max():.5f}")
 
 
+def compare_small(n: int, d: int, rank: int, rounds: int) -> None:
+    """Print the least CPU time of several fits of each side, in turn, and the errors."""
+    maps = mixed_maps(n, d)
+    size, errors, times = float(np.linalg.norm(maps)), np.zeros(2), np.full((rounds, 2), np.inf)
+    for k in range(rounds):
+        start = time.process_time()
+        errors[0] = fit_nmf(maps, rank).relative_error
+        middle = time.process_time()
+        errors[1] = NMF(rank, random_state=0).fit(maps).reconstruction_err_ / size
+        times[k] = middle - start, time.process_time() - middle
+    ours, theirs = 1e3 * times.min(axis=0)
+    print(
+        f"  {n} x {d}, rank {rank}: CPU {ours:.1f} ms / {theirs:.1f} ms = {ours / theirs:.3f};"
+        f" error ratio {errors[0] / errors[1]:.5f}"
+    )
+
+
 def extra_memory(n: int, side: str) -> float:
     """Return the bytes by which one fit of `n` rows raises the peak resident size; call once per process (Linux)."""
     fit_nmf(relu_maps(5000, 12), 3)  # libraries keep their first buffers
@@ -121,6 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=63_700)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--small", action="store_true", help="small matrices only")
     parser.add_argument("--memory-of", choices=["ours", "scikit-learn"], help="print one figure in bytes and stop")
     chosen = parser.parse_args()
     warnings.simplefilter("ignore", ConvergenceWarning)
@@ -128,6 +147,11 @@ def main() -> None:
         print(extra_memory(chosen.rows, chosen.memory_of))
         return
     print("fit_nmf / scikit-learn, one thread, ours first in each round")
+    fit_nmf(mixed_maps(50, 8), 2)  # libraries load
+    for n, d, rank in ((40, 12, 3), (500, 32, 6), (2_300, 32, 6), (9_000, 64, 10), (6_000, 128, 30), (480, 2_048, 10)):
+        compare_small(n, d, rank, 2 * chosen.rounds)
+    if chosen.small:
+        return
     for n_factors in (40, 10):
         compare(f"{n_factors} planted", relu_maps(chosen.rows, n_factors), RANK, chosen.rounds)
     for n, rank in ((40_000, 30), (40_000, 40), (20_000, 30), (20_000, 40)):

@@ -52,6 +52,7 @@ RULES = {  # the longest place that a file lies below decides
     "flows/cli.py": Rule((*ASKED, "storage", "tasks.steps.tracing.explain"), ("prefect", "typer", "rich"), free=False),
     "storage": Rule(("storage",), ("zarr", "google_crc32c", "s3fs", "fsspec", "pyarrow", "safetensors")),
     "tasks": Rule(PURE, NUMERIC),
+    "tasks/interpreters/small.py": Rule(PURE, (*NUMERIC, "sklearn")),
     "tasks/cluster": Rule(("configs", "tasks.cluster"), ("dask", "distributed", "threadpoolctl")),
     "tasks/engine": Rule(ENGINE),
     "tasks/engine/runner.py": Rule(ENGINE, ("prefect",)),

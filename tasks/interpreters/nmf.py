@@ -12,10 +12,10 @@ from torch import Tensor
 
 from tasks.interpreters.hals import iterate, measure, refine
 from tasks.interpreters.rows import Matrix, Rows, check_range, open_rows
+from tasks.interpreters.small import fit_small
 from tasks.interpreters.starts import start_from_rows, start_from_svd
 
-SMALL = 1_000_000  # entries below which local optima differ, so that several starts compete
-TINY = 100_000  # entries below which more starts are cheap, and the optima differ most
+SMALL = 1_000_000  # entries below which scikit-learn's solver is faster
 PART = 8  # a larger matrix is first fitted on one row in PART,
 MIN_SAMPLE = 30  # or on more rows: at least MIN_SAMPLE per component,
 LEAST_PART = 5  # but only if these are at most one row in LEAST_PART
@@ -27,9 +27,6 @@ BY_ERROR = attrgetter("error")
 Start = Callable[[Rows, int, np.random.Generator], tuple[Tensor, Tensor]]
 SVD_FILLED: Start = partial(start_from_svd, fill=True)
 SVD_BARE: Start = partial(start_from_svd, fill=False)
-# With one sweep per reading the first start follows scikit-learn's path and goes on beyond its end.
-SMALL_STARTS: list[tuple[Start, int]] = [(SVD_FILLED, 1), (SVD_FILLED, 5), (SVD_BARE, 5), (start_from_rows, 5)]
-TINY_STARTS: list[tuple[Start, int]] = [(start_from_rows, 5) for _ in range(8)]
 
 
 class Stop(TypedDict, total=False):
@@ -84,8 +81,10 @@ def fit_nmf(a: Matrix, rank: int, *, seed: int | Sequence[int] = 0) -> NMF:
 
     Notes
     -----
-    Memory beyond `a`: at most four times the codes, a fifth of the rows and a few chunks. A chunk is at most a
-    sixteenth of the matrix.
+    A matrix of fewer than `SMALL` entries is fitted by scikit-learn's solver. It is copied only if it is not a plain
+    matrix >= 0 of its result's type; the start holds about four (n, r + 10) matrices. A larger one is read in chunks,
+    each at most a sixteenth of the matrix. Memory beyond it: at most four times the codes, a fifth of the rows and a
+    few chunks.
     """
     if index(rank) < 1:
         raise ValueError(f"rank: expected at least 1, found {rank}")
@@ -96,26 +95,24 @@ def fit_nmf(a: Matrix, rank: int, *, seed: int | Sequence[int] = 0) -> NMF:
     if rows.norm == 0.0:
         zeros = partial(torch.zeros, dtype=rows.dtype, device=rows.device)
         return NMF(rows.restore(zeros(r, rows.d)), rows.restore(zeros(rows.n, r)), 0.0, rows.clamped, 0)
-    rng = np.random.default_rng(seed)
     if r == min(rows.n, rows.d):
-        factors = _exact(rows)
+        codes, components, iterations = _exact(rows)
     elif rows.n * rows.d < SMALL:
-        starts = SMALL_STARTS + TINY_STARTS if rows.n * rows.d < TINY else SMALL_STARTS
-        factors = _best_of(rows, r, rng, starts, limit=500)
+        codes, components, iterations = fit_small(rows, r, seed)
     else:
-        factors = _fit_large(rows, r, rng)
-    return _finish(rows, factors.codes, factors.components, factors.iterations)
+        codes, components, _, iterations = _fit_large(rows, r, np.random.default_rng(seed))
+    return _finish(rows, codes, components, iterations)
 
 
-def _exact(rows: Rows) -> Factors:
-    """Return the matrix times the identity, the best factorisation of full rank."""
+def _exact(rows: Rows) -> tuple[Tensor, Tensor, int]:
+    """Return codes, components and 0 iterations: the matrix times the identity has full rank and error 0."""
     eye = torch.eye(min(rows.n, rows.d), dtype=rows.dtype, device=rows.device)
     if rows.n < rows.d:
-        return Factors(eye, torch.cat([block.clone() for _, block in rows.chunks()]), 0.0, 0)
+        return eye, torch.cat([block.clone() for _, block in rows.chunks()]), 0
     codes = torch.empty(rows.d, rows.n, dtype=rows.dtype, device=rows.device)
     for part, block in rows.chunks():
         codes[:, part] = block.T
-    return Factors(codes, eye, 0.0, 0)
+    return codes, eye, 0
 
 
 def _fit_large(rows: Rows, r: int, rng: np.random.Generator) -> Factors:

@@ -21,7 +21,7 @@ from tasks.steps.common.rows import read_rows
 from tasks.steps.interpretation.method import Expressed, Maps
 from tasks.steps.interpretation.selection import classes_per_partition, count_classes, kept_positions
 
-VERSION = 2
+VERSION = 3
 GROUP_VALUES = 2_000_000  # map values that a partition fits: about a second of work
 BEST_MAPS = 3  # features of an image that its heat map shows
 

