@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from configs.schema import Config
-from tasks.coresets import SELECTORS
+from tasks.coresets import ACROSS_CLASSES, SELECTORS
 from tasks.interpreters import INTERPRETERS
 
 HERE = Path(__file__).resolve().parent
@@ -41,11 +41,9 @@ def page(schema: Node) -> str:
     """Return the reference page for people."""
     models = {**schema["$defs"], "": schema}
     parts = [HEAD, *(_section(place, models[name]) for name, place in places(models).items()), METHODS_HEAD]
-    selectors = {"repeats": "1"}
-    parts += [
-        _method(f"interpretation.selectors.{name}", function, {"features", "rho", "seed"}, selectors)
-        for name, function in SELECTORS.items()
-    ]
+    for name, function in SELECTORS.items():
+        more = {"repeats": "1", "scope": "class"} if name in ACROSS_CLASSES else {"repeats": "1"}
+        parts.append(_method(f"interpretation.selectors.{name}", function, {"features", "rho", "seed"}, more))
     parts += [
         _method(f"interpretation.interpreters.{name}", method.fit, {"maps", "seed"}, {})
         for name, method in INTERPRETERS.items()

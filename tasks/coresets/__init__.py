@@ -1,12 +1,14 @@
 """Coreset selectors: each has a file and an entry below; one contract test covers all."""
 
+from collections.abc import Iterable
 from typing import Protocol
 
-from tasks.coresets.moderate import select_moderate
+from tasks.coresets.dgpruning import select_dgpruning
+from tasks.coresets.moderate import select_moderate, select_moderate_across
 from tasks.coresets.random import select_random
 from tasks.coresets.selection import Floats, Seed, Selection
 
-__all__ = ["SELECTORS", "Selection", "Selector"]
+__all__ = ["ACROSS_CLASSES", "SELECTORS", "AcrossClasses", "Selection", "Selector"]
 
 
 class Selector(Protocol):
@@ -22,4 +24,19 @@ class Selector(Protocol):
 SELECTORS: dict[str, Selector] = {
     "random": select_random,
     "moderate": select_moderate,
+    "dgpruning": select_dgpruning,
+}
+
+
+class AcrossClasses(Protocol):
+    """A function from the features of all classes and a budget of the whole data set to a selection for each class.
+
+    The parameters of a method are further keywords, the same as those of the selector with its name.
+    """
+
+    def __call__(self, classes: Iterable[Floats], rho: float) -> list[Selection]: ...
+
+
+ACROSS_CLASSES: dict[str, AcrossClasses] = {  # selectors that take `scope: dataset` in a config
+    "moderate": select_moderate_across,
 }

@@ -1,5 +1,6 @@
 """The moderate coreset (Xia et al. 2022, section 3): samples that are neither most typical nor outliers."""
 
+from collections.abc import Iterable
 from typing import Literal
 
 import numpy as np
@@ -41,6 +42,50 @@ def select_moderate(
         low = (n - fewest + 1) // 2
         high = low + fewest
     return Selection.of(order[low:high])
+
+
+def select_moderate_across(
+    classes: Iterable[Floats], rho: float, *, center: Center = "mean", min_per_class: int = 1
+) -> list[Selection]:
+    """Keep the samples of all classes whose distance to the centre of their class is nearest the median rank of all.
+
+    Parameters
+    ----------
+    classes : (n_c, d) float of each class in turn, read one after the other
+    rho : share of all samples to keep, 0 < rho <= 1
+    center : as in `select_moderate`
+    min_per_class : least number of rows of each class (or all n_c); a class with fewer rows in the window keeps those
+        of its rows that are nearest the middle of the order
+
+    Returns
+    -------
+    Selections in the order of the classes, `order` by distance to the centre
+
+    Notes
+    -----
+    The authors' code sorts all classes together. Ties go to the earlier class, then to the lower index. Windows nest,
+    as in `select_moderate`. Holds the distances of all samples and one class's features.
+    """
+    rho, fewest = check_budget(rho), check_count("min_per_class", min_per_class)
+    distances = [distance_to_center(check_features(features), center) for features in classes]
+    n = sum(len(distance) for distance in distances)
+    order = np.argsort(np.concatenate(distances), kind="stable") if distances else np.zeros(0, np.int64)
+    rank = np.empty(n, np.int64)
+    rank[order] = np.arange(n)
+    low, high = round(n * (0.5 - rho / 2)), round(n * (0.5 + rho / 2))
+    chosen, stop = [], 0
+    for distance in distances:
+        start, stop = stop, stop + len(distance)
+        chosen.append(_of_class(rank[start:stop], low, high, min(fewest, len(distance)), (n - 1) / 2))
+    return chosen
+
+
+def _of_class(rank: NDArray[np.int64], low: int, high: int, fewest: int, middle: float) -> Selection:
+    """Return the rows of a class with ranks (n_c,) of `low:high`, or the `fewest` nearest the middle rank."""
+    rows = np.flatnonzero((rank >= low) & (rank < high))
+    if len(rows) < fewest:
+        rows = np.lexsort((rank, np.abs(rank - middle)))[:fewest]
+    return Selection.of(rows[np.argsort(rank[rows])])
 
 
 def distance_to_center(values: NDArray[np.float64], center: Center) -> NDArray[np.float64]:

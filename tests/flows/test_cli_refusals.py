@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("wide")
             ),
             (
                 "interpretation.selectors={rndm: {}}",
-                "interpretation.selectors.rndm: unknown method 'rndm'; known: random, moderate",
+                "interpretation.selectors.rndm: unknown method 'rndm'; known: random, moderate, dgpruning",
             ),
             (
                 "interpretation.interpreters={nmf: {}}",
@@ -32,7 +32,8 @@ pytestmark = pytest.mark.usefixtures("wide")
             ),
             (
                 "interpretation.selectors={moderate: {centre: mean}}",
-                "interpretation.selectors.moderate.centre: unknown parameter; known: center, min_per_class, repeats",
+                "interpretation.selectors.moderate.centre: unknown parameter; known: center, min_per_class, repeats, "
+                "scope",
             ),
             (
                 "interpretation.selectors={random: {repeats: 0}}",
@@ -45,6 +46,15 @@ pytestmark = pytest.mark.usefixtures("wide")
             ("interpretation.selectors={random: {seed: 1}}", "interpretation.selectors.random.seed: unknown parameter"),
             ("interpretation.selectors={moderate: {center: middle}}", "interpretation.selectors.moderate: center"),
             ("interpretation.selectors={moderate: {center: [mean]}}", "interpretation.selectors.moderate: center"),
+            (
+                "interpretation.selectors={moderate: {scope: all}}",
+                "interpretation.selectors.moderate.scope: expected class or dataset, found 'all'",
+            ),
+            ("interpretation.selectors={random: {scope: dataset}}", "selectors.random.scope: unknown parameter"),
+            (
+                "interpretation.selectors={dgpruning: {scale: mean}}",
+                "interpretation.selectors.dgpruning: scale: expected 'none' or 'median', found 'mean'",
+            ),
             (
                 "interpretation.selectors={moderate: {min_per_class: x}}",
                 "interpretation.selectors.moderate: min_per_class",

@@ -9,7 +9,7 @@ import numpy as np
 
 from configs.interpretation import Interpretation
 from storage.specs import StageSpec
-from tasks.coresets import SELECTORS
+from tasks.coresets import ACROSS_CLASSES, SELECTORS
 from tasks.interpreters import INTERPRETERS
 from tasks.steps.interpretation.features import FEATURES, features_spec, n_columns, read_features
 from tasks.steps.interpretation.method import Method
@@ -44,8 +44,11 @@ def check_methods(asked: Interpretation) -> None:
         repeats = settings.get("repeats", 1)
         if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
             raise ValueError(f"{key}.repeats: expected an integer of at least 1, found {repeats!r}")
-        parameters = {k: v for k, v in settings.items() if k != "repeats"}
-        _check_parameters(key, select, parameters, {"features", "rho", "seed"}, {"repeats"})
+        more = {"repeats", "scope"} if name in ACROSS_CLASSES else {"repeats"}
+        if "scope" in more and (scope := settings.get("scope", "class")) not in ("class", "dataset"):
+            raise ValueError(f"{key}.scope: expected class or dataset, found {scope!r}")
+        parameters = {k: v for k, v in settings.items() if k not in more}
+        _check_parameters(key, select, parameters, {"features", "rho", "seed"}, more)
         _check_values(key, partial(select, np.zeros((1, 1)), 0.5, seed=0, **parameters))
     for name, parameters in asked.interpreters.items():
         key = f"interpretation.interpreters.{name}"

@@ -3,7 +3,7 @@
 All coresets of one layer's activations are selected together, in one pass over the features.
 """
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from storage.documents import Json
 from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec, signature_defaults, without_defaults
-from storage.stages import FinishedStage, open_finished
+from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
-from tasks.coresets import SELECTORS
+from tasks.coresets import ACROSS_CLASSES, SELECTORS
 from tasks.engine.life import Clock, measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
@@ -29,7 +29,7 @@ def selection_spec(
     """Return the spec of a coreset; at budget 1 all selectors keep all samples, so they share one stage."""
     if budget == 1.0:
         return SELECTION.spec({"budget": 1.0}, {"activations": activations}, label="full data")
-    own = without_defaults(parameters, signature_defaults(SELECTORS[selector]))
+    own = without_defaults(parameters, {**signature_defaults(SELECTORS[selector]), "scope": "class"})
     kept = {"selector": selector, "budget": budget, "seed": seed, "repeat": repeat, **own}
     label = f"{selector} {budget:g}" + (f" draw {repeat}" if repeat else "")
     return SELECTION.spec(kept, {"activations": activations}, label=label)
@@ -51,20 +51,31 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
     longest = max(stop - start for start, stop in class_ranges.values())
     width = activations.layout.arrays["pooled"].shape[1]
     rows = classes_per_partition(len(class_ranges), longest * width, GROUP_VALUES)
+    if _scope(spec) == "dataset":
+        rows = len(class_ranges)  # one partition: each class's samples depend on all classes
     order = ArrayLayout((len(class_ranges), longest), "int64", ("class", "rank"), rows, rows)
     labels = ArrayLayout((len(class_ranges),), "int64", ("class",), rows, rows)
     return Layout(order.partitions, {"order": order, "label": labels})
 
 
-def _activations(spec: StageSpec) -> StageSpec:
-    """Return the activations that a coreset is selected from; its layout depends on them."""
-    return spec.inputs["activations"]
+def _scope(spec: StageSpec) -> str:
+    """Return "class" or "dataset": within what a coreset's samples are compared."""
+    return str(spec.parameters.get("scope", "class"))
+
+
+def _together(spec: StageSpec) -> Hashable:
+    """Return the activations that a coreset is selected from, and its scope: its layout depends on both."""
+    return spec.inputs["activations"], _scope(spec)
 
 
 def _partition(work: Work, number: int) -> None:
-    """Select from a few classes, one after the other, for all stages in the work."""
-    stages, activations = work.stages, _activations(work.stage.spec)
-    clock, finished = Clock(), open_finished(stages[0].store, activations)
+    """Select for all stages in the work; one class after the other, or over all classes."""
+    if _scope(work.stage.spec) == "dataset":
+        for stage in work.stages:
+            _select_across(stage, number)
+        return
+    stages = work.stages
+    clock, finished = Clock(), open_finished(stages[0].store, stages[0].spec.inputs["activations"])
     first, last = stages[0].layout.arrays["order"].span(number)
     class_ranges = list(class_slabs(finished).items())[first:last]
     orders = [np.full((last - first, stage.layout.arrays["order"].shape[1]), -1, np.int64) for stage in stages]
@@ -81,6 +92,29 @@ def _partition(work: Work, number: int) -> None:
             part.write("order", order)
             part.write("label", labels)
             part.numbers.update(measured(classes=info, together=len(stages), **spent))
+
+
+def _select_across(stage: Stage, number: int) -> None:
+    """Select the coreset of a stage over all classes; a class is read at a time."""
+    parameters = dict(stage.spec.parameters)
+    clock, finished = Clock(), open_finished(stage.store, stage.spec.inputs["activations"])
+    select, budget = ACROSS_CLASSES[parameters.pop("selector")], parameters.pop("budget")
+    for name in ("scope", "seed", "repeat"):
+        parameters.pop(name, None)
+    class_ranges = class_slabs(finished)
+    classes = (finished.read("pooled", *span).astype(np.float64) for span in class_ranges.values())
+    order = np.full(stage.layout.arrays["order"].shape, -1, np.int64)
+    info: dict[str, Json] = {}
+    spans = class_ranges.items()
+    for row, ((label, (start, stop)), chosen) in enumerate(
+        zip(spans, select(classes, budget, **parameters), strict=True)
+    ):
+        order[row, : len(chosen.order)] = start + chosen.order
+        info[str(label)] = {"kept": len(chosen.order), "of": stop - start, **dict(chosen.info)}
+    with stage.partition(number) as part:
+        part.write("order", order)
+        part.write("label", np.array(list(class_ranges), np.int64))
+        part.numbers.update(measured(classes=info, **clock.share(1)))
 
 
 def _select(spec: StageSpec, features: NDArray[np.float64], label: int) -> tuple[NDArray[np.int64], Json]:
@@ -105,7 +139,8 @@ def count_classes(activations: StageSpec, survey: Survey) -> tuple[int, int]:
 def _size(spec: StageSpec, survey: Survey) -> Size:
     activations = spec.inputs["activations"]
     n_classes, longest = count_classes(activations, survey)
-    return Size(8 * n_classes * longest, longest * map_shapes(activations, survey).maps[0] * 24)
+    across = 8 * 8 * n_classes * longest if _scope(spec) == "dataset" else 0  # distances, ranks and orders of all
+    return Size(8 * n_classes * longest, longest * map_shapes(activations, survey).maps[0] * 24 + across)
 
 
-SELECTION = Step("selection", VERSION, _layout, _partition, _size, group=_activations)
+SELECTION = Step("selection", VERSION, _layout, _partition, _size, group=_together)

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from tasks.coresets.moderate import distance_to_center, select_moderate
+from tasks.coresets.moderate import distance_to_center, select_moderate, select_moderate_across
 from tasks.coresets.selection import Floats
 
 
@@ -101,3 +101,55 @@ def test_it_is_free_of_rotation_and_order() -> None:
 def test_bad_parameters_are_refused(parameters: dict[str, object], message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
         select_moderate(np.zeros((3, 1)), 0.5, **parameters)  # type: ignore[arg-type]  # the point of the test
+
+
+def test_one_window_over_all_classes_by_hand() -> None:
+    # distances 1 1 5 5, 2 2 3 3 and 9 9: sorted by class and index 0 1 | 4 5 | 6 7 | 2 3 | 8 9; ranks 3 to 6 of ten
+    classes = [on_a_line(1, 5), on_a_line(2, 3), on_a_line(9)]
+    kept = [selection.order.tolist() for selection in select_moderate_across(classes, 0.4)]
+    # on_a_line(1, 5) has the rows 1, 5, -1, -5: its rows 0 and 2 have ranks 0 and 1, its rows 1 and 3 ranks 6 and 7
+    assert kept == [[1], [2, 1, 3], [0]]  # no row of the third is in the window: its nearest to rank 4.5 is rank 8
+
+
+def test_a_class_outside_the_window_keeps_its_rows_nearest_the_middle() -> None:
+    classes = [on_a_line(1, 2, 3), on_a_line(0.1, 0.2)]  # the second has the ranks 0 to 3 of ten
+    found = select_moderate_across(classes, 0.2, min_per_class=3)
+    np.testing.assert_array_equal(found[1].order, [2, 1, 3])  # ranks 1, 2 and 3
+    assert len(found[0].kept) == 3
+    assert len(select_moderate_across(classes, 0.2, min_per_class=99)[1].kept) == 4
+
+
+def test_a_single_class_gives_the_same_in_both_scopes() -> None:
+    features = np.random.default_rng(1).normal(size=(37, 3))
+    for rho in (0.01, 0.1, 0.5, 0.93, 1.0):
+        (across,) = select_moderate_across([features], rho)
+        np.testing.assert_array_equal(across.order, select_moderate(features, rho).order)
+
+
+def test_across_classes_against_a_slow_version_and_budgets_nest() -> None:
+    rng = np.random.default_rng(2)
+    classes = [rng.integers(0, 4, (n, 2)).astype(np.float64) * size for n, size in ((9, 1), (20, 3), (14, 0.5), (1, 1))]
+    smaller: list[set[int]] = [set() for _ in classes]
+    for rho in (0.05, 0.3, 0.6, 1.0):
+        ranked = sorted(
+            (float(np.linalg.norm(row - features.mean(axis=0))), c, i)
+            for c, features in enumerate(classes)
+            for i, row in enumerate(features)
+        )
+        n = len(ranked)
+        window = ranked[round(n * (0.5 - rho / 2)) : round(n * (0.5 + rho / 2))]
+        for c, selection in enumerate(select_moderate_across(classes, rho)):
+            inside = [i for _, owner, i in window if owner == c]
+            assert selection.order.tolist() == inside or (not inside and len(selection.order) == 1)
+            assert smaller[c] <= set(selection.kept.tolist()) or len(smaller[c]) == 1
+            smaller[c] = set(selection.kept.tolist())
+
+
+def test_across_classes_checks_its_inputs() -> None:
+    with pytest.raises(ValueError, match="rho: expected a share"):
+        select_moderate_across([np.ones((2, 2))], 0.0)
+    with pytest.raises(ValueError, match="center: expected 'mean' or 'median', found 'mode'"):
+        select_moderate_across([np.ones((2, 2))], 0.5, center="mode")  # type: ignore[arg-type]  # the point of the test
+    with pytest.raises(ValueError, match="NaN or inf in 1 of 2 rows"):
+        select_moderate_across([np.ones((2, 2)), np.array([[1.0], [np.nan]])], 0.5)
+    assert select_moderate_across([], 0.5) == []

@@ -5,11 +5,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from storage.notes import read_markers
 from storage.stages import begin_stage, find_finished, open_finished
 from tasks.cluster.parallel import PartitionError
 from tasks.coresets import SELECTORS
+from tasks.coresets.dgpruning import select_dgpruning
+from tasks.coresets.moderate import select_moderate_across
 from tasks.engine.life import complete
 from tasks.engine.step import Work
+from tasks.steps.common.activations import class_slabs
 from tasks.steps.interpretation import selection
 from tasks.steps.interpretation.selection import SELECTION, classes_per_partition, kept_positions, selection_spec
 from tests.plans import cells, held_out, learned
@@ -102,3 +106,44 @@ def test_a_class_that_cannot_be_selected_from_is_named(copied_run: "Run") -> Non
     spec = selection_spec(next(iter(learned(copied_run.plan).values())), "moderate", {"center": "mode"}, 0.5, 0, 0)
     with pytest.raises(Exception, match=r"partition 0 of selection moderate 0.5 .*: class 0: center: expected 'mean'"):
         complete(copied_run.job, SELECTION, [spec])
+
+
+def test_dgpruning_is_that_of_the_selector_and_its_distances_are_logged(copied_run: "Run") -> None:
+    learn, job = next(iter(learned(copied_run.plan).values())), copied_run.job
+    activations = open_finished(job.store, learn)
+    specs = [selection_spec(learn, "dgpruning", {"k": 3, "scale": scale}, 0.5, 0, 0) for scale in ("none", "median")]
+    assert specs[0].parameters.keys() == {"selector", "budget", "seed", "repeat", "k"}  # defaults are left out
+    complete(job, SELECTION, specs)
+    pooled = activations.read("pooled")
+    for spec, scale in zip(specs, ("none", "median"), strict=True):
+        stage = open_finished(job.store, spec)
+        (record,) = read_markers(job.store, [(spec.path, 0)]).values()
+        assert isinstance(record, dict)
+        logged = record["numbers"]["classes"]
+        for row, (label, (start, stop)) in enumerate(class_slabs(activations).items()):
+            selected = select_dgpruning(pooled[start:stop], 0.5, k=3, scale=scale)  # type: ignore[arg-type]  # a loop
+            np.testing.assert_array_equal(kept_positions(stage)[row], start + selected.order)
+            assert logged[str(label)] == {"kept": 6, "of": 12, **selected.info}
+            assert selected.info["median_distance"] > 0
+
+
+def test_the_scope_of_the_data_set_compares_all_classes(copied_run: "Run") -> None:
+    learn, job = next(iter(learned(copied_run.plan).values())), copied_run.job
+    activations = open_finished(job.store, learn)
+    settings = {"scope": "dataset", "center": "median"}
+    across = [selection_spec(learn, "moderate", settings, budget, 0, 0) for budget in (0.2, 0.5)]
+    within = selection_spec(learn, "moderate", {"scope": "class"}, 0.2, 0, 0)
+    assert within.path == selection_spec(learn, "moderate", {}, 0.2, 0, 0).path
+    complete(job, SELECTION, [*across, within])
+    ranges = list(class_slabs(activations).values())
+    classes = [activations.read("pooled", start, stop).astype(np.float64) for start, stop in ranges]
+    for spec, budget in zip(across, (0.2, 0.5), strict=True):
+        stage = open_finished(job.store, spec)
+        assert stage.layout.partitions == 1
+        chosen = select_moderate_across(classes, budget, center="median")
+        for kept, selected, (start, _) in zip(kept_positions(stage), chosen, ranges, strict=True):
+            np.testing.assert_array_equal(kept, start + selected.order)
+        np.testing.assert_array_equal(stage.read("label"), np.arange(10))
+    counts = [len(kept) for kept in kept_positions(open_finished(job.store, across[1]))]
+    assert sum(counts) >= 60
+    assert len(set(counts)) > 1  # classes lie at different distances from their centres
