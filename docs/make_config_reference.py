@@ -10,6 +10,7 @@ from typing import Any
 from configs.schema import Config
 from tasks.coresets import ACROSS_CLASSES, SELECTORS
 from tasks.interpreters import INTERPRETERS
+from tasks.interpreters.topics import check as check_topics
 
 HERE = Path(__file__).resolve().parent
 SCHEMA_FILE, PAGE_FILE = HERE / "config.schema.json", HERE / "config.md"
@@ -48,6 +49,7 @@ def page(schema: Node) -> str:
         _method(f"interpretation.interpreters.{name}", method.fit, {"maps", "seed"}, {})
         for name, method in INTERPRETERS.items()
     ]
+    parts.append(_method("interpretation.interpreters.topics", check_topics, set(), {}))
     return "\n".join(parts)
 
 

@@ -16,6 +16,7 @@ PLANS = {  # presets that together have every kind and need no files, with what 
     "digits": (
         "networks.small.train.snapshots=3",
         "activations={networks: [small], layers: [head]}",
+        "interpretation.interpreters.topics={}",
     ),
     "decomposition-digits": (),
     "tracing-digits": (),
@@ -33,6 +34,10 @@ WRITES = {  # arrays with their axes, and files
     "selection": "`order` (class, rank): positions of the kept samples in the order chosen, -1 after the last; "
     "`label` (class)",
     "features": "for ICE `components` (class, component, channel), zero rows where fewer were found",
+    "topics": "`topics.safetensors`: topics (channel, topic) and two layers (topic, hidden), (hidden, channel), "
+    "which all classes share; checkpoints",
+    "topic-scores": "`shapley` (topic), `cosine` (topic, topic); completeness and accuracies in `complete.json` under "
+    "`summary`",
     "evaluation": "`values` (class, measure), the measures' names in `complete.json` under `summary`; `label` (class)",
     "gallery": "`image` (image, row, column, colour), `heat` (image, features, row, column); `sample_id`, `label`, "
     "`predicted` (image)",

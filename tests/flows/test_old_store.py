@@ -20,6 +20,7 @@ from tasks.steps.questions import STEPS
 
 FOLDER = Path(__file__).with_name("old_store")
 RISEN = {"features"}  # VERSION 3: small matrices are fitted by scikit-learn's solver
+NEWER = {"topics", "topic-scores"}  # kinds that came later
 MADE_AGAIN = {"features", "evaluation", "gallery"}  # the kinds of RISEN, and those that read them
 
 
@@ -35,7 +36,7 @@ def old(tmp_path: Path) -> tuple[Plan, Store]:
 
 
 def test_the_old_store_has_every_kind_of_stage(old: tuple[Plan, Store]) -> None:
-    assert {spec.stage for spec in old[0].stages} == set(STEPS)
+    assert {spec.stage for spec in old[0].stages} == set(STEPS) - NEWER
 
 
 def rests_on_risen(spec: StageSpec) -> bool:
@@ -49,7 +50,7 @@ def test_only_stages_that_rest_on_a_risen_version_are_made_again(old: tuple[Plan
     again = [spec for spec in plan.stages if spec.path not in done]
     assert [spec.title for spec in again] == [spec.title for spec in plan.stages if rests_on_risen(spec)]
     assert {spec.stage for spec in again} == MADE_AGAIN
-    kinds = set(STEPS) - MADE_AGAIN
+    kinds = set(STEPS) - MADE_AGAIN - NEWER
     assert sorted(done) == sorted(f"{kind}/{key}" for kind in kinds for key in store.names(kind))
 
 

@@ -99,12 +99,12 @@ def train_segment(work: Work, number: int, opener: Opener) -> None:
 
     stage, device = work.stage, choose_device(work.device)
     train = training_of(stage.spec)
-    parent = _parent(stage, number, environment(device))
+    parent = previous_segment(stage, number, environment(device))
     with stage.partition(number) as part:
         opened = opener(stage, part, device)
         trainer = opened.trainer
         if parent:
-            load_training(trainer, _read_checkpoint(stage, parent["checkpoint"]))
+            load_training(trainer, read_checkpoint(stage, parent["checkpoint"]))
         elif opened.from_weights:
             part.numbers["start_accuracy"] = accuracy(trainer.model, opened.held_out, opened.n_held_out)
         start = number * train.checkpoint_every
@@ -183,7 +183,7 @@ def _segment(
     return losses[n_before:], epochs
 
 
-def _parent(stage: Stage, number: int, here: Document) -> Document:
+def previous_segment(stage: Stage, number: int, here: Document) -> Document:
     """Return the metrics of the segment before, after a check of its environment."""
     if number == 0:
         return {}
@@ -195,7 +195,7 @@ def _parent(stage: Stage, number: int, here: Document) -> Document:
     return before
 
 
-def _read_checkpoint(stage: Stage, name: str) -> bytes:
+def read_checkpoint(stage: Stage, name: str) -> bytes:
     """Return a checkpoint after a comparison with the digest in its name."""
     data = stage.store.read(f"{stage.spec.path}/files/{name}")
     if digest(data)[:12] != name.split("-")[-1].removesuffix(".safetensors"):

@@ -66,6 +66,8 @@ class Method:
     read : opens finished features; the result gives the features of a class by the class's index
     check : (**parameters) -> None, raises ValueError naming a bad parameter; its signature lists the parameters
     n_columns : most columns that the features of a class have, from the spec and the number of channels
+    scores : (features, held-out activations, parameters) -> the spec of a stage with scores of the features as a whole;
+        None for methods without such scores
     """
 
     steps: tuple[Step, ...]
@@ -73,3 +75,4 @@ class Method:
     read: Callable[[Store, StageSpec], Callable[[int], ClassFeatures]]
     check: Callable[..., None]
     n_columns: Callable[[StageSpec, int], int]
+    scores: Callable[[StageSpec, StageSpec, Mapping[str, Json]], StageSpec] | None = None

@@ -11,8 +11,11 @@ from configs.interpretation import Interpretation
 from storage.specs import StageSpec
 from tasks.coresets import ACROSS_CLASSES, SELECTORS
 from tasks.interpreters import INTERPRETERS
+from tasks.interpreters.topics import check as check_topics
 from tasks.steps.interpretation.features import FEATURES, features_spec, n_columns, read_features
 from tasks.steps.interpretation.method import Method
+from tasks.steps.interpretation.topic_scores import TOPIC_SCORES, topic_scores_spec
+from tasks.steps.interpretation.topics import TOPICS, n_topics, read_topics, topics_spec
 
 
 def one_stage(name: str) -> Method:
@@ -23,6 +26,7 @@ def one_stage(name: str) -> Method:
 
 METHODS: dict[str, Method] = {  # a method with stages of its own is a line here; its files lie in this folder
     **{name: one_stage(name) for name in INTERPRETERS},
+    "topics": Method((TOPICS, TOPIC_SCORES), topics_spec, read_topics, check_topics, n_topics, topic_scores_spec),
 }
 
 

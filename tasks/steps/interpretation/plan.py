@@ -17,7 +17,7 @@ from tasks.steps.interpretation.selection import selection_spec
 
 @dataclass(frozen=True)
 class Cell:
-    """One coreset of a network and seed for one interpreter, with its stages."""
+    """One coreset of a network and seed for one interpreter, with its stages; only first draws have `scores`."""
 
     network: str
     seed: int
@@ -28,6 +28,7 @@ class Cell:
     selection: StageSpec
     features: StageSpec
     evaluation: StageSpec
+    scores: StageSpec | None = None
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ class Interpreted:
     @property
     def finals(self) -> Sequence[StageSpec]:
         """Return the stages that no other stage of the answer reads."""
-        return (*(cell.evaluation for cell in self.cells), *self.galleries.values())
+        scores = (cell.scores for cell in self.cells if cell.scores is not None)
+        return (*(cell.evaluation for cell in self.cells), *scores, *self.galleries.values())
 
 
 @dataclass(frozen=True)
@@ -113,16 +115,17 @@ def _interpreted(asked: Interpretation, network: _Network, *, shown: bool) -> In
 
 def _cells(asked: Interpretation, network: _Network, interpreter: str, reference: StageSpec) -> Iterator[Cell]:
     """Yield every selector, repeat and budget of an interpreter, by rising budget."""
-    seed = network.seed
+    seed, method, own = network.seed, METHODS[interpreter], asked.interpreters[interpreter]
     for selector, settings in asked.selectors.items():
         parameters = {key: value for key, value in settings.items() if key != "repeats"}
         for repeat, budget in product(range(settings.get("repeats", 1)), sorted(asked.budgets)):
             if budget == 1.0 and repeat:
                 continue  # at budget 1 all draws are the same
             selection = selection_spec(network.selects, selector, parameters, budget, seed, repeat)
-            found = METHODS[interpreter].plan(network.learn, selection, asked.interpreters[interpreter], seed)
+            found = method.plan(network.learn, selection, own, seed)
             compared = evaluation_spec(found, reference, network.held_out)
-            yield Cell(network.name, seed, interpreter, selector, repeat, budget, selection, found, compared)
+            scores = method.scores(found, network.held_out, own) if method.scores and not repeat else None
+            yield Cell(network.name, seed, interpreter, selector, repeat, budget, selection, found, compared, scores)
 
 
 def _galleries(

@@ -1,0 +1,275 @@
+"""The topics stage: it trains the topics of a coreset, segment by segment."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.documents import Document, Json, digest
+from storage.layouts import Layout
+from storage.specs import StageSpec, signature_defaults, without_defaults
+from storage.stages import FinishedStage, Stage, open_finished
+from storage.stores import Store
+from storage.updates.archives import keep_chain, sweep_files
+from tasks.engine.life import measured
+from tasks.engine.step import Size, Step, Work
+from tasks.engine.survey import Survey
+from tasks.interpreters import topics as pure
+from tasks.interpreters.ice import top_heat_maps
+from tasks.steps.common.activations import check_same_samples, class_slabs, map_shapes, open_split
+from tasks.steps.common.chain import check_chain, previous_segment, read_checkpoint
+from tasks.steps.common.networks import choose_device
+from tasks.steps.common.rows import read_rows
+from tasks.steps.common.trainer import environment
+from tasks.steps.interpretation.method import Expressed, Maps
+from tasks.steps.interpretation.selection import count_classes, kept_positions
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from tasks.capture import Split
+    from tasks.interpreters.topic_training import Head, TopicTraining
+
+VERSION = 1
+SEGMENT = 5  # epochs of a partition: the most that a crash loses
+POOL_VALUES = 32_000_000  # map values in memory at once; a smaller coreset is read once per segment
+RESULT = "topics.safetensors"
+BEST_MAPS = 3  # topics of an image that its heat map shows
+SCORED = ("shapley_images", "shapley_draws")  # parameters of the scores alone
+DEFAULTS = signature_defaults(pure.check)
+
+
+def topics_spec(activations: StageSpec, selection: StageSpec, parameters: Mapping[str, Json], seed: int) -> StageSpec:
+    """Return the spec of the topics of a coreset."""
+    own = without_defaults({k: v for k, v in parameters.items() if k not in SCORED}, DEFAULTS)
+    inputs = {"activations": activations, "selection": selection}
+    return TOPICS.spec({"interpreter": "topics", "seed": seed, **own}, inputs, label=f"topics on {selection.label}")
+
+
+def setting(spec: StageSpec, name: str) -> Json:
+    """Return a parameter of a stage of topics, its default where the spec leaves it out."""
+    return spec.parameters.get(name, DEFAULTS[name])
+
+
+@dataclass(frozen=True)
+class FittedTopics:
+    """Topics as all classes share them.
+
+    Attributes
+    ----------
+    topics, r1, r2 : (d, m), (m, H) and (H, d) tensors
+    threshold : as in `topic_forward`
+    """
+
+    topics: Tensor
+    r1: Tensor
+    r2: Tensor
+    threshold: float
+
+    def express(self, maps: Maps) -> Expressed:
+        """Return columns `F Tn` and the rebuilt maps of maps (n, h, w, d)."""
+        import torch
+
+        given = torch.from_numpy(maps)
+        rebuilt: Maps = pure.topic_forward(given, self.topics, self.r1, self.r2, self.threshold).numpy()
+        return Expressed(self._products(given).double().flatten(0, -2).numpy(), rebuilt)
+
+    def heat_maps(self, maps: Maps, size: tuple[int, int]) -> Maps:
+        """Return one heat map for each of n images, of the topics with the largest sums: (n, H, W) in [0, 1]."""
+        import torch
+
+        return np.stack([top_heat_maps(z, BEST_MAPS, size) for z in self._products(torch.from_numpy(maps)).numpy()])
+
+    def _products(self, maps: Tensor) -> Tensor:
+        """Return `F Tn` (n, h, w, m)."""
+        return maps @ pure.unit_topics(self.topics)
+
+
+def read_topics(store: Store, spec: StageSpec) -> Callable[[int], FittedTopics]:
+    """Open finished topics; the result gives the same topics for each class."""
+    from tasks.io.tensors import unpack_tensors
+
+    tensors = unpack_tensors(open_finished(store, spec).read_file(RESULT))
+    fitted = FittedTopics(tensors["topics"], tensors["r1"], tensors["r2"], float(setting(spec, "threshold")))
+    return lambda index: fitted
+
+
+def head_of(split: Split) -> Head:
+    """Return the head of a network on maps (n, h, w, d) of its device; gradients pass through."""
+
+    def head(maps: Tensor) -> Tensor:
+        logits: Tensor = split.head(split.layout.native(maps).contiguous())
+        return logits
+
+    return head
+
+
+def _layout(store: Store, spec: StageSpec) -> Layout:
+    activations = open_finished(store, spec.inputs["activations"])
+    check_same_samples(activations, open_finished(store, spec.inputs["selection"].inputs["activations"]))
+    _check_count(spec, activations.layout.arrays["maps"].shape[-1])
+    return Layout(-(-_epochs(spec) // SEGMENT))
+
+
+def _epochs(spec: StageSpec) -> int:
+    """Return the number of epochs, with those of fixed topics."""
+    return int(setting(spec, "epochs")) + int(setting(spec, "frozen_epochs"))
+
+
+def _check_count(spec: StageSpec, channels: int) -> None:
+    """Raise ValueError where there are more topics than channels."""
+    if (m := int(setting(spec, "topics"))) > channels:
+        raise ValueError(
+            f"interpretation.interpreters.topics.topics: expected at most the {channels} channels of "
+            f"{spec.inputs['activations'].label}, found {m}"
+        )
+
+
+def _partition(work: Work, number: int) -> None:
+    """Train for a few epochs; the last partition also writes the topics and their errors."""
+    from tasks.io.tensors import pack_tensors, unpack_tensors
+
+    stage, spec = work.stage, work.stage.spec
+    device, started = choose_device(work.device), time.perf_counter()
+    parent = previous_segment(stage, number, environment(device))
+    coreset = _Coreset(stage, device)
+    training = _training(spec, coreset.channels, device)
+    if parent:
+        training.load(unpack_tensors(read_checkpoint(stage, parent["checkpoint"])))
+    else:
+        coreset.check_head()
+    with stage.partition(number) as part:
+        last = min((number + 1) * SEGMENT, _epochs(spec))
+        losses = [coreset.train(training, epoch) for epoch in range(number * SEGMENT, last)]
+        data = pack_tensors(training.tensors())
+        name = f"checkpoint-{number:06d}-{digest(data)[:12]}.safetensors"
+        part.write_file(name, data)
+        seconds = time.perf_counter() - started
+        part.numbers.update(measured(parent=parent.get("checkpoint", ""), checkpoint=name, losses=losses))
+        part.numbers.update(environment=environment(device), spent=seconds + float(parent.get("spent", 0.0)))
+        if number == stage.layout.partitions - 1:
+            found = {name: tensor for name, tensor in training.tensors().items() if "." not in name}
+            part.write_file(RESULT, pack_tensors(found))
+            fitted = FittedTopics(found["topics"], found["r1"], found["r2"], float(setting(spec, "threshold")))
+            part.numbers["classes"] = coreset.classes(fitted, part.numbers["spent"])
+            part.numbers["duplicates"] = [list(pair) for pair in pure.near_duplicates(found["topics"].numpy())]
+
+
+def _training(spec: StageSpec, channels: int, device: torch.device) -> TopicTraining:
+    """Return the training of a stage at step 0."""
+    from tasks.interpreters.topic_training import TopicTraining
+
+    names = ("topics", "hidden", "threshold", "concept", "distinct", "similarity", "nearest", "lr")
+    settings = {name: setting(spec, name) for name in names}
+    return TopicTraining(channels, seed=[int(spec.parameters["seed"]), 0], device=device, **settings)
+
+
+class _Coreset:
+    """The maps and labels of a coreset, and the head of their network."""
+
+    def __init__(self, stage: Stage, device: torch.device) -> None:
+        self.spec, self.device = stage.spec, device
+        self.activations: FinishedStage = open_finished(stage.store, stage.spec.inputs["activations"])
+        self.kept = [
+            np.sort(kept) for kept in kept_positions(open_finished(stage.store, stage.spec.inputs["selection"]))
+        ]
+        self.rows = np.sort(np.concatenate(self.kept))
+        self.labels = self.activations.read("label")
+        self.head = head_of(open_split(stage.store, stage.spec.inputs["activations"], device))
+        _, h, w, self.channels = self.activations.layout.arrays["maps"].shape
+        self.most = max(1, POOL_VALUES // (h * w * self.channels))
+        self._whole = self._read(self.rows) if len(self.rows) <= self.most else None
+
+    def check_head(self) -> None:
+        """Raise ValueError unless gradients pass through the head."""
+        import torch
+
+        if pure.head_gradient_missing(self.head, torch.from_numpy(self._read(self.rows[:2])).to(self.device)):
+            raise ValueError(
+                f"{self.spec.title}: expected a head that can be differentiated, found logits without a gradient; "
+                "topics are trained through the layers behind the map: take another layer or interpreter"
+            )
+
+    def train(self, training: TopicTraining, epoch: int) -> float:
+        """Make the steps of an epoch; return their mean loss."""
+        import torch
+
+        frozen, losses = epoch >= int(setting(self.spec, "epochs")), []
+        for maps, labels in self._batches(epoch):
+            given = torch.from_numpy(maps).to(self.device), torch.from_numpy(labels).to(self.device)
+            losses.append(training.step(*given, self.head, frozen=frozen))
+        mean = float(np.mean(losses))
+        if not np.isfinite(mean):
+            raise ValueError(
+                f"{self.spec.title}: expected finite losses, found {mean} in epoch {epoch + 1}; lower "
+                "interpretation.interpreters.topics.lr"
+            )
+        return mean
+
+    def classes(self, fitted: FittedTopics, seconds: float) -> dict[str, Json]:
+        """Return the metrics of each class, by label: the error of its rebuilt maps, and its share of the time."""
+        found: dict[str, Json] = {}
+        for (label, _), kept in zip(class_slabs(self.activations).items(), self.kept, strict=True):
+            residual = total = 0.0
+            for start in range(0, len(kept), self.most):
+                maps = self._read(kept[start : start + self.most])
+                residual += float(np.square(maps - fitted.express(maps).reconstruction, dtype=np.float64).sum())
+                total += float(np.square(maps, dtype=np.float64).sum())
+            error = (residual / total) ** 0.5 if total else 0.0
+            share = seconds * len(kept) / len(self.rows)
+            found[str(label)] = {"kept": len(kept), "relative_error": error, "seconds": share}
+        return found
+
+    def _batches(self, epoch: int) -> Iterator[tuple[Maps, NDArray[np.int64]]]:
+        """Yield maps and labels of an epoch's batches, a function of seed and epoch alone."""
+        from tasks.interpreters.topic_training import batches, pools
+
+        seed, size = [int(self.spec.parameters["seed"]), 1, epoch], int(setting(self.spec, "batch"))
+        chunk = self.activations.layout.arrays["maps"].chunk
+        for number, rows in enumerate(pools(self.rows, chunk, self.most, seed)):
+            maps = self._read(rows) if self._whole is None else self._whole
+            for chosen in batches(len(rows), size, [*seed, number]):
+                yield maps[chosen], self.labels[rows[chosen]].astype(np.int64)
+
+    def _read(self, rows: NDArray[np.int64]) -> Maps:
+        """Return maps in float32."""
+        return read_rows(self.activations, "maps", rows).astype(np.float32)
+
+
+def _summary(stage: Stage) -> Document:
+    """Return the classes' metrics, near-duplicate topics and losses; remove files of abandoned attempts."""
+    markers = keep_chain(stage)
+    sweep_files(stage, markers)
+    last = markers[-1]["numbers"]
+    losses = [loss for marker in markers for loss in marker["numbers"]["losses"]]
+    return {"classes": last["classes"], "duplicates": last["duplicates"], "losses": losses}
+
+
+def n_topics(spec: StageSpec, channels: int) -> int:
+    """Return the number of columns of a class's topics."""
+    return int(setting(spec, "topics"))
+
+
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    """Return the size: a checkpoint has each value and two moments; a batch keeps its maps for the gradients."""
+    activations = spec.inputs["activations"]
+    n_classes, longest = count_classes(activations, survey)
+    shapes = map_shapes(activations, survey)
+    channels, m, hidden = shapes.maps[0], int(setting(spec, "topics")), int(setting(spec, "hidden"))
+    _check_count(spec, channels)
+    state = 4 * (channels * m + m * hidden + hidden * channels)
+    positions, values = int(np.prod(shapes.maps[1:])), int(np.prod(shapes.maps))
+    pool = min(n_classes * longest * values, max(POOL_VALUES, values))
+    batch = int(setting(spec, "batch")) * (positions * (8 * m + 3 * hidden) + 6 * values + 6 * shapes.largest)
+    return Size(3 * state * -(-_epochs(spec) // SEGMENT) + state, 4 * (3 * pool + batch) + 8 * state)
+
+
+TOPICS = Step(
+    "topics", VERSION, _layout, _partition, _size, summary=_summary, check=check_chain, network=True, chain=True
+)
