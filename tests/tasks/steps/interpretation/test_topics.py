@@ -65,8 +65,9 @@ def held(topics_run: "Run") -> HeldOut:
     """Return the held-out samples of the run."""
     (answer,) = interpreted(topics_run.plan)
     stage = open_finished(topics_run.job.store, answer.held_out)
-    arrays = [np.asarray(stage.read(name)) for name in ("maps", "label", "logits")]
-    return HeldOut(*arrays, open_split(topics_run.job.store, answer.held_out, torch.device("cpu")))
+    maps, logits = (np.asarray(stage.read(name), np.float32) for name in ("maps", "logits"))
+    split = open_split(topics_run.job.store, answer.held_out, torch.device("cpu"))
+    return HeldOut(maps, np.asarray(stage.read("label"), np.int64), logits, split)
 
 
 def found_of(run: "Run", budget: float) -> dict[str, Tensor]:
@@ -98,9 +99,9 @@ def test_the_evaluation_is_that_of_the_pure_functions(topics_run: "Run", held: H
             assert rows["accuracy"] == (held.predict(rebuilt) == label).mean()
             error = np.linalg.norm(maps.numpy() - rebuilt) / np.linalg.norm(maps.numpy())
             np.testing.assert_allclose(rows["error_val"], error, rtol=1e-4)
-            pair = [(maps @ unit_topics(one["topics"])).flatten(0, 2).numpy() for one in (full, mine)]
+            reference, columns = ((maps @ unit_topics(one["topics"])).flatten(0, 2).numpy() for one in (full, mine))
             for name, alpha in (("0", 0.0), ("05", 0.5), ("1", 1.0)):
-                expected = shape_distance(*pair, alpha=alpha, normalise=0 < alpha < 1)
+                expected = shape_distance(reference, columns, alpha=alpha, normalise=0 < alpha < 1)
                 np.testing.assert_allclose(rows[f"distance_{name}"], expected, atol=2e-4)
             assert rows["null_0"] > 0
             assert rows["rank"] <= 5
@@ -130,10 +131,11 @@ def test_scores_against_subsets_by_hand(topics_run: "Run", held: HeldOut) -> Non
         return (accuracy(few, kept) - 0.1) / (few_full - 0.1)
 
     assert full > 0.3
-    assert np.abs(stage.read("shapley")).max() > 0.05
-    np.testing.assert_allclose(stage.read("shapley"), exact_shapley(value, 5), atol=1e-12)
+    gains = np.asarray(stage.read("shapley"), np.float64)
+    assert np.abs(gains).max() > 0.05
+    np.testing.assert_allclose(gains, exact_shapley(value, 5), atol=1e-12)
     unit = unit_topics(topics.double()).numpy()
-    np.testing.assert_allclose(stage.read("cosine"), unit.T @ unit, atol=1e-12)
+    np.testing.assert_allclose(np.asarray(stage.read("cosine"), np.float64), unit.T @ unit, atol=1e-12)
 
 
 def test_results_and_galleries_have_topics(topics_run: "Run") -> None:
