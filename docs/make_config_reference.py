@@ -10,7 +10,7 @@ from typing import Any
 from configs.schema import Config
 from tasks.coresets import ACROSS_CLASSES, SELECTORS
 from tasks.interpreters import INTERPRETERS
-from tasks.interpreters.topics import check as check_topics
+from tasks.steps.interpretation.methods import METHODS
 
 HERE = Path(__file__).resolve().parent
 SCHEMA_FILE, PAGE_FILE = HERE / "config.schema.json", HERE / "config.md"
@@ -49,7 +49,8 @@ def page(schema: Node) -> str:
         _method(f"interpretation.interpreters.{name}", method.fit, {"maps", "seed"}, {})
         for name, method in INTERPRETERS.items()
     ]
-    parts.append(_method("interpretation.interpreters.topics", check_topics, set(), {}))
+    own = {name: method.check for name, method in METHODS.items() if name not in INTERPRETERS}
+    parts += [_method(f"interpretation.interpreters.{name}", check, set(), {}) for name, check in own.items()]
     return "\n".join(parts)
 
 

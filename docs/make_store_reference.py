@@ -17,6 +17,7 @@ PLANS = {  # presets that together have every kind and need no files, with what 
         "networks.small.train.snapshots=3",
         "activations={networks: [small], layers: [head]}",
         "interpretation.interpreters.topics={}",
+        "interpretation.interpreters.vebi={}",
     ),
     "decomposition-digits": (),
     "tracing-digits": (),
@@ -34,6 +35,12 @@ WRITES = {  # arrays with their axes, and files
     "selection": "`order` (class, rank): positions of the kept samples in the order chosen, -1 after the last; "
     "`label` (class)",
     "features": "for ICE `components` (class, component, channel), zero rows where fewer were found",
+    "responses": "`responses` (sample, unit), units of all ReLU calls up to the layer; the number of units of each "
+    "call is in `complete.json` under `summary`",
+    "unit-gram": "`gram` (unit, other), `moment` (unit, class): sums over the coreset's samples",
+    "units": "`weights` (class, unit); `paths-PARTITION.parquet`: the weights at each breakpoint of mu",
+    "unit-evaluation": "`values` (class, measure), `label` as in evaluation; `coverage` (class, call, set): units of "
+    "the coreset, of the full data and of both",
     "topics": "`topics.safetensors`: topics (channel, topic) and two layers (topic, hidden), (hidden, channel), "
     "which all classes share; checkpoints",
     "topic-scores": "`shapley` (topic), `cosine` (topic, topic); completeness and accuracies in `complete.json` under "

@@ -5,7 +5,7 @@ All coresets with the same reference are compared together, in one pass over the
 
 import itertools
 import time
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -25,6 +25,7 @@ from tasks.metrics.accuracy import agreement, top_k_accuracy
 from tasks.metrics.joint_shape import JointShape
 from tasks.steps.common.activations import class_slabs, map_shapes, open_split
 from tasks.steps.common.networks import choose_device
+from tasks.steps.interpretation.measures import ALPHAS, MEASURES, permuted_images
 from tasks.steps.interpretation.method import ClassFeatures, Maps
 from tasks.steps.interpretation.methods import method_of
 from tasks.steps.interpretation.selection import classes_per_partition, count_classes
@@ -33,12 +34,6 @@ VERSION = 2
 GROUP_VALUES = 2_000_000
 CHUNK_VALUES = 4_000_000  # map values in memory at once
 CHUNK_ROWS = 16_384  # positions in memory at once, with the columns of all sets
-ALPHAS = {"0": 0.0, "05": 0.5, "1": 1.0}
-MEASURES = (
-    *(f"{kind}_{name}" for kind in ("distance", "null", "self") for name in ALPHAS),
-    *("rank_reference", "rank", "n_rows", "n_val", "error_val", "fidelity"),
-    *("accuracy", "accuracy_top5", "agreement", "accuracy_plain", "accuracy_plain_top5"),
-)
 
 
 def evaluation_spec(features: StageSpec, reference: StageSpec, held_out: StageSpec) -> StageSpec:
@@ -134,7 +129,7 @@ def _evaluate_class(
         maps = activations.read("maps", low, high).astype(np.float32)
         reference, *others = (one.columns(maps, head) for one in sets)
         shapes = shapes or [JointShape([reference.shape[1], columns.shape[1]]) for columns in others]
-        exchanged = _permuted_images(len(maps), h * w, [label, chunk])
+        exchanged = permuted_images(len(maps), h * w, [label, chunk])
         for shape, columns in zip(shapes, others, strict=True):
             shape.update([reference, columns], exchanged)
     plain = activations.read("logits", start, stop).astype(np.float32)
@@ -164,14 +159,6 @@ def _measures(shape: JointShape, one: _Set, plain: Maps, label: int) -> list[flo
     found |= {"error_val": (one.tally.residual / one.tally.total) ** 0.5 if one.tally.total else 0.0}
     found |= {"fidelity": fidelity(plain[:, label], logits[:, label])}
     return [found[name] if np.isfinite(found[name]) else np.nan for name in MEASURES]
-
-
-def _permuted_images(n: int, positions: int, seed: Sequence[int]) -> NDArray[np.int64]:
-    """Return an order of rows that moves every image as a whole to another place."""
-    cycle = np.random.default_rng(list(seed)).permutation(n)
-    order = np.empty(n, np.int64)
-    order[cycle] = np.roll(cycle, 1)
-    return (order[:, None] * positions + np.arange(positions)).ravel().astype(np.int64)
 
 
 def _summary(stage: Stage) -> dict[str, Json]:

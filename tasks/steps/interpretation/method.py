@@ -68,6 +68,9 @@ class Method:
     n_columns : most columns that the features of a class have, from the spec and the number of channels
     scores : (features, held-out activations, parameters) -> the spec of a stage with scores of the features as a whole;
         None for methods without such scores
+    evaluate : (features, features of the full data, held-out activations) -> the spec of the comparison; None for the
+        common one, which needs nothing but the layer's maps. Its summary has `measures`, its array `values` (class,
+        measure) at least those of the common one, and its array `label` the classes.
     """
 
     steps: tuple[Step, ...]
@@ -76,3 +79,4 @@ class Method:
     check: Callable[..., None]
     n_columns: Callable[[StageSpec, int], int]
     scores: Callable[[StageSpec, StageSpec, Mapping[str, Json]], StageSpec] | None = None
+    evaluate: Callable[[StageSpec, StageSpec, StageSpec], StageSpec] | None = None

@@ -14,8 +14,14 @@ from tasks.interpreters import INTERPRETERS
 from tasks.interpreters.topics import check as check_topics
 from tasks.steps.interpretation.features import FEATURES, features_spec, n_columns, read_features
 from tasks.steps.interpretation.method import Method
+from tasks.steps.interpretation.responses import RESPONSES
 from tasks.steps.interpretation.topic_scores import TOPIC_SCORES, topic_scores_spec
 from tasks.steps.interpretation.topics import TOPICS, n_topics, read_topics, topics_spec
+from tasks.steps.interpretation.unit_evaluation import UNIT_EVALUATION, unit_evaluation_spec
+from tasks.steps.interpretation.unit_gram import UNIT_GRAM
+from tasks.steps.interpretation.units import UNITS, read_units, units_spec
+from tasks.steps.interpretation.units import check as check_units
+from tasks.steps.interpretation.units import n_columns as n_unit_columns
 
 
 def one_stage(name: str) -> Method:
@@ -26,6 +32,14 @@ def one_stage(name: str) -> Method:
 
 METHODS: dict[str, Method] = {  # a method with stages of its own is a line here; its files lie in this folder
     **{name: one_stage(name) for name in INTERPRETERS},
+    "vebi": Method(
+        (RESPONSES, UNIT_GRAM, UNITS, UNIT_EVALUATION),
+        units_spec,
+        read_units,
+        check_units,
+        n_unit_columns,
+        evaluate=unit_evaluation_spec,
+    ),
     "topics": Method((TOPICS, TOPIC_SCORES), topics_spec, read_topics, check_topics, n_topics, topic_scores_spec),
 }
 

@@ -123,7 +123,7 @@ def _cells(asked: Interpretation, network: _Network, interpreter: str, reference
                 continue  # at budget 1 all draws are the same
             selection = selection_spec(network.selects, selector, parameters, budget, seed, repeat)
             found = method.plan(network.learn, selection, own, seed)
-            compared = evaluation_spec(found, reference, network.held_out)
+            compared = (method.evaluate or evaluation_spec)(found, reference, network.held_out)
             scores = method.scores(found, network.held_out, own) if method.scores and not repeat else None
             yield Cell(network.name, seed, interpreter, selector, repeat, budget, selection, found, compared, scores)
 

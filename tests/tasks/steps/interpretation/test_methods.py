@@ -121,7 +121,7 @@ def all_methods(
 ) -> "Run":
     """Return the tiny run at budget 1 with every method, made."""
     tree = copy.deepcopy(finished_run.at(str(tmp_path_factory.mktemp("methods") / "store")).tree)
-    few = {"ice": {"components": 3}, "topics": {"topics": 3, "hidden": 9, "epochs": 1, "frozen_epochs": 0}}
+    few = {"ice": {"components": 3}, "vebi": {}, "topics": {"topics": 3, "hidden": 9, "epochs": 1, "frozen_epochs": 0}}
     tree["interpretation"] |= {"selectors": {"moderate": {}}, "budgets": [1.0], "interpreters": few}
     assert set(few) == set(METHODS)
     return new_run(tree).finish()
@@ -135,7 +135,8 @@ def test_contract(all_methods: "Run", name: str) -> None:
     assert spec.parameters["interpreter"] == name
     assert spec.inputs["activations"] == answer.learn
     scores = method.scores(spec, answer.held_out, {}) if method.scores else spec
-    every = {s.path: s for s in (*_all(spec), *_all(scores))}
+    compared = method.evaluate(spec, spec, answer.held_out) if method.evaluate else spec
+    every = {s.path: s for one in (spec, scores, compared) for s in _all(one)}
     kinds = {stage.stage for wave in waves(list(every.values())) for stage in wave}
     assert kinds - {s.stage for s in _all(selection)} - {"activations"} == {step.kind for step in method.steps}
     assert set(method.steps) <= set(INTERPRETATION.steps)

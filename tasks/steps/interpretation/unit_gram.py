@@ -1,0 +1,90 @@
+"""The unit-gram stage: the inner products of all units' responses over a coreset, by panels of units."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.layouts import ArrayLayout, Layout
+from storage.specs import StageSpec
+from storage.stages import open_finished
+from storage.stores import Store
+from tasks.engine.life import measured
+from tasks.engine.step import Size, Step, Work
+from tasks.engine.survey import Survey
+from tasks.steps.common.activations import check_same_samples, class_slabs
+from tasks.steps.common.rows import read_rows
+from tasks.steps.interpretation.responses import units_of
+from tasks.steps.interpretation.selection import count_classes, kept_positions
+
+VERSION = 1
+PANEL_BYTES = (
+    64 * 2**20
+)  # of a partition's rows of the Gram matrix: the memory of a partition, with a chunk of responses
+CHUNK_BYTES = 32 * 2**20  # of responses in float64
+
+
+def unit_gram_spec(responses: StageSpec, selection: StageSpec) -> StageSpec:
+    """Return the spec of the Gram matrix of a coreset."""
+    inputs = {"responses": responses, "selection": selection}
+    return UNIT_GRAM.spec({}, inputs, label=selection.label)
+
+
+def unit_gram_layout(units: int, classes: int) -> Layout:
+    """Return the layout for some number of units and classes."""
+    rows = max(1, min(units, PANEL_BYTES // (8 * units)))
+    gram = ArrayLayout((units, units), "float64", ("unit", "other"), rows, rows)
+    moment = ArrayLayout((units, classes), "float64", ("unit", "class"), rows, rows)
+    return Layout(gram.partitions, {"gram": gram, "moment": moment})
+
+
+def _layout(store: Store, spec: StageSpec) -> Layout:
+    responses = open_finished(store, spec.inputs["responses"])
+    activations = open_finished(store, spec.inputs["responses"].inputs["activations"])
+    check_same_samples(activations, open_finished(store, spec.inputs["selection"].inputs["activations"]))
+    return unit_gram_layout(responses.layout.arrays["responses"].shape[1], len(class_slabs(activations)))
+
+
+def predicted_classes(store: Store, activations: StageSpec, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return whether the network predicts each class of the split for samples (n,): (n, C) of 0 and 1."""
+    finished = open_finished(store, activations)
+    labels = np.array(list(class_slabs(finished)), np.int64)
+    best = read_rows(finished, "logits", rows).argmax(axis=1)
+    found: NDArray[np.float64] = (best[:, None] == labels).astype(np.float64)
+    return found
+
+
+def _partition(work: Work, number: int) -> None:
+    """Sum the products of a panel of units with all units, over chunks of samples in order."""
+    stage, store = work.stage, work.stage.store
+    responses = open_finished(store, stage.spec.inputs["responses"])
+    kept = kept_positions(open_finished(store, stage.spec.inputs["selection"]))
+    rows = np.sort(np.concatenate(kept))
+    predicted = predicted_classes(store, stage.spec.inputs["responses"].inputs["activations"], rows)
+    units = responses.layout.arrays["responses"].shape[1]
+    size = max(1, CHUNK_BYTES // (8 * units))
+    with stage.partition(number) as part:
+        panel = slice(*part.span)
+        gram = np.zeros((panel.stop - panel.start, units))
+        moment = np.zeros((len(gram), predicted.shape[1]))
+        for start in range(0, len(rows), size):
+            chunk = slice(start, start + size)
+            x = read_rows(responses, "responses", rows[chunk]).astype(np.float64)
+            left = np.ascontiguousarray(x[:, panel].T)
+            gram += left @ x
+            moment += left @ predicted[chunk]
+        part.write("gram", gram)
+        part.write("moment", moment)
+        part.numbers.update(measured(samples=len(rows), predicted=predicted.sum(axis=0).tolist()))
+
+
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    """Return the size: a panel with its product, a chunk of responses, and the classes of all samples."""
+    activations = spec.inputs["responses"].inputs["activations"]
+    n_classes, longest = count_classes(activations, survey)
+    units = sum(units_of(activations, survey))
+    layout = unit_gram_layout(units, n_classes)
+    panel = 8 * layout.arrays["gram"].rows * (units + n_classes)
+    chunk = max(8 * units, CHUNK_BYTES)
+    return Size(8 * units * (units + n_classes), 2 * panel + 4 * chunk + 16 * n_classes * longest * n_classes)
+
+
+UNIT_GRAM = Step("unit-gram", VERSION, _layout, _partition, _size)
