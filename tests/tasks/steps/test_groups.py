@@ -26,6 +26,7 @@ from tasks.steps.decomposition.scores import SCORES
 from tasks.steps.interpretation.evaluation import EVALUATION
 from tasks.steps.interpretation.methods import METHODS, one_stage
 from tasks.steps.interpretation.selection import SELECTION
+from tasks.steps.interpretation.unit_evaluation import UNIT_EVALUATION
 from tests.plans import cells, decomposed, references
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ NETWORKS, SEEDS = ("small", "other"), (0, 1)
 GROUPED: dict[str, Step] = {
     "selection": SELECTION,
     "evaluation": EVALUATION,
+    "unit-evaluation": UNIT_EVALUATION,
     "strongest": STRONGEST,
     "head-scores": SCORES,
     "ablation": ABLATION,
@@ -85,6 +87,17 @@ def interpreted(
 
 
 @pytest.fixture(scope="module")
+def units_twice(
+    finished_run: "Run", new_run: "Callable[[Tree], Run]", tmp_path_factory: pytest.TempPathFactory
+) -> "Run":
+    """Question 1 asked with units of all layers about two seeds and two networks."""
+    tree = doubled(finished_run.tree, "interpretation", str(tmp_path_factory.mktemp("units") / "store"))
+    tree["interpretation"] |= {"selectors": {"random": {}, "moderate": {}}, "budgets": [0.25, 0.5]}
+    tree["interpretation"]["interpreters"] = {"vebi": {}}
+    return new_run(tree).finish()
+
+
+@pytest.fixture(scope="module")
 def decomposed_twice(
     decomposed_run: "Run", new_run: "Callable[[Tree], Run]", tmp_path_factory: pytest.TempPathFactory
 ) -> "Run":
@@ -116,9 +129,10 @@ def digests(run: "Run", specs: list[StageSpec]) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("kind", GROUPED)
 def test_stages_made_together_are_what_each_is_alone(
-    kind: str, interpreted: "Run", decomposed_twice: "Run", tmp_path: Path
+    kind: str, interpreted: "Run", units_twice: "Run", decomposed_twice: "Run", tmp_path: Path
 ) -> None:
-    run = (interpreted if kind in ("selection", "evaluation") else decomposed_twice).at(str(tmp_path / "copied"))
+    runs = {"selection": interpreted, "evaluation": interpreted, "unit-evaluation": units_twice}
+    run = runs.get(kind, decomposed_twice).at(str(tmp_path / "copied"))
     planned = [spec for spec in run.plan.stages if spec.stage == kind]
     specs = sorted({*planned, *(rankings(run) if kind == "strongest" else ())}, key=lambda spec: spec.key)  # mixed
     before = digests(run, specs)
