@@ -52,7 +52,7 @@ def mu_lasso(gram: NDArray[np.floating], moment: NDArray[np.floating], mu: float
     ----------
     gram : X'X (M, M) of responses X (n, M)
     moment : X'L (M, C) of one-hot predicted classes L (n, C)
-    mu : bound of the sum of a class's weights, >= 0
+    mu : bound of the sum of a class's weights, >= 0; infinity for none
 
     Returns
     -------
@@ -61,8 +61,8 @@ def mu_lasso(gram: NDArray[np.floating], moment: NDArray[np.floating], mu: float
     combinations of others, the lower indices that enter first are used.
     """
     square, products = check_system(gram, moment)
-    if not np.isfinite(mu) or mu < 0:
-        raise ValueError(f"mu: expected a finite number of at least 0, found {mu!r}")
+    if not mu >= 0:
+        raise ValueError(f"mu: expected a number of at least 0, found {mu!r}")
     return np.stack([mu_path(square, column, until=float(mu)).at(float(mu)) for column in products.T])
 
 

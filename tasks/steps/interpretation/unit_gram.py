@@ -10,6 +10,7 @@ from storage.stores import Store
 from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
+from tasks.interpreters.panels import panel_sums
 from tasks.steps.common.activations import check_same_samples, class_slabs
 from tasks.steps.common.rows import read_rows
 from tasks.steps.interpretation.responses import units_of
@@ -61,16 +62,10 @@ def _partition(work: Work, number: int) -> None:
     predicted = predicted_classes(store, stage.spec.inputs["responses"].inputs["activations"], rows)
     units = responses.layout.arrays["responses"].shape[1]
     size = max(1, CHUNK_BYTES // (8 * units))
+    chunks = (slice(start, start + size) for start in range(0, len(rows), size))
     with stage.partition(number) as part:
-        panel = slice(*part.span)
-        gram = np.zeros((panel.stop - panel.start, units))
-        moment = np.zeros((len(gram), predicted.shape[1]))
-        for start in range(0, len(rows), size):
-            chunk = slice(start, start + size)
-            x = read_rows(responses, "responses", rows[chunk]).astype(np.float64)
-            left = np.ascontiguousarray(x[:, panel].T)
-            gram += left @ x
-            moment += left @ predicted[chunk]
+        read = ((read_rows(responses, "responses", rows[c]).astype(np.float64), predicted[c]) for c in chunks)
+        gram, moment = panel_sums(read, slice(*part.span), units, predicted.shape[1])
         part.write("gram", gram)
         part.write("moment", moment)
         part.numbers.update(measured(samples=len(rows), predicted=predicted.sum(axis=0).tolist()))
