@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("wide")
             ),
             (
                 "interpretation.interpreters={nmf: {}}",
-                "interpretation.interpreters.nmf: unknown method 'nmf'; known: ice",
+                "interpretation.interpreters.nmf: unknown method 'nmf'; known: ice, vebi, topics",
             ),
             (
                 "interpretation.selectors={moderate: {centre: mean}}",

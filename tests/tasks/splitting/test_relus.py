@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -73,6 +74,12 @@ def test_zeroed_units_are_those_of_masks_by_hand(units: dict[int, list[int]]) ->
         expected = model[4:](model[2](model[0](images).relu() * masks[0]).relu() * masks[1])
         torch.testing.assert_close(zeroed(model, images, units), expected)
         torch.testing.assert_close(model(images), model(images.clone()))  # nothing stays behind
+
+
+def test_resnet_50_has_the_units_of_the_paper() -> None:
+    with torch.inference_mode():
+        found = relu_maps(torchvision.models.resnet50().eval(), torch.rand(1, 3, 32, 32))
+    assert (len(found), sum(maps.shape[1] for maps in found)) == (49, 22_720)
 
 
 def test_networks_without_relus_and_odd_outputs_are_named() -> None:
