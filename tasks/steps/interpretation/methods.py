@@ -15,9 +15,9 @@ from tasks.interpreters.topics import check as check_topics
 from tasks.steps.interpretation.features import FEATURES, features_spec, n_columns, read_features
 from tasks.steps.interpretation.method import Method
 from tasks.steps.interpretation.responses import RESPONSES
-from tasks.steps.interpretation.topic_scores import TOPIC_SCORES, topic_scores_spec
+from tasks.steps.interpretation.topic_scores import TOPIC_SCORES, topic_scores_spec, topic_tables
 from tasks.steps.interpretation.topics import TOPICS, n_topics, read_topics, topics_spec
-from tasks.steps.interpretation.unit_evaluation import UNIT_EVALUATION, unit_evaluation_spec
+from tasks.steps.interpretation.unit_evaluation import UNIT_EVALUATION, unit_evaluation_spec, unit_tables
 from tasks.steps.interpretation.unit_gram import UNIT_GRAM
 from tasks.steps.interpretation.units import UNITS, read_units, units_spec
 from tasks.steps.interpretation.units import check as check_units
@@ -39,8 +39,17 @@ METHODS: dict[str, Method] = {  # a method with stages of its own is a line here
         check_units,
         n_unit_columns,
         evaluate=unit_evaluation_spec,
+        tables=unit_tables,
     ),
-    "topics": Method((TOPICS, TOPIC_SCORES), topics_spec, read_topics, check_topics, n_topics, topic_scores_spec),
+    "topics": Method(
+        (TOPICS, TOPIC_SCORES),
+        topics_spec,
+        read_topics,
+        check_topics,
+        n_topics,
+        scores=topic_scores_spec,
+        tables=topic_tables,
+    ),
 }
 
 

@@ -15,6 +15,7 @@ from tasks.figures.overlay import overlay
 from tasks.metrics.summary import by_budget, over_repeats, robustness_table
 from tasks.report.interpretation.results import Gallery, GalleryRow, InterpretationResults
 from tasks.steps.common.activations import class_slabs
+from tasks.steps.interpretation.methods import METHODS
 from tasks.steps.interpretation.plan import Cell, Interpreted
 from tasks.steps.interpretation.selection import kept_positions
 
@@ -117,3 +118,16 @@ def _gallery_rows(store: Store, spec: StageSpec) -> Iterator[GalleryRow]:
         true, predicted = (names.get(str(label), str(label)) for label in (read["label"][i], read["predicted"][i]))
         overlays = {title: overlay(image, heat) for title, heat in heats}
         yield GalleryRow(image, int(read["sample_id"][i]), true, predicted, overlays)
+
+
+def method_tables(store: Store, cells: Sequence[Cell]) -> dict[str, pd.DataFrame]:
+    """Return the further tables of the methods, by name: a method's rows with the keys of their coreset."""
+    found: dict[str, list[pd.DataFrame]] = {}
+    for cell in cells:
+        tables = METHODS[cell.interpreter].tables
+        if tables is None:
+            continue
+        keys = {key: getattr(cell, key) for key in ("network", "seed", "selector", "repeat", "budget")}
+        for name, table in tables(store, cell.features, cell.evaluation, cell.scores).items():
+            found.setdefault(name, []).append(table.assign(**keys))
+    return {name: pd.concat(parts, ignore_index=True) for name, parts in found.items()}

@@ -8,7 +8,7 @@ from tasks.figures.interpretation.budgets import pairs
 from tasks.figures.interpretation.still import accuracy_against_budget, distance_against_budget
 from tasks.report.interpretation.results import InterpretationResults
 from tasks.steps.interpretation.plan import Interpreted
-from tasks.steps.interpretation.results import cells_of, coreset_table
+from tasks.steps.interpretation.results import cells_of, coreset_table, method_tables
 
 
 def interpretation_files(
@@ -16,9 +16,12 @@ def interpretation_files(
 ) -> dict[str, bytes]:
     """Return tables and plots by path below the report; coresets name training images, so `none` omits them."""
     frames = {name: getattr(results, name) for name in ("classes", "by_budget", "over_repeats", "robustness")}
+    frames |= method_tables(store, cells_of(answers))
     if images != "none":
         frames["coresets"] = coreset_table(store, cells_of(answers))
     files = {f"tables/{name}.parquet": table_bytes(frame) for name, frame in frames.items()}
+    if "coresets" in frames:  # for trainings in programs that do not read Parquet
+        files["tables/coresets.csv"] = frames["coresets"].to_csv(index=False, lineterminator="\n").encode()
     for network, interpreter, rows in pairs(results.over_repeats):
         title = f"{network}, {interpreter}"
         files[f"figures/{network}-{interpreter}-distance.png"] = distance_against_budget(rows, title=title)

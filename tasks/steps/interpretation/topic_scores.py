@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from storage.documents import Document, Json
@@ -36,6 +37,29 @@ def topic_scores_spec(features: StageSpec, held_out: StageSpec, parameters: Mapp
     own = without_defaults({k: v for k, v in parameters.items() if k in SCORED}, DEFAULTS)
     inputs = {"features": features, "activations": held_out}
     return TOPIC_SCORES.spec({"seed": features.parameters["seed"], **own}, inputs, label=features.label)
+
+
+def topic_tables(
+    store: Store, features: StageSpec, evaluation: StageSpec, scores: StageSpec | None
+) -> dict[str, pd.DataFrame]:
+    """Return the table `topics` of a coreset with scores: each topic's importance and the topic most like it."""
+    if scores is None:
+        return {}
+    stage = open_finished(store, scores)
+    cosine = np.array(stage.read("cosine"), np.float64)
+    np.fill_diagonal(cosine, -np.inf)
+    alone = len(cosine) == 1
+    table = pd.DataFrame(
+        {
+            "topic": np.arange(len(cosine)),
+            "shapley": np.asarray(stage.read("shapley"), np.float64),
+            "nearest": cosine.argmax(axis=1) if not alone else -1,
+            "nearest_cosine": cosine.max(axis=1) if not alone else np.nan,
+        }
+    )
+    names = ("completeness", "accuracy", "accuracy_plain", "accuracy_random")
+    found = {name: np.nan if stage.summary[name] is None else float(stage.summary[name]) for name in names}
+    return {"topics": table.assign(**found)}
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:

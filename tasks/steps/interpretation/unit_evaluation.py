@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from storage.documents import Json
@@ -27,7 +28,7 @@ from tasks.metrics.joint_shape import JointShape
 from tasks.steps.common.activations import batch_size, class_slabs, map_shapes, open_split
 from tasks.steps.common.networks import choose_device
 from tasks.steps.interpretation.measures import ALPHAS, MEASURES, permuted_images
-from tasks.steps.interpretation.responses import read_images, units_of
+from tasks.steps.interpretation.responses import call_of_unit, read_images, units_of
 from tasks.steps.interpretation.selection import classes_per_partition, count_classes
 from tasks.steps.interpretation.units import ClassUnits, read_units
 
@@ -46,6 +47,25 @@ def unit_evaluation_spec(features: StageSpec, reference: StageSpec, held_out: St
     """Return the spec that compares the units of a coreset with those of the full data, on held-out samples."""
     inputs = {"features": features, "reference": reference, "activations": held_out}
     return UNIT_EVALUATION.spec({}, inputs, label=features.label)
+
+
+def unit_tables(
+    store: Store, features: StageSpec, evaluation: StageSpec, scores: StageSpec | None
+) -> dict[str, pd.DataFrame]:
+    """Return the tables `units` (each class's units with weights) and `coverage` (their number by ReLU call)."""
+    fitted, compared = open_finished(store, features), open_finished(store, evaluation)
+    labels = np.asarray(compared.read("label"), np.int64)
+    weights = np.asarray(fitted.read("weights"), np.float64)
+    layers = np.array(fitted.summary["layers"])
+    calls, starts = call_of_unit(layers.tolist()), np.cumsum(layers) - layers
+    row, unit = np.nonzero(weights)
+    units = {"label": labels[row], "call": calls[unit], "channel": unit - starts[calls[unit]]}
+    coverage = np.asarray(compared.read("coverage"), np.int64)
+    classes, call = np.indices(coverage.shape[:2]).reshape(2, -1)
+    counts = coverage.reshape(-1, 3).T
+    names = ("units", "units_reference", "units_shared")
+    covered = {"label": labels[classes], "call": call, **dict(zip(names, counts, strict=True))}
+    return {"units": pd.DataFrame(units).assign(weight=weights[row, unit]), "coverage": pd.DataFrame(covered)}
 
 
 @dataclass

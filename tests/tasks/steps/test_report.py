@@ -61,6 +61,7 @@ def test_means_over_classes_are_those_of_the_class_table(written: Path) -> None:
 
 def test_coresets_are_given_as_sample_ids(written: Path, finished_run: "Run", plain: "dict[str, Plain]") -> None:
     table = pd.read_parquet(written / "tables" / "coresets.parquet")
+    pd.testing.assert_frame_equal(pd.read_csv(written / "tables" / "coresets.csv"), table)
     cell = next(c for c in cells(finished_run.plan) if c.selector == "moderate" and c.budget == 0.5)
     stage = open_finished(finished_run.job.store, cell.selection)
     at = (table["selector"] == "moderate") & (table["label"] == 4) & (table["budget"] == 0.5)

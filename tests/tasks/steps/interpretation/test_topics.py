@@ -23,7 +23,7 @@ from tasks.io.tensors import unpack_tensors
 from tasks.metrics.shape import shape_distance
 from tasks.steps.common.activations import open_split
 from tasks.steps.interpretation import topics as stage_module
-from tasks.steps.interpretation.results import interpretation_results
+from tasks.steps.interpretation.results import interpretation_results, method_tables
 from tasks.steps.interpretation.topics import RESULT, TOPICS, topics_spec
 from tests.plans import cells, interpreted
 
@@ -143,6 +143,17 @@ def test_results_and_galleries_have_topics(topics_run: "Run") -> None:
     assert set(table["interpreter"]) == {"topics"}
     assert (table[table["budget"] == 1.0]["distance_0"] < 1e-6).all()
     assert table["seconds"].min() > 0
+
+
+def test_the_table_of_the_report_has_every_topic(topics_run: "Run") -> None:
+    table = method_tables(topics_run.job.store, cells(topics_run.plan))["topics"]
+    assert len(table) == 2 * 5
+    full = table[table["budget"] == 1.0].set_index("topic")
+    unit = unit_topics(found_of(topics_run, 1.0)["topics"].double()).numpy()
+    cosine = unit.T @ unit - 9 * np.eye(5)
+    np.testing.assert_array_equal(full["nearest"], cosine.argmax(axis=1))
+    np.testing.assert_allclose(full["nearest_cosine"], cosine.max(axis=1), atol=1e-12)
+    np.testing.assert_allclose((full["accuracy"] - 0.1) / (full["accuracy_plain"] - 0.1), full["completeness"])
 
 
 def test_a_stopped_training_goes_on_bitwise_and_pools_do_not_matter_to_resuming(

@@ -22,7 +22,7 @@ from tasks.steps.common.networks import load_network
 from tasks.steps.interpretation import unit_gram as gram_module
 from tasks.steps.interpretation.plan import Cell
 from tasks.steps.interpretation.responses import count_units, read_images
-from tasks.steps.interpretation.results import interpretation_results
+from tasks.steps.interpretation.results import interpretation_results, method_tables
 from tasks.steps.interpretation.selection import kept_positions
 from tasks.steps.interpretation.unit_gram import UNIT_GRAM
 from tasks.steps.interpretation.units import ClassUnits
@@ -188,6 +188,26 @@ def test_zeroing_a_class_lowers_its_accuracy(vebi_run: "Run") -> None:
     assert full["accuracy_plain"].mean() > 0.4
     assert full["accuracy_without"].mean() < full["accuracy_plain"].mean()
     assert (full["distance_0"].dropna() < 1e-6).all()
+
+
+def test_tables_of_the_report_have_units_and_coverage(vebi_run: "Run") -> None:
+    found = method_tables(vebi_run.job.store, cells(vebi_run.plan))
+    assert set(found) == {"units", "coverage"}
+    cell = cell_of(vebi_run, 0.5)
+    stage = open_finished(vebi_run.job.store, cell.features)
+    weights, layers = np.asarray(stage.read("weights"), np.float64), stage.summary["layers"]
+    for name, table in found.items():
+        mine = table[(table["selector"] == "moderate") & (table["budget"] == 0.5)]
+        assert set(mine["network"]) == {"small"}
+        if name == "units":
+            again = np.zeros_like(weights)
+            starts = np.concatenate([[0], np.cumsum(layers)])
+            again[mine["label"], starts[mine["call"]] + mine["channel"]] = mine["weight"]
+            np.testing.assert_array_equal(again, weights)
+            assert (mine["channel"] < np.array(layers)[mine["call"]]).all()
+        else:
+            assert len(mine) == 10 * len(layers)
+            assert mine["units"].sum() == np.count_nonzero(weights)
 
 
 def test_units_of_a_class_by_hand() -> None:
