@@ -17,7 +17,7 @@ from tasks.report.pages import Page, RunFacts
 TRAINING_IMAGES = {
     "show": "may be shown",
     "ids": "by sample id only; this report has no training image",
-    "none": "none leaves the store; this report has neither training images nor their ids",
+    "none": "they stay in the store; this report has neither training images nor their ids",
 }
 
 

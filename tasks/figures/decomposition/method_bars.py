@@ -45,7 +45,7 @@ class Bars:
 
 
 def method_name(method: str) -> str:
-    """Return how a way to choose features is printed; an unknown one as it is."""
+    """Return how a method to choose features is printed; an unknown one as it is."""
     return METHODS.get(method, method)
 
 

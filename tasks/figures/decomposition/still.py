@@ -90,7 +90,7 @@ def against_depth(networks: pd.DataFrame, *, measure: str = "ratio", title: str 
 
 
 def control_plot(rows: pd.DataFrame, a_full: float, *, k: int, title: str = "", dpi: int = 150) -> bytes:
-    """Draw the accuracy of every way to choose k features per class.
+    """Draw the accuracy of every method to choose k features per class.
 
     Parameters
     ----------

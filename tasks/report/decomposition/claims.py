@@ -214,7 +214,7 @@ def _noise_in(results: DecompositionResults, others: str) -> str:
 
 
 def _beats_others(results: DecompositionResults) -> str:
-    """Say whether Algorithm 1 beats the best other way to choose features."""
+    """Say whether Algorithm 1 beats the best other method to choose features."""
     network = results.networks.iloc[0]
     rivals = rivals_of(results.controls, int(network["k2"]), float(network["n_evaluate"]))
     if rivals is None or not rivals.others:

@@ -43,7 +43,7 @@ def head_times_table(rows: pd.DataFrame) -> Table:
         "dense": number_cell("dense_ms", milliseconds),
         "decomposed": number_cell("decomposed_ms", milliseconds),
         "decomposed / dense": lambda row: times(float_in(row, "decomposed_ms") / float_in(row, "dense_ms")),
-        "pays": lambda row: _pays(float_in(row, "decomposed_ms"), float_in(row, "dense_ms")),
+        "pays": lambda row: _is_faster(float_in(row, "decomposed_ms"), float_in(row, "dense_ms")),
     }
     caption = "Time of the head alone for a batch, median"
     return print_table(rows.astype({"dense_ms": float}), caption, cells, csv="data/decomposition_head_times.csv")
@@ -64,7 +64,7 @@ def milliseconds(value: float) -> str:
     return f"{compact(value)}{NBSP}ms" if np.isfinite(value) else MISSING
 
 
-def _pays(decomposed: float, dense: float) -> str:
+def _is_faster(decomposed: float, dense: float) -> str:
     """Say whether the decomposed head is faster."""
     if not (np.isfinite(decomposed) and np.isfinite(dense)):
         return MISSING

@@ -61,8 +61,8 @@ def gate_findings(gates: pd.DataFrame, network: pd.Series) -> Iterable[str]:
     for _, row in gates.iterrows():
         text = (
             f"Trained with class-specific gates, the network classifies {formats.share(float(row['std_accuracy']))} "
-            f"of the {row['split']} images without gates and {formats.share(float(row['csg_accuracy']))} with the "
-            "gates of the true class, which need the label"
+            f"of the {row['split']} images without gates. With the gates of the true class, which need the label, it "
+            f"classifies {formats.share(float(row['csg_accuracy']))}"
         )
         if np.isfinite(float(row["overlap"])):
             text += f". The sets of the largest gates share {formats.share(float(row['overlap']))} with Algorithm 1's"

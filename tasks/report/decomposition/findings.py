@@ -66,8 +66,8 @@ def _few(network: pd.Series) -> Iterable[str]:
         return
     text = (
         f"With {k2} of {d:,} features for each class the network classifies {formats.share(network['a_decomposed'])} "
-        f"of {int(network['n_evaluate']):,} {network['evaluate']} images correctly, with all {d:,} features "
-        f"{formats.share(network['a_full'])}: r_A = {formats.measure(ratio)}"
+        f"of {int(network['n_evaluate']):,} {network['evaluate']} images correctly. With all {d:,} features it "
+        f"classifies {formats.share(network['a_full'])}: r_A = {formats.measure(ratio)}"
     )
     if np.isfinite(float(network["agreement"])):
         text += f". Both predict the same class for {formats.share(network['agreement'])}"
@@ -78,8 +78,8 @@ def _few(network: pd.Series) -> Iterable[str]:
         )
         return
     yield (
-        f"{text}. {verdict('few filters suffice', ratio >= ENOUGH)}, "
-        f"with an r_A of {ENOUGH} as enough, which is this report's yardstick."
+        f"{text}. {verdict('few filters suffice', ratio >= ENOUGH)}. An r_A of {ENOUGH} counts as enough; this is this "
+        "report's yardstick."
     )
 
 

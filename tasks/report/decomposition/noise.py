@@ -44,7 +44,7 @@ def hurts_more(rows: pd.DataFrame, other: str, n_images: float) -> str:
     return "yes" if gap > 0 else "no"
 
 
-def lacks_control(network: pd.Series, scope: str) -> bool:
+def has_no_control(network: pd.Series, scope: str) -> bool:
     """Say whether there cannot be a control of equal size: more than half of the features are replaced."""
     return 2 * _n_replaced(network, scope) > float(network["n_features"])
 
@@ -71,7 +71,7 @@ def noise_findings(ablation: pd.DataFrame, network: pd.Series) -> Iterable[str]:
             "These are not shown to hurt more in the influential features than in as many others: "
             + f"{_listed(weak)}."
         )
-    if without := [s for s in found if s not in states and lacks_control(network, s[1])]:
+    if without := [s for s in found if s not in states and has_no_control(network, s[1])]:
         sentences.append(f"{_listed(without)}: {NO_CONTROL}: {TOO_WIDE}.")
     if sentences:
         yield " ".join(sentences)
@@ -106,7 +106,7 @@ def _one_noise(rows: pd.DataFrame, setting: Setting, network: pd.Series) -> Iter
     elif state:
         text += f"{verdict('noise in the influential features hurts more than in the others', state == 'yes')}. "
     if "equal-size" not in printed:
-        why = f"There is {NO_CONTROL}: {TOO_WIDE}. " if lacks_control(network, setting[1]) else ""
+        why = f"There is {NO_CONTROL}: {TOO_WIDE}. " if has_no_control(network, setting[1]) else ""
         yield f"{text}{why}{UNSEPARATED}"
         return
     lost = [points(full - float(rows["accuracy"][which])) for which in ("influential", "equal-size")]

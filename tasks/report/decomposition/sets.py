@@ -80,7 +80,7 @@ def overlap_finding(network: pd.Series) -> Iterable[str]:
 
 
 def sample_finding(rows: pd.DataFrame) -> Iterable[str]:
-    """Say how many images find most of the sets."""
+    """Say how many images give most of the sets."""
     known = rows[np.isfinite(rows["overlap"].astype(float))].sort_values("n_images", kind="stable")
     if known.empty:
         return

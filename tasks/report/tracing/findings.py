@@ -43,13 +43,13 @@ def early_shares(shares: pd.DataFrame) -> tuple[pd.Series, int, int]:
 
 
 def _agreement(layers: pd.DataFrame) -> Iterable[str]:
-    """Name the layers whose strongest example is most and least often of the predicted class."""
+    """Name the layers with a top-1 example that is most and least often of the predicted class."""
     known = layers[np.isfinite(layers["agreement_1"].astype(float))]
     if known.empty:
         return
     value = known["agreement_1"].to_numpy(float)
     most, least = (known["layer"].iloc[int(i)] for i in (value.argmax(), value.argmin()))
-    text = f"The strongest example is of the predicted class for {formats.share(value.max())} of the queries in {most}"
+    text = f"The top-1 example is of the predicted class for {formats.share(value.max())} of the queries in {most}"
     text += f" (most) and {formats.share(value.min())} in {least} (least)." if value.max() > value.min() else "."
     if len(value) >= 4:
         half = len(value) // 2
@@ -117,13 +117,15 @@ def _evaluation(evaluation: pd.DataFrame) -> Iterable[str]:
         if known.empty:
             yield f"{measure}: no value is known."
         elif len(known) == 1:
-            yield f"{measure}{_where(known.iloc[0])}: {_beside(known.iloc[0])}."
+            yield f"{measure}{_where(known.iloc[0])}: {_against_baseline(known.iloc[0])}."
         else:
             low, high = (known.iloc[int(i)] for i in (known["value"].argmin(), known["value"].argmax()))
-            yield f"{measure}: between {_beside(low)}{_where(low)} and {_beside(high)}{_where(high)}."
+            yield (
+                f"{measure}: between {_against_baseline(low)}{_where(low)} and {_against_baseline(high)}{_where(high)}."
+            )
 
 
-def _beside(row: pd.Series) -> str:
+def _against_baseline(row: pd.Series) -> str:
     """Print a value with its spread and how far it lies from its baseline."""
     text, baseline = formats.measure_spread(row["value"], row["spread"]), float(row["baseline"])
     if not np.isfinite(baseline):

@@ -128,7 +128,7 @@ def example_thumbnails(keys: Iterable[Key], images: Mapping[Key, Image]) -> tupl
 
 
 def _by_rank(queries: Sequence[Query], layers: Sequence[Sequence[QueryLayer]]) -> Iterator[Key]:
-    """Yield (data, sample id), the strongest of every query and layer first."""
+    """Yield (data, sample id) by rank, the first of every query and layer first."""
     tables = [
         (query.data, table)
         for query, kept in zip(queries, layers, strict=True)
@@ -182,10 +182,10 @@ def _panel(layer: QueryLayer, query: Query, thumbs: Mapping[Key, Thumbnail]) -> 
     )
     classes = None
     if layer.classes is not None:
-        strongest = layer.classes["sum"].abs().sort_values(ascending=False, kind="stable").index[:MAX_CLASSES]
-        classes = classes_table(layer.classes.loc[layer.classes.index.isin(strongest)], layer.layer)
+        largest = layer.classes["sum"].abs().sort_values(ascending=False, kind="stable").index[:MAX_CLASSES]
+        classes = classes_table(layer.classes.loc[layer.classes.index.isin(largest)], layer.layer)
         if len(layer.classes) > MAX_CLASSES:
-            classes = replace(classes, note=f"The {MAX_CLASSES} strongest of {len(layer.classes)} classes.")
+            classes = replace(classes, note=f"The {MAX_CLASSES} largest of {len(layer.classes)} classes.")
     ends = tuple(
         (title, tuple(_example(row, query, thumbs) for _, row in table.head(MAX_EXAMPLES).iterrows()))
         for title, table in (("Added most", layer.positive), ("Took away most", layer.negative))
