@@ -44,7 +44,7 @@ WRITES = {  # arrays with their axes, and files
     "head-scores": "`correct`, `agreeing` (range, draw, class) and `images` (range, class): counts",
     "coverage": "a file of sums for each range of samples: shares by image",
     "ablation": "`correct` (range, place of the noise, draw) and `images` (range): counts",
-    "head-cost": "no array; multiply-adds are in `complete.json` under `summary`, times in the marker of partition 0",
+    "head-cost": "no array; multiply-adds are in `complete.json` under `summary`, times in the record of partition 0",
     "decomposition-gallery": "`image` (image, row, column, colour), `maps` (image, map, row, column); `sample_id`, "
     "`label`, `predicted` (image); no array where features are not means of maps",
     "decomposed-training": "`weights.safetensors`; `epochs.parquet`, epoch 0 before the first step; checkpoints; "
@@ -84,7 +84,9 @@ def tables() -> str:
 
 def questions_of_kinds() -> dict[str, str]:
     """Return the name of the question that brings each kind; "all" for kinds that all questions share."""
-    return dict.fromkeys(STEPS, "all") | {step.kind: name for name, one in QUESTIONS.items() for step in one.steps}
+    return dict.fromkeys(STEPS, "all") | {
+        step.kind: name for name, question in QUESTIONS.items() for step in question.steps
+    }
 
 
 def inputs_of_kinds() -> dict[str, list[str]]:
@@ -105,7 +107,7 @@ def _inputs() -> Iterator[tuple[str, str, str]]:
 
 def _role(role: str, kinds: set[str]) -> str:
     """Return a role with the kinds that fill it."""
-    return f"`{role}` ({', '.join(sorted(kinds))})"
+    return f"`{role}` ({', '.join(f'`{kind}`' for kind in sorted(kinds))})"
 
 
 def _row(step: Step, question: str, roles: list[str]) -> str:
