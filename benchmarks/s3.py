@@ -4,8 +4,8 @@
 
 `swift` and `moto` are started on loopback, as the tests do; `environment` takes the endpoint and credentials of the
 environment and the bucket of `--bucket`. Writes a stage of half-precision maps by partitions, one shard each, with
-markers, and reads it back checked. The plain side copies the very shards that the store wrote, by s3fs alone, with as
-many threads. All sides take turns in one run; the medians of `--repeats` rounds are printed, in MB of stored bytes.
+partition records, and reads it back checked. The plain side copies the same shards by s3fs alone, with as many threads.
+All sides take turns in one run; the medians of `--repeats` rounds are printed, in MB of stored bytes.
 """
 
 import argparse

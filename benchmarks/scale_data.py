@@ -1,6 +1,6 @@
 """A data set and stages of ImageNet's size without ImageNet: linked pictures, random features for a network's.
 
-What a network would write is written by the project's own layouts, shards, markers and seals; only its values are
+What a network would write is written by the project's own layouts, shards and records; only its values are
 drawn. Maps (257 GB at full size) and logits are left out: nothing that is measured reads them.
 """
 
@@ -159,7 +159,7 @@ def _write(stage: Stage, donor: FinishedStage | None, make: Make, known: tuple[I
 
 
 def _link(stage: Stage, donor: FinishedStage, number: int, ids: Ids) -> None:
-    """Give a stage the donor's shards and marker of a partition."""
+    """Give a stage the donor's shards and record of a partition."""
     theirs = donor.read("sample_id", *donor.layout.arrays["sample_id"].span(number))
     assert np.array_equal(theirs, ids), (stage.spec.title, number)
     for name in stage.layout.arrays:
