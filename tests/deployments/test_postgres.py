@@ -80,7 +80,7 @@ def test_a_scheduled_run_that_is_killed_is_crashed_and_the_next_one_goes_on(
 
 
 def check_secrecy(server: PrefectServer, folder: Path) -> None:
-    """Look for the secret of S3 in what Prefect was told, and in every file that the programs wrote."""
+    """Look for the secret of S3 in what Prefect received, and in every file that the programs wrote."""
     told = [
         server.post(f"/{kind}/filter", {}) for kind in ("logs", "flow_runs", "task_runs", "artifacts", "deployments")
     ]
@@ -105,7 +105,7 @@ def worker_pids(cluster: TlsCluster) -> set[int]:
 
 
 def kill(processes: Processes, worker: "subprocess.Popen[bytes]") -> None:
-    """Kill a Prefect worker and the runs below it, so that nobody is left to tell."""
+    """Kill a Prefect worker and the runs below it, so that no process is left to report it."""
     below = psutil.Process(worker.pid).children(recursive=True)
     assert below
     for process in (psutil.Process(worker.pid), *below):

@@ -47,7 +47,7 @@ def stage_of(store: Store, kind: str) -> str:
 
 
 def restate(store: Store, path: str, change: Callable[[Document], object]) -> None:
-    """Write a stage's note anew, with its digest."""
+    """Write a stage's completion record again, with its digest."""
     stage = find_finished(store, path)
     assert stage is not None
     change(stage.note)

@@ -1,4 +1,4 @@
-"""A deployed run that finds everything there joins no cluster, makes no record and writes no report anew."""
+"""A deployed run that finds everything there joins no cluster, makes no record and does not write a report again."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""A run with nothing to do over many stages: one request for each completion note, many of them under way at once."""
+"""A run with nothing to do over many stages: one request for each completion record, many of them under way at once."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager

@@ -41,10 +41,10 @@ names = runpy.run_path(sys.argv[1])
 if "unclaimed" in sys.argv:
     tasks.engine.life.claim = lambda *given, **options: contextlib.nullcontext()
 if "stopping" in sys.argv:
-    write, markers = Store.write, []
+    write, records = Store.write, []
     def stopping(store, path, data):
-        markers.extend([path] if "/markers/0" in path else [])
-        if len(markers) == 4:
+        records.extend([path] if "/markers/0" in path else [])
+        if len(records) == 4:
             os.kill(os.getpid(), signal.SIGSTOP)
         write(store, path, data)
     Store.write = stopping
@@ -63,7 +63,7 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def contents(store: Store) -> dict[str, bytes]:
-    """Return what stages hold, without markers, which tell times and places."""
+    """Return what stages hold, without partition records, which have times and places."""
     names = [name for name in store.files("") if re.match(r"[a-z]+/[0-9a-f]{20}/(data\.zarr|files)/", name)]
     return {name: store.read(name) for name in names}
 
@@ -202,7 +202,7 @@ def test_a_run_that_stopped_goes_on_to_the_same_bytes(
 
 @pytest.fixture
 def killed(small: Tree) -> Tree:
-    """The small config after its run was killed in a partition of a stage that it held, the data written, no marker."""
+    """The small config after its run was killed in a partition that it held: data are there without their record."""
     with start(small, "stopping") as process:
         while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
             assert process.poll() is None, process.communicate()
@@ -219,7 +219,7 @@ def test_a_killed_run_goes_on_at_once_to_the_same_bytes(
 ) -> None:
     run = new_run(killed).finish()
     told = run.job.observer.texts  # type: ignore[attr-defined]  # the observer of tests
-    assert told == []  # nobody was waited for: the process is seen to be dead
+    assert told == []  # the run did not wait: it sees that the process is dead
     assert contents(run.job.store) == expected
     assert run.job.store.names("_claims") == []
 
@@ -235,7 +235,7 @@ def test_a_run_killed_elsewhere_blocks_for_a_heartbeat_at_most(
         store.write(f"_claims/{note}", json.dumps({**told, "process": "another/pid:[1]/1/1"}).encode())
         skewed = SkewedClock()
         with claim(store, note.removesuffix(".json").replace("-", "/"), "us", clock=skewed.clock()):
-            age = time.monotonic() - written + 1.0  # servers may tell times in whole seconds
+            age = time.monotonic() - written + 1.0  # servers may give times in whole seconds
             assert claims.HEARTBEAT - age <= sum(skewed.waits) < claims.HEARTBEAT + claims.NOTE_POLL
     run = new_run(killed).finish()
     assert contents(run.job.store) == expected

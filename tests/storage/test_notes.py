@@ -66,7 +66,9 @@ def test_the_note_of_a_killed_process_of_this_machine_blocks_nobody(far: Store, 
         with pytest.raises(StageHeldError, match="held by run y"), claim(far, PATH, "us", wait=False):
             pass
         other.kill()
-        eventually(lambda: process_identity(other.pid) != identity)  # it has ended, though nobody has asked for it
+        eventually(
+            lambda: process_identity(other.pid) != identity
+        )  # it has ended, though its parent has not waited for it
         with claim(far, PATH, "us", wait=False):
             pass
     far.write(NOTE, json.dumps({"holder": "run y", "process": identity}).encode())

@@ -59,7 +59,7 @@ def test_two_ways_to_the_end_give_the_same_bytes(tmp_path: Path, toy_of: "Callab
         halting.write(halting.begin(), number)
     halting.make()
     first, second = whole.contents(), halting.contents()
-    markers = {f"markers/{p:06d}.json" for p in range(3)}  # they tell times
+    markers = {f"markers/{p:06d}.json" for p in range(3)}  # they have times
     assert first.keys() == second.keys()
     assert {k: v for k, v in first.items() if k not in markers} == {k: v for k, v in second.items() if k not in markers}
 

@@ -1,4 +1,4 @@
-"""Workers that are not there: told, waited for, given up, and replaced where they are jobs of a batch system.
+"""Workers that are not there: reported, waited for, given up, and replaced where they are jobs of a batch system.
 
 No time passes but what a look or a wait takes, so that nothing depends on how quick this machine is.
 """

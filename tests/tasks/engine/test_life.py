@@ -115,7 +115,7 @@ def test_together_a_partition_is_made_for_all_stages_that_lack_it(job: Job) -> N
 
 def test_together_are_only_stages_of_one_group_and_no_more_than_the_memory_is_counted_for(job: Job) -> None:
     stages = [begin_stage(job.store, spec, LAYOUT) for spec in start_from(*range(40))]
-    fill(stages[2], 0)  # its partition 1 is the first that the third group lacks
+    fill(stages[2], 0)  # its partition 1 is the first that is missing in the third group
 
     def third(spec: StageSpec) -> int:
         return int(spec.parameters["start"]) % 3

@@ -58,7 +58,7 @@ def test_requests_of_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kin
     assert requests.count("miss", NOTE) == 3 * s
     assert requests.count("read", NOTE) == 0
     assert requests.count("write", NOTE) == s
-    # A partition's marker: at its begin, before its first write and before its marker; read when the stage is sealed.
+    # Looks for a partition record: at begin, before the first write, before the record; read when the stage is sealed.
     assert requests.count("miss", MARKER) == 3 * s * p
     assert requests.count("read", MARKER) == requests.count("write", MARKER) == s * p
     assert requests.most("read", MARKER) == 1

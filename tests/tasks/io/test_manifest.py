@@ -75,7 +75,9 @@ def test_split_is_drawn_per_class_from_its_seed() -> None:
     counts = table.groupby(["label_given", "split"]).size().unstack()
     totals = counts.sum(axis=1)
     np.testing.assert_array_equal(counts["train"], np.rint(0.8 * totals).astype(int))
-    pd.testing.assert_frame_equal(table, digits(split={"val": 0.2, "train": 0.8}))  # order of the shares is no matter
+    pd.testing.assert_frame_equal(
+        table, digits(split={"val": 0.2, "train": 0.8})
+    )  # the order of the shares does not matter
     other = digits(split_seed=1)
     assert (table["split"] != other["split"]).sum() > 300
     assert (table["id"] == other["id"]).all()

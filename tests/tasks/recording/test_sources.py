@@ -242,7 +242,7 @@ def test_an_archive_of_an_unknown_kind_says_so(copied: Path, update_markers: Cal
 
 @pytest.fixture
 def update_markers() -> Callable[[Path, str], None]:
-    """A function that makes the markers of an archive state another kind."""
+    """A function that makes the partition records of an archive state another kind."""
 
     def update(store: Path, kind: str) -> None:
         opened = open_store(str(store))

@@ -88,7 +88,7 @@ def interpreted(
 def decomposed_twice(
     decomposed_run: "Run", new_run: "Callable[[Tree], Run]", tmp_path_factory: pytest.TempPathFactory
 ) -> "Run":
-    """Question 2 asked about two seeds and two networks, with every ranking of the strongest features."""
+    """Question 2 asked about two seeds and two networks, with every ranking of the top-k features."""
     tree = doubled(decomposed_run.tree, "decomposition", str(tmp_path_factory.mktemp("decomposed") / "store"))
     tree["decomposition"] |= {"retraining": {}, "sample_need": [], "k1": [3]}
     tree["decomposition"]["ablation"]["noises"] = ["feature_moments"]
@@ -131,7 +131,7 @@ def test_stages_made_together_are_what_each_is_alone(
         ways.append(digests(run, specs))
     together, alone = ways
     assert together == alone == before
-    assert len({str(found) for found in alone}) > len(specs) / 2  # or the test could not tell them apart
+    assert len({str(found) for found in alone}) > len(specs) / 2  # or the test could not distinguish them
 
 
 def test_every_kind_of_stage_that_is_made_together_is_tested_here() -> None:

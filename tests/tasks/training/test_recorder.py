@@ -1,4 +1,4 @@
-"""What a recorder is told of each step, and that telling it changes nothing."""
+"""What a recorder gets from each step, and that giving it changes nothing."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ def fetch(positions: Positions) -> tuple[Tensor, Tensor]:
 
 @dataclass
 class Told:
-    """What a step told its recorder, and how the weights moved in it."""
+    """What a step gave its recorder, and how the weights moved in it."""
 
     examples: list[int]
     ghosts: list[int]

@@ -101,7 +101,7 @@ def unsealed(run: "Run", keep: int) -> Path:
 
 
 def changed_marker(folder: Path, number: int, **numbers: object) -> None:
-    """Write a segment's marker anew with other numbers."""
+    """Write a segment's partition record again with other metrics."""
     path = folder / "markers" / f"{number:06d}.json"
     document = decode(path.read_bytes(), "marker")
     document["numbers"].update(numbers)

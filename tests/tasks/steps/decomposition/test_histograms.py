@@ -1,4 +1,4 @@
-"""Features and the histograms that count the strongest, against plain loops; in parts of any size the same bytes."""
+"""Features and the histograms that count the top-k, against plain loops; in parts of any size the same bytes."""
 
 from typing import TYPE_CHECKING, Any
 
