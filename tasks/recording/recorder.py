@@ -202,7 +202,7 @@ class UpdateRecorder:
         file = f"{self._stage.spec.path}/files/{numbers['checkpoint']}"
         data = self._stage.store.read(file)
         if digest(data) != self._chain[-1]["files"][numbers["checkpoint"]]:
-            raise DamagedError(f"{file}: its digest does not match what was written")
+            raise DamagedError(f"{file}: expected the digest that was written, found another")
         load_checkpoint(data, self._model, self._optimizer, file)
         _, parameters, places = recorded_parameters(choose_layers(self._model, self._layers))
         self._last = copy_row(parameters, places)

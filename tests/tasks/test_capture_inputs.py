@@ -81,7 +81,7 @@ def test_inputs_are_kept_before_what_works_in_place() -> None:
 
 
 def test_inputs_that_cannot_be_captured_are_named(small: nn.Module) -> None:
-    with pytest.raises(ValueError, match="layer 'nothing': no such module"):
+    with pytest.raises(ValueError, match="layer 'nothing': expected a module, found none"):
         capture_inputs(small, ["nothing"], EXAMPLE)
     with pytest.raises(ValueError, match="layer 'unused': expected a call in the network's forward, found none"):
         capture_inputs(small, ["conv1", "unused"], EXAMPLE)

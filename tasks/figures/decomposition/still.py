@@ -106,7 +106,7 @@ def control_plot(rows: pd.DataFrame, a_full: float, *, k: int, title: str = "", 
     """
     at_k = rows[rows["k"] == k]
     if at_k.empty:
-        raise ValueError(f"k = {k}: the table has {', '.join(str(each) for each in dict.fromkeys(rows['k']))}")
+        raise ValueError(f"k: expected one of {', '.join(str(each) for each in dict.fromkeys(rows['k']))}, found {k}")
     names, bars = control_bars(at_k)
     return _bars(names, [bars], 100 * a_full, title, dpi)
 
@@ -128,7 +128,7 @@ def ablation_plot(rows: pd.DataFrame, a_full: float, *, scope: str, title: str =
     """
     of_scope = rows[rows["scope"] == scope]
     if of_scope.empty:
-        raise ValueError(f"scope {scope!r}: the table has {', '.join(dict.fromkeys(rows['scope']))}")
+        raise ValueError(f"scope: expected one of {', '.join(dict.fromkeys(rows['scope']))}, found {scope!r}")
     names, series = ablation_bars(of_scope)
     return _bars(names, series, 100 * a_full, title, dpi)
 

@@ -57,7 +57,7 @@ def check_methods(asked: Interpretation) -> None:
 def _known(key: str, name: str, methods: Mapping[str, Any]) -> Any:  # Any: a selector or an interpreter
     """Return a method by name; raise ValueError for an unknown name."""
     if name not in methods:
-        raise ValueError(f"{key}: unknown method {name!r}; known: {', '.join(methods)}")
+        raise ValueError(f"{key}: expected one of {', '.join(methods)}, found {name!r}")
     return methods[name]
 
 
