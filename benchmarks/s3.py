@@ -122,13 +122,14 @@ def round_of(local: Store, far: Store, blocks: list[NDArray[np.float16]], thread
 def report(rounds: list[dict[str, float]], threads: int) -> None:
     """Print medians and ratios."""
     size = rounds[0]["bytes"] / 1e6
-    for way in ("write", "read"):
+    for direction in ("write", "read"):
         speed = {
-            side: size / statistics.median(r[f"{side} {way}"] for r in rounds) for side in ("local", "store", "plain")
+            side: size / statistics.median(r[f"{side} {direction}"] for r in rounds)
+            for side in ("local", "store", "plain")
         }
-        spread = [r[f"plain {way}"] / r[f"store {way}"] for r in rounds]
+        spread = [r[f"plain {direction}"] / r[f"store {direction}"] for r in rounds]
         print(
-            f"{threads} threads, {way}: local disk {speed['local']:.0f} MB/s, S3 {speed['store']:.0f}, "
+            f"{threads} threads, {direction}: local disk {speed['local']:.0f} MB/s, S3 {speed['store']:.0f}, "
             f"plain s3fs {speed['plain']:.0f}; S3 is {speed['store'] / speed['local']:.2f} of local, "
             f"{speed['store'] / speed['plain']:.2f} of plain (rounds {min(spread):.2f}-{max(spread):.2f})",
             flush=True,

@@ -235,9 +235,9 @@ class UpdateRecorder:
             opened.part.numbers.update(recording=numbers, checkpoint=checkpoint, environment=environment)
             opened.part.numbers.update(loop_facts(self._model))
         self.waited_seconds += numbers["waited_seconds"]
-        marker = self._stage.marker(number)
-        assert marker is not None, number
-        self._chain.append(marker)
+        record = self._stage.marker(number)
+        assert record is not None, number
+        self._chain.append(record)
 
     def _checkpoint(self) -> bytes:
         """Return the present state of model and optimiser as a checkpoint."""

@@ -109,10 +109,10 @@ def test_an_untouched_store_is_without_fault(copied_run: "Run", store: Store, ex
         (lambda store: store.remove("reports"), f"{REPORT}: 5 of 5"),
     ],
 )
-def test_other_contents_are_seen(change: Change, told: str, store: Store, expected: Digests) -> None:
+def test_other_contents_are_seen(change: Change, messages: str, store: Store, expected: Digests) -> None:
     change(store)
     (line,) = differences(expected, contents(store))
-    assert told in line
+    assert messages in line
 
 
 @pytest.mark.parametrize(
@@ -164,9 +164,9 @@ def test_unfinished_files_are_seen(store: Store) -> None:
 def test_held_claims_are_seen(store: Store) -> None:
     path = stage_of(store, "training")
     with claim(store, path, "someone"), claim(store, REPORT, "somebody"):
-        told = list(left_over(store))
+        messages = list(left_over(store))
     names = [path.replace("/", "-"), "reports-tiny"]
-    assert [line.split(" (pid")[0] for line in sorted(told)] == [
+    assert [line.split(" (pid")[0] for line in sorted(messages)] == [
         f"{name}: {name} is held by {holder}"
         for name, holder in sorted(zip(names, ("someone", "somebody"), strict=True))
     ]

@@ -218,8 +218,8 @@ def test_a_killed_run_goes_on_at_once_to_the_same_bytes(
     killed: Tree, new_run: NewRun, expected: dict[str, bytes]
 ) -> None:
     run = new_run(killed).finish()
-    told = run.job.observer.texts  # type: ignore[attr-defined]  # the observer of tests
-    assert told == []  # the run did not wait: it sees that the process is dead
+    messages = run.job.observer.texts  # type: ignore[attr-defined]  # the observer of tests
+    assert messages == []  # the run did not wait: it sees that the process is dead
     assert contents(run.job.store) == expected
     assert run.job.store.names("_claims") == []
 
@@ -230,9 +230,9 @@ def test_a_run_killed_elsewhere_blocks_for_a_heartbeat_at_most(
 ) -> None:
     store = Store(killed["store"])
     for note in store.names("_claims"):
-        told = json.loads(store.read(f"_claims/{note}"))
+        messages = json.loads(store.read(f"_claims/{note}"))
         written = time.monotonic()
-        store.write(f"_claims/{note}", json.dumps({**told, "process": "another/pid:[1]/1/1"}).encode())
+        store.write(f"_claims/{note}", json.dumps({**messages, "process": "another/pid:[1]/1/1"}).encode())
         skewed = SkewedClock()
         with claim(store, note.removesuffix(".json").replace("-", "/"), "us", clock=skewed.clock()):
             age = time.monotonic() - written + 1.0  # servers may give times in whole seconds

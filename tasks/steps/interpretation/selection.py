@@ -17,7 +17,7 @@ from tasks.coresets import SELECTORS
 from tasks.engine.life import Clock, measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
-from tasks.steps.common.activations import class_slabs, map_shapes
+from tasks.steps.common.activations import map_shapes, ranges_by_class
 
 VERSION = 1
 GROUP_VALUES = 20_000_000  # feature values per partition: about a second of work
@@ -47,7 +47,7 @@ def kept_positions(stage: FinishedStage, first: int = 0, last: int | None = None
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
     activations = open_finished(store, spec.inputs["activations"])
-    class_ranges = class_slabs(activations)
+    class_ranges = ranges_by_class(activations)
     longest = max(stop - start for start, stop in class_ranges.values())
     width = activations.layout.arrays["pooled"].shape[1]
     rows = classes_per_partition(len(class_ranges), longest * width, GROUP_VALUES)
@@ -66,7 +66,7 @@ def _partition(work: Work, number: int) -> None:
     stages, activations = work.stages, _activations(work.stage.spec)
     clock, finished = Clock(), open_finished(stages[0].store, activations)
     first, last = stages[0].layout.arrays["order"].span(number)
-    class_ranges = list(class_slabs(finished).items())[first:last]
+    class_ranges = list(ranges_by_class(finished).items())[first:last]
     orders = [np.full((last - first, stage.layout.arrays["order"].shape[1]), -1, np.int64) for stage in stages]
     infos: list[dict[str, Json]] = [{} for _ in stages]
     for row, (label, (start, stop)) in enumerate(class_ranges):

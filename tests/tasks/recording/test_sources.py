@@ -234,14 +234,14 @@ def test_a_stage_that_was_not_recorded_says_so(tmp_path: Path) -> None:
         update_source(stage.seal({}))
 
 
-def test_an_archive_of_an_unknown_kind_says_so(copied: Path, update_markers: Callable[[Path, str], None]) -> None:
-    update_markers(copied, "replay")
+def test_an_archive_of_an_unknown_kind_says_so(copied: Path, update_records: Callable[[Path, str], None]) -> None:
+    update_records(copied, "replay")
     with pytest.raises(ValueError, match="kind: expected one of auto, dense, found 'replay'"):
         open_updates(str(copied))
 
 
 @pytest.fixture
-def update_markers() -> Callable[[Path, str], None]:
+def update_records() -> Callable[[Path, str], None]:
     """A function that makes the partition records of an archive state another kind."""
 
     def update(store: Path, kind: str) -> None:
@@ -250,8 +250,8 @@ def update_markers() -> Callable[[Path, str], None]:
         finished = find_finished(opened, path)
         assert isinstance(finished, FinishedStage)
         for number in range(finished.layout.partitions):
-            marker = read_marker(opened, path, number)
-            marker["numbers"]["recording"]["kind"] = kind
-            opened.write(f"{path}/markers/{marker_name(number)}", encode(marker))
+            record = read_marker(opened, path, number)
+            record["numbers"]["recording"]["kind"] = kind
+            opened.write(f"{path}/markers/{marker_name(number)}", encode(record))
 
     return update

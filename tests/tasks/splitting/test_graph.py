@@ -97,9 +97,9 @@ def test_last_map_of_every_torchvision_family(name: str, size: int, place: str, 
 @pytest.mark.parametrize(
     ("name", "size", "found"),
     [
-        ("swin_t", 64, "the last map before pooling, found permute in permute, of shape .768, 2, 2.;"),
-        ("swin_v2_t", 64, "the last map before pooling, found permute in permute, of shape .768, 2, 2.;"),
-        ("maxvit_t", 224, "the last map before pooling, found reshape in blocks.3.*, of shape .512, 7, 7.;"),
+        ("swin_t", 64, "the last map before pooling, found permute in permute, of shape .768, 2, 2."),
+        ("swin_v2_t", 64, "the last map before pooling, found permute in permute, of shape .768, 2, 2."),
+        ("maxvit_t", 224, "the last map before pooling, found reshape in blocks.3.*, of shape .512, 7, 7."),
         ("vit_b_32", 224, "after an activation, found that the last map is that of conv_proj .Conv2d."),
     ],
 )

@@ -95,12 +95,12 @@ def unsealed(run: "Run", keep: int) -> Path:
     """Take the seal and all segments from `keep` on off a finished training."""
     folder = Path(run.config.store, spec_of(run).path)
     (folder / "markers" / "complete.json").unlink()
-    for marker in sorted((folder / "markers").iterdir())[keep:]:
-        marker.unlink()
+    for record in sorted((folder / "markers").iterdir())[keep:]:
+        record.unlink()
     return folder
 
 
-def changed_marker(folder: Path, number: int, **numbers: object) -> None:
+def change_record(folder: Path, number: int, **numbers: object) -> None:
     """Write a segment's partition record again with other metrics."""
     path = folder / "markers" / f"{number:06d}.json"
     document = decode(path.read_bytes(), "marker")
@@ -111,7 +111,7 @@ def changed_marker(folder: Path, number: int, **numbers: object) -> None:
 def test_another_environment_is_refused(copied_run: "Run") -> None:
     folder = unsealed(copied_run, 2)
     before = decode((folder / "markers/000001.json").read_bytes(), "m")["numbers"]["environment"]
-    changed_marker(folder, 1, environment={**before, "torch": "1.0"})
+    change_record(folder, 1, environment={**before, "torch": "1.0"})
     with pytest.raises((PartitionError, StoreError), match=r"expected torch 1\.0, as for its checkpoint, found") as e:
         train(copied_run)
     assert f"or remove {folder} to train again" in str(e.value)
@@ -126,7 +126,7 @@ def test_a_training_goes_on_with_the_same_threads_and_precision_only(
     folder = unsealed(copied_run, 2)
     before = decode((folder / "markers/000001.json").read_bytes(), "m")["numbers"]["environment"]
     assert before["threads"] == 1  # as trainings set it, whatever this process has
-    changed_marker(folder, 1, environment={**before, "python": "3.0", fact: value})
+    change_record(folder, 1, environment={**before, "python": "3.0", fact: value})
     with pytest.raises((PartitionError, StoreError), match=f"expected {fact} {value}, as for its checkpoint, found"):
         train(copied_run)
 
@@ -142,11 +142,11 @@ def test_threads_of_the_process_are_not_those_of_the_training() -> None:
 
 def test_a_chain_with_a_foreign_parent_is_made_again_from_there(copied_run: "Run", finished_run: "Run") -> None:
     folder = unsealed(copied_run, 4)
-    changed_marker(folder, 2, parent="checkpoint-000001-0123456789ab.safetensors")
+    change_record(folder, 2, parent="checkpoint-000001-0123456789ab.safetensors")
     train(copied_run)
     assert file_digests(folder) == file_digests(Path(finished_run.config.store, spec_of(copied_run).path))
-    markers = [decode(m.read_bytes(), "m")["numbers"] for m in sorted((folder / "markers").glob("0*.json"))]
-    assert [m["parent"] for m in markers] == ["", *(m["checkpoint"] for m in markers[:-1])]
+    records = [decode(m.read_bytes(), "m")["numbers"] for m in sorted((folder / "markers").glob("0*.json"))]
+    assert [m["parent"] for m in records] == ["", *(m["checkpoint"] for m in records[:-1])]
 
 
 def test_a_gap_in_the_chain_drops_what_follows(copied_run: "Run", finished_run: "Run") -> None:
@@ -196,10 +196,10 @@ def test_samples_that_do_not_fit_in_memory_give_the_same_bits(
 
 def test_defaults_and_names_are_no_part_of_the_key(tiny_tree: Tree, new_run: NewRun) -> None:
     key = spec_of(new_run(tiny_tree)).key
-    told = json.loads(json.dumps(tiny_tree))
-    told["networks"]["small"]["train"] |= {"split": "train", "evaluate": "val"}
-    told["networks"]["small"]["train"]["batches"]["kind"] = "shuffled"
-    assert spec_of(new_run(told)).key == key
+    messages = json.loads(json.dumps(tiny_tree))
+    messages["networks"]["small"]["train"] |= {"split": "train", "evaluate": "val"}
+    messages["networks"]["small"]["train"]["batches"]["kind"] = "shuffled"
+    assert spec_of(new_run(messages)).key == key
     renamed = json.loads(json.dumps(tiny_tree).replace('"digits"', '"numbers"').replace('"small"', '"net"'))
     assert spec_of(new_run(renamed)).key == key
     for change in ({"epochs": 3}, {"batches": {"size": 8}}, {"evaluate": "train"}, {"checkpoint_every": 7}):

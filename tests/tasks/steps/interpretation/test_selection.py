@@ -28,10 +28,10 @@ def test_coresets_are_those_of_the_selector_by_hand(
     for cell in chosen:
         stage = open_finished(finished_run.job.store, cell.selection)
         for label in range(10):
-            slab = plain["train"].of_class(label)
-            features = plain["train"].maps[slab].mean((1, 2))
+            class_range = plain["train"].of_class(label)
+            features = plain["train"].maps[class_range].mean((1, 2))
             selected = SELECTORS[selector](features, 0.5, seed=[0, repeat, label])
-            np.testing.assert_array_equal(kept_positions(stage)[label], slab[selected.order])
+            np.testing.assert_array_equal(kept_positions(stage)[label], class_range[selected.order])
             assert len(selected.order) == 6
     assert len(chosen) == (0 if (selector, repeat) == ("moderate", 1) else 1)
 
@@ -71,14 +71,14 @@ def test_coresets_made_together_are_those_made_alone_whatever_was_there(
     kinds = [("random", 0.5, 0), ("random", 0.25, 1), ("moderate", 0.5, 0), ("", 1.0, 0)]
     specs = [selection_spec(split, name, {}, budget, 3, draw) for split in splits for name, budget, draw in kinds]
     orders = []
-    for way in ("alone", "together", "resumed"):
+    for history in ("alone", "together", "resumed"):
         job.store.remove("selection")
-        if way == "resumed":  # a run was killed, which had made some of the partitions of some of the stages
+        if history == "resumed":  # a run was killed, which had made some of the partitions of some of the stages
             for spec, done in zip(specs[1:4], ([0, 1, 2], [], [2, 7]), strict=True):
                 stage = begin_stage(job.store, spec, SELECTION.layout(job.store, spec))
                 for number in done:
                     SELECTION.partition(Work((stage,), "cpu"), number)
-        for batch in [[spec] for spec in specs] if way == "alone" else [specs]:
+        for batch in [[spec] for spec in specs] if history == "alone" else [specs]:
             complete(job, SELECTION, batch)
         orders.append([open_finished(job.store, spec).read("order") for spec in specs])
         assert [open_finished(job.store, spec).layout.partitions for spec in specs] == [10] * 8
