@@ -111,5 +111,5 @@ def _data(facts: RunFacts, pages: Sequence[Page]) -> dict[str, bytes]:
 def _assets() -> dict[str, bytes]:
     """Return style, script and plotly.js, which all pages share."""
     templates = files("tasks.report") / "templates"
-    own = {f"assets/{name}": (templates / name).read_bytes() for name in ("style.css", "site.js")}
-    return own | {"assets/plotly.min.js": str(get_plotlyjs()).encode()}
+    assets = {f"assets/{name}": (templates / name).read_bytes() for name in ("style.css", "site.js")}
+    return assets | {"assets/plotly.min.js": str(get_plotlyjs()).encode()}

@@ -46,7 +46,7 @@ class DecomposedNetwork:
 class DecompositionContent:
     """Everything the template needs.
 
-    `ranked` and `grouped` say how features were counted; `asked` names the tables and tuples that are not empty.
+    `ranked` and `grouped` say how features were counted; `filled` names the tables and tuples that are not empty.
     """
 
     sections: list[DecomposedNetwork]
@@ -63,7 +63,7 @@ class DecompositionContent:
     refused: tuple[tuple[str, str], ...]
     csv: dict[str, pd.DataFrame]
     notes: tuple[str, ...]
-    asked: frozenset[str]
+    filled: frozenset[str]
 
 
 def lay_out_decomposition(results: DecompositionResults, training_images: str, files: Mapping[str, bytes]) -> Page:
@@ -113,7 +113,7 @@ def decomposition_content(results: DecompositionResults, training_images: str) -
         refused=tuple((network, reason.rstrip(".")) for network, reason in results.refused),
         csv=csv,
         notes=(*_caps(results, len(pairs)), *notes),
-        asked=frozenset(
+        filled=frozenset(
             name for name in (*COLUMNS, "histograms", "overlaps", "gallery") if len(getattr(results, name))
         ),
     )
@@ -121,15 +121,15 @@ def decomposition_content(results: DecompositionResults, training_images: str) -
 
 def _pairs(results: DecompositionResults) -> list[tuple[str, int]]:
     """Return networks and seeds in the order of their table."""
-    known = results.networks[["network", "seed"]].drop_duplicates()
-    return [(str(network), int(seed)) for network, seed in known.itertuples(index=False)]
+    pairs = results.networks[["network", "seed"]].drop_duplicates()
+    return [(str(network), int(seed)) for network, seed in pairs.itertuples(index=False)]
 
 
 def _worded(kinds: pd.Series, words: dict[str, str]) -> str:
     """Put what the networks were asked into words; without any, the first of these."""
-    asked = dict.fromkeys(words.get(kind, kind) for kind in kinds.dropna().astype(str))
-    text = " or ".join(asked or [next(iter(words.values()))])
-    return f"{text} (see Networks)" if len(asked) > 1 else text
+    worded = dict.fromkeys(words.get(kind, kind) for kind in kinds.dropna().astype(str))
+    text = " or ".join(worded or [next(iter(words.values()))])
+    return f"{text} (see Networks)" if len(worded) > 1 else text
 
 
 def _caps(results: DecompositionResults, n_pairs: int) -> Sequence[str]:
