@@ -72,8 +72,8 @@ def plan(config: ConfigArgument, set_: SetOption = None) -> None:
     from flows.progress import existing_store, notes_of, planned_stages
 
     with _exits(f"layerlore plan {config}"):
-        settled = load_config(config, set_ or [])
-        rows = planned_stages(make_plan(settled), existing_store(settled))
+        loaded = load_config(config, set_ or [])
+        rows = planned_stages(make_plan(loaded), existing_store(loaded))
         cells = [(row.stage, row.key[:8], row.label, row.state, _bytes(row.written), _bytes(row.peak)) for row in rows]
         _show(_table(["stage", "key", "of", "state", "writes", "peak memory"], cells))
         todo = [row.written for row in rows if row.state != "complete"]

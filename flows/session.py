@@ -74,20 +74,20 @@ def session_of(config: Given, overrides: Sequence[str]) -> Iterator[Session]:
         yield current
         return
     if isinstance(config, str):
-        settled = load_config(config, overrides)
+        loaded = load_config(config, overrides)
     else:
-        settled = check_config(config, "config", overrides)
-    plan = make_plan(settled)
-    found = progress_of(plan)
-    notes = notes_of(planned_stages(plan, found.store, found.finished))
-    whole = len(found.finished) == len(plan.stages)
+        loaded = check_config(config, "config", overrides)
+    plan = make_plan(loaded)
+    progress = progress_of(plan)
+    lines = notes_of(planned_stages(plan, progress.store, progress.finished))
+    whole = len(progress.finished) == len(plan.stages)
     if whole:
-        record_reuse(settled, plan.stages)
+        record_reuse(loaded, plan.stages)
     with (
-        nullcontext() if whole else recorded(settled, plan.stages),
+        nullcontext() if whole else recorded(loaded, plan.stages),
         terminal_observer(sys.stderr) as observer,
-        open_session(plan, observer, found) as session,
+        open_session(plan, observer, progress) as session,
     ):
-        for note in notes:
-            observer.say(note)
+        for line in lines:
+            observer.say(line)
         yield session

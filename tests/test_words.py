@@ -41,6 +41,27 @@ INSTEAD = {  # a pattern, and what to write in place of what it finds
     r"nobody": "no process, no run, no user",
     r"of the draw": "seed of which draw?",
 }
+# Names of functions, classes, arguments and variables: a word of them, and the whole of a name.
+NAMED = (
+    *(
+        "benchmarks",
+        "configs",
+        "deployments",
+        "docs",
+        "flows",
+        "tasks/cluster",
+        "tasks/coresets",
+        "tasks/decomposition",
+    ),
+    *("tasks/figures", "tasks/interpreters", "tasks/io", "tasks/metrics", "tasks/modules", "tasks/recording"),
+    *("tasks/report", "tasks/splitting", "tasks/steps", "tasks/tracing", "tasks/training", "tests/tasks"),
+)
+NAME_WORDS = frozenset(
+    (
+        *("slab", "slabs", "told", "tell", "tells", "telling", "lack", "lacks", "lacking", "settle", "settled"),
+        *("settling", "anew", "beside", "bears", "whom", "nobody"),
+    )
+)
 PATTERNS = [
     (re.compile(rf"(?<![\w/.-])(?:{pattern})(?![\w/-]|\.\w)", re.IGNORECASE), use) for pattern, use in INSTEAD.items()
 ]
@@ -103,6 +124,31 @@ def breaches_of(text: str) -> Iterator[tuple[int, str, str]]:
             yield plain.count("\n", 0, match.start()), " ".join(match[0].split()), use
 
 
+def names(text: str) -> Prose:
+    """Yield (line, name) of what a Python file names: functions, classes, arguments, variables, attributes it sets.
+
+    The names of tests are sentences, and are left out.
+    """
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            yield from [] if node.name.startswith("test_") else [(node.lineno, node.name)]
+        elif isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.Name | ast.Attribute) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id if isinstance(node, ast.Name) else node.attr
+
+
+def forbidden_names(root: Path, places: tuple[str, ...]) -> list[str]:
+    """Return a line per name below `root` that has a forbidden word."""
+    return [
+        f"{path.relative_to(root).as_posix()}:{line}: {name}"
+        for place in places
+        for path in sorted((root / place).rglob("*.py"))
+        for line, name in names(path.read_text(encoding="utf-8"))
+        if NAME_WORDS & set(re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower().split("_"))
+    ]
+
+
 def breaches(root: Path, places: tuple[str, ...]) -> list[str]:
     """Return a line per forbidden use in the files of `places`, folders or files below `root`."""
     found = []
@@ -117,6 +163,19 @@ def breaches(root: Path, places: tuple[str, ...]) -> list[str]:
 
 def test_the_cleaned_files_have_no_forbidden_word() -> None:
     assert breaches(ROOT, CLEANED) == []
+
+
+def test_no_name_has_a_forbidden_word() -> None:
+    assert forbidden_names(ROOT, NAMED) == []
+
+
+def test_a_planted_name_is_found(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text(
+        "class ToldOnce:\n    def settle(self, slab_of): self.beside = NOBODY = slab_of\n"
+        "def test_all_is_told(): unsettled = 1\n"
+    )
+    lines = ["a.py:1: ToldOnce", "a.py:2: settle", "a.py:2: slab_of", "a.py:2: beside", "a.py:2: NOBODY"]
+    assert sorted(forbidden_names(tmp_path, (".",))) == sorted(lines)
 
 
 @pytest.mark.parametrize(

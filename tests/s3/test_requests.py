@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.s3, pytest.mark.slow, pytest.mark.timeout(600)]
 Reaching = Callable[["Server"], AbstractContextManager[pytest.MonkeyPatch]]
 Spoilt = Callable[..., AbstractContextManager[tuple["Server", dict[str, int]]]]
 
-STAGES, BESIDE = 2000, 8  # what is asked for besides notes: the format, the last record, what the report is made from
+STAGES, FURTHER = 2000, 8  # what is asked for besides notes: the format, the last record, what the report is made from
 
 
 @pytest.mark.parametrize("server", ["moto"], indirect=True, scope="module")
@@ -37,6 +37,6 @@ def test_a_run_with_nothing_to_do_reads_each_note_once_and_many_at_once(
     with spoilt("--share", 0, "--delay", 0.02) as (proxy, counts), reaching(proxy):
         answer(str(source), [], wait=True, say=said.append)
     assert said == [f"all {len(plan.stages)} stages are complete in {far}"]
-    assert len(plan.stages) <= counts["requests"] <= len(plan.stages) + BESIDE
+    assert len(plan.stages) <= counts["requests"] <= len(plan.stages) + FURTHER
     assert counts["GET"] == counts["requests"]  # nothing is written
     assert counts["most at once"] > 1

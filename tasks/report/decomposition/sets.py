@@ -19,7 +19,8 @@ def coverage_finding(coverage: pd.DataFrame, k1: str) -> Iterable[str]:
     share = image_mean(coverage, "own_top_share")
     if np.isfinite(share):
         least = coverage.iloc[int(np.nanargmin(coverage["own_top_share"].to_numpy(np.float64)))]
-        text = f"Each image's own largest features (k1 = {k1}) hold {formats.share(share)} of the l1 norm, mean over images"
+        printed = formats.share(share)
+        text = f"Each image's own largest features (k1 = {k1}) hold {printed} of the l1 norm, mean over images"
         if len(coverage) > 1:
             text += f". The least is {formats.share(least['own_top_share'])}, in {least['class_name']}"
         text += ". "

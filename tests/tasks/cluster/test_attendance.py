@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tasks.cluster import attendance
-from tasks.cluster.attendance import LEFT, SOON, TELL, Attendance
+from tasks.cluster.attendance import LEFT, REPORT_AFTER, SOON, Attendance
 from tasks.cluster.rejoining import ClusterError
 
 Look = dict[str, dict[str, float]]  # who is there, with which resources
@@ -110,7 +110,7 @@ def test_the_first_worker_is_awaited_and_the_wait_is_told_once(clock: FakeTime) 
     messages: list[float] = []
     waited = Attendance(limit=None, say=lambda text: messages.append(clock.now))
     waited.await_first(FakeClient(*[{}] * 1000, {"a": {}}, clock=clock, step=0.0))
-    assert messages == [pytest.approx(TELL, abs=2 * SOON)]
+    assert messages == [pytest.approx(REPORT_AFTER, abs=2 * SOON)]
     assert clock.now == pytest.approx(1000 * SOON)
     waited.await_first(FakeClient({"a": {}}))
     assert len(messages) == 1

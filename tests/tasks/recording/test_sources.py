@@ -87,14 +87,14 @@ def test_blocks_project_as_contributions_do(
     module = model.get_submodule(layer)
     inputs = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     weight, bias = source.final(layer).double(), source.final_bias(layer)
-    settled = bias.double() if with_bias and bias is not None else None
+    final_bias_or_none = bias.double() if with_bias and bias is not None else None
     gammas = []
     for segment in source.segments():
         for block in source.blocks(segment, [layer]):
-            found = block.project(module, weight, inputs, bias=settled)
-            changes = block.dense_bias(torch.float64) if settled is not None else None
+            found = block.project(module, weight, inputs, bias=final_bias_or_none)
+            changes = block.dense_bias(torch.float64) if final_bias_or_none is not None else None
             expected = contributions(
-                module, weight, inputs, block.dense(torch.float64), bias=settled, bias_updates=changes
+                module, weight, inputs, block.dense(torch.float64), bias=final_bias_or_none, bias_updates=changes
             )
             assert found.gamma.shape == (5, len(block.steps))
             assert torch.equal(found.gamma, expected.gamma)
@@ -106,8 +106,8 @@ def test_blocks_project_as_contributions_do(
         weight,
         inputs,
         source.initial(layer).double()[None],
-        bias=settled,
-        bias_updates=None if settled is None or start is None else start.double()[None],
+        bias=final_bias_or_none,
+        bias_updates=None if final_bias_or_none is None or start is None else start.double()[None],
     )
     total = torch.cat(gammas, 1).sum(1) + init.gamma[:, 0]  # completeness: all updates and init make ||z||^2
     np.testing.assert_allclose(total.numpy(), (init.preactivation_norm**2).numpy(), rtol=1e-12)

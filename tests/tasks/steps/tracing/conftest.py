@@ -88,9 +88,9 @@ class Plain:
         init, z_norm = np.zeros((2, n))
         for q in range(n):
             f = inputs[q : q + 1]
-            settled = weights[-1] - weights[0] if displacement else weights[-1]
+            anchor_weights = weights[-1] - weights[0] if displacement else weights[-1]
             shift = None if biases is None else biases[-1] - biases[0] if displacement else biases[-1]
-            z = self.apply(layer, f, settled, shift)
+            z = self.apply(layer, f, anchor_weights, shift)
             z_norm[q] = z.norm().item()
             init[q] = (z * self.apply(layer, f, weights[0], None if biases is None else biases[0])).sum().item()
             for t in range(steps):
