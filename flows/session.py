@@ -74,20 +74,20 @@ def session_of(config: Given, overrides: Sequence[str]) -> Iterator[Session]:
         yield current
         return
     if isinstance(config, str):
-        loaded = load_config(config, overrides)
+        settled = load_config(config, overrides)
     else:
-        loaded = check_config(config, "config", overrides)
-    plan = make_plan(loaded)
-    progress = progress_of(plan)
-    lines = notes_of(planned_stages(plan, progress.store, progress.finished))
-    whole = len(progress.finished) == len(plan.stages)
+        settled = check_config(config, "config", overrides)
+    plan = make_plan(settled)
+    found = progress_of(plan)
+    notes = notes_of(planned_stages(plan, found.store, found.finished))
+    whole = len(found.finished) == len(plan.stages)
     if whole:
-        record_reuse(loaded, plan.stages)
+        record_reuse(settled, plan.stages)
     with (
-        nullcontext() if whole else recorded(loaded, plan.stages),
+        nullcontext() if whole else recorded(settled, plan.stages),
         terminal_observer(sys.stderr) as observer,
-        open_session(plan, observer, progress) as session,
+        open_session(plan, observer, found) as session,
     ):
-        for line in lines:
-            observer.say(line)
+        for note in notes:
+            observer.say(note)
         yield session

@@ -146,10 +146,10 @@ def held_out_images(stage: Stage, device: torch.device) -> tuple[Fetch, int]:
 
 def chain_summary(stage: Stage) -> Document:
     """Return the last accuracy, and remove files of abandoned attempts."""
-    records = keep_chain(stage)
-    sweep_files(stage, records)
-    first, last = records[0]["numbers"], records[-1]["numbers"]
-    recorded = sum(record["numbers"]["recording"]["bytes"] for record in records if "recording" in record["numbers"])
+    markers = keep_chain(stage)
+    sweep_files(stage, markers)
+    first, last = markers[0]["numbers"], markers[-1]["numbers"]
+    recorded = sum(marker["numbers"]["recording"]["bytes"] for marker in markers if "recording" in marker["numbers"])
     found: Document = {"accuracy": last["epochs"][-1]["accuracy"]}
     if "start_accuracy" in first:
         found["start_accuracy"] = first["start_accuracy"]
@@ -187,9 +187,9 @@ def _parent(stage: Stage, number: int, here: Document) -> Document:
     """Return the metrics of the segment before, after a check of its environment."""
     if number == 0:
         return {}
-    record = stage.marker(number - 1)
-    assert record is not None, number
-    before: Document = record["numbers"]
+    marker = stage.marker(number - 1)
+    assert marker is not None, number
+    before: Document = marker["numbers"]
     remedy = f"remove {stage.store.path(stage.spec.path)} to train again"
     same_environment(stage.spec, before["environment"], here, remedy)
     return before
@@ -207,8 +207,8 @@ def _read_checkpoint(stage: Stage, name: str) -> bytes:
 
 def _losses(stage: Stage, numbers: Sequence[int]) -> list[float]:
     """Return the losses of the steps of finished segments."""
-    records = [stage.marker(number) for number in numbers]
-    return [loss for record in records if record is not None for loss in record["numbers"]["losses"]]
+    markers = [stage.marker(number) for number in numbers]
+    return [loss for marker in markers if marker is not None for loss in marker["numbers"]["losses"]]
 
 
 def _write_result(stage: Stage, part: Partition, trainer: Trainer) -> None:
