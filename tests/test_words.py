@@ -43,16 +43,7 @@ INSTEAD = {  # a pattern, and what to write in place of what it finds
 }
 # Names of functions, classes, arguments and variables: a word of them, and the whole of a name.
 NAMED = (
-    *(
-        "benchmarks",
-        "configs",
-        "deployments",
-        "docs",
-        "flows",
-        "tasks/cluster",
-        "tasks/coresets",
-        "tasks/decomposition",
-    ),
+    *("benchmarks", "configs", "deployments", "docs", "tasks/cluster", "tasks/coresets", "tasks/decomposition"),
     *("tasks/figures", "tasks/interpreters", "tasks/io", "tasks/metrics", "tasks/modules", "tasks/recording"),
     *("tasks/report", "tasks/splitting", "tasks/steps", "tasks/tracing", "tasks/training", "tests/tasks"),
 )
