@@ -18,7 +18,8 @@ CLEANED = (
     *("benchmarks", "configs", "deployments", "docs", "flows", "storage", "tasks", "tests"),
     *("CHANGELOG.md", "CONTRIBUTING.md", "README.md"),
 )
-UNCHECKED = ("tests/test_words.py",)  # it names the words
+# This file names the words; the old store stays as it was made.
+UNCHECKED = ("tests/test_words.py", "tests/flows/old_store/config.yaml")
 INSTEAD = {  # a pattern, and what to write in place of what it finds
     r"slabs?": "class range",
     r"(told|tells?|telling)": "notified, know, report, log",
