@@ -134,14 +134,15 @@ def explain(
 @app.command()
 def verify(store: StoreArgument) -> None:
     """Read every chunk, table and record again and name each damaged one."""
-    from storage.verify import stage_paths, verify_records, verify_stage
+    from storage.verify import stage_paths, verify_records, verify_stages
 
     with _exits(f"layerlore verify {store}"):
         opened = _store(store)
         found = list(verify_records(opened))
         paths = stage_paths(opened)
-        for path in track(paths, "verifying", console=err, transient=True, disable=not err.is_terminal):
-            found += verify_stage(opened, path)
+        each, hidden = verify_stages(opened, paths), not err.is_terminal
+        for lines in track(each, "verifying", len(paths), console=err, transient=True, disable=hidden):
+            found += lines
         for line in found:
             _print(f"damaged: {line}")
         out.print(f"{len(paths)} stages read, {len(found)} damaged objects found")

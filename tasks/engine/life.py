@@ -13,12 +13,12 @@ from typing import Protocol
 from configs.cluster import Cluster
 from configs.imports import check_loaded
 from configs.schema import Config
-from storage.claims import claim, make_room
+from storage.claims import claim_all, make_room
 from storage.documents import Json
 from storage.memory import remembering
 from storage.partitions import OvertakenError
 from storage.specs import StageSpec
-from storage.stages import FinishedStage, Stage, begin_stage, find_many, open_finished
+from storage.stages import FinishedStage, Stage, begin_stage, find_many, open_finished, seal_all
 from storage.stores import Store, naming, open_store
 from storage.together import together
 from tasks.cluster.parallel import PASSING, PartitionError, Pool, open_pool
@@ -105,10 +105,8 @@ def incomplete(store: Store, specs: Sequence[StageSpec]) -> list[StageSpec]:
 def make(job: Job, step: Step, specs: Sequence[StageSpec]) -> None:
     """Make stages of one kind that were found incomplete, each given once."""
     make_room(len(specs))
-    with contextlib.ExitStack() as claims:
-        for spec in sorted(specs, key=lambda spec: spec.path):  # one order, so that two runs cannot deadlock
-            held = claim(job.store, spec.path, job.holder, wait=job.wait, on_wait=job.observer.say)
-            claims.enter_context(held)
+    paths = [spec.path for spec in specs]
+    with claim_all(job.store, paths, job.holder, wait=job.wait, on_wait=job.observer.say):
         if lacking := incomplete(job.store, specs):  # another run may have made some during the wait
             _make(job, step, lacking)
 
@@ -137,9 +135,7 @@ def _seal(store: Store, step: Step, stages: Sequence[Stage]) -> None:
     now = together(store, lambda stage: stage.looked(stage.seen), stages)
     whole = [stage for stage in now if not stage.missing()]
     finished = find_many(store, [stage.spec.path for stage in whole])  # a stage is sealed once
-    for stage in whole:
-        if stage.spec.path not in finished:
-            stage.seal(step.summary(stage))
+    seal_all([stage for stage in whole if stage.spec.path not in finished], step.summary)
 
 
 def _begin(store: Store, step: Step, spec: StageSpec) -> Stage:
