@@ -35,7 +35,7 @@ from storage.memory import remembering
 from storage.runs import write_record
 from storage.specs import StageSpec
 from storage.stores import Store, open_store
-from storage.verify import stage_paths, verify_stage
+from storage.verify import stage_paths, verify_stages
 from tasks.cluster.parallel import SerialPool
 from tasks.engine.life import Job, make
 from tasks.engine.observers import LineObserver
@@ -122,7 +122,8 @@ def make_small(store: Store, count: int, partitions: int) -> None:
 
 def verify_small(store: Store) -> None:
     """Verify the stages that have a partition."""
-    assert not [line for path in stage_paths(store) if path.startswith("small/") for line in verify_stage(store, path)]
+    paths = [path for path in stage_paths(store) if path.startswith("small/")]
+    assert not [line for lines in verify_stages(store, paths) for line in lines]
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from storage.notes import look_for_notes, marker_path, read_markers
 from storage.runs import read_record, run_names
 from storage.specs import KEY, KIND
 from storage.stages import markers_digest
-from storage.stores import Store
+from storage.stores import FORMAT_FILE, Store
 from storage.together import at_once, together
 
 MOST_RECORDS = 1024  # partition records and metadata that are read together, a bound on memory
@@ -17,7 +17,7 @@ MOST_RECORDS = 1024  # partition records and metadata that are read together, a 
 
 def stage_paths(store: Store) -> list[str]:
     """Return the paths of all stages in a store, complete or not."""
-    kinds = [name for name in store.names("") if KIND.fullmatch(name)]
+    kinds = [name for name in store.names("") if KIND.fullmatch(name) and name != FORMAT_FILE]
     keys = together(store, store.names, kinds)
     return [f"{kind}/{key}" for kind, found in zip(kinds, keys, strict=True) for key in found if KEY.fullmatch(key)]
 

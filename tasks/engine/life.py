@@ -15,11 +15,10 @@ from configs.imports import check_loaded
 from configs.schema import Config
 from storage.claims import claim_all, make_room
 from storage.documents import Json
-from storage.memory import remembering
 from storage.partitions import OvertakenError
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, begin_stage, find_many, open_finished, seal_all
-from storage.stores import Store, naming, open_store
+from storage.stores import Store, naming
 from storage.together import together
 from tasks.cluster.parallel import PASSING, PartitionError, Pool, open_pool
 from tasks.cluster.versions import code_facts
@@ -56,15 +55,14 @@ class Job:
 
 @contextlib.contextmanager
 def open_job(
-    config: Config, observer: Observer, *, store: Store | None = None, wait: bool = True, idle: bool = False
+    config: Config, store: Store, observer: Observer, *, wait: bool = True, idle: bool = False
 ) -> Iterator[Job]:
-    """Open the workers of a run, and its store unless given; close the workers at the end.
+    """Open the workers of a run, and close them at the end.
 
     Parameters
     ----------
     idle : all stages are complete, so the run needs no workers
     """
-    store = store or remembering(open_store(config.store, create=True))
     with open_pool(Cluster(kind="serial") if idle else config.cluster, observer.say) as pool:
         yield Job(store, pool, observer, f"run {config.name} of {getpass.getuser()}", wait, config.cluster.device)
 
@@ -115,9 +113,7 @@ def _make(job: Job, step: Step, specs: Sequence[StageSpec]) -> None:
     """Create or resume the stages, map their missing partitions, and seal whole stages even if others fail."""
     started = time.perf_counter()
     begun = together(job.store, partial(_begin, job.store, step), specs)
-    for stage in begun:
-        step.check(stage)
-    stages = together(job.store, Stage.looked, begun)
+    stages = [step.check(stage) for stage in together(job.store, Stage.looked, begun)]
     items = assignments(stages, job.device, group=step.group)
     title = specs[0].title if len(specs) == 1 else f"{specs[0].stage} ({len(specs)})"
     total = len(items) + sum(stage.layout.partitions - len(stage.missing()) for stage in stages)
