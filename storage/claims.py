@@ -188,7 +188,7 @@ def _hold_records(store: Store, names: Sequence[str], holder: str, waiting: Wait
             together(store, lambda note: store.write(note.path, note.text()), notes)
             ours = [*together(store, _is_ours, notes), False]  # of two records written at once, the later one is valid
             taken = ours.index(False)
-            together(store, _let_go, notes[taken:])  # later ones, which nobody keeps while he waits
+            together(store, _let_go, notes[taken:])  # later ones, which no claimant keeps while it waits
             held.enter_context(RENEWER.renewing(notes[:taken]))
             names = names[taken:]
         yield
