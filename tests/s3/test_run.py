@@ -178,8 +178,13 @@ def test_a_run_that_stopped_goes_on_to_the_same_bytes(
             written.append(path)
         write(store, path, data)
 
+    def stopping_among(store: Store, objects: dict[str, bytes]) -> None:
+        for path, data in objects.items():
+            stopping(store, path, data)
+
     with monkeypatch.context() as patch:
         patch.setattr(Store, "write", stopping)
+        patch.setattr(Store, "write_all", stopping_among)
         for _ in range(2):
             with pytest.raises(Exception, match=r"^$|partition \d+ of .*: StopError"):
                 new_run(small).finish()
