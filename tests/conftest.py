@@ -201,7 +201,7 @@ class Run:
 
     def finish(self) -> "Run":
         """Make all stages in this process, as `layerlore run` does, without Prefect."""
-        with recorded(self.config, self.plan.stages):
+        with recorded(self.job.store, self.config, self.plan.stages):
             complete_plan(self.plan, self.job)
         return self
 

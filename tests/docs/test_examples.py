@@ -44,7 +44,7 @@ def test_reading_a_store(
 ) -> None:
     config = Config.model_validate({**tiny_tree, "name": "digits", "store": str(tmp_path / "lore")})
     plan, job = make_plan(config), make_job(config)
-    with recorded(config, plan.stages):
+    with recorded(job.store, config, plan.stages):
         complete_plan(plan, job)
     write_report(job.store, plan.made(), created="now", reused=frozenset())
     monkeypatch.chdir(tmp_path)
@@ -74,7 +74,7 @@ def test_reading_updates(
     train["optimizer"] = {"kind": "sgd", "lr": 0.05}  # as in the preset: examples only, without decay
     config = Config.model_validate(tree)
     plan, job = make_plan(config), make_job(config)
-    with recorded(config, plan.stages):
+    with recorded(job.store, config, plan.stages):
         complete_plan(plan, job)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}

@@ -11,7 +11,8 @@ from contextlib import ExitStack
 import pytest
 
 from storage import claims
-from storage.claims import StageHeldError, claim, process_identity
+from storage.claims import StageHeldError, claim
+from storage.processes import process_identity
 from storage.stores import Store, StoreError
 from tests.storage.conftest import SkewedClock
 

@@ -59,7 +59,7 @@ def fill_disk(target: Path) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
 
 
-WRITES = 2 * (2 + 2 + 2 * 4 + 1)  # of a stage: group, attributes, metadata; shards, file, record; completion
+WRITES = 2 * (1 + 2 + 2 * 4 + 1)  # of a stage: group, metadata; shards, file, record; completion
 
 
 @pytest.mark.parametrize("fault", [tear, fill_disk])

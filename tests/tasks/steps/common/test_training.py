@@ -1,6 +1,7 @@
 """The training stage: the same bits whatever stopped it, and values as a plain loop gives them."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from tasks.cluster.parallel import PartitionError
 from tasks.io.networks import build_model
 from tasks.steps.common import chain, training
 from tasks.steps.common.trainer import environment
+from tests.counting import MARKER, counted
 from tests.tasks.steps.common.trainings import die_at, file_digests, spec_of, train
 
 if TYPE_CHECKING:
@@ -206,3 +208,22 @@ def test_defaults_and_names_are_no_part_of_the_key(tiny_tree: Tree, new_run: New
         other = json.loads(json.dumps(tiny_tree))
         other["networks"]["small"]["train"] |= change
         assert spec_of(new_run(other)).key != key, change
+
+
+# Steps 0-15 in segments of 5, epochs of 8: each needs the records of its epoch, and the last one all, for the curves.
+@pytest.mark.parametrize(
+    ("done", "needed"), [(0, [[], [0], [1], [0, 1, 2]]), (2, [[0, 1, 1], [0, 1, 2]])], ids=["new", "resumed"]
+)
+def test_each_segment_reads_each_record_before_it_once(copied_run: "Run", done: int, needed: list[list[int]]) -> None:
+    """A training that resumes reads its old records once more, in the process that shares out the work."""
+    unsealed(copied_run, done)
+    with counted() as requests:
+        train(copied_run)
+    reads: list[list[int]] = [[]]
+    for verb, path in requests.seen:
+        if re.search(f"training/.*{MARKER}", path) and verb != "miss":
+            if verb == "read":
+                reads[-1].append(int(Path(path).stem))
+            else:
+                reads.append([])
+    assert [sorted(numbers) for numbers in reads] == [*needed, list(range(done, 4))]  # the last to seal it
