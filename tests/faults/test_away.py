@@ -14,7 +14,7 @@ from tests.deployments.conftest import clean_environment
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "messages"),
     [
         (httpx.ConnectError("[Errno 111] Connection refused"), "[Errno 111] Connection refused"),
         (httpx.ReadTimeout(""), "ReadTimeout"),

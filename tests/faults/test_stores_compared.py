@@ -97,7 +97,7 @@ def test_an_untouched_store_is_without_fault(copied_run: "Run", store: Store, ex
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "messages"),
     [
         (restate_features("relative_error", 0.5), "such as ['summary']"),
         (lose_array, "activations/"),
