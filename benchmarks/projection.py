@@ -69,7 +69,8 @@ def compare_layer(shape: tuple[int, int, int], n_queries: int, n_steps: int, rou
     gap = max(float(((found.gamma - gamma).abs() / scale).max()), float(((found.norm - norm).abs() / norm).max()))
     step = {name: 1e3 * value / n_steps for name, value in seconds.items()}
     print(
-        f"  {n_in:3d} -> {n_out:3d}, {side:2d} x {side:2d} ({full.way:>11}): authors {step['authors']:8.3f} ms a step; "
+        f"  {n_in:3d} -> {n_out:3d}, {side:2d} x {side:2d} ({full.strategy:>11}): "
+        f"authors {step['authors']:8.3f} ms a step; "
         f"gamma, norm {step['both']:8.3f} ({step['both'] / step['authors']:.3f} x); "
         f"gamma alone {step['gamma']:8.3f} ({step['gamma'] / step['authors']:.3f} x); "
         f"once per queries {1e3 * seconds['prepare']:7.1f} ms; largest difference {gap:.0e}"

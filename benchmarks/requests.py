@@ -1,12 +1,14 @@
-"""Seconds and requests of commands that ask only whether stages are complete, behind a slow network.
+"""Seconds and requests of work on many stages behind a slow network: finding, making and verifying them.
 
-    .venv/bin/python -m benchmarks.requests [--stages 2000] [--delay 0.02]
+    .venv/bin/python -m benchmarks.requests [--stages 2000] [--made 64] [--delay 0.02]
 
-Starts moto's server, and the tests' proxy that lets every request wait. The completion records are written directly, so
-nothing is computed. Prints a line for a run with nothing to do and one for the states that `status` shows.
+Starts moto's server, and the tests' proxy that lets every request wait. Prints a line for a run with nothing to do and
+one for the states that `status` shows, over completion records that are written directly. Then it makes small stages:
+without partitions, which are only claimed, begun and sealed, and with one partition each. It verifies the latter.
 """
 
 import argparse
+import io
 import json
 import os
 import subprocess
@@ -14,10 +16,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import boto3  # type: ignore[import-untyped]  # ships no types
+import numpy as np
 import yaml
 
 from configs.load import load_config
@@ -26,9 +30,16 @@ from flows.plan import Plan, make_plan
 from flows.progress import stage_states
 from storage import s3
 from storage.documents import digest, encode
-from storage.layouts import Layout
+from storage.layouts import ArrayLayout, Layout
+from storage.memory import remembering
 from storage.runs import write_record
+from storage.specs import StageSpec
 from storage.stores import Store, open_store
+from storage.verify import stage_paths, verify_stages
+from tasks.cluster.parallel import SerialPool
+from tasks.engine.life import Job, make
+from tasks.engine.observers import LineObserver
+from tasks.engine.step import Size, Step, Work
 from tasks.steps.report import made_from, report_path
 
 SERVERS = Path(__file__).parents[1] / "tests" / "s3"
@@ -91,10 +102,35 @@ def measure(title: str, backend: str, delay: float, command: Callable[[], object
     print(f"{title}: {seconds:.1f} s, {counts['requests']} requests, at most {counts.get('most at once')} at once")
 
 
+def small(kind: str, partitions: int) -> Step:
+    """Return a kind of stage of so many partitions of two numbers each."""
+    arrays = {"x": ArrayLayout((2 * partitions,), "float32", ("n",), 2, 2)} if partitions else {}
+
+    def partition(work: Work, number: int) -> None:
+        with work.stage.partition(number) as part:
+            part.write("x", np.ones(2, np.float32))
+
+    return Step(kind, 1, lambda *_: Layout(partitions, arrays), partition, lambda *_: Size(0, 0))
+
+
+def make_small(store: Store, count: int, partitions: int) -> None:
+    """Make so many small stages of one kind."""
+    step = small(("claimed", "small")[partitions], partitions)
+    specs = [StageSpec(step.kind, 1, {"number": number}) for number in range(count)]
+    make(Job(remembering(store), SerialPool(), LineObserver(io.StringIO())), step, specs)
+
+
+def verify_small(store: Store) -> None:
+    """Verify the stages that have a partition."""
+    paths = [path for path in stage_paths(store) if path.startswith("small/")]
+    assert not [line for lines in verify_stages(store, paths) for line in lines]
+
+
 def main() -> None:
     """Write the notes, then ask."""
     cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_argument("--stages", type=int, default=2000)
+    cli.add_argument("--made", type=int, default=64)
     cli.add_argument("--delay", type=float, default=0.02, help="seconds that each request waits")
     args = cli.parse_args()
     with server(str(SERVERS / "moto_server.py")) as (backend, _):
@@ -111,6 +147,10 @@ def main() -> None:
             measure("states", backend, args.delay, lambda: stage_states(store, paths))
             run = lambda: answer(str(source), [], wait=True, say=lambda _: None)  # noqa: E731
             measure("a run with nothing to do", backend, args.delay, run)
+            for partitions, title in enumerate(("claimed, begun and sealed", "made, of one partition each")):
+                making = partial(make_small, store, args.made, partitions)
+                measure(f"{args.made} stages {title}", backend, args.delay, making)
+            measure(f"{args.made} stages verified", backend, args.delay, lambda: verify_small(store))
         finally:
             source.unlink()
 

@@ -4,8 +4,8 @@
 
 `swift` and `moto` are started on loopback, as the tests do; `environment` takes the endpoint and credentials of the
 environment and the bucket of `--bucket`. Writes a stage of half-precision maps by partitions, one shard each, with
-markers, and reads it back checked. The plain side copies the very shards that the store wrote, by s3fs alone, with as
-many threads. All sides take turns in one run; the medians of `--repeats` rounds are printed, in MB of stored bytes.
+partition records, and reads it back checked. The plain side copies the same shards by s3fs alone, with as many threads.
+All sides take turns in one run; the medians of `--repeats` rounds are printed, in MB of stored bytes.
 """
 
 import argparse
@@ -122,13 +122,14 @@ def round_of(local: Store, far: Store, blocks: list[NDArray[np.float16]], thread
 def report(rounds: list[dict[str, float]], threads: int) -> None:
     """Print medians and ratios."""
     size = rounds[0]["bytes"] / 1e6
-    for way in ("write", "read"):
+    for direction in ("write", "read"):
         speed = {
-            side: size / statistics.median(r[f"{side} {way}"] for r in rounds) for side in ("local", "store", "plain")
+            side: size / statistics.median(r[f"{side} {direction}"] for r in rounds)
+            for side in ("local", "store", "plain")
         }
-        spread = [r[f"plain {way}"] / r[f"store {way}"] for r in rounds]
+        spread = [r[f"plain {direction}"] / r[f"store {direction}"] for r in rounds]
         print(
-            f"{threads} threads, {way}: local disk {speed['local']:.0f} MB/s, S3 {speed['store']:.0f}, "
+            f"{threads} threads, {direction}: local disk {speed['local']:.0f} MB/s, S3 {speed['store']:.0f}, "
             f"plain s3fs {speed['plain']:.0f}; S3 is {speed['store'] / speed['local']:.2f} of local, "
             f"{speed['store'] / speed['plain']:.2f} of plain (rounds {min(spread):.2f}-{max(spread):.2f})",
             flush=True,

@@ -1,6 +1,6 @@
 """A data set and stages of ImageNet's size without ImageNet: linked pictures, random features for a network's.
 
-What a network would write is written by the project's own layouts, shards, markers and seals; only its values are
+What a network would write is written by the project's own layouts, shards and records; only its values are
 drawn. Maps (257 GB at full size) and logits are left out: nothing that is measured reads them.
 """
 
@@ -20,7 +20,7 @@ from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, begin_stage, find_finished, marker_name
 from storage.stores import Store
 from tasks.io.networks import build_model
-from tasks.steps.common.activations import Shapes, activations_layout, slab_summary
+from tasks.steps.common.activations import Shapes, activations_layout, range_summary
 from tasks.steps.common.manifest import positions
 from tasks.steps.decomposition.features import penultimate_layout
 
@@ -105,7 +105,7 @@ def write_activations(store: Store, spec: StageSpec, threads: int, donor: Store 
     kept = {name: whole.arrays[name] for name in ("sample_id", "label", "content", "pooled")}
     stage = begin_stage(store, spec, Layout(whole.partitions, kept))
     _fill(stage, threads, donor, lambda number, labels: {"pooled": draw_features(labels, [1, number])})
-    stage.seal({**slab_summary(stage), "map": [SIDE, SIDE, FEATURES], "input": list(INPUT)})
+    stage.seal({**range_summary(stage), "map": [SIDE, SIDE, FEATURES], "input": list(INPUT)})
 
 
 def write_penultimate(store: Store, spec: StageSpec, threads: int, donor: Store | None = None) -> None:
@@ -115,7 +115,7 @@ def write_penultimate(store: Store, spec: StageSpec, threads: int, donor: Store 
     kept = {name: layout for name, layout in whole.arrays.items() if name != "logits"}
     stage = begin_stage(store, spec, Layout(whole.partitions, kept))
     _fill(stage, threads, donor, lambda number, labels: {"features": draw_features(labels, [2, number])})
-    stage.seal({**slab_summary(stage), "features": FEATURES, "outputs": OUTPUTS})
+    stage.seal({**range_summary(stage), "features": FEATURES, "outputs": OUTPUTS})
 
 
 def draw_features(labels: Ids, seed: list[int]) -> NDArray[np.float16]:
@@ -159,7 +159,7 @@ def _write(stage: Stage, donor: FinishedStage | None, make: Make, known: tuple[I
 
 
 def _link(stage: Stage, donor: FinishedStage, number: int, ids: Ids) -> None:
-    """Give a stage the donor's shards and marker of a partition."""
+    """Give a stage the donor's shards and record of a partition."""
     theirs = donor.read("sample_id", *donor.layout.arrays["sample_id"].span(number))
     assert np.array_equal(theirs, ids), (stage.spec.title, number)
     for name in stage.layout.arrays:
@@ -167,5 +167,5 @@ def _link(stage: Stage, donor: FinishedStage, number: int, ids: Ids) -> None:
         place = Path(stage.store.path(source.replace(donor.path, stage.spec.path)))
         place.parent.mkdir(parents=True, exist_ok=True)
         os.link(donor.store.path(source), place)
-    marker = f"markers/{marker_name(number)}"
-    stage.store.write(f"{stage.spec.path}/{marker}", donor.store.read(f"{donor.path}/{marker}"))
+    record = f"markers/{marker_name(number)}"
+    stage.store.write(f"{stage.spec.path}/{record}", donor.store.read(f"{donor.path}/{record}"))

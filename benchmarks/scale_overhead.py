@@ -1,4 +1,4 @@
-"""What partitions cost without work: Dask, threads, none; Prefect; markers and seals. Prints lines of JSON.
+"""What partitions cost without work: Dask, threads, none; Prefect; records. Prints lines of JSON.
 
     python -m benchmarks.scale_overhead FOLDER
 

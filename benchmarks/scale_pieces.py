@@ -23,6 +23,7 @@ from configs.load import ConfigError, load_config
 from configs.schema import Config
 from flows.plan import Plan, make_plan
 from flows.progress import existing_store, planned_stages
+from storage.memory import remembering
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, open_finished
 from storage.stores import Store, open_store
@@ -200,7 +201,8 @@ PIECES: dict[str, Callable[[Here], Numbers]] = {
 def opened(config: Config, donor: Store | None = None) -> Iterator[Here]:
     """Open store and workers, and wait until every worker has imported what stages need."""
     plan = make_plan(config)
-    with open_job(config, LineObserver(io.StringIO())) as job:
+    store = remembering(open_store(config.store, create=True))
+    with open_job(config, store, LineObserver(io.StringIO())) as job:
         for _ in job.pool.map(_ready, range(8 * config.cluster.workers)):
             pass
         yield Here(plan, job, donor)

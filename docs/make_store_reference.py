@@ -35,8 +35,8 @@ WRITES = {  # arrays with their axes, and files
     "selection": "`order` (class, rank): positions of the kept samples in the order chosen, -1 after the last; "
     "`label` (class)",
     "features": "for ICE `components` (class, component, channel), zero rows where fewer were found",
-    "responses": "`responses` (sample, unit), units of all ReLU calls up to the layer; the number of units of each "
-    "call is in `complete.json` under `summary`",
+    "unit-responses": "`responses` (sample, unit), units of all ReLU calls up to the layer; the number of units of "
+    "each call is in `complete.json` under `summary`",
     "unit-gram": "`gram` (unit, other), `moment` (unit, class): sums over the coreset's samples",
     "units": "`weights` (class, unit); `paths-PARTITION.parquet`: the weights at each breakpoint of mu",
     "unit-evaluation": "`values` (class, measure), `label` as in evaluation; `coverage` (class, call, set): units of "
@@ -56,7 +56,7 @@ WRITES = {  # arrays with their axes, and files
     "head-scores": "`correct`, `agreeing` (range, draw, class) and `images` (range, class): counts",
     "coverage": "a file of sums for each range of samples: shares by image",
     "ablation": "`correct` (range, place of the noise, draw) and `images` (range): counts",
-    "head-cost": "no array; multiply-adds are in `complete.json` under `summary`, times in the marker of partition 0",
+    "head-cost": "no array; multiply-adds are in `complete.json` under `summary`, times in the record of partition 0",
     "decomposition-gallery": "`image` (image, row, column, colour), `maps` (image, map, row, column); `sample_id`, "
     "`label`, `predicted` (image); no array where features are not means of maps",
     "decomposed-training": "`weights.safetensors`; `epochs.parquet`, epoch 0 before the first step; checkpoints; "
@@ -96,7 +96,9 @@ def tables() -> str:
 
 def questions_of_kinds() -> dict[str, str]:
     """Return the name of the question that brings each kind; "all" for kinds that all questions share."""
-    return dict.fromkeys(STEPS, "all") | {step.kind: name for name, one in QUESTIONS.items() for step in one.steps}
+    return dict.fromkeys(STEPS, "all") | {
+        step.kind: name for name, question in QUESTIONS.items() for step in question.steps
+    }
 
 
 def inputs_of_kinds() -> dict[str, list[str]]:
@@ -117,7 +119,7 @@ def _inputs() -> Iterator[tuple[str, str, str]]:
 
 def _role(role: str, kinds: set[str]) -> str:
     """Return a role with the kinds that fill it."""
-    return f"`{role}` ({', '.join(sorted(kinds))})"
+    return f"`{role}` ({', '.join(f'`{kind}`' for kind in sorted(kinds))})"
 
 
 def _row(step: Step, question: str, roles: list[str]) -> str:

@@ -72,8 +72,8 @@ def plan(config: ConfigArgument, set_: SetOption = None) -> None:
     from flows.progress import existing_store, notes_of, planned_stages
 
     with _exits(f"layerlore plan {config}"):
-        settled = load_config(config, set_ or [])
-        rows = planned_stages(make_plan(settled), existing_store(settled))
+        loaded = load_config(config, set_ or [])
+        rows = planned_stages(make_plan(loaded), existing_store(loaded))
         cells = [(row.stage, row.key[:8], row.label, row.state, _bytes(row.written), _bytes(row.peak)) for row in rows]
         _show(_table(["stage", "key", "of", "state", "writes", "peak memory"], cells))
         todo = [row.written for row in rows if row.state != "complete"]
@@ -134,16 +134,14 @@ def explain(
 @app.command()
 def verify(store: StoreArgument) -> None:
     """Read every chunk, table and record again and name each damaged one."""
-    from storage.verify import stage_paths, verify_records, verify_stage
+    from storage.verify import stage_paths, verify_records, verify_stages
 
     with _exits(f"layerlore verify {store}"):
         opened = _store(store)
-        found = list(verify_records(opened))
-        paths = stage_paths(opened)
-        for path in track(paths, "verifying", console=err, transient=True, disable=not err.is_terminal):
-            found += verify_stage(opened, path)
-        for line in found:
-            _print(f"damaged: {line}")
+        paths, quiet = stage_paths(opened), not err.is_terminal
+        each = track(verify_stages(opened, paths), "verifying", len(paths), console=err, transient=True, disable=quiet)
+        found = [*verify_records(opened), *(line for lines in each for line in lines)]
+        _print(*(f"damaged: {line}" for line in found))
         out.print(f"{len(paths)} stages read, {len(found)} damaged objects found")
         if found:
             err.print("remove the folder of each damaged stage and run its config again: it makes only those stages")
@@ -241,14 +239,16 @@ def _exits(again: str) -> Iterator[None]:
 def _store(given: str) -> "Store":
     """Open the store at a URL, or the store of a config."""
     from configs.section import check_store
-    from storage.stores import FORMAT_FILE, Store, open_store
+    from storage.stores import NoStoreError, open_store
 
     try:
         check_store(given)
+        return open_store(given)
     except ValueError as error:
         raise ConfigError(f"store: {error}") from None
-    if Store(given).exists(FORMAT_FILE) or not (Path(given).suffix in (".yaml", ".yml") or given in presets()):
-        return open_store(given)
+    except NoStoreError:
+        if not (Path(given).suffix in (".yaml", ".yml") or given in presets()):
+            raise
     return open_store(load_config(given).store)
 
 

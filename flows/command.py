@@ -24,7 +24,7 @@ def answer(source: str, overrides: Sequence[str], *, wait: bool, say: Callable[[
     found = progress_of(plan)
     store, done = found.store, found.finished
     if store is not None and len(done) == len(plan.stages):
-        record_reuse(config, plan.stages)
+        record_reuse(store, config, plan.stages)
         if not report_is_current(store, plan.made()):
             _write(plan, found, wait=wait, say=say)
         say(f"all {len(done)} stages are complete in {config.store}")
@@ -32,8 +32,9 @@ def answer(source: str, overrides: Sequence[str], *, wait: bool, say: Callable[[
     say(f"{len(plan.stages) - len(done)} of {len(plan.stages)} stages to make, in {config.store}")  # while it is tried
     for note in notes_of(planned_stages(plan, store, done)):
         say(note)
-    with recorded(config, plan.stages):
-        return _flow(plan, found, source, overrides, wait)
+    store = found.made_store(config)
+    with recorded(store, config, plan.stages):
+        return _flow(Progress(store, done), plan, source, overrides, wait)
 
 
 def rewrite_report(config: Config, say: Callable[[str], None]) -> str:
@@ -54,7 +55,7 @@ def _write(plan: Plan, found: Progress, *, wait: bool, say: Callable[[str], None
     return store.path(write_report(store, plan.made(), created=created, reused=done, wait=wait, say=say))
 
 
-def _flow(plan: Plan, found: Progress, source: str, overrides: Sequence[str], wait: bool) -> str:
+def _flow(found: Progress, plan: Plan, source: str, overrides: Sequence[str], wait: bool) -> str:
     """Start Prefect and run the flow."""
     from tasks.engine.server import check_settings
 

@@ -11,7 +11,7 @@ from configs.section import size_bytes
 from flows.plan import Plan
 from storage.memory import remembering
 from storage.stages import find_many
-from storage.stores import FORMAT_FILE, Store, open_store
+from storage.stores import NoStoreError, Store, open_store
 from storage.together import together
 from tasks.steps.plan import stage_sizes
 
@@ -38,6 +38,10 @@ class Progress:
     store: Store | None
     finished: frozenset[str]
 
+    def made_store(self, config: Config) -> Store:
+        """Return the store, which is made where there is none."""
+        return self.store or remembering(open_store(config.store, create=True))
+
 
 def progress_of(plan: Plan) -> Progress:
     """Return the state of a plan; a run that begins with it does not read the completion records again."""
@@ -53,9 +57,8 @@ def existing_store(config: Config) -> Store | None:
     StoreError : it cannot be used, or its bucket is missing
     """
     try:
-        Store(config.store).read(FORMAT_FILE)  # on S3, `exists` would not report a missing bucket
         return remembering(open_store(config.store))
-    except (FileNotFoundError, NotADirectoryError):
+    except NoStoreError:
         return None
 
 

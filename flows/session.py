@@ -52,7 +52,7 @@ _CURRENT: ContextVar[Session | None] = ContextVar("session", default=None)
 def open_session(plan: Plan, observer: Observer, found: Progress, *, wait: bool = True) -> Iterator[Session]:
     """Open the workers of a run unless all its stages are finished; flows called in the block share them."""
     idle = len(found.finished) == len(plan.stages)
-    with open_job(plan.config, observer, store=found.store, wait=wait, idle=idle) as job:
+    with open_job(plan.config, found.made_store(plan.config), observer, wait=wait, idle=idle) as job:
         session = Session(plan, job, found.finished)
         token = _CURRENT.set(session)
         try:
@@ -80,13 +80,13 @@ def session_of(config: Given, overrides: Sequence[str]) -> Iterator[Session]:
     plan = make_plan(settled)
     found = progress_of(plan)
     notes = notes_of(planned_stages(plan, found.store, found.finished))
-    whole = len(found.finished) == len(plan.stages)
+    whole, store = len(found.finished) == len(plan.stages), found.made_store(settled)
     if whole:
-        record_reuse(settled, plan.stages)
+        record_reuse(store, settled, plan.stages)
     with (
-        nullcontext() if whole else recorded(settled, plan.stages),
+        nullcontext() if whole else recorded(store, settled, plan.stages),
         terminal_observer(sys.stderr) as observer,
-        open_session(plan, observer, found) as session,
+        open_session(plan, observer, Progress(store, found.finished)) as session,
     ):
         for note in notes:
             observer.say(note)

@@ -2,9 +2,9 @@
 
 On a local store a claim is a `flock`. The kernel frees it when its process dies. On S3 a claim is a record that its
 holder renews. This is best effort, since not every server has conditional puts: two runs that begin within one
-request of each other may both hold a stage. A claim record is valid for `HEARTBEAT` seconds after its last renewal.
-S3 gives its age, or a process watches it for that time: clocks need not agree. It is not valid after the end of its
-process, where this machine can see that end.
+request of each other may both hold a stage. The records of several stages go out together. A claim record is valid
+for `HEARTBEAT` seconds after its last renewal. S3 gives its age, or a process watches it for that time: clocks need
+not agree. It is not valid after the end of its process, where this machine can see that end.
 """
 
 import contextlib
@@ -15,14 +15,15 @@ import resource
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from storage.documents import Document
+from storage.processes import is_dead, process_identity
 from storage.renewal import RENEWER, Note, decode_note
-from storage.stores import Store, StoreError, naming
+from storage.stores import CONNECTIONS, Store, StoreError, naming
+from storage.together import together
 
 CLAIMS, PROBE = (
     "_claims",
@@ -63,22 +64,45 @@ def claim(
     on_wait: OnWait | None = None,
     clock: Clock = CLOCK,
 ) -> Iterator[None]:
-    """Hold the stage at `path` for the length of the block.
+    """Hold the stage at `path` for the length of the block; the parameters are those of `claim_all`."""
+    with claim_all(store, [path], holder, wait=wait, on_wait=on_wait, clock=clock):
+        yield
+
+
+@contextlib.contextmanager
+def claim_all(
+    store: Store,
+    paths: Sequence[str],
+    holder: str,
+    *,
+    wait: bool = True,
+    on_wait: OnWait | None = None,
+    clock: Clock = CLOCK,
+) -> Iterator[None]:
+    """Hold the stages at `paths`, each given once, for the length of the block.
+
+    All claimants take their stages in one order, and keep no later stage while they wait: none waits for another that
+    waits for it.
 
     Parameters
     ----------
     holder : name of this run, for others to read
     wait : wait for another holder; otherwise StageHeldError
-    on_wait : called once with the text that names the other holder
+    on_wait : called once for each stage, with the text that names the other holder
 
     Raises
     ------
-    StageHeldError : another run holds it, and `wait` is false
+    StageHeldError : another run holds one, and `wait` is false
     """
     text = f"{holder} (pid {os.getpid()} on {socket.gethostname()})"
-    name = claim_name(path)
-    hold = _hold_local if store.local else _hold_note
-    with hold(store, name, text, Waiting(wait, on_wait or (lambda _: None), clock)):
+    names = [claim_name(path) for path in sorted(paths)]
+    waiting = Waiting(wait, on_wait or (lambda _: None), clock)
+    with contextlib.ExitStack() as held:
+        if store.local:
+            for name in names:
+                held.enter_context(_hold_local(store, name, text, waiting))
+        else:
+            held.enter_context(_hold_records(store, names, text, waiting))
         yield
 
 
@@ -103,16 +127,16 @@ class Waiting:
     allowed: bool
     on_wait: OnWait
     clock: Clock
-    reported: bool = False
+    reported: set[str] = field(default_factory=set)
 
     def report(self, name: str, other: str) -> None:
-        """Report the other holder once; raise StageHeldError where the claimant does not wait."""
+        """Report the other holder of a stage once; raise StageHeldError where the claimant does not wait."""
         text = f"{name.removeprefix(f'{CLAIMS}/')} is held by {other}"
         if not self.allowed:
             raise StageHeldError(text)
-        if not self.reported:
+        if name not in self.reported:
             self.on_wait(text)
-        self.reported = True
+        self.reported.add(name)
 
 
 @contextlib.contextmanager
@@ -152,24 +176,47 @@ def _same_file(descriptor: int, file: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _hold_note(store: Store, name: str, holder: str, waiting: Waiting) -> Iterator[None]:
-    """Hold a claim record that a thread renews."""
+def _hold_records(store: Store, names: Sequence[str], holder: str, waiting: Waiting) -> Iterator[None]:
+    """Hold claim records that a thread renews; those that go out at once are written, checked and renewed together."""
+    written: list[Note] = []
+    with contextlib.ExitStack() as held:
+        held.callback(lambda: together(store, _let_go, written))
+        while names:
+            free = _wait_for_free(store, names[:CONNECTIONS], waiting)
+            notes = [_new_note(store, name, holder) for name in free]
+            written += notes
+            together(store, lambda note: store.write(note.path, note.text()), notes)
+            ours = [*together(store, _is_ours, notes), False]  # of two records written at once, the later one is valid
+            taken = ours.index(False)
+            together(store, _let_go, notes[taken:])  # later ones, which no claimant keeps while it waits
+            held.enter_context(RENEWER.renewing(notes[:taken]))
+            names = names[taken:]
+        yield
+
+
+def _wait_for_free(store: Store, names: Sequence[str], waiting: Waiting) -> Sequence[str]:
+    """Return the first names, up to one with a valid claim record; wait where that is the very first."""
+    found = together(store, lambda name: _read_note(store, f"{name}.json"), names)
+    taken = [note is not None and not _is_over(note) for note in found]
+    if taken[0]:
+        _await_note(store, names[0], waiting)
+        return names[:1]
+    return names[: [*taken, True].index(True)]
+
+
+def _new_note(store: Store, name: str, holder: str) -> Note:
+    """Return a claim record that this process is about to write."""
     record = {"holder": holder, "token": uuid.uuid4().hex, "process": process_identity(os.getpid())}
-    note = Note(store, f"{name}.json", record, RENEWAL)
     _HELD.add(record["token"])
-    try:
-        while True:
-            _await_note(store, name, waiting)
-            store.write(note.path, note.text())
-            if _is_ours(note):
-                break  # of two records written at once, the later one is valid
-        with RENEWER.renewing(note):
-            yield
-    finally:
-        with contextlib.suppress(OSError, StoreError):  # a claim record that stays is stale soon
-            if _is_ours(note):
-                store.remove(note.path)
-        _HELD.discard(record["token"])
+    return Note(store, f"{name}.json", record, RENEWAL)
+
+
+def _let_go(note: Note) -> None:
+    """Remove a claim record from the store if it is still ours."""
+    with contextlib.suppress(OSError, StoreError):  # a claim record that stays is stale soon
+        if _is_ours(note):
+            note.store.remove_object(note.path)
+    _HELD.discard(note.document["token"])
 
 
 def _is_ours(note: Note) -> bool:
@@ -224,37 +271,8 @@ def _read_note(store: Store, path: str) -> Document | None:
         return None
 
 
-def process_identity(pid: int) -> str:
-    """Return an identity that no other process on any machine has; "" where the kernel does not give one."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return f"{_machine()}/{pid}/{'ended' if fields[0] in 'ZX' else fields[19]}"
-    except (OSError, IndexError):
-        return ""
-
-
-@lru_cache(maxsize=1)
-def _machine() -> str:
-    """Return the identities of this boot of this machine and of the visible table of processes."""
-    return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{os.readlink('/proc/self/ns/pid')}"
-
-
 def _is_over(note: Document) -> bool:
     """Say whether a claim has visibly ended: its process is dead, or has released it without removing the record."""
     identity = str(note.get("process"))
     left_behind = identity == process_identity(os.getpid()) != "" and note.get("token") not in _HELD
-    return left_behind or _is_dead(identity)
-
-
-def _is_dead(identity: str) -> bool:
-    """Say whether a process of this machine has ended; False where this process cannot see that."""
-    machine, _, pid = identity.rpartition("/")[0].rpartition("/")
-    try:
-        if machine != _machine():
-            return False
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, ValueError):  # another user's process, which lives
-        return False
-    return process_identity(int(pid)) not in ("", identity)
+    return left_behind or is_dead(identity)

@@ -103,6 +103,10 @@ class FinishedStage:
         """The metadata that were read, by name: each is read once."""
         return {}
 
+    def metadata_paths(self) -> dict[str, str]:
+        """Return the paths of the metadata of the group and of each array, by name."""
+        return {name: metadata_path(self.path, name) for name in self.note["metadata"]}
+
     def _array(self, name: str) -> ZarrArray:
         """Open an array after checking its metadata's digest."""
         return open_array(self.store, self.path, name, self.check_metadata(name), read_only=True)
@@ -136,6 +140,16 @@ def find_many(store: Store, paths: Iterable[str]) -> dict[str, FinishedStage]:
     DamagedError : a completion record is damaged
     """
     return {path: FinishedStage(store, path, note) for path, note in read_notes(store, paths).items()}
+
+
+def preload_metadata(stages: Sequence[FinishedStage]) -> None:
+    """Read the metadata of stages of one store at once; damaged ones are found when they are asked for."""
+    read = stages[0].store.read_all([path for stage in stages for path in stage.metadata_paths().values()])
+    for stage in stages:
+        for name, path in stage.metadata_paths().items():
+            found = read[path]
+            if isinstance(found, bytes) and digest(found) == stage.note["metadata"][name]:
+                stage._intact[name] = found
 
 
 def find_finished(store: Store, path: str) -> FinishedStage | None:

@@ -12,6 +12,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.buffer import default_buffer_prototype
+from zarr.core.group import GroupMetadata
 from zarr.storage import MemoryStore, StorePath
 
 from storage.documents import Document, digest
@@ -152,6 +153,16 @@ def array_metadata(layout: ArrayLayout) -> bytes:
         dimension_names=layout.dimensions,
     )
     return array.metadata.to_buffer_dict(default_buffer_prototype())["zarr.json"].to_bytes()
+
+
+def group_metadata(attributes: Document) -> bytes:
+    """Return the `zarr.json` of a group with these attributes."""
+    return GroupMetadata(attributes).to_buffer_dict(default_buffer_prototype())["zarr.json"].to_bytes()
+
+
+def group_attributes(metadata: bytes) -> Document:
+    """Return the attributes in the `zarr.json` of a group; ValueError, TypeError or KeyError where it is damaged."""
+    return GroupMetadata.from_dict(json.loads(metadata)).attributes
 
 
 def metadata_path(path: str, name: str) -> str:

@@ -19,17 +19,30 @@ def read_notes(store: Store, paths: Iterable[str]) -> dict[str, Document]:
     ------
     DamagedError : a file is not what was written, or not a completion record
     """
+    found = look_for_notes(store, paths)
+    for note in found.values():
+        if isinstance(note, DamagedError):
+            raise note
+    return {path: note for path, note in found.items() if not isinstance(note, DamagedError)}
+
+
+def look_for_notes(store: Store, paths: Iterable[str]) -> dict[str, Document | DamagedError]:
+    """Return the completion records of the stages at `paths` that have one, or what is damaged; see `read_notes`."""
     unique = list(dict.fromkeys(paths))
     known = {path: raw for path in unique if (raw := recall(store, path)) is not None}
     read = store.read_all([note_path(path) for path in unique if path not in known])
-    notes = {}
+    notes: dict[str, Document | DamagedError] = {}
     for path in unique:
         if path in known:
             notes[path] = decode_intact(known[path])
         elif not isinstance(found := read[note_path(path)], FileNotFoundError | NotADirectoryError):
-            notes[path] = _checked(found, note_path(path))
-            assert isinstance(found, bytes)
-            remember(store, path, found)
+            try:
+                notes[path] = _checked(found, note_path(path))
+            except DamagedError as error:
+                notes[path] = error
+            else:
+                assert isinstance(found, bytes)
+                remember(store, path, found)
     return notes
 
 

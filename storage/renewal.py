@@ -5,7 +5,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from storage.documents import Document
@@ -49,22 +49,24 @@ class Renewer:
         self._thread = None
 
     @contextlib.contextmanager
-    def renewing(self, note: Note) -> Iterator[None]:
-        """Renew a claim record for the length of the block; nothing is written after the block."""
+    def renewing(self, notes: Sequence[Note]) -> Iterator[None]:
+        """Renew claim records for the length of the block; nothing is written after the block."""
         with self._changed:
-            note.due = time.monotonic() + note.every
-            self._held.append(note)
+            for note in notes:
+                note.due = time.monotonic() + note.every
+            self._held += notes
             self._changed.notify_all()
-            if self._thread is None or not self._thread.is_alive():
+            if notes and (self._thread is None or not self._thread.is_alive()):
                 self._thread = threading.Thread(target=self._work, name="renewal of claims", daemon=True)
                 self._thread.start()
         try:
             yield
         finally:
             with self._changed:
-                self._drop(note)
+                for note in notes:
+                    self._drop(note)
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: note not in self._round, LEAVE)
+                self._changed.wait_for(lambda: not any(note in self._round for note in notes), LEAVE)
 
     def _work(self) -> None:
         """Renew records when they are due, until this process holds none."""

@@ -7,12 +7,9 @@
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-
-import zarr
-import zarr.errors
 
 from storage.documents import DamagedError, Document, Json, canonical, digest, encode
 from storage.finished import FinishedStage as FinishedStage
@@ -20,7 +17,7 @@ from storage.finished import find_finished as find_finished
 from storage.finished import find_many as find_many
 from storage.finished import markers_of as markers_of
 from storage.finished import open_finished as open_finished
-from storage.layouts import Layout, array_metadata, metadata_path
+from storage.layouts import Layout, array_metadata, group_attributes, group_metadata, metadata_path
 from storage.memory import remember
 from storage.notes import GROUP, marker_path, note_path, read_markers
 from storage.notes import marker_name as marker_name
@@ -28,6 +25,7 @@ from storage.notes import read_marker as read_marker
 from storage.partitions import OvertakenError, Partition
 from storage.specs import StageSpec
 from storage.stores import Store, StoreError
+from storage.together import at_once
 
 
 @dataclass(frozen=True)
@@ -101,27 +99,63 @@ class Stage:
         ------
         StoreError : a partition is missing
         """
-        stage = self if self.seen is not None else self.looked()
-        assert stage.seen is not None
-        if missing := stage.missing():
+        return seal_all([self], lambda _: summary or {})[0]
+
+    def _note(self, summary: Mapping[str, Json], metadata: Mapping[str, bytes | Exception]) -> Document:
+        """Return the completion record of a stage whose partition records were read.
+
+        Parameters
+        ----------
+        metadata : the stored metadata, or errors in their place, by path
+        """
+        assert self.seen is not None
+        if missing := self.missing():
             raise StoreError(
                 f"{self.spec.title}: expected all partitions, found {len(missing)} missing, the first is {missing[0]}"
             )
-        markers = [stage.seen[p] for p in range(stage.layout.partitions)]
-        metadata = {n: metadata_path(self.spec.path, n) for n in (GROUP, *self.layout.arrays)}
-        read = self.store.read_all(list(metadata.values()))
-        note: Document = {
+        markers = [self.seen[p] for p in range(self.layout.partitions)]
+        return {
             "identity": self.spec.identity,
-            "layout": stage.layout.document(),
+            "layout": self.layout.document(),
             "arrays": {n: markers_digest(markers, n) for n in self.layout.arrays},
-            "metadata": {n: digest(_bytes(read[path])) for n, path in metadata.items()},
+            "metadata": {n: digest(_bytes(metadata[path])) for n, path in self.metadata.items()},
             "files": {name: stated for m in markers for name, stated in m["files"].items()},
-            "summary": dict(summary or {}),
+            "summary": dict(summary),
         }
-        raw = encode(note)
-        self.store.write(note_path(self.spec.path), raw)
-        remember(self.store, self.spec.path, raw)
-        return FinishedStage(self.store, self.spec.path, note)
+
+    @property
+    def metadata(self) -> dict[str, str]:
+        """The paths of the metadata of the group and of each array, by name."""
+        return {name: metadata_path(self.spec.path, name) for name in (GROUP, *self.layout.arrays)}
+
+
+def seal_all(stages: Sequence[Stage], summary: Callable[[Stage], Mapping[str, Json]]) -> "list[FinishedStage]":
+    """Write the completion records of stages of one store, as many at once as the store takes.
+
+    All other objects of the stages are there. Where a stage cannot be sealed, the others are.
+
+    Raises
+    ------
+    StoreError : a partition is missing
+    """
+    finished, failure = list[FinishedStage](), None
+    for some in at_once(stages[0].store, stages) if stages else ():
+        store, notes = some[0].store, dict[str, Document]()
+        metadata = store.read_all([path for stage in some for path in stage.metadata.values()])
+        for stage in some:
+            try:
+                whole = stage if stage.seen is not None else stage.looked()
+                notes[stage.spec.path] = whole._note(summary(stage), metadata)
+            except Exception as error:
+                failure = failure or error
+        raw = {path: encode(note) for path, note in notes.items()}
+        store.write_all({note_path(path): raw[path] for path in notes})
+        for path, note in notes.items():
+            remember(store, path, raw[path])
+            finished.append(FinishedStage(store, path, note))
+    if failure is not None:
+        raise failure
+    return finished
 
 
 def begin_stage(store: Store, spec: StageSpec, layout: Layout) -> Stage:
@@ -134,28 +168,35 @@ def begin_stage(store: Store, spec: StageSpec, layout: Layout) -> Stage:
     StoreError : the stored stage has another identity or layout, or its metadata are damaged
     """
     store.sweep(spec.path)
-    expected, place = {"identity": spec.identity, "layout": layout.document()}, store.path(spec.path)
-    try:
-        group = zarr.open_group(store.zarr(f"{spec.path}/data.zarr"), mode="a", use_consolidated=False)
-    except zarr.errors.ContainsGroupError:  # another run has made it since Zarr looked
-        group = zarr.open_group(store.zarr(f"{spec.path}/data.zarr"), mode="r+", use_consolidated=False)
-    except (ValueError, TypeError, KeyError) as error:
-        raise StoreError(
-            f"{metadata_path(spec.path, GROUP)}: expected a stage's metadata, found damage; "
-            f"remove {place} and run again"
-        ) from error
-    found: Document | None = group.attrs.asdict().get("layerlore")  # type: ignore[assignment]  # our own JSON
-    if found is None:
-        group.attrs["layerlore"] = expected
-    elif canonical(found) != canonical(expected):
-        part = next(k for k in expected if canonical(found.get(k)) != canonical(expected[k]))
-        raise StoreError(
-            f"{spec.title}: expected the same {part} in the store, found another; remove {place} and run again"
-        )
+    stated = {"identity": spec.identity, "layout": layout.document()}
+    group = metadata_path(spec.path, GROUP)
     metadata = {metadata_path(spec.path, name): array_metadata(array) for name, array in layout.arrays.items()}
-    there = store.read_all(list(metadata))
-    store.write_all({path: expected for path, expected in metadata.items() if there[path] != expected})
+    there = store.read_all([group, *metadata])
+    found = _stated(store, spec.path, there.pop(group))
+    if found is None:
+        metadata = {group: group_metadata({"layerlore": stated}), **metadata}
+    elif canonical(found) != canonical(stated):
+        part = next(k for k in stated if canonical(found.get(k)) != canonical(stated[k]))
+        raise StoreError(
+            f"{spec.title}: expected the same {part} in the store, found another; "
+            f"remove {store.path(spec.path)} and run again"
+        )
+    store.write_all({path: expected for path, expected in metadata.items() if there.get(path) != expected})
     return Stage(store, spec, layout)
+
+
+def _stated(store: Store, path: str, group: bytes | Exception) -> Document | None:
+    """Return what the metadata of a stage's group state; None where there are none yet, or none of ours."""
+    if isinstance(group, FileNotFoundError | NotADirectoryError):
+        return None
+    try:
+        found: Document | None = group_attributes(_bytes(group)).get("layerlore")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise StoreError(
+            f"{metadata_path(path, GROUP)}: expected a stage's metadata, found damage; "
+            f"remove {store.path(path)} and run again"
+        ) from error
+    return found
 
 
 def markers_digest(markers: Iterable[Document], name: str) -> str:

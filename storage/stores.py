@@ -27,6 +27,10 @@ class StoreError(Exception):
     """A store cannot be used; the text gives store, reason and remedy. The command line prints it."""
 
 
+class NoStoreError(StoreError):
+    """No store is there yet."""
+
+
 @dataclass(frozen=True)
 class Store:
     """A folder or prefix that holds stages. Picklable: workers open it again from its URL.
@@ -174,6 +178,14 @@ class Store:
         else:
             Path(self.path(path)).unlink(missing_ok=True)
 
+    def remove_object(self, path: str) -> None:
+        """Delete the object at `path`, if there is one; what lies below it stays."""
+        if self.local:
+            Path(self.path(path)).unlink(missing_ok=True)
+        else:
+            with contextlib.suppress(FileNotFoundError):
+                self._fs.rm(self.path(path))
+
     def sweep(self, path: str) -> None:
         """Remove unfinished files of dead writers below `path`; S3 has whole objects only."""
         if self.local:
@@ -223,7 +235,8 @@ def open_store(url: str, *, create: bool = False) -> Store:
 
     Raises
     ------
-    StoreError : there is no store (unless `create`), it cannot be written, or a newer layerlore wrote it
+    NoStoreError : there is no store, unless `create`
+    StoreError : it cannot be read or written, or a newer layerlore wrote it
     """
     store = Store(url)
     if store.local:
@@ -232,7 +245,7 @@ def open_store(url: str, *, create: bool = False) -> Store:
         found = store.read(FORMAT_FILE).decode("ascii", "replace").strip()
     except (FileNotFoundError, NotADirectoryError):
         if not create:
-            raise StoreError(f"{url}: expected a layerlore store, found none; `layerlore run` makes one") from None
+            raise NoStoreError(f"{url}: expected a layerlore store, found none; `layerlore run` makes one") from None
         found = _create(store)
     except (ValueError, ImportError) as error:  # fsspec: an unknown protocol, or one whose package is not installed
         raise StoreError(f"{url}: cannot be opened: {error}") from error

@@ -1,41 +1,48 @@
 """Verification: read all of a store again and name each object that is not what was written."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from storage.documents import DamagedError, Document
+from storage.finished import FinishedStage, preload_metadata
 from storage.layouts import array_digest
-from storage.notes import marker_path, read_markers
+from storage.notes import look_for_notes, marker_path, read_markers
 from storage.runs import read_record, run_names
 from storage.specs import KEY, KIND
-from storage.stages import FinishedStage, find_finished, markers_digest
-from storage.stores import Store
+from storage.stages import markers_digest
+from storage.stores import FORMAT_FILE, Store
+from storage.together import at_once, together
+
+MOST_RECORDS = 1024  # partition records and metadata that are read together, a bound on memory
 
 
 def stage_paths(store: Store) -> list[str]:
     """Return the paths of all stages in a store, complete or not."""
-    kinds = [name for name in store.names("") if KIND.fullmatch(name)]
-    return [f"{kind}/{key}" for kind in kinds for key in store.names(kind) if KEY.fullmatch(key)]
+    kinds = [name for name in store.names("") if KIND.fullmatch(name) and name != FORMAT_FILE]
+    keys = together(store, store.names, kinds)
+    return [f"{kind}/{key}" for kind, found in zip(kinds, keys, strict=True) for key in found if KEY.fullmatch(key)]
 
 
-def verify_stage(store: Store, path: str) -> Iterator[str]:
-    """Yield a line for each damaged object of the stage at `path`; an incomplete stage is not damaged."""
-    try:
-        finished = find_finished(store, path)
-    except DamagedError as error:
-        yield str(error)
-        return
-    if finished is None:
-        return
-    markers: dict[int, Document] = {}
-    yield from _verify_markers(finished, markers)
-    for name in finished.note["metadata"]:
-        try:
-            finished.check_metadata(name)
-        except DamagedError as error:
-            yield str(error)
-        else:
-            yield from _verify_array(finished, name, markers)
-    yield from _verify_files(finished)
+def verify_stages(store: Store, paths: Sequence[str]) -> Iterator[list[str]]:
+    """Yield for each stage at `paths` a line for each damaged object; an incomplete stage is not damaged.
+
+    On stores that are not local, the records of several stages are read at once.
+    """
+    for some in at_once(store, paths):
+        notes = look_for_notes(store, some)
+        stages = [FinishedStage(store, path, note) for path, note in notes.items() if isinstance(note, dict)]
+        lines = {path: [str(note)] for path, note in notes.items() if isinstance(note, DamagedError)}
+        for group in _groups(stages):
+            preload_metadata(group)
+            asked = [(stage.path, partition) for stage in group for partition in range(stage.layout.partitions)]
+            markers = read_markers(store, asked)
+            for stage in group:
+                lines[stage.path] = list(_verify(stage, markers))
+        yield from (lines.get(path, []) for path in some)
+
+
+def verify_stage(store: Store, path: str) -> list[str]:
+    """Return a line for each damaged object of the stage at `path`; an incomplete stage is not damaged."""
+    return next(verify_stages(store, [path]))
 
 
 def verify_records(store: Store) -> Iterator[str]:
@@ -52,14 +59,44 @@ def verify_records(store: Store) -> Iterator[str]:
                 yield str(error)
 
 
-def _verify_markers(stage: FinishedStage, markers: dict[int, Document]) -> Iterator[str]:
-    """Read the partition records into `markers` and compare them with the completion record."""
-    read = read_markers(stage.store, [(stage.path, partition) for partition in range(stage.layout.partitions)])
-    for (path, partition), marker in read.items():
+def _groups(stages: Sequence[FinishedStage]) -> Iterator[list[FinishedStage]]:
+    """Yield the stages in order, as many together as keep the bound on records; at least one."""
+    group, records = list[FinishedStage](), 0
+    for stage in stages:
+        more = stage.layout.partitions + len(stage.note["metadata"])
+        if group and records + more > MOST_RECORDS:
+            yield group
+            group, records = [], 0
+        group.append(stage)
+        records += more
+    if group:
+        yield group
+
+
+def _verify(stage: FinishedStage, read: Mapping[tuple[str, int], Document | Exception]) -> Iterator[str]:
+    """Yield a line for each damaged object of a finished stage, whose partition records are in `read`."""
+    markers: dict[int, Document] = {}
+    yield from _verify_markers(stage, read, markers)
+    for name in stage.note["metadata"]:
+        try:
+            stage.check_metadata(name)
+        except DamagedError as error:
+            yield str(error)
+        else:
+            yield from _verify_array(stage, name, markers)
+    yield from _verify_files(stage)
+
+
+def _verify_markers(
+    stage: FinishedStage, read: Mapping[tuple[str, int], Document | Exception], markers: dict[int, Document]
+) -> Iterator[str]:
+    """Take the partition records of a stage into `markers` and compare them with the completion record."""
+    for partition in range(stage.layout.partitions):
+        marker = read[stage.path, partition]
         if isinstance(marker, DamagedError):
             yield str(marker)
         elif isinstance(marker, Exception):
-            yield f"{marker_path(path, partition)}: missing"
+            yield f"{marker_path(stage.path, partition)}: missing"
         else:
             markers[partition] = marker
     if len(markers) == stage.layout.partitions:

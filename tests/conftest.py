@@ -22,7 +22,7 @@ Tree = dict[str, Any]  # Any: YAML
 
 
 class SilentObserver:
-    """Remembers what it is told."""
+    """Remembers the progress lines and events that it gets."""
 
     def __init__(self) -> None:
         self.titles: list[str] = []
@@ -43,7 +43,7 @@ class SilentObserver:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--data", default=None, help="folder with real data and weights; tests that need it skip without")
-    parser.addoption("--update-golden", action="store_true", help="write tests/golden.json anew from the tiny run")
+    parser.addoption("--update-golden", action="store_true", help="write tests/golden.json again from the tiny run")
 
 
 @pytest.fixture(scope="session")
@@ -201,7 +201,7 @@ class Run:
 
     def finish(self) -> "Run":
         """Make all stages in this process, as `layerlore run` does, without Prefect."""
-        with recorded(self.config, self.plan.stages):
+        with recorded(self.job.store, self.config, self.plan.stages):
             complete_plan(self.plan, self.job)
         return self
 

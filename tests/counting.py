@@ -13,7 +13,7 @@ from zarr.storage import FsspecStore, LocalStore
 from storage.stores import Store
 
 NOTE, MARKER, METADATA = r"/markers/complete\.json$", r"/markers/\d+\.json$", r"zarr\.json$"
-SINGLE = ("read", "write", "exists", "size", "names", "files", "remove", "modified")
+SINGLE = ("read", "write", "exists", "size", "names", "files", "remove", "remove_object", "modified")
 REAL = {name: getattr(Store, name) for name in (*SINGLE, "read_all", "write_all")}
 
 
@@ -55,12 +55,13 @@ def _single(requests: Requests, name: str) -> Callable[..., Any]:  # Any: what t
     """Return a method of `Store` that counts."""
 
     def counting(store: Store, path: str, *given: Any, **options: Any) -> Any:
-        requests.seen.append((name, path))
         try:
-            return REAL[name](store, path, *given, **options)
+            found = REAL[name](store, path, *given, **options)
         except OSError:
-            requests.seen[-1] = ("miss", path)
+            requests.seen.append(("miss", path))
             raise
+        requests.seen.append((name, path))
+        return found
 
     return counting
 

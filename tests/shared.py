@@ -16,7 +16,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
     Parameters
     ----------
-    factory : pytest's own; with xdist the folder lies beside those of the processes
+    factory : pytest's own; with xdist the folder lies next to those of the processes
     name : of the folder, one per test run
     make : fills the empty folder
     """
@@ -24,7 +24,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"shared-{name}"
     full = folder.with_suffix(".full")
     with folder.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # goes with its process, so that a dead one holds nobody up
+        fcntl.flock(lock, fcntl.LOCK_EX)  # ends with its process: a dead one blocks no other
         if not full.exists():
             folder.mkdir(exist_ok=True)
             make(folder)
@@ -33,7 +33,7 @@ def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path],
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int]]:
-    """Return size and time of every file below a folder: equal as long as nobody writes there."""
+    """Return size and time of every file below a folder: equal as long as no process writes there."""
     files = ((path, path.stat()) for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): (stat.st_size, stat.st_mtime_ns) for path, stat in files}
 

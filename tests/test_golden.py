@@ -4,7 +4,7 @@
 and a form of its values; of the traced run its stages of question 4 and, as `training-with-archive`, its trainings with
 the updates they record; of the decomposed run its stages of question 2, and its training as `training-with-gates`. In
 the environment that the file names, bytes must be equal. Elsewhere values must be near, each by the rule of its array.
-A VERSION that rose asks for an update in both. Write the file anew with `pytest tests/test_golden.py --update-golden`
+A VERSION that rose asks for an update in both. Write the file again with `pytest tests/test_golden.py --update-golden`
 after raising the VERSION of the stages that changed.
 """
 

@@ -91,13 +91,13 @@ def campaign(args: argparse.Namespace, kills: list[Kill]) -> None:
         def new_store(name: str) -> str:
             return str(folder / name) if bucket is None or name == WHOLE else f"s3://{bucket}/{name}"
 
-        found = Campaign(TARGETS[args.target], commands, servers, new_store, random.Random(args.seed), tell)
+        found = Campaign(TARGETS[args.target], commands, servers, new_store, random.Random(args.seed), log)
         for kill in found.run(settings, args.kills):
             kills.append(kill)
             outcome = "went on" if kill.survived else "run again"
             verdict = f"PROBLEMS: {kill.problems}" if kill.problems else "no problem"
             said = "" if kill.said in ("", "-") else f" [{kill.said}]"
-            tell(f"{len(kills)}: {kill.target} in {kill.stage} of {kill.config}, {outcome}, {verdict}{said}")
+            log(f"{len(kills)}: {kill.target} in {kill.stage} of {kill.config}, {outcome}, {verdict}{said}")
     finally:
         commands.close()
         servers.stop()
@@ -128,7 +128,7 @@ def small_config(name: str, folder: Path) -> str:
     return str(path)
 
 
-def tell(text: str) -> None:
+def log(text: str) -> None:
     """Print at once."""
     print(text, flush=True)
 

@@ -130,7 +130,7 @@ class Campaign:
         began = [self.commands.start(*setting.arguments(store.url)) for _ in range(2 if self.target == RACE else 1)]
         runs += began
         disturbed, problems = self.target not in UNDISTURBED, list[str]()
-        hits = [] if disturbed else [self.note(setting, began[0])]
+        hits = [] if disturbed else [self.describe(setting, began[0])]
         while disturbed and len(hits) < wanted and reach(began[0], self.moment(setting, runs)):
             if (hit := self.kill(setting, began[0])) is None:
                 break
@@ -140,7 +140,7 @@ class Campaign:
         may_end = {DONE} if not disturbed or not hits else {KILLED} if self.target == "run" else {DONE, FAILED}
         for run, code in zip(began, codes, strict=True):
             problems += judged(run, code, may_end)
-        self.settle(hits, began, codes)
+        self.judge_hits(hits, began, codes)
         return hits, codes[-1], problems
 
     def moment(self, setting: Setting, runs: list[Run]) -> Moment:
@@ -154,14 +154,14 @@ class Campaign:
         again = {kinds(run)[-1] for run in runs[-2:]} - ({START} if len(runs) > 1 else set())
         return begun - again
 
-    def settle(self, hits: Sequence[Kill], began: Sequence[Run], codes: Sequence[int | None]) -> None:
+    def judge_hits(self, hits: Sequence[Kill], began: Sequence[Run], codes: Sequence[int | None]) -> None:
         """Say of the hits of an attempt whether it went on: all but the last did, or there would be no later one."""
         ended = [run for run, code in zip(began, codes, strict=True) if code != DONE]
         for number, hit in enumerate(hits, 1):
             hit.survived = self.target != "run" and (number < len(hits) or not ended)
             hit.said = "" if hit.survived or not ended[0].lines else ended[0].lines[-1][1]
 
-    def note(self, setting: Setting, run: Run) -> Kill:
+    def describe(self, setting: Setting, run: Run) -> Kill:
         """Return what is known of a kill at this moment."""
         standing = "standing" if "PREFECT_API_URL" in self.commands.environment else "embedded"
         stage = "whole runs" if self.target in UNDISTURBED else kinds(run)[-1]
@@ -170,7 +170,7 @@ class Campaign:
     def kill(self, setting: Setting, run: Run) -> Kill | None:
         """Kill the target, mend it, and say what was hit; None for a run that had ended before."""
         run.look()
-        kill = self.note(setting, run)
+        kill = self.describe(setting, run)
         if self.target == "run":
             run.kill()
             return kill if run.process.poll() == KILLED else None

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks.kills.__main__ import SMALL, existing, small_config, tell
+from benchmarks.kills.__main__ import SMALL, existing, log, small_config
 from benchmarks.kills.campaign import Kill
 from benchmarks.kills.moments import kinds
 from benchmarks.kills.runs import Commands
@@ -67,7 +67,7 @@ def fill_disks(sizes: list[float], configs: list[str], parent: Path | None) -> I
             Store(str(folder / "whole")).remove("")
             for size in sizes:
                 if (found := fill(commands, given, config, folder / "disk", size, expected)) is not None:
-                    tell(f"{size} MB: {found.stage} of {config}, problems: {found.problems} [{found.said}]")
+                    log(f"{size} MB: {found.stage} of {config}, problems: {found.problems} [{found.said}]")
                     yield found
     finally:
         commands.close()

@@ -1,6 +1,6 @@
 """Make the certificates of a Dask cluster: an authority of its own, and one key each for scheduler, workers and client.
 
-Whoever holds one of the keys may run code on the workers: hand each to the machines that need it, and keep ca.key off
+A holder of one of the keys may run code on the workers: hand each to the machines that need it, and keep ca.key off
 all of them. Host names are not checked, membership is: a certificate of this authority is what lets a process in.
 """
 

@@ -66,18 +66,24 @@ def archive_segments(stage: FinishedStage) -> list[Segment]:
 def keep_chain(stage: Stage) -> list[Document]:
     """Keep the segments that start where their predecessor ended; remove the partition records of the others.
 
+    The records are read at once, unless the stage has them.
+
     Returns
     -------
     the partition records of the chain, in order
     """
+    folder = f"{stage.spec.path}/markers"
+    whole = stage.looked() if stage.seen is None else stage
+    seen = whole.seen or {}
+    names = stage.store.names(folder) if stage.seen is None else [marker_name(number) for number in sorted(seen)]
     kept: list[Document] = []
-    for name in stage.store.names(f"{stage.spec.path}/markers"):
-        marker = stage.marker(len(kept)) if name == marker_name(len(kept)) else None
+    for name in names:
+        marker = seen.get(len(kept)) if name == marker_name(len(kept)) else None
         parent = kept[-1]["numbers"]["checkpoint"] if kept else ""
         if marker is not None and marker["numbers"]["parent"] == parent:
             kept.append(marker)
         elif name != "complete.json":
-            stage.store.remove(f"{stage.spec.path}/markers/{name}")
+            stage.store.remove(f"{folder}/{name}")
     return kept
 
 

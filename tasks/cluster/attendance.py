@@ -10,7 +10,7 @@ from typing import Any
 from tasks.cluster.rejoining import ClusterError
 
 SOON, LOOK = 0.1, 5.0  # seconds between two looks, before the first worker is there and later
-TELL = 30.0  # seconds without a worker after which a line reports it
+REPORT_AFTER = 30.0  # seconds without a worker after which a line reports it
 LEAVE = 2.0  # seconds for a look to end after the wait
 LEFT = 20.0  # seconds after which a worker is lost: its nanny would have restarted it by then
 
@@ -112,7 +112,7 @@ class _Watch:
         if any(self.resource is None or worker["resources"].get(self.resource, 0) >= 1 for worker in workers):
             self.since, self.reported = now, False
             return True
-        if now - self.since >= TELL and not self.reported:
+        if now - self.since >= REPORT_AFTER and not self.reported:
             self.reported = True
             limit = "" if self.attendance.limit is None else f", at most {self.attendance.limit:g} s"
             self.attendance.say(f"waiting for a {self.what}{limit}")

@@ -13,13 +13,12 @@ from typing import Protocol
 from configs.cluster import Cluster
 from configs.imports import check_loaded
 from configs.schema import Config
-from storage.claims import claim, make_room
+from storage.claims import claim_all, make_room
 from storage.documents import Json
-from storage.memory import remembering
 from storage.partitions import OvertakenError
 from storage.specs import StageSpec
-from storage.stages import FinishedStage, Stage, begin_stage, find_many, open_finished
-from storage.stores import Store, naming, open_store
+from storage.stages import FinishedStage, Stage, begin_stage, find_many, open_finished, seal_all
+from storage.stores import Store, naming
 from storage.together import together
 from tasks.cluster.parallel import PASSING, PartitionError, Pool, open_pool
 from tasks.cluster.versions import code_facts
@@ -56,15 +55,14 @@ class Job:
 
 @contextlib.contextmanager
 def open_job(
-    config: Config, observer: Observer, *, store: Store | None = None, wait: bool = True, idle: bool = False
+    config: Config, store: Store, observer: Observer, *, wait: bool = True, idle: bool = False
 ) -> Iterator[Job]:
-    """Open the workers of a run, and its store unless given; close the workers at the end.
+    """Open the workers of a run, and close them at the end.
 
     Parameters
     ----------
     idle : all stages are complete, so the run needs no workers
     """
-    store = store or remembering(open_store(config.store, create=True))
     with open_pool(Cluster(kind="serial") if idle else config.cluster, observer.say) as pool:
         yield Job(store, pool, observer, f"run {config.name} of {getpass.getuser()}", wait, config.cluster.device)
 
@@ -105,10 +103,8 @@ def incomplete(store: Store, specs: Sequence[StageSpec]) -> list[StageSpec]:
 def make(job: Job, step: Step, specs: Sequence[StageSpec]) -> None:
     """Make stages of one kind that were found incomplete, each given once."""
     make_room(len(specs))
-    with contextlib.ExitStack() as claims:
-        for spec in sorted(specs, key=lambda spec: spec.path):  # one order, so that two runs cannot deadlock
-            held = claim(job.store, spec.path, job.holder, wait=job.wait, on_wait=job.observer.say)
-            claims.enter_context(held)
+    paths = [spec.path for spec in specs]
+    with claim_all(job.store, paths, job.holder, wait=job.wait, on_wait=job.observer.say):
         if lacking := incomplete(job.store, specs):  # another run may have made some during the wait
             _make(job, step, lacking)
 
@@ -117,9 +113,7 @@ def _make(job: Job, step: Step, specs: Sequence[StageSpec]) -> None:
     """Create or resume the stages, map their missing partitions, and seal whole stages even if others fail."""
     started = time.perf_counter()
     begun = together(job.store, partial(_begin, job.store, step), specs)
-    for stage in begun:
-        step.check(stage)
-    stages = together(job.store, Stage.looked, begun)
+    stages = [step.check(stage) for stage in together(job.store, Stage.looked, begun)]
     items = assignments(stages, job.device, group=step.group)
     title = specs[0].title if len(specs) == 1 else f"{specs[0].stage} ({len(specs)})"
     total = len(items) + sum(stage.layout.partitions - len(stage.missing()) for stage in stages)
@@ -137,9 +131,7 @@ def _seal(store: Store, step: Step, stages: Sequence[Stage]) -> None:
     now = together(store, lambda stage: stage.looked(stage.seen), stages)
     whole = [stage for stage in now if not stage.missing()]
     finished = find_many(store, [stage.spec.path for stage in whole])  # a stage is sealed once
-    for stage in whole:
-        if stage.spec.path not in finished:
-            stage.seal(step.summary(stage))
+    seal_all([stage for stage in whole if stage.spec.path not in finished], step.summary)
 
 
 def _begin(store: Store, step: Step, spec: StageSpec) -> Stage:

@@ -9,23 +9,21 @@ from contextlib import contextmanager, suppress
 from configs.schema import Config
 from storage.runs import RunRecord, close_record, records, write_record
 from storage.specs import StageSpec
-from storage.stores import StoreError, open_store
+from storage.stores import Store, StoreError
 from tasks.cluster.versions import code_facts
 
 
-def record_reuse(config: Config, stages: Sequence[StageSpec]) -> None:
+def record_reuse(store: Store, config: Config, stages: Sequence[StageSpec]) -> None:
     """Record a run whose stages were all complete, unless its last record is the same; gc then keeps its stages."""
-    store = open_store(config.store)
     known = records(store, config.name)
     if not known or [stage["path"] for stage in known[-1].stages] != [spec.path for spec in stages]:
-        close_record(store, _begin(config, stages), "done")
+        close_record(store, _begin(store, config, stages), "done")
 
 
 @contextmanager
-def recorded(config: Config, stages: Sequence[StageSpec]) -> Iterator[None]:
+def recorded(store: Store, config: Config, stages: Sequence[StageSpec]) -> Iterator[None]:
     """Write the run's record before the block and its outcome after it."""
-    store = open_store(config.store, create=True)
-    record = _begin(config, stages)
+    record = _begin(store, config, stages)
     try:
         yield
     except KeyboardInterrupt:
@@ -39,7 +37,7 @@ def recorded(config: Config, stages: Sequence[StageSpec]) -> Iterator[None]:
     close_record(store, record, "done")
 
 
-def _begin(config: Config, stages: Sequence[StageSpec]) -> RunRecord:
+def _begin(store: Store, config: Config, stages: Sequence[StageSpec]) -> RunRecord:
     """Write the record of a run that begins."""
     facts = {
         "code": code_facts(),
@@ -51,5 +49,4 @@ def _begin(config: Config, stages: Sequence[StageSpec]) -> RunRecord:
             "pid": os.getpid(),
         },
     }
-    store = open_store(config.store, create=True)
     return write_record(store, config.name, config.model_dump(mode="json"), list(stages), facts)

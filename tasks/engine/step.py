@@ -74,7 +74,7 @@ class Step:
     size : returns bytes written and peak memory, from the spec and a survey; checks that the stage is possible
         (ValueError that names the config's key)
     summary : returns the summary of the sealed stage
-    check : checks a stage that resumes, before its missing partitions are listed
+    check : checks the partition records of a stage that resumes; returns the stage with those that it keeps
     group : returns a value that stages share if one pass over their inputs makes them together, at most 16 stages at
         a time; None where each stage is made alone
     network : whether the partition runs a network
@@ -89,7 +89,7 @@ class Step:
     partition: Callable[[Work, int], None]
     size: Callable[[StageSpec, Survey], Size]
     summary: Callable[[Stage], Mapping[str, Json]] = lambda _: {}
-    check: Callable[[Stage], None] = lambda _: None
+    check: Callable[[Stage], Stage] = lambda stage: stage
     group: Callable[[StageSpec], Hashable] | None = None
     network: bool = False
     chain: bool = False

@@ -1,4 +1,4 @@
-"""Lines with markers that differ without colour too, and the levels they are compared with."""
+"""Lines with points that differ without colour too, and the levels they are compared with."""
 
 from html import escape
 
@@ -9,13 +9,13 @@ from tasks.figures.views import GREY, Part, as_printed, json_floats
 
 
 def line(x: Floats, y: Floats, name: str, i: int, template: str) -> Part:
-    """Return a line with markers; colour, symbol and dash all differ from those of the other `i`.
+    """Return a line with points; colour, symbol and dash all differ from those of the other `i`.
 
     Parameters
     ----------
     x, y : (n,) float
     name : as the legend prints it, escaped here
-    template : what is shown at a marker, such as `%{y:.1f} %`
+    template : what is shown at a point, such as `%{y:.1f} %`
     """
     colour = COLOURS[i % len(COLOURS)]
     return {

@@ -49,7 +49,7 @@ def overlay(image: NDArray[np.uint8], heat: NDArray[np.floating]) -> Image:
 
     picture = as_rgb(image)
     if heat.shape != picture.shape[:2]:
-        raise ValueError(f"heat map of shape {heat.shape} on an image of {picture.shape[:2]}: resize the map first")
+        raise ValueError(f"heat map: expected shape {picture.shape[:2]}, found {heat.shape}; resize the map first")
     colours = colormaps[COLOURMAP](min_max(heat))[..., :3] * 255
     return np.rint(IMAGE_SHARE * picture + (1 - IMAGE_SHARE) * colours).astype(np.uint8)
 

@@ -61,8 +61,8 @@ def whole_axis(title: str, values: Iterable[float]) -> Part:
 
 def whole_step(values: Iterable[float]) -> int:
     """Return the distance of an axis' marks: 1, 2, 5, 10, 20, ..., at most 11 of them over the finite `values`."""
-    known = [value for value in values if np.isfinite(value)]
-    span = max(known) - min(known) if known else 0.0
+    finite = [value for value in values if np.isfinite(value)]
+    span = max(finite) - min(finite) if finite else 0.0
     steps = (m * 10**power for power in range(20) for m in (1, 2, 5))
     return next(int(step) for step in steps if span <= 10 * step)
 

@@ -190,8 +190,8 @@ def top_heat_maps(codes: NDArray[np.float32], k: int, size: tuple[int, int]) -> 
     """
     from tasks.interpreters.enlarge import enlarge
 
-    strongest = np.argsort(-codes.sum(axis=(0, 1), dtype=np.float64), kind="stable")[:k]
-    large = enlarge(codes[:, :, strongest].max(axis=2), size)
+    largest = np.argsort(-codes.sum(axis=(0, 1), dtype=np.float64), kind="stable")[:k]
+    large = enlarge(codes[:, :, largest].max(axis=2), size)
     low, high = large.min(), large.max()
     if high == low:
         return np.zeros(size, dtype=np.float32)

@@ -92,8 +92,8 @@ def _crop(image: Image.Image, preprocessing: Preprocessing, key: str) -> Image.I
     if min(image.size) < side:
         after = "" if preprocessing.resize is None else " after preprocessing.resize"
         raise ValueError(
-            f"sample {key}: preprocessing.crop {side} is larger than the image, {image.height} x {image.width} "
-            f"pixels{after}; lower it, or resize to at least that"
+            f"sample {key}: preprocessing.crop: expected at most the image's {image.height} x {image.width} pixels"
+            f"{after}, found {side}; lower it, or resize to at least that"
         )
     return cast(Image.Image, F.center_crop(image, [side, side]))
 

@@ -148,7 +148,7 @@ def _first_per_class(table: pd.DataFrame, per_class: int | Mapping[str, int] | N
     limits = dict.fromkeys(splits, per_class) if isinstance(per_class, int) else dict(per_class)
     unknown = sorted(set(limits) - set(splits))
     if unknown:
-        raise ValueError(f"per_class: no split {unknown[0]!r}; splits: {', '.join(splits)}")
+        raise ValueError(f"per_class: expected one of the splits {', '.join(splits)}, found {unknown[0]!r}")
     rank = table.groupby(["split", "label_given"]).cumcount()
     limit = table["split"].map(limits).fillna(len(table))
     return table[rank < limit].reset_index(drop=True)
@@ -158,13 +158,13 @@ def _disturb(table: pd.DataFrame, noise: LabelNoise | None) -> pd.DataFrame:
     """Give some samples a wrong label; the choice is a function of the seed and the split alone."""
     if noise is None:
         return table
-    known = sorted(set(table["split"]))
+    splits = sorted(set(table["split"]))
     given, classes = table["label_given"].to_numpy(np.int64, copy=True), np.unique(table["label_given"])
     for split in noise.splits:
-        if split not in known:
-            raise ValueError(f"noise.splits: no split {split!r}; splits: {', '.join(known)}")
+        if split not in splits:
+            raise ValueError(f"noise.splits: expected one of the splits {', '.join(splits)}, found {split!r}")
         rows = np.flatnonzero(table["split"] == split)
-        rng = np.random.default_rng([noise.seed, known.index(split)])
+        rng = np.random.default_rng([noise.seed, splits.index(split)])
         chosen = np.sort(rng.choice(rows, round(noise.share * len(rows)), replace=False))
         if noise.kind == "permute":
             given[chosen] = given[rng.permutation(chosen)]

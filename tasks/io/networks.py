@@ -67,8 +67,8 @@ def find_builder(name: str) -> Callable[..., nn.Module]:
         close = difflib.get_close_matches(name, [*OWN, *published], 3)
         hint = f"close: {', '.join(close)}" if close else "known: " + ", ".join(OWN)
         raise ValueError(
-            f"model: unknown {name!r}; {hint}; any torchvision classification model goes by its own name, "
-            "a model of yours by module:function"
+            f"model: expected a known name, found {name!r}; {hint}; any torchvision classification model goes by its "
+            "own name, a model of yours by module:function"
         )
     builder = import_object(name)
     if not callable(builder):

@@ -80,7 +80,8 @@ def _check_layer(name: str, modules: Mapping[str, nn.Module]) -> None:
     if name not in modules:
         known = [other for other, module in modules.items() if _recordable(module)]
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:8]
-        raise ValueError(f"no layer {name!r} in the model; near it: {', '.join(map(repr, close)) or 'none'}")
+        near = ", ".join(map(repr, close)) or "none"
+        raise ValueError(f"layer {name!r}: expected a module of the model, found none; close: {near}")
     if not _recordable(modules[name]):
         raise ValueError(f"layer {name!r}: expected one of {_names()}, found a {type(modules[name]).__name__}")
 

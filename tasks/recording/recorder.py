@@ -202,7 +202,7 @@ class UpdateRecorder:
         file = f"{self._stage.spec.path}/files/{numbers['checkpoint']}"
         data = self._stage.store.read(file)
         if digest(data) != self._chain[-1]["files"][numbers["checkpoint"]]:
-            raise DamagedError(f"{file}: its digest does not match what was written")
+            raise DamagedError(f"{file}: expected the digest that was written, found another")
         load_checkpoint(data, self._model, self._optimizer, file)
         _, parameters, places = recorded_parameters(choose_layers(self._model, self._layers))
         self._last = copy_row(parameters, places)
@@ -235,9 +235,9 @@ class UpdateRecorder:
             opened.part.numbers.update(recording=numbers, checkpoint=checkpoint, environment=environment)
             opened.part.numbers.update(loop_facts(self._model))
         self.waited_seconds += numbers["waited_seconds"]
-        marker = self._stage.marker(number)
-        assert marker is not None, number
-        self._chain.append(marker)
+        record = self._stage.marker(number)
+        assert record is not None, number
+        self._chain.append(record)
 
     def _checkpoint(self) -> bytes:
         """Return the present state of model and optimiser as a checkpoint."""

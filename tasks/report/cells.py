@@ -66,5 +66,5 @@ def spread_cell(mean: str, std: str, form: Callable[[float, float], str]) -> Cel
 
 def float_in(row: pd.Series, column: str) -> float:
     """Return the number in a column, NaN where there is none."""
-    found = row.get(column)
-    return float("nan") if found is None else float(found)
+    value = row.get(column)
+    return float("nan") if value is None else float(value)

@@ -17,7 +17,7 @@ from tasks.report.pages import Page, RunFacts
 TRAINING_IMAGES = {
     "show": "may be shown",
     "ids": "by sample id only; this report has no training image",
-    "none": "none leaves the store; this report has neither training images nor their ids",
+    "none": "they stay in the store; this report has neither training images nor their ids",
 }
 
 
@@ -111,5 +111,5 @@ def _data(facts: RunFacts, pages: Sequence[Page]) -> dict[str, bytes]:
 def _assets() -> dict[str, bytes]:
     """Return style, script and plotly.js, which all pages share."""
     templates = files("tasks.report") / "templates"
-    own = {f"assets/{name}": (templates / name).read_bytes() for name in ("style.css", "site.js")}
-    return own | {"assets/plotly.min.js": str(get_plotlyjs()).encode()}
+    assets = {f"assets/{name}": (templates / name).read_bytes() for name in ("style.css", "site.js")}
+    return assets | {"assets/plotly.min.js": str(get_plotlyjs()).encode()}

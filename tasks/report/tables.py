@@ -21,7 +21,7 @@ def stage_table(stages: pd.DataFrame) -> Table:
         "peak memory": number_cell("peak_mb", formats.megabytes),
         "reused": lambda row: formats.yes_no(row["reused"]),
     }
-    caption = "Stages: wall-clock time and peak memory; a reused stage was computed by an earlier run, at that cost"
+    caption = "Stages: wall-clock time and peak memory. An earlier run computed the reused stages, at the cost shown"
     table = print_table(stages.head(MAX_STAGES), caption, cells, words=3, csv="data/stages.csv")
     note = f"The first {MAX_STAGES} of {len(stages):,} stages." if len(stages) > MAX_STAGES else ""
     return replace(table, note=note)

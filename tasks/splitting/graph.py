@@ -55,7 +55,7 @@ class Graph:
                 source = node.args[0]
                 assert isinstance(source, fx.Node)
                 return source
-        raise ValueError(f"the network has no linear layer; it ends in {self.describe(self.end)}")
+        raise ValueError(f"expected a network with a linear layer, found none; it ends in {self.describe(self.end)}")
 
     def parts(self, node: fx.Node) -> tuple[Part, Part]:
         """Return the network up to `node` and the network after it; both share the network's parameters."""
@@ -83,8 +83,8 @@ class Graph:
         if any(is_activation(name) or is_convolution(name) for name in block):
             return node
         raise ValueError(
-            f"the last map before pooling, of shape {self.shapes[node][1:]}, is {self.describe(node)}, "
-            "with neither activation nor convolution in its block; name a module"
+            "expected an activation or a convolution in the block of the last map before pooling, found "
+            f"{self.describe(node)}, of shape {self.shapes[node][1:]}; name a module"
         )
 
 

@@ -18,17 +18,17 @@ def in_fitting_format(model: nn.Module, example: Tensor) -> nn.Module:
     -----
     `x.view(len(x), -1)` after a convolution is such a failure. That network gets contiguous copies of its inputs.
     """
-    settled: nn.Module = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stub
+    converted: nn.Module = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stub
     images = torch.cat([example[:1], example[:1]]).contiguous(memory_format=torch.channels_last)
     try:
         with torch.inference_mode():
-            settled(images)
+            converted(images)
     except RuntimeError as error:
         if REFUSED in str(error):
-            return _contiguous(settled)
+            return _contiguous(converted)
     except Exception:  # the caller's own check says what is wrong with the network
-        return settled
-    return settled
+        return converted
+    return converted
 
 
 def _contiguous(model: nn.Module) -> nn.Module:

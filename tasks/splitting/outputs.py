@@ -87,7 +87,9 @@ def check_name(model: nn.Module, layer: str) -> None:
     names = [name for name, _ in model.named_modules() if name]
     if layer not in names:
         close = difflib.get_close_matches(layer, names, 5, 0.4) or names[-5:]
-        raise ValueError(f"layer {layer!r}: no such module; close: {', '.join(close)}; or last-map, penultimate")
+        raise ValueError(
+            f"layer {layer!r}: expected a module, found none; close: {', '.join(close)}; or last-map, penultimate"
+        )
 
 
 def largest_output(model: nn.Module, example: Tensor) -> int:

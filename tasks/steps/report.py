@@ -120,8 +120,8 @@ def _facts(store: Store, made: Made, created: str, reused: frozenset[str]) -> Ru
 
 def _stages(store: Store, specs: Sequence[StageSpec], reused: frozenset[str]) -> list[dict[str, object]]:
     """Return the rows of the stages in the table of stages, with their costs."""
-    markers = markers_of([open_finished(store, spec) for spec in specs])
-    metrics = [[marker["numbers"] for marker in each] for each in markers]
+    records = markers_of([open_finished(store, spec) for spec in specs])
+    metrics = [[record["numbers"] for record in each] for each in records]
     return [
         {
             "stage": spec.stage,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from tasks.tracing.checks import check_shape, check_tensors
 from tasks.tracing.projector import Contributions, Projector
-from tasks.tracing.ways import checked_operation, choose_way, queries_within
+from tasks.tracing.strategies import checked_operation, choose_strategy, queries_within
 
 
 def contributions(
@@ -138,8 +138,8 @@ def _batches(
     count = len(inputs)
     if not count:
         return
-    way = choose_way(operation, inputs, norms, len(updates))
-    size = min(count, queries_within(operation, inputs, way))
+    strategy = choose_strategy(operation, inputs, norms, len(updates))
+    size = min(count, queries_within(operation, inputs, strategy))
     yield from (slice(start, start + size) for start in range(0, count, size))
 
 

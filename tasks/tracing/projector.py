@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tasks.tracing.checks import check_finite, check_shape, check_tensors
 from tasks.tracing.products import SQUARES, by_convolution, by_matrices, inner, product_type, step_norms
-from tasks.tracing.ways import checked_operation, choose_way, n_positions
+from tasks.tracing.strategies import checked_operation, choose_strategy, n_positions
 
 CHUNK = 16 * 2**20  # bytes of a temporary per chunk of steps; larger ones need new memory pages and are slower
 # Largest errors of float32 products in units of eps |D| |G| and eps |D| |F|; measured: 3.5 and 1.1 on cancelling sums.
@@ -45,7 +45,7 @@ class Projector:
     """A batch of queries at one layer, prepared for any number of blocks of updates.
 
     Holds per query, in the inputs' dtype, the patches and z; or a gradient of the weight's size and, for norms, a
-    float64 Gram matrix of the patches. `ways.queries_within` gives the number of queries that fit into memory.
+    float64 Gram matrix of the patches. `strategies.queries_within` gives the number of queries that fit into memory.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ class Projector:
         self._out = torch.promote_types(inputs.dtype, torch.float32)
         self._type = product_type(inputs)
         self._norms = norms
-        self.way = choose_way(self.operation, inputs, norms, n_steps)
+        self.strategy = choose_strategy(self.operation, inputs, norms, n_steps)
         with torch.no_grad():
             self._prepare()
 
@@ -137,18 +137,18 @@ class Projector:
             z = self._matrix @ rows
             squares.append(z.square().sum(dim=(1, 2, 3)))
             spans.append(rows.square().sum(dim=(1, 2, 3)))
-            if self.way == "matrices":
+            if self.strategy == "matrices":
                 kept.append((rows.to(self._type), z.to(self._type)))
-            elif self.way == "convolution":
+            elif self.strategy == "convolution":
                 kept.append((self.operation.padded(self._inputs[part]).to(self._type), z.flatten(1).to(self._type)))
             else:
                 gradient = (z @ rows.mT).flatten(1)
-                gram = (rows @ rows.mT).flatten(1) if self.way == "gram" else rows.new_empty(len(rows), 0)
+                gram = (rows @ rows.mT).flatten(1) if self.strategy == "gram" else rows.new_empty(len(rows), 0)
                 kept.append((gradient.to(self._type), gram))
         self._z_norm, self._span = torch.cat(squares).sqrt(), torch.cat(spans).sqrt()
         self._first, self._second = (torch.cat(parts) for parts in zip(*kept, strict=True))
-        self._size = self._first.flatten(1).double().norm(dim=1) if self.way == "gram" else self._span
-        if self.way == "matrices":
+        self._size = self._first.flatten(1).double().norm(dim=1) if self.strategy == "gram" else self._span
+        if self.strategy == "matrices":
             self._first, self._second = _for_one_product(self._first, self._second)
 
     def _parts(self, count: int) -> Iterator[slice]:
@@ -183,24 +183,24 @@ class Projector:
         groups, outputs, width = self.operation.matrix_shape
         size = torch.finfo(self._type).bits // 8
         weights, results = size * groups * outputs * width, 16 * len(self._inputs)
-        if self.way == "convolution":
+        if self.strategy == "convolution":
             return results
-        if self.way == "matrices":
+        if self.strategy == "matrices":
             return max(weights, size * self._second.numel())
-        if self.way == "gram" and norms:
+        if self.strategy == "gram" and norms:
             return max(2 * weights, 8 * groups * width * width)
         return max(results, weights if self.operation.copies else 0)
 
     def _chunk(self, updates: Tensor, biases: Tensor | None, norms: bool) -> tuple[Tensor, Tensor]:
         """Return gamma and norm (t, Q) of a few steps."""
-        if self.way == "convolution":
+        if self.strategy == "convolution":
             wide = updates.to(self._type), None if biases is None else biases.to(self._type)
             return by_convolution(self.operation, *wide, self._first, self._second)
         matrices = self.operation.matrices(updates, biases)
-        if self.way == "matrices":
+        if self.strategy == "matrices":
             return by_matrices(matrices.to(self._type), self._first, self._second)
         gamma = inner(matrices.flatten(1), self._first)
-        if self.way == "gradient" or not norms:
+        if self.strategy == "gradient" or not norms:
             return gamma, torch.zeros_like(gamma)
         double = matrices.double()
         return gamma, inner((double.mT @ double).flatten(1), self._second).clamp(min=0).sqrt()
@@ -224,11 +224,11 @@ class Projector:
         """Return a mask (t, Q) of norms and gammas that rounding or the range of float32 may have changed."""
         largest = sizes * self._span  # largest possible ||D f||
         found = torch.zeros_like(norm, dtype=torch.bool)
-        if self.way == "gram":
+        if self.strategy == "gram":
             found |= norm.square() < CANCELLED[self._type] * largest.square()
         if self._type == torch.float64:
             return found
-        if self.way == "gram":
+        if self.strategy == "gram":
             scale = self._z_norm * norm
             found |= sizes * INNER_ERROR * self._size > TOLERANCE * scale
         else:

@@ -24,7 +24,7 @@ class Companion(Protocol):
     def loss(self) -> Tensor:
         """Return a number that is added to the loss after a forward pass."""
 
-    def settle(self) -> None:
+    def after_update(self) -> None:
         """Clamp or normalise its parameters after an update."""
 
     def groups(self) -> list[dict[str, Any]]:  # Any: an optimiser's settings

@@ -123,7 +123,7 @@ class Gating:
         """Return the penalty of the gates, which is added to the loss."""
         return self.weight * self.gates.penalty(self.share)
 
-    def settle(self) -> None:
+    def after_update(self) -> None:
         """Normalise the gates after a step, and remove their gradient, which a plain step would follow."""
         self.gates.normalise()
         self.gates.weight.grad = None

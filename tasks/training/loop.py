@@ -115,7 +115,7 @@ class Trainer:
         with _recording(recorder, named, batch, epoch) as row:
             self.optimizer.step(gradient)  # type: ignore[arg-type]  # the stub expects a float
             for companion in active:
-                companion.settle()
+                companion.after_update()
             row.loss, row.clip = gradient.loss, gradient.factor
             if self.augment is not None:
                 row.augmentation = seed

@@ -82,7 +82,7 @@ def test_imagenet_runs(config: Config, make_job: Callable[[Config], Job]) -> Non
 
 
 def _check_activations(plan: Plan, job: Job) -> None:
-    """Assert maps of the last block in half precision, class by class, with their mean beside them."""
+    """Assert maps of the last block in half precision, class by class, and their means."""
     stage = open_finished(job.store, learned(plan)["resnet50", 0])
     maps, pooled = stage.read("maps"), stage.read("pooled").astype(np.float64)
     assert maps.shape == (IMAGES * len(WNIDS), 7, 7, 2048)

@@ -44,7 +44,7 @@ def test_vgg_is_planned_with_its_archive(preset: str, width: float, cifar10: Pat
     changes = [f"store={tmp_path / 'store'}", "networks.vgg16.train.epochs=1"]
     training = next(row for row in planned(load_config(preset, [*paths, *changes])) if row.stage == "training")
     archive = 20 * vgg_weights(width) * STEP_BYTES
-    assert archive <= training.written <= 1.6 * archive  # checkpoints beside it, as the steps are so few
+    assert archive <= training.written <= 1.6 * archive  # checkpoints too, since the steps are few
     assert not (tmp_path / "store").exists()
 
 

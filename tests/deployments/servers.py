@@ -173,13 +173,13 @@ def postgres() -> Iterator[str]:
         yield f"postgresql+asyncpg://prefect:not-a-secret@127.0.0.1:{port}/postgres"
     finally:
         if server is not None:
-            server.send_signal(signal.SIGINT)  # at once, whoever is still connected
+            server.send_signal(signal.SIGINT)  # at once, even with open connections
             server.wait(timeout=120)
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def unprivileged() -> str | None:
-    """Return whom PostgreSQL, which refuses to be root, runs as; None: as ourselves."""
+    """Return the user that PostgreSQL runs as, since it refuses root; None: the present user."""
     if os.geteuid() != 0:
         return None
     import pwd
@@ -188,7 +188,7 @@ def unprivileged() -> str | None:
     for name in ("postgres", "nobody"):
         if name in known:
             return name
-    pytest.skip(f"PostgreSQL does not run as {getpass.getuser()}, and there is nobody else")
+    pytest.skip(f"PostgreSQL does not run as {getpass.getuser()}, and there is not another user")
 
 
 def wait_for_text(log: Path, text: str, alive: Callable[[], bool], patience: float = 240) -> None:

@@ -75,17 +75,17 @@ def test_a_scheduled_run_that_is_killed_is_crashed_and_the_next_one_goes_on(
     server.processes.wait_for(lambda: completed(server, "digits-cluster"), "the next run", PATIENCE)
     check_finished(server)
     assert before.items() <= complete_stages(server.store).items()  # what was finished is as it was
-    assert {marker["numbers"]["pid"] for marker in markers(server.store)} <= pids  # Dask's workers did it all
+    assert {record["numbers"]["pid"] for record in records(server.store)} <= pids  # Dask's workers did it all
     check_secrecy(server, tmp_path)
 
 
 def check_secrecy(server: PrefectServer, folder: Path) -> None:
-    """Look for the secret of S3 in what Prefect was told, and in every file that the programs wrote."""
-    told = [
+    """Look for the secret of S3 in what Prefect received, and in every file that the programs wrote."""
+    messages = [
         server.post(f"/{kind}/filter", {}) for kind in ("logs", "flow_runs", "task_runs", "artifacts", "deployments")
     ]
-    assert all(told)
-    assert SECRET not in json.dumps(told)
+    assert all(messages)
+    assert SECRET not in json.dumps(messages)
     assert not [file for file in folder.rglob("*") if file.is_file() and SECRET.encode() in file.read_bytes()]
 
 
@@ -105,7 +105,7 @@ def worker_pids(cluster: TlsCluster) -> set[int]:
 
 
 def kill(processes: Processes, worker: "subprocess.Popen[bytes]") -> None:
-    """Kill a Prefect worker and the runs below it, so that nobody is left to tell."""
+    """Kill a Prefect worker and the runs below it, so that no process is left to report it."""
     below = psutil.Process(worker.pid).children(recursive=True)
     assert below
     for process in (psutil.Process(worker.pid), *below):
@@ -121,7 +121,7 @@ def completed(server: PrefectServer, name: str) -> bool:
     return bool(found)
 
 
-def markers(store: str) -> list[dict[str, Any]]:  # Any: JSON
+def records(store: str) -> list[dict[str, Any]]:  # Any: JSON
     """Return the notes of all finished partitions."""
     held = Store(store)
     return [json.loads(held.read(name)) for name in held.files("") if "/markers/0" in name]

@@ -136,9 +136,9 @@ def test_jobs_join_and_are_cancelled(deployments: Path, tmp_path: Path, processe
     assert len(pids(jobs)) == 2
     for job in jobs.glob("*.sh"):
         assert "--tls-ca-file" in job.read_text()
-        told = " ".join(job.with_suffix(".log").read_text().split())
-        assert "Registered to: tls://127.0.0.1:" in told
-        assert set(re.findall(r"(?:Listening to|dashboard at): (?:\w+://)?([\d.]+):", told)) == {"127.0.0.1"}
+        messages = " ".join(job.with_suffix(".log").read_text().split())
+        assert "Registered to: tls://127.0.0.1:" in messages
+        assert set(re.findall(r"(?:Listening to|dashboard at): (?:\w+://)?([\d.]+):", messages)) == {"127.0.0.1"}
 
 
 @pytest.mark.cluster

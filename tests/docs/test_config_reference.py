@@ -16,7 +16,7 @@ Node = dict[str, object]
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    """docs/make_config_reference.py as a module; docs is no package."""
+    """docs/make_config_reference.py as a module; docs is not a package."""
     spec = importlib.util.spec_from_file_location("make_config_reference", ROOT / "docs" / "make_config_reference.py")
     assert spec is not None
     assert spec.loader is not None

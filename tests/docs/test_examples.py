@@ -30,8 +30,8 @@ def examples(page: str, after: str = "", before: str = "") -> list[str]:
     text = text[text.index(after) :]
     if before:
         text = text[: text.index(before)]
-    found = re.findall(r"^( *)```python\n(.*?)^\1```$", text, flags=re.MULTILINE | re.DOTALL)
-    return [textwrap.dedent(block) for _, block in found]
+    blocks = re.findall(r"^( *)```python\n(.*?)^\1```$", text, flags=re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(block) for _, block in blocks]
 
 
 @pytest.mark.filterwarnings("default")  # of xarray's own imports
@@ -44,7 +44,7 @@ def test_reading_a_store(
 ) -> None:
     config = Config.model_validate({**tiny_tree, "name": "digits", "store": str(tmp_path / "lore")})
     plan, job = make_plan(config), make_job(config)
-    with recorded(config, plan.stages):
+    with recorded(job.store, config, plan.stages):
         complete_plan(plan, job)
     write_report(job.store, plan.made(), created="now", reused=frozenset())
     monkeypatch.chdir(tmp_path)
@@ -71,10 +71,10 @@ def test_reading_updates(
     asked = {"networks": ["mlp"], "queries": {"count": 4}}
     store = str(tmp_path / "lore")
     tree = {**traced_tree, "name": "tracing-digits", "store": store, "networks": networks, "tracing": asked}
-    train["optimizer"] = {"kind": "sgd", "lr": 0.05}  # as in the preset: no decay beside the examples
+    train["optimizer"] = {"kind": "sgd", "lr": 0.05}  # as in the preset: examples only, without decay
     config = Config.model_validate(tree)
     plan, job = make_plan(config), make_job(config)
-    with recorded(config, plan.stages):
+    with recorded(job.store, config, plan.stages):
         complete_plan(plan, job)
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}
@@ -90,12 +90,12 @@ def test_recording_a_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     names: dict[str, object] = {}
     for block in examples("docs/tracing.md"):
         exec(compile(block, "docs/tracing.md", "exec"), names)
-    found = names["found"]
-    assert isinstance(found, Influential)
-    assert found.ids.shape == (5, 10)
-    assert (np.diff(found.sums) <= 0).all()
+    influence = names["influence"]
+    assert isinstance(influence, Influential)
+    assert influence.ids.shape == (5, 10)
+    assert (np.diff(influence.sums) <= 0).all()
     printed = capsys.readouterr().out
-    assert str(found.ids[0]) in printed
+    assert str(influence.ids[0]) in printed
     parts = open_updates("lore-of-parts")
     assert [ids.tolist() for ids in parts.examples[:2]] == [list(range(0, 60, 3)), list(range(1, 60, 3))]
     assert parts.steps == 10
@@ -107,9 +107,9 @@ def select_central() -> Callable[..., Selection]:
     names: dict[str, object] = {}
     (block,) = examples("CONTRIBUTING.md")
     exec(compile(block, "CONTRIBUTING.md", "exec"), names)
-    found = names["select_central"]
-    assert callable(found)
-    return found
+    select_central = names["select_central"]
+    assert callable(select_central)
+    return select_central
 
 
 def test_the_selector_of_contributing_keeps_what_it_says(select_central: Callable[..., Selection]) -> None:

@@ -51,9 +51,9 @@ def test_every_kind_is_listed_with_its_version_and_question() -> None:
 def test_what_a_kind_reads_comes_from_its_specs() -> None:
     reads = {kind: inputs for kind, _, _, inputs, _ in rows("| stage | VERSION | question | reads | what it is |")}
     assert reads["`manifest`"] == "no stage"
-    assert reads["`features`"] == "`activations` (activations), `selection` (selection)"
-    assert reads["`head-scores`"] == "`features` (penultimate), `sets` (gates, histogram)"
-    assert reads["`snapshots`"] == "`training` (training)"
+    assert reads["`features`"] == "`activations` (`activations`), `selection` (`selection`)"
+    assert reads["`head-scores`"] == "`features` (`penultimate`), `sets` (`gates`, `histogram`)"
+    assert reads["`snapshots`"] == "`training` (`training`)"
 
 
 def test_every_array_and_file_of_the_golden_runs_is_named() -> None:

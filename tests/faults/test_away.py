@@ -14,17 +14,17 @@ from tests.deployments.conftest import clean_environment
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "messages"),
     [
         (httpx.ConnectError("[Errno 111] Connection refused"), "[Errno 111] Connection refused"),
         (httpx.ReadTimeout(""), "ReadTimeout"),
         (RuntimeError("Failed to reach API at http://x/api/"), "Failed to reach API at http://x/api/"),
     ],
 )
-def test_an_absent_prefect_server_is_one_line(error: Exception, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_prefect_server_is_one_line(error: Exception, messages: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ServerError) as caught, reaching_prefect():
         raise error
-    assert str(caught.value).endswith(f"found {told}; run again once it answers: no result is lost")
+    assert str(caught.value).endswith(f"found {messages}; run again once it answers: no result is lost")
     assert str(caught.value).startswith("Prefect's server ")
 
 

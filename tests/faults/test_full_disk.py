@@ -49,8 +49,8 @@ def test_a_run_stops_where_the_disk_is_full_and_goes_on_with_room(
         error = caught.value if isinstance(caught.value, OSError) else caught.value.__cause__
         assert isinstance(error, OSError)
         assert error.errno == errno.ENOSPC
-        told = f"{error.filename or ''} {caught.value}"
-        assert store.root in told or " of " in told, told  # a file, or the partition of a stage
+        messages = f"{error.filename or ''} {caught.value}"
+        assert store.root in messages or " of " in messages, messages  # a file, or the partition of a stage
         assert list(torn(store)) == []
         stopped.append(len([name for name in store.files("") if name.endswith("complete.json")]))
     assert len(set(stopped)) > 2, stopped  # it fell into several stages

@@ -139,7 +139,7 @@ def test_a_run_that_fails_undisturbed_is_a_problem_at_once(tmp_path: Path) -> No
     (kill,) = campaign.round(SETTING, Store(str(tmp_path / "s")), 1)
     assert len([text for text in kill.problems if "exit code 1" in text]) == 2
     assert kill.same_bytes  # nothing was expected, and nothing is there
-    assert campaign.commands.count == 3  # both of them and `verify`: nobody tries again until it works
+    assert campaign.commands.count == 3  # both of them and `verify`: no further try
 
 
 @pytest.mark.parametrize("ends", [((1, "error: x"), (0, "y")), ((0, "y"), (1, "error: x"))])

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.filterw
 
 @dataclass
 class Bench:
-    """A Prefect server, and what else a kill needs, started once; the bytes of a run that nobody disturbed."""
+    """A Prefect server, and what else a kill needs, started once; the bytes of an undisturbed run."""
 
     folder: Path
     servers: Servers
@@ -107,4 +107,4 @@ def test_a_kill_costs_no_byte(target: str, kind: str, bench: Bench, undisturbed:
     assert kill.stage not in (START, REPORT)
     assert kill.problems == []
     assert kill.same_bytes
-    assert kill.waited == 0.0  # on the machine of the dead nobody waits for their claims
+    assert kill.waited == 0.0  # no process waits for the claim of a dead one on its machine

@@ -47,7 +47,7 @@ def stage_of(store: Store, kind: str) -> str:
 
 
 def restate(store: Store, path: str, change: Callable[[Document], object]) -> None:
-    """Write a stage's note anew, with its digest."""
+    """Write a stage's completion record again, with its digest."""
     stage = find_finished(store, path)
     assert stage is not None
     change(stage.note)
@@ -97,7 +97,7 @@ def test_an_untouched_store_is_without_fault(copied_run: "Run", store: Store, ex
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "messages"),
     [
         (restate_features("relative_error", 0.5), "such as ['summary']"),
         (lose_array, "activations/"),
@@ -109,10 +109,10 @@ def test_an_untouched_store_is_without_fault(copied_run: "Run", store: Store, ex
         (lambda store: store.remove("reports"), f"{REPORT}: 5 of 5"),
     ],
 )
-def test_other_contents_are_seen(change: Change, told: str, store: Store, expected: Digests) -> None:
+def test_other_contents_are_seen(change: Change, messages: str, store: Store, expected: Digests) -> None:
     change(store)
     (line,) = differences(expected, contents(store))
-    assert told in line
+    assert messages in line
 
 
 @pytest.mark.parametrize(
@@ -164,9 +164,9 @@ def test_unfinished_files_are_seen(store: Store) -> None:
 def test_held_claims_are_seen(store: Store) -> None:
     path = stage_of(store, "training")
     with claim(store, path, "someone"), claim(store, REPORT, "somebody"):
-        told = list(left_over(store))
+        messages = list(left_over(store))
     names = [path.replace("/", "-"), "reports-tiny"]
-    assert [line.split(" (pid")[0] for line in sorted(told)] == [
+    assert [line.split(" (pid")[0] for line in sorted(messages)] == [
         f"{name}: {name} is held by {holder}"
         for name, holder in sorted(zip(names, ("someone", "somebody"), strict=True))
     ]

@@ -31,7 +31,7 @@ def said_by(result: Result) -> list[str]:
 
 
 def refused(result: Result, code: int = cli.BAD_CONFIG) -> str:
-    """Return the error text after checking the code, its length, and that it is no traceback."""
+    """Return the error text after checking the code, its length, and that it is not a traceback."""
     assert result.exit_code == code, (result.exit_code, result.output)
     lines = said_by(result)
     assert 1 <= len(lines) <= 4, lines

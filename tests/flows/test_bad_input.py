@@ -62,7 +62,7 @@ def images(run_or_tree: Tree) -> Path:
 
 
 def arrays_of(store: str) -> dict[str, str]:
-    """Return the digests of every finished stage's arrays, from the completion notes."""
+    """Return the digests of every finished stage's arrays, from the completion records."""
     opened = Store(store)
     stages = {path: find_finished(opened, path) for path in stage_paths(opened)}
     return {f"{p}/{name}": d for p, s in stages.items() if s is not None for name, d in s.note["arrays"].items()}

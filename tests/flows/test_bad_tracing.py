@@ -20,7 +20,7 @@ BAD: list[tuple[str, object, str]] = [
     ("tracing.networks", ["big"], "tracing.networks: expected one of small, found 'big'"),
     ("tracing.networks", ["small", "small"], "tracing: networks: expected different entries, found the same one twice"),
     ("tracing.layers", ["3", "3"], "tracing: layers: expected different entries, found the same one twice"),
-    ("tracing.layers", ["9"], "tracing.layers: '9' is not recorded; recorded: 0, 3, 6, 11"),
+    ("tracing.layers", ["9"], "tracing.layers: expected recorded layers (0, 3, 6, 11), found '9'"),
     ("tracing.anchor", "initial", "tracing.anchor: input should be 'final' or 'displacement', found 'initial'"),
     ("tracing.queries.split", "test", "data.digits: expected one of the splits train, val, found 'test'"),
     ("tracing.queries.data", "letters", "tracing.queries.data: expected one of digits, found 'letters'"),
@@ -79,7 +79,7 @@ BAD: list[tuple[str, object, str]] = [
     (
         "networks.small.train.record",
         {"layers": ["0", "11"]},
-        "tracing.layers: '3' is not recorded; recorded: 0, 11",
+        "tracing.layers: expected recorded layers (0, 11), found '3'",
     ),
     (
         "data.digits.noise",
@@ -89,7 +89,11 @@ BAD: list[tuple[str, object, str]] = [
     ),
     ("data.digits.noise.kind", "permute", "mislabel: expected a network that is trained on flipped labels"),
     ("data.digits.noise.splits", ["val"], "mislabel: expected a network that is trained on flipped labels"),
-    ("data.digits.noise.splits", ["train", "tran"], "data.digits: noise.splits: no split 'tran'; splits: train, val"),
+    (
+        "data.digits.noise.splits",
+        ["train", "tran"],
+        "data.digits: noise.splits: expected one of the splits train, val, found 'tran'",
+    ),
     ("data.digits.noise.share", 0, "data.digits.noise.share: input should be greater than 0, found 0"),
     ("data.digits.noise.kind", "swap", "data.digits.noise.kind: input should be 'flip' or 'permute', found 'swap'"),
     (

@@ -24,11 +24,11 @@ pytestmark = pytest.mark.usefixtures("wide")
             ),
             (
                 "interpretation.selectors={rndm: {}}",
-                "interpretation.selectors.rndm: unknown method 'rndm'; known: random, moderate, dgpruning",
+                "interpretation.selectors.rndm: expected one of random, moderate, dgpruning, found 'rndm'",
             ),
             (
                 "interpretation.interpreters={nmf: {}}",
-                "interpretation.interpreters.nmf: unknown method 'nmf'; known: ice, vebi, topics",
+                "interpretation.interpreters.nmf: expected one of ice, vebi, topics, found 'nmf'",
             ),
             (
                 "interpretation.selectors={moderate: {centre: mean}}",
@@ -179,7 +179,7 @@ def test_a_seed_beyond_64_bits_is_one_line(write: Write, tiny_tree: Tree) -> Non
 def test_a_crop_larger_than_the_images_is_refused_by_the_plan(write: Write, tiny_tree: Tree) -> None:
     tiny_tree["networks"]["small"]["preprocessing"] = {"mode": "L", "crop": 9}
     assert refused(layerlore("plan", write(tiny_tree))) == (
-        "networks.small: sample all/0: preprocessing.crop 9 is larger than the image, 8 x 8 pixels; "
+        "networks.small: sample all/0: preprocessing.crop: expected at most the image's 8 x 8 pixels, found 9; "
         "lower it, or resize to at least that"
     )
 

@@ -109,7 +109,7 @@ def test_a_layer_that_one_network_has(traced_tree: Tree, new_run: Callable[[Tree
     assert result.exit_code == 0, result.output
     assert [line.split()[1] for line in result.stdout.splitlines() if line.startswith("influence ")] == ["small"]
     text = refused(explain(run, "--query", "0", "--layer", "fc"), cli.BAD_CONFIG)
-    assert text == "--layer: no layer 'fc'; layers: 0, 3, 6, 11, 1"
+    assert text == "--layer: expected one of 0, 3, 6, 11, 1, found 'fc'"
 
 
 def test_cosines_are_shares_of_nothing(mlp_like: "Run") -> None:
@@ -152,9 +152,9 @@ def test_what_is_not_there_is_one_line(traced_run: "Run", finished_run: "Run", t
     text = refused(explain(traced_run, "--query", "4"), cli.FAILED)
     assert text == f"query: expected 0 to 3 in {title}, found 4"
     text = refused(explain(traced_run, "--query", "0", "--layer", "fc"), cli.BAD_CONFIG)
-    assert text == "--layer: no layer 'fc'; layers: 0, 3, 6, 11"
+    assert text == "--layer: expected one of 0, 3, 6, 11, found 'fc'"
     text = refused(explain(finished_run, "--query", "0"), cli.FAILED)
-    assert text == "run tiny: no tracing is complete; `layerlore run` a config with `tracing` first"
+    assert text == "run tiny: expected a complete tracing, found none; `layerlore run` a config with `tracing` first"
     text = refused(explain(traced_run, "--query", "0", "--run", "other"), cli.FAILED)
     assert text.endswith("expected one of the runs traced, found 'other'")
     text = refused(CliRunner().invoke(cli.app, ["explain", str(tmp_path / "none"), "--query", "0"]), cli.FAILED)

@@ -1,4 +1,4 @@
-"""A deployed run that finds everything there joins no cluster, makes no record and writes no report anew."""
+"""A deployed run that finds everything there joins no cluster, makes no record and does not write a report again."""
 
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from tasks.steps.report import write_report
 if TYPE_CHECKING:
     from tests.conftest import Run
 
-NOBODY = {"kind": "address", "address": "tcp://127.0.0.1:9"}
+ABSENT = {"kind": "address", "address": "tcp://127.0.0.1:9"}
 
 
 def everything(store: Store) -> dict[str, bytes]:
@@ -23,7 +23,7 @@ def everything(store: Store) -> dict[str, bytes]:
 
 
 def test_a_run_with_nothing_to_do_needs_no_cluster_and_changes_nothing(copied_run: "Run") -> None:
-    tree, store = {**copied_run.tree, "store": copied_run.config.store, "cluster": NOBODY}, copied_run.job.store
+    tree, store = {**copied_run.tree, "store": copied_run.config.store, "cluster": ABSENT}, copied_run.job.store
     with session_of(tree, []) as session:
         assert session.whole
         assert isinstance(session.job.pool, SerialPool)

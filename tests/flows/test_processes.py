@@ -96,14 +96,14 @@ def wait_until(condition: Callable[[], object], process: "subprocess.Popen[str]"
         time.sleep(0.02)
 
 
-def markers(store: str) -> int:
+def records(store: str) -> int:
     """Return the number of partitions and stages that are done."""
     return len(list(Path(store).glob("*/*/markers/*.json")))
 
 
 def more_than(store: str, number: int) -> bool:
     """Say whether more partitions and stages are done than `number`."""
-    return markers(store) > number
+    return records(store) > number
 
 
 def made(store: str) -> Digests:
@@ -136,7 +136,7 @@ def test_an_interrupt_stops_the_run_which_goes_on(
     start: Start, own_server: Variables, config: Path, tiny_tree: Tree, tmp_path: Path, finished_run: "Run"
 ) -> None:
     process = start("run", str(config), server=own_server)
-    wait_until(lambda: markers(tiny_tree["store"]) >= 3, process)
+    wait_until(lambda: records(tiny_tree["store"]) >= 3, process)
     children = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does on Ctrl-C
     code, output = finish(process)
@@ -158,7 +158,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     for number in range(2):
         process = start("run", str(config))
         # Soon after the start, however fast the machine is: the whole run makes many more.
-        wait_until(partial(more_than, tiny_tree["store"], markers(tiny_tree["store"]) + moments.randrange(3)), process)
+        wait_until(partial(more_than, tiny_tree["store"], records(tiny_tree["store"]) + moments.randrange(3)), process)
         kill_group(process)
         assert all(not list(verify_stage(Store(tiny_tree["store"]), p)) for p in stage_paths(Store(tiny_tree["store"])))
         assert "Traceback" not in errors(tmp_path, number)
@@ -172,7 +172,7 @@ def test_a_killed_worker_costs_its_partitions_only(
     start: Start, config: Path, tiny_tree: Tree, tmp_path: Path, finished_run: "Run"
 ) -> None:
     process = start("run", str(config))
-    wait_until(lambda: markers(tiny_tree["store"]) >= 3, process)
+    wait_until(lambda: records(tiny_tree["store"]) >= 3, process)
     workers = [p for p in psutil.Process(process.pid).children(recursive=True) if is_worker(p)]
     assert workers
     workers[0].kill()

@@ -6,8 +6,9 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from flows import cli
+from flows import cli, command
 from storage.stages import open_finished
+from storage.stores import FORMAT_FILE
 from tests.counting import MARKER, METADATA, NOTE, Requests, counted
 from tests.plans import cells
 
@@ -25,10 +26,10 @@ def config(copied_run: "Run", tmp_path: "Path") -> str:
     return str(place)
 
 
-def asked(*command: str) -> Requests:
+def asked(*words: str) -> Requests:
     """Run a command and return its requests."""
     with counted() as requests:
-        result = CliRunner().invoke(cli.app, list(command))
+        result = CliRunner().invoke(cli.app, list(words))
     assert result.exit_code == 0, result.output
     return requests
 
@@ -48,13 +49,26 @@ def test_commands_read_each_note_once_and_markers_where_they_need_them(copied_ru
         "status": asked("status", copied_run.config.store),
         "verify": asked("verify", copied_run.config.store),
     }
-    for command, requests in found.items():
-        assert requests.count("read", NOTE) == s, command
-        assert requests.most("read", NOTE) == 1, command
-        assert requests.count("read", MARKER) == (p if command in ("report", "verify") else 0), command
-        assert requests.most("read", MARKER) <= 1, command
-        assert requests.count("zarr get", METADATA) == requests.count("zarr exists") == 0, command
+    for asker, requests in found.items():
+        assert requests.count("read", NOTE) == s, asker
+        assert requests.most("read", NOTE) == 1, asker
+        assert requests.count("read", MARKER) == (p if asker in ("report", "verify") else 0), asker
+        assert requests.most("read", MARKER) <= 1, asker
+        assert [verb for verb, path in requests.seen if path == FORMAT_FILE] == ["read"], asker
+        assert requests.count("zarr get", METADATA) == requests.count("zarr exists") == 0, asker
     assert found["report"].count("read", "data.zarr/order/zarr.json") == len(coresets)
     assert found["verify"].most("read", METADATA) == 1
-    for command in ("run", "plan", "status"):
-        assert len(found[command].seen) <= s + 7, command  # the format, records, the manifest, what the report says
+    for asker in ("run", "plan", "status"):
+        assert len(found[asker].seen) <= s + 7, asker  # the format, records, the manifest, what the report says
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_run_that_makes_stages_reads_the_format_once(
+    copied_run: "Run", config: str, monkeypatch: pytest.MonkeyPatch, tmp_path: "Path", there: bool
+) -> None:
+    """A run that makes its store looks for it again before: another run may have made it since."""
+    monkeypatch.setattr(command, "_flow", lambda *_: "")  # Prefect's part gets the store
+    copied_run.job.store.remove(copied_run.plan.stages[-1].path)
+    requests = asked("run", config, *([] if there else ["--set", f"store={tmp_path / 'new'}"]))
+    verbs = [verb for verb, path in requests.seen if path == FORMAT_FILE]
+    assert verbs == (["read"] if there else ["miss", "miss", "write"])

@@ -39,8 +39,8 @@ def test_a_run_of_processes_makes_the_same_bytes(
     training = traces(traced_run.plan)[0].training
     curves = pd.read_parquet(Path(traced_run.config.store, training.path, "files", "epochs.parquet"))
     for epoch, loss, accuracy in curves[["epoch", "loss", "accuracy"]].to_numpy().tolist():
-        told = f"epoch {epoch:.0f} of 2, loss {loss:.4f}, accuracy {accuracy:.4f}, lr "
-        assert any(line.startswith(f"{training.title}: {told}") for line in lines), lines
+        messages = f"epoch {epoch:.0f} of 2, loss {loss:.4f}, accuracy {accuracy:.4f}, lr "
+        assert any(line.startswith(f"{training.title}: {messages}") for line in lines), lines
     for spec in traced_run.plan.stages:
         here, there = (open_finished(place, spec) for place in (open_store(store), traced_run.job.store))
         assert here.note["arrays"] == there.note["arrays"], spec.title

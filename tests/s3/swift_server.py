@@ -38,7 +38,7 @@ STORES = {"account": "account", "container": "container", "object": "obj"}
 
 
 def free_port() -> int:
-    """Return a port that nobody uses."""
+    """Return a port that no process uses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,13 +1,12 @@
 """Runs on each server: made, resumed, asked about, damaged, killed, raced for; the bytes of a local run throughout."""
 
 import json
+import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,8 @@ from flows import cli
 from storage import claims, s3
 from storage.claims import claim
 from storage.stores import Store
+from tasks.engine import life
+from tests.forked import ended, forked
 from tests.storage.conftest import SkewedClock
 
 if TYPE_CHECKING:
@@ -33,25 +34,6 @@ Spoilt = Callable[..., AbstractContextManager[tuple["Server", dict[str, int]]]]
 Reaching = Callable[["Server"], AbstractContextManager[pytest.MonkeyPatch]]
 NewRun = Callable[[Tree], "Run"]
 
-ALONE = """
-import contextlib, json, os, runpy, signal, sys
-import tasks.engine.life
-from storage.stores import Store
-names = runpy.run_path(sys.argv[1])
-if "unclaimed" in sys.argv:
-    tasks.engine.life.claim = lambda *given, **options: contextlib.nullcontext()
-if "stopping" in sys.argv:
-    write, markers = Store.write, []
-    def stopping(store, path, data):
-        markers.extend([path] if "/markers/0" in path else [])
-        if len(markers) == 4:
-            os.kill(os.getpid(), signal.SIGSTOP)
-        write(store, path, data)
-    Store.write = stopping
-names["Run"].of(json.loads(sys.argv[2])).finish()
-"""
-
-
 real = pytest.mark.parametrize("server", ["swift"], indirect=True, scope="module")  # the other adds nothing here
 
 
@@ -63,22 +45,28 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def contents(store: Store) -> dict[str, bytes]:
-    """Return what stages hold, without markers, which tell times and places."""
+    """Return what stages hold, without partition records, which have times and places."""
     names = [name for name in store.files("") if re.match(r"[a-z]+/[0-9a-f]{20}/(data\.zarr|files)/", name)]
     return {name: store.read(name) for name in names}
 
 
-def start(tree: Tree, *options: str) -> "subprocess.Popen[bytes]":
-    """Make a run in a process of its own."""
-    conftest = Path(__file__).parents[1] / "conftest.py"
-    command = [sys.executable, "-c", ALONE, str(conftest), json.dumps(tree), *options]
-    return subprocess.Popen(command, stderr=subprocess.PIPE)
+def alone(tree: Tree, options: tuple[str, ...]) -> None:
+    """Make a run in a process that begins here: without claims, or stopping before it writes a fourth record."""
+    from tests.conftest import Run
 
+    if "unclaimed" in options:
+        life.claim_all = lambda *given, **options: nullcontext()  # type: ignore[attr-defined,assignment]
+    if "stopping" in options:
+        write, markers = Store.write, list[str]()
 
-def finish(process: "subprocess.Popen[bytes]") -> None:
-    """Wait for a process that must succeed."""
-    _, errors = process.communicate(timeout=600)
-    assert process.returncode == 0, errors.decode()[-3000:]
+        def stopping(store: Store, path: str, data: bytes | memoryview) -> None:
+            markers.extend([path] if "/markers/0" in path else [])
+            if len(markers) == 4:
+                os.kill(os.getpid(), signal.SIGSTOP)
+            write(store, path, data)
+
+        Store.write = stopping  # type: ignore[method-assign,assignment]
+    Run.of(tree).finish()
 
 
 @pytest.fixture
@@ -190,8 +178,13 @@ def test_a_run_that_stopped_goes_on_to_the_same_bytes(
             written.append(path)
         write(store, path, data)
 
+    def stopping_among(store: Store, objects: dict[str, bytes]) -> None:
+        for path, data in objects.items():
+            stopping(store, path, data)
+
     with monkeypatch.context() as patch:
         patch.setattr(Store, "write", stopping)
+        patch.setattr(Store, "write_all", stopping_among)
         for _ in range(2):
             with pytest.raises(Exception, match=r"^$|partition \d+ of .*: StopError"):
                 new_run(small).finish()
@@ -202,13 +195,13 @@ def test_a_run_that_stopped_goes_on_to_the_same_bytes(
 
 @pytest.fixture
 def killed(small: Tree) -> Tree:
-    """The small config after its run was killed in a partition of a stage that it held, the data written, no marker."""
-    with start(small, "stopping") as process:
+    """The small config after its run was killed in a partition that it held: data are there without their record."""
+    with forked(alone, small, ("stopping",)) as process:
         while psutil.Process(process.pid).status() != psutil.STATUS_STOPPED:
-            assert process.poll() is None, process.communicate()
+            assert process.is_alive(), process.exitcode
             time.sleep(0.1)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        assert ended(process) == -signal.SIGKILL
     assert Store(small["store"]).names("_claims")
     return small
 
@@ -218,8 +211,8 @@ def test_a_killed_run_goes_on_at_once_to_the_same_bytes(
     killed: Tree, new_run: NewRun, expected: dict[str, bytes]
 ) -> None:
     run = new_run(killed).finish()
-    told = run.job.observer.texts  # type: ignore[attr-defined]  # the observer of tests
-    assert told == []  # nobody was waited for: the process is seen to be dead
+    messages = run.job.observer.texts  # type: ignore[attr-defined]  # the observer of tests
+    assert messages == []  # the run did not wait: it sees that the process is dead
     assert contents(run.job.store) == expected
     assert run.job.store.names("_claims") == []
 
@@ -230,12 +223,12 @@ def test_a_run_killed_elsewhere_blocks_for_a_heartbeat_at_most(
 ) -> None:
     store = Store(killed["store"])
     for note in store.names("_claims"):
-        told = json.loads(store.read(f"_claims/{note}"))
+        messages = json.loads(store.read(f"_claims/{note}"))
         written = time.monotonic()
-        store.write(f"_claims/{note}", json.dumps({**told, "process": "another/pid:[1]/1/1"}).encode())
+        store.write(f"_claims/{note}", json.dumps({**messages, "process": "another/pid:[1]/1/1"}).encode())
         skewed = SkewedClock()
         with claim(store, note.removesuffix(".json").replace("-", "/"), "us", clock=skewed.clock()):
-            age = time.monotonic() - written + 1.0  # servers may tell times in whole seconds
+            age = time.monotonic() - written + 1.0  # servers may give times in whole seconds
             assert claims.HEARTBEAT - age <= sum(skewed.waits) < claims.HEARTBEAT + claims.NOTE_POLL
     run = new_run(killed).finish()
     assert contents(run.job.store) == expected
@@ -246,9 +239,8 @@ def test_a_run_killed_elsewhere_blocks_for_a_heartbeat_at_most(
 def test_two_runs_at_once_leave_the_same_bytes(
     small: Tree, options: tuple[str, ...], expected: dict[str, bytes]
 ) -> None:
-    both = [start(small, *options) for _ in range(2)]
-    for process in both:
-        finish(process)
+    with forked(alone, small, options) as one, forked(alone, small, options) as other:
+        assert (ended(one), ended(other)) == (0, 0)
     store = Store(small["store"])
     assert contents(store) == expected
     assert layerlore("verify", store.url).exit_code == 0

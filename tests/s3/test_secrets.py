@@ -58,8 +58,8 @@ def test_a_run_keeps_secrets_to_itself(use: "Server", layerlore: Layerlore, far:
     assert refused.returncode == cli.FAILED
     assert refused.stdout == ""
     place = f"{far}/layerlore-store"
-    told, _, remedy = refused.stderr.partition("; ")
-    assert re.fullmatch(rf"error: {re.escape(place)}: SignatureDoesNotMatch: .{{1,200}}", told), told
+    messages, _, remedy = refused.stderr.partition("; ")
+    assert re.fullmatch(rf"error: {re.escape(place)}: SignatureDoesNotMatch: .{{1,200}}", messages), messages
     assert remedy == "check the credentials and their rights to this bucket\n"
     done = layerlore(use)
     assert done.returncode == cli.DONE, done.stderr

@@ -35,12 +35,12 @@ def mutate(data: st.DataObject, tree: Tree) -> None:
         below: Any = tree  # Any: walked by key
         for key in parents:
             below = below[key]
-        old, way = below[last], data.draw(st.sampled_from(["near", "near", "near", "set", "add", "remove"]))
-        if way == "remove":
+        old, operation = below[last], data.draw(st.sampled_from(["near", "near", "near", "set", "add", "remove"]))
+        if operation == "remove":
             del below[last]
-        elif way == "add" and isinstance(old, dict):
+        elif operation == "add" and isinstance(old, dict):
             old[data.draw(KEYS)] = data.draw(VALUES)
-        elif way == "near" and old is not None:
+        elif operation == "near" and old is not None:
             below[last] = copy.deepcopy(data.draw(near(old, sorted(set(words(tree))))))
         else:
             below[last] = data.draw(VALUES)

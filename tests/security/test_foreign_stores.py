@@ -23,7 +23,7 @@ CLEAR = "\x1b[2J\x1b]0;pwn\x07"
 
 
 def layerlore(*arguments: str, code: int) -> str:
-    """Return what a command prints, which moves no cursor and is no traceback."""
+    """Return what a command prints, which moves no cursor and is not a traceback."""
     result = CliRunner().invoke(cli.app, [*arguments])
     assert result.exit_code == code, result.output
     assert "".join(result.output.split("\n")).isprintable()

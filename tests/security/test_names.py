@@ -113,7 +113,7 @@ def table(path: Path, *cells: str) -> TableSource:
 
 
 def test_a_table_may_name_images_elsewhere_but_shows_nothing_of_other_files(tmp_path: Path) -> None:
-    """A table's paths may be absolute or lead up: it is the user's own. What is no image is not repeated."""
+    """A table's paths may be absolute or lead up: it is the user's own. The content of another file is not repeated."""
     save(tmp_path / "elsewhere.png", 7)
     (tmp_path / "passwd").write_text("root:SENTINEL:0:0")
     source = table(tmp_path / "data" / "t.csv", "../elsewhere.png", str(tmp_path / "passwd"), "../passwd")

@@ -43,14 +43,18 @@ def refused(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize(("arguments", "key"), ARGUMENTS)
-@pytest.mark.parametrize("way", ["file", "set", "broken"])
-def test_a_secret_for_workers_is_refused(tiny_tree: Tree, tmp_path: Path, arguments: Tree, key: str, way: str) -> None:
-    path, given = tmp_path / "run.yaml", [] if way == "file" else ["--set", f"cluster.arguments={arguments!r}"]
-    path.write_text(yaml.safe_dump({**tiny_tree, "cluster": {"arguments": arguments}} if way == "file" else tiny_tree))
-    if way == "broken":
+@pytest.mark.parametrize("source", ["file", "set", "broken"])
+def test_a_secret_for_workers_is_refused(
+    tiny_tree: Tree, tmp_path: Path, arguments: Tree, key: str, source: str
+) -> None:
+    path, given = tmp_path / "run.yaml", [] if source == "file" else ["--set", f"cluster.arguments={arguments!r}"]
+    path.write_text(
+        yaml.safe_dump({**tiny_tree, "cluster": {"arguments": arguments}} if source == "file" else tiny_tree)
+    )
+    if source == "broken":
         given[1] += "}"
     line = refused("run", str(path), *given)
-    assert "expected a YAML value, found none" in line if way == "broken" else f"cluster.arguments.{key}: " in line
+    assert "expected a YAML value, found none" in line if source == "broken" else f"cluster.arguments.{key}: " in line
     assert [file.name for file in tmp_path.iterdir()] == ["run.yaml"]
 
 

@@ -124,7 +124,7 @@ def layerlore(
 
 
 def image_config(folder: Path) -> Tree:
-    """Return a config over two classes of four images, of which one is no image."""
+    """Return a config over two classes of four images, of which one is not an image."""
     for split in ("train", "val"):
         for name in ("a", "b"):
             for number in range(4):

@@ -40,7 +40,7 @@ def test_a_note_that_we_could_not_take_away_does_not_block_us(far: Store, monkey
         raise OSError("away")
 
     with monkeypatch.context() as patch, claim(far, "toy/1", "a test"):
-        patch.setattr(Store, "remove", away)
+        patch.setattr(Store, "remove_object", away)
     assert far.names(claims.CLAIMS) == ["toy-1.json"]
     with claim(far, "toy/1", "a test", wait=False):
         pass

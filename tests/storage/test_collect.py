@@ -120,7 +120,9 @@ def test_a_removal_broken_anywhere_leaves_nothing_that_looks_whole(toy: "Toy", m
             break
         toy.make()
         assert list(verify_stage(toy.store, toy.spec.path)) == []
-    assert last == 17  # note, 3 markers, 3 files, 3 metadata, 6 shards, the claim: each was the last one once
+    assert (
+        last == 17
+    )  # completion record, 3 partition records, 3 files, 3 metadata, 6 shards, the claim: each was the last one once
 
 
 def test_the_archive_of_a_recorder_is_no_garbage(store: Store) -> None:

@@ -11,7 +11,8 @@ from contextlib import ExitStack
 import pytest
 
 from storage import claims
-from storage.claims import StageHeldError, claim, process_identity
+from storage.claims import StageHeldError, claim
+from storage.processes import process_identity
 from storage.stores import Store, StoreError
 from tests.storage.conftest import SkewedClock
 
@@ -66,7 +67,9 @@ def test_the_note_of_a_killed_process_of_this_machine_blocks_nobody(far: Store, 
         with pytest.raises(StageHeldError, match="held by run y"), claim(far, PATH, "us", wait=False):
             pass
         other.kill()
-        eventually(lambda: process_identity(other.pid) != identity)  # it has ended, though nobody has asked for it
+        eventually(
+            lambda: process_identity(other.pid) != identity
+        )  # it has ended, though its parent has not waited for it
         with claim(far, PATH, "us", wait=False):
             pass
     far.write(NOTE, json.dumps({"holder": "run y", "process": identity}).encode())

@@ -75,7 +75,7 @@ def test_the_first_write_looks_however_soon_it_comes(any_toy: "Toy", values: Val
 
 
 def test_writes_that_follow_each_other_cost_two_looks(far: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One before data are written and one before the marker, however many arrays there are."""
+    """One before data are written and one before the partition record, for any number of arrays."""
     layout = Layout(1, {f"a{number}": ArrayLayout((4,), "int64", ("n",), 4, 4) for number in range(20)})
     stage = begin_stage(far, StageSpec("toy", 1), layout)
     read, looks = Store.read, list[str]()

@@ -116,7 +116,7 @@ def test_a_note_that_cannot_be_read_is_not_written_and_stays_held(
 
 
 def test_the_end_waits_for_a_renewal_under_way(far: Store, eventually: Wait, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Otherwise it would come after the removal, and the note of nobody would block others."""
+    """Otherwise it would come after the removal, and a claim record without a process would block others."""
     write_all, begun, may_go_on = Store.write_all, threading.Event(), threading.Event()
 
     def slow(store: Store, objects: dict[str, bytes]) -> None:

@@ -3,16 +3,17 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
-from zarr.storage._common import ensure_no_existing_node
+from zarr.core.buffer import default_buffer_prototype
+from zarr.storage import MemoryStore
 
-from storage.layouts import Layout
+from storage.layouts import Layout, group_metadata
 from storage.specs import StageSpec
 from storage.stages import begin_stage, find_finished, open_finished
 from storage.stores import Store, StoreError, open_store
@@ -59,7 +60,7 @@ def test_two_ways_to_the_end_give_the_same_bytes(tmp_path: Path, toy_of: "Callab
         halting.write(halting.begin(), number)
     halting.make()
     first, second = whole.contents(), halting.contents()
-    markers = {f"markers/{p:06d}.json" for p in range(3)}  # they tell times
+    markers = {f"markers/{p:06d}.json" for p in range(3)}  # they have times
     assert first.keys() == second.keys()
     assert {k: v for k, v in first.items() if k not in markers} == {k: v for k, v in second.items() if k not in markers}
 
@@ -147,16 +148,22 @@ def test_metadata_are_not_consolidated_and_state_the_stage(toy: "Toy") -> None:
     }
 
 
-def test_a_group_that_another_run_makes_while_zarr_looks_is_taken(toy: "Toy", monkeypatch: pytest.MonkeyPatch) -> None:
-    place, looked = f"{toy.spec.path}/data.zarr/zarr.json", list[str]()
+def test_a_group_has_the_bytes_that_zarr_writes(toy: "Toy") -> None:
+    group = zarr.create_group(MemoryStore(), attributes={"layerlore": {"identity": toy.spec.identity, "layout": [1]}})
+    written = group.metadata.to_buffer_dict(default_buffer_prototype())["zarr.json"].to_bytes()
+    assert group_metadata({"layerlore": {"identity": toy.spec.identity, "layout": [1]}}) == written
+    toy.begin()
+    made = toy.file("data.zarr/zarr.json").read_bytes()
+    opened = zarr.open_group(toy.file("data.zarr"), mode="r+", use_consolidated=False)
+    opened.attrs["layerlore"] = opened.attrs["layerlore"]  # Zarr writes it again
+    assert toy.file("data.zarr/zarr.json").read_bytes() == made
 
-    async def late(*given: Any, **options: Any) -> None:  # Any: Zarr's own
-        if not looked:
-            looked.append(place)
-            toy.store.write(place, b'{"attributes": {}, "zarr_format": 3, "node_type": "group"}')
-        await ensure_no_existing_node(*given, **options)
 
-    monkeypatch.setattr("zarr.core.group.ensure_no_existing_node", late)
-    toy.make()
-    assert looked == [place]
-    assert zarr.open_group(toy.store.path(toy.spec.path, "data.zarr"), mode="r").attrs["layerlore"]
+@pytest.mark.parametrize("attributes", [{}, {"other": 1}])
+def test_a_group_without_our_attributes_gets_them(any_toy: "Toy", attributes: dict[str, int]) -> None:
+    any_toy.begin()
+    place = f"{any_toy.spec.path}/data.zarr/zarr.json"
+    made = any_toy.store.read(place)
+    any_toy.store.write(place, group_metadata(attributes))
+    any_toy.begin()
+    assert any_toy.store.read(place) == made

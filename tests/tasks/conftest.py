@@ -65,5 +65,5 @@ def plain(finished_run: "Run") -> dict[str, Plain]:
 
 @pytest.fixture
 def job(tmp_path: Path) -> Job:
-    """A job in this process, on an empty store, with an observer that keeps what it is told."""
+    """A job in this process, on an empty store, with an observer that keeps what it gets."""
     return job_at(tmp_path / "store")

@@ -8,16 +8,16 @@ from torch.nn import functional as F
 from torchvision.models import ConvNeXt, SwinTransformer, VisionTransformer
 from torchvision.models.convnext import CNBlockConfig
 
-Way = Callable[["Shaped", Tensor], Tensor]
+Forward = Callable[["Shaped", Tensor], Tensor]
 D = 4  # channels, and most other sizes
 
 
 class Shaped(nn.Module):
     """Makes something of images (n, 3, 8, 8), passes it through `layer`, and gives means over all but the batch."""
 
-    def __init__(self, way: Way) -> None:
+    def __init__(self, forward_of: Forward) -> None:
         super().__init__()
-        self.way = way
+        self.forward_of = forward_of
         self.conv = nn.Conv2d(3, D, 2, stride=2)
         self.bn = nn.BatchNorm2d(D)
         self.conv1d = nn.Conv1d(D, D, 1)
@@ -44,7 +44,7 @@ class Shaped(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits."""
-        x = self.layer(self.way(self, x))
+        x = self.layer(self.forward_of(self, x))
         logits: Tensor = self.fc(x.flatten(1).mean(1, keepdim=True))
         return logits
 
@@ -74,7 +74,7 @@ def mixed(net: Shaped, x: Tensor) -> Tensor:
     return tokens + added
 
 
-FIRST: dict[str, Way] = {
+FIRST: dict[str, Forward] = {
     "convolution": lambda net, x: net.map(x),
     "batch norm": lambda net, x: net.bn(net.map(x)),
     "activation in place": lambda net, x: F.relu(net.map(x), inplace=True),
@@ -95,7 +95,7 @@ FIRST: dict[str, Way] = {
     "convolution in one dimension": lambda net, x: net.conv1d(net.map(x).flatten(2)),
     "the image": lambda net, x: x * 2,
 }
-LAST: dict[str, Way] = {
+LAST: dict[str, Forward] = {
     "permuted": lambda net, x: net.map(x).permute(0, 2, 3, 1),
     "exchanged twice": lambda net, x: net.map(x).transpose(1, 2).transpose(2, 3),
     "layer norm": lambda net, x: net.ln(net.map(x).permute(0, 2, 3, 1)),
@@ -106,7 +106,7 @@ LAST: dict[str, Way] = {
     "window shifted and back": lambda net, x: torch.roll(net.map(x).permute(0, 2, 3, 1), (1, 1), (1, 2)),
     "patches merged": lambda net, x: torch.cat([net.map(x).permute(0, 2, 3, 1)[:, ::2]] * 2, -1),
 }
-TOKENS: dict[str, Way] = {
+TOKENS: dict[str, Forward] = {
     "flattened": lambda net, x: net.tokens(x),
     "linear": lambda net, x: net.linear(net.tokens(x)),
     "class token": lambda net, x: torch.cat([net.token.expand(len(x), -1, -1), net.tokens(x)], 1),
@@ -125,7 +125,7 @@ TOKENS: dict[str, Way] = {
     "recurrent": lambda net, x: net.lstm(x[:, 0])[0],
     "mixed over positions": mixed,
 }
-UNKNOWN: dict[str, Way] = {
+UNKNOWN: dict[str, Forward] = {
     "heads apart": heads,
     "linear over positions": lambda net, x: net.mix(net.tokens(x).transpose(1, 2)),
     "Fourier transform": lambda net, x: torch.fft.fft(net.tokens(x)).real,

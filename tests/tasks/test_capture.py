@@ -43,7 +43,7 @@ def test_any_layers_can_be_captured_at_once() -> None:
 
 def test_layers_that_cannot_be_captured_are_named() -> None:
     model = seeded(Small)
-    with pytest.raises(ValueError, match="layer 'nothing': no such module"):
+    with pytest.raises(ValueError, match="layer 'nothing': expected a module, found none"):
         capture_layers(model, ["nothing"], EXAMPLE)
     with pytest.raises(ValueError, match="layer 'unused': expected a call"):
         capture_layers(model, ["conv1", "unused"], EXAMPLE)

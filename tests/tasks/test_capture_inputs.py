@@ -81,7 +81,7 @@ def test_inputs_are_kept_before_what_works_in_place() -> None:
 
 
 def test_inputs_that_cannot_be_captured_are_named(small: nn.Module) -> None:
-    with pytest.raises(ValueError, match="layer 'nothing': no such module"):
+    with pytest.raises(ValueError, match="layer 'nothing': expected a module, found none"):
         capture_inputs(small, ["nothing"], EXAMPLE)
     with pytest.raises(ValueError, match="layer 'unused': expected a call in the network's forward, found none"):
         capture_inputs(small, ["conv1", "unused"], EXAMPLE)
@@ -110,7 +110,7 @@ def test_the_output_layer_is_the_linear_one_whose_output_is_the_networks(small: 
     assert find_output_layer(Twice().eval(), EXAMPLE) == "fc"
     plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 5), nn.ReLU(), nn.Linear(5, 5))
     assert find_output_layer(plain, EXAMPLE) == "3"
-    assert find_output_layer(plain.append(nn.Softmax(1)), EXAMPLE) is None  # these are no logits of a linear layer
+    assert find_output_layer(plain.append(nn.Softmax(1)), EXAMPLE) is None  # these are not the logits of a linear layer
     assert find_output_layer(nn.Sequential(nn.Conv2d(3, 4, 8), nn.Flatten()), EXAMPLE) is None
 
 

@@ -82,7 +82,7 @@ def test_parts_share_the_parameters() -> None:
 def test_bad_layers_are_named() -> None:
     model = seeded(Small)
     with pytest.raises(
-        ValueError, match=r"layer 'conv3': no such module; close: conv[12], conv[12].*; or last-map, pen"
+        ValueError, match=r"layer 'conv3': expected a module, found none; close: conv[12], conv[12].*; or last-map, pen"
     ):
         split_at(model, "conv3", EXAMPLE)
     with pytest.raises(ValueError, match=r"layer 'fc': expected maps \(n, d, h, w\), .* for 3 images, found \(3, 7\)"):
@@ -132,7 +132,7 @@ def test_training_mode_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("traceable", "found"), [(True, "has no linear layer"), (False, "that calls nn.Linear, found no call")]
+    ("traceable", "found"), [(True, "with a linear layer, found none"), (False, "that calls nn.Linear, found no call")]
 )
 def test_a_network_without_linear_layer_has_no_penultimate(traceable: bool, found: str) -> None:
     model = seeded(

@@ -39,8 +39,8 @@ class FamilyLine:
 
 def family_of(model: str) -> str:
     """Return a model's name without what comes from its first size on: cifar-resnet20 is of cifar-resnet."""
-    found = re.match(r"(.+?)[-_]?b?(?=\d)", model)
-    return found[1] if found else model
+    family = re.match(r"(.+?)[-_]?b?(?=\d)", model)
+    return family[1] if family else model
 
 
 def family_lines(networks: pd.DataFrame, column: str) -> list[FamilyLine]:
@@ -51,11 +51,11 @@ def family_lines(networks: pd.DataFrame, column: str) -> list[FamilyLine]:
     networks : columns network, seed, model, depth, n_classes and `column`
     column : such as "ratio"
     """
-    known = networks[np.isfinite(networks["depth"].astype(float)) & np.isfinite(networks[column].astype(float))]
-    known = known.assign(family=[family_of(str(model)) for model in known["model"]])
-    several = known.groupby("family")["n_classes"].nunique()
+    finite = networks[np.isfinite(networks["depth"].astype(float)) & np.isfinite(networks[column].astype(float))]
+    finite = finite.assign(family=[family_of(str(model)) for model in finite["model"]])
+    several = finite.groupby("family")["n_classes"].nunique()
     lines = []
-    for (family, n_classes), rows in known.groupby(["family", "n_classes"], sort=False):
+    for (family, n_classes), rows in finite.groupby(["family", "n_classes"], sort=False):
         by_network = rows.groupby("network", sort=False).agg(
             depth=("depth", "first"), mean=(column, "mean"), std=(column, "std")
         )

@@ -36,7 +36,9 @@ class Histogram:
         """Refuse a set that is not of these features."""
         d, chosen = len(self.frequencies), np.asarray(self.chosen)
         if chosen.size and not (chosen.min() >= 0 and chosen.max() < d):
-            raise ValueError(f"class {self.class_name!r}: features {chosen.min()}..{chosen.max()} chosen of {d}")
+            raise ValueError(
+                f"class {self.class_name!r}: expected chosen features below {d}, found {chosen.min()}..{chosen.max()}"
+            )
 
     def shown(self) -> NDArray[np.intp]:
         """Return the features that have a bar: all by index, or of many the most frequent, most first."""

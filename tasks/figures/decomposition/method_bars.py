@@ -45,7 +45,7 @@ class Bars:
 
 
 def method_name(method: str) -> str:
-    """Return how a way to choose features is printed; an unknown one as it is."""
+    """Return how a method to choose features is printed; an unknown one as it is."""
     return METHODS.get(method, method)
 
 
@@ -58,8 +58,8 @@ def spreads(rows: pd.DataFrame) -> Floats:
 
 def control_bars(rows: pd.DataFrame) -> tuple[list[str], Bars]:
     """Return names and bars of one k, Algorithm 1 first, the others by falling accuracy."""
-    own = (rows["method"] == "histogram").to_numpy()
-    order = np.lexsort((-np.nan_to_num(rows["accuracy"].to_numpy(np.float64), nan=-1), ~own))
+    histogram = (rows["method"] == "histogram").to_numpy()
+    order = np.lexsort((-np.nan_to_num(rows["accuracy"].to_numpy(np.float64), nan=-1), ~histogram))
     rows = rows.iloc[order]
     colours = tuple(HIGHLIGHT if method == "histogram" else OTHER for method in rows["method"])
     bars = Bars("accuracy", 100 * rows["accuracy"].to_numpy(np.float64), 100 * spreads(rows), colours)

@@ -74,13 +74,13 @@ def against_depth(networks: pd.DataFrame, *, measure: str = "ratio", title: str 
     figure, axes = titled_axes(title, 4.0)
     lines = depth.family_lines(networks, measure)
     for i, line in enumerate(lines):
-        colour, known = COLOURS[i % len(COLOURS)], np.isfinite(line.std)
+        colour, finite = COLOURS[i % len(COLOURS)], np.isfinite(line.std)
         mean, std = scale * line.mean, scale * line.std
         marker, style = MARKERS[i % len(MARKERS)], STYLES[i % len(STYLES)]
         axes.plot(
             line.depth, mean, color=colour, marker=marker, linestyle=style, label=plain(shorten(line.name, MAX_NAME))
         )
-        axes.errorbar(line.depth[known], mean[known], yerr=std[known], fmt="none", ecolor=colour, capsize=3)
+        axes.errorbar(line.depth[finite], mean[finite], yerr=std[finite], fmt="none", ecolor=colour, capsize=3)
     axes.set(xlabel="layers with weights", ylabel=_math(label))
     axes.xaxis.set_major_locator(MultipleLocator(whole_step(n for line in lines for n in line.depth)))
     axes.grid(color="#e6e9ee")
@@ -90,7 +90,7 @@ def against_depth(networks: pd.DataFrame, *, measure: str = "ratio", title: str 
 
 
 def control_plot(rows: pd.DataFrame, a_full: float, *, k: int, title: str = "", dpi: int = 150) -> bytes:
-    """Draw the accuracy of every way to choose k features per class.
+    """Draw the accuracy of every method to choose k features per class.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def control_plot(rows: pd.DataFrame, a_full: float, *, k: int, title: str = "", 
     """
     at_k = rows[rows["k"] == k]
     if at_k.empty:
-        raise ValueError(f"k = {k}: the table has {', '.join(str(each) for each in dict.fromkeys(rows['k']))}")
+        raise ValueError(f"k: expected one of {', '.join(str(each) for each in dict.fromkeys(rows['k']))}, found {k}")
     names, bars = control_bars(at_k)
     return _bars(names, [bars], 100 * a_full, title, dpi)
 
@@ -128,7 +128,7 @@ def ablation_plot(rows: pd.DataFrame, a_full: float, *, scope: str, title: str =
     """
     of_scope = rows[rows["scope"] == scope]
     if of_scope.empty:
-        raise ValueError(f"scope {scope!r}: the table has {', '.join(dict.fromkeys(rows['scope']))}")
+        raise ValueError(f"scope: expected one of {', '.join(dict.fromkeys(rows['scope']))}, found {scope!r}")
     names, series = ablation_bars(of_scope)
     return _bars(names, series, 100 * a_full, title, dpi)
 
@@ -183,8 +183,8 @@ def _bars(names: list[str], series: list[Bars], full: float, title: str, dpi: in
     for i, bars in enumerate(series):
         at = places + (i - (n - 1) / 2) * 0.8 / n
         axes.barh(at, bars.mean, 0.8 / n, color=bars.colours, label=bars.name)
-        known = np.isfinite(bars.std) & np.isfinite(bars.mean)
-        axes.errorbar(bars.mean[known], at[known], xerr=bars.std[known], fmt="none", ecolor=INK, capsize=2)
+        finite = np.isfinite(bars.std) & np.isfinite(bars.mean)
+        axes.errorbar(bars.mean[finite], at[finite], xerr=bars.std[finite], fmt="none", ecolor=INK, capsize=2)
         for y, value, std in zip(at, bars.mean, np.nan_to_num(bars.std), strict=True):
             if np.isfinite(value):
                 inside = value > 0.1 * right
@@ -197,9 +197,9 @@ def _bars(names: list[str], series: list[Bars], full: float, title: str, dpi: in
     axes.set_xlabel("accuracy (%)")
     axes.grid(axis="x", color="#e6e9ee")
     handles, labels = axes.get_legend_handles_labels()
-    kept = [i for i, label in enumerate(labels) if n > 1 or label.startswith("full head")]
+    labelled = [i for i, label in enumerate(labels) if n > 1 or label.startswith("full head")]
     figure.legend(
-        [handles[i] for i in kept], [labels[i] for i in kept], loc="outside upper right", ncols=2, frameon=False
+        [handles[i] for i in labelled], [labels[i] for i in labelled], loc="outside upper right", ncols=2, frameon=False
     )
     return encode(figure, dpi)
 

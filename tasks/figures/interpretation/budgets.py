@@ -31,11 +31,11 @@ class Series:
 
     def band(self) -> tuple[Floats, Floats, Floats]:
         """Return budget, lower and upper edge of mean ± std (k,), finite points only; empty without any spread."""
-        known = np.isfinite(self.mean) & np.isfinite(self.std)
-        if not np.any(self.std[known] > 0):
-            known = np.zeros_like(known)
-        mean, std = self.mean[known], self.std[known]
-        return self.budget[known], mean - std, mean + std
+        finite = np.isfinite(self.mean) & np.isfinite(self.std)
+        if not np.any(self.std[finite] > 0):
+            finite = np.zeros_like(finite)
+        mean, std = self.mean[finite], self.std[finite]
+        return self.budget[finite], mean - std, mean + std
 
 
 def selector_series(table: pd.DataFrame, measure: str) -> list[Series]:

@@ -57,17 +57,17 @@ def class_shares(rows: pd.DataFrame) -> ClassShares:
     """
     wide = rows.pivot_table("gamma", ["layer", "label"], "epoch", aggfunc="sum", fill_value=0.0, sort=True)
     labels = wide.abs().sum(axis=1).groupby(level="label").sum().sort_values(ascending=False, kind="stable").index
-    kept = list(labels if len(labels) <= MAX_CLASSES else labels[: MAX_CLASSES - 1])
-    n_others = len(labels) - len(kept)
+    shown = list(labels if len(labels) <= MAX_CLASSES else labels[: MAX_CLASSES - 1])
+    n_others = len(labels) - len(shown)
     epochs, joined, starts = _runs(wide.columns.to_numpy(np.int64))
     layers = {}
     for layer in dict.fromkeys(rows["layer"]):
         of_layer = wide.loc[layer].reindex(labels, fill_value=0.0).to_numpy(np.float64)
-        summed = np.concatenate([of_layer[: len(kept)], of_layer[len(kept) :].sum(axis=0, keepdims=True)])
+        summed = np.concatenate([of_layer[: len(shown)], of_layer[len(shown) :].sum(axis=0, keepdims=True)])
         in_runs = np.add.reduceat(summed, starts, axis=1) if len(starts) else summed
         layers[str(layer)] = in_runs if n_others else in_runs[:-1]
     others = (f"{n_others} others",) if n_others else ()
-    return ClassShares(epochs, joined, _names(rows, kept) + others, layers, n_others)
+    return ClassShares(epochs, joined, _names(rows, shown) + others, layers, n_others)
 
 
 def class_share_views(rows: pd.DataFrame) -> list[View]:
@@ -79,8 +79,8 @@ def class_share_views(rows: pd.DataFrame) -> list[View]:
 
 def colours(shares: ClassShares) -> list[tuple[str, str]]:
     """Return colour and pattern of each class: two of one colour differ by their pattern."""
-    found = [(COLOURS[i % len(COLOURS)], PATTERNS[i // len(COLOURS) % len(PATTERNS)]) for i in range(MAX_CLASSES)]
-    return [*found[: len(shares.classes) - 1], (OTHERS, "")] if shares.n_others else found[: len(shares.classes)]
+    styles = [(COLOURS[i % len(COLOURS)], PATTERNS[i // len(COLOURS) % len(PATTERNS)]) for i in range(MAX_CLASSES)]
+    return [*styles[: len(shares.classes) - 1], (OTHERS, "")] if shares.n_others else styles[: len(shares.classes)]
 
 
 def _runs(epochs: np.ndarray) -> tuple[np.ndarray, int, np.ndarray]:

@@ -93,8 +93,8 @@ def _agreement(rows: pd.DataFrame) -> View:
             "hovertemplate": "%{x:.1f} %",
         }
         data.append(trace)
-        known = zip(rows["layer"][np.isfinite(values)], values[np.isfinite(values)], strict=True)
-        words.append(f"{name}: " + ", ".join(f"{layer} {fixed(value, 1)} %" for layer, value in known))
+        finite = zip(rows["layer"][np.isfinite(values)], values[np.isfinite(values)], strict=True)
+        words.append(f"{name}: " + ", ".join(f"{layer} {fixed(value, 1)} %" for layer, value in finite))
     layout = _layout(rows, "class agreement (%)", {"range": [-3, 103]})
     return View("class agreement", f"Class agreement by layer. {'. '.join(words)}.", data, layout)
 

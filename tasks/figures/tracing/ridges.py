@@ -60,7 +60,7 @@ class Ridges:
                 f"and {len(self.grid)} grid points"
             )
         if n and not 0 <= self.highlighted < n:
-            raise ValueError(f"highlighted row {self.highlighted}: there are {n} classes")
+            raise ValueError(f"highlighted: expected a row of {n} classes, found {self.highlighted}")
 
     def mean_cosines(self) -> Floats:
         """Return each class's weighted mean cosine on the grid (C,), NaN without any weight."""

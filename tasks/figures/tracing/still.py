@@ -66,7 +66,7 @@ def class_share_plot(rows: pd.DataFrame, layer: str, *, title: str = "", dpi: in
     """
     shares = class_shares(rows)
     if layer not in shares.layers:
-        raise ValueError(f"layer {layer!r}: the table has {', '.join(shares.layers)}")
+        raise ValueError(f"layer: expected one of {', '.join(shares.layers)}, found {layer!r}")
     figure, axes = axes_of(title, 4.0)
     _stack(axes, shares, 100 * shares.layers[layer])
     axes.axhline(0, color=INK, linewidth=0.8)

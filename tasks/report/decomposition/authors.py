@@ -69,7 +69,7 @@ NAMES = {
 }
 
 
-def beside_authors(results: DecompositionResults) -> pd.DataFrame:
+def compare_authors(results: DecompositionResults) -> pd.DataFrame:
     """Compare our numbers with the authors' for each network of theirs.
 
     Parameters

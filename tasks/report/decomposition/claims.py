@@ -64,26 +64,26 @@ def grid_test(grid: pd.DataFrame, n_images: float, n_features: float) -> GridTes
 
     Cells with all features are the full head, whatever k1 is: they take no part.
     """
-    known = grid[np.isfinite(grid["accuracy"].astype(float)) & ~(grid["k2"].astype(float) >= n_features)]
-    known = known.assign(k1=known["k1"].astype(str), k2=known["k2"].astype(int).astype(str))
-    known = known.assign(accuracy=known["accuracy"].astype(float))
+    cells = grid[np.isfinite(grid["accuracy"].astype(float)) & ~(grid["k2"].astype(float) >= n_features)]
+    cells = cells.assign(k1=cells["k1"].astype(str), k2=cells["k2"].astype(int).astype(str))
+    cells = cells.assign(accuracy=cells["accuracy"].astype(float))
     cases: list[tuple[str, str, int, int]] = []
     gap, limit, worst = 0.0, 0.0, None
     for fixed, free in (("k1", "k2"), ("k2", "k1")):
         best = n = 0
-        for name, rows in known.groupby(fixed, sort=False):
+        for name, rows in cells.groupby(fixed, sort=False):
             line = rows.drop_duplicates(free).set_index(free)["accuracy"]
             if str(name) not in line.index or len(line) < 2:
                 continue
-            own, top, miss = float(line[str(name)]), float(line.max()), float(line.max() - line[str(name)])
+            diagonal, top, miss = float(line[str(name)]), float(line.max()), float(line.max() - line[str(name)])
             n, best = n + 1, best + (miss <= 0)
             if miss > gap:
-                gap, limit = miss, chance(own, top, n_images)
+                gap, limit = miss, chance(diagonal, top, n_images)
                 worst = (fixed, free, str(name), str(line.idxmax()), top)
         cases += [(fixed, free, best, n)] if n else []
     if not cases:
         return None
-    row = known.iloc[int(known["accuracy"].to_numpy(np.float64).argmax())]
+    row = cells.iloc[int(cells["accuracy"].to_numpy(np.float64).argmax())]
     return GridTest(tuple(cases), gap, limit, worst, (float(row["accuracy"]), str(row["k1"]), str(row["k2"])))
 
 
@@ -94,14 +94,14 @@ class Rivals:
     Attributes
     ----------
     k : features per class
-    own : accuracy with Algorithm 1
+    histogram : accuracy with Algorithm 1
     others : (method, accuracy), best first, random sets apart
     random : accuracy, spread over draws (NaN with one), draws; None where not drawn
     n_images : that the accuracies are of
     """
 
     k: int
-    own: float
+    histogram: float
     others: tuple[tuple[str, float], ...]
     random: tuple[float, float, int] | None
     n_images: float
@@ -109,21 +109,21 @@ class Rivals:
     @property
     def limit(self) -> float:
         """Two standard errors of the difference to the best other method."""
-        return chance(self.own, self.others[0][1], self.n_images) if self.others else float("nan")
+        return chance(self.histogram, self.others[0][1], self.n_images) if self.others else float("nan")
 
     @property
     def state(self) -> str:
         """Say "yes" where Algorithm 1 wins, "no" where it loses, "open" where the difference is within chance."""
-        gap = self.own - self.others[0][1]
+        gap = self.histogram - self.others[0][1]
         return "open" if abs(gap) <= self.limit else "yes" if gap > 0 else "no"
 
 
 def rivals_of(controls: pd.DataFrame, k2: int, n_images: float) -> Rivals | None:
     """Return the methods to choose features at the main k, or the smallest there is; None without Algorithm 1's row."""
-    known = controls[np.isfinite(controls["accuracy"].astype(float))]
-    known = known.assign(spread=spreads(known))
-    at_k = known[known["k"] == k2]
-    at_k = at_k if len(at_k) else known[known["k"] == known["k"].min()]
+    finite = controls[np.isfinite(controls["accuracy"].astype(float))]
+    finite = finite.assign(spread=spreads(finite))
+    at_k = finite[finite["k"] == k2]
+    at_k = at_k if len(at_k) else finite[finite["k"] == finite["k"].min()]
     rows = at_k.drop_duplicates("method").set_index("method").sort_values("accuracy", ascending=False, kind="stable")
     if "histogram" not in rows.index or len(rows) < 2:
         return None
@@ -194,10 +194,10 @@ def _equal_best(results: DecompositionResults) -> str:
 
 def _five_cover(results: DecompositionResults) -> str:
     """Say whether the largest features of an image cover as much of its logit as the paper claims."""
-    own = image_mean(results.coverage, "own_top_share")
-    if str(results.networks.iloc[0]["k1"]) != CLAIMED_K1 or not np.isfinite(own):
+    share = image_mean(results.coverage, "own_top_share")
+    if str(results.networks.iloc[0]["k1"]) != CLAIMED_K1 or not np.isfinite(share):
         return ""
-    return f"{'yes' if own >= CLAIMED_SHARE else 'no'}: {formats.share(own)}"
+    return f"{'yes' if share >= CLAIMED_SHARE else 'no'}: {formats.share(share)}"
 
 
 def _noise_in(results: DecompositionResults, others: str) -> str:
@@ -214,14 +214,14 @@ def _noise_in(results: DecompositionResults, others: str) -> str:
 
 
 def _beats_others(results: DecompositionResults) -> str:
-    """Say whether Algorithm 1 beats the best other way to choose features."""
+    """Say whether Algorithm 1 beats the best other method to choose features."""
     network = results.networks.iloc[0]
     rivals = rivals_of(results.controls, int(network["k2"]), float(network["n_evaluate"]))
     if rivals is None or not rivals.others:
         return ""
     best, value = rivals.others[0]
-    side = "above" if rivals.own >= value else "below"
-    return f"{rivals.state}: {points(rivals.own - value)} {side} {method_name(best)}"
+    side = "above" if rivals.histogram >= value else "below"
+    return f"{rivals.state}: {points(rivals.histogram - value)} {side} {method_name(best)}"
 
 
 def _recovers(results: DecompositionResults, scope: str) -> str:

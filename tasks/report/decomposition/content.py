@@ -10,7 +10,7 @@ from tasks.figures.overlay import Thumbnail
 from tasks.report.blocks import FigureBlock, GalleryBlock
 from tasks.report.cells import Table
 from tasks.report.decomposition import tables
-from tasks.report.decomposition.authors import beside_authors
+from tasks.report.decomposition.authors import compare_authors
 from tasks.report.decomposition.claims import claims_table
 from tasks.report.decomposition.cost import head_times_table
 from tasks.report.decomposition.downloads import decomposition_csv
@@ -26,7 +26,7 @@ RANKS = {"abs": "magnitude", "value": "value", "contribution": "contribution to 
 GROUPS = {"label": "the image's class", "prediction": "the class predicted"}
 DEPTH_CAPTION = (
     "Networks of a family by depth: the part of the accuracy that few features keep, the mean overlap of two classes' "
-    "sets, and the accuracy with few features; whiskers ± 1 standard deviation over seeds."
+    "sets, and the accuracy with few features. Whiskers: ± 1 standard deviation over seeds."
 )
 
 
@@ -46,7 +46,7 @@ class DecomposedNetwork:
 class DecompositionContent:
     """Everything the template needs.
 
-    `ranked` and `grouped` say how features were counted; `asked` names the tables and tuples that are not empty.
+    `ranked` and `grouped` say how features were counted; `filled` names the tables and tuples that are not empty.
     """
 
     sections: list[DecomposedNetwork]
@@ -63,7 +63,7 @@ class DecompositionContent:
     refused: tuple[tuple[str, str], ...]
     csv: dict[str, pd.DataFrame]
     notes: tuple[str, ...]
-    asked: frozenset[str]
+    filled: frozenset[str]
 
 
 def lay_out_decomposition(results: DecompositionResults, training_images: str, files: Mapping[str, bytes]) -> Page:
@@ -94,8 +94,8 @@ def decomposition_content(results: DecompositionResults, training_images: str) -
     results = replace(results.completed(), gallery=allowed_rows(results, training_images))
     pairs = _pairs(results)
     parts = [results.of(*pair) for pair in pairs[:MAX_SECTIONS]]
-    beside = beside_authors(results)
-    csv, notes = decomposition_csv(results, beside)
+    compared = compare_authors(results)
+    csv, notes = decomposition_csv(results, compared)
     galleries, thumbnails = feature_map_blocks(results.gallery)
     depth = depth_views(results.networks)
     return DecompositionContent(
@@ -103,7 +103,7 @@ def decomposition_content(results: DecompositionResults, training_images: str) -
         across=family_findings(results.networks),
         claims=claims_table(parts) if len(parts) > 1 else None,
         depth=FigureBlock("depth", "Depth", DEPTH_CAPTION, depth, None) if depth else None,
-        authors=tables.authors_table(beside) if len(beside) else None,
+        authors=tables.authors_table(compared) if len(compared) else None,
         networks=tables.results_table(results.networks),
         settings=tables.settings_table(results.networks),
         ranked=_worded(results.networks["rank_by"], RANKS),
@@ -113,7 +113,7 @@ def decomposition_content(results: DecompositionResults, training_images: str) -
         refused=tuple((network, reason.rstrip(".")) for network, reason in results.refused),
         csv=csv,
         notes=(*_caps(results, len(pairs)), *notes),
-        asked=frozenset(
+        filled=frozenset(
             name for name in (*COLUMNS, "histograms", "overlaps", "gallery") if len(getattr(results, name))
         ),
     )
@@ -121,15 +121,15 @@ def decomposition_content(results: DecompositionResults, training_images: str) -
 
 def _pairs(results: DecompositionResults) -> list[tuple[str, int]]:
     """Return networks and seeds in the order of their table."""
-    known = results.networks[["network", "seed"]].drop_duplicates()
-    return [(str(network), int(seed)) for network, seed in known.itertuples(index=False)]
+    pairs = results.networks[["network", "seed"]].drop_duplicates()
+    return [(str(network), int(seed)) for network, seed in pairs.itertuples(index=False)]
 
 
 def _worded(kinds: pd.Series, words: dict[str, str]) -> str:
     """Put what the networks were asked into words; without any, the first of these."""
-    asked = dict.fromkeys(words.get(kind, kind) for kind in kinds.dropna().astype(str))
-    text = " or ".join(asked or [next(iter(words.values()))])
-    return f"{text} (see Networks)" if len(asked) > 1 else text
+    worded = dict.fromkeys(words.get(kind, kind) for kind in kinds.dropna().astype(str))
+    text = " or ".join(worded or [next(iter(words.values()))])
+    return f"{text} (see Networks)" if len(worded) > 1 else text
 
 
 def _caps(results: DecompositionResults, n_pairs: int) -> Sequence[str]:

@@ -35,21 +35,21 @@ def decomposition_csv(
 
 def histogram_table(results: DecompositionResults) -> pd.DataFrame:
     """List the relative index frequencies of the classes handed over: a row per class and feature."""
-    found = [
+    frames = [
         pd.DataFrame(
             {"network": h.network, "seed": h.seed, "class_name": h.class_name, "feature": np.arange(len(h.frequencies))}
         ).assign(frequency=h.frequencies, chosen=np.isin(np.arange(len(h.frequencies)), h.chosen))
         for h in results.histograms
     ]
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def overlap_table(results: DecompositionResults) -> pd.DataFrame:
     """List what every two classes share: a row per pair."""
-    found = []
+    frames = []
     for overlap in results.overlaps:
         rows, columns = np.triu_indices(len(overlap.classes), k=1)
         names = np.asarray(overlap.classes, dtype=object)
         pairs = {"network": overlap.network, "seed": overlap.seed, "class_name": names[rows]}
-        found.append(pd.DataFrame(pairs | {"other": names[columns], "overlap": overlap.matrix[rows, columns]}))
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+        frames.append(pd.DataFrame(pairs | {"other": names[columns], "overlap": overlap.matrix[rows, columns]}))
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()

@@ -24,8 +24,8 @@ def control_finding(controls: pd.DataFrame, network: pd.Series) -> Iterable[str]
         yield _against_the_best(rivals)
     if rivals.random is not None:
         mean, spread, draws = rivals.random
-        gap = rivals.own - mean
-        limit = chance_of_draws((rivals.own, float("nan")), (mean, spread), rivals.n_images)
+        gap = rivals.histogram - mean
+        limit = chance_of_draws((rivals.histogram, float("nan")), (mean, spread), rivals.n_images)
         text = f"Random sets of {rivals.k} reach {formats.share_spread(mean, spread)} "
         text += f"({draws} {'draw' if draws == 1 else 'draws'}); Algorithm 1 is {points(gap)} "
         text += "above" if gap >= 0 else "below"
@@ -61,8 +61,8 @@ def gate_findings(gates: pd.DataFrame, network: pd.Series) -> Iterable[str]:
     for _, row in gates.iterrows():
         text = (
             f"Trained with class-specific gates, the network classifies {formats.share(float(row['std_accuracy']))} "
-            f"of the {row['split']} images without gates and {formats.share(float(row['csg_accuracy']))} with the "
-            "gates of the true class, which need the label"
+            f"of the {row['split']} images without gates. With the gates of the true class, which need the label, it "
+            f"classifies {formats.share(float(row['csg_accuracy']))}"
         )
         if np.isfinite(float(row["overlap"])):
             text += f". The sets of the largest gates share {formats.share(float(row['overlap']))} with Algorithm 1's"
@@ -79,8 +79,8 @@ def gate_findings(gates: pd.DataFrame, network: pd.Series) -> Iterable[str]:
 def _against_the_best(rivals: Rivals) -> str:
     """Compare Algorithm 1 with the best of the other methods, random sets apart."""
     (best, value), n = rivals.others[0], len(rivals.others)
-    gap = rivals.own - value
-    text = f"With {rivals.k} features per class Algorithm 1 reaches {formats.share(rivals.own)}; "
+    gap = rivals.histogram - value
+    text = f"With {rivals.k} features per class Algorithm 1 reaches {formats.share(rivals.histogram)}; "
     text += f"the best of {n} other methods, " if n > 1 else "the other method, "
     text += f"{method_name(best)}, {formats.share(value)}. "
     if rivals.state == "open":
@@ -88,5 +88,5 @@ def _against_the_best(rivals: Rivals) -> str:
         return text + "the histogram is not shown to be special."
     if rivals.state == "yes":
         return text + f"The histogram wins by {points(gap)}."
-    better = sum(a - rivals.own > chance(rivals.own, a, rivals.n_images) for _, a in rivals.others)
+    better = sum(a - rivals.histogram > chance(rivals.histogram, a, rivals.n_images) for _, a in rivals.others)
     return text + f"The histogram loses by {points(gap)}; {better} of {n} methods are better beyond chance."

@@ -13,22 +13,22 @@ from tasks.figures.decomposition.retraining_curves import retraining_views
 from tasks.figures.decomposition.sample_need import sample_need_views
 from tasks.report.blocks import FigureBlock
 from tasks.report.decomposition import tables
-from tasks.report.decomposition.noise import NO_CONTROL, TOO_WIDE, lacks_control
+from tasks.report.decomposition.noise import NO_CONTROL, TOO_WIDE, has_no_control
 from tasks.report.decomposition.results import DecompositionResults
 
 MAX_HISTOGRAMS = 12
 CONTROLS = (
-    "Accuracy of the head decomposed with k features per class, by the method that chooses them: by Algorithm 1 (its "
-    "histogram), the largest class mean, class mean minus overall mean, largest weight W, largest |W|, largest "
-    "class mean × W, Algorithm 1 combined with the largest weights, and at random; whiskers ± 1 standard "
-    "deviation over draws. Dashed: the full head."
+    "Accuracy of the head decomposed with k features per class, by the method that chooses them. Methods: Algorithm 1 "
+    "(its histogram), largest class mean, class mean minus overall mean, largest weight W, largest |W|, largest class "
+    "mean × W, Algorithm 1 combined with the largest weights, and random sets. Whiskers: ± 1 standard deviation over "
+    "draws. Dashed: the full head."
 )
 ABLATION = (
-    "Noise in place of some features, full head, accuracy over all classes; whiskers ± 1 standard deviation over "
-    "draws. This is a perturbation test, not an accuracy: with scope label the true label decides which features "
-    "are replaced."
+    "Accuracy of the full head over all classes, with noise in place of some features. Whiskers: ± 1 standard "
+    "deviation over draws. This is a perturbation test, not an accuracy: with scope label the true label decides which "
+    "features are replaced."
 )
-MANY_OTHERS = " All others are many more features than the influential ones, so the control of equal size decides."
+MANY_OTHERS = " There are many more other features than influential ones, so the control of equal size decides."
 RETRAINING = (
     "The decomposed network on held-out images after each epoch of retraining; epoch 0 is before. With the head alone "
     "the features stay as they are. Dashed: the full head."
@@ -100,7 +100,7 @@ def _ablation_caption(results: DecompositionResults) -> str:
     """Say what the bars are, and which of them cannot be."""
     rows, network = results.ablation, results.networks.iloc[0]
     controlled = set(rows["scope"][rows["which"] == "equal-size"])
-    scopes = [str(s) for s in dict.fromkeys(rows["scope"]) if s not in controlled and lacks_control(network, str(s))]
+    scopes = [str(s) for s in dict.fromkeys(rows["scope"]) if s not in controlled and has_no_control(network, str(s))]
     text = ABLATION + (MANY_OTHERS if controlled else "")
     if scopes:
         text += f" Scope {', '.join(scopes)}: {NO_CONTROL}: {TOO_WIDE}."
@@ -114,9 +114,9 @@ def _classes_caption(results: DecompositionResults) -> str:
         parts.append("Accuracy of the full and the decomposed head by class, the class that loses most on top.")
     if len(results.coverage):
         parts.append(
-            "Coverage by class, the least covered on top: what the image's own k1 largest features hold of its l1 "
-            "norm, and what the set of the class holds of the l1 norm, of the counts and of the positive contribution "
-            "to the own logit."
+            "Coverage by class, the least covered on top: the share of the l1 norm in the image's own k1 largest "
+            "features. For the set of the class: its share of the l1 norm, of the counts and of the positive "
+            "contribution to the own logit."
         )
     n = max(len(results.classes), len(results.coverage))
     if n > MAX_DOTS:

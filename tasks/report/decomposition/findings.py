@@ -31,43 +31,43 @@ def network_findings(results: DecompositionResults) -> list[Finding]:
     if results.networks.empty:
         return []
     network = results.networks.iloc[0]
-    found = [Finding("Few features", text) for text in _few(network)]
-    found += [Finding("Warning", text) for text in _warnings(network)]
-    found += [Finding("k1 and k2", text) for text in _grid(results.grid, network)]
-    found += [Finding("Coverage", text) for text in coverage_finding(results.coverage, str(network["k1"]))]
-    found += [Finding("Controls", text) for text in control_finding(results.controls, network)]
-    found += [Finding("Noise", text) for text in noise_findings(results.ablation, network)]
-    found += [Finding("Retraining", text) for text in retraining_findings(results.retraining, network)]
-    found += [Finding("Classes", text) for text in class_findings(results.classes)]
-    found += [Finding("Overlap", text) for text in overlap_finding(network)]
-    found += [Finding("Images", text) for text in sample_finding(results.sample_need)]
-    found += [Finding("CSG", text) for text in gate_findings(results.gates, network)]
-    return found + [Finding("Cost", text) for text in cost_findings(results.head_times, network)]
+    findings = [Finding("Few features", text) for text in _few_features(network)]
+    findings += [Finding("Warning", text) for text in _warnings(network)]
+    findings += [Finding("k1 and k2", text) for text in _grid(results.grid, network)]
+    findings += [Finding("Coverage", text) for text in coverage_finding(results.coverage, str(network["k1"]))]
+    findings += [Finding("Controls", text) for text in control_finding(results.controls, network)]
+    findings += [Finding("Noise", text) for text in noise_findings(results.ablation, network)]
+    findings += [Finding("Retraining", text) for text in retraining_findings(results.retraining, network)]
+    findings += [Finding("Classes", text) for text in class_findings(results.classes)]
+    findings += [Finding("Overlap", text) for text in overlap_finding(network)]
+    findings += [Finding("Images", text) for text in sample_finding(results.sample_need)]
+    findings += [Finding("CSG", text) for text in gate_findings(results.gates, network)]
+    return findings + [Finding("Cost", text) for text in cost_findings(results.head_times, network)]
 
 
 def family_findings(networks: pd.DataFrame) -> list[Finding]:
     """State whether r_A grows and overlap falls with depth, for each family with networks of two depths."""
-    found = []
+    findings = []
     lines = [line for line in family_lines(networks, "ratio") if len(np.unique(line.depth)) > 1]
     overlaps = {line.name: line for line in family_lines(networks, "overlap_mean")}
     for line in lines:
         n_images = networks.loc[networks["network"].isin(line.networks), "n_evaluate"].min()
         full = networks.loc[networks["network"].isin(line.networks), "a_full"].mean()
-        found.append(Finding("Depth", _grows(line, _ratio_chance(line, float(full), float(n_images)))))
+        findings.append(Finding("Depth", _grows(line, _ratio_chance(line, float(full), float(n_images)))))
         if line.name in overlaps and len(overlaps[line.name].mean) > 1:
-            found.append(Finding("Depth", _overlap_by_depth(overlaps[line.name])))
-    return found
+            findings.append(Finding("Depth", _overlap_by_depth(overlaps[line.name])))
+    return findings
 
 
-def _few(network: pd.Series) -> Iterable[str]:
+def _few_features(network: pd.Series) -> Iterable[str]:
     """Compare the accuracy with few features with the full head's."""
     k2, d, ratio = int(network["k2"]), int(network["n_features"]), float(network["ratio"])
     if not np.isfinite(ratio):
         return
     text = (
         f"With {k2} of {d:,} features for each class the network classifies {formats.share(network['a_decomposed'])} "
-        f"of {int(network['n_evaluate']):,} {network['evaluate']} images correctly, with all {d:,} features "
-        f"{formats.share(network['a_full'])}: r_A = {formats.measure(ratio)}"
+        f"of {int(network['n_evaluate']):,} {network['evaluate']} images correctly. With all {d:,} features it "
+        f"classifies {formats.share(network['a_full'])}: r_A = {formats.measure(ratio)}"
     )
     if np.isfinite(float(network["agreement"])):
         text += f". Both predict the same class for {formats.share(network['agreement'])}"
@@ -78,8 +78,8 @@ def _few(network: pd.Series) -> Iterable[str]:
         )
         return
     yield (
-        f"{text}. {verdict('few filters suffice', ratio >= ENOUGH)}, "
-        f"with an r_A of {ENOUGH} as enough, which is this report's yardstick."
+        f"{text}. {verdict('few filters suffice', ratio >= ENOUGH)}. An r_A of {ENOUGH} counts as enough; this is this "
+        "report's yardstick."
     )
 
 

@@ -20,8 +20,8 @@ Setting = tuple[str, str]  # noise and scope
 def noise_settings(ablation: pd.DataFrame) -> list[Setting]:
     """Return noise and scope of every setting, the authors' first."""
     rows = ablation[np.isfinite(ablation["accuracy"].astype(float))]
-    found = list(dict.fromkeys(zip(rows["noise"].astype(str), rows["scope"].astype(str), strict=True)))
-    return sorted(found, key=lambda setting: setting != AUTHORS_NOISE)
+    settings = list(dict.fromkeys(zip(rows["noise"].astype(str), rows["scope"].astype(str), strict=True)))
+    return sorted(settings, key=lambda setting: setting != AUTHORS_NOISE)
 
 
 def noise_rows(ablation: pd.DataFrame, setting: Setting, network: pd.Series) -> pd.DataFrame:
@@ -34,17 +34,17 @@ def noise_rows(ablation: pd.DataFrame, setting: Setting, network: pd.Series) -> 
     return rows.drop(index="others", errors="ignore") if empty else rows
 
 
-def hurts_more(rows: pd.DataFrame, other: str, n_images: float) -> str:
+def hurts_more(rows: pd.DataFrame, rival: str, n_images: float) -> str:
     """Say whether noise in the influential features hurts more: "yes", "no", "open" within chance, "" unknown."""
-    if not {"influential", other} <= set(rows.index):
+    if not {"influential", rival} <= set(rows.index):
         return ""
-    gap = float(rows["accuracy"][other]) - float(rows["accuracy"]["influential"])
-    if not abs(gap) > _limit(rows, other, n_images):
+    gap = float(rows["accuracy"][rival]) - float(rows["accuracy"]["influential"])
+    if not abs(gap) > _limit(rows, rival, n_images):
         return "open"
     return "yes" if gap > 0 else "no"
 
 
-def lacks_control(network: pd.Series, scope: str) -> bool:
+def has_no_control(network: pd.Series, scope: str) -> bool:
     """Say whether there cannot be a control of equal size: more than half of the features are replaced."""
     return 2 * _n_replaced(network, scope) > float(network["n_features"])
 
@@ -55,23 +55,29 @@ def noise_findings(ablation: pd.DataFrame, network: pd.Series) -> Iterable[str]:
     for setting in settings[:1]:
         yield from _one_noise(noise_rows(ablation, setting, network), setting, network)
     n_images = float(network["n_evaluate"])
-    found = {setting: noise_rows(ablation, setting, network) for setting in settings[1:]}
+    rows_by_setting = {setting: noise_rows(ablation, setting, network) for setting in settings[1:]}
     sentences = []
-    states = {setting: state for setting, rows in found.items() if (state := hurts_more(rows, "others", n_images))}
+    states = {
+        setting: state for setting, rows in rows_by_setting.items() if (state := hurts_more(rows, "others", n_images))
+    }
     if states:
         turned = [setting for setting, state in states.items() if state == "no"]
         sentences.append(
             f"Of {len(states)} other noises and scopes, these hurt more in all others than in the influential "
             f"features: {_listed(turned)}."
         )
-    states = {setting: state for setting, rows in found.items() if (state := hurts_more(rows, "equal-size", n_images))}
+    states = {
+        setting: state
+        for setting, rows in rows_by_setting.items()
+        if (state := hurts_more(rows, "equal-size", n_images))
+    }
     if states:
         weak = [setting for setting, state in states.items() if state != "yes"]
         sentences.append(
             "These are not shown to hurt more in the influential features than in as many others: "
             + f"{_listed(weak)}."
         )
-    if without := [s for s in found if s not in states and lacks_control(network, s[1])]:
+    if without := [s for s in rows_by_setting if s not in states and has_no_control(network, s[1])]:
         sentences.append(f"{_listed(without)}: {NO_CONTROL}: {TOO_WIDE}.")
     if sentences:
         yield " ".join(sentences)
@@ -82,10 +88,10 @@ def _n_replaced(network: pd.Series, scope: str) -> float:
     return float(network["union"] if scope == "union" else network["k2"])
 
 
-def _limit(rows: pd.DataFrame, other: str, n_images: float) -> float:
+def _limit(rows: pd.DataFrame, rival: str, n_images: float) -> float:
     """Return by how much the accuracies may differ by chance."""
     influential, others = (
-        (float(rows["accuracy"][which]), float(rows["spread"][which])) for which in ("influential", other)
+        (float(rows["accuracy"][which]), float(rows["spread"][which])) for which in ("influential", rival)
     )
     return chance_of_draws(influential, others, n_images)
 
@@ -106,7 +112,7 @@ def _one_noise(rows: pd.DataFrame, setting: Setting, network: pd.Series) -> Iter
     elif state:
         text += f"{verdict('noise in the influential features hurts more than in the others', state == 'yes')}. "
     if "equal-size" not in printed:
-        why = f"There is {NO_CONTROL}: {TOO_WIDE}. " if lacks_control(network, setting[1]) else ""
+        why = f"There is {NO_CONTROL}: {TOO_WIDE}. " if has_no_control(network, setting[1]) else ""
         yield f"{text}{why}{UNSEPARATED}"
         return
     lost = [points(full - float(rows["accuracy"][which])) for which in ("influential", "equal-size")]

@@ -16,17 +16,16 @@ def coverage_finding(coverage: pd.DataFrame, k1: str) -> Iterable[str]:
     """Say what few features hold; means of classes, each weighed by its images."""
     if coverage.empty:
         return
-    own = image_mean(coverage, "own_top_share")
-    if np.isfinite(own):
+    share = image_mean(coverage, "own_top_share")
+    if np.isfinite(share):
         least = coverage.iloc[int(np.nanargmin(coverage["own_top_share"].to_numpy(np.float64)))]
-        text = (
-            f"Each image's own largest features (k1 = {k1}) hold {formats.share(own)} of the l1 norm, mean over images"
-        )
+        printed = formats.share(share)
+        text = f"Each image's own largest features (k1 = {k1}) hold {printed} of the l1 norm, mean over images"
         if len(coverage) > 1:
             text += f". The least is {formats.share(least['own_top_share'])}, in {least['class_name']}"
         text += ". "
         if k1 == CLAIMED_K1:
-            text += f"{verdict('k1 = 5 covers 90 %', own >= CLAIMED_SHARE)}."
+            text += f"{verdict('k1 = 5 covers 90 %', share >= CLAIMED_SHARE)}."
         else:
             text += "The paper's claim that k1 = 5 covers 90 % is not tested by this k1."
         yield text
@@ -45,19 +44,19 @@ def coverage_finding(coverage: pd.DataFrame, k1: str) -> Iterable[str]:
 def image_mean(coverage: pd.DataFrame, column: str) -> float:
     """Return the mean over images: classes weigh by their images; NaN where nothing is known."""
     value, n = (coverage[name].to_numpy(np.float64) for name in (column, "n"))
-    known = np.isfinite(value) & (n > 0)
-    return float(np.average(value[known], weights=n[known])) if known.any() else float("nan")
+    finite = np.isfinite(value) & (n > 0)
+    return float(np.average(value[finite], weights=n[finite])) if finite.any() else float("nan")
 
 
 def class_findings(classes: pd.DataFrame) -> Iterable[str]:
     """Name the class that decomposing costs most, and count those it costs nothing."""
     change = (classes["a_decomposed"] - classes["a_full"]).to_numpy(np.float64)
-    known, change = classes[np.isfinite(change)], change[np.isfinite(change)]
-    if len(known) < 2:
+    finite, change = classes[np.isfinite(change)], change[np.isfinite(change)]
+    if len(finite) < 2:
         return
-    worst = known.iloc[int(change.argmin())]
+    worst = finite.iloc[int(change.argmin())]
     n_better, n_worse = int((change > 0).sum()), int((change < 0).sum())
-    text = f"{n_worse:,} of {len(known):,} classes lose accuracy, {n_better:,} gain"
+    text = f"{n_worse:,} of {len(finite):,} classes lose accuracy, {n_better:,} gain"
     if change.min() < 0:
         text += (
             f"; most is lost by {worst['class_name']}: {formats.share(worst['a_full'])} to "
@@ -80,21 +79,21 @@ def overlap_finding(network: pd.Series) -> Iterable[str]:
 
 
 def sample_finding(rows: pd.DataFrame) -> Iterable[str]:
-    """Say how many images find most of the sets."""
-    known = rows[np.isfinite(rows["overlap"].astype(float))].sort_values("n_images", kind="stable")
-    if known.empty:
+    """Say how many images give most of the sets."""
+    finite = rows[np.isfinite(rows["overlap"].astype(float))].sort_values("n_images", kind="stable")
+    if finite.empty:
         return
-    below = np.flatnonzero(known["overlap"].to_numpy(np.float64) < FOUND)
+    below = np.flatnonzero(finite["overlap"].to_numpy(np.float64) < FOUND)
     first = int(below[-1]) + 1 if len(below) else 0
-    if first == len(known):
-        last = known.iloc[-1]
+    if first == len(finite):
+        last = finite.iloc[-1]
         yield (
             f"The first {int(last['n_images']):,} images of each class, the most tried, do not give "
             f"{formats.budget(FOUND)} of the full sets: {formats.share(last['overlap'])}, accuracy "
             f"{formats.share(last['accuracy'])}."
         )
         return
-    row = known.iloc[first]
+    row = finite.iloc[first]
     small = ", the fewest tried" if first == 0 else ""
     yield (
         f"The first {int(row['n_images']):,} images of each class give {formats.share(row['overlap'])} of the full sets"

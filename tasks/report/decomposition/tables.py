@@ -69,7 +69,7 @@ def settings_table(networks: pd.DataFrame) -> Table:
     return replace(table, columns=columns)
 
 
-def authors_table(beside: pd.DataFrame) -> Table:
+def authors_table(compared: pd.DataFrame) -> Table:
     """List the authors' figures and ours."""
     cells: dict[str, Cell] = {
         "network": text_cell("network"),
@@ -85,7 +85,7 @@ def authors_table(beside: pd.DataFrame) -> Table:
         "The authors' figures (Badola et al., Decomposing the Deep) and ours. –: the config does not ask for their k1 "
         "and k2, by magnitude and label"
     )
-    table = print_table(beside, caption, cells, words=4, csv="data/decomposition_authors.csv")
+    table = print_table(compared, caption, cells, words=4, csv="data/decomposition_authors.csv")
     columns = [replace(c, numeric=False, wraps=True) if c.title == "note" else c for c in table.columns]
     return replace(table, columns=tuple(columns))
 
@@ -104,9 +104,9 @@ def grid_table(rows: pd.DataFrame) -> Table:
 
 def controls_table(rows: pd.DataFrame) -> Table:
     """List the methods to choose features."""
-    rows = rows.assign(way=[method_name(str(m)) for m in rows["method"]], spread=spreads(rows))
+    rows = rows.assign(chosen_by=[method_name(str(m)) for m in rows["method"]], spread=spreads(rows))
     cells: dict[str, Cell] = {
-        "chosen by": text_cell("way"),
+        "chosen by": text_cell("chosen_by"),
         "k": number_cell("k", formats.count),
         "draws": number_cell("draws", formats.count),
         "A_d": spread_cell("accuracy", "spread", formats.share_spread),

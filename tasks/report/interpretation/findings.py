@@ -23,11 +23,11 @@ def findings(rows: pd.DataFrame, robustness: pd.DataFrame) -> list[Finding]:
     findings on budgets, selectors, accuracy and classes left out, in this order
     """
     nulls = dict(zip(*reference(rows, "null_0"), strict=True))
-    found = [Finding("Budget", smallest_budget(line, nulls)) for line in selector_series(rows, "phi_0")]
-    found += [Finding("Selector", text) for text in _selectors(robustness)]
-    found += [Finding("Accuracy", text) for text in _accuracy(rows)]
-    found += [Finding("Left out", text) for text in _left_out(rows)]
-    return found
+    listed = [Finding("Budget", smallest_budget(line, nulls)) for line in selector_series(rows, "phi_0")]
+    listed += [Finding("Selector", text) for text in _selectors(robustness)]
+    listed += [Finding("Accuracy", text) for text in _accuracy(rows)]
+    listed += [Finding("Left out", text) for text in _left_out(rows)]
+    return listed
 
 
 def smallest_budget(line: Series, nulls: dict[float, float]) -> str:
@@ -60,14 +60,14 @@ def smallest_budget(line: Series, nulls: dict[float, float]) -> str:
 
 def _selectors(robustness: pd.DataFrame) -> Iterable[str]:
     """Compare the selectors' mean distance, and say whether the difference exceeds the spread over repeats."""
-    known = robustness[np.isfinite(robustness["mean_0"])].sort_values("mean_0", kind="stable")
-    if len(known) < 2:
+    finite = robustness[np.isfinite(robustness["mean_0"])].sort_values("mean_0", kind="stable")
+    if len(finite) < 2:
         return
     listed = ", ".join(
-        f"{row['selector']} {radians_spread(row['mean_0'], row['mean_0_spread'])}" for _, row in known.iterrows()
+        f"{row['selector']} {radians_spread(row['mean_0'], row['mean_0_spread'])}" for _, row in finite.iterrows()
     )
-    gap = known["mean_0"].iloc[1] - known["mean_0"].iloc[0]
-    spread = float(known["mean_0_spread"].iloc[:2].max())  # NaN only where neither has repeats
+    gap = finite["mean_0"].iloc[1] - finite["mean_0"].iloc[0]
+    spread = float(finite["mean_0_spread"].iloc[:2].max())  # NaN only where neither has repeats
     if not spread > 0:
         verdict = "With one draw of each, a difference may be chance."
     elif gap > 2 * spread:
@@ -83,9 +83,9 @@ def _accuracy(rows: pd.DataFrame) -> Iterable[str]:
     lines = [line for line in selector_series(rows, "accuracy") if np.isfinite(line.mean).any()]
     if not lines or not len(plain):
         return
-    known = rows[np.isfinite(rows["accuracy_mean"])]
-    full, least = known["budget"].max(), known["budget"].min()
-    at_full = known.loc[known["budget"] == full, "accuracy_mean"].mean()
+    finite = rows[np.isfinite(rows["accuracy_mean"])]
+    full, least = finite["budget"].max(), finite["budget"].min()
+    at_full = finite.loc[finite["budget"] == full, "accuracy_mean"].mean()
     text = (
         f"Unmodified, the network classifies {share(plain.mean())} of the validation images correctly. With maps "
         f"rebuilt from features learned on {budget(full)} of the data it classifies {share(at_full)}"
@@ -93,7 +93,7 @@ def _accuracy(rows: pd.DataFrame) -> Iterable[str]:
     if least < full:
         at_least = [
             f"{row['selector']} {share_spread(row['accuracy_mean'], row['accuracy_std'])}"
-            for _, row in known[known["budget"] == least].iterrows()
+            for _, row in finite[finite["budget"] == least].iterrows()
         ]
         text += f", on {budget(least)}: {', '.join(at_least)}"
     yield text + "."

@@ -22,8 +22,8 @@ from tasks.report.tracing.results import TracingResults
 
 MAX_SECTIONS = 12
 LAYERS_CAPTION = (
-    "Parts of the squared norm of each layer's representation, and the share of the queries' strongest examples "
-    "whose class is the predicted one; means over queries."
+    "Parts of the squared norm of each layer's representation, and the share of the queries' top-k examples that are "
+    "of the predicted class (@1 and @10); means over queries."
 )
 
 

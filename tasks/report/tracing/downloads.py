@@ -52,26 +52,26 @@ def tracing_csv(results: TracingResults) -> tuple[dict[str, pd.DataFrame], tuple
 
 def example_table(queries: Sequence[Query]) -> pd.DataFrame:
     """List every query's influential examples: a row per query, layer, end and rank."""
-    found = []
+    frames = []
     for keys, layer in _layers(queries):
         for end, table in (("positive", layer.positive), ("negative", layer.negative)):
             if len(table):
                 rows = table.reindex(columns=EXAMPLE_COLUMNS).assign(rank=range(1, len(table) + 1))
-                found.append(rows.assign(**keys, layer=layer.layer, end=end))
+                frames.append(rows.assign(**keys, layer=layer.layer, end=end))
     columns = [*KEYS, "layer", "end", "rank", *EXAMPLE_COLUMNS]
-    return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
+    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 
 
 def class_contributions(queries: Sequence[Query]) -> pd.DataFrame:
     """List what each class contributed to each query and layer, where it is known."""
     columns = ["class_name", "sum", "share", "examples"]
-    found = [
+    frames = [
         layer.classes.reindex(columns=columns).assign(**keys, layer=layer.layer)
         for keys, layer in _layers(queries)
         if layer.classes is not None and len(layer.classes)
     ]
     columns = [*KEYS, "layer", *columns]
-    return pd.concat(found, ignore_index=True)[columns] if found else pd.DataFrame(columns=columns)
+    return pd.concat(frames, ignore_index=True)[columns] if frames else pd.DataFrame(columns=columns)
 
 
 def query_table(queries: Sequence[Query]) -> pd.DataFrame:

@@ -22,11 +22,11 @@ def tracing_findings(layers: pd.DataFrame, shares: pd.DataFrame, evaluation: pd.
     -------
     findings on classes, time, initial weights, completeness and evaluation, in this order
     """
-    found = [Finding("Classes", text) for text in _agreement(layers)]
-    found += [Finding("When", text) for text in _early(shares)]
-    found += [Finding("Start", text) for text in _initial(layers)]
-    found += [Finding("Adds up", text) for text in _completeness(layers)]
-    return found + [Finding("Trust", text) for text in _evaluation(evaluation)]
+    findings = [Finding("Classes", text) for text in _agreement(layers)]
+    findings += [Finding("When", text) for text in _early(shares)]
+    findings += [Finding("Start", text) for text in _initial(layers)]
+    findings += [Finding("Adds up", text) for text in _completeness(layers)]
+    return findings + [Finding("Trust", text) for text in _evaluation(evaluation)]
 
 
 def early_shares(shares: pd.DataFrame) -> tuple[pd.Series, int, int]:
@@ -43,13 +43,13 @@ def early_shares(shares: pd.DataFrame) -> tuple[pd.Series, int, int]:
 
 
 def _agreement(layers: pd.DataFrame) -> Iterable[str]:
-    """Name the layers whose strongest example is most and least often of the predicted class."""
-    known = layers[np.isfinite(layers["agreement_1"].astype(float))]
-    if known.empty:
+    """Name the layers with a top-1 example that is most and least often of the predicted class."""
+    finite = layers[np.isfinite(layers["agreement_1"].astype(float))]
+    if finite.empty:
         return
-    value = known["agreement_1"].to_numpy(float)
-    most, least = (known["layer"].iloc[int(i)] for i in (value.argmax(), value.argmin()))
-    text = f"The strongest example is of the predicted class for {formats.share(value.max())} of the queries in {most}"
+    value = finite["agreement_1"].to_numpy(float)
+    most, least = (finite["layer"].iloc[int(i)] for i in (value.argmax(), value.argmin()))
+    text = f"The top-1 example is of the predicted class for {formats.share(value.max())} of the queries in {most}"
     text += f" (most) and {formats.share(value.min())} in {least} (least)." if value.max() > value.min() else "."
     if len(value) >= 4:
         half = len(value) // 2
@@ -88,11 +88,11 @@ def _early(shares: pd.DataFrame) -> Iterable[str]:
 
 def _initial(layers: pd.DataFrame) -> Iterable[str]:
     """Say where the initial weights still hold most."""
-    known = layers[np.isfinite(layers["init_share"].astype(float))]
-    value = known["init_share"].to_numpy(float)
+    finite = layers[np.isfinite(layers["init_share"].astype(float))]
+    value = finite["init_share"].to_numpy(float)
     if not value.any():
         return
-    most, least = (known["layer"].iloc[int(i)] for i in (value.argmax(), value.argmin()))
+    most, least = (finite["layer"].iloc[int(i)] for i in (value.argmax(), value.argmin()))
     text = f"The initial weights, which no example taught, hold {formats.share(value.max())} in {most}"
     if len(value) > 1:
         text += f" (most) and {formats.share(value.min())} in {least} (least)"
@@ -101,9 +101,9 @@ def _initial(layers: pd.DataFrame) -> Iterable[str]:
 
 def _completeness(layers: pd.DataFrame) -> Iterable[str]:
     """Say by how much the named parts miss the whole."""
-    known = layers[np.isfinite(layers["residual_max"].astype(float))]
-    if not known.empty:
-        worst = known.iloc[int(known["residual_max"].to_numpy(float).argmax())]
+    finite = layers[np.isfinite(layers["residual_max"].astype(float))]
+    if not finite.empty:
+        worst = finite.iloc[int(finite["residual_max"].to_numpy(float).argmax())]
         yield (
             f"The named parts add up to the squared norm to within {formats.residual(worst['residual_max'])} of it, "
             f"at the worst query of the worst layer, {worst['layer']}."
@@ -113,17 +113,19 @@ def _completeness(layers: pd.DataFrame) -> Iterable[str]:
 def _evaluation(evaluation: pd.DataFrame) -> Iterable[str]:
     """Compare each measure with its baseline, as a difference and without a verdict."""
     for measure, rows in evaluation.groupby("measure", sort=False):
-        known = rows[np.isfinite(rows["value"].astype(float))]
-        if known.empty:
+        finite = rows[np.isfinite(rows["value"].astype(float))]
+        if finite.empty:
             yield f"{measure}: no value is known."
-        elif len(known) == 1:
-            yield f"{measure}{_where(known.iloc[0])}: {_beside(known.iloc[0])}."
+        elif len(finite) == 1:
+            yield f"{measure}{_where(finite.iloc[0])}: {_against_baseline(finite.iloc[0])}."
         else:
-            low, high = (known.iloc[int(i)] for i in (known["value"].argmin(), known["value"].argmax()))
-            yield f"{measure}: between {_beside(low)}{_where(low)} and {_beside(high)}{_where(high)}."
+            low, high = (finite.iloc[int(i)] for i in (finite["value"].argmin(), finite["value"].argmax()))
+            yield (
+                f"{measure}: between {_against_baseline(low)}{_where(low)} and {_against_baseline(high)}{_where(high)}."
+            )
 
 
-def _beside(row: pd.Series) -> str:
+def _against_baseline(row: pd.Series) -> str:
     """Print a value with its spread and how far it lies from its baseline."""
     text, baseline = formats.measure_spread(row["value"], row["spread"]), float(row["baseline"])
     if not np.isfinite(baseline):

@@ -89,12 +89,14 @@ def query_cards(
     """
     chosen = [numbered(queries)[i] for i in spread_out(len(queries), MAX_QUERIES)]
     shown = [query for _, query in chosen]
-    kept = [[query.layers[i] for i in spread_out(len(query.layers), MAX_LAYERS)] for query in shown]
+    layers_shown = [[query.layers[i] for i in spread_out(len(query.layers), MAX_LAYERS)] for query in shown]
     pictures = [None if query.image is None else thumbnail(query.image) for query in shown]
-    thumbs, n_left = example_thumbnails(_by_rank(shown, kept), images)
+    thumbs, n_left = example_thumbnails(_by_rank(shown, layers_shown), images)
     cards = [
         _card(i, number, query, layers, picture, thumbs)
-        for i, ((number, query), layers, picture) in enumerate(zip(chosen, kept, pictures, strict=True), start=1)
+        for i, ((number, query), layers, picture) in enumerate(
+            zip(chosen, layers_shown, pictures, strict=True), start=1
+        )
     ]
     total = max(n_queries, len(queries))
     notes = [f"{len(shown)} of {total} queries, evenly spread."] if total > len(shown) else []
@@ -128,11 +130,11 @@ def example_thumbnails(keys: Iterable[Key], images: Mapping[Key, Image]) -> tupl
 
 
 def _by_rank(queries: Sequence[Query], layers: Sequence[Sequence[QueryLayer]]) -> Iterator[Key]:
-    """Yield (data, sample id), the strongest of every query and layer first."""
+    """Yield (data, sample id) by rank, the first of every query and layer first."""
     tables = [
         (query.data, table)
-        for query, kept in zip(queries, layers, strict=True)
-        for layer in kept
+        for query, layers_of_query in zip(queries, layers, strict=True)
+        for layer in layers_of_query
         for table in (layer.positive, layer.negative)
     ]
     for rank in range(MAX_EXAMPLES):
@@ -182,10 +184,10 @@ def _panel(layer: QueryLayer, query: Query, thumbs: Mapping[Key, Thumbnail]) -> 
     )
     classes = None
     if layer.classes is not None:
-        strongest = layer.classes["sum"].abs().sort_values(ascending=False, kind="stable").index[:MAX_CLASSES]
-        classes = classes_table(layer.classes.loc[layer.classes.index.isin(strongest)], layer.layer)
+        largest = layer.classes["sum"].abs().sort_values(ascending=False, kind="stable").index[:MAX_CLASSES]
+        classes = classes_table(layer.classes.loc[layer.classes.index.isin(largest)], layer.layer)
         if len(layer.classes) > MAX_CLASSES:
-            classes = replace(classes, note=f"The {MAX_CLASSES} strongest of {len(layer.classes)} classes.")
+            classes = replace(classes, note=f"The {MAX_CLASSES} largest of {len(layer.classes)} classes.")
     ends = tuple(
         (title, tuple(_example(row, query, thumbs) for _, row in table.head(MAX_EXAMPLES).iterrows()))
         for title, table in (("Added most", layer.positive), ("Took away most", layer.negative))

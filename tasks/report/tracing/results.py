@@ -19,7 +19,7 @@ class QueryLayer:
     ----------
     layer : module name
     positive, negative : the training examples that added most and took away most, columns sample_id (int64),
-        class_name (str), sum (of gamma), share (of ||z||^2), cosine_sum (NaN where unknown), strongest first
+        class_name (str), sum (of gamma), share (of ||z||^2), cosine_sum (NaN where unknown), in order of rank
     ridges : densities of the step cosines by class, None where not made
     init_share : part of ||z||^2 that the initial weights hold, NaN where there is none
     preactivation_norm : ||z||

@@ -59,7 +59,7 @@ def layers_table(rows: pd.DataFrame) -> Table:
         "cardinality": number_cell("cardinality", formats.share),
     }
     caption = (
-        "Layers in order of depth: parts of ‖z‖², the residual, and whether the strongest examples are of the "
+        "Layers in order of depth: parts of ‖z‖², the residual, and the share of the top-k examples that are of the "
         "predicted class; means over queries"
     )
     table = print_table(rows.head(MAX_LAYERS), caption, cells, words=2, csv="data/tracing_layers.csv")
@@ -100,5 +100,5 @@ def classes_table(classes: pd.DataFrame, layer: str) -> Table:
     caption = f"Contribution of each class to layer {layer}"
     if "examples" in classes:
         cells["examples"] = number_cell("examples", formats.count)
-        caption += f", summed over the {classes['examples'].sum():,.0f} strongest examples only"
+        caption += f", summed over the top {classes['examples'].sum():,.0f} examples only"
     return print_table(classes, caption, cells)

@@ -133,12 +133,12 @@ def batch_size(shape: tuple[int, ...], device: str = "cpu") -> int:
     return max(1, min(MAX_BATCH * more, more * BATCH_BYTES // (4 * int(np.prod(shape)))))
 
 
-def class_slabs(stage: FinishedStage) -> dict[int, tuple[int, int]]:
+def ranges_by_class(stage: FinishedStage) -> dict[int, tuple[int, int]]:
     """Return the class ranges, first and past-the-end position, by label."""
     return {int(label): (int(a), int(b)) for label, a, b in stage.summary["classes"]}
 
 
-def slab_summary(stage: Stage) -> dict[str, Json]:
+def range_summary(stage: Stage) -> dict[str, Json]:
     """Return the classes of a stage's split with their class ranges, and the number of its samples."""
     found = open_finished(stage.store, stage.spec.inputs["data"]).summary["splits"][stage.spec.parameters["split"]]
     ends = np.cumsum([0, *found["counts"]]).tolist()
@@ -267,7 +267,7 @@ def _summary(stage: Stage) -> dict[str, Json]:
     """Return the summary: classes with their ranges, the sizes of a map and an input, the network's own layout."""
     _, h, w, d = stage.layout.arrays["maps"].shape
     shapes = _opened(stage.store, stage.spec, "cpu").shapes
-    return {**slab_summary(stage), "map": [h, w, d], "input": list(shapes.inputs), "layout": shapes.layout}
+    return {**range_summary(stage), "map": [h, w, d], "input": list(shapes.inputs), "layout": shapes.layout}
 
 
 def map_shapes(spec: StageSpec, survey: Survey) -> Shapes:

@@ -6,7 +6,7 @@ An `Opener` gives model and data of a kind of training; the chain is the same fo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,7 @@ import pandas as pd
 from configs.training import Training
 from storage.documents import Document, digest
 from storage.layouts import Layout
+from storage.notes import read_markers
 from storage.partitions import Partition
 from storage.results import table_bytes
 from storage.specs import StageSpec
@@ -88,9 +89,9 @@ def chain_layout(store: Store, spec: StageSpec) -> Layout:
     return Layout(n_segments(spec, open_finished(store, spec.inputs["data"]).summary))
 
 
-def check_chain(stage: Stage) -> None:
+def check_chain(stage: Stage) -> Stage:
     """Keep one chain: remove every segment that does not start from its predecessor's checkpoint."""
-    keep_chain(stage)
+    return replace(stage, seen=dict(enumerate(keep_chain(stage))))
 
 
 def train_segment(work: Work, number: int, opener: Opener) -> None:
@@ -99,7 +100,8 @@ def train_segment(work: Work, number: int, opener: Opener) -> None:
 
     stage, device = work.stage, choose_device(work.device)
     train = training_of(stage.spec)
-    parent = previous_segment(stage, number, environment(device))
+    earlier = Earlier(stage, number)
+    parent = previous_segment(earlier, environment(device))
     with stage.partition(number) as part:
         opened = opener(stage, part, device)
         trainer = opened.trainer
@@ -110,7 +112,7 @@ def train_segment(work: Work, number: int, opener: Opener) -> None:
         start = number * train.checkpoint_every
         stop = min(start + train.checkpoint_every, trainer.samples.batches.per_epoch * train.epochs)
         with recording(train, part, trainer, parent, (start, stop)) as recorder:
-            losses, epochs = _segment(stage, opened, (start, stop), recorder)
+            losses, epochs = _segment(earlier, opened, (start, stop), recorder)
         data = pack_training(trainer)
         name = f"checkpoint-{number:06d}-{digest(data)[:12]}.safetensors"
         part.write_file(name, data)
@@ -124,7 +126,7 @@ def train_segment(work: Work, number: int, opener: Opener) -> None:
             )
         )
         if number == stage.layout.partitions - 1:
-            _write_result(stage, part, trainer)
+            _write_result(earlier, part, trainer)
 
 
 def keep_content(stage: Stage, part: Partition) -> None:
@@ -156,16 +158,35 @@ def chain_summary(stage: Stage) -> Document:
     return found | ({"archive_bytes": recorded} if recorded else {})
 
 
+@dataclass
+class Earlier:
+    """The metrics of the segments of a stage before segment `number`; each partition record is read once."""
+
+    stage: Stage
+    number: int
+    read: dict[int, Document] = field(default_factory=dict)
+
+    def numbers(self, first: int) -> list[Document]:
+        """Return the metrics of the segments from `first` on."""
+        wanted = range(first, self.number)
+        asked = [(self.stage.spec.path, number) for number in wanted if number not in self.read]
+        for (_, number), marker in read_markers(self.stage.store, asked).items():
+            if not isinstance(marker, Exception):
+                self.read[number] = marker["numbers"]
+        return [self.read[number] for number in wanted if number in self.read]
+
+
 def _segment(
-    stage: Stage, opened: Opened, span: tuple[int, int], recorder: Recorder | None
+    earlier: Earlier, opened: Opened, span: tuple[int, int], recorder: Recorder | None
 ) -> tuple[list[float], list[Document]]:
     """Make the steps of a segment; return their losses, and loss, accuracy and rate of each epoch that ends there."""
     from tasks.training.loop import accuracy
 
-    trainer, every = opened.trainer, training_of(stage.spec).checkpoint_every
+    trainer, every = opened.trainer, training_of(earlier.stage.spec).checkpoint_every
     per_epoch = trainer.samples.batches.per_epoch
-    (start, stop), number = span, span[0] // every
-    losses = _losses(stage, range(start // per_epoch * per_epoch // every, number))  # of the epoch in progress
+    start, stop = span
+    before = earlier.numbers(start // per_epoch * per_epoch // every)  # of the epoch in progress
+    losses = [loss for numbers in before for loss in numbers["losses"]]
     n_before, epochs = len(losses), []
     while start < stop:
         end = min(stop, (start // per_epoch + 1) * per_epoch)
@@ -183,13 +204,12 @@ def _segment(
     return losses[n_before:], epochs
 
 
-def previous_segment(stage: Stage, number: int, here: Document) -> Document:
+def previous_segment(earlier: Earlier, here: Document) -> Document:
     """Return the metrics of the segment before, after a check of its environment."""
-    if number == 0:
+    if earlier.number == 0:
         return {}
-    marker = stage.marker(number - 1)
-    assert marker is not None, number
-    before: Document = marker["numbers"]
+    stage = earlier.stage
+    (before,) = earlier.numbers(earlier.number - 1)
     remedy = f"remove {stage.store.path(stage.spec.path)} to train again"
     same_environment(stage.spec, before["environment"], here, remedy)
     return before
@@ -205,13 +225,7 @@ def read_checkpoint(stage: Stage, name: str) -> bytes:
     return data
 
 
-def _losses(stage: Stage, numbers: Sequence[int]) -> list[float]:
-    """Return the losses of the steps of finished segments."""
-    markers = [stage.marker(number) for number in numbers]
-    return [loss for marker in markers if marker is not None for loss in marker["numbers"]["losses"]]
-
-
-def _write_result(stage: Stage, part: Partition, trainer: Trainer) -> None:
+def _write_result(earlier: Earlier, part: Partition, trainer: Trainer) -> None:
     """Write the last weights, the tensors of companions, and the curves, after the metrics of the last segment."""
     from tasks.io.tensors import pack_tensors
 
@@ -219,9 +233,8 @@ def _write_result(stage: Stage, part: Partition, trainer: Trainer) -> None:
     for companion in trainer.companions:
         for name, tensor in companion.tensors().items():
             part.write_file(tensor_file(name), pack_tensors({name: tensor}))
-    seen = stage.looked().seen or {}
-    numbers = [*(seen[earlier]["numbers"] for earlier in range(part.number) if earlier in seen), part.numbers]
-    part.write_file(CURVES, table_bytes(_curves(training_of(stage.spec), numbers, trainer.samples.batches.per_epoch)))
+    train, numbers = training_of(earlier.stage.spec), [*earlier.numbers(0), part.numbers]
+    part.write_file(CURVES, table_bytes(_curves(train, numbers, trainer.samples.batches.per_epoch)))
 
 
 def _curves(train: Training, segments: Sequence[Document], per_epoch: int) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.splitting.channels import ChannelLayout, LayoutError
-from tasks.steps.common.activations import MAX_BATCH, MAX_ROWS, PARTITION_BYTES, batches_of, first_input, slab_summary
+from tasks.steps.common.activations import MAX_BATCH, MAX_ROWS, PARTITION_BYTES, batches_of, first_input, range_summary
 from tasks.steps.common.content import compare_content
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import choose_device, load_network, network_identity
@@ -129,7 +129,7 @@ def _summary(stage: Stage) -> dict[str, Json]:
 
     model = load_network(stage.store, stage.spec, torch.device("cpu"))
     layouts = _layouts(stage.spec, model, first_input(stage.store, stage.spec))
-    return {**slab_summary(stage), "layouts": {layer: found.name for layer, found in layouts.items()}}
+    return {**range_summary(stage), "layouts": {layer: found.name for layer, found in layouts.items()}}
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:

@@ -113,9 +113,9 @@ def _partition(work: Work, number: int) -> None:
 
 
 def _summary(stage: Stage) -> Document:
-    marker = stage.marker(0)
-    assert marker is not None
-    found: Document = marker["numbers"]["survey"]
+    record = stage.marker(0)
+    assert record is not None
+    found: Document = record["numbers"]["survey"]
     return found
 
 

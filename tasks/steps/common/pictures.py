@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 THUMBNAIL = 96 * 96  # pixels of a picture at most
 
 
-def chosen_positions(slabs: Mapping[int, tuple[int, int]], count: int) -> list[tuple[int, int, int]]:
+def chosen_positions(class_ranges: Mapping[int, tuple[int, int]], count: int) -> list[tuple[int, int, int]]:
     """Return (class index, label, position) of `count` samples: the first of each class, spread over the classes."""
-    labels = list(slabs)
+    labels = list(class_ranges)
     found = []
     for number in range(count):
         index = number * len(labels) // count if count <= len(labels) else number % len(labels)
-        start, stop = slabs[labels[index]]
+        start, stop = class_ranges[labels[index]]
         offset = 0 if count <= len(labels) else number // len(labels)
         if start + offset < stop:
             found.append((index, labels[index], start + offset))

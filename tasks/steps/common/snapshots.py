@@ -93,8 +93,8 @@ def _partition(work: Work, number: int) -> None:
 
 def _checkpoint(finished: FinishedStage, number: int) -> bytes:
     """Return the checkpoint at the end of a segment."""
-    marker = read_marker(finished.store, finished.path, number)
-    return finished.read_file(str(marker["numbers"]["checkpoint"]))
+    record = read_marker(finished.store, finished.path, number)
+    return finished.read_file(str(record["numbers"]["checkpoint"]))
 
 
 def _trained(work: Work, finished: FinishedStage, start: int, stop: int) -> bytes:
@@ -120,9 +120,9 @@ def _trained(work: Work, finished: FinishedStage, start: int, stop: int) -> byte
 
 
 def _summary(stage: Stage) -> Document:
-    marker = stage.marker(0)
-    assert marker is not None
-    return {"step": marker["numbers"]["step"]}
+    record = stage.marker(0)
+    assert record is not None
+    return {"step": record["numbers"]["step"]}
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:

@@ -33,11 +33,11 @@ def pack_training(trainer: Trainer) -> bytes:
     from tasks.recording.checkpoints import pack_checkpoint
 
     data = pack_checkpoint(trainer.model, trainer.optimizer, generators=False)  # a step draws from its own seed
-    beside = {name: tensor for one in trainer.companions for name, tensor in one.tensors().items()}
-    if not beside:
+    extra = {name: tensor for one in trainer.companions for name, tensor in one.tensors().items()}
+    if not extra:
         return data
     tensors, texts = decode_tensors(data, "checkpoint")  # next to the model, whose part of the file stays the same
-    return encode_tensors({**tensors, **{name: _raw(tensor) for name, tensor in beside.items()}}, texts)
+    return encode_tensors({**tensors, **{name: _raw(tensor) for name, tensor in extra.items()}}, texts)
 
 
 def load_training(trainer: Trainer, data: bytes) -> None:
@@ -47,12 +47,12 @@ def load_training(trainer: Trainer, data: bytes) -> None:
     from tasks.recording.checkpoints import load_checkpoint
 
     load_checkpoint(data, trainer.model, trainer.optimizer, "checkpoint")
-    beside = {name: tensor for one in trainer.companions for name, tensor in one.tensors().items()}
-    if not beside:
+    extra = {name: tensor for one in trainer.companions for name, tensor in one.tensors().items()}
+    if not extra:
         return
     tensors = decode_tensors(data, "checkpoint")[0]
     with torch.no_grad():
-        for name, tensor in beside.items():
+        for name, tensor in extra.items():
             raw = tensors[name]
             tensor.copy_(torch.from_numpy(np.array(raw.data)).view(torch.float32).reshape(raw.shape))
 
@@ -78,7 +78,7 @@ def open_trainer(
     ------
     ValueError : the weights of its start have changed since the plan
     """
-    settle(device)
+    set_deterministic(device)
     train, network = training_of(spec), spec.parameters["network"]
     seed = int(spec.parameters["seed"]) if seed is None else seed
     model = build_model(network["model"], network["arguments"], seed)
@@ -135,11 +135,11 @@ def environment(device: torch.device) -> Document:
     """Return the facts that must be equal for equal bits, in the deterministic mode of a training."""
     from tasks.recording.environment import environment_facts
 
-    settle(device)
+    set_deterministic(device)
     return environment_facts(device)
 
 
-def settle(device: torch.device) -> None:
+def set_deterministic(device: torch.device) -> None:
     """Set torch's deterministic mode, in which kernels give the same bits each time."""
     import torch
 

@@ -76,13 +76,13 @@ def _partition(work: Work, number: int) -> None:
     finished = open_finished(stages[0].store, features)
     counts = {stage.spec: np.zeros(stage.layout.arrays["correct"].shape[1:], np.int64) for stage in stages}
     for draw in range(max(int(stage.spec.parameters["draws"]) for stage in stages)):
-        ways = [_Ablation.of(stage, draw) for stage in stages if draw < int(stage.spec.parameters["draws"])]
+        ablations = [_Ablation.of(stage, draw) for stage in stages if draw < int(stage.spec.parameters["draws"])]
         for start, stop in chunks(finished, number):
             chunk = _Chunk.of(finished, start, stop)
             normals = draw_normals(chunk.ids, chunk.values.shape[1], seed=0, draw=draw)
-            for way in ways:
-                for index, changed in enumerate(way.perturbed(chunk, normals)):
-                    counts[way.spec][index, draw] += int((_logits(head, changed).argmax(1) == chunk.labels).sum())
+            for ablation in ablations:
+                for index, changed in enumerate(ablation.perturbed(chunk, normals)):
+                    counts[ablation.spec][index, draw] += int((_logits(head, changed).argmax(1) == chunk.labels).sum())
     images = sum(stop - start for start, stop in chunks(finished, number))
     for stage in stages:
         with stage.partition(number) as part:

@@ -44,7 +44,7 @@ from tasks.steps.common.networks import filled_network, network_identity
 from tasks.steps.common.rows import read_rows
 from tasks.steps.common.survey import state_bytes
 from tasks.steps.common.trainable import check_trainable
-from tasks.steps.common.trainer import make_trainer, open_samples, settle
+from tasks.steps.common.trainer import make_trainer, open_samples, set_deterministic
 from tasks.steps.common.trials import example_input
 from tasks.steps.decomposition.features import head_shapes, open_head, read_features
 from tasks.steps.decomposition.gates import ROWS
@@ -155,7 +155,7 @@ def _read_whole(store: Store, features: StageSpec) -> Tensor:
 
 def _open(stage: Stage, part: Partition, device: torch.device) -> Opened:
     """Return the training of a head or of a network; its accuracy before the first step is A_d."""
-    settle(device)
+    set_deterministic(device)
     return (_open_head if stage.spec.parameters["scope"] == "head" else _open_network)(stage, part, device)
 
 

@@ -20,7 +20,7 @@ from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import DataSurvey, Survey
 from tasks.io.manifest import check_labels
-from tasks.steps.common.activations import MAX_ROWS, batch_size, batches_of, slab_summary
+from tasks.steps.common.activations import MAX_ROWS, batch_size, batches_of, range_summary
 from tasks.steps.common.content import compare_content
 from tasks.steps.common.manifest import data_of, positions
 from tasks.steps.common.networks import choose_device, load_network, network_identity
@@ -151,7 +151,7 @@ def _extract(stage: Stage, rows: pd.DataFrame, device: str) -> dict[str, NDArray
 def _summary(stage: Stage) -> dict[str, Json]:
     """Return classes with their class ranges, and the sizes of the head."""
     head = _opened(stage.store, stage.spec, "cpu").head
-    return {**slab_summary(stage), "features": head.in_features, "outputs": head.out_features}
+    return {**range_summary(stage), "features": head.in_features, "outputs": head.out_features}
 
 
 def head_shapes(spec: StageSpec, survey: Survey) -> HeadShapes:

@@ -17,7 +17,7 @@ from tasks.decomposition import contrast_maps, least_frequent
 from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
-from tasks.steps.common.activations import class_slabs, first_input
+from tasks.steps.common.activations import first_input, ranges_by_class
 from tasks.steps.common.networks import choose_device, load_network, preprocessing_of
 from tasks.steps.common.pictures import THUMBNAIL, chosen_positions, shown_images
 from tasks.steps.common.samples import read_positions
@@ -63,7 +63,7 @@ def _refusal(store: Store, features: StageSpec) -> str:
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
     features = spec.inputs["features"]
-    chosen = chosen_positions(class_slabs(open_finished(store, features)), int(spec.parameters["count"]))
+    chosen = chosen_positions(ranges_by_class(open_finished(store, features)), int(spec.parameters["count"]))
     if _refusal(store, features):
         return Layout(1)
     images = first_input(store, features)
@@ -96,7 +96,7 @@ def _pictures(stage: Stage, device: str) -> dict[str, NDArray[np.generic]]:
 
     spec, features = stage.spec, stage.spec.inputs["features"]
     finished, k2 = open_finished(stage.store, features), int(spec.parameters["k2"])
-    chosen = chosen_positions(class_slabs(finished), int(spec.parameters["count"]))
+    chosen = chosen_positions(ranges_by_class(finished), int(spec.parameters["count"]))
     at = np.array([position for _, _, position in chosen], np.int64)
     inputs = read_positions(stage.store, features, str(features.parameters["split"]), at)
     d = int(finished.summary["features"])

@@ -25,7 +25,7 @@ from tasks.steps.common.fetching import open_fetch
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import choose_device, load_network
 from tasks.steps.common.survey import state_bytes
-from tasks.steps.common.trainer import settle
+from tasks.steps.common.trainer import set_deterministic
 from tasks.steps.common.trials import example_input, spread
 from tasks.steps.decomposition.features import head_shapes
 
@@ -113,7 +113,7 @@ def _count_right(stage: Stage, gates: ClassGates, device: torch.device) -> tuple
 
     from tasks.capture import LAST_MAP, split_at
 
-    settle(device)
+    set_deterministic(device)
     store, spec = stage.store, stage.spec
     split = str(spec.parameters["split"])
     fetch = open_fetch(store, spec, split, device, MEMORY_SAMPLES)
@@ -133,10 +133,10 @@ def _count_right(stage: Stage, gates: ClassGates, device: torch.device) -> tuple
 
 def _summary(stage: Stage) -> Document:
     """Return the accuracies and the openness of the gates."""
-    marker = stage.marker(0)
-    assert marker is not None
+    record = stage.marker(0)
+    assert record is not None
     keys = ("split", "samples", "std_accuracy", "csg_accuracy", "mean_gate", "open_share", "ties")
-    return {key: marker["numbers"][key] for key in keys}
+    return {key: record["numbers"][key] for key in keys}
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:

@@ -18,7 +18,7 @@ from tasks.decomposition.influential import pick_sets
 from tasks.engine.life import Clock, measured
 from tasks.engine.step import MOST_TOGETHER, Size, Step, Work
 from tasks.engine.survey import Survey
-from tasks.steps.common.activations import class_slabs
+from tasks.steps.common.activations import ranges_by_class
 from tasks.steps.decomposition.features import head_shapes, open_head, read_features
 from tasks.steps.decomposition.partials import (
     CHUNK_VALUES,
@@ -111,7 +111,7 @@ def _histogram(stages: Sequence[Stage], number: int) -> FeatureHistogram:
         rank_by=place["rank_by"],
         weight=head.weight.detach().double().numpy() if place["rank_by"] == "contribution" else None,
     )
-    within = np.concatenate([np.arange(b - a) for a, b in class_slabs(finished).values()])
+    within = np.concatenate([np.arange(b - a) for a, b in ranges_by_class(finished).values()])
     for start, stop in chunks(finished, number):
         classes = read_classes(finished, start, stop, str(place["group_by"]))
         found.update(read_features(finished, start, stop), classes, within[start:stop])
@@ -161,9 +161,9 @@ def _add(work: Work, number: int) -> None:
 
 def _summary(stage: Stage) -> dict[str, Json]:
     """Return whether some feature is negative."""
-    marker = stage.marker(0)
-    assert marker is not None
-    return {"signed": marker["numbers"]["signed"]}
+    record = stage.marker(0)
+    assert record is not None
+    return {"signed": record["numbers"]["signed"]}
 
 
 def _size_of_ranges(spec: StageSpec, survey: Survey) -> Size:

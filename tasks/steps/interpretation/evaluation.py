@@ -23,7 +23,7 @@ from tasks.engine.survey import Survey
 from tasks.interpreters.ice import fidelity
 from tasks.metrics.accuracy import agreement, top_k_accuracy
 from tasks.metrics.joint_shape import JointShape
-from tasks.steps.common.activations import class_slabs, map_shapes, open_split
+from tasks.steps.common.activations import map_shapes, open_split, ranges_by_class
 from tasks.steps.common.networks import choose_device
 from tasks.steps.interpretation.measures import ALPHAS, MEASURES, permuted_images
 from tasks.steps.interpretation.method import ClassFeatures, Maps
@@ -70,8 +70,8 @@ class _Set:
 def _layout(store: Store, spec: StageSpec) -> Layout:
     activations = open_finished(store, spec.inputs["activations"])
     _, h, w, d = activations.layout.arrays["maps"].shape
-    class_ranges = class_slabs(activations)
-    learned = class_slabs(open_finished(store, spec.inputs["reference"].inputs["activations"]))
+    class_ranges = ranges_by_class(activations)
+    learned = ranges_by_class(open_finished(store, spec.inputs["reference"].inputs["activations"]))
     if list(class_ranges) != list(learned):
         odd = min(set(class_ranges) ^ set(learned))
         raise ValueError(f"{spec.title}: expected class {odd} in both compared splits, found it in one")
@@ -99,11 +99,11 @@ def _partition(work: Work, number: int) -> None:
     fitted = [spec.inputs["reference"], *(one.spec.inputs["features"] for one in work.stages)]
     readers = [method_of(one).read(stage.store, one) for one in fitted]
     first, last = stage.layout.arrays["values"].span(number)
-    class_ranges = list(class_slabs(activations).items())[first:last]
+    class_ranges = list(ranges_by_class(activations).items())[first:last]
     values = np.full((len(work.stages), last - first, len(MEASURES)), np.nan)
-    for row, (label, slab) in enumerate(class_ranges):
+    for row, (label, class_range) in enumerate(class_ranges):
         sets = [_Set(read(first + row)) for read in readers]
-        values[:, row] = _evaluate_class(activations, label, slab, sets, head)
+        values[:, row] = _evaluate_class(activations, label, class_range, sets, head)
     spent = (time.perf_counter() - started) / len(work.stages)
     for index, written in enumerate(work.stages):
         with written.partition(number) as part:

@@ -16,7 +16,7 @@ from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.interpreters import INTERPRETERS, Interpreter
 from tasks.interpreters.ice import top_heat_maps
-from tasks.steps.common.activations import check_same_samples, class_slabs, map_shapes
+from tasks.steps.common.activations import check_same_samples, map_shapes, ranges_by_class
 from tasks.steps.common.rows import read_rows
 from tasks.steps.interpretation.method import Expressed, Maps
 from tasks.steps.interpretation.selection import classes_per_partition, count_classes, kept_positions
@@ -72,8 +72,8 @@ def read_features(store: Store, spec: StageSpec) -> Callable[[int], FittedClass]
 
 def class_numbers(stage: Stage) -> dict[str, Json]:
     """Return the metrics of each class's fit, by label."""
-    markers = [stage.marker(number) for number in range(stage.layout.partitions)]
-    return {label: numbers for m in markers if m is not None for label, numbers in m["numbers"]["classes"].items()}
+    records = [stage.marker(number) for number in range(stage.layout.partitions)]
+    return {label: numbers for m in records if m is not None for label, numbers in m["numbers"]["classes"].items()}
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
@@ -100,7 +100,7 @@ def _partition(work: Work, number: int) -> None:
     fit, seed = INTERPRETERS[parameters.pop("interpreter")].fit, parameters.pop("seed")
     with stage.partition(number) as part:
         first, last = part.span
-        class_ranges = list(class_slabs(activations).items())[first:last]
+        class_ranges = list(ranges_by_class(activations).items())[first:last]
         arrays = {name: np.zeros((last - first, *a.shape[1:]), a.dtype) for name, a in stage.layout.arrays.items()}
         logged, positions = {}, kept_positions(selection, first, last)
         for row, (label, _) in enumerate(class_ranges):

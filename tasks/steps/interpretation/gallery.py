@@ -14,7 +14,7 @@ from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.figures.overlay import shrink
-from tasks.steps.common.activations import class_slabs, map_shapes
+from tasks.steps.common.activations import map_shapes, ranges_by_class
 from tasks.steps.common.networks import preprocessing_of
 from tasks.steps.common.pictures import chosen_positions, shown_images
 from tasks.steps.common.samples import read_positions
@@ -33,7 +33,7 @@ def gallery_spec(held_out: StageSpec, features: Mapping[str, StageSpec], count: 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
     activations = open_finished(store, spec.inputs["activations"])
-    n = len(chosen_positions(class_slabs(activations), spec.parameters["count"]))
+    n = len(chosen_positions(ranges_by_class(activations), spec.parameters["count"]))
     _, height, width = activations.summary["input"]
     size = shrink(np.zeros((height, width, 3), np.uint8)).shape[:2]
 
@@ -54,7 +54,7 @@ def _partition(work: Work, number: int) -> None:
     """Read the images and compute their heat maps."""
     stage = work.stage
     activations = open_finished(stage.store, stage.spec.inputs["activations"])
-    chosen = chosen_positions(class_slabs(activations), stage.spec.parameters["count"])
+    chosen = chosen_positions(ranges_by_class(activations), stage.spec.parameters["count"])
     fitted = [spec for role, spec in stage.spec.inputs.items() if role.startswith("features")]
     readers = [method_of(spec).read(stage.store, spec) for spec in fitted]
     height, width = stage.layout.arrays["image"].shape[1:3]

@@ -14,7 +14,7 @@ from tasks.interpreters import INTERPRETERS
 from tasks.interpreters.topics import check as check_topics
 from tasks.steps.interpretation.features import FEATURES, features_spec, n_columns, read_features
 from tasks.steps.interpretation.method import Method
-from tasks.steps.interpretation.responses import RESPONSES
+from tasks.steps.interpretation.responses import UNIT_RESPONSES
 from tasks.steps.interpretation.topic_scores import TOPIC_SCORES, topic_scores_spec, topic_tables
 from tasks.steps.interpretation.topics import TOPICS, n_topics, read_topics, topics_spec
 from tasks.steps.interpretation.unit_evaluation import UNIT_EVALUATION, unit_evaluation_spec, unit_tables
@@ -33,7 +33,7 @@ def one_stage(name: str) -> Method:
 METHODS: dict[str, Method] = {  # a method with stages of its own is a line here; its files lie in this folder
     **{name: one_stage(name) for name in INTERPRETERS},
     "vebi": Method(
-        (RESPONSES, UNIT_GRAM, UNITS, UNIT_EVALUATION),
+        (UNIT_RESPONSES, UNIT_GRAM, UNITS, UNIT_EVALUATION),
         units_spec,
         read_units,
         check_units,
@@ -87,7 +87,7 @@ def check_methods(asked: Interpretation) -> None:
 def _known(key: str, name: str, methods: Mapping[str, Any]) -> Any:  # Any: a selector or an interpreter
     """Return a method by name; raise ValueError for an unknown name."""
     if name not in methods:
-        raise ValueError(f"{key}: unknown method {name!r}; known: {', '.join(methods)}")
+        raise ValueError(f"{key}: expected one of {', '.join(methods)}, found {name!r}")
     return methods[name]
 
 

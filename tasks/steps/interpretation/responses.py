@@ -1,4 +1,4 @@
-"""The responses stage: how strongly each sample excites each unit, over all ReLU calls up to the layer."""
+"""The unit-responses stage: how strongly each sample excites each unit, over all ReLU calls up to the layer."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MAX_ROWS = 1024
 def responses_spec(activations: StageSpec, kind: str) -> StageSpec:
     """Return the spec of the responses of the samples of an activations stage."""
     own = without_defaults({"kind": kind}, {"kind": "energy"})
-    return RESPONSES.spec(own, {"activations": activations}, label=activations.label)
+    return UNIT_RESPONSES.spec(own, {"activations": activations}, label=activations.label)
 
 
 def responses_layout(n: int, units: int) -> Layout:
@@ -142,4 +142,4 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     return Size(layout.n_bytes, 8 * rows * sum(layers) + forward)
 
 
-RESPONSES = Step("responses", VERSION, _layout, _partition, _size, summary=_summary, network=True)
+UNIT_RESPONSES = Step("unit-responses", VERSION, _layout, _partition, _size, summary=_summary, network=True)

@@ -14,7 +14,7 @@ from storage.together import together
 from tasks.figures.overlay import overlay
 from tasks.metrics.summary import by_budget, over_repeats, robustness_table
 from tasks.report.interpretation.results import Gallery, GalleryRow, InterpretationResults
-from tasks.steps.common.activations import class_slabs
+from tasks.steps.common.activations import ranges_by_class
 from tasks.steps.interpretation.methods import METHODS
 from tasks.steps.interpretation.plan import Cell, Interpreted
 from tasks.steps.interpretation.selection import kept_positions
@@ -53,7 +53,7 @@ def _cell_table(store: Store, cell: Cell) -> pd.DataFrame:
     held_out = cell.evaluation.inputs["activations"]
     names = open_finished(store, held_out.inputs["data"]).summary["class_names"]
     logged = [features.summary["classes"][str(label)] for label in labels]
-    class_ranges = class_slabs(open_finished(store, cell.selection.inputs["activations"]))
+    class_ranges = ranges_by_class(open_finished(store, cell.selection.inputs["activations"]))
     keys = {key: getattr(cell, key) for key in ("network", "seed", "interpreter", "selector", "repeat", "budget")}
     table = table.assign(
         **keys,

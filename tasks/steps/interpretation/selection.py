@@ -17,7 +17,7 @@ from tasks.coresets import ACROSS_CLASSES, SELECTORS
 from tasks.engine.life import Clock, measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
-from tasks.steps.common.activations import class_slabs, map_shapes
+from tasks.steps.common.activations import map_shapes, ranges_by_class
 
 VERSION = 1
 GROUP_VALUES = 20_000_000  # feature values per partition: about a second of work
@@ -47,7 +47,7 @@ def kept_positions(stage: FinishedStage, first: int = 0, last: int | None = None
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
     activations = open_finished(store, spec.inputs["activations"])
-    class_ranges = class_slabs(activations)
+    class_ranges = ranges_by_class(activations)
     longest = max(stop - start for start, stop in class_ranges.values())
     width = activations.layout.arrays["pooled"].shape[1]
     rows = classes_per_partition(len(class_ranges), longest * width, GROUP_VALUES)
@@ -77,7 +77,7 @@ def _partition(work: Work, number: int) -> None:
     stages = work.stages
     clock, finished = Clock(), open_finished(stages[0].store, stages[0].spec.inputs["activations"])
     first, last = stages[0].layout.arrays["order"].span(number)
-    class_ranges = list(class_slabs(finished).items())[first:last]
+    class_ranges = list(ranges_by_class(finished).items())[first:last]
     orders = [np.full((last - first, stage.layout.arrays["order"].shape[1]), -1, np.int64) for stage in stages]
     infos: list[dict[str, Json]] = [{} for _ in stages]
     for row, (label, (start, stop)) in enumerate(class_ranges):
@@ -101,7 +101,7 @@ def _select_across(stage: Stage, number: int) -> None:
     select, budget = ACROSS_CLASSES[parameters.pop("selector")], parameters.pop("budget")
     for name in ("scope", "seed", "repeat"):
         parameters.pop(name, None)
-    class_ranges = class_slabs(finished)
+    class_ranges = ranges_by_class(finished)
     classes = (finished.read("pooled", *span).astype(np.float64) for span in class_ranges.values())
     order = np.full(stage.layout.arrays["order"].shape, -1, np.int64)
     info: dict[str, Json] = {}

@@ -21,8 +21,8 @@ from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.interpreters import topics as pure
 from tasks.interpreters.ice import top_heat_maps
-from tasks.steps.common.activations import check_same_samples, class_slabs, map_shapes, open_split
-from tasks.steps.common.chain import check_chain, previous_segment, read_checkpoint
+from tasks.steps.common.activations import check_same_samples, map_shapes, open_split, ranges_by_class
+from tasks.steps.common.chain import Earlier, check_chain, previous_segment, read_checkpoint
 from tasks.steps.common.networks import choose_device
 from tasks.steps.common.rows import read_rows
 from tasks.steps.common.trainer import environment
@@ -137,7 +137,7 @@ def _partition(work: Work, number: int) -> None:
 
     stage, spec = work.stage, work.stage.spec
     device, started = choose_device(work.device), time.perf_counter()
-    parent = previous_segment(stage, number, environment(device))
+    parent = previous_segment(Earlier(stage, number), environment(device))
     coreset = _Coreset(stage, device)
     training = _training(spec, coreset.channels, device)
     if parent:
@@ -215,7 +215,7 @@ class _Coreset:
     def classes(self, fitted: FittedTopics, seconds: float) -> dict[str, Json]:
         """Return the metrics of each class, by label: the error of its rebuilt maps, and its share of the time."""
         found: dict[str, Json] = {}
-        for (label, _), kept in zip(class_slabs(self.activations).items(), self.kept, strict=True):
+        for (label, _), kept in zip(ranges_by_class(self.activations).items(), self.kept, strict=True):
             residual = total = 0.0
             for start in range(0, len(kept), self.most):
                 maps = self._read(kept[start : start + self.most])

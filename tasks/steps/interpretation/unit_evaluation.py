@@ -25,7 +25,7 @@ from tasks.engine.step import MOST_TOGETHER, Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.metrics.accuracy import top_k_accuracy
 from tasks.metrics.joint_shape import JointShape
-from tasks.steps.common.activations import batch_size, class_slabs, map_shapes, open_split
+from tasks.steps.common.activations import batch_size, map_shapes, open_split, ranges_by_class
 from tasks.steps.common.networks import choose_device
 from tasks.steps.interpretation.measures import ALPHAS, MEASURES, permuted_images
 from tasks.steps.interpretation.responses import call_of_unit, read_images, units_of
@@ -86,9 +86,9 @@ class _Pair:
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
-    class_ranges = class_slabs(open_finished(store, spec.inputs["activations"]))
+    class_ranges = ranges_by_class(open_finished(store, spec.inputs["activations"]))
     calls = len(open_finished(store, spec.inputs["reference"]).summary["layers"])
-    learned = class_slabs(open_finished(store, spec.inputs["reference"].inputs["activations"]))
+    learned = ranges_by_class(open_finished(store, spec.inputs["reference"].inputs["activations"]))
     if list(class_ranges) != list(learned):
         odd = min(set(class_ranges) ^ set(learned))
         raise ValueError(f"{spec.title}: expected class {odd} in both compared splits, found it in one")
@@ -116,7 +116,7 @@ def _partition(work: Work, number: int) -> None:
     reference = read_units(stage.store, spec.inputs["reference"])
     readers = [read_units(stage.store, one.spec.inputs["features"]) for one in work.stages]
     first, last = stage.layout.arrays["values"].span(number)
-    class_ranges = list(class_slabs(activations).items())[first:last]
+    class_ranges = list(ranges_by_class(activations).items())[first:last]
     shapes = stage.layout.arrays
     values = np.full((len(work.stages), last - first, shapes["values"].shape[1]), np.nan)
     coverage = np.zeros((len(work.stages), last - first, *shapes["coverage"].shape[1:]), np.int64)

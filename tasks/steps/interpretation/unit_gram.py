@@ -11,7 +11,7 @@ from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.interpreters.panels import panel_sums
-from tasks.steps.common.activations import check_same_samples, class_slabs
+from tasks.steps.common.activations import check_same_samples, ranges_by_class
 from tasks.steps.common.rows import read_rows
 from tasks.steps.interpretation.responses import units_of
 from tasks.steps.interpretation.selection import count_classes, kept_positions
@@ -41,13 +41,13 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
     responses = open_finished(store, spec.inputs["responses"])
     activations = open_finished(store, spec.inputs["responses"].inputs["activations"])
     check_same_samples(activations, open_finished(store, spec.inputs["selection"].inputs["activations"]))
-    return unit_gram_layout(responses.layout.arrays["responses"].shape[1], len(class_slabs(activations)))
+    return unit_gram_layout(responses.layout.arrays["responses"].shape[1], len(ranges_by_class(activations)))
 
 
 def predicted_classes(store: Store, activations: StageSpec, rows: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return whether the network predicts each class of the split for samples (n,): (n, C) of 0 and 1."""
     finished = open_finished(store, activations)
-    labels = np.array(list(class_slabs(finished)), np.int64)
+    labels = np.array(list(ranges_by_class(finished)), np.int64)
     best = read_rows(finished, "logits", rows).argmax(axis=1)
     found: NDArray[np.float64] = (best[:, None] == labels).astype(np.float64)
     return found

@@ -21,7 +21,7 @@ from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.interpreters.ice import top_heat_maps
-from tasks.steps.common.activations import class_slabs
+from tasks.steps.common.activations import ranges_by_class
 from tasks.steps.interpretation.method import Expressed, Maps
 from tasks.steps.interpretation.responses import call_of_unit, responses_spec, units_of
 from tasks.steps.interpretation.selection import count_classes, kept_positions
@@ -132,7 +132,7 @@ def _partition(work: Work, number: int) -> None:
     if isinstance(record, Exception):
         raise record
     kept = kept_positions(open_finished(stage.store, gram_spec.inputs["selection"]))
-    labels = list(class_slabs(open_finished(stage.store, spec.inputs["activations"])))
+    labels = list(ranges_by_class(open_finished(stage.store, spec.inputs["activations"])))
     with stage.partition(number) as part:
         first, last = part.span
         weights, logged, paths = np.zeros((last - first, len(gram))), {}, []

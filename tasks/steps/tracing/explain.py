@@ -47,10 +47,12 @@ def explanations(store: Store, record: RunRecord, number: int, layer: str | None
     stated = [entry for entry in record.stages if _is_influence(entry)]
     found = [(stage, entry["title"]) for entry in stated if (stage := find_finished(store, entry["path"])) is not None]
     if not found:
-        raise StoreError(f"run {record.name}: no tracing is complete; `layerlore run` a config with `tracing` first")
+        raise StoreError(
+            f"run {record.name}: expected a complete tracing, found none; `layerlore run` a config with `tracing` first"
+        )
     layers = dict.fromkeys(name for stage, _ in found for name in stage.summary["layers"])
     if layer is not None and layer not in layers:
-        raise ConfigError(f"--layer: no layer {layer!r}; layers: {', '.join(layers)}")
+        raise ConfigError(f"--layer: expected one of {', '.join(layers)}, found {layer!r}")
     asked = [(stage, title) for stage, title in found if layer is None or layer in stage.summary["layers"]]
     return [explain(store, stage, number, title) for stage, title in asked]
 

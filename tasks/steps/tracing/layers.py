@@ -33,7 +33,7 @@ def traced_layers(source: UpdateSource, spec: StageSpec) -> list[str]:
         return list(source.layers)
     for layer in asked:
         if layer not in source.layers:
-            raise ValueError(f"tracing.layers: {layer!r} was not recorded; recorded: {', '.join(source.layers)}")
+            raise ValueError(f"tracing.layers: expected recorded layers ({', '.join(source.layers)}), found {layer!r}")
     return list(asked)
 
 
@@ -68,7 +68,7 @@ def layers_to_trace(spec: StageSpec, survey: Survey) -> list[str]:
     traced = list(recorded) if asked == "all" else list(asked)
     for layer in traced:
         if layer not in recorded:
-            raise ValueError(f"tracing.layers: {layer!r} is not recorded; recorded: {', '.join(recorded)}")
+            raise ValueError(f"tracing.layers: expected recorded layers ({', '.join(recorded)}), found {layer!r}")
 
     def look(model: nn.Module, example: Tensor, images: Tensor) -> int | str:
         try:

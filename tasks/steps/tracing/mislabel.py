@@ -149,8 +149,8 @@ def _summary(stage: Stage) -> Document:
 
     tables = []
     for number in range(stage.layout.partitions):
-        marker = stage.marker(number)
-        assert marker is not None, number
+        record = stage.marker(number)
+        assert record is not None, number
         name = f"{stage.spec.path}/files/segment-{number:06d}.parquet"
         tables.append(read_table(stage.store.read(name), name))
     scores = pd.concat(tables).groupby("id").sum()

@@ -37,7 +37,7 @@ def tracing_results(store: Store, traces: Sequence[Trace], training_images: str)
 
 def _metrics(store: Store, spec: StageSpec) -> list[Document]:
     """Return the metrics of a stage's partitions."""
-    return [marker["numbers"] for marker in open_finished(store, spec).markers()]
+    return [record["numbers"] for record in open_finished(store, spec).markers()]
 
 
 def _network(store: Store, trace: Trace) -> dict[str, object]:

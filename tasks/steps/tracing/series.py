@@ -65,9 +65,9 @@ def correlation_summary(stage: Stage, found: Contributions) -> Document:
     """Return the metrics of the array `correlation` in all partitions, a row per ranking."""
     rows = []
     for number, (layer, score) in enumerate(checked_rankings(found)):
-        marker = stage.marker(number)
-        assert marker is not None, number
-        stated = {key: marker["numbers"][key] for key in ("value", "spread", "constant")}
+        record = stage.marker(number)
+        assert record is not None, number
+        stated = {key: record["numbers"][key] for key in ("value", "spread", "constant")}
         rows.append({"layer": layer, "score": "logit" if score == "given" else score, **stated})
     return {"rows": rows, "queries": found.n_queries}
 

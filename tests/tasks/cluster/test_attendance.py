@@ -1,4 +1,4 @@
-"""Workers that are not there: told, waited for, given up, and replaced where they are jobs of a batch system.
+"""Workers that are not there: reported, waited for, given up, and replaced where they are jobs of a batch system.
 
 No time passes but what a look or a wait takes, so that nothing depends on how quick this machine is.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tasks.cluster import attendance
-from tasks.cluster.attendance import LEFT, SOON, TELL, Attendance
+from tasks.cluster.attendance import LEFT, REPORT_AFTER, SOON, Attendance
 from tasks.cluster.rejoining import ClusterError
 
 Look = dict[str, dict[str, float]]  # who is there, with which resources
@@ -107,22 +107,24 @@ gave_up = partial(pytest.fail, "gave up")
 
 
 def test_the_first_worker_is_awaited_and_the_wait_is_told_once(clock: FakeTime) -> None:
-    told: list[float] = []
-    waited = Attendance(limit=None, say=lambda text: told.append(clock.now))
+    messages: list[float] = []
+    waited = Attendance(limit=None, say=lambda text: messages.append(clock.now))
     waited.await_first(FakeClient(*[{}] * 1000, {"a": {}}, clock=clock, step=0.0))
-    assert told == [pytest.approx(TELL, abs=2 * SOON)]
+    assert messages == [pytest.approx(REPORT_AFTER, abs=2 * SOON)]
     assert clock.now == pytest.approx(1000 * SOON)
     waited.await_first(FakeClient({"a": {}}))
-    assert len(told) == 1
+    assert len(messages) == 1
 
 
 def test_nobody_within_the_limit_is_one_line(clock: FakeTime) -> None:
-    told: list[str] = []
+    messages: list[str] = []
     with pytest.raises(ClusterError) as caught:
-        Attendance(limit=60, say=told.append).await_first(FakeClient({"a": {"CPU": 1}}, clock=clock, step=0.0), "GPU")
+        Attendance(limit=60, say=messages.append).await_first(
+            FakeClient({"a": {"CPU": 1}}, clock=clock, step=0.0), "GPU"
+        )
     what = "worker with the resource GPU"
     assert str(caught.value).startswith(f"cluster.worker_timeout: expected a {what} within 60 s, found none; start one")
-    assert told == [f"waiting for a {what}, at most 60 s"]
+    assert messages == [f"waiting for a {what}, at most 60 s"]
     assert clock.now == pytest.approx(60, abs=2 * SOON)
 
 
@@ -204,12 +206,12 @@ def test_a_job_that_ends_between_two_waits_is_asked_for_again(clock: FakeTime) -
 
 
 def test_a_batch_system_that_refuses_is_told_once_and_asked_again(clock: FakeTime) -> None:
-    told: list[str] = []
+    messages: list[str] = []
     cluster = FakeCluster({"job-0": {}, "job-1": {}}, refusals=3)
     client = FakeClient({"job-0": {}, "job-1": {}}, {"job-1": {}}, clock=clock)
-    with Attendance(cluster, 2, 30, told.append).watching(client, None, gave_up):
+    with Attendance(cluster, 2, 30, messages.append).watching(client, None, gave_up):
         client.wait_for(30)
-    assert told == [
+    assert messages == [
         "the batch system refused a new job for now: slurm_load_jobs error: Unable to contact slurm controller"
     ]
     assert cluster.ended == ["job-0"]

@@ -1,4 +1,4 @@
-"""A scheduler that goes away: waited for, told in one line, its partitions asked for again."""
+"""A scheduler that goes away: waited for, reported in one line, its partitions asked for again."""
 
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field

@@ -100,7 +100,7 @@ def test_neighbours_are_exact(kind: str) -> None:
     values = {
         "plain": values,
         "far from the origin": 1e6 + values,
-        "tight groups": 100 * rng.integers(0, 3, (90, 1)) + 1e-9 * values,  # single precision cannot tell them apart
+        "tight groups": 100 * rng.integers(0, 3, (90, 1)) + 1e-9 * values,  # equal in single precision
         "equal rows": np.ones((90, 6)),
         "tiny": 1e-100 * values,
         "huge": 1e150 * values,

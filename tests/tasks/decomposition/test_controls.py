@@ -1,4 +1,4 @@
-"""Other ways to pick k features per class."""
+"""Other methods to pick k features per class."""
 
 import numpy as np
 import pytest

@@ -202,7 +202,8 @@ def test_an_exported_layer_takes_any_batch() -> None:
         torch.testing.assert_close(program.module()(x), layer(x))
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # up to torch 2.12
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # from within embedding_bag, of any caller
 @pytest.mark.parametrize("how", ["script", "trace one", "trace more"])
 def test_torchscript_takes_any_batch(how: str) -> None:

@@ -1,4 +1,4 @@
-"""What trainings tell: a line per epoch while they run, rows at the end."""
+"""What trainings report: a line per epoch while they run, rows at the end."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any

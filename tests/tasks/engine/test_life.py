@@ -2,14 +2,14 @@
 
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from configs.schema import Config
 from storage.specs import StageSpec
-from storage.stages import begin_stage, find_finished
+from storage.stages import Stage, begin_stage, find_finished
+from storage.stores import open_store
 from tasks.cluster.parallel import PartitionError, SerialPool
 from tasks.engine.life import Job, assignments, complete, open_job
 from tasks.engine.step import MOST_TOGETHER, Work
@@ -115,7 +115,7 @@ def test_together_a_partition_is_made_for_all_stages_that_lack_it(job: Job) -> N
 
 def test_together_are_only_stages_of_one_group_and_no_more_than_the_memory_is_counted_for(job: Job) -> None:
     stages = [begin_stage(job.store, spec, LAYOUT) for spec in start_from(*range(40))]
-    fill(stages[2], 0)  # its partition 1 is the first that the third group lacks
+    fill(stages[2], 0)  # its partition 1 is the first that is missing in the third group
 
     def third(spec: StageSpec) -> int:
         return int(spec.parameters["start"]) % 3
@@ -218,7 +218,11 @@ def test_a_broken_chain_does_not_stop_another(job: Job) -> None:
 
 
 def test_a_stage_that_goes_on_is_checked_before_its_work_is_counted(job: Job) -> None:
-    complete_first = replace(STEP, check=lambda stage: stage.store.remove(f"{stage.spec.path}/markers/000001.json"))
+    def drop(stage: Stage) -> Stage:
+        assert stage.seen is not None
+        assert list(stage.seen) == [1]  # read already
+        stage.store.remove(f"{stage.spec.path}/markers/000001.json")
+        return replace(stage, seen={})
 
     def fail_late(work: Work, number: int) -> None:
         raise RuntimeError("no luck")
@@ -226,14 +230,14 @@ def test_a_stage_that_goes_on_is_checked_before_its_work_is_counted(job: Job) ->
     stage = begin_stage(job.store, FIRST, LAYOUT)
     fill(stage, 1)
     with pytest.raises(PartitionError, match="2 of 2 partitions failed"):
-        complete(job, replace(complete_first, partition=fail_late), [FIRST])
+        complete(job, replace(STEP, check=drop, partition=fail_late), [FIRST])
 
 
 def test_a_job_is_opened_from_a_config(tiny_tree: dict[str, object]) -> None:
     config = Config.model_validate(tiny_tree)
-    with open_job(config, Heard(), wait=False) as job:
+    with open_job(config, open_store(config.store, create=True), Heard(), wait=False) as job:
         assert isinstance(job.pool, SerialPool)
         assert job.holder.startswith("run tiny of ")
         assert not job.wait
-        assert Path(job.store.root, "layerlore-store").read_text() == "1\n"
+        assert job.store.url == config.store
         complete(job, STEP, [FIRST])

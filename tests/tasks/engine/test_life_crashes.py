@@ -49,7 +49,7 @@ def break_at(patch: pytest.MonkeyPatch, last: int, fault: Callable[[Path], None]
 
 
 def tear(target: Path) -> None:
-    """Die before a write or in the middle of it, which both writers do into a file beside the target."""
+    """Die before a write or in the middle of it, which both writers do into a file in the folder of the target."""
     target.parent.mkdir(parents=True, exist_ok=True)
     target.with_name(f"{target.name}.0123.partial").write_bytes(b"torn")
     raise KilledError
@@ -59,7 +59,7 @@ def fill_disk(target: Path) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target))
 
 
-WRITES = 2 * (2 + 2 + 2 * 4 + 1)  # of a stage: group, attributes, metadata; shards, file, marker; completion
+WRITES = 2 * (1 + 2 + 2 * 4 + 1)  # of a stage: group, metadata; shards, file, record; completion
 
 
 @pytest.mark.parametrize("fault", [tear, fill_disk])

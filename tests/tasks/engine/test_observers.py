@@ -1,4 +1,4 @@
-"""Who is told how a run goes on: exact lines, and bars that survive a retry."""
+"""What observers show of a run: exact lines, and bars that survive a retry."""
 
 import io
 from types import SimpleNamespace

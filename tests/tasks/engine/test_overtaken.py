@@ -34,7 +34,7 @@ def write(stage: Stage, number: int, value: np.float32) -> None:
 
 
 def make_elsewhere(store: Store, spec: StageSpec) -> bytes:
-    """Make a stage as another run does, and return its completion note."""
+    """Make a stage as another run does, and return its completion record."""
     stage = begin_stage(store, spec, LAYOUT)
     for number in range(2):
         write(stage, number, np.float32(1))

@@ -27,7 +27,7 @@ def build(classes=10):
 
 @pytest.fixture
 def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The file of a module that nobody has imported yet."""
+    """The file of a module that is not imported yet."""
     file = tmp_path / f"own_{os.getpid()}_{tmp_path.name}.py"
     file.write_text(MODEL.format("ReLU"))
     monkeypatch.syspath_prepend(tmp_path)

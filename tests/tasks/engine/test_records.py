@@ -29,7 +29,7 @@ def test_the_outcome_of_a_run(tiny_tree: Tree, new_run: NewRun, error: BaseExcep
     run = new_run(tiny_tree)
     store = run.job.store
     try:
-        with recorded(run.config, run.plan.stages):
+        with recorded(run.job.store, run.config, run.plan.stages):
             (before,) = records(store, "tiny")
             if error is not None:
                 raise error
@@ -60,7 +60,7 @@ def test_a_record_that_cannot_be_closed_hides_no_error(
         monkeypatch.setattr(Store, "write", full)
         raise error
 
-    with pytest.raises(type(error)) as caught, recorded(run.config, run.plan.stages):
+    with pytest.raises(type(error)) as caught, recorded(run.job.store, run.config, run.plan.stages):
         stop()
     assert caught.value is error
 
@@ -68,7 +68,7 @@ def test_a_record_that_cannot_be_closed_hides_no_error(
 def test_every_attempt_has_a_record_of_its_own(tiny_tree: Tree, new_run: NewRun) -> None:
     run = new_run(tiny_tree)
     for _ in range(3):
-        with recorded(run.config, run.plan.stages):
+        with recorded(run.job.store, run.config, run.plan.stages):
             pass
     found = records(run.job.store, "tiny")
     assert len(found) == 3

@@ -1,5 +1,6 @@
 """What the life of stages asks a store for, as a function of their number and that of their partitions."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def test_requests_of_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kin
     assert requests.count("miss", NOTE) == 3 * s
     assert requests.count("read", NOTE) == 0
     assert requests.count("write", NOTE) == s
-    # A partition's marker: at its begin, before its first write and before its marker; read when the stage is sealed.
+    # Looks for a partition record: at begin, before the first write, before the record; read when the stage is sealed.
     assert requests.count("miss", MARKER) == 3 * s * p
     assert requests.count("read", MARKER) == requests.count("write", MARKER) == s * p
     assert requests.most("read", MARKER) == 1
@@ -66,6 +67,19 @@ def test_requests_of_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kin
     assert requests.count("read", METADATA) == 2 * s + s // STEPS * p
     assert requests.count("size") == 0
     assert requests.count("names", "/markers$") == 2 * s
+    # A claim is read before its record is written and after, and before it is removed; a lock is not a request.
+    claims = {verb: requests.count(verb, "^_claims/") for verb in ("miss", "write", "read", "remove_object")}
+    assert claims == (
+        {"miss": s, "write": s, "read": 2 * s, "remove_object": s} if kind == "far" else dict.fromkeys(claims, 0)
+    )
+    # The metadata of group and array are looked for and written, each once.
+    assert requests.count("miss", METADATA) == requests.count("write", METADATA) == 2 * s
+    # A stage takes 12 requests besides its claim: notes, metadata and listings; a partition 6 besides its shards.
+    ours = sum(not verb.startswith("zarr") for verb, _ in requests.seen)
+    assert ours == (17 if kind == "far" else 12) * s + 6 * s * p + s // STEPS * p
+    for path in {path.partition("/markers/")[0] for verb, path in requests.seen if re.search(NOTE, path)}:
+        writes = [name for verb, name in requests.seen if verb == "write" and name.startswith(f"{path}/")]
+        assert re.search(NOTE, writes[-1])  # the completion record comes last
     assert made(job, step, s).seen == []
     again = made(replace(job, store=remembering(plain)), step, s)
     assert again.count("read", NOTE) == len(again.seen) == s

@@ -47,7 +47,7 @@ def kill(process: "subprocess.Popen[str]") -> None:
 
 
 def gone(found: psutil.Process) -> bool:
-    """Wait until a process has ended; one that nobody has taken note of yet counts."""
+    """Wait until a process has ended; a zombie counts."""
     until = time.monotonic() + PATIENCE
     with contextlib.suppress(psutil.NoSuchProcess):
         while found.is_running() and found.status() != psutil.STATUS_ZOMBIE:

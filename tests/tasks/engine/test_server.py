@@ -39,7 +39,7 @@ def test_a_home_that_is_a_file_or_lies_below_one_is_named(
     assert "\n" not in text
 
 
-@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a file system that nobody can write to")
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="needs a file system that refuses all writes")
 @pytest.mark.parametrize("home", ["/proc", "/proc/none"])
 def test_a_home_that_cannot_be_written_is_named(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"found {home} (" in refusal(home, monkeypatch)

@@ -29,7 +29,7 @@ SECOND = StageSpec("second", 1, inputs={"from": FIRST}, label="two")
 
 @dataclass
 class Heard:
-    """An observer that keeps what it is told."""
+    """An observer that keeps what it gets."""
 
     lines: list[str] = field(default_factory=list)
 
@@ -93,7 +93,7 @@ def both(job: Job) -> FinishedStage:
 
 
 def contents(store: Store) -> dict[str, bytes]:
-    """Every object of every stage but the markers of partitions, which tell times."""
+    """Every object of every stage but the partition records, which have times."""
     found = {}
     for path in stage_paths(store):
         for name in store.files(path):

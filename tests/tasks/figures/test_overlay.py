@@ -31,7 +31,7 @@ def test_overlay_leaves_its_inputs_alone_and_refuses_another_size() -> None:
     overlay(image, heat)
     assert not image.any()
     assert heat.sum() == 2
-    with pytest.raises(ValueError, match=r"heat map of shape \(2, 2\) on an image of \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"heat map: expected shape \(4, 4\), found \(2, 2\)"):
         overlay(np.zeros((4, 4), np.uint8), heat)
 
 

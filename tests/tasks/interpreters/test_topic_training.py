@@ -39,7 +39,7 @@ def test_planted_topics_suffice_and_are_found() -> None:
     rebuilt = rebuild(topic_amounts(held_out, topics, 0.2), r1, r2)
     assert float((head(rebuilt).argmax(dim=1) == labels).float().mean()) > 0.98
     cosines = (unit_topics(topics).double().T @ truth.T / 2).abs().numpy()  # planted topics have length 2
-    assert cosines.max(axis=0).min() > 0.75  # each is found; any mixture that tells classes apart would suffice,
+    assert cosines.max(axis=0).min() > 0.75  # each is found; any mixture that separates classes would suffice,
     assert len(set(cosines.argmax(axis=0).tolist())) == 3  # each by a topic of its own
 
 

@@ -50,8 +50,8 @@ def test_equals_torchvisions_transforms(size: tuple[int, int], interpolation: An
 def test_a_crop_larger_than_the_image_is_refused(size: tuple[int, int], resize: Any, sizes: str) -> None:
     with pytest.raises(ValueError, match="sample") as caught:
         preprocess(noise(*size, 3), Preprocessing(resize=resize, crop=20), "train/a")
-    remedy = "lower it, or resize to at least that"
-    assert str(caught.value) == f"sample train/a: preprocessing.crop 20 is larger than the image, {sizes}; {remedy}"
+    expected = f"sample train/a: preprocessing.crop: expected at most the image's {sizes}, found 20"
+    assert str(caught.value) == f"{expected}; lower it, or resize to at least that"
 
 
 def test_a_crop_of_the_whole_image_changes_nothing() -> None:

@@ -75,7 +75,9 @@ def test_split_is_drawn_per_class_from_its_seed() -> None:
     counts = table.groupby(["label_given", "split"]).size().unstack()
     totals = counts.sum(axis=1)
     np.testing.assert_array_equal(counts["train"], np.rint(0.8 * totals).astype(int))
-    pd.testing.assert_frame_equal(table, digits(split={"val": 0.2, "train": 0.8}))  # order of the shares is no matter
+    pd.testing.assert_frame_equal(
+        table, digits(split={"val": 0.2, "train": 0.8})
+    )  # the order of the shares does not matter
     other = digits(split_seed=1)
     assert (table["split"] != other["split"]).sum() > 300
     assert (table["id"] == other["id"]).all()
@@ -126,7 +128,7 @@ def test_class_positions_are_by_label_then_id() -> None:
         ([(True, "train")], {}, {}, "sample train/0: expected an integer of at least 0 as label, found True"),
         ([(0, "train"), (1, "train"), (0, "val")], {}, {}, "class 1: expected samples in split 'val', found none"),
         ([(0, "train")], {0: "cat", 1: "dog"}, {}, r"class 1 \(dog\): expected samples in split 'train'"),
-        ([(0, "train")], {}, {"per_class": {"val": 3}}, "per_class: no split 'val'; splits: train"),
+        ([(0, "train")], {}, {"per_class": {"val": 3}}, "per_class: expected one of the splits train, found 'val'"),
         ([(0, "train")], {}, {"split": {"val": 0.5}}, "split: expected samples without splits .* found splits train"),
         ([(0, "all")], {}, {"split": {"a": 0.9, "b": 0.1}}, "class 0: expected samples in split 'b'"),
     ],
@@ -227,5 +229,5 @@ def test_noise_of_one_split_is_the_same_whatever_other_splits_have() -> None:
 
 
 def test_noise_in_a_split_that_is_not_there_is_named() -> None:
-    with pytest.raises(ValueError, match=r"noise\.splits: no split 'test'; splits: train, val"):
+    with pytest.raises(ValueError, match=r"noise\.splits: expected one of the splits train, val, found 'test'"):
         digits(noise={"share": 0.1, "splits": ["train", "test"]})

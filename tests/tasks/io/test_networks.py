@@ -100,8 +100,8 @@ def test_models_by_import_path(own_module: str) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("resnet81", {}, "model: unknown 'resnet81'; close: resnet18"),
-        ("qqq", {}, "model: unknown 'qqq'; known: mlp, small-cnn, cifar-vgg16, cifar-resnet20"),
+        ("resnet81", {}, "model: expected a known name, found 'resnet81'; close: resnet18"),
+        ("qqq", {}, "model: expected a known name, found 'qqq'; known: mlp, small-cnn, cifar-vgg16, cifar-resnet20"),
         ("small-cnn", {"depth": 3}, r"model 'small-cnn' with arguments \{'depth': 3\}: .*unexpected keyword argument"),
         ("own_networks:nothing", {}, "expected torch.nn.Module from its builder, found int"),
         ("own_networks:number", {}, "model 'own_networks:number': expected a function, found a int"),

@@ -126,7 +126,7 @@ def test_extreme_magnitudes_merge_to_one_shot(scale: float, alpha: float, normal
 @pytest.mark.parametrize("order", [1, -1])
 def test_magnitudes_may_differ_between_chunks(order: int) -> None:
     x, y = planted()
-    x[:100] *= 1e-200  # as good as constant beside the rest
+    x[:100] *= 1e-200  # almost constant in comparison with the rest
     flat = x.copy()
     flat[:100] = 0
     statistics = ShapeStatistics()

@@ -4,77 +4,64 @@ A moment is an event of the recording, not a time: a step, a file that is writte
 name. So a kill falls where it is meant to on any machine, however busy.
 """
 
+import itertools
 import json
 import os
 import random
 import signal
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.forked import ended, forked
+from tests.tasks.recording.conftest import Training, file_digests
 
 STEPS, EVERY, KILLS = 72, 6, 6
 FARTHEST = 1.5  # segments that an attempt makes at most: KILLS of them do not reach the end
 
-# One process imports torch and then forks a child per attempt, so that a kill costs no new start.
-SCRIPT = f"""
-import itertools, json, os, pathlib, signal, sys, traceback
-from pathlib import Path
-import torch
-from tests.tasks.recording.conftest import Training, file_digests
-from tasks.recording import UpdateRecorder
 
-def watch(last):
-    # Let this process kill itself at the event of this number, 0 for never; return the counter.
+def watch(last: int) -> Iterator[int]:
+    """Let this process kill itself at the event of a number, 0 for never; return the counter."""
     events, replace, update = itertools.count(1), Path.replace, Training.update
-    def happen():
+
+    def happen() -> None:
         if next(events) == last:
             os.kill(os.getpid(), signal.SIGKILL)
-    def named(self, target):
+
+    def named(file: Path, target: Path) -> Path:
         happen()
-        found = replace(self, target)
+        found = replace(file, target)
         happen()
         return found
-    def step(self, *state):
-        loss = update(self, *state)
+
+    def step(training: Training, model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> Tensor:
+        loss = update(training, model, optimizer, number)
         happen()
         return loss
-    Path.replace, Training.update = named, step
+
+    Path.replace, Training.update = named, step  # type: ignore[method-assign,assignment]  # of this process alone
     return events
 
-def attempt(store, last):
+
+def record(store: Path, last: int) -> None:
+    """Record until the end or the event of a number; write the weights, the files' digests and the count of events."""
     torch.set_num_threads(1)
     events = watch(last)
     training = Training(lambda model: torch.optim.AdamW(model.parameters(), lr=0.01))
-    state = training.recorded(Path(store), {STEPS}, {EVERY})
+    state = training.recorded(store, STEPS, EVERY)
     made = next(events) - 1
-    weights = {{name: value.double().sum().item().hex() for name, value in state.items()}}
-    Path(store + ".json").write_text(json.dumps([weights, file_digests(Path(store))]))
-    Path(store + ".events").write_text(str(made))
-
-for line in sys.stdin:
-    store, last = json.loads(line)
-    child = os.fork()
-    if not child:
-        try:
-            attempt(store, last)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
-        os._exit(0)
-    _, status = os.waitpid(child, 0)
-    print(os.waitstatus_to_exitcode(status), flush=True)
-"""
+    weights = {name: float(value.double().sum()).hex() for name, value in state.items()}
+    Path(f"{store}.json").write_text(json.dumps([weights, file_digests(store)]))
+    Path(f"{store}.events").write_text(str(made))
 
 
-def attempt(process: "subprocess.Popen[str]", store: Path, last: int = 0) -> int:
-    """Record until the end, or until the event of a number; return the exit code, negative for a signal."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(json.dumps([str(store), last]) + "\n")
-    process.stdin.flush()
-    return int(process.stdout.readline())
+def attempt(store: Path, last: int = 0) -> int:
+    """Record until the end or the event of a number, in another process; return its exit code."""
+    with forked(record, store, last) as process:
+        return ended(process)
 
 
 def segments(store: Path) -> int:
@@ -85,23 +72,16 @@ def segments(store: Path) -> int:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_kills_change_neither_weights_nor_files(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", SCRIPT]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     rng, resumed, store = random.Random(0), 0, tmp_path / "killed"
-    with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=Path.cwd()
-    ) as process:
-        for name in ("whole", "again"):
-            assert attempt(process, tmp_path / name) == 0
-        segment = int((tmp_path / "whole.events").read_text()) * EVERY / STEPS
-        for number in range(KILLS):
-            shortest = 0.0 if number else 1.2  # the first completes a segment, so that the others go on from one
-            last = 1 + int(segment * rng.uniform(shortest, FARTHEST))
-            resumed += segments(store) > 0
-            assert attempt(process, store, last) == -signal.SIGKILL
-        assert attempt(process, store) == 0
-        assert process.stdin is not None
-        process.stdin.close()
+    for name in ("whole", "again"):
+        assert attempt(tmp_path / name) == 0
+    segment = int((tmp_path / "whole.events").read_text()) * EVERY / STEPS
+    for number in range(KILLS):
+        shortest = 0.0 if number else 1.2  # the first completes a segment, so that the others go on from one
+        last = 1 + int(segment * rng.uniform(shortest, FARTHEST))
+        resumed += segments(store) > 0
+        assert attempt(store, last) == -signal.SIGKILL
+    assert attempt(store) == 0
     assert resumed >= KILLS - 1
     whole = json.loads((tmp_path / "whole.json").read_text())
     for name in ("again", "killed"):

@@ -63,9 +63,12 @@ def test_parameters_outside_any_layer_are_an_error() -> None:
 
 
 def test_an_unknown_layer_names_those_near_it() -> None:
-    with pytest.raises(ValueError, match=r"^no layer 'conv4' in the model; near it: 'conv3', 'conv2', 'conv1'$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^layer 'conv4': expected a module of the model, found none; close: 'conv3', 'conv2', 'conv1'$",
+    ):
         choose_layers(EVERY, ["linear", "conv4"])
-    with pytest.raises(ValueError, match=r"^no layer '' in the model|found a ModuleDict"):
+    with pytest.raises(ValueError, match=r"^layer '': expected a module of the model|found a ModuleDict"):
         choose_layers(EVERY, [""])
 
 

@@ -226,7 +226,7 @@ def test_sparse_gradients_go_on_bitwise() -> None:
 
 @pytest.mark.parametrize("kind", ["tensor", "numpy", "float", "tuple", "nested"])
 def test_a_recorder_that_resumes_keeps_every_setting(tmp_path: Path, kind: str) -> None:
-    """The rate is of each kind that is a number; any other value is a setting beside it."""
+    """The rate is of each kind that is a number; any other value is a setting in addition."""
     rate = kind in ("tensor", "numpy", "float")
     key, value = ("lr" if rate else "added"), CHANGES[kind]
     seen: Groups = []

@@ -121,19 +121,19 @@ def test_the_rate_is_the_one_that_the_step_used(tmp_path: Path) -> None:
 
 def test_markers_state_the_environment_and_the_waiting(tmp_path: Path) -> None:
     Training().recorded(tmp_path / "store", 9)
-    markers = [json.loads(file.read_text()) for file in sorted((tmp_path / "store").glob("updates/*/markers/00*.json"))]
-    assert [marker["numbers"]["recording"]["stop"] for marker in markers] == [7, 9]
-    for marker in markers:
-        recording, environment = marker["numbers"]["recording"], marker["numbers"]["environment"]
+    records = [json.loads(file.read_text()) for file in sorted((tmp_path / "store").glob("updates/*/markers/00*.json"))]
+    assert [record["numbers"]["recording"]["stop"] for record in records] == [7, 9]
+    for record in records:
+        recording, environment = record["numbers"]["recording"], record["numbers"]["environment"]
         assert environment["torch"] == torch.__version__
         assert environment["threads"] == torch.get_num_threads()
         assert environment["device"] == "cpu"
         assert {"python", "deterministic", "matmul_precision", "instructions"} <= set(environment)
-        code = marker["numbers"]["code"]
+        code = record["numbers"]["code"]
         assert code["container.py"] == digest(Path(inspect.getfile(nn.Sequential)).read_bytes())
-        assert marker["numbers"]["data"] is None
+        assert record["numbers"]["data"] is None
         assert recording["waited_seconds"] >= 0
-        inside = [name for name in marker["files"] if name.startswith(recording["folder"])]
+        inside = [name for name in record["files"] if name.startswith(recording["folder"])]
         (stage,) = (tmp_path / "store").glob("updates/*")
         sizes = sum((stage / "files" / name).stat().st_size for name in inside)
         assert (recording["files"], recording["bytes"]) == (len(inside), sizes)

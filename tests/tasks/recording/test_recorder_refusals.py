@@ -108,8 +108,8 @@ def test_an_optimiser_that_cannot_be_recorded_is_refused_at_once(
 
 def test_a_lost_marker_of_a_finished_archive_is_damage(tmp_path: Path) -> None:
     Training().recorded(tmp_path / "store", STEPS)
-    (marker,) = (tmp_path / "store").glob("updates/*/markers/000001.json")
-    marker.unlink()
+    (record,) = (tmp_path / "store").glob("updates/*/markers/000001.json")
+    record.unlink()
     with pytest.raises(
         DamagedError, match=r"markers/000001\.json: expected a partition record of a complete stage, found none$"
     ):

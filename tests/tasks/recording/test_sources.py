@@ -87,14 +87,14 @@ def test_blocks_project_as_contributions_do(
     module = model.get_submodule(layer)
     inputs = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     weight, bias = source.final(layer).double(), source.final_bias(layer)
-    settled = bias.double() if with_bias and bias is not None else None
+    final_bias_or_none = bias.double() if with_bias and bias is not None else None
     gammas = []
     for segment in source.segments():
         for block in source.blocks(segment, [layer]):
-            found = block.project(module, weight, inputs, bias=settled)
-            changes = block.dense_bias(torch.float64) if settled is not None else None
+            found = block.project(module, weight, inputs, bias=final_bias_or_none)
+            changes = block.dense_bias(torch.float64) if final_bias_or_none is not None else None
             expected = contributions(
-                module, weight, inputs, block.dense(torch.float64), bias=settled, bias_updates=changes
+                module, weight, inputs, block.dense(torch.float64), bias=final_bias_or_none, bias_updates=changes
             )
             assert found.gamma.shape == (5, len(block.steps))
             assert torch.equal(found.gamma, expected.gamma)
@@ -106,8 +106,8 @@ def test_blocks_project_as_contributions_do(
         weight,
         inputs,
         source.initial(layer).double()[None],
-        bias=settled,
-        bias_updates=None if settled is None or start is None else start.double()[None],
+        bias=final_bias_or_none,
+        bias_updates=None if final_bias_or_none is None or start is None else start.double()[None],
     )
     total = torch.cat(gammas, 1).sum(1) + init.gamma[:, 0]  # completeness: all updates and init make ||z||^2
     np.testing.assert_allclose(total.numpy(), (init.preactivation_norm**2).numpy(), rtol=1e-12)
@@ -234,15 +234,15 @@ def test_a_stage_that_was_not_recorded_says_so(tmp_path: Path) -> None:
         update_source(stage.seal({}))
 
 
-def test_an_archive_of_an_unknown_kind_says_so(copied: Path, update_markers: Callable[[Path, str], None]) -> None:
-    update_markers(copied, "replay")
+def test_an_archive_of_an_unknown_kind_says_so(copied: Path, update_records: Callable[[Path, str], None]) -> None:
+    update_records(copied, "replay")
     with pytest.raises(ValueError, match="kind: expected one of auto, dense, found 'replay'"):
         open_updates(str(copied))
 
 
 @pytest.fixture
-def update_markers() -> Callable[[Path, str], None]:
-    """A function that makes the markers of an archive state another kind."""
+def update_records() -> Callable[[Path, str], None]:
+    """A function that makes the partition records of an archive state another kind."""
 
     def update(store: Path, kind: str) -> None:
         opened = open_store(str(store))
@@ -250,8 +250,8 @@ def update_markers() -> Callable[[Path, str], None]:
         finished = find_finished(opened, path)
         assert isinstance(finished, FinishedStage)
         for number in range(finished.layout.partitions):
-            marker = read_marker(opened, path, number)
-            marker["numbers"]["recording"]["kind"] = kind
-            opened.write(f"{path}/markers/{marker_name(number)}", encode(marker))
+            record = read_marker(opened, path, number)
+            record["numbers"]["recording"]["kind"] = kind
+            opened.write(f"{path}/markers/{marker_name(number)}", encode(record))
 
     return update

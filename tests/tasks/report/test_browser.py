@@ -24,7 +24,7 @@ FLAGS = [
 ]
 
 # Runs in the page: collects errors from the start, then opens everything, switches each figure to another view and the
-# queries to the last, and tells the page around it what it saw of the figures that are visible.
+# queries to the last, and reports to the page around it what it saw of the visible figures.
 PROBE = """<script>
 const problems = [];
 addEventListener("error", (e) => problems.push(String(e.message || e.target.src || e.target.href)), true);
@@ -74,7 +74,7 @@ for (const [page, width] of FRAMES) {
 
 
 class Seen(TypedDict):
-    """What the probe tells of a page; per visible figure: lines, axis title, width, whether its text changed."""
+    """What the probe reports of a page; per visible figure: lines, axis title, width, whether its text changed."""
 
     page: str
     width: int

@@ -250,15 +250,15 @@ def test_numbers_are_not_changed_in_place() -> None:
 class Forward(nn.Module):
     """Modules for forwards that change their values in turn."""
 
-    def __init__(self, way: Callable[["Forward", Tensor], Tensor]) -> None:
+    def __init__(self, steps: Callable[["Forward", Tensor], Tensor]) -> None:
         super().__init__()
-        self.way = way
+        self.steps = steps
         self.conv, self.last, self.act = nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(5, 5, 3, padding=1), nn.ReLU()
         self.fc = nn.Linear(5, 7)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits."""
-        return self.way(self, x)
+        return self.steps(self, x)
 
 
 def chunks(net: Forward, x: Tensor) -> Tensor:
@@ -311,10 +311,10 @@ def numpy(net: Forward, x: Tensor) -> Tensor:
     return net.fc(net.act(net.conv(x)).mean((2, 3)))  # type: ignore[no-any-return]  # as above
 
 
-@pytest.mark.parametrize("way", [chunks, residual, logits, features, copied, numpy], ids=lambda way: way.__name__)
+@pytest.mark.parametrize("steps", [chunks, residual, logits, features, copied, numpy], ids=lambda steps: steps.__name__)
 @pytest.mark.parametrize("layer", ["penultimate", "conv", "act"])
-def test_layers_are_what_a_hook_sees(way: Callable[[Forward, Tensor], Tensor], layer: str) -> None:
-    model, seen = seeded(lambda: Forward(way)), []
+def test_layers_are_what_a_hook_sees(steps: Callable[[Forward, Tensor], Tensor], layer: str) -> None:
+    model, seen = seeded(lambda: Forward(steps)), []
     if layer == "penultimate":
         model.get_submodule("fc").register_forward_pre_hook(lambda _, given: seen.append(given[0].clone()))
     else:
@@ -322,7 +322,7 @@ def test_layers_are_what_a_hook_sees(way: Callable[[Forward, Tensor], Tensor], l
     with torch.inference_mode():
         expected = model(IMAGES.clone())
     [maps] = seen
-    if way is residual and layer == "act":  # the branch passes around it
+    if steps is residual and layer == "act":  # the branch passes around it
         with pytest.raises(ValueError, match="expected a layer that every path passes through, found a path around"):
             split_at(model, layer, IMAGES)
         return

@@ -54,7 +54,7 @@ class Listed(Parts):
 
 
 class Doubtful(Sliced):
-    """Runs slices, and cannot be traced: the second way of cutting takes over."""
+    """Runs slices, and cannot be traced: the second method of cutting takes over."""
 
     def features(self, x: Tensor) -> Tensor:
         return super().features(x if float(x.abs().sum()) >= 0 else -x)

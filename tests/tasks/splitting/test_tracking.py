@@ -10,33 +10,43 @@ from tasks.splitting.channels import ChannelLayout, LayoutError
 from tasks.splitting.outputs import find_layouts
 from tasks.splitting.replay import watching
 from tasks.splitting.tracking import ChannelTracker
-from tests.tasks.layout_networks import FIRST, LAST, TOKENS, UNKNOWN, Shaped, Way, tiny_convnext, tiny_swin, tiny_vit
+from tests.tasks.layout_networks import (
+    FIRST,
+    LAST,
+    TOKENS,
+    UNKNOWN,
+    Forward,
+    Shaped,
+    tiny_convnext,
+    tiny_swin,
+    tiny_vit,
+)
 from tests.tasks.small_networks import EXAMPLE, seeded
 
 FIRST_AXIS = frozenset({1})
 KNOWN = [
-    *(("channels-first", 1, name, way) for name, way in FIRST.items()),
-    *(("channels-last", 3, name, way) for name, way in LAST.items()),
-    *(("tokens", 2, name, way) for name, way in TOKENS.items()),
+    *(("channels-first", 1, name, forward_of) for name, forward_of in FIRST.items()),
+    *(("channels-last", 3, name, forward_of) for name, forward_of in LAST.items()),
+    *(("tokens", 2, name, forward_of) for name, forward_of in TOKENS.items()),
 ]
 
 
-@pytest.mark.parametrize(("layout", "axis", "name", "way"), KNOWN, ids=[f"{one[0]}: {one[2]}" for one in KNOWN])
-def test_a_layers_layout_is_that_of_its_operations(layout: str, axis: int, name: str, way: Way) -> None:
-    model = seeded(lambda: Shaped(way)).requires_grad_(False)
+@pytest.mark.parametrize(("layout", "axis", "name", "forward_of"), KNOWN, ids=[f"{one[0]}: {one[2]}" for one in KNOWN])
+def test_a_layers_layout_is_that_of_its_operations(layout: str, axis: int, name: str, forward_of: Forward) -> None:
+    model = seeded(lambda: Shaped(forward_of)).requires_grad_(False)
     assert isinstance(model, Shaped)
     for mode in (torch.inference_mode, torch.no_grad):
         with mode():
-            expected = way(model, EXAMPLE)
+            expected = forward_of(model, EXAMPLE)
             found = find_layouts(model, ["layer"], EXAMPLE[:1])["layer"]
         assert found == ChannelLayout(layout, tuple(expected.shape[1:])), name
     captured = capture_layers(model, ["layer"], EXAMPLE)["layer"]
     torch.testing.assert_close(torch.from_numpy(captured), expected.movedim(axis, -1), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize(("name", "way"), UNKNOWN.items(), ids=UNKNOWN)
-def test_what_shows_no_layout_is_refused_and_can_be_said(name: str, way: Way) -> None:
-    model = seeded(lambda: Shaped(way)).requires_grad_(False)
+@pytest.mark.parametrize(("name", "forward_of"), UNKNOWN.items(), ids=UNKNOWN)
+def test_what_shows_no_layout_is_refused_and_can_be_said(name: str, forward_of: Forward) -> None:
+    model = seeded(lambda: Shaped(forward_of)).requires_grad_(False)
     with pytest.raises(
         LayoutError, match=r"^layer 'layer': expected channels on axis 1 or on the last, .*set `layout`"
     ):

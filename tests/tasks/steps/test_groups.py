@@ -19,7 +19,7 @@ from storage.stages import open_finished
 from tasks.engine.life import complete
 from tasks.engine.step import Step
 from tasks.interpreters import INTERPRETERS, Features, Interpreter
-from tasks.steps.common.activations import class_slabs
+from tasks.steps.common.activations import ranges_by_class
 from tasks.steps.decomposition.ablation import ABLATION
 from tasks.steps.decomposition.histogram import STRONGEST, histogram_spec
 from tasks.steps.decomposition.scores import SCORES
@@ -101,7 +101,7 @@ def units_twice(
 def decomposed_twice(
     decomposed_run: "Run", new_run: "Callable[[Tree], Run]", tmp_path_factory: pytest.TempPathFactory
 ) -> "Run":
-    """Question 2 asked about two seeds and two networks, with every ranking of the strongest features."""
+    """Question 2 asked about two seeds and two networks, with every ranking of the top-k features."""
     tree = doubled(decomposed_run.tree, "decomposition", str(tmp_path_factory.mktemp("decomposed") / "store"))
     tree["decomposition"] |= {"retraining": {}, "sample_need": [], "k1": [3]}
     tree["decomposition"]["ablation"]["noises"] = ["feature_moments"]
@@ -136,16 +136,16 @@ def test_stages_made_together_are_what_each_is_alone(
     planned = [spec for spec in run.plan.stages if spec.stage == kind]
     specs = sorted({*planned, *(rankings(run) if kind == "strongest" else ())}, key=lambda spec: spec.key)  # mixed
     before = digests(run, specs)
-    ways = []
+    orders = []
     for batches in ([specs], [[spec] for spec in specs]):
         for spec in specs:
             run.job.store.remove(spec.path)
         for batch in batches:
             complete(run.job, GROUPED[kind], batch)
-        ways.append(digests(run, specs))
-    together, alone = ways
+        orders.append(digests(run, specs))
+    together, alone = orders
     assert together == alone == before
-    assert len({str(found) for found in alone}) > len(specs) / 2  # or the test could not tell them apart
+    assert len({str(found) for found in alone}) > len(specs) / 2  # or the test could not distinguish them
 
 
 def test_every_kind_of_stage_that_is_made_together_is_tested_here() -> None:
@@ -170,7 +170,7 @@ def test_question_1_gives_a_network_and_seed_what_a_run_of_it_alone_gives(
 def centred_columns(run: "Run", features: StageSpec, held_out: StageSpec, index: int) -> tuple[Doubles, Doubles]:
     """Return a class's maps (rows, d) and what its features make of them, row by row."""
     activations, fitted = open_finished(run.job.store, held_out), open_finished(run.job.store, features)
-    start, stop = list(class_slabs(activations).values())[index]
+    start, stop = list(ranges_by_class(activations).values())[index]
     rows = np.asarray(activations.read("maps", start, stop), np.float64)
     rows = rows.reshape(-1, rows.shape[-1])
     (name,) = fitted.layout.arrays

@@ -121,7 +121,7 @@ def test_two_who_write_a_report_at_once_take_turns(copied_run: "Run", monkeypatc
 
 
 def test_who_else_writes_the_report_is_told_and_waited_for_if_asked(copied_run: "Run") -> None:
-    store, answers, told = copied_run.job.store, copied_run.plan.made(), list[str]()
+    store, answers, messages = copied_run.job.store, copied_run.plan.made(), list[str]()
     with ExitStack() as held:
         held.enter_context(claim(store, "reports/tiny", "another run"))
         with pytest.raises(StageHeldError, match="reports-tiny is held by another run"):
@@ -129,11 +129,11 @@ def test_who_else_writes_the_report_is_told_and_waited_for_if_asked(copied_run: 
         assert not report_is_current(store, answers)
 
         def say(text: str) -> None:
-            told.append(text)
+            messages.append(text)
             held.close()
 
         write_report(store, answers, created="a time", reused=frozenset(), say=say)
-    assert [text.partition(" (")[0] for text in told] == ["reports-tiny is held by another run"]
+    assert [text.partition(" (")[0] for text in messages] == ["reports-tiny is held by another run"]
     assert report_is_current(store, answers)
 
 

@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from tasks.tracing import COVERED, Contributions, Projector, contributions, gammas, unit_contributions
 from tasks.tracing import projector as projector_file
-from tasks.tracing import ways as ways_file
+from tasks.tracing import strategies as strategies_file
 from tasks.tracing.patches import Operation
 
 # torch's own forward pass says that it copies for an even kernel under "same"
@@ -109,20 +109,20 @@ def check_equal(found: Contributions, expected: Contributions, rtol: float = 1e-
 
 
 @pytest.fixture(params=["chosen", "matrices", "convolution", "gram"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Each way of computing norms in turn, whatever the layer would choose; a linear layer has no convolution."""
+def strategy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each strategy for norms in turn, whatever the layer would choose; a linear layer has no convolution."""
     name = str(request.param)
 
     def choose(operation: Operation, *_: object) -> str:
         return "matrices" if name == "convolution" and isinstance(operation.module, nn.Linear) else name
 
     if name != "chosen":
-        monkeypatch.setattr(projector_file, "choose_way", choose)
+        monkeypatch.setattr(projector_file, "choose_strategy", choose)
     return name
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_module_against_loops(case: str, way: str) -> None:
+def test_every_module_against_loops(case: str, strategy: str) -> None:
     module, weight, inputs, updates = parts(case)
     found = contributions(module, weight, inputs, updates)
     check_equal(found, by_loops(module, weight, inputs, updates))
@@ -131,7 +131,7 @@ def test_every_module_against_loops(case: str, way: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_bias_is_one_more_input_of_ones(case: str, way: str) -> None:
+def test_bias_is_one_more_input_of_ones(case: str, strategy: str) -> None:
     module, weight, inputs, updates = parts(case)
     n_outputs = module.get_parameter("bias").shape[0]
     biases = seeded(n_outputs, seed=4), seeded(STEPS, n_outputs, seed=5)
@@ -140,7 +140,7 @@ def test_bias_is_one_more_input_of_ones(case: str, way: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_unit_is_its_row_alone(case: str, way: str) -> None:
+def test_a_unit_is_its_row_alone(case: str, strategy: str) -> None:
     module, weight, inputs, updates = parts(case)
     n_outputs = module.get_parameter("bias").shape[0]
     biases = seeded(n_outputs, seed=4), seeded(STEPS, n_outputs, seed=5)
@@ -192,7 +192,7 @@ def test_linear_by_hand() -> None:
 
 
 @pytest.mark.parametrize("case", ["linear", "conv2", "conv2 many positions"])
-def test_where_a_norm_is_zero_the_cosine_is(case: str, way: str) -> None:
+def test_where_a_norm_is_zero_the_cosine_is(case: str, strategy: str) -> None:
     module, weight, inputs, updates = parts(case)
     inputs[1], updates[2] = 0, 0
     found = contributions(module, weight, inputs, updates)
@@ -214,12 +214,12 @@ def test_no_queries_and_no_steps(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", ["linear", "tokens", "conv2 groups", "conv2 many positions", "transposed2 groups"])
-def test_chunks_of_queries_and_steps_change_nothing(case: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunks_of_queries_and_steps_change_nothing(case: str, strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module, weight, inputs, updates = parts(case)
     whole = contributions(module, weight, inputs, updates)
     monkeypatch.setattr(projector_file, "CHUNK", 1)
-    monkeypatch.setattr(ways_file, "BUDGET", 1)
-    monkeypatch.setattr(ways_file.queries_within, "__defaults__", (1,))
+    monkeypatch.setattr(strategies_file, "BUDGET", 1)
+    monkeypatch.setattr(strategies_file.queries_within, "__defaults__", (1,))
     check_equal(contributions(module, weight, inputs, updates), whole, 1e-13)
 
 

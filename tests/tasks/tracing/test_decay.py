@@ -1,4 +1,4 @@
-"""Weight decay told apart from the gradients: against torch's optimisers, run with their two parts kept separate."""
+"""Weight decay separated from the gradients: against torch's optimisers, run with their two parts kept separate."""
 
 import copy
 

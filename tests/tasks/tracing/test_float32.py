@@ -46,15 +46,15 @@ def drawn(module: nn.Module, shape: tuple[int, ...], data: Data) -> tuple[Tensor
 
 @pytest.mark.parametrize("name", MODULES)
 @pytest.mark.parametrize("data", ["normal", "offset", "cancelling", "tiny", "dead"])
-@pytest.mark.parametrize("way", ["chosen", "matrices", "convolution", "gram"])
-def test_within_the_promised_error(name: str, data: Data, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("strategy", ["chosen", "matrices", "convolution", "gram"])
+def test_within_the_promised_error(name: str, data: Data, strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module, shape = MODULES[name]
-    if way == "convolution" and isinstance(module, nn.Linear):
-        way = "chosen"
+    if strategy == "convolution" and isinstance(module, nn.Linear):
+        strategy = "chosen"
     weight, inputs, updates = drawn(module, shape, data)
     exact = contributions(module, weight.double(), inputs.double(), updates.double())
-    if way != "chosen":
-        monkeypatch.setattr(projector_file, "choose_way", lambda *_: way)
+    if strategy != "chosen":
+        monkeypatch.setattr(projector_file, "choose_strategy", lambda *_: strategy)
     found = contributions(module, weight, inputs, updates)
     assert found.gamma.dtype == found.norm.dtype == found.cosine.dtype == torch.float32
     scale = exact.preactivation_norm[:, None] * exact.norm
@@ -65,7 +65,7 @@ def test_within_the_promised_error(name: str, data: Data, way: str, monkeypatch:
 
 
 def test_a_nearly_annihilated_input_keeps_its_digits_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(projector_file, "choose_way", lambda *_: "gram")
+    monkeypatch.setattr(projector_file, "choose_strategy", lambda *_: "gram")
     inputs = torch.ones(1, 1, 8, dtype=torch.float64)
     inputs[0, 0, 1::2] += 1e-7
     updates = torch.tensor([[[[1.0, -1.0]]]], dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Augmentation: each sample's crop and flip are its own, whatever stands beside it."""
+"""Augmentation: each sample's crop and flip are its own, whatever else is in its batch."""
 
 import numpy as np
 import pytest

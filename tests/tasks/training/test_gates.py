@@ -74,7 +74,7 @@ def test_the_penalty_alone_closes_no_channel() -> None:
     for _ in range(5):
         gating.loss().backward()  # type: ignore[no-untyped-call]  # torch's stub
         optimizer.step()
-        gating.settle()
+        gating.after_update()
     assert gates.weight.tolist() == [[1.0] * 3] * 2
     assert gates.weight.grad is None
 

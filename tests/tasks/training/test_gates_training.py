@@ -96,7 +96,7 @@ def test_two_optimisers_are_one_with_two_groups_bit_for_bit() -> None:
             for stepper in steppers:
                 stepper.step()
             if gated:
-                gating.settle()
+                gating.after_update()
     assert torch.equal(gates.weight, others.weight)
     assert all(torch.equal(p, q) for p, q in zip(model.parameters(), twin.parameters(), strict=True))
 

@@ -1,4 +1,4 @@
-"""Torch's own random numbers are a function of the seed, whatever was drawn before and beside."""
+"""Torch's own random numbers are a function of the seed, whatever else was drawn before or in other threads."""
 
 from concurrent.futures import ThreadPoolExecutor
 

@@ -1,4 +1,4 @@
-"""What a recorder is told of each step, and that telling it changes nothing."""
+"""What a recorder gets from each step, and that giving it changes nothing."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,8 +26,8 @@ def fetch(positions: Positions) -> tuple[Tensor, Tensor]:
 
 
 @dataclass
-class Told:
-    """What a step told its recorder, and how the weights moved in it."""
+class Heard:
+    """What a step gave its recorder, and how the weights moved in it."""
 
     examples: list[int]
     ghosts: list[int]
@@ -44,17 +44,17 @@ class Listening:
     """A recorder that remembers."""
 
     model: nn.Module
-    told: list[Told] = field(default_factory=list)
+    heard: list[Heard] = field(default_factory=list)
 
     @contextmanager
     def step(
         self, examples: Positions, *, label: int = -1, epoch: int = 0, ghosts: Positions | Sequence[int] = ()
     ) -> Iterator[Row]:
         before = self.weights()
-        row = Told(np.asarray(examples).tolist(), np.asarray(ghosts).tolist(), label, epoch)
+        row = Heard(np.asarray(examples).tolist(), np.asarray(ghosts).tolist(), label, epoch)
         yield row
         row.update = self.weights() - before
-        self.told.append(row)
+        self.heard.append(row)
 
     def weights(self) -> Tensor:
         return torch.cat([p.detach().flatten() for p in self.model.parameters()])
@@ -66,12 +66,12 @@ def test_a_recorder_sees_each_update_with_its_loss_and_clip_factor() -> None:
     start = recorder.weights()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     losses = train_steps(model, optimizer, fetch, batches, 1, 7, clip=0.1, recorder=recorder, ids=IDS)
-    assert [row.loss for row in recorder.told] == losses
-    assert [row.epoch for row in recorder.told] == [0, 0, 1, 1, 1, 2]
-    assert [row.examples for row in recorder.told] == [IDS[batches.batch(t).examples].tolist() for t in range(1, 7)]
-    updates = [row.update for row in recorder.told if row.update is not None]
+    assert [row.loss for row in recorder.heard] == losses
+    assert [row.epoch for row in recorder.heard] == [0, 0, 1, 1, 1, 2]
+    assert [row.examples for row in recorder.heard] == [IDS[batches.batch(t).examples].tolist() for t in range(1, 7)]
+    updates = [row.update for row in recorder.heard if row.update is not None]
     torch.testing.assert_close(start + sum(updates), recorder.weights())
-    for row, update in zip(recorder.told, updates, strict=True):
+    for row, update in zip(recorder.heard, updates, strict=True):
         assert 0 < row.clip < 1
         assert update.norm().item() == pytest.approx(0.5 * 0.1, rel=1e-3)  # the clipped norm, times lr
 
@@ -82,7 +82,7 @@ def test_the_seed_of_the_augmentation_is_told_where_there_is_one(augmented: bool
     recorder, optimizer = Listening(model), torch.optim.SGD(model.parameters(), lr=0.1)
     augment = (lambda images, ids, epoch: images * 2) if augmented else None
     train_steps(model, optimizer, fetch, ShuffledBatches(LABELS, 77, 8), 0, 3, augment=augment, recorder=recorder)
-    assert [row.augmentation for row in recorder.told] == [77 if augmented else -1] * 3
+    assert [row.augmentation for row in recorder.heard] == [77 if augmented else -1] * 3
 
 
 def test_ghosts_are_told_where_they_matter_and_left_out_elsewhere() -> None:
@@ -93,7 +93,7 @@ def test_ghosts_are_told_where_they_matter_and_left_out_elsewhere() -> None:
         train_steps(
             model, torch.optim.SGD(model.parameters(), lr=0.1), fetch, batches, 0, 5, recorder=recorder, ids=IDS
         )
-        for step, row in enumerate(recorder.told):
+        for step, row in enumerate(recorder.heard):
             batch = batches.batch(step)
             assert row.label == batch.label
             assert row.examples == IDS[batch.examples].tolist()

@@ -130,7 +130,7 @@ def test_feature_maps_stand_in_rows() -> None:
 
 
 def test_what_the_table_has_not_is_named() -> None:
-    with pytest.raises(ValueError, match="k = 7: the table has 5"):
+    with pytest.raises(ValueError, match="k: expected one of 5, found 7"):
         control_plot(CONTROLS, 0.9, k=7)
-    with pytest.raises(ValueError, match="scope 'union': the table has label"):
+    with pytest.raises(ValueError, match="scope: expected one of label, found 'union'"):
         ablation_plot(ABLATION, 0.9, scope="union")

@@ -251,5 +251,5 @@ def test_histogram_is_by_index_and_of_many_features_by_rank() -> None:
     chosen, others = drawn(histogram_view(many)).data
     assert (list(chosen.x), list(chosen.customdata)) == ([2], [d - 2])
     assert len(others.x) == MAX_RANKED - 1
-    with pytest.raises(ValueError, match=r"class 'c': features 3\.\.3 chosen of 3"):
+    with pytest.raises(ValueError, match=r"class 'c': expected chosen features below 3, found 3\.\.3"):
         Histogram("n", 0, "c", np.ones(3), np.array([3]))

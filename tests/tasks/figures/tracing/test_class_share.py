@@ -59,7 +59,7 @@ def test_what_takes_away_is_stacked_below_zero() -> None:
 def test_many_classes_are_summed_as_others() -> None:
     shares = class_shares(many(1, 14, 2))
     assert len(shares.classes) == MAX_CLASSES
-    assert shares.classes[:2] == ("c (13)", "c (12)")  # equal names are told apart by their label
+    assert shares.classes[:2] == ("c (13)", "c (12)")  # labels distinguish equal names
     assert shares.classes[-1] == "5 others"
     np.testing.assert_array_equal(shares.layers["l0"][-1], [15.0, 15.0])  # 1 + 2 + 3 + 4 + 5
     assert len(set(colours(shares))) == MAX_CLASSES

@@ -79,5 +79,5 @@ def test_a_layer_without_ridges_says_so() -> None:
 def test_shapes_that_do_not_agree_are_refused() -> None:
     with pytest.raises(ValueError, match=r"expected a row for each of 3 classes and 201 grid points"):
         replace(RIDGES, totals=np.ones(2))
-    with pytest.raises(ValueError, match="highlighted row 3: there are 3 classes"):
+    with pytest.raises(ValueError, match="highlighted: expected a row of 3 classes, found 3"):
         replace(RIDGES, highlighted=3)

@@ -57,5 +57,5 @@ def test_class_shares_show_classes_and_others() -> None:
 
 
 def test_an_unknown_layer_is_named() -> None:
-    with pytest.raises(ValueError, match="layer 'conv': the table has fc"):
+    with pytest.raises(ValueError, match="layer: expected one of fc, found 'conv'"):
         class_share_plot(SHARES, "conv")

@@ -44,14 +44,19 @@ def invented_decomposition(
             value = full * (1 - 0.04 * np.exp(-(min(k2, k) / k)) - 0.02 * abs(k2 - first) / (k2 + first))
             cell = {"k1": k1, "k2": k2, "accuracy": value, "ratio": value / full, "agreement": value + 0.02}
             tables["grid"].append(key | (cell if (first, k2) != (k, k) else cell | {"accuracy": fit, "ratio": ratio}))
-        ways = {"histogram": fit, "class-mean": fit - 0.004, "class-mean-minus-overall": fit + 0.012, "weight": 0.7}
-        ways |= {
+        by_method = {
+            "histogram": fit,
+            "class-mean": fit - 0.004,
+            "class-mean-minus-overall": fit + 0.012,
+            "weight": 0.7,
+        }
+        by_method |= {
             "abs-weight": 0.61,
             "mean-times-weight": fit - 0.02,
             "histogram-and-weight": fit - 0.01,
             "random": 0.35,
         }
-        for method, value in ways.items():
+        for method, value in by_method.items():
             draws, std = (20, 0.042) if method == "random" else (1, 0.0)
             row = {"method": method, "k": k, "draws": draws, "accuracy": value, "accuracy_std": std}
             tables["controls"].append(key | row | {"agreement": value, "ratio": value / full})

@@ -1,9 +1,9 @@
-"""The authors' figures beside ours: only where network and setting are theirs."""
+"""The authors' figures compared with ours: only where network and setting are theirs."""
 
 import numpy as np
 import pytest
 
-from tasks.report.decomposition.authors import beside_authors
+from tasks.report.decomposition.authors import compare_authors
 from tests.tasks.report.decomposition.decomposed_network import frame, noise, page_of, retrained
 
 IMAGENET: dict[str, object] = {"model": "wide_resnet50_2", "n_classes": 1000, "n_outputs": 1000}
@@ -18,8 +18,8 @@ def test_the_authors_figures_stand_beside_ours_where_the_network_is_theirs() -> 
         "retraining": retrained(0.9, "network"),
         "gates": frame({"split": ["val", "train"], "std_accuracy": [0.1, 0.87], "csg_accuracy": [0.1, 0.88]}),
     }
-    beside = beside_authors(page_of(network, **tables))
-    assert list(zip(beside["figure"], beside["authors"], beside["ours"], strict=True)) == [
+    compared = compare_authors(page_of(network, **tables))
+    assert list(zip(compared["figure"], compared["authors"], compared["ours"], strict=True)) == [
         ("A_f", 0.9117, 0.92),
         ("A_d", 0.8859, 0.89),  # of the main setting
         ("A_d", 0.8416, 0.85),  # of the grid
@@ -29,13 +29,13 @@ def test_the_authors_figures_stand_beside_ours_where_the_network_is_theirs() -> 
         ("CSG training, accuracy with gates", 0.8809, 0.88),
         ("CSG training, accuracy without gates", 0.8809, 0.87),
     ]
-    assert beside["difference"][0] == pytest.approx(0.0083)
-    unasked = beside_authors(page_of(network | {"k2": 3}))
+    assert compared["difference"][0] == pytest.approx(0.0083)
+    unasked = compare_authors(page_of(network | {"k2": 3}))
     assert unasked["ours"].notna().tolist() == [True, False, True] + 5 * [False]
-    assert beside["setting"].tolist()[3:] == ["k1 = 5, k2 = 5, epoch 1"] + 2 * ["k1 = 5, k2 = 5"] + 2 * [
+    assert compared["setting"].tolist()[3:] == ["k1 = 5, k2 = 5, epoch 1"] + 2 * ["k1 = 5, k2 = 5"] + 2 * [
         "training images"
     ]
-    wide = beside_authors(page_of(IMAGENET))
+    wide = compare_authors(page_of(IMAGENET))
     assert wide[["figure", "authors", "ours"]].to_numpy().tolist() == [["r_A", 0.971, 0.96]]
 
 
@@ -50,9 +50,9 @@ def test_what_hangs_on_the_sets_is_compared_at_the_authors_setting_only(other: d
         "grid": frame({"k1": ["5", "5"], "k2": [5, 3], "accuracy": [0.88, 0.85], "ratio": 0.9}),
     }
     network = {"model": "cifar-resnet20", "a_full": 0.92}
-    beside = beside_authors(page_of(network | other, **tables))
+    compared = compare_authors(page_of(network | other, **tables))
     in_grid = bool({"k1", "k2"} & set(other))  # a cell has its own k1 and k2
-    assert beside["ours"].notna().tolist() == [True, in_grid, in_grid] + 5 * [False]
+    assert compared["ours"].notna().tolist() == [True, in_grid, in_grid] + 5 * [False]
 
 
 @pytest.mark.parametrize(
@@ -69,4 +69,4 @@ def test_what_hangs_on_the_sets_is_compared_at_the_authors_setting_only(other: d
     ],
 )
 def test_a_network_is_the_authors_where_that_can_be_known(network: dict[str, object], compared: bool) -> None:
-    assert (len(beside_authors(page_of(network))) > 0) == compared
+    assert (len(compare_authors(page_of(network))) > 0) == compared

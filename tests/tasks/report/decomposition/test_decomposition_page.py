@@ -81,7 +81,7 @@ def test_caveats_of_the_method_are_on_the_page(facts: RunFacts, decomposition: D
     for expected in (
         "This is a perturbation test, not an accuracy: with scope label the true label decides which "
         "features are replaced.",
-        "All others are many more features than the influential ones, so the control of equal size decides.",
+        "There are many more other features than influential ones, so the control of equal size decides.",
         "With gates it needs the label of the image",
         "It is not faster at batch 1",
     ):
@@ -109,7 +109,7 @@ def test_csv_files_hold_the_tables(facts: RunFacts, decomposition: Decomposition
     for name in COLUMNS:
         read = pd.read_csv(io.BytesIO(site[f"data/decomposition_{name}.csv"]), dtype={"k1": str})
         pd.testing.assert_frame_equal(read, getattr(decomposition, name), check_dtype=False)
-    assert not any(b"987654321" in data for data in site.values())  # a column nobody asked for
+    assert not any(b"987654321" in data for data in site.values())  # a column that the page does not use
     histograms = pd.read_csv(io.BytesIO(site["data/decomposition_histograms.csv"]))
     assert len(histograms) == 2 * 2 * 64
     first = histograms.query("network == 'resnet20' and class_name == 'zero'")

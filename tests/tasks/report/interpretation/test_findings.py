@@ -93,5 +93,5 @@ def test_accuracy_sets_full_and_smallest_budget_beside_the_unmodified_network() 
 
 def test_classes_left_out_are_told_where_there_are_any() -> None:
     assert "Left out" not in texts(over_repeats(), robust(0.5, 0.6, spread=0.1))
-    told = texts(over_repeats(left_out_mean=[1.0, 2.5, 0.0, 0.0]), robust(0.5, 0.6, spread=0.1))["Left out"]
-    assert "with moderate at 10 %: 2.5 on average" in told
+    messages = texts(over_repeats(left_out_mean=[1.0, 2.5, 0.0, 0.0]), robust(0.5, 0.6, spread=0.1))["Left out"]
+    assert "with moderate at 10 %: 2.5 on average" in messages

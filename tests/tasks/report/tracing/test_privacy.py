@@ -29,7 +29,7 @@ def planted(page: TracingResults) -> tuple[TracingResults, dict[str, Image]]:
         positive = layer.positive.copy()
         positive.loc[0, "sample_id"] = EXAMPLE
         layers.append(replace(layer, positive=positive))
-    # Columns that nobody asked for would carry ids as well.
+    # Further columns could carry ids too.
     tables = {name: getattr(page, name).assign(first_sample=EXAMPLE) for name in ("networks", "layers", "evaluation")}
     shares = page.shares.assign(sample_id=EXAMPLE)
     queries = (replace(query, layers=tuple(layers)), *page.queries[1:])

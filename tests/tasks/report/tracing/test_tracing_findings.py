@@ -46,13 +46,13 @@ def say(
 
 def test_most_and_least_class_specific_layers_and_the_trend_with_depth() -> None:
     assert say()["Classes"] == [
-        "The strongest example is of the predicted class for 100.0 % of the queries in fc (most) and 15.0 % in conv2 "
+        "The top-1 example is of the predicted class for 100.0 % of the queries in fc (most) and 15.0 % in conv2 "
         "(least). The later half of the layers agrees more than the earlier half: 75.0 % against 20.0 % on average."
     ]
     falling = LAYERS.assign(agreement_1=[0.5, 0.5, 0.5, 0.1])
     assert "agrees less than the earlier half: 30.0 % against 50.0 %" in say(falling)["Classes"][0]
     flat = say(LAYERS.assign(agreement_1=0.5))["Classes"][0]
-    assert flat.startswith("The strongest example is of the predicted class for 50.0 % of the queries in conv1. ")
+    assert flat.startswith("The top-1 example is of the predicted class for 50.0 % of the queries in conv1. ")
     assert "agrees as much as the earlier half" in flat
     assert "half" not in say(LAYERS[:3])["Classes"][0]  # three layers have no halves to compare
     assert "Classes" not in say(LAYERS.assign(agreement_1=np.nan))

@@ -101,7 +101,7 @@ def test_unknown_numbers_are_dashes_and_unknown_decay_says_so(facts: RunFacts, t
 def test_without_ids_classes_stand_in_place_of_examples(facts: RunFacts, tracing: TracingResults) -> None:
     site = site_of(replace(facts, training_images="none"), tracing)
     text = text_of(site)
-    assert "Contribution of each class to layer fc, summed over the 8 strongest examples only" in text
+    assert "Contribution of each class to layer fc, summed over the top 8 examples only" in text
     assert "Added most" not in text
     read = pd.read_csv(io.BytesIO(site["data/tracing_classes.csv"]))
     first = tracing.queries[0].layers[0]

@@ -66,7 +66,7 @@ def invented_query(
 
 
 def invented_examples(rng: np.random.Generator, ids: list[int], names: tuple[str, ...], sign: int) -> pd.DataFrame:
-    """Draw influential examples, strongest first."""
+    """Draw influential examples, in order of rank."""
     share = sign * np.sort(rng.uniform(0.0002, 0.02, len(ids)))[::-1]
     classes = [names[i % len(names)] for i in ids]
     columns = {"sample_id": np.array(ids, np.int64), "class_name": classes, "sum": 40 * share, "share": share}

@@ -15,7 +15,7 @@ from tasks.steps.common.activations import (
     Shapes,
     activations_layout,
     check_same_samples,
-    class_slabs,
+    ranges_by_class,
 )
 from tests.plans import held_out, learned
 
@@ -46,7 +46,7 @@ def test_rows_are_class_by_class_then_by_id(finished_run: "Run", plain: "dict[st
     np.testing.assert_array_equal(plain["train"].labels, stage.read("label"))
     ids = np.asarray(stage.read("sample_id")).reshape(10, 12)
     assert (np.diff(ids, axis=1) > 0).all()
-    assert class_slabs(stage) == {label: (12 * label, 12 * label + 12) for label in range(10)}
+    assert ranges_by_class(stage) == {label: (12 * label, 12 * label + 12) for label in range(10)}
 
 
 def test_no_sample_is_in_both_splits(plain: "dict[str, Plain]") -> None:

@@ -1,4 +1,4 @@
-"""Snapshots: the weights of a training after any step, bitwise, without training anew."""
+"""Snapshots: the weights of a training after any step, bitwise, without a second training."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,6 +1,7 @@
 """The training stage: the same bits whatever stopped it, and values as a plain loop gives them."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from tasks.cluster.parallel import PartitionError
 from tasks.io.networks import build_model
 from tasks.steps.common import chain, training
 from tasks.steps.common.trainer import environment
+from tests.counting import MARKER, counted
 from tests.tasks.steps.common.trainings import die_at, file_digests, spec_of, train
 
 if TYPE_CHECKING:
@@ -95,13 +97,13 @@ def unsealed(run: "Run", keep: int) -> Path:
     """Take the seal and all segments from `keep` on off a finished training."""
     folder = Path(run.config.store, spec_of(run).path)
     (folder / "markers" / "complete.json").unlink()
-    for marker in sorted((folder / "markers").iterdir())[keep:]:
-        marker.unlink()
+    for record in sorted((folder / "markers").iterdir())[keep:]:
+        record.unlink()
     return folder
 
 
-def changed_marker(folder: Path, number: int, **numbers: object) -> None:
-    """Write a segment's marker anew with other numbers."""
+def change_record(folder: Path, number: int, **numbers: object) -> None:
+    """Write a segment's partition record again with other metrics."""
     path = folder / "markers" / f"{number:06d}.json"
     document = decode(path.read_bytes(), "marker")
     document["numbers"].update(numbers)
@@ -111,7 +113,7 @@ def changed_marker(folder: Path, number: int, **numbers: object) -> None:
 def test_another_environment_is_refused(copied_run: "Run") -> None:
     folder = unsealed(copied_run, 2)
     before = decode((folder / "markers/000001.json").read_bytes(), "m")["numbers"]["environment"]
-    changed_marker(folder, 1, environment={**before, "torch": "1.0"})
+    change_record(folder, 1, environment={**before, "torch": "1.0"})
     with pytest.raises((PartitionError, StoreError), match=r"expected torch 1\.0, as for its checkpoint, found") as e:
         train(copied_run)
     assert f"or remove {folder} to train again" in str(e.value)
@@ -126,7 +128,7 @@ def test_a_training_goes_on_with_the_same_threads_and_precision_only(
     folder = unsealed(copied_run, 2)
     before = decode((folder / "markers/000001.json").read_bytes(), "m")["numbers"]["environment"]
     assert before["threads"] == 1  # as trainings set it, whatever this process has
-    changed_marker(folder, 1, environment={**before, "python": "3.0", fact: value})
+    change_record(folder, 1, environment={**before, "python": "3.0", fact: value})
     with pytest.raises((PartitionError, StoreError), match=f"expected {fact} {value}, as for its checkpoint, found"):
         train(copied_run)
 
@@ -142,11 +144,11 @@ def test_threads_of_the_process_are_not_those_of_the_training() -> None:
 
 def test_a_chain_with_a_foreign_parent_is_made_again_from_there(copied_run: "Run", finished_run: "Run") -> None:
     folder = unsealed(copied_run, 4)
-    changed_marker(folder, 2, parent="checkpoint-000001-0123456789ab.safetensors")
+    change_record(folder, 2, parent="checkpoint-000001-0123456789ab.safetensors")
     train(copied_run)
     assert file_digests(folder) == file_digests(Path(finished_run.config.store, spec_of(copied_run).path))
-    markers = [decode(m.read_bytes(), "m")["numbers"] for m in sorted((folder / "markers").glob("0*.json"))]
-    assert [m["parent"] for m in markers] == ["", *(m["checkpoint"] for m in markers[:-1])]
+    records = [decode(m.read_bytes(), "m")["numbers"] for m in sorted((folder / "markers").glob("0*.json"))]
+    assert [m["parent"] for m in records] == ["", *(m["checkpoint"] for m in records[:-1])]
 
 
 def test_a_gap_in_the_chain_drops_what_follows(copied_run: "Run", finished_run: "Run") -> None:
@@ -196,13 +198,32 @@ def test_samples_that_do_not_fit_in_memory_give_the_same_bits(
 
 def test_defaults_and_names_are_no_part_of_the_key(tiny_tree: Tree, new_run: NewRun) -> None:
     key = spec_of(new_run(tiny_tree)).key
-    told = json.loads(json.dumps(tiny_tree))
-    told["networks"]["small"]["train"] |= {"split": "train", "evaluate": "val"}
-    told["networks"]["small"]["train"]["batches"]["kind"] = "shuffled"
-    assert spec_of(new_run(told)).key == key
+    messages = json.loads(json.dumps(tiny_tree))
+    messages["networks"]["small"]["train"] |= {"split": "train", "evaluate": "val"}
+    messages["networks"]["small"]["train"]["batches"]["kind"] = "shuffled"
+    assert spec_of(new_run(messages)).key == key
     renamed = json.loads(json.dumps(tiny_tree).replace('"digits"', '"numbers"').replace('"small"', '"net"'))
     assert spec_of(new_run(renamed)).key == key
     for change in ({"epochs": 3}, {"batches": {"size": 8}}, {"evaluate": "train"}, {"checkpoint_every": 7}):
         other = json.loads(json.dumps(tiny_tree))
         other["networks"]["small"]["train"] |= change
         assert spec_of(new_run(other)).key != key, change
+
+
+# Steps 0-15 in segments of 5, epochs of 8: each needs the records of its epoch, and the last one all, for the curves.
+@pytest.mark.parametrize(
+    ("done", "needed"), [(0, [[], [0], [1], [0, 1, 2]]), (2, [[0, 1, 1], [0, 1, 2]])], ids=["new", "resumed"]
+)
+def test_each_segment_reads_each_record_before_it_once(copied_run: "Run", done: int, needed: list[list[int]]) -> None:
+    """A training that resumes reads its old records once more, in the process that shares out the work."""
+    unsealed(copied_run, done)
+    with counted() as requests:
+        train(copied_run)
+    reads: list[list[int]] = [[]]
+    for verb, path in requests.seen:
+        if re.search(f"training/.*{MARKER}", path) and verb != "miss":
+            if verb == "read":
+                reads[-1].append(int(Path(path).stem))
+            else:
+                reads.append([])
+    assert [sorted(numbers) for numbers in reads] == [*needed, list(range(done, 4))]  # the last to seal it

@@ -142,8 +142,8 @@ def test_the_penalty_shows_in_the_loss_and_the_gates_in_the_key(tiny_tree: Tree,
     losses = []
     for run in (plain, gated):
         train(run)
-        markers = sorted(Path(run.config.store, spec_of(run).path, "markers").glob("0*.json"))
-        losses.append(np.concatenate([json.loads(marker.read_text())["numbers"]["losses"] for marker in markers]))
+        files = sorted(Path(run.config.store, spec_of(run).path, "markers").glob("0*.json"))
+        losses.append(np.concatenate([json.loads(file.read_text())["numbers"]["losses"] for file in files]))
     np.testing.assert_array_equal(losses[0][:8], losses[1][:8])  # the first epoch is plain
     assert losses[1][8] > losses[0][8]
 

@@ -122,10 +122,10 @@ def test_the_learning_rate_stands_in_the_curves_where_it_changes(
 def test_markers_tell_each_epoch_as_the_table_does(tiny_tree: Tree, new_run: NewRun) -> None:
     folder = train(new_run(changed(tiny_tree, schedule={"kind": "cosine"}, checkpoint_every=3)))
     table = pd.read_parquet(folder / "files/epochs.parquet")
-    told = []
+    messages = []
     for path in sorted((folder / "markers").glob("0*.json")):
-        told += decode(path.read_bytes(), "marker")["numbers"]["epochs"]
-    pd.testing.assert_frame_equal(pd.DataFrame(told)[list(table.columns)], table)
+        messages += decode(path.read_bytes(), "marker")["numbers"]["epochs"]
+    pd.testing.assert_frame_equal(pd.DataFrame(messages)[list(table.columns)], table)
 
 
 @pytest.mark.parametrize("norm", ["corrected", "as_printed"])

@@ -64,7 +64,7 @@ def counted(
     for row, label in zip(features, labels.tolist(), strict=True):
         sums[label] += np.abs(row.astype(np.float64))
         if limit is None or seen[label] < limit:
-            for j in strongest(row, k1):
+            for j in top_features(row, k1):
                 counts[label, j] += 1
         seen[label] += 1
     return counts, sums
@@ -81,7 +81,7 @@ def masked(features: Doubles, head: nn.Linear, sets: Ids) -> Doubles:
     return found
 
 
-def strongest(row: NDArray[np.floating], k1: int | float) -> list[int]:
+def top_features(row: NDArray[np.floating], k1: int | float) -> list[int]:
     """Return the indices of an image that Algorithm 1 counts, one after the other."""
     order = sorted(range(len(row)), key=lambda j: (-abs(row[j]), j))
     if isinstance(k1, int):

@@ -1,4 +1,4 @@
-"""Trainings of a decomposed head or network that were killed, or lack memory, end with the same bits."""
+"""Trainings of a decomposed head or network that were killed, or run out of memory, end with the same bits."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Features and the histograms that count the strongest, against plain loops; in parts of any size the same bytes."""
+"""Features and the histograms that count the top-k, against plain loops; in parts of any size the same bytes."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -84,5 +84,5 @@ def test_neither_ranges_nor_chunks_change_a_byte(
     for spec in scores(found):
         pairs = zip(*(read_scores(opened(run, spec)) for run in (again, decomposed_run)), strict=True)
         assert all(np.array_equal(a.correct, b.correct) and np.array_equal(a.agreeing, b.agreeing) for a, b in pairs)
-    strongest_stage = opened(again, found.histogram.inputs["strongest"])
-    assert strongest_stage.layout.partitions == (4 if range_values == 1 else 1)
+    stage_of_sums = opened(again, found.histogram.inputs["strongest"])
+    assert stage_of_sums.layout.partitions == (4 if range_values == 1 else 1)

@@ -1,4 +1,4 @@
-"""The decomposition page from finished stages, and what is written beside it."""
+"""The decomposition page from finished stages, and the files written with it."""
 
 import copy
 import io

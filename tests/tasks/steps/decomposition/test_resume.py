@@ -55,8 +55,8 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(
 ) -> None:  # Any: a module
     run = decomposed_run.at(str(tmp_path / "copy"))
     spec = asked(decomposed(run.plan)[0])[kind]
-    for marker in Path(run.config.store, spec.path, "markers").iterdir():
-        marker.unlink()
+    for record in Path(run.config.store, spec.path, "markers").iterdir():
+        record.unlink()
     original = getattr(module, name)
 
     def dies(*arguments: Any, **options: Any) -> None:  # Any: passed on

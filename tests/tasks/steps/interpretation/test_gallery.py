@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tests.conftest import Run
     from tests.tasks.conftest import Plain
 
-SLABS = {3: (0, 2), 5: (2, 3), 8: (3, 7)}
+CLASS_RANGES = {3: (0, 2), 5: (2, 3), 8: (3, 7)}
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ SLABS = {3: (0, 2), 5: (2, 3), 8: (3, 7)}
     ],
 )
 def test_images_are_spread_over_the_classes(count: int, expected: list[tuple[int, int, int]]) -> None:
-    assert chosen_positions(SLABS, count) == expected
+    assert chosen_positions(CLASS_RANGES, count) == expected
 
 
 def test_pictures_are_the_images_and_their_heat(finished_run: "Run", plain: "dict[str, Plain]") -> None:

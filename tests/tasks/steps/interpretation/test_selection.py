@@ -13,7 +13,7 @@ from tasks.coresets.dgpruning import select_dgpruning
 from tasks.coresets.moderate import select_moderate_across
 from tasks.engine.life import complete
 from tasks.engine.step import Work
-from tasks.steps.common.activations import class_slabs
+from tasks.steps.common.activations import ranges_by_class
 from tasks.steps.interpretation import selection
 from tasks.steps.interpretation.selection import SELECTION, classes_per_partition, kept_positions, selection_spec
 from tests.plans import cells, held_out, learned
@@ -32,10 +32,10 @@ def test_coresets_are_those_of_the_selector_by_hand(
     for cell in chosen:
         stage = open_finished(finished_run.job.store, cell.selection)
         for label in range(10):
-            slab = plain["train"].of_class(label)
-            features = plain["train"].maps[slab].mean((1, 2))
+            class_range = plain["train"].of_class(label)
+            features = plain["train"].maps[class_range].mean((1, 2))
             selected = SELECTORS[selector](features, 0.5, seed=[0, repeat, label])
-            np.testing.assert_array_equal(kept_positions(stage)[label], slab[selected.order])
+            np.testing.assert_array_equal(kept_positions(stage)[label], class_range[selected.order])
             assert len(selected.order) == 6
     assert len(chosen) == (0 if (selector, repeat) == ("moderate", 1) else 1)
 
@@ -75,14 +75,14 @@ def test_coresets_made_together_are_those_made_alone_whatever_was_there(
     kinds = [("random", 0.5, 0), ("random", 0.25, 1), ("moderate", 0.5, 0), ("", 1.0, 0)]
     specs = [selection_spec(split, name, {}, budget, 3, draw) for split in splits for name, budget, draw in kinds]
     orders = []
-    for way in ("alone", "together", "resumed"):
+    for history in ("alone", "together", "resumed"):
         job.store.remove("selection")
-        if way == "resumed":  # a run was killed, which had made some of the partitions of some of the stages
+        if history == "resumed":  # a run was killed, which had made some of the partitions of some of the stages
             for spec, done in zip(specs[1:4], ([0, 1, 2], [], [2, 7]), strict=True):
                 stage = begin_stage(job.store, spec, SELECTION.layout(job.store, spec))
                 for number in done:
                     SELECTION.partition(Work((stage,), "cpu"), number)
-        for batch in [[spec] for spec in specs] if way == "alone" else [specs]:
+        for batch in [[spec] for spec in specs] if history == "alone" else [specs]:
             complete(job, SELECTION, batch)
         orders.append([open_finished(job.store, spec).read("order") for spec in specs])
         assert [open_finished(job.store, spec).layout.partitions for spec in specs] == [10] * 8
@@ -120,7 +120,7 @@ def test_dgpruning_is_that_of_the_selector_and_its_distances_are_logged(copied_r
         (record,) = read_markers(job.store, [(spec.path, 0)]).values()
         assert isinstance(record, dict)
         logged = record["numbers"]["classes"]
-        for row, (label, (start, stop)) in enumerate(class_slabs(activations).items()):
+        for row, (label, (start, stop)) in enumerate(ranges_by_class(activations).items()):
             selected = select_dgpruning(pooled[start:stop], 0.5, k=3, scale=scale)  # type: ignore[arg-type]  # a loop
             np.testing.assert_array_equal(kept_positions(stage)[row], start + selected.order)
             assert logged[str(label)] == {"kept": 6, "of": 12, **selected.info}
@@ -135,7 +135,7 @@ def test_the_scope_of_the_data_set_compares_all_classes(copied_run: "Run") -> No
     within = selection_spec(learn, "moderate", {"scope": "class"}, 0.2, 0, 0)
     assert within.path == selection_spec(learn, "moderate", {}, 0.2, 0, 0).path
     complete(job, SELECTION, [*across, within])
-    ranges = list(class_slabs(activations).values())
+    ranges = list(ranges_by_class(activations).values())
     classes = [activations.read("pooled", start, stop).astype(np.float64) for start, stop in ranges]
     for spec, budget in zip(across, (0.2, 0.5), strict=True):
         stage = open_finished(job.store, spec)

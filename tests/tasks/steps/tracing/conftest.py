@@ -47,7 +47,7 @@ class Projected:
 
 
 @dataclass(frozen=True)
-class Told:
+class Heard:
     """What a step was; `loss` is before it."""
 
     members: Ids
@@ -66,7 +66,7 @@ class Plain:
     model: nn.Module
     weights: dict[str, Tensor]
     decays: dict[str, Tensor]
-    steps: list[Told]
+    steps: list[Heard]
 
     @property
     def layers(self) -> list[str]:
@@ -88,9 +88,9 @@ class Plain:
         init, z_norm = np.zeros((2, n))
         for q in range(n):
             f = inputs[q : q + 1]
-            settled = weights[-1] - weights[0] if displacement else weights[-1]
+            anchor_weights = weights[-1] - weights[0] if displacement else weights[-1]
             shift = None if biases is None else biases[-1] - biases[0] if displacement else biases[-1]
-            z = self.apply(layer, f, settled, shift)
+            z = self.apply(layer, f, anchor_weights, shift)
             z_norm[q] = z.norm().item()
             init[q] = (z * self.apply(layer, f, weights[0], None if biases is None else biases[0])).sum().item()
             for t in range(steps):
@@ -194,7 +194,7 @@ def train_plainly(run: "Run", spec: StageSpec, *, seed: int | None = None, subse
         loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
         lr = settings["optimizer"]["lr"] * _factor(settings["schedule"], epoch)
         sgd.step(lr)
-        kept.append(Told(ids[batch.examples], ids[batch.ghosts], batch.label, epoch, float(loss.detach()), lr))
+        kept.append(Heard(ids[batch.examples], ids[batch.ghosts], batch.label, epoch, float(loss.detach()), lr))
     linear = [n for n, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
     names = [name for name in sgd.kept if name.rpartition(".")[0] in linear]
     weights, decays = ({n: torch.stack(side[n]) for n in names} for side in (sgd.kept, sgd.decays))

@@ -154,12 +154,12 @@ def test_decay_between_steps_that_were_not_recorded(
     stage, ids = opened(run)
     plain = retrain(run, traces(run.plan)[0].training)
     kept = [counts("gapped_run", step) for step in range(14)]
-    told = [step < 4 for step in range(14)] if momentum else kept  # nobody knows the velocity after a gap
+    separable = [step < 4 for step in range(14)] if momentum else kept  # the velocity after a gap is unknown
     assert stage.summary["decay_unknown_from"] == ([4, 4] if momentum else [None, None])
     labels = dict(zip(plain.rows["id"].tolist(), plain.rows["label_given"].tolist(), strict=True))
     for index, layer in enumerate(plain.layers):
         found = plain.project(layer, ids, bias=bias)
-        decay = np.where(np.array(told)[:, None], found.decay, 0)
+        decay = np.where(np.array(separable)[:, None], found.decay, 0)
         parts, square = stage.read("parts", index, index + 1)[0], stage.read("square", index, index + 1)[0]
         assert (np.abs(decay.sum(axis=0)) > 1e-3 * square).all()
         np.testing.assert_allclose(parts[:, 1], decay.sum(axis=0), atol=CLOSE * square.max())
@@ -181,7 +181,7 @@ def test_what_is_not_trained_does_not_decay(
     run = new_run(mlp).finish()
     stage, ids = opened(run)
     plain = retrain(run, traces(run.plan)[0].training)
-    # A half of z decays and the other does not: by their sum they cannot be told apart.
+    # A half of z decays and the other does not: their sum does not distinguish them.
     assert stage.summary["decay_unknown_from"] == [None if bias_too else 0, None]
     for index, layer in enumerate(plain.layers):
         found = plain.project(layer, ids, bias=True)

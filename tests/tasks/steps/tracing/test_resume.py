@@ -60,8 +60,8 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     spec = asked.get(module, trace.retraining)
     assert spec is not None
     folder, made = Path(run.config.store, spec.path), open_finished(run.job.store, spec).layout.partitions
-    for marker in (folder / "markers").iterdir():
-        marker.unlink()
+    for record in (folder / "markers").iterdir():
+        record.unlink()
     with monkeypatch.context() as patch:
         dies_at(patch, module, name, call)
         with pytest.raises(PartitionError, match="killed"):
@@ -77,10 +77,10 @@ def test_a_lost_marker_costs_one_partition(traced_run: "Run", tmp_path: Path) ->
     trace = traces(run.plan)[0]
     kept = {}
     for spec in (trace.contributions, trace.influence):
-        markers = Path(run.config.store, spec.path, "markers")
-        (markers / "complete.json").unlink()
-        (markers / "000001.json").unlink()
-        kept[spec] = (markers / "000000.json").read_bytes()
+        records = Path(run.config.store, spec.path, "markers")
+        (records / "complete.json").unlink()
+        (records / "000001.json").unlink()
+        kept[spec] = (records / "000000.json").read_bytes()
     run.finish()
     for spec, first in kept.items():
         assert contents(run, spec) == contents(traced_run, spec)

@@ -11,7 +11,7 @@ from tasks.tracing.coverage import check_covered
 from tasks.tracing.patches import Operation
 from tasks.tracing.products import product_type
 
-Way = Literal["matrices", "convolution", "gradient", "gram"]
+Strategy = Literal["matrices", "convolution", "gradient", "gram"]
 
 BUDGET = 256 * 2**20  # largest number of bytes for the queries of one projector
 DOUBLE_COST = 4.5  # cost of a float64 product relative to a float32 convolution; measured
@@ -41,7 +41,7 @@ def n_positions(operation: Operation, inputs: Tensor) -> int:
     return int(operation.rows(one).shape[-1])
 
 
-def choose_way(operation: Operation, inputs: Tensor, norms: bool, n_steps: int) -> Way:
+def choose_strategy(operation: Operation, inputs: Tensor, norms: bool, n_steps: int) -> Strategy:
     """Return the method with fewer multiplications per step and query.
 
     Linear layers of one row use `matrices`: their norm is free, and G would be as large as the layer.
@@ -54,7 +54,7 @@ def choose_way(operation: Operation, inputs: Tensor, norms: bool, n_steps: int) 
         return "gradient"
     within = BUDGET // (8 * groups * width * width)  # number of queries with Gram matrices that fit
     narrow = product_type(inputs) == torch.float32
-    moved: Way = "convolution" if narrow and operation.convolves else "matrices"
+    moved: Strategy = "convolution" if narrow and operation.convolves else "matrices"
     if within == 0:
         return moved
     shared = max(1, min(len(inputs), within))
@@ -62,7 +62,7 @@ def choose_way(operation: Operation, inputs: Tensor, norms: bool, n_steps: int) 
     return "gram" if gram < outputs * positions else moved
 
 
-def queries_within(operation: Operation, inputs: Tensor, way: Way, budget: int = BUDGET) -> int:
+def queries_within(operation: Operation, inputs: Tensor, strategy: Strategy, budget: int = BUDGET) -> int:
     """Return the number of queries that a projector can hold in `budget` bytes, at least 1."""
     groups, outputs, width = operation.matrix_shape
     size = torch.finfo(product_type(inputs)).bits // 8
@@ -73,4 +73,4 @@ def queries_within(operation: Operation, inputs: Tensor, way: Way, budget: int =
         "gradient": size * groups * outputs * width,
         "gram": size * groups * outputs * width + 8 * groups * width * width,
     }
-    return max(1, budget // max(held[way], 1))
+    return max(1, budget // max(held[strategy], 1))
