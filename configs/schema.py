@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from configs.activations import Activations
 from configs.asked import Asked
 from configs.cluster import Cluster
+from configs.concepts import Concepts
 from configs.decomposition import Decomposition
 from configs.interpretation import Interpretation
 from configs.section import SIDE, Location, Name, Paths, Section, Share, Side, check_store
@@ -108,6 +109,22 @@ class ImageNet(DataSet):
     root: Location = Field(description="folder that holds train/ and val/")
 
 
+class Broden(DataSet):
+    """A probing set with label maps in Broden's folder format: index.csv, category.csv, label.csv, c_*.csv, images/."""
+
+    source: Literal["broden"]
+    root: Location = Field(description="folder or URL that holds index.csv and images/")
+
+
+class MiniBroden(DataSet):
+    """A probing set with label maps that the project draws: scenes with objects and parts, textures and materials."""
+
+    source: Literal["mini-broden"]
+    count: int = Field(2000, ge=1, le=10**6, description="number of images")
+    size: int = Field(64, ge=32, le=256, description="height and width of the images in pixels")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of the drawing; (seed, index) determines an image")
+
+
 class ImportedData(DataSet):
     """The user's own data: an import path to a function that returns a `tasks.io.sources.Source`."""
 
@@ -116,7 +133,10 @@ class ImportedData(DataSet):
     arguments: dict[str, Any] = Field({}, description="keyword arguments of the function")  # Any: the user's own
 
 
-AnyDataSet = Annotated[SklearnDigits | Npz | ImageFolder | Csv | ImageNet | ImportedData, Field(discriminator="source")]
+AnyDataSet = Annotated[
+    SklearnDigits | Npz | ImageFolder | Csv | ImageNet | Broden | MiniBroden | ImportedData,
+    Field(discriminator="source"),
+]
 
 
 class Preprocessing(Section):
@@ -188,6 +208,7 @@ class Config(Section):
     activations: Activations | None = None
     interpretation: Interpretation | None = None
     decomposition: Decomposition | None = None
+    concepts: Concepts | None = None
     tracing: Tracing | None = None
     report: Report = Report()
 

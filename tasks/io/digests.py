@@ -5,10 +5,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from configs.imports import code_digest
-from configs.schema import AnyDataSet, Csv, ImageFolder, ImageNet, ImportedData, Npz
+from configs.schema import AnyDataSet, Broden, Csv, ImageFolder, ImageNet, ImportedData, MiniBroden, Npz
+from tasks.io.broden import table_names
 from tasks.io.decoding import EXTENSIONS
 from tasks.io.files import join, list_files, local_path, read_bytes, reason, resolved, shown
 from tasks.io.folder import counts
+from tasks.io.mini_broden import DRAWING
 from tasks.io.npz import paths_of
 from tasks.io.table import table_root
 
@@ -24,6 +26,7 @@ def source_digest(data: AnyDataSet) -> dict[str, str]:
     -------
     by name of the input: `sha256:...` of each archive, table and imported module; a moved file stays the same input.
     For each image folder its absolute path or URL; the manifest lists the files.
+    For a drawn data set the version of the drawing.
     """
     if isinstance(data, Npz):
         return {
@@ -39,6 +42,11 @@ def source_digest(data: AnyDataSet) -> dict[str, str]:
         return {f"paths.{split}": folder_digest(path) for split, path in sorted(data.paths.items())}
     if isinstance(data, ImageNet):
         return {f"root.{split}": folder_digest(join(data.root, split)) for split in ("train", "val")}
+    if isinstance(data, Broden):
+        tables = {name: file_sha256(join(data.root, name)) for name in table_names(data.root)}
+        return {**tables, "images": folder_digest(join(data.root, "images"))}
+    if isinstance(data, MiniBroden):
+        return {"drawing": DRAWING}
     if isinstance(data, ImportedData):
         return {"object": code_digest(data.object)}
     return {}

@@ -1,9 +1,11 @@
-"""Preprocess a decoded image to a network's input, as torchvision's classification transforms do."""
+"""Preprocess a decoded image to a network's input, as torchvision's classification transforms do.
 
-from typing import cast
+Pillow alone does it here: a plan reads a few images, and an import of torchvision takes seconds.
+"""
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from configs.schema import Preprocessing
@@ -32,6 +34,12 @@ def preprocess(image: Picture, preprocessing: Preprocessing, key: str) -> torch.
     pixels = np.asarray(resized if preprocessing.crop is None else _crop(_pil(resized), preprocessing, key))
     planes = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
     return _normalise(torch.from_numpy(np.array(planes, order="C")), preprocessing)
+
+
+def rgb_array(image: Picture, key: str) -> NDArray[np.uint8]:
+    """Return a decoded image of any mode as an array (H, W, 3) uint8; `key` is the sample's, for errors."""
+    found: NDArray[np.uint8] = np.asarray(_in_mode(image, Preprocessing(mode="RGB", convert=True), key))
+    return found
 
 
 def _in_mode(image: Picture, preprocessing: Preprocessing, key: str) -> Picture:
@@ -75,18 +83,20 @@ def _resize(image: Picture, preprocessing: Preprocessing) -> Picture:
     """Resize an image with antialiasing, by its shorter side or to height and width."""
     if preprocessing.resize is None:
         return image
-    from torchvision.transforms import InterpolationMode
-    from torchvision.transforms import functional as F
-
-    size = [preprocessing.resize] if isinstance(preprocessing.resize, int) else list(preprocessing.resize)
-    resized = F.resize(_pil(image), size, interpolation=InterpolationMode(preprocessing.interpolation))
-    return cast(Image.Image, resized)
+    found, size = _pil(image), preprocessing.resize
+    if isinstance(size, int):
+        short, long = sorted(found.size)
+        sides = size, int(size * long / short)
+        height, width = sides if found.height <= found.width else sides[::-1]
+    else:
+        height, width = size
+    if found.size == (width, height):
+        return found
+    return found.resize((width, height), Image.Resampling[preprocessing.interpolation.upper()])
 
 
 def _crop(image: Image.Image, preprocessing: Preprocessing, key: str) -> Image.Image:
     """Crop the centre of an image; torchvision would pad a smaller image with black."""
-    from torchvision.transforms import functional as F
-
     side = preprocessing.crop
     assert side is not None
     if min(image.size) < side:
@@ -95,7 +105,8 @@ def _crop(image: Image.Image, preprocessing: Preprocessing, key: str) -> Image.I
             f"sample {key}: preprocessing.crop: expected at most the image's {image.height} x {image.width} pixels"
             f"{after}, found {side}; lower it, or resize to at least that"
         )
-    return cast(Image.Image, F.center_crop(image, [side, side]))
+    top, left = (round((length - side) / 2) for length in (image.height, image.width))
+    return image.crop((left, top, left + side, top + side))
 
 
 def _normalise(planes: torch.Tensor, preprocessing: Preprocessing) -> torch.Tensor:

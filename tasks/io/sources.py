@@ -6,9 +6,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from configs.imports import import_object
 from configs.schema import AnyDataSet
+from tasks.io.broden import BrodenSource
 from tasks.io.digits import DigitsSource
 from tasks.io.folder import FolderSource
 from tasks.io.imagenet import ImageNetSource
+from tasks.io.mini_broden import MiniBrodenSource
 from tasks.io.npz import NpzSource
 from tasks.io.samples import Row, Sample
 from tasks.io.table import TableSource
@@ -42,6 +44,8 @@ SOURCES: dict[str, Callable[[Any, int], Source]] = {
     "image-folder": lambda data, threads: FolderSource(data.paths, data.classes, threads),
     "csv": lambda data, threads: TableSource(data, threads),
     "imagenet": lambda data, threads: ImageNetSource(data.root, threads),
+    "broden": lambda data, threads: BrodenSource(data.root, threads),
+    "mini-broden": lambda data, threads: MiniBrodenSource(data.count, data.size, data.seed),
     "import": lambda data, threads: _imported(data.object, data.arguments),
 }
 

@@ -5,6 +5,7 @@ import copy
 import json
 import mmap
 import pickle
+import struct
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,9 +21,9 @@ from torch.nn.parameter import is_lazy
 from tasks.io.wrapped import Reading, State, Versions, state_of, unwrapped, versions_of
 
 # Errors of torch.load on truncated files, on text and on pickles of other objects than tensors.
-_DAMAGE = (
+DAMAGE = (
     *(RuntimeError, EOFError, OSError, pickle.UnpicklingError, ValueError, LookupError, AttributeError, TypeError),
-    MemoryError,
+    *(MemoryError, struct.error),  # the last: a short text file
 )
 # Errors of modules in their load hooks.
 _UNFIT = (RuntimeError, ValueError, LookupError, AttributeError, TypeError, AssertionError)
@@ -106,7 +107,7 @@ def read_torch(file: Path) -> object:
     _check_size(file)
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise ValueError(
             f"file {file} is corrupted or holds more than tensors ({type(error).__name__}); "
             "for weights, save `model.state_dict()` alone"

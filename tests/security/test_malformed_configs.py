@@ -20,7 +20,7 @@ from flows import cli
 from tasks.io.networks import build_model
 from tests.security.mutations import Tree, mutate
 
-WORKING = ("digits", "tracing-digits", "decomposition-digits")  # presets that need no files
+WORKING = ("digits", "tracing-digits", "decomposition-digits", "concepts-digits")  # presets that need no files
 ASKED: Tree = {
     "activations": {"networks": ["small"], "layers": ["0"], "splits": ["train"], "keep": ["pooled", "maps"]},
     "decomposition": {
@@ -35,6 +35,29 @@ ASKED: Tree = {
             "network": {"epochs": 1, "optimizer": {"kind": "sam", "lr": 0.1, "rho": 0.05}},
         },
         "gallery": 2,
+    },
+    "concepts": {
+        "networks": ["small"],
+        "layers": ["2", "5"],
+        "layout": {"2": "channels-first"},
+        "pool": "max",
+        "snapshots": [0, 3],
+        "probe": {"data": "probe", "split": "all", "size": 16},
+        "words": ["labels", "words.txt"],
+        "image_text": {"kind": "tiny", "steps": 3, "seed": 1},
+        "text": "own",
+        "detectors": {
+            "wpmi": {"top_k": 5, "a": 2, "lam": 0.6, "temperature": 0.1, "tau": "shipped"},
+            "cos_cubed": {"min_norm": "scale-free"},
+            "rank_reorder": {"p": 3, "top_fraction": 0.1, "scale_p": 0.5, "seed": 1},
+            "network-dissection": {"quantile": 0.05, "category_restriction": "region", "maps": "recomputed"},
+        },
+        "anchors": ["red", "blue"],
+        "track": {"2": [0, 1]},
+        "temperatures": [0.1, 1.0],
+        "plane": "pca",
+        "shown": 2,
+        "seed": 1,
     },
     "tracing": {
         "networks": ["small"],
@@ -100,6 +123,15 @@ SOURCES: Tree = {
         "gallery": 1,
     },
     "decomposition": {"networks": ["started"], "data": "folder", "k1": 2, "k2": 2, "draws": 2},
+    "concepts": {
+        "networks": ["given"],
+        "layers": {"given": ["2"]},
+        "checkpoints": {"given": {"folder": "weights", "pattern": r"(\d+)\.pt$"}},
+        "probe": {"data": "folder", "size": 8},
+        "image_text": {"kind": "features", "path": "features.npz", "images": "i", "texts": "t", "words": "w"},
+        "detectors": {"soft_wpmi": {"top_k": 4}},
+        "shown": 1,
+    },
 }
 
 
@@ -117,6 +149,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Tree]]:
         "class_names": list("abcdefghij"),
         "noise": {"share": 0.1, "kind": "flip", "splits": ["train"], "seed": 0},
     }
+    every["data"]["probe"] = {"source": "mini-broden", "count": 64, "size": 32, "seed": 1}
     whole = [every | copy.deepcopy(ASKED), SOURCES, *(trees[name] for name in WORKING)]
     before = os.getcwd()
     os.chdir(folder)
@@ -136,7 +169,11 @@ def write_data(folder: Path) -> None:
             file = folder / row.partition(",")[0]
             file.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(file)
-    torch.save(build_model("small-cnn", {"width": 4, "classes": 2}, 0).state_dict(), folder / "w.pt")
+    (folder / "weights").mkdir()
+    for path in ("w.pt", "weights/1.pt", "weights/2.pt"):
+        torch.save(build_model("small-cnn", {"width": 4, "classes": 2}, 0).state_dict(), folder / path)
+    (folder / "words.txt").write_text("red\nblue\tcolor\n")
+    np.savez(folder / "features.npz", i=rng.normal(size=(12, 3)), t=rng.normal(size=(2, 3)), w=np.array(["a", "b"]))
 
 
 def planned(tree: Tree) -> str:
@@ -177,7 +214,7 @@ def try_many(bases: list[Tree], examples: int) -> Counter[str]:
 
 
 def test_the_configs_are_sound_before_they_are_changed(bases: list[Tree]) -> None:
-    assert [planned(tree) for tree in bases[:5]] == ["planned"] * 5
+    assert [planned(tree) for tree in bases[:6]] == ["planned"] * 6
 
 
 def test_malformed_configs_are_refused_in_a_few_lines(bases: list[Tree]) -> None:

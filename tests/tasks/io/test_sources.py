@@ -13,6 +13,7 @@ from configs.schema import AnyDataSet
 from tasks.io.digits import DigitsSource
 from tasks.io.samples import Row, Sample
 from tasks.io.sources import SOURCES, open_source
+from tests.tasks.io.broden_folder import write_broden
 
 DATA: TypeAdapter[AnyDataSet] = TypeAdapter(AnyDataSet)
 
@@ -62,6 +63,8 @@ def configs(folders: Path, own: str) -> dict[str, dict[str, Any]]:
         "image-folder": {"paths": {"train": str(folders / "train"), "val": str(folders / "val")}},
         "csv": {"paths": {"train": str(folders / "t.csv")}},
         "imagenet": {"root": str(folders)},
+        "broden": {"root": str(write_broden(folders.parent / "broden"))},
+        "mini-broden": {"count": 5, "size": 32},
         "import": {"object": f"{own}:source", "arguments": {"label": 5}},
     }
 

@@ -1,0 +1,179 @@
+"""Question 3 in a config: which concepts do neurons hold, and when in training did they come?"""
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from configs.activations import ChannelLayout
+from configs.asked import Asked
+from configs.section import SIDE, Location, Name, Section, check_distinct
+
+LABELS = "labels"  # the words of the probing set itself
+
+
+class Probe(Section):
+    """The probing set: the images on which neurons are looked at."""
+
+    data: Name = Field(description="data set of the probing images; its labels are the words unless `words` says more")
+    split: Name | None = Field(None, description="split of the probing images; default: all images")
+    size: Annotated[int, Field(ge=1), SIDE] | None = Field(
+        None,
+        description="height and width in pixels of the probing images, which are resized whole; default: `crop` or "
+        "`resize` of the network's preprocessing",
+    )
+
+
+class Tiny(Section):
+    """A small dual encoder that layerlore trains on drawn images; it knows the words of `mini-broden` only."""
+
+    kind: Literal["tiny"] = "tiny"
+    steps: int = Field(700, ge=1, description="number of training steps, each on 64 newly drawn images")
+    seed: int = Field(0, ge=0, description="seed of the drawn images and of the dual encoder's training")
+
+
+class OpenClip(Section):
+    """A model of the open_clip package, from local files."""
+
+    kind: Literal["open-clip"]
+    model: str = Field("", description="name of the architecture in open_clip, such as ViT-B-32; not for a folder")
+    path: Location = Field(
+        description="local file with the weights, .pt (tensors only) or .safetensors, or a folder with "
+        "open_clip_config.json"
+    )
+
+
+class Features(Section):
+    """Features of a model that ran elsewhere: of images by sample id, and of texts by word."""
+
+    kind: Literal["features"]
+    path: Location = Field(description="npz file with the features")
+    images: str = Field("images", description="name of the array (n, e) of image features")
+    texts: str = Field("texts", description="name of the array (S, e) of text features")
+    ids: str | None = Field(
+        None, description="name of the array (n,) of sample ids; default: row i is the sample with id i"
+    )
+    words: str | None = Field(
+        None, description="name of the array (S,) of words; default: row i is label i + 1 of the probing set"
+    )
+
+
+ImageText = Annotated[Tiny | OpenClip | Features, Field(discriminator="kind")]
+
+
+class Checkpoints(Section):
+    """A folder of checkpoints of anybody's training: one file of weights for each snapshot."""
+
+    folder: Location = Field(description="local folder with the files of weights")
+    pattern: str = Field(
+        r"(\d+)\.(?:pt|pth|safetensors)$",
+        description="regular expression that the names of the files match; its first group is the number that orders "
+        "them",
+    )
+
+
+class Concepts(Asked):
+    """Question 3: which concepts do neurons hold, and when in training did they come?"""
+
+    layers: tuple[str, ...] | dict[Name, tuple[str, ...]] = Field(
+        min_length=1,
+        description="names of modules whose outputs' channels are the neurons, for all networks or by network",
+    )
+    layout: ChannelLayout | dict[str, ChannelLayout] | None = Field(
+        None,
+        description="channel layout of outputs with positions, for all layers or by layer; default: derived from the "
+        "network's operations",
+    )
+    pool: Literal["mean", "max", "first-token"] = Field(
+        "mean", description="activation of a neuron on an image: mean or maximum over positions, or the first token's"
+    )
+    snapshots: Literal["all"] | tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        "all",
+        description="snapshots of the networks' trainings: all that `train.snapshots` names, or steps; a network "
+        "with given weights has one",
+    )
+    checkpoints: dict[Name, Checkpoints] = Field(
+        {}, description="folder of checkpoints by network, in place of the weights of the network"
+    )
+    probe: Probe
+    words: tuple[Location, ...] = Field(
+        (LABELS,),
+        min_length=1,
+        description="word lists: `labels` for the labels of the probing set, or text files with a word in each line; "
+        "each list is a run of every detector of its own",
+    )
+    image_text: ImageText = Field(Tiny(), description="image-text model that relates images and words")
+    text: Literal["own", "minilm"] = Field(
+        "own",
+        description="text encoder of the space of words: own, the image-text model's; minilm, all-MiniLM-L6-v2 "
+        "(extra `text`)",
+    )
+    detectors: dict[str, dict[str, Any]] = Field(  # Any: the method's own
+        {"soft_wpmi": {}},
+        min_length=1,
+        description="detectors with their parameters, among them `temperature` and `tau`: cos, cos_cubed, wpmi, "
+        "soft_wpmi, rank_reorder, network-dissection",
+    )
+    anchors: tuple[str, ...] | None = Field(
+        None, description="words from which the distances of neurons are measured; default: all words"
+    )
+    track: dict[str, tuple[Annotated[int, Field(ge=0)], ...]] = Field(
+        {}, description="neurons that the page follows over the snapshots, by layer; default: the most interpretable"
+    )
+    temperatures: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (), description="temperatures of the ablation: the anchor distance at each of them"
+    )
+    plane: Literal["pca", "umap"] = Field(
+        "pca", description="map of the space of words to the plane of the page; umap needs the extra `umap`"
+    )
+    shown: int = Field(24, ge=0, le=200, description="number of neurons of each layer that the page shows with images")
+    seed: int = Field(0, ge=0, description="seed of the null distributions and of the planted neurons")
+
+    DISTINCT: ClassVar = ("networks", "words")
+
+    @field_validator("snapshots")
+    @classmethod
+    def _steps_rise(cls, steps: str | tuple[int, ...]) -> str | tuple[int, ...]:
+        if isinstance(steps, tuple) and (not steps or list(steps) != sorted(set(steps))):
+            raise ValueError(f"expected rising steps, found {list(steps)}; sort them")
+        return steps
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Concepts":
+        if isinstance(self.layers, dict) and self.layers.keys() != set(self.networks):
+            raise ValueError(f"layers: expected layers of {', '.join(self.networks)}, found {', '.join(self.layers)}")
+        for name in self.networks:
+            if not self.layers_of(name):
+                raise ValueError(f"layers.{name}: expected at least one layer, found none; name one")
+            check_distinct("layers", self.layers_of(name))
+        layers = {layer for name in self.networks for layer in self.layers_of(name)}
+        for layer in self.layout if isinstance(self.layout, dict) else ():
+            if layer not in layers:
+                raise ValueError(f"layout: expected names from `layers`, found {layer!r}; add it to `layers`")
+        for layer, neurons in self.track.items():
+            if layer not in layers:
+                raise ValueError(f"track: expected names from `layers`, found {layer!r}; add it to `layers`")
+            check_distinct(f"track.{layer}", neurons)
+        for name in self.checkpoints:
+            if name not in self.networks:
+                raise ValueError(f"checkpoints: expected names from `networks`, found {name!r}; add it to `networks`")
+        return self
+
+    def layers_of(self, network: str) -> tuple[str, ...]:
+        """Return the layers of a network."""
+        return self.layers[network] if isinstance(self.layers, dict) else self.layers
+
+    def names(self) -> Iterator[tuple[str, str, str]]:
+        """Yield (key, "networks" or "data", name) of every network and data set that the section names."""
+        yield from super().names()
+        yield "probe.data", "data", self.probe.data
+
+    def check_private(self, trainings: Mapping[str, tuple[str, str]], shown: str) -> None:
+        """Raise ValueError where a probing image may be a training image that the report must not show."""
+        used = {split for data, split in trainings.values() if data == self.probe.data}
+        if self.shown and used and self.probe.split in {None, *used}:
+            raise ValueError(
+                f"report.training_images: with {shown!r} expected probing images that no network is trained on, found "
+                f"{self.probe.split or 'all samples'} of {self.probe.data!r}; set `concepts.shown: 0`, or "
+                "`concepts.probe.split` to another"
+            )
