@@ -87,8 +87,8 @@ def shrink(image: Image, longest: int = THUMBNAIL) -> Image:
     scale = longest / max(height, width)
     if scale >= 1:
         return image
-    rows = _area_weights(height, max(1, round(height * scale)))
-    columns = _area_weights(width, max(1, round(width * scale)))
+    rows = area_weights(height, max(1, round(height * scale)))
+    columns = area_weights(width, max(1, round(width * scale)))
     averaged = np.einsum("ph,hwc,qw->pqc", rows, image.astype(np.float64), columns, optimize=True)
     small: Image = np.rint(averaged).astype(np.uint8)
     return small
@@ -111,7 +111,7 @@ def unique_thumbnails(thumbnails: Iterable[Thumbnail]) -> list[Thumbnail]:
     return list({thumb.digest: thumb for thumb in thumbnails}.values())
 
 
-def _area_weights(n_from: int, n_to: int) -> NDArray[np.float64]:
+def area_weights(n_from: int, n_to: int) -> NDArray[np.float64]:
     """Row i holds how much of output pixel i each input pixel covers, (n_to, n_from), rows summing to 1."""
     edges = np.arange(n_to + 1) * (n_from / n_to)
     low = np.maximum(edges[:-1, None], np.arange(n_from))

@@ -10,6 +10,12 @@ from tasks.report.cells import Table
 MAX_IMAGES = 24  # of a gallery
 
 
+def script_json(value: object) -> str:
+    """Return JSON that cannot end the script element around it."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
 @dataclass(frozen=True)
 class FigureBlock:
     """A figure, the choices above it, which of them is taken at first, and the table of its numbers."""
@@ -24,8 +30,7 @@ class FigureBlock:
     @property
     def json(self) -> str:
         """The views as JSON that cannot end the script element around it, so the template need not escape it."""
-        text = json.dumps([vars(view) for view in self.views], allow_nan=False, separators=(",", ":"))
-        return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+        return script_json([vars(view) for view in self.views])
 
 
 @dataclass(frozen=True)

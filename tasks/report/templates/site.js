@@ -22,12 +22,12 @@ function drawVisible() {
   for (const plot of document.querySelectorAll(".plot")) draw(plot);
 }
 
-// Shows the chosen view of the plots, and the chosen panel, of a group; groups within it are left as they are.
+// Shows the chosen view of the plots, and the panels of this choice, of a group; groups within it are left as they are.
 function choose(group, index) {
   for (const part of group.querySelectorAll(".plot, .panel")) {
     if (part.parentElement.closest(".switch") !== group) continue;
     if (part.classList.contains("plot")) part.dataset.view = index;
-    else part.classList.toggle("chosen", part.dataset.panel === index);
+    else part.classList.toggle("chosen", part.dataset.panel.split(" ").includes(index));
   }
 }
 

@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 
 from tasks.metrics.summary import by_budget, over_repeats, robustness_table
+from tasks.report.concepts.results import ConceptResults
 from tasks.report.decomposition.results import DecompositionResults
 from tasks.report.interpretation.results import Gallery, GalleryRow, InterpretationResults
 from tasks.report.pages import RunFacts
 from tasks.report.tracing.results import TracingResults
+from tests.tasks.report.concepts.concept_tables import invented_concepts
 from tests.tasks.report.decomposition.decomposition_tables import Decompositions, invented_decomposition
 from tests.tasks.report.tracing.tracing_tables import Traces, invented_tracing
 
@@ -100,7 +102,7 @@ def build_gallery() -> Pictures:
     return invented_gallery
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def facts() -> RunFacts:
     """A run of four stages with training curves."""
     stages = pd.DataFrame(
@@ -163,3 +165,9 @@ def build_decomposition() -> Decompositions:
 def decomposition() -> DecompositionResults:
     """Two networks of one family, three classes, everything asked for."""
     return invented_decomposition()
+
+
+@pytest.fixture(scope="session")
+def concepts() -> ConceptResults:
+    """One network, three layers, two detectors, six snapshots, everything asked for."""
+    return invented_concepts()

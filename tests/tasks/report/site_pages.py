@@ -5,6 +5,8 @@ import json
 import re
 from collections.abc import Mapping
 
+from tasks.report.concepts.content import lay_out_concepts
+from tasks.report.concepts.results import ConceptResults
 from tasks.report.decomposition.content import lay_out_decomposition
 from tasks.report.decomposition.results import DecompositionResults
 from tasks.report.formats import NBSP
@@ -18,9 +20,10 @@ from tasks.report.tracing.results import TracingResults
 QUESTIONS: Mapping[str, str] = {
     "interpretation": "Which features does a network rely on, and how little data shows them?",
     "decomposition": "Which few features decide each class?",
+    "concepts": "Which concepts do neurons hold, and when in training did they come?",
     "tracing": "Who taught the network that?",
 }
-Results = InterpretationResults | DecompositionResults | TracingResults
+Results = InterpretationResults | DecompositionResults | ConceptResults | TracingResults
 
 
 def site_of(facts: RunFacts, *results: Results) -> dict[str, bytes]:
@@ -34,6 +37,8 @@ def page_of(results: Results, training_images: str = "show") -> Page:
         return lay_out_interpretation(results, {})
     if isinstance(results, DecompositionResults):
         return lay_out_decomposition(results, training_images, {})
+    if isinstance(results, ConceptResults):
+        return lay_out_concepts(results, {})
     return lay_out_tracing(results, training_images, {})
 
 

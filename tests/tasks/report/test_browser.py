@@ -1,10 +1,5 @@
 """The pages in headless Chromium, at desktop and phone width: drawn, without errors, without sideways scrolling."""
 
-import html
-import json
-import re
-import shutil
-import subprocess
 from pathlib import Path
 from typing import TypedDict
 
@@ -14,14 +9,8 @@ from tasks.report.decomposition.results import DecompositionResults
 from tasks.report.interpretation.results import InterpretationResults
 from tasks.report.pages import RunFacts
 from tasks.report.tracing.results import TracingResults
+from tests.tasks.report.chromium import CHROMIUM, visit
 from tests.tasks.report.site_pages import site_of
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--enable-logging=stderr", "--v=0"),
-    "--virtual-time-budget=8000",
-]
 
 # Runs in the page: collects errors from the start, then opens everything, switches each figure to another view and the
 # queries to the last, and reports to the page around it what it saw of the visible figures.
@@ -58,20 +47,6 @@ addEventListener("load", () => setTimeout(() => {
 }, 200));
 </script>"""
 
-# A window cannot be narrower than 500 pixels, a frame can.
-FRAMES = """<!DOCTYPE html><pre id="seen"></pre><script>
-const seen = [];
-addEventListener("message", (e) => {
-  seen.push(e.data);
-  document.getElementById("seen").textContent = JSON.stringify(seen);
-});
-for (const [page, width] of FRAMES) {
-  const frame = document.createElement("iframe");
-  Object.assign(frame, { src: page, width, height: 900 });
-  document.body.append(frame);
-}
-</script>"""
-
 
 class Seen(TypedDict):
     """What the probe reports of a page; per visible figure: lines, axis title, width, whether its text changed."""
@@ -92,21 +67,6 @@ class Seen(TypedDict):
     thumbs: list[float]
 
 
-def visit(folder: Path, pages: list[tuple[str, int]]) -> tuple[list[Seen], str]:
-    """Open pages at the given widths; return what the probe saw, in order, and Chromium's console lines."""
-    for name in {page for page, _ in pages}:
-        page = folder / name
-        page.write_text(page.read_text().replace("<head>", "<head>" + PROBE, 1))
-    (folder / "frames.html").write_text(FRAMES.replace("FRAMES", json.dumps(pages)))
-    command = [str(CHROMIUM), *FLAGS, f"--user-data-dir={folder / 'profile'}", "--window-size=1700,1000", "--dump-dom"]
-    done = subprocess.run([*command, (folder / "frames.html").as_uri()], capture_output=True, text=True, timeout=120)
-    found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found is not None, done.stderr
-    seen: list[Seen] = json.loads(html.unescape(found[1]) or "[]")
-    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
-    return sorted(seen, key=lambda each: (each["page"], -each["width"])), "\n".join(console)
-
-
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on the PATH")
 def test_pages_draw_without_errors_and_fit_desktop_and_phone(
@@ -121,7 +81,8 @@ def test_pages_draw_without_errors_and_fit_desktop_and_phone(
         (tmp_path / path).write_bytes(content)
     names = ("decomposition.html", "index.html", "interpretation.html", "tracing.html")
     pages = [(name, width) for name in names for width in (1280, 390)]
-    seen, console = visit(tmp_path, pages)
+    seen: list[Seen]
+    seen, console = visit(tmp_path, pages, PROBE)
     assert [(each["page"], each["width"]) for each in seen] == pages
     assert console == ""
     for each in seen:

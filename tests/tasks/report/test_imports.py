@@ -14,6 +14,7 @@ DRAWS = ("jinja2", "matplotlib", "plotly", "torch")
         ("tasks.report.pages", (*DRAWS, "pandas")),
         ("tasks.report.interpretation.content", DRAWS),
         ("tasks.report.decomposition.content", DRAWS),
+        ("tasks.report.concepts.content", DRAWS),
         ("tasks.report.tracing.content", DRAWS),
     ],
 )
