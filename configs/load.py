@@ -22,7 +22,6 @@ MAX_LINES = 4
 MAX_WIDTH = 1000  # characters of a line
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _KEY = re.compile(r"""\s*('[^']*'|"[^"]*"|[^.=]*?)\s*([.=]|\Z)""")  # a key of an override, and what follows it
-SOURCES = ("sklearn-digits", "npz", "image-folder", "csv", "imagenet", "import")
 
 
 class ConfigError(Exception):
@@ -241,10 +240,11 @@ def _line(place: Place, error: ErrorDetails) -> str:
         message = "unknown key"
     elif error["type"] == "missing":
         message = "required, but missing"
-    elif error["type"] == "union_tag_not_found":
-        key, message = f"{key}.source", "required, but missing"
-    elif error["type"] == "union_tag_invalid":
-        key, message = f"{key}.source", f"expected one of {', '.join(SOURCES)}, found {_short(error['ctx']['tag'])}"
+    elif error["type"] in ("union_tag_not_found", "union_tag_invalid"):  # Pydantic quotes the names
+        context = {name: str(value).replace("'", "") for name, value in error["ctx"].items()}
+        key, message = f"{key}.{context['discriminator']}", "required, but missing"
+        if "tag" in context:
+            message = f"expected one of {context['expected_tags']}, found {_short(error['ctx']['tag'])}"
     elif error["type"] != "value_error":
         message = f"{message[0].lower()}{message[1:]}, found {_short(error['input'])}"
     return f"{key}: {message}" if key else message

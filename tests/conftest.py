@@ -16,6 +16,7 @@ from tasks.cluster.parallel import SerialPool
 from tasks.engine.life import Job
 from tasks.engine.records import recorded
 from tests.plans import complete_plan
+from tests.probed import FEATURES, probed_config, save_features
 from tests.shared import listing, made_once
 
 Tree = dict[str, Any]  # Any: YAML
@@ -174,6 +175,13 @@ def traced_tree(tmp_path: Path) -> Tree:
 
 
 @pytest.fixture
+def probed_tree(tmp_path: Path) -> Tree:
+    """The config of question 3, with a store and a file of features of the test's own."""
+    save_features(tmp_path / FEATURES)
+    return probed_config(str(tmp_path / "store"))
+
+
+@pytest.fixture
 def decomposed_tree(tmp_path: Path) -> Tree:
     """The decomposed config, with a store of the test's own."""
     return decomposed_config(str(tmp_path / "store"))
@@ -211,9 +219,19 @@ def serial_job(config: Config) -> Job:
     return Job(open_store(config.store, create=True), SerialPool(), SilentObserver())
 
 
-def shared_run(factory: pytest.TempPathFactory, name: str, config: Callable[[str], Tree]) -> Iterator[Run]:
+def shared_run(
+    factory: pytest.TempPathFactory,
+    name: str,
+    config: Callable[[str], Tree],
+    prepare: Callable[[Path], object] = lambda _: None,
+) -> Iterator[Run]:
     """Yield a finished run that one process of the test run makes and all read; fail where a test changed it."""
-    folder = made_once(factory, name, lambda place: Run.of(config(str(place / "store"))).finish())
+
+    def make(place: Path) -> None:
+        prepare(place)
+        Run.of(config(str(place / "store"))).finish()
+
+    folder = made_once(factory, name, make)
     before = listing(folder)
     yield Run.of(config(str(folder / "store")))
     assert listing(folder) == before, "a test changed a store that all tests read; it must copy it with Run.at"
@@ -235,6 +253,12 @@ def traced_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 def decomposed_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """The decomposed run, made once for all tests: not to be changed."""
     yield from shared_run(tmp_path_factory, "decomposed", decomposed_config)
+
+
+@pytest.fixture(scope="session")
+def probed_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """The run of question 3, made once for all tests: not to be changed."""
+    yield from shared_run(tmp_path_factory, "probed", probed_config, lambda place: save_features(place / FEATURES))
 
 
 @pytest.fixture

@@ -234,3 +234,9 @@ def decomposed_kinds(run: "Run", rules: dict[str, Rule]) -> Kinds:
             name = f"{number}/{array}"
             kinds["coverage"]["arrays"][name] = entry(values, rule_of(rules, "coverage", name, values.dtype))
     return kinds
+
+
+def probed_kinds(run: "Run", rules: dict[str, Rule]) -> Kinds:
+    """Return the same of a run of question 3, without its manifests, its training, and the weights of snapshots."""
+    shared = {"manifest", "training", "snapshots"}
+    return {kind: found for kind, found in kinds_of(run, rules).items() if kind not in shared}

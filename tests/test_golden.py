@@ -2,10 +2,11 @@
 
 `golden.json` holds, by kind of stage of the tiny run, its VERSION, and per array and table column a digest of its bytes
 and a form of its values; of the traced run its stages of question 4 and, as `training-with-archive`, its trainings with
-the updates they record; of the decomposed run its stages of question 2, and its training as `training-with-gates`. In
-the environment that the file names, bytes must be equal. Elsewhere values must be near, each by the rule of its array.
-A VERSION that rose asks for an update in both. Write the file again with `pytest tests/test_golden.py --update-golden`
-after raising the VERSION of the stages that changed.
+the updates they record; of the decomposed run its stages of question 2, and its training as `training-with-gates`; of
+the probed run its stages of question 3. The tiny image-text model is not guarded: its training is too long.
+In the environment that the file names, bytes must be equal. Elsewhere values must be near, each by the rule of its
+array. A VERSION that rose asks for an update in both. Write the file again with
+`pytest tests/test_golden.py --update-golden` after raising the VERSION of the stages that changed.
 """
 
 import copy
@@ -30,6 +31,7 @@ from tests.goldens import (
     environment,
     kinds_of,
     near,
+    probed_kinds,
     traced_kinds,
 )
 
@@ -65,13 +67,28 @@ RULES: dict[str, Rule] = {
     "head-scores/correct": Rule(0.1),
     "head-scores/agreeing": Rule(0.1),
     "ablation/correct": Rule(0.1),
+    # Of question 3: words and images of near ties, and neurons near a threshold. The similarities are compared.
+    "neurons/*:word": OPEN,
+    "neurons/anchors.parquet:neuron": OPEN,
+    "neurons/neurons.parquet:interpretable": OPEN,
+    "neurons/taus.parquet:*": Rule(0.1),
+    "clip-dissect/few_positive": OPEN,
+    "network-dissection/*_area": Rule(1e-2),
+    "network-dissection/*intersection": Rule(1e-2),
+    "planted/*:rank": Rule(0.1),
+    "planted/*:null_rank": Rule(0.1),
+    "plane/*": MEASURED,
+    "exemplars/picture": OPEN,
+    "exemplars/*:sample_id": OPEN,
+    "exemplars/*:neuron": OPEN,
 }
 
 
 @pytest.fixture(scope="module")
-def found(finished_run: "Run", traced_run: "Run", decomposed_run: "Run") -> Kinds:
-    """Return what the tiny, the traced and the decomposed run made."""
+def found(finished_run: "Run", traced_run: "Run", decomposed_run: "Run", probed_run: "Run") -> Kinds:
+    """Return what the tiny, the traced, the decomposed and the probed run made."""
     few = {**traced_kinds(traced_run, RULES), **decomposed_kinds(decomposed_run, RULES)}
+    few |= probed_kinds(probed_run, RULES)
     made: Kinds = json.loads(json.dumps({**kinds_of(finished_run, RULES), **few}))
     return made
 
@@ -93,6 +110,8 @@ def test_every_kind_of_stage_of_the_run_is_guarded(found: Kinds) -> None:
     kinds = {"manifest", "training", "activations", "selection", "features", "evaluation", "gallery"}
     kinds |= {UPDATES, "queries", "contributions", "influence", "randomisation", "mislabel"}
     kinds |= {GATED, "penultimate", "histogram", "head-scores", "coverage", "ablation", "decomposition-gallery"}
+    kinds |= {"responses", "words", "image-features", "concept-side", "clip-dissect", "neurons", "plane"}
+    kinds |= {"dissection-thresholds", "network-dissection", "planted", "exemplars"}
     assert set(found) == kinds | {"retraining", "datamodelling", "gates", "decomposed-training"}
     assert all(kind["arrays"] for kind in found.values())
 

@@ -52,6 +52,7 @@ RULES = {  # the longest place that a file lies below decides
     "flows/cli.py": Rule((*ASKED, "storage", "tasks.steps.tracing.explain"), ("prefect", "typer", "rich"), free=False),
     "storage": Rule(("storage",), ("zarr", "google_crc32c", "s3fs", "fsspec", "pyarrow", "safetensors")),
     "tasks": Rule(PURE, NUMERIC),
+    "tasks/concepts": Rule(PURE, (*NUMERIC, "umap")),
     "tasks/interpreters/small.py": Rule(PURE, (*NUMERIC, "sklearn")),
     "tasks/cluster": Rule(("configs", "tasks.cluster"), ("dask", "distributed", "threadpoolctl")),
     "tasks/engine": Rule(ENGINE),
@@ -66,7 +67,8 @@ RULES = {  # the longest place that a file lies below decides
         for name in QUESTIONS
     },
     "tasks/io": Rule(
-        ("configs", "tasks.io"), ("torch", "torchvision", "fsspec", "PIL", "safetensors", "sklearn", "scipy")
+        ("configs", "tasks.io"),
+        ("torch", "torchvision", "fsspec", "PIL", "safetensors", "sklearn", "scipy", "open_clip", "tokenizers"),
     ),
     "tasks/figures": Rule((*PURE, "tasks.figures"), (*NUMERIC, *PLOTTING)),
     "tasks/report": Rule(("tasks.figures", "tasks.report"), ("jinja2", "plotly")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -23,21 +24,26 @@ class DataSurvey:
     summary: Document
     examples: Mapping[str, tuple[str, ...]]
 
-    def split(self, name: str) -> Document:
-        """Return labels and counts of a split.
+    def split(self, name: str | None) -> Document:
+        """Return labels and counts of a split; None means all samples.
 
         Raises
         ------
         ValueError : the data set has no such split
         """
         splits: Document = self.summary["splits"]
+        if name is None:
+            counts = Counter[int]()
+            for each in splits.values():
+                counts.update(dict(zip(each["labels"], each["counts"], strict=True)))
+            return {"labels": sorted(counts), "counts": [counts[label] for label in sorted(counts)]}
         if name not in splits:
             raise ValueError(f"data.{self.name}: expected one of the splits {', '.join(splits)}, found {name!r}")
         found: Document = splits[name]
         return found
 
-    def count(self, name: str) -> int:
-        """Return the number of samples of a split."""
+    def count(self, name: str | None) -> int:
+        """Return the number of samples of a split; None means all samples."""
         return sum(self.split(name)["counts"])
 
 

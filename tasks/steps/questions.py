@@ -6,6 +6,7 @@ from tasks.steps.common.manifest import MANIFEST
 from tasks.steps.common.question import Question
 from tasks.steps.common.snapshots import SNAPSHOTS
 from tasks.steps.common.training import TRAINING
+from tasks.steps.concepts.question import CONCEPTS
 from tasks.steps.decomposition.question import DECOMPOSITION
 from tasks.steps.interpretation.question import INTERPRETATION
 from tasks.steps.tracing.question import TRACING
@@ -14,6 +15,7 @@ QUESTIONS: dict[str, Question] = {
     "activations": ACTIVATIONS,
     "interpretation": INTERPRETATION,
     "decomposition": DECOMPOSITION,
+    "concepts": CONCEPTS,
     "tracing": TRACING,
 }
 

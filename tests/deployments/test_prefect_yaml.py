@@ -23,7 +23,10 @@ PLACES = {
     "LAYERLORE_STORE": "s3://bucket/lore",
     "LAYERLORE_SCHEDULER": "tls://dask.example.org:8786",
 }
-NAMES = ["digits", "digits-cluster", "tracing-digits-cluster", "decomposition-digits-cluster"]
+NAMES = [
+    *("digits", "digits-cluster", "tracing-digits-cluster", "decomposition-digits-cluster"),
+    "concepts-digits-cluster",
+]
 
 
 @pytest.fixture(scope="module")

@@ -41,13 +41,16 @@ def test_a_call_without_the_password_is_refused(server: PrefectServer) -> None:
             answer = httpx.request(method, f"{server.url}{path}", json={}, auth=credentials, timeout=60)
             assert answer.status_code == 401, (credentials, path)
             assert "digits" not in answer.text
-    assert len(server.post("/deployments/filter", {})) == 4
+    assert len(server.post("/deployments/filter", {})) == 5
     assert httpx.get(f"{server.url}/health", timeout=60).json() is True  # probes need no password
 
 
 def test_deploying_twice_leaves_one_of_each(server: PrefectServer) -> None:
     found = {one["name"]: one for one in server.post("/deployments/filter", {})}
-    assert sorted(found) == ["decomposition-digits-cluster", "digits", "digits-cluster", "tracing-digits-cluster"]
+    assert sorted(found) == [
+        *("concepts-digits-cluster", "decomposition-digits-cluster"),
+        *("digits", "digits-cluster", "tracing-digits-cluster"),
+    ]
     for one in found.values():
         assert one["pull_steps"] in (None, [])
         assert str(Path.cwd()) not in str({**one, "job_variables": None, "parameters": None})

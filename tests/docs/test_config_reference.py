@@ -9,6 +9,7 @@ import pytest
 
 from configs.load import load_config, presets
 from configs.schema import Config
+from tasks.steps.questions import QUESTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 Node = dict[str, object]
@@ -41,9 +42,7 @@ def test_every_key_of_every_preset_is_in_the_reference() -> None:
         config = load_config(name).model_dump(exclude_unset=True)
         sections = [config, config["cluster"], *config["data"].values(), *config["networks"].values()]
         sections += [network["train"] for network in config["networks"].values() if "train" in network]
-        questions = [
-            config[question] for question in ("interpretation", "decomposition", "tracing") if question in config
-        ]
+        questions = [config[question] for question in QUESTIONS if question in config]
         assert questions, name
         for key in {key for section in (*sections, *questions) for key in section}:
             assert f"| `{key}` |" in page, f"{name}: {key}"

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,17 @@ import yaml
 from configs.load import load_config, presets
 from configs.schema import Config
 from flows.cli import app
+from tasks.detectors.defaults import NETWORK_DISSECTION
+from tasks.detectors.methods import METHODS
+from tasks.steps.concepts.detectors import DETECTORS, check_detectors
+from tasks.steps.concepts.network_dissection import dissection_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
-    *(f"docs/{n}.md" for n in ("index", "methods", "store", "config", "tracing")),
+    *(f"docs/{n}.md" for n in ("index", "methods", "store", "config", "concepts", "tracing")),
 ]
 STORE_COMMANDS = ("status", "verify", "gc", "explain")
 PLACEHOLDERS = {"CONFIG": "digits", "STORE": "lore", "N": "0"}
@@ -78,7 +83,7 @@ def test_the_readme_shows_every_command() -> None:
 def test_configs_validate() -> None:
     configs = [Config.model_validate(tree) for tree in trees("README.md")]
     assert configs[0].networks["classifier"].model == "resnet18"
-    assert {config.data["pets"].source for config in configs} == {"image-folder", "npz", "csv", "import"}
+    assert {config.data["pets"].source for config in configs} == {"image-folder", "npz", "csv", "broden", "import"}
     assert {config.cluster.kind for config in configs} == {"local", "address", "dask_jobqueue.SLURMCluster"}
 
 
@@ -89,6 +94,31 @@ def test_the_configs_of_the_tracing_page_validate() -> None:
     assert checked.tracing is not None
     assert checked.tracing.evaluation.mislabel
     assert private.report.training_images == "ids"
+
+
+def test_the_configs_of_the_concepts_page_validate() -> None:
+    configs = [Config.model_validate(tree) for tree in trees("docs/concepts.md")]
+    asked = [config.concepts for config in configs if config.concepts is not None]
+    training, weights, folder, words, thresholds = asked
+    assert configs[0].networks["small"].train is not None
+    assert configs[0].networks["small"].train.snapshots == (0, 90, 270)
+    assert training.snapshots == "all"
+    assert weights.layers_of("squeezenet") == ("features.7", "features.12")
+    assert re.search(folder.checkpoints["mine"].pattern, "epoch_9.pt")
+    assert words.words == ("labels", "words/animals.txt")
+    assert words.image_text.kind == "open-clip"
+    assert thresholds.track == {"8": (3, 17)}
+    for each in asked:
+        check_detectors(each)
+
+
+def test_the_concepts_page_has_every_detector_with_its_parameters() -> None:
+    rows = dict(re.findall(r"^\| `([\w-]+)` \| [^|]+ \| ([^|]+) \|$", text_of("docs/concepts.md"), flags=re.MULTILINE))
+    assert set(DETECTORS) <= set(rows)
+    for name, method in METHODS.items():
+        found = {key: value.split(",")[0] for key, value in re.findall(r"`(\w+)` \(([^)]+)\)", rows[name])}
+        assert found == {field.name: f"{field.default:g}" for field in fields(method)}
+    assert re.findall(r"`(\w+)` \(", rows[NETWORK_DISSECTION]) == list(dissection_settings({}))
 
 
 def test_every_preset_is_named_and_begins_with_one_line_about_itself() -> None:

@@ -33,12 +33,12 @@ def content_of(samples: Sequence[Sample]) -> NDArray[np.uint8]:
     return np.frombuffer(bytes.fromhex("".join(s.digest for s in samples)), np.uint8).reshape(len(samples), -1)
 
 
-def content_file(split: str) -> str:
+def content_file(split: str | None) -> str:
     """Return the name of the file in which a training keeps the digests of a split, 16 bytes a sample."""
     return f"content-{split}.bin"
 
 
-def compare_content(stage: Stage, split: str, content: Content, start: int, rows: pd.DataFrame) -> None:
+def compare_content(stage: Stage, split: str | None, content: Content, start: int, rows: pd.DataFrame) -> None:
     """Compare digests of the samples from position `start` on with those of an earlier stage, if there is one."""
     earlier = _earlier_stage(stage.store, stage.spec.inputs["data"], split)
     if earlier is not None:
@@ -66,7 +66,7 @@ def known_content(store: Store, spec: StageSpec, split: str) -> Recorded | None:
     return None if earlier is None else Recorded(earlier.path, _recorded_content(earlier, split, 0, None))
 
 
-def _recorded_content(stage: FinishedStage, split: str, start: int, stop: int | None) -> Content:
+def _recorded_content(stage: FinishedStage, split: str | None, start: int, stop: int | None) -> Content:
     """Return the digests that a finished stage keeps of the positions `start:stop` of a split."""
     name = content_file(split)
     if name in stage.note["files"]:
@@ -91,7 +91,7 @@ def _as_rows(data: bytes) -> Content:
     return np.frombuffer(data, np.uint8).reshape(-1, 16)
 
 
-def _earlier_stage(store: Store, manifest: StageSpec, split: str) -> FinishedStage | None:
+def _earlier_stage(store: Store, manifest: StageSpec, split: str | None) -> FinishedStage | None:
     """Return a finished stage that keeps digests of a split of a manifest."""
     path = _earlier_path(store, manifest.key, tuple(manifest.place["digests_in"]), split)
     stage = None if path is None else find_finished(store, path)
@@ -101,7 +101,7 @@ def _earlier_stage(store: Store, manifest: StageSpec, split: str) -> FinishedSta
 
 
 @lru_cache(maxsize=16)
-def _earlier_path(store: Store, manifest: str, kinds: tuple[str, ...], split: str) -> str | None:
+def _earlier_path(store: Store, manifest: str, kinds: tuple[str, ...], split: str | None) -> str | None:
     """Return the path of the first finished stage of these kinds that keeps digests of a split of a manifest."""
     for path in (f"{kind}/{key}" for kind in kinds for key in store.names(kind)):
         stage = find_finished(store, path)
@@ -110,7 +110,7 @@ def _earlier_path(store: Store, manifest: str, kinds: tuple[str, ...], split: st
     return None
 
 
-def _keeps_content(note: Document, manifest: str, split: str) -> bool:
+def _keeps_content(note: Document, manifest: str, split: str | None) -> bool:
     """Say whether the stage with this completion record keeps digests of a split of a manifest."""
     identity = note["identity"]
     if identity["inputs"]["data"] != manifest:

@@ -76,8 +76,11 @@ def survey(data: AnyDataSet, table: pd.DataFrame, source: Source) -> Document:
     return {"splits": splits, "class_names": names} | ({"left_out": others} if others else {})
 
 
-def positions(store: Store, path: str, split: str) -> pd.DataFrame:
-    """Return the manifest rows of a split in class-major order: row p is position p."""
+def positions(store: Store, path: str, split: str | None) -> pd.DataFrame:
+    """Return the manifest rows of a split in class-major order: row p is position p.
+
+    None means all samples of the data set.
+    """
     stage = find_finished(store, path)
     if stage is None:
         raise StoreError(f"{path}: expected a complete manifest, found none")
@@ -85,12 +88,13 @@ def positions(store: Store, path: str, split: str) -> pd.DataFrame:
 
 
 @lru_cache(maxsize=8)
-def _positions(store: Store, path: str, split: str, sha256: str) -> pd.DataFrame:
+def _positions(store: Store, path: str, split: str | None, sha256: str) -> pd.DataFrame:
     """Return the rows of a split; this process caches them for the same file."""
     stage = find_finished(store, path)
     assert stage is not None, path
     table = read_table(stage.read_file(FILE), f"{path}/files/{FILE}")
-    table = table[table["split"] == split]
+    if split is not None:
+        table = table[table["split"] == split]
     order = class_positions(table["label_given"].to_numpy(np.int64), table["id"].to_numpy(np.int64))
     return table.iloc[order].reset_index(drop=True)
 

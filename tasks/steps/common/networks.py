@@ -73,6 +73,13 @@ def start_identity(name: str, network: Network) -> tuple[Document, dict[str, str
     return {"start": path}, {"start": found}
 
 
+def check_weights(network: Network) -> None:
+    """Raise ValueError unless the file of a network's weights fits its model, after a trial load."""
+    assert network.weights is not None
+    path, arguments = _absolute(network.weights), json.dumps(network.arguments, sort_keys=True)
+    _fits(network.model, arguments, path, file_sha256(path))
+
+
 def undone_line(training: StageSpec) -> str:
     """Return a line where a training's file of weights fits only without a tool's additions, else ""."""
     if (path := training.place["train"]["start"]) is None:
@@ -177,13 +184,22 @@ def filled_network(store: Store, spec: StageSpec) -> nn.Module:
     network, training = spec.parameters["network"], spec.inputs.get("network")
     model = build_model(network["model"], network["arguments"], 0)
     if training is not None:
-        data = open_finished(store, training).read_file(WEIGHTS)
+        data = _trained_weights(store, training, spec.inputs.get("snapshot"))
         load_state(model, unpack_tensors(data), read_versions(decode_tensors(data, WEIGHTS)[1]))
         return model
     path = str(spec.place["weights"])
     check_unchanged(path, spec.digests["weights"])
     load_weights(model, path)
     return model
+
+
+def _trained_weights(store: Store, training: StageSpec, snapshot: StageSpec | None) -> bytes:
+    """Return the file of a training's final weights, or of a snapshot's, which is the only file of its stage."""
+    if snapshot is None:
+        return open_finished(store, training).read_file(WEIGHTS)
+    finished = open_finished(store, snapshot)
+    (name,) = finished.note["files"]
+    return finished.read_file(name)
 
 
 def pack_state(model: nn.Module) -> bytes:
@@ -226,6 +242,18 @@ _KEPT = _Kept()
 def _tried(model: str, arguments: str, path: str, digest: str) -> str:
     """Return the changes that make a file fit a model; ValueError if it does not fit. The digest is the cache's key."""
     return load_start(build_model(model, json.loads(arguments), 0), path)
+
+
+@lru_cache(maxsize=256)
+def _fits(model: str, arguments: str, path: str, digest: str) -> None:
+    """Raise ValueError unless all weights of a file fit a model and are finite. The digest is in the cache's key."""
+    from tasks.io.weights import load_weights
+
+    network = build_model(model, json.loads(arguments), 0)
+    load_weights(network, path)
+    for name, value in network.state_dict().items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise ValueError(f"weights {path}: expected finite numbers, found NaN or infinity in {name}")
 
 
 def _absolute(path: str) -> str:

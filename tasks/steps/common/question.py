@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from configs.schema import Config
 from storage.specs import StageSpec
 from storage.stores import Store
 from tasks.engine.step import Step
 from tasks.report.pages import Page
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 class Answer(Protocol):
@@ -63,6 +66,8 @@ class Question:
     plan : returns its answers for a config: specs only, without a look into a store
     page : returns its page of the report from finished stages; the last argument is `report.training_images`. None: no
         page
+    card : returns a table of what one of its answers says of the image with a sample id, None where it says nothing.
+        None: no such table
     """
 
     name: str
@@ -70,3 +75,4 @@ class Question:
     steps: tuple[Step, ...]
     plan: Callable[[Config, Shared], Sequence[Any]]  # Any: answers of the question's own class, which is an Answer
     page: Callable[[Store, Sequence[Any], str], Page] | None
+    card: "Callable[[Store, Any, int], pd.DataFrame | None] | None" = None

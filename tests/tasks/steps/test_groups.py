@@ -20,6 +20,7 @@ from tasks.engine.life import complete
 from tasks.engine.step import Step
 from tasks.interpreters import INTERPRETERS, Features, Interpreter
 from tasks.steps.common.activations import ranges_by_class
+from tasks.steps.concepts.responses import RESPONSES
 from tasks.steps.decomposition.ablation import ABLATION
 from tasks.steps.decomposition.histogram import STRONGEST, histogram_spec
 from tasks.steps.decomposition.scores import SCORES
@@ -39,6 +40,7 @@ GROUPED: dict[str, Step] = {
     "selection": SELECTION,
     "evaluation": EVALUATION,
     "unit-evaluation": UNIT_EVALUATION,
+    "responses": RESPONSES,
     "strongest": STRONGEST,
     "head-scores": SCORES,
     "ablation": ABLATION,
@@ -129,9 +131,10 @@ def digests(run: "Run", specs: list[StageSpec]) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("kind", GROUPED)
 def test_stages_made_together_are_what_each_is_alone(
-    kind: str, interpreted: "Run", units_twice: "Run", decomposed_twice: "Run", tmp_path: Path
+    kind: str, interpreted: "Run", units_twice: "Run", decomposed_twice: "Run", probed_run: "Run", tmp_path: Path
 ) -> None:
     runs = {"selection": interpreted, "evaluation": interpreted, "unit-evaluation": units_twice}
+    runs["responses"] = probed_run
     run = runs.get(kind, decomposed_twice).at(str(tmp_path / "copied"))
     planned = [spec for spec in run.plan.stages if spec.stage == kind]
     specs = sorted({*planned, *(rankings(run) if kind == "strongest" else ())}, key=lambda spec: spec.key)  # mixed

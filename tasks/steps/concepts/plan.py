@@ -1,0 +1,183 @@
+"""The stages of question 3 for a config, as specs: a plan does not read the store."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import PurePath
+
+from configs.concepts import LABELS, Concepts
+from configs.schema import Config
+from storage.specs import StageSpec
+from tasks.steps.common.question import Shared
+from tasks.steps.concepts.concept_side import concept_side_spec
+from tasks.steps.concepts.detector import Probed
+from tasks.steps.concepts.detectors import DETECTORS, check_detectors, detector_settings, threshold_settings
+from tasks.steps.concepts.exemplars import exemplars_spec
+from tasks.steps.concepts.image_features import image_features_spec
+from tasks.steps.concepts.neurons import neurons_spec
+from tasks.steps.concepts.plane import plane_spec
+from tasks.steps.concepts.planted import planted_spec
+from tasks.steps.concepts.responses import responses_specs
+from tasks.steps.concepts.text_side import image_side, text_side
+from tasks.steps.concepts.watched import Watched, series_of
+from tasks.steps.concepts.words import words_spec
+
+
+@dataclass(frozen=True)
+class View:
+    """A detector with a word list, which looks at all neurons.
+
+    Attributes
+    ----------
+    name : of the detector and the word list, for people and tables
+    detector : name of the detector
+    words : the word list with vectors in the space of words
+    probed : what the detector reads
+    planted : what it finds for planted neurons; None without a truth to plant
+    """
+
+    name: str
+    detector: str
+    words: StageSpec
+    probed: Probed
+    planted: StageSpec | None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The neurons of one layer at one snapshot, as one detector sees them."""
+
+    snapshot: int
+    layer: str
+    view: View
+    neurons: StageSpec
+
+
+@dataclass(frozen=True)
+class Monitored:
+    """One network and seed of question 3, with the stages of its answer.
+
+    Attributes
+    ----------
+    snapshots : in order
+    responses : by layer, for each snapshot
+    views : every detector with every word list
+    seen : every snapshot, layer and view
+    anchors : the words from which distances are measured; None for all words
+    plane : the map of the space of words, with all neurons
+    exemplars : pictures of the neurons that the page shows; None where it shows none
+    track : neurons that the page follows, by layer
+    left_out : a line for each checkpoint that is left out
+    """
+
+    network: str
+    seed: int
+    snapshots: tuple[Watched, ...]
+    responses: tuple[Mapping[str, StageSpec], ...]
+    views: tuple[View, ...]
+    seen: tuple[Seen, ...]
+    anchors: StageSpec | None
+    plane: StageSpec
+    exemplars: StageSpec | None
+    track: Mapping[str, tuple[int, ...]]
+    left_out: tuple[str, ...]
+
+    @property
+    def finals(self) -> Sequence[StageSpec]:
+        """Return the stages that no other stage of the answer reads."""
+        planted = [view.planted for view in self.views if view.planted is not None]
+        pictures = [] if self.exemplars is None else [self.exemplars]
+        return (*(each.neurons for each in self.seen), self.plane, *planted, *pictures)
+
+
+def plan_concepts(config: Config, shared: Shared) -> Sequence[Monitored]:
+    """Return the stages of question 3 for each network and seed.
+
+    Raises
+    ------
+    ValueError : an unknown detector or parameter, a file that cannot be read; the message names the config's key
+    """
+    asked = config.concepts
+    assert asked is not None
+    check_detectors(asked)
+    _check_private(config, asked, shared)
+    views = tuple(_views(asked, shared.manifests[asked.probe.data]))
+    return [
+        _monitored(config, asked, shared, views, name, seed) for name, seed in product(asked.networks, config.seeds)
+    ]
+
+
+def _check_private(config: Config, asked: Concepts, shared: Shared) -> None:
+    """Raise ValueError where probing images that the report must not show are training images under another name."""
+    probe, shown = shared.manifests[asked.probe.data], config.report.training_images
+    for (network, _), training in shared.trainings.items():
+        data = training.inputs["data"]
+        same = data.parameters["source"] == probe.parameters["source"] and data.digests == probe.digests
+        if shown != "show" and asked.shown and same and data.path != probe.path:
+            raise ValueError(
+                f"concepts.probe.data: with `report.training_images: {shown}` expected images that no network is "
+                f"trained on, found the source of networks.{network}.train.data under another name; set "
+                "`concepts.shown: 0`, or take another data set"
+            )
+
+
+def _views(asked: Concepts, manifest: StageSpec) -> Iterator[View]:
+    """Yield every detector with every word list; label maps have the words of the probing set only."""
+    text, lists = text_side(asked), _list_names(asked.words)
+    scored = any(DETECTORS[name].needs_scores for name in asked.detectors)
+    images = image_features_spec(manifest, asked.probe.split, image_side(asked)) if scored else None
+    for name, settings in asked.detectors.items():
+        detector = DETECTORS[name]
+        for number, path in enumerate(asked.words if detector.needs_scores else (LABELS,)):
+            words = words_spec(manifest, path, text)
+            side = None
+            if detector.needs_scores:
+                assert images is not None
+                side = concept_side_spec(images, words_spec(manifest, path, image_side(asked)))
+            probed = Probed(words, side)
+            planted = planted_spec(name, detector, manifest, asked, probed, detector_settings(settings))
+            yield View(f"{name} ({lists[number]})" if number else name, name, words, probed, planted)
+
+
+def _list_names(paths: Sequence[str]) -> list[str]:
+    """Return a short name for each word list: the name of its file, or its path where two files have one name."""
+    stems = [PurePath(path).stem for path in paths]
+    return [stem if stems.count(stem) == 1 else path for stem, path in zip(stems, paths, strict=True)]
+
+
+def _monitored(
+    config: Config, asked: Concepts, shared: Shared, views: tuple[View, ...], name: str, seed: int
+) -> Monitored:
+    """Return the stages of one network and seed."""
+    series, manifest = series_of(config, shared, name, seed), shared.manifests[asked.probe.data]
+    kept_maps, notes = _keeps_maps(asked), ["; ".join(series.left_out), *[""] * len(series.snapshots)]
+    responses = tuple(
+        responses_specs(each, manifest, asked, kept_maps=kept_maps, note=note)
+        for each, note in zip(series.snapshots, notes, strict=False)
+    )
+    anchors = None if asked.anchors is None else words_spec(manifest, asked.anchors, text_side(asked))
+    seen = tuple(
+        Seen(number, layer, view, _neurons(asked, found[layer], layer, view, anchors))
+        for (number, found), layer, view in product(enumerate(responses), asked.layers_of(name), views)
+    )
+    plane = plane_spec(views[0].words, anchors, [each.neurons for each in seen], asked.plane)
+    shown = [each.neurons for each in seen if each.snapshot == len(responses) - 1 and each.view is views[0]]
+    pictures = exemplars_spec(responses[-1], shown, asked) if asked.shown and seed == config.seeds[0] else None
+    return Monitored(
+        name, seed, series.snapshots, responses, views, seen, anchors, plane, pictures, asked.track, series.left_out
+    )
+
+
+def _neurons(asked: Concepts, responses: StageSpec, layer: str, view: View, anchors: StageSpec | None) -> StageSpec:
+    """Return the neurons of one layer at one snapshot, as one detector sees them."""
+    name, settings = view.detector, asked.detectors[view.detector]
+    detected = DETECTORS[name].plan(responses, view.probed, layer, detector_settings(settings), asked.seed)
+    return neurons_spec(detected, view.words, anchors, name, threshold_settings(settings), asked.temperatures)
+
+
+def _keeps_maps(asked: Concepts) -> bool:
+    """Say whether a detector reads whole maps from the store."""
+    return any(
+        not DETECTORS[name].needs_scores and settings.get("maps", "stored") == "stored"
+        for name, settings in asked.detectors.items()
+    )
