@@ -21,6 +21,7 @@ PLANS = {  # presets that together have every kind and need no files, with what 
     ),
     "decomposition-digits": (),
     "tracing-digits": (),
+    "concepts-digits": (),
 }
 WRITES = {  # arrays with their axes, and files
     "manifest": "`manifest.parquet`: id, key, label_given, label_true, split, size, etag",
@@ -69,6 +70,26 @@ WRITES = {  # arrays with their axes, and files
     "(ranking, query); `parts` (layer, query, part), `square` (layer, query); `class_gamma` (layer, query, epoch, "
     "class); `ridge`, `ridge_total`, `ridge_class`; `complete.json` says under `summary` what the axes mean, and by "
     "layer from which step on decay is unknown (`decay_unknown_from`)",
+    "dual-encoder": "`encoder.safetensors`: the weights of the tiny image-text model",
+    "words": "`text` (word, dimension): unit vectors; `words.parquet`: word, category, categories",
+    "image-features": "`sample_id`, `content` as in activations; `image` (sample, dimension): unit vectors",
+    "concept-side": "`cosine` (sample, word); `moments` (partition, moment, word): central moments of each word's "
+    "cosines; `sample_id`",
+    "responses": "`pooled.LAYER` (sample, neuron) and, for Network Dissection, `maps.LAYER` (sample, row, column, "
+    "neuron) float16; `sample_id`, `content`",
+    "clip-dissect": "`similarity` (neuron, word); `null_best`, `dead`, `few_positive` (neuron)",
+    "dissection-thresholds": "`top` (range, neuron, place): the largest values of each neuron on a range of images; "
+    "`highest`, `lowest` (range, neuron)",
+    "network-dissection": "pixel counts for each range of images, of the images' label maps (`true.NAME`) and of "
+    "exchanged ones (`null.NAME`): `intersection` (range, neuron, label), `label_area` (range, label), `unit_area` "
+    "(range, neuron, category), `mask_size` (range, axis); `threshold`, `dead` (range, neuron); `labels.parquet`: the "
+    "labels",
+    "planted": "`planted.parquet`: neuron, word, rank of the true word, and its rank with exchanged images",
+    "plane": "`words.parquet` and `plane.parquet`: the places x and y of words and neurons",
+    "exemplars": "`picture` (example, row, column, colour); `exemplars.parquet`: layer, neuron, rank, sample_id, "
+    "activation",
+    "neurons": "`embedding` (neuron, dimension); `neurons.parquet`: the best words of each neuron; `taus.parquet`, "
+    "`temperatures.parquet`, `anchors.parquet`",
     "mislabel": "`segment-NUMBER.parquet`: id, self-attribution by layer, equal part of its batches' losses",
     "randomisation": "`correlation` (ranking, query)",
     "retraining": "`margin` (retraining, query), the retrainings of a subset one after the other",
