@@ -185,6 +185,13 @@ def begin_stage(store: Store, spec: StageSpec, layout: Layout) -> Stage:
     return Stage(store, spec, layout)
 
 
+def begun_layout(store: Store, spec: StageSpec) -> Layout | None:
+    """Return the layout of a stage that an earlier run began; None where none did."""
+    group = metadata_path(spec.path, GROUP)
+    stated = _stated(store, spec.path, store.read_all([group])[group])
+    return None if stated is None else Layout.of(stated["layout"])
+
+
 def _stated(store: Store, path: str, group: bytes | Exception) -> Document | None:
     """Return what the metadata of a stage's group state; None where there are none yet, or none of ours."""
     if isinstance(group, FileNotFoundError | NotADirectoryError):
