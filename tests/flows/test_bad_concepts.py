@@ -179,6 +179,11 @@ class Deep(nn.Module):
         return logits
 
 
+def one_image(tree: Tree, folder: Path) -> None:
+    tree["data"]["probe"]["count"] = 1
+    tree["concepts"]["detectors"] = {"network-dissection": {}}
+
+
 FILES: list[tuple[Change, str]] = [
     (words, "concepts.words: features "),
     (tiny_words, "concepts.words: dual encoder: expected words of mini-broden, found 'unheard', 'never seen'; use"),
@@ -193,6 +198,10 @@ FILES: list[tuple[Change, str]] = [
     (fewer_rows, "expected 64 image rows, one for each sample of the data set, found 63; add an array of sample ids"),
     (no_archive, "concepts.image_text: features "),
     (no_clip, "concepts.image_text"),
+    (
+        one_image,
+        "concepts.probe: expected at least 2 images for `concepts.detectors.network-dissection`, found 1; take more",
+    ),
     (odd_layer, "networks.small: layer 'deep': expected maps, tokens or vectors, found an output ('n', 4, 1, 30, 30)"),
 ]
 

@@ -17,6 +17,7 @@ from tasks.steps.concepts.image_features import image_features_spec
 from tasks.steps.concepts.neurons import neurons_spec
 from tasks.steps.concepts.plane import plane_spec
 from tasks.steps.concepts.planted import planted_spec
+from tasks.steps.concepts.private import check_private
 from tasks.steps.concepts.responses import responses_specs
 from tasks.steps.concepts.text_side import image_side, text_side
 from tasks.steps.concepts.watched import Watched, series_of
@@ -100,25 +101,11 @@ def plan_concepts(config: Config, shared: Shared) -> Sequence[Monitored]:
     asked = config.concepts
     assert asked is not None
     check_detectors(asked)
-    _check_private(config, asked, shared)
+    check_private(config, shared)
     views = tuple(_views(asked, shared.manifests[asked.probe.data]))
     return [
         _monitored(config, asked, shared, views, name, seed) for name, seed in product(asked.networks, config.seeds)
     ]
-
-
-def _check_private(config: Config, asked: Concepts, shared: Shared) -> None:
-    """Raise ValueError where probing images that the report must not show are training images under another name."""
-    probe, shown = shared.manifests[asked.probe.data], config.report.training_images
-    for (network, _), training in shared.trainings.items():
-        data = training.inputs["data"]
-        same = data.parameters["source"] == probe.parameters["source"] and data.digests == probe.digests
-        if shown != "show" and asked.shown and same and data.path != probe.path:
-            raise ValueError(
-                f"concepts.probe.data: with `report.training_images: {shown}` expected images that no network is "
-                f"trained on, found the source of networks.{network}.train.data under another name; set "
-                "`concepts.shown: 0`, or take another data set"
-            )
 
 
 def _views(asked: Concepts, manifest: StageSpec) -> Iterator[View]:

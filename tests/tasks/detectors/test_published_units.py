@@ -52,3 +52,12 @@ def test_published_counts_give_the_published_iou(data_dir: Path, table: str) -> 
     for name in ("object-label", "object-truth", "object-activation", "object-intersect"):
         equal = ours[name].to_numpy() == units[name].to_numpy()
         assert equal[named.to_numpy()].mean() > 0.999, name
+    # Units by category of their best label, among those whose published score follows from their own counts.
+    sound = np.isclose(units["score"], ours["score"], rtol=1e-5)
+    counts = {
+        name: (table["category"][sound & (table["score"] > 0.04)]).value_counts()
+        for name, table in (("ours", ours), ("published", units))
+    }
+    assert sound.mean() > 0.99
+    for category in CATEGORIES:
+        assert abs(counts["ours"].get(category, 0) - counts["published"].get(category, 0)) <= 1, category

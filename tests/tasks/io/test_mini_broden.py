@@ -12,7 +12,7 @@ from tasks.io.drawing.colors import color_numbers
 from tasks.io.drawing.dice import Dice
 from tasks.io.drawing.labels import CATEGORIES, LABELS, NUMBERS
 from tasks.io.drawing.things import PARTS, THINGS
-from tasks.io.mini_broden import CARD, MiniBrodenSource, draw
+from tasks.io.mini_broden import ALL_OCCUR, CARD, MiniBrodenSource, draw
 
 OBJECT, PART, SCENE, MATERIAL, TEXTURE, COLOR = range(6)
 
@@ -65,6 +65,16 @@ def test_rows_have_the_scene_as_label(drawn: MiniBrodenSource, planes: NDArray[n
     assert 0.18 < np.mean(labels == CARD) < 0.32  # a quarter, three standard deviations of 400 draws
     assert drawn.class_names()[int(labels.max())] == "card"
     assert drawn.class_names()[2] == "forest"
+
+
+@pytest.mark.parametrize("count", [1, 5, 40])
+def test_classes_of_few_drawings_are_those_that_occur(count: int) -> None:
+    source = MiniBrodenSource(count, 64, 3)
+    names = source.class_names()
+    assert set(names) == {row.label for row in source.rows()}
+    everything = MiniBrodenSource(ALL_OCCUR, 64, 3)
+    assert set(everything.class_names()) == {row.label for row in everything.rows()} == set(range(CARD + 1))
+    assert names.items() <= everything.class_names().items()
 
 
 def test_every_label_occurs_in_its_plane_alone(drawn: MiniBrodenSource, planes: NDArray[np.int32]) -> None:

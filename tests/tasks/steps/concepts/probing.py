@@ -132,5 +132,10 @@ def content(job: Job, spec: StageSpec) -> dict[str, Any]:
 
 def lose(place: Path, spec: StageSpec, partition: int) -> None:
     """Make a finished stage one that was killed before it finished a partition."""
-    for name in ("complete.json", marker_name(partition)):
-        (place / "store" / spec.path / "markers" / name).unlink()
+    (place / "store" / spec.path / "markers" / "complete.json").unlink()
+    lose_partition(place, spec, partition)
+
+
+def lose_partition(place: Path, spec: StageSpec, partition: int) -> None:
+    """Make an unfinished stage one without a partition."""
+    (place / "store" / spec.path / "markers" / marker_name(partition)).unlink()

@@ -71,6 +71,20 @@ def test_all_layers_of_a_responses_stage_can_be_named(tmp_path: Path, layer: str
     np.testing.assert_allclose(result.similarity, SIMILARITIES["cos_cubed"](activations, found.cosines), atol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_cosines_come_a_few_rows_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr(concept_side, "BLOCK_BYTES", 4 * WORDS * rows + 1)
+    found = scored(tmp_path)
+    blocks = list(concept_side.scores_of(open_finished(found.run.job.store, found.probed.side)))  # type: ignore[arg-type]
+    lengths = [len(cosines) for _, cosines in blocks]
+    assert max(lengths) == min(rows, 25)  # a range of images has 25
+    assert [start for start, _ in blocks] == np.cumsum([0, *lengths])[:-1].tolist()
+    np.testing.assert_allclose(np.concatenate([cosines for _, cosines in blocks]), found.cosines, atol=1e-6)
+    result = made(found, planned(found, "cos_cubed", {}))
+    expected = SIMILARITIES["cos_cubed"](found.run.pooled("conv"), found.cosines)
+    np.testing.assert_allclose(result.similarity, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_the_null_follows_the_seed_alone(tmp_path: Path) -> None:
     found = scored(tmp_path)
     first, other = (planned(found, "cos", {}, seed=seed) for seed in (3, 4))

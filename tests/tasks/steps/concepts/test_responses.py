@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from configs.concepts import Concepts
-from storage.stages import find_finished, open_finished
+from storage.stages import begin_stage, find_finished, open_finished
 from tasks.cluster.parallel import PartitionError
-from tasks.engine.life import complete
+from tasks.engine.life import assignments, complete
 from tasks.io.mini_broden import MiniBrodenSource
 from tasks.io.networks import build_model
 from tasks.splitting.channels import ChannelLayout
@@ -23,7 +23,7 @@ from tasks.steps.common.survey import PlanSurvey
 from tasks.steps.concepts import responses
 from tasks.steps.concepts.responses import RESPONSES, map_sizes, read_pooled, responses_specs
 from tests import probed
-from tests.tasks.steps.concepts.probing import COUNT, SIZE, Probing, Shapes, content, lose, probing
+from tests.tasks.steps.concepts.probing import COUNT, SIZE, Probing, Shapes, content, lose, lose_partition, probing
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -110,6 +110,46 @@ def test_a_killed_stage_gives_the_same_bytes(tmp_path: Path, partition: int) -> 
         assert find_finished(run.job.store, run.responses[layer].path) is None
     complete(run.job, RESPONSES, list(run.responses.values()))
     assert {layer: content(run.job, spec) for layer, spec in run.responses.items()} == before
+
+
+def test_a_killed_stage_resumes_where_maps_are_asked_for_later(tmp_path: Path) -> None:
+    run = probing(tmp_path, kept=False)
+    before = {layer: content(run.job, spec) for layer, spec in run.responses.items()}
+    lose(tmp_path, run.responses["conv"], 1)
+    specs = responses_specs(run.watched, run.manifest, run.asked, kept_maps=True)
+    complete(run.job, RESPONSES, list(specs.values()))
+    assert {layer: content(run.job, spec) for layer, spec in specs.items()} == before
+
+
+def test_one_forward_pass_makes_all_layers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, seen = probing(tmp_path, layers=ALL), []
+    for spec in run.responses.values():
+        lose(tmp_path, spec, 0)
+        lose_partition(tmp_path, spec, 2)
+    items = assignments(
+        [begin_stage(run.job.store, spec, RESPONSES.layout(run.job.store, spec)) for spec in run.responses.values()],
+        "cpu",
+        group=RESPONSES.group,
+    )
+    assert [(item.number, len(item.work.stages)) for item in items] == [(0, len(ALL)), (2, len(ALL))]
+    plain = Shapes.forward
+
+    def counted(self: Shapes, x: Tensor) -> Tensor:
+        seen.append(len(x))
+        return plain(self, x)
+
+    monkeypatch.setattr(Shapes, "forward", counted)
+    for item in items:
+        RESPONSES.partition(item.work, item.number)
+    assert [n for n in seen if n > 2] == [32, 6]  # the images of each partition once; trials have one or two images
+    assert not any(stage.missing() for stage in items[0].work.stages)
+
+
+def test_other_snapshots_are_other_passes(probed_run: "Run") -> None:
+    specs = [spec for each in probed_run.plan.answers["concepts"][0].responses for spec in each.values()]
+    assert RESPONSES.group is not None
+    groups = [RESPONSES.group(spec) for spec in specs]
+    assert groups[0] == groups[1] != groups[2] == groups[3]
 
 
 @pytest.mark.parametrize("index", [0, 1])

@@ -182,6 +182,34 @@ def test_checkpoints_that_do_not_fit_are_left_out_and_the_others_go_on(
     assert [each.label for each in new_run(tree).plan.answers["concepts"][0].snapshots] == ["epoch_1", "epoch_4"]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_checkpoints_that_are_not_finite_are_left_out(probed_tree: Tree, tmp_path: Path, value: float) -> None:
+    folder = tmp_path / "checkpoints"
+    for number in (1, 2):
+        save(folder / f"epoch_{number}.pt", number)
+    state = torch.load(folder / "epoch_2.pt", weights_only=True)
+    name = next(name for name, weight in state.items() if weight.is_floating_point())
+    state[name].view(-1)[-1] = value
+    torch.save(state, folder / "epoch_2.pt")
+    found = series(of_folder(probed_tree, folder))
+    assert [each.label for each in found.snapshots] == ["epoch_1"]
+    (line,) = found.left_out
+    assert line.startswith("concepts.checkpoints.small: epoch_2.pt is left out: ")
+    assert f"expected finite numbers, found NaN or infinity in {name}" in line
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"no", b"\x80", b"\x80\x02", b"hello", b"{}\n", b"PK"])
+def test_short_files_of_junk_are_left_out(probed_tree: Tree, tmp_path: Path, content: bytes) -> None:
+    folder = tmp_path / "checkpoints"
+    save(folder / "epoch_1.pt", 1)
+    for ending in ("pt", "pth", "safetensors"):
+        (folder / f"epoch_{len(ending)}.{ending}").write_bytes(content)
+    found = series(of_folder(probed_tree, folder, pattern=r"epoch_(\d+)\."))
+    assert [each.label for each in found.snapshots] == ["epoch_1"]
+    assert len(found.left_out) == 3
+    assert all(len(line.splitlines()) == 1 for line in found.left_out)
+
+
 def test_a_folder_in_which_nothing_fits_is_refused(probed_tree: Tree, tmp_path: Path, write: Write) -> None:
     folder = tmp_path / "checkpoints"
     save(folder / "epoch_1.pt", 1, width=8)
