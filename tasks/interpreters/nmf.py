@@ -97,8 +97,8 @@ def fit_nmf(a: Matrix, rank: int, *, seed: int | Sequence[int] = 0) -> NMF:
         return NMF(rows.restore(zeros(r, rows.d)), rows.restore(zeros(rows.n, r)), 0.0, rows.clamped, 0)
     if r == min(rows.n, rows.d):
         codes, components, iterations = _exact(rows)
-    elif rows.n * rows.d < SMALL:
-        codes, components, iterations = fit_small(rows, r, seed)
+    elif rows.n * rows.d < SMALL and (small := fit_small(rows, r, seed)) is not None:
+        codes, components, iterations = small
     else:
         codes, components, _, iterations = _fit_large(rows, r, np.random.default_rng(seed))
     return _finish(rows, codes, components, iterations)

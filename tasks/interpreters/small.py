@@ -13,7 +13,7 @@ from tasks.interpreters.rows import Rows
 LARGEST_SEED = 2**32 - 1  # of scikit-learn's generator
 
 
-def fit_small(rows: Rows, rank: int, seed: int | Sequence[int]) -> tuple[Tensor, Tensor, int]:
+def fit_small(rows: Rows, rank: int, seed: int | Sequence[int]) -> tuple[Tensor, Tensor, int] | None:
     """Factorise a small matrix from its NNDSVDa start, with the defaults of scikit-learn's `NMF`.
 
     Parameters
@@ -24,7 +24,8 @@ def fit_small(rows: Rows, rank: int, seed: int | Sequence[int]) -> tuple[Tensor,
 
     Returns
     -------
-    codes (rank, n), components (rank, d), both >= 0, dtype of the chunks; number of iterations
+    codes (rank, n), components (rank, d), both >= 0, dtype of the chunks; number of iterations; None where
+    scikit-learn's start does not exist
 
     Notes
     -----
@@ -36,11 +37,14 @@ def fit_small(rows: Rows, rank: int, seed: int | Sequence[int]) -> tuple[Tensor,
 
     matrix = rows.read(slice(None)).cpu().numpy()
     checked = config_context(assume_finite=True, skip_parameter_validation=True)  # checks cost as much as a tiny fit
-    with warnings.catch_warnings(), checked:
+    # The SVD of a matrix with few values different from 0 makes scikit-learn's start divide 0 by 0.
+    with warnings.catch_warnings(), checked, np.errstate(invalid="ignore", divide="ignore"):
         warnings.simplefilter("ignore", ConvergenceWarning)  # 200 iterations are the method's own limit
         codes, components, iterations = non_negative_factorization(
             matrix, n_components=rank, init="nndsvda", random_state=_random_state(seed)
         )
+    if not (np.isfinite(codes).all() and np.isfinite(components).all()):
+        return None
     on_device = torch.from_numpy(codes.T.copy()).to(rows.device), torch.from_numpy(components).to(rows.device)
     return *on_device, int(iterations)
 

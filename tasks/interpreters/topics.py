@@ -88,9 +88,13 @@ def topic_forward(maps: Tensor, topics: Tensor, r1: Tensor, r2: Tensor, threshol
     Notes
     -----
     `A = (F Tn) [C > threshold]`, `N = A / (sum_m A + 1e-3)`, `relu(N R1) R2`, with unit topics Tn and cosines C.
+    Computed in float64, in which the squares of no float32 overflow; the result has the dtype of the maps.
     """
     _check_tensors(maps, topics, r1, r2)
-    return rebuild(topic_amounts(maps, topics, threshold), r1, r2)
+    if not math.isfinite(threshold):
+        raise ValueError(f"threshold: expected a finite number, found {threshold!r}")
+    amounts = topic_amounts(maps.double(), topics.double(), threshold)
+    return rebuild(amounts, r1.double(), r2.double()).to(maps.dtype)
 
 
 def topic_amounts(maps: Tensor, topics: Tensor, threshold: float) -> Tensor:
@@ -161,7 +165,7 @@ def head_gradient_missing(head: Callable[[Tensor], Tensor], maps: Tensor) -> boo
 
     with torch.enable_grad():
         tried = maps.detach().clone().requires_grad_(True)
-        logits = head(tried)
+        logits = head(tried * 1)  # a head may work in place, which a leaf does not allow
         if not (logits.is_floating_point() and logits.requires_grad):
             return True
         (gradient,) = torch.autograd.grad(logits.sum(), tried, allow_unused=True)
@@ -173,7 +177,7 @@ def _cosines(maps: Tensor, products: Tensor) -> Tensor:
     length = maps.square().sum(dim=-1, keepdim=True)
     positive = length > 0
     # The root is taken of 1 where the length is 0: its derivative stays finite.
-    return products * length.where(positive, length.new_ones(())).rsqrt() * positive
+    return products / length.where(positive, length.new_ones(())).sqrt() * positive
 
 
 def _check_tensors(maps: Tensor, topics: Tensor, r1: Tensor, r2: Tensor) -> None:

@@ -77,7 +77,8 @@ class FittedTopics:
         import torch
 
         given = torch.from_numpy(maps)
-        rebuilt: Maps = pure.topic_forward(given, self.topics, self.r1, self.r2, self.threshold).numpy()
+        amounts = pure.topic_amounts(given, self.topics, self.threshold)  # in float32, as they were trained
+        rebuilt: Maps = pure.rebuild(amounts, self.r1, self.r2).numpy()
         return Expressed(self._products(given).double().flatten(0, -2).numpy(), rebuilt)
 
     def heat_maps(self, maps: Maps, size: tuple[int, int]) -> Maps:

@@ -185,3 +185,27 @@ def test_wrong_inputs_are_named(change: dict[str, Any], error: type[Exception], 
 def test_check_names_the_parameter(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         topics_module.check(**parameters)
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(torch.float16, 300.0), (torch.float32, 1e20), (torch.float32, 1e-25)])
+def test_positions_of_any_length_keep_their_topics(given: tuple[Tensor, ...], dtype: torch.dtype, scale: float) -> None:
+    maps, topics, r1, r2 = given
+    wide = (maps * scale).to(dtype)
+    found = topic_forward(wide, topics, r1, r2, 0.2)
+    expected = topic_forward(wide.double(), topics, r1, r2, 0.2)
+    assert found.dtype == dtype
+    assert bool((expected != 0).any())
+    torch.testing.assert_close(found.double(), expected, rtol=1e-3 if dtype == torch.float16 else 1e-6, atol=1e-3)
+
+
+@pytest.mark.parametrize("threshold", [float("nan"), float("inf")])
+def test_a_threshold_is_finite(given: tuple[Tensor, ...], threshold: float) -> None:
+    maps, topics, r1, r2 = given
+    with pytest.raises(ValueError, match=r"^threshold: expected a finite number, found"):
+        topic_forward(maps, topics, r1, r2, threshold)
+
+
+def test_a_head_that_works_in_place_has_a_gradient() -> None:
+    assert not head_gradient_missing(
+        lambda maps: maps.view(2, -1).relu_().sum(dim=1, keepdim=True), torch.rand(2, 1, 1, 3)
+    )
