@@ -111,13 +111,18 @@ def mu_path(gram: Doubles, product: Doubles, *, until: float = np.inf) -> MuPath
         points.append((penalty, active, weights))
         if len(points) > 100 * (len(product) + 10):
             raise RuntimeError("the path did not end; the Gram matrix may not be positive semidefinite")
+    return _tabled(points, len(product))
+
+
+def _tabled(points: list[tuple[float, Units, Doubles]], n_units: int) -> MuPath:
+    """Return the path of some (penalty, units, weights)."""
     units = np.unique(np.concatenate([active for _, active, _ in points]))
     table = np.zeros((len(points), len(units)))
     for row, (_, members, values) in enumerate(points):
         table[row, np.searchsorted(units, members)] = values
     sums = np.maximum.accumulate(table.sum(axis=1))  # rises in exact arithmetic
     penalties = np.array([point[0] for point in points])
-    return MuPath(sums, penalties, units, table, len(product), penalty == 0)
+    return MuPath(sums, penalties, units, table, n_units, points[-1][0] == 0)
 
 
 def _going_on(gram: Doubles, penalty: float, active: Units, slope: Doubles, tie: float) -> Units:
