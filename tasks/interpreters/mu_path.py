@@ -16,7 +16,12 @@ Units = NDArray[np.int64]
 TIE = 1e-12  # relative to the largest product: a unit within it of the penalty has reached it
 ZERO = 1e-12  # relative to the largest weight: a smaller weight is 0
 GAIN = 1e-10  # a unit at the penalty enters only if it would otherwise overtake it at a larger rate
-DEPENDENT = 1e-11  # relative to a unit's own square: the part outside the active units below which it cannot enter
+DEPENDENT = 1e-13  # relative to a unit's own square: the part outside the active units below which it cannot enter
+OPTIMAL = 1e-13  # relative to the largest product: by how much a slope may exceed the penalty at a breakpoint
+CHORD = 1e-7  # relative to the loss: the largest error of weights between two breakpoints with events between them
+HALVINGS = 500  # of steps of a path, at most: what rounding hides for good ends there
+BEYOND = 1e-9  # relative: a path goes this far beyond the mu asked for, as sums in another order round differently
+TINY = 1e-300  # keeps divisions defined
 ROWS = 512  # rows of a matrix that are compared with its columns at once
 
 
@@ -72,45 +77,59 @@ def mu_path(gram: Doubles, product: Doubles, *, until: float = np.inf) -> MuPath
     ----------
     gram : X'X (M, M), symmetric and positive semidefinite
     product : X'l (M,)
-    until : mu at which the path may stop
+    until : mu beyond which the path may stop
 
     Returns
     -------
-    MuPath, to the first breakpoint at or beyond `until`, or to the end
+    MuPath, to the first breakpoint beyond `until`, or to the end
 
     Notes
     -----
     A step costs O(M a + a^3) for a active units. Weights at a breakpoint come from the equations themselves, so errors
     do not add up over the path. Where several units reach the penalty at once, a small non-negative least-squares
     problem decides which of them go on; ties go to the lower index. A unit in the span of the active units cannot
-    lower the error: it stays out until one of them leaves.
+    lower the error: it stays out until one of them leaves. A breakpoint that does not meet the optimality conditions,
+    because rounding of nearly dependent units hides events between it and the one before, is solved by an active set,
+    and the step to it is halved while weights between the two could be wrong by more than a share CHORD of the loss.
     """
     penalty = start = max(0.0, float(product.max(initial=0.0)))
     active, weights = np.zeros(0, np.int64), np.zeros(0)
-    points = [(penalty, active, weights)]
-    while penalty > 0 and points[-1][2].sum() < until:
-        active = _going_on(gram, product, penalty, active, weights, TIE * start)
-        step = _step(gram, product, penalty, active, TIE * start)
-        penalty = penalty - step if penalty - step > TIE * start else 0.0
-        active, weights = _positive(gram, product, penalty, active)
+    points, slope, left = [(penalty, active, weights)], product, HALVINGS
+    while penalty > 0 and weights.sum() <= until * (1 + BEYOND):
+        earlier = dict(zip(active.tolist(), weights.tolist(), strict=True))
+        active = _going_on(gram, penalty, active, slope, TIE * start)
+        feasible = np.array([earlier.get(unit, 0.0) for unit in active.tolist()])
+        lower = penalty - max(TIE * start, _step(gram, product, penalty, active, TIE * start))
+        while True:
+            lower = lower if lower > TIE * start else 0.0
+            members, weights, slope, hidden = _breakpoint(gram, product, lower, active, feasible)
+            error = (penalty - lower) * (weights.sum() - feasible.sum()) / 4  # of weights between two exact ones
+            if not hidden or error <= CHORD * (product[members] @ weights) or left == 0:
+                break
+            lower, left = (penalty + lower) / 2, left - 1
+        penalty, active = lower, members
         points.append((penalty, active, weights))
         if len(points) > 100 * (len(product) + 10):
             raise RuntimeError("the path did not end; the Gram matrix may not be positive semidefinite")
+    return _tabled(points, len(product))
+
+
+def _tabled(points: list[tuple[float, Units, Doubles]], n_units: int) -> MuPath:
+    """Return the path of some (penalty, units, weights)."""
     units = np.unique(np.concatenate([active for _, active, _ in points]))
     table = np.zeros((len(points), len(units)))
     for row, (_, members, values) in enumerate(points):
         table[row, np.searchsorted(units, members)] = values
     sums = np.maximum.accumulate(table.sum(axis=1))  # rises in exact arithmetic
     penalties = np.array([point[0] for point in points])
-    return MuPath(sums, penalties, units, table, len(product), penalty == 0)
+    return MuPath(sums, penalties, units, table, n_units, points[-1][0] == 0)
 
 
-def _going_on(gram: Doubles, product: Doubles, penalty: float, active: Units, weights: Doubles, tie: float) -> Units:
+def _going_on(gram: Doubles, penalty: float, active: Units, slope: Doubles, tie: float) -> Units:
     """Return the units whose weights are positive right below a penalty: those with a weight, and some at the penalty.
 
     The rates d of the weights minimise `d'Gd / 2 - sum(d)` with d >= 0 for units at the penalty (Lawson and Hanson).
     """
-    slope = product - gram[:, active] @ weights
     waiting = np.setdiff1d(np.flatnonzero((penalty - slope <= tie) & (gram.diagonal() > 0)), active)
     chosen, feasible = np.zeros(0, np.int64), np.zeros(0)
     barred = np.zeros(len(waiting), dtype=bool)
@@ -152,14 +171,70 @@ def _step(gram: Doubles, product: Doubles, penalty: float, active: Units, tie: f
     return float(min(steps))
 
 
-def _positive(gram: Doubles, product: Doubles, penalty: float, active: Units) -> tuple[Units, Doubles]:
-    """Return the units with a positive weight at a penalty, and their weights."""
-    weights = _solve(gram, active, product[active] - penalty)
+def _breakpoint(
+    gram: Doubles, product: Doubles, penalty: float, active: Units, feasible: Doubles
+) -> tuple[Units, Doubles, Doubles, bool]:
+    """Return the units with a positive weight at a penalty, their weights, and the slopes (M,) of all units.
+
+    `active` are the units expected to have a weight, and `feasible` >= 0 their weights at the breakpoint before. The
+    last value is whether the expectation is wrong: events are hidden between the two breakpoints.
+    """
+    kept = active
+    weights = _solve(gram, kept, product[kept] - penalty)
     positive = weights > ZERO * float(weights.max(initial=0.0))
-    if positive.all():
-        return active, weights
-    kept = active[positive]
-    return kept, np.maximum(_solve(gram, kept, product[kept] - penalty), 0.0)
+    if not positive.all():
+        kept = active[positive]
+        weights = _solve(gram, kept, product[kept] - penalty)
+    slope = product - gram[:, kept] @ weights
+    allowed = OPTIMAL * float(product.max())
+    outside = np.delete(slope, kept)
+    if weights.min(initial=1.0) > 0 and outside.max(initial=-np.inf) <= penalty + allowed:
+        return kept, weights, slope, False
+    kept, weights = _active_set(gram, product - penalty, active, feasible, allowed)
+    return kept, weights, product - gram[:, kept] @ weights, True
+
+
+def _active_set(
+    gram: Doubles, target: Doubles, active: Units, feasible: Doubles, allowed: float
+) -> tuple[Units, Doubles]:
+    """Minimise `w'Gw / 2 - target'w` over w >= 0 from a feasible start (Lawson and Hanson): units and weights > 0.
+
+    Ends where no unit that is independent of the active ones has a slope above `allowed`.
+    """
+    barred: set[int] = set()
+    for _ in range(10 * (len(target) + 10)):
+        active, feasible = _inside(gram, target, active, feasible)
+        slope = target - gram[:, active] @ feasible
+        slope[active] = -np.inf
+        slope[sorted(barred)] = -np.inf
+        best = int(slope.argmax())
+        if slope[best] <= allowed:
+            break
+        if not _independent(gram, active, best):
+            barred.add(best)
+            continue
+        members, weights = _inside(gram, target, np.append(active, best), np.append(feasible, 0.0))
+        if best in members:
+            barred.clear()
+        else:
+            barred.add(best)
+        active, feasible = members, weights
+    return active, feasible
+
+
+def _inside(gram: Doubles, target: Doubles, active: Units, feasible: Doubles) -> tuple[Units, Doubles]:
+    """Move feasible weights towards the solution of their units; units whose weight reaches 0 on the way leave."""
+    while len(active):
+        goal = _solve(gram, active, target[active])
+        below = goal <= ZERO * float(goal.max())
+        if not below.any():
+            return active, goal
+        falls = np.maximum(feasible[below] - goal[below], TINY)
+        feasible = feasible + min(1.0, float((feasible[below] / falls).min())) * (goal - feasible)
+        leave = below & (feasible <= ZERO * float(feasible.max()))
+        leave[np.flatnonzero(below)[feasible[below].argmin()]] = True
+        active, feasible = active[~leave], np.maximum(feasible[~leave], 0.0)
+    return active, feasible
 
 
 def _independent(gram: Doubles, members: Units, unit: int) -> bool:

@@ -171,6 +171,16 @@ def _training(spec: StageSpec, channels: int, device: torch.device) -> TopicTrai
     return TopicTraining(channels, seed=[int(spec.parameters["seed"]), 0], device=device, **settings)
 
 
+def _rebuilt_values(spec: StageSpec, positions: int) -> int:
+    """Return the values between maps and rebuilt maps of an image: amounts and the hidden layer of its positions."""
+    return positions * (2 * int(setting(spec, "hidden")) + 4 * int(setting(spec, "topics")))
+
+
+def _rebuilt_at_once(spec: StageSpec, positions: int) -> int:
+    """Return the number of images whose maps are rebuilt at once."""
+    return max(1, POOL_VALUES // _rebuilt_values(spec, positions))
+
+
 class _Coreset:
     """The maps and labels of a coreset, and the head of their network."""
 
@@ -216,10 +226,12 @@ class _Coreset:
     def classes(self, fitted: FittedTopics, seconds: float) -> dict[str, Json]:
         """Return the metrics of each class, by label: the error of its rebuilt maps, and its share of the time."""
         found: dict[str, Json] = {}
+        _, h, w, _ = self.activations.layout.arrays["maps"].shape
+        size = min(self.most, _rebuilt_at_once(self.spec, h * w))
         for (label, _), kept in zip(ranges_by_class(self.activations).items(), self.kept, strict=True):
             residual = total = 0.0
-            for start in range(0, len(kept), self.most):
-                maps = self._read(kept[start : start + self.most])
+            for start in range(0, len(kept), size):
+                maps = self._read(kept[start : start + size])
                 residual += float(np.square(maps - fitted.express(maps).reconstruction, dtype=np.float64).sum())
                 total += float(np.square(maps, dtype=np.float64).sum())
             error = (residual / total) ** 0.5 if total else 0.0
@@ -268,7 +280,10 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     positions, values = int(np.prod(shapes.maps[1:])), int(np.prod(shapes.maps))
     pool = min(n_classes * longest * values, max(POOL_VALUES, values))
     batch = int(setting(spec, "batch")) * (positions * (8 * m + 3 * hidden) + 6 * values + 6 * shapes.largest)
-    return Size(3 * state * -(-_epochs(spec) // SEGMENT) + state, 4 * (3 * pool + batch) + 8 * state)
+    at_once = min(longest, max(1, POOL_VALUES // values), _rebuilt_at_once(spec, positions))
+    rebuilt = at_once * (_rebuilt_values(spec, positions) + 6 * values)
+    memory = 4 * (3 * pool + max(batch, rebuilt)) + 8 * state
+    return Size(3 * state * -(-_epochs(spec) // SEGMENT) + state, memory)
 
 
 TOPICS = Step(

@@ -44,12 +44,19 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
     return unit_gram_layout(responses.layout.arrays["responses"].shape[1], len(ranges_by_class(activations)))
 
 
-def predicted_classes(store: Store, activations: StageSpec, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return whether the network predicts each class of the split for samples (n,): (n, C) of 0 and 1."""
+def predicted_classes(store: Store, activations: StageSpec, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the place in the split's order of the class that the network predicts for samples (n,), -1 for another."""
     finished = open_finished(store, activations)
-    labels = np.array(list(ranges_by_class(finished)), np.int64)
-    best = read_rows(finished, "logits", rows).argmax(axis=1)
-    found: NDArray[np.float64] = (best[:, None] == labels).astype(np.float64)
+    n_logits = finished.layout.arrays["logits"].shape[1]
+    place = np.full(n_logits, -1, np.int64)
+    for index, label in enumerate(ranges_by_class(finished)):
+        if label < n_logits:
+            place[label] = index
+    size = max(1, CHUNK_BYTES // (8 * n_logits))
+    found = np.empty(len(rows), np.int64)
+    for start in range(0, len(rows), size):
+        best = read_rows(finished, "logits", rows[start : start + size]).argmax(axis=1)
+        found[start : start + size] = place[best]
     return found
 
 
@@ -61,25 +68,34 @@ def _partition(work: Work, number: int) -> None:
     rows = np.sort(np.concatenate(kept))
     predicted = predicted_classes(store, stage.spec.inputs["responses"].inputs["activations"], rows)
     units = responses.layout.arrays["responses"].shape[1]
+    classes = np.arange(stage.layout.arrays["moment"].shape[1])
     size = max(1, CHUNK_BYTES // (8 * units))
     chunks = (slice(start, start + size) for start in range(0, len(rows), size))
     with stage.partition(number) as part:
-        read = ((read_rows(responses, "responses", rows[c]).astype(np.float64), predicted[c]) for c in chunks)
-        gram, moment = panel_sums(read, slice(*part.span), units, predicted.shape[1])
+        read = (
+            (
+                read_rows(responses, "responses", rows[c]).astype(np.float64),
+                (predicted[c, None] == classes).astype(np.float64),
+            )
+            for c in chunks
+        )
+        gram, moment = panel_sums(read, slice(*part.span), units, len(classes))
         part.write("gram", gram)
         part.write("moment", moment)
-        part.numbers.update(measured(samples=len(rows), predicted=predicted.sum(axis=0).tolist()))
+        counts = np.bincount(predicted[predicted >= 0], minlength=len(classes)).astype(np.float64)
+        part.numbers.update(measured(samples=len(rows), predicted=counts.tolist()))
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:
-    """Return the size: a panel with its product, a chunk of responses, and the classes of all samples."""
+    """Return the size: a panel with its product, chunks of responses and of classes or logits, and the predictions."""
     activations = spec.inputs["responses"].inputs["activations"]
     n_classes, longest = count_classes(activations, survey)
     units = sum(units_of(activations, survey))
     layout = unit_gram_layout(units, n_classes)
     panel = 8 * layout.arrays["gram"].rows * (units + n_classes)
-    chunk = max(8 * units, CHUNK_BYTES)
-    return Size(8 * units * (units + n_classes), 2 * panel + 4 * chunk + 16 * n_classes * longest * n_classes)
+    chunk = max(8 * units, CHUNK_BYTES) + max(8 * n_classes, CHUNK_BYTES * n_classes // units)
+    logits = max(8 * n_classes, CHUNK_BYTES)
+    return Size(8 * units * (units + n_classes), 2 * panel + 4 * max(chunk, logits) + 32 * n_classes * longest)
 
 
 UNIT_GRAM = Step("unit-gram", VERSION, _layout, _partition, _size)
