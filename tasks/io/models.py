@@ -40,6 +40,7 @@ def cifar_vgg16(channels: int = 3, classes: int = 10, width: float = 1.0) -> nn.
     """
     if not width > 0:
         raise ValueError(f"width: expected a factor above 0, found {width}")
+    _check_counts(channels=channels, classes=classes)
     features: list[nn.Module] = []
     n_in = channels
     for stage in VGG16:
@@ -58,6 +59,7 @@ def small_cnn(channels: int = 1, classes: int = 10, width: int = 32) -> nn.Seque
     Three blocks of 3 x 3 convolution, batch norm and ReLU have `width`, 2 `width` and 2 `width` channels. The second
     block halves the resolution (8 x 8 -> 4 x 4). A global mean and a linear head follow.
     """
+    _check_counts(channels=channels, classes=classes, width=width)
     return nn.Sequential(
         *_block(channels, width, stride=1),
         *_block(width, 2 * width, stride=2),
@@ -73,6 +75,7 @@ class CifarResNet(nn.Module):
 
     def __init__(self, depth: int, classes: int = 10) -> None:
         super().__init__()
+        _check_counts(depth=depth, classes=classes)
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         self.layer1 = _stage(16, 16, depth)
@@ -105,6 +108,13 @@ class BasicBlock(nn.Module):
         y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
         shortcut = x[:, :, :: self.stride, :: self.stride]
         return F.relu(y + F.pad(shortcut, (0, 0, 0, 0, self.padding, self.padding)))
+
+
+def _check_counts(**counts: int) -> None:
+    """Raise ValueError for sizes below 1, for which torch builds layers without values and warns."""
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name}: expected at least 1, found {count}")
 
 
 def _block(n_in: int, n_out: int, *, stride: int) -> list[nn.Module]:

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tasks.capture import split_at
+from tasks.io.models import OWN
 from tasks.io.networks import build_model
 
 
@@ -64,3 +65,17 @@ def test_a_width_of_nothing_is_named() -> None:
         ValueError, match=r"model 'cifar-vgg16' with arguments .*: width: expected a factor above 0, found 0"
     ):
         build_model("cifar-vgg16", {"width": 0}, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        *(("small-cnn", {key: 0}) for key in ("channels", "classes", "width")),
+        *(("cifar-vgg16", {key: 0}) for key in ("channels", "classes")),
+        ("cifar-resnet20", {"classes": 0}),
+    ],
+)
+def test_sizes_below_one_are_refused(name: str, arguments: dict[str, int]) -> None:
+    (key,) = arguments
+    with pytest.raises(ValueError, match=f"{key}: expected at least 1, found 0"):
+        OWN[name](**arguments)
