@@ -1,11 +1,10 @@
-"""Counts of interpretable neurons by concept and by category."""
+"""The category of each word of a list."""
 
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tasks.concepts.interpretable import Bools, Floats, Longs
+from tasks.concepts.interpretable import Floats, Longs
 
 OTHER = -1  # a word that no label has
 
@@ -34,48 +33,3 @@ def primary_categories(words: Sequence[str], names: Sequence[str], categories: L
         if categories[number] >= 0:
             primary.setdefault(names[number].casefold(), int(categories[number]))
     return np.array([primary.get(word.casefold(), OTHER) for word in words], dtype=np.int64)
-
-
-def category_counts(primary: Longs, best: Longs, counted: Bools, n_categories: int) -> Longs:
-    """Count interpretable neurons by the category of their best word.
-
-    Parameters
-    ----------
-    primary : (S,) int64, category index of each word, -1 for other
-    best : (K,) int64, best word of each neuron
-    counted : (K,) bool, interpretable
-    n_categories : number of categories
-
-    Returns
-    -------
-    (n_categories + 1,) int64, the last is other
-    """
-    found = primary[best[counted]]
-    return np.bincount(np.where(found < 0, n_categories, found), minlength=n_categories + 1).astype(np.int64)
-
-
-def concept_counts(best: Longs, counted: Bools, n_words: int) -> Longs:
-    """Count the interpretable neurons of each word.
-
-    Parameters
-    ----------
-    best : (K,) int64, best word of each neuron
-    counted : (K,) bool, interpretable
-    n_words : S
-
-    Returns
-    -------
-    (S,) int64; its entries at the words of the task's own classes are those classes' counts
-    """
-    return np.bincount(best[counted], minlength=n_words).astype(np.int64)
-
-
-def distinct_concepts(counts: Longs) -> int:
-    """Count the words that some interpretable neuron has: (S,) counts in."""
-    return int((counts > 0).sum())
-
-
-def common_concepts(counts: Longs, top: int) -> NDArray[np.int64]:
-    """Return the at most `top` words with the most neurons, int64, at least one each, by falling count, then index."""
-    order = np.argsort(-counts, kind="stable")[:top]
-    return order[counts[order] > 0].astype(np.int64)

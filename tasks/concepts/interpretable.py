@@ -18,13 +18,6 @@ class BestWords(NamedTuple):
     similarity: NDArray[np.float64]
 
 
-class Changes(NamedTuple):
-    """Neurons that became interpretable and neurons that ceased to be, rising int64."""
-
-    became: Longs
-    ceased: Longs
-
-
 def best_words(similarity: Floats) -> BestWords:
     """Find the best word of each neuron.
 
@@ -98,22 +91,6 @@ def calibrated_tau(null_best: Floats, share: float = 0.99) -> float:
     if not len(null_best) or not 0 <= share <= 1:
         raise ValueError(f"calibration: expected neurons and a share 0 to 1, found {len(null_best)} and {share!r}")
     return float(np.quantile(np.asarray(null_best, dtype=np.float64), share))
-
-
-def changes(before: Bools, after: Bools) -> Changes:
-    """Compare which neurons are interpretable at two snapshots.
-
-    Parameters
-    ----------
-    before, after : (K,) bool
-
-    Returns
-    -------
-    Changes
-    """
-    if before.shape != after.shape:
-        raise ValueError(f"changes: expected the same neurons, found {before.shape} and {after.shape}")
-    return Changes(np.flatnonzero(~before & after), np.flatnonzero(before & ~after))
 
 
 def check_similarities(similarity: Floats) -> None:

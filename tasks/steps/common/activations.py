@@ -146,24 +146,26 @@ def range_summary(stage: Stage) -> dict[str, Json]:
     return {"classes": classes, "samples": ends[-1]}
 
 
-def check_same_samples(one: FinishedStage, other: FinishedStage) -> None:
-    """Raise ValueError unless two stages hold the same samples in the same order; names the first difference."""
-    if one.path == other.path:
-        return
+def check_same_ids(one: FinishedStage, other: FinishedStage) -> None:
+    """Raise ValueError unless two stages hold samples of the same ids in the same order; names the first difference."""
     left, right = one.read("sample_id"), other.read("sample_id")
     if len(left) != len(right):
         raise ValueError(f"{other.path}: expected the {len(left)} samples of {one.path}, found {len(right)}")
-    differs = np.flatnonzero(left != right)
-    if differs.size:
+    if (differs := np.flatnonzero(left != right)).size:
         at = int(differs[0])
         raise ValueError(
             f"{other.path}: expected sample {left[at]} of {one.path} at position {at}, found sample {right[at]}"
         )
-    differs = np.flatnonzero((one.read("content") != other.read("content")).any(axis=1))
-    if differs.size:
-        raise ValueError(
-            f"{other.path}: expected the content of sample {left[differs[0]]} in {one.path}, found other content"
-        )
+
+
+def check_same_samples(one: FinishedStage, other: FinishedStage) -> None:
+    """Raise ValueError unless two stages hold the same samples in the same order; names the first difference."""
+    if one.path == other.path:
+        return
+    check_same_ids(one, other)
+    if (differs := np.flatnonzero((one.read("content") != other.read("content")).any(axis=1))).size:
+        sample = one.read("sample_id")[differs[0]]
+        raise ValueError(f"{other.path}: expected the content of sample {sample} in {one.path}, found other content")
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:

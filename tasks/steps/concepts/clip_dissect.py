@@ -20,10 +20,10 @@ from storage.stores import Store
 from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
+from tasks.steps.common.activations import check_same_ids
 from tasks.steps.concepts.concept_side import STREAM_BYTES, count_words, open_side, scores_of
 from tasks.steps.concepts.detector import Detected, Detector, Probed
 from tasks.steps.concepts.responses import count_images, layer_sizes, read_pooled
-from tasks.steps.concepts.samples import check_same_ids
 
 VERSION = 1
 BLOCK = 2048  # words at a time of a similarity that keeps their cosines

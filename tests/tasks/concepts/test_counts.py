@@ -1,16 +1,10 @@
-"""Interpretable neurons, tau, categories, changes: by hand."""
+"""Interpretable neurons, tau, categories: by hand."""
 
 import numpy as np
 import pytest
 
-from tasks.concepts.categories import (
-    category_counts,
-    common_concepts,
-    concept_counts,
-    distinct_concepts,
-    primary_categories,
-)
-from tasks.concepts.interpretable import best_words, calibrated_tau, changes, interpretable, tau_curve, top_words
+from tasks.concepts.categories import primary_categories
+from tasks.concepts.interpretable import best_words, calibrated_tau, interpretable, tau_curve, top_words
 
 SIMILARITY = np.array([[0.1, 0.5, 0.5], [0.0, 0.0, 0.0], [-0.3, -0.1, -0.2], [0.7, 0.2, 0.6]])
 DEAD = np.array([False, True, False, False])
@@ -55,24 +49,6 @@ def test_a_word_has_the_category_of_its_most_covered_number() -> None:
         np.testing.assert_array_equal(result, [0, expected, 2, -1, -1])
     with pytest.raises(ValueError, match="expected one per label number, found 5, 5 and 4"):
         primary_categories(words, names, categories, np.zeros(4))
-
-
-def test_counts_by_category_and_concept() -> None:
-    best, counted = np.array([2, 2, 0, 3, 1, 2]), np.array([True, True, True, True, False, False])
-    np.testing.assert_array_equal(category_counts(np.array([1, 0, 1, -1]), best, counted, 3), [0, 3, 0, 1])
-    counts = concept_counts(best, counted, 4)
-    np.testing.assert_array_equal(counts, [1, 0, 2, 1])
-    assert distinct_concepts(counts) == 3
-    np.testing.assert_array_equal(common_concepts(counts, 2), [2, 0])
-    np.testing.assert_array_equal(common_concepts(counts, 9), [2, 0, 3])
-
-
-def test_neurons_that_became_and_ceased_to_be_interpretable() -> None:
-    result = changes(np.array([True, False, True, False]), np.array([True, True, False, False]))
-    np.testing.assert_array_equal(result.became, [1])
-    np.testing.assert_array_equal(result.ceased, [2])
-    with pytest.raises(ValueError, match=r"changes: expected the same neurons, found \(2,\) and \(3,\)"):
-        changes(np.ones(2, dtype=bool), np.ones(3, dtype=bool))
 
 
 def test_bad_input_is_named() -> None:
