@@ -38,7 +38,8 @@ WRITES = {  # arrays with their axes, and files
     "features": "for ICE `components` (class, component, channel), zero rows where fewer were found",
     "unit-responses": "`responses` (sample, unit), units of all ReLU calls up to the layer; the number of units of "
     "each call is in `complete.json` under `summary`",
-    "unit-gram": "`gram` (unit, other), `moment` (unit, class): sums over the coreset's samples",
+    "unit-gram": "`gram` (unit, other), without the blocks below the diagonal, `moment` (unit, class): sums over the "
+    "coreset's samples",
     "units": "`weights` (class, unit); `paths-PARTITION.parquet`: the weights at each breakpoint of mu",
     "unit-evaluation": "`values` (class, measure), `label` as in evaluation; `coverage` (class, call, set): units of "
     "the coreset, of the full data and of both",

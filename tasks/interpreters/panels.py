@@ -1,4 +1,4 @@
-"""Inner products of many units over samples, a panel of units at a time."""
+"""Inner products of many units over samples, a panel of units at a time, each pair of units once."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ Doubles = NDArray[np.float64]
 def panel_sums(
     chunks: Iterable[tuple[NDArray[np.floating], Doubles]], panel: slice, units: int, classes: int
 ) -> tuple[Doubles, Doubles]:
-    """Return the rows of X'X and X'L that belong to a panel of units.
+    """Return the rows of X'X and X'L that belong to a panel of units; X'X is symmetric, so it is filled from there on.
 
     Parameters
     ----------
@@ -21,18 +21,32 @@ def panel_sums(
 
     Returns
     -------
-    (p, M) and (p, C) float64
+    (p, M) and (p, C) float64; columns of X'X left of the panel are 0, and the panel's own square is symmetric
 
     Notes
     -----
     Holds a panel, its product with a chunk, and a chunk in float64: 16 p M + 16 b M bytes, however many samples there
-    are.
+    are. All panels together cost half of the whole product, and half a panel more.
     """
     first, last, _ = panel.indices(units)
     gram, moment = np.zeros((last - first, units)), np.zeros((last - first, classes))
     for responses, predicted in chunks:
-        x = responses.astype(np.float64, copy=False)
-        left = np.ascontiguousarray(x[:, panel].T)
-        gram += left @ x
+        x = responses[:, first:].astype(np.float64, copy=False)
+        left = np.ascontiguousarray(x[:, : last - first].T)
+        gram[:, first:] += left @ x
         moment += left @ predicted
+    own = gram[:, first:last]
+    for row in range(last - first):  # an array of indices would be larger than the panel
+        own[row + 1 :, row] = own[row, row + 1 :]
     return gram, moment
+
+
+def whole_gram(panels: Iterable[Doubles], units: int) -> Doubles:
+    """Return X'X (M, M) from its panels in order, each filled from its own square on."""
+    gram, start = np.empty((units, units)), 0
+    for panel in panels:
+        stop = start + len(panel)
+        gram[start:stop, start:] = panel[:, start:]
+        gram[stop:, start:stop] = panel[:, stop:].T
+        start = stop
+    return gram

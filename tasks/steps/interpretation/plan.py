@@ -118,11 +118,15 @@ def _cells(asked: Interpretation, network: _Network, interpreter: str, reference
     seed, method, own = network.seed, METHODS[interpreter], asked.interpreters[interpreter]
     for selector, settings in asked.selectors.items():
         parameters = {key: value for key, value in settings.items() if key != "repeats"}
+        smaller: dict[int, StageSpec] = {}  # by repeat: features at the budget before
         for repeat, budget in product(range(settings.get("repeats", 1)), sorted(asked.budgets)):
             if budget == 1.0 and repeat:
                 continue  # at budget 1 all draws are the same
             selection = selection_spec(network.selects, selector, parameters, budget, seed, repeat)
             found = method.plan(network.learn, selection, own, seed)
+            if method.grow and repeat in smaller and budget < 1.0:  # the full data is that of all selectors
+                found = method.grow(found, smaller[repeat])
+            smaller[repeat] = found
             compared = (method.evaluate or evaluation_spec)(found, reference, network.held_out)
             scores = method.scores(found, network.held_out, own) if method.scores and not repeat else None
             yield Cell(network.name, seed, interpreter, selector, repeat, budget, selection, found, compared, scores)

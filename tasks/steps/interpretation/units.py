@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from storage.documents import Document, Json
 from storage.layouts import ArrayLayout, Layout
-from storage.notes import read_markers
 from storage.results import table_bytes
 from storage.specs import StageSpec, signature_defaults, without_defaults
 from storage.stages import Stage, open_finished
@@ -25,7 +24,7 @@ from tasks.steps.common.activations import ranges_by_class
 from tasks.steps.interpretation.method import Expressed, Maps
 from tasks.steps.interpretation.responses import call_of_unit, responses_spec, units_of
 from tasks.steps.interpretation.selection import count_classes, kept_positions
-from tasks.steps.interpretation.unit_gram import unit_gram_spec
+from tasks.steps.interpretation.unit_gram import read_system, unit_gram_spec
 
 VERSION = 1
 KINDS = ("energy", "l2", "mean")
@@ -57,6 +56,13 @@ def units_spec(activations: StageSpec, selection: StageSpec, parameters: Mapping
     own = without_defaults({k: v for k, v in parameters.items() if k != "response"}, DEFAULTS)
     inputs = {"activations": activations, "gram": unit_gram_spec(responses, selection)}
     return UNITS.spec({"interpreter": "vebi", **own}, inputs, label=f"vebi on {selection.label}")
+
+
+def grown_units_spec(units: StageSpec, smaller: StageSpec) -> StageSpec:
+    """Return the same units with sums that grow from those of the units of the next smaller budget."""
+    gram = units.inputs["gram"]
+    grown = unit_gram_spec(gram.inputs["responses"], gram.inputs["selection"], smaller.inputs["gram"])
+    return replace(units, inputs={**units.inputs, "gram": grown})
 
 
 @dataclass(frozen=True)
@@ -127,17 +133,14 @@ def _partition(work: Work, number: int) -> None:
     stage, spec = work.stage, work.stage.spec
     mu, gram_spec = float(spec.parameters.get("mu", DEFAULTS["mu"])), spec.inputs["gram"]
     finished = open_finished(stage.store, gram_spec)
-    gram, moment = np.asarray(finished.read("gram"), np.float64), np.asarray(finished.read("moment"), np.float64)
-    (record,) = read_markers(stage.store, [(gram_spec.path, 0)]).values()
-    if isinstance(record, Exception):
-        raise record
+    gram, moment = read_system(finished)
     kept = kept_positions(open_finished(stage.store, gram_spec.inputs["selection"]))
     labels = list(ranges_by_class(open_finished(stage.store, spec.inputs["activations"])))
     with stage.partition(number) as part:
         first, last = part.span
         weights, logged, paths = np.zeros((last - first, len(gram))), {}, []
         for index in range(first, last):
-            started, total = time.perf_counter(), float(record["numbers"]["predicted"][index])
+            started, total = time.perf_counter(), float(finished.summary["predicted"][index])
             path = mu_path(gram, moment[:, index], until=mu)
             found = weights[index - first] = path.at(mu)
             squared = total - 2 * float(found @ moment[:, index]) + float(found @ gram @ found)
@@ -166,10 +169,16 @@ def _partition(work: Work, number: int) -> None:
 
 
 def _summary(stage: Stage) -> Document:
-    """Return the classes' metrics, the units of each ReLU call, and whether classes have few units on average."""
+    """Return the classes' metrics, the units of each ReLU call, whether classes have few units on average, and costs.
+
+    `seconds` are those of the fit, of the sums over the samples that are new at this budget, and of all sums that the
+    fit rests on.
+    """
     markers = [stage.marker(number) for number in range(stage.layout.partitions)]
     classes = {k: v for marker in markers if marker is not None for k, v in marker["numbers"]["classes"].items()}
+    gram = open_finished(stage.store, stage.spec.inputs["gram"])
     responses = open_finished(stage.store, stage.spec.inputs["gram"].inputs["responses"])
+    fit = sum(found["seconds"] for found in classes.values())
     mean = float(np.mean([found["units"] for found in classes.values()]))
     unseen = sum(found["predicted"] == 0 for found in classes.values())
     return {
@@ -178,6 +187,7 @@ def _summary(stage: Stage) -> Document:
         "units_mean": mean,
         "few_units": mean < FEW_UNITS,
         "never_predicted": unseen,
+        "seconds": {"fit": fit, "shell": gram.summary["seconds"], "chain": gram.summary["seconds_chain"]},
     }
 
 

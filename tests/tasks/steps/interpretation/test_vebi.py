@@ -24,7 +24,7 @@ from tasks.steps.interpretation.plan import Cell
 from tasks.steps.interpretation.responses import count_units, read_images
 from tasks.steps.interpretation.results import interpretation_results, method_tables
 from tasks.steps.interpretation.selection import kept_positions
-from tasks.steps.interpretation.unit_gram import UNIT_GRAM
+from tasks.steps.interpretation.unit_gram import UNIT_GRAM, read_system
 from tasks.steps.interpretation.units import ClassUnits
 from tests.plans import cells, interpreted
 
@@ -104,15 +104,16 @@ def test_panels_of_any_size_give_the_products(vebi_run: "Run", panel: int, monke
     complete(job, UNIT_GRAM, [spec])
     stage = open_finished(job.store, spec)
     assert stage.layout.partitions == {1: x.shape[1], 2**30: 1}.get(panel, stage.layout.partitions)
-    np.testing.assert_allclose(np.asarray(stage.read("gram"), np.float64), x[rows].T @ x[rows], rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(np.asarray(stage.read("moment"), np.float64), x[rows].T @ predicted, rtol=1e-9)
+    gram, moment = read_system(stage)
+    np.testing.assert_allclose(gram, x[rows].T @ x[rows], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(moment, x[rows].T @ predicted, rtol=1e-9)
 
 
 def test_units_are_those_of_the_lasso_and_the_whole_path_is_kept(vebi_run: "Run") -> None:
     for budget in (0.5, 1.0):
         spec = cell_of(vebi_run, budget).features
         stage, gram_stage = (open_finished(vebi_run.job.store, one) for one in (spec, spec.inputs["gram"]))
-        gram, moment = (np.asarray(gram_stage.read(name), np.float64) for name in ("gram", "moment"))
+        gram, moment = read_system(gram_stage)
         weights = np.asarray(stage.read("weights"), np.float64)
         np.testing.assert_allclose(weights, mu_lasso(gram, moment, MU), atol=1e-9)
         paths = pd.read_parquet(io.BytesIO(stage.read_file("paths-000000.parquet")))
