@@ -43,6 +43,10 @@ WRITES = {  # arrays with their axes, and files
     "units": "`weights` (class, unit); `paths-PARTITION.parquet`: the weights at each breakpoint of mu",
     "unit-evaluation": "`values` (class, measure), `label` as in evaluation; `coverage` (class, call, set): units of "
     "the coreset, of the full data and of both",
+    "unit-pictures": "of at most 16 units that only coresets find `unit` (shown, fact): label of the class, ReLU call, "
+    "channel, whether the full data finds it for another class; `weight` (shown, features); of its best images `image` "
+    "(shown, rank, row, column, colour), `heat` (shown, rank, row, column), `response`, `sample_id`, `image_label` "
+    "(shown, rank)",
     "topics": "`topics.safetensors`: topics (channel, topic) and two layers (topic, hidden), (hidden, channel), "
     "which all classes share; checkpoints",
     "topic-scores": "`shapley` (topic), `cosine` (topic, topic); completeness and accuracies in `complete.json` under "

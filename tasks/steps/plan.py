@@ -1,5 +1,6 @@
 """The order and the sizes of stages of all kinds."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -59,7 +60,7 @@ def waves(stages: Iterable[StageSpec]) -> Iterator[list[StageSpec]]:
     """Yield lists of stages of one kind whose inputs are complete, until all stages are done.
 
     A kind whose remaining stages are all ready comes first, so that stages of a kind are made together. A chain of
-    stages of one kind is made one by one.
+    stages of one kind is made one by one, and before what reads it.
 
     Parameters
     ----------
@@ -77,8 +78,14 @@ def waves(stages: Iterable[StageSpec]) -> Iterator[list[StageSpec]]:
             (ready if all(read.path in made for read in spec.inputs.values()) else blocked).append(spec)
         if not ready:
             raise ValueError(f"{remaining[0].title}: expected all inputs among the stages before it, found one missing")
-        later = {spec.stage for spec in blocked}
-        kind = next((spec.stage for spec in ready if spec.stage not in later), ready[0].stage)
+        later: dict[str, set[str]] = {}  # kinds that blocked stages of a kind wait for
+        for spec in blocked:
+            waits = {read.stage for read in spec.inputs.values() if read.path not in made}
+            later.setdefault(spec.stage, set()).update(waits)
+        kinds = [spec.stage for spec in ready]
+        whole = (kind for kind in kinds if kind not in later)
+        chains = (kind for kind in kinds if later.get(kind) == {kind})
+        kind = next(itertools.chain(whole, chains, kinds))
         wave = [spec for spec in ready if spec.stage == kind]
         yield wave
         made |= {spec.path for spec in wave}

@@ -74,6 +74,8 @@ class Method:
         measure) at least those of the common one, and its array `label` the classes.
     grow : (features, features of the next smaller coreset of the same draw) -> the same features from sums that grow
         from those of the smaller coreset; None for methods that fit each coreset alone
+    pictures : (features of coresets by title, features of the full data, held-out activations) -> the spec of pictures
+        of what only coresets show; None for methods without such pictures
     tables : (store, features, their evaluation, their scores or None) -> further tables of one coreset for the report,
         by name; None for methods without such tables
     """
@@ -86,4 +88,5 @@ class Method:
     scores: Callable[[StageSpec, StageSpec, Mapping[str, Json]], StageSpec] | None = None
     evaluate: Callable[[StageSpec, StageSpec, StageSpec], StageSpec] | None = None
     grow: Callable[[StageSpec, StageSpec], StageSpec] | None = None
+    pictures: Callable[[Mapping[str, StageSpec], StageSpec, StageSpec], StageSpec] | None = None
     tables: Callable[[Store, StageSpec, StageSpec, StageSpec | None], Mapping[str, pd.DataFrame]] | None = None

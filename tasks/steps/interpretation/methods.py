@@ -19,6 +19,7 @@ from tasks.steps.interpretation.topic_scores import TOPIC_SCORES, topic_scores_s
 from tasks.steps.interpretation.topics import TOPICS, n_topics, read_topics, topics_spec
 from tasks.steps.interpretation.unit_evaluation import UNIT_EVALUATION, unit_evaluation_spec, unit_tables
 from tasks.steps.interpretation.unit_gram import UNIT_GRAM
+from tasks.steps.interpretation.unit_pictures import UNIT_PICTURES, unit_pictures_spec
 from tasks.steps.interpretation.units import UNITS, grown_units_spec, read_units, units_spec
 from tasks.steps.interpretation.units import check as check_units
 from tasks.steps.interpretation.units import n_columns as n_unit_columns
@@ -33,13 +34,14 @@ def one_stage(name: str) -> Method:
 METHODS: dict[str, Method] = {  # a method with stages of its own is a line here; its files lie in this folder
     **{name: one_stage(name) for name in INTERPRETERS},
     "vebi": Method(
-        (UNIT_RESPONSES, UNIT_GRAM, UNITS, UNIT_EVALUATION),
+        (UNIT_RESPONSES, UNIT_GRAM, UNITS, UNIT_EVALUATION, UNIT_PICTURES),
         units_spec,
         read_units,
         check_units,
         n_unit_columns,
         evaluate=unit_evaluation_spec,
         grow=grown_units_spec,
+        pictures=unit_pictures_spec,
         tables=unit_tables,
     ),
     "topics": Method(

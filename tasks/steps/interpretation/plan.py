@@ -41,6 +41,7 @@ class Interpreted:
     references : features of the full data, by interpreter
     cells : every interpreter, selector, repeat and budget
     galleries : galleries by title; only the first seed of a network has them
+    pictures : pictures of what only coresets show, by interpreter; where there are galleries
     """
 
     network: str
@@ -50,12 +51,13 @@ class Interpreted:
     references: Mapping[str, StageSpec]
     cells: tuple[Cell, ...]
     galleries: Mapping[str, StageSpec]
+    pictures: Mapping[str, StageSpec]
 
     @property
     def finals(self) -> Sequence[StageSpec]:
         """Return the stages that no other stage of the answer reads."""
         scores = (cell.scores for cell in self.cells if cell.scores is not None)
-        return (*(cell.evaluation for cell in self.cells), *scores, *self.galleries.values())
+        return (*(cell.evaluation for cell in self.cells), *scores, *self.galleries.values(), *self.pictures.values())
 
 
 @dataclass(frozen=True)
@@ -109,8 +111,11 @@ def _interpreted(asked: Interpretation, network: _Network, *, shown: bool) -> In
         for name, parameters in asked.interpreters.items()
     }
     cells = tuple(cell for name in references for cell in _cells(asked, network, name, references[name]))
-    galleries = _galleries(asked, network, references, cells) if asked.gallery and shown else {}
-    return Interpreted(network.name, network.seed, network.learn, network.held_out, references, cells, galleries)
+    shows = bool(asked.gallery) and shown
+    galleries = _galleries(asked, network, references, cells) if shows else {}
+    pictures = _pictures(network, references, cells) if shows else {}
+    learn, held_out = network.learn, network.held_out
+    return Interpreted(network.name, network.seed, learn, held_out, references, cells, galleries, pictures)
 
 
 def _cells(asked: Interpretation, network: _Network, interpreter: str, reference: StageSpec) -> Iterator[Cell]:
@@ -143,4 +148,17 @@ def _galleries(
             cell = next(c for c in cells if (c.interpreter, c.selector) == (interpreter, selector))
             columns[f"{selector} {100 * cell.budget:g} %"] = cell.features
         found[f"{network.name}, {interpreter}"] = gallery_spec(network.held_out, columns, asked.gallery)
+    return found
+
+
+def _pictures(network: _Network, references: Mapping[str, StageSpec], cells: Sequence[Cell]) -> dict[str, StageSpec]:
+    """Return the pictures of what only coresets show: of first draws, small budgets first."""
+    found = {}
+    for name, reference in references.items():
+        ours = [cell for cell in cells if cell.interpreter == name and not cell.repeat and cell.budget < 1]
+        draw = METHODS[name].pictures
+        if draw is not None and ours:
+            ranked = sorted(ours, key=lambda cell: cell.budget)
+            coresets = {f"{cell.selector} {100 * cell.budget:g} %": cell.features for cell in ranked}
+            found[name] = draw(coresets, reference, network.held_out)
     return found

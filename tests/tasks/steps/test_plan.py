@@ -46,6 +46,22 @@ def test_a_chain_of_one_kind_goes_on_link_by_link() -> None:
     assert [names(wave) for wave in waves(ordered[:50])] == [["d"], *([name] for name in names(chain)[:49])]
 
 
+def test_a_chain_is_whole_before_what_reads_its_links() -> None:
+    links = [FIRST, SECOND, stage("training", "t3", FIRST), stage("training", "t4", SECOND)]
+    links.append(stage("training", "t5", links[-1]))
+    looks = [stage("look", f"l{number}", link) for number, link in enumerate(links)]
+    last = stage("page", "p", *looks)  # the looks on the first links are ready before the other links
+    ordered = with_inputs([looks[0], looks[1], last])
+    assert [names(wave) for wave in waves(ordered)] == [
+        ["d"],
+        ["t1", "t2"],
+        ["t3", "t4"],
+        ["t5"],
+        ["l0", "l1", "l2", "l3", "l4"],
+        ["p"],
+    ]
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_waves_of_random_graphs_are_whole_and_in_order(seed: int) -> None:
     rng, specs = random.Random(seed), list[StageSpec]()

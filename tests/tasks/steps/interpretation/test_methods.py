@@ -136,7 +136,8 @@ def test_contract(all_methods: "Run", name: str) -> None:
     assert spec.inputs["activations"] == answer.learn
     scores = method.scores(spec, answer.held_out, {}) if method.scores else spec
     compared = method.evaluate(spec, spec, answer.held_out) if method.evaluate else spec
-    every = {s.path: s for one in (spec, scores, compared) for s in _all(one)}
+    pictures = method.pictures({"all": spec}, spec, answer.held_out) if method.pictures else spec
+    every = {s.path: s for one in (spec, scores, compared, pictures) for s in _all(one)}
     kinds = {stage.stage for wave in waves(list(every.values())) for stage in wave}
     assert kinds - {s.stage for s in _all(selection)} - {"activations"} == {step.kind for step in method.steps}
     assert set(method.steps) <= set(INTERPRETATION.steps)

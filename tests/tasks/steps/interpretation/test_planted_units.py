@@ -1,0 +1,115 @@
+"""VEBI on a network with known units: which units each budget finds, how they cover the layers, and their pictures."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from storage.stages import FinishedStage, open_finished
+from tasks.engine.life import complete
+from tasks.steps.interpretation.plan import Cell
+from tasks.steps.interpretation.unit_pictures import UNIT_PICTURES
+from tests.plans import cells, interpreted
+from tests.tasks.steps.interpretation.planted_units import HELD_OUT, LEARN, planted_config
+
+if TYPE_CHECKING:
+    from tests.conftest import Run
+
+Tree = dict[str, Any]  # Any: YAML
+
+
+@pytest.fixture(scope="module")
+def planted_run(new_run: Callable[[Tree], "Run"], tmp_path_factory: pytest.TempPathFactory) -> "Run":
+    """Return the run of the planted network, made."""
+    return new_run(planted_config(tmp_path_factory.mktemp("planted"))).finish()
+
+
+@pytest.fixture(scope="module")
+def odd_run(new_run: Callable[[Tree], "Run"], tmp_path_factory: pytest.TempPathFactory) -> "Run":
+    """Return the same with two classes more: one is never predicted, one has a single image besides."""
+    return new_run(planted_config(tmp_path_factory.mktemp("odd"), extra=(10, 1))).finish()
+
+
+def cell_of(run: "Run", budget: float) -> Cell:
+    """Return a coreset's cell."""
+    return next(cell for cell in cells(run.plan) if cell.budget == budget)
+
+
+def pictures_of(run: "Run") -> FinishedStage:
+    """Return the pictures of the units that only coresets find."""
+    (answer,) = interpreted(run.plan)
+    return open_finished(run.job.store, answer.pictures["vebi"])
+
+
+def test_each_budget_finds_the_planted_units(planted_run: "Run") -> None:
+    for budget, unit, weight in ((0.2, 3, 4 / 3), (0.8, 0, 2.0), (1.0, 0, 2.0)):
+        stage = open_finished(planted_run.job.store, cell_of(planted_run, budget).features)
+        expected = np.zeros((3, 9))
+        expected[np.arange(3), unit + np.arange(3)] = weight
+        np.testing.assert_allclose(np.asarray(stage.read("weights"), np.float64), expected, atol=1e-9)
+        assert (stage.summary["layers"], stage.summary["units_mean"], stage.summary["few_units"]) == ([3, 6], 1, True)
+
+
+def test_the_coverage_is_that_of_the_planted_units(planted_run: "Run") -> None:
+    # of each class and ReLU: units of the coreset, of the full data, of both
+    for budget, coverage in ((0.2, [[0, 1, 0], [1, 0, 0]]), (0.8, [[1, 1, 1], [0, 0, 0]])):
+        stage = open_finished(planted_run.job.store, cell_of(planted_run, budget).evaluation)
+        np.testing.assert_array_equal(stage.read("coverage"), [coverage] * 3)
+
+
+def test_units_of_the_small_coreset_are_shown_on_the_images_that_excite_them(planted_run: "Run") -> None:
+    stage = pictures_of(planted_run)
+    assert stage.summary == {"titles": ["moderate 20 %", "moderate 80 %"], "layers": [3, 6], "total": 3}
+    assert np.asarray(stage.read("unit")).tolist() == [[c, 1, c, 0] for c in range(3)]  # label, ReLU, filter, elsewhere
+    np.testing.assert_allclose(np.asarray(stage.read("weight"), np.float64), [[4 / 3, 0]] * 3, atol=1e-9)
+    pairs, others = HELD_OUT
+    responses, labels, heat = (np.asarray(stage.read(name)) for name in ("response", "image_label", "heat"))
+    np.testing.assert_array_equal(responses, [[0.75] * pairs + [0] * (4 - pairs)] * 3)
+    held_out = open_finished(planted_run.job.store, interpreted(planted_run.plan)[0].held_out)
+    ids = np.asarray(held_out.read("sample_id"))
+    for c in range(3):
+        assert labels[c, :pairs].tolist() == [c] * pairs
+        first = c * (pairs + others)
+        assert np.asarray(stage.read("sample_id"))[c, :pairs].tolist() == ids[first : first + pairs].tolist()
+        for i in range(pairs):
+            expected = np.zeros((8, 8), np.uint8)
+            expected[i, 3] = 255  # the left pixel of the pair
+            np.testing.assert_array_equal(heat[c, i], expected)
+            picture = np.zeros((8, 8, 3), np.uint8)
+            picture[i, 3:5, c] = 255
+            np.testing.assert_array_equal(np.asarray(stage.read("image"))[c, i], picture)
+
+
+def test_pictures_made_again_are_the_same_bytes(planted_run: "Run", tmp_path: Path) -> None:
+    run = planted_run.at(str(tmp_path / "store"))
+    spec = interpreted(run.plan)[0].pictures["vebi"]
+    before = {name: np.asarray(pictures_of(run).read(name)).tobytes() for name in pictures_of(run).layout.arrays}
+    run.job.store.remove(spec.path)
+    (stage,) = complete(run.job, UNIT_PICTURES, [spec])
+    assert {name: np.asarray(stage.read(name)).tobytes() for name in before} == before
+
+
+def test_a_class_never_predicted_and_a_class_with_one_image_are_counted(odd_run: "Run") -> None:
+    for budget in (0.2, 0.8, 1.0):
+        stage = open_finished(odd_run.job.store, cell_of(odd_run, budget).features)
+        assert stage.summary["never_predicted"] == 2
+        weights = np.asarray(stage.read("weights"), np.float64)
+        assert not weights[3:].any()
+        assert (weights[:3] > 0).sum() == 3
+        assert stage.summary["classes"]["4"]["kept"] == 1
+        gram = open_finished(odd_run.job.store, cell_of(odd_run, budget).features.inputs["gram"])
+        counts = {0.2: 2, 0.8: 8, 1.0: sum(LEARN)}[budget]
+        assert gram.summary["predicted"] == [2 * counts + 1, counts, counts, 0, 0]  # black images go to class 0
+        assert gram.summary["samples"] == 4 * counts + 1
+    assert pictures_of(odd_run).summary["total"] == 3
+
+
+def test_a_run_without_such_units_has_no_picture(new_run: Callable[[Tree], "Run"], tmp_path: Path) -> None:
+    tree = planted_config(tmp_path / "same")
+    tree["interpretation"]["budgets"] = [0.8]
+    run = new_run(tree).finish()
+    stage = pictures_of(run)
+    assert (stage.summary["total"], stage.layout.arrays["heat"].shape) == (0, (0, 4, 8, 8))
+    assert np.asarray(stage.read("unit")).shape == (0, 4)
