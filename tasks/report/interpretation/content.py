@@ -7,7 +7,7 @@ import pandas as pd
 
 from tasks.figures.interpretation.against_budget import accuracy_views, distance_views
 from tasks.figures.interpretation.budgets import pairs
-from tasks.figures.overlay import Thumbnail
+from tasks.figures.overlay import Thumbnail, unique_thumbnails
 from tasks.report.blocks import FigureBlock, GalleryBlock
 from tasks.report.cells import Table
 from tasks.report.findings import Finding
@@ -15,6 +15,8 @@ from tasks.report.interpretation import tables
 from tasks.report.interpretation.findings import findings
 from tasks.report.interpretation.gallery import gallery_blocks
 from tasks.report.interpretation.results import InterpretationResults
+from tasks.report.interpretation.unit_sizes import unit_findings
+from tasks.report.interpretation.units import UnitSection, unit_csv, unit_sections
 from tasks.report.pages import MAX_CSV_ROWS, Page
 
 DISTANCE_CAPTION = (
@@ -53,6 +55,7 @@ class InterpretationContent:
     robustness: Table
     galleries: list[GalleryBlock]
     thumbnails: list[Thumbnail]
+    units: list[UnitSection]
     csv: dict[str, pd.DataFrame]
     dropped_csv: str
 
@@ -85,6 +88,7 @@ def interpretation_content(results: InterpretationResults) -> InterpretationCont
         "data/over_repeats.csv": results.over_repeats,
         "data/by_budget.csv": results.by_budget,
         "data/robustness.csv": results.robustness,
+        **unit_csv(results.units),
     }
     dropped = ""
     if len(results.classes) <= MAX_CSV_ROWS:
@@ -94,12 +98,14 @@ def interpretation_content(results: InterpretationResults) -> InterpretationCont
             f"The {len(results.classes):,} rows of the table by class are in the store as Parquet, not in this site."
         )
     galleries, thumbnails = gallery_blocks(results.galleries)
+    units, pictured = unit_sections(results.units)
     return InterpretationContent(
         sections=_sections(results, "" if dropped else "data/classes.csv"),
         networks=tables.networks_table(results.networks),
         robustness=tables.robustness_table(known_spreads(results.robustness)),
         galleries=galleries,
-        thumbnails=thumbnails,
+        thumbnails=unique_thumbnails([*thumbnails, *pictured]),
+        units=units,
         csv=csv,
         dropped_csv=dropped,
     )
@@ -120,7 +126,10 @@ def _sections(results: InterpretationResults, class_csv: str) -> list[Section]:
             id=f"pair-{i}",
             network=network,
             interpreter=interpreter,
-            findings=findings(rows, _of(robustness, network, interpreter)),
+            findings=[
+                *findings(rows, _of(robustness, network, interpreter)),
+                *unit_findings(results.units, network, interpreter),
+            ],
             figures=_figures(i, network, interpreter, rows),
             classes=tables.class_table(_of(results.classes, network, interpreter), class_csv),
         )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from tasks.report.interpretation.unit_results import UnitResults
 from tasks.report.pages import Image
 
 
@@ -53,10 +54,12 @@ class InterpretationResults:
     by_budget : means over classes, a row per (network, seed, interpreter, selector, repeat, budget)
     over_repeats : a row per (network, interpreter, selector, budget): n_draws, and {column}_mean and {column}_std over
         seeds and repeats of phi_0, phi_05, phi_1, null_0, null_05, null_1 (radians), accuracy, accuracy_top5,
-        agreement, accuracy_plain, accuracy_plain_top5, error_fit, error_val (0..1), n_kept, left_out, seconds
+        agreement, accuracy_plain, accuracy_plain_top5, error_fit, error_val (0..1), n_kept, left_out, seconds; with
+        VEBI units_mean (of a class) and never_predicted_mean (classes)
     robustness : a row per (network, interpreter, selector): n_draws, and over budgets 0.1 to 0.5 mean_0, std_0,
         mean_05, std_05, mean_1, std_1 (radians), each with its {column}_spread over draws
     galleries : heat maps
+    units : the units of VEBI; None without it
     """
 
     networks: pd.DataFrame
@@ -65,3 +68,4 @@ class InterpretationResults:
     over_repeats: pd.DataFrame
     robustness: pd.DataFrame
     galleries: tuple[Gallery, ...] = ()
+    units: UnitResults | None = None

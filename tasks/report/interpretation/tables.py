@@ -40,6 +40,8 @@ def distance_table(rows: pd.DataFrame) -> Table:
         "budget": number_cell("budget", formats.budget),
         "images kept": number_cell("n_kept_mean", formats.count),
     }
+    if "units_mean" in rows and rows["units_mean"].notna().any():  # a VEBI distance says little without them
+        cells["units per class"] = number_cell("units_mean", formats.count)
     for suffix in DISTANCES:
         cells[f"phi_{suffix}"] = _mean_std(f"phi_{suffix}", formats.radians_spread)
         cells[f"null_{suffix}"] = number_cell(f"null_{suffix}_mean", formats.radians)
@@ -74,6 +76,8 @@ def robustness_table(robustness: pd.DataFrame) -> Table:
     measures = [f"{part}_{suffix}" for suffix in DISTANCES for part in ("mean", "std")]
     cells = {key: text_cell(key) for key in keys}
     cells |= {measure: spread_cell(measure, f"{measure}_spread", formats.radians_spread) for measure in measures}
+    if "units_mean" in robustness:
+        cells["units per class"] = number_cell("units_mean", formats.count)
     caption = (
         "Robustness: mean and standard deviation of Φ over the budgets from 10 % to 50 %, in radians, "
         "each ± its std over repeats and seeds; lower is better"

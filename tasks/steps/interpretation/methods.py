@@ -20,6 +20,7 @@ from tasks.steps.interpretation.topics import TOPICS, n_topics, read_topics, top
 from tasks.steps.interpretation.unit_evaluation import UNIT_EVALUATION, unit_evaluation_spec, unit_tables
 from tasks.steps.interpretation.unit_gram import UNIT_GRAM
 from tasks.steps.interpretation.unit_pictures import UNIT_PICTURES, unit_pictures_spec
+from tasks.steps.interpretation.units import METHOD as VEBI
 from tasks.steps.interpretation.units import UNITS, grown_units_spec, read_units, units_spec
 from tasks.steps.interpretation.units import check as check_units
 from tasks.steps.interpretation.units import n_columns as n_unit_columns
@@ -33,7 +34,7 @@ def one_stage(name: str) -> Method:
 
 METHODS: dict[str, Method] = {  # a method with stages of its own is a line here; its files lie in this folder
     **{name: one_stage(name) for name in INTERPRETERS},
-    "vebi": Method(
+    VEBI: Method(
         (UNIT_RESPONSES, UNIT_GRAM, UNITS, UNIT_EVALUATION, UNIT_PICTURES),
         units_spec,
         read_units,

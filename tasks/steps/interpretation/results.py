@@ -14,24 +14,27 @@ from storage.together import together
 from tasks.figures.overlay import overlay
 from tasks.metrics.summary import by_budget, over_repeats, robustness_table
 from tasks.report.interpretation.results import Gallery, GalleryRow, InterpretationResults
+from tasks.report.interpretation.unit_sizes import robustness_with_units, with_units
 from tasks.steps.common.activations import ranges_by_class
 from tasks.steps.interpretation.methods import METHODS
 from tasks.steps.interpretation.plan import Cell, Interpreted
 from tasks.steps.interpretation.selection import kept_positions
+from tasks.steps.interpretation.unit_results import unit_results
 
 
 def interpretation_results(store: Store, answers: Sequence[Interpreted]) -> InterpretationResults:
     """Return the tables and heat maps of question 1's page."""
     classes = class_table(store, cells_of(answers))
-    budgets = by_budget(classes)
+    budgets, units = by_budget(classes), unit_results(store, answers, classes)
     galleries = {title: spec for answer in answers for title, spec in answer.galleries.items()}
     return InterpretationResults(
         networks=pd.DataFrame([_network(store, answer) for answer in answers]),
         classes=classes,
         by_budget=budgets,
-        over_repeats=over_repeats(budgets),
-        robustness=robustness_table(budgets),
+        over_repeats=with_units(over_repeats(budgets), units),
+        robustness=robustness_with_units(robustness_table(budgets), units),
         galleries=tuple(_gallery(store, title, spec) for title, spec in galleries.items()),
+        units=units,
     )
 
 

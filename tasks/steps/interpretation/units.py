@@ -27,6 +27,7 @@ from tasks.steps.interpretation.selection import count_classes, kept_positions
 from tasks.steps.interpretation.unit_gram import read_system, unit_gram_spec
 
 VERSION = 1
+METHOD = "vebi"  # in a config
 KINDS = ("energy", "l2", "mean")
 BEST_MAPS = 3  # units of an image that its heat map shows
 FEW_UNITS = 2  # mean number of units below which distances are trivially small
@@ -55,7 +56,7 @@ def units_spec(activations: StageSpec, selection: StageSpec, parameters: Mapping
     responses = responses_spec(activations, str(parameters.get("response", DEFAULTS["response"])))
     own = without_defaults({k: v for k, v in parameters.items() if k != "response"}, DEFAULTS)
     inputs = {"activations": activations, "gram": unit_gram_spec(responses, selection)}
-    return UNITS.spec({"interpreter": "vebi", **own}, inputs, label=f"vebi on {selection.label}")
+    return UNITS.spec({"interpreter": METHOD, **own}, inputs, label=f"{METHOD} on {selection.label}")
 
 
 def grown_units_spec(units: StageSpec, smaller: StageSpec) -> StageSpec:

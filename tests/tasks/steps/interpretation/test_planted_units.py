@@ -10,6 +10,8 @@ import pytest
 from storage.stages import FinishedStage, open_finished
 from tasks.engine.life import complete
 from tasks.steps.interpretation.plan import Cell
+from tasks.steps.interpretation.results import interpretation_results
+from tasks.steps.interpretation.stills import interpretation_files
 from tasks.steps.interpretation.unit_pictures import UNIT_PICTURES
 from tests.plans import cells, interpreted
 from tests.tasks.steps.interpretation.planted_units import HELD_OUT, LEARN, planted_config
@@ -113,3 +115,47 @@ def test_a_run_without_such_units_has_no_picture(new_run: Callable[[Tree], "Run"
     stage = pictures_of(run)
     assert (stage.summary["total"], stage.layout.arrays["heat"].shape) == (0, (0, 4, 8, 8))
     assert np.asarray(stage.read("unit")).shape == (0, 4)
+
+
+def test_the_page_has_the_planted_units(planted_run: "Run") -> None:
+    results = interpretation_results(planted_run.job.store, interpreted(planted_run.plan))
+    units = results.units
+    assert units is not None
+    assert units.mu == 10
+    sizes = units.sizes.set_index(["selector", "budget"])
+    assert sizes["units"].tolist() == [1.0] * 4
+    assert sizes["few"].all()
+    assert sizes["samples"].to_dict() == {
+        ("full data", 1.0): 30,
+        ("moderate", 0.2): 6,
+        ("moderate", 0.8): 24,
+        ("moderate", 1.0): 30,
+    }
+    assert sizes["added"].to_dict()["moderate", 0.8] == 24 - 6
+    small = units.coverage[units.coverage["budget"] == 0.2]
+    assert small[["call", "size", "units", "units_reference", "units_shared"]].to_numpy().tolist() == [
+        [0, 3, 0, 1, 0],
+        [1, 6, 1, 0, 0],
+    ]
+    assert units.paths["title"].unique().tolist() == ["full data", "moderate 20 %"]
+    full = units.paths[(units.paths["title"] == "full data") & (units.paths["label"] == 0)]
+    assert full["units"].tolist() == [0, 1]
+    np.testing.assert_allclose(full["mu"], [0, 2.0], atol=1e-9)
+    (pictures,) = units.pictures
+    assert (pictures.network, pictures.total) == ("planted", 3)
+    for c, unit in enumerate(pictures.units):
+        assert (unit.class_name, unit.call, unit.channel, unit.elsewhere) == (str(c), 1, c, False)
+        assert unit.weights == {"moderate 20 %": pytest.approx(4 / 3)}
+        assert [image.true_class for image in unit.images] == [str(c)] * HELD_OUT[0]  # others do not excite it
+        brightest = unit.images[1].overlay.sum(axis=2)
+        assert np.unravel_index(brightest.argmax(), brightest.shape) == (1, 3)
+    assert results.over_repeats["units_mean"].tolist() == [1.0] * 3
+    assert results.robustness["units_mean"].tolist() == [1.0]
+
+
+def test_the_report_has_the_tables_and_figures_of_units(planted_run: "Run") -> None:
+    answers = interpreted(planted_run.plan)
+    results = interpretation_results(planted_run.job.store, answers)
+    files = interpretation_files(planted_run.job.store, answers, results, "show")
+    expected = {f"tables/{name}.parquet" for name in ("units", "coverage", "unit_sizes", "unit_paths")}
+    assert expected | {"figures/planted-units.png", "figures/planted-units-mu.png"} <= set(files)
