@@ -73,8 +73,7 @@ def units_of(activations: StageSpec, survey: Survey) -> tuple[int, ...]:
     try:
         return survey.look(activations, f"units {layer} {layout}", look)
     except ValueError as error:
-        name = activations.place["network"]
-        raise ValueError(f"interpretation.interpreters.vebi: networks.{name}: {error}") from error
+        raise ValueError(f"interpretation.interpreters.vebi: {error}") from error  # the survey names the network
 
 
 def call_of_unit(layers: list[int]) -> NDArray[np.int64]:

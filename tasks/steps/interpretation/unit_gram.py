@@ -127,7 +127,7 @@ def _partition(work: Work, number: int) -> None:
     units, n_classes = stage.layout.arrays["moment"].shape
     with stage.partition(number) as part:
         start, stop = part.span
-        chunks = _chunks(responses, shell.rows, predicted, n_classes)
+        chunks = _chunks(responses, shell.rows, predicted)
         gram, moment = panel_sums(chunks, slice(start, stop), units, n_classes)
         counts = np.bincount(predicted[predicted >= 0], minlength=n_classes).astype(np.float64)
         if shell.base is not None:
@@ -141,14 +141,13 @@ def _partition(work: Work, number: int) -> None:
 
 
 def _chunks(
-    responses: FinishedStage, rows: NDArray[np.int64], predicted: NDArray[np.int64], n_classes: int
-) -> Iterator[tuple[NDArray[np.floating], Doubles]]:
-    """Yield the responses of some samples at a time, and their predicted classes as one-hot rows."""
+    responses: FinishedStage, rows: NDArray[np.int64], predicted: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.floating], NDArray[np.int64]]]:
+    """Yield the responses of some samples at a time, and their predicted classes."""
     size = max(1, CHUNK_BYTES // (8 * responses.layout.arrays["responses"].shape[1]))
     for start in range(0, len(rows), size):
         chosen = slice(start, start + size)
-        one_hot = (predicted[chosen, None] == np.arange(n_classes)).astype(np.float64)
-        yield read_rows(responses, "responses", rows[chosen]).astype(np.float32, copy=False), one_hot
+        yield read_rows(responses, "responses", rows[chosen]).astype(np.float32, copy=False), predicted[chosen]
 
 
 def _summary(stage: Stage) -> Document:
@@ -163,16 +162,15 @@ def _summary(stage: Stage) -> Document:
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:
-    """Return the size: a panel, its product or that of the smaller coreset, chunks of responses and of classes."""
+    """Return the size: a panel, its product or that of the smaller coreset, chunks of responses and of logits."""
     activations = spec.inputs["responses"].inputs["activations"]
     n_classes, longest = count_classes(activations, survey)
     units = sum(units_of(activations, survey))
     layout = unit_gram_layout(units, n_classes)
     panel = 8 * layout.arrays["gram"].rows * (units + n_classes)
-    chunk = max(8 * units, CHUNK_BYTES) + max(8 * n_classes, CHUNK_BYTES * n_classes // units)
-    logits = max(8 * n_classes, CHUNK_BYTES)
+    chunk = max(8 * units, 8 * n_classes, CHUNK_BYTES)
     panels = 3 if "smaller" in spec.inputs else 2  # what is read is there compressed and as an array
-    return Size(8 * units * (units + n_classes), panels * panel + 4 * max(chunk, logits) + 64 * n_classes * longest)
+    return Size(8 * units * (units + n_classes), panels * panel + 4 * chunk + 64 * n_classes * longest)
 
 
 UNIT_GRAM = Step("unit-gram", VERSION, _layout, _partition, _size, summary=_summary)

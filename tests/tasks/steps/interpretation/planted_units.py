@@ -38,6 +38,11 @@ def planted(classes: int) -> nn.Sequential:
     return net
 
 
+def without_relu(classes: int) -> nn.Sequential:
+    """Return the network with another function in place of its ReLUs."""
+    return nn.Sequential(*(nn.Sigmoid() if isinstance(part, nn.ReLU) else part for part in planted(classes)))
+
+
 def images_of(label: int, pairs: int, others: int) -> NDArray[np.uint8]:
     """Return the images (n, 8, 8, 3) of a class, black for a class without a colour."""
     found = np.zeros((pairs + others, SIDE, SIDE, 3), np.uint8)

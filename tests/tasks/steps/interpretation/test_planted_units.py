@@ -1,5 +1,6 @@
 """VEBI on a network with known units: which units each budget finds, how they cover the layers, and their pictures."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from configs.load import ConfigError
+from flows.progress import planned_stages
 from storage.stages import FinishedStage, open_finished
 from tasks.engine.life import complete
 from tasks.steps.interpretation.plan import Cell
@@ -115,6 +118,17 @@ def test_a_run_without_such_units_has_no_picture(new_run: Callable[[Tree], "Run"
     stage = pictures_of(run)
     assert (stage.summary["total"], stage.layout.arrays["heat"].shape) == (0, (0, 4, 8, 8))
     assert np.asarray(stage.read("unit")).shape == (0, 4)
+
+
+def test_a_network_without_a_relu_is_refused_at_plan_time(new_run: Callable[[Tree], "Run"], tmp_path: Path) -> None:
+    tree = planted_config(tmp_path / "smooth")
+    tree["networks"]["planted"]["model"] = "tests.tasks.steps.interpretation.planted_units:without_relu"
+    message = (
+        "interpretation.interpreters.vebi: networks.planted: expected at least one ReLU up to the layer, found none; "
+        "VEBI selects outputs of ReLUs"
+    )
+    with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+        planned_stages(new_run(tree).plan, None)
 
 
 def test_the_page_has_the_planted_units(planted_run: "Run") -> None:
