@@ -12,7 +12,7 @@ from tasks.figures.series import Floats
 from tasks.figures.views import Part, View, base_layout, fixed, in_percent, light_axis, spread_out
 
 FULL_DATA = "full data"
-MAX_LABELS = 16  # of layers; more would run into each other
+MAX_LABELS = 24  # of layers; more would run into each other
 
 
 @dataclass(frozen=True)

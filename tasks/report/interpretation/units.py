@@ -17,6 +17,7 @@ from tasks.report.interpretation.unit_results import CoresetUnit, CoresetUnits, 
 from tasks.report.interpretation.unit_sizes import sizes_table
 
 MAX_CLASSES = 30  # of the table of a path
+MAX_SETS = 3  # named for each unit that only coresets find
 SHARES = (0.1, 0.25, 0.5, 1.0)  # of mu, in the same table
 COVERAGE_CAPTION = (
     "Where the units of a class lie: rows are the ReLU calls of the network in the order of a forward pass, from 0. "
@@ -159,9 +160,10 @@ def _about(unit: CoresetUnit) -> str:
 
 
 def _found(weights: Mapping[str, float]) -> str:
-    """Name the coresets that find a unit, with its weight."""
-    said = ", ".join(f"{title} (weight {compact(weight)})" for title, weight in weights.items())
-    return said.replace(" %", f"{formats.NBSP}%")
+    """Name the first coresets that find a unit, with its weight."""
+    said = [f"{title} (weight {compact(weight)})".replace(" ", formats.NBSP) for title, weight in weights.items()]
+    more = f" and {len(said) - MAX_SETS} more" if len(said) > MAX_SETS else ""
+    return ", ".join(said[:MAX_SETS]) + more
 
 
 def _alt(unit: CoresetUnit, image: UnitImage) -> str:

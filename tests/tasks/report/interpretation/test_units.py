@@ -104,6 +104,11 @@ def test_units_that_only_coresets_find_are_described() -> None:
     assert (unit.title, unit.about) == ("ReLU 1, filter 5", "class <b>one; the full data finds it for no class")
     assert plain(unit.found) == "random 10 % (weight 1.25)"
     assert unit.images[0].alt == "ReLU 1, filter 5 on validation image 42 of class zero, response 0.750"
+    found = {f"random {n} %": float(n) for n in (1, 2, 3, 4, 5)}
+    several = replace(UNITS.pictures[0].units[0], weights=found)
+    (many,), _ = unit_sections(replace(UNITS, pictures=(replace(UNITS.pictures[0], units=(several,)),)))
+    said = "random 1 % (weight 1.00), random 2 % (weight 2.00), random 3 % (weight 3.00) and 2 more"
+    assert plain(many.pictured[0].found) == said
     assert (silent.about, silent.images) == ("class zero; the full data finds it for another class", ())
     assert section.shown == "2 of 29 are shown: sets take turns, the smallest budgets first."
     (without,), _ = unit_sections(invented_units(pictures=False))
