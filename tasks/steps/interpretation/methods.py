@@ -17,6 +17,7 @@ from tasks.steps.interpretation.method import Method
 from tasks.steps.interpretation.responses import UNIT_RESPONSES
 from tasks.steps.interpretation.topic_scores import TOPIC_SCORES, topic_scores_spec, topic_tables
 from tasks.steps.interpretation.topics import TOPICS, n_topics, read_topics, topics_spec
+from tasks.steps.interpretation.unit_cards import unit_cards_spec
 from tasks.steps.interpretation.unit_evaluation import UNIT_EVALUATION, unit_evaluation_spec, unit_tables
 from tasks.steps.interpretation.unit_gram import UNIT_GRAM
 from tasks.steps.interpretation.units import UNITS, read_units, units_spec
@@ -27,7 +28,7 @@ from tasks.steps.interpretation.units import n_columns as n_unit_columns
 def one_stage(name: str) -> Method:
     """Return the method that fits an interpreter of `INTERPRETERS` in one stage."""
     plan = partial(features_spec, name)
-    return Method((FEATURES,), plan, read_features, INTERPRETERS[name].check, n_columns)
+    return Method((FEATURES,), plan, read_features, INTERPRETERS[name].check, n_columns, directed=read_features)
 
 
 METHODS: dict[str, Method] = {  # a method with stages of its own is a line here; its files lie in this folder
@@ -39,6 +40,7 @@ METHODS: dict[str, Method] = {  # a method with stages of its own is a line here
         check_units,
         n_unit_columns,
         evaluate=unit_evaluation_spec,
+        cards=unit_cards_spec,
         tables=unit_tables,
     ),
     "topics": Method(
@@ -48,6 +50,7 @@ METHODS: dict[str, Method] = {  # a method with stages of its own is a line here
         check_topics,
         n_topics,
         scores=topic_scores_spec,
+        directed=read_topics,
         tables=topic_tables,
     ),
 }
