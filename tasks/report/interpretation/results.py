@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from tasks.report.interpretation.card_results import CardResults
 from tasks.report.pages import Image
 
 
@@ -57,6 +58,7 @@ class InterpretationResults:
     robustness : a row per (network, interpreter, selector): n_draws, and over budgets 0.1 to 0.5 mean_0, std_0,
         mean_05, std_05, mean_1, std_1 (radians), each with its {column}_spread over draws
     galleries : heat maps
+    cards : the features of each class with their images; None without any
     """
 
     networks: pd.DataFrame
@@ -65,3 +67,4 @@ class InterpretationResults:
     over_repeats: pd.DataFrame
     robustness: pd.DataFrame
     galleries: tuple[Gallery, ...] = ()
+    cards: CardResults | None = None

@@ -100,6 +100,9 @@ class Method:
     directed : as `read`, for features that are directions; None for methods with other features
     cards : (features, activations of the images to show) -> the spec of a stage with the layout of `card_layout`; None
         for the common one, which methods with directions have
+    numbers : as `read`, the numbers of a class's features where equal numbers mean equal features, as with units; the
+        summary of the features then has `layers`, the units of each ReLU call. None for features that are directions
+    noun : name of one feature
     tables : (store, features, their evaluation, their scores or None) -> further tables of one coreset for the report,
         by name; None for methods without such tables
     """
@@ -113,4 +116,6 @@ class Method:
     evaluate: Callable[[StageSpec, StageSpec, StageSpec], StageSpec] | None = None
     directed: Callable[[Store, StageSpec], Callable[[int], DirectedFeatures]] | None = None
     cards: Callable[[StageSpec, StageSpec], StageSpec] | None = None
+    numbers: Callable[[Store, StageSpec], Callable[[int], NDArray[np.int64]]] | None = None
+    noun: str = "feature"
     tables: Callable[[Store, StageSpec, StageSpec, StageSpec | None], Mapping[str, pd.DataFrame]] | None = None

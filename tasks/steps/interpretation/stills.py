@@ -7,6 +7,7 @@ from storage.stores import Store
 from tasks.figures.interpretation.budgets import pairs
 from tasks.figures.interpretation.still import accuracy_against_budget, distance_against_budget
 from tasks.report.interpretation.results import InterpretationResults
+from tasks.steps.interpretation.card_results import feature_table
 from tasks.steps.interpretation.plan import Interpreted
 from tasks.steps.interpretation.results import cells_of, coreset_table, method_tables
 
@@ -17,11 +18,13 @@ def interpretation_files(
     """Return tables and plots by path below the report; coresets name training images, so `none` omits them."""
     frames = {name: getattr(results, name) for name in ("classes", "by_budget", "over_repeats", "robustness")}
     frames |= method_tables(store, cells_of(answers))
+    if results.cards is not None:
+        frames["features"] = feature_table(results.cards)
     if images != "none":
         frames["coresets"] = coreset_table(store, cells_of(answers))
     files = {f"tables/{name}.parquet": table_bytes(frame) for name, frame in frames.items()}
-    if "coresets" in frames:  # for trainings in programs that do not read Parquet
-        files["tables/coresets.csv"] = frames["coresets"].to_csv(index=False, lineterminator="\n").encode()
+    for name in {"coresets", "features"} & set(frames):  # for programs that do not read Parquet
+        files[f"tables/{name}.csv"] = frames[name].to_csv(index=False, lineterminator="\n").encode()
     for network, interpreter, rows in pairs(results.over_repeats):
         title = f"{network}, {interpreter}"
         files[f"figures/{network}-{interpreter}-distance.png"] = distance_against_budget(rows, title=title)
