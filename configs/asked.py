@@ -46,7 +46,7 @@ class OnSplits(Asked):
     )
     learn: Name = Field("train", description="split from which the question learns")
     evaluate: Name = Field("val", description="split on which the answer is tested")
-    gallery: int = Field(8, ge=0, description="number of images shown in the report, spread over the classes")
+    gallery: int | None = Field(8, ge=0, description="number of images shown in the report, spread over the classes")
     dtype: Literal["float32", "float16"] = Field("float32", description="type of the stored activations")
 
     def names(self) -> Iterator[tuple[str, str, str]]:
@@ -58,7 +58,7 @@ class OnSplits(Asked):
     def check_private(self, trainings: Mapping[str, tuple[str, str]], shown: str) -> None:
         """Raise ValueError where the gallery would show training images that the report must not show."""
         trained = {split for _, split in trainings.values()}
-        if self.gallery and self.evaluate in {self.learn, *trained}:
+        if self.gallery != 0 and self.evaluate in {self.learn, *trained}:
             raise ValueError(
                 f"report.training_images: with {shown!r} expected a gallery without training images, "
                 f"found split {self.evaluate!r}; "

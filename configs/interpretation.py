@@ -34,7 +34,12 @@ class Interpretation(OnSplits):
         min_length=1, description="interpretation methods with their parameters"
     )
     coreset_from: Name | None = Field(None, description="network whose activations select the coresets of all networks")
-    gallery: int = Field(8, ge=0, description="number of images shown with heat maps, spread over the classes")
+    gallery: int | None = Field(
+        None,
+        ge=0,
+        description="number of images shown with heat maps, spread over the classes; default: one of each class, of at "
+        "most 20 classes; with 0 the page does not show images",
+    )
 
     DISTINCT: ClassVar = ("networks", "budgets")
 

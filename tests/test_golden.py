@@ -50,6 +50,13 @@ RULES: dict[str, Rule] = {
     "evaluation/values:accuracy_plain*": Rule(1e-3),
     "evaluation/values:error_val": Rule(2e-2),
     "evaluation/values:*": Rule(2e-2, "rows", 0.3),
+    "cards/importance": Rule(2e-2, "rows", 0.3),
+    "cards/activity": Rule(0.1, "rows", 0.3),
+    "cards/value": Rule(2e-2, "rows", 0.3),
+    "cards/box": OPEN,
+    "cards/feature": OPEN,
+    "cards/position": OPEN,
+    "card-pictures/*": OPEN,
     "gallery/heat": Rule(0.5),  # of some few classes, so that one other optimum is a large part
     # Who stands where in a ranking: near ties change places. The sums themselves are compared.
     "*/top_id": OPEN,
@@ -108,6 +115,7 @@ def test_the_same_values_pass_as_those_of_another_processor(found: Kinds) -> Non
 
 def test_every_kind_of_stage_of_the_run_is_guarded(found: Kinds) -> None:
     kinds = {"manifest", "training", "activations", "selection", "features", "evaluation", "gallery"}
+    kinds |= {"cards", "card-pictures"}
     kinds |= {UPDATES, "queries", "contributions", "influence", "randomisation", "mislabel"}
     kinds |= {GATED, "penultimate", "histogram", "head-scores", "coverage", "ablation", "decomposition-gallery"}
     kinds |= {"responses", "words", "image-features", "concept-side", "clip-dissect", "neurons", "plane"}

@@ -20,7 +20,8 @@ class Interpreter:
     Parameters
     ----------
     fit : (maps, *, seed, **params) -> Features of one class
-    shapes : (n_channels, **params) -> upper bound of each array's shape
+    shapes : (n_channels, **params) -> upper bound of each array's shape; the first array's first axis counts the
+        features
     encode : (arrays, maps) -> codes float32, held-out maps in terms of the features
     reconstruct : (arrays, codes) -> maps float32
     columns : (arrays, codes) -> (n h w, c) float64 for the shape distance

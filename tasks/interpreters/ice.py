@@ -147,6 +147,7 @@ def importance(
     label: int,
     *,
     batch: int = 64,
+    codes: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float64]:
     """Return the rise of a class's logit per unit of each component, added at every position.
 
@@ -157,21 +158,27 @@ def importance(
     components : (r, d)
     label : column of the logits
     batch : maps per call of the head
+    codes : (n, h, w, r), how much of each component is added at each position of each map; by default 1 everywhere
 
     Returns
     -------
-    (r,) float64, the exact directional derivative of the logit along P_k, mean over maps
+    (r,) float64, the exact directional derivative of the logit along P_k, mean over maps. With codes S the direction is
+    `S_k P_k`, a component's own part of the maps: the rise of the logit, to first order, if this part doubles.
     """
     import torch
 
-    total = np.zeros(len(components))
+    total, wide = np.zeros(len(components)), components.astype(np.float64)
     for start in range(0, len(maps), batch):
         part = torch.as_tensor(maps[start : start + batch]).detach().float()
         channels_first = part.movedim(-1, 1).contiguous().requires_grad_(True)
         with torch.enable_grad():
             logit = head(channels_first)[:, label].sum()
         (gradient,) = torch.autograd.grad(logit, channels_first)
-        total += components.astype(np.float64) @ gradient.double().sum(dim=(0, 2, 3)).cpu().numpy()
+        if codes is None:
+            total += wide @ gradient.double().sum(dim=(0, 2, 3)).cpu().numpy()
+            continue
+        along = gradient.movedim(1, -1).double().cpu().numpy() @ wide.T
+        total += (along * codes[start : start + batch]).sum(axis=(0, 1, 2))
     return total / len(maps)
 
 

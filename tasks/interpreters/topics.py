@@ -105,9 +105,37 @@ def topic_amounts(maps: Tensor, topics: Tensor, threshold: float) -> Tensor:
 
 def rebuild(amounts: Tensor, r1: Tensor, r2: Tensor, kept: Tensor | None = None) -> Tensor:
     """Return the maps (n, h, w, d) of amounts A (n, h, w, m), by shares N; only topics in `kept` (m,) take part."""
-    amounts = amounts if kept is None else amounts * kept
-    shares = amounts / (amounts.sum(dim=-1, keepdim=True) + TOGETHER)
+    shares = _shares(amounts if kept is None else amounts * kept)
     return (shares @ r1).relu() @ r2
+
+
+def topic_importance(
+    head: Callable[[Tensor], Tensor], amounts: Tensor, r1: Tensor, r2: Tensor, label: int
+) -> tuple[Tensor, Tensor]:
+    """Return what each topic's part of the rebuilt maps adds to the logit of a class.
+
+    Parameters
+    ----------
+    head : maps (n, h, w, d) -> logits (n, C), differentiable
+    amounts : (n, h, w, m), as `topic_amounts` gives them
+    r1, r2 : as in `topic_forward`
+    label : column of the logits
+
+    Returns
+    -------
+    gains : (m,) float64, the exact directional derivative of the logit at the rebuilt maps along `N_m` times their
+        derivative with respect to `N_m`, mean over images. Rebuilt maps are homogeneous in N: these directions add up
+        to the rebuilt maps themselves.
+    logit : (), mean over images, at the rebuilt maps
+    """
+    import torch
+
+    shares = _shares(amounts).detach().requires_grad_(True)
+    with torch.enable_grad():
+        logits = head((shares @ r1).relu() @ r2)[:, label]
+    (gradient,) = torch.autograd.grad(logits.sum(), shares)
+    gains = (shares.detach() * gradient).double().sum(dim=(0, 1, 2)) / len(amounts)
+    return gains, logits.detach().double().mean()
 
 
 def topic_cosines(maps: Tensor, topics: Tensor) -> Tensor:
@@ -170,6 +198,11 @@ def head_gradient_missing(head: Callable[[Tensor], Tensor], maps: Tensor) -> boo
             return True
         (gradient,) = torch.autograd.grad(logits.sum(), tried, allow_unused=True)
     return gradient is None
+
+
+def _shares(amounts: Tensor) -> Tensor:
+    """Return N (n, h, w, m): the share of each topic in a position's amounts."""
+    return amounts / (amounts.sum(dim=-1, keepdim=True) + TOGETHER)
 
 
 def _cosines(maps: Tensor, products: Tensor) -> Tensor:

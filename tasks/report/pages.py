@@ -32,6 +32,7 @@ class Page:
     has_figures : some figure is drawn by plotly.js
     csv : data files by path below the report
     files : Parquet tables and still pictures by path below the report
+    scripts : scripts of this page alone, by path below the report
     """
 
     name: str
@@ -42,6 +43,7 @@ class Page:
     has_figures: bool
     csv: "Mapping[str, pd.DataFrame]"
     files: Mapping[str, bytes] = field(default_factory=dict)
+    scripts: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,7 @@ def render_site(facts: RunFacts, pages: Sequence[Page], questions: Mapping[str, 
         path, question = f"{page.name}.html", questions[page.name]
         here = {"here": path, "question": question, "content": page.content, "has_figures": page.has_figures}
         site[path] = _render(environment, page.template, common | here)
+        site |= page.scripts
     return site | _data(facts, pages) | _assets()
 
 

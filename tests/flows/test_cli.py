@@ -45,7 +45,7 @@ def test_presets_are_listed_and_printed_as_they_are() -> None:
 def test_the_digits_preset_plans(tmp_path: Path) -> None:
     result = layerlore("plan", "digits", "--set", f"store={tmp_path / 'lore'}")
     assert result.exit_code == 0, result.output
-    assert result.stdout.splitlines()[-1].startswith("80 stages, 80 to make, at most ")
+    assert result.stdout.splitlines()[-1].startswith("90 stages, 90 to make, at most ")
     assert not (tmp_path / "lore").exists()
 
 

@@ -27,12 +27,12 @@ def test_plan_says_what_is_there_and_what_is_not(write: Write, finished_run: "Ru
     tree = {**finished_run.tree, "interpretation": {**finished_run.tree["interpretation"], "budgets": [0.25, 1.0]}}
     before = sorted(Path(finished_run.config.store).rglob("*"))
     done = layerlore("plan", write(finished_run.tree))
-    assert done.stdout.splitlines()[-1] == "17 stages, 0 to make, at most 0 B to write"
+    assert done.stdout.splitlines()[-1] == "21 stages, 0 to make, at most 0 B to write"
     result = layerlore("plan", write(tree))
     assert result.exit_code == 0
     assert "missing" in next(line for line in result.stdout.splitlines() if "moderate 0.25" in line)
     assert "complete" in next(line for line in result.stdout.splitlines() if " training " in line)
-    assert re.search(r"^17 stages, 10 to make, at most [\d.]+ kB to write$", result.stdout, re.M), result.stdout
+    assert re.search(r"^21 stages, 13 to make, at most [\d.]+ kB to write$", result.stdout, re.M), result.stdout
     assert sorted(Path(finished_run.config.store).rglob("*")) == before
 
 
@@ -56,18 +56,18 @@ def test_a_finished_run_is_answered_without_prefect_and_dask(write: Write, copie
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=True)
     lines = done.stdout.splitlines()
     assert lines == [f"report: {copied_run.config.store}/reports/tiny/index.html", "loaded 0 []"]
-    assert done.stderr == f"all 17 stages are complete in {copied_run.config.store}\n"
+    assert done.stderr == f"all 21 stages are complete in {copied_run.config.store}\n"
     records = Path(copied_run.config.store, "_runs", "tiny")
     assert len(list(records.iterdir())) == 1  # nothing ran, so nothing is recorded
 
 
 def test_status_of_a_store(copied_run: "Run") -> None:
     done = layerlore("status", copied_run.config.store)
-    assert done.stdout.splitlines()[0] == "tiny: done, 17 of 17 stages complete"
+    assert done.stdout.splitlines()[0] == "tiny: done, 21 of 21 stages complete"
     spec = cells(copied_run.plan)[0].evaluation
     shutil.rmtree(Path(copied_run.config.store, spec.path))
     lines = layerlore("status", copied_run.config.store, "--run", "tiny").stdout.splitlines()
-    assert lines[0] == "tiny: done, 16 of 17 stages complete"
+    assert lines[0] == "tiny: done, 20 of 21 stages complete"
     assert "missing" in next(line for line in lines if spec.key[:8] in line)
     assert "expected one of the runs tiny, found 'other'" in refused(
         layerlore("status", copied_run.config.store, "--run", "other"), cli.FAILED
@@ -96,7 +96,7 @@ def flip(file: Path) -> None:
 
 def test_verify_finds_nothing_in_a_sound_store(finished_run: "Run") -> None:
     result = layerlore("verify", finished_run.config.store)
-    assert (result.exit_code, result.stdout) == (0, "17 stages read, 0 damaged objects found\n")
+    assert (result.exit_code, result.stdout) == (0, "21 stages read, 0 damaged objects found\n")
 
 
 def test_verify_names_a_flipped_byte_in_every_kind_of_file(copied_run: "Run") -> None:
@@ -111,7 +111,7 @@ def test_verify_names_a_flipped_byte_in_every_kind_of_file(copied_run: "Run") ->
     result = layerlore("verify", str(store))
     assert result.exit_code == cli.FAILED
     lines = result.stdout.splitlines()
-    assert lines[-1] == "17 stages read, 8 damaged objects found"
+    assert lines[-1] == "21 stages read, 8 damaged objects found"
     for place in expected:
         assert sum(place in line for line in lines) == 1, (place, lines)
     (hint,) = result.stderr.splitlines()

@@ -123,7 +123,7 @@ def test_a_run_says_what_it_does_and_nothing_else(
     assert code == cli.DONE, errors(tmp_path)
     assert output == f"report: {tiny_tree['store']}/reports/tiny/index.html\n"
     lines = errors(tmp_path).splitlines()
-    assert lines[0] == f"17 of 17 stages to make, in {tiny_tree['store']}"
+    assert lines[0] == f"21 of 21 stages to make, in {tiny_tree['store']}"
     epoch = r"epoch [12] of 2, loss [\d.]+, accuracy [\d.]+, lr 0.05"
     steps = r"\d+ steps, loss [\d.]+"  # of an epoch that takes long
     allowed = re.compile(rf"[a-z]+ .*: (\d+ of \d+( partitions to do)?|done in [\d.]+ s|{epoch}|{steps})")

@@ -12,6 +12,7 @@ from tasks.report.blocks import FigureBlock, GalleryBlock
 from tasks.report.cells import Table
 from tasks.report.findings import Finding
 from tasks.report.interpretation import tables
+from tasks.report.interpretation.cards import Cards, cards_of
 from tasks.report.interpretation.findings import findings
 from tasks.report.interpretation.gallery import gallery_blocks
 from tasks.report.interpretation.results import InterpretationResults
@@ -58,6 +59,7 @@ class InterpretationContent:
     units: list[UnitSection]
     csv: dict[str, pd.DataFrame]
     dropped_csv: str
+    cards: Cards | None
 
 
 def lay_out_interpretation(results: InterpretationResults, files: Mapping[str, bytes]) -> Page:
@@ -69,15 +71,17 @@ def lay_out_interpretation(results: InterpretationResults, files: Mapping[str, b
     files : further files of this question in the report, by path below the report
     """
     content = interpretation_content(results)
+    first = () if content.cards is None else (("Features of a class", [Finding("Features", content.cards.line)]),)
     return Page(
         name="interpretation",
         template="interpretation/page.html.j2",
         content=content,
         networks=content.networks,
-        sections=tuple((section.title, section.findings) for section in content.sections),
+        sections=(*first, *((section.title, section.findings) for section in content.sections)),
         has_figures=bool(content.sections),
         csv=content.csv,
         files=files,
+        scripts={} if content.cards is None else content.cards.scripts,
     )
 
 
@@ -99,15 +103,18 @@ def interpretation_content(results: InterpretationResults) -> InterpretationCont
         )
     galleries, thumbnails = gallery_blocks(results.galleries)
     units, pictured = unit_sections(results.units)
+    cards = None if results.cards is None else cards_of(results.cards)
+    on_cards = set() if cards is None else {thumb.digest for thumb in cards.thumbnails}
     return InterpretationContent(
         sections=_sections(results, "" if dropped else "data/classes.csv"),
         networks=tables.networks_table(results.networks),
         robustness=tables.robustness_table(known_spreads(results.robustness)),
         galleries=galleries,
-        thumbnails=unique_thumbnails([*thumbnails, *pictured]),
+        thumbnails=[thumb for thumb in unique_thumbnails([*thumbnails, *pictured]) if thumb.digest not in on_cards],
         units=units,
         csv=csv,
         dropped_csv=dropped,
+        cards=cards,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from tasks.report.interpretation.unit_results import UnitResults
+from tasks.report.interpretation.card_results import CardResults
 from tasks.report.pages import Image
 
 
@@ -60,6 +61,7 @@ class InterpretationResults:
         mean_05, std_05, mean_1, std_1 (radians), each with its {column}_spread over draws
     galleries : heat maps
     units : the units of VEBI; None without it
+    cards : the features of each class with their images; None without any
     """
 
     networks: pd.DataFrame
@@ -69,3 +71,4 @@ class InterpretationResults:
     robustness: pd.DataFrame
     galleries: tuple[Gallery, ...] = ()
     units: UnitResults | None = None
+    cards: CardResults | None = None

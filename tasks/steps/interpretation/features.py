@@ -1,10 +1,14 @@
 """The features stage: it fits an interpreter to the coreset of each class."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from storage.documents import Json
 from storage.layouts import ArrayLayout, Layout
@@ -15,11 +19,14 @@ from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.interpreters import INTERPRETERS, Interpreter
-from tasks.interpreters.ice import top_heat_maps
+from tasks.interpreters.ice import importance, top_heat_maps
 from tasks.steps.common.activations import check_same_samples, map_shapes, ranges_by_class
 from tasks.steps.common.rows import read_rows
-from tasks.steps.interpretation.method import Expressed, Maps
+from tasks.steps.interpretation.method import Expressed, Head, Maps
 from tasks.steps.interpretation.selection import classes_per_partition, count_classes, kept_positions
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 VERSION = 3
 GROUP_VALUES = 2_000_000  # map values that a partition fits: about a second of work
@@ -57,6 +64,28 @@ class FittedClass:
     def heat_maps(self, maps: Maps, size: tuple[int, int]) -> Maps:
         """Return one heat map for each of n images, of the features with the largest codes: (n, H, W) in [0, 1]."""
         return np.stack([top_heat_maps(codes, BEST_MAPS, size) for codes in self.interpreter.encode(self.arrays, maps)])
+
+    def responses(self, maps: Maps) -> Maps:
+        """Return the codes (n, h, w, r) of maps (n, h, w, d)."""
+        return self.interpreter.encode(self.arrays, maps)
+
+    def directions(self) -> NDArray[np.float64]:
+        """Return the direction (r, d) of each feature: what code 1 of this feature alone stands for."""
+        r = len(next(iter(self.arrays.values())))
+        alone = np.eye(r, dtype=np.float32).reshape(1, 1, r, r)
+        found: NDArray[np.float64] = self.interpreter.reconstruct(self.arrays, alone)[0, 0].astype(np.float64)
+        return found
+
+    def contributions(self, head: Head, maps: Maps, responses: Maps, label: int) -> tuple[NDArray[np.float64], float]:
+        """Return what each feature's part of the maps adds to the logit of a class, and the logit; means."""
+        import torch
+
+        def first(given: Tensor) -> Tensor:
+            return head(given.movedim(1, -1) * 1)  # it may work in place, which a leaf does not allow
+
+        with torch.inference_mode():
+            logit = float(head(torch.from_numpy(maps) * 1)[:, label].double().mean())
+        return importance(first, maps, self.directions().astype(np.float32), label, codes=responses), logit
 
 
 def read_features(store: Store, spec: StageSpec) -> Callable[[int], FittedClass]:

@@ -21,19 +21,21 @@ from tasks.steps.common.samples import read_positions
 from tasks.steps.interpretation.methods import method_of
 
 VERSION = 2
+CLASSES = 20  # that have an image where the config does not say how many images there are
 
 
-def gallery_spec(held_out: StageSpec, features: Mapping[str, StageSpec], count: int) -> StageSpec:
-    """Return the spec of `count` images with a heat map for each of the features, by title."""
+def gallery_spec(held_out: StageSpec, features: Mapping[str, StageSpec], count: int | None) -> StageSpec:
+    """Return the spec of `count` images with a heat map for each of the features, by title; None: one of each class."""
     inputs = {"activations": held_out, **{f"features {i}": spec for i, spec in enumerate(features.values())}}
-    parameters = {"count": count, "titles": list(features)}
+    images: dict[str, Json] = {"count": CLASSES, "once": True} if count is None else {"count": count}
+    parameters = {**images, "titles": list(features)}
     first = next(iter(features.values()))
     return GALLERY.spec(parameters, inputs, label=f"{held_out.label} {first.parameters['interpreter']}")
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
     activations = open_finished(store, spec.inputs["activations"])
-    n = len(chosen_positions(ranges_by_class(activations), spec.parameters["count"]))
+    n = len(_chosen(spec, ranges_by_class(activations)))
     _, height, width = activations.summary["input"]
     size = shrink(np.zeros((height, width, 3), np.uint8)).shape[:2]
 
@@ -50,11 +52,17 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
     return Layout(1, arrays)
 
 
+def _chosen(spec: StageSpec, class_ranges: Mapping[int, tuple[int, int]]) -> list[tuple[int, int, int]]:
+    """Return (class index, label, position) of the images."""
+    count = int(spec.parameters["count"])
+    return chosen_positions(class_ranges, min(count, len(class_ranges)) if spec.parameters.get("once") else count)
+
+
 def _partition(work: Work, number: int) -> None:
     """Read the images and compute their heat maps."""
     stage = work.stage
     activations = open_finished(stage.store, stage.spec.inputs["activations"])
-    chosen = chosen_positions(ranges_by_class(activations), stage.spec.parameters["count"])
+    chosen = _chosen(stage.spec, ranges_by_class(activations))
     fitted = [spec for role, spec in stage.spec.inputs.items() if role.startswith("features")]
     readers = [method_of(spec).read(stage.store, spec) for spec in fitted]
     height, width = stage.layout.arrays["image"].shape[1:3]
@@ -87,8 +95,9 @@ def _summary(stage: Stage) -> dict[str, Json]:
 def _size(spec: StageSpec, survey: Survey) -> Size:
     found, count = map_shapes(spec.inputs["activations"], survey), int(spec.parameters["count"])
     if found.in_line:
+        asked = "the default" if spec.parameters.get("once") else count
         raise ValueError(
-            f"interpretation.gallery: expected 0 for a layer whose positions are not rows and columns, found {count}; "
+            f"interpretation.gallery: expected 0 for a layer whose positions are not rows and columns, found {asked}; "
             "set it to 0, or name a layer of maps"
         )
     pixels = count * found.inputs[-1] ** 2

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pandas as pd
@@ -13,7 +13,11 @@ from storage.specs import StageSpec
 from storage.stores import Store
 from tasks.engine.step import Step
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Maps = NDArray[np.float32]
+Head = Callable[["Tensor"], "Tensor"]  # maps (n, h, w, d) -> logits (n, C), differentiable
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,27 @@ class ClassFeatures(Protocol):
 
     def heat_maps(self, maps: Maps, size: tuple[int, int]) -> Maps:
         """Return where the class's most important features lie in n images of `size`, (n, H, W) in [0, 1]."""
+        ...
+
+
+class DirectedFeatures(ClassFeatures, Protocol):
+    """The features of one class where each is a direction in the space of the layer's channels."""
+
+    def responses(self, maps: Maps) -> Maps:
+        """Return how strongly each of r features responds at each position of maps (n, h, w, d): (n, h, w, r)."""
+        ...
+
+    def directions(self) -> NDArray[np.float64]:
+        """Return the directions (r, d); a direction of length 0 is not a feature."""
+        ...
+
+    def contributions(self, head: Head, maps: Maps, responses: Maps, label: int) -> tuple[NDArray[np.float64], float]:
+        """Return what the features add to the logit of a class, mean over n images with these maps and responses.
+
+        Returns
+        -------
+        (r,) the derivative of the logit along each feature's part of the maps; and the logit that they are parts of
+        """
         ...
 
 
@@ -76,6 +101,12 @@ class Method:
         from those of the smaller coreset; None for methods that fit each coreset alone
     pictures : (features of coresets by title, features of the full data, held-out activations) -> the spec of pictures
         of what only coresets show; None for methods without such pictures
+    directed : as `read`, for features that are directions; None for methods with other features
+    cards : (features, activations of the images to show) -> the spec of a stage with the layout of `card_layout`; None
+        for the common one, which methods with directions have
+    numbers : as `read`, the numbers of a class's features where equal numbers mean equal features, as with units; the
+        summary of the features then has `layers`, the units of each ReLU call. None for features that are directions
+    noun : name of one feature
     tables : (store, features, their evaluation, their scores or None) -> further tables of one coreset for the report,
         by name; None for methods without such tables
     """
@@ -89,4 +120,8 @@ class Method:
     evaluate: Callable[[StageSpec, StageSpec, StageSpec], StageSpec] | None = None
     grow: Callable[[StageSpec, StageSpec], StageSpec] | None = None
     pictures: Callable[[Mapping[str, StageSpec], StageSpec, StageSpec], StageSpec] | None = None
+    directed: Callable[[Store, StageSpec], Callable[[int], DirectedFeatures]] | None = None
+    cards: Callable[[StageSpec, StageSpec], StageSpec] | None = None
+    numbers: Callable[[Store, StageSpec], Callable[[int], NDArray[np.int64]]] | None = None
+    noun: str = "feature"
     tables: Callable[[Store, StageSpec, StageSpec, StageSpec | None], Mapping[str, pd.DataFrame]] | None = None

@@ -17,11 +17,12 @@ from tasks.steps.interpretation.method import Method
 from tasks.steps.interpretation.responses import UNIT_RESPONSES
 from tasks.steps.interpretation.topic_scores import TOPIC_SCORES, topic_scores_spec, topic_tables
 from tasks.steps.interpretation.topics import TOPICS, n_topics, read_topics, topics_spec
+from tasks.steps.interpretation.unit_cards import unit_cards_spec
 from tasks.steps.interpretation.unit_evaluation import UNIT_EVALUATION, unit_evaluation_spec, unit_tables
 from tasks.steps.interpretation.unit_gram import UNIT_GRAM
 from tasks.steps.interpretation.unit_pictures import UNIT_PICTURES, unit_pictures_spec
 from tasks.steps.interpretation.units import METHOD as VEBI
-from tasks.steps.interpretation.units import UNITS, grown_units_spec, read_units, units_spec
+from tasks.steps.interpretation.units import UNITS, grown_units_spec, read_units, unit_numbers, units_spec
 from tasks.steps.interpretation.units import check as check_units
 from tasks.steps.interpretation.units import n_columns as n_unit_columns
 
@@ -29,7 +30,8 @@ from tasks.steps.interpretation.units import n_columns as n_unit_columns
 def one_stage(name: str) -> Method:
     """Return the method that fits an interpreter of `INTERPRETERS` in one stage."""
     plan = partial(features_spec, name)
-    return Method((FEATURES,), plan, read_features, INTERPRETERS[name].check, n_columns)
+    check = INTERPRETERS[name].check
+    return Method((FEATURES,), plan, read_features, check, n_columns, directed=read_features, noun="component")
 
 
 METHODS: dict[str, Method] = {  # a method with stages of its own is a line here; its files lie in this folder
@@ -43,6 +45,9 @@ METHODS: dict[str, Method] = {  # a method with stages of its own is a line here
         evaluate=unit_evaluation_spec,
         grow=grown_units_spec,
         pictures=unit_pictures_spec,
+        cards=unit_cards_spec,
+        numbers=unit_numbers,
+        noun="unit",
         tables=unit_tables,
     ),
     "topics": Method(
@@ -52,6 +57,8 @@ METHODS: dict[str, Method] = {  # a method with stages of its own is a line here
         check_topics,
         n_topics,
         scores=topic_scores_spec,
+        directed=read_topics,
+        noun="topic",
         tables=topic_tables,
     ),
 }

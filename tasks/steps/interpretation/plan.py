@@ -1,7 +1,7 @@
 """The stages of question 1 for a config, as specs: a plan does not read the store."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 
 from configs.interpretation import Interpretation
@@ -9,9 +9,11 @@ from configs.schema import Config
 from storage.specs import StageSpec
 from tasks.steps.common.activations import activations_spec
 from tasks.steps.common.question import Shared
+from tasks.steps.interpretation.card_pictures import card_pictures_spec
+from tasks.steps.interpretation.cards import cards_spec
 from tasks.steps.interpretation.evaluation import evaluation_spec
 from tasks.steps.interpretation.gallery import gallery_spec
-from tasks.steps.interpretation.methods import METHODS, check_methods
+from tasks.steps.interpretation.methods import METHODS, check_methods, method_of
 from tasks.steps.interpretation.selection import selection_spec
 
 
@@ -41,6 +43,8 @@ class Interpreted:
     references : features of the full data, by interpreter
     cells : every interpreter, selector, repeat and budget
     galleries : galleries by title; only the first seed of a network has them
+    cards : cards of the features of the full data and of each first draw, by path of the features
+    card_pictures : the pictures of these cards; only the first seed of a network has them
     pictures : pictures of what only coresets show, by interpreter; where there are galleries
     """
 
@@ -52,12 +56,16 @@ class Interpreted:
     cells: tuple[Cell, ...]
     galleries: Mapping[str, StageSpec]
     pictures: Mapping[str, StageSpec]
+    cards: Mapping[str, StageSpec] = field(default_factory=dict)
+    card_pictures: StageSpec | None = None
 
     @property
     def finals(self) -> Sequence[StageSpec]:
         """Return the stages that no other stage of the answer reads."""
         scores = (cell.scores for cell in self.cells if cell.scores is not None)
-        return (*(cell.evaluation for cell in self.cells), *scores, *self.galleries.values(), *self.pictures.values())
+        pictures = () if self.card_pictures is None else (self.card_pictures,)
+        finals = (*(cell.evaluation for cell in self.cells), *scores, *self.galleries.values(), *self.pictures.values())
+        return (*finals, *self.cards.values(), *pictures)
 
 
 @dataclass(frozen=True)
@@ -111,11 +119,13 @@ def _interpreted(asked: Interpretation, network: _Network, *, shown: bool) -> In
         for name, parameters in asked.interpreters.items()
     }
     cells = tuple(cell for name in references for cell in _cells(asked, network, name, references[name]))
-    shows = bool(asked.gallery) and shown
-    galleries = _galleries(asked, network, references, cells) if shows else {}
-    pictures = _pictures(network, references, cells) if shows else {}
-    learn, held_out = network.learn, network.held_out
-    return Interpreted(network.name, network.seed, learn, held_out, references, cells, galleries, pictures)
+    pictured = shown and asked.gallery != 0
+    galleries = _galleries(asked, network, references, cells) if pictured else {}
+    pictures = _pictures(network, references, cells) if pictured else {}
+    cards = _cards(network, references, cells)
+    of_cards = card_pictures_spec(network.held_out, list(cards.values())) if pictured and cards else None
+    inputs = network.name, network.seed, network.learn, network.held_out
+    return Interpreted(*inputs, references, cells, galleries, pictures, cards, of_cards)
 
 
 def _cells(asked: Interpretation, network: _Network, interpreter: str, reference: StageSpec) -> Iterator[Cell]:
@@ -135,6 +145,19 @@ def _cells(asked: Interpretation, network: _Network, interpreter: str, reference
             compared = (method.evaluate or evaluation_spec)(found, reference, network.held_out)
             scores = method.scores(found, network.held_out, own) if method.scores and not repeat else None
             yield Cell(network.name, seed, interpreter, selector, repeat, budget, selection, found, compared, scores)
+
+
+def _cards(network: _Network, references: Mapping[str, StageSpec], cells: Sequence[Cell]) -> dict[str, StageSpec]:
+    """Return the cards of the full data's features and of each first draw's, by path of the features.
+
+    Their images are held out: so the stages do not depend on `report.training_images`.
+    """
+    found = {}
+    for features in (*references.values(), *(cell.features for cell in cells if not cell.repeat)):
+        method = method_of(features)
+        if method.cards is not None or method.directed is not None:
+            found[features.path] = (method.cards or cards_spec)(features, network.held_out)
+    return found
 
 
 def _galleries(

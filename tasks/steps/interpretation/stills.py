@@ -10,6 +10,7 @@ from tasks.figures.interpretation.still import accuracy_against_budget, distance
 from tasks.figures.interpretation.unit_still import coverage_by_layer, units_against_mu
 from tasks.report.interpretation.results import InterpretationResults
 from tasks.report.interpretation.unit_results import UnitResults
+from tasks.steps.interpretation.card_results import feature_table
 from tasks.steps.interpretation.plan import Interpreted
 from tasks.steps.interpretation.results import cells_of, coreset_table, method_tables
 
@@ -22,11 +23,13 @@ def interpretation_files(
     frames |= method_tables(store, cells_of(answers))
     if results.units is not None:
         frames |= {"unit_sizes": results.units.sizes, "unit_paths": results.units.paths}
+    if results.cards is not None:
+        frames["features"] = feature_table(results.cards)
     if images != "none":
         frames["coresets"] = coreset_table(store, cells_of(answers))
     files = {f"tables/{name}.parquet": table_bytes(frame) for name, frame in frames.items()}
-    if "coresets" in frames:  # for trainings in programs that do not read Parquet
-        files["tables/coresets.csv"] = frames["coresets"].to_csv(index=False, lineterminator="\n").encode()
+    for name in {"coresets", "features"} & set(frames):  # for programs that do not read Parquet
+        files[f"tables/{name}.csv"] = frames[name].to_csv(index=False, lineterminator="\n").encode()
     for network, interpreter, rows in pairs(results.over_repeats):
         title = f"{network}, {interpreter}"
         files[f"figures/{network}-{interpreter}-distance.png"] = distance_against_budget(rows, title=title)

@@ -22,7 +22,8 @@ from tasks.interpreters.topics import completeness, near_duplicates, rebuild, to
 from tasks.steps.common.activations import map_shapes, open_split
 from tasks.steps.common.networks import choose_device
 from tasks.steps.common.rows import read_rows
-from tasks.steps.interpretation.topics import DEFAULTS, SCORED, FittedTopics, head_of, read_topics, setting
+from tasks.steps.interpretation.fitted_topics import FittedTopics
+from tasks.steps.interpretation.topics import DEFAULTS, SCORED, head_of, read_topics, setting
 
 if TYPE_CHECKING:
     import torch

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,13 +19,13 @@ from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.interpreters import topics as pure
-from tasks.interpreters.ice import top_heat_maps
 from tasks.steps.common.activations import check_same_samples, map_shapes, open_split, ranges_by_class
 from tasks.steps.common.chain import Earlier, check_chain, previous_segment, read_checkpoint
 from tasks.steps.common.networks import choose_device
 from tasks.steps.common.rows import read_rows
 from tasks.steps.common.trainer import environment
-from tasks.steps.interpretation.method import Expressed, Maps
+from tasks.steps.interpretation.fitted_topics import FittedTopics
+from tasks.steps.interpretation.method import Maps
 from tasks.steps.interpretation.selection import count_classes, kept_positions
 
 if TYPE_CHECKING:
@@ -40,7 +39,6 @@ VERSION = 1
 SEGMENT = 5  # epochs of a partition: the most that a crash loses
 POOL_VALUES = 32_000_000  # map values in memory at once; a smaller coreset is read once per segment
 RESULT = "topics.safetensors"
-BEST_MAPS = 3  # topics of an image that its heat map shows
 SCORED = ("shapley_images", "shapley_draws")  # parameters of the scores alone
 DEFAULTS = signature_defaults(pure.check)
 
@@ -55,41 +53,6 @@ def topics_spec(activations: StageSpec, selection: StageSpec, parameters: Mappin
 def setting(spec: StageSpec, name: str) -> Json:
     """Return a parameter of a stage of topics, its default where the spec leaves it out."""
     return spec.parameters.get(name, DEFAULTS[name])
-
-
-@dataclass(frozen=True)
-class FittedTopics:
-    """Topics as all classes share them.
-
-    Attributes
-    ----------
-    topics, r1, r2 : (d, m), (m, H) and (H, d) tensors
-    threshold : as in `topic_forward`
-    """
-
-    topics: Tensor
-    r1: Tensor
-    r2: Tensor
-    threshold: float
-
-    def express(self, maps: Maps) -> Expressed:
-        """Return columns `F Tn` and the rebuilt maps of maps (n, h, w, d)."""
-        import torch
-
-        given = torch.from_numpy(maps)
-        amounts = pure.topic_amounts(given, self.topics, self.threshold)  # in float32, as they were trained
-        rebuilt: Maps = pure.rebuild(amounts, self.r1, self.r2).numpy()
-        return Expressed(self._products(given).double().flatten(0, -2).numpy(), rebuilt)
-
-    def heat_maps(self, maps: Maps, size: tuple[int, int]) -> Maps:
-        """Return one heat map for each of n images, of the topics with the largest sums: (n, H, W) in [0, 1]."""
-        import torch
-
-        return np.stack([top_heat_maps(z, BEST_MAPS, size) for z in self._products(torch.from_numpy(maps)).numpy()])
-
-    def _products(self, maps: Tensor) -> Tensor:
-        """Return `F Tn` (n, h, w, m)."""
-        return maps @ pure.unit_topics(self.topics)
 
 
 def read_topics(store: Store, spec: StageSpec) -> Callable[[int], FittedTopics]:

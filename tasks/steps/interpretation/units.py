@@ -120,6 +120,12 @@ def read_units(store: Store, spec: StageSpec) -> Callable[[int], ClassUnits]:
     return lambda index: ClassUnits(np.asarray(stage.read("weights", index, index + 1)[0], np.float64), calls)
 
 
+def unit_numbers(store: Store, spec: StageSpec) -> Callable[[int], NDArray[np.int64]]:
+    """Open finished units; the result gives the numbers of the units of the class with an index."""
+    read = read_units(store, spec)
+    return lambda index: np.flatnonzero(read(index).weights > 0)
+
+
 def _layout(store: Store, spec: StageSpec) -> Layout:
     units, n_classes = open_finished(store, spec.inputs["gram"]).layout.arrays["moment"].shape
     rows = min(n_classes, MOST_CLASSES)

@@ -131,6 +131,23 @@ def test_importance_is_the_derivative_of_a_curved_head(maps: Floats) -> None:
     np.testing.assert_allclose(ice.importance(head, maps, components, 0), by_difference, rtol=1e-5)
 
 
+def test_importance_of_parts_is_the_derivative_along_them(maps: Floats) -> None:
+    def head(x: Tensor) -> Tensor:
+        return torch.stack([x.sum(dim=(1, 2, 3)), x.pow(2).sum(dim=(1, 2, 3))], dim=1)
+
+    rng = np.random.default_rng(3)
+    components, codes = rng.random((3, 8)).astype(np.float32), rng.random((6, 3, 4, 3)).astype(np.float32)
+    parts = codes.astype(np.float64)[..., None] * components.astype(np.float64)
+    step = 1e-4
+    up, down = ((((maps[..., None, :] + s * step * parts) ** 2).sum(axis=(1, 2, 4))).mean(axis=0) for s in (1, -1))
+    found = ice.importance(head, maps, components, 1, codes=codes)
+    np.testing.assert_allclose(found, (up - down) / (2 * step), rtol=1e-5)
+    np.testing.assert_allclose(ice.importance(head, maps, components, 1, codes=codes, batch=4), found, rtol=1e-12)
+    ones = np.ones_like(codes)
+    plain = ice.importance(head, maps, components, 1)
+    np.testing.assert_allclose(ice.importance(head, maps, components, 1, codes=ones), plain, rtol=1e-6)
+
+
 def test_top_heat_maps_by_hand() -> None:
     codes = np.zeros((2, 2, 3), dtype=np.float32)
     codes[:, :, 0] = [[4, 0], [0, 0]]

@@ -16,6 +16,7 @@ from tasks.interpreters.topics import (
     topic_amounts,
     topic_cosines,
     topic_forward,
+    topic_importance,
     topic_terms,
 )
 
@@ -209,3 +210,31 @@ def test_a_head_that_works_in_place_has_a_gradient() -> None:
     assert not head_gradient_missing(
         lambda maps: maps.view(2, -1).relu_().sum(dim=1, keepdim=True), torch.rand(2, 1, 1, 3)
     )
+
+
+def test_importance_is_the_derivative_along_each_topics_part(given: tuple[Tensor, ...]) -> None:
+    maps, topics, r1, r2 = given
+    weight = torch.rand((3, 6), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+    def head(rebuilt: Tensor) -> Tensor:
+        return rebuilt.sum(dim=(1, 2)).tanh() @ weight.T
+
+    amounts = topic_amounts(maps, topics, 0.2)
+    shares = (amounts / (amounts.sum(dim=-1, keepdim=True) + 1e-3)).numpy()
+    gains, logit = topic_importance(head, amounts, r1, r2, 1)
+    w, first, second, step = weight.numpy()[1], r1.numpy(), r2.numpy(), 1e-6
+
+    def mean_logit(scales: np.ndarray) -> float:
+        rebuilt = np.maximum(shares * scales @ first, 0) @ second
+        return float((np.tanh(rebuilt.sum(axis=(1, 2))) @ w).mean())
+
+    difference = [(mean_logit(1 + step * e) - mean_logit(1 - step * e)) / (2 * step) for e in np.eye(5)]
+    np.testing.assert_allclose(gains.numpy(), difference, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(float(logit), mean_logit(np.ones(5)), rtol=1e-12)
+
+
+def test_importances_of_a_linear_head_add_up_to_the_logit(given: tuple[Tensor, ...]) -> None:
+    maps, topics, r1, r2 = given
+    amounts = topic_amounts(maps, topics, 0.2)
+    gains, logit = topic_importance(lambda rebuilt: rebuilt.mean(dim=(1, 2)), amounts, r1, r2, 4)
+    np.testing.assert_allclose(float(gains.sum()), float(logit), rtol=1e-12)

@@ -1,0 +1,125 @@
+"""What the cards say: the answer in a line, and how to read them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from tasks.report import formats
+from tasks.report.interpretation.card_results import CardResults
+
+NEAR = 30.0  # degrees up to which two features count as the same
+Row = Mapping[Any, Any]  # Any: a row of a table
+
+IMPORTANCE = {  # by noun
+    "unit": "the unit's share of the weights by which units predict the class",
+    "topic": "the change of the class's logit with the topic's part of the rebuilt maps, as a share of that logit",
+}
+WHOLE, WHOLES = "of the logit", {"unit": "of the weights"}  # what an importance is a share of, by noun
+DEFAULT_IMPORTANCE = "the change of the class's logit with the feature's part of the maps, as a share of the mean logit"
+
+
+def is_near(directed: bool, partner: int, angle: float) -> bool:
+    """Say whether a feature and its partner count as the same; units are the same or have no partner."""
+    return partner >= 0 and (not directed or angle <= NEAR)
+
+
+def set_name(one: Row) -> str:
+    """Return the name of a coreset, such as "random 10 %"."""
+    return f"{one['selector']} {formats.budget(one['budget'])}"
+
+
+def answer_line(one: Row, reference: Row, mine: Row, matches: Sequence[Row]) -> str:
+    """Say by how many features a network knows a class, and how many of them a coreset shows.
+
+    Parameters
+    ----------
+    one : the coreset's row in the table of sets
+    reference, mine : the class's rows of the full data and of the coreset
+    matches : the class's rows for the coreset
+    """
+    n, noun, of = int(reference["n_features"]), str(one["noun"]), f"“{reference['class_name']}”"
+    if not n:
+        return f"{one['interpreter']} does not find a {noun} by which {one['network']} knows {of}."
+    several = "" if n == 1 else "s"
+    kind = f"{noun}{several}" + ("" if one["interpreter"] == f"{noun}s" else f" of {one['interpreter']}")
+    near = sum(is_near(bool(one["directed"]), int(row["partner"]), float(row["angle"])) for row in matches)
+    known = f"{one['network']} knows {of} by {n} feature{several} ({kind})."
+    if one["budget"] == 1:
+        return f"{known} A budget of 100{formats.NBSP}% is the full data itself."
+    found = f"{near} of them within {NEAR:.0f}°" if one["directed"] else f"{near} of these {noun}s"
+    return f"{known} The {formats.budget(one['budget'])} coreset of {one['selector']} finds {found}.{_more(noun, mine)}"
+
+
+def _more(noun: str, mine: Row) -> str:
+    """Say what else belongs to the answer: where topics start, and the accuracy without the units of a coreset."""
+    if noun == "topic":
+        return " All trainings of topics start alike, so part of this likeness is the start."
+    before, after = float(mine["accuracy"]), float(mine["accuracy_without"])
+    if not np.isfinite([before, after]).all():
+        return ""
+    fall = f"from {formats.share(before)} to {formats.share(after)}"
+    return f" Without the coreset's units, accuracy on the class goes {fall}."
+
+
+def notes_of(results: CardResults, sets: pd.DataFrame, classes: pd.DataFrame, left: int) -> list[tuple[str, str]]:
+    """Say how to read the cards, and what is left out: terms with their descriptions.
+
+    Parameters
+    ----------
+    sets, classes : those that are shown
+    left : number of pictures that did not fit
+    """
+    nouns = list(dict.fromkeys(sets["noun"]))
+    kinds = {noun: list(dict.fromkeys(sets.loc[sets["noun"] == noun, "interpreter"])) for noun in nouns}
+    meanings = [f"With {', '.join(kinds[noun])}: {IMPORTANCE.get(noun, DEFAULT_IMPORTANCE)}." for noun in nouns]
+    images = (
+        f"Of each class at most {int(classes['searched'].max()):,} images of the split {results.split} are searched"
+    )
+    spread = ", evenly spread" if (classes["searched"] < classes["n_images"]).any() else ""
+    notes = [
+        ("Images", f"{images}{spread}. The frame marks the region with at least half of the largest response."),
+        ("Importance", " ".join(meanings)),
+        (
+            "Active",
+            "The share of these images on which the largest response is at least half of the feature's largest.",
+        ),
+        *_angles(results, sets),
+    ]
+    left_out = " ".join(_left_out(results, sets, left))
+    return [*notes, ("Left out", left_out)] if left_out else notes
+
+
+def _angles(results: CardResults, sets: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Yield what angles mean, and what they are to be compared with."""
+    if sets["directed"].any():
+        text = "The features of two sets are matched one by one, so that the sum of their angles is least."
+        text += f" 0°: the same direction. Up to {NEAR:.0f}° a feature counts as found."
+        for row in results.yardsticks.to_dict("records"):
+            named = f"{row['network']}, {row['interpreter']}"
+            text += (
+                f" For comparison, the features of different classes are {row['angle']:.0f}° apart ({named}, median)."
+            )
+        yield "Angle", text
+    if "topic" in set(sets["noun"]):
+        yield (
+            "Topics",
+            "All classes share them. Their training starts at the same values on every coreset, so small angles "
+            "come in part from the start. ConceptSHAP is what a topic adds to the completeness over all classes.",
+        )
+    if not sets["directed"].all():
+        yield "Units", "A unit is an output channel of a ReLU. A coreset finds the same unit or does not find it."
+
+
+def _left_out(results: CardResults, sets: pd.DataFrame, left: int) -> Iterator[str]:
+    """Yield what the caps leave out."""
+    mine = results.classes[results.classes["set"].isin(sets["set"])]
+    total, shown = mine.groupby("set").size().max(), mine[mine["shown"]].groupby("set").size().max()
+    if shown < total:
+        yield f"{shown} of {total:,} classes are here, evenly spread; the table of features has all."
+    listed = results.features[results.features["set"].isin(sets["set"])].groupby(["set", "label"]).size()
+    if len(listed) and mine["n_features"].max() > listed.max():
+        yield f"Of each class the {listed.max()} most important features are here."
+    if left:
+        yield f"{left:,} images are left out to keep the page small."

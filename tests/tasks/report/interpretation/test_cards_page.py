@@ -1,0 +1,174 @@
+"""The first screen of question 1's page: what its views, features and texts are, and what it leaves out."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tasks.figures.overlay import thumbnail
+from tasks.report.interpretation import cards as cards_module
+from tasks.report.interpretation.card_results import CardResults
+from tasks.report.interpretation.cards import Cards, cards_of
+from tasks.report.interpretation.results import InterpretationResults
+from tasks.report.pages import RunFacts
+from tests.tasks.report.interpretation.card_tables import CLASSES, invented_cards
+from tests.tasks.report.site_pages import site_of, text_of
+
+Data = dict[str, Any]  # Any: JSON
+
+
+def laid_out(results: CardResults) -> Cards:
+    """Return the cards of results that have some."""
+    cards = cards_of(results)
+    assert cards is not None
+    return cards
+
+
+def data_of(cards: Cards) -> Data:
+    """Return the data as the script reads it."""
+    text = cards.scripts["assets/cards-data.js"].decode()
+    assert text.startswith("const cardsData = ")
+    found: Data = json.loads(text.removeprefix("const cardsData = ").removesuffix(";\n"))
+    return found
+
+
+def view_of(data: Data, *key: str) -> Data:
+    """Return the view of a class and a coreset."""
+    (view,) = [view for view in data["views"] if view["key"] == ["small", *key]]
+    found: Data = view
+    return found
+
+
+def test_there_is_a_view_for_each_class_and_coreset_in_the_order_of_the_config() -> None:
+    data = data_of(laid_out(invented_cards()))
+    assert data["names"] == ["network", "class", "interpreter", "selector", "budget"]
+    classes = [f"{i} {name}" for i, name in enumerate(CLASSES)]
+    sets = [("ice", "random", "10\u00a0%"), ("ice", "random", "100\u00a0%"), ("ice", "moderate", "10\u00a0%")]
+    expected = [["small", name, *one] for one in (*sets, ("vebi", "random", "10\u00a0%")) for name in classes]
+    assert [view["key"] for view in data["views"]] == expected
+
+
+def test_each_feature_of_all_data_stands_next_to_its_partner() -> None:
+    data = data_of(laid_out(invented_cards()))
+    view = view_of(data, "0 zero", "ice", "random", "10\u00a0%")
+    found = [
+        (data["features"][mine][0], data["features"][other][0], said, near, without)
+        for mine, other, said, near, without in view["pairs"]
+    ]
+    assert found == [  # by falling importance; 31 degrees are more than 30
+        ("component 2", "component 2", "30°", True, ""),
+        ("component 0", "component 1", "12°", True, ""),
+        ("component 1", "component 0", "31°", False, ""),
+    ]
+    assert view["only"] == []
+    assert view["set"] == "random 10\u00a0%"
+    own = [data["features"][mine] for mine, *_ in view["pairs"]]
+    assert [feature[2:6] for feature in own] == [
+        [0.5, "50.0\u00a0%", "of the logit", "active on 75\u00a0% of images"],
+        [0.25, "25.0\u00a0%", "of the logit", "active on 100\u00a0% of images"],
+        [0.0, "−12.5\u00a0%", "of the logit", "active on 50\u00a0% of images"],
+    ]
+
+
+def test_units_are_found_or_not_and_those_of_the_coreset_alone_are_listed() -> None:
+    data = data_of(laid_out(invented_cards()))
+    view = view_of(data, "0 zero", "vebi", "random", "10\u00a0%")
+    assert [(data["features"][mine][:2], other >= 0, said, near) for mine, other, said, near, _ in view["pairs"]] == [
+        (["channel 3", "ReLU 10 of 12"], True, "the same unit", True),
+        (["channel 1", "ReLU 2 of 12"], False, "not found", False),
+    ]
+    assert [data["features"][index][0] for index in view["only"]] == ["channel 5"]
+
+
+def test_the_line_says_how_many_features_the_coreset_finds() -> None:
+    cards = laid_out(invented_cards())
+    data = data_of(cards)
+    plain = {tuple(view["key"][1:]): view["line"].replace("\u00a0", " ") for view in data["views"]}
+    assert plain["0 zero", "ice", "random", "10\u00a0%"] == (
+        "small knows “zero” by 3 features (components of ice). The 10 % coreset of random finds 2 of them within 30°."
+    )
+    assert plain["0 zero", "ice", "moderate", "10\u00a0%"].endswith("moderate finds 0 of them within 30°.")
+    assert plain["0 zero", "ice", "random", "100\u00a0%"].endswith("A budget of 100 % is the full data itself.")
+    assert plain["0 zero", "vebi", "random", "10\u00a0%"] == (
+        "small knows “zero” by 2 features (units of vebi). The 10 % coreset of random finds 1 of these units. Without "
+        "the coreset's units, accuracy on the class goes from 90.0 % to 40.0 %."
+    )
+    assert cards.line == data["views"][0]["line"]
+
+
+def test_images_are_thumbnails_with_boxes_each_once() -> None:
+    results = invented_cards()
+    cards = laid_out(results)
+    data = data_of(cards)
+    feature = data["features"][data["views"][0]["pairs"][0][0]]
+    assert [image[1:] for image in feature[7]] == [
+        [0.0, 0.25, 0.5, 0.75, "sample 120"],
+        [0.0, 0.25, 0.5, 0.75, "sample 121"],
+    ]
+    digest, width, height = data["thumbs"][feature[7][0][0]]
+    assert digest == thumbnail(results.pictures["small:20"]).digest
+    assert (width, height) == (4, 8)
+    assert [thumb.digest for thumb in cards.thumbnails] == [each[0] for each in data["thumbs"]]
+    assert len(cards.thumbnails) == len(results.pictures)
+
+
+def test_without_pictures_there_are_ids_and_without_ids_there_is_nothing() -> None:
+    data = data_of(laid_out(invented_cards(pictured=False)))
+    assert data["thumbs"] == []
+    assert {(image[0], image[5][:6]) for feature in data["features"] for image in feature[7]} == {(-1, "sample")}
+    data = data_of(laid_out(invented_cards(pictured=False, ids=False)))
+    assert {(image[0], image[5]) for feature in data["features"] for image in feature[7]} == {(-1, "")}
+
+
+def test_pictures_that_do_not_fit_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = invented_cards()
+    sizes = [len(thumbnail(picture).uri) for picture in results.pictures.values()]
+    monkeypatch.setattr(cards_module, "MAX_THUMBNAIL_BYTES", 3 * max(sizes))
+    cards = laid_out(results)
+    n = len(cards.thumbnails)
+    assert 3 <= n < len(results.pictures)
+    assert dict(cards.notes)["Left out"] == f"{len(results.pictures) - n} images are left out to keep the page small."
+    data = data_of(cards)
+    ranks = [
+        image[0] >= 0 for view in data["views"][:1] for mine, *_ in view["pairs"] for image in data["features"][mine][7]
+    ]
+    assert ranks[0::2] == [True] * 3  # of each feature of all data the first image comes first
+
+
+def test_the_notes_say_what_caps_leave_out_and_how_far_apart_classes_are() -> None:
+    results = invented_cards()
+    notes = dict(laid_out(results).notes)
+    assert "Left out" not in notes
+    assert "76° apart (small, ice, median)" in notes["Angle"]
+    assert notes["Images"].startswith("Of each class at most 40 images of the split val are searched.")
+    few = results.classes.assign(shown=results.classes["label"] == 0, n_features=12, n_images=400)
+    notes = dict(laid_out(replace(results, classes=few)).notes)
+    assert "1 of 2 classes are here, evenly spread" in notes["Left out"]
+    assert "Of each class the 3 most important features are here." in notes["Left out"]
+    assert "are searched, evenly spread." in notes["Images"]
+
+
+def test_unknown_importance_is_a_dash() -> None:
+    results = invented_cards()
+    data = data_of(laid_out(replace(results, features=results.features.assign(importance=np.nan))))
+    assert {(feature[2], feature[3]) for feature in data["features"]} == {(0.0, "–")}
+
+
+def test_the_page_opens_with_the_cards_and_escapes_what_they_say(facts: RunFacts, page: InterpretationResults) -> None:
+    site = site_of(facts, replace(page, cards=invented_cards()))
+    html = site["interpretation.html"].decode()
+    assert html.index('id="cards-list"') < html.index('class="toc"') < html.index('id="findings"')
+    text = text_of(site, "interpretation.html")
+    assert "small knows “zero” by 3 features (components of ice). The 10 % coreset of random finds 2 of them" in text
+    assert "small knows “zero” by 3 features" in text_of(site, "index.html")
+    script = site["assets/cards-data.js"].decode()
+    assert not set("<>&") & set(script)
+    assert "\\u003cb\\u003eone" in script
+    for path in ("assets/cards.js", "assets/cards-data.js"):
+        assert f'src="{path}"' in html
+    assert html.count('<symbol id="t-') == len(set(html.split('<symbol id="t-')[1:]))
+    plain = site_of(facts, page)
+    assert "assets/cards.js" not in plain
+    assert 'id="cards-list"' not in plain["interpretation.html"].decode()
