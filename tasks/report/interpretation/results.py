@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from tasks.report.interpretation.unit_results import UnitResults
 from tasks.report.interpretation.card_results import CardResults
+from tasks.report.interpretation.unit_results import UnitResults
 from tasks.report.pages import Image
 
 
