@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from tasks.metrics.comparisons import BASELINE
 from tasks.metrics.paired import gap
 
 MEASURES = {  # name here: column of the table of classes
@@ -49,7 +50,9 @@ def transfer_table(classes: pd.DataFrame) -> pd.DataFrame:
 
 
 def transfer_summary(classes: pd.DataFrame) -> pd.DataFrame:
-    """Compare transferred coresets with the network's own over all selectors and budgets below 100 %.
+    """Compare transferred coresets with the network's own over all budgets below 100 % and all selectors but random.
+
+    Random does not look at a network, so its transferred coresets are the network's own.
 
     Parameters
     ----------
@@ -66,7 +69,9 @@ def transfer_summary(classes: pd.DataFrame) -> pd.DataFrame:
     for (network, sender, interpreter), part in foreign.groupby(SETTING[:3], sort=True, observed=True):
         own = classes[(classes["network"] == network) & (classes["coreset_from"] == network)]
         mine = own[own["interpreter"] == interpreter]
-        paired = part.assign(selector=part["selector"].str.removesuffix(f" from {sender}"))
+        titled = part.assign(selector=part["selector"].str.removesuffix(f" from {sender}"))
+        chosen = titled[titled["selector"] != BASELINE]
+        paired = chosen if len(chosen) else titled
         row: dict[str, object] = {"network": network, "coreset_from": sender, "interpreter": interpreter}
         for name, column in found.items():
             compared = gap(mine, paired, column, ("seed", "budget", "selector"))

@@ -81,7 +81,7 @@ def transfer_findings(summary: pd.DataFrame) -> list[Finding]:
     listed = []
     for (network, sender), rows in summary.groupby(["network", "coreset_from"], sort=False):
         said = [_transferred(row) for _, row in rows.iterrows()]
-        lead = f"{network} with coresets of {sender}, next to its own, mean over selectors and budgets below 100 %:"
+        lead = f"{network} with coresets of {sender}, next to its own, budgets below 100 %, all selectors but random:"
         listed.append(Finding("Transfer", f"{lead} {' '.join(said)}"))
     return listed
 
