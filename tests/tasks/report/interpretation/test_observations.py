@@ -85,10 +85,10 @@ def test_random_is_beaten_only_beyond_draws_and_classes() -> None:
         found = judged(against_random=against(("ice", "moderate", difference, 0.01)))
         assert found["Random baseline"].state == state
     both = against(("ice", "moderate", -0.2, 0.01), ("ice", "dgpruning", 0.1, 0.01))
-    found = judged(against_random=both)["Random baseline"]
-    assert found.state == "held in part"
-    assert "this is so in 1 of 2 comparisons; random is nearer by more than noise in 1." in text(found)
-    assert found.evidence == ("ice: random 0.300 ± 0.020 rad; next to it moderate −0.200 rad (noise 0.045), "
+    beaten = judged(against_random=both)["Random baseline"]
+    assert beaten.state == "held in part"
+    assert "this is so in 1 of 2 comparisons; random is nearer by more than noise in 1." in text(beaten)
+    assert beaten.evidence == ("ice: random 0.300 ± 0.020 rad; next to it moderate −0.200 rad (noise 0.045), "
                               "dgpruning +0.100 rad (noise 0.045).",)  # fmt: skip
 
 
