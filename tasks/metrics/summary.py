@@ -16,6 +16,7 @@ UNITS = [  # measures of interpreters that find units, NaN for others
     *("accuracy_without", "units", "units_reference", "units_shared", "layers_compared", "layers_skipped"),
 ]
 SUMS = ["n_class", "n_kept", "n_rows", "n_val", "seconds"]
+COUNTS = ["clamped"]  # of interpreters that read negative activations as 0
 KINDS = {"phi": "distance", "null": "null", "self": "self"}  # column prefix here: prefix in the table by class
 
 
@@ -33,11 +34,18 @@ def by_budget(classes: pd.DataFrame) -> pd.DataFrame:
     means over the classes with a distance. `left_out` counts the classes without distance at alpha = 0, `n_classes`
     all classes. Ranks, accuracies, errors and fidelity are means over classes; counts and seconds are sums. So are
     means the measures of units (`accuracy_without`, `units`, `layers_skipped` and more) where the table has them.
+    `clamped` sums the negative activations that were read as 0, `never_predicted` counts the classes that the network
+    predicts for no sample of the coreset; each where an interpreter logs it.
     """
     keys = [*SETTING, *DRAW, "budget"]
     groups = classes.groupby(keys, sort=True, observed=True)
     means = [*MEANS, *(name for name in UNITS if name in classes)]
-    table = pd.concat([groups["label"].size().rename("n_classes"), groups[means].mean(), groups[SUMS].sum()], axis=1)
+    counts = [*SUMS, *(name for name in COUNTS if name in classes)]
+    sums = groups[counts].sum(min_count=1)
+    table = pd.concat([groups["label"].size().rename("n_classes"), groups[means].mean(), sums], axis=1)
+    if "predicted" in classes:  # NaN for interpreters that do not look at predictions
+        known = classes.assign(never_predicted=(classes["predicted"] == 0).where(classes["predicted"].notna()))
+        table["never_predicted"] = known.groupby(keys, sort=True, observed=True)["never_predicted"].sum(min_count=1)
     for prefix, source in KINDS.items():
         for alpha in ALPHAS:
             table[f"{prefix}_{alpha}"] = groups[f"{source}_{alpha}"].agg(lambda column: phi(column).mean)

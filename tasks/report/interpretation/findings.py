@@ -10,6 +10,7 @@ from tasks.figures.interpretation.budgets import Series, nearly_all, reference, 
 from tasks.report.findings import Finding
 from tasks.report.formats import budget, count, radians, radians_spread, share, share_spread
 
+ROUNDING = 1e-6  # radians: a smaller difference of distances is rounding
 FEW_UNITS = 2  # mean number of units of a class below which distances are trivially small
 
 
@@ -23,7 +24,8 @@ def findings(rows: pd.DataFrame, robustness: pd.DataFrame) -> list[Finding]:
 
     Returns
     -------
-    findings on budgets, selectors, the 95 % reference, accuracy, units and classes left out, in this order
+    findings on budgets, selectors, the 95 % reference, accuracy, units, and on classes and numbers left out, in this
+    order
     """
     nulls = dict(zip(*reference(rows, "null_0"), strict=True))
     listed = [Finding("Budget", smallest_budget(line, nulls)) for line in selector_series(rows, "phi_0")]
@@ -32,6 +34,8 @@ def findings(rows: pd.DataFrame, robustness: pd.DataFrame) -> list[Finding]:
     listed += [Finding("Accuracy", text) for text in (*_accuracy(rows), *_without_units(rows))]
     listed += [Finding("Units", text) for text in _few_units(rows)]
     listed += [Finding("Left out", text) for text in _left_out(rows)]
+    listed += [Finding("Never predicted", text) for text in _never_predicted(rows)]
+    listed += [Finding("Negative", text) for text in _clamped(rows)]
     return listed
 
 
@@ -95,7 +99,7 @@ def _selectors(robustness: pd.DataFrame) -> Iterable[str]:
     spread = float(finite["mean_0_spread"].iloc[:2].max())  # NaN only where neither has repeats
     if not spread > 0:
         verdict = "With one draw of each, a difference may be chance."
-    elif gap > 2 * spread:
+    elif gap > max(2 * spread, ROUNDING):
         verdict = "The first two differ by more than twice the spread over repeats."
     else:
         verdict = "The first two differ by less than twice the spread over repeats: no difference is shown."
@@ -162,6 +166,26 @@ def _few_units(rows: pd.DataFrame) -> Iterable[str]:
             f"Classes have fewer than {FEW_UNITS} units on average in {count(len(few))} of {count(len(rows))} rows; "
             f"{count(round(worst['units_mean'], 1))} with {worst['selector']} at {budget(worst['budget'])}. "
             "There the distance is small for any units and says little; a larger mu gives more units."
+        )
+
+
+def _never_predicted(rows: pd.DataFrame) -> Iterable[str]:
+    """Count the classes that the network predicts for no sample of a coreset: they have no units."""
+    if "never_predicted_mean" in rows and rows["never_predicted_mean"].max() > 0:
+        worst = rows.iloc[int(np.argmax(rows["never_predicted_mean"].fillna(0)))]
+        yield (
+            "Classes that the network predicts for no image of a coreset have no units. The most are with "
+            f"{worst['selector']} at {budget(worst['budget'])}: {count(worst['never_predicted_mean'])} on average."
+        )
+
+
+def _clamped(rows: pd.DataFrame) -> Iterable[str]:
+    """Count the negative activations that were read as 0 where there are any."""
+    if "clamped_mean" in rows and rows["clamped_mean"].max() > 0:
+        worst = rows.iloc[int(np.argmax(rows["clamped_mean"].fillna(0)))]
+        yield (
+            "The layer has negative activations, which a factorisation reads as 0. The most are with "
+            f"{worst['selector']} at {budget(worst['budget'])}: {count(worst['clamped_mean'])} numbers on average."
         )
 
 

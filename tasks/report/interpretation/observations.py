@@ -9,7 +9,7 @@ import pandas as pd
 from tasks.figures.interpretation.budgets import pairs, reference, selector_series
 from tasks.report.findings import Finding
 from tasks.report.formats import budget, minus, radians, radians_spread, signed_points
-from tasks.report.interpretation.findings import first_below, known_points
+from tasks.report.interpretation.findings import ROUNDING, first_below, known_points
 
 State = Literal["held", "held in part", "did not hold", "cannot be said"]
 BASELINE = "random"
@@ -120,8 +120,8 @@ def _random_baseline(against_random: pd.DataFrame, robustness: pd.DataFrame) -> 
 
 
 def _sign(difference: float, noise: float) -> int:
-    """Return -1 or 1 where a difference exceeds the noise, else 0."""
-    return int(np.sign(difference)) if abs(difference) > noise else 0
+    """Return -1 or 1 where a difference exceeds the noise and rounding, else 0."""
+    return int(np.sign(difference)) if abs(difference) > max(noise, ROUNDING) else 0
 
 
 def _signed(text: str) -> str:

@@ -24,6 +24,8 @@ from tasks.steps.interpretation.methods import METHODS
 from tasks.steps.interpretation.plan import Cell, Interpreted
 from tasks.steps.interpretation.selection import kept_positions
 
+LOGGED = ("clamped", "predicted")  # what only some interpreters log of a class
+
 
 def interpretation_results(store: Store, answers: Sequence[Interpreted]) -> InterpretationResults:
     """Return the tables and heat maps of question 1's page."""
@@ -82,6 +84,7 @@ def _cell_table(store: Store, cell: Cell) -> pd.DataFrame:
         n_kept=[numbers["kept"] for numbers in logged],
         error_fit=[numbers["relative_error"] for numbers in logged],
         seconds=[numbers["seconds"] for numbers in logged],
+        **{name: [numbers[name] for numbers in logged] for name in LOGGED if all(name in n for n in logged)},
     )
     return table.astype(dict.fromkeys(("n_rows", "n_val", "rank", "rank_reference"), "int64"))
 
