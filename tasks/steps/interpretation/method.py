@@ -72,6 +72,7 @@ class Method:
     evaluate : (features, features of the full data, held-out activations) -> the spec of the comparison; None for the
         common one, which needs nothing but the layer's maps. Its summary has `measures`, its array `values` (class,
         measure) at least those of the common one, and its array `label` the classes.
+    reads_maps : (parameters) -> whether the features are learned from stored maps
     tables : (store, features, their evaluation, their scores or None) -> further tables of one coreset for the report,
         by name; None for methods without such tables
     """
@@ -83,4 +84,5 @@ class Method:
     n_columns: Callable[[StageSpec, int], int]
     scores: Callable[[StageSpec, StageSpec, Mapping[str, Json]], StageSpec] | None = None
     evaluate: Callable[[StageSpec, StageSpec, StageSpec], StageSpec] | None = None
+    reads_maps: Callable[[Mapping[str, Json]], bool] = lambda _: True
     tables: Callable[[Store, StageSpec, StageSpec, StageSpec | None], Mapping[str, pd.DataFrame]] | None = None

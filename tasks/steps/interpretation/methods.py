@@ -12,6 +12,7 @@ from storage.specs import StageSpec
 from tasks.coresets import ACROSS_CLASSES, SELECTORS
 from tasks.interpreters import INTERPRETERS
 from tasks.interpreters.topics import check as check_topics
+from tasks.steps.interpretation.coreset_maps import RECOMPUTE
 from tasks.steps.interpretation.features import FEATURES, features_spec, n_columns, read_features
 from tasks.steps.interpretation.method import Method
 from tasks.steps.interpretation.responses import UNIT_RESPONSES
@@ -39,6 +40,7 @@ METHODS: dict[str, Method] = {  # a method with stages of its own is a line here
         check_units,
         n_unit_columns,
         evaluate=unit_evaluation_spec,
+        reads_maps=lambda _: False,
         tables=unit_tables,
     ),
     "topics": Method(
@@ -48,6 +50,7 @@ METHODS: dict[str, Method] = {  # a method with stages of its own is a line here
         check_topics,
         n_topics,
         scores=topic_scores_spec,
+        reads_maps=lambda parameters: parameters.get("maps") != RECOMPUTE,
         tables=topic_tables,
     ),
 }

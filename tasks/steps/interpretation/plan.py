@@ -9,6 +9,7 @@ from configs.schema import Config
 from storage.specs import StageSpec
 from tasks.steps.common.activations import activations_spec
 from tasks.steps.common.question import Shared
+from tasks.steps.interpretation.coreset_maps import RECOMPUTE
 from tasks.steps.interpretation.evaluation import evaluation_spec
 from tasks.steps.interpretation.gallery import gallery_spec
 from tasks.steps.interpretation.methods import METHODS, check_methods
@@ -99,18 +100,29 @@ def plan_interpretation(config: Config, shared: Shared) -> Sequence[Interpreted]
 
 def _network(config: Config, asked: Interpretation, shared: Shared, name: str, seed: int) -> _Network:
     """Return the activations of one network and seed for the cells."""
-    learn, held_out = (_activations(config, asked, shared, name, seed, s) for s in (asked.learn, asked.evaluate))
+    learn, held_out = (_activations(config, asked, shared, (name, seed), s) for s in (asked.learn, asked.evaluate))
     others = [sender for sender in asked.senders if sender != name]
-    senders = {other: _activations(config, asked, shared, other, seed, asked.learn) for other in others}
+    senders = {other: _activations(config, asked, shared, (other, seed), asked.learn) for other in others}
     return _Network(name, seed, learn, held_out, {name: learn, **senders})
 
 
-def _activations(config: Config, asked: Interpretation, shared: Shared, name: str, seed: int, split: str) -> StageSpec:
-    """Return the activations of a network on a split."""
+def _activations(
+    config: Config, asked: Interpretation, shared: Shared, setting: tuple[str, int], split: str
+) -> StageSpec:
+    """Return the activations of a network and seed on a split; without maps where nobody reads them there."""
+    name, _ = setting
     manifest = shared.manifests[config.data_of(name, "interpretation")]
-    network, training = config.networks[name], shared.trainings.get((name, seed))
+    network, training = config.networks[name], shared.trainings.get(setting)
     settings = asked.model_dump(include={"layer", "layout", "dtype"})
-    return activations_spec(name, network, manifest, training, split=split, **settings)
+    maps = split == asked.evaluate or _keeps_maps(asked)
+    return activations_spec(name, network, manifest, training, split=split, maps=maps, **settings)
+
+
+def _keeps_maps(asked: Interpretation) -> bool:
+    """Say whether the maps that features are learned from are stored: unless the config has them recomputed."""
+    methods = asked.interpreters.items()
+    recomputed = any(parameters.get("maps") == RECOMPUTE for _, parameters in methods)
+    return not recomputed or any(METHODS[name].reads_maps(parameters) for name, parameters in methods)
 
 
 def _interpreted(asked: Interpretation, network: _Network, *, shown: bool) -> Interpreted:

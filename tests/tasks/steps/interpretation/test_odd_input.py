@@ -34,7 +34,7 @@ def odd_tree(tree: Tree, path: Path, oddity: str, *interpreters: str) -> Tree:
     network = {"model": "tests.tasks.odd_networks:Odd", "arguments": {"oddity": oddity}}
     network |= {"weights": str(path / "weights.pt"), "preprocessing": {"mode": "L"}}
     asked = {name: SMALL[name] for name in interpreters}
-    selectors = {"random": {}, "moderate": {}, "dgpruning": {}}
+    selectors: Tree = {"random": {}, "moderate": {}, "dgpruning": {}}
     question = {"layer": "layer", "gallery": 0, "interpreters": asked, "selectors": selectors}
     return {**tree, "networks": {"small": network}, "interpretation": {**tree["interpretation"], **question}}
 
@@ -53,7 +53,7 @@ def said(results: InterpretationResults, interpreter: str) -> dict[str, str]:
 def test_negative_maps_are_counted_and_stated(tiny_tree: Tree, new_run: NewRun, tmp_path: Path) -> None:
     run = new_run(odd_tree(tiny_tree, tmp_path, "negative", "ice", "topics")).finish()
     results, learn = results_of(run), open_finished(run.job.store, learned(run.plan)["small", 0])
-    negative = int((np.asarray(learn.read("maps")) < 0).sum())
+    negative = int((np.asarray(learn.read("maps"), np.float64) < 0).sum())
     assert negative > 0
     full = results.by_budget[(results.by_budget["budget"] == 1) & (results.by_budget["interpreter"] == "ice")]
     assert set(full["clamped"]) == {negative}
@@ -114,7 +114,7 @@ def test_tokens_of_a_transformer_are_positions(
 ) -> None:
     torch.manual_seed(0)
     torch.save(tiny_vit().state_dict(), tmp_path / "vit.pt")
-    network = {"model": "tests.tasks.layout_networks:tiny_vit", "weights": str(tmp_path / "vit.pt")}
+    network: Tree = {"model": "tests.tasks.layout_networks:tiny_vit", "weights": str(tmp_path / "vit.pt")}
     network |= {"preprocessing": {"mode": "RGB", "convert": True, "resize": [16, 16]}}
     tree = odd_tree(tiny_tree, tmp_path, "", interpreter) | {"networks": {"small": network}}
     tree["interpretation"] |= {"layer": "encoder.layers.encoder_layer_1"}

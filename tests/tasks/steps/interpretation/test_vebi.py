@@ -245,7 +245,7 @@ def test_units_of_a_layer_with_channels_last_are_its_last_axis(
         assert stage.summary["layers"] == [5]
         evaluation = open_finished(run.job.store, cell.evaluation)
         measures = pd.DataFrame(evaluation.read("values"), columns=evaluation.summary["measures"])
-        found.append((stage.read("weights"), measures))
+        found.append((np.asarray(stage.read("weights"), np.float64), measures))
     for weights, measures in found[1:]:  # the same numbers in another order of axes
         np.testing.assert_allclose(weights, found[0][0], atol=1e-4)
         pd.testing.assert_frame_equal(measures, found[0][1], atol=1e-4)
