@@ -109,7 +109,7 @@ def _network(config: Config, asked: Interpretation, shared: Shared, name: str, s
 def _activations(
     config: Config, asked: Interpretation, shared: Shared, setting: tuple[str, int], split: str
 ) -> StageSpec:
-    """Return the activations of a network and seed on a split; without maps where nobody reads them there."""
+    """Return the activations of a network and seed on a split; without maps where no stage reads them."""
     name, _ = setting
     manifest = shared.manifests[config.data_of(name, "interpretation")]
     network, training = config.networks[name], shared.trainings.get(setting)
