@@ -33,7 +33,10 @@ class Interpretation(OnSplits):
     interpreters: dict[str, dict[str, Any]] = Field(  # Any: the method's own
         min_length=1, description="interpretation methods with their parameters"
     )
-    coreset_from: Name | None = Field(None, description="network whose activations select the coresets of all networks")
+    coreset_from: Name | tuple[Name, ...] | None = Field(
+        None,
+        description="network or networks whose coresets the other networks use too, next to their own (transfer)",
+    )
     gallery: int | None = Field(
         None,
         ge=0,
@@ -50,8 +53,20 @@ class Interpretation(OnSplits):
                 raise ValueError(f"selectors.{name}.repeats: expected at most {MAX_REPEATS:,}, found {repeats}")
         return self
 
+    @model_validator(mode="after")
+    def _senders_distinct(self) -> "Interpretation":
+        if len(set(self.senders)) != len(self.senders):
+            raise ValueError("coreset_from: expected different entries, found the same one twice; remove one")
+        return self
+
+    @property
+    def senders(self) -> tuple[str, ...]:
+        """The networks whose coresets the others use too."""
+        if self.coreset_from is None:
+            return ()
+        return (self.coreset_from,) if isinstance(self.coreset_from, str) else self.coreset_from
+
     def names(self) -> Iterator[tuple[str, str, str]]:
         """Yield (key, "networks" or "data", name) of every network and data set that the section names."""
         yield from super().names()
-        if self.coreset_from is not None:
-            yield "coreset_from", "networks", self.coreset_from
+        yield from (("coreset_from", "networks", name) for name in self.senders)

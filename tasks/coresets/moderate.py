@@ -55,7 +55,7 @@ def select_moderate_across(
     rho : share of all samples to keep, 0 < rho <= 1
     center : as in `select_moderate`
     min_per_class : least number of rows of each class (or all n_c); a class with fewer rows in the window keeps those
-        of its rows that are nearest the middle of the order
+        of its rows that are nearest the middle of the order, of two equally near the upper one
 
     Returns
     -------
@@ -84,7 +84,7 @@ def _of_class(rank: NDArray[np.int64], low: int, high: int, fewest: int, middle:
     """Return the rows of a class with ranks (n_c,) of `low:high`, or the `fewest` nearest the middle rank."""
     rows = np.flatnonzero((rank >= low) & (rank < high))
     if len(rows) < fewest:
-        rows = np.lexsort((rank, np.abs(rank - middle)))[:fewest]
+        rows = np.lexsort((-rank, np.abs(rank - middle)))[:fewest]  # of two equally near, the upper: as in one class
     return Selection.of(rows[np.argsort(rank[rows])])
 
 

@@ -33,6 +33,7 @@ def check(
     batch: int = 128,
     epochs: int = 20,
     frozen_epochs: int = 5,
+    maps: str = "stored",
     shapley_images: int = 100,
     shapley_draws: int = 50,
 ) -> None:
@@ -51,6 +52,7 @@ def check(
     batch : images per step
     epochs : passes over the coreset in which everything is trained
     frozen_epochs : further passes with fixed topics, >= 0
+    maps : stored, or "recompute" to run the network for every pass over the coreset
     shapley_images : held-out images for the importance of each topic, spread over all classes
     shapley_draws : random orders for the importance where there are more than 12 topics
     """
@@ -66,6 +68,8 @@ def check(
         raise ValueError(f"threshold: expected less than 1, the largest cosine, found {threshold!r}")
     if lr == 0:
         raise ValueError("lr: expected a rate above 0, found 0")
+    if maps not in ("stored", "recompute"):
+        raise ValueError(f"maps: expected stored or recompute, found {maps!r}")
     if similarity not in ("squared", "signed"):
         raise ValueError(f"similarity: expected squared or signed, found {similarity!r}")
 

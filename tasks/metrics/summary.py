@@ -1,5 +1,6 @@
 """Tables of the coreset question: means per draw and budget, per budget, and per selector."""
 
+import numpy as np
 import pandas as pd
 
 from tasks.metrics.robustness import counts_for_robustness, phi, robustness
@@ -11,7 +12,11 @@ MEANS = [
     *("rank_reference", "rank", "accuracy", "accuracy_top5", "agreement", "accuracy_plain", "accuracy_plain_top5"),
     *("error_fit", "error_val", "fidelity"),
 ]
+UNITS = [  # measures of interpreters that find units, NaN for others
+    *("accuracy_without", "units", "units_reference", "units_shared", "layers_compared", "layers_skipped"),
+]
 SUMS = ["n_class", "n_kept", "n_rows", "n_val", "seconds"]
+COUNTS = ["clamped"]  # of interpreters that read negative activations as 0
 KINDS = {"phi": "distance", "null": "null", "self": "self"}  # column prefix here: prefix in the table by class
 
 
@@ -27,11 +32,20 @@ def by_budget(classes: pd.DataFrame) -> pd.DataFrame:
     -------
     a row per (network, seed, interpreter, selector, repeat, budget). `phi_0 phi_05 phi_1`, `null_*` and `self_*` are
     means over the classes with a distance. `left_out` counts the classes without distance at alpha = 0, `n_classes`
-    all classes. Ranks, accuracies, errors and fidelity are means over classes; counts and seconds are sums.
+    all classes. Ranks, accuracies, errors and fidelity are means over classes; counts and seconds are sums. So are
+    means the measures of units (`accuracy_without`, `units`, `layers_skipped` and more) where the table has them.
+    `clamped` sums the negative activations that were read as 0, `never_predicted` counts the classes that the network
+    predicts for no sample of the coreset; each where an interpreter logs it.
     """
     keys = [*SETTING, *DRAW, "budget"]
     groups = classes.groupby(keys, sort=True, observed=True)
-    table = pd.concat([groups["label"].size().rename("n_classes"), groups[MEANS].mean(), groups[SUMS].sum()], axis=1)
+    means = [*MEANS, *(name for name in UNITS if name in classes)]
+    counts = [*SUMS, *(name for name in COUNTS if name in classes)]
+    sums = groups[counts].sum(min_count=1)
+    table = pd.concat([groups["label"].size().rename("n_classes"), groups[means].mean(), sums], axis=1)
+    if "predicted" in classes:  # NaN for interpreters that do not look at predictions
+        known = classes.assign(never_predicted=(classes["predicted"] == 0).where(classes["predicted"].notna()))
+        table["never_predicted"] = known.groupby(keys, sort=True, observed=True)["never_predicted"].sum(min_count=1)
     for prefix, source in KINDS.items():
         for alpha in ALPHAS:
             table[f"{prefix}_{alpha}"] = groups[f"{source}_{alpha}"].agg(lambda column: phi(column).mean)
@@ -73,8 +87,9 @@ def robustness_table(budgets: pd.DataFrame) -> pd.DataFrame:
     -------
     a row per (network, interpreter, selector), with columns for each alpha. `mean_*` and `std_*` are the mean and the
     population standard deviation of Phi over budgets, both averaged over draws. `mean_*_spread` and `std_*_spread` are
-    their population standard deviations over draws (the ±). `n_draws` counts the draws. `left_out` counts the classes
-    without a distance, over the draws and budgets that count.
+    their population standard deviations over draws (the ±). `null_*` is the mean null distance over the same budgets
+    and draws. `n_draws` counts the draws, `n_budgets` the budgets with a Phi at alpha = 0. `left_out` counts the
+    classes without a distance, over the draws and budgets that count.
     """
     records = []
     for key, rows in budgets.groupby([*SETTING, *DRAW], sort=True, observed=True):
@@ -83,16 +98,24 @@ def robustness_table(budgets: pd.DataFrame) -> pd.DataFrame:
     groups = pd.DataFrame(records).groupby(SETTING, sort=True)
     table = groups.size().rename("n_draws").to_frame()
     table["left_out"] = groups["left_out"].sum()
+    table["n_budgets"] = groups["n_budgets"].max()
     for name in (f"{part}_{alpha}" for alpha in ALPHAS for part in ("mean", "std")):
         table[name] = groups[name].mean()
         table[f"{name}_spread"] = groups[name].std(ddof=0)
+    for alpha in ALPHAS:
+        table[f"null_{alpha}"] = groups[f"null_{alpha}"].mean()
     return table.reset_index()
 
 
 def _robustness_of_draw(rows: pd.DataFrame) -> dict[str, float]:
     """Return the robustness at each alpha of one draw, from a row per budget."""
-    record: dict[str, float] = {"left_out": int(rows.loc[rows["budget"].map(counts_for_robustness), "left_out"].sum())}
+    inside = rows[rows["budget"].map(counts_for_robustness)]
+    record: dict[str, float] = {
+        "left_out": int(inside["left_out"].sum()),
+        "n_budgets": int(np.isfinite(inside["phi_0"]).sum()),
+    }
     for alpha in ALPHAS:
         mean, std = robustness(dict(zip(rows["budget"], rows[f"phi_{alpha}"], strict=True)))
-        record |= {f"mean_{alpha}": mean, f"std_{alpha}": std}
+        null, _ = robustness(dict(zip(rows["budget"], rows[f"null_{alpha}"], strict=True)))
+        record |= {f"mean_{alpha}": mean, f"std_{alpha}": std, f"null_{alpha}": null}
     return record

@@ -40,6 +40,13 @@ def signed_share(value: float) -> str:
     return f"{minus(sign + shown)}{NBSP}%"
 
 
+def signed_points(value: float, error: float) -> str:
+    """Print a difference of two shares in percentage points with its sign, ± its error."""
+    sign = "+" if value >= 0 else ""
+    noise = in_percent(error) if math.isfinite(error) else MISSING
+    return f"{minus(_spread(sign + in_percent(value), noise, error))}{NBSP}points"
+
+
 def signed(value: float) -> str:
     """Print a number of unknown size with its sign and three digits."""
     return minus(f"{'+' if value > 0 else ''}{compact(value)}")

@@ -11,9 +11,10 @@ from storage.claims import claim
 from storage.documents import canonical, digest
 from storage.memory import remembering
 from storage.specs import StageSpec
-from storage.stages import find_many, markers_of, open_finished
+from storage.stages import find_many, open_finished
 from storage.stores import Store
 from tasks.report.pages import RunFacts
+from tasks.steps.common.costs import costs_of
 from tasks.steps.common.courses import CURVES
 from tasks.steps.common.question import Answer
 from tasks.steps.questions import QUESTIONS
@@ -120,19 +121,17 @@ def _facts(store: Store, made: Made, created: str, reused: frozenset[str]) -> Ru
 
 def _stages(store: Store, specs: Sequence[StageSpec], reused: frozenset[str]) -> list[dict[str, object]]:
     """Return the rows of the stages in the table of stages, with their costs."""
-    records = markers_of([open_finished(store, spec) for spec in specs])
-    metrics = [[record["numbers"] for record in each] for each in records]
     return [
         {
             "stage": spec.stage,
             "key": spec.key,
             "label": spec.label,
-            "partitions": len(partitions),
-            "seconds": sum(each["seconds"] for each in partitions),
-            "peak_mb": max(each.get("peak_mb", 0.0) for each in partitions),
+            "partitions": cost.partitions,
+            "seconds": cost.seconds,
+            "peak_mb": cost.peak_mb,
             "reused": spec.path in reused,
         }
-        for spec, partitions in zip(specs, metrics, strict=True)
+        for spec, cost in zip(specs, costs_of(store, specs), strict=True)
     ]
 
 

@@ -100,16 +100,34 @@ def test_another_network_and_another_selector_reuse_everything(tiny_tree: Tree) 
     assert set(before) < set(keys(changed(tiny_tree, "interpretation.selectors", more)))
 
 
-def test_coresets_from_another_network_are_selected_once(tiny_tree: Tree) -> None:
+def test_coresets_from_another_network_are_selected_once_next_to_the_own(tiny_tree: Tree) -> None:
     tree = copy.deepcopy(tiny_tree)
     tree["networks"]["wider"] = copy.deepcopy(tree["networks"]["small"]) | {"arguments": {"width": 5}}
-    tree["interpretation"] |= {"networks": ["wider"], "coreset_from": "small"}
+    tree["interpretation"]["networks"] = ["wider"]
+    own = make_plan(Config.model_validate(tree))
+    tree["interpretation"]["coreset_from"] = "small"
     plan = make_plan(Config.model_validate(tree))
-    selecting = {spec.inputs["activations"].path for spec in plan.stages if spec.stage == "selection"}
-    assert selecting == {learned(make_plan(Config.model_validate(tiny_tree)))["small", 0].path}
+    assert set(keys(own)) < set(keys(plan))  # the network's own coresets stay, with all that follows from them
+    small = learned(make_plan(Config.model_validate(tiny_tree)))["small", 0].path
+    senders = {cell.selector: cell.selection.inputs["activations"].path for cell in cells(plan) if cell.budget < 1}
+    wider = learned(plan)["wider", 0].path
+    both = {"random": wider, "moderate": wider, "random from small": small, "moderate from small": small}
+    assert senders == both
+    assert {cell.coreset_from for cell in cells(plan) if cell.budget == 1.0} == {"wider"}
     fitted = {spec.inputs["activations"].path for spec in plan.stages if spec.stage == "features"}
     assert fitted == {learned(plan)["wider", 0].path}
     assert set(held_out(plan)) == {("wider", 0)}
+
+
+def test_networks_exchange_coresets_and_none_with_itself(tiny_tree: Tree) -> None:
+    tree = copy.deepcopy(tiny_tree)
+    tree["networks"]["wider"] = copy.deepcopy(tree["networks"]["small"]) | {"arguments": {"width": 5}}
+    tree["interpretation"] |= {"networks": ["small", "wider"], "coreset_from": ["small", "wider"]}
+    plan = make_plan(Config.model_validate(tree))
+    pairs = {(cell.network, cell.coreset_from) for cell in cells(plan)}
+    assert pairs == {("small", "small"), ("small", "wider"), ("wider", "wider"), ("wider", "small")}
+    references = {cell.evaluation.inputs["reference"].path for cell in cells(plan) if cell.network == "small"}
+    assert len(references) == 1  # own and transferred coresets are compared with the same features
 
 
 def test_stages_come_after_what_they_read(tiny_tree: Tree) -> None:

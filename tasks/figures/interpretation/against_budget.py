@@ -6,12 +6,25 @@ from html import escape
 import numpy as np
 import pandas as pd
 
-from tasks.figures.interpretation.budgets import ACCURACIES, DISTANCES, PLAIN, Series, reference, selector_series
+from tasks.figures.interpretation.budgets import (
+    ACCURACIES,
+    DISTANCES,
+    PLAIN,
+    WITHOUT,
+    Series,
+    nearly_all,
+    reference,
+    selector_series,
+)
 from tasks.figures.lines import line
 from tasks.figures.series import COLOURS, Floats
 from tasks.figures.views import GREY, Part, View, base_layout, fixed, in_percent, json_floats, light_axis
 
 LOG_BELOW = 0.05  # smaller budgets crowd a linear axis
+_AXES = {
+    "agreement": "agreement with the unmodified network (%)",
+    "accuracy_without": "top-1 accuracy without the units (%)",
+}
 
 
 def distance_views(table: pd.DataFrame) -> list[View]:
@@ -24,31 +37,32 @@ def distance_views(table: pd.DataFrame) -> list[View]:
 
     Returns
     -------
-    views with any value; the first one always
+    views with any value of a selector; the first one where none has
     """
     return _with_values([_distance_view(table, suffix, label) for suffix, label in DISTANCES.items()])
 
 
 def accuracy_views(table: pd.DataFrame) -> list[View]:
-    """Draw accuracy with reconstructed maps against the budget: top-1, top-5, agreement.
+    """Draw accuracy with reconstructed maps against the budget: top-1, top-5, agreement; for units without them.
 
     Parameters
     ----------
     table : rows of one network and interpreter; columns selector, budget, and accuracy, accuracy_top5 and
-        agreement with _mean and _std, accuracy_plain_mean, accuracy_plain_top5_mean, all shares 0..1
+        agreement or accuracy_without with _mean and _std, accuracy_plain_mean, accuracy_plain_top5_mean, shares 0..1
 
     Returns
     -------
-    views with any value; the first one always
+    views with any value of a selector; the first one where none has
     """
-    return _with_values([_accuracy_view(table, measure, label) for measure, label in ACCURACIES.items()])
+    return _with_values([_accuracy_view(table, measure, label) for measure, label in (ACCURACIES | WITHOUT).items()])
 
 
 def _distance_view(table: pd.DataFrame, suffix: str, label: str) -> View:
-    """Return the lines of the selectors, the null distance and its half."""
+    """Return the lines of the selectors, the level at 95 % of the data, the null distance and its half."""
     lines = selector_series(table, f"phi_{suffix}")
     budget, null = reference(table, f"null_{suffix}")
     data = _lines(lines, 1.0, "%{y:.3f} rad")
+    data += _level(table, f"phi_{suffix}", 1.0, "%{y:.3f} rad")
     data += _reference(budget, null, "null distance", "7px,4px", "%{y:.3f} rad")
     data += _reference(budget, null / 2, "half of the null", "2px,3px", "%{y:.3f} rad")
     alt = f"Shape distance in radians against budget, {label}. {_in_words(lines, 1.0, 'rad', 3)}"
@@ -58,15 +72,16 @@ def _distance_view(table: pd.DataFrame, suffix: str, label: str) -> View:
 
 
 def _accuracy_view(table: pd.DataFrame, measure: str, label: str) -> View:
-    """Return the lines of the selectors and the unmodified network's accuracy."""
+    """Return the lines of the selectors, the level at 95 % of the data and the unmodified network's accuracy."""
     lines = selector_series(table, measure)
-    data = _lines(lines, 100.0, "%{y:.1f} %")
-    alt = f"{label} with reconstructed maps in percent against budget. {_in_words(lines, 100.0, '%', 1)}"
+    data = _lines(lines, 100.0, "%{y:.1f} %") + _level(table, measure, 100.0, "%{y:.1f} %")
+    with_maps = "" if measure in WITHOUT else " with reconstructed maps"
+    alt = f"{label}{with_maps} in percent against budget. {_in_words(lines, 100.0, '%', 1)}"
     if measure in PLAIN:
         budget, plain = reference(table, PLAIN[measure])
         data += _reference(budget, 100 * plain, "unmodified network", "7px,4px", "%{y:.1f} %")
         alt += f" The unmodified network reaches {in_percent(plain.mean())} %." if len(plain) else ""
-    title = "agreement with the unmodified network (%)" if measure == "agreement" else f"{label} accuracy (%)"
+    title = _AXES.get(measure, f"{label} accuracy (%)")
     return View(label, alt, data, _layout(table["budget"], title))
 
 
@@ -123,6 +138,13 @@ def _reference(budget: Floats, value: Floats, name: str, dash: str, template: st
     return [{**shared, "mode": "markers", "marker": {"symbol": "line-ew-open", "size": 28, "color": GREY}}]
 
 
+def _level(table: pd.DataFrame, measure: str, scale: float, template: str) -> list[Part]:
+    """Return a grey line at the mean over selectors with 95 % of the data, over all budgets; nothing without it."""
+    level, budget = nearly_all(table, measure), np.unique(table["budget"].to_numpy(np.float64))
+    known = budget if np.isfinite(level) else budget[:0]
+    return _reference(known, np.full(len(known), scale * level), "95 % of the data", "10px,3px,2px,3px", template)
+
+
 def _layout(budgets: pd.Series, title: str, *, from_zero: bool = False) -> Part:
     """Return the layout of a figure over budgets; small ones are on a logarithmic axis with a tick each."""
     percent = np.unique(100 * budgets.to_numpy(np.float64))
@@ -149,8 +171,9 @@ def _in_words(selectors: Sequence[Series], scale: float, unit: str, digits: int)
 
 
 def _with_values(views: list[View]) -> list[View]:
-    """Drop views without any number, except the first."""
-    return [view for i, view in enumerate(views) if i == 0 or any(_has_values(trace) for trace in view.data)]
+    """Drop views without any number in a line of a selector; where none has one, the first stays."""
+    drawn = [view for view in views if any(_has_values(trace) for trace in view.data if "legendgroup" in trace)]
+    return drawn or views[:1]
 
 
 def _has_values(trace: Part) -> bool:

@@ -10,7 +10,12 @@ from tasks.figures.series import Floats
 
 DISTANCES = {"0": "α = 0", "05": "α = 0.5", "1": "α = 1"}
 ACCURACIES = {"accuracy": "top-1", "accuracy_top5": "top-5", "agreement": "agreement"}
-PLAIN = {"accuracy": "accuracy_plain", "accuracy_top5": "accuracy_plain_top5"}
+WITHOUT = {"accuracy_without": "top-1 without the units"}  # of interpreters that find units
+PLAIN = {
+    **{"accuracy": "accuracy_plain", "accuracy_top5": "accuracy_plain_top5"},
+    "accuracy_without": "accuracy_plain",
+}
+NEARLY_ALL = 0.95  # the budget of the paper's reference line
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,19 @@ def reference(table: pd.DataFrame, measure: str) -> tuple[Floats, Floats]:
         return np.empty(0), np.empty(0)
     mean = table.groupby("budget")[f"{measure}_mean"].mean().dropna()
     return mean.index.to_numpy(np.float64), mean.to_numpy(np.float64)
+
+
+def nearly_all(table: pd.DataFrame, measure: str) -> float:
+    """Average a measure at 95 % of the data over the selectors, NaN where this budget is not in the table."""
+    budget, mean = reference(table, measure)
+    at = np.isclose(budget, NEARLY_ALL)
+    return float(mean[at][0]) if at.any() else float("nan")
+
+
+def accuracy_measure(table: pd.DataFrame) -> str:
+    """Return the measure of accuracy that a table has: with reconstructed maps, or else without a class's units."""
+    known = [name for name in ("accuracy", *WITHOUT) if f"{name}_mean" in table and table[f"{name}_mean"].notna().any()]
+    return known[0] if known else "accuracy"
 
 
 def pairs(table: pd.DataFrame) -> Iterator[tuple[str, str, pd.DataFrame]]:

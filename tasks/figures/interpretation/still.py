@@ -5,7 +5,15 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from tasks.figures.interpretation.budgets import ACCURACIES, DISTANCES, PLAIN, Series, reference, selector_series
+from tasks.figures.interpretation.budgets import (
+    ACCURACIES,
+    DISTANCES,
+    PLAIN,
+    WITHOUT,
+    Series,
+    reference,
+    selector_series,
+)
 from tasks.figures.series import COLOURS
 from tasks.figures.still import MARKERS, STYLES, axes_of, encode
 from tasks.figures.views import GREY
@@ -41,7 +49,7 @@ def accuracy_against_budget(
     Parameters
     ----------
     table : rows of one network and interpreter, as `against_budget.accuracy_views` takes them
-    measure : "accuracy", "accuracy_top5" or "agreement"
+    measure : "accuracy", "accuracy_top5", "agreement" or "accuracy_without"
     title : above the picture
     dpi : dots per inch of the 6.4 x 4 inch picture
 
@@ -49,7 +57,8 @@ def accuracy_against_budget(
     -------
     a PNG file
     """
-    figure, axes = _axes(title, f"{ACCURACIES[measure]} with reconstructed maps (%)")
+    label = WITHOUT[measure] if measure in WITHOUT else f"{ACCURACIES[measure]} with reconstructed maps"
+    figure, axes = _axes(title, f"{label} (%)")
     _draw(axes, selector_series(table, measure), 100.0)
     if measure in PLAIN:
         budget, plain = reference(table, PLAIN[measure])

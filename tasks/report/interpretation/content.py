@@ -1,7 +1,7 @@
 """The page of the interpretation question, from its tables to what its template shows."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -11,10 +11,11 @@ from tasks.figures.overlay import Thumbnail, unique_thumbnails
 from tasks.report.blocks import FigureBlock, GalleryBlock
 from tasks.report.cells import Table
 from tasks.report.findings import Finding
-from tasks.report.interpretation import tables
+from tasks.report.interpretation import coresets, tables
 from tasks.report.interpretation.cards import Cards, cards_of
 from tasks.report.interpretation.findings import findings
 from tasks.report.interpretation.gallery import gallery_blocks
+from tasks.report.interpretation.observations import Observation, observations
 from tasks.report.interpretation.results import InterpretationResults
 from tasks.report.interpretation.unit_sizes import unit_findings
 from tasks.report.interpretation.units import UnitSection, unit_csv, unit_sections
@@ -22,11 +23,17 @@ from tasks.report.pages import MAX_CSV_ROWS, Page
 
 DISTANCE_CAPTION = (
     "Shape distance Φ between the features learned on a coreset and those learned on the full data, mean over classes. "
-    "The band is ± 1 standard deviation over repeats and seeds. Dashed: the null distance; dotted: half of it."
+    "The band is ± 1 standard deviation over repeats and seeds. Dashed: the null distance; dotted: half of it; "
+    "dash and dot: the level with 95 % of the data, where the config has this budget."
 )
 ACCURACY_CAPTION = (
-    "Validation images classified from maps rebuilt with the coreset's features, mean over classes. The band is ± 1 "
-    "standard deviation over repeats and seeds. Dashed: the unmodified network."
+    "Validation images classified from maps rebuilt with the coreset's features, or with a class's units set to 0, "
+    "mean over classes. The band is ± 1 standard deviation over repeats and seeds. Dashed: the unmodified network; "
+    "dash and dot: the level with 95 % of the data, where the config has this budget."
+)
+TRANSFER_CAPTION = (
+    "Shape distance Φ between the features learned on a coreset and those of the full data, α = 0, mean over classes. "
+    "A selector's name alone means the network's own coresets; 'from' names the network that selected."
 )
 
 
@@ -48,12 +55,26 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Transfer:
+    """What the section on transferred coresets shows."""
+
+    findings: list[Finding]
+    figures: list[FigureBlock]
+    table: Table
+
+
+@dataclass(frozen=True)
 class InterpretationContent:
     """Everything the template needs."""
 
+    observations: list[tuple[str, list[Observation]]]
     sections: list[Section]
+    budgets: list[tuple[str, Table]]
     networks: Table
     robustness: Table
+    transfer: Transfer | None
+    topics: Table | None
+    neighbours: list[Finding]
     galleries: list[GalleryBlock]
     thumbnails: list[Thumbnail]
     units: list[UnitSection]
@@ -87,12 +108,15 @@ def lay_out_interpretation(results: InterpretationResults, files: Mapping[str, b
 
 def interpretation_content(results: InterpretationResults) -> InterpretationContent:
     """Compute what the page shows."""
+    topics = results.methods.get("topics")
     csv = {
         "data/networks.csv": results.networks,
         "data/over_repeats.csv": results.over_repeats,
         "data/by_budget.csv": results.by_budget,
         "data/robustness.csv": results.robustness,
         **unit_csv(results.units),
+        **({"data/transfer.csv": results.transfer} if len(results.transfer) else {}),
+        **({"data/topics.csv": topics} if topics is not None else {}),
     }
     dropped = ""
     if len(results.classes) <= MAX_CSV_ROWS:
@@ -105,10 +129,16 @@ def interpretation_content(results: InterpretationResults) -> InterpretationCont
     units, pictured = unit_sections(results.units)
     cards = None if results.cards is None else cards_of(results.cards)
     on_cards = set() if cards is None else {thumb.digest for thumb in cards.thumbnails}
+    robustness = known_spreads(results.robustness)
     return InterpretationContent(
+        observations=_observations(results),
         sections=_sections(results, "" if dropped else "data/classes.csv"),
+        budgets=_by_network(known_spreads(results.over_repeats)),
         networks=tables.networks_table(results.networks),
-        robustness=tables.robustness_table(known_spreads(results.robustness)),
+        robustness=tables.robustness_table(robustness),
+        transfer=_transfer(results) if len(results.transfer) else None,
+        topics=coresets.topics_table(topics) if topics is not None else None,
+        neighbours=coresets.neighbour_findings(own_coresets(results.selections)),
         galleries=galleries,
         thumbnails=[thumb for thumb in unique_thumbnails([*thumbnails, *pictured]) if thumb.digest not in on_cards],
         units=units,
@@ -125,9 +155,44 @@ def known_spreads(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{name: table[name].astype(float).mask(single) for name in spreads})
 
 
+def own_coresets(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of coresets that the network itself selected; all rows where no column says which."""
+    return table[table["coreset_from"] == table["network"]] if "coreset_from" in table else table
+
+
+def _observations(results: InterpretationResults) -> list[tuple[str, list[Observation]]]:
+    """Judge the paper's observations for each network."""
+    over_repeats, robustness = (
+        known_spreads(own_coresets(table)) for table in (results.over_repeats, results.robustness)
+    )
+    frames = (over_repeats, robustness, results.against_random, results.with_budget)
+    return [
+        (str(network), observations(*(table[table["network"] == network] if len(table) else table for table in frames)))
+        for network in dict.fromkeys(over_repeats["network"])
+    ]
+
+
+def _by_network(over_repeats: pd.DataFrame) -> list[tuple[str, Table]]:
+    """Return the table of all coresets of each network."""
+    return [(str(name), coresets.budget_table(rows)) for name, rows in over_repeats.groupby("network", sort=False)]
+
+
+def _transfer(results: InterpretationResults) -> Transfer:
+    """Compare the coresets of other networks with each network's own."""
+    figures, over_repeats = [], known_spreads(results.over_repeats)
+    for i, network in enumerate(dict.fromkeys(results.transfer["network"]), start=1):
+        rows = over_repeats[(over_repeats["network"] == network) & (over_repeats["budget"] < 1)]
+        views = [replace(distance_views(part)[0], label=name) for _, name, part in pairs(rows)]
+        title = f"Own and transferred coresets, {network}"
+        figures.append(FigureBlock(f"transfer-{i}", title, TRANSFER_CAPTION, views, None))
+    table = coresets.transfer_table(results.transfer)
+    return Transfer(coresets.transfer_findings(results.transfer_summary), figures, table)
+
+
 def _sections(results: InterpretationResults, class_csv: str) -> list[Section]:
     """One section per network and interpreter."""
-    over_repeats, robustness = known_spreads(results.over_repeats), known_spreads(results.robustness)
+    over_repeats = known_spreads(own_coresets(results.over_repeats))
+    robustness = known_spreads(own_coresets(results.robustness))
     return [
         Section(
             id=f"pair-{i}",
@@ -138,7 +203,7 @@ def _sections(results: InterpretationResults, class_csv: str) -> list[Section]:
                 *unit_findings(results.units, network, interpreter),
             ],
             figures=_figures(i, network, interpreter, rows),
-            classes=tables.class_table(_of(results.classes, network, interpreter), class_csv),
+            classes=tables.class_table(_of(own_coresets(results.classes), network, interpreter), class_csv),
         )
         for i, (network, interpreter, rows) in enumerate(pairs(over_repeats), start=1)
     ]

@@ -1,13 +1,17 @@
 """The headline findings of the interpretation page: sentences computed from its tables, no stronger than these."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from tasks.figures.interpretation.budgets import Series, reference, selector_series
+from tasks.figures.interpretation.budgets import Series, nearly_all, reference, selector_series
 from tasks.report.findings import Finding
 from tasks.report.formats import budget, count, radians, radians_spread, share, share_spread
+
+ROUNDING = 1e-6  # radians: a smaller difference of distances is rounding
+FEW_UNITS = 2  # mean number of units of a class below which distances are trivially small
 
 
 def findings(rows: pd.DataFrame, robustness: pd.DataFrame) -> list[Finding]:
@@ -20,42 +24,67 @@ def findings(rows: pd.DataFrame, robustness: pd.DataFrame) -> list[Finding]:
 
     Returns
     -------
-    findings on budgets, selectors, accuracy and classes left out, in this order
+    findings on budgets, selectors, the 95 % reference, accuracy, units, and on classes and numbers left out, in this
+    order
     """
     nulls = dict(zip(*reference(rows, "null_0"), strict=True))
     listed = [Finding("Budget", smallest_budget(line, nulls)) for line in selector_series(rows, "phi_0")]
     listed += [Finding("Selector", text) for text in _selectors(robustness)]
-    listed += [Finding("Accuracy", text) for text in _accuracy(rows)]
+    listed += [Finding("95 %", text) for text in _nearly_all(rows)]
+    listed += [Finding("Accuracy", text) for text in (*_accuracy(rows), *_without_units(rows))]
+    listed += [Finding("Units", text) for text in _few_units(rows)]
     listed += [Finding("Left out", text) for text in _left_out(rows)]
+    listed += [Finding("Never predicted", text) for text in _never_predicted(rows)]
+    listed += [Finding("Negative", text) for text in _clamped(rows)]
     return listed
 
 
 def smallest_budget(line: Series, nulls: dict[float, float]) -> str:
-    """Say from which budget on one selector's distance stays below half of the null.
+    """Say from which budget on one selector's distance, with its spread, stays below half of the null.
 
     The full data is left aside: its distance to itself is 0 whatever the selector.
     """
-    points = [
-        (b, mean, std, nulls[b])
-        for b, mean, std in zip(line.budget, line.mean, line.std, strict=True)
-        if b < 1 and np.isfinite(mean) and nulls.get(b, 0.0) > 0  # a null of 0 separates nothing
-    ]
+    points = known_points(line, nulls)
     if not points:
         return f"{line.name}: no distance is known at a budget below 100 %, so nothing can be said."
-    below = [mean < null / 2 for _, mean, _, null in points]
-    first = len(below) - int(np.argmin([*below[::-1], False]))  # after the last point that is not below
-    if first == len(points):
-        b, mean, std, null = min(points, key=lambda point: point[1] / point[3])
+    first = first_below(points)
+    if first is None:
+        nearest = min(points, key=lambda point: point.mean / point.null)
         return (
             f"{line.name}: the distance does not stay below half of the null from any budget on. "
-            f"It is closest at {budget(b)}: {radians_spread(mean, std)} rad (null {radians(null)} rad)."
+            f"It is closest at {budget(nearest.budget)}: {radians_spread(nearest.mean, nearest.std)} rad "
+            f"(null {radians(nearest.null)} rad)."
         )
-    b, mean, std, null = points[first]
-    smallest = ", the smallest budget tried" if first == 0 else ""
+    smallest = ", the smallest budget tried" if first is points[0] else ""
     return (
-        f"{line.name}: the distance is below half of the null from {budget(b)} of each class on{smallest} "
-        f"({radians_spread(mean, std)} rad, null {radians(null)} rad)."
+        f"{line.name}: the distance is below half of the null from {budget(first.budget)} of each class on{smallest} "
+        f"({radians_spread(first.mean, first.std)} rad, null {radians(first.null)} rad)."
     )
+
+
+class Point(NamedTuple):
+    """The distance of a selector at one budget, with its spread over draws (NaN unknown) and its null."""
+
+    budget: float
+    mean: float
+    std: float
+    null: float
+
+
+def known_points(line: Series, nulls: dict[float, float]) -> list[Point]:
+    """Return the points of a line below the full data that have a distance and a null, by rising budget."""
+    return [
+        Point(b, mean, std, nulls[b])
+        for b, mean, std in zip(line.budget.tolist(), line.mean.tolist(), line.std.tolist(), strict=True)
+        if b < 1 and np.isfinite(mean) and nulls.get(b, 0.0) > 0  # a null of 0 separates nothing
+    ]
+
+
+def first_below(points: Sequence[Point]) -> Point | None:
+    """Return the first point from which on mean + spread stays below half of the null, None without one."""
+    below = [point.mean + float(np.nan_to_num(point.std)) < point.null / 2 for point in points]
+    start = len(below) - int(np.argmin([*below[::-1], False]))  # after the last point that is not below
+    return points[start] if start < len(points) else None
 
 
 def _selectors(robustness: pd.DataFrame) -> Iterable[str]:
@@ -70,7 +99,7 @@ def _selectors(robustness: pd.DataFrame) -> Iterable[str]:
     spread = float(finite["mean_0_spread"].iloc[:2].max())  # NaN only where neither has repeats
     if not spread > 0:
         verdict = "With one draw of each, a difference may be chance."
-    elif gap > 2 * spread:
+    elif gap > max(2 * spread, ROUNDING):
         verdict = "The first two differ by more than twice the spread over repeats."
     else:
         verdict = "The first two differ by less than twice the spread over repeats: no difference is shown."
@@ -97,6 +126,67 @@ def _accuracy(rows: pd.DataFrame) -> Iterable[str]:
         ]
         text += f", on {budget(least)}: {', '.join(at_least)}"
     yield text + "."
+
+
+def _nearly_all(rows: pd.DataFrame) -> Iterable[str]:
+    """State what remains with 95 % of the data, where the config has this budget."""
+    distance, null = nearly_all(rows, "phi_0"), nearly_all(rows, "null_0")
+    if np.isfinite(distance):
+        yield (
+            f"With 95 % of each class the distance is {radians(distance)} rad, mean over selectors "
+            f"(null {radians(null)} rad). A coreset near this level shows what nearly all data shows."
+        )
+
+
+def _without_units(rows: pd.DataFrame) -> Iterable[str]:
+    """State the accuracy without each class's units at the largest and the smallest budget."""
+    if "accuracy_without_mean" not in rows or rows["accuracy_without_mean"].isna().all():
+        return
+    _, plain = reference(rows, "accuracy_plain")
+    finite = rows[np.isfinite(rows["accuracy_without_mean"])]
+    text = f"Unmodified, the network classifies {share(plain.mean())} of the validation images correctly."
+    for at in dict.fromkeys((finite["budget"].max(), finite["budget"].min())):
+        part = finite[finite["budget"] == at]
+        text += (
+            f" With the units of a class from {budget(at)} of the data set to 0 it classifies "
+            f"{share(part['accuracy_without_mean'].mean())} ({count(round(part['units_mean'].mean(), 1))} units "
+            "a class)."
+        )
+    yield text
+
+
+def _few_units(rows: pd.DataFrame) -> Iterable[str]:
+    """Warn where classes have so few units that any distance is small."""
+    if "units_mean" not in rows:
+        return
+    few = rows[rows["units_mean"] < FEW_UNITS]
+    if len(few):
+        worst = few.iloc[int(np.argmin(few["units_mean"]))]
+        yield (
+            f"Classes have fewer than {FEW_UNITS} units on average in {count(len(few))} of {count(len(rows))} rows; "
+            f"{count(round(worst['units_mean'], 1))} with {worst['selector']} at {budget(worst['budget'])}. "
+            "There the distance is small for any units and says little; a larger mu gives more units."
+        )
+
+
+def _never_predicted(rows: pd.DataFrame) -> Iterable[str]:
+    """Count the classes that the network predicts for no sample of a coreset: they have no units."""
+    if "never_predicted_mean" in rows and rows["never_predicted_mean"].max() > 0:
+        worst = rows.iloc[int(np.argmax(rows["never_predicted_mean"].fillna(0)))]
+        yield (
+            "Classes that the network predicts for no image of a coreset have no units. The most are with "
+            f"{worst['selector']} at {budget(worst['budget'])}: {count(worst['never_predicted_mean'])} on average."
+        )
+
+
+def _clamped(rows: pd.DataFrame) -> Iterable[str]:
+    """Count the negative activations that were read as 0 where there are any."""
+    if "clamped_mean" in rows and rows["clamped_mean"].max() > 0:
+        worst = rows.iloc[int(np.argmax(rows["clamped_mean"].fillna(0)))]
+        yield (
+            "The layer has negative activations, which a factorisation reads as 0. The most are with "
+            f"{worst['selector']} at {budget(worst['budget'])}: {count(worst['clamped_mean'])} numbers on average."
+        )
 
 
 def _left_out(rows: pd.DataFrame) -> Iterable[str]:

@@ -7,7 +7,7 @@ from itertools import groupby
 import numpy as np
 import pandas as pd
 
-from tasks.figures.interpretation.budgets import ACCURACIES, DISTANCES
+from tasks.figures.interpretation.budgets import ACCURACIES, DISTANCES, WITHOUT
 from tasks.report import formats
 from tasks.report.cells import Cell, Column, Table, number_cell, print_table, spread_cell, text_cell
 
@@ -57,8 +57,9 @@ def distance_table(rows: pd.DataFrame) -> Table:
 def accuracy_table(rows: pd.DataFrame) -> Table:
     """List accuracies with reconstructed maps by selector and budget; rows of one network and interpreter."""
     cells: dict[str, Cell] = {"selector": text_cell("selector"), "budget": number_cell("budget", formats.budget)}
-    for measure, label in ACCURACIES.items():
-        cells[label] = _mean_std(measure, formats.share_spread)
+    for measure, label in (ACCURACIES | WITHOUT).items():
+        if f"{measure}_mean" in rows and rows[f"{measure}_mean"].notna().any():
+            cells[label] = _mean_std(measure, formats.share_spread)
     cells["unmodified top-1"] = number_cell("accuracy_plain_mean", formats.share)
     cells["unmodified top-5"] = number_cell("accuracy_plain_top5_mean", formats.share)
     cells["error, learning"] = _mean_std("error_fit", formats.share_spread)
@@ -73,17 +74,19 @@ def accuracy_table(rows: pd.DataFrame) -> Table:
 def robustness_table(robustness: pd.DataFrame) -> Table:
     """List mean and standard deviation of Phi over budgets 10-50 %."""
     keys = ("network", "interpreter", "selector")
-    measures = [f"{part}_{suffix}" for suffix in DISTANCES for part in ("mean", "std")]
     cells = {key: text_cell(key) for key in keys}
-    cells |= {measure: spread_cell(measure, f"{measure}_spread", formats.radians_spread) for measure in measures}
+    for suffix in DISTANCES:
+        measures = [f"{part}_{suffix}" for part in ("mean", "std")]
+        cells |= {measure: spread_cell(measure, f"{measure}_spread", formats.radians_spread) for measure in measures}
+        cells[f"null_{suffix}"] = number_cell(f"null_{suffix}", formats.radians)
     if "units_mean" in robustness:
         cells["units per class"] = number_cell("units_mean", formats.count)
     caption = (
         "Robustness: mean and standard deviation of Φ over the budgets from 10 % to 50 %, in radians, "
-        "each ± its std over repeats and seeds; lower is better"
+        "each ± its std over repeats and seeds, next to the mean null distance; lower is better"
     )
     table = print_table(robustness, caption, cells, words=len(keys), csv="data/robustness.csv")
-    return _grouped(table, {"mean": "mean", "std": "std"})
+    return _grouped(table, {"mean": "mean", "std": "std", "null": "null"})
 
 
 def class_table(classes: pd.DataFrame, csv: str) -> Table:

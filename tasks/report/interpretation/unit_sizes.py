@@ -11,17 +11,6 @@ from tasks.report.findings import Finding
 from tasks.report.interpretation.unit_results import UnitResults
 
 ROBUST = (0.1, 0.5)  # budgets of the robustness
-KEYS = ["network", "selector", "budget"]
-
-
-def with_units(over_repeats: pd.DataFrame, units: UnitResults | None) -> pd.DataFrame:
-    """Add the units of a class and the classes never predicted to VEBI's rows: `units_mean`, `never_predicted_mean`."""
-    if units is None:
-        return over_repeats
-    means = units.sizes.groupby(KEYS, sort=False)[["units", "never_predicted"]].mean().add_suffix("_mean")
-    return over_repeats.merge(
-        means.reset_index().assign(interpreter=units.interpreter), on=["interpreter", *KEYS], how="left"
-    )
 
 
 def robustness_with_units(robustness: pd.DataFrame, units: UnitResults | None) -> pd.DataFrame:

@@ -69,12 +69,13 @@ def activations_spec(
     split: str,
     dtype: str,
     layout: str | None = None,
+    maps: bool = True,
 ) -> StageSpec:
-    """Return the spec of a layer's activations on a split; `layout` is None where the network determines it."""
+    """Return the spec of a layer's activations; `layout` None: the network's own; `maps`: whether maps are stored."""
     parameters, place, digests = network_identity(name, network, training)
     inputs = {"data": manifest} if training is None else {"data": manifest, "network": training}
     kept: Document = {"network": parameters, "layer": layer, "split": split, "dtype": dtype}
-    kept |= without_defaults({"layout": layout}, {"layout": None})
+    kept |= without_defaults({"layout": layout, "maps": maps}, {"layout": None, "maps": True})
     return ACTIVATIONS.spec(kept, inputs, digests=digests, place=place, label=f"{name} {layer} {split}")
 
 
@@ -99,7 +100,7 @@ def probe(
     return split, Shapes(*sizes, split.layout.name, in_line=len(split.layout.positions) < 2)
 
 
-def activations_layout(n: int, shapes: Shapes, dtype: str) -> Layout:
+def activations_layout(n: int, shapes: Shapes, dtype: str, *, maps: bool = True) -> Layout:
     """Return the layout for n samples; a partition is a whole number of chunks, or all samples."""
     d, h, w = shapes.maps
     rows = min(MAX_ROWS, max(32, PARTITION_BYTES // (4 * d * h * w) // 32 * 32))
@@ -113,8 +114,8 @@ def activations_layout(n: int, shapes: Shapes, dtype: str) -> Layout:
         "content": array((16,), "uint8", "byte"),
         "logits": array((shapes.logits,), "float32", "output"),
         "pooled": array((d,), dtype, "channel"),
-        "maps": array((h, w, d), dtype, "row", "column", "channel"),
     }
+    arrays |= {"maps": array((h, w, d), dtype, "row", "column", "channel")} if maps else {}
     return Layout(-(-n // rows), arrays)
 
 
@@ -174,7 +175,7 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
     manifest = spec.inputs["data"]
     name = str(manifest.place["name"])
     check_labels(rows["label_given"].to_numpy(np.int64), shapes.logits, name, data_of(manifest))
-    return activations_layout(len(rows), shapes, spec.parameters["dtype"])
+    return activations_layout(len(rows), shapes, spec.parameters["dtype"], maps=spec.parameters.get("maps", True))
 
 
 def _partition(work: Work, number: int) -> None:
@@ -202,9 +203,8 @@ def _extract(stage: Stage, rows: pd.DataFrame, device: str) -> dict[str, NDArray
     spec, opened = stage.spec, _opened(stage.store, stage.spec, device)
     keys, ids = rows["key"].tolist(), rows["id"].to_numpy(np.int64)
     layout, dtype = stage.layout.arrays, str(spec.parameters["dtype"])
-    found = {
-        n: np.empty((len(rows), *layout[n].shape[1:]), layout[n].dtype) for n in ("content", "logits", "pooled", "maps")
-    }
+    computed = {name: array for name, array in layout.items() if name not in ("sample_id", "label")}
+    found = {name: np.empty((len(rows), *array.shape[1:]), array.dtype) for name, array in computed.items()}
     for start, batch in batches_of(spec, keys, opened.shapes.inputs, device):
         stop = start + len(batch.inputs)
         maps, logits = capture_batch(opened.split, batch.inputs)
@@ -213,7 +213,7 @@ def _extract(stage: Stage, rows: pd.DataFrame, device: str) -> dict[str, NDArray
         check_finite(pooled, layer, ids[start:stop])  # the mean of a map shows any NaN or infinity in it
         found["content"][start:stop] = batch.content
         found["logits"][start:stop] = logits
-        for name, array in (("pooled", pooled), ("maps", maps)):
+        for name, array in (("pooled", pooled), ("maps", maps))[: 2 if "maps" in found else 1]:
             narrow = dtype != "float32"  # only a narrow type can lose a finite value
             found[name][start:stop] = to_storage_dtype(array, dtype, layer, ids[start:stop]) if narrow else array
     return found
@@ -267,8 +267,8 @@ def open_split(store: Store, spec: StageSpec, device: torch.device) -> Split:
 
 def _summary(stage: Stage) -> dict[str, Json]:
     """Return the summary: classes with their ranges, the sizes of a map and an input, the network's own layout."""
-    _, h, w, d = stage.layout.arrays["maps"].shape
     shapes = _opened(stage.store, stage.spec, "cpu").shapes
+    d, h, w = shapes.maps
     return {**range_summary(stage), "map": [h, w, d], "input": list(shapes.inputs), "layout": shapes.layout}
 
 
@@ -290,7 +290,7 @@ def map_shapes(spec: StageSpec, survey: Survey) -> Shapes:
 
 def _size(spec: StageSpec, survey: Survey) -> Size:
     shapes, n = map_shapes(spec, survey), survey.data(spec.inputs["data"]).count(spec.parameters["split"])
-    layout = activations_layout(n, shapes, spec.parameters["dtype"])
+    layout = activations_layout(n, shapes, spec.parameters["dtype"], maps=spec.parameters.get("maps", True))
     return Size(layout.n_bytes, peak_bytes(shapes, layout))
 
 

@@ -107,6 +107,7 @@ class Method:
     numbers : as `read`, the numbers of a class's features where equal numbers mean equal features, as with units; the
         summary of the features then has `layers`, the units of each ReLU call. None for features that are directions
     noun : name of one feature
+    reads_maps : (parameters) -> whether the features are learned from stored maps
     tables : (store, features, their evaluation, their scores or None) -> further tables of one coreset for the report,
         by name; None for methods without such tables
     """
@@ -124,4 +125,5 @@ class Method:
     cards: Callable[[StageSpec, StageSpec], StageSpec] | None = None
     numbers: Callable[[Store, StageSpec], Callable[[int], NDArray[np.int64]]] | None = None
     noun: str = "feature"
+    reads_maps: Callable[[Mapping[str, Json]], bool] = lambda _: True
     tables: Callable[[Store, StageSpec, StageSpec, StageSpec | None], Mapping[str, pd.DataFrame]] | None = None

@@ -12,6 +12,7 @@ from storage.specs import StageSpec
 from tasks.coresets import ACROSS_CLASSES, SELECTORS
 from tasks.interpreters import INTERPRETERS
 from tasks.interpreters.topics import check as check_topics
+from tasks.steps.interpretation.coreset_maps import RECOMPUTE
 from tasks.steps.interpretation.features import FEATURES, features_spec, n_columns, read_features
 from tasks.steps.interpretation.method import Method
 from tasks.steps.interpretation.responses import UNIT_RESPONSES
@@ -48,6 +49,7 @@ METHODS: dict[str, Method] = {  # a method with stages of its own is a line here
         cards=unit_cards_spec,
         numbers=unit_numbers,
         noun="unit",
+        reads_maps=lambda _: False,
         tables=unit_tables,
     ),
     "topics": Method(
@@ -59,6 +61,7 @@ METHODS: dict[str, Method] = {  # a method with stages of its own is a line here
         scores=topic_scores_spec,
         directed=read_topics,
         noun="topic",
+        reads_maps=lambda parameters: parameters.get("maps") != RECOMPUTE,
         tables=topic_tables,
     ),
 }

@@ -11,6 +11,7 @@ from tasks.steps.common.activations import activations_spec
 from tasks.steps.common.question import Shared
 from tasks.steps.interpretation.card_pictures import card_pictures_spec
 from tasks.steps.interpretation.cards import cards_spec
+from tasks.steps.interpretation.coreset_maps import RECOMPUTE
 from tasks.steps.interpretation.evaluation import evaluation_spec
 from tasks.steps.interpretation.gallery import gallery_spec
 from tasks.steps.interpretation.methods import METHODS, check_methods, method_of
@@ -19,12 +20,19 @@ from tasks.steps.interpretation.selection import selection_spec
 
 @dataclass(frozen=True)
 class Cell:
-    """One coreset of a network and seed for one interpreter, with its stages; only first draws have `scores`."""
+    """One coreset of a network and seed for one interpreter, with its stages; only first draws have `scores`.
+
+    Attributes
+    ----------
+    selector : name of the selector, with " from NETWORK" for a coreset of another network
+    coreset_from : the network whose activations selected the coreset
+    """
 
     network: str
     seed: int
     interpreter: str
     selector: str
+    coreset_from: str
     repeat: int
     budget: float
     selection: StageSpec
@@ -70,13 +78,18 @@ class Interpreted:
 
 @dataclass(frozen=True)
 class _Network:
-    """The inputs of the cells of one network and seed; `selects` are the activations that select coresets."""
+    """The inputs of the cells of one network and seed.
+
+    Attributes
+    ----------
+    selects : the activations that select coresets, by network: its own first, then those of the senders
+    """
 
     name: str
     seed: int
     learn: StageSpec
     held_out: StageSpec
-    selects: StageSpec
+    selects: Mapping[str, StageSpec]
 
 
 def plan_interpretation(config: Config, shared: Shared) -> Sequence[Interpreted]:
@@ -97,23 +110,34 @@ def plan_interpretation(config: Config, shared: Shared) -> Sequence[Interpreted]
 
 def _network(config: Config, asked: Interpretation, shared: Shared, name: str, seed: int) -> _Network:
     """Return the activations of one network and seed for the cells."""
-    learn, held_out = (_activations(config, asked, shared, name, seed, s) for s in (asked.learn, asked.evaluate))
-    other = asked.coreset_from
-    selects = learn if other in (None, name) else _activations(config, asked, shared, str(other), seed, asked.learn)
-    return _Network(name, seed, learn, held_out, selects)
+    learn, held_out = (_activations(config, asked, shared, (name, seed), s) for s in (asked.learn, asked.evaluate))
+    others = [sender for sender in asked.senders if sender != name]
+    senders = {other: _activations(config, asked, shared, (other, seed), asked.learn) for other in others}
+    return _Network(name, seed, learn, held_out, {name: learn, **senders})
 
 
-def _activations(config: Config, asked: Interpretation, shared: Shared, name: str, seed: int, split: str) -> StageSpec:
-    """Return the activations of a network on a split."""
+def _activations(
+    config: Config, asked: Interpretation, shared: Shared, setting: tuple[str, int], split: str
+) -> StageSpec:
+    """Return the activations of a network and seed on a split; without maps where no stage reads them."""
+    name, _ = setting
     manifest = shared.manifests[config.data_of(name, "interpretation")]
-    network, training = config.networks[name], shared.trainings.get((name, seed))
+    network, training = config.networks[name], shared.trainings.get(setting)
     settings = asked.model_dump(include={"layer", "layout", "dtype"})
-    return activations_spec(name, network, manifest, training, split=split, **settings)
+    maps = split == asked.evaluate or _keeps_maps(asked)
+    return activations_spec(name, network, manifest, training, split=split, maps=maps, **settings)
+
+
+def _keeps_maps(asked: Interpretation) -> bool:
+    """Say whether the maps that features are learned from are stored: unless the config has them recomputed."""
+    methods = asked.interpreters.items()
+    recomputed = any(parameters.get("maps") == RECOMPUTE for _, parameters in methods)
+    return not recomputed or any(METHODS[name].reads_maps(parameters) for name, parameters in methods)
 
 
 def _interpreted(asked: Interpretation, network: _Network, *, shown: bool) -> Interpreted:
     """Return the stages of one network and seed, with galleries if it is `shown`."""
-    full = selection_spec(network.selects, "", {}, 1.0, network.seed, 0)
+    full = selection_spec(network.learn, "", {}, 1.0, network.seed, 0)
     references = {
         name: METHODS[name].plan(network.learn, full, parameters, network.seed)
         for name, parameters in asked.interpreters.items()
@@ -129,22 +153,24 @@ def _interpreted(asked: Interpretation, network: _Network, *, shown: bool) -> In
 
 
 def _cells(asked: Interpretation, network: _Network, interpreter: str, reference: StageSpec) -> Iterator[Cell]:
-    """Yield every selector, repeat and budget of an interpreter, by rising budget."""
+    """Yield every selector, own and then of other networks, each repeat and budget, by rising budget."""
     seed, method, own = network.seed, METHODS[interpreter], asked.interpreters[interpreter]
-    for selector, settings in asked.selectors.items():
-        parameters = {key: value for key, value in settings.items() if key != "repeats"}
+    for (selector, settings), (sender, activations) in product(asked.selectors.items(), network.selects.items()):
+        parameters, foreign = {k: v for k, v in settings.items() if k != "repeats"}, sender != network.name
+        title = f"{selector} from {sender}" if foreign else selector
         smaller: dict[int, StageSpec] = {}  # by repeat: features at the budget before
         for repeat, budget in product(range(settings.get("repeats", 1)), sorted(asked.budgets)):
-            if budget == 1.0 and repeat:
-                continue  # at budget 1 all draws are the same
-            selection = selection_spec(network.selects, selector, parameters, budget, seed, repeat)
+            if budget == 1.0 and (repeat or foreign):
+                continue  # at budget 1 all draws are the same, of any network
+            selection = selection_spec(activations, selector, parameters, budget, seed, repeat)
             found = method.plan(network.learn, selection, own, seed)
             if method.grow and repeat in smaller and budget < 1.0:  # the full data is that of all selectors
                 found = method.grow(found, smaller[repeat])
             smaller[repeat] = found
             compared = (method.evaluate or evaluation_spec)(found, reference, network.held_out)
             scores = method.scores(found, network.held_out, own) if method.scores and not repeat else None
-            yield Cell(network.name, seed, interpreter, selector, repeat, budget, selection, found, compared, scores)
+            stages = selection, found, compared, scores
+            yield Cell(network.name, seed, interpreter, title, sender, repeat, budget, *stages)
 
 
 def _cards(network: _Network, references: Mapping[str, StageSpec], cells: Sequence[Cell]) -> dict[str, StageSpec]:

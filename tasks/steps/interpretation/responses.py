@@ -15,7 +15,6 @@ from storage.stores import Store
 from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
-from tasks.splitting.channels import CHANNELS_FIRST
 from tasks.steps.common.activations import batch_size, first_input, map_shapes, open_split, probe
 from tasks.steps.common.networks import choose_device
 from tasks.steps.common.samples import read_positions
@@ -47,19 +46,11 @@ def count_units(split: Split, image: Tensor) -> tuple[int, ...]:
 
     Raises
     ------
-    ValueError : there is not one, or units are not on axis 1
+    ValueError : there is not one, or the units of one are on an unknown axis
     """
-    import torch
+    from tasks.splitting.relus import relu_layouts
 
-    from tasks.splitting.relus import relu_maps
-
-    if split.layout.name != CHANNELS_FIRST:
-        raise ValueError(
-            f"layer {split.layer!r}: expected channels first, found {split.layout.name}; VEBI takes units from axis 1 "
-            "of each ReLU: take another network or interpreter"
-        )
-    with torch.inference_mode():
-        return tuple(maps.shape[1] for maps in relu_maps(split.trunk, image))
+    return tuple(layout.n_channels for layout in relu_layouts(split.trunk, image))
 
 
 def units_of(activations: StageSpec, survey: Survey) -> tuple[int, ...]:
@@ -101,12 +92,13 @@ def _partition(work: Work, number: int) -> None:
     import torch
 
     from tasks.interpreters.vebi import unit_responses
-    from tasks.splitting.relus import relu_maps
+    from tasks.splitting.relus import relu_layouts, relu_maps
 
     stage, device = work.stage, choose_device(work.device)
     activations = stage.spec.inputs["activations"]
     finished, split = open_finished(stage.store, activations), open_split(stage.store, activations, device)
     size = batch_size(tuple(finished.summary["input"]), str(device))
+    layouts = relu_layouts(split.trunk, first_input(stage.store, activations).to(device))
     kind: Any = stage.spec.parameters.get("kind", "energy")  # Any: one of three texts, checked with the config
     with stage.partition(number) as part:
         start, stop = part.span
@@ -115,7 +107,7 @@ def _partition(work: Work, number: int) -> None:
             high = min(low + size, stop)
             images = read_images(finished, activations, low, high).to(device)
             with torch.inference_mode():
-                rows = unit_responses(relu_maps(split.trunk, images), kind)
+                rows = unit_responses(relu_maps(split.trunk, images, layouts), kind)
             found[low - start : high - start] = rows.float().cpu().numpy()
         part.write("responses", found)
         part.numbers.update(measured(samples=stop - start))

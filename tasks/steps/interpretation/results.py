@@ -12,27 +12,43 @@ from storage.stages import open_finished
 from storage.stores import Store
 from storage.together import together
 from tasks.figures.overlay import overlay
+from tasks.metrics.comparisons import against_random, with_budget
 from tasks.metrics.summary import by_budget, over_repeats, robustness_table
+from tasks.metrics.transfer import transfer_summary, transfer_table
 from tasks.report.interpretation.results import Gallery, GalleryRow, InterpretationResults
-from tasks.report.interpretation.unit_sizes import robustness_with_units, with_units
+from tasks.report.interpretation.unit_sizes import robustness_with_units
 from tasks.steps.common.activations import ranges_by_class
+from tasks.steps.interpretation.coresets import KEYS as CORESET_KEYS
+from tasks.steps.interpretation.coresets import selection_table, unique_coresets
+from tasks.steps.interpretation.costs import KEYS, cost_table
 from tasks.steps.interpretation.methods import METHODS
 from tasks.steps.interpretation.plan import Cell, Interpreted
 from tasks.steps.interpretation.selection import kept_positions
 from tasks.steps.interpretation.unit_results import unit_results
 
+LOGGED = ("clamped", "predicted")  # what only some interpreters log of a class
+
 
 def interpretation_results(store: Store, answers: Sequence[Interpreted]) -> InterpretationResults:
     """Return the tables and heat maps of question 1's page."""
-    classes = class_table(store, cells_of(answers))
-    budgets, units = by_budget(classes), unit_results(store, answers, classes)
+    cells = cells_of(answers)
+    classes = class_table(store, cells)
+    budgets = by_budget(classes).merge(cost_table(store, cells), on=list(KEYS), how="left")
+    own = classes[classes["coreset_from"] == classes["network"]]
+    units = unit_results(store, answers, classes)
     galleries = {title: spec for answer in answers for title, spec in answer.galleries.items()}
     return InterpretationResults(
         networks=pd.DataFrame([_network(store, answer) for answer in answers]),
         classes=classes,
-        by_budget=budgets,
-        over_repeats=with_units(over_repeats(budgets), units),
-        robustness=robustness_with_units(robustness_table(budgets), units),
+        by_budget=_with_sender(budgets, cells),
+        over_repeats=_with_sender(over_repeats(budgets), cells),
+        robustness=robustness_with_units(_with_sender(robustness_table(budgets), cells), units),
+        transfer=transfer_table(classes),
+        transfer_summary=transfer_summary(classes),
+        against_random=against_random(own),
+        with_budget=with_budget(own),
+        selections=selection_table(store, cells),
+        methods=method_tables(store, cells),
         galleries=tuple(_gallery(store, title, spec) for title, spec in galleries.items()),
         units=units,
     )
@@ -41,6 +57,13 @@ def interpretation_results(store: Store, answers: Sequence[Interpreted]) -> Inte
 def cells_of(answers: Sequence[Interpreted]) -> list[Cell]:
     """Return the coresets of all networks and seeds, for each interpreter."""
     return [cell for answer in answers for cell in answer.cells]
+
+
+def _with_sender(table: pd.DataFrame, cells: Sequence[Cell]) -> pd.DataFrame:
+    """Add the network that selected each row's coresets."""
+    senders = {(cell.network, cell.selector): cell.coreset_from for cell in cells}
+    found = [senders[key] for key in zip(table["network"], table["selector"], strict=True)]
+    return table.assign(coreset_from=found)
 
 
 def class_table(store: Store, cells: Sequence[Cell]) -> pd.DataFrame:
@@ -57,32 +80,32 @@ def _cell_table(store: Store, cell: Cell) -> pd.DataFrame:
     names = open_finished(store, held_out.inputs["data"]).summary["class_names"]
     logged = [features.summary["classes"][str(label)] for label in labels]
     class_ranges = ranges_by_class(open_finished(store, cell.selection.inputs["activations"]))
-    keys = {key: getattr(cell, key) for key in ("network", "seed", "interpreter", "selector", "repeat", "budget")}
     table = table.assign(
-        **keys,
+        **{key: getattr(cell, key) for key in (*KEYS, "coreset_from")},
         label=labels,
         class_name=[names.get(str(label), str(label)) for label in labels],
         n_class=[class_ranges[label][1] - class_ranges[label][0] for label in labels],
         n_kept=[numbers["kept"] for numbers in logged],
         error_fit=[numbers["relative_error"] for numbers in logged],
         seconds=[numbers["seconds"] for numbers in logged],
+        **{name: [numbers[name] for numbers in logged] for name in LOGGED if all(name in n for n in logged)},
     )
     return table.astype(dict.fromkeys(("n_rows", "n_val", "rank", "rank_reference"), "int64"))
 
 
 def coreset_table(store: Store, cells: Sequence[Cell]) -> pd.DataFrame:
     """Return the coresets as lists of sample ids, for trainings in other programs."""
-    unique = {(c.network, c.seed, c.selector, c.repeat, c.budget): c for c in cells}  # interpreters share coresets
-    selected_from = {cell.selection.inputs["activations"] for cell in unique.values()}
+    unique = unique_coresets(cells)
+    selected_from = {cell.selection.inputs["activations"] for cell in unique}
     ids = {spec.path: open_finished(store, spec).read("sample_id") for spec in selected_from}
-    tables = together(store, lambda cell: list(_coreset_tables(store, cell, ids)), list(unique.values()))
+    tables = together(store, lambda cell: list(_coreset_tables(store, cell, ids)), unique)
     return pd.concat([table for each in tables for table in each], ignore_index=True)
 
 
 def _coreset_tables(store: Store, cell: Cell, ids: Mapping[str, Block]) -> Iterator[pd.DataFrame]:
     """Yield the rows of each class of a coreset; `ids` are those of the samples, by path of the activations."""
     selection, activations = open_finished(store, cell.selection), cell.selection.inputs["activations"]
-    keys = {key: getattr(cell, key) for key in ("network", "seed", "selector", "repeat", "budget")}
+    keys = {key: getattr(cell, key) for key in CORESET_KEYS}
     for label, kept in zip(selection.read("label").tolist(), kept_positions(selection), strict=True):
         rows = {"label": label, "rank": np.arange(len(kept)), "id": ids[activations.path][kept]}
         yield pd.DataFrame(rows).assign(**keys, manifest=activations.inputs["data"].key)
@@ -130,7 +153,7 @@ def method_tables(store: Store, cells: Sequence[Cell]) -> dict[str, pd.DataFrame
         tables = METHODS[cell.interpreter].tables
         if tables is None:
             continue
-        keys = {key: getattr(cell, key) for key in ("network", "seed", "selector", "repeat", "budget")}
+        keys = {key: getattr(cell, key) for key in KEYS if key != "interpreter"}
         for name, table in tables(store, cell.features, cell.evaluation, cell.scores).items():
             found.setdefault(name, []).append(table.assign(**keys))
     return {name: pd.concat(parts, ignore_index=True) for name, parts in found.items()}

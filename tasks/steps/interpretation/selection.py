@@ -35,6 +35,12 @@ def selection_spec(
     return SELECTION.spec(kept, {"activations": activations}, label=label)
 
 
+def logged_parameters(spec: StageSpec) -> dict[str, Json]:
+    """Return the settings of a selector by which its logged distances are read, None where it does not have them."""
+    defaults = signature_defaults(SELECTORS[spec.parameters["selector"]]) if "selector" in spec.parameters else {}
+    return {name: spec.parameters.get(name, defaults.get(name)) for name in ("gamma_f", "gamma_r", "scale")}
+
+
 def classes_per_partition(n_classes: int, values: int, budget: int) -> int:
     """Return the number of classes in a partition if the largest class has `values` numbers."""
     return max(1, min(n_classes, budget // max(1, values)))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from storage.results import table_bytes
 from storage.stores import Store
-from tasks.figures.interpretation.budgets import pairs
+from tasks.figures.interpretation.budgets import accuracy_measure, pairs
 from tasks.figures.interpretation.coverage_map import FULL_DATA
 from tasks.figures.interpretation.still import accuracy_against_budget, distance_against_budget
 from tasks.figures.interpretation.unit_still import coverage_by_layer, units_against_mu
@@ -12,15 +12,15 @@ from tasks.report.interpretation.results import InterpretationResults
 from tasks.report.interpretation.unit_results import UnitResults
 from tasks.steps.interpretation.card_results import feature_table
 from tasks.steps.interpretation.plan import Interpreted
-from tasks.steps.interpretation.results import cells_of, coreset_table, method_tables
+from tasks.steps.interpretation.results import cells_of, coreset_table
 
 
 def interpretation_files(
     store: Store, answers: Sequence[Interpreted], results: InterpretationResults, images: str
 ) -> dict[str, bytes]:
     """Return tables and plots by path below the report; coresets name training images, so `none` omits them."""
-    frames = {name: getattr(results, name) for name in ("classes", "by_budget", "over_repeats", "robustness")}
-    frames |= method_tables(store, cells_of(answers))
+    names = ("classes", "by_budget", "over_repeats", "robustness", "transfer", "against_random", "with_budget")
+    frames = {name: getattr(results, name) for name in names} | dict(results.methods)
     if results.units is not None:
         frames |= {"unit_sizes": results.units.sizes, "unit_paths": results.units.paths}
     if results.cards is not None:
@@ -33,7 +33,9 @@ def interpretation_files(
     for network, interpreter, rows in pairs(results.over_repeats):
         title = f"{network}, {interpreter}"
         files[f"figures/{network}-{interpreter}-distance.png"] = distance_against_budget(rows, title=title)
-        files[f"figures/{network}-{interpreter}-accuracy.png"] = accuracy_against_budget(rows, title=title)
+        files[f"figures/{network}-{interpreter}-accuracy.png"] = accuracy_against_budget(
+            rows, measure=accuracy_measure(rows), title=title
+        )
     return files | _unit_figures(results.units)
 
 

@@ -60,7 +60,7 @@ def topic_tables(
     )
     names = ("completeness", "accuracy", "accuracy_plain", "accuracy_random")
     found = {name: np.nan if stage.summary[name] is None else float(stage.summary[name]) for name in names}
-    return {"topics": table.assign(**found)}
+    return {"topics": table.assign(**found, duplicates=len(stage.summary["duplicates"]))}
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:

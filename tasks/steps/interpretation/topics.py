@@ -19,11 +19,11 @@ from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.interpreters import topics as pure
-from tasks.steps.common.activations import check_same_samples, map_shapes, open_split, ranges_by_class
+from tasks.steps.common.activations import batch_size, check_same_samples, map_shapes, open_split, ranges_by_class
 from tasks.steps.common.chain import Earlier, check_chain, previous_segment, read_checkpoint
 from tasks.steps.common.networks import choose_device
-from tasks.steps.common.rows import read_rows
 from tasks.steps.common.trainer import environment
+from tasks.steps.interpretation.coreset_maps import RECOMPUTE, CoresetMaps, passes_note
 from tasks.steps.interpretation.fitted_topics import FittedTopics
 from tasks.steps.interpretation.method import Maps
 from tasks.steps.interpretation.selection import count_classes, kept_positions
@@ -55,6 +55,11 @@ def setting(spec: StageSpec, name: str) -> Json:
     return spec.parameters.get(name, DEFAULTS[name])
 
 
+def recomputes(spec: StageSpec) -> bool:
+    """Say whether a stage of topics makes its maps again instead of reading them."""
+    return bool(setting(spec, "maps") == RECOMPUTE)
+
+
 def read_topics(store: Store, spec: StageSpec) -> Callable[[int], FittedTopics]:
     """Open finished topics; the result gives the same topics for each class."""
     from tasks.io.tensors import unpack_tensors
@@ -77,7 +82,7 @@ def head_of(split: Split) -> Head:
 def _layout(store: Store, spec: StageSpec) -> Layout:
     activations = open_finished(store, spec.inputs["activations"])
     check_same_samples(activations, open_finished(store, spec.inputs["selection"].inputs["activations"]))
-    _check_count(spec, activations.layout.arrays["maps"].shape[-1])
+    _check_count(spec, int(activations.summary["map"][-1]))
     return Layout(-(-_epochs(spec) // SEGMENT))
 
 
@@ -149,22 +154,24 @@ class _Coreset:
 
     def __init__(self, stage: Stage, device: torch.device) -> None:
         self.spec, self.device = stage.spec, device
-        self.activations: FinishedStage = open_finished(stage.store, stage.spec.inputs["activations"])
+        given, recompute = stage.spec.inputs["activations"], recomputes(stage.spec)
+        self.activations: FinishedStage = open_finished(stage.store, given)
+        self.maps = CoresetMaps(stage.store, given, recompute=recompute, device=device)
         self.kept = [
             np.sort(kept) for kept in kept_positions(open_finished(stage.store, stage.spec.inputs["selection"]))
         ]
         self.rows = np.sort(np.concatenate(self.kept))
         self.labels = self.activations.read("label")
-        self.head = head_of(open_split(stage.store, stage.spec.inputs["activations"], device))
-        _, h, w, self.channels = self.activations.layout.arrays["maps"].shape
+        self.head = head_of(open_split(stage.store, given, device))
+        h, w, self.channels = self.maps.shape
         self.most = max(1, POOL_VALUES // (h * w * self.channels))
-        self._whole = self._read(self.rows) if len(self.rows) <= self.most else None
+        self._whole = self.maps.read(self.rows) if len(self.rows) <= self.most else None
 
     def check_head(self) -> None:
         """Raise ValueError unless gradients pass through the head."""
         import torch
 
-        if pure.head_gradient_missing(self.head, torch.from_numpy(self._read(self.rows[:2])).to(self.device)):
+        if pure.head_gradient_missing(self.head, torch.from_numpy(self.maps.read(self.rows[:2])).to(self.device)):
             raise ValueError(
                 f"{self.spec.title}: expected a head that can be differentiated, found logits without a gradient; "
                 "topics are trained through the layers behind the map: take another layer or interpreter"
@@ -189,12 +196,12 @@ class _Coreset:
     def classes(self, fitted: FittedTopics, seconds: float) -> dict[str, Json]:
         """Return the metrics of each class, by label: the error of its rebuilt maps, and its share of the time."""
         found: dict[str, Json] = {}
-        _, h, w, _ = self.activations.layout.arrays["maps"].shape
+        h, w, _ = self.maps.shape
         size = min(self.most, _rebuilt_at_once(self.spec, h * w))
         for (label, _), kept in zip(ranges_by_class(self.activations).items(), self.kept, strict=True):
             residual = total = 0.0
             for start in range(0, len(kept), size):
-                maps = self._read(kept[start : start + size])
+                maps = self.maps.read(kept[start : start + size])
                 residual += float(np.square(maps - fitted.express(maps).reconstruction, dtype=np.float64).sum())
                 total += float(np.square(maps, dtype=np.float64).sum())
             error = (residual / total) ** 0.5 if total else 0.0
@@ -207,15 +214,10 @@ class _Coreset:
         from tasks.interpreters.topic_training import batches, pools
 
         seed, size = [int(self.spec.parameters["seed"]), 1, epoch], int(setting(self.spec, "batch"))
-        chunk = self.activations.layout.arrays["maps"].chunk
-        for number, rows in enumerate(pools(self.rows, chunk, self.most, seed)):
-            maps = self._read(rows) if self._whole is None else self._whole
+        for number, rows in enumerate(pools(self.rows, self.maps.chunk, self.most, seed)):
+            maps = self.maps.read(rows) if self._whole is None else self._whole
             for chosen in batches(len(rows), size, [*seed, number]):
                 yield maps[chosen], self.labels[rows[chosen]].astype(np.int64)
-
-    def _read(self, rows: NDArray[np.int64]) -> Maps:
-        """Return maps in float32."""
-        return read_rows(self.activations, "maps", rows).astype(np.float32)
 
 
 def _summary(stage: Stage) -> Document:
@@ -245,8 +247,12 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     batch = int(setting(spec, "batch")) * (positions * (8 * m + 3 * hidden) + 6 * values + 6 * shapes.largest)
     at_once = min(longest, max(1, POOL_VALUES // values), _rebuilt_at_once(spec, positions))
     rebuilt = at_once * (_rebuilt_values(spec, positions) + 6 * values)
-    memory = 4 * (3 * pool + max(batch, rebuilt)) + 8 * state
-    return Size(3 * state * -(-_epochs(spec) // SEGMENT) + state, memory)
+    memory, note = 4 * (3 * pool + max(batch, rebuilt)) + 8 * state, ""
+    if recomputes(spec):
+        segments, whole = -(-_epochs(spec) // SEGMENT), pool == n_classes * longest * values
+        forward = batch_size(shapes.inputs) * 4 * (3 * int(np.prod(shapes.inputs)) + 6 * shapes.largest)
+        memory, note = memory + forward, passes_note(spec.label, 1 + (segments if whole else _epochs(spec)))
+    return Size(3 * state * -(-_epochs(spec) // SEGMENT) + state, memory, note)
 
 
 TOPICS = Step(

@@ -118,14 +118,15 @@ def _maps(units: NDArray[np.int64], calls: NDArray[np.int64], split: Split, imag
     """Return the maps (n, h, w) of units on images, from one run of the network."""
     import torch
 
-    from tasks.splitting.relus import ReluCalls, as_maps
+    from tasks.splitting.relus import ReluCalls, as_maps, relu_layouts
 
     found: dict[int, Maps] = {}
+    layouts = relu_layouts(split.trunk, images[:1])
     first_unit = {int(call): int(np.argmax(calls == call)) for call in calls[units]}
 
     def see(call: int, output: Tensor) -> None:
         for unit in units[calls[units] == call].tolist():
-            found[unit] = as_maps(call, output)[:, unit - first_unit[call]].float().cpu().numpy().copy()
+            found[unit] = as_maps(call, output, layouts[call])[:, unit - first_unit[call]].float().cpu().numpy().copy()
 
     with ReluCalls(see), torch.inference_mode():
         split.trunk(images)

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tasks.capture import Split
+    from tasks.splitting.relus import Layouts
 
 VERSION = 1
 GROUP_IMAGES = 200  # images of a partition that one set is compared on
@@ -142,22 +143,23 @@ def _compare(
     """Add the images of a class to the shapes and the counts of all pairs."""
     import torch
 
-    from tasks.splitting.relus import zeroed
+    from tasks.splitting.relus import relu_layouts, zeroed
 
     size = max(2, batch_size(tuple(activations.summary["input"])))
     bounds = [*range(*span, size), span[1]]
     if len(bounds) > 2 and bounds[-1] - bounds[-2] == 1:
         del bounds[-2]  # the null distance exchanges images, so a chunk needs at least two
+    layouts = relu_layouts(split.trunk, read_images(activations, spec, span[0], span[0] + 1).to(split.device))
     for chunk, (low, high) in enumerate(itertools.pairwise(bounds)):
         images = read_images(activations, spec, low, high).to(split.device)
         with torch.inference_mode():
-            _add_shapes(split, images, pairs, [label, chunk])
+            _add_shapes(split, layouts, images, pairs, [label, chunk])
             for pair in pairs:
-                logits = split.head(zeroed(split.trunk, images, pair.units.by_call()))
+                logits = split.head(zeroed(split.trunk, images, pair.units.by_call(), layouts))
                 pair.correct += int((logits.argmax(dim=1) == label).sum())
 
 
-def _add_shapes(split: Split, images: torch.Tensor, pairs: list[_Pair], seed: Sequence[int]) -> None:
+def _add_shapes(split: Split, layouts: Layouts, images: torch.Tensor, pairs: list[_Pair], seed: Sequence[int]) -> None:
     """Add the compared units' maps of a few images to the shapes of all pairs."""
     from tasks.splitting.relus import ReluCalls, as_maps
 
@@ -167,7 +169,7 @@ def _add_shapes(split: Split, images: torch.Tensor, pairs: list[_Pair], seed: Se
         for pair, columns in zip(pairs, wanted, strict=True):
             if call not in columns:
                 continue
-            maps = as_maps(call, output)
+            maps = as_maps(call, output, layouts[call])
             blocks = [maps[:, chosen].movedim(1, -1).flatten(0, 2).double().cpu().numpy() for chosen in columns[call]]
             shape = pair.shapes.setdefault(call, JointShape([block.shape[1] for block in blocks]))
             shape.update(blocks, permuted_images(len(maps), int(np.prod(maps.shape[2:])), seed))

@@ -126,6 +126,21 @@ def test_a_single_class_gives_the_same_in_both_scopes() -> None:
         np.testing.assert_array_equal(across.order, select_moderate(features, rho).order)
 
 
+@pytest.mark.parametrize("fewest", [1, 2, 3, 5])
+def test_a_single_class_with_a_short_window_gives_the_same_in_both_scopes(fewest: int) -> None:
+    for n in range(1, 14):
+        features = np.random.default_rng(n).normal(size=(n, 2))
+        ranked = np.argsort(distance_to_center(features, "mean"), kind="stable")
+        for rho in (1e-9, 0.05, 0.1, 0.2, 0.4, 1.0):
+            window = list(range(round(n * (0.5 - rho / 2)), round(n * (0.5 + rho / 2))))
+            if len(window) < min(fewest, n):  # by exhaustion: the ranks nearest the middle, the upper of two
+                nearest = sorted(range(n), key=lambda rank: (abs(2 * rank - (n - 1)), -rank))
+                window = sorted(nearest[: min(fewest, n)])
+            (across,) = select_moderate_across([features], rho, min_per_class=fewest)
+            np.testing.assert_array_equal(across.order, ranked[window])
+            np.testing.assert_array_equal(select_moderate(features, rho, min_per_class=fewest).order, ranked[window])
+
+
 def test_across_classes_against_a_slow_version_and_budgets_nest() -> None:
     rng = np.random.default_rng(2)
     classes = [rng.integers(0, 4, (n, 2)).astype(np.float64) * size for n, size in ((9, 1), (20, 3), (14, 0.5), (1, 1))]

@@ -53,6 +53,16 @@ def test_by_budget_averages_over_classes(classes: pd.DataFrame) -> None:
     assert (holed["phi_0"], holed["left_out"], holed["n_classes"]) == (0.5, 1, 2)
 
 
+def test_measures_of_units_are_means_over_classes_where_there_are_any(classes: pd.DataFrame) -> None:
+    assert "units" not in by_budget(classes)
+    units = classes.assign(units=classes["label"] + 1.0, accuracy_without=0.25, layers_skipped=2.0 * classes["label"])
+    units.loc[units["selector"] == "moderate", ["units", "accuracy_without", "layers_skipped"]] = np.nan
+    table = by_budget(units)
+    random = only(table, selector="random", repeat=0, budget=0.1)
+    assert (random["units"], random["accuracy_without"], random["layers_skipped"]) == (1.5, 0.25, 1.0)
+    assert np.isnan(only(table, selector="moderate", budget=0.1)["units"])
+
+
 def test_over_repeats_gives_mean_and_population_std(classes: pd.DataFrame) -> None:
     table = over_repeats(by_budget(classes))
     assert len(table) == 5
@@ -71,6 +81,10 @@ def test_robustness_table_is_over_budgets_then_draws(classes: pd.DataFrame) -> N
     np.testing.assert_allclose(random[["mean_0_spread", "std_0_spread"]].astype(float), [0.075, 0.025])
     np.testing.assert_allclose(random["mean_1"], 3 * random["mean_0"])
     assert (random["n_draws"], random["left_out"]) == (2, 1)
+    assert random["n_budgets"] == 2
+    # nulls are 1.5 (classes 1.0 and 2.0) at every budget; at alpha = 1 none is known
+    assert random["null_0"] == 1.5
+    assert np.isnan(random["null_1"])
     moderate = table.loc["moderate"]
     assert (moderate["mean_0"], moderate["std_0"], moderate["mean_0_spread"]) == (0.25, 0.0, 0.0)
     assert list(table[["network", "interpreter"]].iloc[0]) == ["net", "ice"]

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tasks.metrics.comparisons import against_random, with_budget
 from tasks.metrics.summary import by_budget, over_repeats, robustness_table
 from tasks.report.concepts.results import ConceptResults
 from tasks.report.decomposition.results import DecompositionResults
@@ -64,7 +65,14 @@ def invented_page(classes: pd.DataFrame, galleries: tuple[Gallery, ...] = ()) ->
         }
     )
     return InterpretationResults(
-        networks, classes, budgets, over_repeats(budgets), robustness_table(budgets), galleries
+        networks,
+        classes,
+        budgets,
+        over_repeats(budgets),
+        robustness_table(budgets),
+        galleries,
+        against_random=against_random(classes),
+        with_budget=with_budget(classes),
     )
 
 

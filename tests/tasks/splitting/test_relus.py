@@ -86,6 +86,46 @@ def test_networks_without_relus_and_odd_outputs_are_named() -> None:
     with pytest.raises(ValueError, match="expected at least one ReLU up to the layer, found none; VEBI selects"):
         relu_maps(nn.Sequential(nn.Conv2d(1, 2, 3), nn.GELU()), torch.ones(1, 1, 4, 4))
     with pytest.raises(
-        ValueError, match=r"ReLU call 0: expected an output \(n, f\) or \(n, f, h, w\), found .*\(1, 4, 4\)"
+        ValueError,
+        match=r"ReLU call 0: expected channels on axis 1 or on the last, .* an unknown axis .*\(n, 4, 4, 2\)",
     ):
-        relu_maps(torch.relu, torch.ones(1, 4, 4))
+        relu_maps(lambda x: torch.fft.fft(x.permute(0, 2, 3, 1)).real.relu(), torch.ones(1, 2, 4, 4))
+    deep = nn.Sequential(nn.Unflatten(1, (1, 2)), nn.Conv3d(1, 3, 1), nn.ReLU())
+    with pytest.raises(ValueError, match=r"ReLU call 0: expected vectors, tokens or maps, found .*\(1, 3, 2, 4, 4\)"):
+        relu_maps(deep, torch.ones(1, 2, 4, 4))
+
+
+class Mixed(nn.Module):
+    """A network with ReLUs of maps with channels first and last, of tokens, of rows and of vectors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.last, self.row = nn.Conv2d(1, 5, 3), nn.Linear(5, 5), nn.Conv1d(5, 5, 1)
+        self.tokens, self.end = nn.Linear(5, 5), nn.Linear(5, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.steps(x)[-1]
+
+    def steps(self, x: Tensor, masks: tuple[Tensor, ...] = (torch.ones(5),) * 5) -> list[Tensor]:
+        """Return the outputs of the ReLUs in the network's layouts, channels multiplied by masks (5,)."""
+        one = F.relu(self.conv(x)) * masks[0][:, None, None]
+        two = F.relu(self.last(one.permute(0, 2, 3, 1))) * masks[1]
+        three = F.relu(self.row(two.flatten(1, 2).transpose(1, 2))) * masks[2][:, None]
+        four = F.relu(self.tokens(three.transpose(1, 2)) + 1) * masks[3]
+        return [one, two, three, four, F.relu(self.end(four.mean(dim=1)) + 1) * masks[4]]
+
+
+def test_units_of_any_layout_are_channels() -> None:
+    torch.manual_seed(1)
+    net, images = Mixed().eval(), torch.rand(3, 1, 7, 7)  # five channels, and five rows and columns after the layer
+    with torch.inference_mode():
+        one, two, three, four, five = net.steps(images)
+        expected = [one, two.permute(0, 3, 1, 2), three[:, :, None], four.transpose(1, 2)[:, :, None]]
+        for found, wanted in zip(relu_maps(net, images), [*expected, five[:, :, None, None]], strict=True):
+            torch.testing.assert_close(found, wanted)
+        for call in range(5):
+            masks = [torch.ones(5) for _ in range(5)]
+            masks[call][[1, 4]] = 0
+            by_hand = net.steps(images, tuple(masks))[-1]
+            assert not torch.equal(by_hand, five)
+            torch.testing.assert_close(zeroed(net, images, {call: [1, 4]}), by_hand)

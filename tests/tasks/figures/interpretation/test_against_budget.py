@@ -60,6 +60,22 @@ def test_unmodified_accuracy_is_a_line_of_the_accuracies_only() -> None:
     assert "unmodified network" not in [part["name"] for part in agreement.data]
 
 
+def test_the_level_with_95_percent_is_the_mean_over_selectors_over_all_budgets() -> None:
+    assert "95 % of the data" not in [part["name"] for part in distance_views(TABLE)[0].data]
+    table = TABLE.assign(budget=[0.1, 0.95, 1.0] * 2, phi_0_mean=[0.8, 0.2, 0.0, 0.7, 0.3, 0.0])
+    assert trace(distance_views(table)[0], "95 % of the data") == {"x": [10, 95, 100], "y": pytest.approx([0.25] * 3)}
+    assert trace(accuracy_views(table)[0], "95 % of the data")["y"] == pytest.approx([94.0] * 3)
+
+
+def test_units_have_the_accuracy_without_them_and_no_empty_views() -> None:
+    table = TABLE.drop(columns=["accuracy_mean", "agreement_mean"]).assign(accuracy_without_mean=0.4)
+    (view,) = accuracy_views(table)
+    assert view.label == "top-1 without the units"
+    assert trace(view, "random")["y"] == pytest.approx([40] * 3)
+    assert trace(view, "unmodified network")["y"] == pytest.approx([97] * 3)
+    assert "reconstructed" not in view.alt
+
+
 def test_alt_text_says_the_ends_of_each_line() -> None:
     alt = distance_views(TABLE)[0].alt
     assert "random: 0.800 rad at 10 % to 0.000 rad at 100 %." in alt

@@ -8,7 +8,7 @@ import pandas as pd
 from tasks.report.formats import NBSP
 from tasks.report.interpretation import tables
 from tasks.report.interpretation.results import InterpretationResults
-from tasks.report.interpretation.unit_sizes import robustness_with_units, sizes_table, unit_findings, with_units
+from tasks.report.interpretation.unit_sizes import unit_findings
 from tasks.report.interpretation.units import unit_sections
 from tasks.report.pages import RunFacts
 from tests.tasks.report.interpretation.unit_tables import invented_units
@@ -24,14 +24,11 @@ def plain(text: str) -> str:
 
 
 def test_units_are_next_to_the_distances_of_vebi_alone() -> None:
-    table = with_units(pd.DataFrame({**KEYS, "budget": [0.1, 0.5, 0.1], "phi_0_mean": 0.3}), UNITS)
-    np.testing.assert_array_equal(table["units_mean"], [1.5, 4.0, np.nan])  # over both draws
-    np.testing.assert_array_equal(table["never_predicted_mean"], [0.5, 0.0, np.nan])
+    table = pd.DataFrame({**KEYS, "budget": [0.1, 0.5, 0.1], "phi_0_mean": 0.3, "units_mean": [1.5, 4.0, np.nan]})
     shown = tables.distance_table(table[:2])
     place = [column.title for column in shown.columns].index("units per class")
     assert [row[place] for row in shown.rows] == ["1.5", "4"]
     assert "units per class" not in [column.title for column in tables.distance_table(table[2:]).columns]
-    assert with_units(table, None) is table
 
 
 def test_robustness_has_the_units_of_its_budgets() -> None:

@@ -3,6 +3,7 @@
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from configs.load import ConfigError
+from flows.progress import planned_stages
 from storage.stages import begin_stage, open_finished
 from tasks.capture import Split, run_head
 from tasks.engine.life import complete
@@ -174,6 +176,46 @@ def test_a_stopped_training_goes_on_bitwise_and_pools_do_not_matter_to_resuming(
         complete(job, TOPICS, [spec])
         found.append(open_finished(job.store, spec).read_file(RESULT))
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_maps_made_again_give_the_topics_of_stored_ones_up_to_rounding(
+    topics_run: "Run", new_run: Callable[[Tree], "Run"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    tree = topics_run.at(str(tmp_path / "store")).tree
+    tree["interpretation"] |= {"dtype": dtype, "budgets": [0.5], "gallery": 0}
+    monkeypatch.setattr(stage_module, "POOL_VALUES", 40 * 8 * 8 * 16)  # more than one group of images in an epoch
+    found = []
+    for maps in ("stored", "recompute"):
+        tree["interpretation"]["interpreters"] = {"topics": {**SETTINGS, "epochs": 2, "maps": maps}}
+        run = new_run(copy.deepcopy(tree)).finish()
+        (answer,) = interpreted(run.plan)
+        assert ("maps" in open_finished(run.job.store, answer.learn).layout.arrays) == (maps == "stored")
+        assert "maps" in open_finished(run.job.store, answer.held_out).layout.arrays
+        found.append((found_of(run, 0.5), interpretation_results(run.job.store, interpreted(run.plan)).by_budget))
+    (stored, values), (again, same) = found
+    for name, tensor in stored.items():
+        torch.testing.assert_close(again[name], tensor, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(same["phi_0"], values["phi_0"], atol=1e-3)
+
+
+def test_maps_stay_where_another_method_reads_them_and_a_plan_names_the_passes(
+    tiny_tree: Tree, new_run: Callable[[Tree], "Run"]
+) -> None:
+    topics = {**SETTINGS, "maps": "recompute", "topics": 3}
+    tiny_tree["interpretation"]["interpreters"] = {"topics": topics}
+    plan = new_run(tiny_tree).plan
+    (answer,) = interpreted(plan)
+    assert answer.learn.parameters["maps"] is False
+    assert "maps" not in answer.held_out.parameters
+    notes = [row.note for row in planned_stages(plan, None) if row.note]
+    assert any(note.endswith("takes up to 3 passes of the network over the coreset") for note in notes)
+    tiny_tree["interpretation"]["interpreters"] = {"topics": topics, "vebi": {}}
+    assert interpreted(new_run(tiny_tree).plan)[0].learn.parameters["maps"] is False
+    tiny_tree["interpretation"]["interpreters"] = {"topics": topics, "ice": {}}
+    assert "maps" not in interpreted(new_run(tiny_tree).plan)[0].learn.parameters
+    tiny_tree["interpretation"]["interpreters"] = {"vebi": {}}  # the keys of such runs stay
+    assert "maps" not in interpreted(new_run(tiny_tree).plan)[0].learn.parameters
 
 
 def test_a_head_without_gradients_is_one_line(topics_run: "Run", monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import copy
 import io
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,12 +22,13 @@ from tasks.metrics.shape import shape_distance
 from tasks.steps.common.networks import load_network
 from tasks.steps.interpretation import unit_gram as gram_module
 from tasks.steps.interpretation.plan import Cell
-from tasks.steps.interpretation.responses import count_units, read_images
+from tasks.steps.interpretation.responses import read_images
 from tasks.steps.interpretation.results import interpretation_results, method_tables
 from tasks.steps.interpretation.selection import kept_positions
 from tasks.steps.interpretation.unit_gram import UNIT_GRAM, read_system
 from tasks.steps.interpretation.units import ClassUnits
 from tests.plans import cells, interpreted
+from tests.tasks.layout_networks import Planted
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -224,14 +226,30 @@ def test_units_of_a_class_by_hand() -> None:
     assert (units.heat_maps(other, (3, 3)) == 0).all()
 
 
-def test_other_layouts_are_named(vebi_run: "Run") -> None:
-    from types import SimpleNamespace
-
-    split: Any = SimpleNamespace(layer="blocks", layout=SimpleNamespace(name="channels-last"))
-    with pytest.raises(
-        ValueError, match="layer 'blocks': expected channels first, found channels-last; VEBI takes units"
-    ):
-        count_units(split, torch.ones(1))
+def test_units_of_a_layer_with_channels_last_are_its_last_axis(
+    tiny_tree: Tree, new_run: Callable[[Tree], "Run"], tmp_path: Path
+) -> None:
+    tiny_tree["interpretation"] |= {"layer": "layer", "interpreters": {"vebi": {"mu": MU}}}
+    found = []
+    torch.save(Planted(channels=5).state_dict(), tmp_path / "weights.pt")
+    for layout in ("channels-first", "channels-last", "tokens"):
+        tiny_tree["networks"]["small"] = {
+            "model": "tests.tasks.layout_networks:Planted",
+            "arguments": {"layout": layout, "channels": 5},
+            "weights": str(tmp_path / "weights.pt"),
+            "preprocessing": {"mode": "L"},
+        }
+        tiny_tree["interpretation"]["gallery"] = 0
+        run = new_run(tiny_tree).finish()
+        cell = next(cell for cell in cells(run.plan) if cell.budget == 0.5)
+        stage = open_finished(run.job.store, cell.features)
+        assert stage.summary["layers"] == [5]
+        evaluation = open_finished(run.job.store, cell.evaluation)
+        measures = pd.DataFrame(evaluation.read("values"), columns=evaluation.summary["measures"])
+        found.append((np.asarray(stage.read("weights"), np.float64), measures))
+    for weights, measures in found[1:]:  # the same numbers in another order of axes
+        np.testing.assert_allclose(weights, found[0][0], atol=1e-4)
+        pd.testing.assert_frame_equal(measures, found[0][1], atol=1e-4)
 
 
 @pytest.mark.parametrize(
