@@ -8,7 +8,7 @@ import pandas as pd
 from tasks.report.formats import NBSP
 from tasks.report.interpretation import tables
 from tasks.report.interpretation.results import InterpretationResults
-from tasks.report.interpretation.unit_sizes import unit_findings
+from tasks.report.interpretation.unit_sizes import robustness_with_units, sizes_table, unit_findings
 from tasks.report.interpretation.units import unit_sections
 from tasks.report.pages import RunFacts
 from tests.tasks.report.interpretation.unit_tables import invented_units
