@@ -24,7 +24,7 @@ def invented_features(key: dict[str, object], names: tuple[str, ...], sets: np.n
 
 def sample_id(feature: int, rank: int) -> int:
     """Return the id of the image at a rank (from 0) of a feature."""
-    return 70_000 + 10 * feature + rank
+    return 98_765_000 + 10 * feature + rank
 
 
 def invented_images(
