@@ -19,6 +19,8 @@ MAX_CARDS = 10  # features shown of a class
 MAX_NETWORKS = 12
 MAX_THUMBNAIL_BYTES = 4_000_000  # of all data URIs of these images, shared equally by the networks
 PIXELS = 64  # of a thumbnail, longer side
+RANKS = {"value": " by value", "contribution": " by contribution to the class's logit"}  # else by magnitude
+GROUPS = {"prediction": "predicted as"}  # else images of the class
 
 Listed = dict[int, list[list[object]]]
 
@@ -98,12 +100,14 @@ def answer(network: pd.Series, features: pd.DataFrame) -> str:
 
 
 def _cap_notes(parts: Sequence[DecompositionResults], n_networks: int) -> list[str]:
-    """Say which networks and features have no card."""
+    """Say which networks and features have no card, and which images are kept out."""
     notes = []
     if n_networks > len(parts):
         notes.append(f"The first {len(parts)} of {n_networks} networks have cards.")
     if (most := max(int(part.features["rank"].max()) for part in parts)) > MAX_CARDS:
         notes.append(f"Of the {most} features of each class the first {MAX_CARDS} have a card; the tables have all.")
+    hidden = dict.fromkeys(images.split for part in parts for images in part.top_images if not images.pictures)
+    notes += [f"Images of split {split} are not shown: report.training_images keeps them out." for split in hidden]
     return notes
 
 
@@ -123,8 +127,8 @@ def _network(network: pd.Series, features: pd.DataFrame, listed: Listed, images:
         "name": str(network["network"]),
         "classes": [[name, shown] for name, shown in zip(named, cards, strict=True)],
         "features": [[feature, users[feature], listed.get(feature, [])] for feature in numbers],
-        **dict(zip(("counted", "among"), _counted(str(network["k1"])), strict=True)),
-        "learn": str(network["learn"]),
+        **dict(zip(("counted", "among"), _counted(network), strict=True)),
+        "of": f"{GROUPS.get(str(network['group_by']), 'of')} the class, of split {network['learn']}",
         "shown": "" if images is None else images.split,
     }
 
@@ -136,11 +140,12 @@ def _amounts(share: float, weight: float) -> list[object]:
     return [percent, round(float(np.nan_to_num(share)), 3), signed, int(weight < 0)]
 
 
-def _counted(k1: str) -> tuple[str, str]:
+def _counted(network: pd.Series) -> tuple[str, str]:
     """Say which of an image's features count, for a card and for the legend."""
+    k1, by = str(network["k1"]), RANKS.get(str(network["rank_by"]), "")
     if k1.startswith("coverage"):
-        return "counted", "one of the largest, which together hold the share that k1 names"
-    return ("largest", "the largest") if k1 == "1" else (f"top {k1}", f"one of the {k1} largest")
+        return "counted", f"one of the largest{by}, which together hold the share that k1 names"
+    return ("largest", f"the largest{by}") if k1 == "1" else (f"top {k1}", f"one of the {k1} largest{by}")
 
 
 def _thumbnails(images: TopImages | None, room: int) -> dict[int, Thumbnail]:

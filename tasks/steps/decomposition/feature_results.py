@@ -23,7 +23,10 @@ def feature_rows(store: Store, answer: Decomposed, names: Mapping[str, str]) -> 
     sets, weight = read_sets(store, answer.histogram, int(spec.parameters["k2"])), images.read("weight")
     counts, n_images = histogram.read("counts").astype(np.int64), histogram.read("images").astype(np.int64)
     present = np.flatnonzero(n_images).tolist()
-    used = {int(j): [c for c in present if j in sets[c]] for j in np.unique(sets[present])}
+    users: dict[int, list[str]] = {}
+    for label in present:
+        for feature in sets[label].tolist():
+            users.setdefault(feature, []).append(names.get(str(label), str(label)))
     ids = dict(zip(images.read("feature").tolist(), images.read("sample_id").tolist(), strict=True))
     for label in present:
         for rank, feature in enumerate(sets[label].tolist()):
@@ -35,8 +38,8 @@ def feature_rows(store: Store, answer: Decomposed, names: Mapping[str, str]) -> 
                 "count": int(counts[label, feature]),
                 "share": counts[label, feature] / n_images[label],
                 "weight": float(weight[label, rank]),
-                "n_classes": len(used[feature]),
-                "classes": ", ".join(names.get(str(c), str(c)) for c in used[feature]),
+                "n_classes": len(users[feature]),
+                "classes": ", ".join(users[feature]),
                 "sample_ids": ", ".join(map(str, ids.get(feature, []))),
             }
 

@@ -11,9 +11,13 @@ IMAGES = 4
 def invented_features(key: dict[str, object], names: tuple[str, ...], sets: np.ndarray) -> list[dict[str, object]]:
     """List every class's features: the count falls with the rank, and the last one speaks against the class."""
     rows = []
+    using: dict[int, list[str]] = {int(feature): [] for feature in np.unique(sets)}
+    for name, features in zip(names, sets.tolist(), strict=True):
+        for feature in features:
+            using[feature].append(name)
     for label, features in enumerate(sets.tolist()):
         for rank, feature in enumerate(features):
-            users = [name for name, own in zip(names, sets.tolist(), strict=True) if feature in own]
+            users = using[feature]
             row = {"label": label, "class_name": names[label], "rank": rank + 1, "feature": feature}
             row |= {"count": 5000 - 100 * rank, "share": 1 - 0.02 * rank, "n_classes": len(users)}
             row |= {"weight": 0.5 if rank + 1 < len(features) else -0.25, "classes": ", ".join(users)}

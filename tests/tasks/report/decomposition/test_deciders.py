@@ -68,7 +68,7 @@ def test_cards_name_the_features_their_share_weight_and_other_classes(facts: Run
     assert network["classes"][0] == ["cat", [first, [1, second, 0.98, "−0.250", 1]]]
     assert [name for name, _ in network["classes"]] == list(NAMES)
     assert [[card[0] for card in cards] for _, cards in network["classes"]] == [[0, 1], [1, 2], [1, 3]]
-    assert (network["counted"], network["learn"], network["shown"]) == ("top 3", "train", "train")
+    assert (network["counted"], network["of"], network["shown"]) == ("top 3", "of the class, of split train", "train")
     images = {number: images for number, _, images in network["features"]}
     rows, pictures = planted().top_images[0].rows, planted().top_images[0].pictures
     for number, shown in images.items():
@@ -84,6 +84,12 @@ def test_a_coverage_and_a_single_feature_are_worded(facts: RunFacts) -> None:
     assert (network["counted"], network["among"][:18]) == ("counted", "one of the largest")
     (network,) = data_of(site_of(facts, planted(k1="1")))
     assert (network["counted"], network["among"]) == ("largest", "the largest")
+
+
+def test_other_rankings_and_groups_are_worded(facts: RunFacts) -> None:
+    (network,) = data_of(site_of(facts, planted(rank_by="contribution", group_by="prediction")))
+    assert network["among"] == "one of the 3 largest by contribution to the class's logit"
+    assert network["of"] == "predicted as the class, of split train"
 
 
 def test_many_features_have_a_card_for_the_first_ten(facts: RunFacts, build_decomposition: Decompositions) -> None:
@@ -154,4 +160,6 @@ def test_training_images_and_their_ids_are_shown_only_where_allowed(
     for number in sorted({*SETS.ravel().tolist()}):
         needle = str(sample_id(number, 1)).encode()
         assert any(needle in data for data in site.values()) == (pictures or setting == "ids")
+    said = f"Images of split {split} are not shown: report.training_images keeps them out."
+    assert (said in text_of(site)) == (not pictures)
     assert data_of(site)[0]["classes"][0][0] == "cat"  # the cards stay, with numbers alone
