@@ -90,7 +90,8 @@ def answer(network: pd.Series, features: pd.DataFrame) -> str:
     k2, d, ratio = int(network["k2"]), int(network["n_features"]), float(network["ratio"])
     users = features.groupby("feature")["n_classes"].first()
     shared = int((users > 1).sum())
-    used = f"{shared:,} of the {len(users):,} features in use are shared by several classes."
+    verb = "is" if shared == 1 else "are"
+    used = f"{shared:,} of the {len(users):,} features in use {verb} shared by several classes."
     if np.isnan(ratio):
         return f"{k2} of {d:,} features stand for each class; {used}"
     held = f"{formats.share(ratio)} of its accuracy"

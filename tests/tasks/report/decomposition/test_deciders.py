@@ -46,7 +46,7 @@ def test_the_first_sentence_answers_the_title(facts: RunFacts) -> None:
     text = text_of(site_of(facts, page))
     said = (
         "2 of 64 features decide each class: with them alone the network keeps 97.2 % of its accuracy. "
-        "1 of the 4 features in use are shared by several classes."
+        "1 of the 4 features in use is shared by several classes."
     )
     assert f"Which few features decide each class? {said}" in text
     row = page.networks.iloc[0]
