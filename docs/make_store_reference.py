@@ -69,6 +69,10 @@ WRITES = {  # arrays with their axes, and files
     "coverage": "a file of sums for each range of samples: shares by image",
     "ablation": "`correct` (range, place of the noise, draw) and `images` (range): counts",
     "head-cost": "no array; multiply-adds are in `complete.json` under `summary`, times in the record of partition 0",
+    "feature-images": "`position`, `sample_id`, `label`, `value` (feature, rank): the images with the largest values; "
+    "`feature` (feature); `weight` (class, rank): of the features of each class's set",
+    "feature-pictures": "`picture` (image, row, column, colour), `position` (image): each image once; `box` (feature, "
+    "rank, edge): top, left, bottom, right as shares of the image",
     "decomposition-gallery": "`image` (image, row, column, colour), `maps` (image, map, row, column); `sample_id`, "
     "`label`, `predicted` (image); no array where features are not means of maps",
     "decomposed-training": "`weights.safetensors`; `epochs.parquet`, epoch 0 before the first step; checkpoints; "

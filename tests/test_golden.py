@@ -74,6 +74,12 @@ RULES: dict[str, Rule] = {
     "head-scores/correct": Rule(0.1),
     "head-scores/agreeing": Rule(0.1),
     "ablation/correct": Rule(0.1),
+    # Which images have the largest values, among near ties; the values are compared.
+    "feature-images/position": OPEN,
+    "feature-images/sample_id": OPEN,
+    "feature-images/label": OPEN,
+    "feature-images/feature": OPEN,
+    "feature-pictures/*": OPEN,
     # Of question 3: words and images of near ties, and neurons near a threshold. The similarities are compared.
     "neurons/*:word": OPEN,
     "neurons/anchors.parquet:neuron": OPEN,
@@ -118,6 +124,7 @@ def test_every_kind_of_stage_of_the_run_is_guarded(found: Kinds) -> None:
     kinds |= {"cards", "card-pictures"}
     kinds |= {UPDATES, "queries", "contributions", "influence", "randomisation", "mislabel"}
     kinds |= {GATED, "penultimate", "histogram", "head-scores", "coverage", "ablation", "decomposition-gallery"}
+    kinds |= {"feature-images", "feature-pictures"}
     kinds |= {"responses", "words", "image-features", "concept-side", "clip-dissect", "neurons", "plane"}
     kinds |= {"dissection-thresholds", "network-dissection", "planted", "exemplars"}
     assert set(found) == kinds | {"retraining", "datamodelling", "gates", "decomposed-training"}

@@ -110,7 +110,7 @@ def _data(facts: RunFacts, pages: Sequence[Page]) -> dict[str, bytes]:
 
 
 def _assets() -> dict[str, bytes]:
-    """Return style, script and plotly.js, which all pages share."""
+    """Return style, scripts and plotly.js."""
     templates = files("tasks.report") / "templates"
-    assets = {f"assets/{name}": (templates / name).read_bytes() for name in ("style.css", "site.js")}
+    assets = {f"assets/{name}": (templates / name).read_bytes() for name in ("style.css", "site.js", "deciders.js")}
     return assets | {"assets/plotly.min.js": str(get_plotlyjs()).encode()}

@@ -1,8 +1,9 @@
 """A store that an earlier version made is reused: kinds, VERSIONs and keys of its stages are still the same.
 
 `old_store/store.zip` is a run of every kind of stage. It was made before the stages were rebuilt as objects. A kind in
-`RISEN` has a higher VERSION since: its stages, and those that read them, have new keys and are made again. A new store
-is made with `layerlore run tests/flows/old_store/config.yaml` and packed without records, claims and reports.
+`RISEN` has a higher VERSION since: its stages, and those that read them, have new keys and are made again. A kind in
+`ADDED` came later and reads old stages. A new store is made with `layerlore run tests/flows/old_store/config.yaml` and
+packed without records, claims and reports.
 """
 
 import zipfile
@@ -20,7 +21,7 @@ from tasks.steps.questions import QUESTIONS, STEPS
 
 FOLDER = Path(__file__).with_name("old_store")
 RISEN = {"features"}  # VERSION 3: small matrices are fitted by scikit-learn's solver
-PLANNED = {"cards", "card-pictures"}  # kinds that came later, which the old config plans too
+PLANNED = {"cards", "card-pictures", "feature-images", "feature-pictures"}  # later kinds that the old config plans too
 NEWER = {  # kinds that came later
     *("topics", "topic-scores", "unit-responses", "unit-gram", "units", "unit-evaluation", "unit-pictures"),
     *("unit-cards", *PLANNED),

@@ -1,22 +1,24 @@
 """The page of the decomposition question, from its tables to what its template shows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import pandas as pd
 
 from tasks.figures.decomposition.depth import depth_views
-from tasks.figures.overlay import Thumbnail
+from tasks.figures.overlay import Thumbnail, unique_thumbnails
 from tasks.report.blocks import FigureBlock, GalleryBlock
 from tasks.report.cells import Table
 from tasks.report.decomposition import tables
 from tasks.report.decomposition.authors import compare_authors
 from tasks.report.decomposition.claims import claims_table
 from tasks.report.decomposition.cost import head_times_table
+from tasks.report.decomposition.deciders import Deciders, deciders_of
 from tasks.report.decomposition.downloads import decomposition_csv
 from tasks.report.decomposition.figures import network_figures
 from tasks.report.decomposition.findings import family_findings, network_findings
-from tasks.report.decomposition.gallery import MAX_NETWORKS, allowed_rows, feature_map_blocks
+from tasks.report.decomposition.gallery import MAX_NETWORKS, feature_map_blocks
+from tasks.report.decomposition.private import allowed
 from tasks.report.decomposition.results import COLUMNS, DecompositionResults
 from tasks.report.findings import Finding
 from tasks.report.pages import Page
@@ -46,9 +48,11 @@ class DecomposedNetwork:
 class DecompositionContent:
     """Everything the template needs.
 
-    `ranked` and `grouped` say how features were counted; `filled` names the tables and tuples that are not empty.
+    `thumbnails` has every picture of the page once. `ranked` and `grouped` say how features were counted; `filled`
+    names the tables and tuples that are not empty.
     """
 
+    deciders: Deciders | None
     sections: list[DecomposedNetwork]
     across: list[Finding]
     claims: Table | None
@@ -91,14 +95,15 @@ def lay_out_decomposition(results: DecompositionResults, training_images: str, f
 
 def decomposition_content(results: DecompositionResults, training_images: str) -> DecompositionContent:
     """Compute what the page shows; what `training_images` does not allow is taken out first."""
-    results = replace(results.completed(), gallery=allowed_rows(results, training_images))
+    results = allowed(results.completed(), training_images)
     pairs = _pairs(results)
     parts = [results.of(*pair) for pair in pairs[:MAX_SECTIONS]]
     compared = compare_authors(results)
     csv, notes = decomposition_csv(results, compared)
     galleries, thumbnails = feature_map_blocks(results.gallery)
-    depth = depth_views(results.networks)
+    depth, deciders = depth_views(results.networks), deciders_of(results)
     return DecompositionContent(
+        deciders=deciders,
         sections=[_section(i, part) for i, part in enumerate(parts, start=1)],
         across=family_findings(results.networks),
         claims=claims_table(parts) if len(parts) > 1 else None,
@@ -109,7 +114,7 @@ def decomposition_content(results: DecompositionResults, training_images: str) -
         ranked=_worded(results.networks["rank_by"], RANKS),
         grouped=_worded(results.networks["group_by"], GROUPS),
         galleries=galleries,
-        thumbnails=thumbnails,
+        thumbnails=unique_thumbnails([*(deciders.thumbnails if deciders else ()), *thumbnails]),
         refused=tuple((network, reason.rstrip(".")) for network, reason in results.refused),
         csv=csv,
         notes=(*_caps(results, len(pairs)), *notes),

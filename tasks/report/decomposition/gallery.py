@@ -1,28 +1,13 @@
-"""Feature maps in a row: image, all, other and influential features; only of images that may be shown."""
+"""Feature maps in a row: image, all, other and influential features."""
 
 from collections.abc import Sequence
 
 from tasks.figures.overlay import Thumbnail, thumbnail, unique_thumbnails
 from tasks.report.blocks import MAX_IMAGES, GalleryBlock, GalleryLine, Shown
-from tasks.report.decomposition.results import DecompositionResults, FeatureMapRow
+from tasks.report.decomposition.results import FeatureMapRow
 
-HELD_OUT = ("val", "validation", "test")  # splits without training images, unless the sets were learned on them
 COLUMNS = ("image", "all", "other", "influential")
 MAX_NETWORKS = 8
-
-
-def allowed_rows(results: DecompositionResults, training_images: str) -> tuple[FeatureMapRow, ...]:
-    """Return the rows that may be shown: without "show", those of splits that hold no training image.
-
-    Parameters
-    ----------
-    results : the whole results
-    training_images : the config's `report.training_images`
-    """
-    if training_images == "show":
-        return results.gallery
-    learned = set(results.networks["learn"])
-    return tuple(row for row in results.gallery if row.split in HELD_OUT and row.split not in learned)
 
 
 def feature_map_blocks(rows: Sequence[FeatureMapRow]) -> tuple[list[GalleryBlock], list[Thumbnail]]:

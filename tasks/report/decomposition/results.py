@@ -8,7 +8,7 @@ from tasks.figures.decomposition.index_histogram import Histogram
 from tasks.figures.decomposition.overlap_map import Overlap
 from tasks.report.pages import Image
 
-__all__ = ["COLUMNS", "DecompositionResults", "FeatureMapRow", "Histogram", "Overlap"]
+__all__ = ["COLUMNS", "DecompositionResults", "FeatureMapRow", "Histogram", "Overlap", "TopImages"]
 
 COLUMNS: dict[str, tuple[str, ...]] = {  # of each table; whatever else a table may hold stays out of the site
     "networks": (
@@ -36,6 +36,10 @@ COLUMNS: dict[str, tuple[str, ...]] = {  # of each table; whatever else a table 
     "retraining": ("network", "seed", "scope", "epoch", "accuracy", "loss"),
     "head_times": ("network", "seed", "batch", "dense_ms", "decomposed_ms"),
     "gates": (*("network", "seed", "split", "std_accuracy", "csg_accuracy", "mean_gate", "overlap", "a_decomposed"),),
+    "features": (
+        *("network", "seed", "label", "class_name", "rank", "feature", "count", "share", "weight", "n_classes"),
+        *("classes", "sample_ids"),
+    ),
 }
 
 
@@ -70,6 +74,28 @@ class FeatureMapRow:
 
 
 @dataclass(frozen=True)
+class TopImages:
+    """The images that activate the features of a network most.
+
+    Attributes
+    ----------
+    network, seed : which network
+    split : of the data set
+    held_out : whether no network and no set of features learned from this split
+    rows : feature, rank (from 1), sample_id, picture (index in `pictures`) (int); class_name (str); value; top, left,
+        bottom, right (0..1: where in the image the feature is active; the whole image where that is not known)
+    pictures : (H, W, 3) uint8 each; empty where the report must not show them
+    """
+
+    network: str
+    seed: int
+    split: str
+    held_out: bool
+    rows: pd.DataFrame
+    pictures: tuple[Image, ...]
+
+
+@dataclass(frozen=True)
 class DecompositionResults:
     """Results of the question "which few features decide each class?".
 
@@ -98,10 +124,15 @@ class DecompositionResults:
     head_times : network, seed, batch (int), dense_ms, decomposed_ms (medians)
     gates : network, seed, split, std_accuracy, csg_accuracy, mean_gate, overlap (share of the sets from the largest
         gates that Algorithm 1 has too), a_decomposed (with the gates' sets) (0..1)
+    features : network, seed (the first of each network), label (number of the class), class_name, rank (from 1),
+        feature, count (images of the class in which the feature is among the k1 largest), share (of the class's
+        images), weight (in the class's logit), n_classes, classes (whose sets have it, "cat, dog"), sample_ids (of
+        the most activating images, "12, 3")
     histograms : relative index frequencies of a few classes
     overlaps : of the sets of every two classes
     gallery : rows of feature maps
     refused : network and reason, where feature maps could not be made
+    top_images : of the first seed of each network
     """
 
     networks: pd.DataFrame
@@ -114,10 +145,12 @@ class DecompositionResults:
     retraining: pd.DataFrame = field(default_factory=lambda: _table("retraining"))
     head_times: pd.DataFrame = field(default_factory=lambda: _table("head_times"))
     gates: pd.DataFrame = field(default_factory=lambda: _table("gates"))
+    features: pd.DataFrame = field(default_factory=lambda: _table("features"))
     histograms: tuple[Histogram, ...] = ()
     overlaps: tuple[Overlap, ...] = ()
     gallery: tuple[FeatureMapRow, ...] = ()
     refused: tuple[tuple[str, str], ...] = ()
+    top_images: tuple[TopImages, ...] = ()
 
     def of(self, network: str, seed: int) -> "DecompositionResults":
         """Return what belongs to one network and seed; feature maps have no seed."""
@@ -131,6 +164,7 @@ class DecompositionResults:
             overlaps=tuple(o for o in self.overlaps if (o.network, o.seed) == (network, seed)),
             gallery=tuple(row for row in self.gallery if row.network == network),
             refused=tuple(each for each in self.refused if each[0] == network),
+            top_images=tuple(each for each in self.top_images if (each.network, each.seed) == (network, seed)),
         )
 
     def completed(self) -> "DecompositionResults":

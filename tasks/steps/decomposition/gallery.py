@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,15 +15,12 @@ from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.steps.common.activations import first_input, ranges_by_class
-from tasks.steps.common.networks import choose_device, load_network, preprocessing_of
+from tasks.steps.common.networks import choose_device, preprocessing_of
 from tasks.steps.common.pictures import THUMBNAIL, chosen_positions, shown_images
 from tasks.steps.common.samples import read_positions
-from tasks.steps.common.trials import example_images, example_input
 from tasks.steps.decomposition.features import chosen_head
 from tasks.steps.decomposition.histogram import read_sets
-
-if TYPE_CHECKING:
-    from tasks.capture import Split
+from tasks.steps.decomposition.last_maps import open_maps, why_no_maps
 
 VERSION = 2
 KINDS = ("all", "other", "influential")  # maps of an image, in this order
@@ -39,32 +33,10 @@ def decomposition_gallery_spec(features: StageSpec, histogram: StageSpec, k2: in
     return GALLERIES.spec(kept, inputs, label=features.label)
 
 
-@lru_cache(maxsize=2)
-def _split(store: Store, features: StageSpec, device: str) -> Split:
-    """Return the network of a penultimate stage, cut after its last map; this process keeps it for the next."""
-    import torch
-
-    from tasks.capture import LAST_MAP, split_at
-
-    model = load_network(store, features, torch.device(device))
-    images = example_images(store, features).to(device)
-    return split_at(model, LAST_MAP, example_input(tuple(images.shape[1:])).to(device), images=images)
-
-
-def _refusal(store: Store, features: StageSpec) -> str:
-    """Return why features do not have maps, "" if they do: a feature must be the mean of one map."""
-    d = int(open_finished(store, features).summary["features"])
-    try:
-        shape = _split(store, features, "cpu").shape
-    except ValueError as error:
-        return f"the network cannot be cut after its last map: {error}"
-    return "" if shape[0] == d else f"the last map has {shape[0]} channels, the head {d} inputs: no feature is one map"
-
-
 def _layout(store: Store, spec: StageSpec) -> Layout:
     features = spec.inputs["features"]
     chosen = chosen_positions(ranges_by_class(open_finished(store, features)), int(spec.parameters["count"]))
-    if _refusal(store, features):
+    if why_no_maps(store, features):
         return Layout(1)
     images = first_input(store, features)
     size = shown_images(images, preprocessing_of(features.parameters["network"])).shape[1:3]
@@ -104,7 +76,7 @@ def _pictures(stage: Stage, device: str) -> dict[str, NDArray[np.generic]]:
     rare, size = least_frequent(order, min(k2, d)), stage.layout.arrays["image"].shape[1:3]
     heat = np.empty(stage.layout.arrays["maps"].shape, np.float32)
     for row, (_, label, _) in enumerate(chosen):
-        maps, _ = capture_batch(_split(stage.store, features, device), inputs[row : row + 1])
+        maps, _ = capture_batch(open_maps(stage.store, features, device), inputs[row : row + 1])
         found = contrast_maps(maps[0], order[label, :k2], rare[label])
         heat[row] = [enlarge(getattr(found, kind), (size[0], size[1])) for kind in KINDS]
     return {
@@ -118,7 +90,7 @@ def _pictures(stage: Stage, device: str) -> dict[str, NDArray[np.generic]]:
 
 def _summary(stage: Stage) -> Document:
     """Return why pictures are missing, if they are."""
-    return {"refused": "" if stage.layout.arrays else _refusal(stage.store, stage.spec.inputs["features"])}
+    return {"refused": "" if stage.layout.arrays else why_no_maps(stage.store, stage.spec.inputs["features"])}
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:

@@ -1,7 +1,7 @@
 """The stages of question 2 for a config, as specs: a plan does not read the store."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import get_args
 
@@ -14,6 +14,8 @@ from tasks.steps.decomposition.ablation import ablation_spec
 from tasks.steps.decomposition.cost import cost_spec
 from tasks.steps.decomposition.coverage import coverage_spec
 from tasks.steps.decomposition.decomposed_training import Scope, decomposed_training_spec
+from tasks.steps.decomposition.feature_images import feature_images_spec
+from tasks.steps.decomposition.feature_pictures import feature_pictures_spec
 from tasks.steps.decomposition.features import penultimate_spec
 from tasks.steps.decomposition.gallery import decomposition_gallery_spec
 from tasks.steps.decomposition.gates import gates_spec
@@ -39,6 +41,8 @@ class Decomposed:
     need_scores : scores of the main k2 of `need`, by n
     ablations : ablations by (noise, scope)
     retrained : trainings by scope, head or network
+    pictures : the most activating images of the features, None for seeds after the first
+    held_out : whether these images come from a split that neither the sets nor any network of the config learned from
     """
 
     network: str
@@ -58,6 +62,8 @@ class Decomposed:
     gallery: StageSpec | None = None
     gates: StageSpec | None = None
     gates_scores: StageSpec | None = None
+    pictures: StageSpec | None = None
+    held_out: bool = False
 
     @property
     def histogram(self) -> StageSpec:
@@ -69,7 +75,7 @@ class Decomposed:
         """Return the stages that no other stage of the answer reads."""
         scored = (self.full, *self.grid.values(), *self.controls.values(), *self.need_scores.values())
         rest = (*self.ablations.values(), *self.retrained.values(), self.gates_scores, self.coverage, self.cost)
-        return tuple(spec for spec in (*scored, *rest, self.gallery) if spec is not None)
+        return tuple(spec for spec in (*scored, *rest, self.gallery, self.pictures) if spec is not None)
 
 
 def shown_k1(k1: int | Coverage) -> str:
@@ -87,10 +93,26 @@ def plan_decomposition(config: Config, shared: Shared) -> Sequence[Decomposed]:
     asked = config.decomposition
     assert asked is not None
     return [
-        _decomposed(asked, _network(config, asked, shared, name, seed))
+        _with_pictures(config, _decomposed(asked, _network(config, asked, shared, name, seed)))
         for name in asked.networks
         for seed in (config.seeds if config.networks[name].train is not None else config.seeds[:1])
     ]
+
+
+def _with_pictures(config: Config, answer: Decomposed) -> Decomposed:
+    """Return an answer with the most activating images of its features, if it is that of the first seed.
+
+    The images come from the split that the sets come from, if the report may show it; else from the held-out split.
+    """
+    asked = config.decomposition
+    assert asked is not None
+    if answer.seed != config.seeds[0]:
+        return answer
+    features = answer.learn if config.report.training_images == "show" else answer.evaluate
+    images = feature_images_spec(features, answer.histogram, asked.k2[0])
+    learned = {asked.learn, *(network.train.split for network in config.networks.values() if network.train)}
+    held_out = features.parameters["split"] not in learned
+    return replace(answer, pictures=feature_pictures_spec(images), held_out=held_out)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from tasks.steps.decomposition.ablation import ABLATION
 from tasks.steps.decomposition.cost import COST
 from tasks.steps.decomposition.coverage import COVERAGE
 from tasks.steps.decomposition.decomposed_training import DECOMPOSED_TRAININGS
+from tasks.steps.decomposition.feature_images import FEATURE_IMAGES
+from tasks.steps.decomposition.feature_pictures import FEATURE_PICTURES
 from tasks.steps.decomposition.features import PENULTIMATES
 from tasks.steps.decomposition.gallery import GALLERIES
 from tasks.steps.decomposition.gates import GATES
@@ -18,7 +20,7 @@ DECOMPOSITION = Question(
     "Which few features decide each class?",
     (
         *(PENULTIMATES, STRONGEST, HISTOGRAM, GATES, SCORES),
-        *(COVERAGE, ABLATION, COST, GALLERIES, DECOMPOSED_TRAININGS),
+        *(COVERAGE, ABLATION, COST, GALLERIES, FEATURE_IMAGES, FEATURE_PICTURES, DECOMPOSED_TRAININGS),
     ),
     plan_decomposition,
     decomposition_page,

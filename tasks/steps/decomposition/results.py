@@ -19,6 +19,7 @@ from tasks.steps.decomposition.ablation import read_accuracies
 from tasks.steps.decomposition.cost import read_times
 from tasks.steps.decomposition.coverage import read_coverage
 from tasks.steps.decomposition.decomposed_training import read_curves
+from tasks.steps.decomposition.feature_results import feature_rows, top_images
 from tasks.steps.decomposition.gallery import KINDS
 from tasks.steps.decomposition.histogram import read_sets
 from tasks.steps.decomposition.plan import Decomposed
@@ -44,6 +45,7 @@ def decomposition_results(store: Store, answers: Sequence[Decomposed]) -> Decomp
         "retraining": _retraining,
         "head_times": _head_times,
         "gates": _gates,
+        "features": _features,
     }
     rows = {
         name: [{**opened.keys, **row} for opened in all_opened for row in make(store, opened)]
@@ -55,6 +57,7 @@ def decomposition_results(store: Store, answers: Sequence[Decomposed]) -> Decomp
         overlaps=tuple(_overlap(opened) for opened in all_opened),
         refused=tuple(_refused(store, all_opened)),
         gallery=tuple(row for opened in all_opened if opened.is_first(all_opened) for row in _gallery(store, opened)),
+        top_images=tuple(images for one in all_opened for images in top_images(store, one.answer, one.names)),
     )
 
 
@@ -242,6 +245,10 @@ def _gates(store: Store, opened: _Opened) -> Iterator[Row]:
         "overlap": float(np.mean(shared)),
         "a_decomposed": _scores(store, opened.answer.gates_scores, opened.full)["accuracy"],
     }
+
+
+def _features(store: Store, opened: _Opened) -> Iterator[Row]:
+    yield from feature_rows(store, opened.answer, opened.names)
 
 
 def _histograms(opened: _Opened) -> Iterator[Histogram]:

@@ -1,7 +1,5 @@
 """The files of question 2 in the report besides the site: tables as Parquet, a few pictures for papers."""
 
-from dataclasses import replace
-
 from storage.results import table_bytes
 from tasks.figures.decomposition.still import ablation_plot, against_depth, control_plot, grid_surface, retraining_plot
 from tasks.figures.decomposition.still_sets import (
@@ -11,7 +9,7 @@ from tasks.figures.decomposition.still_sets import (
     overlap_plot,
     sample_need_plot,
 )
-from tasks.report.decomposition.gallery import allowed_rows
+from tasks.report.decomposition.private import allowed
 from tasks.report.decomposition.results import COLUMNS, DecompositionResults
 
 FEW = 4  # number of rows of pictures
@@ -19,7 +17,7 @@ FEW = 4  # number of rows of pictures
 
 def decomposition_files(results: DecompositionResults, training_images: str) -> dict[str, bytes]:
     """Return tables and pictures by path below the report; pictures are of the first seed of each network."""
-    results = replace(results, gallery=allowed_rows(results, training_images))
+    results = allowed(results, training_images)
     tables = {name: getattr(results, name) for name in COLUMNS}
     files = {f"tables/decomposition_{name}.parquet": table_bytes(table) for name, table in tables.items() if len(table)}
     if results.networks["network"].nunique() > 1:

@@ -176,7 +176,8 @@ def test_nothing_is_fetched_and_every_reference_exists(
         for reference in filter(None, references):
             name, _, anchor = reference.partition("#")
             assert reference.startswith("data:") or (name in site if name else anchor in ids), reference
-    assert not re.search(rb"https?:|url\(", site["assets/style.css"] + site["assets/site.js"])
+    assets = (site[f"assets/{name}"] for name in ("style.css", "site.js", "deciders.js"))
+    assert not any(re.search(rb"https?:|url\(", asset) for asset in assets)
 
 
 def test_figures_and_images_speak_to_those_who_do_not_see_them(facts: RunFacts, page: InterpretationResults) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.report.decomposition.results import COLUMNS, DecompositionResults, FeatureMapRow, Histogram, Overlap
+from tests.tasks.report.decomposition.decomposition_features import invented_features, invented_images
 
 Decompositions = Callable[..., DecompositionResults]
 
@@ -26,7 +27,7 @@ def invented_decomposition(
 ) -> DecompositionResults:
     """Networks given as (name, model, depth): the deeper the better, Algorithm 1 better than all but one control."""
     tables: dict[str, list[dict[str, object]]] = {name: [] for name in COLUMNS}
-    histograms, overlaps, maps = [], [], []
+    histograms, overlaps, maps, images = [], [], [], []
     for order, (network, model, depth) in enumerate(networks):
         rng = np.random.default_rng([4, order])
         key: dict[str, object] = {"network": network, "seed": 0}
@@ -84,6 +85,8 @@ def invented_decomposition(
             tables["head_times"].append(key | {"batch": batch, "dense_ms": dense, "decomposed_ms": few})
         row = {"split": "train", "std_accuracy": 0.88, "csg_accuracy": 0.881, "mean_gate": 0.21, "overlap": 0.4}
         tables["gates"].append(key | row | {"a_decomposed": fit - 0.1})
+        tables["features"] += invented_features(key, names, sets)
+        images.append(invented_images(key, names, sets, size))
         for label in range(min(n_histograms, len(names))):
             weight = rng.exponential(size=d)
             weight[sets[label]] += 6
@@ -97,7 +100,12 @@ def invented_decomposition(
             maps.append(FeatureMapRow(network, pictures[0], 4000 + i, "val", true, predicted, *pictures[1:]))
     frames = {name: pd.DataFrame(rows, columns=list(COLUMNS[name])) for name, rows in tables.items()}
     return DecompositionResults(
-        **frames, histograms=tuple(histograms), overlaps=tuple(overlaps), gallery=tuple(maps), refused=()
+        **frames,
+        histograms=tuple(histograms),
+        overlaps=tuple(overlaps),
+        gallery=tuple(maps),
+        top_images=tuple(images),
+        refused=(),
     )
 
 

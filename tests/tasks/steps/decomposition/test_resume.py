@@ -8,7 +8,16 @@ import pytest
 from storage.specs import StageSpec
 from storage.stages import find_finished, open_finished
 from tasks.cluster.parallel import PartitionError
-from tasks.steps.decomposition import ablation, coverage, features, gallery, histogram, scores
+from tasks.steps.decomposition import (
+    ablation,
+    coverage,
+    feature_images,
+    feature_pictures,
+    features,
+    gallery,
+    histogram,
+    scores,
+)
 from tasks.steps.decomposition.plan import Decomposed
 from tests.plans import decomposed
 
@@ -27,6 +36,7 @@ def contents(run: "Run", spec: StageSpec) -> Digests:
 def asked(found: Decomposed) -> dict[str, StageSpec]:
     """Return a stage of each kind."""
     assert found.gallery is not None
+    assert found.pictures is not None
     return {
         "learn": found.learn,
         "strongest": found.histogram.inputs["strongest"],
@@ -35,6 +45,8 @@ def asked(found: Decomposed) -> dict[str, StageSpec]:
         "coverage": found.coverage,
         "ablation": found.ablations["standard", "label"],
         "gallery": found.gallery,
+        "feature-images": found.pictures.inputs["images"],
+        "feature-pictures": found.pictures,
     }
 
 
@@ -48,6 +60,8 @@ def asked(found: Decomposed) -> dict[str, StageSpec]:
         ("coverage", coverage, "pack_sums"),
         ("ablation", ablation, "_logits"),
         ("gallery", gallery, "_pictures"),
+        ("feature-images", feature_images, "most_activating"),
+        ("feature-pictures", feature_pictures, "_pictures"),
     ],
 )
 def test_a_killed_stage_goes_on_to_the_same_bytes(
