@@ -135,7 +135,7 @@ def interpretation_content(results: InterpretationResults) -> InterpretationCont
         sections=_sections(results, "" if dropped else "data/classes.csv"),
         budgets=_by_network(known_spreads(results.over_repeats)),
         networks=tables.networks_table(results.networks),
-        robustness=tables.robustness_table(robustness),
+        robustness=tables.robustness_table(own_coresets(robustness)),
         transfer=_transfer(results) if len(results.transfer) else None,
         topics=coresets.topics_table(topics) if topics is not None else None,
         neighbours=coresets.neighbour_findings(own_coresets(results.selections)),

@@ -16,6 +16,7 @@ from tasks.report.findings import Finding
 from tasks.steps.common.courses import CURVES, training_steps
 from tasks.steps.concepts.agreement import Pair, agreement_rows
 from tasks.steps.concepts.exemplars import read_exemplars
+from tasks.steps.concepts.few_positive import few_positive_findings
 from tasks.steps.concepts.neurons import ANCHORS_FILE, TAUS_FILE, TEMPERATURES_FILE, read_neurons, temperature_of
 from tasks.steps.concepts.plan import Monitored, Seen, View
 from tasks.steps.concepts.plane import read_plane
@@ -84,7 +85,10 @@ def concept_results(store: Store, answers: Sequence[Monitored], images: str) -> 
         temperatures=_tables(layer.file(TEMPERATURES_FILE).assign(**layer.at) for layer in layers),
         exemplars=exemplars,
         pictures=pictures,
-        observations=tuple(Finding("Left out", line) for answer in answers for line in answer.left_out),
+        observations=(
+            *(Finding("Left out", line) for answer in answers for line in answer.left_out),
+            *(finding for answer in answers for finding in few_positive_findings(store, answer)),
+        ),
     ).completed()
 
 

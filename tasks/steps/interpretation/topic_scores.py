@@ -14,7 +14,7 @@ from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec, without_defaults
 from storage.stages import Stage, open_finished
 from storage.stores import Store
-from tasks.engine.life import measured
+from tasks.engine.life import Clock, measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.interpreters.shapley import shapley
@@ -74,7 +74,7 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 
 def _partition(work: Work, number: int) -> None:
     """Score the topics on all held-out samples, and each topic on some of them."""
-    stage, spec = work.stage, work.stage.spec
+    clock, stage, spec = Clock(), work.stage, work.stage.spec
     held_out, device = open_finished(stage.store, spec.inputs["activations"]), choose_device(work.device)
     scorer = _Scorer(read_topics(stage.store, spec.inputs["features"])(0), stage, device)
     labels, plain = held_out.read("label"), held_out.read("logits").argmax(axis=1)
@@ -105,6 +105,7 @@ def _partition(work: Work, number: int) -> None:
                 accuracy_random=random,
                 shapley_images=len(few),
                 duplicates=[list(pair) for pair in near_duplicates(unit)],
+                **clock.share(1),
             )
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -15,7 +14,7 @@ from storage.specs import StageSpec, signature_defaults, without_defaults
 from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
 from storage.updates.archives import keep_chain, sweep_files
-from tasks.engine.life import measured
+from tasks.engine.life import Clock, measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.interpreters import topics as pure
@@ -105,7 +104,7 @@ def _partition(work: Work, number: int) -> None:
     from tasks.io.tensors import pack_tensors, unpack_tensors
 
     stage, spec = work.stage, work.stage.spec
-    device, started = choose_device(work.device), time.perf_counter()
+    device, clock = choose_device(work.device), Clock()
     parent = previous_segment(Earlier(stage, number), environment(device))
     coreset = _Coreset(stage, device)
     training = _training(spec, coreset.channels, device)
@@ -119,7 +118,7 @@ def _partition(work: Work, number: int) -> None:
         data = pack_tensors(training.tensors())
         name = f"checkpoint-{number:06d}-{digest(data)[:12]}.safetensors"
         part.write_file(name, data)
-        seconds = time.perf_counter() - started
+        seconds = float(clock.share(1)["seconds"])
         part.numbers.update(measured(parent=parent.get("checkpoint", ""), checkpoint=name, losses=losses))
         part.numbers.update(environment=environment(device), spent=seconds + float(parent.get("spent", 0.0)))
         if number == stage.layout.partitions - 1:
@@ -128,6 +127,7 @@ def _partition(work: Work, number: int) -> None:
             fitted = FittedTopics(found["topics"], found["r1"], found["r2"], float(setting(spec, "threshold")))
             part.numbers["classes"] = coreset.classes(fitted, part.numbers["spent"])
             part.numbers["duplicates"] = [list(pair) for pair in pure.near_duplicates(found["topics"].numpy())]
+        part.numbers.update(clock.share(1))  # with what was read before the training
 
 
 def _training(spec: StageSpec, channels: int, device: torch.device) -> TopicTraining:

@@ -1,6 +1,7 @@
 """Topics from config to results: what a run stores is what the pure functions give, after a stop as without one."""
 
 import copy
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +25,11 @@ from tasks.interpreters.topics import rebuild, topic_amounts, topic_forward, uni
 from tasks.io.tensors import unpack_tensors
 from tasks.metrics.shape import shape_distance
 from tasks.steps.common.activations import open_split
+from tasks.steps.common.costs import costs_of
+from tasks.steps.interpretation import topic_scores as scores_module
 from tasks.steps.interpretation import topics as stage_module
 from tasks.steps.interpretation.results import interpretation_results, method_tables
+from tasks.steps.interpretation.topic_scores import TOPIC_SCORES
 from tasks.steps.interpretation.topics import RESULT, TOPICS, topics_spec
 from tests.plans import cells, interpreted
 
@@ -216,6 +220,24 @@ def test_maps_stay_where_another_method_reads_them_and_a_plan_names_the_passes(
     assert "maps" not in interpreted(new_run(tiny_tree).plan)[0].learn.parameters
     tiny_tree["interpretation"]["interpreters"] = {"vebi": {}}  # the keys of such runs stay
     assert "maps" not in interpreted(new_run(tiny_tree).plan)[0].learn.parameters
+
+
+def test_the_time_of_scores_is_that_of_the_scoring(
+    topics_run: "Run", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = topics_run.at(str(tmp_path / "store"))
+    cell = next(one for one in cells(run.plan) if one.scores is not None)
+    assert cell.scores is not None
+    run.job.store.remove(cell.scores.path)
+
+    def slow(value: object, m: int, **_: object) -> NDArray[np.float64]:
+        time.sleep(0.05)
+        return np.zeros(m)
+
+    monkeypatch.setattr(scores_module, "shapley", slow)
+    complete(run.job, TOPIC_SCORES, [cell.scores])
+    (cost,) = costs_of(run.job.store, [cell.scores])
+    assert cost.seconds >= 0.05
 
 
 def test_a_head_without_gradients_is_one_line(topics_run: "Run", monkeypatch: pytest.MonkeyPatch) -> None:
