@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from configs.companions import Adversary
 from configs.section import Location, Name, Section, check_distinct
 
 Positive = Annotated[int, Field(ge=1)]
@@ -269,6 +270,7 @@ class Training(Course):
     )
     record: Record | None = None
     gates: Gates | None = None
+    adversary: Adversary | None = None
 
     @model_validator(mode="after")
     def _snapshots_limited(self) -> "Training":

@@ -70,5 +70,7 @@ class CurveReader:
 def _line(spec: StageSpec, epoch: Document) -> str:
     """Return the progress line of an epoch."""
     parts = [f"epoch {epoch['epoch']} of {spec.place['train']['epochs']}"]
-    parts += [f"{key} {epoch[key]:{form}}" for key, form in (("loss", ".4f"), ("accuracy", ".4f"), ("lr", ".3g"))]
+    shown = {"loss": ".4f", "accuracy": ".4f", "lr": ".3g"}
+    more = {key: ".4f" for key in epoch if key not in {"epoch", *shown}}  # what companions measure
+    parts += [f"{key.replace('_', ' ')} {epoch[key]:{form}}" for key, form in (shown | more).items()]
     return f"{spec.title}: {', '.join(parts)}"

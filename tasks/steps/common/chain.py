@@ -192,12 +192,14 @@ def _segment(
         end = min(stop, (start // per_epoch + 1) * per_epoch)
         losses += trainer.run(start, end, recorder)
         if end % per_epoch == 0:
+            held_out = (opened.held_out, opened.n_held_out)
             epochs.append(
                 {
                     "epoch": end // per_epoch,
                     "loss": float(np.mean(losses[-per_epoch:])),
-                    "accuracy": accuracy(trainer.model, opened.held_out, opened.n_held_out),
+                    "accuracy": accuracy(trainer.model, *held_out),
                     "lr": float(trainer.optimizer.param_groups[0]["lr"]),
+                    **{key: value for one in trainer.companions for key, value in one.measures(*held_out).items()},
                 }
             )
         start = end
@@ -249,6 +251,7 @@ def _curves(train: Training, segments: Sequence[Document], per_epoch: int) -> pd
             "epoch": [e["epoch"] for e in epochs],
             "loss": np.array(losses).reshape(-1, per_epoch).mean(axis=1),
             "accuracy": [e["accuracy"] for e in epochs],
+            **{key: [e[key] for e in epochs] for key in epochs[0] if key not in ("epoch", "loss", "accuracy", "lr")},
         }
     )
     schedule = open_schedule(train, per_epoch)
