@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from configs.companions import Adversary
+from configs.companions import Adversary, Lottery
 from configs.section import Location, Name, Section, check_distinct
 
 Positive = Annotated[int, Field(ge=1)]
@@ -271,6 +271,7 @@ class Training(Course):
     record: Record | None = None
     gates: Gates | None = None
     adversary: Adversary | None = None
+    lottery: Lottery | None = None
 
     @model_validator(mode="after")
     def _snapshots_limited(self) -> "Training":

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tasks.training.adversary import prepare_adversary
 from tasks.training.batches import Positions
 from tasks.training.gates import prepare_gates
+from tasks.training.lottery import prepare_masks
 
 
 class Companion(Protocol):
@@ -57,4 +58,5 @@ Prepare = Callable[[Mapping[str, Any], nn.Module, Tensor, Tensor], Attach]  # An
 COMPANIONS: dict[str, Prepare] = {
     "gates": prepare_gates,
     "adversary": prepare_adversary,
+    "masks": prepare_masks,
 }

@@ -9,13 +9,17 @@ from storage.specs import StageSpec
 from storage.stores import Store
 from tasks.steps.common.courses import training_of
 from tasks.steps.common.networks import preprocessing_of
+from tasks.steps.common.pruning import read_masks
 
 Settings = Mapping[str, Any]  # Any: the companion's own
 
 
 def companion_settings(store: Store, spec: StageSpec) -> dict[str, Settings]:
     """Return the settings of each companion of a training, by its name; its inputs must be complete."""
-    return planned_settings(spec)
+    found = planned_settings(spec)
+    if "masks" in spec.inputs:
+        found["masks"] = {"masks": read_masks(store, spec.inputs["masks"])}
+    return found
 
 
 def planned_settings(spec: StageSpec) -> dict[str, Settings]:

@@ -17,7 +17,7 @@ from tasks.training.schedules import SCHEDULES, Schedule, Span
 MEMORY_SAMPLES = 256 * 2**20  # bytes of preprocessed inputs that a worker keeps between steps
 CURVES = "epochs.parquet"
 # Not in the key: a name, which the input manifest replaces; other stages; a path, which its digest replaces.
-NO_RESULT = ("data", "snapshots", "start")
+NO_RESULT = ("data", "snapshots", "start", "lottery")
 LOSS_ONLY = {"ghost_norm", "detach_ghosts"}  # settings of batches that samplers do not take
 
 

@@ -18,7 +18,7 @@ from tasks.steps.common.companions import Settings, companion_settings
 from tasks.steps.common.courses import open_batches, open_schedule, training_of
 from tasks.steps.common.fetching import open_fetch
 from tasks.steps.common.manifest import positions
-from tasks.steps.common.networks import check_unchanged, load_start
+from tasks.steps.common.networks import check_unchanged, load_packed, load_start, stage_weights
 from tasks.steps.common.trials import example_input, spread
 from tasks.training.batches import Positions
 
@@ -87,6 +87,8 @@ def open_trainer(
     if train.start is not None:
         check_unchanged(train.start, spec.digests["start"])
         load_start(model, train.start)
+    if "start" in spec.inputs:
+        load_packed(model, stage_weights(store, spec.inputs["start"]))
     samples = open_samples(store, spec, device, memory, seed, subset)
     return make_trainer(train, seed, model, samples, device, companion_settings(store, spec))
 

@@ -59,7 +59,14 @@ if TYPE_CHECKING:
     from tasks.training.loop import Fetch
 
 VERSION = 1
-REFUSED = ("start", "gates", "adversary", "record", "snapshots")  # settings that only the training of a network has
+REFUSED = (
+    "start",
+    "gates",
+    "adversary",
+    "lottery",
+    "record",
+    "snapshots",
+)  # settings that only the training of a network has
 
 Scope = Literal["head", "network"]
 

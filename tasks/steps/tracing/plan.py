@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from configs.schema import AnyDataSet, Config, LabelNoise, Network
 from configs.tracing import Tracing
 from storage.specs import StageSpec
+from tasks.steps.common.lottery import last_training
 from tasks.steps.common.manifest import manifest_spec
 from tasks.steps.common.question import Shared
-from tasks.steps.common.training import training_spec
 from tasks.steps.tracing.datamodelling import datamodelling_spec
 from tasks.steps.tracing.influence import influence_spec
 from tasks.steps.tracing.mislabel import mislabel_spec
@@ -134,6 +134,6 @@ def _permuted(config: Config, asked: Tracing, name: str, seed: int, manifest: St
     noise = PERMUTED.model_copy(update={"splits": (network.train.split,)})
     digests_in = manifest.place["digests_in"]
     shuffled = manifest_spec(f"{data} permuted", config.data[data].model_copy(update={"noise": noise}), digests_in)
-    training = training_spec(f"{name} permuted", network, shuffled, seed)
+    training = last_training(f"{name} permuted", network, shuffled, seed)
     queried = shuffled if asked.queries.data in (None, data) else manifest
     return _projected(network, asked, name, training, queried, f"{name} permuted seed {seed}")
