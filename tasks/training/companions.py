@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from tasks.training.adversary import prepare_adversary
 from tasks.training.batches import Positions
+from tasks.training.diversity import prepare_diversity
 from tasks.training.gates import prepare_gates
 from tasks.training.lottery import prepare_masks
 
@@ -59,4 +60,5 @@ COMPANIONS: dict[str, Prepare] = {
     "gates": prepare_gates,
     "adversary": prepare_adversary,
     "masks": prepare_masks,
+    "diversity": prepare_diversity,
 }

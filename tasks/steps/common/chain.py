@@ -25,6 +25,7 @@ from storage.updates.archives import keep_chain, sweep_files
 from tasks.engine.life import measured
 from tasks.engine.step import Work
 from tasks.steps.common.content import compare_content, content_file
+from tasks.steps.common.costs import step_seconds
 from tasks.steps.common.courses import (
     CURVES,
     MEMORY_SAMPLES,
@@ -109,6 +110,8 @@ def train_segment(work: Work, number: int, opener: Opener) -> None:
             load_training(trainer, read_checkpoint(stage, parent["checkpoint"]))
         elif opened.from_weights:
             part.numbers["start_accuracy"] = accuracy(trainer.model, opened.held_out, opened.n_held_out)
+        if trainer.companions and not parent:
+            part.numbers["step_seconds"] = step_seconds(trainer)
         start = number * train.checkpoint_every
         stop = min(start + train.checkpoint_every, trainer.samples.batches.per_epoch * train.epochs)
         with recording(train, part, trainer, parent, (start, stop)) as recorder:

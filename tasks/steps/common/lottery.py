@@ -4,9 +4,9 @@ Every training of the chain has the same settings, data order and number of step
 the network. It is shared with a network that has the same settings without a lottery.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from configs.companions import Lottery
 from configs.schema import Network
 from storage.specs import StageSpec
 from tasks.steps.common.pruning import pruning_spec
@@ -33,8 +33,14 @@ class Link:
     trained: StageSpec
 
 
-def last_training(name: str, network: Network, manifest: StageSpec, seed: int) -> StageSpec:
+def last_training(
+    name: str, network: Network, manifest: StageSpec, seed: int, inputs: Mapping[str, StageSpec]
+) -> StageSpec:
     """Return the training of a network: its own, or the last of its lottery.
+
+    Parameters
+    ----------
+    inputs : further stages that each training reads
 
     Raises
     ------
@@ -42,8 +48,8 @@ def last_training(name: str, network: Network, manifest: StageSpec, seed: int) -
     """
     assert network.train is not None
     if network.train.lottery is None:
-        return training_spec(name, network, manifest, seed)
-    return _chain(name, network, network.train.lottery, manifest, seed)
+        return training_spec(name, network, manifest, seed, inputs=inputs)
+    return _chain(name, network, manifest, seed, inputs)
 
 
 def links_of(training: StageSpec) -> list[Link]:
@@ -57,17 +63,19 @@ def links_of(training: StageSpec) -> list[Link]:
     return [Link(training, snapshot, None, training), *reversed(found)]
 
 
-def _chain(name: str, network: Network, asked: Lottery, manifest: StageSpec, seed: int) -> StageSpec:
+def _chain(name: str, network: Network, manifest: StageSpec, seed: int, inputs: Mapping[str, StageSpec]) -> StageSpec:
     """Return the last training of a lottery; only this one records its updates."""
     assert network.train is not None
+    assert network.train.lottery is not None
+    asked = network.train.lottery
     quiet = network.model_copy(update={"train": network.train.model_copy(update={"record": None})})
-    training = training_spec(name, quiet, manifest, seed, stage="dense")
+    training = training_spec(name, quiet, manifest, seed, inputs=inputs, stage="dense")
     (snapshot,) = snapshot_specs(training, (asked.rewind,))
     pruning: StageSpec | None = None
     for number in range(1, asked.stages + 1):
         last = number == asked.stages
         pruning = pruning_spec(training, pruning, asked.fraction, rewind=asked.rewind)
-        start = {"start": ticket_spec(snapshot, pruning), "masks": pruning}
+        start = {**inputs, "start": ticket_spec(snapshot, pruning), "masks": pruning}
         stage = "" if last else f"stage {number}"
         training = training_spec(name, network if last else quiet, manifest, seed, inputs=start, stage=stage)
     return training

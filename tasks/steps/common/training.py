@@ -55,8 +55,8 @@ def training_spec(
 
     Parameters
     ----------
-    inputs : in a lottery after its first training, `start`, a stage with the weights to start from, and `masks`, the
-        pruning
+    inputs : `start`, a stage with the weights to start from, and `masks`, a pruning, in a lottery after its first
+        training; `image_features` and `words` for the diversity regulariser
     stage : name of the training in a lottery, for people
 
     Raises
@@ -65,10 +65,11 @@ def training_spec(
     """
     assert network.train is not None
     parameters, place, digests = network_identity(name, network, manifest)
-    start, start_digest = ({"start": None}, {}) if inputs else start_identity(name, network)
+    given = inputs or {}
+    start, start_digest = ({"start": None}, {}) if "start" in given else start_identity(name, network)
     return TRAINING.spec(
         {"network": parameters, "train": key_settings(network.train), "seed": seed},
-        {"data": manifest, **(inputs or {})},
+        {"data": manifest, **given},
         digests={**digests, **start_digest},
         place={**place, "train": {**network.train.model_dump(mode="json"), **start}},
         label=f"{name} seed {seed} {stage}".strip(),
