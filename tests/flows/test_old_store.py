@@ -20,7 +20,10 @@ from tasks.steps.questions import QUESTIONS, STEPS
 
 FOLDER = Path(__file__).with_name("old_store")
 RISEN = {"features"}  # VERSION 3: small matrices are fitted by scikit-learn's solver
-NEWER = {"topics", "topic-scores", "unit-responses", "unit-gram", "units", "unit-evaluation"}  # kinds that came later
+NEWER = {  # kinds that came later
+    *("topics", "topic-scores", "unit-responses", "unit-gram", "units", "unit-evaluation"),
+    *("pruning", "ticket"),
+}
 MADE_AGAIN = {"features", "evaluation", "gallery"}  # the kinds of RISEN, and those that read them
 
 

@@ -76,7 +76,7 @@ def series_of(config: Config, shared: Shared, name: str, seed: int) -> Series:
     if training is None:
         return Series((Watched(name, "given weights", UNKNOWN_STEP, settings),))
     assert network.train is not None
-    if network.train.lottery is not None:
+    if network.train.lottery is not None and asked.snapshots == "all":
         return _lottery(
             name, settings, training, network.train.lottery, shared.manifests[asked.probe.data], asked.probe
         )

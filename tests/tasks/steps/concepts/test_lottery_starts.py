@@ -82,6 +82,18 @@ def test_starts_are_masked_and_have_the_asked_batch_norm(made: "Run") -> None:
     assert len({training.key for training in made.plan.shared.trainings.values()}) == 1
 
 
+def test_steps_in_place_of_starts_are_those_of_the_last_training(probed_tree: Tree, new_run: NewRun) -> None:
+    tree = copy.deepcopy(probed_tree)
+    tree["networks"]["small"]["train"]["lottery"] = {"stages": 2}
+    assert len(new_run(tree).plan.answers["concepts"][0].responses) == 4
+    tree["concepts"]["snapshots"] = [0, 16]
+    run = new_run(tree)
+    (answer,) = run.plan.answers["concepts"]
+    stages = [watched.stage for watched in answer.snapshots]
+    assert [stage.parameters for stage in stages] == [{"step": 0}, {"step": 16}]
+    assert {stage.inputs["training"].key for stage in stages} == {run.plan.shared.trainings["small", 0].key}
+
+
 def test_the_monitor_names_the_starts(made: "Run") -> None:
     monitor = concept_results(made.job.store, made.plan.answers["concepts"], "show").monitor
     labels = ["start 0 of 1, 1 of the weights", "start 1 of 1, 0.4 of the weights", "end of training 1"]
