@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 from configs.load import ConfigError, load_config
 from flows.progress import planned_stages
-from storage.stages import open_finished
+from storage.stages import open_finished, read_marker
 from tasks.cluster.parallel import PartitionError
 from tasks.engine.life import complete
 from tasks.io.networks import build_model
@@ -91,6 +92,17 @@ class Normalise(torch.nn.Module):
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return (images - 0.3) / 0.4
+
+
+def test_steps_with_two_companions_run_and_show_both_costs(tiny_tree: Tree, new_run: NewRun) -> None:
+    tree = attacked(tiny_tree, epochs=2, gates={"lr": 0.5, "plain_epochs": 0, "period": 2})
+    run = new_run(tree)
+    folder = train(run)
+    record = read_marker(run.job.store, spec_of(run).path, 0)["numbers"]
+    assert set(record["step_seconds"]) == {"plain", "gating", "adversary"}
+    assert min(record["step_seconds"].values()) > 0
+    gates = load_file(folder / "files" / "gates.safetensors")["gates"]
+    assert gates.amax(1).tolist() == [1.0] * 8
 
 
 def test_curves_hold_the_robust_accuracy_and_snapshots_are_bitwise(tiny_tree: Tree, new_run: NewRun) -> None:
