@@ -89,8 +89,8 @@ class Concepts(Asked):
     )
     snapshots: Literal["all"] | tuple[Annotated[int, Field(ge=0)], ...] = Field(
         "all",
-        description="snapshots of the networks' trainings: all that `train.snapshots` names, or steps; a network "
-        "with given weights has one",
+        description="snapshots of the networks' trainings: all that `train.snapshots` names, of a lottery the masked "
+        "starts and the end, or steps, of a lottery those of its last training; given weights are one",
     )
     checkpoints: dict[Name, Checkpoints] = Field(
         {}, description="folder of checkpoints by network, in place of the weights of the network"

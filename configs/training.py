@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from configs.companions import Adversary, Diversity, Gates, Lottery
 from configs.section import Location, Name, Section, check_distinct
 
 Positive = Annotated[int, Field(ge=1)]
@@ -211,29 +212,6 @@ class Record(Section):
         return self
 
 
-class Gates(Section):
-    """Class-specific gates on the channels of the last map (CSG, Liang et al. 2020), trained with the network.
-
-    They are on in the last epoch of every `period`, counted from the start, after `plain_epochs`.
-    """
-
-    lr: float = Field(
-        gt=0,
-        description="learning rate of the gates, to which the schedule applies too; in a step with gates, the penalty "
-        "closes a gate by about lr * weight / (1 - momentum)",
-    )
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of the gates, as that of SGD")
-    weight: float = Field(0.001, ge=0, description="weight of the penalty on open gates (the paper's lambda)")
-    share: float = Field(0.2, ge=0, le=1, description="share of all gates that may be open without a penalty")
-    plain_epochs: int = Field(10, ge=0, description="number of first epochs without gates")
-    period: int = Field(3, ge=1, description="period in epochs; the last epoch of each period has gates")
-
-    @property
-    def first_epoch(self) -> int:
-        """The first epoch with gates, from 0."""
-        return self.plain_epochs + (-self.plain_epochs - 1) % self.period
-
-
 class Course(Section):
     """The settings of a training that do not depend on the network or the data."""
 
@@ -269,12 +247,24 @@ class Training(Course):
     )
     record: Record | None = None
     gates: Gates | None = None
+    adversary: Adversary | None = None
+    lottery: Lottery | None = None
+    diversity: Diversity | None = None
 
     @model_validator(mode="after")
     def _snapshots_limited(self) -> "Training":
         check_distinct("snapshots", self.snapshots if isinstance(self.snapshots, tuple) else ())
         if isinstance(self.snapshots, int) and self.snapshots > MAX_SNAPSHOTS:
             raise ValueError(f"snapshots: expected at most {MAX_SNAPSHOTS:,}, found {self.snapshots}")
+        return self
+
+    @model_validator(mode="after")
+    def _batches_differ(self) -> "Training":
+        if self.diversity is not None and self.batches.most == 1:
+            kind = self.batches.kind
+            raise ValueError(
+                f"diversity: expected batches of two images or more, found {kind} of one; raise their size"
+            )
         return self
 
     @model_validator(mode="after")

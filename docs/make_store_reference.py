@@ -22,6 +22,7 @@ PLANS = {  # presets that together have every kind and need no files, with what 
     "decomposition-digits": (),
     "tracing-digits": (),
     "concepts-digits": (),
+    "concepts-paradigms-digits": (),
 }
 WRITES = {  # arrays with their axes, and files
     "manifest": "`manifest.parquet`: id, key, label_given, label_true, split, size, etag",
@@ -29,6 +30,8 @@ WRITES = {  # arrays with their axes, and files
     "checkpoints; `content-SPLIT.bin`: a digest of each sample, 16 bytes, in class-major order; with `gates`, also "
     "`gates.safetensors`; with `record`, the archive of updates (below)",
     "snapshots": "`snapshot-STEP.safetensors`: the weights after STEP updates",
+    "pruning": "`masks.safetensors`: bool by parameter, true where a weight remains",
+    "ticket": "`weights.safetensors`: the weights of the step to rewind to, 0 where they are pruned",
     "layers": "`sample_id`, `label`, `content` as in activations; `pooled.LAYER` (sample, channel) and `maps.LAYER` "
     "(sample, ..., channel) for each named layer; the network's own layouts are in `complete.json` under `summary`",
     "activations": "`sample_id`, `label` (sample) int64; `content` (sample, byte): digests; `logits` (sample, output); "

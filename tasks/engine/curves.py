@@ -43,7 +43,8 @@ class CurveReader:
             while (numbers := self._marker(spec)) is not None:
                 number = self._next[spec.path]
                 self._next[spec.path] += 1
-                lines = [_line(spec, epoch) for epoch in numbers["epochs"]]
+                lines = [_cost_line(spec, numbers["step_seconds"])] if "step_seconds" in numbers else []
+                lines += [_line(spec, epoch) for epoch in numbers["epochs"]]
                 if not lines and time.monotonic() - self._printed > LINE_EVERY:
                     steps = number * int(spec.place["train"]["checkpoint_every"]) + len(numbers["losses"])
                     lines = [f"{spec.title}: {steps} steps, loss {np.mean(numbers['losses']):.4f}"]
@@ -70,5 +71,13 @@ class CurveReader:
 def _line(spec: StageSpec, epoch: Document) -> str:
     """Return the progress line of an epoch."""
     parts = [f"epoch {epoch['epoch']} of {spec.place['train']['epochs']}"]
-    parts += [f"{key} {epoch[key]:{form}}" for key, form in (("loss", ".4f"), ("accuracy", ".4f"), ("lr", ".3g"))]
+    shown = {"loss": ".4f", "accuracy": ".4f", "lr": ".3g"}
+    more = {key: ".4f" for key in epoch if key not in {"epoch", *shown}}  # what companions measure
+    parts += [f"{key.replace('_', ' ')} {epoch[key]:{form}}" for key, form in (shown | more).items()]
     return f"{spec.title}: {', '.join(parts)}"
+
+
+def _cost_line(spec: StageSpec, seconds: Document) -> str:
+    """Return the line with the times of a step, plain and with each companion."""
+    times = [f"{1000 * seconds[name]:.2f} ms with {name}" for name in seconds if name != "plain"]
+    return f"{spec.title}: a step takes {1000 * seconds['plain']:.2f} ms, {', '.join(times)}"

@@ -11,16 +11,22 @@ from tasks.figures.views import Part, View, base_layout, whole_axis
 
 
 def training_views(curves: pd.DataFrame) -> list[View]:
-    """Draw accuracy and loss by epoch, a line per network and seed.
+    """Draw accuracy, loss and, where it was measured, accuracy under attack by epoch, a line per network and seed.
 
     Parameters
     ----------
-    curves : columns network, seed, epoch, loss (nats), accuracy (0..1)
+    curves : columns network, seed, epoch, loss (nats), accuracy (0..1), maybe robust_accuracy (0..1, NaN unknown)
     """
-    return [
+    views = [
         _training_view(curves, "accuracy", "accuracy", lambda x: 100 * x, "accuracy (%)"),
         _training_view(curves, "loss", "loss", lambda x: x, "loss (nats)"),
     ]
+    if "robust_accuracy" in curves:
+        attacked = curves.dropna(subset="robust_accuracy")
+        views.append(
+            _training_view(attacked, "robust_accuracy", "under attack", lambda x: 100 * x, "accuracy under attack (%)")
+        )
+    return views
 
 
 def _training_view(

@@ -11,12 +11,13 @@ from storage.stores import Store
 from tasks.cluster.clusters import check_cluster
 from tasks.cluster.rejoining import ClusterError
 from tasks.engine.step import Size
+from tasks.steps.common.lottery import last_training
 from tasks.steps.common.manifest import manifest_spec
 from tasks.steps.common.networks import check_device
 from tasks.steps.common.question import Shared
 from tasks.steps.common.snapshots import snapshot_specs
 from tasks.steps.common.survey import PlanSurvey, network_id
-from tasks.steps.common.training import training_spec
+from tasks.steps.concepts.diversity import diversity_inputs
 from tasks.steps.questions import STEPS
 
 __all__ = ["Shared", "plan_shared", "stage_sizes", "waves", "with_inputs"]
@@ -32,8 +33,9 @@ def plan_shared(config: Config) -> Shared:
     keepers = [step.kind for step in STEPS.values() if step.keeps_content]
     manifests = {name: manifest_spec(name, data, keepers) for name, data in config.data.items()}
     trained = {name: network.train for name, network in config.networks.items() if network.train is not None}
+    features = {name: diversity_inputs(name, train, manifests[train.data]) for name, train in trained.items()}
     trainings = {
-        (name, seed): training_spec(name, config.networks[name], manifests[train.data], seed)
+        (name, seed): last_training(name, config.networks[name], manifests[train.data], seed, features[name])
         for name, train in trained.items()
         for seed in config.seeds
     }

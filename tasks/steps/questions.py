@@ -3,8 +3,10 @@
 from tasks.engine.step import Step
 from tasks.steps.activations.question import ACTIVATIONS
 from tasks.steps.common.manifest import MANIFEST
+from tasks.steps.common.pruning import PRUNING
 from tasks.steps.common.question import Question
 from tasks.steps.common.snapshots import SNAPSHOTS
+from tasks.steps.common.tickets import TICKETS
 from tasks.steps.common.training import TRAINING
 from tasks.steps.concepts.question import CONCEPTS
 from tasks.steps.decomposition.question import DECOMPOSITION
@@ -19,7 +21,7 @@ QUESTIONS: dict[str, Question] = {
     "tracing": TRACING,
 }
 
+SHARED = (MANIFEST, TRAINING, SNAPSHOTS, PRUNING, TICKETS)
 STEPS: dict[str, Step] = {
-    step.kind: step
-    for step in (MANIFEST, TRAINING, SNAPSHOTS, *(step for question in QUESTIONS.values() for step in question.steps))
+    step.kind: step for step in (*SHARED, *(step for question in QUESTIONS.values() for step in question.steps))
 }

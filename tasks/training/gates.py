@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from tasks.capture import LAST_MAP, split_at
 from tasks.splitting.channels import CHANNELS_FIRST
 from tasks.splitting.replay import watching
+from tasks.training.batches import Positions
 
 START = 0.5
 GATE_MATRIX = "gates"  # name of the tensor in checkpoints and in a training's file of gates
@@ -106,6 +107,9 @@ class Gating:
         """Return whether an epoch, counted from 0, has gates."""
         return epoch >= self.plain_epochs and epoch % self.period == self.period - 1
 
+    def before_step(self, ids: Positions) -> None:
+        """Ignore the sample ids."""
+
     @contextmanager
     def during(self, labels: Tensor) -> Iterator[None]:
         """Run the network with gates in the block; `labels` (m,) are the classes of its first m inputs."""
@@ -123,6 +127,9 @@ class Gating:
         """Return the penalty of the gates, which is added to the loss."""
         return self.weight * self.gates.penalty(self.share)
 
+    def after_backward(self) -> None:
+        """Leave the gradients as they are."""
+
     def after_update(self) -> None:
         """Normalise the gates after a step, and remove their gradient, which a plain step would follow."""
         self.gates.normalise()
@@ -136,6 +143,10 @@ class Gating:
     def tensors(self) -> dict[str, Tensor]:
         """Return the gates (K, C) by name."""
         return {GATE_MATRIX: self.gates.weight}
+
+    def measures(self, fetch: Callable[..., tuple[Tensor, Tensor]], n: int) -> dict[str, float]:
+        """Return an empty dict: gates do not have numbers by epoch."""
+        return {}
 
 
 def prepare_gates(

@@ -109,6 +109,8 @@ class Trainer:
             inputs = self.augment(inputs, named, epoch)
         active = tuple(companion for companion in self.companions if companion.takes_part(epoch))
         labels = labels[: len(batch.examples)]
+        for companion in active:
+            companion.before_step(named[: len(labels)])
         gradient = _Gradient(self.model, inputs, labels, step_seed(seed, step), step, self.clip, active)
         if self.schedule is not None:
             set_rates(self.optimizer, self.schedule(step))
@@ -167,6 +169,8 @@ class _Gradient:
         if not torch.isfinite(loss):
             raise ValueError(f"step {self.step}: expected a finite loss, found {loss.item()}; lower the learning rate")
         loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
+        for companion in self.companions:
+            companion.after_backward()
         if self.clip is not None:
             self.factor = clip_gradients(self.model.parameters(), self.clip)
         if not self.calls:

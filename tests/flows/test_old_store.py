@@ -24,7 +24,7 @@ RISEN = {"features"}  # VERSION 3: small matrices are fitted by scikit-learn's s
 PLANNED = {"cards", "card-pictures", "feature-images", "feature-pictures"}  # later kinds that the old config plans too
 NEWER = {  # kinds that came later
     *("topics", "topic-scores", "unit-responses", "unit-gram", "units", "unit-evaluation", "unit-pictures"),
-    *("unit-cards", *PLANNED),
+    *("unit-cards", "pruning", "ticket", *PLANNED),
 }
 MADE_AGAIN = {"features", "evaluation", "gallery"}  # the kinds of RISEN, and those that read them
 

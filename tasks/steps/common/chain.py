@@ -40,6 +40,7 @@ from tasks.steps.common.networks import (
     pack_state,
 )
 from tasks.steps.common.recording import recording
+from tasks.steps.common.step_seconds import step_seconds
 from tasks.steps.common.trainer import environment, load_training, pack_training
 
 
@@ -109,6 +110,8 @@ def train_segment(work: Work, number: int, opener: Opener) -> None:
             load_training(trainer, read_checkpoint(stage, parent["checkpoint"]))
         elif opened.from_weights:
             part.numbers["start_accuracy"] = accuracy(trainer.model, opened.held_out, opened.n_held_out)
+        if trainer.companions and not parent:
+            part.numbers["step_seconds"] = step_seconds(trainer)
         start = number * train.checkpoint_every
         stop = min(start + train.checkpoint_every, trainer.samples.batches.per_epoch * train.epochs)
         with recording(train, part, trainer, parent, (start, stop)) as recorder:
@@ -192,12 +195,14 @@ def _segment(
         end = min(stop, (start // per_epoch + 1) * per_epoch)
         losses += trainer.run(start, end, recorder)
         if end % per_epoch == 0:
+            held_out = (opened.held_out, opened.n_held_out)
             epochs.append(
                 {
                     "epoch": end // per_epoch,
                     "loss": float(np.mean(losses[-per_epoch:])),
-                    "accuracy": accuracy(trainer.model, opened.held_out, opened.n_held_out),
+                    "accuracy": accuracy(trainer.model, *held_out),
                     "lr": float(trainer.optimizer.param_groups[0]["lr"]),
+                    **{key: value for one in trainer.companions for key, value in one.measures(*held_out).items()},
                 }
             )
         start = end
@@ -249,6 +254,7 @@ def _curves(train: Training, segments: Sequence[Document], per_epoch: int) -> pd
             "epoch": [e["epoch"] for e in epochs],
             "loss": np.array(losses).reshape(-1, per_epoch).mean(axis=1),
             "accuracy": [e["accuracy"] for e in epochs],
+            **{key: [e[key] for e in epochs] for key in epochs[0] if key not in ("epoch", "loss", "accuracy", "lr")},
         }
     )
     schedule = open_schedule(train, per_epoch)

@@ -57,7 +57,7 @@ def check_content(recorded: Recorded, content: Content, rows: pd.DataFrame, at: 
         )
 
 
-def known_content(store: Store, spec: StageSpec, split: str) -> Recorded | None:
+def known_content(store: Store, spec: StageSpec, split: str | None) -> Recorded | None:
     """Return the digests of a split that the stage itself keeps, done or not, or else an earlier stage of its data."""
     path = f"{spec.path}/files/{content_file(split)}"
     if store.exists(path):

@@ -17,7 +17,9 @@ from tasks.training.schedules import SCHEDULES, Schedule, Span
 MEMORY_SAMPLES = 256 * 2**20  # bytes of preprocessed inputs that a worker keeps between steps
 CURVES = "epochs.parquet"
 # Not in the key: a name, which the input manifest replaces; other stages; a path, which its digest replaces.
-NO_RESULT = ("data", "snapshots", "start")
+NO_RESULT = ("data", "snapshots", "start", "lottery")
+# Nor these settings of companions, in place of which the inputs are in the key.
+AS_INPUTS = {"diversity": {"words", "image_text"}, "record": {"archive_budget"}}
 LOSS_ONLY = {"ghost_norm", "detach_ghosts"}  # settings of batches that samplers do not take
 
 
@@ -36,7 +38,7 @@ def key_settings(train: Training) -> Document:
         if not isinstance(value, Section):
             found[name] = full[name]
             continue
-        found[name] = value.model_dump(mode="json", exclude_defaults=True, exclude={"archive_budget"})
+        found[name] = value.model_dump(mode="json", exclude_defaults=True, exclude=AS_INPUTS.get(name))
         if "kind" in full[name]:
             found[name]["kind"] = full[name]["kind"]
     return found

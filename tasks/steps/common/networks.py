@@ -177,15 +177,16 @@ def build_network(spec: StageSpec) -> tuple[nn.Module, str]:
 
 def filled_network(store: Store, spec: StageSpec) -> nn.Module:
     """Return a new copy of the network of a stage with its weights, on the CPU, in the builder's state."""
-    from tasks.io.tensors import unpack_tensors
     from tasks.io.weights import load_weights
-    from tasks.recording.versions import load_state, read_versions
 
     network, training = spec.parameters["network"], spec.inputs.get("network")
     model = build_model(network["model"], network["arguments"], 0)
     if training is not None:
-        data = _trained_weights(store, training, spec.inputs.get("snapshot"))
-        load_state(model, unpack_tensors(data), read_versions(decode_tensors(data, WEIGHTS)[1]))
+        snapshot = spec.inputs.get("snapshot")
+        if snapshot is None:
+            load_packed(model, open_finished(store, training).read_file(WEIGHTS))
+        else:
+            load_packed(model, stage_weights(store, snapshot))
         return model
     path = str(spec.place["weights"])
     check_unchanged(path, spec.digests["weights"])
@@ -193,13 +194,19 @@ def filled_network(store: Store, spec: StageSpec) -> nn.Module:
     return model
 
 
-def _trained_weights(store: Store, training: StageSpec, snapshot: StageSpec | None) -> bytes:
-    """Return the file of a training's final weights, or of a snapshot's, which is the only file of its stage."""
-    if snapshot is None:
-        return open_finished(store, training).read_file(WEIGHTS)
-    finished = open_finished(store, snapshot)
+def stage_weights(store: Store, stage: StageSpec) -> bytes:
+    """Return the weights of a finished snapshot or ticket: the only file of its stage."""
+    finished = open_finished(store, stage)
     (name,) = finished.note["files"]
     return finished.read_file(name)
+
+
+def load_packed(model: nn.Module, data: bytes) -> None:
+    """Load the weights that `pack_state` returned into a model, in place."""
+    from tasks.io.tensors import unpack_tensors
+    from tasks.recording.versions import load_state, read_versions
+
+    load_state(model, unpack_tensors(data), read_versions(decode_tensors(data, WEIGHTS)[1]))
 
 
 def pack_state(model: nn.Module) -> bytes:

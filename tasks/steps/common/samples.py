@@ -50,7 +50,7 @@ def read_batch(source: Source, preprocessing: Preprocessing, keys: Sequence[str]
     return Batch(torch.stack(inputs).contiguous(memory_format=torch.channels_last), content_of(samples))
 
 
-def read_positions(store: Store, spec: StageSpec, split: str, at: NDArray[np.int64]) -> Tensor:
+def read_positions(store: Store, spec: StageSpec, split: str | None, at: NDArray[np.int64]) -> Tensor:
     """Return the samples at the positions `at` of a split as a network's input, (n, C, h, w) float32.
 
     Parameters

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from storage.documents import canonical
 from storage.specs import StageSpec
 from tasks.engine.survey import Survey
-from tasks.steps.common.courses import training_of
+from tasks.steps.common.companions import planned_settings
 from tasks.steps.common.smallest_batch import check_smallest_batch
 from tasks.steps.common.survey import check_outputs
 from tasks.steps.common.trials import check_logits
@@ -28,9 +29,9 @@ def check_trainable(spec: StageSpec, survey: Survey, *, key: str = "") -> None:
     import torch
     from torch import Tensor
 
-    from tasks.training.gates import find_gated_map
+    from tasks.training.companions import COMPANIONS
 
-    found, train = survey.data(spec.inputs["data"]), training_of(spec)
+    found, asked = survey.data(spec.inputs["data"]), planned_settings(spec)
 
     def look(model: nn.Module, example: Tensor, images: Tensor) -> None:
         for name, value in model.state_dict().items():
@@ -38,8 +39,8 @@ def check_trainable(spec: StageSpec, survey: Survey, *, key: str = "") -> None:
                 kind = type(value).__name__
                 raise ValueError(f"expected tensors only in its state dict, found {name}, a {kind}")
         check_logits(model, images)
-        if train.gates is not None:
-            find_gated_map(model, example, images=images)
+        for name, settings in asked.items():
+            COMPANIONS[name](settings, model, example, images)
         try:
             with torch.inference_mode():
                 output = model.train()(torch.cat([example, example]))
@@ -50,5 +51,5 @@ def check_trainable(spec: StageSpec, survey: Survey, *, key: str = "") -> None:
             raise ValueError(f"expected logits (n, C) as its output in training, found {kind}")
         check_outputs(found, output.shape[1], spec.inputs["data"])
 
-    survey.look(spec, f"training, gated {train.gates is not None}", look)
+    survey.look(spec, f"training with {canonical(dict(asked)).decode()}", look)
     check_smallest_batch(spec, survey, key=key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +14,11 @@ from storage.specs import StageSpec
 from storage.stores import Store
 from storage.tensors import RawTensor, decode_tensors, encode_tensors
 from tasks.io.networks import build_model
+from tasks.steps.common.companions import Settings, companion_settings
 from tasks.steps.common.courses import open_batches, open_schedule, training_of
 from tasks.steps.common.fetching import open_fetch
 from tasks.steps.common.manifest import positions
-from tasks.steps.common.networks import check_unchanged, load_start
+from tasks.steps.common.networks import check_unchanged, load_packed, load_start, stage_weights
 from tasks.steps.common.trials import example_input, spread
 from tasks.training.batches import Positions
 
@@ -85,7 +87,10 @@ def open_trainer(
     if train.start is not None:
         check_unchanged(train.start, spec.digests["start"])
         load_start(model, train.start)
-    return make_trainer(train, seed, model, open_samples(store, spec, device, memory, seed, subset), device)
+    if "start" in spec.inputs:
+        load_packed(model, stage_weights(store, spec.inputs["start"]))
+    samples = open_samples(store, spec, device, memory, seed, subset)
+    return make_trainer(train, seed, model, samples, device, companion_settings(store, spec))
 
 
 def open_samples(
@@ -103,31 +108,39 @@ def open_samples(
     return Samples(partial(_fetched, fetch, subset), open_batches(train, labels[subset], seed), ids[subset])
 
 
-def make_trainer(train: Training, seed: int, model: nn.Module, samples: Samples, device: torch.device) -> Trainer:
+def make_trainer(
+    train: Training,
+    seed: int,
+    model: nn.Module,
+    samples: Samples,
+    device: torch.device,
+    companions: Mapping[str, Settings] | None = None,
+) -> Trainer:
     """Return the training of a model on samples at step 0.
 
     Parameters
     ----------
     seed : seed of batches, augmentation and the random numbers of steps
     model : model with its first weights, on the CPU; this function moves it, and the trainer trains it
+    companions : settings of each companion by its name
     """
     from tasks.training.ghost_norm import with_ghost_norm
     from tasks.training.loop import Trainer
 
-    prepared = _prepared(train, model, samples)
+    prepared = _prepared(companions or {}, model, samples)
     model, batches = model.to(device), train.batches
     if batches.kind == "single-class" and batches.ghosts:
         printed = batches.ghost_norm == "as_printed"
         model = with_ghost_norm(model, as_printed=printed, detach_ghosts=batches.detach_ghosts)
-    companions = tuple(attach(model) for attach in prepared)
+    attached = tuple(attach(model) for attach in prepared)
     return Trainer(
         model,
-        _optimizer(train, model, companions),
+        _optimizer(train, model, attached),
         samples,
         open_schedule(train, samples.batches.per_epoch),
         train.clip,
         None if train.augment is None else partial(_augmented, seed, train.augment.model_dump()),
-        companions,
+        attached,
     )
 
 
@@ -161,20 +174,17 @@ def _augmented(seed: int, settings: dict[str, Any], images: torch.Tensor, ids: P
     return crop_and_flip(images, ids, seed=seed, epoch=epoch, **settings)
 
 
-def _prepared(train: Training, model: nn.Module, samples: Samples) -> list[Attach]:
+def _prepared(asked: Mapping[str, Settings], model: nn.Module, samples: Samples) -> list[Attach]:
     """Return functions that attach the companions of a training; the model returns to training mode."""
     from tasks.training.companions import COMPANIONS
 
-    asked = {name: getattr(train, name) for name in COMPANIONS}
-    if all(settings is None for settings in asked.values()):
+    if not asked:
         return []
     images, _ = samples.fetch(spread(len(samples.ids)))
     example = example_input(tuple(images.shape[1:]))
     model.eval()
     prepared = [
-        COMPANIONS[name](settings.model_dump(), model, example, images.cpu())
-        for name, settings in asked.items()
-        if settings is not None
+        prepare(asked[name], model, example, images.cpu()) for name, prepare in COMPANIONS.items() if name in asked
     ]
     model.train()
     return prepared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from configs.schema import Network
@@ -41,8 +42,22 @@ if TYPE_CHECKING:
 VERSION = 1
 
 
-def training_spec(name: str, network: Network, manifest: StageSpec, seed: int) -> StageSpec:
+def training_spec(
+    name: str,
+    network: Network,
+    manifest: StageSpec,
+    seed: int,
+    *,
+    inputs: Mapping[str, StageSpec] | None = None,
+    stage: str = "",
+) -> StageSpec:
     """Return the spec of the training of a network from one seed.
+
+    Parameters
+    ----------
+    inputs : `start`, a stage with the weights to start from, and `masks`, a pruning, in a lottery after its first
+        training; `image_features` and `words` for the diversity regulariser
+    stage : name of the training in a lottery, for people
 
     Raises
     ------
@@ -50,13 +65,14 @@ def training_spec(name: str, network: Network, manifest: StageSpec, seed: int) -
     """
     assert network.train is not None
     parameters, place, digests = network_identity(name, network, manifest)
-    start, start_digest = start_identity(name, network)
+    given = inputs or {}
+    start, start_digest = ({"start": None}, {}) if "start" in given else start_identity(name, network)
     return TRAINING.spec(
         {"network": parameters, "train": key_settings(network.train), "seed": seed},
-        {"data": manifest},
+        {"data": manifest, **given},
         digests={**digests, **start_digest},
         place={**place, "train": {**network.train.model_dump(mode="json"), **start}},
-        label=f"{name} seed {seed}",
+        label=f"{name} seed {seed} {stage}".strip(),
     )
 
 

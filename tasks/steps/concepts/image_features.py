@@ -26,7 +26,7 @@ WIDTH = 1024  # most dimensions of common models, for the size
 
 def image_features_spec(manifest: StageSpec, split: str | None, model: TextSide) -> StageSpec:
     """Return the spec of the vectors of all probing images."""
-    place = {"image_text": model.place}
+    place = {"image_text": model.place, "section": model.section}
     parameters = {"split": split, "image_text": model.parameters}
     inputs = {"data": manifest, **model.inputs}
     label = f"{manifest.label} {model.name}"

@@ -22,7 +22,7 @@ from tasks.steps.concepts.plan import Monitored, Seen, View
 from tasks.steps.concepts.plane import read_plane
 from tasks.steps.concepts.planted import read_planted
 from tasks.steps.concepts.responses import layer_depth
-from tasks.steps.concepts.watched import Watched
+from tasks.steps.concepts.watched import UNKNOWN_STEP, Watched
 from tasks.steps.concepts.words import Words, open_words, read_word_table
 
 TRACKED = 3  # neurons of each layer that the page follows where the config names none
@@ -131,8 +131,9 @@ def _monitor_row(store: Store, layer: _Layer) -> dict[str, object]:
     watched = layer.monitored.snapshots[layer.seen.snapshot]
     step = snapshot_step(store, watched)
     accuracy, loss = _course(store, watched, step)
-    label = f"step {step:,}" if watched.training is not None and step >= 0 else watched.label
-    more = {"step": step, "label": label, "accuracy": accuracy, "loss": loss}
+    label = f"step {step:,}" if watched.training is not None and step >= 0 and not watched.named else watched.label
+    shown = UNKNOWN_STEP if watched.named else step
+    more = {"step": shown, "label": label, "accuracy": accuracy, "loss": loss}
     unknown = float("nan")
     numbers = {name: unknown if value is None else value for name, value in layer.finished.summary.items()}
     return {**layer.at, **numbers, **more}
@@ -141,7 +142,7 @@ def _monitor_row(store: Store, layer: _Layer) -> dict[str, object]:
 def snapshot_step(store: Store, watched: Watched) -> int:
     """Return the number of updates before a snapshot, or the number of a checkpoint; -1 where unknown."""
     if watched.stage is not None:
-        return int(open_finished(store, watched.stage).summary["step"])
+        return int(open_finished(store, watched.stage).summary.get("step", UNKNOWN_STEP))
     if watched.training is not None:
         manifest = open_finished(store, watched.training.inputs["data"]).summary
         return training_steps(watched.training, manifest)[1]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.companions import Diversity
 from configs.concepts import Concepts, OpenClip, Tiny
 from storage.documents import Document, Json, canonical
 from storage.specs import StageSpec
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from tasks.io.text_encoder import MiniLM
 
 MINILM = "minilm"
+CONCEPTS = "concepts"  # section of question 3
 MODEL_BYTES = 1024 * 2**20  # memory of an image-text model with a batch
 
 
@@ -42,6 +44,7 @@ class TextSide:
     name : for people
     parameters, digests, inputs : its identity in a stage's key
     place : its settings with paths
+    section : key of its settings' section in the config
     """
 
     name: str
@@ -49,6 +52,7 @@ class TextSide:
     place: Document
     digests: Mapping[str, str] = field(default_factory=dict)
     inputs: Mapping[str, StageSpec] = field(default_factory=dict)
+    section: str = CONCEPTS
 
 
 def text_side(asked: Concepts) -> TextSide:
@@ -67,8 +71,8 @@ def text_side(asked: Concepts) -> TextSide:
     return TextSide("all-MiniLM-L6-v2", {"kind": MINILM}, {"kind": MINILM, "name": "all-MiniLM-L6-v2"})
 
 
-def image_side(asked: Concepts) -> TextSide:
-    """Return the image-text model.
+def image_side(asked: Concepts | Diversity, section: str = CONCEPTS) -> TextSide:
+    """Return the image-text model of a section with this key.
 
     Raises
     ------
@@ -79,7 +83,7 @@ def image_side(asked: Concepts) -> TextSide:
     if isinstance(model, Tiny):
         encoder = dual_encoder_spec(model)
         named = {"kind": "tiny", "name": "tiny dual encoder"}
-        return TextSide("tiny dual encoder", {"kind": "tiny"}, named, inputs={"encoder": encoder})
+        return TextSide("tiny dual encoder", {"kind": "tiny"}, named, inputs={"encoder": encoder}, section=section)
     name = f"open_clip {model.model}".strip() if isinstance(model, OpenClip) else "features from a file"
     try:
         if isinstance(model, OpenClip):
@@ -87,9 +91,9 @@ def image_side(asked: Concepts) -> TextSide:
         else:
             files = {"features": file_sha256(model.path)}
     except ValueError as error:
-        raise ValueError(f"concepts.image_text.path: {error}") from error
+        raise ValueError(f"{section}.image_text.path: {error}") from error
     digests = {f"image_text.{file}": digest for file, digest in files.items()}
-    return TextSide(name, settings, {**settings, "path": model.path, "name": name}, digests)
+    return TextSide(name, settings, {**settings, "path": model.path, "name": name}, digests, section=section)
 
 
 def encode_texts(store: Store, spec: StageSpec, words: Sequence[str]) -> NDArray[np.float32]:
@@ -138,7 +142,7 @@ def encode_images(
             return model.encode_images(np.stack(pixels))
         return np.concatenate([model.encode_images(image[None]) for image in pixels])
     except ValueError as error:
-        raise ValueError(f"concepts.image_text: {error}") from error
+        raise ValueError(f"{section_of(spec)}.image_text: {error}") from error
 
 
 def vector_width(store: Store, spec: StageSpec) -> int:
@@ -170,7 +174,12 @@ def check_model(spec: StageSpec, n_samples: int) -> None:
         elif settings["kind"] == "open-clip":
             _open_clip(settings["model"], settings["path"], canonical(dict(spec.digests)))
     except ValueError as error:
-        raise ValueError(f"concepts.image_text: {error}") from error
+        raise ValueError(f"{section_of(spec)}.image_text: {error}") from error
+
+
+def section_of(spec: StageSpec) -> str:
+    """Return the key of the config's section that a stage with an image-text model belongs to."""
+    return str(spec.place.get("section", CONCEPTS))
 
 
 def _features(spec: StageSpec, settings: Mapping[str, Json]) -> FeatureFile:

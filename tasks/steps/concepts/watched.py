@@ -8,14 +8,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from configs.concepts import Checkpoints
+from configs.companions import Lottery
+from configs.concepts import Checkpoints, Probe
 from configs.schema import Config, Network
 from storage.documents import Document
 from storage.specs import StageSpec
 from tasks.io.networks import build_model, resolve_preprocessing
+from tasks.steps.common.lottery import links_of
 from tasks.steps.common.networks import check_weights, network_identity
 from tasks.steps.common.question import Shared
 from tasks.steps.common.snapshots import snapshot_specs
+from tasks.steps.common.tickets import estimated_spec
 
 UNKNOWN_STEP = -1
 
@@ -31,6 +34,7 @@ class Watched:
     step : number of updates or of the checkpoint, -1 where unknown
     settings : the network with the weights of the snapshot, preprocessing probing images
     training, stage : the training and its snapshot; None for given weights, `stage` None for the final weights too
+    named : whether the label says where the snapshot belongs, in place of a step
     """
 
     network: str
@@ -39,6 +43,7 @@ class Watched:
     settings: Network
     training: StageSpec | None = None
     stage: StageSpec | None = None
+    named: bool = False
 
     def identity(self) -> tuple[Document, Document, dict[str, str], dict[str, StageSpec]]:
         """Return parameters, settings, digests and inputs of a stage that runs the snapshot."""
@@ -71,6 +76,10 @@ def series_of(config: Config, shared: Shared, name: str, seed: int) -> Series:
     if training is None:
         return Series((Watched(name, "given weights", UNKNOWN_STEP, settings),))
     assert network.train is not None
+    if network.train.lottery is not None and asked.snapshots == "all":
+        return _lottery(
+            name, settings, training, network.train.lottery, shared.manifests[asked.probe.data], asked.probe
+        )
     wanted = network.train.snapshots if asked.snapshots == "all" else asked.snapshots
     stages = snapshot_specs(training, wanted)
     if not stages:
@@ -97,6 +106,25 @@ def probing_network(name: str, network: Network, size: int | None) -> Network:
         )
     whole = found.model_copy(update={"resize": (side, side), "crop": None, "convert": True})
     return network.model_copy(update={"preprocessing": whole})
+
+
+def _lottery(
+    name: str, settings: Network, last: StageSpec, asked: Lottery, manifest: StageSpec, probe: Probe
+) -> Series:
+    """Return the masked start of every training of a lottery, and the end of the last training.
+
+    Batch norm of the starts is as rewound, or estimated on the probing images.
+    """
+    found, stages = [], links_of(last)
+    for number, link in enumerate(stages):
+        start = link.snapshot if link.pruning is None else link.training.inputs["start"]
+        if asked.batch_norm == "estimated":
+            network, _, _ = network_identity(name, settings, link.trained)
+            start = estimated_spec(link.snapshot, link.pruning, network, manifest, probe.split)
+        label = f"start {number} of {asked.stages}, {(1 - asked.fraction) ** number:.3g} of the weights"
+        found.append(Watched(name, label, UNKNOWN_STEP, settings, link.trained, start, named=True))
+    end = Watched(name, f"end of training {asked.stages}", UNKNOWN_STEP, settings, last, named=True)
+    return Series((*found, end))
 
 
 def _snapshot(name: str, settings: Network, training: StageSpec, stage: StageSpec) -> Watched:

@@ -27,7 +27,7 @@ from tasks.io.sources import open_source
 from tasks.io.words import WordList, read_words
 from tasks.steps.common.manifest import data_of
 from tasks.steps.concepts.annotations import LabelMaps, label_coverage
-from tasks.steps.concepts.text_side import TextSide, check_texts, encode_texts
+from tasks.steps.concepts.text_side import CONCEPTS, TextSide, check_texts, encode_texts, section_of
 
 VERSION = 1
 FILE = "words.parquet"
@@ -73,8 +73,9 @@ def words_spec(manifest: StageSpec, words: str | Sequence[str], text: TextSide) 
         try:
             digests["words"] = file_sha256(words)
         except ValueError as error:
-            raise ValueError(f"concepts.words: {error}") from error
-    place = {"words": words if isinstance(words, str) else list(words), "text": text.place}
+            raise ValueError(f"{text.section}.words: {error}") from error
+    given = words if isinstance(words, str) else list(words)
+    place = {"words": given, "text": text.place, "section": text.section}
     name = words.rpartition("/")[2] if isinstance(words, str) else "anchors"
     label = f"{manifest.label} {name} {text.name}"
     return WORDS.spec(parameters, {"data": manifest, **text.inputs}, digests=digests, place=place, label=label)
@@ -103,7 +104,7 @@ def word_list(spec: StageSpec) -> WordList:
     if not names:
         name = spec.inputs["data"].place["name"]
         raise ValueError(
-            f"data.{name}.class_names: expected names for `concepts.words: [labels]`, found none; give them"
+            f"data.{name}.class_names: expected names for `{section_of(spec)}.words: [labels]`, found none; give them"
         )
     return WordList.of_classes(names)
 
@@ -136,7 +137,9 @@ def _named(spec: StageSpec) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        key = "concepts.anchors" if isinstance(spec.place["words"], list) else "concepts.words"
+        section = section_of(spec)
+        anchors = section == CONCEPTS and isinstance(spec.place["words"], list)
+        key = f"{section}.{'anchors' if anchors else 'words'}"
         raise error if str(error).startswith("data.") else ValueError(f"{key}: {error}") from error
 
 

@@ -59,7 +59,8 @@ if TYPE_CHECKING:
     from tasks.training.loop import Fetch
 
 VERSION = 1
-REFUSED = ("start", "gates", "record", "snapshots")  # settings that only the training of a network has
+# Settings that only the training of a network has.
+REFUSED = ("start", "gates", "adversary", "lottery", "diversity", "record", "snapshots")
 
 Scope = Literal["head", "network"]
 

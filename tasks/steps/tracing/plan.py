@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from configs.schema import AnyDataSet, Config, LabelNoise, Network
 from configs.tracing import Tracing
 from storage.specs import StageSpec
+from tasks.steps.common.companions import IMAGES, WORDS
+from tasks.steps.common.lottery import last_training
 from tasks.steps.common.manifest import manifest_spec
 from tasks.steps.common.question import Shared
-from tasks.steps.common.training import training_spec
 from tasks.steps.tracing.datamodelling import datamodelling_spec
 from tasks.steps.tracing.influence import influence_spec
 from tasks.steps.tracing.mislabel import mislabel_spec
@@ -110,7 +111,7 @@ def _trace(config: Config, asked: Tracing, shared: Shared, name: str, seed: int)
     manifest = training.inputs["data"] if asked.queries.data is None else shared.manifests[asked.queries.data]
     traced = _projected(network, asked, name, training, manifest, f"{name} seed {seed}")
     contributions, queries = traced.contributions, traced.queries
-    permuted = _permuted(config, asked, name, seed, manifest) if evaluation.randomisation else None
+    permuted = _permuted(config, asked, name, training, manifest) if evaluation.randomisation else None
     retraining = None if evaluation.lds is None else retraining_spec(queries, training, evaluation.lds)
     return Trace(
         name,
@@ -126,14 +127,16 @@ def _trace(config: Config, asked: Tracing, shared: Shared, name: str, seed: int)
     )
 
 
-def _permuted(config: Config, asked: Tracing, name: str, seed: int, manifest: StageSpec) -> Projected:
+def _permuted(config: Config, asked: Tracing, name: str, trained: StageSpec, manifest: StageSpec) -> Projected:
     """Return the projections of the network when trained on permuted labels, on the same queries."""
-    network = config.networks[name]
+    network, seed = config.networks[name], int(trained.parameters["seed"])
     assert network.train is not None
     data = network.train.data
     noise = PERMUTED.model_copy(update={"splits": (network.train.split,)})
     digests_in = manifest.place["digests_in"]
     shuffled = manifest_spec(f"{data} permuted", config.data[data].model_copy(update={"noise": noise}), digests_in)
-    training = training_spec(f"{name} permuted", network, shuffled, seed)
+    # vectors of images and words do not depend on labels
+    given = {role: read for role, read in trained.inputs.items() if role in (IMAGES, WORDS)}
+    training = last_training(f"{name} permuted", network, shuffled, seed, given)
     queried = shuffled if asked.queries.data in (None, data) else manifest
     return _projected(network, asked, name, training, queried, f"{name} permuted seed {seed}")

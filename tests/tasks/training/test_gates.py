@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from configs.training import Gates
+from configs.companions import Gates
 from tasks.training.gates import ClassGates, Gating, largest_gates
 from tests.tasks.training.gated import CHANNELS, CLASSES
 
