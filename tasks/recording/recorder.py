@@ -23,22 +23,18 @@ from storage.specs import StageSpec
 from storage.stages import begin_stage
 from storage.stores import StoreError, open_store
 from storage.updates.archives import STAGE, Segment, check_free, keep_chain, sweep_files
-from storage.updates.bits import Bytes
-from storage.updates.parameters import layers_document, row_bytes
-from tasks.recording.archives import choose_kind
+from storage.updates.parameters import layers_document
+from tasks.recording.archives import check_kind, choose_archive
 from tasks.recording.blocks import check_one_update, check_unchanged
 from tasks.recording.checkpoints import load_checkpoint, pack_checkpoint, write_checkpoint, write_initial
 from tasks.recording.environment import device_of, environment_difference, environment_facts, loop_facts
+from tasks.recording.fingerprints import Fingerprints, fingerprints_of
 from tasks.recording.layers import choose_layers, recorded_parameters
-from tasks.recording.optimizers import pack_optimizer
 from tasks.recording.segment import Ids, Row, SegmentRecorder, attempt_folder
-from tasks.recording.staging import copy_row
+from tasks.recording.start import check_settings, contents_of, steps_of_a_segment
 
 VERSION = 2
-# Steps between checkpoints. With 100, checkpoints of three times the weights are 3 % of an archive of every update.
-# Small networks make so many steps per second that files and partition records would cost more than that.
-FEWEST, MOST = 100, 1000
-SEGMENT_BYTES = 256 * 2**20
+BUDGET = 20e9  # bytes of an archive that `auto` chooses, as `archive_budget` of a config
 
 Program = Callable[[], tuple[nn.Module, torch.optim.Optimizer, Callable[[Row], object]]]
 
@@ -86,12 +82,16 @@ class UpdateRecorder:
         tolerance: float = 1e-3,
         program: Program | None = None,
     ) -> None:
-        self.kind, self.tolerance, self.program = choose_kind(kind), tolerance, program
-        _check_settings(optimizer, checkpoint_every)
+        check_kind(kind)
+        check_settings(optimizer, checkpoint_every)
         self.waited_seconds = 0.0
         self._model, self._optimizer = model, optimizer
         self._layers = list(choose_layers(model, layers))
-        self._every = checkpoint_every or _steps_of_a_segment(model, self._layers)
+        self._every = checkpoint_every or steps_of_a_segment(model, self._layers)
+        self.tolerance, self.program = tolerance, program
+        self.kind, _ = choose_archive(
+            kind, contents_of(model, optimizer, self._layers), BUDGET, program=program is not None
+        )
         spec = self._spec()
         opened = open_store(os.fspath(store), create=True)
         with ExitStack() as held:
@@ -101,7 +101,7 @@ class UpdateRecorder:
             self._stage = begin_stage(opened, spec, Layout(0, open_ended=True))
             self._chain = keep_chain(self._stage)
             sweep_files(self._stage, self._chain)
-            self._last: Bytes | None = None  # the recorded weights after the last step, None before step 0
+            self._last: Fingerprints | None = None  # of the recorded weights after the last step, None before step 0
             self.first_step = self._resume()
             self._held: ExitStack | None = held.pop_all()
         self._open: _OpenSegment | None = None
@@ -146,11 +146,10 @@ class UpdateRecorder:
             recorder = self._open.recorder
             check_unchanged(f"step {recorder.next_step}", recorder, self._last)
             with recorder.step(examples, label=label, epoch=epoch, ghosts=ghosts) as row:
-                before = recorder.last
                 yield row
                 if row.calls != 1:
-                    check_one_update(recorder.next_step, row.calls, self._optimizer, before, recorder.look())
-            self._last = recorder.last
+                    check_one_update(recorder, row.calls, self._optimizer, self._last or {})
+            self._last = recorder.marks()
             if recorder.next_step == recorder.segment.stop:
                 self._finish()
         except BaseException:
@@ -205,7 +204,7 @@ class UpdateRecorder:
             raise DamagedError(f"{file}: expected the digest that was written, found another")
         load_checkpoint(data, self._model, self._optimizer, file)
         _, parameters, places = recorded_parameters(choose_layers(self._model, self._layers))
-        self._last = copy_row(parameters, places)
+        self._last = fingerprints_of(parameters, places)
         return int(numbers["recording"]["stop"])
 
     def _begin(self) -> "_OpenSegment":
@@ -219,8 +218,15 @@ class UpdateRecorder:
                 part.numbers["initial"] = write_initial(part.write_file, self._checkpoint())
             part.numbers["parent"] = self._chain[-1]["numbers"]["checkpoint"] if self._chain else ""
             recorder = SegmentRecorder(
-                self._model, self._optimizer, self._layers, segment=segment, write=part.write_file
+                self._model,
+                self._optimizer,
+                self._layers,
+                segment=segment,
+                write=part.write_file,
+                tolerance=self.tolerance,
             )
+            if self._last is None:
+                self._last = recorder.marks()
             return _OpenSegment(recorder, part, stack.pop_all())
 
     def _finish(self) -> None:
@@ -258,31 +264,6 @@ class UpdateRecorder:
         if self._held is not None:
             held, self._held = self._held, None
             held.close()
-
-
-def _check_settings(optimizer: torch.optim.Optimizer, checkpoint_every: int | None) -> None:
-    """Raise ValueError for settings that would fail later, in the middle of a training."""
-    whole = isinstance(checkpoint_every, int) and not isinstance(checkpoint_every, bool)
-    if checkpoint_every is not None and (not whole or checkpoint_every < 1):
-        raise ValueError(f"checkpoint_every: expected an integer of at least 1, found {checkpoint_every}")
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise ValueError(
-            "optimizer: expected steps of the length 'lr', which the ledger states, found LBFGS, which searches for a "
-            "length; record with another optimiser"
-        )
-    pack_optimizer(optimizer)
-    for number, group in enumerate(optimizer.param_groups):
-        if "lr" not in group:
-            raise ValueError(
-                f"optimizer: expected 'lr' in each group, which the ledger states, found none in group {number} of "
-                f"{type(optimizer).__name__}; set it"
-            )
-
-
-def _steps_of_a_segment(model: nn.Module, layers: Sequence[str]) -> int:
-    """Return the default number of steps between checkpoints."""
-    _, parameters, _ = recorded_parameters(choose_layers(model, layers))
-    return max(FEWEST, min(MOST, SEGMENT_BYTES // max(1, row_bytes(parameters))))
 
 
 class _AbandonedError(Exception):

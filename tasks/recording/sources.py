@@ -15,7 +15,7 @@ from storage.specs import StageSpec
 from storage.stages import FinishedStage, find_finished, open_finished
 from storage.stores import Store, StoreError, open_store
 from storage.updates.archives import Segment, archive_segments, find_archives
-from tasks.recording.archives import ARCHIVES, choose_kind
+from tasks.recording.archives import ARCHIVES, check_kind
 from tasks.tracing import Contributions
 
 Ids = NDArray[np.int64]
@@ -133,7 +133,7 @@ def update_source(stage: FinishedStage, *, program: Program | None = None) -> Up
     ValueError : a kind of archive that this version cannot read
     """
     spans = archive_segments(stage)
-    return ARCHIVES[choose_kind(spans[0].kind)].source(stage, tuple(spans), program)
+    return ARCHIVES[check_kind(spans[0].kind)].source(stage, tuple(spans), program)
 
 
 def recorded_source(store: Store, training: StageSpec) -> UpdateSource:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,6 @@ from storage.documents import Document
 from storage.partitions import Partition
 from storage.specs import StageSpec
 from storage.updates.archives import Segment
-from storage.updates.parameters import Parameter
 from tasks.engine.survey import Survey
 from tasks.steps.common.courses import training_of, training_steps
 from tasks.steps.common.trainer import pack_training
@@ -47,7 +46,7 @@ def recording(
     span : first step, past the last
     """
     from tasks.recording.checkpoints import write_initial
-    from tasks.recording.layers import choose_layers, recorded_parameters
+    from tasks.recording.layers import choose_layers
     from tasks.recording.segment import SegmentRecorder, attempt_folder
 
     record = train.record
@@ -56,8 +55,9 @@ def recording(
         return
     if not parent:
         part.numbers["initial"] = write_initial(part.write_file, pack_training(trainer))
-        _, parameters, _ = recorded_parameters(choose_layers(trainer.model, record.layers))
-        kind, _ = _choose(record, parameters, trainer.samples.batches.per_epoch * train.epochs)
+        kind, _ = _choose(
+            train, choose_layers(trainer.model, record.layers), trainer.samples.batches.per_epoch * train.epochs
+        )
     else:
         kind = parent["recording"]["kind"]
     segment = Segment(part.number, *span, attempt_folder(part.number), kind=kind)
@@ -101,24 +101,27 @@ def archive_bytes(spec: StageSpec, survey: Survey) -> int:
     ------
     ValueError : a layer that cannot be recorded, or more than `archive_budget`
     """
-    from tasks.recording.layers import recorded_parameters
-
     train, found = training_of(spec), survey.data(spec.inputs["data"])
     if train.record is None:
         return 0
     steps = training_steps(spec, found.summary)[1]
-    _, parameters, _ = recorded_parameters(recorded_layers(spec, survey))
+    layers = recorded_layers(spec, survey)
     try:
-        _, needed = _choose(train.record, parameters, steps)
+        _, needed = _choose(train, layers, steps)
     except ValueError as error:
         raise ValueError(f"networks: record of {spec.label}: {error}") from error
     return needed + EXAMPLE * (steps + found.count(train.split) * train.epochs)
 
 
-def _choose(record: Record, parameters: Sequence[Parameter], steps: int) -> tuple[str, int]:
+def _choose(train: Training, chosen: Mapping[str, nn.Module], steps: int) -> tuple[str, int]:
     """Return the kind of archive of a training of `steps` steps, and its bytes; see `choose_archive`."""
-    from tasks.recording.archives import choose_archive
+    from tasks.recording.archives import Contents, choose_archive
+    from tasks.recording.layers import recorded_parameters
 
-    kept, shapes = kept_steps(record), [parameter.shape for parameter in parameters]
+    record = train.record
+    assert record is not None, train
+    kept = kept_steps(record)
     n_kept = steps if kept is None else sum(map(kept, range(steps)))
-    return choose_archive(record.kind, shapes, n_kept, size_bytes(record.archive_budget))
+    layers, parameters, _ = recorded_parameters(chosen)
+    contents = Contents(layers, parameters, chosen, n_kept, train.optimizer.kind, train.batches.most)
+    return choose_archive(record.kind, contents, size_bytes(record.archive_budget), program=True)
