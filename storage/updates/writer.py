@@ -1,6 +1,6 @@
 """The dense writer of one segment: from rows of weights to differences, norms and digests."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -56,7 +56,10 @@ class DenseWriter:
         previous : (row bytes,), the weights before the first
         """
         work = [lambda p=p: self._difference(p, rows, previous) for p in self.parameters]
-        work += [lambda layer=layer: self._describe(layer, rows, previous) for layer in self.layers]
+        work += [
+            lambda layer=layer: describe_rows(self.written, layer, self._by_name, rows, previous)
+            for layer in self.layers
+        ]
         self._run(work, rows.nbytes)
 
     def close(self, start: int, stop: int) -> int:
@@ -79,14 +82,6 @@ class DenseWriter:
         """Append a parameter's differences."""
         self._chunks[parameter.name].add(parameter.within(rows), parameter.within(previous))
 
-    def _describe(self, layer: Layer, rows: Bytes, previous: Bytes) -> None:
-        """Append a layer's norms and digests."""
-        weight = self._by_name[layer.weight]
-        norms = update_norms(weight.within(rows), weight.within(previous), weight.dtype)
-        self.written.norms[layer.name].extend(norms.tolist())
-        parts = [self._by_name[name].within(rows) for name in layer.parameters]
-        self.written.digests[layer.name].extend(weights_digests(parts))
-
     def _run(self, work: Iterable[Callable[[], None]], nbytes: int) -> None:
         """Do all of `work`, in parallel where that saves time."""
         if self._pool is None or nbytes < WORTH_A_THREAD:
@@ -95,3 +90,20 @@ class DenseWriter:
         else:
             for future in [self._pool.submit(task) for task in work]:
                 future.result()
+
+
+def describe_rows(
+    written: Written, layer: Layer, parameters: Mapping[str, Parameter], rows: Bytes, previous: Bytes
+) -> None:
+    """Append the norm of the weight's update and the digest of all parameters of a layer in each row.
+
+    Parameters
+    ----------
+    parameters : by name, laid out in the rows
+    rows, previous : as in `DenseWriter.add`
+    """
+    weight = parameters[layer.weight]
+    norms = update_norms(weight.within(rows), weight.within(previous), weight.dtype)
+    written.norms[layer.name].extend(norms.tolist())
+    parts = [parameters[name].within(rows) for name in layer.parameters]
+    written.digests[layer.name].extend(weights_digests(parts))

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 from storage.updates.parameters import Layer, Parameter
 from tasks.recording.dense import DenseSource
+from tasks.recording.hybrid import HybridWriter
+from tasks.recording.hybrid_size import hybrid_bytes
+from tasks.recording.hybrid_source import HybridSource
 from tasks.recording.sizes import check_budget, dense_bytes
 from tasks.recording.writers import OpenWriter, dense_writer
 
@@ -67,6 +70,7 @@ class Archive:
 # In the order of `auto`, which takes the first that fits: the most exact kinds first, and the smallest last.
 ARCHIVES: dict[str, Archive] = {
     "dense": Archive(dense_writer, DenseSource, lambda contents, steps: dense_bytes(contents.shapes, steps)),
+    "hybrid": Archive(HybridWriter, HybridSource, hybrid_bytes),
 }
 
 
