@@ -93,17 +93,21 @@ class DenseWriter:
 
 
 def describe_rows(
-    written: Written, layer: Layer, parameters: Mapping[str, Parameter], rows: Bytes, previous: Bytes
+    written: Written, layer: Layer, parameters: Mapping[str, Parameter], rows: Bytes, previous: Bytes | list[float]
 ) -> None:
     """Append the norm of the weight's update and the digest of all parameters of a layer in each row.
 
     Parameters
     ----------
     parameters : by name, laid out in the rows
-    rows, previous : as in `DenseWriter.add`
+    rows : as in `DenseWriter.add`
+    previous : as in `DenseWriter.add`, or the norms where they are known
     """
     weight = parameters[layer.weight]
-    norms = update_norms(weight.within(rows), weight.within(previous), weight.dtype)
-    written.norms[layer.name].extend(norms.tolist())
+    if isinstance(previous, list):
+        written.norms[layer.name].extend(previous)
+    else:
+        norms = update_norms(weight.within(rows), weight.within(previous), weight.dtype)
+        written.norms[layer.name].extend(norms.tolist())
     parts = [parameters[name].within(rows) for name in layer.parameters]
     written.digests[layer.name].extend(weights_digests(parts))

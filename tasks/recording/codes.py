@@ -9,6 +9,7 @@ an update and a query in general position, Eq. 7, changes by at most as much.
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -23,7 +24,10 @@ ROUNDED = ("float32", "float64")  # dtypes of weights that are rounded; narrower
 INTEGERS = {INT8: torch.int8, INT16: torch.int16}
 # Rows of an int8 update: among fewer outputs the rounding of a row does not average out in a cosine.
 FEWEST_ROWS = 16
-FINE = 2e-4  # error of an int16 update that float16 would hardly improve
+RANGE = 1e-30, 1e30  # largest values of an update that is rounded
+LEAST_SCALE = 1e-36
+SQUARES = 1e-15, 1e15  # range of norms with squares well inside float32
+FINE = 2e-4  # largest possible error of an int16 update that float16 would hardly improve
 HEAD = 16  # bytes before the values of a float16 record: its scale
 TOP = 14  # the largest value of a float16 record is below 2^15
 
@@ -62,27 +66,38 @@ def smallest_code(tolerance: float, shape: Sequence[int], itemsize: int, numbers
     return min(within, key=sizes.__getitem__)
 
 
-def encode(update: Tensor, code: str) -> tuple[str, list[Tensor]]:
-    """Return the form of an update (*shape), and the parts of its record, one after the other.
+@dataclass(frozen=True)
+class Encoded:
+    """An update in its form: the parts of its record, one after the other, and its norm before rounding."""
 
-    The form is that of `code`, or a better one where an update exceeds the stated error or is not finite.
+    form: str
+    parts: list[Tensor]
+    norm: float
+
+
+def encode(update: Tensor, code: str) -> Encoded:
+    """Return an update (*shape) in the form of a code.
+
+    A better form is taken where an update exceeds the stated error, or is out of range or not finite.
     """
-    largest = float(update.abs().max()) if update.numel() else 0.0
-    if not math.isfinite(largest):
-        return PLAIN, [update]
-    size = float(torch.linalg.vector_norm(update, dtype=torch.float64))
+    rows = update.reshape(len(update), -1)
+    largest = torch.maximum(rows.amax(dim=1), -rows.amin(dim=1)).double()  # vector_norm takes 20 times as long
+    most = float(largest.max())
+    size = _norm(rows)
+    if most and not RANGE[0] <= most <= RANGE[1]:
+        return Encoded(PLAIN, [update], size)
     if code == INT8:
-        parts, error = _integers(update, INT8)
-        if error <= ERRORS[INT8] * size:
-            return INT8, parts
-    parts, error = _integers(update, INT16)
-    if error <= FINE * size:
-        return INT16, parts
-    exponent = math.frexp(largest)[1] - TOP - 1 if largest else 0
+        scales, values = _integers(rows, largest, INT8)
+        if _norm(rows - _widened(scales, values, rows.dtype)) <= ERRORS[INT8] * size:
+            return Encoded(INT8, [scales, values], size)
+    scales, values = _integers(rows, largest, INT16)
+    if math.sqrt(rows.shape[1]) / 2 * float(torch.linalg.vector_norm(scales.double())) <= FINE * size:
+        return Encoded(INT16, [scales, values], size)
+    exponent = math.frexp(most)[1] - TOP - 1 if most else 0
     scale = math.ldexp(1.0, max(exponent, -126))  # a power of two: only the conversion rounds
     head = torch.zeros(HEAD // 8, dtype=torch.float64)
     head[0] = scale
-    return FLOAT16, [head, (update / scale).half()]
+    return Encoded(FLOAT16, [head, (update / scale).half()], size)
 
 
 def decode(form: str, data: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -97,23 +112,27 @@ def decode(form: str, data: Tensor, shape: Sequence[int], dtype: torch.dtype) ->
         return data.view(dtype).reshape(tuple(shape)).clone()
     if form in INTEGERS:
         head = 4 * shape[0]
-        values = data[head:].view(INTEGERS[form]).reshape(tuple(shape))
-        return _widened(data[:head].view(torch.float32), values, dtype)
+        values = data[head:].view(INTEGERS[form]).reshape(shape[0], -1)
+        return _widened(data[:head].view(torch.float32), values, dtype).reshape(tuple(shape))
     scale = float(data[:HEAD].view(torch.float64)[0])
     return (data[HEAD:].view(torch.float16).to(dtype) * scale).reshape(tuple(shape))
 
 
-def _integers(update: Tensor, form: str) -> tuple[list[Tensor], float]:
-    """Return scales of the rows (out,) float32 and integers (*shape), and the norm of the rounding."""
-    most = torch.iinfo(INTEGERS[form]).max
-    rows = update.reshape(len(update), -1)
-    scales = (rows.abs().amax(dim=1).double() / most).float()
-    safe = torch.where(scales > 0, scales, 1.0).to(update.dtype)
-    values = (rows / safe[:, None]).round_().clamp_(-most, most).to(INTEGERS[form])
-    error = torch.linalg.vector_norm(rows - _widened(scales, values, update.dtype), dtype=torch.float64)
-    return [scales, values], float(error)
+def _integers(rows: Tensor, largest: Tensor, form: str) -> tuple[Tensor, Tensor]:
+    """Return scales (out,) float32 and integers (out, n) of rows with these largest sizes."""
+    scales = (largest / torch.iinfo(INTEGERS[form]).max).float()
+    scales[scales < LEAST_SCALE] = 0  # a row of nothing, next to the largest
+    inverse = torch.where(scales > 0, 1 / scales.double(), 0.0).to(rows.dtype)
+    return scales, (rows * inverse[:, None]).round_().to(INTEGERS[form])
+
+
+def _norm(values: Tensor) -> float:
+    """Return the Euclidean norm; in float64 where squares would leave the range of the dtype."""
+    found = float(torch.linalg.vector_norm(values))
+    inside = SQUARES[0] < found < SQUARES[1]
+    return found if inside else float(torch.linalg.vector_norm(values, dtype=torch.float64))
 
 
 def _widened(scales: Tensor, values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the update (*shape) of scales and integers."""
-    return values.to(dtype) * scales.to(dtype).reshape(-1, *[1] * (values.ndim - 1))
+    """Return the rows (out, n) of scales and integers."""
+    return values.to(dtype) * scales.to(dtype)[:, None]

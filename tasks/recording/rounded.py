@@ -51,15 +51,16 @@ class RoundedRows:
         """Append rows (n, row bytes) of weights after each of n rows; `previous` are those before the first."""
         for name, writer in self._exact.items():
             writer.add(self._parameters[name].within(rows), self._parameters[name].within(previous))
-        for name in self._rounded:
+        norms: dict[str, list[float]] = {name: [] for name in self._rounded}
+        for name, found in norms.items():
             parameter = self._parameters[name]
             before = _values(parameter.within(previous), parameter)
             for bits in parameter.within(rows):
                 now = _values(bits, parameter)
-                self._round(parameter, now - before)
+                found.append(self._round(parameter, now - before))
                 before = now
         for layer in self._layers:
-            describe_rows(self.written, layer, self._parameters, rows, previous)
+            describe_rows(self.written, layer, self._parameters, rows, norms.get(layer.weight) or previous)
 
     def close(self) -> None:
         """Write what is left."""
@@ -68,13 +69,14 @@ class RoundedRows:
         for rounded in self._rounded.values():
             rounded.close()
 
-    def _round(self, parameter: Parameter, update: Tensor) -> None:
-        """Append an update."""
-        form, parts = encode(update, self._codes[parameter.name])
-        flat = [part.contiguous().reshape(-1).view(torch.uint8) for part in parts]
+    def _round(self, parameter: Parameter, update: Tensor) -> float:
+        """Append an update; return its norm."""
+        encoded = encode(update, self._codes[parameter.name])
+        flat = [part.contiguous().reshape(-1).view(torch.uint8) for part in encoded.parts]
         room, place = self._rounded[parameter.name].room(sum(part.numel() for part in flat))
         torch.cat(flat, out=torch.from_numpy(room))
-        self.records[parameter.name].append(Record(form, place))
+        self.records[parameter.name].append(Record(encoded.form, place))
+        return encoded.norm
 
 
 def row_of(parameters: Sequence[Parameter], values: Mapping[str, Tensor], width: int) -> Bytes:

@@ -13,9 +13,11 @@ SHAPES = [(7, 5), (4, 3, 2, 2), (1, 1), (300, 40)]
 
 def round_trip(update: Tensor, code: str) -> tuple[str, Tensor, int]:
     """Return form, decoded update and bytes."""
-    form, parts = encode(update, code)
-    data = torch.cat([part.contiguous().reshape(-1).view(torch.uint8) for part in parts])
-    return form, decode(form, data, update.shape, update.dtype), data.numel()
+    encoded = encode(update, code)
+    data = torch.cat([part.contiguous().reshape(-1).view(torch.uint8) for part in encoded.parts])
+    if bool(update.isfinite().all()):
+        assert encoded.norm == pytest.approx(float(update.double().norm()), rel=1e-5)
+    return encoded.form, decode(encoded.form, data, update.shape, update.dtype), data.numel()
 
 
 def test_int8_by_hand() -> None:
