@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from storage.updates.parameters import Layer, Parameter
 from tasks.recording.dense import DenseSource
+from tasks.recording.digests import DigestWriter, digests_bytes
+from tasks.recording.replay import ReplaySource
 from tasks.recording.sizes import check_budget, dense_bytes
 from tasks.recording.writers import OpenWriter, dense_writer
 
@@ -67,6 +69,12 @@ class Archive:
 # In the order of `auto`, which takes the first that fits: the most exact kinds first, and the smallest last.
 ARCHIVES: dict[str, Archive] = {
     "dense": Archive(dense_writer, DenseSource, lambda contents, steps: dense_bytes(contents.shapes, steps)),
+    "replay": Archive(
+        DigestWriter,
+        ReplaySource,
+        lambda contents, steps: digests_bytes(len(contents.layers), steps),
+        recomputes=True,
+    ),
 }
 
 

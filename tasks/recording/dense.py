@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,9 @@ from storage.updates.bits import Ints
 from storage.updates.parameters import Parameter
 from storage.updates.reader import SegmentReader, read_weights
 from tasks.tracing import Contributions, contributions
+
+if TYPE_CHECKING:
+    from tasks.recording.programs import Repeat
 
 Ids = NDArray[np.int64]
 
@@ -107,7 +111,7 @@ class DenseSource:
 
     stage: FinishedStage
     spans: tuple[Segment, ...]
-    program: object = None
+    program: "Repeat | None" = None
     kind: str = field(default="dense", init=False)
 
     @cached_property
