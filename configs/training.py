@@ -188,8 +188,11 @@ class Augment(Section):
 class Record(Section):
     """The archive of weight updates, from which tracing finds who taught the network."""
 
-    kind: Literal["auto", "dense", "hybrid"] = Field(
-        "auto", description="form in which updates are kept; auto chooses one"
+    kind: Literal["auto", "dense", "hybrid", "replay"] = Field(
+        "auto",
+        description="form in which updates are kept: dense, every update; hybrid, by layer the smallest of factors, 16 "
+        "bits, 8 bits and every bit; replay, digests of them, and readers make the steps again; auto takes the first "
+        "that fits archive_budget",
     )
     layers: tuple[str, ...] | None = Field(
         None, min_length=1, description="names of modules to record; default: all that can be traced"

@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from storage.documents import canonical
 from storage.updates.bits import Bytes, update_norms, weights_digests
 from storage.updates.chunks import ChunkWriter, Write, plan_chunks
-from storage.updates.parameters import Layer, Parameter, layers_document
+from storage.updates.parameters import Layer, Parameter, layers_document, segment_group
 
 KIND = "dense"
 UPDATES = "updates"  # the Zarr group of a segment
@@ -67,9 +66,8 @@ class DenseWriter:
         rows = [chunks.close() for chunks in self._chunks.values()]
         assert len(set(rows)) == 1, rows
         document = layers_document(self.layers, self.parameters)
-        attributes = {"layerlore": {"kind": KIND, "start": start, "stop": stop, "rows": rows[0], **document}}
-        group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        self._write(f"{self._folder}/{UPDATES}/zarr.json", canonical(group))
+        group = segment_group(KIND, (start, stop), rows[0], document)
+        self._write(f"{self._folder}/{UPDATES}/zarr.json", group)
         self.abandon()
         return rows[0]
 

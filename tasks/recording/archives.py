@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from storage.updates.parameters import Layer, Parameter
 from tasks.recording.dense import DenseSource
+from tasks.recording.digests import DigestWriter, digests_bytes
 from tasks.recording.hybrid import HybridWriter
 from tasks.recording.hybrid_size import hybrid_bytes
 from tasks.recording.hybrid_source import HybridSource
+from tasks.recording.replay import ReplaySource
 from tasks.recording.sizes import check_budget, dense_bytes
 from tasks.recording.writers import OpenWriter, dense_writer
 
@@ -71,6 +73,12 @@ class Archive:
 ARCHIVES: dict[str, Archive] = {
     "dense": Archive(dense_writer, DenseSource, lambda contents, steps: dense_bytes(contents.shapes, steps)),
     "hybrid": Archive(HybridWriter, HybridSource, hybrid_bytes),
+    "replay": Archive(
+        DigestWriter,
+        ReplaySource,
+        lambda contents, steps: digests_bytes(len(contents.layers), steps),
+        recomputes=True,
+    ),
 }
 
 

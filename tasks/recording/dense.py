@@ -19,6 +19,7 @@ from storage.updates.reader import SegmentReader, read_weights
 from tasks.tracing import Contributions, contributions
 
 if TYPE_CHECKING:
+    from tasks.recording.programs import Repeat
     from tasks.recording.sources import UpdateBlock
 
 Ids = NDArray[np.int64]
@@ -111,7 +112,7 @@ class DenseSource:
 
     stage: FinishedStage
     spans: tuple[Segment, ...]
-    program: object = None
+    program: "Repeat | None" = None
     kind: str = field(default="dense", init=False)
 
     @cached_property

@@ -191,16 +191,17 @@ class FactorBlock:
         inputs: Tensor,
         *,
         anchor: Tensor | None = None,
-        credit: Credit = "step",
+        credit: Credit = "gradient",
     ) -> list[Tensor]:
         """Return each member's contribution: n tensors (Q, members), examples then ghosts.
 
         Parameters
         ----------
-        credit : `step` splits each update: a member gets its own gradient's part of the update, and what momentum
-            carries over from earlier gradients is split equally over the examples. The columns and decay sum to gamma.
-            `gradient` credits each gradient with all updates that it enters, also later ones through momentum. The
-            columns of all steps and decay sum to the gammas of all steps. Without momentum both are the same.
+        credit : `gradient` credits each gradient with all updates that it enters, also later ones through momentum:
+            the columns of all steps, and decay, sum to the gammas of all steps. `step` splits each update by itself: a
+            member gets its own gradient's part of it, and what momentum carries over from earlier gradients is split
+            equally over the examples: columns and decay sum to the gamma of the step. Without momentum both are the
+            same.
 
         Raises
         ------

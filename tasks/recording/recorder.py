@@ -7,9 +7,9 @@ with UpdateRecorder(model, optimizer, "lore-of-mine") as recorder:
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 import torch
@@ -24,19 +24,19 @@ from storage.stages import begin_stage
 from storage.stores import StoreError, open_store
 from storage.updates.archives import STAGE, Segment, check_free, keep_chain, sweep_files
 from storage.updates.parameters import layers_document
-from tasks.recording.archives import check_kind, choose_archive
+from tasks.recording.archives import ARCHIVES, AUTO, check_kind, choose_archive
 from tasks.recording.blocks import check_one_update, check_unchanged
 from tasks.recording.checkpoints import load_checkpoint, pack_checkpoint, write_checkpoint, write_initial
 from tasks.recording.environment import device_of, environment_difference, environment_facts, loop_facts
 from tasks.recording.fingerprints import Fingerprints, fingerprints_of
+from tasks.recording.guards import ReplayGuard, fall_back, print_line
 from tasks.recording.layers import choose_layers, recorded_parameters
-from tasks.recording.segment import Ids, Row, SegmentRecorder, attempt_folder
+from tasks.recording.programs import Program, StepRow
+from tasks.recording.segment import Ids, Row, SegmentRecorder, attempt_folder, ids_of
 from tasks.recording.start import check_settings, contents_of, steps_of_a_segment
 
 VERSION = 2
 BUDGET = 20e9  # bytes of an archive that `auto` chooses, as `archive_budget` of a config
-
-Program = Callable[[], tuple[nn.Module, torch.optim.Optimizer, Callable[[Row], object]]]
 
 
 class UpdateRecorder:
@@ -88,7 +88,7 @@ class UpdateRecorder:
         self._model, self._optimizer = model, optimizer
         self._layers = list(choose_layers(model, layers))
         self._every = checkpoint_every or steps_of_a_segment(model, self._layers)
-        self.tolerance, self.program = tolerance, program
+        self.tolerance, self.program, self._auto = tolerance, program, kind == AUTO
         self.kind, _ = choose_archive(
             kind, contents_of(model, optimizer, self._layers), BUDGET, program=program is not None
         )
@@ -103,6 +103,7 @@ class UpdateRecorder:
             sweep_files(self._stage, self._chain)
             self._last: Fingerprints | None = None  # of the recorded weights after the last step, None before step 0
             self.first_step = self._resume()
+            self._guard = ReplayGuard(model, self._layers, program)
             self._held: ExitStack | None = held.pop_all()
         self._open: _OpenSegment | None = None
         self._broken = False
@@ -142,14 +143,19 @@ class UpdateRecorder:
         self._check_sound()
         try:
             if self._open is None:
+                if not self._chain:
+                    self._prepare(StepRow(0, epoch, label, ids_of("examples", examples), ids_of("ghosts", ghosts)))
                 self._open = self._begin()
-            recorder = self._open.recorder
+            recorder, repeatable = self._open.recorder, ARCHIVES[self.kind].recomputes
             check_unchanged(f"step {recorder.next_step}", recorder, self._last)
-            with recorder.step(examples, label=label, epoch=epoch, ghosts=ghosts) as row:
+            guarded = self._guard.block(recorder.next_step) if repeatable else nullcontext()
+            with recorder.step(examples, label=label, epoch=epoch, ghosts=ghosts) as row, guarded:
                 yield row
                 if row.calls != 1:
                     check_one_update(recorder, row.calls, self._optimizer, self._last or {})
             self._last = recorder.marks()
+            if repeatable and recorder.next_step == 1:
+                self._guard.check_first(recorder.step_row(), self._last)
             if recorder.next_step == recorder.segment.stop:
                 self._finish()
         except BaseException:
@@ -192,6 +198,7 @@ class UpdateRecorder:
         if not self._chain:
             return 0
         numbers = self._chain[-1]["numbers"]
+        self.kind = numbers["recording"]["kind"]
         made, here = numbers["environment"], environment_facts(device_of(self._model))
         if (differs := environment_difference(made, here)) is not None:
             raise StoreError(
@@ -206,6 +213,18 @@ class UpdateRecorder:
         _, parameters, places = recorded_parameters(choose_layers(self._model, self._layers))
         self._last = fingerprints_of(parameters, places)
         return int(numbers["recording"]["stop"])
+
+    def _prepare(self, first: StepRow) -> None:
+        """State the kind of archive before step 0, after a preflight where it repeats the training."""
+        archive = ARCHIVES[self.kind]
+        if self._auto:
+            each = archive.size(contents_of(self._model, self._optimizer, self._layers), 1)
+            print_line(f"archive of kind {self.kind!r}, {each / 1e6:.3g} MB a step without checkpoints")
+        if archive.recomputes:
+            rates = tuple(float(group["lr"]) for group in self._optimizer.param_groups)
+            differs = self._guard.preflight(self._checkpoint(), replace(first, lrs=rates), self._every)
+            if differs is not None:
+                self.kind = fall_back(self.kind, differs, list(ARCHIVES), print_line)
 
     def _begin(self) -> "_OpenSegment":
         """Open the next segment."""

@@ -20,6 +20,7 @@ from tasks.recording.archives import ARCHIVES
 from tasks.recording.environment import spare_threads
 from tasks.recording.fingerprints import Fingerprints, changed_parameter
 from tasks.recording.layers import choose_layers, recorded_parameters
+from tasks.recording.programs import StepRow
 from tasks.recording.writers import Recording
 
 Ids: TypeAlias = "NDArray[np.int64] | Sequence[int] | Tensor"
@@ -113,6 +114,11 @@ class SegmentRecorder:
         """Return the fingerprints of the weights directly after a step."""
         return self._writer.marks()
 
+    def step_row(self) -> StepRow:
+        """Return the last step, for its repetition."""
+        last = self._entries[-1]
+        return StepRow(last.step, last.epoch, last.label, last.examples, last.ghosts, last.lrs)
+
     def changed(self, before: Fingerprints, *, strict: bool = False) -> str | None:
         """Return the name of a recorded parameter that differs from before, None without one.
 
@@ -139,7 +145,7 @@ class SegmentRecorder:
         kept = self._keep(self.next_step)
         if kept and self._in_gap:
             self._end_row()
-        batch, others = _ids("examples", examples), _ids("ghosts", ghosts)
+        batch, others = ids_of("examples", examples), ids_of("ghosts", ghosts)
         row = Row()
         try:
             with _watched(self._optimizer, row), self._writer.during(len(batch) + len(others), kept=kept):
@@ -245,7 +251,7 @@ def _watched(optimizer: torch.optim.Optimizer, row: Row) -> Iterator[None]:
         note()
 
 
-def _ids(name: str, values: Ids) -> NDArray[np.int64]:
+def ids_of(name: str, values: Ids) -> NDArray[np.int64]:
     """Return ids as a new int64 array."""
     found = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if found.size and found.dtype.kind not in "iu":

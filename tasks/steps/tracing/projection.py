@@ -22,7 +22,9 @@ from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.steps.common.courses import training_of, training_steps
 from tasks.steps.common.networks import choose_device, load_network
-from tasks.steps.common.recording import UPDATES, recorded_layers
+from tasks.steps.common.recording import UPDATES, reading_peak, recorded_layers
+from tasks.steps.common.replays import open_archive
+from tasks.steps.common.survey import state_bytes
 from tasks.steps.tracing.layers import in_depth_order, layers_to_trace, traced_layers
 from tasks.steps.tracing.queries import count_queries, query_inputs
 
@@ -97,9 +99,7 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
     """Return the layout: one partition per segment of the archive."""
     import torch
 
-    from tasks.recording.sources import recorded_source
-
-    queries, source = open_finished(store, spec.inputs["queries"]), recorded_source(store, spec.inputs["network"])
+    queries, source = open_finished(store, spec.inputs["queries"]), open_archive(store, spec.inputs["network"])
     segments, n, steps = source.segments(), int(queries.summary["queries"]), source.steps
     rows = segments[0].stop
 
@@ -120,10 +120,8 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 
 def _partition(work: Work, number: int) -> None:
     """Project the updates of a segment."""
-    from tasks.recording.sources import recorded_source
-
     stage, spec, device = work.stage, work.stage.spec, choose_device(work.device)
-    source = recorded_source(stage.store, spec.inputs["network"])
+    source = open_archive(stage.store, spec.inputs["network"])
     segment = source.segments()[number]
     targets = {target.name: target for target in _targets(stage.store, spec, source, device)}
     with stage.partition(number) as part:
@@ -252,9 +250,7 @@ def _summary(stage: Stage) -> Document:
     """Return a description of each layer."""
     import torch
 
-    from tasks.recording.sources import recorded_source
-
-    source = recorded_source(stage.store, stage.spec.inputs["network"])
+    source = open_archive(stage.store, stage.spec.inputs["network"])
     targets = _targets(stage.store, stage.spec, source, torch.device("cpu"))
     return {
         "kinds": {target.name: type(target.module).__name__ for target in targets},
@@ -269,7 +265,8 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     _, steps = training_steps(training, survey.data(training.inputs["data"]).summary)
     row = 4 * count_queries(spec.inputs["queries"], survey) * (2 * len(traced) + 2)
     weights = 4 * sum(math.prod(p.shape) for p in recorded_parameters(recorded_layers(training, survey))[1])
-    return Size(row * steps, row * training_of(training).checkpoint_every + 3 * INPUT_BYTES + UPDATES + 6 * weights)
+    peak = row * training_of(training).checkpoint_every + 3 * INPUT_BYTES + UPDATES + 6 * weights
+    return Size(row * steps, peak + reading_peak(training, survey, state_bytes(survey.blank(training))))
 
 
 CONTRIBUTIONS = Step("contributions", VERSION, _layout, _partition, _size, summary=_summary, network=True)

@@ -19,6 +19,7 @@ from tasks.engine.step import Size
 from tasks.engine.survey import Survey
 from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
 from tasks.steps.common.recording import recorded_layers
+from tasks.steps.common.replays import open_archive
 from tasks.steps.tracing.layers import traced_layers
 from tasks.steps.tracing.projection import GIVEN, PREDICTED
 from tasks.steps.tracing.queries import count_queries
@@ -82,11 +83,9 @@ class Contributions:
     """
 
     def __init__(self, store: Store, spec: StageSpec, window: tuple[int, int] | None = None) -> None:
-        from tasks.recording.sources import recorded_source
-
         self.spec = spec
         self.stage = open_finished(store, spec)
-        self.source = recorded_source(store, spec.inputs["network"])
+        self.source = open_archive(store, spec.inputs["network"])
         self.layers = traced_layers(self.source, spec)
         self.steps = self.source.steps
         self.window = (0, self.steps) if window is None else window

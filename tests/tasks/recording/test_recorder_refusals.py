@@ -71,7 +71,7 @@ def test_no_step_is_no_archive(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["float8", "Dense", ""])
 def test_a_kind_that_is_not_there_lists_what_is(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(ValueError, match=rf"^kind: expected one of auto, dense, hybrid, found '{kind}'$"):
+    with pytest.raises(ValueError, match=rf"^kind: expected one of auto, dense, .*replay, found '{kind}'$"):
         UpdateRecorder(*Training().start(), tmp_path / "store", kind=kind)
     assert not (tmp_path / "store").exists()
 

@@ -48,7 +48,10 @@ def read_all(source: UpdateSource) -> float:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in ARCHIVES if kind != "hybrid"])
-def test_every_kind_states_what_it_holds(kind: str, source: UpdateSource) -> None:
+def test_every_exact_kind_states_what_it_holds(kind: str, tmp_path: Path) -> None:
+    training = Training()
+    training.recorded(tmp_path / "store", 17, kind=kind)
+    source = open_updates(str(tmp_path / "store"), program=training.program)
     assert source.kind == kind
     assert source.layers == LAYERS
     assert source.steps == 17

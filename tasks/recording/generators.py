@@ -1,0 +1,30 @@
+"""The states of torch's random generators that a training may draw from: of the CPU, and of the model's GPUs."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+States = dict[str, Tensor]  # by name: cpu, cuda.<index>
+
+
+def generator_states(model: nn.Module) -> States:
+    """Return the present states."""
+    found = {"cpu": torch.get_rng_state()}
+    for index in sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"}):
+        found[f"cuda.{index}"] = torch.cuda.get_rng_state(index)
+    return found
+
+
+def restore_generators(states: Mapping[str, Tensor]) -> None:
+    """Restore states; those of missing GPUs are left out."""
+    for name, state in states.items():
+        if name == "cpu":
+            torch.set_rng_state(state)
+        elif int(name.removeprefix("cuda.")) < torch.cuda.device_count():
+            torch.cuda.set_rng_state(state, int(name.removeprefix("cuda.")))
+
+
+def same_states(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    """Return whether two states are equal."""
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
