@@ -61,18 +61,20 @@ class Archive:
     source : opens the updates of a finished stage
     size : bytes of so many updates, without the checkpoints and the facts of a step that all kinds keep
     recomputes : whether its reader repeats the training, so that it needs a program
+    splits : whether its reader splits updates of some layers by their members
     """
 
     writer: OpenWriter
     source: "OpenSource"
     size: Callable[[Contents, int], int]
     recomputes: bool = False
+    splits: bool = False
 
 
 # In the order of `auto`, which takes the first that fits: the most exact kinds first, and the smallest last.
 ARCHIVES: dict[str, Archive] = {
     "dense": Archive(dense_writer, DenseSource, lambda contents, steps: dense_bytes(contents.shapes, steps)),
-    "hybrid": Archive(HybridWriter, HybridSource, hybrid_bytes),
+    "hybrid": Archive(HybridWriter, HybridSource, hybrid_bytes, splits=True),
     "replay": Archive(
         DigestWriter,
         ReplaySource,

@@ -150,6 +150,10 @@ class DenseSource:
         """Return (T,), whether each step's update is recorded by itself."""
         return self.ledger["recorded"].to_numpy(np.bool_)
 
+    def splits(self, layer: str) -> bool:
+        """Return whether `per_example` splits the updates of a layer by their members."""
+        return False
+
     def segments(self) -> list[Segment]:
         """Return the segments in order; each can be read alone."""
         return list(self.spans)

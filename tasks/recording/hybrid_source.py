@@ -40,6 +40,16 @@ class HybridSource(DenseSource):
         """Return the stated error by layer, the largest of all segments."""
         return {layer: max(part.facts["errors"][layer] for part in self._parts) for layer in self.layers}
 
+    def splits(self, layer: str) -> bool:
+        """Return whether `per_example` splits the updates of a layer by their members.
+
+        It does where the layer has factors in all segments, with a sample for each id of each step.
+        """
+        entry = self._first.contents[0][self._known(layer)]
+        if any(part.facts["codes"][entry.weight] != FACTORS for part in self._parts):
+            return False
+        return all(part.has_members(entry.weight) for part in self._parts)
+
     def blocks(self, segment: Segment, layers: Sequence[str] | None = None) -> Iterator["UpdateBlock"]:
         """Yield the updates of a segment, layer by layer, in order of steps.
 

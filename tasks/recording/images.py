@@ -35,7 +35,9 @@ class Queries:
     versions: tuple[int, ...] = field(init=False)  # torch's counts of changes in place
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "versions", tuple(-1 if t is None else t._version for t in self._tensors))
+        object.__setattr__(
+            self, "versions", tuple(-1 if t is None or t.is_inference() else t._version for t in self._tensors)
+        )
 
     def same(self, other: "Queries") -> bool:
         """Return whether two batches are the same objects with the same values."""

@@ -100,6 +100,9 @@ class UpdateSource(Protocol):
     @property
     def recorded(self) -> NDArray[np.bool_]: ...
 
+    def splits(self, layer: str) -> bool:
+        """Return whether `per_example` splits the updates of a layer by their members."""
+
     def segments(self) -> list[Segment]:
         """Return the segments, which cover steps 0..T in order; they can be read in any order."""
 
