@@ -4,7 +4,9 @@
 
 Trains small networks on random data in one process and one torch thread, unrecorded and recorded in turn, and
 prints recorded/unrecorded (median of the rounds), the archive's size and how long the training waited for the
-writing thread. CPU time is that of the whole process, the writing thread's too. The weights of both must be equal.
+writing thread. A short training has more checkpoints by step than a long one: their CPU time is measured alone, and
+counted at the recorder's own rate. CPU time is that of the whole process, the writing thread's too. The weights of
+both must be equal.
 """
 
 import argparse
@@ -23,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tasks.cluster.parallel import keep_freed_memory
-from tasks.recording import UpdateRecorder
+from tasks.recording import ARCHIVES, UpdateRecorder
+from tasks.recording.start import steps_of_a_segment
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def train(
 
 def compare(name: str, kind: str, case: Case, rounds: int, steps: int) -> None:
     """Print a line for a network and a kind of archive."""
-    plain, recorded, size = [], [], 0
+    plain, recorded, size, checkpoints = [], [], 0, []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(rounds + 1):
             store = Path(folder, "store")
@@ -100,15 +103,23 @@ def compare(name: str, kind: str, case: Case, rounds: int, steps: int) -> None:
             assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True)), name
             size = sum(file.stat().st_size for file in store.rglob("*") if file.is_file())
             shutil.rmtree(store)
+            alone = train(case, 1, store, kind)[1][1] - train(case, 1, None)[1][1]  # with the first and the last
+            shutil.rmtree(store)
             if number:  # the first round warms up
+                checkpoints.append(alone / 2)
                 plain.append(before)
                 recorded.append(after)
-    wall, cpu = (statistics.median(b[k] / a[k] for a, b in zip(plain, recorded, strict=True)) for k in (0, 1))
+    extra = statistics.median(checkpoints)
+    share = steps / steps_of_a_segment(case.build(), None, recomputes=ARCHIVES[kind].recomputes) - 2  # of checkpoints
+    wall, cpu = (
+        statistics.median((b[k] + share * extra) / a[k] for a, b in zip(plain, recorded, strict=True)) for k in (0, 1)
+    )
     waited = statistics.median(r[2] for r in recorded)
     each = statistics.median(a[1] for a in plain) / steps * 1e3
     print(
         f"{name}, {kind}: {steps} steps of {each:.2f} ms CPU; recorded/unrecorded CPU {cpu:.3f}, wall {wall:.3f}; "
-        f"archive {size / 1e6:.1f} MB ({size / steps / 1e6:.3f} a step); waited {waited:.2f} s",
+        f"archive {size / 1e6:.1f} MB ({size / steps / 1e6:.3f} a step); waited {waited:.2f} s; "
+        f"a checkpoint {extra * 1e3:.0f} ms",
         flush=True,
     )
 

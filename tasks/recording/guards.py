@@ -11,7 +11,7 @@ from tasks.recording.fingerprints import Fingerprints, layer_digest
 from tasks.recording.generators import generator_states, same_states
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.preflight import STEPS, first_difference, generators_kept, layer_digests
-from tasks.recording.programs import Program, ProgramRun, RepeatProgram, StepRow
+from tasks.recording.programs import Program, ProgramRun, RepeatProgram, Row
 from tasks.recording.replaying import ReplayMismatch
 
 FALLBACK = "hybrid"
@@ -33,7 +33,7 @@ class ReplayGuard:
         self._run: ProgramRun | None = None  # from before the first step until after it
         self._state = b""
 
-    def preflight(self, state: bytes, first: StepRow, every: int) -> tuple[int, str] | None:
+    def preflight(self, state: bytes, first: Row, every: int) -> tuple[int, str] | None:
         """Make steps on the first batch twice; return the step and layer where they differ, None for equal bits.
 
         The ids of later batches are not known yet, so each step has those of the first.
@@ -70,7 +70,7 @@ class ReplayGuard:
             )
         self._last = after
 
-    def check_first(self, row: StepRow, marks: Fingerprints) -> None:
+    def check_first(self, row: Row, marks: Fingerprints) -> None:
         """Compare the loop's first update with the program's.
 
         Parameters

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from tasks.modules import kind_of
-from tasks.recording.programs import StepRow
+from tasks.recording.programs import Row
 from tasks.tracing import gammas
 
 TOLERANCE = 1e-3  # of the gradient's norm: rounding of float32, far below a missing part
@@ -76,7 +76,7 @@ class Shares:
             hooks.callback(self._optimizer.register_step_post_hook(lambda *_: self._measure()).remove)
             yield
 
-    def take(self, row: StepRow) -> dict[str, StepShares]:
+    def take(self, row: Row) -> dict[str, StepShares]:
         """Return the factors of the update that was watched, by layer."""
         members, found = len(row.examples) + len(row.ghosts), {}
         for name, module in self._modules.items():

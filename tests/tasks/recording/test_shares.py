@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tasks.recording import UpdateRecorder, open_updates
+from tasks.recording.programs import Row, step_row
 from tasks.tracing import contributions
 from tasks.training.ghost_norm import ghost_rows, with_ghost_norm
 from tests.tasks.recording.conftest import Repeated, Training
@@ -57,8 +58,8 @@ class Small:
         model = net().double()
         optimizer = torch.optim.SGD(model.parameters(), **self.settings)  # type: ignore[arg-type]  # settings
 
-        def step(row: object) -> None:
-            number = row.step  # type: ignore[attr-defined]  # a StepRow
+        def step(row: Row) -> None:
+            number = row.step
             optimizer.param_groups[0]["lr"] = 0.05 / (1 + number)
             optimizer.zero_grad()
             member_losses(model, number).sum().backward()  # type: ignore[no-untyped-call]  # torch's stub
@@ -78,7 +79,7 @@ class Small:
                 states.append({k: v.detach().clone() for k, v in model.state_dict().items()})
                 ids, ghosts = list(range(BATCH)), list(range(90, 90 + GHOSTS))
                 with recorder.step(ids, ghosts=ghosts):
-                    step(type("Row", (), {"step": number}))
+                    step(step_row(number))
         return [*states, {k: v.detach().clone() for k, v in model.state_dict().items()}]
 
 
@@ -92,7 +93,7 @@ def row_gradients(weights: dict[str, Tensor], layer: str, step: int, clip: float
     model.train()
     module = model.get_submodule(layer)
     rows = BATCH + GHOSTS
-    copies = [module.weight.detach().clone().requires_grad_(True) for _ in range(rows)]  # type: ignore[operator]  # stub
+    copies = [weights[f"{layer}.weight"].clone().requires_grad_(True) for _ in range(rows)]
 
     def split(_: nn.Module, given: tuple[Tensor], made: Tensor) -> Tensor:
         parts = []
@@ -102,7 +103,7 @@ def row_gradients(weights: dict[str, Tensor], layer: str, step: int, clip: float
             parts.append(torch.func.functional_call(module, values, (given[0][row : row + 1],)))
         return torch.cat(parts)
 
-    handle = module.register_forward_hook(split)  # type: ignore[arg-type]  # returns the output
+    handle = module.register_forward_hook(split)
     member_losses(model, step).sum().backward()  # type: ignore[no-untyped-call]  # torch's stub
     parts = torch.stack([torch.zeros_like(c) if c.grad is None else c.grad for c in copies])
     whole = net().double()
@@ -215,7 +216,7 @@ def test_what_cannot_be_split_says_so(tmp_path: Path, case: str) -> None:
     with UpdateRecorder(model, optimizer, tmp_path / "store", kind="replay", program=program) as recorder:
         for number in range(2):
             with recorder.step([0, 1]):
-                step(number)
+                step(step_row(number))
     source = open_updates(str(tmp_path / "store"), program=program)
     block = next(iter(source.blocks(source.segments()[0])))
     with pytest.raises(NotImplementedError, match=f"^layer '.*': expected .*{text}"):
@@ -231,7 +232,7 @@ def test_accumulated_micro_batches_are_one_update(tmp_path: Path) -> None:
 
         def step(_: object) -> None:
             optimizer.zero_grad()
-            for part in inputs.split(2):
+            for part in inputs.chunk(3):
                 model(part).square().sum().backward()
             optimizer.step()
 
@@ -240,7 +241,7 @@ def test_accumulated_micro_batches_are_one_update(tmp_path: Path) -> None:
     model, optimizer, step = program()
     recorder = UpdateRecorder(model, optimizer, tmp_path / "store", kind="replay", program=program)
     with recorder, recorder.step(list(range(6))):
-        step(0)
+        step(step_row(0))
     source = open_updates(str(tmp_path / "store"), program=program)
     (block,) = source.blocks(source.segments()[0])
     (columns,) = block.per_example(model, source.final(""), torch.ones(1, 4, dtype=torch.float64))
