@@ -14,7 +14,7 @@ FACTS = 16  # bytes of a digest and a norm
 class DigestWriter:
     """A writer of the digest and the norm of every row, taken in place: no weight is copied.
 
-    The norms of parameters above 65,536 values are estimates from as many values. Holds these values twice.
+    The norms of parameters above 16,384 values are estimates from about as many values. Holds these values twice.
     """
 
     waited_seconds = 0.0  # nothing is written during the training

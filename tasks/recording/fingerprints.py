@@ -13,7 +13,7 @@ from storage.updates.parameters import Layer, Parameter
 
 BLOCK = 2**18  # bytes: of each such block only the sum of its words enters the digest
 LINE = 64  # bytes of a sampled run of values
-SAMPLED = 2**16  # values of a sample; smaller parameters are sampled whole
+SAMPLED = 2**14  # values of a sample; smaller parameters are sampled whole
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """The states of torch's random generators that a training may draw from: of the CPU, and of the model's GPUs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +10,17 @@ States = dict[str, Tensor]  # by name: cpu, cuda.<index>
 
 def generator_states(model: nn.Module) -> States:
     """Return the present states."""
-    found = {"cpu": torch.get_rng_state()}
-    for index in sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"}):
-        found[f"cuda.{index}"] = torch.cuda.get_rng_state(index)
-    return found
+    return states_of(gpus_of(model))
+
+
+def gpus_of(model: nn.Module) -> list[int]:
+    """Return the indices of a model's GPUs."""
+    return sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"})
+
+
+def states_of(gpus: Sequence[int]) -> States:
+    """Return the present states of the CPU's generator and those of some GPUs."""
+    return {"cpu": torch.get_rng_state()} | {f"cuda.{index}": torch.cuda.get_rng_state(index) for index in gpus}
 
 
 def restore_generators(states: Mapping[str, Tensor]) -> None:

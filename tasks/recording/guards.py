@@ -8,10 +8,10 @@ from dataclasses import replace
 from torch import nn
 
 from tasks.recording.fingerprints import Fingerprints, layer_digest
-from tasks.recording.generators import generator_states, same_states
+from tasks.recording.generators import gpus_of, same_states, states_of
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.preflight import STEPS, first_difference, generators_kept, layer_digests
-from tasks.recording.programs import Program, ProgramRun, RepeatProgram, StepRow
+from tasks.recording.programs import Program, ProgramRun, RepeatProgram, Row
 from tasks.recording.replaying import ReplayMismatch
 
 FALLBACK = "hybrid"
@@ -29,11 +29,12 @@ class ReplayGuard:
 
     def __init__(self, model: nn.Module, layers: Sequence[str], program: Program | None) -> None:
         self._model, self._layers, self._program = model, layers, program
-        self._last = generator_states(model)
+        self._gpus = gpus_of(model)
+        self._last = states_of(self._gpus)
         self._run: ProgramRun | None = None  # from before the first step until after it
         self._state = b""
 
-    def preflight(self, state: bytes, first: StepRow, every: int) -> tuple[int, str] | None:
+    def preflight(self, state: bytes, first: Row, every: int) -> tuple[int, str] | None:
         """Make steps on the first batch twice; return the step and layer where they differ, None for equal bits.
 
         The ids of later batches are not known yet, so each step has those of the first.
@@ -43,7 +44,7 @@ class ReplayGuard:
         state : checkpoint before step 0
         every : number of steps between checkpoints
         """
-        self._last = generator_states(self._model)
+        self._last = states_of(self._gpus)
         if self._program is None:
             return None
         with generators_kept():
@@ -59,9 +60,9 @@ class ReplayGuard:
         ------
         RuntimeError : the block draws random numbers, and others were drawn since the last block
         """
-        before = generator_states(self._model)
+        before = states_of(self._gpus)
         yield
-        after = generator_states(self._model)
+        after = states_of(self._gpus)
         if not same_states(before, after) and not same_states(before, self._last):
             raise RuntimeError(
                 f"step {step}: expected no random number of torch between two blocks that draw some, found some; a "
@@ -70,7 +71,7 @@ class ReplayGuard:
             )
         self._last = after
 
-    def check_first(self, row: StepRow, marks: Fingerprints) -> None:
+    def check_first(self, row: Row, marks: Fingerprints) -> None:
         """Compare the loop's first update with the program's.
 
         Parameters

@@ -10,14 +10,12 @@ import torch
 from storage.tensors import decode_tensors
 from tasks.recording.fingerprints import fingerprints_of, layer_digest
 from tasks.recording.layers import choose_layers, recorded_parameters
-from tasks.recording.programs import Repeated, StepRow
+from tasks.recording.programs import Repeated, Row
 
 STEPS = 20  # the most that are tried
 
 
-def first_difference(
-    run: Repeated, state: bytes, rows: Sequence[StepRow], layers: Sequence[str]
-) -> tuple[int, str] | None:
+def first_difference(run: Repeated, state: bytes, rows: Sequence[Row], layers: Sequence[str]) -> tuple[int, str] | None:
     """Make steps twice from one state; return step and layer where they differ, None for equal bits.
 
     Parameters
@@ -62,7 +60,7 @@ def generators_kept() -> Iterator[None]:
 
 
 def _made(
-    run: Repeated, state: bytes, rows: Sequence[StepRow], layers: Sequence[str]
+    run: Repeated, state: bytes, rows: Sequence[Row], layers: Sequence[str]
 ) -> tuple[list[dict[str, int]], bytes]:
     """Return the digests after each step, and the state after the last."""
     run.load(state, "preflight")

@@ -16,15 +16,16 @@ Ids = NDArray[np.int64]
 
 
 @dataclass
-class StepRow:
-    """A step to repeat.
+class Row:
+    """A step: what a loop gave, or what a program makes again; either may set the last facts.
 
     Parameters
     ----------
-    step, epoch, label : as recorded
-    examples, ghosts : ids in the order of the batch
-    lrs : learning rate of each group of the optimiser
-    loss, clip, augmentation : a program may set them as a recorded loop does; they are not read
+    step, epoch, label : index of the update, epoch, and class of all examples or -1
+    examples, ghosts : ids in the order of the batch, int64
+    loss : loss before the update; a number or a tensor of one number
+    clip : factor of clipping on the gradient; 1.0 for none
+    augmentation : seed of the augmentation, -1 for none
     """
 
     step: int
@@ -32,13 +33,14 @@ class StepRow:
     label: int
     examples: Ids
     ghosts: Ids
-    lrs: tuple[float, ...] = field(default=(), repr=False)
     loss: Any = float("nan")  # Any: floats, tensors and NumPy numbers
     clip: float = 1.0
     augmentation: int = -1
+    lrs: tuple[float, ...] = field(default=(), repr=False)  # learning rate of each group of the optimiser
+    calls: int = field(default=0, repr=False)  # calls of `optimizer.step` in a loop's block
 
 
-Program = Callable[[], tuple[nn.Module, torch.optim.Optimizer, Callable[[StepRow], object]]]
+Program = Callable[[], tuple[nn.Module, torch.optim.Optimizer, Callable[[Row], object]]]
 
 
 class Repeated(Protocol):
@@ -58,7 +60,7 @@ class Repeated(Protocol):
         """Return the present state as a checkpoint."""
         ...
 
-    def steps(self, rows: Sequence[StepRow]) -> Iterator[None]:
+    def steps(self, rows: Sequence[Row]) -> Iterator[None]:
         """Make one update for each row, the first of which is the next step."""
         ...
 
@@ -77,7 +79,7 @@ class ProgramRun:
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    step: Callable[[StepRow], object]
+    step: Callable[[Row], object]
 
     def load(self, data: bytes, what: str) -> None:
         """Restore model, optimiser and random generators; remove gradients."""
@@ -89,7 +91,7 @@ class ProgramRun:
         """Return the state of model, optimiser and random generators."""
         return pack_checkpoint(self.model, self.optimizer)
 
-    def steps(self, rows: Sequence[StepRow]) -> Iterator[None]:
+    def steps(self, rows: Sequence[Row]) -> Iterator[None]:
         """Make the updates with the recorded learning rates."""
         for row in rows:
             set_lrs(self.optimizer, row.lrs)
@@ -125,18 +127,23 @@ def set_lrs(optimizer: torch.optim.Optimizer, lrs: Sequence[float]) -> None:
             group["lr"] = lr
 
 
-def step_row(step: int) -> StepRow:
+def step_row(step: int) -> Row:
     """Return a step of a training that knows its own batches."""
     none = np.empty(0, np.int64)
-    return StepRow(step, 0, -1, none, none)
+    return Row(step, 0, -1, none, none)
 
 
-def step_rows(ledger: pd.DataFrame) -> list[StepRow]:
+def step_rows(ledger: pd.DataFrame) -> list[Row]:
     """Return the steps of a ledger."""
     columns: Mapping[str, Any] = {name: list(ledger[name]) for name in ("step", "epoch", "label", "lrs")}  # Any: cells
     return [
-        StepRow(int(step), int(epoch), int(label), examples, ghosts, tuple(map(float, lrs)))
+        Row(int(step), int(epoch), int(label), _ids(examples), _ids(ghosts), lrs=tuple(map(float, lrs)))
         for step, epoch, label, lrs, examples, ghosts in zip(
             *columns.values(), ledger["examples"], ledger["ghosts"], strict=True
         )
     ]
+
+
+def _ids(cell: Ids) -> Ids:
+    """Return ids of a table as an array that a program may change, and torch may take without a warning."""
+    return np.array(cell, np.int64)

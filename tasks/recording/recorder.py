@@ -31,8 +31,8 @@ from tasks.recording.environment import device_of, environment_difference, envir
 from tasks.recording.fingerprints import Fingerprints, fingerprints_of
 from tasks.recording.guards import ReplayGuard, fall_back, print_line
 from tasks.recording.layers import choose_layers, recorded_parameters
-from tasks.recording.programs import Program, StepRow
-from tasks.recording.segment import Ids, Row, SegmentRecorder, attempt_folder, ids_of
+from tasks.recording.programs import Program, Row
+from tasks.recording.segment import Ids, SegmentRecorder, attempt_folder, ids_of
 from tasks.recording.start import check_settings, contents_of, steps_of_a_segment
 
 VERSION = 2
@@ -47,11 +47,14 @@ class UpdateRecorder:
     model, optimizer : in the state before step 0. If the store has an unfinished archive, they and torch's random
         generators are restored from its last checkpoint.
     store : folder or URL of a store; created if it does not exist
-    kind : "auto" or "dense": every update, bit for bit
+    kind : "dense", every update, bit for bit; "replay", digests of them, where reading makes the steps again; or
+        "auto", dense for networks of which 10,000 updates take at most 20 GB
     layers : names of the modules to record; None for every covered one
     checkpoint_every : steps between two checkpoints, so the largest number of steps that a killed training repeats;
-        None for 256 MB of updates, between 100 and 1,000 steps
-    tolerance, program : for kinds that round or recompute; dense needs neither
+        None for 256 MB of updates, between 100 and 1,000 steps; for a replay 500 steps
+    tolerance : largest cosine error, for kinds that round
+    program : begins the training again, as `open_updates` needs it for a replay. With it a preflight before step 0
+        makes the first steps twice, and compares the loop's first step with the program's.
 
     Raises
     ------
@@ -66,8 +69,7 @@ class UpdateRecorder:
     The training is bitwise that of an unrecorded run: the recorder does not draw random numbers and leaves no hooks. A
     checkpoint holds model, optimiser and torch's random generators, but not other state of the loop. For example, a
     scheduler of torch counts its own steps and would begin again at 0. Instead, set the learning rate from the step's
-    index before `optimizer.step()`. Memory: four blocks of 8 MB or of the recorded weights, and twice these weights;
-    also a chunk of 4 to 16 MB per parameter. The chunks take 256 MB in all, or one update of every layer if larger.
+    index before `optimizer.step()`. Memory: that of the kind's writer (`tasks.recording.writers`).
     """
 
     def __init__(
@@ -87,11 +89,12 @@ class UpdateRecorder:
         self.waited_seconds = 0.0
         self._model, self._optimizer = model, optimizer
         self._layers = list(choose_layers(model, layers))
-        self._every = checkpoint_every or steps_of_a_segment(model, self._layers)
         self.tolerance, self.program, self._auto = tolerance, program, kind == AUTO
         self.kind, _ = choose_archive(
             kind, contents_of(model, optimizer, self._layers), BUDGET, program=program is not None
         )
+        repeats = ARCHIVES[self.kind].recomputes
+        self._every = checkpoint_every or steps_of_a_segment(model, self._layers, recomputes=repeats)
         spec = self._spec()
         opened = open_store(os.fspath(store), create=True)
         with ExitStack() as held:
@@ -144,7 +147,7 @@ class UpdateRecorder:
         try:
             if self._open is None:
                 if not self._chain:
-                    self._prepare(StepRow(0, epoch, label, ids_of("examples", examples), ids_of("ghosts", ghosts)))
+                    self._prepare(Row(0, epoch, label, ids_of("examples", examples), ids_of("ghosts", ghosts)))
                 self._open = self._begin()
             recorder, repeatable = self._open.recorder, ARCHIVES[self.kind].recomputes
             check_unchanged(f"step {recorder.next_step}", recorder, self._last)
@@ -155,7 +158,7 @@ class UpdateRecorder:
                     check_one_update(recorder, row.calls, self._optimizer, self._last or {})
             self._last = recorder.marks()
             if repeatable and recorder.next_step == 1:
-                self._guard.check_first(recorder.step_row(), self._last)
+                self._guard.check_first(row, self._last)
             if recorder.next_step == recorder.segment.stop:
                 self._finish()
         except BaseException:
@@ -214,7 +217,7 @@ class UpdateRecorder:
         self._last = fingerprints_of(parameters, places)
         return int(numbers["recording"]["stop"])
 
-    def _prepare(self, first: StepRow) -> None:
+    def _prepare(self, first: Row) -> None:
         """State the kind of archive before step 0, after a preflight where it repeats the training."""
         archive = ARCHIVES[self.kind]
         if self._auto:
@@ -222,7 +225,9 @@ class UpdateRecorder:
             print_line(f"archive of kind {self.kind!r}, {each / 1e6:.3g} MB a step without checkpoints")
         if archive.recomputes:
             rates = tuple(float(group["lr"]) for group in self._optimizer.param_groups)
-            differs = self._guard.preflight(self._checkpoint(), replace(first, lrs=rates), self._every)
+            differs = self._guard.preflight(
+                pack_checkpoint(self._model, self._optimizer), replace(first, lrs=rates), self._every
+            )
             if differs is not None:
                 self.kind = fall_back(self.kind, differs, list(ARCHIVES), print_line)
 
@@ -234,7 +239,7 @@ class UpdateRecorder:
         with ExitStack() as stack:
             part = stack.enter_context(self._stage.partition(number))
             if number == 0:
-                part.numbers["initial"] = write_initial(part.write_file, self._checkpoint())
+                part.numbers["initial"] = write_initial(part.write_file, pack_checkpoint(self._model, self._optimizer))
             part.numbers["parent"] = self._chain[-1]["numbers"]["checkpoint"] if self._chain else ""
             recorder = SegmentRecorder(
                 self._model,
@@ -255,7 +260,7 @@ class UpdateRecorder:
         number = opened.part.number
         with opened.stack:
             numbers = opened.recorder.close()
-            checkpoint = write_checkpoint(opened.part.write_file, number, self._checkpoint())
+            checkpoint = write_checkpoint(opened.part.write_file, number, pack_checkpoint(self._model, self._optimizer))
             environment = environment_facts(device_of(self._model))
             opened.part.numbers.update(recording=numbers, checkpoint=checkpoint, environment=environment)
             opened.part.numbers.update(loop_facts(self._model))
@@ -263,10 +268,6 @@ class UpdateRecorder:
         record = self._stage.marker(number)
         assert record is not None, number
         self._chain.append(record)
-
-    def _checkpoint(self) -> bytes:
-        """Return the present state of model and optimiser as a checkpoint."""
-        return pack_checkpoint(self._model, self._optimizer)
 
     def _check_sound(self) -> None:
         """Raise if a step or a write failed: later steps would not continue the archive."""

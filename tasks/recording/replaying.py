@@ -20,7 +20,7 @@ from tasks.recording.fingerprints import fingerprints_of, layer_digest
 from tasks.recording.generators import generator_states, restore_generators
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.optimizers import SETTING
-from tasks.recording.programs import Repeat, Repeated, StepRow, step_rows
+from tasks.recording.programs import Repeat, Repeated, Row, step_rows
 
 
 class ReplayMismatch(Exception):  # noqa: N818  # the contract's name
@@ -86,7 +86,7 @@ class Replay:
         self._rows = list(zip(rows, row_ends(recorded.ledger), strict=True))
         self._next = 0
 
-    def advance(self) -> StepRow:
+    def advance(self) -> Row:
         """Make the next step.
 
         Raises

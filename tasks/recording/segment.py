@@ -4,7 +4,6 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,31 +19,13 @@ from tasks.recording.archives import ARCHIVES
 from tasks.recording.environment import spare_threads
 from tasks.recording.fingerprints import Fingerprints, changed_parameter
 from tasks.recording.layers import choose_layers, recorded_parameters
-from tasks.recording.programs import StepRow
+from tasks.recording.programs import Row
 from tasks.recording.writers import Recording
 
 Ids: TypeAlias = "NDArray[np.int64] | Sequence[int] | Tensor"
 Keep = Callable[[int], bool]  # step -> whether its update is kept
 
 MOST_ID = 2**63 - 1
-
-
-@dataclass
-class Row:
-    """The facts that a training loop may set about a step.
-
-    Parameters
-    ----------
-    loss : loss before the update; a number or a tensor of one number
-    clip : factor of clipping on the gradient; 1.0 for none
-    augmentation : seed of the augmentation, -1 for none
-    """
-
-    loss: Any = float("nan")  # Any: floats, tensors and NumPy numbers
-    clip: float = 1.0
-    augmentation: int = -1
-    lrs: tuple[float, ...] = field(default=(), repr=False)
-    calls: int = field(default=0, repr=False)  # calls of `optimizer.step` in the block
 
 
 def attempt_folder(number: int) -> str:
@@ -114,11 +95,6 @@ class SegmentRecorder:
         """Return the fingerprints of the weights directly after a step."""
         return self._writer.marks()
 
-    def step_row(self) -> StepRow:
-        """Return the last step, for its repetition."""
-        last = self._entries[-1]
-        return StepRow(last.step, last.epoch, last.label, last.examples, last.ghosts, last.lrs)
-
     def changed(self, before: Fingerprints, *, strict: bool = False) -> str | None:
         """Return the name of a recorded parameter that differs from before, None without one.
 
@@ -146,7 +122,7 @@ class SegmentRecorder:
         if kept and self._in_gap:
             self._end_row()
         batch, others = ids_of("examples", examples), ids_of("ghosts", ghosts)
-        row = Row()
+        row = Row(self.next_step, int(epoch), int(label), batch, others)
         try:
             with _watched(self._optimizer, row), self._writer.during(len(batch) + len(others), kept=kept):
                 yield row
@@ -157,8 +133,8 @@ class SegmentRecorder:
             step=self.next_step,
             row=self._pushed,
             recorded=kept,
-            epoch=int(epoch),
-            label=int(label),
+            epoch=row.epoch,
+            label=row.label,
             lrs=row.lrs,
             clip=float(row.clip),
             loss=_number(row.loss),

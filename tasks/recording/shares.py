@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from tasks.modules import kind_of
-from tasks.recording.programs import StepRow
+from tasks.recording.programs import Row
 from tasks.tracing import gammas
 
 TOLERANCE = 1e-3  # of the gradient's norm: rounding of float32, far below a missing part
@@ -63,6 +63,7 @@ class Shares:
         self._optimizer, self._rates = optimizer, rates
         self._calls: dict[str, list[Call]] = {}
         self._factors: dict[str, float | None] = {}
+        self._measuring = False  # then the calls of the layers are not the training's
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -75,7 +76,7 @@ class Shares:
             hooks.callback(self._optimizer.register_step_post_hook(lambda *_: self._measure()).remove)
             yield
 
-    def take(self, row: StepRow) -> dict[str, StepShares]:
+    def take(self, row: Row) -> dict[str, StepShares]:
         """Return the factors of the update that was watched, by layer."""
         members, found = len(row.examples) + len(row.ghosts), {}
         for name, module in self._modules.items():
@@ -90,7 +91,7 @@ class Shares:
         """Keep a call's inputs, and its output gradients once they are known."""
         kind = kind_of(module)
         assert kind is not None, name
-        if made.requires_grad:
+        if made.requires_grad and not self._measuring:
             inputs = kind.inputs(given).detach().clone()
             made.register_hook(  # type: ignore[no-untyped-call]  # torch's stub
                 lambda gradient: self._calls[name].append((inputs, gradient.detach().clone()))
@@ -98,6 +99,7 @@ class Shares:
 
     def _measure(self) -> None:
         """Compare each layer's gradient, as the optimiser saw it, with the sum of its members' parts."""
+        self._measuring = True
         for name, module in self._modules.items():
             gradient, calls = _weight(module).grad, self._calls[name]
             if gradient is None or not calls:
@@ -110,6 +112,7 @@ class Shares:
             factor = float((total * wanted).sum()) / square if square else 0.0
             fits = float((wanted - factor * total).norm()) <= TOLERANCE * float(wanted.norm())
             self._factors[name] = factor if fits else None
+        self._measuring = False
 
     def _effect(self, module: nn.Module, step: int) -> float:
         """Return the sum of the changes of a weight, from `step` on, that a gradient of -1 in this step makes."""

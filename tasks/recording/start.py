@@ -14,6 +14,7 @@ from tasks.recording.optimizers import pack_optimizer
 # Small networks make so many steps per second that files and partition records would cost more than that.
 FEWEST, MOST = 100, 1000
 SEGMENT_BYTES = 256 * 2**20
+REPEATED = 500  # steps that a replay makes again at most for one, and a killed training too
 
 
 def check_settings(optimizer: torch.optim.Optimizer, checkpoint_every: int | None) -> None:
@@ -35,8 +36,15 @@ def check_settings(optimizer: torch.optim.Optimizer, checkpoint_every: int | Non
             )
 
 
-def steps_of_a_segment(model: nn.Module, layers: Sequence[str]) -> int:
-    """Return the default number of steps between checkpoints."""
+def steps_of_a_segment(model: nn.Module, layers: Sequence[str] | None, *, recomputes: bool = False) -> int:
+    """Return the default number of steps between checkpoints.
+
+    Parameters
+    ----------
+    recomputes : whether the archive holds no updates, so that its checkpoints are what it costs
+    """
+    if recomputes:
+        return REPEATED
     _, parameters, _ = recorded_parameters(choose_layers(model, layers))
     return max(FEWEST, min(MOST, SEGMENT_BYTES // max(1, row_bytes(parameters))))
 

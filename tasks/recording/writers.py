@@ -104,7 +104,7 @@ class RowWriter(Protocol):
 class StagedWriter:
     """A writer that copies all weights after each row, and writes them in another thread.
 
-    Memory: see `StagedRows` and the row writer.
+    Memory: four blocks of 8 MB or of the recorded weights, these weights once more, and that of the row writer.
     """
 
     def __init__(self, recording: Recording, rows: RowWriter) -> None:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from tasks.recording.programs import StepRow
+    from tasks.recording.programs import Row
     from tasks.recording.sources import UpdateSource
     from tasks.training.loop import Trainer
 
@@ -47,7 +47,7 @@ class TrainerRun:
         """Return the present state."""
         return pack_training(self.trainer)
 
-    def steps(self, rows: Sequence[StepRow]) -> Iterator[None]:
+    def steps(self, rows: Sequence[Row]) -> Iterator[None]:
         """Make consecutive updates; batches and rates are functions of the step."""
         for _ in self.trainer.steps(rows[0].step, rows[-1].step + 1):
             yield

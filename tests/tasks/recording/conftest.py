@@ -12,11 +12,11 @@ from torch.nn import functional as F
 
 from storage.documents import digest
 from tasks.recording import UpdateRecorder
-from tasks.recording.programs import StepRow
+from tasks.recording.programs import Row
 
 Optimize = Callable[[nn.Module], torch.optim.Optimizer]
 State = dict[str, Tensor]
-Repeated = tuple[nn.Module, torch.optim.Optimizer, Callable[[StepRow], object]]
+Repeated = tuple[nn.Module, torch.optim.Optimizer, Callable[[Row], object]]
 
 
 def small_net() -> nn.Module:

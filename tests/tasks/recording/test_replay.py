@@ -291,7 +291,7 @@ def test_large_layers_have_digests_of_blocks(tmp_path: Path) -> None:
             sgd.zero_grad()
             (again(torch.randn(4, 300, generator=torch.Generator().manual_seed(0))).square().sum()).backward()
             sgd.step()
-            number = row.step  # type: ignore[attr-defined]  # a StepRow
+            number = row.step  # type: ignore[attr-defined]  # a Row
             if 0 < number < len(changes):
                 again.weight.data.view(-1).view(torch.int32)[changes[number - 1]] ^= 1
 

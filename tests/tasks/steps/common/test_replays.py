@@ -10,7 +10,12 @@ from torch import Tensor
 
 from storage.stages import open_finished
 from tasks.cluster.parallel import PartitionError
+from tasks.recording import ARCHIVES, ReplayMismatch
+from tasks.steps.common.recording import archive_size
 from tasks.steps.common.replays import open_archive
+from tasks.steps.common.survey import PlanSurvey
+from tasks.steps.common.training import TRAINING
+from tasks.training import loop
 from tests.tasks.steps.common.test_training_kinds import FULL
 from tests.tasks.steps.common.trainings import changed, die_at, file_digests, spec_of, train
 
@@ -86,3 +91,58 @@ def test_a_killed_training_goes_on_with_the_same_files(
         return {name.split("-")[0] + name[-12:]: value for name, value in file_digests(folder).items()}
 
     assert named(again) == named(whole)
+
+
+def test_auto_takes_a_replay_where_the_updates_exceed_the_budget(
+    tiny_tree: Tree, new_run: NewRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(ARCHIVES, "hybrid", raising=False)
+    run = new_run(changed(tiny_tree, record={"archive_budget": "5kB"}))
+    spec, survey = spec_of(run), PlanSurvey(run.job.store)
+    values = sum(p.numel() for p in survey.blank(spec).parameters() if p.ndim)
+    assert archive_size(spec, survey)[0] == "replay"
+    assert "archive of kind replay" in TRAINING.size(spec, survey).note
+    roomy = new_run(changed(tiny_tree, record={"archive_budget": f"{5 * 4 * 100 * values}B"}))
+    assert archive_size(spec_of(roomy), PlanSurvey(run.job.store))[0] == "dense"
+    train(run)
+    assert open_archive(run.job.store, spec).kind == "replay"
+
+
+def test_a_training_that_is_not_deterministic_is_no_replay(
+    tiny_tree: Tree, new_run: NewRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, noise = loop.Trainer._step, torch.Generator().manual_seed(0)
+
+    def noisy(trainer: loop.Trainer, *given: Any) -> float:  # Any: passed on
+        loss = original(trainer, *given)
+        with torch.no_grad():
+            next(trainer.model.parameters()).add_(torch.rand(1, generator=noise))
+        return loss
+
+    monkeypatch.setattr(loop.Trainer, "_step", noisy)
+    monkeypatch.delitem(ARCHIVES, "hybrid", raising=False)
+    run = new_run(changed(tiny_tree, record={"kind": "replay"}))
+    text = (
+        r"expected a reproducible training for 'replay', found preflight: step 0, layer '.*': two runs from one state"
+    )
+    with pytest.raises(PartitionError, match=text):
+        train(run)
+
+
+def test_changed_data_is_named(tiny_tree: Tree, new_run: NewRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = new_run(changed(tiny_tree, record={"kind": "replay"}))
+    train(run)
+    source = open_archive(run.job.store, spec_of(run))
+    original = loop.Trainer._step
+
+    def shifted(trainer: loop.Trainer, step: int, *given: Any) -> float:  # Any: passed on
+        if step == 7:
+            with torch.no_grad():
+                next(trainer.model.parameters()).mul_(1 + 1e-6)
+        return original(trainer, step, *given)
+
+    monkeypatch.setattr(loop.Trainer, "_step", shifted)
+    list(source.blocks(source.segments()[0]))
+    with pytest.raises(ReplayMismatch) as caught:
+        list(source.blocks(source.segments()[1]))
+    assert (caught.value.step, caught.value.layer) == (7, source.layers[0])
