@@ -14,7 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from storage.documents import decode, digest, encode
+from storage.claims import StageHeldError
+from storage.documents import DamagedError, decode, digest, encode
 from storage.stores import StoreError
 from tasks.recording import ReplayMismatch, UpdateRecorder, open_updates, replay
 from tasks.recording.fingerprints import BLOCK
@@ -300,3 +301,39 @@ def test_large_layers_have_digests_of_blocks(tmp_path: Path) -> None:
     source = open_updates(str(tmp_path / "store"), program=program)
     with pytest.raises(ReplayMismatch, match=f"^step {len(changes)}, layer ''"):
         list(source.blocks(source.segments()[0]))
+
+
+def test_every_flipped_byte_and_every_lost_file_is_named(replay_archive: Recorded, tmp_path: Path) -> None:
+    store, training = replay_archive
+    shutil.copytree(store, tmp_path / "copied")
+    (stage,) = (tmp_path / "copied").glob("updates/*")
+    rng = np.random.default_rng(0)
+
+    def read() -> None:
+        source = open_updates(str(tmp_path / "copied"), program=training.program)
+        for segment in source.segments():
+            list(source.blocks(segment))
+
+    for file in sorted(f for f in (stage / "files").rglob("*") if f.is_file()):
+        whole, name = file.read_bytes(), re.escape(str(file.relative_to(tmp_path / "copied")))
+        raw = bytearray(whole)
+        raw[int(rng.integers(len(raw)))] ^= 1
+        file.write_bytes(bytes(raw))
+        with pytest.raises(DamagedError, match=f"^{name}: expected the content that was written, found other content"):
+            read()
+        file.unlink()
+        with pytest.raises(DamagedError, match=f"^{name}: expected a file of a complete stage, found none"):
+            read()
+        file.write_bytes(whole)
+    read()
+
+
+def test_two_recorders_of_one_replay(tmp_path: Path) -> None:
+    training = Training()
+    model, optimizer = training.start()
+    with UpdateRecorder(model, optimizer, tmp_path / "store", kind="replay", program=training.program) as recorder:
+        with pytest.raises(StageHeldError, match="is held by a recorder"):
+            UpdateRecorder(*Training().start(), tmp_path / "store", kind="replay")
+        with recorder.step([0]):
+            training.update(model, optimizer, 0)
+    assert open_updates(str(tmp_path / "store")).steps == 1
