@@ -1,6 +1,6 @@
 """Recording: what an archive of every update adds to a training, by CPU time and by wall time.
 
-    python -m benchmarks.recording [--rounds 5] [--steps 40] [--only NAME] [--kinds dense,replay]
+    python -m benchmarks.recording [--rounds 5] [--steps 40] [--only NAME] [--kinds dense,hybrid,replay]
 
 Trains small networks on random data in one process and one torch thread, unrecorded and recorded in turn, and
 prints recorded/unrecorded (median of the rounds), the archive's size and how long the training waited for the
@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=40, help="of the largest network; the others make more")
     parser.add_argument("--only", default="", help="cases whose name contains this")
-    parser.add_argument("--kinds", default="dense,replay", help="kinds of archive, separated by commas")
+    parser.add_argument("--kinds", default="dense,hybrid,replay", help="kinds of archive, separated by commas")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()

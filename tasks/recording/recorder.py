@@ -47,8 +47,8 @@ class UpdateRecorder:
     model, optimizer : in the state before step 0. If the store has an unfinished archive, they and torch's random
         generators are restored from its last checkpoint.
     store : folder or URL of a store; created if it does not exist
-    kind : "dense", every update, bit for bit; "replay", digests of them, where reading makes the steps again; or
-        "auto", dense for networks of which 10,000 updates take at most 20 GB
+    kind : "dense", every update, bit for bit; "hybrid", factors or rounded updates; "replay", digests, where reading
+        makes the steps again; or "auto", the first of which 10,000 updates take at most 20 GB
     layers : names of the modules to record; None for every covered one
     checkpoint_every : steps between two checkpoints, so the largest number of steps that a killed training repeats;
         None for 256 MB of updates, between 100 and 1,000 steps; for a replay 500 steps
