@@ -200,6 +200,9 @@ class Record(Section):
     steps: tuple[tuple[Step, Positive], ...] | None = Field(
         None, min_length=1, description="ranges of recorded steps [first, past the end], in rising order; default: all"
     )
+    tolerance: float = Field(
+        0.001, ge=0, le=0.01, description="largest rounding of a hybrid archive's updates, relative to each; 0 for none"
+    )
     archive_budget: str = Field(
         "20GB", pattern=r"^\d+(\.\d+)?\s*([kMGT]i?)?B$", description="largest size of an archive"
     )

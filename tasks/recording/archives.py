@@ -35,6 +35,7 @@ class Contents:
     optimizer : class of the optimiser
     members : largest number of examples and ghosts of a step, 0 if it is unknown
     positions : output positions of a sample by layer, where they are known: 1 for a linear layer on vectors
+    tolerance : largest rounding of an update, relative to it, for kinds that round
     """
 
     layers: Sequence[Layer]
@@ -44,6 +45,7 @@ class Contents:
     optimizer: str
     members: int = 0
     positions: Mapping[str, int] | None = None
+    tolerance: float = 1e-3
 
     @property
     def shapes(self) -> list[tuple[int, ...]]:

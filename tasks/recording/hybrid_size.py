@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from tasks.recording.archives import Contents
 
 SGD = ("SGD", "sgd")  # torch's class, and the kind of a config
-TOLERANCE = 1e-3  # of a recorder
 
 
 def hybrid_bytes(contents: "Contents", steps: int) -> int:
@@ -27,7 +26,7 @@ def hybrid_bytes(contents: "Contents", steps: int) -> int:
         itemsize, code, numbers = np.dtype(BITS[p.dtype]).itemsize, EXACT, 0
         if p.name in weights and p.dtype in ROUNDED:
             numbers = _numbers(contents, weights[p.name], p.shape)
-            code = smallest_code(TOLERANCE, p.shape, itemsize, numbers)
+            code = smallest_code(contents.tolerance, p.shape, itemsize, numbers)
         total += numbers * itemsize if code == FACTORS else code_bytes(code, p.shape, itemsize)
     return total * steps
 

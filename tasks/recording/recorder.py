@@ -85,13 +85,13 @@ class UpdateRecorder:
         program: Program | None = None,
     ) -> None:
         check_kind(kind)
-        check_settings(optimizer, checkpoint_every)
+        check_settings(optimizer, checkpoint_every, tolerance)
         self.waited_seconds = 0.0
         self._model, self._optimizer = model, optimizer
         self._layers = list(choose_layers(model, layers))
         self.tolerance, self.program, self._auto = tolerance, program, kind == AUTO
         self.kind, _ = choose_archive(
-            kind, contents_of(model, optimizer, self._layers), BUDGET, program=program is not None
+            kind, contents_of(model, optimizer, self._layers, tolerance), BUDGET, program=program is not None
         )
         repeats = ARCHIVES[self.kind].recomputes
         self._every = checkpoint_every or steps_of_a_segment(model, self._layers, recomputes=repeats)
@@ -221,7 +221,7 @@ class UpdateRecorder:
         """State the kind of archive before step 0, after a preflight where it repeats the training."""
         archive = ARCHIVES[self.kind]
         if self._auto:
-            each = archive.size(contents_of(self._model, self._optimizer, self._layers), 1)
+            each = archive.size(contents_of(self._model, self._optimizer, self._layers, self.tolerance), 1)
             print_line(f"archive of kind {self.kind!r}, {each / 1e6:.3g} MB a step without checkpoints")
         if archive.recomputes:
             rates = tuple(float(group["lr"]) for group in self._optimizer.param_groups)

@@ -17,8 +17,10 @@ SEGMENT_BYTES = 256 * 2**20
 REPEATED = 500  # steps that a replay makes again at most for one, and a killed training too
 
 
-def check_settings(optimizer: torch.optim.Optimizer, checkpoint_every: int | None) -> None:
+def check_settings(optimizer: torch.optim.Optimizer, checkpoint_every: int | None, tolerance: float) -> None:
     """Raise ValueError for settings that would fail later, in the middle of a training."""
+    if not 0 <= tolerance < 1:
+        raise ValueError(f"tolerance: expected a number from 0 to below 1, found {tolerance}")
     whole = isinstance(checkpoint_every, int) and not isinstance(checkpoint_every, bool)
     if checkpoint_every is not None and (not whole or checkpoint_every < 1):
         raise ValueError(f"checkpoint_every: expected an integer of at least 1, found {checkpoint_every}")
@@ -49,8 +51,10 @@ def steps_of_a_segment(model: nn.Module, layers: Sequence[str] | None, *, recomp
     return max(FEWEST, min(MOST, SEGMENT_BYTES // max(1, row_bytes(parameters))))
 
 
-def contents_of(model: nn.Module, optimizer: torch.optim.Optimizer, layers: Sequence[str]) -> Contents:
+def contents_of(
+    model: nn.Module, optimizer: torch.optim.Optimizer, layers: Sequence[str], tolerance: float
+) -> Contents:
     """Return what is known about the archive of a loop of unknown length."""
     chosen = choose_layers(model, layers)
     found, parameters, _ = recorded_parameters(chosen)
-    return Contents(found, parameters, chosen, None, type(optimizer).__name__)
+    return Contents(found, parameters, chosen, None, type(optimizer).__name__, tolerance=tolerance)

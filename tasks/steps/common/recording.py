@@ -67,6 +67,7 @@ def recording(
         segment=segment,
         write=part.write_file,
         keep=kept_steps(record),
+        tolerance=record.tolerance,
     )
     try:
         yield recorder
@@ -158,5 +159,7 @@ def _choose(train: Training, chosen: Mapping[str, nn.Module], steps: int) -> tup
     kept = kept_steps(record)
     n_kept = steps if kept is None else sum(map(kept, range(steps)))
     layers, parameters, _ = recorded_parameters(chosen)
-    contents = Contents(layers, parameters, chosen, n_kept, train.optimizer.kind, train.batches.most)
+    contents = Contents(
+        layers, parameters, chosen, n_kept, train.optimizer.kind, train.batches.most, tolerance=record.tolerance
+    )
     return choose_archive(record.kind, contents, size_bytes(record.archive_budget), program=True)

@@ -76,6 +76,13 @@ def test_a_kind_that_is_not_there_lists_what_is(tmp_path: Path, kind: str) -> No
     assert not (tmp_path / "store").exists()
 
 
+@pytest.mark.parametrize("tolerance", [-1e-3, float("nan"), 1.0])
+def test_a_tolerance_is_a_share(tmp_path: Path, tolerance: float) -> None:
+    with pytest.raises(ValueError, match=rf"^tolerance: expected a number from 0 to below 1, found {tolerance}$"):
+        UpdateRecorder(*Training().start(), tmp_path / "store", kind="hybrid", tolerance=tolerance)
+    assert not (tmp_path / "store").exists()
+
+
 @pytest.mark.parametrize("every", [0, 2.5, True])
 def test_checkpoints_come_at_least_every_step(tmp_path: Path, every: int) -> None:
     with pytest.raises(ValueError, match=f"checkpoint_every: expected an integer of at least 1, found {every}"):
