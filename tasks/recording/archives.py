@@ -63,6 +63,7 @@ class Archive:
     source : opens the updates of a finished stage
     size : bytes of so many updates, without the checkpoints and the facts of a step that all kinds keep
     recomputes : whether its reader repeats the training, so that it needs a program
+    sampled : whether changes of the weights between two steps are looked for in samples, see `changed_parameter`
     splits : whether its reader splits updates of some layers by their members
     """
 
@@ -70,18 +71,20 @@ class Archive:
     source: "OpenSource"
     size: Callable[[Contents, int], int]
     recomputes: bool = False
+    sampled: bool = False
     splits: bool = False
 
 
 # In the order of `auto`, which takes the first that fits: the most exact kinds first, and the smallest last.
 ARCHIVES: dict[str, Archive] = {
     "dense": Archive(dense_writer, DenseSource, lambda contents, steps: dense_bytes(contents.shapes, steps)),
-    "hybrid": Archive(HybridWriter, HybridSource, hybrid_bytes, splits=True),
+    "hybrid": Archive(HybridWriter, HybridSource, hybrid_bytes, sampled=True, splits=True),
     "replay": Archive(
         DigestWriter,
         ReplaySource,
         lambda contents, steps: digests_bytes(len(contents.layers), steps),
         recomputes=True,
+        sampled=True,
     ),
 }
 

@@ -98,9 +98,9 @@ class SegmentRecorder:
     def changed(self, before: Fingerprints, *, strict: bool = False) -> str | None:
         """Return the name of a recorded parameter that differs from before, None without one.
 
-        Every bit is compared, except where the updates are recomputed: there see `changed_parameter`.
+        Every bit is compared, except for a kind that looks at samples: there see `changed_parameter`.
         """
-        strict = strict or not ARCHIVES[self.kind].recomputes
+        strict = strict or not ARCHIVES[self.kind].sampled
         return changed_parameter(before, self.parameters, self._places, strict=strict)
 
     @contextmanager
