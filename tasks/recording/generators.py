@@ -1,7 +1,10 @@
 """The states of torch's random generators that a training may draw from: of the CPU, and of the model's GPUs."""
 
-from collections.abc import Mapping, Sequence
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -35,3 +38,16 @@ def restore_generators(states: Mapping[str, Tensor]) -> None:
 def same_states(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
     """Return whether two states are equal."""
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@contextmanager
+def generators_kept() -> Iterator[None]:
+    """Restore the global random generators of torch, Python and NumPy after the block."""
+    states = random.getstate(), np.random.get_state()  # the legacy generator is what a program may draw from
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's stub
+    try:
+        with torch.random.fork_rng(devices=list(range(torch.cuda.device_count())) if used else []):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])

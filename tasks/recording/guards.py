@@ -8,9 +8,9 @@ from dataclasses import replace
 from torch import nn
 
 from tasks.recording.fingerprints import Fingerprints, layer_digest
-from tasks.recording.generators import gpus_of, same_states, states_of
+from tasks.recording.generators import generators_kept, gpus_of, same_states, states_of
 from tasks.recording.layers import choose_layers, recorded_parameters
-from tasks.recording.preflight import STEPS, first_difference, generators_kept, layer_digests
+from tasks.recording.preflight import STEPS, first_difference, layer_digests
 from tasks.recording.programs import Program, ProgramRun, RepeatProgram, Row
 from tasks.recording.replaying import ReplayMismatch
 

@@ -1,14 +1,10 @@
 """Preflight: before a replay archive is begun, the first steps run twice from one state and must give equal bits."""
 
-import random
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
-import numpy as np
-import torch
-
-from storage.tensors import decode_tensors
+from storage.tensors import decode_tensors, same_tensor
 from tasks.recording.fingerprints import fingerprints_of, layer_digest
+from tasks.recording.generators import generators_kept
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.programs import Repeated, Row
 
@@ -35,7 +31,7 @@ def first_difference(run: Repeated, state: bytes, rows: Sequence[Row], layers: S
         return None
     first, second = (decode_tensors(data, "the state")[0] for data in (one_end, other_end))
     names = sorted(first.keys() | second.keys())
-    differs = (name for name in names if not _equal(first.get(name), second.get(name)))
+    differs = (name for name in names if not same_tensor(first.get(name), second.get(name)))
     return rows[-1].step, next(differs, "the settings of the optimiser")
 
 
@@ -46,19 +42,6 @@ def layer_digests(run: Repeated, layers: Sequence[str]) -> dict[str, int]:
     return {layer.name: layer_digest(layer, now) for layer in found}
 
 
-@contextmanager
-def generators_kept() -> Iterator[None]:
-    """Restore the global random generators of torch, Python and NumPy after the block."""
-    states = random.getstate(), np.random.get_state()  # the legacy generator is what a program may draw from
-    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's stub
-    try:
-        with torch.random.fork_rng(devices=list(range(torch.cuda.device_count())) if used else []):
-            yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-
-
 def _made(
     run: Repeated, state: bytes, rows: Sequence[Row], layers: Sequence[str]
 ) -> tuple[list[dict[str, int]], bytes]:
@@ -66,10 +49,3 @@ def _made(
     run.load(state, "preflight")
     found = [layer_digests(run, layers) for _ in run.steps(rows)]
     return found, run.pack()
-
-
-def _equal(one: object, other: object) -> bool:
-    """Return whether two stored tensors are equal."""
-    return (
-        one is not None and other is not None and bool(np.array_equal(one.data, other.data))  # type: ignore[attr-defined]  # RawTensor
-    )

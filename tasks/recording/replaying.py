@@ -3,21 +3,20 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 import torch
 
 from storage.documents import Document
 from storage.stages import FinishedStage
 from storage.stores import StoreError
-from storage.tensors import decode_tensors
+from storage.tensors import decode_tensors, same_tensor
 from storage.updates.archives import Segment
 from storage.updates.ledger import DIGEST
 from storage.updates.parameters import Layer, Parameter
 from tasks.recording.checkpoints import RANDOM
 from tasks.recording.environment import device_of, environment_difference, environment_facts
 from tasks.recording.fingerprints import fingerprints_of, layer_digest
-from tasks.recording.generators import generator_states, restore_generators
+from tasks.recording.generators import generator_states, generators_kept, restore_generators
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.optimizers import SETTING
 from tasks.recording.programs import Repeat, Repeated, Row, step_rows
@@ -74,7 +73,7 @@ class Replay:
 
     def __init__(self, stage: FinishedStage, segment: Segment, recorded: Recorded, repeat: Repeat) -> None:
         self._stage, self._segment, self._recorded = stage, segment, recorded
-        with torch.random.fork_rng(devices=_devices()), torch.inference_mode(False), torch.enable_grad():
+        with generators_kept(), torch.inference_mode(False), torch.enable_grad():
             self.run: Repeated = repeat()
             _check_environment(stage, recorded.environment, self.run)
             self.modules = self._modules()
@@ -159,9 +158,7 @@ class Replay:
         for key in sorted(there.keys() | here.keys()):
             if key.startswith((RANDOM, SETTING)):  # a loop may draw and set rates between two blocks
                 continue
-            one, other = there.get(key), here.get(key)
-            same = one is not None and other is not None and one.shape == other.shape and one.dtype == other.dtype
-            if not (same and one is not None and other is not None and np.array_equal(one.data, other.data)):
+            if not same_tensor(there.get(key), here.get(key)):
                 raise ReplayMismatch(step, key.removeprefix("model."), "its state in the next checkpoint")
 
 
@@ -179,9 +176,3 @@ def _check_environment(stage: FinishedStage, made: Document, run: Repeated) -> N
             f"{stage.path}: expected {differs} {made.get(differs)}, as in the recording, found {here[differs]}; "
             "replay in that environment, or record kind dense or hybrid to read elsewhere"
         )
-
-
-def _devices() -> list[int]:
-    """Return the GPUs with generators in use."""
-    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # torch's stub
-    return list(range(torch.cuda.device_count())) if used else []

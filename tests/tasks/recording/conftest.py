@@ -83,10 +83,11 @@ class Training:
         fail_at: int = -1,
         layers: list[str] | None = None,
         kind: str = "auto",
+        preflight: bool = True,
     ) -> State:
-        """Train with a recorder, as a user's script does, and return the final state; a replay has the program."""
+        """Train with a recorder, as a user's script does, and return the final state."""
         model, optimizer = self.start()
-        program = self.program if kind == "replay" else None
+        program = self.program if kind == "replay" and preflight else None
         with UpdateRecorder(
             model, optimizer, store, kind=kind, checkpoint_every=every, layers=layers, program=program
         ) as recorder:
