@@ -84,6 +84,11 @@ class Tracing(Asked):
         min_length=1,
         description="scores that are summed over an example's steps; logit is for the output layer only",
     )
+    split: Literal["example", "equal"] = Field(
+        "example",
+        description="each example's part of a step's gamma: example, that of its own gradient where the archive knows "
+        "it, and an equal part elsewhere; equal, an equal part",
+    )
     window: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] | None = Field(
         None, description="first step and past-the-end step that count; default: all steps"
     )

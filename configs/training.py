@@ -189,12 +189,20 @@ class Augment(Section):
 class Record(Section):
     """The archive of weight updates, from which tracing finds who taught the network."""
 
-    kind: Literal["auto", "dense"] = Field("auto", description="form in which updates are kept; auto chooses one")
+    kind: Literal["auto", "dense", "hybrid", "replay"] = Field(
+        "auto",
+        description="form in which updates are kept: dense, every update; hybrid, by layer the smallest of factors, 16 "
+        "bits, 8 bits and every bit; replay, digests of them, and readers make the steps again; auto takes the first "
+        "that fits archive_budget",
+    )
     layers: tuple[str, ...] | None = Field(
         None, min_length=1, description="names of modules to record; default: all that can be traced"
     )
     steps: tuple[tuple[Step, Positive], ...] | None = Field(
         None, min_length=1, description="ranges of recorded steps [first, past the end], in rising order; default: all"
+    )
+    tolerance: float = Field(
+        0.001, ge=0, le=0.01, description="largest rounding of a hybrid archive's updates, relative to each; 0 for none"
     )
     archive_budget: str = Field(
         "20GB", pattern=r"^\d+(\.\d+)?\s*([kMGT]i?)?B$", description="largest size of an archive"

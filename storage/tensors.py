@@ -87,3 +87,10 @@ def decode_tensors(data: bytes, what: str) -> tuple[dict[str, RawTensor], dict[s
 def _width(tensor: RawTensor) -> int:
     """Return the bytes of an element; 1 where there is none."""
     return tensor.data.nbytes // max(1, int(np.prod(tensor.shape, dtype=np.int64))) or 1
+
+
+def same_tensor(one: RawTensor | None, other: RawTensor | None) -> bool:
+    """Return whether two stored tensors have the same form and bytes; False where one is missing."""
+    if one is None or other is None:
+        return False
+    return (one.dtype, one.shape) == (other.dtype, other.shape) and np.array_equal(one.data, other.data)

@@ -83,7 +83,7 @@ def weights_digests(parts: Iterable[Ints]) -> list[int]:
         earlier = checksums or [0] * len(part)
         checksums = [crc32c(row.view(np.uint8), before) for row, before in zip(part, earlier, strict=True)]
         words = part.view(np.uint16 if part.itemsize == 2 else np.uint32)
-        totals = totals + words.sum(axis=1, dtype=np.uint64)
+        totals = totals + words.sum(axis=1, dtype=np.uint32)  # modulo 2^32
     highs = (totals << np.uint64(32)).tolist()
     return [high | low for high, low in zip(highs, checksums, strict=True)]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from storage.documents import Document
+from storage.documents import Document, canonical
 from storage.updates.bits import BITS, Bytes, Ints
 
 ALIGNMENT = 16  # bytes
@@ -85,6 +85,19 @@ def layers_document(layers: Iterable[Layer], parameters: Iterable[Parameter]) ->
         "layers": [{"name": layer.name, "weight": layer.weight, "bias": layer.bias} for layer in layers],
         "parameters": {p.name: {"dtype": p.dtype, "shape": list(p.shape)} for p in parameters},
     }
+
+
+def segment_group(kind: str, span: tuple[int, int], rows: int, contents: Document) -> bytes:
+    """Return the metadata of a segment's Zarr group.
+
+    Parameters
+    ----------
+    span : first step, past the last
+    contents : from `layers_document`
+    """
+    start, stop = span
+    attributes = {"layerlore": {"kind": kind, "start": start, "stop": stop, "rows": rows, **contents}}
+    return canonical({"zarr_format": 3, "node_type": "group", "attributes": attributes})
 
 
 def layers_of(document: Document) -> tuple[dict[str, Layer], dict[str, Parameter]]:

@@ -1,7 +1,7 @@
 """The reader of a dense segment: it restores weights bit for bit from the checkpoint before, a chunk at a time."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,6 +19,7 @@ from storage.updates.parameters import Layer, Parameter, layers_of
 from storage.updates.writer import UPDATES
 
 MODEL = "model."  # before a parameter's name in a checkpoint
+MOMENTUM = "optimizer.{}.momentum_buffer"  # of the parameter of an index
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,11 @@ class SegmentReader:
         DamagedError : a file is damaged, or restored weights differ from the recorded ones; names file and step
         """
         entry, parameters = self.contents[0][layer], self.contents[1]
-        streams = [_Stream(self, parameters[name], before[name]) for name in entry.parameters]
+        streams = [BitRows(self, parameters[name], before[name]) for name in entry.parameters]
         digests = dict(zip(self.ledger["step"], self.ledger[DIGEST + layer], strict=True))
         size = streams[0].chunking.rows
         for rows, steps, recorded in row_runs(self.ledger):
-            for low, high in _cut(rows, size):
+            for low, high in cut_rows(rows, size):
                 part = range(steps[low - rows.start], steps[high - 1 - rows.start] + 1) if recorded else steps
                 restored = [stream.take(high - low) for stream in streams]
                 if weights_digests(values[-1:] for values in restored) != [digests[part[-1]]]:
@@ -88,19 +89,34 @@ class SegmentReader:
 
 def read_weights(stage: FinishedStage, checkpoint: str, parameters: Iterable[Parameter]) -> dict[str, Ints]:
     """Return the bit patterns (P,) of parameters, by name, in a checkpoint. Reads the whole file."""
+    return read_state(stage, checkpoint, parameters, {})[0]
+
+
+def read_state(
+    stage: FinishedStage, checkpoint: str, parameters: Iterable[Parameter], momentum: Mapping[str, int]
+) -> tuple[dict[str, Ints], dict[str, Ints]]:
+    """Return the bit patterns (P,) of parameters and of momentum buffers, by name, in a checkpoint.
+
+    Parameters
+    ----------
+    momentum : index in the optimiser by the parameter's name; a parameter without a buffer is left out
+    """
     what = f"{stage.path}/files/{checkpoint}"
     tensors, _ = decode_tensors(stage.read_file(checkpoint), what)
-    found = {}
+    weights, buffers = {}, {}
     for parameter in parameters:
         tensor = tensors.get(MODEL + parameter.name)
         if tensor is None or tensor.shape != parameter.shape:
             raise DamagedError(f"{what}: expected {parameter.name} of shape {parameter.shape}, found none")
-        found[parameter.name] = tensor.data.copy().view(BITS[parameter.dtype])
-    return found
+        weights[parameter.name] = tensor.data.copy().view(BITS[parameter.dtype])
+        buffer = tensors.get(MOMENTUM.format(momentum.get(parameter.name, -1)))
+        if buffer is not None:
+            buffers[parameter.name] = buffer.data.copy().view(BITS[parameter.dtype])
+    return weights, buffers
 
 
-class _Stream:
-    """The rows of a parameter in order; holds one chunk of differences."""
+class BitRows:
+    """The rows in order of a parameter that is kept bit for bit; holds one chunk of differences."""
 
     def __init__(self, reader: SegmentReader, parameter: Parameter, before: Ints) -> None:
         self._store, self._parameter, self._last = reader.stage.store, parameter, before
@@ -125,7 +141,7 @@ class _Stream:
         return rows
 
 
-def _cut(rows: range, size: int) -> Iterator[tuple[int, int]]:
+def cut_rows(rows: range, size: int) -> Iterator[tuple[int, int]]:
     """Yield the parts of a range of rows between the ends of chunks of `size` rows."""
     low = rows.start
     while low < rows.stop:

@@ -1,13 +1,12 @@
 """The dense writer of one segment: from rows of weights to differences, norms and digests."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from storage.documents import canonical
 from storage.updates.bits import Bytes, update_norms, weights_digests
 from storage.updates.chunks import ChunkWriter, Write, plan_chunks
-from storage.updates.parameters import Layer, Parameter, layers_document
+from storage.updates.parameters import Layer, Parameter, layers_document, segment_group
 
 KIND = "dense"
 UPDATES = "updates"  # the Zarr group of a segment
@@ -56,7 +55,10 @@ class DenseWriter:
         previous : (row bytes,), the weights before the first
         """
         work = [lambda p=p: self._difference(p, rows, previous) for p in self.parameters]
-        work += [lambda layer=layer: self._describe(layer, rows, previous) for layer in self.layers]
+        work += [
+            lambda layer=layer: describe_rows(self.written, layer, self._by_name, rows, previous)
+            for layer in self.layers
+        ]
         self._run(work, rows.nbytes)
 
     def close(self, start: int, stop: int) -> int:
@@ -64,9 +66,8 @@ class DenseWriter:
         rows = [chunks.close() for chunks in self._chunks.values()]
         assert len(set(rows)) == 1, rows
         document = layers_document(self.layers, self.parameters)
-        attributes = {"layerlore": {"kind": KIND, "start": start, "stop": stop, "rows": rows[0], **document}}
-        group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        self._write(f"{self._folder}/{UPDATES}/zarr.json", canonical(group))
+        group = segment_group(KIND, (start, stop), rows[0], document)
+        self._write(f"{self._folder}/{UPDATES}/zarr.json", group)
         self.abandon()
         return rows[0]
 
@@ -79,14 +80,6 @@ class DenseWriter:
         """Append a parameter's differences."""
         self._chunks[parameter.name].add(parameter.within(rows), parameter.within(previous))
 
-    def _describe(self, layer: Layer, rows: Bytes, previous: Bytes) -> None:
-        """Append a layer's norms and digests."""
-        weight = self._by_name[layer.weight]
-        norms = update_norms(weight.within(rows), weight.within(previous), weight.dtype)
-        self.written.norms[layer.name].extend(norms.tolist())
-        parts = [self._by_name[name].within(rows) for name in layer.parameters]
-        self.written.digests[layer.name].extend(weights_digests(parts))
-
     def _run(self, work: Iterable[Callable[[], None]], nbytes: int) -> None:
         """Do all of `work`, in parallel where that saves time."""
         if self._pool is None or nbytes < WORTH_A_THREAD:
@@ -95,3 +88,24 @@ class DenseWriter:
         else:
             for future in [self._pool.submit(task) for task in work]:
                 future.result()
+
+
+def describe_rows(
+    written: Written, layer: Layer, parameters: Mapping[str, Parameter], rows: Bytes, previous: Bytes | list[float]
+) -> None:
+    """Append the norm of the weight's update and the digest of all parameters of a layer in each row.
+
+    Parameters
+    ----------
+    parameters : by name, laid out in the rows
+    rows : as in `DenseWriter.add`
+    previous : as in `DenseWriter.add`, or the norms where they are known
+    """
+    weight = parameters[layer.weight]
+    if isinstance(previous, list):
+        written.norms[layer.name].extend(previous)
+    else:
+        norms = update_norms(weight.within(rows), weight.within(previous), weight.dtype)
+        written.norms[layer.name].extend(norms.tolist())
+    parts = [parameters[name].within(rows) for name in layer.parameters]
+    written.digests[layer.name].extend(weights_digests(parts))

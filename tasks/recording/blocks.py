@@ -1,16 +1,15 @@
 """Checks of a recorder's block: it must hold one whole update and every change of the weights."""
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from storage.updates.bits import Bytes
+from tasks.recording.fingerprints import Fingerprints
 from tasks.recording.segment import SegmentRecorder
 
 Optimizer = torch.optim.Optimizer
 
 
-def check_one_update(step: int, calls: int, optimizer: Optimizer, before: Bytes, now: Bytes) -> None:
+def check_one_update(recorder: SegmentRecorder, calls: int, optimizer: Optimizer, before: Fingerprints) -> None:
     """Raise RuntimeError where a block holds a part of an update, or several updates.
 
     A block without a call of `optimizer.step()` is valid in two cases. Either it changes the weights itself. Or it
@@ -19,31 +18,31 @@ def check_one_update(step: int, calls: int, optimizer: Optimizer, before: Bytes,
     Parameters
     ----------
     calls : number of calls of `optimizer.step()` in the block
-    before, now : (row bytes,) the recorded weights before and after it
+    before : fingerprints of the recorded weights before it
     """
+    step = recorder.next_step
     if calls > 1:
         raise RuntimeError(
             f"step {step}: expected one call of optimizer.step() in the block, found {calls}; use one block per call"
         )
-    if calls == 0 and np.array_equal(before, now) and _gradient_waits(optimizer):
+    if calls == 0 and recorder.changed(before, strict=True) is None and _gradient_waits(optimizer):
         raise RuntimeError(
             f"step {step}: expected a whole update, found gradients and no call of optimizer.step(); put all "
             "micro-batches of an update into one block, with all their ids, or clear the gradients to skip an update"
         )
 
 
-def check_unchanged(what: str, recorder: SegmentRecorder, last: Bytes | None) -> None:
+def check_unchanged(what: str, recorder: SegmentRecorder, last: Fingerprints | None) -> None:
     """Raise RuntimeError where any bit of a recorded weight changed between two blocks.
 
     Parameters
     ----------
     what : name of the place of the check in the message
     recorder : recorder of the open segment
-    last : (row bytes,) the recorded weights after the previous step, None before step 0
+    last : fingerprints of the recorded weights after the previous step, None before step 0
     """
-    if last is None or np.array_equal(last.view(np.int64), (now := recorder.look()).view(np.int64)):
+    if last is None or (name := recorder.changed(last)) is None:
         return
-    name = next(p.name for p in recorder.parameters if not np.array_equal(p.within(last), p.within(now)))
     layer = next(layer.name for layer in recorder.layers if name in layer.parameters)
     raise RuntimeError(
         f"{what}: layer {layer!r}: expected its weights after step {recorder.next_step - 1}, found others in "

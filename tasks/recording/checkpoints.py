@@ -5,7 +5,7 @@ text `optimizer` is the JSON of that module. The text `versions`, if any, is tha
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from storage.documents import canonical, digest
 from storage.tensors import RawTensor, decode_tensors, encode_tensors
 from storage.updates.chunks import Write
+from tasks.recording.generators import generator_states, restore_generators
 from tasks.recording.optimizers import load_optimizer, pack_optimizer
 from tasks.recording.settings import DTYPES, NAMES
 from tasks.recording.versions import VERSIONS, current_versions, load_state, version_texts
@@ -36,7 +37,7 @@ def pack_checkpoint(model: nn.Module, optimizer: torch.optim.Optimizer, *, gener
     tensors = {f"{MODEL}{name}": value for name, value in model.state_dict().items()}
     document, kept = pack_optimizer(optimizer)
     if generators:
-        tensors |= {f"{RANDOM}{name}": state for name, state in _generators(model)}
+        tensors |= {f"{RANDOM}{name}": state for name, state in generator_states(model).items()}
     raw = {name: _raw(name, value) for name, value in (tensors | kept).items()}
     return encode_tensors(raw, {"optimizer": canonical(document).decode(), **version_texts(model)})
 
@@ -56,7 +57,7 @@ def load_checkpoint(data: bytes, model: nn.Module, optimizer: torch.optim.Optimi
         load_optimizer(optimizer, json.loads(texts["optimizer"]), tensors)
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from None
-    _restore_generators(_below(tensors, RANDOM))
+    restore_generators(_below(tensors, RANDOM))
 
 
 def checkpoint_weights(data: bytes, what: str) -> dict[str, Tensor]:
@@ -101,19 +102,3 @@ def _tensor(raw: RawTensor) -> Tensor:
 def _below(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Return the tensors with names that begin with `prefix`, by the names without it."""
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-
-
-def _generators(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield the states of the random number generators that training may draw from."""
-    yield "cpu", torch.get_rng_state()
-    for index in sorted({p.device.index or 0 for p in model.parameters() if p.device.type == "cuda"}):
-        yield f"cuda.{index}", torch.cuda.get_rng_state(index)
-
-
-def _restore_generators(states: Mapping[str, Tensor]) -> None:
-    """Restore the states of random number generators; those of missing GPUs are left out."""
-    for name, state in states.items():
-        if name == "cpu":
-            torch.set_rng_state(state)
-        elif int(name.removeprefix("cuda.")) < torch.cuda.device_count():
-            torch.cuda.set_rng_state(state, int(name.removeprefix("cuda.")))

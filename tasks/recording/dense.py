@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,10 @@ from storage.updates.bits import Ints
 from storage.updates.parameters import Parameter
 from storage.updates.reader import SegmentReader, read_weights
 from tasks.tracing import Contributions, contributions
+
+if TYPE_CHECKING:
+    from tasks.recording.programs import Repeat
+    from tasks.recording.sources import UpdateBlock
 
 Ids = NDArray[np.int64]
 
@@ -52,11 +57,11 @@ class DenseBlock:
         ----------
         dtype : dtype of the subtraction; by default that of the weights, float32 for narrower types
         """
-        return _differences(self.weights, dtype)
+        return differences(self.weights, dtype)
 
     def dense_bias(self, dtype: torch.dtype | None = None) -> Tensor | None:
         """Return the updates of the bias, (n, out), or None."""
-        return None if self.biases is None else _differences(self.biases, dtype)
+        return None if self.biases is None else differences(self.biases, dtype)
 
     def project(
         self,
@@ -107,7 +112,7 @@ class DenseSource:
 
     stage: FinishedStage
     spans: tuple[Segment, ...]
-    program: object = None
+    program: "Repeat | None" = None
     kind: str = field(default="dense", init=False)
 
     @cached_property
@@ -145,6 +150,10 @@ class DenseSource:
         """Return (T,), whether each step's update is recorded by itself."""
         return self.ledger["recorded"].to_numpy(np.bool_)
 
+    def splits(self, layer: str) -> bool:
+        """Return whether `per_example` splits the updates of a layer by their members."""
+        return False
+
     def segments(self) -> list[Segment]:
         """Return the segments in order; each can be read alone."""
         return list(self.spans)
@@ -165,7 +174,7 @@ class DenseSource:
         """Return a layer's bias after the last step, None without a bias."""
         return self._end(layer, "bias", self._last_weights) if self._has_bias(layer) else None
 
-    def blocks(self, segment: Segment, layers: Sequence[str] | None = None) -> Iterator[DenseBlock]:
+    def blocks(self, segment: Segment, layers: Sequence[str] | None = None) -> Iterator["UpdateBlock"]:
         """Yield the updates of a segment, layer by layer, in order of steps.
 
         Raises
@@ -179,13 +188,7 @@ class DenseSource:
         names = {name for layer in chosen for name in known[self._known(layer)].parameters}
         before = read_weights(self.stage, segment.before, [parameters[name] for name in names])
         for layer in chosen:
-            entry = known[layer]
-            for rows in reader.restored(layer, before):
-                weights = _tensor(rows.weights, parameters[entry.weight])
-                biases = None
-                if entry.bias is not None and rows.biases is not None:
-                    biases = _tensor(rows.biases, parameters[entry.bias])
-                yield DenseBlock(layer, rows.steps.start, rows.steps.stop, rows.recorded, weights, biases)
+            yield from dense_blocks(reader, layer, before)
 
     @cached_property
     def _first(self) -> SegmentReader:
@@ -216,15 +219,27 @@ class DenseSource:
         """Return a copy of one parameter from the values of a checkpoint."""
         layers, parameters = self._first.contents
         parameter = parameters[getattr(layers[self._known(layer)], part)]
-        return _tensor(values[parameter.name][None], parameter)[0].clone()
+        return tensor_of(values[parameter.name][None], parameter)[0].clone()
 
 
-def _tensor(bits: Ints, parameter: Parameter) -> Tensor:
+def dense_blocks(reader: SegmentReader, layer: str, before: dict[str, Ints]) -> Iterator[DenseBlock]:
+    """Yield the updates of a layer that are kept bit for bit; `before` as in `SegmentReader.restored`."""
+    known, parameters = reader.contents
+    entry = known[layer]
+    for rows in reader.restored(layer, before):
+        weights = tensor_of(rows.weights, parameters[entry.weight])
+        biases = None
+        if entry.bias is not None and rows.biases is not None:
+            biases = tensor_of(rows.biases, parameters[entry.bias])
+        yield DenseBlock(layer, rows.steps.start, rows.steps.stop, rows.recorded, weights, biases)
+
+
+def tensor_of(bits: Ints, parameter: Parameter) -> Tensor:
     """Return rows of bit patterns (n, P) as weights (n, *shape), without a copy."""
     return torch.from_numpy(bits).view(getattr(torch, parameter.dtype)).view(len(bits), *parameter.shape)
 
 
-def _differences(rows: Tensor, dtype: torch.dtype | None) -> Tensor:
+def differences(rows: Tensor, dtype: torch.dtype | None) -> Tensor:
     """Return rows[1:] - rows[:-1], subtracted in `dtype`."""
     wanted = dtype or torch.promote_types(rows.dtype, torch.float32)
     widened = rows.to(wanted)

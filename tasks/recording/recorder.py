@@ -7,9 +7,9 @@ with UpdateRecorder(model, optimizer, "lore-of-mine") as recorder:
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass, replace
 from types import TracebackType
 
 import torch
@@ -23,24 +23,20 @@ from storage.specs import StageSpec
 from storage.stages import begin_stage
 from storage.stores import StoreError, open_store
 from storage.updates.archives import STAGE, Segment, check_free, keep_chain, sweep_files
-from storage.updates.bits import Bytes
-from storage.updates.parameters import layers_document, row_bytes
-from tasks.recording.archives import choose_kind
+from storage.updates.parameters import layers_document
+from tasks.recording.archives import ARCHIVES, AUTO, check_kind, choose_archive
 from tasks.recording.blocks import check_one_update, check_unchanged
 from tasks.recording.checkpoints import load_checkpoint, pack_checkpoint, write_checkpoint, write_initial
 from tasks.recording.environment import device_of, environment_difference, environment_facts, loop_facts
+from tasks.recording.fingerprints import Fingerprints, fingerprints_of
+from tasks.recording.guards import ReplayGuard, fall_back, print_line
 from tasks.recording.layers import choose_layers, recorded_parameters
-from tasks.recording.optimizers import pack_optimizer
-from tasks.recording.segment import Ids, Row, SegmentRecorder, attempt_folder
-from tasks.recording.staging import copy_row
+from tasks.recording.programs import Program, Row
+from tasks.recording.segment import Ids, SegmentRecorder, attempt_folder, ids_of
+from tasks.recording.start import check_settings, contents_of, steps_of_a_segment
 
 VERSION = 2
-# Steps between checkpoints. With 100, checkpoints of three times the weights are 3 % of an archive of every update.
-# Small networks make so many steps per second that files and partition records would cost more than that.
-FEWEST, MOST = 100, 1000
-SEGMENT_BYTES = 256 * 2**20
-
-Program = Callable[[], tuple[nn.Module, torch.optim.Optimizer, Callable[[Row], object]]]
+BUDGET = 20e9  # bytes of an archive that `auto` chooses, as `archive_budget` of a config
 
 
 class UpdateRecorder:
@@ -51,11 +47,14 @@ class UpdateRecorder:
     model, optimizer : in the state before step 0. If the store has an unfinished archive, they and torch's random
         generators are restored from its last checkpoint.
     store : folder or URL of a store; created if it does not exist
-    kind : "auto" or "dense": every update, bit for bit
+    kind : "dense", every update, bit for bit; "hybrid", factors or rounded updates; "replay", digests, where reading
+        makes the steps again; or "auto", the first of which 10,000 updates take at most 20 GB
     layers : names of the modules to record; None for every covered one
     checkpoint_every : steps between two checkpoints, so the largest number of steps that a killed training repeats;
-        None for 256 MB of updates, between 100 and 1,000 steps
-    tolerance, program : for kinds that round or recompute; dense needs neither
+        None for 256 MB of updates, between 100 and 1,000 steps; for a replay 500 steps
+    tolerance : largest cosine error, for kinds that round
+    program : begins the training again, as `open_updates` needs it for a replay. With it a preflight before step 0
+        makes the first steps twice, and compares the loop's first step with the program's.
 
     Raises
     ------
@@ -70,8 +69,7 @@ class UpdateRecorder:
     The training is bitwise that of an unrecorded run: the recorder does not draw random numbers and leaves no hooks. A
     checkpoint holds model, optimiser and torch's random generators, but not other state of the loop. For example, a
     scheduler of torch counts its own steps and would begin again at 0. Instead, set the learning rate from the step's
-    index before `optimizer.step()`. Memory: four blocks of 8 MB or of the recorded weights, and twice these weights;
-    also a chunk of 4 to 16 MB per parameter. The chunks take 256 MB in all, or one update of every layer if larger.
+    index before `optimizer.step()`. Memory: that of the kind's writer (`tasks.recording.writers`).
     """
 
     def __init__(
@@ -86,12 +84,17 @@ class UpdateRecorder:
         tolerance: float = 1e-3,
         program: Program | None = None,
     ) -> None:
-        self.kind, self.tolerance, self.program = choose_kind(kind), tolerance, program
-        _check_settings(optimizer, checkpoint_every)
+        check_kind(kind)
+        check_settings(optimizer, checkpoint_every, tolerance)
         self.waited_seconds = 0.0
         self._model, self._optimizer = model, optimizer
         self._layers = list(choose_layers(model, layers))
-        self._every = checkpoint_every or _steps_of_a_segment(model, self._layers)
+        self.tolerance, self.program, self._auto = tolerance, program, kind == AUTO
+        self.kind, _ = choose_archive(
+            kind, contents_of(model, optimizer, self._layers, tolerance), BUDGET, program=program is not None
+        )
+        repeats = ARCHIVES[self.kind].recomputes
+        self._every = checkpoint_every or steps_of_a_segment(model, self._layers, recomputes=repeats)
         spec = self._spec()
         opened = open_store(os.fspath(store), create=True)
         with ExitStack() as held:
@@ -101,8 +104,9 @@ class UpdateRecorder:
             self._stage = begin_stage(opened, spec, Layout(0, open_ended=True))
             self._chain = keep_chain(self._stage)
             sweep_files(self._stage, self._chain)
-            self._last: Bytes | None = None  # the recorded weights after the last step, None before step 0
+            self._last: Fingerprints | None = None  # of the recorded weights after the last step, None before step 0
             self.first_step = self._resume()
+            self._guard = ReplayGuard(model, self._layers, program)
             self._held: ExitStack | None = held.pop_all()
         self._open: _OpenSegment | None = None
         self._broken = False
@@ -142,15 +146,19 @@ class UpdateRecorder:
         self._check_sound()
         try:
             if self._open is None:
+                if not self._chain:
+                    self._prepare(Row(0, epoch, label, ids_of("examples", examples), ids_of("ghosts", ghosts)))
                 self._open = self._begin()
-            recorder = self._open.recorder
+            recorder, repeatable = self._open.recorder, ARCHIVES[self.kind].recomputes
             check_unchanged(f"step {recorder.next_step}", recorder, self._last)
-            with recorder.step(examples, label=label, epoch=epoch, ghosts=ghosts) as row:
-                before = recorder.last
+            guarded = self._guard.block(recorder.next_step) if repeatable else nullcontext()
+            with recorder.step(examples, label=label, epoch=epoch, ghosts=ghosts) as row, guarded:
                 yield row
                 if row.calls != 1:
-                    check_one_update(recorder.next_step, row.calls, self._optimizer, before, recorder.look())
-            self._last = recorder.last
+                    check_one_update(recorder, row.calls, self._optimizer, self._last or {})
+            self._last = recorder.marks()
+            if repeatable and recorder.next_step == 1:
+                self._guard.check_first(row, self._last)
             if recorder.next_step == recorder.segment.stop:
                 self._finish()
         except BaseException:
@@ -193,6 +201,7 @@ class UpdateRecorder:
         if not self._chain:
             return 0
         numbers = self._chain[-1]["numbers"]
+        self.kind = numbers["recording"]["kind"]
         made, here = numbers["environment"], environment_facts(device_of(self._model))
         if (differs := environment_difference(made, here)) is not None:
             raise StoreError(
@@ -205,8 +214,22 @@ class UpdateRecorder:
             raise DamagedError(f"{file}: expected the digest that was written, found another")
         load_checkpoint(data, self._model, self._optimizer, file)
         _, parameters, places = recorded_parameters(choose_layers(self._model, self._layers))
-        self._last = copy_row(parameters, places)
+        self._last = fingerprints_of(parameters, places)
         return int(numbers["recording"]["stop"])
+
+    def _prepare(self, first: Row) -> None:
+        """State the kind of archive before step 0, after a preflight where it repeats the training."""
+        archive = ARCHIVES[self.kind]
+        if self._auto:
+            each = archive.size(contents_of(self._model, self._optimizer, self._layers, self.tolerance), 1)
+            print_line(f"archive of kind {self.kind!r}, {each / 1e6:.3g} MB a step without checkpoints")
+        if archive.recomputes:
+            rates = tuple(float(group["lr"]) for group in self._optimizer.param_groups)
+            differs = self._guard.preflight(
+                pack_checkpoint(self._model, self._optimizer), replace(first, lrs=rates), self._every
+            )
+            if differs is not None:
+                self.kind = fall_back(self.kind, differs, list(ARCHIVES), print_line)
 
     def _begin(self) -> "_OpenSegment":
         """Open the next segment."""
@@ -216,11 +239,18 @@ class UpdateRecorder:
         with ExitStack() as stack:
             part = stack.enter_context(self._stage.partition(number))
             if number == 0:
-                part.numbers["initial"] = write_initial(part.write_file, self._checkpoint())
+                part.numbers["initial"] = write_initial(part.write_file, pack_checkpoint(self._model, self._optimizer))
             part.numbers["parent"] = self._chain[-1]["numbers"]["checkpoint"] if self._chain else ""
             recorder = SegmentRecorder(
-                self._model, self._optimizer, self._layers, segment=segment, write=part.write_file
+                self._model,
+                self._optimizer,
+                self._layers,
+                segment=segment,
+                write=part.write_file,
+                tolerance=self.tolerance,
             )
+            if self._last is None:
+                self._last = recorder.marks()
             return _OpenSegment(recorder, part, stack.pop_all())
 
     def _finish(self) -> None:
@@ -230,7 +260,7 @@ class UpdateRecorder:
         number = opened.part.number
         with opened.stack:
             numbers = opened.recorder.close()
-            checkpoint = write_checkpoint(opened.part.write_file, number, self._checkpoint())
+            checkpoint = write_checkpoint(opened.part.write_file, number, pack_checkpoint(self._model, self._optimizer))
             environment = environment_facts(device_of(self._model))
             opened.part.numbers.update(recording=numbers, checkpoint=checkpoint, environment=environment)
             opened.part.numbers.update(loop_facts(self._model))
@@ -238,10 +268,6 @@ class UpdateRecorder:
         record = self._stage.marker(number)
         assert record is not None, number
         self._chain.append(record)
-
-    def _checkpoint(self) -> bytes:
-        """Return the present state of model and optimiser as a checkpoint."""
-        return pack_checkpoint(self._model, self._optimizer)
 
     def _check_sound(self) -> None:
         """Raise if a step or a write failed: later steps would not continue the archive."""
@@ -258,31 +284,6 @@ class UpdateRecorder:
         if self._held is not None:
             held, self._held = self._held, None
             held.close()
-
-
-def _check_settings(optimizer: torch.optim.Optimizer, checkpoint_every: int | None) -> None:
-    """Raise ValueError for settings that would fail later, in the middle of a training."""
-    whole = isinstance(checkpoint_every, int) and not isinstance(checkpoint_every, bool)
-    if checkpoint_every is not None and (not whole or checkpoint_every < 1):
-        raise ValueError(f"checkpoint_every: expected an integer of at least 1, found {checkpoint_every}")
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise ValueError(
-            "optimizer: expected steps of the length 'lr', which the ledger states, found LBFGS, which searches for a "
-            "length; record with another optimiser"
-        )
-    pack_optimizer(optimizer)
-    for number, group in enumerate(optimizer.param_groups):
-        if "lr" not in group:
-            raise ValueError(
-                f"optimizer: expected 'lr' in each group, which the ledger states, found none in group {number} of "
-                f"{type(optimizer).__name__}; set it"
-            )
-
-
-def _steps_of_a_segment(model: nn.Module, layers: Sequence[str]) -> int:
-    """Return the default number of steps between checkpoints."""
-    _, parameters, _ = recorded_parameters(choose_layers(model, layers))
-    return max(FEWEST, min(MOST, SEGMENT_BYTES // max(1, row_bytes(parameters))))
 
 
 class _AbandonedError(Exception):

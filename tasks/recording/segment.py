@@ -4,7 +4,6 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -14,36 +13,19 @@ from torch import Tensor, nn
 
 from storage.documents import Document
 from storage.updates.archives import Segment
-from storage.updates.bits import Bytes
 from storage.updates.chunks import Write
 from storage.updates.ledger import LEDGER, Entry, ledger_bytes
-from tasks.recording.archives import ARCHIVES, AUTO, UpdateWriter, choose_kind
+from tasks.recording.archives import ARCHIVES
 from tasks.recording.environment import spare_threads
+from tasks.recording.fingerprints import Fingerprints, changed_parameter
 from tasks.recording.layers import choose_layers, recorded_parameters
-from tasks.recording.staging import StagedRows
+from tasks.recording.programs import Row
+from tasks.recording.writers import Recording
 
 Ids: TypeAlias = "NDArray[np.int64] | Sequence[int] | Tensor"
 Keep = Callable[[int], bool]  # step -> whether its update is kept
 
 MOST_ID = 2**63 - 1
-
-
-@dataclass
-class Row:
-    """The facts that a training loop may set about a step.
-
-    Parameters
-    ----------
-    loss : loss before the update; a number or a tensor of one number
-    clip : factor of clipping on the gradient; 1.0 for none
-    augmentation : seed of the augmentation, -1 for none
-    """
-
-    loss: Any = float("nan")  # Any: floats, tensors and NumPy numbers
-    clip: float = 1.0
-    augmentation: int = -1
-    lrs: tuple[float, ...] = field(default=(), repr=False)
-    calls: int = field(default=0, repr=False)  # calls of `optimizer.step` in the block
 
 
 def attempt_folder(number: int) -> str:
@@ -58,14 +40,14 @@ class SegmentRecorder:
     ----------
     model, optimizer : in the state before the segment's first step
     layers : module names; None for every covered module
-    segment : number and steps, a folder from `attempt_folder`, and the kind of archive, "" as "auto"
+    segment : number and steps, a folder from `attempt_folder`, and the kind of archive, "" for dense
     write : writes a file below the stage's files: `Partition.write_file`; called from another thread
     keep : steps whose update is kept; None for all. Steps that are not kept make one row together until the next
+    tolerance : largest cosine error, for kinds that round
 
     Notes
     -----
-    Nothing of the training is changed: no random number is drawn, no hook stays. Memory: see `StagedRows` and the
-    kind's writer.
+    Nothing of the training is changed: no random number is drawn, no hook stays. Memory: see the kind's writer.
     """
 
     def __init__(
@@ -77,6 +59,7 @@ class SegmentRecorder:
         segment: Segment,
         write: Write,
         keep: Keep | None = None,
+        tolerance: float = 1e-3,
     ) -> None:
         self.segment, self.next_step = segment, segment.start
         self._optimizer, self._keep = optimizer, keep or (lambda _: True)
@@ -84,32 +67,41 @@ class SegmentRecorder:
         self._write = _counted(write, self._sizes)
         self._entries: list[Entry] = []
         self._failed: int | None = None
-        self.layers, self.parameters, places = recorded_parameters(choose_layers(model, layers))
-        self.kind, steps, threads = (
-            choose_kind(segment.kind or AUTO),
-            segment.stop - segment.start,
-            spare_threads(model),
+        self.kind = segment.kind or next(iter(ARCHIVES))
+        self.layers, self.parameters, self._places = recorded_parameters(choose_layers(model, layers))
+        self._writer = ARCHIVES[self.kind].writer(
+            Recording(
+                model,
+                optimizer,
+                self.layers,
+                self.parameters,
+                self._places,
+                segment,
+                self._write,
+                spare_threads(model),
+                tolerance,
+            )
         )
-        begin = ARCHIVES[self.kind].writer
-        self._writer = begin(self.layers, self.parameters, segment.folder, steps, self._write, threads)
-        self._rows = StagedRows(self.parameters, places, steps, self._writer.add)
         self._pushed = 0  # number of rows; a gap is pushed at its end
         self._in_gap = False
-        self._finalizer = weakref.finalize(self, _abandon, self._rows, self._writer)
+        self._finalizer = weakref.finalize(self, self._writer.abandon)
 
     @property
     def waited_seconds(self) -> float:
         """Return the time that the training waited for the writing thread."""
-        return self._rows.waited_seconds
+        return self._writer.waited_seconds
 
-    @property
-    def last(self) -> Bytes:
-        """Return the weights of the last row (row bytes,); the row after the next may overwrite them."""
-        return self._rows.last
+    def marks(self) -> Fingerprints:
+        """Return the fingerprints of the weights directly after a step."""
+        return self._writer.marks()
 
-    def look(self) -> Bytes:
-        """Return the present weights (row bytes,); the next call overwrites them."""
-        return self._rows.look()
+    def changed(self, before: Fingerprints, *, strict: bool = False) -> str | None:
+        """Return the name of a recorded parameter that differs from before, None without one.
+
+        Every bit is compared, except for a kind that looks at samples: there see `changed_parameter`.
+        """
+        strict = strict or not ARCHIVES[self.kind].sampled
+        return changed_parameter(before, self.parameters, self._places, strict=strict)
 
     @contextmanager
     def step(self, examples: Ids, *, label: int = -1, epoch: int = 0, ghosts: Ids = ()) -> Iterator[Row]:
@@ -129,10 +121,10 @@ class SegmentRecorder:
         kept = self._keep(self.next_step)
         if kept and self._in_gap:
             self._end_row()
-        batch, others = _ids("examples", examples), _ids("ghosts", ghosts)
-        row = Row()
+        batch, others = ids_of("examples", examples), ids_of("ghosts", ghosts)
+        row = Row(self.next_step, int(epoch), int(label), batch, others)
         try:
-            with _watched(self._optimizer, row):
+            with _watched(self._optimizer, row), self._writer.during(len(batch) + len(others), kept=kept):
                 yield row
         except BaseException:
             self._failed = self.next_step
@@ -141,8 +133,8 @@ class SegmentRecorder:
             step=self.next_step,
             row=self._pushed,
             recorded=kept,
-            epoch=int(epoch),
-            label=int(label),
+            epoch=row.epoch,
+            label=row.label,
             lrs=row.lrs,
             clip=float(row.clip),
             loss=_number(row.loss),
@@ -171,7 +163,6 @@ class SegmentRecorder:
         self._check(full=False)
         if self._in_gap:
             self._end_row()
-        self._rows.close()
         rows = self._writer.close(self.segment.start, self.next_step)
         self._write(f"{self.segment.folder}/{LEDGER}", ledger_bytes(self._entries, self._writer.written))
         self._finalizer.detach()
@@ -189,16 +180,16 @@ class SegmentRecorder:
     def abandon(self) -> None:
         """Stop the recording: after the return nothing more is written."""
         self._finalizer()
-        self._rows.join()
+        self._writer.join()
 
     def _end_row(self) -> None:
         """Record the weights after a step, or after a gap."""
-        self._rows.push()
+        self._writer.push()
         self._pushed, self._in_gap = self._pushed + 1, False
 
     def _check(self, *, full: bool = True) -> None:
         """Raise RuntimeError unless another step may be recorded."""
-        self._rows.check()
+        self._writer.check()
         if self._failed is not None:
             raise RuntimeError(
                 f"step {self._failed} ended with an exception and may have changed the weights; "
@@ -236,7 +227,7 @@ def _watched(optimizer: torch.optim.Optimizer, row: Row) -> Iterator[None]:
         note()
 
 
-def _ids(name: str, values: Ids) -> NDArray[np.int64]:
+def ids_of(name: str, values: Ids) -> NDArray[np.int64]:
     """Return ids as a new int64 array."""
     found = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
     if found.size and found.dtype.kind not in "iu":
@@ -259,9 +250,3 @@ def _counted(write: Write, sizes: dict[str, int]) -> Write:
         sizes[name] = len(data)
 
     return counted
-
-
-def _abandon(rows: StagedRows, writer: UpdateWriter) -> None:
-    """End the threads of a recorder that is abandoned or no longer referenced."""
-    rows.abandon()
-    writer.abandon()

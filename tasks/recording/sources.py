@@ -1,9 +1,9 @@
 """Update sources: one protocol to read all kinds of archive."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
@@ -15,11 +15,11 @@ from storage.specs import StageSpec
 from storage.stages import FinishedStage, find_finished, open_finished
 from storage.stores import Store, StoreError, open_store
 from storage.updates.archives import Segment, archive_segments, find_archives
-from tasks.recording.archives import ARCHIVES, choose_kind
+from tasks.recording.archives import ARCHIVES, check_kind
+from tasks.recording.programs import Program, Repeat, RepeatProgram
 from tasks.tracing import Contributions
 
 Ids = NDArray[np.int64]
-Program = Callable[[], tuple[nn.Module, torch.optim.Optimizer, Callable[[Any], object]]]  # Any: a ledger row
 
 
 class UpdateBlock(Protocol):
@@ -100,6 +100,9 @@ class UpdateSource(Protocol):
     @property
     def recorded(self) -> NDArray[np.bool_]: ...
 
+    def splits(self, layer: str) -> bool:
+        """Return whether `per_example` splits the updates of a layer by their members."""
+
     def segments(self) -> list[Segment]:
         """Return the segments, which cover steps 0..T in order; they can be read in any order."""
 
@@ -117,15 +120,20 @@ class UpdateSource(Protocol):
 class OpenSource(Protocol):
     """A function that opens one kind of archive."""
 
-    def __call__(self, stage: FinishedStage, spans: tuple[Segment, ...], program: object = None) -> UpdateSource: ...
+    def __call__(
+        self, stage: FinishedStage, spans: tuple[Segment, ...], program: Repeat | None = None
+    ) -> UpdateSource: ...
 
 
-def update_source(stage: FinishedStage, *, program: Program | None = None) -> UpdateSource:
+def update_source(
+    stage: FinishedStage, *, program: Program | None = None, repeat: Repeat | None = None
+) -> UpdateSource:
     """Return the recorded updates of a finished stage, a training or a recorder.
 
     Parameters
     ----------
     program : repeats the training, for kinds of archive that recompute updates
+    repeat : the same for a training that is not a user's program
 
     Raises
     ------
@@ -133,24 +141,29 @@ def update_source(stage: FinishedStage, *, program: Program | None = None) -> Up
     ValueError : a kind of archive that this version cannot read
     """
     spans = archive_segments(stage)
-    return ARCHIVES[choose_kind(spans[0].kind)].source(stage, tuple(spans), program)
+    again = repeat if program is None else RepeatProgram(program)
+    return ARCHIVES[check_kind(spans[0].kind)].source(stage, tuple(spans), again)
 
 
-def recorded_source(store: Store, training: StageSpec) -> UpdateSource:
+def recorded_source(store: Store, training: StageSpec, repeat: Repeat | None = None) -> UpdateSource:
     """Return the updates of a finished training; the archive is opened again only if its files change.
+
+    Parameters
+    ----------
+    repeat : hashable; makes the training's steps again, for kinds of archive that recompute updates
 
     Raises
     ------
     StoreError : the training recorded nothing
     """
     stage = open_finished(store, training)
-    return _source(store, training, json.dumps(stage.note["files"], sort_keys=True))
+    return _source(store, training, repeat, json.dumps(stage.note["files"], sort_keys=True))
 
 
 @lru_cache(maxsize=2)
-def _source(store: Store, training: StageSpec, files: str) -> UpdateSource:
+def _source(store: Store, training: StageSpec, repeat: Repeat | None, files: str) -> UpdateSource:
     """Open the archive of a training with these digests of its files; two stay open to compare trainings."""
-    return update_source(open_finished(store, training))
+    return update_source(open_finished(store, training), repeat=repeat)
 
 
 def open_updates(url: str, *, program: Program | None = None) -> UpdateSource:

@@ -25,7 +25,7 @@ Process = Callable[[Bytes, Bytes], None]  # rows (n, row bytes) and the row befo
 class StagedRows:
     """A queue that passes the weights after each row to `process` in another thread.
 
-    Holds BLOCKS blocks of 8 MB or of a row, and two further rows.
+    Holds BLOCKS blocks of 8 MB or of a row, and one further row.
 
     Parameters
     ----------
@@ -51,9 +51,8 @@ class StagedRows:
         self._full: queue.SimpleQueue[tuple[_Block, int] | None] = queue.SimpleQueue()
         for _ in range(BLOCKS):
             self._free.put(_Block(parameters, rows, width, pinned=bool(self._cuda)))
-        start, self._now = (_Block(parameters, 1, width, pinned=bool(self._cuda)) for _ in range(2))
+        start = _Block(parameters, 1, width, pinned=bool(self._cuda))
         self._copy(start.targets[0])
-        self.last: Bytes = start.rows[0]  # (row bytes,) the last row; unchanged until the next row
         self._failures: list[BaseException] = []
         self._block: _Block | None = None
         self._filled = 0
@@ -69,16 +68,9 @@ class StagedRows:
             self._block = self._free.get()
             self.waited_seconds += time.perf_counter() - started
         self._copy(self._block.targets[self._filled])
-        self.last = self._block.rows[self._filled]
         self._filled += 1
         if self._filled == len(self._block.rows):
             self._hand_over()
-
-    def look(self) -> Bytes:
-        """Return the present weights (row bytes,); the next call uses the same memory."""
-        self._copy(self._now.targets[0])
-        row: Bytes = self._now.rows[0]
-        return row
 
     def check(self) -> None:
         """Raise the failure of the other thread, if any."""
@@ -112,14 +104,6 @@ class StagedRows:
     def _copy(self, targets: list[Tensor]) -> None:
         """Copy the parameters into a row."""
         _copy(self._places, targets, self._cuda)
-
-
-def copy_row(parameters: Sequence[Parameter], places: Sequence[tuple[nn.Module, str]]) -> Bytes:
-    """Return the present weights (row bytes,); parameters as in `StagedRows`."""
-    block = _Block(parameters, 1, row_bytes(parameters), pinned=False)
-    _copy(places, block.targets[0], _gpus(places))
-    row: Bytes = block.rows[0]
-    return row
 
 
 class _Block:

@@ -93,12 +93,14 @@ class Trainer:
         -----
         Ghosts are fetched only where the model has ghost batch norm; in other models they would not change anything.
         """
+        return list(self.steps(start, stop, recorder))
+
+    def steps(self, start: int, stop: int, recorder: Recorder | None = None) -> Iterator[float]:
+        """Make a step for each loss that is asked for; the parameters are those of `run`."""
         self.model.train()
         with_ghosts = has_ghost_norm(self.model)
-        return [
-            self._step(step, epoch, batch if with_ghosts else Batch(batch.examples, label=batch.label), recorder)
-            for step, epoch, batch in _steps(self.samples.batches, start, stop)
-        ]
+        for step, epoch, batch in _steps(self.samples.batches, start, stop):
+            yield self._step(step, epoch, batch if with_ghosts else Batch(batch.examples, label=batch.label), recorder)
 
     def _step(self, step: int, epoch: int, batch: Batch, recorder: Recorder | None) -> float:
         """Make one update and return the loss before it."""

@@ -41,11 +41,24 @@ def vgg_weights(width: float) -> int:
 def test_vgg_is_planned_with_its_archive(preset: str, width: float, cifar10: Path, tmp_path: Path) -> None:
     paths = [f"data.cifar10.paths.{split}={cifar10 / split}.npz" for split in ("train", "test")]
     # 90 images a class are batches of 88 and of 2; one epoch, since the full run fits on few disks.
-    changes = [f"store={tmp_path / 'store'}", "networks.vgg16.train.epochs=1"]
+    record = "networks.vgg16.train.record={kind: dense, archive_budget: 3TB}"
+    changes = [f"store={tmp_path / 'store'}", "networks.vgg16.train.epochs=1", record]
     training = next(row for row in planned(load_config(preset, [*paths, *changes])) if row.stage == "training")
     archive = 20 * vgg_weights(width) * STEP_BYTES
     assert archive <= training.written <= 1.6 * archive  # checkpoints too, since the steps are few
     assert not (tmp_path / "store").exists()
+
+
+def test_the_papers_run_at_full_width_is_a_replay(cifar10: Path, tmp_path: Path) -> None:
+    paths = [f"data.cifar10.paths.{split}={cifar10 / split}.npz" for split in ("train", "test")]
+    # 20 batches an epoch here, 570 with all images: as many steps as 35 epochs of the whole data.
+    epochs = f"networks.vgg16.train.epochs={35 * 570 // 20}"
+    config = load_config("papers/tracing-training", [*paths, f"store={tmp_path / 'store'}", epochs])
+    training = next(row for row in planned(config) if row.stage == "training")
+    assert training.written <= 52e9
+    assert "an archive of kind " in training.note
+    checkpoints = 125 * vgg_weights(1.0) * STEP_BYTES
+    assert training.written >= checkpoints
 
 
 def test_the_paper_has_as_many_weights_as_it_states() -> None:

@@ -73,7 +73,7 @@ BAD: list[tuple[str, object, str]] = [
     ),
     (
         "networks.small.train.record",
-        {"archive_budget": "10kB"},
+        {"kind": "dense", "archive_budget": "10kB"},
         "networks: record of small seed 0: archive_budget: expected at least 0.000",
     ),
     (

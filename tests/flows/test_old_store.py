@@ -2,8 +2,8 @@
 
 `old_store/store.zip` is a run of every kind of stage. It was made before the stages were rebuilt as objects. A kind in
 `RISEN` has a higher VERSION since: its stages, and those that read them, have new keys and are made again. A kind in
-`PLANNED` came later and reads old stages. A new store is made with `layerlore run tests/flows/old_store/config.yaml` and
-packed without records, claims and reports.
+`PLANNED` came later and reads old stages. A new store is made with `layerlore run tests/flows/old_store/config.yaml`
+and packed without records, claims and reports.
 """
 
 import zipfile

@@ -158,7 +158,8 @@ def chain_summary(stage: Stage) -> Document:
     found: Document = {"accuracy": last["epochs"][-1]["accuracy"]}
     if "start_accuracy" in first:
         found["start_accuracy"] = first["start_accuracy"]
-    return found | ({"archive_bytes": recorded} if recorded else {})
+    kind = last.get("recording", {}).get("kind", "dense")
+    return found | ({"archive_bytes": recorded} if recorded else {}) | ({} if kind == "dense" else {"archive": kind})
 
 
 @dataclass

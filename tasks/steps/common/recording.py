@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,8 @@ from storage.documents import Document
 from storage.partitions import Partition
 from storage.specs import StageSpec
 from storage.updates.archives import Segment
-from storage.updates.parameters import Parameter
 from tasks.engine.survey import Survey
-from tasks.steps.common.courses import training_of, training_steps
+from tasks.steps.common.courses import course_size, training_of, training_steps
 from tasks.steps.common.trainer import pack_training
 
 if TYPE_CHECKING:
@@ -47,7 +46,7 @@ def recording(
     span : first step, past the last
     """
     from tasks.recording.checkpoints import write_initial
-    from tasks.recording.layers import choose_layers, recorded_parameters
+    from tasks.recording.layers import choose_layers
     from tasks.recording.segment import SegmentRecorder, attempt_folder
 
     record = train.record
@@ -56,8 +55,8 @@ def recording(
         return
     if not parent:
         part.numbers["initial"] = write_initial(part.write_file, pack_training(trainer))
-        _, parameters, _ = recorded_parameters(choose_layers(trainer.model, record.layers))
-        kind, _ = _choose(record, parameters, trainer.samples.batches.per_epoch * train.epochs)
+        steps, chosen = trainer.samples.batches.per_epoch * train.epochs, choose_layers(trainer.model, record.layers)
+        kind = _tried(_choose(train, chosen, steps)[0], trainer, list(chosen), min(steps, train.checkpoint_every))
     else:
         kind = parent["recording"]["kind"]
     segment = Segment(part.number, *span, attempt_folder(part.number), kind=kind)
@@ -68,6 +67,7 @@ def recording(
         segment=segment,
         write=part.write_file,
         keep=kept_steps(record),
+        tolerance=record.tolerance,
     )
     try:
         yield recorder
@@ -75,6 +75,22 @@ def recording(
         recorder.abandon()
         raise
     part.numbers["recording"] = recorder.close()
+
+
+def _tried(kind: str, trainer: Trainer, layers: list[str], steps: int) -> str:
+    """Return the kind of archive after a preflight of at most `steps` steps, where it repeats the training."""
+    from tasks.recording.archives import ARCHIVES
+    from tasks.recording.guards import fall_back, print_line
+    from tasks.recording.preflight import STEPS, first_difference
+    from tasks.recording.programs import step_row
+    from tasks.steps.common.replays import TrainerRun
+
+    if not ARCHIVES[kind].recomputes:
+        return kind
+    run, state = TrainerRun(trainer), pack_training(trainer)
+    differs = first_difference(run, state, [step_row(step) for step in range(min(steps, STEPS))], layers)
+    run.load(state, "preflight")
+    return kind if differs is None else fall_back(kind, differs, list(ARCHIVES), print_line)
 
 
 def recorded_layers(training: StageSpec, survey: Survey) -> dict[str, nn.Module]:
@@ -94,31 +110,56 @@ def recorded_layers(training: StageSpec, survey: Survey) -> dict[str, nn.Module]
         raise ValueError(f"networks: record of {training.label}: {error}") from error
 
 
-def archive_bytes(spec: StageSpec, survey: Survey) -> int:
-    """Return the bytes of a training's archive, 0 where it records nothing.
+def archive_size(spec: StageSpec, survey: Survey) -> tuple[str, int]:
+    """Return the kind of a training's archive and its bytes, "" and 0 where it records nothing.
 
     Raises
     ------
     ValueError : a layer that cannot be recorded, or more than `archive_budget`
     """
-    from tasks.recording.layers import recorded_parameters
-
     train, found = training_of(spec), survey.data(spec.inputs["data"])
     if train.record is None:
-        return 0
+        return "", 0
     steps = training_steps(spec, found.summary)[1]
-    _, parameters, _ = recorded_parameters(recorded_layers(spec, survey))
+    layers = recorded_layers(spec, survey)
     try:
-        _, needed = _choose(train.record, parameters, steps)
+        kind, needed = _choose(train, layers, steps)
     except ValueError as error:
         raise ValueError(f"networks: record of {spec.label}: {error}") from error
-    return needed + EXAMPLE * (steps + found.count(train.split) * train.epochs)
+    return kind, needed + EXAMPLE * (steps + found.count(train.split) * train.epochs)
 
 
-def _choose(record: Record, parameters: Sequence[Parameter], steps: int) -> tuple[str, int]:
+def archive_line(train: Training, title: str, kind: str, size: int) -> str:
+    """Return a line about the archive that `auto` chose, "" for other trainings."""
+    if train.record is None or train.record.kind != "auto":
+        return ""
+    return f"{title}: an archive of kind {kind}, {size / 1e6:,.3g} MB without checkpoints"
+
+
+def reading_peak(spec: StageSpec, survey: Survey, weights: int) -> int:
+    """Return the bytes that a reader of a training's archive holds besides its blocks: those of the steps it repeats.
+
+    Parameters
+    ----------
+    weights : bytes of the network's state
+    """
+    from tasks.recording.archives import ARCHIVES
+
+    kind, _ = archive_size(spec, survey)
+    return course_size(spec, survey, weights).peak if ARCHIVES[kind].recomputes else 0
+
+
+def _choose(train: Training, chosen: Mapping[str, nn.Module], steps: int) -> tuple[str, int]:
     """Return the kind of archive of a training of `steps` steps, and its bytes; see `choose_archive`."""
-    from tasks.recording.archives import choose_archive
+    from tasks.recording.archives import Contents, choose_archive
+    from tasks.recording.layers import recorded_parameters
 
-    kept, shapes = kept_steps(record), [parameter.shape for parameter in parameters]
+    record = train.record
+    assert record is not None, train
+    kept = kept_steps(record)
     n_kept = steps if kept is None else sum(map(kept, range(steps)))
-    return choose_archive(record.kind, shapes, n_kept, size_bytes(record.archive_budget))
+    layers, parameters, _ = recorded_parameters(chosen)
+    contents = Contents(
+        layers, parameters, chosen, n_kept, train.optimizer.kind, train.batches.most, tolerance=record.tolerance
+    )
+    return choose_archive(record.kind, contents, size_bytes(record.archive_budget), program=True)

@@ -42,17 +42,17 @@ def pack_training(trainer: Trainer) -> bytes:
     return encode_tensors({**tensors, **{name: _raw(tensor) for name, tensor in extra.items()}}, texts)
 
 
-def load_training(trainer: Trainer, data: bytes) -> None:
-    """Load a state that `pack_training` returned."""
+def load_training(trainer: Trainer, data: bytes, what: str = "checkpoint") -> None:
+    """Load a state that `pack_training` returned; errors begin with `what`."""
     import torch
 
     from tasks.recording.checkpoints import load_checkpoint
 
-    load_checkpoint(data, trainer.model, trainer.optimizer, "checkpoint")
+    load_checkpoint(data, trainer.model, trainer.optimizer, what)
     extra = {name: tensor for one in trainer.companions for name, tensor in one.tensors().items()}
     if not extra:
         return
-    tensors = decode_tensors(data, "checkpoint")[0]
+    tensors = decode_tensors(data, what)[0]
     with torch.no_grad():
         for name, tensor in extra.items():
             raw = tensors[name]

@@ -25,13 +25,14 @@ from tasks.steps.common.courses import (
     MEMORY_SAMPLES,
     course_size,
     key_settings,
+    training_of,
 )
 from tasks.steps.common.networks import (
     network_identity,
     start_identity,
     undone_line,
 )
-from tasks.steps.common.recording import UPDATES, archive_bytes
+from tasks.steps.common.recording import UPDATES, archive_line, archive_size
 from tasks.steps.common.survey import state_bytes
 from tasks.steps.common.trainable import check_trainable
 from tasks.steps.common.trainer import open_trainer
@@ -93,9 +94,10 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     """Return the size: a checkpoint holds the weights and the optimiser's numbers, about 4 bytes each."""
     check_trainable(spec, survey)
     weights = state_bytes(survey.blank(spec))
-    course, archive = course_size(spec, survey, weights), archive_bytes(spec, survey)
+    course, (kind, archive) = course_size(spec, survey, weights), archive_size(spec, survey)
     peak = course.peak + (UPDATES + 8 * weights if archive else 0)
-    return Size(course.written + archive, peak, undone_line(spec))
+    lines = undone_line(spec), archive_line(training_of(spec), spec.label, kind, archive)
+    return Size(course.written + archive, peak, "; ".join(filter(None, lines)))
 
 
 TRAINING = Step(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -141,7 +142,7 @@ def _described(stage: Stage, found: Contributions, layer: str) -> Arrays:
     _, _, epochs, _ = stage.layout.arrays["class_gamma"].shape
     by_class = ClassShare(found.n_queries, len(classes), epochs)
     when = found.source.ledger["epoch"].to_numpy(np.int64)
-    labels = _member_labels(stage, found, classes)
+    labels_of = _member_labels(stage, found, classes)
     parts = dict.fromkeys(PARTS, np.zeros(found.n_queries))
     parts["init"] = init
     for steps, values, decay in found.chunks(layer):
@@ -149,19 +150,20 @@ def _described(stage: Stage, found: Contributions, layer: str) -> Arrays:
         parts["decay"] = parts["decay"] + decay.sum(axis=0)
         parts["examples"] = parts["examples"] + values[known].sum(axis=0)
         parts["unrecorded"] = parts["unrecorded"] + values[~known].sum(axis=0)
-        by_class.update(values.T, shares_of_classes(labels[steps], len(classes)), when[steps])
+    for numbers, credited, members in found.credits(layer, "gamma"):
+        by_class.update(credited.T, shares_of_classes(labels_of(members), len(classes)), when[numbers])
     stacked = np.stack([parts[name] for name in PARTS], axis=1)
     return {"parts": stacked, "square": square, "class_gamma": by_class.sums.transpose(0, 2, 1)}
 
 
-def _member_labels(stage: Stage, found: Contributions, classes: Ids) -> list[Ids]:
-    """Return, for each step, the classes of its credited examples as indices of `classes`."""
+def _member_labels(stage: Stage, found: Contributions, classes: Ids) -> Callable[[Sequence[Ids]], list[Ids]]:
+    """Return a function of arrays of ids that gives the classes of the examples, as indices of `classes`."""
     manifest = found.spec.inputs["network"].inputs["data"]
     rows = positions(stage.store, manifest.path, found.train.split)
     order = np.argsort(rows["id"].to_numpy(np.int64))
     ids, labels = rows["id"].to_numpy(np.int64)[order], rows["label_given"].to_numpy(np.int64)[order]
     index = np.searchsorted(classes, labels)
-    return [index[np.searchsorted(ids, step)] for step in found.members]
+    return lambda members: [index[np.searchsorted(ids, step)] for step in members]
 
 
 def _ridges(stage: Stage, found: Contributions, layer: str, *, classes_too: bool) -> Arrays:

@@ -22,7 +22,9 @@ from tasks.steps.common.courses import MEMORY_SAMPLES, n_segments, training_of
 from tasks.steps.common.fetching import open_fetch
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import choose_device, load_network
-from tasks.steps.common.recording import UPDATES, recorded_layers
+from tasks.steps.common.recording import UPDATES, reading_peak, recorded_layers
+from tasks.steps.common.replays import open_archive
+from tasks.steps.common.survey import state_bytes
 from tasks.steps.tracing.projection import INPUT_BYTES, Target, layer_targets
 from tasks.steps.tracing.undecayed import undecayed
 
@@ -44,17 +46,13 @@ def mislabel_spec(contributions: StageSpec) -> StageSpec:
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
     """Return the layout: one partition per segment of the archive."""
-    from tasks.recording.sources import recorded_source
-
-    return Layout(len(recorded_source(store, spec.inputs["network"]).segments()))
+    return Layout(len(open_archive(store, spec.inputs["network"]).segments()))
 
 
 def _partition(work: Work, number: int) -> None:
     """Sum each example's losses and its contributions to itself in a segment, by layer, without decay."""
-    from tasks.recording.sources import recorded_source
-
     stage, spec, device = work.stage, work.stage.spec, choose_device(work.device)
-    source = recorded_source(stage.store, spec.inputs["network"])
+    source = open_archive(stage.store, spec.inputs["network"])
     segment = source.segments()[number]
     members, losses = source.examples, source.ledger["loss"].to_numpy(np.float64)
     seen = np.unique(np.concatenate([members[step] for step in range(segment.start, segment.stop)]))
@@ -143,7 +141,6 @@ def _summary(stage: Stage) -> Document:
     `shared` is true if steps have several examples: their losses are then shares of the mean of a batch.
     `decay_unknown_from` is the first step where decay is included, None if it is left out in all steps.
     """
-    from tasks.recording.sources import recorded_source
     from tasks.tracing import decay_known
     from tasks.tracing.evaluation import mislabel_auc
 
@@ -159,7 +156,7 @@ def _summary(stage: Stage) -> Document:
     flipped = (rows["label_given"] != rows["label_true"]).to_numpy()
     layers = {name: mislabel_auc(scores[name].to_numpy(), flipped) for name in scores.columns if name != "loss"}
     loss = mislabel_auc(scores["loss"].to_numpy(), flipped, "high")
-    source = recorded_source(stage.store, stage.spec.inputs["network"])
+    source = open_archive(stage.store, stage.spec.inputs["network"])
     known = decay_known(_optimizer(stage.spec), source.recorded)
     return {
         "auc": layers,
@@ -180,7 +177,8 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     _check_flips(training.inputs["data"], n)
     largest = max(parameter.size for parameter in recorded_parameters(layers)[1])
     written = 8 * n_segments(training, found.summary) * n * (len(layers) + 1)
-    return Size(written, 3 * INPUT_BYTES + UPDATES + MEMORY_SAMPLES + 48 * largest)
+    again = reading_peak(training, survey, state_bytes(survey.blank(training)))
+    return Size(written, 3 * INPUT_BYTES + UPDATES + MEMORY_SAMPLES + 48 * largest + again)
 
 
 def _check_flips(manifest: StageSpec, n: int) -> None:

@@ -22,8 +22,11 @@ from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.steps.common.courses import training_of, training_steps
 from tasks.steps.common.networks import choose_device, load_network
-from tasks.steps.common.recording import UPDATES, recorded_layers
+from tasks.steps.common.recording import UPDATES, reading_peak, recorded_layers
+from tasks.steps.common.replays import open_archive
+from tasks.steps.common.survey import state_bytes
 from tasks.steps.tracing.layers import in_depth_order, layers_to_trace, traced_layers
+from tasks.steps.tracing.members import members_array, members_bytes, split_block, splits
 from tasks.steps.tracing.queries import count_queries, query_inputs
 
 if TYPE_CHECKING:
@@ -41,13 +44,13 @@ Floats = NDArray[np.float32]
 
 def contributions_spec(name: str, training: StageSpec, queries: StageSpec, asked: Tracing) -> StageSpec:
     """Return the spec of a training's contributions to its queries, with layers in the network's order."""
-    settings = asked.model_dump(mode="json", include={"layers", "anchor", "bias"})
+    settings = asked.model_dump(mode="json", include={"layers", "anchor", "bias", "split"})
     record = training_of(training).record
     assert record is not None, training
     named = list(record.layers or ()) if asked.layers == "all" else list(asked.layers)
     if named and (ordered := in_depth_order(training, named)) != named:
         settings["layers"] = ordered
-    kept = without_defaults(settings, {"layers": "all", "anchor": "final", "bias": False})
+    kept = without_defaults(settings, {"layers": "all", "anchor": "final", "bias": False, "split": "example"})
     inputs = {"network": training, "queries": queries}
     return CONTRIBUTIONS.spec(kept, inputs, place=settings, label=f"{name} {queries.label}")
 
@@ -97,9 +100,7 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
     """Return the layout: one partition per segment of the archive."""
     import torch
 
-    from tasks.recording.sources import recorded_source
-
-    queries, source = open_finished(store, spec.inputs["queries"]), recorded_source(store, spec.inputs["network"])
+    queries, source = open_finished(store, spec.inputs["queries"]), open_archive(store, spec.inputs["network"])
     segments, n, steps = source.segments(), int(queries.summary["queries"]), source.steps
     rows = segments[0].stop
 
@@ -113,6 +114,11 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
     for target in _targets(store, spec, source, torch.device("cpu")):
         arrays |= {f"gamma.{target.name}": series(), f"norm.{target.name}": series()}
         arrays |= {f"init.{target.name}": single(), f"preactivation.{target.name}": single()}
+        if splits(source, spec, target.name):
+            most = max(map(len, source.examples))
+            arrays[members_array(target.name)] = ArrayLayout(
+                (steps, most, n), "float32", ("step", "member", "query"), rows, rows
+            )
         if target.output:
             arrays |= {f"logit.{target.name}": series(2), f"logit_init.{target.name}": single(2)}
     return Layout(len(segments), arrays)
@@ -120,12 +126,11 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 
 def _partition(work: Work, number: int) -> None:
     """Project the updates of a segment."""
-    from tasks.recording.sources import recorded_source
-
     stage, spec, device = work.stage, work.stage.spec, choose_device(work.device)
-    source = recorded_source(stage.store, spec.inputs["network"])
+    source = open_archive(stage.store, spec.inputs["network"])
     segment = source.segments()[number]
     targets = {target.name: target for target in _targets(stage.store, spec, source, device)}
+    sizes = [len(ids) for ids in source.examples]
     with stage.partition(number) as part:
         arrays = _empty(part)
         for first, inputs, classes in _batches(stage.store, spec, list(targets), device):
@@ -139,6 +144,9 @@ def _partition(work: Work, number: int) -> None:
                     rows = slice(rows.stop - 1, rows.stop)  # the sum of a gap is stored at its last step
                 target = targets[block.layer]
                 _project(block, target, inputs[target.name], classes, arrays, (rows, span))
+                if (members := arrays.get(members_array(target.name))) is not None and block.recorded:
+                    counts = sizes[block.start : block.stop]
+                    split_block(block, target, inputs[target.name], members[rows, :, span], counts)
         for name, array in arrays.items():
             _check_finite(spec, name, array, segment.start)
             part.write(name, array)
@@ -252,9 +260,7 @@ def _summary(stage: Stage) -> Document:
     """Return a description of each layer."""
     import torch
 
-    from tasks.recording.sources import recorded_source
-
-    source = recorded_source(stage.store, stage.spec.inputs["network"])
+    source = open_archive(stage.store, stage.spec.inputs["network"])
     targets = _targets(stage.store, stage.spec, source, torch.device("cpu"))
     return {
         "kinds": {target.name: type(target.module).__name__ for target in targets},
@@ -268,8 +274,10 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     training, traced = spec.inputs["network"], layers_to_trace(spec, survey)
     _, steps = training_steps(training, survey.data(training.inputs["data"]).summary)
     row = 4 * count_queries(spec.inputs["queries"], survey) * (2 * len(traced) + 2)
+    row += members_bytes(spec, survey, traced)
     weights = 4 * sum(math.prod(p.shape) for p in recorded_parameters(recorded_layers(training, survey))[1])
-    return Size(row * steps, row * training_of(training).checkpoint_every + 3 * INPUT_BYTES + UPDATES + 6 * weights)
+    peak = row * training_of(training).checkpoint_every + 3 * INPUT_BYTES + UPDATES + 6 * weights
+    return Size(row * steps, peak + reading_peak(training, survey, state_bytes(survey.blank(training))))
 
 
 CONTRIBUTIONS = Step("contributions", VERSION, _layout, _partition, _size, summary=_summary, network=True)

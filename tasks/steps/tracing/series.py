@@ -19,7 +19,9 @@ from tasks.engine.step import Size
 from tasks.engine.survey import Survey
 from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
 from tasks.steps.common.recording import recorded_layers
+from tasks.steps.common.replays import open_archive
 from tasks.steps.tracing.layers import traced_layers
+from tasks.steps.tracing.members import members_array
 from tasks.steps.tracing.projection import GIVEN, PREDICTED
 from tasks.steps.tracing.queries import count_queries
 
@@ -82,11 +84,9 @@ class Contributions:
     """
 
     def __init__(self, store: Store, spec: StageSpec, window: tuple[int, int] | None = None) -> None:
-        from tasks.recording.sources import recorded_source
-
         self.spec = spec
         self.stage = open_finished(store, spec)
-        self.source = recorded_source(store, spec.inputs["network"])
+        self.source = open_archive(store, spec.inputs["network"])
         self.layers = traced_layers(self.source, spec)
         self.steps = self.source.steps
         self.window = (0, self.steps) if window is None else window
@@ -175,9 +175,27 @@ class Contributions:
         from tasks.tracing import InfluenceSums
 
         found = InfluenceSums(ids, self.n_queries)
-        for steps, values, _ in self.chunks(layer, score):
-            found.update(values.T, self.members[steps])
+        for _, values, members in self.credits(layer, score):
+            found.update(values.T, members)
         return found
+
+    def credits(self, layer: str, score: str) -> Iterator[tuple[Ids, Doubles, list[Ids]]]:
+        """Yield (steps (m,), contributions (m, Q), ids that share each equally, m arrays) in order.
+
+        Where the archive splits gamma, each example of a step has a contribution of its own: that of its gradient, in
+        this step and through momentum in later ones.
+        """
+        own = members_array(layer) if score == "gamma" and members_array(layer) in self.stage.layout.arrays else None
+        for steps, values, _ in self.chunks(layer, score):
+            members, numbers = self.members[steps], np.arange(steps.start, steps.stop)
+            if own is None:
+                yield numbers, values, members
+                continue
+            parts = self.stage.read(own, steps.start, steps.stop).astype(np.float64)
+            counts = [len(ids) for ids in members]
+            rows = [part[:count] for part, count in zip(parts, counts, strict=True)]
+            flat = np.concatenate([np.empty(0, np.int64), *members])
+            yield np.repeat(numbers, counts), np.concatenate(rows), list(flat[:, None])
 
     def decay_unknown_from(self, layer: str, score: str = "gamma") -> int | None:
         """Return the first step with unknown contribution of decay; None if it is always known."""

@@ -12,9 +12,11 @@ from torch.nn import functional as F
 
 from storage.documents import digest
 from tasks.recording import UpdateRecorder
+from tasks.recording.programs import Row
 
 Optimize = Callable[[nn.Module], torch.optim.Optimizer]
 State = dict[str, Tensor]
+Repeated = tuple[nn.Module, torch.optim.Optimizer, Callable[[Row], object]]
 
 
 def small_net() -> nn.Module:
@@ -73,17 +75,34 @@ class Training:
         return snapshot(model)
 
     def recorded(
-        self, store: Path, steps: int, every: int = 7, *, fail_at: int = -1, layers: list[str] | None = None
+        self,
+        store: Path,
+        steps: int,
+        every: int = 7,
+        *,
+        fail_at: int = -1,
+        layers: list[str] | None = None,
+        kind: str = "auto",
+        preflight: bool = True,
     ) -> State:
         """Train with a recorder, as a user's script does, and return the final state."""
         model, optimizer = self.start()
-        with UpdateRecorder(model, optimizer, store, checkpoint_every=every, layers=layers) as recorder:
+        program = self.program if kind == "replay" and preflight else None
+        with UpdateRecorder(
+            model, optimizer, store, kind=kind, checkpoint_every=every, layers=layers, program=program
+        ) as recorder:
             for step in range(recorder.first_step, steps):
                 with recorder.step(ids(step), label=step % 3, epoch=step // 5, ghosts=[step]) as row:
                     if step == fail_at:
                         raise Interruption
                     row.loss = self.update(model, optimizer, step)
         return snapshot(model)
+
+    def program(self) -> Repeated:
+        """Return model, optimiser and step of the same training from its start, as `open_updates` asks for them."""
+        again = type(self)(self.optimize, self.build, self.dtype)
+        model, optimizer = again.start()
+        return model, optimizer, lambda row: again.update(model, optimizer, row.step)
 
 
 class Interruption(Exception):  # noqa: N818
@@ -124,4 +143,13 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Training]:
     training = Training()
     store = tmp_path_factory.mktemp("archive") / "store"
     training.recorded(store, 17)
+    return store, training
+
+
+@pytest.fixture(scope="module")
+def replay_archive(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Training]:
+    """The same as a replay."""
+    training = Training()
+    store = tmp_path_factory.mktemp("replay") / "store"
+    training.recorded(store, 17, kind="replay")
     return store, training

@@ -69,10 +69,17 @@ def test_no_step_is_no_archive(tmp_path: Path) -> None:
     recorder.close()
 
 
-@pytest.mark.parametrize("kind", ["replay", "hybrid", "Dense", ""])
+@pytest.mark.parametrize("kind", ["float8", "Dense", ""])
 def test_a_kind_that_is_not_there_lists_what_is(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(ValueError, match=rf"^kind: expected one of auto, dense, found '{kind}'$"):
+    with pytest.raises(ValueError, match=rf"^kind: expected one of auto, dense, .*replay, found '{kind}'$"):
         UpdateRecorder(*Training().start(), tmp_path / "store", kind=kind)
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("tolerance", [-1e-3, float("nan"), 1.0])
+def test_a_tolerance_is_a_share(tmp_path: Path, tolerance: float) -> None:
+    with pytest.raises(ValueError, match=rf"^tolerance: expected a number from 0 to below 1, found {tolerance}$"):
+        UpdateRecorder(*Training().start(), tmp_path / "store", kind="hybrid", tolerance=tolerance)
     assert not (tmp_path / "store").exists()
 
 

@@ -1,5 +1,9 @@
 import pytest
+from torch import nn
 
+from tasks.recording.archives import Contents
+from tasks.recording.hybrid_size import hybrid_bytes
+from tasks.recording.layers import recorded_parameters
 from tasks.recording.sizes import check_budget, dense_bytes
 
 
@@ -18,3 +22,21 @@ def test_more_than_the_budget_is_an_error_that_says_what_helps() -> None:
         r"raise it, or narrow record\.layers or record\.steps$",
     ):
         check_budget(1_510_000_000_000, 20e9)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "tolerance", "expected"),
+    [
+        ("SGD", 1e-3, 4 * 8 * (100 + 80) + 80 * 4 + 2 * 8 * 80 + 4 * 8 + 8 * 4),  # factors; few weights in 16 bits
+        ("Adam", 1e-3, 2 * 8000 + 4 * 80 + 80 * 4 + 2 * 8 * 80 + 4 * 8 + 8 * 4),
+        ("Adam", 1e-2, 8000 + 4 * 80 + 80 * 4 + 2 * 8 * 80 + 4 * 8 + 8 * 4),
+        ("Adam", 0.0, 4 * (8000 + 80 + 640 + 8)),
+    ],
+)
+def test_the_bytes_of_a_hybrid_update(optimizer: str, tolerance: float, expected: int) -> None:
+    """A layer of 100 x 80 weights and one of 80 x 8, both with a bias, in batches of 8."""
+    chosen = {"a": nn.Linear(100, 80), "b": nn.Linear(80, 8)}
+    layers, parameters, _ = recorded_parameters(chosen)
+    positions = {"a": 1, "b": 1}
+    contents = Contents(layers, parameters, chosen, None, optimizer, 8, positions, tolerance)
+    assert hybrid_bytes(contents, 3) == 3 * expected

@@ -47,8 +47,11 @@ def read_all(source: UpdateSource) -> float:
     return total + len(source.ledger)
 
 
-@pytest.mark.parametrize("kind", ARCHIVES)
-def test_every_kind_states_what_it_holds(kind: str, source: UpdateSource) -> None:
+@pytest.mark.parametrize("kind", [kind for kind in ARCHIVES if kind != "hybrid"])
+def test_every_exact_kind_states_what_it_holds(kind: str, tmp_path: Path) -> None:
+    training = Training()
+    training.recorded(tmp_path / "store", 17, kind=kind)
+    source = open_updates(str(tmp_path / "store"), program=training.program)
     assert source.kind == kind
     assert source.layers == LAYERS
     assert source.steps == 17
@@ -235,8 +238,8 @@ def test_a_stage_that_was_not_recorded_says_so(tmp_path: Path) -> None:
 
 
 def test_an_archive_of_an_unknown_kind_says_so(copied: Path, update_records: Callable[[Path, str], None]) -> None:
-    update_records(copied, "replay")
-    with pytest.raises(ValueError, match="kind: expected one of auto, dense, found 'replay'"):
+    update_records(copied, "float8")
+    with pytest.raises(ValueError, match=r"kind: expected one of auto, dense, .*found 'float8'"):
         open_updates(str(copied))
 
 

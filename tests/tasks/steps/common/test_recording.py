@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from storage.stages import open_finished
-from storage.updates.writer import DenseWriter
 from tasks.engine.life import complete
 from tasks.recording import update_source
-from tasks.recording.archives import ARCHIVES, Archive
+from tasks.recording.archives import ARCHIVES, Archive, Contents
 from tasks.recording.dense import DenseSource
 from tasks.recording.sizes import dense_bytes
+from tasks.recording.writers import Recording, UpdateWriter, dense_writer
 from tasks.steps.common.training import TRAINING
 from tasks.steps.plan import waves
 from tasks.steps.questions import STEPS
@@ -29,19 +29,23 @@ def test_auto_records_the_first_kind_that_fits_in_every_segment(
 ) -> None:
     begun: list[str] = []
 
-    def begin(*arguments: Any) -> DenseWriter:  # Any: see OpenWriter
-        begun.append(arguments[2])
-        return DenseWriter(*arguments)
+    def begin(recording: Recording) -> UpdateWriter:
+        begun.append(recording.segment.folder)
+        return dense_writer(recording)
 
-    def refuse(*_: object) -> DenseWriter:
+    def refuse(recording: Recording) -> UpdateWriter:
         raise AssertionError("this kind does not fit")
 
-    def size(shapes: Any, steps: int) -> int:  # Any: see Archive
+    def size(contents: Contents, steps: int) -> int:
         # Once the training goes on, the kind that did not fit would: the archive must stay of one kind.
         return 0 if begun else 10**15
 
+    for name in [name for name in ARCHIVES if name != "dense"]:
+        monkeypatch.delitem(ARCHIVES, name)
     monkeypatch.setitem(ARCHIVES, "dense", Archive(refuse, DenseSource, size))
-    monkeypatch.setitem(ARCHIVES, "small", Archive(begin, DenseSource, dense_bytes))
+    monkeypatch.setitem(
+        ARCHIVES, "small", Archive(begin, DenseSource, lambda contents, steps: dense_bytes(contents.shapes, steps))
+    )
     tiny_tree["networks"]["small"]["train"]["record"] = {}
     tiny_tree.pop("interpretation")
     run = new_run(tiny_tree)

@@ -1,0 +1,70 @@
+"""The writer of a replay archive: digests and norms of the updates, and nothing else of a step."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+from storage.updates.parameters import layers_document, segment_group
+from storage.updates.writer import UPDATES, Written
+from tasks.recording.fingerprints import Fingerprints, estimated_norm, fingerprints_of, layer_digest
+from tasks.recording.writers import Recording
+
+KIND = "replay"
+FACTS = 16  # bytes of a digest and a norm
+
+
+class DigestWriter:
+    """A writer of the digest and the norm of every row, taken in place: no weight is copied.
+
+    The norms of parameters above 16,384 values are estimates from about as many values. Holds these values twice.
+    """
+
+    waited_seconds = 0.0  # nothing is written during the training
+
+    def __init__(self, recording: Recording) -> None:
+        names = [layer.name for layer in recording.layers]
+        self.written = Written({name: [] for name in names}, {name: [] for name in names})
+        self._recording, self._rows = recording, 0
+        self._by_name = {parameter.name: parameter for parameter in recording.parameters}
+        self._last = self._now()
+
+    def marks(self) -> Fingerprints:
+        """Return the fingerprints of the weights after the last row."""
+        return self._last
+
+    def during(self, members: int, *, kept: bool) -> AbstractContextManager[None]:
+        """Surround an update, without a hook."""
+        return nullcontext()
+
+    def push(self) -> None:
+        """Take digests and norms of the present weights."""
+        now = self._now()
+        for layer in self._recording.layers:
+            weight = self._by_name[layer.weight]
+            self.written.norms[layer.name].append(estimated_norm(weight, now, self._last))
+            self.written.digests[layer.name].append(layer_digest(layer, now))
+        self._last, self._rows = now, self._rows + 1
+
+    def check(self) -> None:
+        """Do nothing: no other thread works."""
+
+    def close(self, start: int, stop: int) -> int:
+        """Write the names of layers and parameters; return the number of rows."""
+        recording = self._recording
+        document = layers_document(recording.layers, recording.parameters)
+        group = segment_group(KIND, (start, stop), self._rows, document)
+        recording.write(f"{recording.segment.folder}/{UPDATES}/zarr.json", group)
+        return self._rows
+
+    def abandon(self) -> None:
+        """Do nothing: no other thread works."""
+
+    def join(self) -> None:
+        """Do nothing: no other thread works."""
+
+    def _now(self) -> Fingerprints:
+        """Return the present fingerprints."""
+        return fingerprints_of(self._recording.parameters, self._recording.places)
+
+
+def digests_bytes(layers: int, steps: int) -> int:
+    """Return the bytes of digests and norms."""
+    return FACTS * layers * steps

@@ -1,0 +1,184 @@
+"""A follower of one layer: it finds out whether a step's factors explain the update of the layer's weight."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from storage.updates.bits import BITS, Ints
+from storage.updates.parameters import Layer, Parameter
+from storage.updates.tables import Settings
+from tasks.recording.factors import Factors, factorable, sample_axes
+from tasks.recording.recurrences import State, advance, settings_of
+from tasks.recording.taps import Call
+
+SAMPLE = 2**14  # weights of the sampled rows
+MEASURED = 8  # rows of the gradient from which clipping is measured
+TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}  # of a gradient or an update, relative to its norm
+ROUNDINGS = 8  # largest number of roundings of a weight in a step
+NEAR_ONE = {torch.float32: 1e-5, torch.float64: 1e-13}  # a factor of clipping that is one but for rounding
+
+
+@dataclass(frozen=True)
+class Found:
+    """The factors of a step and the settings of the optimiser.
+
+    Parameters
+    ----------
+    inputs, gradients : of the layer's calls, in order
+    shapes : of all inputs and all gradients, one after the other
+    settings : of the optimiser's step
+    sampled : (k, n) float64, the gradient of the sampled rows
+    momentum : (k, n) float64, the momentum of the sampled rows before the step, None without one
+    """
+
+    inputs: list[Tensor]
+    gradients: list[Tensor]
+    shapes: tuple[tuple[int, ...], tuple[int, ...]]
+    settings: Settings
+    sampled: Tensor
+    momentum: Tensor | None
+
+    @property
+    def numbers(self) -> int:
+        """The number of values in the factors."""
+        return sum(prod(shape) for shape in self.shapes)
+
+
+class Follower:
+    """Follows a layer's weight through the steps of a segment. Holds the sampled rows of the weight."""
+
+    def __init__(
+        self, layer: Layer, parameter: Parameter, module: nn.Module, optimizer: torch.optim.Optimizer, index: int
+    ) -> None:
+        self.layer, self.parameter, self.module, self.index = layer, parameter, module, index
+        self._optimizer = optimizer
+        rows = max(1, min(parameter.shape[0], SAMPLE * parameter.shape[0] // max(1, parameter.size)))
+        self.rows = torch.from_numpy(np.unique(np.linspace(0, parameter.shape[0] - 1, rows).round().astype(np.int64)))
+        self._momentum: Tensor | None = None
+        self.error = 0.0  # largest rounding of a sampled update, relative to it
+
+    @property
+    def weight(self) -> Tensor:
+        """The live weight."""
+        found = self.module.weight
+        assert isinstance(found, Tensor)
+        return found.detach()
+
+    def sample(self) -> Ints:
+        """Return the bits of the sampled rows (k n,) of the present weight, a copy."""
+        bits: Ints = self._rows(self.weight).cpu().numpy().view(BITS[self.parameter.dtype]).reshape(-1)
+        return bits
+
+    def before_step(self) -> None:
+        """Copy what the optimiser's step changes and the check needs: the momentum of the sampled rows."""
+        held = self.momentum()
+        self._momentum = None if held is None else self._rows(held).double().cpu()
+
+    @torch.no_grad()
+    def after_step(self, calls: Sequence[Call]) -> Found | None:
+        """Return what explains the gradient that the optimiser took; None where the layer's calls do not."""
+        group, gradient, parts = self._group(), self.module.weight.grad, self._usable(calls)
+        if group is None or not parts or not isinstance(gradient, Tensor) or gradient.is_sparse:
+            return None
+        energy = torch.stack([part.outputs.square().sum(dim=2).flatten() for part in parts]).sum(dim=0)
+        largest = energy.topk(min(MEASURED, len(energy))).indices
+        chosen = torch.cat([largest, self.rows.to(largest.device)])
+        made = torch.stack([part.gradient_rows(chosen) for part in parts]).sum(dim=0).double()
+        taken = gradient.reshape(len(gradient), -1)[largest].double()
+        scale = _scale(taken, made[: len(largest)], self.weight.dtype)
+        if scale is None:
+            return None
+        settings = settings_of(group, fresh=bool(group["momentum"]) and self._momentum is None, scale=scale)
+        inputs, gradients = [part.inputs for part in parts], [part.gradients for part in parts]
+        shapes = _whole_shape(inputs), _whole_shape(gradients)
+        return Found(inputs, gradients, shapes, settings, made[len(largest) :].cpu(), self._momentum)
+
+    def explains(self, found: Found, before: Ints, now: Ints) -> bool:
+        """Return whether factors and settings give the update of the sampled rows; notes the rounding."""
+        old, new = (self._floats(bits) for bits in (before, now))
+        update = advance(State(old, found.momentum), found.settings, found.sampled)
+        size = float(torch.linalg.vector_norm(update))
+        error = float(torch.linalg.vector_norm(new - old - update))
+        eps = torch.finfo(self.weight.dtype).eps
+        if not error <= TOLERANCE[self.weight.dtype] * size + ROUNDINGS * eps * float(torch.linalg.vector_norm(old)):
+            return False
+        if size:
+            self.error = max(self.error, error / size)
+        return True
+
+    def _usable(self, calls: Sequence[Call]) -> list[Factors]:
+        """Return the factors of each call; none where calls have no axis of samples or more numbers than the weight."""
+        axes, dtype, found = sample_axes(self.module), self.weight.dtype, []
+        for call in calls:
+            values, gradients = call.inputs, call.gradients
+            if values is None or gradients is None or values.ndim < axes or {values.dtype, gradients.dtype} != {dtype}:
+                return []
+            found.append(Factors(self.module, self.parameter.shape, values, gradients))
+        numbers = sum(part.inputs.numel() + part.gradients.numel() for part in found)
+        alike = len({(part.inputs.shape[1:], part.gradients.shape[1:]) for part in found}) == 1
+        return found if alike and 0 < numbers < self.parameter.size else []
+
+    def momentum(self) -> Tensor | None:
+        """Return the live momentum buffer of the weight, None without one."""
+        weight = self.module.weight
+        assert isinstance(weight, Tensor)
+        state: Mapping[str, Any] = self._optimizer.state.get(weight, {})  # Any: an optimiser's own
+        held = state.get("momentum_buffer")
+        return held if isinstance(held, Tensor) else None
+
+    def _group(self) -> Mapping[str, Any] | None:  # Any: an optimiser's own
+        """Return the optimiser's group of the weight."""
+        weight = self.module.weight
+        return next((g for g in self._optimizer.param_groups if any(p is weight for p in g["params"])), None)
+
+    def _rows(self, values: Tensor) -> Tensor:
+        """Return the sampled rows (k, n) of a tensor of the weight's shape."""
+        return values.detach().reshape(len(values), -1)[self.rows.to(values.device)]
+
+    def _floats(self, bits: Ints) -> Tensor:
+        """Return sampled rows (k, n) in float64."""
+        return torch.from_numpy(bits).view(self.weight.dtype).double().reshape(len(self.rows), -1)
+
+
+def find_followers(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    layers: Sequence[Layer],
+    parameters: Sequence[Parameter],
+) -> dict[str, Follower]:
+    """Return, by name, the layers whose factors may explain their updates: torch's own SGD, an untied weight."""
+    if type(optimizer) is not torch.optim.SGD:
+        return {}
+    members = [id(p) for group in optimizer.param_groups for p in group["params"]]
+    by_name = {parameter.name: parameter for parameter in parameters}
+    used = [layer.weight for layer in layers]
+    found = {}
+    for layer in layers:
+        module, parameter = model.get_submodule(layer.name), by_name[layer.weight]
+        weight = getattr(module, "weight", None)
+        if not factorable(module) or used.count(layer.weight) > 1 or id(weight) not in members:
+            continue
+        if parameter.dtype in ("float32", "float64") and members.count(id(weight)) == 1:
+            found[layer.name] = Follower(layer, parameter, module, optimizer, members.index(id(weight)))
+    return found
+
+
+def _whole_shape(pieces: Sequence[Tensor]) -> tuple[int, ...]:
+    """Return the shape of pieces joined along the first axis."""
+    return (sum(len(piece) for piece in pieces), *pieces[0].shape[1:])
+
+
+def _scale(taken: Tensor, made: Tensor, dtype: torch.dtype) -> float | None:
+    """Return the factor from the gradient of the factors to the one that the optimiser took, None without one."""
+    size, whole = float(made.square().sum()), float(torch.linalg.vector_norm(taken))
+    if not size:
+        return None if whole else 1.0
+    scale = float((taken * made).sum()) / size
+    if not float(torch.linalg.vector_norm(taken - scale * made)) <= TOLERANCE[dtype] * whole:
+        return None
+    return 1.0 if abs(scale - 1) < NEAR_ONE[dtype] else scale

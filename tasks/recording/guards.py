@@ -1,0 +1,118 @@
+"""The guards of a user's loop that a replay must be able to repeat."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from torch import nn
+
+from tasks.recording.fingerprints import Fingerprints, layer_digest
+from tasks.recording.generators import generators_kept, gpus_of, same_states, states_of
+from tasks.recording.layers import choose_layers, recorded_parameters
+from tasks.recording.preflight import STEPS, first_difference, layer_digests
+from tasks.recording.programs import Program, ProgramRun, RepeatProgram, Row
+from tasks.recording.replaying import ReplayMismatch
+
+FALLBACK = "hybrid"
+
+
+class ReplayGuard:
+    """Compares the program with the loop, and finds random numbers that the loop draws between two blocks.
+
+    Parameters
+    ----------
+    model : the loop's network
+    layers : names of the recorded layers
+    program : the loop's program, if it gave one
+    """
+
+    def __init__(self, model: nn.Module, layers: Sequence[str], program: Program | None) -> None:
+        self._model, self._layers, self._program = model, layers, program
+        self._gpus = gpus_of(model)
+        self._last = states_of(self._gpus)
+        self._run: ProgramRun | None = None  # from before the first step until after it
+        self._state = b""
+
+    def preflight(self, state: bytes, first: Row, every: int) -> tuple[int, str] | None:
+        """Make steps on the first batch twice; return the step and layer where they differ, None for equal bits.
+
+        The ids of later batches are not known yet, so each step has those of the first.
+
+        Parameters
+        ----------
+        state : checkpoint before step 0
+        every : number of steps between checkpoints
+        """
+        self._last = states_of(self._gpus)
+        if self._program is None:
+            return None
+        with generators_kept():
+            self._run, self._state = RepeatProgram(self._program)(), state
+        rows = [replace(first, step=step) for step in range(min(every, STEPS))]
+        return first_difference(self._run, state, rows, self._layers)
+
+    @contextmanager
+    def block(self, step: int) -> Iterator[None]:
+        """Surround a block of the loop.
+
+        Raises
+        ------
+        RuntimeError : the block draws random numbers, and others were drawn since the last block
+        """
+        before = states_of(self._gpus)
+        yield
+        after = states_of(self._gpus)
+        if not same_states(before, after) and not same_states(before, self._last):
+            raise RuntimeError(
+                f"step {step}: expected no random number of torch between two blocks that draw some, found some; a "
+                "replay repeats blocks only: draw inside the block or from a generator of your own, or record "
+                "kind='dense'"
+            )
+        self._last = after
+
+    def check_first(self, row: Row, marks: Fingerprints) -> None:
+        """Compare the loop's first update with the program's.
+
+        Parameters
+        ----------
+        marks : fingerprints of the weights after the loop's step
+
+        Raises
+        ------
+        ReplayMismatch : they differ
+        """
+        run, self._run = self._run, None
+        if run is None:
+            return
+        with generators_kept():
+            run.load(self._state, "program")
+            for _ in run.steps([row]):
+                found = layer_digests(run, self._layers)
+        for layer in recorded_parameters(choose_layers(self._model, self._layers))[0]:
+            if found[layer.name] != layer_digest(layer, marks):
+                raise ReplayMismatch(row.step, layer.name, "the loop's weights")
+
+
+def fall_back(kind: str, where: tuple[int, str], kinds: Sequence[str], say: Callable[[str], None]) -> str:
+    """Return the kind in the place of `kind` for a training that is not reproducible, and say so.
+
+    Parameters
+    ----------
+    where : step and layer where two runs differ
+    kinds : known kinds of archive
+
+    Raises
+    ------
+    ValueError : there is no such kind
+    """
+    text = f"preflight: step {where[0]}, layer {where[1]!r}: two runs from one state differ"
+    if FALLBACK not in kinds:
+        raise ValueError(f"kind: expected a reproducible training for {kind!r}, found {text}; record kind 'dense'")
+    say(f"{text}; the archive is of kind {FALLBACK!r} from step 0, not {kind!r}")
+    return FALLBACK
+
+
+def print_line(text: str) -> None:
+    """Print a line about the archive."""
+    print(f"layerlore: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,278 @@
+"""The writer of a hybrid archive: per layer the smallest of factors, float16, int8 and every bit.
+
+The first step of a segment shows how many rows a layer sees, and whether its factors explain its update. Then the
+codes of the segment are chosen. Later every step is checked on sampled rows of the weight. A step that factors do not
+explain, and a gap, are kept as the weights and the momentum after it. Biases are kept bit for bit.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from storage.documents import canonical
+from storage.updates.bits import BITS, Ints
+from storage.updates.parameters import Parameter, lay_out, layers_document, row_bytes
+from storage.updates.records import Place, chunk_bytes
+from storage.updates.tables import FACTORS, STILL, TABLE, WEIGHTS, Record, table_bytes
+from storage.updates.writer import UPDATES, Written
+from tasks.recording.codes import ERRORS, EXACT, ROUNDED, code_bytes, smallest_code
+from tasks.recording.factor_files import FactorFiles, Pieces
+from tasks.recording.factors import describe_module
+from tasks.recording.fingerprints import Fingerprints, fingerprints_of
+from tasks.recording.followers import Follower, Found, find_followers
+from tasks.recording.rounded import RoundedRows, row_of
+from tasks.recording.staging import StagedRows
+from tasks.recording.taps import Taps
+from tasks.recording.writers import Recording
+
+KIND = "hybrid"
+COARSE = 1e-4  # rounding of the weights, relative to a first update, up to which factors are worth it
+NOWHERE = Place(0, 0, 0)
+
+
+@dataclass
+class _Held:
+    """The factors of a step; `place` is None where they are not in a chunk yet."""
+
+    found: Found
+    place: Place | None
+
+
+class HybridWriter:
+    """Writes a segment. Holds two chunks per layer with factors, and of the others what `StagedRows` holds.
+
+    Until the end of the first step it holds a copy of all weights.
+    """
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self._steps = recording.segment.stop - recording.segment.start
+        self._followers = find_followers(recording.model, recording.optimizer, recording.layers, recording.parameters)
+        self._taps = Taps({name: follower.module for name, follower in self._followers.items()})
+        self._samples = {name: follower.sample() for name, follower in self._followers.items()}
+        self._start: dict[str, Tensor] | None = self._present()  # None once the codes are chosen
+        self._held: dict[str, _Held] = {}
+        self._versions: dict[str, tuple[int, int]] = {}
+        self._since, self._calls, self._pushed = 0, 0, 0
+        self._codes: dict[str, str] = {}
+        self._files = FactorFiles(recording.segment.folder, recording.write)
+        self._records: dict[str, list[Record]] = {}
+        self._rounded: RoundedRows | None = None
+        self._staged: tuple[Parameter, ...] = ()
+        self._rows: StagedRows | None = None
+
+    @property
+    def written(self) -> Written:
+        """Return norms and digests of the rows; NaN and 0 of layers with factors, of which neither is kept."""
+        assert self._rounded is not None
+        found = self._rounded.written
+        for name in self._followers:
+            found.norms[name], found.digests[name] = [float("nan")] * self._pushed, [0] * self._pushed
+        return found
+
+    @property
+    def waited_seconds(self) -> float:
+        """Return the time that the training waited for the other threads."""
+        staged = 0.0 if self._rows is None else self._rows.waited_seconds
+        return staged + self._files.waited_seconds
+
+    def marks(self) -> Fingerprints:
+        """Return the fingerprints of the present weights."""
+        return fingerprints_of(self._recording.parameters, self._recording.places)
+
+    @contextmanager
+    def during(self, members: int, *, kept: bool) -> Iterator[None]:
+        """Watch the layers with factors during an update; no hook stays after it."""
+        self._since, self._calls = self._since + 1, 0
+        self._held = {}
+        self._versions = {name: _version(follower) for name, follower in self._followers.items()}
+        if not self._followers or not (kept or self._start is not None):
+            yield
+            return
+        optimizer = self._recording.optimizer
+        hooks = optimizer.register_step_pre_hook(self._before), optimizer.register_step_post_hook(self._after)
+        try:
+            with self._taps.during():
+                yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    @torch.no_grad()
+    def push(self) -> None:
+        """Append a row: the step since the last row, or the gap."""
+        samples = {name: follower.sample() for name, follower in self._followers.items()}
+        explained = {name: held for name, held in self._held.items() if self._explains(name, held.found, samples)}
+        if self._start is not None:
+            self._choose(explained, self._start)
+        for name, follower in self._followers.items():
+            self._records[name].append(self._record(follower, explained.get(name), samples[name]))
+        self._push_rows()
+        self._samples = {name: samples[name] for name in self._followers}
+        self._held, self._since, self._start = {}, 0, None
+        self._pushed += 1
+
+    def check(self) -> None:
+        """Raise the failure of the thread that writes the rounded rows, if any."""
+        if self._rows is not None:
+            self._rows.check()
+
+    def close(self, start: int, stop: int) -> int:
+        """Write what is left of the steps `start:stop`; return the number of rows."""
+        assert self._rounded is not None
+        if self._rows is not None:
+            self._rows.close()
+        self._rounded.close()
+        self._files.close()
+        by_weight = {self._followers[name].parameter.name: records for name, records in self._records.items()}
+        folder, write = self._recording.segment.folder, self._recording.write
+        write(f"{folder}/{TABLE}", table_bytes({**by_weight, **self._rounded.records}))
+        document = layers_document(self._recording.layers, self._recording.parameters)
+        facts = {
+            "codes": self._codes,
+            "errors": self._errors(),
+            "modules": {name: describe_module(follower.module) for name, follower in self._followers.items()},
+            "momentum": {follower.parameter.name: follower.index for follower in self._followers.values()},
+        }
+        whole = {"kind": KIND, "start": start, "stop": stop, "rows": self._pushed, **facts, **document}
+        group = {"zarr_format": 3, "node_type": "group", "attributes": {"layerlore": whole}}
+        write(f"{folder}/{UPDATES}/zarr.json", canonical(group))
+        return self._pushed
+
+    def abandon(self) -> None:
+        """Let the threads end; chunks that are not begun are not written."""
+        if self._rows is not None:
+            self._rows.abandon()
+        self._files.abandon()
+
+    def join(self) -> None:
+        """Wait until the threads end."""
+        if self._rows is not None:
+            self._rows.join()
+        self._files.join()
+
+    def _before(self, *_: object) -> None:
+        """Before the optimiser's step: let the layers copy what it changes."""
+        for follower in self._followers.values():
+            follower.before_step()
+
+    @torch.no_grad()
+    def _after(self, *_: object) -> None:
+        """After the optimiser's step: keep the factors, which the loop may change from now on."""
+        self._calls += 1
+        self._held = {}
+        if self._calls > 1:  # several updates, which the factors of one step cannot explain
+            return
+        for name, follower in self._followers.items():
+            found = follower.after_step(self._taps.of(name))
+            if found is not None:
+                self._held[name] = self._hold(follower, found)
+
+    def _hold(self, follower: Follower, found: Found) -> _Held:
+        """Copy factors into a chunk; in the first step aside, as codes are not chosen."""
+        inputs, gradients = found.inputs, found.gradients
+        if self._start is not None:
+            copies = [torch.cat([part.to("cpu", copy=True) for part in parts]) for parts in (inputs, gradients)]
+            return _Held(replace(found, inputs=copies[:1], gradients=copies[1:]), None)
+        place = self._put(follower, [(inputs, found.shapes[0]), (gradients, found.shapes[1])])
+        return _Held(replace(found, inputs=[], gradients=[]), place)
+
+    def _put(self, follower: Follower, parts: Sequence[Pieces]) -> Place:
+        """Copy tensors into one record."""
+        return self._files.put(follower.parameter.name, follower.weight.dtype, parts)
+
+    def _explains(self, name: str, found: Found, samples: Mapping[str, Ints]) -> bool:
+        """Return whether factors explain the row; in a gap only the codes depend on it."""
+        follower = self._followers[name]
+        return self._since > 1 or follower.explains(found, self._samples[name], samples[name])
+
+    def _record(self, follower: Follower, held: _Held | None, sample: Ints) -> Record:
+        """Return the record of the row of a layer with factors."""
+        name = follower.layer.name
+        if held is not None and self._since == 1:
+            found = held.found
+            place = held.place or self._put(
+                follower, [(found.inputs, found.shapes[0]), (found.gradients, found.shapes[1])]
+            )
+            return Record(FACTORS, place, found.settings, *found.shapes)
+        still = self._since == 1 and _version(follower) == self._versions[name]
+        if still and np.array_equal(sample, self._samples[name]):
+            return Record(STILL, NOWHERE)
+        momentum = follower.momentum()
+        kept = [follower.weight] if momentum is None else [follower.weight, momentum.to(follower.weight.dtype)]
+        place = self._put(follower, [([tensor], tuple(tensor.shape)) for tensor in kept])
+        return Record(WEIGHTS, place, momentum=momentum is not None)
+
+    def _choose(self, explained: Mapping[str, _Held], start: Mapping[str, Tensor]) -> None:
+        """Choose the codes of the segment, and open its files."""
+        given, weights = self._recording, {layer.weight: layer.name for layer in self._recording.layers}
+        numbers = {
+            self._followers[name].parameter.name: held.found.numbers
+            for name, held in explained.items()
+            if self._followers[name].error <= max(COARSE, given.tolerance)
+        }
+        sizes: dict[str, int] = {}
+        for p in given.parameters:
+            itemsize = np.dtype(BITS[p.dtype]).itemsize
+            rounds = p.name in weights and p.dtype in ROUNDED and p.size > 0
+            count = numbers.get(p.name, 0)
+            code = smallest_code(given.tolerance, p.shape, itemsize, count) if rounds else EXACT
+            self._codes[p.name] = code
+            if code != EXACT:
+                sizes[p.name] = count * itemsize if code == FACTORS else code_bytes(code, p.shape, itemsize)
+        capacities = dict(zip(sizes, chunk_bytes(list(sizes.values()), self._steps), strict=True))
+        self._followers = {n: f for n, f in self._followers.items() if self._codes[f.parameter.name] == FACTORS}
+        self._taps = Taps({name: follower.module for name, follower in self._followers.items()})
+        for name, follower in self._followers.items():
+            self._files.open(follower.parameter.name, capacities[follower.parameter.name])
+            self._records[name] = []
+        self._open_rounded(capacities, start)
+
+    def _open_rounded(self, capacities: Mapping[str, int], start: Mapping[str, Tensor]) -> None:
+        """Open the files of the other parameters, and write the first row."""
+        given = self._recording
+        shapes = {p.name: (p.dtype, p.shape) for p in given.parameters if self._codes[p.name] != FACTORS}
+        self._staged = lay_out(shapes)
+        layers = [layer for layer in given.layers if layer.weight in shapes]
+        self._rounded = RoundedRows(
+            layers,
+            self._staged,
+            self._codes,
+            capacities,
+            folder=given.segment.folder,
+            steps=self._steps,
+            write=given.write,
+        )
+        if self._staged:
+            width, present = row_bytes(self._staged), self._present()
+            rows = [row_of(self._staged, values, width) for values in (present, start)]
+            self._rounded.add(rows[0][None], rows[1])
+
+    def _push_rows(self) -> None:
+        """Append the weights of the parameters without factors; the first row is written with the choice of codes."""
+        if self._rows is not None:
+            self._rows.push()
+        elif self._staged:
+            assert self._rounded is not None
+            by_name = dict(zip([p.name for p in self._recording.parameters], self._recording.places, strict=True))
+            places = [by_name[p.name] for p in self._staged]
+            self._rows = StagedRows(self._staged, places, self._steps, self._rounded.add)
+
+    def _present(self) -> dict[str, Tensor]:
+        """Return copies of the present parameters by name, on the CPU."""
+        pairs = zip(self._recording.parameters, self._recording.places, strict=True)
+        return {p.name: getattr(module, part).detach().to("cpu", copy=True) for p, (module, part) in pairs}
+
+    def _errors(self) -> dict[str, float]:
+        """Return the stated error of each layer; weights that round coarsely, next to their updates, add to it."""
+        stated = {layer.name: ERRORS[self._codes[layer.weight]] for layer in self._recording.layers}
+        return stated | {name: max(stated[name], min(f.error, 1.0)) for name, f in self._followers.items()}
+
+
+def _version(follower: Follower) -> tuple[int, int]:
+    """Return what changes where torch changes the weight in place, or where another tensor takes its place."""
+    return follower.weight._version, follower.weight.data_ptr()

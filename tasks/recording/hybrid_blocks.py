@@ -1,0 +1,249 @@
+"""Blocks of a hybrid archive: rounded updates, and updates that follow from factors."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from storage.updates.tables import Settings
+from tasks.recording.dense import Ids, differences
+from tasks.recording.images import Images, Queries, Row
+from tasks.recording.recurrences import own_share
+from tasks.recording.traces import FactorTrace
+from tasks.tracing import Contributions, contributions
+
+Credit = Literal["step", "gradient"]
+
+
+@dataclass(frozen=True)
+class RoundedBlock:
+    """Updates that are kept rounded.
+
+    Parameters
+    ----------
+    layer, start, stop, recorded : as in `DenseBlock`
+    before : (*shape) the weight before the first row, the checkpoint's and the sum of the updates since
+    updates : (n, *shape)
+    biases : (n + 1, out) bitwise, None without a bias
+    """
+
+    layer: str
+    start: int
+    stop: int
+    recorded: bool
+    before: Tensor
+    updates: Tensor
+    biases: Tensor | None
+
+    @property
+    def steps(self) -> Ids:
+        """Return the step of each row (n,), the last step for a row of several steps."""
+        return steps_of(self)
+
+    @property
+    def weights(self) -> Tensor:
+        """Return the weights before the first row and after each, (n + 1, *shape), within the stated error."""
+        return summed(self.before, self.updates)
+
+    def dense(self, dtype: torch.dtype | None = None) -> Tensor:
+        """Return the updates (n, *shape)."""
+        return self.updates.to(dtype or torch.promote_types(self.updates.dtype, torch.float32))
+
+    def dense_bias(self, dtype: torch.dtype | None = None) -> Tensor | None:
+        """Return the updates of the bias, (n, out), or None."""
+        return None if self.biases is None else differences(self.biases, dtype)
+
+    def project(
+        self,
+        module: nn.Module,
+        weight: Tensor,
+        inputs: Tensor,
+        *,
+        anchor: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> Contributions:
+        """Return `tasks.tracing.contributions` of these updates, (Q, n), on the inputs' device."""
+        wide = torch.promote_types(inputs.dtype, torch.float32)
+        changes = None if bias is None else self.dense_bias(wide)
+        return contributions(
+            module,
+            weight,
+            inputs,
+            self.dense(wide).to(inputs),
+            anchor=anchor,
+            bias=bias,
+            bias_updates=None if changes is None else changes.to(inputs),
+        )
+
+    def per_example(
+        self, module: nn.Module, weight: Tensor, inputs: Tensor, *, anchor: Tensor | None = None
+    ) -> list[Tensor]:
+        """Raise NotImplementedError: a whole update cannot be split by its members."""
+        raise NotImplementedError(
+            f"layer {self.layer!r}: expected an archive with each example's part, found rounded whole updates; "
+            "use replay, or layers with factors"
+        )
+
+
+@dataclass
+class Progress:
+    """How far a layer was projected on the last queries, and split by them; the blocks of a segment share it.
+
+    Parameters
+    ----------
+    trace : the layer's way through the segment
+    pull : returns the image of the decay in the momentum before the segment
+    """
+
+    trace: FactorTrace
+    pull: Callable[[Queries], Tensor | None]
+    projected: Images | None = None
+    split: Images | None = None
+
+    def to_project(self, queries: Queries, row: int) -> Images:
+        """Return the images of queries before a row, to project it."""
+        if self.projected is None or not queries.same(self.projected.queries) or self.projected.row > row:
+            self.projected = Images(self.trace, queries)
+        self.projected.skip(row)
+        return self.projected
+
+    def to_split(self, queries: Queries, row: int) -> Images:
+        """Return the images of queries before a row, to split it; these know the decay in the momentum."""
+        if self.split is None or not queries.same(self.split.queries) or self.split.row > row:
+            self.split = Images(self.trace, queries, self.pull(queries))
+        self.split.skip(row)
+        return self.split
+
+
+@dataclass(frozen=True)
+class FactorBlock:
+    """Updates that follow from the inputs and output gradients of each step.
+
+    Parameters
+    ----------
+    layer, start, stop, recorded : as in `DenseBlock`
+    progress : the layer's way through the segment
+    row : of the first update in the segment
+    counts : (examples, ghosts) of each row
+    biases : (n + 1, out) bitwise, None without a bias
+    shares : factor of each row's gradient in all updates of the training together, see `whole_shares`
+    """
+
+    layer: str
+    start: int
+    stop: int
+    recorded: bool
+    row: int
+    counts: Sequence[tuple[int, int]]
+    biases: Tensor | None
+    shares: Sequence[float]
+    progress: Progress = field(repr=False)
+
+    @property
+    def steps(self) -> Ids:
+        """Return the step of each row (n,), the last step for a row of several steps."""
+        return steps_of(self)
+
+    @property
+    def weights(self) -> Tensor:
+        """Return the weights before the first row and after each, (n + 1, *shape), but for rounding."""
+        return summed(*self.progress.trace.updates(self.row, self.row + len(self.counts)))
+
+    def dense(self, dtype: torch.dtype | None = None) -> Tensor:
+        """Return the updates (n, *shape); computes a product of the weight's size per step."""
+        updates = self.progress.trace.updates(self.row, self.row + len(self.counts))[1]
+        return updates.to(dtype or updates.dtype)
+
+    def dense_bias(self, dtype: torch.dtype | None = None) -> Tensor | None:
+        """Return the updates of the bias, (n, out), or None."""
+        return None if self.biases is None else differences(self.biases, dtype)
+
+    def project(
+        self,
+        module: nn.Module,
+        weight: Tensor,
+        inputs: Tensor,
+        *,
+        anchor: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> Contributions:
+        """Return what `tasks.tracing.contributions` returns for these updates, (Q, n), on the inputs' device."""
+        changes = None if bias is None else self.dense_bias(torch.float64)
+        images = self.progress.to_project(Queries(module, weight, inputs, anchor, bias), self.row)
+        rows = [
+            images.next(None if changes is None else changes[index].to(inputs.device))
+            for index in range(len(self.counts))
+        ]
+        gamma, norm = (torch.stack([getattr(row, name) for row in rows], dim=1) for name in ("gamma", "norm"))
+        z, out = images.preactivation_norm, torch.promote_types(inputs.dtype, torch.float32)
+        scale = norm * z[:, None]
+        cosine = torch.where(scale > 0, gamma / torch.where(scale > 0, scale, 1.0), 0.0).clamp(-1, 1)
+        return Contributions(*(part.to(out) for part in (gamma, norm, cosine, z)))
+
+    def per_example(
+        self,
+        module: nn.Module,
+        weight: Tensor,
+        inputs: Tensor,
+        *,
+        anchor: Tensor | None = None,
+        credit: Credit = "gradient",
+    ) -> list[Tensor]:
+        """Return each member's contribution: n tensors (Q, members), examples then ghosts.
+
+        Parameters
+        ----------
+        credit : `gradient` credits each gradient with all updates that it enters, also later ones through momentum:
+            the columns of all steps, and decay, sum to the gammas of all steps. `step` splits each update by itself: a
+            member gets its own gradient's part of it, and what momentum carries over from earlier gradients is split
+            equally over the examples: columns and decay sum to the gamma of the step. Without momentum both are the
+            same.
+
+        Raises
+        ------
+        NotImplementedError : the layer does not have one sample per member, or the block is a gap
+
+        Notes
+        -----
+        Decay is charged to no example, with what momentum carries on of it. A step that factors do not explain is
+        split equally over its examples. Biases are left out.
+        """
+        if not self.recorded:
+            raise NotImplementedError(f"layer {self.layer!r}: expected recorded steps, found a gap of several steps")
+        images = self.progress.to_split(Queries(module, weight, inputs, anchor, None), self.row)
+        out = torch.promote_types(inputs.dtype, torch.float32)
+        found = []
+        for index in range(len(self.counts)):
+            settings = self.progress.trace.records[self.row + index].settings
+            found.append(self._columns(images.next(split=True), settings, index, credit).to(out))
+        return found
+
+    def _columns(self, row: Row, settings: Settings, index: int, credit: Credit) -> Tensor:
+        """Return the columns (Q, members) of a row."""
+        examples, ghosts = self.counts[index]
+        columns = row.gamma.new_zeros(len(row.gamma), examples + ghosts)
+        if row.shares is not None:
+            if row.shares.shape[1] != examples + ghosts:
+                raise NotImplementedError(
+                    f"layer {self.layer!r}, step {self.start + index}: expected a sample for each of "
+                    f"{examples + ghosts} members, found {row.shares.shape[1]}; name all ids of the batch in order"
+                )
+            columns += row.shares * (self.shares[index] if credit == "gradient" else own_share(settings))
+        if examples and (credit == "step" or row.shares is None):
+            rest = row.gamma - row.decay - columns.sum(dim=1)
+            columns[:, :examples] += (rest / examples)[:, None]
+        return columns
+
+
+def steps_of(block: RoundedBlock | FactorBlock) -> NDArray[np.int64]:
+    """Return the step of each row (n,), the last step for a row of several steps."""
+    return np.arange(block.start if block.recorded else block.stop - 1, block.stop, dtype=np.int64)
+
+
+def summed(before: Tensor, updates: Tensor) -> Tensor:
+    """Return weights before the first row and after each, (n + 1, *shape)."""
+    return torch.cat([before[None], before + updates.to(before.dtype).cumsum(dim=0)])

@@ -1,0 +1,206 @@
+"""Images of a layer's updates under a batch of queries, from factors, without a product of the weight's size per step.
+
+With z = W F, gamma_t = <z, D_t F>, and D_t F follows by the recurrences of `tasks.recording.recurrences` from the
+gradient's image g^T (x F) alone.
+"""
+
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from storage.updates.tables import FACTORS, STILL, Record, Settings
+from tasks.recording.factors import Factors
+from tasks.recording.recurrences import State, advance
+from tasks.recording.traces import FactorTrace
+from tasks.tracing.checks import check_shape, check_tensors
+from tasks.tracing.patches import Operation
+from tasks.tracing.products import product_type
+from tasks.tracing.strategies import checked_operation
+
+IMAGE = 32 * 2**20  # bytes of an image of a group of queries
+AXES = (0, 1, 3)  # groups, outputs and positions of an image
+
+
+@dataclass(frozen=True)
+class Queries:
+    """A batch of queries at a layer, as `tasks.tracing.contributions` takes them."""
+
+    module: nn.Module
+    weight: Tensor
+    inputs: Tensor
+    anchor: Tensor | None
+    bias: Tensor | None
+
+    versions: tuple[int, ...] = field(init=False)  # torch's counts of changes in place
+
+    def __post_init__(self) -> None:
+        object.__setattr__(
+            self, "versions", tuple(-1 if t is None or t.is_inference() else t._version for t in self._tensors)
+        )
+
+    def same(self, other: "Queries") -> bool:
+        """Return whether two batches are the same objects with the same values."""
+        pairs = zip((self.module, *self._tensors), (other.module, *other._tensors), strict=True)
+        return self.versions == other.versions and all(one is another for one, another in pairs)
+
+    @property
+    def _tensors(self) -> tuple[Tensor | None, ...]:
+        """The tensors of the batch."""
+        return self.weight, self.inputs, self.anchor, self.bias
+
+
+@dataclass(frozen=True)
+class Row:
+    """The images of a row.
+
+    Parameters
+    ----------
+    gamma, norm : (Q,)
+    shares : (Q, B), <g_b x_b^T, H> of each sample, before clipping and learning rate; None where factors do not
+        explain the row or shares are not asked for
+    decay : (Q,), the part of gamma that weight decay adds, with what momentum carries on of it
+    """
+
+    gamma: Tensor
+    norm: Tensor
+    shares: Tensor | None
+    decay: Tensor
+
+
+class Images:
+    """The images of a trace's updates under queries, row by row.
+
+    Holds, for each group of queries, what they see, z, and the images of weights and momentum, in float64.
+
+    Parameters
+    ----------
+    pull : (Q,) the image of the decay in the momentum before the first row; None for 0
+    """
+
+    def __init__(self, trace: FactorTrace, queries: Queries, pull: Tensor | None = None) -> None:
+        self.trace, self.queries, self.row = trace, queries, 0
+        check_tensors(inputs=queries.inputs, weight=queries.weight)
+        operation = checked_operation(
+            queries.module, queries.weight, queries.inputs, queries.anchor, queries.bias, None
+        )
+        check_shape("weight", queries.weight, trace.shape)
+        groups, outputs, _ = operation.matrix_shape
+        count, inputs = len(queries.inputs), queries.inputs.detach()
+        with torch.no_grad():
+            positions = operation.rows(inputs[:1]).shape[3] if count else 1
+            size = max(1, IMAGE // max(1, 8 * groups * outputs * positions))
+            cuts = [slice(low, low + size) for low in range(0, count, size)]
+            pulls = inputs.new_zeros(count, dtype=torch.float64) if pull is None else pull
+            self._parts = [_Part(trace, queries, operation, inputs[cut].double(), pulls[cut]) for cut in cuts]
+
+    @property
+    def preactivation_norm(self) -> Tensor:
+        """Return ||z|| (Q,)."""
+        return self._joined([part.z.square().sum(dim=AXES).sqrt() for part in self._parts])
+
+    @property
+    def pull(self) -> Tensor:
+        """Return the image of the decay in the momentum before the next row (Q,)."""
+        return self._joined([part.pull for part in self._parts])
+
+    def skip(self, row: int) -> None:
+        """Move on to a row."""
+        while self.row < row:
+            self.next()
+
+    @torch.no_grad()
+    def next(self, bias: Tensor | None = None, *, split: bool = False) -> Row:
+        """Return the images of the next row.
+
+        Parameters
+        ----------
+        bias : (out,) the update of the bias, float64
+        split : whether each sample's share is computed
+        """
+        record = self.trace.records[self.row]
+        factors = self.trace.factors(record).to(self.queries.inputs) if record.form == FACTORS else None
+        restored = None if record.form in (FACTORS, STILL) else self.trace.restored(record)
+        rows = [part.next(record, factors, restored, split) for part in self._parts]
+        gammas, norms = [], []
+        for part, (update, *_) in zip(self._parts, rows, strict=True):
+            whole = update if bias is None else update + bias.reshape(*update.shape[:2], 1, 1)
+            gammas.append((whole * part.z).sum(dim=AXES))
+            norms.append(whole.square().sum(dim=AXES).sqrt())
+        self.row += 1
+        shares = [share for _, share, _ in rows if share is not None]
+        decay = self._joined([decay for *_, decay in rows])
+        return Row(self._joined(gammas), self._joined(norms), torch.cat(shares) if shares else None, decay)
+
+    def _joined(self, parts: list[Tensor]) -> Tensor:
+        """Join the results of the groups of queries."""
+        return torch.cat([torch.empty(0, dtype=torch.float64, device=self.queries.inputs.device), *parts])
+
+
+class _Part:
+    """The images for a group of queries."""
+
+    def __init__(
+        self, trace: FactorTrace, queries: Queries, operation: Operation, inputs: Tensor, pull: Tensor
+    ) -> None:
+        anchor = queries.weight if queries.anchor is None else queries.anchor
+        bias = None if queries.bias is None else queries.bias.double()[None]
+        z = operation.matrices(anchor.double()[None], bias)[0] @ operation.rows(inputs)
+        self.z, self.pull = z.permute(1, 2, 0, 3), pull  # (g, o, Q, M), (Q,)
+        self._plain = Operation(queries.module, trace.shape)
+        seen = self._plain.rows(inputs).permute(1, 2, 0, 3)
+        self._seen = seen.flatten(2)  # (g, n, Q M)
+        self._typed = self._seen.to(product_type(queries.inputs))
+        start = trace.start()
+        plain = all(r.form in (FACTORS, STILL) and not r.settings.weight_decay for r in trace.records)
+        self._state = State(None if plain else self._image(start.weights), self._image(start.momentum))
+
+    def next(
+        self, record: Record, factors: Factors | None, restored: State | None, split: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Return the image of a row's update (g, o, Q, M), the samples' shares (Q, B), and the part of decay (Q,)."""
+        none = torch.zeros_like(self.pull)
+        if restored is not None:
+            update = self._restore(restored)
+            return update, None, none
+        if factors is None:
+            return torch.zeros_like(self.z), None, none
+        seen = factors.seen(self._typed)
+        decay, shares = self._decay(record.settings), self._shares(factors, seen) if split else None
+        update = advance(self._state, record.settings, factors.image(seen).double())
+        return update.reshape(self.z.shape), shares, decay
+
+    def _restore(self, restored: State) -> Tensor:
+        """Return the image of the update to restored weights, and go on from them."""
+        weights, before = self._image(restored.weights), self._state.weights
+        assert weights is not None
+        assert before is not None
+        self._state = State(weights, self._image(restored.momentum))
+        self.pull = torch.zeros_like(self.pull)
+        return (weights - before).reshape(self.z.shape)
+
+    def _decay(self, step: Settings) -> Tensor:
+        """Return the part of weight decay in a step (Q,), before the state moves on."""
+        if not step.weight_decay:
+            pull = torch.zeros_like(self.pull)
+        else:
+            assert self._state.weights is not None
+            pull = step.weight_decay * (self._state.weights.reshape(self.z.shape) * self.z).sum(dim=AXES)
+        plain = replace(step, scale=1.0, maximize=False, weight_decay=0.0)
+        held = State(None, None if step.fresh else self.pull)
+        decay = advance(held, plain, pull)
+        if held.momentum is not None:
+            self.pull = held.momentum
+        return decay
+
+    def _shares(self, factors: Factors, seen: Tensor) -> Tensor:
+        """Return <g_b x_b^T, H> (Q, B), from what positions see of the queries (g, B L, Q M)."""
+        moved = factors.outputs.to(seen.dtype).mT @ self.z.flatten(2).to(seen.dtype)
+        return factors.by_sample((moved * seen).double()).reshape(factors.samples, *self.z.shape[2:]).sum(dim=2).T
+
+    def _image(self, values: Tensor | None) -> Tensor | None:
+        """Return the image (g, o, Q M) of a tensor of the weight's shape."""
+        if values is None:
+            return None
+        matrices = self._plain.matrices(values.double()[None].to(self._seen.device), None)[0]
+        return matrices @ self._seen

@@ -1,0 +1,163 @@
+"""The replay archive as a source of updates: it makes the recorded steps again, and compares each of them."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from storage.documents import Document
+from storage.updates.archives import Segment
+from storage.updates.ledger import row_runs
+from storage.updates.parameters import Layer
+from storage.updates.reader import SegmentReader
+from tasks.recording.dense import DenseBlock, DenseSource
+from tasks.recording.replaying import Recorded, Replay
+from tasks.recording.shares import Shares, StepShares, share_columns
+
+if TYPE_CHECKING:
+    from tasks.recording.programs import Repeat
+
+BLOCK = 32 * 2**20  # bytes of the weights, and of the gradients by member, of the blocks given out together
+
+State = dict[str, Tensor]  # parameters by name
+
+
+@dataclass(frozen=True)
+class ReplayBlock(DenseBlock):
+    """The updates of some steps of one layer, recomputed.
+
+    Parameters
+    ----------
+    source, segment : where the steps can be made again
+    members : gradients by member of each step, if the replay kept them
+    """
+
+    source: "ReplaySource"
+    segment: Segment
+    members: tuple[StepShares, ...] | None = None
+
+    def per_example(
+        self, module: nn.Module, weight: Tensor, inputs: Tensor, *, anchor: Tensor | None = None
+    ) -> list[Tensor]:
+        """Return the contributions of each member's gradient: n tensors (Q, members), examples then ghosts.
+
+        A gradient is credited with its whole effect: under momentum that in later steps too, by their learning rates.
+        So the columns of all steps, and weight decay, sum to gamma of the training; without momentum they do in each
+        step. Within 1e-3 of the norms of the gradients in float32. Blocks of `blocks(..., members=True)` have the
+        gradients; other blocks make their segment's steps again.
+
+        Raises
+        ------
+        NotImplementedError : an optimiser other than torch's SGD; a row of a gap; or a layer whose gradient is not the
+            sum of its members' parts, as with tied weights or penalties
+        """
+        if not self.recorded:
+            raise NotImplementedError(f"layer {self.layer!r}: expected single steps, found the sum of a gap")
+        shares = self.members
+        if shares is None:
+            again = self.source.blocks(self.segment, [self.layer], members=True)
+            found = {s: one for block in again for s, one in zip(block.steps, block.members or (), strict=True)}
+            shares = tuple(found[step] for step in self.steps)
+        return [share_columns(one, module, weight, inputs, anchor) for one in shares]
+
+
+@dataclass(frozen=True)
+class ReplaySource(DenseSource):
+    """A replay archive, read by segments: it holds checkpoints and digests, and makes each segment's steps again.
+
+    A block is given out after its steps agree with the digests of all recorded layers. Memory: that of the training,
+    and 32 MB of weights or one update of the chosen layers. Each call of `blocks` makes the steps once, for all layers
+    that it is asked for.
+    """
+
+    kind: str = field(default="replay", init=False)
+
+    def blocks(
+        self, segment: Segment, layers: Sequence[str] | None = None, *, members: bool = False
+    ) -> Iterator[ReplayBlock]:
+        """Yield the updates of a segment in order of steps, for some steps layer by layer.
+
+        Parameters
+        ----------
+        members : keep the gradients by member, which `ReplayBlock.per_example` needs
+
+        Raises
+        ------
+        KeyError : a layer that is not recorded
+        ValueError : no program, or a program of another network
+        ReplayMismatch : a step gives other weights than recorded
+        StoreError : another environment than that of the recording
+        """
+        chosen = [self._known(layer) for layer in (self.layers if layers is None else layers)]
+        recorded = self._recorded(segment)
+        replay = Replay(self.stage, segment, recorded, self._repeat())
+        entries = [recorded.layers[layer] for layer in chosen]
+        names = sorted({name for entry in entries for name in entry.parameters})
+        most = max(1, BLOCK // max(1, sum(recorded.parameters[name].nbytes for name in names)))
+        shares = Shares(replay.modules, chosen, replay.run.optimizer, self._rates) if members else None
+        before = replay.weights(names)
+        for _, steps, kept in row_runs(recorded.ledger):
+            while steps:
+                rows = _Rows([before])
+                while steps[len(rows.made) :] and (not kept or (len(rows.made) < most and rows.nbytes < BLOCK)):
+                    rows.add(replay, names, shares, keep=kept)
+                count = len(rows.made)
+                part, steps = steps[:count], steps[count:]
+                before = rows.states[-1]
+                for entry in entries:
+                    weights, biases = rows_of(rows.states, entry)
+                    found = tuple(one[entry.name] for one in rows.made if one) or None
+                    span = part.start, part.stop
+                    yield ReplayBlock(entry.name, *span, kept, weights, biases, self, segment, found)
+
+    @cached_property
+    def _environments(self) -> list[Document]:
+        """Return the environment of each segment."""
+        return [record["numbers"]["environment"] for record in self.stage.markers()]
+
+    @cached_property
+    def _rates(self) -> list[tuple[float, ...]]:
+        """Return the learning rates of each step, a number per group."""
+        return [tuple(map(float, lrs)) for lrs in self.ledger["lrs"]]
+
+    def _recorded(self, segment: Segment) -> Recorded:
+        """Return what a segment says about its steps."""
+        reader = SegmentReader(self.stage, segment)
+        layers, parameters = reader.contents
+        return Recorded(reader.ledger, layers, parameters, self._environments[segment.number])
+
+    def _repeat(self) -> "Repeat":
+        """Return what begins the training again."""
+        if self.program is None:
+            raise ValueError(
+                f"program: expected one to repeat the training of {self.stage.path}, a replay archive, found none; "
+                "give open_updates(url, program=...)"
+            )
+        return self.program
+
+
+@dataclass
+class _Rows:
+    """The weights before and after some steps, and the gradients by member of the steps."""
+
+    states: list[State]
+    made: list[dict[str, StepShares]] = field(default_factory=list)
+    nbytes: int = 0  # of gradients
+
+    def add(self, replay: Replay, names: Sequence[str], shares: Shares | None, *, keep: bool) -> None:
+        """Make a step."""
+        with shares.watching() if shares is not None else nullcontext():
+            row = replay.advance()
+        self.made.append({} if shares is None else shares.take(row))
+        self.nbytes += sum(one.nbytes for one in self.made[-1].values())
+        self.states = [*(self.states if keep else self.states[:1]), replay.weights(names)]
+
+
+def rows_of(states: Sequence[State], entry: Layer) -> tuple[Tensor, Tensor | None]:
+    """Return the weights (n + 1, *shape) and the biases (n + 1, out) of a layer in some states."""
+    weights = torch.stack([state[entry.weight] for state in states])
+    return weights, None if entry.bias is None else torch.stack([state[entry.bias] for state in states])

@@ -1,0 +1,67 @@
+"""The parts of a layer's gamma by each step's own examples, in the contributions stage, where an archive knows them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.specs import StageSpec
+from tasks.engine.survey import Survey
+from tasks.steps.common.courses import training_of
+from tasks.steps.common.recording import archive_size
+from tasks.steps.tracing.queries import count_queries
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from tasks.recording.sources import UpdateBlock, UpdateSource
+
+
+class Target(Protocol):
+    """What of a traced layer is needed to split a block: its operation, final weights and the anchor of z."""
+
+    @property
+    def module(self) -> nn.Module: ...
+
+    @property
+    def weight(self) -> Tensor: ...
+
+    @property
+    def anchor(self) -> Tensor | None: ...
+
+
+def members_array(layer: str) -> str:
+    """Return the name of the array with the parts of a layer's gamma by each step's examples."""
+    return f"members.{layer}"
+
+
+def splits(source: UpdateSource, spec: StageSpec, layer: str) -> bool:
+    """Return whether gamma of a layer is split by the examples' own gradients; a bias does not have parts."""
+    counts_bias = spec.place["bias"] and source.initial_bias(layer) is not None
+    return spec.place["split"] == "example" and not counts_bias and source.splits(layer)
+
+
+def split_block(
+    block: UpdateBlock, target: Target, inputs: Tensor, members: NDArray[np.float32], sizes: list[int]
+) -> None:
+    """Write the part of each example of a block's steps, (steps, members, queries).
+
+    Parameters
+    ----------
+    sizes : number of examples of each step
+    """
+    parts = block.per_example(target.module, target.weight, inputs, anchor=target.anchor)
+    for row, columns, size in zip(members, parts, sizes, strict=True):
+        row[:size] = columns[:, :size].T.float().cpu().numpy()
+
+
+def members_bytes(spec: StageSpec, survey: Survey, layers: list[str]) -> int:
+    """Return the bytes of the parts in a step, at most."""
+    from tasks.recording.archives import ARCHIVES
+
+    training = spec.inputs["network"]
+    if spec.place["split"] != "example" or not ARCHIVES[archive_size(training, survey)[0]].splits:
+        return 0
+    return 4 * training_of(training).batches.most * count_queries(spec.inputs["queries"], survey) * len(layers)
