@@ -59,8 +59,7 @@ WRITES = {  # arrays with their axes, and files
     "`predicted` (image)",
     "cards": "`feature`, `importance`, `activity` (class, slot), -1 and NaN after the last feature; `position`, "
     "`value` (class, slot, image) and `box` (class, slot, image, side): top, left, bottom, right as shares of the "
-    "image; "
-    "`label`, `searched` (class)",
+    "image; `label`, `searched` (class)",
     "unit-cards": "as `cards`; a feature is a unit",
     "card-pictures": "`image` (picture, row, column, colour), `position` (picture)",
     "penultimate": "`features` (sample, feature); `sample_id`, `label`, `content`, `logits` as in activations",

@@ -126,7 +126,7 @@ def test_a_run_says_what_it_does_and_nothing_else(
     assert lines[0] == f"21 of 21 stages to make, in {tiny_tree['store']}"
     epoch = r"epoch [12] of 2, loss [\d.]+, accuracy [\d.]+, lr 0.05"
     steps = r"\d+ steps, loss [\d.]+"  # of an epoch that takes long
-    allowed = re.compile(rf"[a-z]+ .*: (\d+ of \d+( partitions to do)?|done in [\d.]+ s|{epoch}|{steps})")
+    allowed = re.compile(rf"[a-z-]+ .*: (\d+ of \d+( partitions to do)?|done in [\d.]+ s|{epoch}|{steps})")
     assert [line for line in lines[1:] if not allowed.fullmatch(line)] == []
     assert made(tiny_tree["store"]) == made(finished_run.config.store)
     assert Path(tiny_tree["store"], "reports/tiny/index.html").is_file()

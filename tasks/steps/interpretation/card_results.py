@@ -59,7 +59,7 @@ def card_results(store: Store, answers: Sequence[Interpreted], images: str) -> C
     parts = together(store, partial(_tables, store), sets)
     names = ("classes", "features", "images", "matches")
     tables = {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in names}
-    private = images != "show" and any(_trained_on(answer) for answer in answers)
+    private = images != "show" and _training_images(answers)
     if private and images == "none":
         tables["images"] = tables["images"].assign(sample_id=-1)
     pictures = {} if private else {k: v for answer in answers for k, v in _pictures(store, answer).items()}
@@ -91,13 +91,12 @@ def _sets(answers: Sequence[Interpreted]) -> list[_Set]:
     return sets
 
 
-def _trained_on(answer: Interpreted) -> bool:
-    """Say whether the images of an answer's cards are those that its features or its network are learned from."""
-    training = answer.held_out.inputs.get("network")
-    splits = {str(answer.learn.parameters["split"])}
-    if training is not None:
-        splits.add(str(training.place["train"]["split"]))
-    return str(answer.held_out.parameters["split"]) in splits
+def _training_images(answers: Sequence[Interpreted]) -> bool:
+    """Say whether images of the cards belong to a split that features or a network are learned from."""
+    trainings = [answer.held_out.inputs["network"] for answer in answers if "network" in answer.held_out.inputs]
+    splits = {str(answer.learn.parameters["split"]) for answer in answers}
+    splits |= {str(training.place["train"]["split"]) for training in trainings}
+    return any(str(answer.held_out.parameters["split"]) in splits for answer in answers)
 
 
 def _tables(store: Store, one: _Set) -> dict[str, pd.DataFrame]:

@@ -14,7 +14,7 @@ from flows.plan import make_plan
 from flows.progress import planned_stages
 from storage.stages import FinishedStage, open_finished
 from tests.conftest import Run, tiny_config
-from tests.plans import cells, galleries, kept_layers, learned
+from tests.plans import cells, galleries, interpreted, kept_layers, learned
 from tests.tasks.layout_networks import Planted, tiny_swin, tiny_vit
 
 Tree = dict[str, Any]  # Any: YAML
@@ -159,6 +159,23 @@ def test_heat_maps_do_not_depend_on_the_layout(twins: dict[str, Run]) -> None:
         heats.append(open_finished(run.job.store, next(iter(galleries(run.plan).values()))).read("heat").astype(int))
     assert np.abs(heats[0] - heats[1]).max() <= 1
     assert heats[0].max() == 255
+
+
+@pytest.mark.parametrize("layout", ["channels-last", "tokens"])
+def test_cards_do_not_depend_on_the_layout(twins: dict[str, Run], layout: str) -> None:
+    cards = []
+    for run in (twins["channels-first"], twins[layout]):
+        (answer,) = interpreted(run.plan)
+        (reference,) = answer.references.values()
+        stage = open_finished(run.job.store, answer.cards[reference.path])
+        cards.append(
+            {name: read(stage, name)[:, 0] for name in stage.layout.arrays if name not in ("label", "searched")}
+        )
+    one, other = cards
+    for name in ("importance", "activity", "position", "value"):
+        np.testing.assert_allclose(other[name], one[name], rtol=1e-3, atol=1e-4, err_msg=name)
+    boxes = np.broadcast_to([0.0, 0.0, 1.0, 1.0], one["box"].shape) if layout == "tokens" else one["box"]
+    np.testing.assert_allclose(other["box"][other["position"] >= 0], boxes[other["position"] >= 0])
 
 
 def test_a_layout_that_is_not_said_is_no_part_of_a_key(tiny_tree: Tree, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import copy
 import io
 import itertools
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from storage.stages import open_finished
 from tasks.figures.overlay import thumbnail
 from tasks.report.interpretation.card_results import FULL, CardResults
+from tasks.report.interpretation.cards import cards_of
 from tasks.steps.interpretation.card_results import card_results, feature_table
 from tasks.steps.report import write_report
 from tests.plans import cells, interpreted, references
@@ -157,3 +159,35 @@ def test_a_report_has_no_byte_of_a_training_image(
 def test_a_setting_of_privacy_needs_no_other_stage(finished_run: "Run", new_run: Callable[[Tree], "Run"]) -> None:
     private = new_run({**finished_run.tree, "report": {"training_images": "none"}})
     assert {spec.path for spec in private.plan.stages} == {spec.path for spec in finished_run.plan.stages}
+
+
+def test_units_are_the_same_or_not_and_a_class_may_have_none(
+    finished_run: "Run", new_run: Callable[[Tree], "Run"], tmp_path: Path
+) -> None:
+    tree = copy.deepcopy(finished_run.at(str(tmp_path / "store")).tree)
+    tree["interpretation"] |= {"selectors": {"moderate": {}}, "budgets": [0.25], "interpreters": {"vebi": {}}}
+    run = new_run(tree).finish()  # two epochs: the network never predicts some classes
+    results = results_of(run)
+    (cell,) = cells(run.plan)
+    reference = references(run.plan)["small", 0, "vebi"]
+    stages = [open_finished(run.job.store, spec) for spec in (reference, cell.features)]
+    whole, mine = (np.asarray(stage.read("weights")) for stage in stages)
+    layers = stages[0].summary["layers"]
+    names = [(f"channel {c}", f"ReLU {i + 1} of {len(layers)}") for i, n in enumerate(layers) for c in range(n)]
+    counts = results.classes.set_index(["set", "label"])["n_features"]
+    assert 0 in counts.tolist()
+    for label in range(10):
+        assert counts[0, label] == (whole[label] > 0).sum()
+        assert counts[1, label] == (mine[label] > 0).sum()
+        matches = results.matches.query(f"set == 1 and label == {label}")
+        assert matches["feature"].tolist() == np.flatnonzero(whole[label]).tolist()
+        expected = [unit if mine[label, unit] > 0 else -1 for unit in np.flatnonzero(whole[label]).tolist()]
+        assert matches["partner"].tolist() == expected
+        for _, row in results.features.query(f"set == 1 and label == {label}").iterrows():
+            assert row["nearest"] == (row["feature"] if whole[label, row["feature"]] > 0 else -1)
+            assert (row["name"], row["layer"]) == names[row["feature"]]
+    cards = cards_of(results)
+    assert cards is not None
+    empty = [view for view in cards.data["views"] if not view["pairs"]]  # type: ignore[attr-defined]  # JSON
+    assert empty
+    assert all("does not find a unit by which small knows" in view["line"] for view in empty)

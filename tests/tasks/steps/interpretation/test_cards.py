@@ -19,6 +19,7 @@ from storage.stages import FinishedStage, open_finished
 from tasks.interpreters import INTERPRETERS
 from tasks.steps.interpretation import cards as cards_module
 from tasks.steps.interpretation.card_arrays import SEARCHED
+from tasks.steps.interpretation.card_pictures import shown_classes
 from tasks.steps.interpretation.cards import _Shown
 from tasks.steps.interpretation.features import FittedClass
 from tests.plans import cells, interpreted, references
@@ -194,3 +195,9 @@ def test_without_a_gallery_there_are_no_pictures(finished_run: "Run", new_run: "
     (answer,) = interpreted(new_run({**finished_run.tree, "interpretation": asked}).plan)
     assert answer.card_pictures is None
     assert answer.cards
+
+
+def test_at_most_20_classes_have_pictures_evenly_spread() -> None:
+    np.testing.assert_array_equal(shown_classes(20), np.arange(20))
+    np.testing.assert_array_equal(shown_classes(39), np.arange(0, 39, 2))
+    assert len(shown_classes(1000)) == 20
