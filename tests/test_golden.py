@@ -112,7 +112,7 @@ def test_every_kind_of_stage_of_the_run_is_guarded(found: Kinds) -> None:
     kinds |= {GATED, "penultimate", "histogram", "head-scores", "coverage", "ablation", "decomposition-gallery"}
     kinds |= {"responses", "words", "image-features", "concept-side", "clip-dissect", "neurons", "plane"}
     kinds |= {"dissection-thresholds", "network-dissection", "planted", "exemplars"}
-    assert set(found) == kinds | {"retraining", "datamodelling", "gates", "decomposed-training"}
+    assert set(found) == kinds | {"retraining", "datamodelling", "comparison", "gates", "decomposed-training"}
     assert all(kind["arrays"] for kind in found.values())
 
 

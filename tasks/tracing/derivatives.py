@@ -55,13 +55,13 @@ class CreditSums:
     ----------
     examples : ids of each step's examples
     ids : (n,) int64 ascending, all of them
-    n_queries : Q
+    sums : (Q, n) float64, to which the derivatives are added in place
     end : (Q,) norms of the adjoint after the last step
     """
 
-    def __init__(self, examples: Callable[[int], Ids], ids: Ids, n_queries: int, end: Doubles) -> None:
+    def __init__(self, examples: Callable[[int], Ids], ids: Ids, sums: Doubles, end: Doubles) -> None:
         self._examples, self._ids, self._end = examples, ids, end
-        self.sums: Doubles = np.zeros((n_queries, len(ids)))
+        self.sums = sums
         self.growth: dict[int, float] = {}
 
     def __call__(self, step: int, derivatives: Tensor, adjoint: Adjoint) -> None:
@@ -113,7 +113,7 @@ def training_derivatives(
     adjoint, n_queries = _adjoint_of(measures, passed.last)
     ids = np.unique(np.concatenate(course.ids))
     end = norms(adjoint, n_queries).double().cpu().numpy()
-    sums = CreditSums(course.ids.__getitem__, ids, n_queries, end)
+    sums = CreditSums(course.ids.__getitem__, ids, np.zeros((n_queries, len(ids))), end)
     if adjoint:
         go_back(course, passed, adjoint, sums)
     growth = np.array([sums.growth.get(step, 0.0) for step in range(len(rows))])

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn import functional as F
 
 from tasks.tracing.optimizer_rules import BUFFER, DEFAULTS, WEIGHT, Part, Settings, State, advance, check_settings
 from tasks.training.batches import Batch
@@ -137,10 +138,40 @@ class TrainerCourse:
             found: Tensor = functional_call(model, tensors, (inputs.to(self._dtype, copy=True),))
         return found
 
+    def query_gradients(self, state: State, inputs: Tensor, classes: Tensor) -> dict[Part, Tensor]:
+        """Return the gradient of each query's own loss (Q, *shape) by each trained weight, in evaluation mode."""
+
+        def loss(weights: dict[str, Tensor], one: Tensor, label: Tensor) -> Tensor:
+            tensors = {(WEIGHT, name): tensor for name, tensor in weights.items()}
+            fixed = {key: tensor for key, tensor in state.tensors.items() if key[0] == BUFFER}
+            return F.cross_entropy(self.logits(State({**fixed, **tensors}), one[None]), label[None])
+
+        weights = {name: tensor.detach() for name, tensor in state.part(WEIGHT).items()}
+        found = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(weights, inputs, classes)
+        return {(WEIGHT, name): slope for name, slope in found.items()}
+
     def rate(self, step: int, name: str) -> float:
         """Return the learning rate of a weight in a step."""
         schedule, first = self._trainer.schedule, self._groups[name][1]
         return first if schedule is None else first * schedule(step)
+
+    def step_bytes(self, step: int, state: State) -> int:
+        """Return about how many bytes the product of one query's adjoint with a step holds.
+
+        A product keeps about as much as the step's graph does, and the adjoint before and after the step.
+        """
+        kept: dict[int, int] = {}
+
+        def count(tensor: Tensor) -> Tensor:
+            kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+            return tensor
+
+        leaves = {part: tensor.detach().requires_grad_() for part, tensor in state.tensors.items()}
+        weights = next(iter(leaves.values())).new_ones(self.examples(step)).requires_grad_()
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            after = self.step(step, State(leaves, state.counts), weights)
+        held = sum(tensor.numel() * tensor.element_size() for tensor in after.tensors.values())
+        return sum(kept.values()) + 3 * held
 
     def check_rest(self, first: Mapping[str, Tensor]) -> None:
         """Raise ValueError where a tensor outside the state differs from `first`, an earlier result of `rest`."""

@@ -7,6 +7,7 @@ import pandas as pd
 
 from tasks.figures.overlay import Thumbnail
 from tasks.figures.tracing.class_share import MAX_LAYERS, class_share_views, class_shares
+from tasks.figures.tracing.growth import growth_views
 from tasks.figures.tracing.layer_bars import MAX_LAYERS as MAX_BARS
 from tasks.figures.tracing.layer_bars import layer_views
 from tasks.report.blocks import FigureBlock
@@ -21,6 +22,10 @@ from tasks.report.tracing.queries import MAX_EXAMPLES, Card, query_cards
 from tasks.report.tracing.results import TracingResults
 
 MAX_SECTIONS = 12
+GROWTH_CAPTION = (
+    "How much the answers change with the weights before each step, relative to the end. A curve that rises by many "
+    "powers of ten towards the first steps belongs to a training that is too rough for its derivative."
+)
 LAYERS_CAPTION = (
     "Parts of the squared norm of each layer's representation, and the share of the queries' top-k examples that are "
     "of the predicted class (@1 and @10); means over queries."
@@ -116,6 +121,11 @@ def _section(i: int, results: TracingResults, network: str, seed: int) -> Traced
     if len(shares):
         title = f"Classes over training, {network}, seed {seed}"
         figures.append(FigureBlock(f"shares-{i}", title, _shares_caption(shares), class_share_views(shares), None))
+    growth = _of(results.growth, network, seed)
+    if len(growth):
+        title = f"Growth of the adjoint, {network}, seed {seed}"
+        views = growth_views(growth.reset_index(drop=True))
+        figures.append(FigureBlock(f"growth-{i}", title, GROWTH_CAPTION, views, None))
     return TracedNetwork(
         id=f"traced-{i}",
         title=f"{network}, seed {seed}",

@@ -18,6 +18,7 @@ from tasks.steps.common.pictures import shown_images
 from tasks.steps.common.samples import read_positions
 from tasks.steps.tracing.explain import Influence, class_name, read_influence
 from tasks.steps.tracing.plan import Trace
+from tasks.steps.tracing.whole import WholeScores
 
 MOST_IMAGES = 2000  # largest number of training images of a data set on the page
 BATCH = 256  # number of images that are read at a time
@@ -68,7 +69,7 @@ def trained_on(trace: Trace) -> tuple[str, str]:
 def _queries(store: Store, trace: Trace, numbers: NDArray[np.int64]) -> Iterator[Query]:
     """Yield some of the queries with the results of each layer."""
     stage, read = open_finished(store, trace.queries), read_influence(open_finished(store, trace.influence))
-    names = stage.summary["class_names"]
+    names, whole = stage.summary["class_names"], WholeScores(store, trace)
     ids, labels, logits, images = (stage.read(name) for name in ("sample_id", "label", "logits", "image"))
     chances = np.exp(logits - logits.max(axis=1, keepdims=True)).astype(np.float64)
     chances /= chances.sum(axis=1, keepdims=True)
@@ -83,7 +84,7 @@ def _queries(store: Store, trace: Trace, numbers: NDArray[np.int64]) -> Iterator
             predicted=class_name(names, predicted),
             probability=float(chances[number, predicted]),
             image=images[number],
-            layers=tuple(_query_layers(read, names, number, chances[number])),
+            layers=(*_query_layers(read, names, number, chances[number]), *whole.panels(names, number)),
             data=data_name(trace),
             source=str(trace.queries.inputs["data"].place["name"]),
             number=number,

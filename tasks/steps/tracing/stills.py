@@ -24,9 +24,15 @@ def tracing_files(
         "shares": results.shares,
         "evaluation": results.evaluation,
     }
+    if len(results.growth):
+        tables["growth"] = results.growth
     if training_images != "none":
         tables["examples"] = pd.concat([_examples(store, trace) for trace in traces], ignore_index=True)
     files = {f"tables/tracing_{name}.parquet": table_bytes(table) for name, table in tables.items() if len(table)}
+    if len(results.evaluation):  # a public table: its name and columns stay
+        public = results.evaluation.rename(columns={"measure": "check"})
+        columns = ["network", "seed", "layer", "score", "check", "value", "baseline"]
+        files["tables/evaluation.parquet"] = table_bytes(public[columns])
     for (network, seed), rows in results.shares.groupby(["network", "seed"], sort=False):
         layer = str(rows["layer"].iloc[-1])
         title = f"{network}, seed {seed}: {layer}"

@@ -107,7 +107,8 @@ def derivatives(made: Trainer) -> Doubles:
     leaves = {part: tensor.clone().requires_grad_() for part, tensor in passed.last.tensors.items()}
     last = State(leaves, passed.last.counts)
     adjoint = rows_of_jacobian(lambda: MEASURES["margin"](course.logits(last, QUERIES), ANSWERS), leaves)
-    sums = CreditSums(lambda step: IDS[course.batch(step).examples], IDS, len(QUERIES), np.ones(len(QUERIES)))
+    zeros = np.zeros((len(QUERIES), N))
+    sums = CreditSums(lambda step: IDS[course.batch(step).examples], IDS, zeros, np.ones(len(QUERIES)))
     go_back(course, passed, adjoint, sums)
     return sums.sums
 
