@@ -24,4 +24,5 @@ def growth_views(growth: pd.DataFrame) -> list[View]:
     layout = base_layout("growth of the adjoint") | {"xaxis": whole_axis("step", steps)}
     layout["yaxis"] = {**light_axis("growth of the adjoint"), "type": "log"}
     alt = f"Growth of the adjoint over {len(growth):,} steps, at most {compact(largest)}."
-    return [View("growth", alt, [line(steps, shown, "largest of all queries", 0, "%{y:.3g}")], layout)]
+    drawn = line(steps, shown, "largest of all queries", 0, "%{y:.3g}") | {"mode": "lines"}
+    return [View("growth", alt, [drawn], layout)]

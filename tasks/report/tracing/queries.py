@@ -48,8 +48,9 @@ class Example:
 
 @dataclass(frozen=True)
 class Panel:
-    """One layer of a query; `classes` where the examples may not be named."""
+    """One layer of a query, or a score of the whole network; `classes` where the examples may not be named."""
 
+    kind: str
     layer: str
     numbers: tuple[tuple[str, str], ...]
     ends: tuple[tuple[str, tuple[Example, ...]], ...]
@@ -192,7 +193,7 @@ def _panel(layer: QueryLayer, query: Query, thumbs: Mapping[Key, Thumbnail]) -> 
         for title, table in zip(TITLES[of_layer], (layer.positive, layer.negative), strict=True)
         if len(table)
     )
-    return Panel(layer.layer, numbers if of_layer else (), ends, classes)
+    return Panel("Layer" if of_layer else "Score", layer.layer, numbers if of_layer else (), ends, classes)
 
 
 def _example(row: pd.Series, query: Query, thumbs: Mapping[Key, Thumbnail], score: str) -> Example:

@@ -8,13 +8,15 @@ import pandas as pd
 from tasks.report import formats
 
 BASELINES = ("same class", "nearest in pixels", "nearest in features", "KNN-Shapley in pixels", "random")
+LOSS = "The summed training loss marks labels that are probably wrong."
 VALID = 0.3  # least correlation of predicted and measured changes
 VALIDITY, LDS = "validity", "LDS"
-USES = (
-    "Use counterfactual for what the same training would answer without an example, gamma for what shaped a "
-    "representation, tracin or logit for what raised an answer step by step, and the summed training loss for labels "
-    "that are probably wrong."
-)
+USES = {  # what each score is for
+    "counterfactual": "what the same training would answer without an example",
+    "tracin": "what lowered a query's loss step by step",
+    "logit": "what raised the predicted class's logit step by step",
+    "gamma": "what shaped the representation of a layer",
+}
 
 
 def score_sentences(evaluation: pd.DataFrame) -> Iterable[str]:
@@ -34,7 +36,11 @@ def score_sentences(evaluation: pd.DataFrame) -> Iterable[str]:
         known = True
         yield _against_baselines(str(measure), rows)
     if known:
-        yield USES
+        rough = (evaluation["measure"] == VALIDITY) & ~(evaluation["value"].astype(float) >= VALID)
+        used = [
+            name for name in USES if (evaluation["score"] == name).any() and (evaluation["score"] != name)[rough].all()
+        ]
+        yield " ".join([*(f"{name} shows {USES[name]}." for name in used), LOSS])
 
 
 def validity_sentences(evaluation: pd.DataFrame) -> Iterable[str]:

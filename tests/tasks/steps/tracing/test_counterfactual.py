@@ -24,7 +24,7 @@ from tasks.cluster.parallel import PartitionError
 from tasks.io.networks import build_model
 from tasks.steps.common.trainer import open_trainer
 from tasks.steps.report import write_report
-from tasks.steps.tracing import counterfactual, rerun
+from tasks.steps.tracing import rerun
 from tasks.steps.tracing.counterfactual import read_derivatives, read_growth
 from tasks.steps.tracing.rerun import check_exact
 from tasks.steps.tracing.results import tracing_results
@@ -68,6 +68,11 @@ def compared(run: "Run") -> "StageSpec":
     return spec
 
 
+def spearman(first: Doubles, second: Doubles) -> float:
+    """Return Spearman's correlation by scipy, 0 for a constant side."""
+    return float(spearmanr(first, second).statistic) if np.ptp(first) else 0.0
+
+
 @dataclass
 class Loop:
     """The run's training in a plain float64 loop of torch.optim, with weights on its examples."""
@@ -97,7 +102,7 @@ class Loop:
                 look(model, step)
             optimizer.zero_grad()
             losses = F.cross_entropy(model(self.x[picked]), self.y[picked], reduction="none")
-            (weights[picked] * losses).sum().div(len(picked)).backward()
+            (weights[picked] * losses).sum().div(len(picked)).backward()  # type: ignore[no-untyped-call]  # torch's stub
             optimizer.step()
         return model
 
@@ -172,15 +177,15 @@ def test_checks_of_scores_are_recomputed(counter_run: "Run") -> None:
         "same class": same,
     }
     for role, check in (("retraining", "LDS"), ("same_order", "LDS, same order")):
-        margins = open_finished(store, spec.inputs[role]).read("margin")
+        margins = open_finished(store, spec.inputs[role]).read("margin").astype(np.float64)
         for name, score in scores.items():
             predicted = np.stack([score[:, subset(spec.inputs[role], i, 20)].sum(axis=1) for i in range(3)])
-            each = [spearmanr(predicted[:, q], margins[:, q])[0] if np.ptp(predicted[:, q]) else 0.0 for q in range(3)]
+            each = [spearman(predicted[:, q], margins[:, q]) for q in range(3)]
             assert rows[name][check]["value"] == pytest.approx(np.mean(each))
-    margins = open_finished(store, spec.inputs["left_out"]).read("margin")
+    margins = open_finished(store, spec.inputs["left_out"]).read("margin").astype(np.float64)
     out = [np.setdiff1d(np.arange(20), subset(spec.inputs["left_out"], i, 20)) for i in range(3)]
     predicted = -np.stack([scores["counterfactual"][:, positions].sum(axis=1) for positions in out])
-    validity = np.mean([spearmanr(predicted[:, q], margins[:, q])[0] for q in range(3)])
+    validity = np.mean([spearman(predicted[:, q], margins[:, q]) for q in range(3)])
     assert rows["counterfactual"]["validity"]["value"] == pytest.approx(validity)
 
 
@@ -214,13 +219,13 @@ def test_a_killed_stage_goes_on_with_the_adjoint(
             raise RuntimeError("killed")
         return passed(self, segment)
 
-    monkeypatch.setattr(counterfactual.Rerun, "passed", dies)
+    monkeypatch.setattr(rerun.Rerun, "passed", dies)
     with pytest.raises(PartitionError, match="killed"):
         run.finish()
     assert calls == [2, 1]
     spec = compared(run).inputs["counterfactual"]
     assert find_finished(run.job.store, spec.path) is None
-    monkeypatch.setattr(counterfactual.Rerun, "passed", passed)
+    monkeypatch.setattr(rerun.Rerun, "passed", passed)
     run.finish()
     whole, again = (open_finished(one.job.store, spec).note for one in (counter_run, run))
     assert whole["arrays"] == again["arrays"]
