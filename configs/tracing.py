@@ -116,6 +116,9 @@ class Tracing(Asked):
     window: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] | None = Field(
         None, description="first step and past-the-end step that count; default: all steps"
     )
+    suspects: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        None, description="number of training images on the page whose labels are probably wrong; default: not ranked"
+    )
     ridges: Ridges = Ridges()
     evaluation: Evaluation = Evaluation()
 

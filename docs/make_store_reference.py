@@ -77,6 +77,7 @@ WRITES = {  # arrays with their axes, and files
     "tracin": "`influence` (part, query, example): the sum over parts is the score, by position in the training set",
     "comparison": "`top_id`, `top_value`, `top_label` and `bottom_...` (score, query, rank); the scores and their "
     "checks are in `complete.json` under `summary`",
+    "suspects": "`suspects.parquet`: rank, sample_id, key, label_given, label_true, predicted, score, disagreement",
     "dual-encoder": "`encoder.safetensors`: the weights of the tiny image-text model",
     "words": "`text` (word, dimension): unit vectors; `words.parquet`: word, category, categories",
     "image-features": "`sample_id`, `content` as in activations; `image` (sample, dimension): unit vectors",

@@ -23,6 +23,7 @@ RISEN = {"features"}  # VERSION 3: small matrices are fitted by scikit-learn's s
 ADDED = {"comparison"}  # kinds that the old config asks for by now
 NEWER = {
     "counterfactual",
+    "suspects",
     "tracin",
     *ADDED,
     "topics",

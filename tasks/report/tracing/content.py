@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from tasks.figures.overlay import Thumbnail
+from tasks.figures.overlay import Thumbnail, unique_thumbnails
 from tasks.figures.tracing.class_share import MAX_LAYERS, class_share_views, class_shares
 from tasks.figures.tracing.growth import growth_views
 from tasks.figures.tracing.layer_bars import MAX_LAYERS as MAX_BARS
@@ -20,6 +20,7 @@ from tasks.report.tracing.findings import tracing_findings
 from tasks.report.tracing.privacy import redacted
 from tasks.report.tracing.queries import MAX_EXAMPLES, Card, query_cards
 from tasks.report.tracing.results import TracingResults
+from tasks.report.tracing.suspects import Suspects, suspect_strips
 
 MAX_SECTIONS = 12
 GROWTH_CAPTION = (
@@ -52,6 +53,7 @@ class TracingContent:
     evaluation: Table
     cards: list[Card]
     cards_note: str
+    suspects: list[Suspects]
     max_examples: int
     thumbnails: list[Thumbnail]
     csv: dict[str, pd.DataFrame]
@@ -84,6 +86,7 @@ def tracing_content(results: TracingResults, training_images: str) -> TracingCon
     """Compute what the page shows; what `training_images` does not allow is taken out first."""
     results = redacted(results, training_images)
     cards, thumbnails, cards_note = query_cards(results.queries, results.images, results.n_queries)
+    strips, pictures = suspect_strips(results.suspects, results.images)
     csv, notes = tracing_csv(results)
     pairs = list(_pairs(results))
     if len(pairs) > MAX_SECTIONS:
@@ -94,8 +97,9 @@ def tracing_content(results: TracingResults, training_images: str) -> TracingCon
         evaluation=tables.evaluation_table(results.evaluation),
         cards=cards,
         cards_note=cards_note,
+        suspects=strips,
         max_examples=MAX_EXAMPLES,
-        thumbnails=thumbnails,
+        thumbnails=unique_thumbnails([*thumbnails, *pictures]),
         csv=csv,
         notes=notes,
     )

@@ -93,6 +93,9 @@ class TracingResults:
         gamma / ||z||^2)
     evaluation : columns network, seed, measure, layer ("" for the whole network), score, value, spread, baseline (NaN
         where unknown), baseline_name, n (int), note
+    suspects : columns network, seed, rank (from 1), sample_id, key, label_given, label_true (missing where unknown),
+        predicted, score (summed training loss), disagreement (0..1), data, shown (bool), given, truth, says (class
+        names; truth None where unknown)
     growth : columns network, seed, step, growth, of the adjoint of counterfactual influence
     queries : those to be shown
     images : (H, W, 3) uint8 training images by (data, sample id); used with training_images "show" only
@@ -108,4 +111,5 @@ class TracingResults:
     images: Mapping[tuple[str, int], Image] = field(default_factory=dict)
     held_out: tuple[tuple[str, str], ...] = (("", "val"), ("", "validation"), ("", "test"))
     n_queries: int = 0
+    suspects: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["network", "seed", "shown"]))
     growth: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["network", "seed", "step", "growth"]))

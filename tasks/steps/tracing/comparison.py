@@ -101,9 +101,8 @@ def _checks(made: Compared, score: Doubles, marks: Doubles | None) -> Document:
         if k <= score.shape[1]:
             value = class_agreement(made.labels[order[:, :k]], made.queries.read("logits").argmax(axis=1))
             found[f"class agreement @{k}"] = {"value": value, "spread": None, "constant": 0}
-    flipped = (made.rows["label_given"] != made.rows["label_true"]).to_numpy(bool)
-    if marks is not None and flipped.any() and not flipped.all():
-        found["mislabel AUC"] = {"value": mislabel_auc(marks, flipped, "high"), "spread": None, "constant": 0}
+    if marks is not None and made.flipped is not None:
+        found["mislabel AUC"] = {"value": mislabel_auc(marks, made.flipped, "high"), "spread": None, "constant": 0}
     return found
 
 

@@ -19,6 +19,7 @@ from tasks.steps.tracing.queries import queries_spec
 from tasks.steps.tracing.randomisation import randomisation_spec
 from tasks.steps.tracing.retraining import left_out_spec, retraining_spec, same_order_spec
 from tasks.steps.tracing.scores import COUNTERFACTUAL_SCORE, TRACIN_SCORE
+from tasks.steps.tracing.suspects import suspects_spec
 from tasks.steps.tracing.tracin import tracin_spec
 
 PERMUTED = LabelNoise(share=1.0, kind="permute")
@@ -51,13 +52,15 @@ class Trace(Projected):
     datamodelling: StageSpec | None = None
     same_order: StageSpec | None = None  # datamodelling with retrainings in the same order
     comparison: StageSpec | None = None
+    suspects: StageSpec | None = None
+    n_suspects: int = 0  # on the page
 
     @property
     def finals(self) -> Sequence[StageSpec]:
         """Return the stages that no other stage of the answer reads."""
         found = (
             *(self.influence, self.mislabel, self.randomisation, self.datamodelling),
-            *(self.same_order, self.comparison),
+            *(self.same_order, self.comparison, self.suspects),
         )
         return tuple(spec for spec in found if spec is not None)
 
@@ -134,6 +137,8 @@ def _trace(config: Config, asked: Tracing, shared: Shared, name: str, seed: int)
         datamodelling=None if retraining is None else datamodelling_spec(contributions, retraining, asked),
         same_order=None if again is None else datamodelling_spec(contributions, again, asked),
         comparison=_comparison(asked, traced, retraining, again),
+        suspects=None if asked.suspects is None else suspects_spec(queries, training),
+        n_suspects=asked.suspects or 0,
     )
 
 

@@ -12,6 +12,7 @@ from tasks.steps.tracing.projection import CONTRIBUTIONS
 from tasks.steps.tracing.queries import QUERIES
 from tasks.steps.tracing.randomisation import RANDOMISATION
 from tasks.steps.tracing.retraining import RETRAINING
+from tasks.steps.tracing.suspects import SUSPECTS
 from tasks.steps.tracing.tracin import TRACIN
 
 TRACING = Question(
@@ -19,7 +20,7 @@ TRACING = Question(
     "Who taught the network that?",
     (
         *(QUERIES, CONTRIBUTIONS, INFLUENCE, MISLABEL, RANDOMISATION, RETRAINING, DATAMODELLING),
-        *(COUNTERFACTUAL, TRACIN, COMPARISON),
+        *(COUNTERFACTUAL, TRACIN, COMPARISON, SUSPECTS),
     ),
     plan_tracing,
     tracing_page,

@@ -17,7 +17,8 @@ from tasks.steps.tracing.counterfactual import read_growth
 from tasks.steps.tracing.explain import class_name, residual_of, shares_of, unknown_decay
 from tasks.steps.tracing.plan import Trace
 from tasks.steps.tracing.scores import COUNTERFACTUAL_SCORE
-from tasks.steps.tracing.shown import example_images, shown_queries, trained_on
+from tasks.steps.tracing.shown import example_images, shown_queries, shown_suspects, trained_on
+from tasks.steps.tracing.suspects import RANKINGS
 from tasks.tracing.evaluation import cardinality, class_agreement
 
 SAME_ORDER = ORDERS["same_order"]
@@ -41,6 +42,7 @@ EVALUATION = [
 def tracing_results(store: Store, traces: Sequence[Trace], training_images: str) -> TracingResults:
     """Return the contents of question 4's page; training images only with `show`."""
     queries, n_queries = shown_queries(store, traces)
+    suspects = shown_suspects(store, traces)
     return TracingResults(
         networks=pd.DataFrame([_network(store, trace) for trace in traces]),
         layers=pd.concat([_layers(store, trace) for trace in traces], ignore_index=True),
@@ -49,7 +51,8 @@ def tracing_results(store: Store, traces: Sequence[Trace], training_images: str)
         growth=pd.concat([GROWTH, *(_growth(store, trace) for trace in traces)], ignore_index=True),
         queries=queries,
         n_queries=n_queries,
-        images=example_images(store, traces, queries) if training_images == "show" else {},
+        images=example_images(store, traces, queries, suspects) if training_images == "show" else {},
+        suspects=suspects,
         held_out=tuple({(q.source, q.split) for q in queries} - {trained_on(trace) for trace in traces}),
     )
 
@@ -143,6 +146,7 @@ def _evaluation(store: Store, trace: Trace) -> Iterator[dict[str, object]]:
         (trace.datamodelling, partial(_datamodelling_rows, "LDS")),
         (trace.same_order, partial(_datamodelling_rows, SAME_ORDER)),
         (trace.comparison, _comparison_rows),
+        (trace.suspects, _suspect_rows),
     )
     unknown = {"layer": "", "spread": np.nan, "baseline": np.nan, "baseline_name": ""}
     for spec, rows_of in checks:
@@ -222,6 +226,20 @@ def _comparison_rows(found: Document) -> Iterator[dict[str, object]]:
             "baseline_name": name,
             "n": found["queries"],
             "note": f"{stated['constant']} constant" if stated["constant"] else "",
+        }
+
+
+def _suspect_rows(found: Document) -> Iterator[dict[str, object]]:
+    """Yield how well the rankings of suspects find flipped labels, where the truth is known."""
+    for column, value in found["auc"].items():
+        yield {
+            "measure": "mislabel AUC",
+            "score": RANKINGS[column],
+            "value": value,
+            "baseline": 0.5,
+            "baseline_name": "chance",
+            "n": found["examples"],
+            "note": "",
         }
 
 

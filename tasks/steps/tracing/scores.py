@@ -62,6 +62,12 @@ class Compared:
         return self.rows["label_given"].to_numpy(np.int64)
 
     @cached_property
+    def flipped(self) -> NDArray[np.bool_] | None:
+        """Return which labels are flipped, None where that cannot be ranked."""
+        found = (self.rows["label_given"] != self.rows["label_true"]).to_numpy(bool)
+        return found if found.any() and not found.all() else None
+
+    @cached_property
     def queries(self) -> FinishedStage:
         """Return the queries."""
         return open_finished(self.store, self.spec.inputs["queries"])
@@ -74,7 +80,7 @@ class Compared:
     def pixels(self) -> tuple[Doubles, Doubles]:
         """Return queries and examples as the network takes them, (Q, d) and (N, d)."""
         inputs = query_inputs(self.store, self.spec.inputs["queries"], self.device)
-        parts = [batch.flatten(1).cpu().numpy() for batch in self._batches()]
+        parts = [batch.flatten(1).cpu().numpy() for batch in self.batches()]
         return inputs.flatten(1).cpu().numpy().astype(np.float64), np.concatenate(parts).astype(np.float64)
 
     def features(self) -> tuple[Doubles, Doubles]:
@@ -96,9 +102,9 @@ class Compared:
             values: Doubles = found.flatten(1).double().cpu().numpy()
             return values
 
-        return taken(inputs), np.concatenate([taken(batch) for batch in self._batches()])
+        return taken(inputs), np.concatenate([taken(batch) for batch in self.batches()])
 
-    def _batches(self) -> list[torch.Tensor]:
+    def batches(self) -> list[torch.Tensor]:
         """Return the training examples as network inputs, batch by batch."""
         training = self.spec.inputs["network"]
         fetch = open_fetch(self.store, training, training_of(training).split, self.device, MEMORY_SAMPLES)
@@ -139,7 +145,7 @@ def _nearest(made: Compared, values: tuple[Doubles, Doubles]) -> Scored:
 
     queries, examples = values
     score = nearest_signed(queries, made.classes, examples, made.labels)
-    return score, neighbours_disagreement(examples, made.labels)
+    return score, neighbours_disagreement(examples, made.labels) if made.flipped is not None else None
 
 
 def _shapley(made: Compared) -> Scored:

@@ -18,9 +18,11 @@ from tasks.steps.common.pictures import shown_images
 from tasks.steps.common.samples import read_positions
 from tasks.steps.tracing.explain import Influence, class_name, read_influence
 from tasks.steps.tracing.plan import Trace
+from tasks.steps.tracing.suspects import read_suspects
 from tasks.steps.tracing.whole import WholeScores
 
 MOST_IMAGES = 2000  # largest number of training images of a data set on the page
+UNKNOWN = -1  # in place of an unknown label
 BATCH = 256  # number of images that are read at a time
 
 
@@ -37,9 +39,30 @@ def shown_queries(store: Store, traces: Sequence[Trace]) -> tuple[tuple[Query, .
     return queries, sum(counts)
 
 
-def example_images(store: Store, traces: Sequence[Trace], queries: Sequence[Query]) -> dict[tuple[str, int], Image]:
-    """Return the training images of the queries' examples, by data set and sample id."""
+def shown_suspects(store: Store, traces: Sequence[Trace]) -> pd.DataFrame:
+    """Return the suspects of all networks and seeds, as the page's results describe them."""
+    tables = []
+    for trace in traces:
+        if trace.suspects is None:
+            continue
+        table = read_suspects(store, trace.suspects)
+        names = open_finished(store, trace.training.inputs["data"]).summary["class_names"]
+
+        for column, source in {"given": "label_given", "truth": "label_true", "says": "predicted"}.items():
+            labels = table[source].astype("Int64").fillna(UNKNOWN).tolist()
+            table[column] = [None if label == UNKNOWN else class_name(names, label) for label in labels]
+        rows = table.assign(data=data_name(trace), shown=table["rank"] <= trace.n_suspects)
+        tables.append(rows.assign(network=trace.network, seed=trace.seed))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["network", "seed", "shown"])
+
+
+def example_images(
+    store: Store, traces: Sequence[Trace], queries: Sequence[Query], suspects: pd.DataFrame
+) -> dict[tuple[str, int], Image]:
+    """Return the training images of the queries' examples and of suspects, by data set and sample id."""
     wanted: dict[str, set[int]] = {}
+    for _, row in suspects[suspects["shown"].astype(bool)].iterrows():
+        wanted.setdefault(str(row["data"]), set()).add(int(row["sample_id"]))
     for query in queries:
         for table in (table for layer in query.layers for table in (layer.positive, layer.negative)):
             wanted.setdefault(query.data, set()).update(table["sample_id"].tolist())

@@ -13,6 +13,10 @@ from tasks.report.tracing.results import TracingResults
 from tasks.steps.tracing.explain import read_influence
 from tasks.steps.tracing.plan import Trace
 
+SUSPECT_COLUMNS = [
+    *("network", "seed", "rank", "sample_id", "key", "label_given", "label_true", "predicted", "score", "disagreement")
+]
+
 
 def tracing_files(
     store: Store, traces: Sequence[Trace], results: TracingResults, training_images: str
@@ -29,6 +33,8 @@ def tracing_files(
     if training_images != "none":
         tables["examples"] = pd.concat([_examples(store, trace) for trace in traces], ignore_index=True)
     files = {f"tables/tracing_{name}.parquet": table_bytes(table) for name, table in tables.items() if len(table)}
+    if len(results.suspects) and training_images != "none":
+        files["tables/suspects.parquet"] = table_bytes(results.suspects[SUSPECT_COLUMNS])
     if len(results.evaluation):  # a public table: its name and columns stay
         public = results.evaluation.rename(columns={"measure": "check"})
         columns = ["network", "seed", "layer", "score", "check", "value", "baseline"]

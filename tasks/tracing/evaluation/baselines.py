@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tasks.tracing.checks import Doubles, check_integers, check_values
 
 NEIGHBOURS = 5  # K of KNN-Shapley
+BLOCK = 256  # examples with neighbours that are looked for at a time
 WIDTH_RANK = 10  # the neighbour with a distance that sets the width of a kernel
 
 
@@ -106,12 +107,25 @@ def neighbours_disagreement(examples: NDArray[np.floating], labels: NDArray[np.i
     Returns
     -------
     (N,) float64, 0 to 1; high for labels that are probably wrong
+
+    Notes
+    -----
+    Holds (BLOCK, N) float64 distances at a time, from a matrix product.
     """
-    distance = _distances(examples, examples)
-    np.fill_diagonal(distance, np.inf)
-    given = check_integers("labels", labels, len(distance))
-    nearest = np.argsort(distance, axis=1, kind="stable")[:, : min(k, len(distance) - 1)]
-    found: Doubles = (given[nearest] != given[:, None]).mean(axis=1)
+    values = check_values("examples", examples, 2)
+    given = check_integers("labels", labels, len(values))
+    if len(values) < 2:
+        raise ValueError(f"examples: expected at least 2, found {len(values)}")
+    count = min(k, len(values) - 1)
+    centred = values - values.mean(axis=0)  # a product of large numbers would lose the small distances
+    norms = (centred**2).sum(axis=1)
+    found = np.empty(len(values))
+    for start in range(0, len(values), BLOCK):
+        rows = slice(start, start + BLOCK)
+        distance = norms - 2 * centred[rows] @ centred.T
+        distance[np.arange(len(distance)), np.arange(start, start + len(distance))] = np.inf
+        nearest = np.argpartition(distance, count - 1, axis=1)[:, :count]
+        found[rows] = (given[nearest] != given[rows, None]).mean(axis=1)
     return found
 
 
