@@ -48,7 +48,7 @@ def _example(row: pd.Series, thumbs: Mapping[Key, Thumbnail]) -> Example:
     given, truth = str(row["given"]), row["truth"]
     details = [
         f"network: {row['says']}",
-        f"neighbours: {formats.share(float(row['disagreement']))} other",
+        f"others near: {formats.share(float(row['disagreement']))}",
         *([f"true: {truth}"] if isinstance(truth, str) else []),
         f"sample {int(row['sample_id'])}",
     ]

@@ -31,13 +31,14 @@ if TYPE_CHECKING:
     import torch
 
 VERSION = 1
+KEPT = 20  # examples at either end of each query
 ORDERS = {"retraining": "LDS", "same_order": "LDS, same order"}  # check by the input with its retrainings
 
 Doubles = NDArray[np.float64]
 
 
 def comparison_spec(
-    queries: StageSpec, training: StageSpec, k: int, scores: Mapping[str, StageSpec], tests: Mapping[str, StageSpec]
+    queries: StageSpec, training: StageSpec, scores: Mapping[str, StageSpec], tests: Mapping[str, StageSpec]
 ) -> StageSpec:
     """Return the spec of the comparison.
 
@@ -48,7 +49,7 @@ def comparison_spec(
     """
     inputs = {"network": training, "queries": queries, **scores, **tests}
     place = dict(queries.place)
-    parameters: Document = {"k": k, "network": queries.parameters["network"]}
+    parameters: Document = {"network": queries.parameters["network"]}
     return COMPARISON.spec(parameters, inputs, digests=queries.digests, place=place, label=training.label)
 
 
@@ -57,7 +58,7 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
     n = int(open_finished(store, spec.inputs["queries"]).summary["queries"])
     training = spec.inputs["network"]
     examples = len(positions(store, training.inputs["data"].path, training_of(training).split))
-    scores, k = len(scores_of(spec)), min(int(spec.parameters["k"]), examples)
+    scores, k = len(scores_of(spec)), min(KEPT, examples)
     arrays = {}
     for end in ("top", "bottom"):
         for name, dtype in (("id", "int64"), ("value", "float64"), ("label", "int64")):
@@ -155,7 +156,7 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
         return int(np.prod(example.shape[1:]))
 
     peak = 6 * 8 * n * queries + 3 * 8 * n * survey.look(training, "pixels of an input", pixels) + MEMORY_SAMPLES
-    return Size(48 * len(scores_of(spec)) * queries * int(spec.parameters["k"]), peak)
+    return Size(48 * len(scores_of(spec)) * queries * KEPT, peak)
 
 
 COMPARISON = Step("comparison", VERSION, _layout, _partition, _size, summary=_summary, network=True)

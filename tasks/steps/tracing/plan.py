@@ -166,7 +166,7 @@ def _comparison(
         scores[TRACIN_SCORE] = tracin_spec(queries, training)
     if not scores and not tests and not evaluation.mislabel:
         return None
-    return comparison_spec(queries, training, asked.k, scores, tests)
+    return comparison_spec(queries, training, scores, tests)
 
 
 def _permuted(config: Config, asked: Tracing, name: str, seed: int, manifest: StageSpec) -> Projected:
