@@ -45,6 +45,11 @@ class Lds(Section):
         ge=1,
         description="networks trained on each subset, from different seeds; 2 or more give an upper bound of the score",
     )
+    order: Literal["new", "same", "both"] = Field(
+        "new",
+        description="order of the examples in the retrainings: new (other seeds), same (the network's own seed, where "
+        "examples outside the subset have weight 0; one retraining a subset), or both",
+    )
 
     @model_validator(mode="after")
     def _can_be_trained(self) -> "Lds":
@@ -52,6 +57,26 @@ class Lds(Section):
             asked = f"{self.subsets} x {self.retrainings}"
             raise ValueError(f"subsets x retrainings: expected at most {MAX_RETRAININGS:,} networks, found {asked}")
         return self
+
+
+class Counterfactual(Section):
+    """Counterfactual influence: the derivative of each query's answer by the weight of each training example."""
+
+    measure: Literal["margin", "logit", "loss"] = Field(
+        "margin", description="what is differentiated: the margin log p/(1-p) of a class, its logit, or its loss"
+    )
+    target: Literal["given", "predicted"] = Field(
+        "given", description="the class of the measure: the query's given label, or the predicted class"
+    )
+    precision: Literal["float32", "float64"] = Field(
+        "float32", description="arithmetic of the derivatives; the training's own weights stay as they are"
+    )
+    retrainings: int = Field(
+        8, ge=2, le=1000, description="trainings in the same order without some examples, which test the derivatives"
+    )
+    left_out: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.02, description="share of the training set that each of these trainings leaves out at random"
+    )
 
 
 class Evaluation(Section):
@@ -79,10 +104,14 @@ class Tracing(Asked):
     bias: bool = Field(False, description="count a layer's bias as one of its weights")
     queries: Queries = Queries()
     k: Annotated[int, Field(ge=1)] = Field(10, description="number of influential examples kept at either end")
-    scores: tuple[Literal["gamma", "cosine", "logit"], ...] = Field(
+    scores: tuple[Literal["gamma", "cosine", "logit", "tracin"], ...] = Field(
         ("gamma", "logit"),
         min_length=1,
-        description="scores that are summed over an example's steps; logit is for the output layer only",
+        description="scores that are summed over an example's steps; logit is for the output layer only; tracin is the "
+        "product of the query's loss gradient and the example's, at the weights of each step",
+    )
+    counterfactual: Counterfactual | None = Field(
+        None, description="influence through the whole training, from an archive with exact weights of every step"
     )
     split: Literal["example", "equal"] = Field(
         "example",
@@ -91,6 +120,9 @@ class Tracing(Asked):
     )
     window: tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=1)]] | None = Field(
         None, description="first step and past-the-end step that count; default: all steps"
+    )
+    suspects: Annotated[int, Field(ge=1, le=100)] | None = Field(
+        None, description="number of training images on the page whose labels are probably wrong; default: not ranked"
     )
     ridges: Ridges = Ridges()
     evaluation: Evaluation = Evaluation()

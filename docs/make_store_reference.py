@@ -21,6 +21,7 @@ PLANS = {  # presets that together have every kind and need no files, with what 
     ),
     "decomposition-digits": (),
     "tracing-digits": (),
+    "influence-digits": (),
     "concepts-digits": (),
     "concepts-paradigms-digits": (),
 }
@@ -87,6 +88,13 @@ WRITES = {  # arrays with their axes, and files
     "(ranking, query); `parts` (layer, query, part), `square` (layer, query); `class_gamma` (layer, query, epoch, "
     "class); `ridge`, `ridge_total`, `ridge_class`; `complete.json` says under `summary` what the axes mean, and by "
     "layer from which step on decay is unknown (`decay_unknown_from`)",
+    "counterfactual": "`derivative` (part, query, example): the sum over parts, which are ranges of steps, is the "
+    "derivative by each example's weight, by position in the training set; `growth-PART.parquet`: growth of the "
+    "adjoint by step; `adjoint-PART-DIGEST.safetensors`: what the next part starts from",
+    "tracin": "`influence` (part, query, example): the sum over parts is the score, by position in the training set",
+    "comparison": "`top_id`, `top_value`, `top_label` and `bottom_...` (score, query, rank); the scores and their "
+    "checks are in `complete.json` under `summary`",
+    "suspects": "`suspects.parquet`: rank, sample_id, key, label_given, label_true, predicted, score, disagreement",
     "dual-encoder": "`encoder.safetensors`: the weights of the tiny image-text model",
     "words": "`text` (word, dimension): unit vectors; `words.parquet`: word, category, categories",
     "image-features": "`sample_id`, `content` as in activations; `image` (sample, dimension): unit vectors",

@@ -127,7 +127,7 @@ def test_every_kind_of_stage_of_the_run_is_guarded(found: Kinds) -> None:
     kinds |= {"feature-images", "feature-pictures"}
     kinds |= {"responses", "words", "image-features", "concept-side", "clip-dissect", "neurons", "plane"}
     kinds |= {"dissection-thresholds", "network-dissection", "planted", "exemplars"}
-    assert set(found) == kinds | {"retraining", "datamodelling", "gates", "decomposed-training"}
+    assert set(found) == kinds | {"retraining", "datamodelling", "comparison", "gates", "decomposed-training"}
     assert all(kind["arrays"] for kind in found.values())
 
 

@@ -5,6 +5,7 @@ from tasks.tracing.completeness import completeness_residual
 from tasks.tracing.coverage import COVERED, check_covered, covered
 from tasks.tracing.decay import DecaySeries, decay_contributions, decay_known, decay_series
 from tasks.tracing.densities import ridge_densities
+from tasks.tracing.derivatives import TrainingDerivatives, training_derivatives
 from tasks.tracing.influence import InfluenceSums, Influential, first_of, influential_examples
 from tasks.tracing.logits import logit_contributions
 from tasks.tracing.projections import contributions, gammas, unit_contributions
@@ -20,6 +21,7 @@ __all__ = [
     "Influential",
     "Projector",
     "RidgeHistogram",
+    "TrainingDerivatives",
     "check_covered",
     "completeness_residual",
     "contributions",
@@ -33,5 +35,6 @@ __all__ = [
     "logit_contributions",
     "ridge_densities",
     "shares_of_classes",
+    "training_derivatives",
     "unit_contributions",
 ]

@@ -40,6 +40,12 @@ class Companion(Protocol):
     def after_update(self) -> None:
         """Clamp or normalise its parameters after an update."""
 
+    def normalised(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return what `after_update` makes of its parameters, by the names in `holder`; differentiable."""
+
+    def holder(self) -> nn.Module:
+        """Return the module that holds its parameters."""
+
     def groups(self) -> list[dict[str, Any]]:  # Any: an optimiser's settings
         """Return its parameter groups for the optimiser."""
 

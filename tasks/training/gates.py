@@ -74,9 +74,14 @@ class ClassGates(nn.Module):
         Thereby every open channel is fully open to some class. A row of equal gates becomes ones again. The penalty
         acts equally on all gates. Alone it cannot close a channel that the loss treats equally for all classes.
         """
-        largest = self.weight.amax(1, keepdim=True)
-        positive = largest > 0  # a negative divisor would change signs
-        self.weight.copy_(torch.where(positive, self.weight / largest.where(positive, 1.0), 0.0).clamp(0.0, 1.0))
+        self.weight.copy_(normalised_gates(self.weight))
+
+
+def normalised_gates(gates: Tensor) -> Tensor:
+    """Return gates (K, C) after `ClassGates.normalise`; differentiable."""
+    largest = gates.amax(1, keepdim=True)
+    positive = largest > 0  # a negative divisor would change signs
+    return torch.where(positive, gates / largest.where(positive, 1.0), 0.0).clamp(0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,14 @@ class Gating:
         """Normalise the gates after a step, and remove their gradient, which a plain step would follow."""
         self.gates.normalise()
         self.gates.weight.grad = None
+
+    def normalised(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the gates after `after_update`; differentiable."""
+        return {name: normalised_gates(tensor) for name, tensor in tensors.items()}
+
+    def holder(self) -> nn.Module:
+        """Return the gates."""
+        return self.gates
 
     def groups(self) -> list[dict[str, Any]]:  # Any: an optimiser's settings
         """Return the gates as a separate parameter group, which SGD treats like a second optimiser."""

@@ -70,6 +70,7 @@ class GhostBatchNorm(_BatchNorm):
     as_printed: bool = False  # eps is then added to the root, as printed, not below the root
     detach_ghosts: bool = False  # no gradient flows through the ghosts
     rows: tuple[int, int] = (0, 0)  # samples of the batch, then ghosts
+    held: tuple[Tensor, ...] = ()  # one tensor: ghosts with another graph, in place of detached ghosts
 
     def forward(self, input: Tensor) -> Tensor:  # torch's name
         """Return the normalised rows of batch and ghosts, (m + n, channels, ...)."""
@@ -78,9 +79,8 @@ class GhostBatchNorm(_BatchNorm):
             return super().forward(input)
         if len(input) != m + n:
             raise ValueError(f"ghost batch norm: expected {m} rows of the batch and {n} ghosts, found {len(input)}")
-        batch, ghosts = input[:m], input[m:]
-        mean, var = _statistics(batch, ghosts.detach() if self.detach_ghosts else ghosts, self.as_printed)
-        self._follow(mean.detach(), var.detach(), input[0, 0].numel())
+        mean, var, unbiased = self.moments(input)
+        self._follow(mean.detach(), unbiased.detach())
         scale = self._inverse(var) if self.weight is None else self._inverse(var) * self.weight
         offset = -mean * scale if self.bias is None else self.bias - mean * scale
         shape = (1, -1, *[1] * (input.ndim - 2))
@@ -93,8 +93,18 @@ class GhostBatchNorm(_BatchNorm):
         tiny = torch.finfo(var.dtype).tiny  # a dead channel has variance 0, where the root does not have a derivative
         return 1 / (var.clamp(min=tiny).sqrt() + self.eps)
 
+    def moments(self, input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return mean, biased and unbiased variance of an input with the present rows; differentiable."""
+        m, n = self.rows
+        batch, ghosts = input[:m], input[m:]
+        if self.detach_ghosts:
+            ghosts = self.held[0] if self.held else ghosts.detach()
+        mean, var = _statistics(batch, ghosts, self.as_printed)
+        effective = (n + 1) ** 2 * input[0, 0].numel() / (n + 1 / m)
+        return mean, var, var * (effective / (effective - 1))
+
     @torch.no_grad()
-    def _follow(self, mean: Tensor, var: Tensor, positions: int) -> None:
+    def _follow(self, mean: Tensor, unbiased: Tensor) -> None:
         """Move the running statistics towards a step's, in place, since other modules share them."""
         if not self.track_running_stats:
             return
@@ -103,9 +113,6 @@ class GhostBatchNorm(_BatchNorm):
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        m, n = self.rows
-        effective = (n + 1) ** 2 * positions / (n + 1 / m)
-        unbiased = var * (effective / (effective - 1))
         self.running_mean.mul_(1 - share).add_(mean.to(self.running_mean.dtype), alpha=share)
         self.running_var.mul_(1 - share).add_(unbiased.to(self.running_var.dtype), alpha=share)
 
@@ -113,6 +120,22 @@ class GhostBatchNorm(_BatchNorm):
         """Raise ValueError for inputs that none of BatchNorm1d, 2d and 3d accepts."""
         if input.ndim not in (2, 3, 4, 5):
             raise ValueError(f"batch norm: expected an input of 2 to 5 axes, found {input.ndim}")
+
+
+def running_moments(norm: _BatchNorm, input: Tensor) -> Statistics:
+    """Return the mean and variance that running statistics follow in training; differentiable.
+
+    Parameters
+    ----------
+    norm : batch norm, or ghost batch norm within `ghost_rows`
+    input : (n, channels, ...) what it takes
+    """
+    if isinstance(norm, GhostBatchNorm) and norm.rows[1]:
+        mean, _, unbiased = norm.moments(input)
+        return mean, unbiased
+    mean, var = _moments(input)
+    count = input.numel() / input.shape[1]
+    return mean, var * (count / (count - 1))
 
 
 def with_ghost_norm(model: nn.Module, *, as_printed: bool = False, detach_ghosts: bool = False) -> nn.Module:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -64,6 +65,7 @@ class Trainer:
     clip : largest norm of the whole gradient
     augment : changes the inputs, ghosts included
     companions : take part in the steps; their parameters are groups of the optimiser
+    weights : (n,) factor on the loss of each sample by position; None for 1. A batch's divisor stays its size.
     """
 
     model: nn.Module
@@ -73,6 +75,7 @@ class Trainer:
     clip: float | None = None
     augment: Augment | None = None
     companions: tuple[Companion, ...] = ()
+    weights: Tensor | None = None
 
     def run(self, start: int, stop: int, recorder: Recorder | None = None) -> list[float]:
         """Make the steps `start:stop`, from the state before step `start`.
@@ -96,33 +99,36 @@ class Trainer:
         return list(self.steps(start, stop, recorder))
 
     def steps(self, start: int, stop: int, recorder: Recorder | None = None) -> Iterator[float]:
-        """Make a step for each loss that is asked for; the parameters are those of `run`."""
+        """Make the steps `start:stop` one by one, and yield the loss of each, as `run` does."""
         self.model.train()
-        with_ghosts = has_ghost_norm(self.model)
         for step, epoch, batch in _steps(self.samples.batches, start, stop):
-            yield self._step(step, epoch, batch if with_ghosts else Batch(batch.examples, label=batch.label), recorder)
+            yield self._step(step, epoch, batch, recorder)
+
+    def gradient(self, step: int, epoch: int, batch: Batch) -> "Gradient":
+        """Return the closure of a step, with the samples of its batch."""
+        rows = np.concatenate([batch.examples, batch.ghosts]) if has_ghost_norm(self.model) else batch.examples
+        inputs, labels = self.samples.fetch(rows)
+        if self.augment is not None:
+            inputs = self.augment(inputs, self.samples.ids[rows], epoch)
+        active = tuple(companion for companion in self.companions if companion.takes_part(epoch))
+        m, seed = len(batch.examples), step_seed(self.samples.batches.seed, step)
+        for companion in active:
+            companion.before_step(self.samples.ids[batch.examples])
+        weights = None if self.weights is None else self.weights[torch.from_numpy(batch.examples)].to(inputs)
+        return Gradient(self.model, inputs, labels[:m], seed, step, self.clip, active, weights)
 
     def _step(self, step: int, epoch: int, batch: Batch, recorder: Recorder | None) -> float:
         """Make one update and return the loss before it."""
-        rows, seed = np.concatenate([batch.examples, batch.ghosts]), self.samples.batches.seed
-        inputs, labels = self.samples.fetch(rows)
-        named = self.samples.ids[rows]
-        if self.augment is not None:
-            inputs = self.augment(inputs, named, epoch)
-        active = tuple(companion for companion in self.companions if companion.takes_part(epoch))
-        labels = labels[: len(batch.examples)]
-        for companion in active:
-            companion.before_step(named[: len(labels)])
-        gradient = _Gradient(self.model, inputs, labels, step_seed(seed, step), step, self.clip, active)
+        gradient = self.gradient(step, epoch, batch)
         if self.schedule is not None:
             set_rates(self.optimizer, self.schedule(step))
-        with _recording(recorder, named, batch, epoch) as row:
+        with _recording(recorder, self.samples.ids, batch, epoch, gradient) as row:
             self.optimizer.step(gradient)  # type: ignore[arg-type]  # the stub expects a float
-            for companion in active:
+            for companion in gradient.companions:
                 companion.after_update()
             row.loss, row.clip = gradient.loss, gradient.factor
             if self.augment is not None:
-                row.augmentation = seed
+                row.augmentation = self.samples.batches.seed
         return gradient.loss
 
 
@@ -149,7 +155,7 @@ def accuracy(model: nn.Module, fetch: Fetch, n: int, size: int = 256) -> float:
 
 
 @dataclass
-class _Gradient:
+class Gradient:
     """The closure of one step, which computes loss and gradient at every call of the optimiser."""
 
     model: nn.Module
@@ -159,6 +165,7 @@ class _Gradient:
     step: int
     clip: float | None
     companions: tuple[Companion, ...] = ()  # those that take part in this step
+    weights: Tensor | None = None  # (m,) factors on the losses of the examples, None for 1
     loss: float = float("nan")  # before the update
     factor: float = 1.0  # of clipping, of the last gradient
     calls: int = 0
@@ -166,8 +173,8 @@ class _Gradient:
     def __call__(self) -> Tensor:
         self.model.zero_grad(set_to_none=True)
         # Running statistics should follow only the first pass, which is at the step's weights.
-        with _frozen_statistics(self.model) if self.calls else nullcontext():
-            loss = self._loss()
+        with frozen_statistics(self.model) if self.calls else nullcontext():
+            loss = self.total()
         if not torch.isfinite(loss):
             raise ValueError(f"step {self.step}: expected a finite loss, found {loss.item()}; lower the learning rate")
         loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
@@ -180,7 +187,7 @@ class _Gradient:
         self.calls += 1
         return loss
 
-    def _loss(self) -> Tensor:
+    def total(self) -> Tensor:
         """Return the mean cross-entropy of the batch without its ghosts, plus the terms of companions."""
         m, ghosts = len(self.labels), len(self.inputs) - len(self.labels)
         with ExitStack() as during:
@@ -192,7 +199,8 @@ class _Gradient:
                 during.enter_context(companion.during(self.labels))
                 inputs = companion.inputs(inputs, self.labels)
             logits = self.model(inputs)
-            loss = F.cross_entropy(logits[:m] if ghosts else logits, self.labels)
+            losses = partial(F.cross_entropy, logits[:m] if ghosts else logits, self.labels)
+            loss = losses() if self.weights is None else (self.weights * losses(reduction="none")).sum() / m
         for companion in self.companions:
             loss = loss + companion.loss()
         return loss
@@ -207,16 +215,18 @@ class _Unread:
     augmentation: int = -1
 
 
-def _recording(recorder: Recorder | None, named: Positions, batch: Batch, epoch: int) -> AbstractContextManager[Row]:
-    """Return the recorder's context of one update; `named` are the ids of examples, then of ghosts."""
+def _recording(
+    recorder: Recorder | None, ids: Positions, batch: Batch, epoch: int, gradient: Gradient
+) -> AbstractContextManager[Row]:
+    """Return the recorder's context of one update; `ids` are those of all samples by position."""
     if recorder is None:
         return nullcontext(_Unread())
-    m = len(batch.examples)
-    return recorder.step(named[:m], label=batch.label, epoch=epoch, ghosts=named[m:])
+    ghosts = ids[batch.ghosts] if len(gradient.inputs) > len(batch.examples) else ids[:0]  # only those that took part
+    return recorder.step(ids[batch.examples], label=batch.label, epoch=epoch, ghosts=ghosts)
 
 
 @contextmanager
-def _frozen_statistics(model: nn.Module) -> Iterator[None]:
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
     """Make batch norm use the batch's statistics and keep its running statistics during the block."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     for norm in norms:

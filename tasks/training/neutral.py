@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tasks.training.batches import Positions
 
@@ -37,6 +37,14 @@ class Neutral:
 
     def after_update(self) -> None:
         """Leave the weights as they are."""
+
+    def normalised(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the parameters unchanged."""
+        return tensors
+
+    def holder(self) -> nn.Module:
+        """Return a module without parameters."""
+        return nn.Module()
 
     def groups(self) -> list[dict[str, Any]]:  # Any: an optimiser's settings
         """Return an empty list: it does not have parameters."""

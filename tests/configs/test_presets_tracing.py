@@ -65,6 +65,14 @@ def test_the_paper_has_as_many_weights_as_it_states() -> None:
     assert round(vgg_weights(1.0) * STEP_BYTES / 2**20) == 128  # the paper prints 129 MB
 
 
+def test_influence_is_planned_with_retrainings_of_both_orders(tmp_path: Path) -> None:
+    rows = planned(load_config("influence-digits", [f"store={tmp_path / 'store'}"]))
+    count = {stage: sum(row.stage == stage for row in rows) for stage in {row.stage for row in rows}}
+    # Retrainings: of subsets from new seeds and in the same order, and those without a few examples.
+    assert (count["retraining"], count["datamodelling"]) == (3, 2)
+    assert count["counterfactual"] == count["tracin"] == count["comparison"] == count["training"] == 1
+
+
 def test_digits_are_planned_with_every_check(tmp_path: Path) -> None:
     rows = planned(load_config("tracing-digits", [f"store={tmp_path / 'store'}"]))
     count = {stage: sum(row.stage == stage for row in rows) for stage in {row.stage for row in rows}}

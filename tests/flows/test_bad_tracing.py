@@ -26,7 +26,11 @@ BAD: list[tuple[str, object, str]] = [
     ("tracing.queries.data", "letters", "tracing.queries.data: expected one of digits, found 'letters'"),
     ("tracing.queries.count", 0, "tracing.queries.count: input should be greater than or equal to 1, found 0"),
     ("tracing.k", 0, "tracing.k: input should be greater than or equal to 1, found 0"),
-    ("tracing.scores", ["gama"], "tracing.scores.0: input should be 'gamma', 'cosine' or 'logit', found 'gama'"),
+    (
+        "tracing.scores",
+        ["gama"],
+        "tracing.scores.0: input should be 'gamma', 'cosine', 'logit' or 'tracin', found 'gama'",
+    ),
     ("tracing.scores", ["logit"], "tracing: scores: expected gamma among them, found none; add it"),
     ("tracing.window", [7, 7], "tracing: window: expected a first step before the end 7, found 7"),
     ("tracing.window", [-1, 7], "tracing.window.0: input should be greater than or equal to 0, found -1"),
@@ -51,6 +55,16 @@ BAD: list[tuple[str, object, str]] = [
         "tracing.ridges.kind",
         "scott",
         "tracing.ridges.kind: input should be 'absolute' or 'scott-factor', found 'scott'",
+    ),
+    (
+        "tracing.counterfactual",
+        {"retrainings": 1},
+        "counterfactual.retrainings: input should be greater than or equal to",
+    ),
+    (
+        "tracing.counterfactual",
+        {"measure": "gap"},
+        "counterfactual.measure: input should be 'margin', 'logit' or 'loss'",
     ),
     ("tracing.evaluation.lds.subsets", 1, "lds.subsets: input should be greater than or equal to 2, found 1"),
     (

@@ -21,10 +21,12 @@ from tasks.steps.questions import QUESTIONS, STEPS
 
 FOLDER = Path(__file__).with_name("old_store")
 RISEN = {"features"}  # VERSION 3: small matrices are fitted by scikit-learn's solver
-PLANNED = {"cards", "card-pictures", "feature-images", "feature-pictures"}  # later kinds that the old config plans too
+PLANNED = {  # later kinds that the old config plans too
+    *("cards", "card-pictures", "feature-images", "feature-pictures", "comparison"),
+}
 NEWER = {  # kinds that came later
     *("topics", "topic-scores", "unit-responses", "unit-gram", "units", "unit-evaluation", "unit-pictures"),
-    *("unit-cards", "pruning", "ticket", *PLANNED),
+    *("unit-cards", "pruning", "ticket", "counterfactual", "suspects", "tracin", *PLANNED),
 }
 MADE_AGAIN = {"features", "evaluation", "gallery"}  # the kinds of RISEN, and those that read them
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from tasks.figures.overlay import Thumbnail
+from tasks.figures.overlay import Thumbnail, unique_thumbnails
 from tasks.figures.tracing.class_share import MAX_LAYERS, class_share_views, class_shares
+from tasks.figures.tracing.growth import growth_views
 from tasks.figures.tracing.layer_bars import MAX_LAYERS as MAX_BARS
 from tasks.figures.tracing.layer_bars import layer_views
 from tasks.report.blocks import FigureBlock
@@ -19,8 +20,13 @@ from tasks.report.tracing.findings import tracing_findings
 from tasks.report.tracing.privacy import redacted
 from tasks.report.tracing.queries import MAX_EXAMPLES, Card, query_cards
 from tasks.report.tracing.results import TracingResults
+from tasks.report.tracing.suspects import Suspects, suspect_strips
 
 MAX_SECTIONS = 12
+GROWTH_CAPTION = (
+    "How much the answers change with the weights before each step, relative to the end. A curve that rises by many "
+    "powers of ten towards the first steps belongs to a training that is too rough for its derivative."
+)
 LAYERS_CAPTION = (
     "Parts of the squared norm of each layer's representation, and the share of the queries' top-k examples that are "
     "of the predicted class (@1 and @10); means over queries."
@@ -47,6 +53,7 @@ class TracingContent:
     evaluation: Table
     cards: list[Card]
     cards_note: str
+    suspects: list[Suspects]
     max_examples: int
     thumbnails: list[Thumbnail]
     csv: dict[str, pd.DataFrame]
@@ -79,6 +86,7 @@ def tracing_content(results: TracingResults, training_images: str) -> TracingCon
     """Compute what the page shows; what `training_images` does not allow is taken out first."""
     results = redacted(results, training_images)
     cards, thumbnails, cards_note = query_cards(results.queries, results.images, results.n_queries)
+    strips, pictures = suspect_strips(results.suspects, results.images)
     csv, notes = tracing_csv(results)
     pairs = list(_pairs(results))
     if len(pairs) > MAX_SECTIONS:
@@ -89,8 +97,9 @@ def tracing_content(results: TracingResults, training_images: str) -> TracingCon
         evaluation=tables.evaluation_table(results.evaluation),
         cards=cards,
         cards_note=cards_note,
+        suspects=strips,
         max_examples=MAX_EXAMPLES,
-        thumbnails=thumbnails,
+        thumbnails=unique_thumbnails([*thumbnails, *pictures]),
         csv=csv,
         notes=notes,
     )
@@ -116,6 +125,11 @@ def _section(i: int, results: TracingResults, network: str, seed: int) -> Traced
     if len(shares):
         title = f"Classes over training, {network}, seed {seed}"
         figures.append(FigureBlock(f"shares-{i}", title, _shares_caption(shares), class_share_views(shares), None))
+    growth = _of(results.growth, network, seed)
+    if len(growth):
+        title = f"Growth of the adjoint, {network}, seed {seed}"
+        views = growth_views(growth.reset_index(drop=True))
+        figures.append(FigureBlock(f"growth-{i}", title, GROWTH_CAPTION, views, None))
     return TracedNetwork(
         id=f"traced-{i}",
         title=f"{network}, seed {seed}",

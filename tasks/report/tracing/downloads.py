@@ -20,8 +20,9 @@ COLUMNS = {  # of the files in data/; whatever else a table may hold stays out o
     ),
     "shares": ("network", "seed", "layer", "epoch", "label", "class_name", "gamma"),
     "evaluation": (
-        *("network", "seed", "measure", "layer", "value", "spread", "baseline", "baseline_name", "n", "note"),
+        *("network", "seed", "measure", "layer", "score", "value", "spread", "baseline", "baseline_name", "n", "note"),
     ),
+    "growth": ("network", "seed", "step", "growth"),
 }
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 
 from tasks.report import formats
 from tasks.report.findings import Finding
+from tasks.report.tracing.scores import VALIDITY, score_sentences, validity_sentences
 
 EARLY = 4  # the first quarter of the epochs
 
@@ -20,12 +21,14 @@ def tracing_findings(layers: pd.DataFrame, shares: pd.DataFrame, evaluation: pd.
 
     Returns
     -------
-    findings on classes, time, initial weights, completeness and evaluation, in this order
+    findings on classes, time, initial weights, completeness, scores and evaluation, in this order
     """
     findings = [Finding("Classes", text) for text in _agreement(layers)]
     findings += [Finding("When", text) for text in _early(shares)]
     findings += [Finding("Start", text) for text in _initial(layers)]
     findings += [Finding("Adds up", text) for text in _completeness(layers)]
+    findings += [Finding("Which score", text) for text in score_sentences(evaluation)]
+    findings += [Finding("Valid", text) for text in validity_sentences(evaluation)]
     return findings + [Finding("Trust", text) for text in _evaluation(evaluation)]
 
 
@@ -112,7 +115,7 @@ def _completeness(layers: pd.DataFrame) -> Iterable[str]:
 
 def _evaluation(evaluation: pd.DataFrame) -> Iterable[str]:
     """Compare each measure with its baseline, as a difference and without a verdict."""
-    for measure, rows in evaluation.groupby("measure", sort=False):
+    for measure, rows in evaluation[evaluation["measure"] != VALIDITY].groupby("measure", sort=False):
         finite = rows[np.isfinite(rows["value"].astype(float))]
         if finite.empty:
             yield f"{measure}: no value is known."
@@ -138,5 +141,7 @@ def _against_baseline(row: pd.Series) -> str:
 
 
 def _where(row: pd.Series) -> str:
-    """Name the layer of a measure, if it has one."""
-    return f" in {row['layer']}" if isinstance(row["layer"], str) and row["layer"] else ""
+    """Name the layer of a measure, or the score of the whole network, if it has one."""
+    if isinstance(row["layer"], str) and row["layer"]:
+        return f" in {row['layer']}"
+    return f" by {row['score']}" if isinstance(row.get("score"), str) and row["score"] else ""

@@ -29,7 +29,8 @@ def redacted(results: TracingResults, training_images: str) -> TracingResults:
     queries = tuple(
         _query(query, (query.source, query.split) in results.held_out, with_ids) for query in results.queries
     )
-    return replace(results, queries=queries, images={})
+    suspects = results.suspects if with_ids else results.suspects.iloc[:0]
+    return replace(results, queries=queries, images={}, suspects=suspects)
 
 
 def by_class(layer: QueryLayer) -> pd.DataFrame:

@@ -21,6 +21,7 @@ MAX_LAYERS = 8
 MAX_EXAMPLES = 10  # at either end
 MAX_CLASSES = 20
 EXAMPLE_PIXELS = 64
+TITLES = {True: ("Added most", "Took away most"), False: ("Helped most", "Harmed most")}  # by: gamma of a layer
 Key = tuple[str, int]  # data set, sample id
 MAX_THUMBNAIL_BYTES = 6_000_000  # of all data URIs of training images in the page
 
@@ -47,8 +48,9 @@ class Example:
 
 @dataclass(frozen=True)
 class Panel:
-    """One layer of a query; `classes` where the examples may not be named."""
+    """One layer of a query, or a score of the whole network; `classes` where the examples may not be named."""
 
+    kind: str
     layer: str
     numbers: tuple[tuple[str, str], ...]
     ends: tuple[tuple[str, tuple[Example, ...]], ...]
@@ -178,30 +180,28 @@ def _card(
 
 def _panel(layer: QueryLayer, query: Query, thumbs: Mapping[Key, Thumbnail]) -> Panel:
     """Lay one layer of a query out."""
-    numbers = (
-        ("‖z‖", compact(layer.preactivation_norm)),
-        ("initial weights", formats.share(layer.init_share)),
-    )
+    of_layer = layer.score == "gamma"
+    numbers = (("‖z‖", compact(layer.preactivation_norm)), ("initial weights", formats.share(layer.init_share)))
     classes = None
     if layer.classes is not None:
         largest = layer.classes["sum"].abs().sort_values(ascending=False, kind="stable").index[:MAX_CLASSES]
-        classes = classes_table(layer.classes.loc[layer.classes.index.isin(largest)], layer.layer)
+        classes = classes_table(layer.classes.loc[layer.classes.index.isin(largest)], layer.layer, of_layer=of_layer)
         if len(layer.classes) > MAX_CLASSES:
             classes = replace(classes, note=f"The {MAX_CLASSES} largest of {len(layer.classes)} classes.")
     ends = tuple(
-        (title, tuple(_example(row, query, thumbs) for _, row in table.head(MAX_EXAMPLES).iterrows()))
-        for title, table in (("Added most", layer.positive), ("Took away most", layer.negative))
+        (title, tuple(_example(row, query, thumbs, layer.score) for _, row in table.head(MAX_EXAMPLES).iterrows()))
+        for title, table in zip(TITLES[of_layer], (layer.positive, layer.negative), strict=True)
         if len(table)
     )
-    return Panel(layer.layer, numbers, ends, classes)
+    return Panel("Layer" if of_layer else "Score", layer.layer, numbers if of_layer else (), ends, classes)
 
 
-def _example(row: pd.Series, query: Query, thumbs: Mapping[Key, Thumbnail]) -> Example:
+def _example(row: pd.Series, query: Query, thumbs: Mapping[Key, Thumbnail], score: str) -> Example:
     """Name what one example did."""
     sample_id, class_name = int(row["sample_id"]), str(row["class_name"])
     thumb = thumbs.get((query.data, sample_id))
     alt = f"Training image, sample {sample_id}, class {class_name}"
-    details = [f"γ {formats.signed(float(row['sum']))}"]
+    details = [f"{'γ' if score == 'gamma' else 'score'} {formats.signed(float(row['sum']))}"]
     if pd.notna(row.get("cosine_sum")):
         details.append(f"Σ cos {formats.minus(format(float(row['cosine_sum']), '+.2f'))}")
     return Example(

@@ -25,6 +25,8 @@ class QueryLayer:
     preactivation_norm : ||z||
     classes : gamma by class, columns class_name, sum, share, and `examples` where only so many of each class were
         summed; None where unknown. Without ids it takes the place of the examples, summed from them if need be
+    score : "gamma"; a score of the whole network has its name here and as `layer`; then shares are of the sum of the
+        absolute values of all examples, and other numbers are NaN
     """
 
     layer: str
@@ -34,6 +36,7 @@ class QueryLayer:
     init_share: float
     preactivation_norm: float
     classes: pd.DataFrame | None = None
+    score: str = "gamma"
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,12 @@ class TracingResults:
         agreement_1, agreement_10 (class agreement@k, 0..1), cardinality (0..1); rows in order of depth
     shares : columns network, seed, layer, epoch (int), label (int), class_name, gamma (mean over queries of
         gamma / ||z||^2)
-    evaluation : columns network, seed, measure, layer, value, spread, baseline (NaN where unknown), baseline_name,
-        n (int), note
+    evaluation : columns network, seed, measure, layer ("" for the whole network), score, value, spread, baseline (NaN
+        where unknown), baseline_name, n (int), note
+    suspects : columns network, seed, rank (from 1), sample_id, key, label_given, label_true (missing where unknown),
+        predicted, score (summed training loss), disagreement (0..1), data, shown (bool), given, truth, says (class
+        names; truth None where unknown)
+    growth : columns network, seed, step, growth, of the adjoint of counterfactual influence
     queries : those to be shown
     images : (H, W, 3) uint8 training images by (data, sample id); used with training_images "show" only
     n_queries : how many queries there are, where more than are handed over
@@ -104,3 +111,5 @@ class TracingResults:
     images: Mapping[tuple[str, int], Image] = field(default_factory=dict)
     held_out: tuple[tuple[str, str], ...] = (("", "val"), ("", "validation"), ("", "test"))
     n_queries: int = 0
+    suspects: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["network", "seed", "shown"]))
+    growth: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["network", "seed", "step", "growth"]))

@@ -77,6 +77,7 @@ def evaluation_table(evaluation: pd.DataFrame) -> Table:
         "network": text_cell("network"),
         "seed": text_cell("seed"),
         "layer": text_cell("layer"),
+        **({"score": text_cell("score")} if "score" in evaluation else {}),
         "value": spread_cell("value", "spread", formats.measure_spread),
         "compare with": number_cell("baseline", formats.measure),
         "which is": text_cell("baseline_name"),
@@ -90,14 +91,14 @@ def evaluation_table(evaluation: pd.DataFrame) -> Table:
     return replace(table, columns=tuple(columns))
 
 
-def classes_table(classes: pd.DataFrame, layer: str) -> Table:
-    """List how much each class contributed to one query and layer."""
+def classes_table(classes: pd.DataFrame, layer: str, *, of_layer: bool = True) -> Table:
+    """List how much each class contributed to one query, in a layer or by a score of the whole network."""
     cells: dict[str, Cell] = {
         "class": text_cell("class_name"),
-        "share of ‖z‖²": number_cell("share", formats.signed_share),
-        "sum of γ": number_cell("sum", formats.signed),
+        "share of ‖z‖²" if of_layer else "share": number_cell("share", formats.signed_share),
+        "sum of γ" if of_layer else "sum": number_cell("sum", formats.signed),
     }
-    caption = f"Contribution of each class to layer {layer}"
+    caption = f"Contribution of each class to layer {layer}" if of_layer else f"Sum of each class by {layer}"
     if "examples" in classes:
         cells["examples"] = number_cell("examples", formats.count)
         caption += f", summed over the top {classes['examples'].sum():,.0f} examples only"

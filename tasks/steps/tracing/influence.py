@@ -40,6 +40,7 @@ Arrays = dict[str, NDArray[np.generic]]
 def influence_spec(contributions: StageSpec, asked: Tracing) -> StageSpec:
     """Return the spec of the contributions summed over examples and classes."""
     settings = asked.model_dump(mode="json", include={"k", "scores", "window", "ridges"})
+    settings["scores"] = [score for score in settings["scores"] if score != "tracin"]  # a stage of its own
     defaults = Tracing(networks=("any",)).model_dump(mode="json", include={*settings})
     kept = without_defaults(settings, defaults)
     inputs = {"contributions": contributions}

@@ -4,19 +4,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from configs.schema import AnyDataSet, Config, LabelNoise, Network
-from configs.tracing import Tracing
+from configs.tracing import Lds, Tracing
 from storage.specs import StageSpec
 from tasks.steps.common.companions import IMAGES, WORDS
 from tasks.steps.common.lottery import last_training
 from tasks.steps.common.manifest import manifest_spec
 from tasks.steps.common.question import Shared
+from tasks.steps.tracing.comparison import comparison_spec
+from tasks.steps.tracing.counterfactual import counterfactual_spec
 from tasks.steps.tracing.datamodelling import datamodelling_spec
 from tasks.steps.tracing.influence import influence_spec
 from tasks.steps.tracing.mislabel import mislabel_spec
 from tasks.steps.tracing.projection import contributions_spec
 from tasks.steps.tracing.queries import queries_spec
 from tasks.steps.tracing.randomisation import randomisation_spec
-from tasks.steps.tracing.retraining import retraining_spec
+from tasks.steps.tracing.retraining import left_out_spec, retraining_spec, same_order_spec
+from tasks.steps.tracing.scores import COUNTERFACTUAL_SCORE, TRACIN_SCORE
+from tasks.steps.tracing.suspects import suspects_spec
+from tasks.steps.tracing.tracin import tracin_spec
 
 PERMUTED = LabelNoise(share=1.0, kind="permute")
 
@@ -46,11 +51,18 @@ class Trace(Projected):
     randomisation: StageSpec | None = None
     retraining: StageSpec | None = None
     datamodelling: StageSpec | None = None
+    same_order: StageSpec | None = None  # datamodelling with retrainings in the same order
+    comparison: StageSpec | None = None
+    suspects: StageSpec | None = None
+    n_suspects: int = 0  # on the page
 
     @property
     def finals(self) -> Sequence[StageSpec]:
         """Return the stages that no other stage of the answer reads."""
-        found = (self.influence, self.mislabel, self.randomisation, self.datamodelling)
+        found = (
+            *(self.influence, self.mislabel, self.randomisation, self.datamodelling),
+            *(self.same_order, self.comparison, self.suspects),
+        )
         return tuple(spec for spec in found if spec is not None)
 
 
@@ -112,7 +124,7 @@ def _trace(config: Config, asked: Tracing, shared: Shared, name: str, seed: int)
     traced = _projected(network, asked, name, training, manifest, f"{name} seed {seed}")
     contributions, queries = traced.contributions, traced.queries
     permuted = _permuted(config, asked, name, training, manifest) if evaluation.randomisation else None
-    retraining = None if evaluation.lds is None else retraining_spec(queries, training, evaluation.lds)
+    retraining, again = _retrainings(queries, training, evaluation.lds)
     return Trace(
         name,
         seed,
@@ -124,7 +136,38 @@ def _trace(config: Config, asked: Tracing, shared: Shared, name: str, seed: int)
         randomisation=None if permuted is None else randomisation_spec(contributions, permuted.contributions, asked),
         retraining=retraining,
         datamodelling=None if retraining is None else datamodelling_spec(contributions, retraining, asked),
+        same_order=None if again is None else datamodelling_spec(contributions, again, asked),
+        comparison=_comparison(asked, traced, retraining, again),
+        suspects=None if asked.suspects is None else suspects_spec(queries, training),
+        n_suspects=asked.suspects or 0,
     )
+
+
+def _retrainings(
+    queries: StageSpec, training: StageSpec, asked: Lds | None
+) -> tuple[StageSpec | None, StageSpec | None]:
+    """Return the retrainings on subsets from new seeds, and in the same order, as far as they are asked for."""
+    if asked is None:
+        return None, None
+    new = retraining_spec(queries, training, asked) if asked.order != "same" else None
+    return new, same_order_spec(queries, training, asked) if asked.order != "new" else None
+
+
+def _comparison(
+    asked: Tracing, traced: Projected, retraining: StageSpec | None, again: StageSpec | None
+) -> StageSpec | None:
+    """Return the comparison of the scores of the whole network with baselines, where there is something to compare."""
+    queries, training, evaluation = traced.queries, traced.training, asked.evaluation
+    scores: dict[str, StageSpec] = {}
+    tests = {role: spec for role, spec in (("retraining", retraining), ("same_order", again)) if spec is not None}
+    if asked.counterfactual is not None:
+        scores[COUNTERFACTUAL_SCORE] = counterfactual_spec(queries, training, asked.counterfactual)
+        tests["left_out"] = left_out_spec(queries, training, asked.counterfactual)
+    if "tracin" in asked.scores:
+        scores[TRACIN_SCORE] = tracin_spec(queries, training)
+    if not scores and not tests and not evaluation.mislabel:
+        return None
+    return comparison_spec(queries, training, scores, tests)
 
 
 def _permuted(config: Config, asked: Tracing, name: str, trained: StageSpec, manifest: StageSpec) -> Projected:

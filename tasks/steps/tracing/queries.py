@@ -68,6 +68,13 @@ def query_logits(model: nn.Module, inputs: Tensor) -> NDArray[np.float32]:
         return found
 
 
+def target_classes(store: Store, queries: StageSpec, target: str) -> NDArray[np.int64]:
+    """Return the class of each query's measure, (Q,): its given label, or the predicted class."""
+    stage = open_finished(store, queries)
+    found: NDArray[np.int64] = stage.read("label").astype(np.int64)
+    return stage.read("logits").argmax(1).astype(np.int64) if target == "predicted" else found
+
+
 @lru_cache(maxsize=1)
 def _inputs(store: Store, spec: StageSpec) -> Tensor:
     """Return the queries' inputs; this process keeps them for the next partition."""

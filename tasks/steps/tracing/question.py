@@ -1,6 +1,8 @@
 """The object of question 4: who taught the network that?"""
 
 from tasks.steps.common.question import Question
+from tasks.steps.tracing.comparison import COMPARISON
+from tasks.steps.tracing.counterfactual import COUNTERFACTUAL
 from tasks.steps.tracing.datamodelling import DATAMODELLING
 from tasks.steps.tracing.influence import INFLUENCE
 from tasks.steps.tracing.mislabel import MISLABEL
@@ -10,11 +12,16 @@ from tasks.steps.tracing.projection import CONTRIBUTIONS
 from tasks.steps.tracing.queries import QUERIES
 from tasks.steps.tracing.randomisation import RANDOMISATION
 from tasks.steps.tracing.retraining import RETRAINING
+from tasks.steps.tracing.suspects import SUSPECTS
+from tasks.steps.tracing.tracin import TRACIN
 
 TRACING = Question(
     "tracing",
     "Who taught the network that?",
-    (QUERIES, CONTRIBUTIONS, INFLUENCE, MISLABEL, RANDOMISATION, RETRAINING, DATAMODELLING),
+    (
+        *(QUERIES, CONTRIBUTIONS, INFLUENCE, MISLABEL, RANDOMISATION, RETRAINING, DATAMODELLING),
+        *(COUNTERFACTUAL, TRACIN, COMPARISON, SUSPECTS),
+    ),
     plan_tracing,
     tracing_page,
 )

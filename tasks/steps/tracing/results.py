@@ -11,28 +11,56 @@ from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import Store
 from tasks.report.tracing.results import TracingResults
+from tasks.report.tracing.scores import VALID, VALIDITY
+from tasks.steps.tracing.comparison import ORDERS
+from tasks.steps.tracing.counterfactual import read_growth
 from tasks.steps.tracing.explain import class_name, residual_of, shares_of, unknown_decay
 from tasks.steps.tracing.plan import Trace
-from tasks.steps.tracing.shown import example_images, shown_queries, trained_on
+from tasks.steps.tracing.scores import COUNTERFACTUAL_SCORE
+from tasks.steps.tracing.shown import example_images, shown_queries, shown_suspects, trained_on
+from tasks.steps.tracing.suspects import RANKINGS
 from tasks.tracing.evaluation import cardinality, class_agreement
 
+SAME_ORDER = ORDERS["same_order"]
+GROWTH = pd.DataFrame(columns=["network", "seed", "step", "growth"])
 RANKS = (1, 10)  # ranks for class agreement
-EVALUATION = ["network", "seed", "measure", "layer", "value", "spread", "baseline", "baseline_name", "n", "note"]
+EVALUATION = [
+    "network",
+    "seed",
+    "measure",
+    "layer",
+    "score",
+    "value",
+    "spread",
+    "baseline",
+    "baseline_name",
+    "n",
+    "note",
+]
 
 
 def tracing_results(store: Store, traces: Sequence[Trace], training_images: str) -> TracingResults:
     """Return the contents of question 4's page; training images only with `show`."""
     queries, n_queries = shown_queries(store, traces)
+    suspects = shown_suspects(store, traces)
     return TracingResults(
         networks=pd.DataFrame([_network(store, trace) for trace in traces]),
         layers=pd.concat([_layers(store, trace) for trace in traces], ignore_index=True),
         shares=pd.concat([_shares(store, trace) for trace in traces], ignore_index=True),
         evaluation=pd.DataFrame([row for trace in traces for row in _evaluation(store, trace)], columns=EVALUATION),
+        growth=pd.concat([GROWTH, *(_growth(store, trace) for trace in traces)], ignore_index=True),
         queries=queries,
         n_queries=n_queries,
-        images=example_images(store, traces, queries) if training_images == "show" else {},
+        images=example_images(store, traces, queries, suspects) if training_images == "show" else {},
+        suspects=suspects,
         held_out=tuple({(q.source, q.split) for q in queries} - {trained_on(trace) for trace in traces}),
     )
+
+
+def _growth(store: Store, trace: Trace) -> pd.DataFrame:
+    """Return the growth of the adjoint by step, where the config asks for counterfactual influence."""
+    spec = None if trace.comparison is None else trace.comparison.inputs.get(COUNTERFACTUAL_SCORE)
+    return GROWTH if spec is None else read_growth(store, spec).assign(network=trace.network, seed=trace.seed)
 
 
 def _metrics(store: Store, spec: StageSpec) -> list[Document]:
@@ -115,9 +143,12 @@ def _evaluation(store: Store, trace: Trace) -> Iterator[dict[str, object]]:
     checks: tuple[tuple[StageSpec | None, Callable[[Document], Iterator[dict[str, object]]]], ...] = (
         (trace.mislabel, partial(_mislabel_rows, layers)),
         (trace.randomisation, _randomisation_rows),
-        (trace.datamodelling, _datamodelling_rows),
+        (trace.datamodelling, partial(_datamodelling_rows, "LDS")),
+        (trace.same_order, partial(_datamodelling_rows, SAME_ORDER)),
+        (trace.comparison, _comparison_rows),
+        (trace.suspects, _suspect_rows),
     )
-    unknown = {"spread": np.nan, "baseline": np.nan, "baseline_name": ""}
+    unknown = {"layer": "", "spread": np.nan, "baseline": np.nan, "baseline_name": ""}
     for spec, rows_of in checks:
         if spec is not None:
             for row in rows_of(open_finished(store, spec).summary):
@@ -133,6 +164,7 @@ def _mislabel_rows(layers: Sequence[str], found: Document) -> Iterator[dict[str,
         yield {
             "measure": "mislabel AUC",
             "layer": layer,
+            "score": "gamma",
             "value": found["auc"][layer],
             "baseline": found["loss_auc"],
             # A dense ledger has the mean loss of a batch, not each example's own.
@@ -149,6 +181,7 @@ def _randomisation_rows(found: Document) -> Iterator[dict[str, object]]:
         yield {
             "measure": "randomisation",
             "layer": row["layer"],
+            "score": row["score"],
             "value": row["value"],
             "spread": row["spread"],
             "n": found["queries"],
@@ -156,16 +189,60 @@ def _randomisation_rows(found: Document) -> Iterator[dict[str, object]]:
         }
 
 
-def _datamodelling_rows(found: Document) -> Iterator[dict[str, object]]:
+def _datamodelling_rows(measure: str, found: Document) -> Iterator[dict[str, object]]:
     """Yield how well scores predict retrainings on subsets, by layer and score, next to the noise ceiling."""
     for row in found["rows"]:
         yield {
-            "measure": "LDS",
+            "measure": measure,
             "layer": row["layer"],
+            "score": row["score"],
             "value": row["value"],
             "spread": row["spread"],
-            "baseline": found["ceiling"] or np.nan,
+            # In the same order nothing but the subset differs.
+            "baseline": 1.0 if measure == SAME_ORDER else found["ceiling"] or np.nan,
             "baseline_name": "noise ceiling",
             "n": found["queries"],
             "note": f"{row['score']}; {found['subsets']} subsets x {found['retrainings']}, {row['constant']} constant",
         }
+
+
+def _comparison_rows(found: Document) -> Iterator[dict[str, object]]:
+    """Yield the checks of the scores of the whole network and of the baselines."""
+    compared = {
+        ORDERS["retraining"]: (found["ceiling"] or np.nan, "noise ceiling"),
+        SAME_ORDER: (1.0, "noise ceiling"),
+        "mislabel AUC": (0.5, "chance"),
+        VALIDITY: (VALID, "least correlation for use"),
+    }
+    rows = [(check, row["score"], stated) for row in found["rows"] for check, stated in row["checks"].items()]
+    for check, score, stated in sorted(rows, key=lambda row: row[0]):
+        baseline, name = compared.get(check, (np.nan, ""))
+        yield {
+            "measure": check,
+            "score": score,
+            "value": _or_nan(stated["value"]),
+            "spread": _or_nan(stated["spread"]),
+            "baseline": baseline,
+            "baseline_name": name,
+            "n": found["queries"],
+            "note": f"{stated['constant']} constant" if stated["constant"] else "",
+        }
+
+
+def _suspect_rows(found: Document) -> Iterator[dict[str, object]]:
+    """Yield how well the rankings of suspects find flipped labels, where the truth is known."""
+    for column, value in found["auc"].items():
+        yield {
+            "measure": "mislabel AUC",
+            "score": RANKINGS[column],
+            "value": value,
+            "baseline": 0.5,
+            "baseline_name": "chance",
+            "n": found["examples"],
+            "note": "",
+        }
+
+
+def _or_nan(value: float | None) -> float:
+    """Return a number, NaN for none."""
+    return np.nan if value is None else value

@@ -1,9 +1,18 @@
-"""The retraining stage: the margins of the queries after new trainings on random subsets."""
+"""The retraining stage: the margins of the queries after new trainings on random subsets.
+
+In the same order a training has the network's own seed, and examples outside the subset have weight 0. Then the margins
+differ from the network's own by these examples alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from configs.tracing import Lds
+from configs.tracing import Counterfactual, Lds
 from storage.documents import Document
 from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec
@@ -17,15 +26,42 @@ from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import choose_device
 from tasks.steps.common.smallest_batch import check_smallest_batch
 from tasks.steps.common.trainer import open_trainer
-from tasks.steps.tracing.queries import count_queries, query_inputs, query_logits
+from tasks.steps.tracing.queries import count_queries, query_inputs, query_logits, target_classes
+
+if TYPE_CHECKING:
+    from tasks.training.loop import Trainer
 
 VERSION = 1
 
 
+SAME = "same"  # order of the examples; without it other seeds
+MEASURED = {"measure": "margin", "target": "given"}  # what is measured unless the parameters say otherwise
+
+
 def retraining_spec(queries: StageSpec, training: StageSpec, asked: Lds) -> StageSpec:
-    """Return the spec of a network's retrainings for its queries."""
+    """Return the spec of a network's retrainings for its queries, from other seeds."""
+    return _spec(queries, training, asked.model_dump(mode="json", exclude={"order"}))
+
+
+def same_order_spec(queries: StageSpec, training: StageSpec, asked: Lds) -> StageSpec:
+    """Return the spec of a network's retrainings in the same order, one for each subset."""
+    settings = {**asked.model_dump(mode="json", exclude={"order"}), "retrainings": 1}
+    return _spec(queries, training, {**settings, "order": SAME})
+
+
+def left_out_spec(queries: StageSpec, training: StageSpec, asked: Counterfactual) -> StageSpec:
+    """Return the spec of the retrainings that test derivatives: in the same order, without a few examples."""
+    wanted = asked.model_dump(mode="json", include={*MEASURED})
+    changed = {name: value for name, value in wanted.items() if value != MEASURED[name]}
+    share = 1 - asked.left_out
+    settings = {"subsets": asked.retrainings, "share": share, "retrainings": 1, "order": SAME}
+    return _spec(queries, training, {**settings, **changed})
+
+
+def _spec(queries: StageSpec, training: StageSpec, settings: Document) -> StageSpec:
+    """Return the spec of retrainings with given settings."""
     parameters: Document = {
-        **asked.model_dump(mode="json"),
+        **settings,
         "network": training.parameters["network"],
         "train": {k: v for k, v in training.parameters["train"].items() if k != "record"},
         "seed": training.parameters["seed"],
@@ -51,27 +87,53 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 
 
 def _partition(work: Work, number: int) -> None:
-    """Train on a subset with a separate seed, and measure the queries' margins."""
+    """Train on a subset, and measure the queries."""
+    import torch
+
     from tasks.tracing.evaluation import margins
+    from tasks.tracing.measures import MEASURES
 
     stage, spec, device = work.stage, work.stage.spec, choose_device(work.device)
     index, repeat = divmod(number, int(spec.parameters["retrainings"]))
-    train = training_of(spec)
-    n = len(positions(stage.store, spec.inputs["data"].path, train.split))
-    words = np.random.SeedSequence([int(spec.parameters["seed"]), index, repeat]).generate_state(1)
-    chosen = subset(spec, index, n)
-    trainer = open_trainer(stage.store, spec, device, MEMORY_SAMPLES, seed=int(words[0]), subset=chosen)
-    trainer.run(0, trainer.samples.batches.per_epoch * train.epochs)
+    trainer, n_kept = _opened(work, index, repeat)
+    trainer.run(0, trainer.samples.batches.per_epoch * training_of(spec).epochs)
     queries = spec.inputs["queries"]
-    inputs, labels = query_inputs(stage.store, queries, device), open_finished(stage.store, queries).read("label")
+    inputs = query_inputs(stage.store, queries, device)
+    classes = target_classes(stage.store, queries, str(spec.parameters.get("target", MEASURED["target"])))
     logits = query_logits(trainer.model.eval(), inputs)
+    measure = str(spec.parameters.get("measure", MEASURED["measure"]))
+    if measure == "margin":
+        values = margins(logits, classes)
+    else:
+        values = MEASURES[measure](torch.from_numpy(logits).double(), torch.from_numpy(classes)).numpy()
     with stage.partition(number) as part:
-        part.write("margin", margins(logits, labels.astype(np.int64))[None])
-        part.numbers.update(measured(subset=index, repeat=repeat, examples=len(chosen)))
+        part.write("margin", values[None])
+        part.numbers.update(measured(subset=index, repeat=repeat, examples=n_kept))
+
+
+def _opened(work: Work, index: int, repeat: int) -> tuple[Trainer, int]:
+    """Return the training on a subset, and the number of its examples."""
+    import torch
+
+    stage, spec, device = work.stage, work.stage.spec, choose_device(work.device)
+    seed, n = int(spec.parameters["seed"]), _count(stage.store, spec)
+    chosen = subset(spec, index, n)
+    if spec.parameters.get("order") == SAME:
+        weights = torch.zeros(n)
+        weights[torch.from_numpy(chosen)] = 1.0
+        return replace(open_trainer(stage.store, spec, device, MEMORY_SAMPLES), weights=weights), len(chosen)
+    words = np.random.SeedSequence([seed, index, repeat]).generate_state(1)
+    return open_trainer(stage.store, spec, device, MEMORY_SAMPLES, seed=int(words[0]), subset=chosen), len(chosen)
+
+
+def _count(store: Store, spec: StageSpec) -> int:
+    """Return the number of training examples."""
+    return len(positions(store, spec.inputs["data"].path, training_of(spec).split))
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:
-    _check_subsets(spec, survey)
+    if spec.parameters.get("order") != SAME:  # the same order keeps the batches
+        _check_subsets(spec, survey)
     count = int(spec.parameters["subsets"]) * int(spec.parameters["retrainings"])
     return Size(8 * count * count_queries(spec.inputs["queries"], survey), 2 * MEMORY_SAMPLES)
 

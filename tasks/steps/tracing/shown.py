@@ -18,8 +18,11 @@ from tasks.steps.common.pictures import shown_images
 from tasks.steps.common.samples import read_positions
 from tasks.steps.tracing.explain import Influence, class_name, read_influence
 from tasks.steps.tracing.plan import Trace
+from tasks.steps.tracing.suspects import read_suspects
+from tasks.steps.tracing.whole import WholeScores
 
 MOST_IMAGES = 2000  # largest number of training images of a data set on the page
+UNKNOWN = -1  # in place of an unknown label
 BATCH = 256  # number of images that are read at a time
 
 
@@ -36,9 +39,30 @@ def shown_queries(store: Store, traces: Sequence[Trace]) -> tuple[tuple[Query, .
     return queries, sum(counts)
 
 
-def example_images(store: Store, traces: Sequence[Trace], queries: Sequence[Query]) -> dict[tuple[str, int], Image]:
-    """Return the training images of the queries' examples, by data set and sample id."""
+def shown_suspects(store: Store, traces: Sequence[Trace]) -> pd.DataFrame:
+    """Return the suspects of all networks and seeds, as the page's results describe them."""
+    tables = []
+    for trace in traces:
+        if trace.suspects is None:
+            continue
+        table = read_suspects(store, trace.suspects)
+        names = open_finished(store, trace.training.inputs["data"]).summary["class_names"]
+
+        for column, source in {"given": "label_given", "truth": "label_true", "says": "predicted"}.items():
+            labels = table[source].astype("Int64").fillna(UNKNOWN).tolist()
+            table[column] = [None if label == UNKNOWN else class_name(names, label) for label in labels]
+        rows = table.assign(data=data_name(trace), shown=table["rank"] <= trace.n_suspects)
+        tables.append(rows.assign(network=trace.network, seed=trace.seed))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["network", "seed", "shown"])
+
+
+def example_images(
+    store: Store, traces: Sequence[Trace], queries: Sequence[Query], suspects: pd.DataFrame
+) -> dict[tuple[str, int], Image]:
+    """Return the training images of the queries' examples and of suspects, by data set and sample id."""
     wanted: dict[str, set[int]] = {}
+    for _, row in suspects[suspects["shown"].astype(bool)].iterrows():
+        wanted.setdefault(str(row["data"]), set()).add(int(row["sample_id"]))
     for query in queries:
         for table in (table for layer in query.layers for table in (layer.positive, layer.negative)):
             wanted.setdefault(query.data, set()).update(table["sample_id"].tolist())
@@ -68,7 +92,7 @@ def trained_on(trace: Trace) -> tuple[str, str]:
 def _queries(store: Store, trace: Trace, numbers: NDArray[np.int64]) -> Iterator[Query]:
     """Yield some of the queries with the results of each layer."""
     stage, read = open_finished(store, trace.queries), read_influence(open_finished(store, trace.influence))
-    names = stage.summary["class_names"]
+    names, whole = stage.summary["class_names"], WholeScores(store, trace)
     ids, labels, logits, images = (stage.read(name) for name in ("sample_id", "label", "logits", "image"))
     chances = np.exp(logits - logits.max(axis=1, keepdims=True)).astype(np.float64)
     chances /= chances.sum(axis=1, keepdims=True)
@@ -83,7 +107,7 @@ def _queries(store: Store, trace: Trace, numbers: NDArray[np.int64]) -> Iterator
             predicted=class_name(names, predicted),
             probability=float(chances[number, predicted]),
             image=images[number],
-            layers=tuple(_query_layers(read, names, number, chances[number])),
+            layers=(*_query_layers(read, names, number, chances[number]), *whole.panels(names, number)),
             data=data_name(trace),
             source=str(trace.queries.inputs["data"].place["name"]),
             number=number,

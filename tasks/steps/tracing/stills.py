@@ -13,6 +13,10 @@ from tasks.report.tracing.results import TracingResults
 from tasks.steps.tracing.explain import read_influence
 from tasks.steps.tracing.plan import Trace
 
+SUSPECT_COLUMNS = [
+    *("network", "seed", "rank", "sample_id", "key", "label_given", "label_true", "predicted", "score", "disagreement")
+]
+
 
 def tracing_files(
     store: Store, traces: Sequence[Trace], results: TracingResults, training_images: str
@@ -24,9 +28,17 @@ def tracing_files(
         "shares": results.shares,
         "evaluation": results.evaluation,
     }
+    if len(results.growth):
+        tables["growth"] = results.growth
     if training_images != "none":
         tables["examples"] = pd.concat([_examples(store, trace) for trace in traces], ignore_index=True)
     files = {f"tables/tracing_{name}.parquet": table_bytes(table) for name, table in tables.items() if len(table)}
+    if len(results.suspects) and training_images != "none":
+        files["tables/suspects.parquet"] = table_bytes(results.suspects[SUSPECT_COLUMNS])
+    if len(results.evaluation):  # a public table: its name and columns stay
+        public = results.evaluation.rename(columns={"measure": "check"})
+        columns = ["network", "seed", "layer", "score", "check", "value", "baseline"]
+        files["tables/evaluation.parquet"] = table_bytes(public[columns])
     for (network, seed), rows in results.shares.groupby(["network", "seed"], sort=False):
         layer = str(rows["layer"].iloc[-1])
         title = f"{network}, seed {seed}: {layer}"

@@ -71,9 +71,11 @@ def test_layers_shares_and_checks_are_those_of_the_stages(traced_run: "Run", pla
     for layer in plain.layers:
         assert shares[layer] == pytest.approx(layers["examples_share"][layer], rel=1e-4)
     measures = page.evaluation["measure"].value_counts().to_dict()
-    assert measures == {"mislabel AUC": 4, "randomisation": 5, "LDS": 5}
+    # Five baselines each; the same class does not mark wrong labels.
+    baselines = {"class agreement @1": 5, "class agreement @10": 5}
+    assert measures == {"mislabel AUC": 4 + 4, "randomisation": 5, "LDS": 5 + 5, **baselines}
     assert page.held_out == (("digits", "val"),)
-    for measure in measures:  # in order of depth, which is not that of their names
+    for measure in ("mislabel AUC", "randomisation", "LDS"):  # in order of depth, which is not that of their names
         of_measure = page.evaluation[page.evaluation["measure"] == measure]
         assert list(dict.fromkeys(layer for layer in of_measure["layer"] if layer in plain.layers)) == [
             "0",

@@ -101,7 +101,7 @@ def missing(run: "Run", other: "Run") -> list[str]:
         ({"window": [0, 20]}, ["influence", "randomisation", "datamodelling"]),
         ({"anchor": "displacement"}, ["contributions", "influence", "mislabel", "contributions"]),
         ({"evaluation": {"randomisation": True}}, []),
-        ({"evaluation": {"lds": {"subsets": 2}}}, ["retraining", "datamodelling"]),
+        ({"evaluation": {"lds": {"subsets": 2}}}, ["retraining", "datamodelling", "comparison"]),
     ],
 )
 def test_a_change_makes_only_what_depends_on_it(

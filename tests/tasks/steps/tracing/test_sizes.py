@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def test_stages_write_about_what_the_plan_says(traced_run: "Run") -> None:
     planned = {(row.stage, row.key): row for row in planned_stages(traced_run.plan, None)}
-    assert len(planned) == len(traced_run.plan.stages) == 13
+    assert len(planned) == len(traced_run.plan.stages) == 14
     for spec in traced_run.plan.stages:
         arrays = open_finished(traced_run.job.store, spec).layout.arrays.values()
         held = sum(math.prod(array.shape) * np.dtype(array.dtype).itemsize for array in arrays)

@@ -1,0 +1,141 @@
+"""The steps of a recorded training made again, segment by segment, from its checkpoints.
+
+Every segment must end with the recorded weights, bit for bit.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from math import isqrt
+from typing import TYPE_CHECKING
+
+from configs.training import Record
+from storage.documents import digest
+from storage.specs import StageSpec
+from storage.stages import FinishedStage, open_finished
+from storage.stores import Store, StoreError
+from storage.updates.archives import Segment
+from tasks.steps.common.chain import same_environment
+from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
+from tasks.steps.common.trainer import environment, load_training, open_trainer, pack_training
+
+if TYPE_CHECKING:
+    import torch
+
+    from tasks.recording.sources import UpdateSource
+    from tasks.tracing.adjoint import Passed
+    from tasks.tracing.optimizer_rules import State
+    from tasks.training.course import TrainerCourse
+    from tasks.training.loop import Trainer
+
+STATE_BYTES = 256 * 2**20  # bytes of states in memory, unless the square root of the steps needs more
+UNFOLLOWED = ("adversary", "lottery", "diversity")  # settings of a training whose steps are not differentiated
+INEXACT = ("hybrid",)  # kinds of archive that round weights
+
+
+class Rerun:
+    """A finished, recorded training as a course of differentiable steps.
+
+    Parameters
+    ----------
+    training : its spec
+    key : key of the config that asks for it, for messages
+    precision : dtype of states and derivatives, by name
+
+    Raises
+    ------
+    ValueError : the archive does not have the exact weights of every step
+    """
+
+    def __init__(self, store: Store, training: StageSpec, device: torch.device, key: str, precision: str) -> None:
+        import torch
+
+        from tasks.steps.common.replays import open_archive
+        from tasks.training.course import TrainerCourse
+
+        self._store, self._training, self._device, self._key = store, training, device, key
+        self.source: UpdateSource = open_archive(store, training)
+        check_exact(self.source, training, key)
+        dtype = getattr(torch, precision)
+        self._trainer = self._opened()
+        twin = None
+        if dtype != torch.float32:
+            twin = self._opened()
+            twin.model.to(dtype)
+        self.course: TrainerCourse = TrainerCourse(self._trainer, twin, dtype)
+
+    def passed(self, segment: Segment) -> Passed:
+        """Run a segment from its checkpoint; the states stay in the trainer's hands.
+
+        Raises
+        ------
+        StoreError : another environment, or weights after the segment that differ from the recorded ones
+        """
+        from tasks.tracing.adjoint import run_forward
+
+        first, rest = self.before(segment), self.course.rest()
+        n = segment.stop - segment.start
+        size = min(n, max(isqrt(n - 1) + 1, STATE_BYTES // state_bytes(first)))
+        passed = run_forward(self.course, first, segment.start, segment.stop, size)
+        self.course.check_rest(rest)
+        if digest(pack_training(self._trainer)) != digest(self._stage.read_file(segment.after)):
+            raise StoreError(
+                f"{self._training.title}: expected the recorded state after step {segment.stop - 1}, found another; "
+                f"run on the machine of the training, or leave `{self._key}` out"
+            )
+        return passed
+
+    def before(self, segment: Segment) -> State:
+        """Return the recorded state before a segment."""
+        made = self._stage.markers()[segment.number]["numbers"]["environment"]
+        same_environment(self._training, made, environment(self._device), f"leave `{self._key}` out")
+        load_training(self._trainer, self._stage.read_file(segment.before))
+        return self.course.state()
+
+    def _opened(self) -> Trainer:
+        """Return the training at step 0."""
+        return open_trainer(self._store, self._training, self._device, MEMORY_SAMPLES)
+
+    @cached_property
+    def _stage(self) -> FinishedStage:
+        """Return the training."""
+        return open_finished(self._store, self._training)
+
+
+def check_exact(source: UpdateSource, training: StageSpec, key: str) -> None:
+    """Raise ValueError unless an archive has the exact weights of every step."""
+    if any(source.exactness.values()):
+        raise ValueError(_refusal(training, key, f"one of kind {source.kind!r}, which rounds them"))
+    if not source.recorded.all():
+        raise ValueError(_refusal(training, key, f"{int((~source.recorded).sum())} steps that are not recorded"))
+
+
+def check_record(training: StageSpec, key: str) -> None:
+    """Raise ValueError where a training's settings already rule out derivatives or exact weights of every step."""
+    settings = training_of(training)
+    for name in UNFOLLOWED:
+        if getattr(settings, name) is not None:
+            found = f"networks.{training.place['network']}.train.{name}"
+            raise ValueError(
+                f"{key}: expected a training without `{name}`, found {found}; its steps cannot be differentiated"
+            )
+    record = settings.record
+    assert isinstance(record, Record), training
+    if str(record.kind) in INEXACT:
+        raise ValueError(_refusal(training, key, f"kind {record.kind!r}, which rounds them"))
+    if record.steps is not None:
+        raise ValueError(_refusal(training, key, "`steps`, which leaves some out"))
+
+
+def _refusal(training: StageSpec, key: str, found: str) -> str:
+    """Return the message about an archive without exact weights."""
+    name = training.place["network"]
+    return (
+        f"{key}: expected an archive of {training.label} with the exact weights of every step, found {found}; set "
+        f"networks.{name}.train.record.kind to dense or replay, without `steps`"
+    )
+
+
+def state_bytes(state: State) -> int:
+    """Return the bytes of a training's state."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in state.tensors.values())

@@ -1,0 +1,175 @@
+"""The scores of a comparison: those of the whole network, and baselines that know nothing of the training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from storage.specs import StageSpec
+from storage.stages import FinishedStage, open_finished
+from storage.stores import Store
+from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
+from tasks.steps.common.fetching import open_fetch
+from tasks.steps.common.manifest import positions
+from tasks.steps.common.networks import load_network
+from tasks.steps.tracing.counterfactual import read_derivatives
+from tasks.steps.tracing.queries import query_inputs
+from tasks.steps.tracing.tracin import read_tracin
+
+if TYPE_CHECKING:
+    import torch
+
+BATCH = 256  # number of examples in one forward pass
+RANDOM = 20  # seed of the random score, after the training's seed
+COUNTERFACTUAL_SCORE, TRACIN_SCORE = "counterfactual", "tracin"
+SAME, PIXELS, FEATURES, SHAPLEY, CHANCE = (
+    *("same class", "nearest in pixels", "nearest in features", "KNN-Shapley in pixels", "random"),
+)
+BASELINES = (SAME, PIXELS, FEATURES, SHAPLEY, CHANCE)
+
+Doubles = NDArray[np.float64]
+Scored = tuple[Doubles, Doubles | None]  # (Q, N) larger for helpful examples; (N,) larger for probably wrong labels
+
+
+def scores_of(spec: StageSpec) -> tuple[str, ...]:
+    """Return the scores of a comparison, one per partition."""
+    return (*(name for name in (COUNTERFACTUAL_SCORE, TRACIN_SCORE) if name in spec.inputs), *BASELINES)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What the scores of a comparison are made of."""
+
+    store: Store
+    spec: StageSpec
+    device: torch.device
+
+    @cached_property
+    def rows(self) -> pd.DataFrame:
+        """Return the training examples by position."""
+        training = self.spec.inputs["network"]
+        return positions(self.store, training.inputs["data"].path, training_of(training).split)
+
+    @cached_property
+    def labels(self) -> NDArray[np.int64]:
+        """Return the labels that the network was trained on."""
+        return self.rows["label_given"].to_numpy(np.int64)
+
+    @cached_property
+    def flipped(self) -> NDArray[np.bool_] | None:
+        """Return which labels are flipped, None where that cannot be ranked."""
+        found = (self.rows["label_given"] != self.rows["label_true"]).to_numpy(bool)
+        return found if found.any() and not found.all() else None
+
+    @cached_property
+    def queries(self) -> FinishedStage:
+        """Return the queries."""
+        return open_finished(self.store, self.spec.inputs["queries"])
+
+    @cached_property
+    def classes(self) -> NDArray[np.int64]:
+        """Return the given labels of the queries."""
+        return self.queries.read("label").astype(np.int64)
+
+    def pixels(self) -> tuple[Doubles, Doubles]:
+        """Return queries and examples as the network takes them, (Q, d) and (N, d)."""
+        inputs = query_inputs(self.store, self.spec.inputs["queries"], self.device)
+        parts = [batch.flatten(1).cpu().numpy() for batch in self.batches()]
+        return inputs.flatten(1).cpu().numpy().astype(np.float64), np.concatenate(parts).astype(np.float64)
+
+    def features(self) -> tuple[Doubles, Doubles]:
+        """Return what the trained network's output layer takes; without such a layer the logits."""
+        import torch
+
+        from tasks.capture import capture_inputs, find_output_layer
+
+        model = load_network(self.store, self.spec, self.device)
+        inputs = query_inputs(self.store, self.spec.inputs["queries"], self.device)
+        output = find_output_layer(model, inputs[:1])
+
+        def taken(batch: torch.Tensor) -> Doubles:
+            if output is None:
+                with torch.inference_mode():
+                    found = model(batch.clone())
+            else:
+                found = capture_inputs(model, [output], batch)[output]
+            values: Doubles = found.flatten(1).double().cpu().numpy()
+            return values
+
+        return taken(inputs), np.concatenate([taken(batch) for batch in self.batches()])
+
+    def batches(self) -> list[torch.Tensor]:
+        """Return the training examples as network inputs, batch by batch."""
+        training = self.spec.inputs["network"]
+        fetch = open_fetch(self.store, training, training_of(training).split, self.device, MEMORY_SAMPLES)
+        starts = range(0, len(self.rows), BATCH)
+        return [fetch(np.arange(start, min(start + BATCH, len(self.rows))))[0] for start in starts]
+
+
+def sign_of(counterfactual: StageSpec) -> int:
+    """Return 1 for a measure that rises as the answer improves, -1 for the loss."""
+    from tasks.tracing.measures import FALLS
+
+    return -1 if counterfactual.parameters["measure"] in FALLS else 1
+
+
+def _counterfactual(made: Compared) -> Scored:
+    """Return derivatives, with the sign of an improvement; examples that harm the queries are probably wrong."""
+    spec = made.spec.inputs[COUNTERFACTUAL_SCORE]
+    score = sign_of(spec) * read_derivatives(made.store, spec)
+    return score, -score.mean(axis=0)
+
+
+def _tracin(made: Compared) -> Scored:
+    """Return sums of products of gradients."""
+    score = read_tracin(made.store, made.spec.inputs[TRACIN_SCORE])
+    return score, -score.mean(axis=0)
+
+
+def _same_class(made: Compared) -> Scored:
+    """Return 1 for the query's class, else 0."""
+    from tasks.tracing.evaluation import same_class
+
+    return same_class(made.classes, made.labels), None
+
+
+def _nearest(made: Compared, values: tuple[Doubles, Doubles]) -> Scored:
+    """Return similarities signed by class, and the neighbours' disagreement."""
+    from tasks.tracing.evaluation import nearest_signed, neighbours_disagreement
+
+    queries, examples = values
+    score = nearest_signed(queries, made.classes, examples, made.labels)
+    return score, neighbours_disagreement(examples, made.labels) if made.flipped is not None else None
+
+
+def _shapley(made: Compared) -> Scored:
+    """Return KNN-Shapley values in pixels."""
+    from tasks.tracing.evaluation import knn_shapley
+
+    queries, examples = made.pixels()
+    score = knn_shapley(queries, made.classes, examples, made.labels)
+    return score, -score.mean(axis=0)
+
+
+def _chance(made: Compared) -> Scored:
+    """Return random numbers."""
+    rng = np.random.default_rng([int(made.spec.inputs["network"].parameters["seed"]), RANDOM])
+    score = rng.random((len(made.classes), len(made.labels)))
+    return score, -score.mean(axis=0)
+
+
+SCORES: dict[str, Callable[[Compared], Scored]] = {
+    COUNTERFACTUAL_SCORE: _counterfactual,
+    TRACIN_SCORE: _tracin,
+    SAME: _same_class,
+    PIXELS: lambda made: _nearest(made, made.pixels()),
+    FEATURES: lambda made: _nearest(made, made.features()),
+    SHAPLEY: _shapley,
+    CHANCE: _chance,
+}

@@ -1,0 +1,127 @@
+"""The tracin stage: the product of each step's loss gradient with the query's, at the weights of the step.
+
+TracIn (Pruthi et al. 2020) at every step: `lr <grad loss(query), grad loss(example)>`, summed over the steps of an
+example. A positive sum lowered the query's loss.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from storage.layouts import ArrayLayout, Layout
+from storage.specs import StageSpec
+from storage.stages import open_finished
+from storage.stores import Store
+from tasks.engine.life import measured
+from tasks.engine.step import Size, Step, Work
+from tasks.engine.survey import Survey
+from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
+from tasks.steps.common.networks import choose_device
+from tasks.steps.common.survey import state_bytes
+from tasks.steps.tracing.queries import count_queries, query_inputs
+from tasks.steps.tracing.rerun import STATE_BYTES, Rerun, check_record
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tasks.tracing.optimizer_rules import State
+    from tasks.training.course import TrainerCourse
+
+VERSION = 1
+KEY = "tracing.scores"
+PARTITIONS = 16  # at most so many sums of all queries and examples on the disk
+GROUP_BYTES = 256 * 2**20  # of gradients in memory at a time
+
+
+def tracin_spec(queries: StageSpec, training: StageSpec) -> StageSpec:
+    """Return the spec of the products of gradients for a training's queries."""
+    inputs = {"network": training, "queries": queries}
+    return TRACIN.spec({}, inputs, digests=queries.digests, place=dict(queries.place), label=training.label)
+
+
+def read_tracin(store: Store, spec: StageSpec) -> NDArray[np.float64]:
+    """Return the sums (Q, N) float64 of a finished stage, by position in the training set."""
+    stage = open_finished(store, spec)
+    parts = [stage.read("influence", i, i + 1)[0] for i in range(stage.layout.partitions)]
+    found: NDArray[np.float64] = np.sum(parts, axis=0)
+    return found
+
+
+def _layout(store: Store, spec: StageSpec) -> Layout:
+    """Return the layout: partitions of consecutive segments."""
+    from tasks.steps.common.replays import open_archive
+
+    training = spec.inputs["network"]
+    partitions = min(PARTITIONS, len(open_archive(store, training).segments()))
+    n_queries = int(open_finished(store, spec.inputs["queries"]).summary["queries"])
+    counts = open_finished(store, training.inputs["data"]).summary["splits"][training_of(training).split]["counts"]
+    shape = (partitions, n_queries, int(sum(counts)))
+    return Layout(partitions, {"influence": ArrayLayout(shape, "float64", ("part", "query", "example"), 1, 1)})
+
+
+def _partition(work: Work, number: int) -> None:
+    """Sum the products of the steps of a partition's segments."""
+    import torch
+
+    stage, device = work.stage, choose_device(work.device)
+    spec, store = stage.spec, stage.store
+    queries = spec.inputs["queries"]
+    rerun = Rerun(store, spec.inputs["network"], device, KEY, "float32")
+    course, segments = rerun.course, rerun.source.segments()
+    inputs = query_inputs(store, queries, device)
+    classes = torch.from_numpy(open_finished(store, queries).read("label").astype(np.int64)).to(device)
+    _, _, n = stage.layout.arrays["influence"].shape
+    sums = np.zeros((len(inputs), n))
+    with stage.partition(number) as part:
+        for index in np.array_split(np.arange(len(segments)), stage.layout.partitions)[number]:
+            segment = segments[index]
+            passed, step = rerun.passed(segment), segment.start
+            later = course.states(passed.firsts[0], segment.start, segment.stop - 1)
+            for state in chain(passed.firsts[:1], later):
+                found = _products(course, step, state, inputs, classes)
+                np.add.at(sums.T, course.batch(step).examples, found.double().cpu().numpy().T)
+                step += 1
+        part.write("influence", sums[None])
+        part.numbers.update(measured())
+
+
+def _products(course: TrainerCourse, step: int, state: State, inputs: Tensor, classes: Tensor) -> Tensor:
+    """Return lr <grad loss(query), grad loss(example)> of a step, (Q, B); a loss is its part of the batch's mean."""
+    import torch
+
+    weights = next(iter(state.tensors.values())).new_ones(course.examples(step)).requires_grad_()
+    leaves = {key: value.detach().requires_grad_() for key, value in state.tensors.items()}
+    slopes = course.slopes(step, type(state)(leaves, state.counts), weights)
+    rates = {key: course.rate(step, key[1]) for key in slopes}
+    size = max(1, GROUP_BYTES // (4 * sum(slope.numel() for slope in slopes.values())))
+    parts = []
+    for first in range(0, len(inputs), size):
+        rows = slice(first, first + size)
+        gradients = course.query_gradients(state, inputs[rows], classes[rows])
+        moved = [key for key in slopes if key in gradients]
+        (found,) = torch.autograd.grad(
+            [slopes[key] for key in moved],
+            [weights],
+            [rates[key] * gradients[key] for key in moved],
+            retain_graph=True,
+            is_grads_batched=True,
+        )
+        parts.append(found)
+    return torch.cat(parts)
+
+
+def _size(spec: StageSpec, survey: Survey) -> Size:
+    training = spec.inputs["network"]
+    check_record(training, KEY)
+    train = training_of(training)
+    sums = 8 * count_queries(spec.inputs["queries"], survey) * survey.data(training.inputs["data"]).count(train.split)
+    state = train.optimizer.copies * state_bytes(survey.blank(training))
+    states = STATE_BYTES + 2 * state * (int(train.checkpoint_every**0.5) + 1)
+    return Size(PARTITIONS * sums, 2 * sums + states + 2 * GROUP_BYTES + MEMORY_SAMPLES)
+
+
+TRACIN = Step("tracin", VERSION, _layout, _partition, _size, network=True)

@@ -1,0 +1,286 @@
+"""Counterfactual influence and TracIn of a real run, by central differences and sums in a plain float64 loop."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.stats import spearmanr
+from torch import Tensor
+from torch.nn import functional as F
+
+from configs.load import ConfigError
+from configs.schema import Config
+from flows.plan import make_plan
+from flows.progress import existing_store, planned_stages
+from storage.stages import find_finished, open_finished
+from storage.stores import StoreError
+from tasks.cluster.parallel import PartitionError
+from tasks.io.networks import build_model
+from tasks.steps.common.trainer import open_trainer
+from tasks.steps.report import write_report
+from tasks.steps.tracing import rerun
+from tasks.steps.tracing.counterfactual import read_derivatives, read_growth
+from tasks.steps.tracing.rerun import check_exact
+from tasks.steps.tracing.results import tracing_results
+from tasks.steps.tracing.retraining import subset
+from tasks.steps.tracing.tracin import read_tracin
+from tests.plans import traces
+from tests.tasks.steps.tracing.conftest import images, manifest_rows, mlp_tree
+
+if TYPE_CHECKING:
+    from storage.specs import StageSpec
+    from tests.conftest import Run
+
+Tree = dict[str, Any]  # Any: YAML
+NewRun = Callable[[Tree], "Run"]
+Doubles = NDArray[np.float64]
+H = 1e-4
+PRIVATE = {"training_images": "none"}
+
+
+def counter_tree(store: Any) -> Tree:  # Any: a path
+    """The MLP with momentum, decay and biases: 20 examples, 40 steps in 3 segments, and every score."""
+    tree = mlp_tree(store)
+    tree["tracing"] |= {
+        "scores": ["gamma", "logit", "tracin"],
+        "counterfactual": {"precision": "float64", "retrainings": 3, "left_out": 0.2},
+        "evaluation": {"lds": {"subsets": 3, "share": 0.5, "retrainings": 1, "order": "both"}},
+    }
+    return tree
+
+
+@pytest.fixture(scope="module")
+def counter_run(tmp_path_factory: pytest.TempPathFactory, new_run: NewRun) -> "Run":
+    """A finished run: not to be changed."""
+    return new_run(counter_tree(tmp_path_factory.mktemp("counter") / "store")).finish()
+
+
+def compared(run: "Run") -> "StageSpec":
+    """The spec of the comparison."""
+    spec = traces(run.plan)[0].comparison
+    assert spec is not None
+    return spec
+
+
+def spearman(first: Doubles, second: Doubles) -> float:
+    """Return Spearman's correlation by scipy, 0 for a constant side."""
+    return float(spearmanr(first, second).statistic) if np.ptp(first) else 0.0
+
+
+@dataclass
+class Loop:
+    """The run's training in a plain float64 loop of torch.optim, with weights on its examples."""
+
+    run: "Run"
+    rows: Any = field(init=False)  # Any: a table
+
+    def __post_init__(self) -> None:
+        training = traces(self.run.plan)[0].training
+        self.rows = manifest_rows(self.run, training.inputs["data"], "train")
+        self.settings, self.network = training.place["train"], training.parameters["network"]
+        opened = open_trainer(self.run.job.store, training, torch.device("cpu"), 2**20)
+        self.batches = [opened.samples.batches.batch(step).examples for step in range(40)]
+        self.x = images(self.rows["id"].to_numpy()).double()
+        self.y = torch.tensor(self.rows["label_given"].array)
+        queries = open_finished(self.run.job.store, traces(self.run.plan)[0].queries)
+        self.queries = images(np.asarray(queries.read("sample_id"), np.int64)).double()
+        self.classes = torch.tensor(np.asarray(queries.read("label"), np.int64))
+
+    def trained(self, weights: Tensor, look: Callable[[torch.nn.Module, int], None] | None = None) -> torch.nn.Module:
+        """Return the trained network; `look` sees it before each step."""
+        model = build_model(self.network["model"], self.network["arguments"], 0).double()
+        settings = {name: value for name, value in self.settings["optimizer"].items() if name != "kind"}
+        optimizer = torch.optim.SGD(model.parameters(), **settings)
+        for step, picked in enumerate(self.batches):
+            if look is not None:
+                look(model, step)
+            optimizer.zero_grad()
+            losses = F.cross_entropy(model(self.x[picked]), self.y[picked], reduction="none")
+            (weights[picked] * losses).sum().div(len(picked)).backward()  # type: ignore[no-untyped-call]  # torch's stub
+            optimizer.step()
+        return model
+
+    def margins(self, weights: Tensor) -> Doubles:
+        """Return the margins of the queries' labels."""
+        model = self.trained(weights)
+        with torch.no_grad():
+            chances = model(self.queries).softmax(1)[range(len(self.classes)), self.classes]
+        found: Doubles = torch.log(chances / (1 - chances)).numpy()
+        return found
+
+
+def test_derivatives_equal_central_differences(counter_run: "Run") -> None:
+    loop, found = (
+        Loop(counter_run),
+        read_derivatives(counter_run.job.store, compared(counter_run).inputs["counterfactual"]),
+    )
+    assert found.shape == (3, 20)
+    for position in range(20):
+        weights = torch.ones(20, dtype=torch.float64)
+        ends = []
+        for sign in (1, -1):
+            weights[position] = 1 + sign * H
+            ends.append(loop.margins(weights))
+        # The run's own states are float32: its training is another one by rounding.
+        expected = (ends[0] - ends[1]) / (2 * H)
+        np.testing.assert_allclose(found[:, position], expected, rtol=1e-3, atol=1e-5)
+
+
+def test_tracin_sums_products_of_gradients(counter_run: "Run") -> None:
+    loop, expected = Loop(counter_run), np.zeros((3, 20))
+    rate = loop.settings["optimizer"]["lr"]
+
+    def look(model: torch.nn.Module, step: int) -> None:
+        (position,) = loop.batches[step].tolist()
+        parameters = list(model.parameters())
+        own = torch.autograd.grad(F.cross_entropy(model(loop.x[[position]]), loop.y[[position]]), parameters)
+        for q in range(3):
+            loss = F.cross_entropy(model(loop.queries[[q]]), loop.classes[[q]])
+            theirs = torch.autograd.grad(loss, parameters)
+            expected[q, position] += rate * sum(float((a * b).sum()) for a, b in zip(own, theirs, strict=True))
+
+    loop.trained(torch.ones(20, dtype=torch.float64), look)
+    found = read_tracin(counter_run.job.store, compared(counter_run).inputs["tracin"])
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("role", ["same_order", "left_out"])
+def test_retrainings_in_the_same_order_leave_the_steps_out(counter_run: "Run", role: str) -> None:
+    spec = compared(counter_run).inputs[role]
+    loop, found = Loop(counter_run), open_finished(counter_run.job.store, spec).read("margin")
+    for index in range(3):
+        weights = torch.zeros(20, dtype=torch.float64)
+        kept = subset(spec, index, 20)
+        assert len(kept) == (10 if role == "same_order" else 16)
+        weights[kept] = 1
+        np.testing.assert_allclose(found[index], loop.margins(weights), rtol=1e-3, atol=1e-5)
+
+
+def test_checks_of_scores_are_recomputed(counter_run: "Run") -> None:
+    spec, store = compared(counter_run), counter_run.job.store
+    rows = {row["score"]: row["checks"] for row in open_finished(store, spec).summary["rows"]}
+    assert list(rows) == [
+        *("counterfactual", "tracin", "same class", "nearest in pixels", "nearest in features"),
+        *("KNN-Shapley in pixels", "random"),
+    ]
+    loop = Loop(counter_run)
+    same = (loop.classes.numpy()[:, None] == loop.y.numpy()).astype(float)
+    scores = {
+        "counterfactual": read_derivatives(store, spec.inputs["counterfactual"]),
+        "tracin": read_tracin(store, spec.inputs["tracin"]),
+        "same class": same,
+    }
+    for role, check in (("retraining", "LDS"), ("same_order", "LDS, same order")):
+        margins = open_finished(store, spec.inputs[role]).read("margin").astype(np.float64)
+        for name, score in scores.items():
+            predicted = np.stack([score[:, subset(spec.inputs[role], i, 20)].sum(axis=1) for i in range(3)])
+            each = [spearman(predicted[:, q], margins[:, q]) for q in range(3)]
+            assert rows[name][check]["value"] == pytest.approx(np.mean(each))
+    margins = open_finished(store, spec.inputs["left_out"]).read("margin").astype(np.float64)
+    out = [np.setdiff1d(np.arange(20), subset(spec.inputs["left_out"], i, 20)) for i in range(3)]
+    predicted = -np.stack([scores["counterfactual"][:, positions].sum(axis=1) for positions in out])
+    validity = np.mean([spearman(predicted[:, q], margins[:, q]) for q in range(3)])
+    assert rows["counterfactual"]["validity"]["value"] == pytest.approx(validity)
+
+
+def test_growth_has_every_step_and_the_page_shows_it(counter_run: "Run") -> None:
+    growth = read_growth(counter_run.job.store, compared(counter_run).inputs["counterfactual"])
+    assert growth["step"].tolist() == list(range(40))
+    assert (growth["growth"] > 0).all()
+    page = tracing_results(counter_run.job.store, traces(counter_run.plan), "show")
+    assert len(page.growth) == 40
+    query = page.queries[0]
+    assert [layer.layer for layer in query.layers][-2:] == ["tracin", "counterfactual"]
+    scores = read_derivatives(counter_run.job.store, compared(counter_run).inputs["counterfactual"])[0]
+    best = query.layers[-1].positive
+    ids = Loop(counter_run).rows["id"].to_numpy()
+    order = np.argsort(-scores)[: len(best)]
+    assert best["sample_id"].tolist() == ids[order].tolist()
+    np.testing.assert_allclose(best["share"], scores[order] / np.abs(scores).sum())
+    evaluation = page.evaluation
+    assert set(evaluation[evaluation["measure"] == "validity"]["score"]) == {"counterfactual"}
+
+
+def test_a_killed_stage_goes_on_with_the_adjoint(
+    counter_run: "Run", new_run: NewRun, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = new_run(counter_tree(tmp_path / "store"))
+    passed, calls = rerun.Rerun.passed, []
+
+    def dies(self: rerun.Rerun, segment: Any) -> Any:  # Any: passed on
+        calls.append(segment.number)
+        if len(calls) == 2:
+            raise RuntimeError("killed")
+        return passed(self, segment)
+
+    monkeypatch.setattr(rerun.Rerun, "passed", dies)
+    with pytest.raises(PartitionError, match="killed"):
+        run.finish()
+    assert calls == [2, 1]
+    spec = compared(run).inputs["counterfactual"]
+    assert find_finished(run.job.store, spec.path) is None
+    monkeypatch.setattr(rerun.Rerun, "passed", passed)
+    run.finish()
+    whole, again = (open_finished(one.job.store, spec).note for one in (counter_run, run))
+    assert whole["arrays"] == again["arrays"]
+    assert whole["files"] == again["files"]
+
+
+def test_ids_of_training_images_stay_in_the_store(counter_run: "Run", new_run: NewRun, tmp_path: Any) -> None:
+    """With `none` the panels of the whole network show classes alone."""
+    made = new_run({**copy.deepcopy(counter_run.at(str(tmp_path / "store")).tree), "report": PRIVATE})
+    write_report(made.job.store, made.plan.made(), created="today", reused=frozenset())
+    text = (tmp_path / "store" / "reports" / "mlp" / "tracing.html").read_text()
+    ids = Loop(counter_run).rows["id"].tolist()
+    assert "counterfactual" in text
+    assert not [i for i in ids if f"sample {i}<" in text]
+
+
+def test_gaps_are_refused_before_the_run(tmp_path: Any) -> None:
+    tree = counter_tree(tmp_path / "store")
+    tree["networks"]["net"]["train"]["record"] = {"steps": [[0, 10]]}
+    for key in ("counterfactual", "scores"):
+        asked = copy.deepcopy(tree)
+        if key == "scores":
+            del asked["tracing"]["counterfactual"]
+        config = Config.model_validate(asked)
+        expected = (
+            f"tracing.{key}: expected an archive of net seed 0 with the exact weights of every step, found `steps`, "
+            "which leaves some out; set networks.net.train.record.kind to dense or replay, without `steps`"
+        )
+        with pytest.raises(ConfigError) as error:
+            planned_stages(make_plan(config), existing_store(config))
+        assert str(error.value) == expected
+
+
+def test_archives_that_round_are_refused(counter_run: "Run") -> None:
+    training = traces(counter_run.plan)[0].training
+    rounded: Any = SimpleNamespace(kind="hybrid", exactness={"1": 5e-4}, recorded=np.ones(3, bool))
+    with pytest.raises(
+        ValueError, match=r"^tracing.counterfactual: .*found one of kind 'hybrid', which rounds them; set"
+    ):
+        check_exact(rounded, training, "tracing.counterfactual")
+    gaps: Any = SimpleNamespace(kind="dense", exactness={"1": 0.0}, recorded=np.array([True, False]))
+    with pytest.raises(ValueError, match=r"found 1 steps that are not recorded; set networks.net.train.record.kind to"):
+        check_exact(gaps, training, "tracing.counterfactual")
+
+
+def test_other_weights_than_the_recorded_ones_are_an_error(counter_run: "Run", monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with other arithmetic would make other weights: the check is on every bit."""
+    training = traces(counter_run.plan)[0].training
+    made = rerun.Rerun(counter_run.job.store, training, torch.device("cpu"), "tracing.counterfactual", "float32")
+    segment = made.source.segments()[1]
+    made.passed(segment)
+    object.__setattr__(
+        made._trainer.samples, "fetch", lambda picked: (torch.rand(len(picked), 1, 8, 8), torch.zeros(1).long())
+    )
+    with pytest.raises(
+        StoreError, match=r"expected the recorded state after step 31, found another; run on the machine"
+    ):
+        made.passed(segment)
