@@ -1,4 +1,4 @@
-"""The completion records that a process has read during a run.
+"""The completion records, and partition records of finished stages, that a process has read during a run.
 
 A record never changes, so it is read once. Its absence is not remembered: another run may finish the stage later.
 Workers remember records for the run that sends them work: they get its store.
@@ -21,7 +21,7 @@ def remembering(store: Store) -> Store:
 
 
 def remember(store: Store, path: str, note: bytes) -> None:
-    """Remember the intact completion record of the stage at `path`, if the store has the token of a run."""
+    """Remember the intact record at `path`, by stage for a completion record, if the store has the token of a run."""
     if store.memory:
         _NOTES.setdefault(store.memory, {})[path] = zlib.compress(note, 1)
         for run in list(_NOTES)[:-RUNS]:  # the oldest runs
@@ -29,7 +29,7 @@ def remember(store: Store, path: str, note: bytes) -> None:
 
 
 def recall(store: Store, path: str) -> bytes | None:
-    """Return the completion record of the stage at `path` if it is remembered."""
+    """Return the record at `path`, by stage for a completion record, if it is remembered."""
     found = _NOTES.get(store.memory, {}).get(path)
     return None if found is None else zlib.decompress(found)
 

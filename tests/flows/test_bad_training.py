@@ -65,7 +65,7 @@ BAD: list[tuple[str, object, str]] = [
     ("augment", {"rotate": 3}, "augment.rotate: unknown key"),
     ("snapshots", [3, 3], ": snapshots: expected different entries, found the same one twice"),
     ("snapshots", [-1], "snapshots.0: input should be greater than or equal to 0, found -1"),
-    ("record", {"kind": "replay"}, "record.kind: input should be 'auto' or 'dense', found 'replay'"),
+    ("record", {"kind": "none"}, "record.kind: input should be 'auto', 'dense', 'hybrid' or 'replay', found 'none'"),
     (
         "record",
         {"steps": [[5, 3]]},

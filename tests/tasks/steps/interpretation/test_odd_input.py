@@ -14,7 +14,7 @@ from tasks.report.interpretation.results import InterpretationResults
 from tasks.steps.interpretation.results import interpretation_results
 from tests.plans import cells, held_out, interpreted, learned
 from tests.tasks.layout_networks import tiny_vit
-from tests.tasks.odd_networks import Odd
+from tests.tasks.odd_maps import Odd
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -31,7 +31,7 @@ SMALL = {
 def odd_tree(tree: Tree, path: Path, oddity: str, *interpreters: str) -> Tree:
     """Return the tiny config on an odd network's layer."""
     torch.save(Odd(oddity).state_dict(), path / "weights.pt")
-    network = {"model": "tests.tasks.odd_networks:Odd", "arguments": {"oddity": oddity}}
+    network = {"model": "tests.tasks.odd_maps:Odd", "arguments": {"oddity": oddity}}
     network |= {"weights": str(path / "weights.pt"), "preprocessing": {"mode": "L"}}
     asked = {name: SMALL[name] for name in interpreters}
     selectors: Tree = {"random": {}, "moderate": {}, "dgpruning": {}}
