@@ -47,7 +47,7 @@ def pgd(
     """
     _check(x, y, epsilon, step, steps)
     with torch.inference_mode(mode=False), torch.enable_grad(), _kept_buffers(model):
-        images = x.detach().clone()
+        images, y = x.detach().clone(), y.clone()  # what was made in inference mode cannot be saved for a gradient
         lower, upper = _ball(images, epsilon)
         found = images
         if random_start:
@@ -169,17 +169,17 @@ def _clamp(images: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
 
 @contextmanager
 def _kept_buffers(model: nn.Module) -> Iterator[None]:
-    """Restore the buffers of a model after the block: batch norm's statistics, in training mode."""
+    """Lend a model copies of its buffers: batch norm's statistics and a caller's graph stay as they are."""
     kept = [(module, name, value) for module in model.modules() for name, value in module._buffers.items()]
-    values = [None if value is None else value.detach().clone() for _, _, value in kept]
+    copies: dict[int, Tensor] = {}  # a buffer of two modules stays one
+    for module, name, value in kept:
+        if value is not None:
+            module._buffers[name] = copies.setdefault(id(value), value.detach().clone())
     try:
         yield
     finally:
-        with torch.no_grad():
-            for (module, name, buffer), value in zip(kept, values, strict=True):
-                module._buffers[name] = buffer
-                if buffer is not None and value is not None:
-                    buffer.copy_(value)
+        for module, name, value in kept:
+            module._buffers[name] = value
 
 
 def _check(x: Tensor, y: Tensor, epsilon: float, step: float, steps: int) -> None:

@@ -140,6 +140,24 @@ def test_it_works_without_gradients_and_in_inference_mode() -> None:
         assert torch.equal(pgd(model, X, Y, random_start=False), expected)
 
 
+def test_labels_of_inference_mode_are_taken() -> None:
+    model = network()
+    expected = pgd(model, X, Y, random_start=False)
+    with torch.inference_mode():
+        assert torch.equal(pgd(model, X, Y.clone(), random_start=False), expected)
+
+
+def test_a_graph_from_before_the_attack_can_still_be_followed() -> None:
+    model = network(norm=True).train()
+    alone = copy.deepcopy(model)
+    loss = F.cross_entropy(model(X), Y)
+    pgd(model, X, Y, steps=2)
+    loss.backward()
+    F.cross_entropy(alone(X), Y).backward()
+    for one, other in zip(model.parameters(), alone.parameters(), strict=True):
+        assert torch.equal(one.grad, other.grad)
+
+
 def test_robust_images_are_those_with_a_margin_above_the_worst_case() -> None:
     # Away from 0 and 1, an attack lowers the margin of a linear model by epsilon times the 1-norm of w_y - w_other.
     generator = torch.Generator().manual_seed(2)
