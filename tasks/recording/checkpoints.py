@@ -16,8 +16,8 @@ from storage.documents import canonical, digest
 from storage.tensors import RawTensor, decode_tensors, encode_tensors
 from storage.updates.chunks import Write
 from tasks.recording.generators import generator_states, restore_generators
-from tasks.recording.optimizers import load_optimizer, pack_optimizer
-from tasks.recording.settings import DTYPES, NAMES
+from tasks.recording.optimizers import SETTING, load_optimizer, pack_optimizer
+from tasks.recording.settings import DTYPES, NAMES, decode_setting
 from tasks.recording.versions import VERSIONS, current_versions, load_state, version_texts
 
 MODEL, RANDOM = "model.", "random."
@@ -58,6 +58,14 @@ def load_checkpoint(data: bytes, model: nn.Module, optimizer: torch.optim.Optimi
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from None
     restore_generators(_below(tensors, RANDOM))
+
+
+def group_settings(data: bytes, what: str) -> list[dict[str, Any]]:  # Any: an optimiser's own
+    """Return the settings of the optimiser's groups of parameters in a checkpoint; `what` as in `load_checkpoint`."""
+    raw, texts = decode_tensors(data, what)
+    document = json.loads(texts["optimizer"])
+    tensors = _below({name: _tensor(value) for name, value in raw.items()}, SETTING)
+    return [{key: decode_setting(node, tensors) for key, node in group.items()} for group in document["groups"]]
 
 
 def checkpoint_weights(data: bytes, what: str) -> dict[str, Tensor]:

@@ -6,17 +6,19 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from storage.documents import Document
 from storage.updates.archives import Segment
-from storage.updates.ledger import row_runs
+from storage.updates.ledger import DIGEST, NORM, row_runs
 from storage.updates.parameters import Layer
 from storage.updates.reader import SegmentReader
+from tasks.recording.checkpoints import group_settings
 from tasks.recording.dense import DenseBlock, DenseSource
 from tasks.recording.replaying import Recorded, Replay
-from tasks.recording.shares import Shares, StepShares, share_columns
+from tasks.recording.shares import Course, Shares, StepShares, share_columns
 
 if TYPE_CHECKING:
     from tasks.recording.programs import Repeat
@@ -52,8 +54,9 @@ class ReplayBlock(DenseBlock):
 
         Raises
         ------
-        NotImplementedError : an optimiser other than torch's SGD; a row of a gap; or a layer whose gradient is not the
-            sum of its members' parts, as with tied weights or penalties
+        NotImplementedError : an optimiser other than torch's SGD; a row of a gap; a layer whose gradient is not the
+            sum of its members' parts, as with tied weights or penalties; numbers of 16 bits; or, under momentum, a
+            step without an update, and settings of the momentum that change
         """
         if not self.recorded:
             raise NotImplementedError(f"layer {self.layer!r}: expected single steps, found the sum of a gap")
@@ -98,7 +101,7 @@ class ReplaySource(DenseSource):
         entries = [recorded.layers[layer] for layer in chosen]
         names = sorted({name for entry in entries for name in entry.parameters})
         most = max(1, BLOCK // max(1, sum(recorded.parameters[name].nbytes for name in names)))
-        shares = Shares(replay.modules, chosen, replay.run.optimizer, self._rates) if members else None
+        shares = Shares(replay.modules, chosen, replay.run.optimizer, self._course) if members else None
         before = replay.weights(names)
         for _, steps, kept in row_runs(recorded.ledger):
             while steps:
@@ -120,9 +123,19 @@ class ReplaySource(DenseSource):
         return [record["numbers"]["environment"] for record in self.stage.markers()]
 
     @cached_property
-    def _rates(self) -> list[tuple[float, ...]]:
-        """Return the learning rates of each step, a number per group."""
-        return [tuple(map(float, lrs)) for lrs in self.ledger["lrs"]]
+    def _course(self) -> Course:
+        """Return what is known of all steps."""
+        ledger, name = self.ledger, self.spans[-1].after
+        rates = [tuple(map(float, lrs)) for lrs in ledger["lrs"]]
+        known = ledger["recorded"].to_numpy(np.bool_)
+        moving = np.array([any(lrs) for lrs in rates], np.bool_)
+        still = {}
+        for layer in self.layers:
+            digests = ledger[DIGEST + layer].to_numpy()
+            same = np.append(ledger[NORM + layer].iloc[0] == 0, digests[1:] == digests[:-1])
+            still[layer] = known & moving & same
+        last = group_settings(self.stage.read_file(name), f"{self.stage.path}/files/{name}")
+        return Course(rates, still, last)
 
     def _recorded(self, segment: Segment) -> Recorded:
         """Return what a segment says about its steps."""

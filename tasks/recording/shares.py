@@ -4,15 +4,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from tasks.modules import kind_of
 from tasks.recording.programs import Row
+from tasks.recording.recurrences import settings_of, whole_shares
+from tasks.recording.taps import Call as Seen
 from tasks.tracing import gammas
 
 TOLERANCE = 1e-3  # of the gradient's norm: rounding of float32, far below a missing part
+FORGOTTEN = 1e-16  # share of a velocity that does not matter any more
+WIDE = (torch.float32, torch.float64)
 AT_ONCE = 64 * 2**20  # bytes of gradients by member that are computed together
 
 Call = tuple[Tensor, Tensor]  # inputs and output gradients of a call of the layer, (rows, ...)
@@ -41,6 +46,22 @@ class StepShares:
         return sum(tensor.nbytes for call in self.calls for tensor in call)
 
 
+@dataclass(frozen=True)
+class Course:
+    """What is known of all steps of a training.
+
+    Parameters
+    ----------
+    rates : learning rates of each step, a number per group
+    still : layers by name, with (T,) whether a step left its weights as they were at a rate above 0
+    last : settings of the optimiser's groups after the last step
+    """
+
+    rates: Sequence[tuple[float, ...]]
+    still: Mapping[str, NDArray[np.bool_]]
+    last: Sequence[Mapping[str, object]]
+
+
 class Shares:
     """Watches the layers of a training that is repeated, one update at a time.
 
@@ -49,30 +70,32 @@ class Shares:
     modules : recorded layers by name
     chosen : names of the layers to split
     optimizer : torch's SGD, or no update can be split
-    rates : learning rates of all steps of the training, a number per group
+    course : of the training
     """
 
     def __init__(
-        self,
-        modules: Mapping[str, nn.Module],
-        chosen: Sequence[str],
-        optimizer: torch.optim.Optimizer,
-        rates: Sequence[tuple[float, ...]],
+        self, modules: Mapping[str, nn.Module], chosen: Sequence[str], optimizer: torch.optim.Optimizer, course: Course
     ) -> None:
         self._modules = {name: modules[name] for name in chosen}
-        self._optimizer, self._rates = optimizer, rates
-        self._calls: dict[str, list[Call]] = {}
+        self._optimizer, self._course = optimizer, course
+        self._calls: dict[str, list[Seen]] = {}
         self._factors: dict[str, float | None] = {}
+        self._fresh: dict[str, bool] = {}
+        self._updated = False
         self._measuring = False  # then the calls of the layers are not the training's
 
     @contextmanager
     def watching(self) -> Iterator[None]:
         """Surround one update; the hooks are removed afterwards."""
-        self._calls, self._factors = {name: [] for name in self._modules}, {}
+        self._calls, self._factors, self._fresh = {name: [] for name in self._modules}, {}, {}
+        self._updated = False
         with ExitStack() as hooks:
             for name, module in self._modules.items():
-                handle = module.register_forward_hook(lambda m, given, made, name=name: self._see(name, m, given, made))
+                handle = module.register_forward_hook(
+                    lambda _, given, named, made, name=name: self._see(name, given, named, made), with_kwargs=True
+                )
                 hooks.callback(handle.remove)
+            hooks.callback(self._optimizer.register_step_pre_hook(lambda *_: self._begin()).remove)
             hooks.callback(self._optimizer.register_step_post_hook(lambda *_: self._measure()).remove)
             yield
 
@@ -80,33 +103,47 @@ class Shares:
         """Return the factors of the update that was watched, by layer."""
         members, found = len(row.examples) + len(row.ghosts), {}
         for name, module in self._modules.items():
-            calls, factor = tuple(self._calls[name]), self._factors.get(name, 0.0)
-            problem = _problem(self._optimizer, name, calls, members, factor)
-            effect = 0.0 if problem or factor is None else -factor * self._effect(module, row.step)
-            found[name] = StepShares(() if problem else calls, members, effect, problem)
+            seen, factor = self._of(name), self._factors.get(name, 0.0)
+            problem = _odd(name, module, seen) or _problem(self._optimizer, name, seen, members, factor)
+            problem = problem or self._unsteady(name, module, row.step)
+            whole = problem or not factor
+            effect = 0.0 if whole or factor is None else factor * self._effect(name, module, row.step)
+            calls = () if problem else tuple((c.inputs, c.gradients) for c in seen)
+            found[name] = StepShares(calls, members, effect, problem)  # type: ignore[arg-type]  # `_odd`: no None
         self._calls, self._factors = {}, {}
         return found
 
-    def _see(self, name: str, module: nn.Module, given: tuple[object, ...], made: Tensor) -> None:
+    def _of(self, name: str) -> list[Seen]:
+        """Return a layer's calls that a backward pass went through, in the order of the calls."""
+        return [call for call in self._calls[name] if call.gradients is not None]
+
+    def _see(self, name: str, given: tuple[object, ...], named: Mapping[str, object], made: object) -> None:
         """Keep a call's inputs, and its output gradients once they are known."""
-        kind = kind_of(module)
-        assert kind is not None, name
-        if made.requires_grad and not self._measuring:
-            inputs = kind.inputs(given).detach().clone()
-            made.register_hook(  # type: ignore[no-untyped-call]  # torch's stub
-                lambda gradient: self._calls[name].append((inputs, gradient.detach().clone()))
-            )
+        if self._measuring or not isinstance(made, Tensor) or not made.requires_grad:
+            return
+        values = [*given, *named.values()]
+        single = values[0] if len(values) == 1 and isinstance(values[0], Tensor) else None
+        call = Seen(None if single is None else single.detach().clone())
+        self._calls[name].append(call)
+        made.register_hook(  # type: ignore[no-untyped-call]  # torch's stub
+            lambda gradient: call.saw(gradient.detach().clone())
+        )
+
+    def _begin(self) -> None:
+        """Note which layers have no velocity yet."""
+        for name, module in self._modules.items():
+            self._fresh[name] = self._optimizer.state.get(_weight(module), {}).get("momentum_buffer") is None
 
     def _measure(self) -> None:
         """Compare each layer's gradient, as the optimiser saw it, with the sum of its members' parts."""
-        self._measuring = True
+        self._measuring = self._updated = True
         for name, module in self._modules.items():
-            gradient, calls = _weight(module).grad, self._calls[name]
-            if gradient is None or not calls:
+            gradient, calls = _weight(module).grad, self._of(name)
+            if gradient is None or not calls or _odd(name, module, calls):
                 self._factors[name] = 0.0 if gradient is None and not calls else None
                 continue
             with torch.enable_grad():
-                parts = [_weight_gradient(module, inputs, outputs) for inputs, outputs in calls]
+                parts = [_weight_gradient(module, call) for call in calls]
             total, wanted = torch.stack(parts).sum(0).double(), gradient.detach().double()
             square = float((total * total).sum())
             factor = float((total * wanted).sum()) / square if square else 0.0
@@ -114,19 +151,47 @@ class Shares:
             self._factors[name] = factor if fits else None
         self._measuring = False
 
-    def _effect(self, module: nn.Module, step: int) -> float:
-        """Return the sum of the changes of a weight, from `step` on, that a gradient of -1 in this step makes."""
+    def _group(self, module: nn.Module) -> int:
+        """Return the index of the group of a layer's weight."""
         groups = self._optimizer.param_groups
-        index = next(k for k, g in enumerate(groups) if any(p is _weight(module) for p in g["params"]))
-        momentum, nesterov = float(groups[index]["momentum"]), bool(groups[index]["nesterov"])
-        first = (1 - float(groups[index]["dampening"])) if step else 1.0  # the first velocity is the whole gradient
-        rates = [lrs[index] for lrs in self._rates[step:]] if momentum else [self._rates[step][index]]
-        if not momentum:
-            return rates[0]
-        total, share = (rates[0] if nesterov else 0.0), first * (momentum if nesterov else 1.0)
-        for rate in rates:
-            total, share = total + rate * share, share * momentum
-        return total
+        return next(k for k, g in enumerate(groups) if any(p is _weight(module) for p in g["params"]))
+
+    def _unsteady(self, name: str, module: nn.Module, step: int) -> str:
+        """Return why the effect of a step's gradient is not known, "" if it is."""
+        if not self._updated and not self._course.still[name][step]:
+            return f"layer {name!r}, step {step}: expected an update by the optimiser, found another"
+        index = self._group(module)
+        group, last = self._optimizer.param_groups[index], self._course.last[index]
+        if not group["momentum"] and not last["momentum"]:
+            return ""
+        for key in ("momentum", "dampening", "nesterov"):
+            if group[key] != last[key]:
+                return (
+                    f"layer {name!r}, step {step}: expected one {key} in all steps, found {group[key]} and {last[key]}"
+                )
+        if not self._updated:
+            return f"layer {name!r}, step {step}: expected an update in each step under momentum, found none"
+        reach = int(np.ceil(np.log(FORGOTTEN) / np.log(group["momentum"]))) if group["momentum"] < 1 else None
+        later = self._course.still[name][step + 1 :][:reach]
+        if self._factors.get(name) and later.any():
+            at = step + 1 + int(later.argmax())
+            return f"layer {name!r}, step {at}: expected an update in each step under momentum, found the same weights"
+        return ""
+
+    def _effect(self, name: str, module: nn.Module, step: int) -> float:
+        """Return the sum of the changes of a weight, from `step` on, that a gradient of 1 in this step makes."""
+        index = self._group(module)
+        group = self._optimizer.param_groups[index]
+        rates = (
+            [lrs[index] for lrs in self._course.rates[step:]]
+            if group["momentum"]
+            else [self._course.rates[step][index]]
+        )
+        steps = [
+            settings_of({**group, "lr": rate}, fresh=k == 0 and self._fresh[name], scale=1.0)
+            for k, rate in enumerate(rates)
+        ]
+        return whole_shares(steps)[0]
 
 
 def share_columns(
@@ -151,18 +216,33 @@ def share_columns(
     return shares.effect * (torch.stack(columns).sum(0) if whole else torch.cat(columns, dim=1))
 
 
+def _odd(name: str, module: nn.Module, calls: Sequence[Seen]) -> str:
+    """Return why calls of a layer cannot be split, whatever their gradients, "" if they can."""
+    if any(call.inputs is None for call in calls):
+        return f"layer {name!r}: expected calls with one tensor, found other arguments"
+    tensors = [_weight(module), *(t for call in calls for t in (call.inputs, call.gradients))]
+    dtypes = {tensor.dtype for tensor in tensors if tensor is not None}
+    if calls and (len(dtypes) > 1 or not dtypes <= set(WIDE)):
+        found = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+        return f"layer {name!r}: expected float32 or float64 in weight, inputs and gradients, found {found}"
+    return ""
+
+
 def _problem(
-    optimizer: torch.optim.Optimizer, name: str, calls: Sequence[Call], members: int, factor: float | None
+    optimizer: torch.optim.Optimizer, name: str, calls: Sequence[Seen], members: int, factor: float | None
 ) -> str:
     """Return why an update cannot be split by its members, "" if it can."""
-    if type(optimizer) is not torch.optim.SGD or any(group["maximize"] for group in optimizer.param_groups):
-        return f"layer {name!r}: expected an optimiser that is linear in the gradient (torch's SGD), found another"
+    linear = f"layer {name!r}: expected an optimiser that is linear in the gradient (torch's SGD), found"
+    if type(optimizer) is not torch.optim.SGD:
+        return f"{linear} {type(optimizer).__name__}"
+    if any(group["maximize"] for group in optimizer.param_groups):
+        return f"layer {name!r}: expected an optimiser that goes down the gradient, found SGD with maximize=True"
     if factor is None:
         return (
             f"layer {name!r}: expected a gradient that is the sum of its members' parts, found another: the weight is "
             "tied, or the loss has a term of the weights"
         )
-    rows = [len(inputs) for inputs, _ in calls]
+    rows = [len(call.inputs) for call in calls if call.inputs is not None]
     if any(count != members for count in rows) and sum(rows) != members:
         return f"layer {name!r}: expected a row for each of {members} members, found {rows}"
     return ""
@@ -174,8 +254,11 @@ def _weight(module: nn.Module) -> Tensor:
     return found
 
 
-def _weight_gradient(module: nn.Module, inputs: Tensor, outputs: Tensor) -> Tensor:
-    """Return the gradient of <outputs, layer(inputs)> by the weight."""
+def _weight_gradient(module: nn.Module, call: Seen) -> Tensor:
+    """Return the gradient of <output gradients, layer(inputs)> by the weight."""
+    inputs, outputs = call.inputs, call.gradients
+    assert inputs is not None
+    assert outputs is not None
     weight = _weight(module).detach().requires_grad_(True)
     with torch.enable_grad():
         made = functional_call(module, {"weight": weight}, (inputs,))
