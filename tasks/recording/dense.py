@@ -174,8 +174,14 @@ class DenseSource:
         """Return a layer's bias after the last step, None without a bias."""
         return self._end(layer, "bias", self._last_weights) if self._has_bias(layer) else None
 
-    def blocks(self, segment: Segment, layers: Sequence[str] | None = None) -> Iterator["UpdateBlock"]:
+    def blocks(
+        self, segment: Segment, layers: Sequence[str] | None = None, *, members: bool = False
+    ) -> Iterator["UpdateBlock"]:
         """Yield the updates of a segment, layer by layer, in order of steps.
+
+        Parameters
+        ----------
+        members : for a replay: keep what `per_example` needs; without effect here
 
         Raises
         ------

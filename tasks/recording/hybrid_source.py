@@ -50,8 +50,14 @@ class HybridSource(DenseSource):
             return False
         return all(part.has_members(entry.weight) for part in self._parts)
 
-    def blocks(self, segment: Segment, layers: Sequence[str] | None = None) -> Iterator["UpdateBlock"]:
+    def blocks(
+        self, segment: Segment, layers: Sequence[str] | None = None, *, members: bool = False
+    ) -> Iterator["UpdateBlock"]:
         """Yield the updates of a segment, layer by layer, in order of steps.
+
+        Parameters
+        ----------
+        members : for a replay: keep what `per_example` needs; without effect here
 
         Raises
         ------

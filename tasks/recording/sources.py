@@ -114,7 +114,10 @@ class UpdateSource(Protocol):
 
     def final_bias(self, layer: str) -> Tensor | None: ...
 
-    def blocks(self, segment: Segment, layers: Sequence[str] | None = None) -> Iterator[UpdateBlock]: ...
+    def blocks(
+        self, segment: Segment, layers: Sequence[str] | None = None, *, members: bool = False
+    ) -> Iterator[UpdateBlock]:
+        """Yield the updates of a segment; with `members` a replay keeps what `per_example` needs, in the same pass."""
 
 
 class OpenSource(Protocol):

@@ -29,7 +29,7 @@ FACTORS = {"mlp": (mlp, "0"), "convolutions": (convolutions, "4"), "tokens": (to
 
 def blocks_of(source: UpdateSource, layer: str) -> list[FactorBlock]:
     """Return the blocks of a layer with factors, of all segments."""
-    found = [block for segment in source.segments() for block in source.blocks(segment, [layer])]
+    found = [block for segment in source.segments() for block in source.blocks(segment, [layer], members=True)]
     assert all(isinstance(block, FactorBlock) for block in found)
     return [block for block in found if isinstance(block, FactorBlock)]
 

@@ -128,7 +128,7 @@ def test_columns_of_plain_sgd_are_each_rows_part(tmp_path: Path, layer: str) -> 
     module, weight, inputs = net().get_submodule(layer), source.final(layer), inputs_of(layer)
     seen = 0
     for segment in source.segments():
-        for block in source.blocks(segment, [layer], members=True):  # type: ignore[call-arg]  # a replay's own
+        for block in source.blocks(segment, [layer], members=True):
             columns = block.per_example(module, weight, inputs)
             gammas = block.project(module, weight, inputs).gamma
             for k, step in enumerate(block.steps.tolist()):

@@ -118,7 +118,7 @@ def test_blocks_project_as_contributions_do(
 
 def test_float32_inputs_give_float32(archive: Archive, source: UpdateSource) -> None:
     model, _ = archive[1].start()
-    block = next(iter(source.blocks(source.segments()[0], ["8"])))
+    block = next(iter(source.blocks(source.segments()[0], ["8"], members=True)))
     weight = source.final("8")
     found = block.project(model.get_submodule("8"), weight, torch.ones(2, 6), anchor=weight - source.initial("8"))
     assert found.gamma.dtype == torch.float32
