@@ -21,12 +21,13 @@ def tracing_findings(layers: pd.DataFrame, shares: pd.DataFrame, evaluation: pd.
 
     Returns
     -------
-    findings on classes, time, initial weights, completeness, scores and evaluation, in this order
+    findings on classes, time, initial weights, completeness, the split of batches, scores and evaluation, in this order
     """
     findings = [Finding("Classes", text) for text in _agreement(layers)]
     findings += [Finding("When", text) for text in _early(shares)]
     findings += [Finding("Start", text) for text in _initial(layers)]
     findings += [Finding("Adds up", text) for text in _completeness(layers)]
+    findings += [Finding("Split", text) for text in _split(layers)]
     findings += [Finding("Which score", text) for text in score_sentences(evaluation)]
     findings += [Finding("Valid", text) for text in validity_sentences(evaluation)]
     return findings + [Finding("Trust", text) for text in _evaluation(evaluation)]
@@ -111,6 +112,21 @@ def _completeness(layers: pd.DataFrame) -> Iterable[str]:
             f"The named parts add up to the squared norm to within {formats.residual(worst['residual_max'])} of it, "
             f"at the worst query of the worst layer, {worst['layer']}."
         )
+
+
+def _split(layers: pd.DataFrame) -> Iterable[str]:
+    """Say how an update's contribution was split among the images of its batch."""
+    if "split" not in layers or layers.empty:
+        return
+    own, equal = "by the gradient of each", "equally, since no gradient of each is known or asked for"
+    named = layers[layers["split"] == "example"]["layer"].tolist()
+    if len(named) == len(layers):
+        yield f"An update's contribution is split among the images of its batch {own}."
+    elif not named:
+        yield f"An update's contribution is split among the images of its batch {equal}."
+    else:
+        places = f"{own} in {', '.join(named)}; elsewhere {equal}"
+        yield f"An update's contribution is split among the images of its batch {places}."
 
 
 def _evaluation(evaluation: pd.DataFrame) -> Iterable[str]:

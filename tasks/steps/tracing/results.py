@@ -15,6 +15,7 @@ from tasks.report.tracing.scores import VALID, VALIDITY
 from tasks.steps.tracing.comparison import ORDERS
 from tasks.steps.tracing.counterfactual import read_growth
 from tasks.steps.tracing.explain import class_name, residual_of, shares_of, unknown_decay
+from tasks.steps.tracing.members import members_array
 from tasks.steps.tracing.plan import Trace
 from tasks.steps.tracing.scores import COUNTERFACTUAL_SCORE
 from tasks.steps.tracing.shown import example_images, shown_queries, shown_suspects, trained_on
@@ -92,6 +93,7 @@ def _layers(store: Store, trace: Trace) -> pd.DataFrame:
     """Return a row per layer: the parts of ||z||^2, and the class agreement of the influential examples."""
     influence = open_finished(store, trace.influence)
     summary, square = influence.summary, influence.read("square")
+    own = open_finished(store, trace.contributions).layout.arrays
     values = influence.read("parts")
     parts = dict(zip(summary["parts"], np.moveaxis(shares_of(values, square), -1, 0), strict=True))
     residual = np.abs(residual_of(summary, values, square))
@@ -116,6 +118,7 @@ def _layers(store: Store, trace: Trace) -> pd.DataFrame:
                 "residual_median": float(np.median(residual[index])),
                 **agreement,
                 "cardinality": cardinality(ids),
+                "split": "example" if members_array(layer) in own else "equal",
             }
         )
     return pd.DataFrame(rows)

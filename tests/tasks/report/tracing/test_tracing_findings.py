@@ -97,3 +97,17 @@ def test_evaluation_is_set_beside_its_baseline_without_a_verdict() -> None:
 
 def test_nothing_known_nothing_said() -> None:
     assert tracing_findings(LAYERS[:0], SHARES[:0], EVALUATION[:0]) == []
+
+
+@pytest.mark.parametrize(
+    ("splits", "text"),
+    [
+        (["example", "example"], "batch by the gradient of each."),
+        (["equal", "equal"], "batch equally, since no gradient of each"),
+        (["equal", "example"], "by the gradient of each in b; elsewhere equally"),
+    ],
+)
+def test_the_split_of_batches_is_stated(splits: list[str], text: str) -> None:
+    layers = LAYERS[:2].assign(layer=["a", "b"], split=splits)
+    (found,) = (f.text for f in tracing_findings(layers, SHARES[:0], EVALUATION[:0]) if f.about == "Split")
+    assert text in found

@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from storage.stages import FinishedStage, open_finished
+from tasks.steps.tracing.results import tracing_results
 from tests.plans import traces
 from tests.tasks.steps.tracing.conftest import Doubles, Ids, Plain, images, mlp_tree
 
@@ -98,6 +99,12 @@ def test_the_sum_over_examples_is_that_of_an_equal_split(
     np.testing.assert_allclose(sums.sum(axis=1), whole, atol=1e-4 * np.abs(whole).max())
     shares = stage.read("class_gamma", index, index + 1)[0].sum(axis=(1, 2))
     np.testing.assert_allclose(shares, whole, atol=1e-4 * np.abs(whole).max())
+
+
+def test_the_results_state_the_split(members_run: "Run") -> None:
+    (trace,) = traces(members_run.plan)
+    layers = tracing_results(members_run.job.store, [trace], "hide").layers
+    assert layers["split"].tolist() == ["example", "example"]
 
 
 def test_an_equal_split_is_a_setting(
