@@ -126,7 +126,7 @@ def by_hand(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> 
     with torch.no_grad():
         for parameter in model.parameters():
             assert parameter.grad is not None
-            parameter -= 0.1 * parameter.grad
+            parameter.sub_(0.1 * parameter.grad)
 
 
 def autocast(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
