@@ -160,6 +160,8 @@ class Shares:
         """Return why the effect of a step's gradient is not known, "" if it is."""
         if not self._updated and not self._course.still[name][step]:
             return f"layer {name!r}, step {step}: expected an update by the optimiser, found another"
+        if not self._factors.get(name):
+            return ""  # no gradient, no effect; the weight of a frozen layer has no group
         index = self._group(module)
         group, last = self._optimizer.param_groups[index], self._course.last[index]
         if not group["momentum"] and not last["momentum"]:
@@ -169,11 +171,9 @@ class Shares:
                 return (
                     f"layer {name!r}, step {step}: expected one {key} in all steps, found {group[key]} and {last[key]}"
                 )
-        if not self._updated:
-            return f"layer {name!r}, step {step}: expected an update in each step under momentum, found none"
         reach = int(np.ceil(np.log(FORGOTTEN) / np.log(group["momentum"]))) if group["momentum"] < 1 else None
         later = self._course.still[name][step + 1 :][:reach]
-        if self._factors.get(name) and later.any():
+        if later.any():
             at = step + 1 + int(later.argmax())
             return f"layer {name!r}, step {at}: expected an update in each step under momentum, found the same weights"
         return ""
