@@ -19,6 +19,9 @@ from tasks.recording.taps import Call
 SAMPLE = 2**14  # weights of the sampled rows
 MEASURED = 8  # rows of the gradient from which clipping is measured
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}  # of a gradient or an update, relative to its norm
+# The stated error over that of the sampled rows. These hold SAMPLE weights or all, so that roundings average to within
+# 1 %; the rest is for samples whose updates are up to twice as large as those of all rows.
+MARGIN = 2.0
 ROUNDINGS = 8  # largest number of roundings of a weight in a step
 NEAR_ONE = {torch.float32: 1e-5, torch.float64: 1e-13}  # a factor of clipping that is one but for rounding
 
@@ -60,7 +63,8 @@ class Follower:
         rows = max(1, min(parameter.shape[0], SAMPLE * parameter.shape[0] // max(1, parameter.size)))
         self.rows = torch.from_numpy(np.unique(np.linspace(0, parameter.shape[0] - 1, rows).round().astype(np.int64)))
         self._momentum: Tensor | None = None
-        self.error = 0.0  # largest rounding of a sampled update, relative to it
+        self._drift: Tensor | None = None  # of the sampled rows that a reader has, from the weights
+        self.error = 0.0  # largest error of a reader's update, relative to it, with a margin
 
     @property
     def weight(self) -> Tensor:
@@ -98,18 +102,37 @@ class Follower:
         shapes = _whole_shape(inputs), _whole_shape(gradients)
         return Found(inputs, gradients, shapes, settings, made[len(largest) :].cpu(), self._momentum)
 
-    def explains(self, found: Found, before: Ints, now: Ints) -> bool:
-        """Return whether factors and settings give the update of the sampled rows; notes the rounding."""
+    def explains(self, found: Found, before: Ints, now: Ints, limit: float) -> bool:
+        """Return whether factors and settings give the update of the sampled rows; notes the rounding.
+
+        Parameters
+        ----------
+        limit : largest error of an update, relative to it
+        """
         old, new = (self._floats(bits) for bits in (before, now))
         update = advance(State(old, found.momentum), found.settings, found.sampled)
-        size = float(torch.linalg.vector_norm(update))
-        error = float(torch.linalg.vector_norm(new - old - update))
+        size, rest = float(torch.linalg.vector_norm(update)), new - old - update
+        error = float(torch.linalg.vector_norm(rest))
         eps = torch.finfo(self.weight.dtype).eps
         if not error <= TOLERANCE[self.weight.dtype] * size + ROUNDINGS * eps * float(torch.linalg.vector_norm(old)):
             return False
-        if size:
-            self.error = max(self.error, error / size)
+        if size and MARGIN * error > limit * size:
+            return False
+        self._note(error, size)
+        self._drift = rest if self._drift is None else self._drift + rest
         return True
+
+    def restore(self, before: Ints, now: Ints) -> None:
+        """Note the error of a row that restores the weights: what a reader's weights had drifted."""
+        if self._drift is not None:
+            size = float(torch.linalg.vector_norm(self._floats(now) - self._floats(before)))
+            self._note(float(torch.linalg.vector_norm(self._drift)), size)
+        self._drift = None
+
+    def _note(self, error: float, size: float) -> None:
+        """Keep the largest relative error."""
+        if size:
+            self.error = max(self.error, MARGIN * error / size)
 
     def _usable(self, calls: Sequence[Call]) -> list[Factors]:
         """Return the factors of each call; none where calls have no axis of samples or more numbers than the weight."""

@@ -30,7 +30,7 @@ from tasks.recording.taps import Taps
 from tasks.recording.writers import Recording
 
 KIND = "hybrid"
-COARSE = 1e-4  # rounding of the weights, relative to a first update, up to which factors are worth it
+COARSE = 1e-4  # rounding of the weights, relative to an update, up to which factors are worth it at any tolerance
 NOWHERE = Place(0, 0, 0)
 
 
@@ -188,7 +188,9 @@ class HybridWriter:
     def _explains(self, name: str, found: Found, samples: Mapping[str, Ints]) -> bool:
         """Return whether factors explain the row; in a gap only the codes depend on it."""
         follower = self._followers[name]
-        return self._since > 1 or follower.explains(found, self._samples[name], samples[name])
+        return self._since > 1 or follower.explains(
+            found, self._samples[name], samples[name], max(COARSE, self._recording.tolerance)
+        )
 
     def _record(self, follower: Follower, held: _Held | None, sample: Ints) -> Record:
         """Return the record of the row of a layer with factors."""
@@ -202,6 +204,7 @@ class HybridWriter:
         still = self._since == 1 and _version(follower) == self._versions[name]
         if still and np.array_equal(sample, self._samples[name]):
             return Record(STILL, NOWHERE)
+        follower.restore(self._samples[name], sample)
         momentum = follower.momentum()
         kept = [follower.weight] if momentum is None else [follower.weight, momentum.to(follower.weight.dtype)]
         place = self._put(follower, [([tensor], tuple(tensor.shape)) for tensor in kept])
@@ -210,11 +213,7 @@ class HybridWriter:
     def _choose(self, explained: Mapping[str, _Held], start: Mapping[str, Tensor]) -> None:
         """Choose the codes of the segment, and open its files."""
         given, weights = self._recording, {layer.weight: layer.name for layer in self._recording.layers}
-        numbers = {
-            self._followers[name].parameter.name: held.found.numbers
-            for name, held in explained.items()
-            if self._followers[name].error <= max(COARSE, given.tolerance)
-        }
+        numbers = {self._followers[name].parameter.name: held.found.numbers for name, held in explained.items()}
         sizes: dict[str, int] = {}
         for p in given.parameters:
             itemsize = np.dtype(BITS[p.dtype]).itemsize

@@ -21,7 +21,7 @@ from tasks.recording.recurrences import whole_shares
 if TYPE_CHECKING:
     from tasks.recording.sources import UpdateBlock
 
-FORGOTTEN = 1e-16  # share of a momentum that does not matter any more
+FORGOTTEN = 1e-8  # share of a momentum that does not matter any more
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,14 @@ class HybridSource(DenseSource):
 
     def _pull(self, number: int, entry: Layer) -> Callable[[Queries], Tensor | None]:
         """Return a function of queries that returns the image of the decay in the momentum before a segment."""
-        first, left = number, 1.0
+        uses = any(record.settings.momentum for record in self._parts[number].records[entry.weight])
+        first, left = number, 1.0 if uses else 0.0
         while first and left > FORGOTTEN and self._parts[first - 1].facts["codes"][entry.weight] == FACTORS:
             first -= 1
             for record in self._parts[first].records[entry.weight]:
-                if record.form != STILL and record.settings.momentum:
+                if record.form not in (FACTORS, STILL):
+                    left = 0.0
+                elif record.form == FACTORS and record.settings.momentum:
                     left *= 0.0 if record.settings.fresh else record.settings.momentum
         earlier = self._parts[first:number]
         decays = any(r.settings.weight_decay for part in earlier for r in part.records[entry.weight])

@@ -7,11 +7,13 @@ step as a function. States between checkpoints are made again.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from tasks.tracing.optimizer_rules import WEIGHT, Part, State
 
@@ -86,19 +88,62 @@ def step_back(course: Course, step: int, state: State, adjoint: Adjoint) -> tupl
     leaves = {part: tensor.detach().requires_grad_() for part, tensor in state.tensors.items()}
     any_leaf = next(iter(leaves.values()))
     weights = torch.ones(course.examples(step), dtype=any_leaf.dtype, device=any_leaf.device, requires_grad=True)
-    with torch.enable_grad():
+    with torch.enable_grad(), twice_differentiable():
         after = course.step(step, State(leaves, state.counts), weights).tensors
     moved = [part for part in adjoint if after[part].requires_grad]
-    found = torch.autograd.grad(
-        [after[part] for part in moved],
-        [weights, *leaves.values()],
-        [adjoint[part] for part in moved],
-        allow_unused=True,
-        is_grads_batched=True,
+    found = products_of_queries(
+        f"step {step}", [after[part] for part in moved], [weights, *leaves.values()], [adjoint[part] for part in moved]
     )
     before = {part: slope for part, slope in zip(leaves, found[1:], strict=True) if slope is not None}
     n_queries = len(next(iter(adjoint.values())))
     return before, weights.new_zeros(n_queries, len(weights)) if found[0] is None else found[0]
+
+
+def twice_differentiable() -> AbstractContextManager[None]:
+    """Let attention run in the form that torch can differentiate twice."""
+    found: AbstractContextManager[None] = sdpa_kernel(SDPBackend.MATH)
+    return found
+
+
+def products_of_queries(
+    what: str, outputs: Sequence[Tensor], inputs: Sequence[Tensor], rows: Sequence[Tensor], *, retain: bool = False
+) -> list[Tensor | None]:
+    """Return the vector-Jacobian product of each query by each input, (Q, *shape); None without a path.
+
+    The queries go together where torch can, else one after the other.
+
+    Parameters
+    ----------
+    what : what is differentiated, for errors
+    rows : (Q, *shape) by output
+    retain : whether the graph is differentiated again
+
+    Raises
+    ------
+    RuntimeError : a part of the graph has no derivative
+    """
+    try:
+        return list(
+            torch.autograd.grad(outputs, inputs, rows, allow_unused=True, is_grads_batched=True, retain_graph=True)
+        )
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError:  # some derivatives cannot be vectorised, such as group norm's second
+        pass
+    n_queries, found = len(rows[0]), []
+    try:
+        for query in range(n_queries):
+            again = retain or query < n_queries - 1
+            row = [part[query] for part in rows]
+            found.append(torch.autograd.grad(outputs, inputs, row, allow_unused=True, retain_graph=again))
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise RuntimeError(
+            f"{what}: expected operations with derivatives of the order needed, found: {reason}"
+        ) from error
+    return [None if slopes[0] is None else torch.stack(slopes) for slopes in zip(*found, strict=True)]
 
 
 def rows_of_jacobian(measures: Callable[[], Tensor], leaves: dict[Part, Tensor]) -> Adjoint:
@@ -108,10 +153,10 @@ def rows_of_jacobian(measures: Callable[[], Tensor], leaves: dict[Part, Tensor])
     ----------
     measures : computes the measures from the leaves
     """
-    with torch.enable_grad():
+    with torch.enable_grad(), twice_differentiable():
         values = measures()
     eye = torch.eye(len(values), dtype=values.dtype, device=values.device)
-    found = torch.autograd.grad(values, list(leaves.values()), eye, allow_unused=True, is_grads_batched=True)
+    found = products_of_queries("measures", [values], list(leaves.values()), [eye])
     return {part: slope.detach() for part, slope in zip(leaves, found, strict=True) if slope is not None}
 
 

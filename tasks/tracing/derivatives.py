@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tasks.tracing.adjoint import Adjoint, go_back, norms, rows_of_jacobian, run_forward
+from tasks.tracing.adjoint import Adjoint, go_back, norms, rows_of_jacobian, run_forward, twice_differentiable
 from tasks.tracing.checks import check_integers
 from tasks.tracing.optimizer_rules import WEIGHT, State, Tensors, advance, check_settings
 
@@ -99,6 +99,7 @@ def training_derivatives(
     ------
     ValueError : unknown settings, steps without examples, losses or measures of a wrong shape or not finite; the
         message names the step
+    RuntimeError : losses or measures without the derivatives that this needs; the message names the step
 
     Notes
     -----
@@ -134,7 +135,8 @@ class _Rows:
         for step in range(start, stop):
             leaves = {part: tensor.detach().requires_grad_(part[0] == WEIGHT) for part, tensor in state.tensors.items()}
             one = next(iter(leaves.values()))
-            after = self.step(step, State(leaves, state.counts), one.new_ones(self.examples(step)))
+            with twice_differentiable():
+                after = self.step(step, State(leaves, state.counts), one.new_ones(self.examples(step)))
             state = State({part: tensor.detach() for part, tensor in after.tensors.items()}, after.counts)
             yield state
 

@@ -46,6 +46,7 @@ def recording(
     span : first step, past the last
     """
     from tasks.recording.checkpoints import write_initial
+    from tasks.recording.guards import print_line
     from tasks.recording.layers import choose_layers
     from tasks.recording.segment import SegmentRecorder, attempt_folder
 
@@ -56,7 +57,11 @@ def recording(
     if not parent:
         part.numbers["initial"] = write_initial(part.write_file, pack_training(trainer))
         steps, chosen = trainer.samples.batches.per_epoch * train.epochs, choose_layers(trainer.model, record.layers)
-        kind = _tried(_choose(train, chosen, steps)[0], trainer, list(chosen), min(steps, train.checkpoint_every))
+        planned = _choose(train, chosen, steps)[0]
+        kind = _tried(planned, trainer, list(chosen), min(steps, train.checkpoint_every))
+        if kind != planned:
+            size = _choose(train, chosen, steps, kind)[1]  # refused above the budget, which the plan kept to
+            print_line(f"archive of kind {kind}: {size / 1e6:,.3g} MB without checkpoints")
     else:
         kind = parent["recording"]["kind"]
     segment = Segment(part.number, *span, attempt_folder(part.number), kind=kind)
@@ -149,8 +154,13 @@ def reading_peak(spec: StageSpec, survey: Survey, weights: int) -> int:
     return course_size(spec, survey, weights).peak if ARCHIVES[kind].recomputes else 0
 
 
-def _choose(train: Training, chosen: Mapping[str, nn.Module], steps: int) -> tuple[str, int]:
-    """Return the kind of archive of a training of `steps` steps, and its bytes; see `choose_archive`."""
+def _choose(train: Training, chosen: Mapping[str, nn.Module], steps: int, kind: str = "") -> tuple[str, int]:
+    """Return the kind of archive of a training of `steps` steps, and its bytes; see `choose_archive`.
+
+    Parameters
+    ----------
+    kind : takes the place of the config's, if given
+    """
     from tasks.recording.archives import Contents, choose_archive
     from tasks.recording.layers import recorded_parameters
 
@@ -162,4 +172,4 @@ def _choose(train: Training, chosen: Mapping[str, nn.Module], steps: int) -> tup
     contents = Contents(
         layers, parameters, chosen, n_kept, train.optimizer.kind, train.batches.most, tolerance=record.tolerance
     )
-    return choose_archive(record.kind, contents, size_bytes(record.archive_budget), program=True)
+    return choose_archive(kind or record.kind, contents, size_bytes(record.archive_budget), program=True)

@@ -93,23 +93,23 @@ def _products(course: TrainerCourse, step: int, state: State, inputs: Tensor, cl
     """Return lr <grad loss(query), grad loss(example)> of a step, (Q, B); a loss is its part of the batch's mean."""
     import torch
 
+    from tasks.tracing.adjoint import products_of_queries, twice_differentiable
+
     weights = next(iter(state.tensors.values())).new_ones(course.examples(step)).requires_grad_()
     leaves = {key: value.detach().requires_grad_() for key, value in state.tensors.items()}
-    slopes = course.slopes(step, type(state)(leaves, state.counts), weights)
+    with twice_differentiable():
+        slopes = course.slopes(step, type(state)(leaves, state.counts), weights)
     rates = {key: course.rate(step, key[1]) for key in slopes}
     size = max(1, GROUP_BYTES // (4 * sum(slope.numel() for slope in slopes.values())))
     parts = []
     for first in range(0, len(inputs), size):
         rows = slice(first, first + size)
-        gradients = course.query_gradients(state, inputs[rows], classes[rows])
+        with twice_differentiable():
+            gradients = course.query_gradients(state, inputs[rows], classes[rows])
         moved = [key for key in slopes if key in gradients]
-        (found,) = torch.autograd.grad(
-            [slopes[key] for key in moved],
-            [weights],
-            [rates[key] * gradients[key] for key in moved],
-            retain_graph=True,
-            is_grads_batched=True,
-        )
+        pulls = [rates[key] * gradients[key] for key in moved]
+        (found,) = products_of_queries(f"step {step}", [slopes[key] for key in moved], [weights], pulls, retain=True)
+        assert found is not None
         parts.append(found)
     return torch.cat(parts)
 

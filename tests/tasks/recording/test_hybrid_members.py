@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from tasks.recording import UpdateRecorder, UpdateSource, open_updates
 from tasks.recording.hybrid_blocks import FactorBlock
+from tasks.recording.hybrid_segment import HybridSegment, Start
 from tasks.tracing import contributions, decay_contributions
 from tests.tasks.recording.hybrids import (
     BATCH,
@@ -87,6 +88,22 @@ def test_columns_and_decay_sum_to_gamma(tmp_path: Path, name: str) -> None:
     np.testing.assert_allclose(torch.stack(step, dim=1).numpy() + decay, gamma, atol=1e-12)
     whole = [c.sum(dim=1) for b in blocks for c in b.per_example(module, weight, inputs)]
     np.testing.assert_allclose((torch.stack(whole, dim=1).numpy() + decay).sum(axis=1), gamma.sum(dim=1), atol=1e-11)
+
+
+def test_without_momentum_no_earlier_segment_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = Hybrid(sgd("decay"), mlp)
+    source = training.source(tmp_path)
+    layer, module, weight, inputs = next(queries(source, training))
+    read, original = [], HybridSegment.start
+
+    def counted(segment: HybridSegment, layers: list[str]) -> Start:
+        read.append(segment.reader.segment.number)
+        return original(segment, layers)
+
+    monkeypatch.setattr(HybridSegment, "start", counted)
+    for block in blocks_of(source, layer):
+        block.per_example(module, weight, inputs)
+    assert read == [0, 1, 2]
 
 
 def test_segments_are_split_in_any_order(tmp_path: Path) -> None:

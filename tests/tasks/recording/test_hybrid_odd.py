@@ -19,6 +19,7 @@ from tasks.recording.hybrid_source import HybridSource
 from tasks.recording.segment import SegmentRecorder
 from tests.tasks.recording.conftest import file_digests
 from tests.tasks.recording.hybrids import (
+    EVERY,
     STEPS,
     Hybrid,
     Interruption,
@@ -136,6 +137,34 @@ def test_a_gradient_of_more_than_the_batch_is_never_factored(tmp_path: Path) -> 
     source = opened(tmp_path)
     assert codes_of(source, "0.weight") == {"float16"}
     check_against_truth(source, training)
+
+
+def test_the_stated_error_holds_where_the_rate_falls_within_a_segment(tmp_path: Path) -> None:
+    """Rates of 0.1, then of 1e-5 from step 4 on, whose updates the weights' own rounding nearly hides."""
+
+    class Falling(Hybrid):
+        def update(self, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> torch.Tensor:
+            hook = optimizer.register_step_pre_hook(lambda *_: optimizer.param_groups[0].update(lr=rate(step)))
+            try:
+                return super().update(model, optimizer, step)
+            finally:
+                hook.remove()
+
+    def rate(step: int) -> float:
+        return 0.1 if step < 4 else 1e-5
+
+    training = Falling(sgd("plain"), mlp, torch.float32)
+    training.recorded(tmp_path, tolerance=1e-3)
+    source = opened(tmp_path)
+    assert forms_of(source, "0.weight")[:EVERY] == [*[FACTORS] * 4, *[WEIGHTS] * 3]
+    for layer in source.layers:
+        errors = []
+        for block in source.blocks(source.segments()[0], [layer]):
+            truth = training.update_of(layer, block.start, block.stop).double()
+            lost = (block.dense().double() - truth).flatten(1).norm(dim=1)
+            errors += (lost / truth.flatten(1).norm(dim=1)).tolist()
+        assert max(errors) <= source.exactness[layer], layer
+        assert max(errors[:4] + errors[5:]) <= 1e-3, layer  # step 4 takes up what the factors before it had rounded
 
 
 def test_tied_and_shared_calls_are_right(tmp_path: Path) -> None:

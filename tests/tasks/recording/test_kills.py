@@ -72,7 +72,7 @@ def segments(store: Path) -> int:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", [kind for kind in ARCHIVES if kind != "hybrid"])
+@pytest.mark.parametrize("kind", ARCHIVES)
 def test_kills_change_neither_weights_nor_files(tmp_path: Path, kind: str) -> None:
     rng, resumed, store = random.Random(0), 0, tmp_path / "killed"
     for name in ("whole", "again"):

@@ -143,6 +143,51 @@ def test_derivatives_equal_central_differences(settings: Settings) -> None:
     np.testing.assert_allclose(found.derivatives, differences(model, maker(settings), rows, IDS), rtol=2e-5, atol=2e-7)
 
 
+class Attentive(nn.Module):
+    """Attention over the three numbers of an input; without `need_weights` torch takes its fused kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.attention, self.end = nn.MultiheadAttention(4, 2, batch_first=True), nn.Linear(12, 3)
+        self.double()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        tokens = inputs[:, :, None] * torch.linspace(-1, 1, 4, dtype=inputs.dtype)
+        mixed, _ = self.attention(tokens, tokens, tokens, need_weights=False)
+        found: Tensor = self.end(mixed.flatten(1))
+        return found
+
+
+def grouped() -> nn.Module:
+    """Group norm, whose second derivative torch does not vectorise over queries."""
+    torch.manual_seed(2)
+    return nn.Sequential(nn.Linear(3, 8), nn.GroupNorm(2, 8), nn.Tanh(), nn.Linear(8, 3)).double()
+
+
+@pytest.mark.parametrize("build", [Attentive, grouped])
+def test_attention_and_group_norm_are_differentiated(build: Callable[[], nn.Module]) -> None:
+    model, settings = build(), {"kind": "sgd", "momentum": 0.9}
+    found = found_for(model, settings, ROWS)
+    expected = differences(model, maker(settings), ROWS, IDS)
+    assert np.abs(expected).max() > 1e-3
+    np.testing.assert_allclose(found.derivatives, expected, rtol=2e-5, atol=2e-7)
+
+
+def test_an_operation_without_a_second_derivative_is_named_in_one_line() -> None:
+    model = network()
+
+    def losses(parameters: Mapping[str, Tensor], row: Step) -> Tensor:
+        given = losses_of(model)(parameters, row)[:, None, None, None].expand(-1, 1, 1, 8)
+        fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+        found: Tensor = fused(given, given, given)[0].mean((1, 2, 3))
+        return found
+
+    start = {name: value.detach() for name, value in model.named_parameters()}
+    with pytest.raises(RuntimeError, match=r"^step 6: expected operations with derivatives of .*not implemented.*$"):
+        training_derivatives(losses, {"kind": "sgd"}, start, ROWS, measures_of(model))
+
+
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_batch_norm_and_dropout_are_differentiated_too(momentum: float) -> None:
     model = network(norm=True, dropout=0.4)
