@@ -81,7 +81,8 @@ def transfer_findings(summary: pd.DataFrame) -> list[Finding]:
     listed = []
     for (network, sender), rows in summary.groupby(["network", "coreset_from"], sort=False):
         said = [_transferred(row) for _, row in rows.iterrows()]
-        lead = f"{network} with coresets of {sender}, next to its own, budgets below 100 %, all selectors but random:"
+        selectors = ", ".join(dict.fromkeys(name for names in rows["selectors"] for name in names))
+        lead = f"{network} with coresets of {sender} ({selectors}), next to its own, budgets below 100 %:"
         listed.append(Finding("Transfer", f"{lead} {' '.join(said)}"))
     return listed
 
