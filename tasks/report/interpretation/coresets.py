@@ -30,7 +30,7 @@ def budget_table(over_repeats: pd.DataFrame) -> Table:
     cells += [
         ("compared", "rank", number_cell("rank_mean", formats.count)),
         ("compared", "rank, full data", number_cell("rank_reference_mean", formats.count)),
-        ("compared", "N", number_cell("n_rows_mean", formats.count)),
+        ("compared", "rows of a distance", number_cell("n_rows_mean", formats.count)),
         ("compared", "left out", number_cell("left_out_mean", formats.count)),
         ("accuracy", "rebuilt", spread_cell("accuracy_mean", "accuracy_std", formats.share_spread)),
         (

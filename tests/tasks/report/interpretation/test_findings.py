@@ -91,6 +91,11 @@ def test_accuracy_sets_full_and_smallest_budget_beside_the_unmodified_network() 
     assert "Accuracy" not in texts(over_repeats(accuracy_mean=np.nan), robust(0.5, 0.6, spread=0.1))
 
 
+def test_units_are_told_by_the_sentences_of_units_alone() -> None:
+    told = texts(over_repeats(units_mean=1.0, never_predicted_mean=3.0), robust(0.5, 0.6, spread=0.1))
+    assert not {"Units", "Few units", "Never predicted"} & set(told)
+
+
 def test_classes_left_out_are_told_where_there_are_any() -> None:
     assert "Left out" not in texts(over_repeats(), robust(0.5, 0.6, spread=0.1))
     messages = texts(over_repeats(left_out_mean=[1.0, 2.5, 0.0, 0.0]), robust(0.5, 0.6, spread=0.1))["Left out"]

@@ -8,9 +8,10 @@ import pandas as pd
 from tasks.report.formats import NBSP
 from tasks.report.interpretation import tables
 from tasks.report.interpretation.results import InterpretationResults
-from tasks.report.interpretation.unit_sizes import robustness_with_units, sizes_table, unit_findings
+from tasks.report.interpretation.unit_sizes import sizes_table, unit_findings
 from tasks.report.interpretation.units import unit_sections
 from tasks.report.pages import RunFacts
+from tasks.steps.interpretation.unit_results import robustness_with_units
 from tests.tasks.report.interpretation.unit_tables import invented_units
 from tests.tasks.report.site_pages import site_of, text_of
 

@@ -80,7 +80,7 @@ def test_classes_that_are_never_predicted_are_counted(tiny_tree: Tree, new_run: 
     assert missing > 0
     full = results.by_budget[results.by_budget["budget"] == 1]
     assert set(full["never_predicted"]) == {missing}
-    assert "have no units" in said(results, "vebi")["Never predicted"]
+    assert "They have no units there" in said(results, "vebi")["Never predicted"]
     at_full = results.classes[results.classes["budget"] == 1]
     unseen = at_full[~at_full["label"].isin(np.unique(predicted))]
     assert (unseen["units"] == 0).all()
