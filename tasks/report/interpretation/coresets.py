@@ -13,7 +13,7 @@ from tasks.report.findings import Finding
 
 Grouped = Sequence[tuple[str, str, Cell]]  # head above, head, cell
 VANISHED = 0.01  # weight of a neighbour below which it plays no part
-PARTS = ("selection", "features", "evaluation")
+PARTS = ("selection", "features", "evaluation", "scores")
 
 
 def budget_table(over_repeats: pd.DataFrame) -> Table:
@@ -47,7 +47,8 @@ def budget_table(over_repeats: pd.DataFrame) -> Table:
         cells.append((part, "memory", number_cell(f"{part}_peak_mb_mean", formats.megabytes)))
     caption = (
         "Coresets against the full data: Φ in radians, mean over classes ± std over draws and seeds. Time and peak "
-        "memory of the stages of one coreset; work that stages share is divided evenly"
+        "memory of the stages of one coreset; work that stages share is divided evenly. Features of units include the "
+        "sums of smaller budgets that theirs grow from; only first draws have scores"
     )
     return _print(over_repeats, caption, cells, words=2, csv="data/over_repeats.csv")
 

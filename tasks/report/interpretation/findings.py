@@ -53,7 +53,7 @@ def smallest_budget(line: Series, nulls: dict[float, float]) -> str:
         )
     smallest = ", the smallest budget tried" if first is points[0] else ""
     return (
-        f"{line.name}: the distance is below half of the null from {budget(first.budget)} of each class on{smallest} "
+        f"{line.name}: the distance is below half of the null from {budget(first.budget)} on{smallest} "
         f"({radians_spread(first.mean, first.std)} rad, null {radians(first.null)} rad)."
     )
 
@@ -129,7 +129,7 @@ def _nearly_all(rows: pd.DataFrame) -> Iterable[str]:
     distance, null = nearly_all(rows, "phi_0"), nearly_all(rows, "null_0")
     if np.isfinite(distance):
         yield (
-            f"With 95 % of each class the distance is {radians(distance)} rad, mean over selectors "
+            f"With 95 % of the data the distance is {radians(distance)} rad, mean over selectors "
             f"(null {radians(null)} rad). A coreset near this level shows what nearly all data shows."
         )
 

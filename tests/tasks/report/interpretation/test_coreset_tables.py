@@ -70,8 +70,8 @@ def test_distance_units_and_cost_are_in_one_row() -> None:
         "2.5",
         "1",
     )
-    assert cells[-6:] == ["0.50 s", "300 MB", "1 min 15 s", "1.5 GB", "–", "–"]
-    assert [head for head, _ in table.groups][-3:] == ["selection", "features", "evaluation"]
+    assert cells[-8:] == ["0.50 s", "300 MB", "1 min 15 s", "1.5 GB", "–", "–", "–", "–"]
+    assert [head for head, _ in table.groups][-4:] == ["selection", "features", "evaluation", "scores"]
     assert sum(span for _, span in table.groups) == len(table.columns) == len(cells)
 
 

@@ -78,11 +78,14 @@ def test_costs_are_those_of_the_stages_that_depend_on_the_coreset(
 ) -> None:
     at = {"network": "small", "seed": 0, "interpreter": interpreter, "selector": "moderate", "repeat": 0, "budget": 0.5}
     cell, row = cell_of(exchange, **at), row_of(results.by_budget, **at)
-    _, fitted, compared = stages_of(cell)
+    _, fitted, compared, scored = stages_of(cell)
     assert {spec.stage for spec in fitted} >= stages
     assert {spec.stage for spec in fitted} & {"activations", "unit-responses", "selection", "manifest"} == set()
-    assert compared == [cell.evaluation] + ([cell.scores] if interpreter == "topics" else [])
-    for part, specs in (("selection", [cell.selection]), ("features", fitted), ("evaluation", compared)):
+    assert compared == [cell.evaluation]
+    assert scored == ([cell.scores] if interpreter == "topics" else [])
+    parts = {"selection": [cell.selection], "features": fitted, "evaluation": compared, "scores": scored}
+    assert np.isnan(row["scores_seconds"]) == (interpreter != "topics")
+    for part, specs in ((part, specs) for part, specs in parts.items() if specs):
         seconds, memory = zip(*(spent(exchange, spec) for spec in specs), strict=True)
         np.testing.assert_allclose(row[f"{part}_seconds"], sum(seconds))
         np.testing.assert_allclose(row[f"{part}_peak_mb"], max(memory))
