@@ -35,7 +35,8 @@ class Interpretation(OnSplits):
     )
     coreset_from: Name | tuple[Name, ...] | None = Field(
         None,
-        description="network or networks whose coresets the other networks use too, next to their own (transfer)",
+        description="network or networks whose coresets the other networks use too, next to their own (transfer); "
+        "not for random, which chooses the same for all networks",
     )
     gallery: int | None = Field(
         None,

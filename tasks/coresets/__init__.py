@@ -8,7 +8,7 @@ from tasks.coresets.moderate import select_moderate, select_moderate_across
 from tasks.coresets.random import select_random
 from tasks.coresets.selection import Floats, Seed, Selection
 
-__all__ = ["ACROSS_CLASSES", "SELECTORS", "AcrossClasses", "Selection", "Selector"]
+__all__ = ["ACROSS_CLASSES", "BLIND", "SELECTORS", "AcrossClasses", "Selection", "Selector"]
 
 
 class Selector(Protocol):
@@ -26,6 +26,7 @@ SELECTORS: dict[str, Selector] = {
     "moderate": select_moderate,
     "dgpruning": select_dgpruning,
 }
+BLIND = frozenset({"random"})  # selectors that do not read features: the coresets of all networks are the same
 
 
 class AcrossClasses(Protocol):

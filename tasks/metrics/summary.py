@@ -15,7 +15,7 @@ MEANS = [
 UNITS = [  # measures of interpreters that find units, NaN for others
     *("accuracy_without", "units", "units_reference", "units_shared", "layers_compared", "layers_skipped"),
 ]
-SUMS = ["n_class", "n_kept", "n_rows", "n_val", "seconds"]
+SUMS = ["n_class", "n_kept", "n_val", "seconds"]
 COUNTS = ["clamped"]  # of interpreters that read negative activations as 0
 KINDS = {"phi": "distance", "null": "null", "self": "self"}  # column prefix here: prefix in the table by class
 
@@ -32,14 +32,15 @@ def by_budget(classes: pd.DataFrame) -> pd.DataFrame:
     -------
     a row per (network, seed, interpreter, selector, repeat, budget). `phi_0 phi_05 phi_1`, `null_*` and `self_*` are
     means over the classes with a distance. `left_out` counts the classes without distance at alpha = 0, `n_classes`
-    all classes. Ranks, accuracies, errors and fidelity are means over classes; counts and seconds are sums. So are
-    means the measures of units (`accuracy_without`, `units`, `layers_skipped` and more) where the table has them.
+    all classes. Ranks, accuracies, errors and fidelity are means over classes; counts and seconds are sums.
+    `n_rows` is the mean number of rows of a distance: of a class, and of units also of a layer that is compared. The
+    measures of units (`accuracy_without`, `units`, `layers_skipped` and more) are means where the table has them.
     `clamped` sums the negative activations that were read as 0, `never_predicted` counts the classes that the network
     predicts for no sample of the coreset; each where an interpreter logs it.
     """
     keys = [*SETTING, *DRAW, "budget"]
-    groups = classes.groupby(keys, sort=True, observed=True)
-    means = [*MEANS, *(name for name in UNITS if name in classes)]
+    groups = classes.assign(n_rows=_rows_of_a_distance(classes)).groupby(keys, sort=True, observed=True)
+    means = [*MEANS, "n_rows", *(name for name in UNITS if name in classes)]
     counts = [*SUMS, *(name for name in COUNTS if name in classes)]
     sums = groups[counts].sum(min_count=1)
     table = pd.concat([groups["label"].size().rename("n_classes"), groups[means].mean(), sums], axis=1)
@@ -51,6 +52,15 @@ def by_budget(classes: pd.DataFrame) -> pd.DataFrame:
             table[f"{prefix}_{alpha}"] = groups[f"{source}_{alpha}"].agg(lambda column: phi(column).mean)
     table["left_out"] = groups["distance_0"].agg(lambda column: phi(column).left_out)
     return table.reset_index()
+
+
+def _rows_of_a_distance(classes: pd.DataFrame) -> pd.Series:
+    """Return the rows that one distance of each class compares: those of its layers are divided by their number."""
+    rows = classes["n_rows"].astype(float)
+    if "layers_compared" not in classes:
+        return rows
+    layers = classes["layers_compared"]
+    return rows.where(layers.isna(), rows / layers.where(layers > 0))
 
 
 def over_repeats(budgets: pd.DataFrame) -> pd.DataFrame:

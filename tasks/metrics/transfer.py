@@ -2,7 +2,6 @@
 
 import pandas as pd
 
-from tasks.metrics.comparisons import BASELINE
 from tasks.metrics.paired import gap
 
 MEASURES = {  # name here: column of the table of classes
@@ -50,9 +49,7 @@ def transfer_table(classes: pd.DataFrame) -> pd.DataFrame:
 
 
 def transfer_summary(classes: pd.DataFrame) -> pd.DataFrame:
-    """Compare transferred coresets with the network's own over all budgets below 100 % and all selectors but random.
-
-    Random does not look at a network, so its transferred coresets are the network's own.
+    """Compare transferred coresets with the network's own over all budgets below 100 % and all selectors that transfer.
 
     Parameters
     ----------
@@ -60,8 +57,8 @@ def transfer_summary(classes: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    a row per (network, coreset_from, interpreter) with `n_classes`, and `*_difference` and `*_error` as in
-    `transfer_table`
+    a row per (network, coreset_from, interpreter) with `n_classes`, `selectors`, a list of their names, and
+    `*_difference` and `*_error` as in `transfer_table`
     """
     found = {name: column for name, column in MEASURES.items() if column in classes}
     rows = []
@@ -69,10 +66,9 @@ def transfer_summary(classes: pd.DataFrame) -> pd.DataFrame:
     for (network, sender, interpreter), part in foreign.groupby(SETTING[:3], sort=True, observed=True):
         own = classes[(classes["network"] == network) & (classes["coreset_from"] == network)]
         mine = own[own["interpreter"] == interpreter]
-        titled = part.assign(selector=part["selector"].str.removesuffix(f" from {sender}"))
-        chosen = titled[titled["selector"] != BASELINE]
-        paired = chosen if len(chosen) else titled
+        paired = part.assign(selector=part["selector"].str.removesuffix(f" from {sender}"))
         row: dict[str, object] = {"network": network, "coreset_from": sender, "interpreter": interpreter}
+        row["selectors"] = list(dict.fromkeys(paired["selector"]))
         for name, column in found.items():
             compared = gap(mine, paired, column, ("seed", "budget", "selector"))
             row |= {f"{name}_difference": compared.mean, f"{name}_error": compared.error}

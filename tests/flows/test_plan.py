@@ -112,8 +112,7 @@ def test_coresets_from_another_network_are_selected_once_next_to_the_own(tiny_tr
     small = learned(make_plan(Config.model_validate(tiny_tree)))["small", 0].path
     senders = {cell.selector: cell.selection.inputs["activations"].path for cell in cells(plan) if cell.budget < 1}
     wider = learned(plan)["wider", 0].path
-    both = {"random": wider, "moderate": wider, "random from small": small, "moderate from small": small}
-    assert senders == both
+    assert senders == {"random": wider, "moderate": wider, "moderate from small": small}  # random is the same for all
     assert {cell.coreset_from for cell in cells(plan) if cell.budget == 1.0} == {"wider"}
     fitted = {spec.inputs["activations"].path for spec in plan.stages if spec.stage == "features"}
     assert fitted == {learned(plan)["wider", 0].path}
@@ -129,6 +128,15 @@ def test_networks_exchange_coresets_and_none_with_itself(tiny_tree: Tree) -> Non
     assert pairs == {("small", "small"), ("small", "wider"), ("wider", "wider"), ("wider", "small")}
     references = {cell.evaluation.inputs["reference"].path for cell in cells(plan) if cell.network == "small"}
     assert len(references) == 1  # own and transferred coresets are compared with the same features
+
+
+def test_random_alone_is_not_transferred(tiny_tree: Tree) -> None:
+    tree = copy.deepcopy(tiny_tree)
+    tree["networks"]["wider"] = copy.deepcopy(tree["networks"]["small"]) | {"arguments": {"width": 5}}
+    tree["interpretation"] |= {"networks": ["small", "wider"], "selectors": {"random": {"repeats": 2}}}
+    own = make_plan(Config.model_validate(tree))
+    tree["interpretation"]["coreset_from"] = ["small", "wider"]
+    assert keys(make_plan(Config.model_validate(tree))) == keys(own)
 
 
 def test_stages_come_after_what_they_read(tiny_tree: Tree) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from tasks.figures.series import Floats
+from tasks.metrics.comparisons import BASELINE as BASELINE  # the page compares with it too
 
 DISTANCES = {"0": "α = 0", "05": "α = 0.5", "1": "α = 1"}
 ACCURACIES = {"accuracy": "top-1", "accuracy_top5": "top-5", "agreement": "agreement"}

@@ -35,6 +35,11 @@ class Coverage:
     full: Floats
 
 
+def relu_name(call: int, calls: int) -> str:
+    """Name a ReLU call of a forward pass by its place among all, from 1; `call` counts from 0."""
+    return f"ReLU {call + 1} of {calls}"
+
+
 def coverage_of(rows: pd.DataFrame) -> Coverage:
     """Return the coverage of all coresets in a table.
 
@@ -97,9 +102,9 @@ def _map(
     """Return data and layout of a map, the first ReLU on top."""
     text = [
         [
-            f"ReLU {call}, {escape(name)}: {fixed(z, digits)}{unit}"
+            f"{relu_name(call, len(calls))}, {escape(name)}: {fixed(z, digits)}{unit}"
             if np.isfinite(z)
-            else f"ReLU {call}: none on the full data"
+            else f"{relu_name(call, len(calls))}: none on the full data"
             for name, z in zip(sets, row, strict=True)
         ]
         for call, row in zip(calls, values, strict=True)
@@ -123,7 +128,8 @@ def _map(
     }
     plain: Part = {"tickmode": "array", "showgrid": False, "ticks": ""}
     across = light_axis(title) | plain | {"tickvals": places, "ticktext": [escape(name) for name in sets]}
-    down = {"tickvals": ticks, "ticktext": [f"ReLU {calls[i]}" for i in ticks], "autorange": "reversed"}
+    names = [relu_name(calls[i], len(calls)) for i in ticks]
+    down = {"tickvals": ticks, "ticktext": names, "autorange": "reversed"}
     layout = base_layout("") | {
         "height": min(760, max(400, 140 + 32 * len(calls))),
         "hovermode": "closest",

@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from tasks.figures.interpretation.coverage_map import FULL_DATA, MAX_LABELS, coverage_of
+from tasks.figures.interpretation.coverage_map import FULL_DATA, MAX_LABELS, coverage_of, relu_name
 from tasks.figures.interpretation.mu_paths import class_paths
 from tasks.figures.series import COLOURS
 from tasks.figures.still import axes_of, encode
@@ -39,7 +39,7 @@ def coverage_by_layer(rows: pd.DataFrame, *, title: str = "", dpi: int = 150) ->
         names = [name.replace("$", r"\$") for name in sets]
         axes.set_xticks(range(len(sets)), names, rotation=90, fontsize=8)
     ticks = spread_out(len(found.calls), MAX_LABELS)
-    left.set_yticks(ticks, [f"ReLU {found.calls[i]}" for i in ticks], fontsize=8)
+    left.set_yticks(ticks, [relu_name(found.calls[i], len(found.calls)) for i in ticks], fontsize=8)
     return encode(figure, dpi)
 
 

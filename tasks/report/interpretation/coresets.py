@@ -13,7 +13,7 @@ from tasks.report.findings import Finding
 
 Grouped = Sequence[tuple[str, str, Cell]]  # head above, head, cell
 VANISHED = 0.01  # weight of a neighbour below which it plays no part
-PARTS = ("selection", "features", "evaluation")
+PARTS = ("selection", "features", "evaluation", "scores")
 
 
 def budget_table(over_repeats: pd.DataFrame) -> Table:
@@ -30,7 +30,7 @@ def budget_table(over_repeats: pd.DataFrame) -> Table:
     cells += [
         ("compared", "rank", number_cell("rank_mean", formats.count)),
         ("compared", "rank, full data", number_cell("rank_reference_mean", formats.count)),
-        ("compared", "N", number_cell("n_rows_mean", formats.count)),
+        ("compared", "rows of a distance", number_cell("n_rows_mean", formats.count)),
         ("compared", "left out", number_cell("left_out_mean", formats.count)),
         ("accuracy", "rebuilt", spread_cell("accuracy_mean", "accuracy_std", formats.share_spread)),
         (
@@ -47,7 +47,8 @@ def budget_table(over_repeats: pd.DataFrame) -> Table:
         cells.append((part, "memory", number_cell(f"{part}_peak_mb_mean", formats.megabytes)))
     caption = (
         "Coresets against the full data: Φ in radians, mean over classes ± std over draws and seeds. Time and peak "
-        "memory of the stages of one coreset; work that stages share is divided evenly"
+        "memory of the stages of one coreset; work that stages share is divided evenly. Features of units include the "
+        "sums of smaller budgets that theirs grow from; only first draws have scores"
     )
     return _print(over_repeats, caption, cells, words=2, csv="data/over_repeats.csv")
 
@@ -81,7 +82,8 @@ def transfer_findings(summary: pd.DataFrame) -> list[Finding]:
     listed = []
     for (network, sender), rows in summary.groupby(["network", "coreset_from"], sort=False):
         said = [_transferred(row) for _, row in rows.iterrows()]
-        lead = f"{network} with coresets of {sender}, next to its own, budgets below 100 %, all selectors but random:"
+        selectors = ", ".join(dict.fromkeys(name for names in rows["selectors"] for name in names))
+        lead = f"{network} with coresets of {sender} ({selectors}), next to its own, budgets below 100 %:"
         listed.append(Finding("Transfer", f"{lead} {' '.join(said)}"))
     return listed
 

@@ -11,7 +11,6 @@ from tasks.report.findings import Finding
 from tasks.report.formats import budget, count, radians, radians_spread, share, share_spread
 
 ROUNDING = 1e-6  # radians: a smaller difference of distances is rounding
-FEW_UNITS = 2  # mean number of units of a class below which distances are trivially small
 
 
 def findings(rows: pd.DataFrame, robustness: pd.DataFrame) -> list[Finding]:
@@ -24,17 +23,14 @@ def findings(rows: pd.DataFrame, robustness: pd.DataFrame) -> list[Finding]:
 
     Returns
     -------
-    findings on budgets, selectors, the 95 % reference, accuracy, units, and on classes and numbers left out, in this
-    order
+    findings on budgets, selectors, the 95 % reference, accuracy, and on classes and numbers left out, in this order
     """
     nulls = dict(zip(*reference(rows, "null_0"), strict=True))
     listed = [Finding("Budget", smallest_budget(line, nulls)) for line in selector_series(rows, "phi_0")]
     listed += [Finding("Selector", text) for text in _selectors(robustness)]
     listed += [Finding("95 %", text) for text in _nearly_all(rows)]
     listed += [Finding("Accuracy", text) for text in (*_accuracy(rows), *_without_units(rows))]
-    listed += [Finding("Units", text) for text in _few_units(rows)]
     listed += [Finding("Left out", text) for text in _left_out(rows)]
-    listed += [Finding("Never predicted", text) for text in _never_predicted(rows)]
     listed += [Finding("Negative", text) for text in _clamped(rows)]
     return listed
 
@@ -57,7 +53,7 @@ def smallest_budget(line: Series, nulls: dict[float, float]) -> str:
         )
     smallest = ", the smallest budget tried" if first is points[0] else ""
     return (
-        f"{line.name}: the distance is below half of the null from {budget(first.budget)} of each class on{smallest} "
+        f"{line.name}: the distance is below half of the null from {budget(first.budget)} on{smallest} "
         f"({radians_spread(first.mean, first.std)} rad, null {radians(first.null)} rad)."
     )
 
@@ -133,7 +129,7 @@ def _nearly_all(rows: pd.DataFrame) -> Iterable[str]:
     distance, null = nearly_all(rows, "phi_0"), nearly_all(rows, "null_0")
     if np.isfinite(distance):
         yield (
-            f"With 95 % of each class the distance is {radians(distance)} rad, mean over selectors "
+            f"With 95 % of the data the distance is {radians(distance)} rad, mean over selectors "
             f"(null {radians(null)} rad). A coreset near this level shows what nearly all data shows."
         )
 
@@ -153,30 +149,6 @@ def _without_units(rows: pd.DataFrame) -> Iterable[str]:
             "a class)."
         )
     yield text
-
-
-def _few_units(rows: pd.DataFrame) -> Iterable[str]:
-    """Warn where classes have so few units that any distance is small."""
-    if "units_mean" not in rows:
-        return
-    few = rows[rows["units_mean"] < FEW_UNITS]
-    if len(few):
-        worst = few.iloc[int(np.argmin(few["units_mean"]))]
-        yield (
-            f"Classes have fewer than {FEW_UNITS} units on average in {count(len(few))} of {count(len(rows))} rows; "
-            f"{count(round(worst['units_mean'], 1))} with {worst['selector']} at {budget(worst['budget'])}. "
-            "There the distance is small for any units and says little; a larger mu gives more units."
-        )
-
-
-def _never_predicted(rows: pd.DataFrame) -> Iterable[str]:
-    """Count the classes that the network predicts for no sample of a coreset: they have no units."""
-    if "never_predicted_mean" in rows and rows["never_predicted_mean"].max() > 0:
-        worst = rows.iloc[int(np.argmax(rows["never_predicted_mean"].fillna(0)))]
-        yield (
-            "Classes that the network predicts for no image of a coreset have no units. The most are with "
-            f"{worst['selector']} at {budget(worst['budget'])}: {count(worst['never_predicted_mean'])} on average."
-        )
 
 
 def _clamped(rows: pd.DataFrame) -> Iterable[str]:

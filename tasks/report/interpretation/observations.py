@@ -6,13 +6,12 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from tasks.figures.interpretation.budgets import pairs, reference, selector_series
+from tasks.figures.interpretation.budgets import BASELINE, pairs, reference, selector_series
 from tasks.report.findings import Finding
 from tasks.report.formats import budget, minus, radians, radians_spread, signed_points
 from tasks.report.interpretation.findings import ROUNDING, first_below, known_points
 
 State = Literal["held", "held in part", "did not hold", "cannot be said"]
-BASELINE = "random"
 SMALL = 0.5  # the paper's largest coreset
 
 
@@ -99,9 +98,9 @@ def _random_baseline(against_random: pd.DataFrame, robustness: pd.DataFrame) -> 
     drawn = robustness[(robustness["selector"] == BASELINE) & robustness["mean_0_spread"].notna()]
     for _, random in drawn.iterrows() if len(against_random) else ():
         others = against_random[against_random["interpreter"] == random["interpreter"]].dropna(subset=["error"])
-        said, spread = [], float(random["mean_0_spread"])
+        said, spread, error = [], float(random["mean_0_spread"]), _error(random, "mean_0")
         for _, row in others.iterrows():
-            noise = 2 * float(np.hypot(row["error"], spread))  # of the mean over classes, and of random's draws
+            noise = 2 * float(np.hypot(row["error"], error))  # of the mean over classes, and of random's draws
             signs.append(_sign(row["difference"], noise))
             said.append(f"{row['selector']} {_signed(radians(row['difference']))} rad (noise {radians(noise)})")
         if said:
@@ -117,6 +116,12 @@ def _random_baseline(against_random: pd.DataFrame, robustness: pd.DataFrame) -> 
     )
     text += f"; random is nearer by more than noise in {sum(sign > 0 for sign in signs)}."
     return Observation(about, _judged(kept, len(signs)), text, tuple(evidence))
+
+
+def _error(row: pd.Series, name: str) -> float:
+    """Return the standard error of a mean over draws from their population spread, NaN with a single draw."""
+    draws = float(row["n_draws"])
+    return float(row[f"{name}_spread"]) / (draws - 1) ** 0.5 if draws > 1 else float("nan")
 
 
 def _sign(difference: float, noise: float) -> int:
@@ -177,7 +182,27 @@ def _robust_method(robustness: pd.DataFrame) -> Observation:
     if len(least) > 1:
         text = f"{claim} The most robust interpreter depends on the selector."
         return Observation(about, "cannot be said", text, listed)
-    return Observation(about, "held", f"{claim} {least[0]} is the most robust one with every selector.", listed)
+    best = str(least[0])
+    leads = [lead for _, rows in known.groupby("selector", sort=False) if (lead := _lead(rows, best)) is not None]
+    if not leads:
+        text = f"{claim} {best} has the least with every selector. Noise is unknown: no selector has two draws."
+        return Observation(about, "cannot be said", text, listed)
+    if not all(gap > max(noise, ROUNDING) for gap, noise in leads):
+        text = f"{claim} {best} has the least with every selector, but not by more than twice its error over draws."
+        return Observation(about, "cannot be said", text, listed)
+    text = f"{claim} {best} is the most robust one with every selector, by more than twice the error over draws."
+    return Observation(about, "held", text, listed)
+
+
+def _lead(rows: pd.DataFrame, best: str) -> tuple[float, float] | None:
+    """Return how much less the best interpreter deviates than the next, and the noise; None where it is unknown."""
+    ranked = [row for _, row in rows.sort_values("std_0", kind="stable").iterrows()]
+    first = next((row for row in ranked if row["interpreter"] == best), None)
+    rest = [row for row in ranked if row["interpreter"] != best]
+    if first is None or not rest:
+        return None
+    noise = 2 * float(np.hypot(_error(first, "std_0"), _error(rest[0], "std_0")))
+    return (float(rest[0]["std_0"] - first["std_0"]), noise) if np.isfinite(noise) else None
 
 
 def _deviation(known: pd.DataFrame, interpreter: str) -> str:

@@ -34,7 +34,7 @@ def networks_table(networks: pd.DataFrame) -> Table:
 
 
 def distance_table(rows: pd.DataFrame) -> Table:
-    """List distances, null distances and cost by selector and budget; rows of one network and interpreter."""
+    """List distances and null distances by selector and budget; rows of one network and interpreter."""
     cells: dict[str, Cell] = {
         "selector": text_cell("selector"),
         "budget": number_cell("budget", formats.budget),
@@ -46,7 +46,6 @@ def distance_table(rows: pd.DataFrame) -> Table:
         cells[f"phi_{suffix}"] = _mean_std(f"phi_{suffix}", formats.radians_spread)
         cells[f"null_{suffix}"] = number_cell(f"null_{suffix}_mean", formats.radians)
     cells["classes left out"] = number_cell("left_out_mean", formats.count)
-    cells["fit time, all classes"] = number_cell("seconds_mean", formats.seconds)
     caption = (
         "Shape distance Φ to the features of the full data and its null, in radians: mean ± std over repeats and seeds"
     )

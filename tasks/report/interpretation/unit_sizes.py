@@ -10,19 +10,6 @@ from tasks.report.cells import Cell, Table, number_cell, print_table, text_cell
 from tasks.report.findings import Finding
 from tasks.report.interpretation.unit_results import UnitResults
 
-ROBUST = (0.1, 0.5)  # budgets of the robustness
-
-
-def robustness_with_units(robustness: pd.DataFrame, units: UnitResults | None) -> pd.DataFrame:
-    """Add the units of a class to VEBI's rows: `units_mean`, over the budgets from 10 % to 50 % and all draws."""
-    if units is None:
-        return robustness
-    counted = units.sizes[units.sizes["budget"].between(*ROBUST)]
-    means = counted.groupby(["network", "selector"], sort=False)["units"].mean().rename("units_mean").reset_index()
-    return robustness.merge(
-        means.assign(interpreter=units.interpreter), on=["interpreter", "network", "selector"], how="left"
-    )
-
 
 def unit_findings(units: UnitResults | None, network: str, interpreter: str) -> list[Finding]:
     """State how many units the classes of a network have, and where that is too few; nothing for other interpreters."""

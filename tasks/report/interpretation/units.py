@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from tasks.figures.interpretation.coverage_map import FULL_DATA, coverage_of, coverage_views
+from tasks.figures.interpretation.coverage_map import FULL_DATA, coverage_of, coverage_views, relu_name
 from tasks.figures.interpretation.mu_paths import class_paths, path_views
 from tasks.figures.overlay import Thumbnail, thumbnail
 from tasks.figures.views import compact, spread_out
@@ -20,7 +20,7 @@ MAX_CLASSES = 30  # of the table of a path
 MAX_SETS = 3  # named for each unit that only coresets find
 SHARES = (0.1, 0.25, 0.5, 1.0)  # of mu, in the same table
 COVERAGE_CAPTION = (
-    "Where the units of a class lie: rows are the ReLU calls of the network in the order of a forward pass, from 0. "
+    "Where the units of a class lie: rows are the ReLU calls of the network in the order of a forward pass. "
     "“units” counts them, mean over classes and draws. “in common” is the share of the full data's units that the "
     "coreset finds too; a grey cell: the full data has none there."
 )
@@ -69,13 +69,14 @@ def unit_sections(results: UnitResults | None) -> tuple[list[UnitSection], list[
     thumbnails: list[Thumbnail] = []
     sections = []
     for i, network in enumerate(results.sizes["network"].unique(), start=1):
-        pictured, made = _pictured(pictures.get(str(network)))
+        coverage = _of(results.coverage, network)
+        pictured, made = _pictured(pictures.get(str(network)), coverage["call"].nunique())
         thumbnails += made
         sections.append(
             UnitSection(
                 network=str(network),
                 sizes=sizes_table(_of(results.sizes, network)),
-                coverage=_coverage(i, str(network), _of(results.coverage, network)),
+                coverage=_coverage(i, str(network), coverage),
                 paths=_paths(i, str(network), _of(results.paths, network), results.mu),
                 pictured=pictured,
                 total=pictures[str(network)].total if network in pictures else None,
@@ -85,8 +86,11 @@ def unit_sections(results: UnitResults | None) -> tuple[list[UnitSection], list[
 
 
 def unit_csv(results: UnitResults | None) -> dict[str, pd.DataFrame]:
-    """Return the tables of units as files of the site."""
-    return {} if results is None else {"data/units.csv": results.sizes, "data/unit_coverage.csv": results.coverage}
+    """Return the tables of units as files of the site; `relu` counts from 1."""
+    if results is None:
+        return {}
+    coverage = results.coverage.assign(call=results.coverage["call"] + 1).rename(columns={"call": "relu"})
+    return {"data/units.csv": results.sizes, "data/unit_coverage.csv": coverage}
 
 
 def _coverage(i: int, network: str, rows: pd.DataFrame) -> FigureBlock | None:
@@ -97,7 +101,12 @@ def _coverage(i: int, network: str, rows: pd.DataFrame) -> FigureBlock | None:
     columns = (Column("ReLU", numeric=False), Column("units"), Column(FULL_DATA), *map(Column, found.sets))
     size = dict(zip(rows["call"], rows["size"], strict=True))
     lines = tuple(
-        (f"ReLU {call}", formats.count(float(size[call])), formats.count(full), *_cells(units, shared))
+        (
+            relu_name(call, len(found.calls)),
+            formats.count(float(size[call])),
+            formats.count(full),
+            *_cells(units, shared),
+        )
         for call, full, units, shared in zip(found.calls, found.full, found.units, found.shared, strict=True)
     )
     caption = "Units of a class by ReLU, and in brackets the share of the full data's units that the set finds too"
@@ -136,21 +145,17 @@ def _paths(i: int, network: str, rows: pd.DataFrame, mu: float) -> FigureBlock:
     return FigureBlock(f"path-{i}", f"Units against mu, {network}", PATH_CAPTION, path_views(rows, mu), table)
 
 
-def _pictured(found: CoresetUnits | None) -> tuple[tuple[PicturedUnit, ...], list[Thumbnail]]:
+def _pictured(found: CoresetUnits | None, calls: int) -> tuple[tuple[PicturedUnit, ...], list[Thumbnail]]:
     """Return the units that only coresets find, and the thumbnails of their images."""
     thumbnails: list[Thumbnail] = []
     units = []
     for unit in found.units if found is not None else ():
+        title = f"{relu_name(unit.call, calls)}, channel {unit.channel}"
         made = [thumbnail(image.overlay) for image in unit.images]
         thumbnails += made
-        shown = tuple(Shown(thumb.digest, _alt(unit, image)) for thumb, image in zip(made, unit.images, strict=True))
-        units.append(PicturedUnit(_title(unit), _about(unit), _found(unit.weights), shown))
+        shown = tuple(Shown(thumb.digest, _alt(title, image)) for thumb, image in zip(made, unit.images, strict=True))
+        units.append(PicturedUnit(title, _about(unit), _found(unit.weights), shown))
     return tuple(units), thumbnails
-
-
-def _title(unit: CoresetUnit) -> str:
-    """Name a unit: its layer and filter."""
-    return f"ReLU {unit.call}, filter {unit.channel}"
 
 
 def _about(unit: CoresetUnit) -> str:
@@ -166,11 +171,10 @@ def _found(weights: Mapping[str, float]) -> str:
     return ", ".join(said[:MAX_SETS]) + more
 
 
-def _alt(unit: CoresetUnit, image: UnitImage) -> str:
+def _alt(title: str, image: UnitImage) -> str:
     """Say what a picture shows."""
     return (
-        f"{_title(unit)} on validation image {image.sample_id} of class {image.true_class}, "
-        f"response {compact(image.response)}"
+        f"{title} on validation image {image.sample_id} of class {image.true_class}, response {compact(image.response)}"
     )
 
 

@@ -10,7 +10,7 @@ from storage.stores import Store
 from tasks.steps.common.costs import Cost, costs_of
 from tasks.steps.interpretation.plan import Cell
 
-PARTS = ("selection", "features", "evaluation")
+PARTS = ("selection", "features", "evaluation", "scores")
 KEYS = ("network", "seed", "interpreter", "selector", "repeat", "budget")
 
 
@@ -18,6 +18,8 @@ def cost_table(store: Store, cells: Sequence[Cell]) -> pd.DataFrame:
     """Return a row per coreset and interpreter: `{part}_seconds` and `{part}_peak_mb` of each part of PARTS.
 
     A part counts the stages that depend on the coreset. What all coresets share, such as the activations, is left out.
+    The features of units count the sums of smaller coresets that theirs grow from, each once. Only first draws have
+    scores, NaN elsewhere: a mean over draws is that of the scores that were computed.
     """
     stages = [stages_of(cell) for cell in cells]
     unique = list({spec.path: spec for parts in stages for specs in parts for spec in specs}.values())
@@ -31,10 +33,10 @@ def cost_table(store: Store, cells: Sequence[Cell]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def stages_of(cell: Cell) -> tuple[list[StageSpec], list[StageSpec], list[StageSpec]]:
-    """Return the stages of a cell's selection, of its features, and of their evaluation with the scores."""
-    compared = [cell.evaluation, *([cell.scores] if cell.scores is not None else [])]
-    return [cell.selection], list(_between(cell.features, cell.selection)), compared
+def stages_of(cell: Cell) -> tuple[list[StageSpec], ...]:
+    """Return the stages of each part of PARTS of a cell: the last is empty where the cell has no scores."""
+    scores = [cell.scores] if cell.scores is not None else []
+    return [cell.selection], list(_between(cell.features, cell.selection)), [cell.evaluation], scores
 
 
 def _between(spec: StageSpec, selection: StageSpec) -> Iterator[StageSpec]:
@@ -59,5 +61,8 @@ def _between(spec: StageSpec, selection: StageSpec) -> Iterator[StageSpec]:
 
 def _summed(part: str, costs: Sequence[Cost]) -> dict[str, float]:
     """Return the seconds of all stages of a part, and the peak memory of the largest, NaN where it is unknown."""
-    peak = max(cost.peak_mb for cost in costs)
-    return {f"{part}_seconds": sum(cost.seconds for cost in costs), f"{part}_peak_mb": peak or np.nan}
+    peak = max((cost.peak_mb for cost in costs), default=0.0)
+    return {
+        f"{part}_seconds": sum(cost.seconds for cost in costs) if costs else np.nan,
+        f"{part}_peak_mb": peak or np.nan,
+    }

@@ -7,6 +7,7 @@ from itertools import product
 from configs.interpretation import Interpretation
 from configs.schema import Config
 from storage.specs import StageSpec
+from tasks.coresets import BLIND
 from tasks.steps.common.activations import activations_spec
 from tasks.steps.common.question import Shared
 from tasks.steps.interpretation.card_pictures import card_pictures_spec
@@ -153,10 +154,15 @@ def _interpreted(asked: Interpretation, network: _Network, *, shown: bool) -> In
 
 
 def _cells(asked: Interpretation, network: _Network, interpreter: str, reference: StageSpec) -> Iterator[Cell]:
-    """Yield every selector, own and then of other networks, each repeat and budget, by rising budget."""
+    """Yield every selector, own and then of other networks, each repeat and budget, by rising budget.
+
+    A selector that does not read features chooses the same for every network: it has no coresets of other networks.
+    """
     seed, method, own = network.seed, METHODS[interpreter], asked.interpreters[interpreter]
     for (selector, settings), (sender, activations) in product(asked.selectors.items(), network.selects.items()):
         parameters, foreign = {k: v for k, v in settings.items() if k != "repeats"}, sender != network.name
+        if foreign and selector in BLIND:
+            continue
         title = f"{selector} from {sender}" if foreign else selector
         smaller: dict[int, StageSpec] = {}  # by repeat: features at the budget before
         for repeat, budget in product(range(settings.get("repeats", 1)), sorted(asked.budgets)):

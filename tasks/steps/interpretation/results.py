@@ -16,7 +16,6 @@ from tasks.metrics.comparisons import against_random, with_budget
 from tasks.metrics.summary import by_budget, over_repeats, robustness_table
 from tasks.metrics.transfer import transfer_summary, transfer_table
 from tasks.report.interpretation.results import Gallery, GalleryRow, InterpretationResults
-from tasks.report.interpretation.unit_sizes import robustness_with_units
 from tasks.steps.common.activations import ranges_by_class
 from tasks.steps.interpretation.coresets import KEYS as CORESET_KEYS
 from tasks.steps.interpretation.coresets import selection_table, unique_coresets
@@ -24,7 +23,7 @@ from tasks.steps.interpretation.costs import KEYS, cost_table
 from tasks.steps.interpretation.methods import METHODS
 from tasks.steps.interpretation.plan import Cell, Interpreted
 from tasks.steps.interpretation.selection import kept_positions
-from tasks.steps.interpretation.unit_results import unit_results
+from tasks.steps.interpretation.unit_results import robustness_with_units, unit_results
 
 LOGGED = ("clamped", "predicted")  # what only some interpreters log of a class
 

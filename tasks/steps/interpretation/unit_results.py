@@ -13,6 +13,7 @@ from storage.stores import Store
 from storage.together import together
 from tasks.figures.interpretation.coverage_map import FULL_DATA
 from tasks.figures.overlay import overlay
+from tasks.metrics.robustness import counts_for_robustness
 from tasks.report.interpretation.unit_results import CoresetUnit, CoresetUnits, UnitImage, UnitResults
 from tasks.steps.interpretation.plan import Cell, Interpreted
 from tasks.steps.interpretation.units import DEFAULTS, METHOD
@@ -42,6 +43,17 @@ def unit_results(store: Store, answers: Sequence[Interpreted], classes: pd.DataF
         coverage=_coverage(store, cells),
         paths=pd.concat([_paths(store, answer) for answer in shown], ignore_index=True),
         pictures=tuple(_pictures(store, answer) for answer in pictured),
+    )
+
+
+def robustness_with_units(robustness: pd.DataFrame, units: UnitResults | None) -> pd.DataFrame:
+    """Add the units of a class to VEBI's rows: `units_mean`, over the budgets from 10 % to 50 % and all draws."""
+    if units is None:
+        return robustness
+    counted = units.sizes[units.sizes["budget"].map(counts_for_robustness)]
+    means = counted.groupby(["network", "selector"], sort=False)["units"].mean().rename("units_mean").reset_index()
+    return robustness.merge(
+        means.assign(interpreter=units.interpreter), on=["interpreter", "network", "selector"], how="left"
     )
 
 

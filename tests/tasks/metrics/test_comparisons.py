@@ -64,11 +64,12 @@ def test_the_largest_coreset_is_compared_with_the_smallest() -> None:
 
 @pytest.fixture
 def exchanged() -> pd.DataFrame:
-    """Two networks' coresets for `net`: random is the same, moderate is not."""
+    """Two networks' coresets for `net`: random is not transferred, moderate and dgpruning are."""
     return pd.concat(
         [
             *(rows("random", {0.1: [0.5, 0.5]}, repeat=r) for r in (0, 1)),
-            *(rows("random from other", {0.1: [0.5, 0.5]}, repeat=r, sender="other") for r in (0, 1)),
+            *(rows("dgpruning", {0.1: [0.5, 0.5]}, repeat=r) for r in (0, 1)),
+            *(rows("dgpruning from other", {0.1: [0.5, 0.5]}, repeat=r, sender="other") for r in (0, 1)),
             rows("moderate", {0.1: [0.4, 0.2], 0.5: [0.2, 0.2], 1.0: [0.0, 0.0]}),
             rows("moderate from other", {0.1: [0.5, 0.5], 0.5: [0.2, 0.4]}, sender="other"),
         ]
@@ -78,9 +79,9 @@ def exchanged() -> pd.DataFrame:
 def test_transferred_coresets_are_next_to_the_own(exchanged: pd.DataFrame) -> None:
     table = transfer_table(exchanged)
     assert list(zip(table["selector"], table["budget"], strict=True)) == [
-        *(("moderate", 0.1), ("moderate", 0.5), ("random", 0.1)),
+        *(("dgpruning", 0.1), ("moderate", 0.1), ("moderate", 0.5)),
     ]
-    first, random = table.iloc[0], table.iloc[2]
+    same, first = table.iloc[0], table.iloc[1]
     np.testing.assert_allclose(
         first[["phi_0_own", "phi_0_transferred", "phi_0_difference", "phi_1_difference"]].astype(float),
         [0.3, 0.5, 0.2, 0.4],
@@ -88,16 +89,15 @@ def test_transferred_coresets_are_next_to_the_own(exchanged: pd.DataFrame) -> No
     np.testing.assert_allclose(first["phi_0_error"], np.std([0.1, 0.3], ddof=1) / 2**0.5)
     np.testing.assert_allclose(first["accuracy_difference"], -0.2)
     assert (first["coreset_from"], first["n_draws"], first["n_classes"]) == ("other", 1, 2)
-    assert (random["phi_0_difference"], random["n_draws"]) == (0.0, 2)
+    assert (same["phi_0_difference"], same["n_draws"]) == (0.0, 2)
 
 
-def test_the_summary_of_transfer_leaves_random_out(exchanged: pd.DataFrame) -> None:
+def test_the_summary_of_transfer_is_the_mean_over_budgets_and_selectors(exchanged: pd.DataFrame) -> None:
     (row,) = transfer_summary(exchanged).to_dict("records")
-    # class 0: (0.1 + 0.0) / 2, class 1: (0.3 + 0.2) / 2
-    np.testing.assert_allclose(row["phi_0_difference"], (0.05 + 0.25) / 2)
-    np.testing.assert_allclose(row["phi_0_error"], np.std([0.05, 0.25], ddof=1) / 2**0.5)
-    only = exchanged[exchanged["selector"].str.startswith("random")]
-    assert transfer_summary(only)["phi_0_difference"].tolist() == [0.0]
+    # class 0: (0.1 + 0.0 + 0.0) / 3, class 1: (0.3 + 0.2 + 0.0) / 3; the third is dgpruning
+    np.testing.assert_allclose(row["phi_0_difference"], (0.1 / 3 + 0.5 / 3) / 2)
+    np.testing.assert_allclose(row["phi_0_error"], np.std([0.1 / 3, 0.5 / 3], ddof=1) / 2**0.5)
+    assert row["selectors"] == ["dgpruning", "moderate"]  # in the order of the table
 
 
 def test_without_transfer_there_are_no_rows(exchanged: pd.DataFrame) -> None:

@@ -63,6 +63,16 @@ def test_measures_of_units_are_means_over_classes_where_there_are_any(classes: p
     assert np.isnan(only(table, selector="moderate", budget=0.1)["units"])
 
 
+def test_rows_are_those_of_one_distance(classes: pd.DataFrame) -> None:
+    whole = classes.assign(n_rows=320 + 80 * classes["label"])
+    assert only(by_budget(whole), selector="random", repeat=0, budget=0.1)["n_rows"] == 360.0
+    units = whole.assign(layers_compared=np.where(whole["selector"] == "random", 4.0, np.nan))
+    table = by_budget(units)
+    assert only(table, selector="random", repeat=0, budget=0.1)["n_rows"] == 90.0  # 320 / 4 and 400 / 4
+    assert only(table, selector="moderate", budget=0.1)["n_rows"] == 360.0
+    assert np.isnan(only(by_budget(whole.assign(layers_compared=0.0)), selector="moderate", budget=0.1)["n_rows"])
+
+
 def test_over_repeats_gives_mean_and_population_std(classes: pd.DataFrame) -> None:
     table = over_repeats(by_budget(classes))
     assert len(table) == 5

@@ -30,6 +30,10 @@ def test_a_selector_has_two_views() -> None:
     units, common = (view.data[0] for view in views[:2])
     assert units["z"] == [[0.0, 1.0], [4.0, 2.0]]  # the full data first
     assert common["z"] == [[None], [25.0]]
+    assert units["text"][1][0] == "ReLU 2 of 2, full data: 4.0"
+    assert common["text"][0] == ["ReLU 1 of 2: none on the full data"]
+    axis: Any = views[0].layout["yaxis"]
+    assert axis["ticktext"] == ["ReLU 1 of 2", "ReLU 2 of 2"]
     assert views[0].alt == "Units of a class by ReLU, random: 4.0 on the full data, 3.0 at 10 %."
     assert views[1].alt == "Share of the full data's units that random finds too: 25 % at 10 %."
 

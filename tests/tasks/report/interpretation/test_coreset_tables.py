@@ -70,13 +70,13 @@ def test_distance_units_and_cost_are_in_one_row() -> None:
         "2.5",
         "1",
     )
-    assert cells[-6:] == ["0.50 s", "300 MB", "1 min 15 s", "1.5 GB", "–", "–"]
-    assert [head for head, _ in table.groups][-3:] == ["selection", "features", "evaluation"]
+    assert cells[-8:] == ["0.50 s", "300 MB", "1 min 15 s", "1.5 GB", "–", "–", "–", "–"]
+    assert [head for head, _ in table.groups][-4:] == ["selection", "features", "evaluation", "scores"]
     assert sum(span for _, span in table.groups) == len(table.columns) == len(cells)
 
 
 def test_transfer_counts_a_difference_beyond_two_standard_errors() -> None:
-    base = {"network": "b", "coreset_from": "a", "n_classes": 10, "accuracy_error": 0.01}
+    base = {"network": "b", "coreset_from": "a", "n_classes": 10, "accuracy_error": 0.01, "selectors": ["moderate"]}
     summary = pd.DataFrame(
         [
             base | {"interpreter": "ice", "phi_0_difference": 0.03, "phi_0_error": 0.01, "accuracy_difference": -0.02},
@@ -86,7 +86,7 @@ def test_transfer_counts_a_difference_beyond_two_standard_errors() -> None:
     )
     (finding,) = transfer_findings(summary)
     text = finding.text.replace(NBSP, " ")
-    assert text.startswith("b with coresets of a, next to its own")
+    assert text.startswith("b with coresets of a (moderate), next to its own, budgets below 100 %: ")
     assert "ice: Φ +0.030 ± 0.010 rad, farther from the full data; accuracy −2.0 ± 1.0 points." in text
     assert "topics: Φ −0.030 ± 0.010 rad, nearer to the full data." in text
     assert "vebi: Φ +0.020 ± 0.010 rad, no difference beyond noise." in text

@@ -22,11 +22,11 @@ def say(series: Series) -> str:
 
 def test_budget_is_the_first_from_which_on_the_distance_stays_below_half_of_the_null() -> None:
     text = say(line(0.5, 0.7, 0.4, 0.0, std=0.02))  # 0.5 is below 0.6, but 0.7 at twice the budget is not
-    assert "from 50 % of each class on (0.400 ± 0.020 rad, null 1.200 rad)" in text
+    assert "from 50 % on (0.400 ± 0.020 rad, null 1.200 rad)" in text
 
 
 def test_the_smallest_budget_tried_is_named_as_such() -> None:
-    assert "from 10 % of each class on, the smallest budget tried (0.500 rad" in say(line(0.5, 0.4, 0.3, 0.0))
+    assert "from 10 % on, the smallest budget tried (0.500 rad" in say(line(0.5, 0.4, 0.3, 0.0))
 
 
 def test_full_data_never_counts() -> None:
@@ -89,6 +89,11 @@ def test_accuracy_sets_full_and_smallest_budget_beside_the_unmodified_network() 
     only_full = texts(over_repeats()[2:], robust(0.5, 0.6, spread=0.1))["Accuracy"]
     assert only_full.endswith("learned on 100 % of the data it classifies 95.0 %.")
     assert "Accuracy" not in texts(over_repeats(accuracy_mean=np.nan), robust(0.5, 0.6, spread=0.1))
+
+
+def test_units_are_told_by_the_sentences_of_units_alone() -> None:
+    said = texts(over_repeats(units_mean=1.0, never_predicted_mean=3.0), robust(0.5, 0.6, spread=0.1))
+    assert not {"Units", "Few units", "Never predicted"} & set(said)
 
 
 def test_classes_left_out_are_told_where_there_are_any() -> None:

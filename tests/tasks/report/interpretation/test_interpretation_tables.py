@@ -19,13 +19,13 @@ def plain(table: Table) -> list[list[str]]:
     return [[cell.replace(NBSP, " ") for cell in row] for row in table.rows]
 
 
-def test_distances_and_cost_stand_in_one_row(page: InterpretationResults) -> None:
+def test_distances_stand_in_one_row_without_costs(page: InterpretationResults) -> None:
     rows = page.over_repeats.copy()
-    rows.loc[0, ["phi_0_mean", "phi_0_std", "seconds_mean", "left_out_mean"]] = [0.1234, 0.0456, 1.5, 1.0]
+    rows.loc[0, ["phi_0_mean", "phi_0_std", "left_out_mean"]] = [0.1234, 0.0456, 1.0]
     table = tables.distance_table(rows)
     assert plain(table)[0][:4] == ["moderate", "10 %", "42", "0.123 ± 0.046"]
-    assert plain(table)[0][-2:] == ["1", "1.50 s"]
-    assert table.groups == (("", 3), ("α = 0", 2), ("α = 0.5", 2), ("α = 1", 2), ("", 2))
+    assert plain(table)[0][-1] == "1"  # classes left out; costs are in the table of budgets
+    assert table.groups == (("", 3), ("α = 0", 2), ("α = 0.5", 2), ("α = 1", 2), ("", 1))
     assert [column.title for column in table.columns[3:5]] == ["Φ", "null"]
     assert all(len(row) == len(table.columns) == sum(span for _, span in table.groups) for row in table.rows)
 

@@ -24,12 +24,14 @@ def judged(**tables: pd.DataFrame) -> dict[str, Observation]:
     return {found.about: found for found in observations(**(base | tables))}
 
 
-def robust(stds: dict[str, tuple[float, float]], spread: float = 0.02) -> pd.DataFrame:
+def robust(stds: dict[str, tuple[float, float]], spread: float = 0.02, over: float = 0.001) -> pd.DataFrame:
     """Return the robustness of random and moderate for each interpreter, from their deviations over budgets."""
     return pd.DataFrame(
         {
             "network": "net", "interpreter": name, "selector": selector, "mean_0": 0.3, "std_0": std, "null_0": 1.2,
-            "mean_0_spread": spread if selector == "random" else NAN, "std_0_spread": 0.001, "n_budgets": 3,
+            "mean_0_spread": spread if selector == "random" else NAN,
+            "std_0_spread": over if selector == "random" else NAN,
+            "n_budgets": 3, "n_draws": 5 if selector == "random" else 1,
         }
         for name, both in stds.items()
         for selector, std in zip(("random", "moderate"), both, strict=True)
@@ -80,16 +82,16 @@ def test_a_distance_within_its_spread_of_half_the_null_is_not_below_it() -> None
 
 
 def test_random_is_beaten_only_beyond_draws_and_classes() -> None:
-    # noise: 2 sqrt(0.01² + 0.02²) = 0.0447
-    for difference, state in ((-0.044, "held"), (-0.045, "did not hold"), (0.5, "held")):
+    # five draws: random's mean is known to 0.02 / sqrt(4) = 0.01; noise: 2 sqrt(0.01² + 0.01²) = 0.0283
+    for difference, state in ((-0.028, "held"), (-0.029, "did not hold"), (0.5, "held")):
         found = judged(against_random=against(("ice", "moderate", difference, 0.01)))
         assert found["Random baseline"].state == state
     both = against(("ice", "moderate", -0.2, 0.01), ("ice", "dgpruning", 0.1, 0.01))
     beaten = judged(against_random=both)["Random baseline"]
     assert beaten.state == "held in part"
     assert "this is so in 1 of 2 comparisons; random is nearer by more than noise in 1." in text(beaten)
-    assert beaten.evidence == ("ice: random 0.300 ± 0.020 rad; next to it moderate −0.200 rad (noise 0.045), "
-                              "dgpruning +0.100 rad (noise 0.045).",)  # fmt: skip
+    assert beaten.evidence == ("ice: random 0.300 ± 0.020 rad; next to it moderate −0.200 rad (noise 0.028), "
+                              "dgpruning +0.100 rad (noise 0.028).",)  # fmt: skip
 
 
 def test_a_single_draw_of_random_says_nothing() -> None:
@@ -131,6 +133,17 @@ def test_the_robust_method_must_be_the_same_for_every_selector() -> None:
     steady = judged(robustness=robust({"ice": (0.0, 0.0), "topics": (0.03, 0.05)}))["Robust method"]
     assert "ice is the most robust" in text(steady)  # a deviation of 0 over three budgets is a deviation
     assert np.isfinite(float(steady.evidence[0].split()[1]))
+
+
+def test_the_most_robust_method_leads_by_more_than_its_draws_differ() -> None:
+    stds = {"ice": (0.10, 0.12), "topics": (0.04, 0.05)}  # random: a gap of 0.06, noise 2 sqrt(2) over / sqrt(4)
+    for over, state in ((0.042, "held"), (0.043, "cannot be said")):
+        assert judged(robustness=robust(stds, over=over))["Robust method"].state == state
+    noisy = text(judged(robustness=robust(stds, over=0.043))["Robust method"])
+    assert "topics has the least with every selector, but not by more than twice its error" in noisy
+    once = judged(robustness=robust(stds, over=NAN))["Robust method"]
+    assert once.state == "cannot be said"
+    assert "no selector has two draws" in text(once)
 
 
 def test_tables_without_rows_say_nothing() -> None:

@@ -8,9 +8,10 @@ import pandas as pd
 from tasks.report.formats import NBSP
 from tasks.report.interpretation import tables
 from tasks.report.interpretation.results import InterpretationResults
-from tasks.report.interpretation.unit_sizes import robustness_with_units, sizes_table, unit_findings
-from tasks.report.interpretation.units import unit_sections
+from tasks.report.interpretation.unit_sizes import sizes_table, unit_findings
+from tasks.report.interpretation.units import unit_csv, unit_sections
 from tasks.report.pages import RunFacts
+from tasks.steps.interpretation.unit_results import robustness_with_units
 from tests.tasks.report.interpretation.unit_tables import invented_units
 from tests.tasks.report.site_pages import site_of, text_of
 
@@ -53,6 +54,13 @@ def test_findings_count_units_and_warn_where_they_are_too_few() -> None:
     assert unit_findings(None, "small", "vebi") == []
 
 
+def test_files_count_relus_from_1_as_the_page_does() -> None:
+    table = unit_csv(UNITS)["data/unit_coverage.csv"]
+    assert set(table["relu"]) == {1, 2}
+    assert "call" not in table
+    assert unit_csv(None) == {}
+
+
 def test_no_warning_where_units_are_many() -> None:
     many = UNITS.sizes.assign(few=False, never_predicted=0)
     assert [finding.about for finding in unit_findings(replace(UNITS, sizes=many), "small", "vebi")] == [
@@ -88,7 +96,7 @@ def test_coverage_and_paths_have_their_numbers_in_tables() -> None:
     assert section.coverage is not None
     assert section.coverage.table is not None
     rows = [[plain(cell) for cell in row] for row in section.coverage.table.rows]
-    assert rows == [["ReLU 0", "8", "0", "1", "1"], ["ReLU 1", "16", "4", "2 (25.0 %)", "2 (25.0 %)"]]
+    assert rows == [["ReLU 1 of 2", "8", "0", "1", "1"], ["ReLU 2 of 2", "16", "4", "2 (25.0 %)", "2 (25.0 %)"]]
     assert section.paths.table is not None
     # At mu = 1, 2.5, 5 and 10: the units of the breakpoint that follows; a path that ends before has its last ones.
     assert section.paths.table.rows == (("zero", "1", "3", "3", "2", "10.0"), ("<b>one", "1", "1", "1", "1", "1.00"))
@@ -98,9 +106,9 @@ def test_coverage_and_paths_have_their_numbers_in_tables() -> None:
 def test_units_that_only_coresets_find_are_described() -> None:
     (section,), _ = unit_sections(UNITS)
     unit, silent = section.pictured
-    assert (unit.title, unit.about) == ("ReLU 1, filter 5", "class <b>one; the full data finds it for no class")
+    assert (unit.title, unit.about) == ("ReLU 2 of 2, channel 5", "class <b>one; the full data finds it for no class")
     assert plain(unit.found) == "random 10 % (weight 1.25)"
-    assert unit.images[0].alt == "ReLU 1, filter 5 on validation image 42 of class zero, response 0.750"
+    assert unit.images[0].alt == "ReLU 2 of 2, channel 5 on validation image 42 of class zero, response 0.750"
     found = {f"random {n} %": float(n) for n in (1, 2, 3, 4, 5)}
     several = replace(UNITS.pictures[0].units[0], weights=found)
     (many,), _ = unit_sections(replace(UNITS, pictures=(replace(UNITS.pictures[0], units=(several,)),)))
