@@ -210,7 +210,7 @@ def shadowed() -> str | None:
 def _exits(again: str) -> Iterator[None]:
     """Turn each expected error into one line and an exit code."""
     from storage.claims import StageHeldError
-    from tasks.engine.failures import FAILURES
+    from tasks.engine.failures import FAILURES, caused_by_stop
 
     stopped = f"interrupted; no result is lost: `{again}` resumes this work"
     try:
@@ -228,7 +228,7 @@ def _exits(again: str) -> Iterator[None]:
     except KeyboardInterrupt:
         _fail(stopped, INTERRUPTED)
     except Exception as error:
-        if isinstance(error.__context__, KeyboardInterrupt):  # a failure that the stop caused
+        if caused_by_stop(error):
             _fail(stopped, INTERRUPTED)
         logging.getLogger("layerlore").debug("", exc_info=error)
         place = traceback.extract_tb(error.__traceback__)[-1]

@@ -11,3 +11,18 @@ class ServerError(Exception):
 
 
 FAILURES = (StoreError, DamagedError, PartitionError, ClusterError, ServerError)
+
+
+def caused_by_stop(error: BaseException) -> bool:
+    """Return whether a stop from the keyboard is an error itself or behind it: libraries wrap what interrupts them."""
+    seen: set[int] = set()
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        one = waiting.pop()
+        if one is None or id(one) in seen:
+            continue
+        if isinstance(one, KeyboardInterrupt):
+            return True
+        seen.add(id(one))
+        waiting += [one.__cause__, one.__context__]
+    return False

@@ -11,6 +11,7 @@ from storage.runs import RunRecord, close_record, records, write_record
 from storage.specs import StageSpec
 from storage.stores import Store, StoreError
 from tasks.cluster.versions import code_facts
+from tasks.engine.failures import caused_by_stop
 
 
 def record_reuse(store: Store, config: Config, stages: Sequence[StageSpec]) -> None:
@@ -26,13 +27,12 @@ def recorded(store: Store, config: Config, stages: Sequence[StageSpec]) -> Itera
     record = _begin(store, config, stages)
     try:
         yield
-    except KeyboardInterrupt:
-        with suppress(OSError, StoreError):  # such as a full disk, which must not hide the error of the run
-            close_record(store, record, "interrupted")
-        raise
     except BaseException as error:
-        with suppress(OSError, StoreError):
-            close_record(store, record, "failed", error=" ".join(str(error).split()))
+        with suppress(OSError, StoreError):  # such as a full disk, which must not hide the error of the run
+            if caused_by_stop(error):
+                close_record(store, record, "interrupted")
+            else:
+                close_record(store, record, "failed", error=" ".join(str(error).split()))
         raise
     close_record(store, record, "done")
 

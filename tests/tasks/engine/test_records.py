@@ -16,11 +16,20 @@ Tree = dict[str, Any]  # Any: YAML
 NewRun = Callable[[Tree], "Run"]
 
 
+def wrapped_stop() -> Exception:
+    """Return an error as libraries raise it when a stop reaches their code."""
+    error = ValueError("Error calling function")
+    error.__cause__ = RuntimeError("within")
+    error.__cause__.__context__ = KeyboardInterrupt()
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "outcome"),
     [
         (None, "done"),
         (KeyboardInterrupt(), "interrupted"),
+        (wrapped_stop(), "interrupted"),
         (ValueError("two\nlines"), "failed"),
         (SystemExit(3), "failed"),
     ],
