@@ -18,7 +18,7 @@ NewRun = Callable[[Tree], "Run"]
 
 def wrapped_stop() -> Exception:
     """Return an error as libraries raise it when a stop reaches their code."""
-    error = ValueError("Error calling function")
+    error = RuntimeError("Error calling function")
     error.__cause__ = RuntimeError("within")
     error.__cause__.__context__ = KeyboardInterrupt()
     return error
@@ -42,7 +42,7 @@ def test_the_outcome_of_a_run(tiny_tree: Tree, new_run: NewRun, error: BaseExcep
             (before,) = records(store, "tiny")
             if error is not None:
                 raise error
-    except (KeyboardInterrupt, ValueError, SystemExit) as raised:
+    except (KeyboardInterrupt, RuntimeError, ValueError, SystemExit) as raised:
         assert raised is error  # noqa: PT017  # the same object goes on
     (after,) = records(store, "tiny")
     assert (before.document["outcome"], after.document["outcome"]) == ("running", outcome)

@@ -1,7 +1,7 @@
 """Figures of units: coverage and paths from tables worked by hand."""
 
 import io
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from matplotlib import image as matplotlib_image
@@ -27,7 +27,8 @@ def test_coverage_is_units_and_share_of_the_full_datas() -> None:
 def test_a_selector_has_two_views() -> None:
     views = coverage_views(UNITS.coverage)
     assert [v.label for v in views] == [f"{s}: {m}" for s in ("random", "moderate") for m in ("units", "in common")]
-    units, common = cast("list[Any]", [view.data[0] for view in views[:2]])
+    units: Any = views[0].data[0]
+    common: Any = views[1].data[0]
     assert units["z"] == [[0.0, 1.0], [4.0, 2.0]]  # the full data first
     assert common["z"] == [[None], [25.0]]
     assert units["text"][1][0] == "ReLU 2 of 2, full data: 4.0"
