@@ -92,11 +92,9 @@ def _sets(answers: Sequence[Interpreted]) -> list[_Set]:
 
 
 def _training_images(answers: Sequence[Interpreted]) -> bool:
-    """Say whether images of the cards belong to a split that features or a network are learned from."""
-    trainings = [answer.held_out.inputs["network"] for answer in answers if "network" in answer.held_out.inputs]
-    splits = {str(answer.learn.parameters["split"]) for answer in answers}
-    splits |= {str(training.place["train"]["split"]) for training in trainings}
-    return any(str(answer.held_out.parameters["split"]) in splits for answer in answers)
+    """Say whether images of the cards belong to a split that features or any network of the config learn from."""
+    learned = {split for answer in answers for split in (str(answer.learn.parameters["split"]), *answer.trained)}
+    return any(str(answer.held_out.parameters["split"]) in learned for answer in answers)
 
 
 def _tables(store: Store, one: _Set) -> dict[str, pd.DataFrame]:

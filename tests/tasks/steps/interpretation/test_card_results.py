@@ -3,6 +3,7 @@
 import copy
 import io
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,6 +155,29 @@ def test_a_report_has_no_byte_of_a_training_image(
     table = pd.read_csv(io.BytesIO(files["tables/features.csv"]))
     assert table["sample_ids"].isna().all() == (images == "none")
     assert (b'"sample ' in files["assets/cards-data.js"]) == (images == "ids")
+
+
+@pytest.mark.parametrize("images", ["ids", "none"])
+def test_images_that_another_network_is_trained_on_are_private_too(
+    finished_run: "Run", new_run: Callable[[Tree], "Run"], tmp_path: Path, images: str
+) -> None:
+    tree = copy.deepcopy(finished_run.at(str(tmp_path / "store")).tree)
+    other = copy.deepcopy(tree["networks"]["small"])
+    other["train"]["split"] = "val"  # question 1 does not ask about it
+    tree["networks"]["other"], tree["interpretation"]["gallery"] = other, 0
+    run = new_run(tree | {"report": {"training_images": images}}).finish()
+    results = results_of(run, images)
+    assert not results.pictures
+    assert (set(results.images["sample_id"]) == {-1}) == (images == "none")
+    write_report(run.job.store, run.plan.made(), created="now", reused=frozenset())
+    files = {name: run.job.store.read(f"reports/tiny/{name}") for name in run.job.store.files("reports/tiny")}
+    site = b"".join(data for name, data in files.items() if name.endswith((".html", ".js")) and "plotly" not in name)
+    assert b"data:image/png" not in site
+    assert bool(re.search(rb"sample \d", site)) == (images == "ids")
+    for table in (pd.read_csv(io.BytesIO(files["tables/features.csv"]), keep_default_na=False), feature_table(results)):
+        assert (set(table["sample_ids"]) == {""}) == (images == "none")
+    written = pd.read_parquet(io.BytesIO(files["tables/features.parquet"]))
+    assert (set(written["sample_ids"]) == {""}) == (images == "none")
 
 
 def test_a_setting_of_privacy_needs_no_other_stage(finished_run: "Run", new_run: Callable[[Tree], "Run"]) -> None:
