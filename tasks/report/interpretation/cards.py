@@ -58,11 +58,8 @@ def cards_of(results: CardResults) -> Cards | None:
     classes = results.classes[results.classes["set"].isin(sets["set"]) & results.classes["shown"]]
     if not coresets or classes.empty:
         return None
-    shown = _by_class(classes)
-    features, images, matches = (
-        {key: rows for key, rows in _by_class(table).items() if key in shown}
-        for table in (results.features, results.images, results.matches)
-    )
+    tables = (classes, results.features, results.images, results.matches)
+    shown, features, images, matches = (_by_class(table, classes) for table in tables)
     thumbs, left = _thumbnails(results, images)
     nouns = dict(zip(sets["set"].tolist(), sets["noun"], strict=True))
     listed, at = _listed(features, images, nouns, thumbs)
@@ -95,10 +92,12 @@ def _listed(
     return listed, at
 
 
-def _by_class(table: pd.DataFrame) -> dict[Key, list[Row]]:
-    """Return rows by set and label."""
+def _by_class(table: pd.DataFrame, classes: pd.DataFrame) -> dict[Key, list[Row]]:
+    """Return the rows of the sets and labels of `classes` by these; all others stay in their table."""
+    width = 1 + max(table["label"].max() if len(table) else 0, classes["label"].max())
+    mine, kept = (each["set"] * width + each["label"] for each in (table, classes))
     found: dict[Key, list[Row]] = {}
-    for row in table.to_dict("records"):
+    for row in table[mine.isin(kept)].to_dict("records"):
         found.setdefault((int(row["set"]), int(row["label"])), []).append({str(name): row[name] for name in row})
     return found
 

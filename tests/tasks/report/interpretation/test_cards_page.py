@@ -1,10 +1,12 @@
 """The first screen of question 1's page: what its views, features and texts are, and what it leaves out."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tasks.figures.overlay import thumbnail
@@ -172,3 +174,23 @@ def test_the_page_opens_with_the_cards_and_escapes_what_they_say(facts: RunFacts
     plain = site_of(facts, page)
     assert "assets/cards.js" not in plain
     assert 'id="cards-list"' not in plain["interpretation.html"].decode()
+
+
+def test_memory_grows_with_the_classes_that_are_shown() -> None:
+    def peak(n_classes: int) -> int:
+        results = invented_cards(pictured=False)
+        tables = {}
+        for name in ("classes", "features", "images", "matches"):
+            one = getattr(results, name).query("label == 0")
+            tables[name] = pd.concat([one.assign(label=label) for label in range(n_classes)], ignore_index=True)
+        shown = tables["classes"].assign(shown=tables["classes"]["label"] < 2)
+        many = replace(results, **tables | {"classes": shown})
+        tracemalloc.start()
+        cards = laid_out(many)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len({view["key"][1] for view in data_of(cards)["views"]}) == 2
+        return found
+
+    rows = 500 * 6 * 3 * 2  # of images, at most; a row as a dict takes more than 1,000 bytes
+    assert peak(502) - peak(2) < 200 * rows
