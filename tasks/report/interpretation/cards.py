@@ -69,7 +69,8 @@ def cards_of(results: CardResults) -> Cards | None:
             if number == one["set"]:
                 key, reference = (number, label), (int(one["reference"]), label)
                 pairs = _pairs(one, matches.get(key, []), (features.get(reference, []), features.get(key, [])), at)
-                line = answer_line(one, shown[reference][0], class_row, matches.get(key, []))
+                rows = matches.get(key, []), features.get(reference, [])
+                line = answer_line(one, shown[reference][0], class_row, *rows)
                 views.append({"key": _choices(one, class_row), "line": line, "set": set_name(one), **pairs})
     unique = unique_thumbnails(thumbs.values())
     drawn = [[thumb.digest, thumb.width, thumb.height] for thumb in unique]
@@ -145,7 +146,8 @@ def _pairs(
         key = (number, int(row["label"]))
         near = is_near(bool(one["directed"]), found, angle)
         said = f"{angle:.0f}°" if angle == angle else "the same unit" if found >= 0 else "not found"
-        without = "" if found in names or found < 0 else f"{one['noun']} {found} is not among the most important ones"
+        name = f"{one['noun']} {found}" if one["directed"] else row["name"]  # a unit's partner is the same unit
+        without = "" if found in names or found < 0 else f"{name} is not among the most important ones"
         pairs.append(
             [at[(int(one["reference"]), key[1]), row["feature"]], at.get((key, found), -1), said, near, without]
         )

@@ -78,10 +78,10 @@ def test_units_are_found_or_not_and_those_of_the_coreset_alone_are_listed() -> N
     data = data_of(laid_out(invented_cards()))
     view = view_of(data, "0 zero", "vebi", "random", "10\u00a0%")
     assert [(data["features"][mine][:2], other >= 0, said, near) for mine, other, said, near, _ in view["pairs"]] == [
-        (["channel 3", "ReLU 10 of 12"], True, "the same unit", True),
-        (["channel 1", "ReLU 2 of 12"], False, "not found", False),
+        (["ReLU 10 of 12, channel 3", "ReLU 10 of 12"], True, "the same unit", True),
+        (["ReLU 2 of 12, channel 1", "ReLU 2 of 12"], False, "not found", False),
     ]
-    assert [data["features"][index][0] for index in view["only"]] == ["channel 5"]
+    assert [data["features"][index][0] for index in view["only"]] == ["ReLU 10 of 12, channel 5"]
 
 
 def test_the_line_says_how_many_features_the_coreset_finds() -> None:
@@ -89,15 +89,54 @@ def test_the_line_says_how_many_features_the_coreset_finds() -> None:
     data = data_of(cards)
     plain = {tuple(view["key"][1:]): view["line"].replace("\u00a0", " ") for view in data["views"]}
     assert plain["0 zero", "ice", "random", "10\u00a0%"] == (
-        "small knows “zero” by 3 features (components of ice). The 10 % coreset of random finds 2 of them within 30°."
+        "3 components of ice describe “zero” in small (number set in the config); 2 carry at least 1 % of its logit. "
+        "The 10 % coreset of random finds 2 of these within 30°."  # the third has a negative importance
     )
-    assert plain["0 zero", "ice", "moderate", "10\u00a0%"].endswith("moderate finds 0 of them within 30°.")
-    assert plain["0 zero", "ice", "random", "100\u00a0%"].endswith("A budget of 100 % is the full data itself.")
+    assert plain["0 zero", "ice", "moderate", "10\u00a0%"].endswith("moderate finds 0 of these within 30°.")
     assert plain["0 zero", "vebi", "random", "10\u00a0%"] == (
-        "small knows “zero” by 2 features (units of vebi). The 10 % coreset of random finds 1 of these units. Without "
-        "the coreset's units, accuracy on the class goes from 90.0 % to 40.0 %."
+        "2 units of vebi describe “zero” in small; 2 carry at least 1 % of its weights. The 10 % coreset of random "
+        "finds 1 of these. Without the coreset's units, accuracy on the class goes from 90.0 % to 40.0 %."
     )
     assert cards.line == data["views"][0]["line"]
+
+
+def first_line(**columns: object) -> str:
+    """Return the line of the first view where the columns of all features have these values."""
+    results = invented_cards()
+    cards = laid_out(replace(results, features=results.features.assign(**columns)))
+    return cards.line.replace("\u00a0", " ")
+
+
+def test_the_line_counts_only_active_features_that_carry_the_class() -> None:
+    described = "3 components of ice describe “zero” in small (number set in the config); "
+    assert first_line(importance=0.0) == described + "none carries 1 % of its logit."
+    assert first_line(importance=0.5, activity=0.0) == described + "none carries 1 % of its logit."
+    assert first_line(importance=0.00999) == described + "none carries 1 % of its logit."
+    found = "The 10 % coreset of random finds 2 of these within 30°."
+    assert first_line(importance=0.01) == f"{described}3 carry at least 1 % of its logit. {found}"
+    assert first_line(importance=np.nan) == f"{described}how much they carry of its logit is not known. {found}"
+    results = invented_cards()
+    one = (results.features["feature"] == 2) * 0.5  # 29.6 degrees
+    assert "; 1 carries at least 1 % of its logit. " in first_line(importance=one)
+    assert "finds 1 of these within 30°." in first_line(importance=one)
+    many = replace(results, classes=results.classes.assign(n_features=12))
+    many = replace(many, features=results.features.assign(importance=0.5))
+    assert "; at least 3 carry" in laid_out(many).line
+
+
+def test_a_unit_without_a_card_is_named_by_layer_and_channel() -> None:
+    results = invented_cards()
+    other = results.features[~((results.features["set"] == 5) & (results.features["feature"] == 7))]
+    view = view_of(data_of(laid_out(replace(results, features=other))), "0 zero", "vebi", "random", "10\u00a0%")
+    assert view["pairs"][0][1:] == [
+        *(-1, "the same unit", True, "ReLU 10 of 12, channel 3 is not among the most important ones"),
+    ]
+
+
+def test_the_page_says_that_features_are_matched(facts: RunFacts, page: InterpretationResults) -> None:
+    text = text_of(site_of(facts, replace(page, cards=invented_cards())), "interpretation.html")
+    assert "Right: the one of the coreset that it is matched with." in text
+    assert "nearest one" not in text
 
 
 def test_images_are_thumbnails_with_boxes_each_once() -> None:
@@ -163,8 +202,8 @@ def test_the_page_opens_with_the_cards_and_escapes_what_they_say(facts: RunFacts
     html = site["interpretation.html"].decode()
     assert html.index('id="cards-list"') < html.index('class="toc"') < html.index('id="findings"')
     text = text_of(site, "interpretation.html")
-    assert "small knows “zero” by 3 features (components of ice). The 10 % coreset of random finds 2 of them" in text
-    assert "small knows “zero” by 3 features" in text_of(site, "index.html")
+    assert "3 components of ice describe “zero” in small (number set in the config); 2 carry" in text
+    assert "3 components of ice describe “zero” in small" in text_of(site, "index.html")
     script = site["assets/cards-data.js"].decode()
     assert not set("<>&") & set(script)
     assert "\\u003cb\\u003eone" in script

@@ -1,4 +1,4 @@
-"""Tables and pictures of the cards of a run: nearest features by loops over all orders, names, ids, what is private."""
+"""Tables and pictures of the cards of a run: matched features by loops over all orders, names, ids, what is private."""
 
 import copy
 import io
@@ -71,10 +71,10 @@ def test_features_are_matched_with_the_least_sum_of_angles(finished_run: "Run") 
         assert rows["partner"].tolist() == list(best)
         np.testing.assert_allclose(rows["angle"], [between[i][j] for i, j in enumerate(best)], atol=1e-3)
         for _, row in mine_only["features"].query(f"label == {label}").iterrows():
-            assert best[row["nearest"]] == row["feature"]
-            np.testing.assert_allclose(row["angle"], between[row["nearest"]][row["feature"]], atol=1e-3)
+            assert best[row["matched"]] == row["feature"]
+            np.testing.assert_allclose(row["angle"], between[row["matched"]][row["feature"]], atol=1e-3)
     full = results.features[results.features["set"] == 0]
-    assert (full["nearest"] == full["feature"]).all()
+    assert (full["matched"] == full["feature"]).all()
     np.testing.assert_allclose(full["angle"], 0, atol=1e-5)
 
 
@@ -197,7 +197,11 @@ def test_units_are_the_same_or_not_and_a_class_may_have_none(
     stages = [open_finished(run.job.store, spec) for spec in (reference, cell.features)]
     whole, mine = (np.asarray(stage.read("weights")) for stage in stages)
     layers = stages[0].summary["layers"]
-    names = [(f"channel {c}", f"ReLU {i + 1} of {len(layers)}") for i, n in enumerate(layers) for c in range(n)]
+    names = [
+        (f"ReLU {i + 1} of {len(layers)}, channel {c}", f"ReLU {i + 1} of {len(layers)}")
+        for i, n in enumerate(layers)
+        for c in range(n)
+    ]
     counts = results.classes.set_index(["set", "label"])["n_features"]
     assert 0 in counts.tolist()
     for label in range(10):
@@ -208,10 +212,10 @@ def test_units_are_the_same_or_not_and_a_class_may_have_none(
         expected = [unit if mine[label, unit] > 0 else -1 for unit in np.flatnonzero(whole[label]).tolist()]
         assert matches["partner"].tolist() == expected
         for _, row in results.features.query(f"set == 1 and label == {label}").iterrows():
-            assert row["nearest"] == (row["feature"] if whole[label, row["feature"]] > 0 else -1)
+            assert row["matched"] == (row["feature"] if whole[label, row["feature"]] > 0 else -1)
             assert (row["name"], row["layer"]) == names[row["feature"]]
     cards = cards_of(results)
     assert cards is not None
     empty = [view for view in cards.data["views"] if not view["pairs"]]  # type: ignore[attr-defined]  # JSON
     assert empty
-    assert all("does not find a unit by which small knows" in view["line"] for view in empty)
+    assert all("does not find a unit that describes" in view["line"] for view in empty)
