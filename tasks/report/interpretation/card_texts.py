@@ -90,13 +90,15 @@ def _more(noun: str, mine: Row) -> str:
     return f" Without the coreset's units, accuracy on the class goes {fall}."
 
 
-def notes_of(results: CardResults, sets: pd.DataFrame, classes: pd.DataFrame, left: int) -> list[tuple[str, str]]:
+def notes_of(
+    results: CardResults, sets: pd.DataFrame, classes: pd.DataFrame, left: tuple[int, int]
+) -> list[tuple[str, str]]:
     """Say how to read the cards, and what is left out: terms with their descriptions.
 
     Parameters
     ----------
     sets, classes : those that are shown
-    left : number of pictures that did not fit
+    left : number of pictures that did not fit, and of coresets that are left out
     """
     nouns = list(dict.fromkeys(sets["noun"]))
     kinds = {noun: list(dict.fromkeys(sets.loc[sets["noun"] == noun, "interpreter"])) for noun in nouns}
@@ -147,7 +149,7 @@ def _angles(results: CardResults, sets: pd.DataFrame) -> Iterator[tuple[str, str
         )
 
 
-def _left_out(results: CardResults, sets: pd.DataFrame, left: int) -> Iterator[str]:
+def _left_out(results: CardResults, sets: pd.DataFrame, left: tuple[int, int]) -> Iterator[str]:
     """Yield what the caps leave out."""
     mine = results.classes[results.classes["set"].isin(sets["set"])]
     total, shown = mine.groupby("set").size().max(), mine[mine["shown"]].groupby("set").size().max()
@@ -156,5 +158,9 @@ def _left_out(results: CardResults, sets: pd.DataFrame, left: int) -> Iterator[s
     listed = results.features[results.features["set"].isin(sets["set"])].groupby(["set", "label"]).size()
     if len(listed) and mine["n_features"].max() > listed.max():
         yield f"Of each class the {listed.max()} most important features are here."
-    if left:
-        yield f"{left:,} images are left out to keep the page small."
+    pictures, coresets = left
+    if coresets:
+        shown = len(sets) - sets["reference"].nunique()
+        yield f"{shown} of {shown + coresets:,} coresets are here, evenly spread; the table of features has all."
+    if pictures:
+        yield f"{pictures:,} images are left out to keep the page small."

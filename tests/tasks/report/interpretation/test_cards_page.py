@@ -33,6 +33,9 @@ def data_of(cards: Cards) -> Data:
     text = cards.scripts["assets/cards-data.js"].decode()
     assert text.startswith("const cardsData = ")
     found: Data = json.loads(text.removeprefix("const cardsData = ").removesuffix(";\n"))
+    assert len({tuple(image) for image in found["images"]}) == len(found["images"])
+    for feature in found["features"]:
+        feature[7] = [found["images"][index] for index in feature[7]]
     return found
 
 
@@ -47,7 +50,7 @@ def test_there_is_a_view_for_each_class_and_coreset_in_the_order_of_the_config()
     data = data_of(laid_out(invented_cards()))
     assert data["names"] == ["network", "class", "interpreter", "selector", "budget"]
     classes = [f"{i} {name}" for i, name in enumerate(CLASSES)]
-    sets = [("ice", "random", "10\u00a0%"), ("ice", "random", "100\u00a0%"), ("ice", "moderate", "10\u00a0%")]
+    sets = [("ice", "random", "10\u00a0%"), ("ice", "moderate", "10\u00a0%")]
     expected = [["small", name, *one] for one in (*sets, ("vebi", "random", "10\u00a0%")) for name in classes]
     assert [view["key"] for view in data["views"]] == expected
 
@@ -137,6 +140,43 @@ def test_the_page_says_that_features_are_matched(facts: RunFacts, page: Interpre
     text = text_of(site_of(facts, replace(page, cards=invented_cards())), "interpretation.html")
     assert "Right: the one of the coreset that it is matched with." in text
     assert "nearest one" not in text
+
+
+def test_a_coreset_that_is_all_data_is_shown_only_where_there_is_not_a_smaller_one() -> None:
+    results = invented_cards()
+    whole = replace(results, sets=results.sets[results.sets["set"].isin([0, 2, 4, 5])])
+    views = data_of(laid_out(whole))["views"]
+    assert [view["key"][2:] for view in views[::2]] == [
+        ["ice", "random", "100\u00a0%"],
+        ["vebi", "random", "10\u00a0%"],
+    ]
+    assert views[0]["line"].endswith("A budget of 100\u00a0% is the full data itself.")
+
+
+def test_many_coresets_are_capped_and_the_page_says_so() -> None:
+    results = invented_cards()
+    tables = {name: getattr(results, name) for name in ("sets", "classes", "features", "images", "matches")}
+    numbers = range(10, 110)
+    many = {
+        name: pd.concat([table, *(table[table["set"] == 1].assign(set=number) for number in numbers)])
+        for name, table in tables.items()
+    }
+    names = [f"random {number}" for number in many["sets"]["set"]]
+    many["sets"] = many["sets"].assign(
+        selector=[
+            old if number < 10 else new
+            for number, old, new in zip(many["sets"]["set"], many["sets"]["selector"], names, strict=True)
+        ]
+    )
+    cards = laid_out(replace(results, **many))
+    data = data_of(cards)
+    shown = {tuple(view["key"][2:]) for view in data["views"]}
+    assert sorted(key[0] for key in shown) == ["ice"] * (cards_module.MAX_SETS // 2) + ["vebi"]
+    assert dict(cards.notes)["Left out"].startswith(
+        f"{len(shown)} of 103 coresets are here, evenly spread; the table of features has all."
+    )
+    assert len(data["features"]) <= (cards_module.MAX_SETS + 2) * len(CLASSES) * 3
+    assert len(data["images"]) == 2 * len({0, 1, 2, 7, 9})  # features of any set, with 2 images each
 
 
 def test_images_are_thumbnails_with_boxes_each_once() -> None:
