@@ -103,7 +103,7 @@ def test_the_line_says_how_many_features_the_coreset_finds() -> None:
     assert cards.line == data["views"][0]["line"]
 
 
-def first_line(**columns: object) -> str:
+def first_line(**columns: Any) -> str:  # Any: a value of a column
     """Return the line of the first view where the columns of all features have these values."""
     results = invented_cards()
     cards = laid_out(replace(results, features=results.features.assign(**columns)))
