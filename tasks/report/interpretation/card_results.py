@@ -21,7 +21,7 @@ class CardResults:
     classes : set, label, class_name, n_features, n_images, searched (images), shown (bool), accuracy, accuracy_without
         (0..1; NaN unknown)
     features : set, label, slot (0: most important), feature (number), name, layer ("" but for units), importance,
-        activity (0..1), shapley (NaN but for topics), nearest (number of the reference's feature, -1 none), angle
+        activity (0..1), shapley (NaN but for topics), matched (number of the reference's feature, -1 none), angle
         (degrees, NaN unknown)
     images : set, label, feature, rank, sample_id (-1 where it may not be shown), value, top, left, bottom, right
         (shares of the image), picture (key of `pictures`, "" none)

@@ -10,6 +10,7 @@ from tasks.report import formats
 from tasks.report.interpretation.card_results import CardResults
 
 NEAR = 30.0  # degrees up to which two features count as the same
+CARRIES = 0.01  # importance from which a feature carries a class
 Row = Mapping[Any, Any]  # Any: a row of a table
 
 IMPORTANCE = {  # by noun
@@ -30,26 +31,52 @@ def set_name(one: Row) -> str:
     return f"{one['selector']} {formats.budget(one['budget'])}"
 
 
-def answer_line(one: Row, reference: Row, mine: Row, matches: Sequence[Row]) -> str:
-    """Say by how many features a network knows a class, and how many of them a coreset shows.
+def answer_line(one: Row, reference: Row, mine: Row, matches: Sequence[Row], features: Sequence[Row]) -> str:
+    """Say how many features describe a class, how many of them carry it, and how many of these a coreset finds.
 
     Parameters
     ----------
     one : the coreset's row in the table of sets
     reference, mine : the class's rows of the full data and of the coreset
     matches : the class's rows for the coreset
+    features : the class's rows of the full data; of these the line counts the active ones with an importance of
+        `CARRIES` or more
     """
     n, noun, of = int(reference["n_features"]), str(one["noun"]), f"“{reference['class_name']}”"
     if not n:
-        return f"{one['interpreter']} does not find a {noun} by which {one['network']} knows {of}."
-    several = "" if n == 1 else "s"
+        return f"{one['interpreter']} does not find a {noun} that describes {of} in {one['network']}."
+    several, verb = ("", "describes") if n == 1 else ("s", "describe")
     kind = f"{noun}{several}" + ("" if one["interpreter"] == f"{noun}s" else f" of {one['interpreter']}")
-    near = sum(is_near(bool(one["directed"]), int(row["partner"]), float(row["angle"])) for row in matches)
-    known = f"{one['network']} knows {of} by {n} feature{several} ({kind})."
+    config = " (number set in the config)" if one["directed"] else ""
+    described = f"{n} {kind} {verb} {of} in {one['network']}{config}"
+    counted, said = _carrying(n, WHOLES.get(noun, WHOLE), features)
+    if not counted:
+        return f"{described}; {said}."
     if one["budget"] == 1:
-        return f"{known} A budget of 100{formats.NBSP}% is the full data itself."
-    found = f"{near} of them within {NEAR:.0f}°" if one["directed"] else f"{near} of these {noun}s"
-    return f"{known} The {formats.budget(one['budget'])} coreset of {one['selector']} finds {found}.{_more(noun, mine)}"
+        return f"{described}; {said}. A budget of 100{formats.NBSP}% is the full data itself."
+    pairs = (row for row in matches if row["feature"] in counted)
+    near = sum(is_near(bool(one["directed"]), int(row["partner"]), float(row["angle"])) for row in pairs)
+    found = f"{near} of these" + (f" within {NEAR:.0f}°" if one["directed"] else "")
+    coreset = f"The {formats.budget(one['budget'])} coreset of {one['selector']}"
+    return f"{described}; {said}. {coreset} finds {found}.{_more(noun, mine)}"
+
+
+def _carrying(n: int, whole: str, features: Sequence[Row]) -> tuple[set[int], str]:
+    """Return the active features that carry a class, all active ones where importances are unknown; and what they do.
+
+    Parameters
+    ----------
+    n : number of features of the class; `features` has the most important ones
+    """
+    share, whole = formats.budget(CARRIES), whole.replace("the", "its")
+    active = [row for row in features if float(row["activity"]) > 0]
+    if active and not any(np.isfinite(float(row["importance"])) for row in active):
+        return {int(row["feature"]) for row in active}, f"how much they carry {whole} is not known"
+    counted = {int(row["feature"]) for row in active if float(row["importance"]) >= CARRIES}
+    if not counted:
+        return counted, f"none carries {share} {whole}"
+    least = "at least " if len(counted) == len(features) < n else ""
+    return counted, f"{least}{len(counted)} {'carries' if len(counted) == 1 else 'carry'} at least {share} {whole}"
 
 
 def _more(noun: str, mine: Row) -> str:
@@ -63,13 +90,15 @@ def _more(noun: str, mine: Row) -> str:
     return f" Without the coreset's units, accuracy on the class goes {fall}."
 
 
-def notes_of(results: CardResults, sets: pd.DataFrame, classes: pd.DataFrame, left: int) -> list[tuple[str, str]]:
+def notes_of(
+    results: CardResults, sets: pd.DataFrame, classes: pd.DataFrame, left: tuple[int, int]
+) -> list[tuple[str, str]]:
     """Say how to read the cards, and what is left out: terms with their descriptions.
 
     Parameters
     ----------
     sets, classes : those that are shown
-    left : number of pictures that did not fit
+    left : number of pictures that did not fit, and of coresets that are left out
     """
     nouns = list(dict.fromkeys(sets["noun"]))
     kinds = {noun: list(dict.fromkeys(sets.loc[sets["noun"] == noun, "interpreter"])) for noun in nouns}
@@ -80,7 +109,10 @@ def notes_of(results: CardResults, sets: pd.DataFrame, classes: pd.DataFrame, le
     spread = ", evenly spread" if (classes["searched"] < classes["n_images"]).any() else ""
     notes = [
         ("Images", f"{images}{spread}. The frame marks the region with at least half of the largest response."),
-        ("Importance", " ".join(meanings)),
+        (
+            "Importance",
+            f"{' '.join(meanings)} The first line counts active features from {formats.budget(CARRIES)} on.",
+        ),
         (
             "Active",
             "The share of these images on which the largest response is at least half of the feature's largest.",
@@ -95,6 +127,7 @@ def _angles(results: CardResults, sets: pd.DataFrame) -> Iterator[tuple[str, str
     """Yield what angles mean, and what they are to be compared with."""
     if sets["directed"].any():
         text = "The features of two sets are matched one by one, so that the sum of their angles is least."
+        text += " Another feature may be nearer."
         text += f" 0°: the same direction. Up to {NEAR:.0f}° a feature counts as found."
         for row in results.yardsticks.to_dict("records"):
             named = f"{row['network']}, {row['interpreter']}"
@@ -109,10 +142,14 @@ def _angles(results: CardResults, sets: pd.DataFrame) -> Iterator[tuple[str, str
             "come in part from the start. ConceptSHAP is what a topic adds to the completeness over all classes.",
         )
     if not sets["directed"].all():
-        yield "Units", "A unit is an output channel of a ReLU. A coreset finds the same unit or does not find it."
+        yield (
+            "Units",
+            "A unit is an output channel of a ReLU. ReLUs count from 1, channels from 0. A coreset finds the same unit "
+            "or does not find it.",
+        )
 
 
-def _left_out(results: CardResults, sets: pd.DataFrame, left: int) -> Iterator[str]:
+def _left_out(results: CardResults, sets: pd.DataFrame, left: tuple[int, int]) -> Iterator[str]:
     """Yield what the caps leave out."""
     mine = results.classes[results.classes["set"].isin(sets["set"])]
     total, shown = mine.groupby("set").size().max(), mine[mine["shown"]].groupby("set").size().max()
@@ -121,5 +158,9 @@ def _left_out(results: CardResults, sets: pd.DataFrame, left: int) -> Iterator[s
     listed = results.features[results.features["set"].isin(sets["set"])].groupby(["set", "label"]).size()
     if len(listed) and mine["n_features"].max() > listed.max():
         yield f"Of each class the {listed.max()} most important features are here."
-    if left:
-        yield f"{left:,} images are left out to keep the page small."
+    pictures, coresets = left
+    if coresets:
+        shown = len(sets) - sets["reference"].nunique()
+        yield f"{shown} of {shown + coresets:,} coresets are here, evenly spread; the table of features has all."
+    if pictures:
+        yield f"{pictures:,} images are left out to keep the page small."

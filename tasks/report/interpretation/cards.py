@@ -8,12 +8,14 @@ from typing import Any
 import pandas as pd
 
 from tasks.figures.overlay import Thumbnail, thumbnail, unique_thumbnails
+from tasks.figures.views import spread_out
 from tasks.report import formats
 from tasks.report.blocks import script_json
 from tasks.report.interpretation.card_results import FULL, CardResults
 from tasks.report.interpretation.card_texts import WHOLE, WHOLES, answer_line, is_near, notes_of, set_name
 
 MAX_THUMBNAIL_BYTES = 6_000_000  # of all data URIs of the cards
+MAX_SETS = 24  # coresets on the page, equal parts for each network and interpreter
 NAMES = ("network", "class", "interpreter", "selector", "budget")
 CODE, DATA = "assets/cards.js", "assets/cards-data.js"
 
@@ -53,52 +55,69 @@ def cards_of(results: CardResults) -> Cards | None:
     ----------
     results : the features of all seeds; of each network those of its first seed are shown
     """
-    sets = results.sets[results.sets["seed"] == results.sets.groupby("network")["seed"].transform("first")]
+    sets, dropped = _shown_sets(results.sets)
     coresets = [{**one} for one in sets.to_dict("records") if one["selector"] != FULL]
     classes = results.classes[results.classes["set"].isin(sets["set"]) & results.classes["shown"]]
     if not coresets or classes.empty:
         return None
-    shown = _by_class(classes)
-    features, images, matches = (
-        {key: rows for key, rows in _by_class(table).items() if key in shown}
-        for table in (results.features, results.images, results.matches)
-    )
+    tables = (classes, results.features, results.images, results.matches)
+    shown, features, images, matches = (_by_class(table, classes) for table in tables)
     thumbs, left = _thumbnails(results, images)
     nouns = dict(zip(sets["set"].tolist(), sets["noun"], strict=True))
-    listed, at = _listed(features, images, nouns, thumbs)
+    listed, at, index = _listed(features, images, nouns, thumbs)
     views = []
     for one in coresets:
         for (number, label), (class_row,) in shown.items():
             if number == one["set"]:
                 key, reference = (number, label), (int(one["reference"]), label)
                 pairs = _pairs(one, matches.get(key, []), (features.get(reference, []), features.get(key, [])), at)
-                line = answer_line(one, shown[reference][0], class_row, matches.get(key, []))
+                rows = matches.get(key, []), features.get(reference, [])
+                line = answer_line(one, shown[reference][0], class_row, *rows)
                 views.append({"key": _choices(one, class_row), "line": line, "set": set_name(one), **pairs})
     unique = unique_thumbnails(thumbs.values())
     drawn = [[thumb.digest, thumb.width, thumb.height] for thumb in unique]
-    data = {"names": NAMES, "views": views, "features": listed, "thumbs": drawn}
-    return Cards(str(views[0]["line"]), data, unique, notes_of(results, sets, classes, left))
+    data = {"names": NAMES, "views": views, "features": listed, "images": list(index), "thumbs": drawn}
+    return Cards(str(views[0]["line"]), data, unique, notes_of(results, sets, classes, (left, dropped)))
+
+
+def _shown_sets(sets: pd.DataFrame) -> tuple[pd.DataFrame, int]:
+    """Return the sets of first seeds that are shown, and the number of coresets that are left out for their number.
+
+    A coreset that is the full data itself is shown only where its interpreter has no smaller one.
+    """
+    mine = sets[sets["seed"] == sets.groupby("network")["seed"].transform("first")]
+    coresets = mine[mine["selector"] != FULL]
+    smallest = coresets.groupby("reference")["budget"].transform("min")
+    coresets = coresets[(coresets["budget"] < 1) | (smallest == 1)]
+    groups = [rows for _, rows in coresets.groupby("reference", sort=False)]
+    few = (rows.iloc[spread_out(len(rows), max(1, MAX_SETS // len(groups)))] for rows in groups)
+    kept = pd.concat([coresets[:0], *few])[:MAX_SETS]
+    shown = mine["set"].isin([*kept["set"], *kept["reference"]])
+    return mine[shown], len(coresets) - len(kept)
 
 
 def _listed(
     features: Rows, images: Rows, nouns: Mapping[int, str], thumbs: Mapping[str, Thumbnail]
-) -> tuple[list[list[object]], dict[tuple[Key, int], int]]:
-    """Return all features with their images, and the index of each by set, label and number."""
-    places = {thumb.digest: index for index, thumb in enumerate(unique_thumbnails(thumbs.values()))}
+) -> tuple[list[list[object]], dict[tuple[Key, int], int], dict[tuple[object, ...], int]]:
+    """Return all features, the index of each by set, label and number, and the index of each image that they name."""
+    places = {thumb.digest: place for place, thumb in enumerate(unique_thumbnails(thumbs.values()))}
     listed: list[list[object]] = []
     at: dict[tuple[Key, int], int] = {}
+    index: dict[tuple[object, ...], int] = {}
     for key, rows in features.items():
         for row in rows:
             at[key, row["feature"]] = len(listed)
-            mine = [each for each in images.get(key, []) if each["feature"] == row["feature"]]
-            listed.append([*_feature(row, nouns[key[0]]), [_image(each, thumbs, places) for each in mine]])
-    return listed, at
+            mine = (_image(each, thumbs, places) for each in images.get(key, []) if each["feature"] == row["feature"])
+            listed.append([*_feature(row, nouns[key[0]]), [index.setdefault(image, len(index)) for image in mine]])
+    return listed, at, index
 
 
-def _by_class(table: pd.DataFrame) -> dict[Key, list[Row]]:
-    """Return rows by set and label."""
+def _by_class(table: pd.DataFrame, classes: pd.DataFrame) -> dict[Key, list[Row]]:
+    """Return the rows of the sets and labels of `classes` by these; all others stay in their table."""
+    width = 1 + max(table["label"].max() if len(table) else 0, classes["label"].max())
+    mine, kept = (each["set"] * width + each["label"] for each in (table, classes))
     found: dict[Key, list[Row]] = {}
-    for row in table.to_dict("records"):
+    for row in table[mine.isin(kept)].to_dict("records"):
         found.setdefault((int(row["set"]), int(row["label"])), []).append({str(name): row[name] for name in row})
     return found
 
@@ -120,12 +139,12 @@ def _feature(row: Row, noun: str) -> list[object]:
     return [row["name"], row["layer"], bar, formats.part(importance), WHOLES.get(noun, WHOLE), active, shap]
 
 
-def _image(row: Row, thumbs: Mapping[str, Thumbnail], places: Mapping[str, int]) -> list[object]:
+def _image(row: Row, thumbs: Mapping[str, Thumbnail], places: Mapping[str, int]) -> tuple[object, ...]:
     """Return the index of an image's thumbnail (-1 none), its box, and its name ("" where it may not be named)."""
-    box = [round(float(row[side]), 4) for side in ("top", "left", "bottom", "right")]
+    box = [round(float(row[side]), 3) for side in ("top", "left", "bottom", "right")]
     name = f"sample {int(row['sample_id'])}" if row["sample_id"] >= 0 else ""
     thumb = thumbs.get(row["picture"])
-    return [-1 if thumb is None else places[thumb.digest], *box, name]
+    return (-1 if thumb is None else places[thumb.digest], *box, name)
 
 
 def _pairs(
@@ -146,7 +165,8 @@ def _pairs(
         key = (number, int(row["label"]))
         near = is_near(bool(one["directed"]), found, angle)
         said = f"{angle:.0f}°" if angle == angle else "the same unit" if found >= 0 else "not found"
-        without = "" if found in names or found < 0 else f"{one['noun']} {found} is not among the most important ones"
+        name = f"{one['noun']} {found}" if one["directed"] else row["name"]  # a unit's partner is the same unit
+        without = "" if found in names or found < 0 else f"{name} is not among the most important ones"
         pairs.append(
             [at[(int(one["reference"]), key[1]), row["feature"]], at.get((key, found), -1), said, near, without]
         )

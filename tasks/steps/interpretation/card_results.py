@@ -92,11 +92,9 @@ def _sets(answers: Sequence[Interpreted]) -> list[_Set]:
 
 
 def _training_images(answers: Sequence[Interpreted]) -> bool:
-    """Say whether images of the cards belong to a split that features or a network are learned from."""
-    trainings = [answer.held_out.inputs["network"] for answer in answers if "network" in answer.held_out.inputs]
-    splits = {str(answer.learn.parameters["split"]) for answer in answers}
-    splits |= {str(training.place["train"]["split"]) for training in trainings}
-    return any(str(answer.held_out.parameters["split"]) in splits for answer in answers)
+    """Say whether images of the cards belong to a split that features or any network of the config learn from."""
+    learned = {split for answer in answers for split in (str(answer.learn.parameters["split"]), *answer.trained)}
+    return any(str(answer.held_out.parameters["split"]) in learned for answer in answers)
 
 
 def _tables(store: Store, one: _Set) -> dict[str, pd.DataFrame]:
@@ -190,11 +188,11 @@ def _features(
     """Return a row for each feature that has a card."""
     number = np.asarray(cards.read("feature"), np.int64)
     row, slot = np.nonzero(number >= 0)
-    feature, nearest, angle = number[row, slot], np.full(len(row), -1, np.int64), np.full(len(row), np.nan)
+    feature, matched_with, angle = number[row, slot], np.full(len(row), -1, np.int64), np.full(len(row), np.nan)
     for at, (index, own) in enumerate(zip(row.tolist(), feature.tolist(), strict=True)):
         features, partner, angles = matched[index]
         if (hit := np.flatnonzero(partner == own)).size:
-            nearest[at], angle[at] = features[hit[0]], angles[hit[0]]
+            matched_with[at], angle[at] = features[hit[0]], angles[hit[0]]
     named = _namer(store, one)
     cell, shapley = _cell(one), np.full(int(number.max(initial=-1)) + 1, np.nan)
     if cell is not None and cell.scores is not None:
@@ -209,7 +207,7 @@ def _features(
         "importance": np.asarray(cards.read("importance"), np.float64)[row, slot],
         "activity": np.asarray(cards.read("activity"), np.float64)[row, slot],
         "shapley": shapley[feature],
-        "nearest": nearest,
+        "matched": matched_with,
         "angle": angle,
     }
     return pd.DataFrame(columns)
@@ -222,7 +220,12 @@ def _namer(store: Store, one: _Set) -> Callable[[int], tuple[str, str]]:
         return lambda number: (f"{method.noun} {number}", "")
     layers = open_finished(store, one.features).summary["layers"]
     calls, starts = call_of_unit(layers), np.cumsum(layers) - layers
-    return lambda unit: (f"channel {unit - starts[calls[unit]]}", f"ReLU {calls[unit] + 1} of {len(layers)}")
+
+    def named(unit: int) -> tuple[str, str]:
+        layer = f"ReLU {calls[unit] + 1} of {len(layers)}"
+        return f"{layer}, channel {unit - starts[calls[unit]]}", layer
+
+    return named
 
 
 def _images(store: Store, one: _Set, cards: FinishedStage, labels: NDArray[np.int64]) -> pd.DataFrame:
@@ -254,7 +257,7 @@ def _pictures(store: Store, answer: Interpreted) -> dict[str, Image]:
 
 
 def feature_table(cards: CardResults) -> pd.DataFrame:
-    """Return the table `features`: each feature that has a card, with its nearest feature of the full data."""
+    """Return the table `features`: each feature that has a card, with its match in the full data."""
     keys = ["set", "label", "feature"]
     known = cards.images[cards.images["sample_id"] >= 0].sort_values([*keys, "rank"])
     ids: dict[tuple[int, ...], list[str]] = {}
@@ -264,5 +267,5 @@ def feature_table(cards: CardResults) -> pd.DataFrame:
     table = cards.features.merge(named, on="set")
     rows = zip(*(table[name].tolist() for name in keys), strict=True)
     columns = ["network", "seed", "interpreter", "selector", "budget", "label", "feature", "name", "layer"]
-    columns += ["importance", "activity", "shapley", "nearest", "angle"]
+    columns += ["importance", "activity", "shapley", "matched", "angle"]
     return table[columns].assign(sample_ids=[" ".join(ids.get(row, [])) for row in rows])

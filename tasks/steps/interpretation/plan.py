@@ -1,7 +1,7 @@
 """The stages of question 1 for a config, as specs: a plan does not read the store."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 from configs.interpretation import Interpretation
@@ -55,6 +55,7 @@ class Interpreted:
     cards : cards of the features of the full data and of each first draw, by path of the features
     card_pictures : the pictures of these cards; only the first seed of a network has them
     pictures : pictures of what only coresets show, by interpreter; where there are galleries
+    trained : the splits that a network of the config is trained on, asked about or not
     """
 
     network: str
@@ -67,6 +68,7 @@ class Interpreted:
     pictures: Mapping[str, StageSpec]
     cards: Mapping[str, StageSpec] = field(default_factory=dict)
     card_pictures: StageSpec | None = None
+    trained: frozenset[str] = frozenset()
 
     @property
     def finals(self) -> Sequence[StageSpec]:
@@ -103,10 +105,12 @@ def plan_interpretation(config: Config, shared: Shared) -> Sequence[Interpreted]
     asked = config.interpretation
     assert asked is not None
     check_methods(asked)
-    return [
+    trained = frozenset(network.train.split for network in config.networks.values() if network.train)
+    answers = (
         _interpreted(asked, _network(config, asked, shared, name, seed), shown=seed == config.seeds[0])
         for name, seed in product(asked.networks, config.seeds)
-    ]
+    )
+    return [replace(answer, trained=trained) for answer in answers]
 
 
 def _network(config: Config, asked: Interpretation, shared: Shared, name: str, seed: int) -> _Network:

@@ -19,8 +19,8 @@ COMPONENTS = [(2, 0.5, 0.75), (0, 0.25, 1.0), (1, -0.125, 0.5)]
 MATCHES = {0: [0.0, 0.0, 0.0], 1: [12.0, 31.0, 29.6], 2: [0.0, 0.0, 0.0], 3: [80.0, 70.0, 60.0]}
 PARTNERS = {0: [0, 1, 2], 1: [1, 0, 2], 2: [0, 1, 2], 3: [2, 1, 0]}
 UNITS = {
-    4: [(7, "channel 3", "ReLU 10 of 12", 0.75), (1, "channel 1", "ReLU 2 of 12", 0.25)],
-    5: [(7, "channel 3", "ReLU 10 of 12", 0.5), (9, "channel 5", "ReLU 10 of 12", 0.5)],
+    4: [(7, "ReLU 10 of 12, channel 3", "ReLU 10 of 12", 0.75), (1, "ReLU 2 of 12, channel 1", "ReLU 2 of 12", 0.25)],
+    5: [(7, "ReLU 10 of 12, channel 3", "ReLU 10 of 12", 0.5), (9, "ReLU 10 of 12, channel 5", "ReLU 10 of 12", 0.5)],
 }
 
 
@@ -41,7 +41,7 @@ def invented_cards(*, pictured: bool = True, ids: bool = True) -> CardResults:
                     "importance": importance,
                     "activity": activity,
                     "shapley": np.nan,
-                    "nearest": -1,
+                    "matched": -1,
                     "angle": angle,
                 }
                 features.append(one)

@@ -1,10 +1,12 @@
 """The first screen of question 1's page: what its views, features and texts are, and what it leaves out."""
 
 import json
+import tracemalloc
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tasks.figures.overlay import thumbnail
@@ -31,6 +33,9 @@ def data_of(cards: Cards) -> Data:
     text = cards.scripts["assets/cards-data.js"].decode()
     assert text.startswith("const cardsData = ")
     found: Data = json.loads(text.removeprefix("const cardsData = ").removesuffix(";\n"))
+    assert len({tuple(image) for image in found["images"]}) == len(found["images"])
+    for feature in found["features"]:
+        feature[7] = [found["images"][index] for index in feature[7]]
     return found
 
 
@@ -45,7 +50,7 @@ def test_there_is_a_view_for_each_class_and_coreset_in_the_order_of_the_config()
     data = data_of(laid_out(invented_cards()))
     assert data["names"] == ["network", "class", "interpreter", "selector", "budget"]
     classes = [f"{i} {name}" for i, name in enumerate(CLASSES)]
-    sets = [("ice", "random", "10\u00a0%"), ("ice", "random", "100\u00a0%"), ("ice", "moderate", "10\u00a0%")]
+    sets = [("ice", "random", "10\u00a0%"), ("ice", "moderate", "10\u00a0%")]
     expected = [["small", name, *one] for one in (*sets, ("vebi", "random", "10\u00a0%")) for name in classes]
     assert [view["key"] for view in data["views"]] == expected
 
@@ -76,10 +81,10 @@ def test_units_are_found_or_not_and_those_of_the_coreset_alone_are_listed() -> N
     data = data_of(laid_out(invented_cards()))
     view = view_of(data, "0 zero", "vebi", "random", "10\u00a0%")
     assert [(data["features"][mine][:2], other >= 0, said, near) for mine, other, said, near, _ in view["pairs"]] == [
-        (["channel 3", "ReLU 10 of 12"], True, "the same unit", True),
-        (["channel 1", "ReLU 2 of 12"], False, "not found", False),
+        (["ReLU 10 of 12, channel 3", "ReLU 10 of 12"], True, "the same unit", True),
+        (["ReLU 2 of 12, channel 1", "ReLU 2 of 12"], False, "not found", False),
     ]
-    assert [data["features"][index][0] for index in view["only"]] == ["channel 5"]
+    assert [data["features"][index][0] for index in view["only"]] == ["ReLU 10 of 12, channel 5"]
 
 
 def test_the_line_says_how_many_features_the_coreset_finds() -> None:
@@ -87,15 +92,91 @@ def test_the_line_says_how_many_features_the_coreset_finds() -> None:
     data = data_of(cards)
     plain = {tuple(view["key"][1:]): view["line"].replace("\u00a0", " ") for view in data["views"]}
     assert plain["0 zero", "ice", "random", "10\u00a0%"] == (
-        "small knows “zero” by 3 features (components of ice). The 10 % coreset of random finds 2 of them within 30°."
+        "3 components of ice describe “zero” in small (number set in the config); 2 carry at least 1 % of its logit. "
+        "The 10 % coreset of random finds 2 of these within 30°."  # the third has a negative importance
     )
-    assert plain["0 zero", "ice", "moderate", "10\u00a0%"].endswith("moderate finds 0 of them within 30°.")
-    assert plain["0 zero", "ice", "random", "100\u00a0%"].endswith("A budget of 100 % is the full data itself.")
+    assert plain["0 zero", "ice", "moderate", "10\u00a0%"].endswith("moderate finds 0 of these within 30°.")
     assert plain["0 zero", "vebi", "random", "10\u00a0%"] == (
-        "small knows “zero” by 2 features (units of vebi). The 10 % coreset of random finds 1 of these units. Without "
-        "the coreset's units, accuracy on the class goes from 90.0 % to 40.0 %."
+        "2 units of vebi describe “zero” in small; 2 carry at least 1 % of its weights. The 10 % coreset of random "
+        "finds 1 of these. Without the coreset's units, accuracy on the class goes from 90.0 % to 40.0 %."
     )
     assert cards.line == data["views"][0]["line"]
+
+
+def first_line(**columns: Any) -> str:  # Any: a value of a column
+    """Return the line of the first view where the columns of all features have these values."""
+    results = invented_cards()
+    cards = laid_out(replace(results, features=results.features.assign(**columns)))
+    return cards.line.replace("\u00a0", " ")
+
+
+def test_the_line_counts_only_active_features_that_carry_the_class() -> None:
+    described = "3 components of ice describe “zero” in small (number set in the config); "
+    assert first_line(importance=0.0) == described + "none carries 1 % of its logit."
+    assert first_line(importance=0.5, activity=0.0) == described + "none carries 1 % of its logit."
+    assert first_line(importance=0.00999) == described + "none carries 1 % of its logit."
+    found = "The 10 % coreset of random finds 2 of these within 30°."
+    assert first_line(importance=0.01) == f"{described}3 carry at least 1 % of its logit. {found}"
+    assert first_line(importance=np.nan) == f"{described}how much they carry of its logit is not known. {found}"
+    results = invented_cards()
+    one = (results.features["feature"] == 2) * 0.5  # 29.6 degrees
+    assert "; 1 carries at least 1 % of its logit. " in first_line(importance=one)
+    assert "finds 1 of these within 30°." in first_line(importance=one)
+    many = replace(results, classes=results.classes.assign(n_features=12))
+    many = replace(many, features=results.features.assign(importance=0.5))
+    assert "; at least 3 carry" in laid_out(many).line
+
+
+def test_a_unit_without_a_card_is_named_by_layer_and_channel() -> None:
+    results = invented_cards()
+    other = results.features[~((results.features["set"] == 5) & (results.features["feature"] == 7))]
+    view = view_of(data_of(laid_out(replace(results, features=other))), "0 zero", "vebi", "random", "10\u00a0%")
+    assert view["pairs"][0][1:] == [
+        *(-1, "the same unit", True, "ReLU 10 of 12, channel 3 is not among the most important ones"),
+    ]
+
+
+def test_the_page_says_that_features_are_matched(facts: RunFacts, page: InterpretationResults) -> None:
+    text = text_of(site_of(facts, replace(page, cards=invented_cards())), "interpretation.html")
+    assert "Right: the one of the coreset that it is matched with." in text
+    assert "nearest one" not in text
+
+
+def test_a_coreset_that_is_all_data_is_shown_only_where_there_is_not_a_smaller_one() -> None:
+    results = invented_cards()
+    whole = replace(results, sets=results.sets[results.sets["set"].isin([0, 2, 4, 5])])
+    views = data_of(laid_out(whole))["views"]
+    assert [view["key"][2:] for view in views[::2]] == [
+        ["ice", "random", "100\u00a0%"],
+        ["vebi", "random", "10\u00a0%"],
+    ]
+    assert views[0]["line"].endswith("A budget of 100\u00a0% is the full data itself.")
+
+
+def test_many_coresets_are_capped_and_the_page_says_so() -> None:
+    results = invented_cards()
+    tables = {name: getattr(results, name) for name in ("sets", "classes", "features", "images", "matches")}
+    numbers = range(10, 110)
+    many = {
+        name: pd.concat([table, *(table[table["set"] == 1].assign(set=number) for number in numbers)])
+        for name, table in tables.items()
+    }
+    names = [f"random {number}" for number in many["sets"]["set"]]
+    many["sets"] = many["sets"].assign(
+        selector=[
+            old if number < 10 else new
+            for number, old, new in zip(many["sets"]["set"], many["sets"]["selector"], names, strict=True)
+        ]
+    )
+    cards = laid_out(replace(results, **many))
+    data = data_of(cards)
+    shown = {tuple(view["key"][2:]) for view in data["views"]}
+    assert sorted(key[0] for key in shown) == ["ice"] * (cards_module.MAX_SETS // 2) + ["vebi"]
+    assert dict(cards.notes)["Left out"].startswith(
+        f"{len(shown)} of 103 coresets are here, evenly spread; the table of features has all."
+    )
+    assert len(data["features"]) <= (cards_module.MAX_SETS + 2) * len(CLASSES) * 3
+    assert len(data["images"]) == 2 * len({0, 1, 2, 7, 9})  # features of any set, with 2 images each
 
 
 def test_images_are_thumbnails_with_boxes_each_once() -> None:
@@ -161,8 +242,8 @@ def test_the_page_opens_with_the_cards_and_escapes_what_they_say(facts: RunFacts
     html = site["interpretation.html"].decode()
     assert html.index('id="cards-list"') < html.index('class="toc"') < html.index('id="findings"')
     text = text_of(site, "interpretation.html")
-    assert "small knows “zero” by 3 features (components of ice). The 10 % coreset of random finds 2 of them" in text
-    assert "small knows “zero” by 3 features" in text_of(site, "index.html")
+    assert "3 components of ice describe “zero” in small (number set in the config); 2 carry" in text
+    assert "3 components of ice describe “zero” in small" in text_of(site, "index.html")
     script = site["assets/cards-data.js"].decode()
     assert not set("<>&") & set(script)
     assert "\\u003cb\\u003eone" in script
@@ -172,3 +253,23 @@ def test_the_page_opens_with_the_cards_and_escapes_what_they_say(facts: RunFacts
     plain = site_of(facts, page)
     assert "assets/cards.js" not in plain
     assert 'id="cards-list"' not in plain["interpretation.html"].decode()
+
+
+def test_memory_grows_with_the_classes_that_are_shown() -> None:
+    def peak(n_classes: int) -> int:
+        results = invented_cards(pictured=False)
+        tables = {}
+        for name in ("classes", "features", "images", "matches"):
+            one = getattr(results, name).query("label == 0")
+            tables[name] = pd.concat([one.assign(label=label) for label in range(n_classes)], ignore_index=True)
+        shown = tables["classes"].assign(shown=tables["classes"]["label"] < 2)
+        many = replace(results, **tables | {"classes": shown})
+        tracemalloc.start()
+        cards = laid_out(many)
+        found = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert len({view["key"][1] for view in data_of(cards)["views"]}) == 2
+        return found
+
+    rows = 500 * 6 * 3 * 2  # of images, at most; a row as a dict takes more than 1,000 bytes
+    assert peak(502) - peak(2) < 200 * rows

@@ -1,8 +1,9 @@
-"""Tables and pictures of the cards of a run: nearest features by loops over all orders, names, ids, what is private."""
+"""Tables and pictures of the cards of a run: matched features by loops over all orders, names, ids, what is private."""
 
 import copy
 import io
 import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,10 +71,10 @@ def test_features_are_matched_with_the_least_sum_of_angles(finished_run: "Run") 
         assert rows["partner"].tolist() == list(best)
         np.testing.assert_allclose(rows["angle"], [between[i][j] for i, j in enumerate(best)], atol=1e-3)
         for _, row in mine_only["features"].query(f"label == {label}").iterrows():
-            assert best[row["nearest"]] == row["feature"]
-            np.testing.assert_allclose(row["angle"], between[row["nearest"]][row["feature"]], atol=1e-3)
+            assert best[row["matched"]] == row["feature"]
+            np.testing.assert_allclose(row["angle"], between[row["matched"]][row["feature"]], atol=1e-3)
     full = results.features[results.features["set"] == 0]
-    assert (full["nearest"] == full["feature"]).all()
+    assert (full["matched"] == full["feature"]).all()
     np.testing.assert_allclose(full["angle"], 0, atol=1e-5)
 
 
@@ -156,6 +157,29 @@ def test_a_report_has_no_byte_of_a_training_image(
     assert (b'"sample ' in files["assets/cards-data.js"]) == (images == "ids")
 
 
+@pytest.mark.parametrize("images", ["ids", "none"])
+def test_images_that_another_network_is_trained_on_are_private_too(
+    finished_run: "Run", new_run: Callable[[Tree], "Run"], tmp_path: Path, images: str
+) -> None:
+    tree = copy.deepcopy(finished_run.at(str(tmp_path / "store")).tree)
+    other = copy.deepcopy(tree["networks"]["small"])
+    other["train"]["split"] = "val"  # question 1 does not ask about it
+    tree["networks"]["other"], tree["interpretation"]["gallery"] = other, 0
+    run = new_run(tree | {"report": {"training_images": images}}).finish()
+    results = results_of(run, images)
+    assert not results.pictures
+    assert (set(results.images["sample_id"]) == {-1}) == (images == "none")
+    write_report(run.job.store, run.plan.made(), created="now", reused=frozenset())
+    files = {name: run.job.store.read(f"reports/tiny/{name}") for name in run.job.store.files("reports/tiny")}
+    site = b"".join(data for name, data in files.items() if name.endswith((".html", ".js")) and "plotly" not in name)
+    assert b"data:image/png" not in site
+    assert bool(re.search(rb"sample \d", site)) == (images == "ids")
+    for table in (pd.read_csv(io.BytesIO(files["tables/features.csv"]), keep_default_na=False), feature_table(results)):
+        assert (set(table["sample_ids"]) == {""}) == (images == "none")
+    written = pd.read_parquet(io.BytesIO(files["tables/features.parquet"]))
+    assert (set(written["sample_ids"]) == {""}) == (images == "none")
+
+
 def test_a_setting_of_privacy_needs_no_other_stage(finished_run: "Run", new_run: Callable[[Tree], "Run"]) -> None:
     private = new_run({**finished_run.tree, "report": {"training_images": "none"}})
     assert {spec.path for spec in private.plan.stages} == {spec.path for spec in finished_run.plan.stages}
@@ -173,7 +197,11 @@ def test_units_are_the_same_or_not_and_a_class_may_have_none(
     stages = [open_finished(run.job.store, spec) for spec in (reference, cell.features)]
     whole, mine = (np.asarray(stage.read("weights")) for stage in stages)
     layers = stages[0].summary["layers"]
-    names = [(f"channel {c}", f"ReLU {i + 1} of {len(layers)}") for i, n in enumerate(layers) for c in range(n)]
+    names = [
+        (f"ReLU {i + 1} of {len(layers)}, channel {c}", f"ReLU {i + 1} of {len(layers)}")
+        for i, n in enumerate(layers)
+        for c in range(n)
+    ]
     counts = results.classes.set_index(["set", "label"])["n_features"]
     assert 0 in counts.tolist()
     for label in range(10):
@@ -184,10 +212,10 @@ def test_units_are_the_same_or_not_and_a_class_may_have_none(
         expected = [unit if mine[label, unit] > 0 else -1 for unit in np.flatnonzero(whole[label]).tolist()]
         assert matches["partner"].tolist() == expected
         for _, row in results.features.query(f"set == 1 and label == {label}").iterrows():
-            assert row["nearest"] == (row["feature"] if whole[label, row["feature"]] > 0 else -1)
+            assert row["matched"] == (row["feature"] if whole[label, row["feature"]] > 0 else -1)
             assert (row["name"], row["layer"]) == names[row["feature"]]
     cards = cards_of(results)
     assert cards is not None
     empty = [view for view in cards.data["views"] if not view["pairs"]]  # type: ignore[attr-defined]  # JSON
     assert empty
-    assert all("does not find a unit by which small knows" in view["line"] for view in empty)
+    assert all("does not find a unit that describes" in view["line"] for view in empty)
