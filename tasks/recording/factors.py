@@ -109,10 +109,6 @@ class Factors:
             return flat @ self.rows[0]
         return torch.stack([row @ self.rows[int(index) // per_group] for row, index in zip(flat, chosen, strict=True)])
 
-    def bias_gradient(self) -> Tensor:
-        """Return the gradient of the bias (out,)."""
-        return self.outputs.sum(dim=2).flatten()
-
     def seen(self, queries: Tensor) -> Tensor:
         """Return the inner products of what positions see, here and at queries, (g, B L, m); queries (g, n, m)."""
         return self.rows.to(queries.dtype) @ queries

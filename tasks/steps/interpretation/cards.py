@@ -35,7 +35,7 @@ from tasks.steps.interpretation.card_arrays import (
 )
 from tasks.steps.interpretation.method import DirectedFeatures, Head
 from tasks.steps.interpretation.methods import method_of
-from tasks.steps.interpretation.selection import classes_per_partition, count_classes
+from tasks.steps.interpretation.selection import classes_per_partition, common_classes, count_classes
 from tasks.steps.interpretation.topics import head_of
 
 if TYPE_CHECKING:
@@ -90,11 +90,7 @@ class _Shown:
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
     activations = open_finished(store, spec.inputs["activations"])
-    class_ranges = ranges_by_class(activations)
-    learned = ranges_by_class(open_finished(store, spec.inputs["features"].inputs["activations"]))
-    if list(class_ranges) != list(learned):
-        odd = min(set(class_ranges) ^ set(learned))
-        raise ValueError(f"{spec.title}: expected class {odd} in both compared splits, found it in one")
+    class_ranges = common_classes(store, spec, "features")
     values = int(np.prod(activations.layout.arrays["maps"].shape[1:]))
     longest = min(SEARCHED, max(stop - start for start, stop in class_ranges.values()))
     rows = classes_per_partition(len(class_ranges), longest * values, GROUP_VALUES)

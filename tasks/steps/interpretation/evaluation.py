@@ -28,7 +28,7 @@ from tasks.steps.common.networks import choose_device
 from tasks.steps.interpretation.measures import ALPHAS, MEASURES, permuted_images
 from tasks.steps.interpretation.method import ClassFeatures, Maps
 from tasks.steps.interpretation.methods import method_of
-from tasks.steps.interpretation.selection import classes_per_partition, count_classes
+from tasks.steps.interpretation.selection import classes_per_partition, common_classes, count_classes
 
 VERSION = 2
 GROUP_VALUES = 2_000_000
@@ -70,11 +70,7 @@ class _Set:
 def _layout(store: Store, spec: StageSpec) -> Layout:
     activations = open_finished(store, spec.inputs["activations"])
     _, h, w, d = activations.layout.arrays["maps"].shape
-    class_ranges = ranges_by_class(activations)
-    learned = ranges_by_class(open_finished(store, spec.inputs["reference"].inputs["activations"]))
-    if list(class_ranges) != list(learned):
-        odd = min(set(class_ranges) ^ set(learned))
-        raise ValueError(f"{spec.title}: expected class {odd} in both compared splits, found it in one")
+    class_ranges = common_classes(store, spec, "reference")
     longest = max(stop - start for start, stop in class_ranges.values())
     rows = classes_per_partition(len(class_ranges), longest * h * w * d, GROUP_VALUES)
     values = ArrayLayout((len(class_ranges), len(MEASURES)), "float64", ("class", "measure"), rows, rows)

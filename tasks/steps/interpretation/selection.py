@@ -136,6 +136,21 @@ def _select(spec: StageSpec, features: NDArray[np.float64], label: int) -> tuple
     return kept, {"kept": len(kept), "of": len(features), **dict(chosen.info)}
 
 
+def common_classes(store: Store, spec: StageSpec, other: str) -> dict[int, tuple[int, int]]:
+    """Return the class ranges of a stage's held-out activations.
+
+    Raises
+    ------
+    ValueError : the split from which its input `other` was learned has other classes
+    """
+    found = ranges_by_class(open_finished(store, spec.inputs["activations"]))
+    learned = ranges_by_class(open_finished(store, spec.inputs[other].inputs["activations"]))
+    if list(found) != list(learned):
+        odd = min(set(found) ^ set(learned))
+        raise ValueError(f"{spec.title}: expected class {odd} in both compared splits, found it in one")
+    return found
+
+
 def count_classes(activations: StageSpec, survey: Survey) -> tuple[int, int]:
     """Return the number of classes of an activations stage and the samples of the largest."""
     counts = survey.data(activations.inputs["data"]).split(activations.parameters["split"])["counts"]

@@ -33,7 +33,7 @@ from tasks.steps.interpretation.card_arrays import (
     write_cards,
 )
 from tasks.steps.interpretation.responses import responses_spec, units_of
-from tasks.steps.interpretation.selection import classes_per_partition, count_classes
+from tasks.steps.interpretation.selection import classes_per_partition, common_classes, count_classes
 from tasks.steps.interpretation.units import ClassUnits, read_units
 
 if TYPE_CHECKING:
@@ -55,11 +55,7 @@ def unit_cards_spec(features: StageSpec, held_out: StageSpec) -> StageSpec:
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
-    class_ranges = ranges_by_class(open_finished(store, spec.inputs["activations"]))
-    learned = ranges_by_class(open_finished(store, spec.inputs["features"].inputs["activations"]))
-    if list(class_ranges) != list(learned):
-        odd = min(set(class_ranges) ^ set(learned))
-        raise ValueError(f"{spec.title}: expected class {odd} in both compared splits, found it in one")
+    class_ranges = common_classes(store, spec, "features")
     rows = classes_per_partition(len(class_ranges), FEATURES * IMAGES, GROUP_IMAGES)
     return card_layout(len(class_ranges), FEATURES, rows)
 

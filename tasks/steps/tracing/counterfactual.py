@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from configs.tracing import Counterfactual
 from storage.documents import Document, digest
-from storage.layouts import ArrayLayout, Layout
+from storage.layouts import Layout
 from storage.results import read_table, table_bytes
 from storage.specs import StageSpec
 from storage.stages import Stage, open_finished
@@ -28,7 +28,7 @@ from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
 from tasks.steps.common.networks import choose_device
 from tasks.steps.common.survey import state_bytes
 from tasks.steps.tracing.queries import count_queries, query_inputs, target_classes
-from tasks.steps.tracing.rerun import STATE_BYTES, Rerun, check_record
+from tasks.steps.tracing.rerun import PARTITIONS, STATE_BYTES, Rerun, check_record, parts_layout
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
 
 VERSION = 1
 KEY = "tracing.counterfactual"
-PARTITIONS = 16  # at most so many copies of the adjoint on the disk
 GROUP_BYTES = 256 * 2**20  # of what one step's product holds for a group of queries
 ANSWERED = 32  # queries whose answers are differentiated at a time
 END = "end"  # norms of the queries' adjoints after the last step, in the file of the adjoint
@@ -78,14 +77,7 @@ def _growth_file(number: int) -> str:
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
     """Return the layout: partitions of consecutive segments, the last segments first."""
-    from tasks.steps.common.replays import open_archive
-
-    training = spec.inputs["network"]
-    partitions = min(PARTITIONS, len(open_archive(store, training).segments()))
-    n_queries = int(open_finished(store, spec.inputs["queries"]).summary["queries"])
-    counts = open_finished(store, training.inputs["data"]).summary["splits"][training_of(training).split]["counts"]
-    shape = (partitions, n_queries, int(sum(counts)))
-    return Layout(partitions, {"derivative": ArrayLayout(shape, "float64", ("part", "query", "example"), 1, 1)})
+    return parts_layout(store, spec, "derivative")
 
 
 def _partition(work: Work, number: int) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from configs.training import Record
 from storage.documents import digest
+from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, open_finished
 from storage.stores import Store, StoreError
@@ -28,9 +29,22 @@ if TYPE_CHECKING:
     from tasks.training.course import TrainerCourse
     from tasks.training.loop import Trainer
 
+PARTITIONS = 16  # of a stage that goes through a training: at most so many copies of its results on the disk
 STATE_BYTES = 256 * 2**20  # bytes of states in memory, unless the square root of the steps needs more
 UNFOLLOWED = ("adversary", "lottery", "diversity")  # settings of a training whose steps are not differentiated
 INEXACT = ("hybrid",)  # kinds of archive that round weights
+
+
+def parts_layout(store: Store, spec: StageSpec, name: str) -> Layout:
+    """Return the layout of sums (part, query, example) of a stage whose partitions are consecutive segments."""
+    from tasks.steps.common.replays import open_archive
+
+    training = spec.inputs["network"]
+    partitions = min(PARTITIONS, len(open_archive(store, training).segments()))
+    n_queries = int(open_finished(store, spec.inputs["queries"]).summary["queries"])
+    counts = open_finished(store, training.inputs["data"]).summary["splits"][training_of(training).split]["counts"]
+    shape = (partitions, n_queries, int(sum(counts)))
+    return Layout(partitions, {name: ArrayLayout(shape, "float64", ("part", "query", "example"), 1, 1)})
 
 
 class Rerun:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.layouts import ArrayLayout, Layout
+from storage.layouts import Layout
 from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import Store
@@ -23,7 +23,7 @@ from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
 from tasks.steps.common.networks import choose_device
 from tasks.steps.common.survey import state_bytes
 from tasks.steps.tracing.queries import count_queries, query_inputs
-from tasks.steps.tracing.rerun import STATE_BYTES, Rerun, check_record
+from tasks.steps.tracing.rerun import PARTITIONS, STATE_BYTES, Rerun, check_record, parts_layout
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 VERSION = 1
 KEY = "tracing.scores"
-PARTITIONS = 16  # at most so many sums of all queries and examples on the disk
 GROUP_BYTES = 256 * 2**20  # of gradients in memory at a time
 
 
@@ -53,14 +52,7 @@ def read_tracin(store: Store, spec: StageSpec) -> NDArray[np.float64]:
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
     """Return the layout: partitions of consecutive segments."""
-    from tasks.steps.common.replays import open_archive
-
-    training = spec.inputs["network"]
-    partitions = min(PARTITIONS, len(open_archive(store, training).segments()))
-    n_queries = int(open_finished(store, spec.inputs["queries"]).summary["queries"])
-    counts = open_finished(store, training.inputs["data"]).summary["splits"][training_of(training).split]["counts"]
-    shape = (partitions, n_queries, int(sum(counts)))
-    return Layout(partitions, {"influence": ArrayLayout(shape, "float64", ("part", "query", "example"), 1, 1)})
+    return parts_layout(store, spec, "influence")
 
 
 def _partition(work: Work, number: int) -> None:
