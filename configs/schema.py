@@ -12,6 +12,7 @@ from configs.concepts import Concepts
 from configs.decomposition import Decomposition
 from configs.interpretation import Interpretation
 from configs.section import SIDE, Location, Name, Paths, Section, Share, Side, check_store
+from configs.starts import trainings_in_order
 from configs.tracing import Tracing
 from configs.training import Training
 
@@ -224,6 +225,7 @@ class Config(Section):
         for name, network in self.networks.items():
             if network.train is not None:
                 _check_name(f"networks.{name}.train.data", network.train.data, self.data)
+        self.trainings_in_order()
         for section, asked in self.asked.items():
             for key, kind, name in asked.names():
                 _check_name(f"{section}.{key}", name, getattr(self, kind))
@@ -248,6 +250,10 @@ class Config(Section):
         """The sections of the config's questions, by name."""
         sections = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: section for name, section in sections.items() if isinstance(section, Asked)}
+
+    def trainings_in_order(self) -> list[str]:
+        """Return the names of the networks with a training, each after the network that it starts from."""
+        return trainings_in_order({name: network.train for name, network in self.networks.items()})
 
     def data_of(self, network: str, section: str) -> str:
         """Return the data set that a section (activations, interpretation, decomposition) uses for `network`."""
