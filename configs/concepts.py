@@ -72,6 +72,19 @@ class Checkpoints(Section):
     )
 
 
+class Attack(Section):
+    """Attacks on labelled images by projected gradient descent (PGD, Madry et al. 2018), on every snapshot."""
+
+    data: Name = Field(description="data set of the labelled images")
+    split: Name = Field("test", description="split of the labelled images")
+    epsilon: float = Field(8 / 255, gt=0, le=1, description="largest change of a pixel, on the 0..1 scale")
+    step: float = Field(2 / 255, gt=0, le=1, description="change of each pixel in a step, on the 0..1 scale")
+    steps: int = Field(50, ge=1, description="number of steps of an attack")
+    restarts: int = Field(2, ge=1, description="number of attacks; an image counts as robust if all of them fail")
+    count: int = Field(500, ge=1, description="number of images, evenly spread over the split")
+    seed: int = Field(0, ge=0, description="seed of the random starts")
+
+
 class Concepts(Asked):
     """Question 3: which concepts do neurons hold, and when in training did they come?"""
 
@@ -113,6 +126,9 @@ class Concepts(Asked):
         min_length=1,
         description="detectors with their parameters, among them `temperature` and `tau`: cos, cos_cubed, wpmi, "
         "soft_wpmi, rank_reorder, network-dissection",
+    )
+    attack: Attack | None = Field(
+        None, description="attacks under which the accuracy of every snapshot is measured; default: none"
     )
     anchors: tuple[str, ...] | None = Field(
         None, description="words from which the distances of neurons are measured; default: all words"
@@ -167,6 +183,8 @@ class Concepts(Asked):
         """Yield (key, "networks" or "data", name) of every network and data set that the section names."""
         yield from super().names()
         yield "probe.data", "data", self.probe.data
+        if self.attack is not None:
+            yield "attack.data", "data", self.attack.data
 
     def check_private(self, trainings: Mapping[str, tuple[str, str]], shown: str) -> None:
         """Raise ValueError where a probing image may be a training image that the report must not show."""

@@ -23,7 +23,7 @@ PLANS = {  # presets that together have every kind and need no files, with what 
     "tracing-digits": (),
     "influence-digits": (),
     "concepts-digits": (),
-    "concepts-paradigms-digits": (),
+    "concepts-paradigms-digits": ("concepts.attack={data: digits, split: val}",),
 }
 WRITES = {  # arrays with their axes, and files
     "manifest": "`manifest.parquet`: id, key, label_given, label_true, split, size, etag",
@@ -55,6 +55,8 @@ WRITES = {  # arrays with their axes, and files
     "which all classes share; checkpoints",
     "topic-scores": "`shapley` (topic), `cosine` (topic, topic); completeness and accuracies in `complete.json` under "
     "`summary`",
+    "attacked": "`sample_id`, `right`, `robust` (sample): whether the class is found, as the image is and after each "
+    "attack",
     "evaluation": "`values` (class, measure), the measures' names in `complete.json` under `summary`; `label` (class)",
     "gallery": "`image` (image, row, column, colour), `heat` (image, features, row, column); `sample_id`, `label`, "
     "`predicted` (image)",

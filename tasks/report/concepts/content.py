@@ -56,6 +56,7 @@ class ConceptContent:
     comparisons: list[Table]
     verdicts: Table | None
     further: list[Finding]
+    attacked: Table | None
     truth: Table | None
     trust: list[Finding]
     tau: ChosenFigures | None
@@ -123,6 +124,7 @@ def concept_content(results: ConceptResults, groups: Sequence[Group], n_groups: 
         comparisons=tables.comparison_tables(groups),
         verdicts=_verdicts(groups, watched),
         further=list(results.observations),
+        attacked=tables.attacked_table(results.attacked, results.monitor) if len(results.attacked) else None,
         truth=tables.truth_table(results.truth) if len(results.truth) else None,
         trust=trust_findings(results.truth),
         tau=tau_figures(groups),

@@ -32,6 +32,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {  # of each table; whatever else a table 
     "truth": ("detector", "check", *OF, "layer", "value", "baseline", "n"),
     "temperatures": (*AT, "temperature", "d_anchor"),
     "exemplars": (*OF, "layer", "neuron", "rank", "sample_id", "activation", "picture"),
+    "attacked": (*OF, "snapshot", "clean", "robust", "images"),
 }
 
 
@@ -52,6 +53,7 @@ class ConceptFacts:
     image_text : the image-text model in words, "" where no detector needs one
     detectors : parameters in words by name of the detector, in the order of the page
     privacy : which images may be shown, in words
+    attack : the attack in words, "" without one
     """
 
     probing: str
@@ -60,6 +62,7 @@ class ConceptFacts:
     image_text: str = ""
     detectors: Mapping[str, str] = field(default_factory=dict)
     privacy: str = ""
+    attack: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,8 @@ class ConceptResults:
         `pictures`)
     pictures : (h, w, 3) uint8 images with the region outlined; only those that may be shown
     observations : further findings; the page makes those on the paper's observations from the tables
+    attacked : network, seed, snapshot, clean, robust (0..1: accuracy on images as they are, and under attack),
+        images
     """
 
     facts: ConceptFacts
@@ -114,6 +119,7 @@ class ConceptResults:
     exemplars: pd.DataFrame = field(default_factory=lambda: _table("exemplars"))
     pictures: Mapping[str, Image] = field(default_factory=dict)
     observations: tuple[Finding, ...] = ()
+    attacked: pd.DataFrame = field(default_factory=lambda: _table("attacked"))
 
     def completed(self) -> "ConceptResults":
         """Return the results with every column in every table; an absent one is unknown, such a category is other."""

@@ -9,6 +9,7 @@ from configs.concepts import LABELS, Concepts
 from configs.schema import Config
 from storage.specs import StageSpec
 from tasks.steps.common.question import Shared
+from tasks.steps.concepts.attacked import attacked_spec
 from tasks.steps.concepts.concept_side import concept_side_spec
 from tasks.steps.concepts.detector import Probed
 from tasks.steps.concepts.detectors import DETECTORS, check_detectors, detector_settings, threshold_settings
@@ -69,6 +70,7 @@ class Monitored:
     exemplars : pictures of the neurons that the page shows; None where it shows none
     track : neurons that the page follows, by layer
     left_out : a line for each checkpoint that is left out
+    attacked : each snapshot under attack; empty where the config does not ask for it
     """
 
     network: str
@@ -82,13 +84,14 @@ class Monitored:
     exemplars: StageSpec | None
     track: Mapping[str, tuple[int, ...]]
     left_out: tuple[str, ...]
+    attacked: tuple[StageSpec, ...] = ()
 
     @property
     def finals(self) -> Sequence[StageSpec]:
         """Return the stages that no other stage of the answer reads."""
         planted = [view.planted for view in self.views if view.planted is not None]
         pictures = [] if self.exemplars is None else [self.exemplars]
-        return (*(each.neurons for each in self.seen), self.plane, *planted, *pictures)
+        return (*(each.neurons for each in self.seen), self.plane, *planted, *pictures, *self.attacked)
 
 
 def plan_concepts(config: Config, shared: Shared) -> Sequence[Monitored]:
@@ -150,9 +153,18 @@ def _monitored(
     plane = plane_spec(views[0].words, anchors, [each.neurons for each in seen], asked.plane)
     shown = [each.neurons for each in seen if each.snapshot == len(responses) - 1 and each.view is views[0]]
     pictures = exemplars_spec(responses[-1], shown, asked) if asked.shown and seed == config.seeds[0] else None
-    return Monitored(
-        name, seed, series.snapshots, responses, views, seen, anchors, plane, pictures, asked.track, series.left_out
-    )
+    inputs = name, seed, series.snapshots, responses, views, seen, anchors, plane, pictures, asked.track
+    return Monitored(*inputs, series.left_out, _attacked(config, shared, series.snapshots))
+
+
+def _attacked(config: Config, shared: Shared, snapshots: Sequence[Watched]) -> tuple[StageSpec, ...]:
+    """Return the attack on each snapshot, where the config asks for it."""
+    assert config.concepts is not None
+    asked = config.concepts.attack
+    if asked is None:
+        return ()
+    manifest = shared.manifests[asked.data]
+    return tuple(attacked_spec(each, config.networks[each.network], manifest, asked) for each in snapshots)
 
 
 def _neurons(asked: Concepts, responses: StageSpec, layer: str, view: View, anchors: StageSpec | None) -> StageSpec:

@@ -15,6 +15,7 @@ from tasks.report.concepts.results import ConceptFacts, ConceptResults
 from tasks.report.findings import Finding
 from tasks.steps.common.courses import CURVES, training_steps
 from tasks.steps.concepts.agreement import Pair, agreement_rows
+from tasks.steps.concepts.attacked import attack_text, attacked_table
 from tasks.steps.concepts.exemplars import read_exemplars
 from tasks.steps.concepts.few_positive import few_positive_findings
 from tasks.steps.concepts.neurons import ANCHORS_FILE, TAUS_FILE, TEMPERATURES_FILE, read_neurons, temperature_of
@@ -84,6 +85,7 @@ def concept_results(store: Store, answers: Sequence[Monitored], images: str) -> 
         truth=_rows([*_planted(store, answers), *_null_rows(layers), *agreement_rows(_pairs(layers))]),
         temperatures=_tables(layer.file(TEMPERATURES_FILE).assign(**layer.at) for layer in layers),
         exemplars=exemplars,
+        attacked=attacked_table(store, answers),
         pictures=pictures,
         observations=(
             *(Finding("Left out", line) for answer in answers for line in answer.left_out),
@@ -283,6 +285,7 @@ def _facts(store: Store, answers: Sequence[Monitored], privacy: str) -> ConceptF
         image_text="" if side is None else str(side.inputs["words"].place["text"]["name"]),
         detectors={view.name: _parameters(view, first) for view in first.views},
         privacy=privacy,
+        attack=attack_text(answers),
     )
 
 
