@@ -130,6 +130,11 @@ class Concepts(Asked):
     attack: Attack | None = Field(
         None, description="attacks under which the accuracy of every snapshot is measured; default: none"
     )
+    paradigms: dict[Name, Literal["standard", "poor", "diversity", "lottery", "adversarial", "fine-tuning"]] = Field(
+        {},
+        description="way of training by network, for the comparison of paradigms; default: what the settings of the "
+        "training say, where a plain one is standard",
+    )
     anchors: tuple[str, ...] | None = Field(
         None, description="words from which the distances of neurons are measured; default: all words"
     )
@@ -170,9 +175,10 @@ class Concepts(Asked):
             if layer not in layers:
                 raise ValueError(f"track: expected names from `layers`, found {layer!r}; add it to `layers`")
             check_distinct(f"track.{layer}", neurons)
-        for name in self.checkpoints:
-            if name not in self.networks:
-                raise ValueError(f"checkpoints: expected names from `networks`, found {name!r}; add it to `networks`")
+        for key in ("checkpoints", "paradigms"):
+            for name in getattr(self, key):
+                if name not in self.networks:
+                    raise ValueError(f"{key}: expected names from `networks`, found {name!r}; add it to `networks`")
         return self
 
     def layers_of(self, network: str) -> tuple[str, ...]:

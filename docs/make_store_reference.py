@@ -23,7 +23,7 @@ PLANS = {  # presets that together have every kind and need no files, with what 
     "tracing-digits": (),
     "influence-digits": (),
     "concepts-digits": (),
-    "concepts-paradigms-digits": ("concepts.attack={data: digits, split: val}",),
+    "concepts-paradigms-digits": (),
 }
 WRITES = {  # arrays with their axes, and files
     "manifest": "`manifest.parquet`: id, key, label_given, label_true, split, size, etag",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 
 import pandas as pd
 
+from tasks.report.concepts.paradigms import Paradigm
 from tasks.report.findings import Finding
 from tasks.report.pages import Image
 
@@ -54,6 +55,7 @@ class ConceptFacts:
     detectors : parameters in words by name of the detector, in the order of the page
     privacy : which images may be shown, in words
     attack : the attack in words, "" without one
+    paradigms : by network, how it is trained and what it is compared with
     """
 
     probing: str
@@ -63,6 +65,7 @@ class ConceptFacts:
     detectors: Mapping[str, str] = field(default_factory=dict)
     privacy: str = ""
     attack: str = ""
+    paradigms: Mapping[str, Paradigm] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

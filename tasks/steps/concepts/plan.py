@@ -16,6 +16,7 @@ from tasks.steps.concepts.detectors import DETECTORS, check_detectors, detector_
 from tasks.steps.concepts.exemplars import exemplars_spec
 from tasks.steps.concepts.image_features import image_features_spec
 from tasks.steps.concepts.neurons import neurons_spec
+from tasks.steps.concepts.paradigms import paradigms_of
 from tasks.steps.concepts.plane import plane_spec
 from tasks.steps.concepts.planted import planted_spec
 from tasks.steps.concepts.private import check_private
@@ -71,6 +72,7 @@ class Monitored:
     track : neurons that the page follows, by layer
     left_out : a line for each checkpoint that is left out
     attacked : each snapshot under attack; empty where the config does not ask for it
+    paradigm : kind of the training and the network that it is compared with; None where unknown
     """
 
     network: str
@@ -85,6 +87,7 @@ class Monitored:
     track: Mapping[str, tuple[int, ...]]
     left_out: tuple[str, ...]
     attacked: tuple[StageSpec, ...] = ()
+    paradigm: tuple[str, str] | None = None
 
     @property
     def finals(self) -> Sequence[StageSpec]:
@@ -154,7 +157,8 @@ def _monitored(
     shown = [each.neurons for each in seen if each.snapshot == len(responses) - 1 and each.view is views[0]]
     pictures = exemplars_spec(responses[-1], shown, asked) if asked.shown and seed == config.seeds[0] else None
     inputs = name, seed, series.snapshots, responses, views, seen, anchors, plane, pictures, asked.track
-    return Monitored(*inputs, series.left_out, _attacked(config, shared, series.snapshots))
+    attacked = _attacked(config, shared, series.snapshots)
+    return Monitored(*inputs, series.left_out, attacked, paradigms_of(config).get(name))
 
 
 def _attacked(config: Config, shared: Shared, snapshots: Sequence[Watched]) -> tuple[StageSpec, ...]:

@@ -11,6 +11,7 @@ import pandas as pd
 from storage.results import read_table
 from storage.stages import FinishedStage, find_many, open_finished
 from storage.stores import Store
+from tasks.report.concepts.paradigms import Paradigm
 from tasks.report.concepts.results import ConceptFacts, ConceptResults
 from tasks.report.findings import Finding
 from tasks.steps.common.courses import CURVES, training_steps
@@ -286,6 +287,7 @@ def _facts(store: Store, answers: Sequence[Monitored], privacy: str) -> ConceptF
         detectors={view.name: _parameters(view, first) for view in first.views},
         privacy=privacy,
         attack=attack_text(answers),
+        paradigms={answer.network: Paradigm(*answer.paradigm) for answer in answers if answer.paradigm is not None},
     )
 
 
