@@ -1,4 +1,4 @@
-"""What the paper saw of other ways to train, tested on networks of one run: held, did not hold, or cannot be said.
+"""What the paper saw of other trainings, tested on networks of one run: held, did not hold, or cannot be said.
 
 Each network with a paradigm stands next to its reference, with the same detector, over the seeds of both.
 """
@@ -175,7 +175,7 @@ def _lower(pair: Pair, column: str, claim: str, *, lower: bool, once: bool = Fal
 
 
 def _more(pair: Pair, claim: str) -> tuple[State, str]:
-    """Compare the neurons with a concept, of all; those by chance stand beside them."""
+    """Compare the neurons with a concept, of all; those by chance stand next to them."""
     before, after = pair.share("interpretable")
     chance = pair.share("null_interpretable")
     state, words = difference(before, after)

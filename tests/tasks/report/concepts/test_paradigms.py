@@ -1,4 +1,4 @@
-"""What the paper saw of other ways to train, on tables worked by hand."""
+"""What the paper saw of other trainings, on tables worked by hand."""
 
 from typing import Any
 
