@@ -59,6 +59,10 @@ class PlanSurvey:
                 raise ValueError(f"data.{manifest.place['name']}: {error}") from error
         return self._data[manifest.path]
 
+    def samples(self, manifest: StageSpec) -> pd.DataFrame:
+        """Return the manifest of a data set, from the store or from a listing; see `Survey`."""
+        return _table(self.store, manifest)
+
     def look(self, spec: StageSpec, topic: str, look: Callable[[nn.Module, Tensor, Tensor], Found]) -> Found:
         """Return the result of a function on the network of a stage and a few samples of its data; see `Survey`."""
         where, split = network_id(spec), split_of(spec)
@@ -133,12 +137,19 @@ def _survey_data(store: Store | None, spec: StageSpec) -> DataSurvey:
     """Return the facts about a data set, from its finished manifest where there is one, else from a listing."""
     name, finished = str(spec.place["name"]), None if store is None else find_finished(store, spec.path)
     if finished is not None:
-        table = read_table(finished.read_file(FILE), f"{spec.path}/files/{FILE}")
-        return DataSurvey(name, finished.summary, _examples(table))
+        return DataSurvey(name, finished.summary, _examples(_table(store, spec)))
     data = data_of(spec)
     source = open_source(data)
     table = read_manifest(data, source)
     return DataSurvey(name, survey(data, table, source), _examples(table))
+
+
+def _table(store: Store | None, spec: StageSpec) -> pd.DataFrame:
+    """Return a manifest: the finished one if there is one, else a new listing."""
+    finished = None if store is None else find_finished(store, spec.path)
+    if finished is None:
+        return read_manifest(data_of(spec))
+    return read_table(finished.read_file(FILE), f"{spec.path}/files/{FILE}")
 
 
 def _examples(table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
