@@ -74,6 +74,8 @@ RULES = {  # the longest place that a file lies below decides
     "tasks/report": Rule(("tasks.figures", "tasks.report"), ("jinja2", "plotly")),
     "tasks/training": Rule((*PURE, "tasks.training", "tasks.io"), ("torch",)),
     "tasks/recording": Rule((*PURE, "tasks.recording", "storage"), ("torch",)),
+    "tasks/recording/lightning.py": Rule((*PURE, "tasks.recording", "storage"), ("lightning", "pytorch_lightning")),
+    "tasks/recording/hugging_face.py": Rule((*PURE, "tasks.recording", "storage"), ("torch", "transformers")),
 }
 NEVER = {  # report/<question> is for steps/<question> alone
     **{
