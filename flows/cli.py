@@ -9,22 +9,24 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-from rich.console import Console
 from rich.progress import track
 from rich.syntax import Syntax
-from rich.table import Table
 
 from configs.load import ConfigError, load_config, prefect_defaults, presets, visible
 from configs.secrets import without_passwords
+from flows.terminal import err, out
+from flows.terminal import print_lines as _print
+from flows.terminal import show_table as _show
+from flows.terminal import size_text as _bytes
+from flows.terminal import table_of as _table
 
 if TYPE_CHECKING:
     from storage.stores import Store
 
 DONE, FAILED, BAD_CONFIG, HELD, INTERRUPTED = 0, 1, 2, 3, 130
-PIPE_WIDTH = 400  # characters
 PACKAGES = ("configs", "flows", "storage", "tasks")
 
 app = typer.Typer(
@@ -34,9 +36,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-out = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
-err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 _say = partial(err.print, markup=False)
+Item = TypeVar("Item")
 
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a preset")]
 StoreArgument = Annotated[
@@ -109,26 +110,33 @@ def report(config: ConfigArgument, set_: SetOption = None) -> None:
 @app.command()
 def explain(
     store: StoreArgument,
-    query: Annotated[int, typer.Option("--query", min=0, help="index of the query, as in the report")],
+    query: Annotated[int | None, typer.Option("--query", min=0, help="index of the query, as in the report")] = None,
+    sample: Annotated[str | None, typer.Option("--sample", help="id or key of any sample of the data set")] = None,
+    image: Annotated[
+        str | None, typer.Option("--image", metavar="FILE", help="image file, prepared as samples")
+    ] = None,
     layer: Annotated[str | None, typer.Option(help="name of one layer to show; default: all layers")] = None,
+    unit: Annotated[
+        list[str] | None, typer.Option("--unit", metavar="LAYER:INDEX", help="only a neuron or filter; repeatable")
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="number of examples shown at either end")] = 5,
     name: RunOption = None,
 ) -> None:
-    """Show who taught the network one of its answers: the training examples behind a query, by layer."""
-    from storage.runs import choose_run, records
-    from tasks.steps.tracing.explain import explanations
+    """Show who taught the network one of its answers: the training examples behind it, by layer.
+
+    A query of the run is read from its stages. Other samples, image files and units are projected on the archive.
+    """
+    from flows.explaining import Asked, explained, record_of
 
     with _exits(f"layerlore explain {store}"):
+        asked = Asked(query, sample, image, layer, tuple(unit or ()), count)
         opened = _store(store)
-        for found in explanations(opened, records(opened, choose_run(opened, name, "influence"))[-1], query, layer):
+        for found in explained(opened, record_of(opened, name), asked, _watched):
             _print(found.title, found.query)
-            parts, examples = found.parts, found.examples[found.examples["rank"] <= count]
-            if layer is not None:
-                parts, examples = parts[parts["layer"] == layer], examples[examples["layer"] == layer]
-            for table in (parts.astype(object).where(parts.notna(), "unknown"), examples):
+            shown = (layer,) if layer is not None else tuple(asked.units) or None
+            for table in found.tables(shown, count):
                 _show(_table(list(table.columns), table.to_numpy().tolist()))
-            for note in (note for name, note in found.notes.items() if layer in (None, name)):
-                _print(note)
+            _print(*(note for name, note in found.notes.items() if shown is None or name in shown))
 
 
 @app.command()
@@ -184,6 +192,13 @@ def presets_(name: Annotated[str | None, typer.Argument(help="preset to print, t
             out.print(Syntax(known[name], "yaml"))
         else:
             sys.stdout.write(known[name])
+
+
+def _watched(items: Sequence[Item], title: str) -> Iterable[Item]:
+    """Show the progress through some work on the terminal, else a line that it begins."""
+    if not err.is_terminal:
+        _say(f"{title}: {len(items)} parts")
+    return track(items, title, len(items), console=err, transient=True, disable=not err.is_terminal)
 
 
 def main() -> None:
@@ -258,42 +273,6 @@ def _fail(text: str, code: int) -> None:
         shown = visible(without_passwords(line))
         err.print(f"error: {shown}" if code != INTERRUPTED else shown, markup=False)
     raise typer.Exit(code)
-
-
-def _print(*lines: str) -> None:
-    """Print lines without characters that move a terminal's cursor, since another user may have written the store."""
-    for line in lines:
-        out.print(visible(line), markup=False)
-
-
-def _show(table: Table) -> None:
-    """Print a table; outside a terminal, one line for each row."""
-    out.print(table, width=None if out.is_terminal else PIPE_WIDTH)
-
-
-def _table(names: Sequence[object], rows: Iterable[Sequence[object]]) -> Table:
-    """Return a table for the terminal, numbers with four digits."""
-    table = Table(*map(_cell, names), box=None)
-    for row in rows:
-        table.add_row(*map(_cell, row))
-    return table
-
-
-def _cell(value: object) -> str:
-    """Return the text of a table's cell, without markup and without characters that move a terminal's cursor."""
-    if isinstance(value, float):
-        return "" if value != value else f"{value:.4g}"
-    return visible(str(value)).replace("[", "\\[")
-
-
-def _bytes(count: int) -> str:
-    """Return a size for people."""
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 if __name__ == "__main__":

@@ -49,7 +49,11 @@ RULES = {  # the longest place that a file lies below decides
     "flows": Rule(ASKED, ("prefect",), free=False),
     "flows/plan.py": Rule((*ASKED, "storage"), free=False),
     "flows/progress.py": Rule((*ASKED, "storage"), free=False),
-    "flows/cli.py": Rule((*ASKED, "storage", "tasks.steps.tracing.explain"), ("prefect", "typer", "rich"), free=False),
+    "flows/cli.py": Rule((*ASKED, "storage"), ("prefect", "typer", "rich"), free=False),
+    "flows/terminal.py": Rule((*ASKED, "storage"), ("rich",), free=False),
+    "flows/explaining.py": Rule(
+        (*ASKED, "storage", "tasks.steps.tracing.explain", "tasks.steps.tracing.ondemand"), ("pydantic",), free=False
+    ),
     "storage": Rule(("storage",), ("zarr", "google_crc32c", "s3fs", "fsspec", "pyarrow", "safetensors")),
     "tasks": Rule(PURE, NUMERIC),
     "tasks/concepts": Rule(PURE, (*NUMERIC, "umap")),

@@ -55,8 +55,8 @@ class Survey(Protocol):
         """Return the facts about a data set."""
         ...
 
-    def samples(self, manifest: StageSpec) -> pd.DataFrame:
-        """Return the manifest of a data set: columns id, key, split, label_given and others. It is read each time."""
+    def rows(self, manifest: StageSpec) -> pd.DataFrame:
+        """Return the table of a data set's samples: id, key, label_given, split and others."""
         ...
 
     def look(self, spec: StageSpec, topic: str, look: Callable[[nn.Module, Tensor, Tensor], Found]) -> Found:

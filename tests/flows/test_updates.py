@@ -346,3 +346,12 @@ def test_a_key_that_no_sample_has_is_one_line(loop: OwnLoop, tmp_path: Path, wri
     tree = own_loop.config(tmp_path / "store", loop.url, ids=str(tmp_path / "ids.csv"))
     said = refused(layerlore("plan", write(tree)))
     assert said.endswith("expected samples with all keys of the table, found none with 'none'")
+
+
+def test_any_sample_is_explained_from_the_archive(answered: "Run") -> None:
+    store = answered.job.store.root
+    rows = own_loop.samples("val")
+    result = layerlore("explain", store, "--sample", str(rows["id"].iloc[2]), "--layer", "4", "--count", "1")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.splitlines()[0] == "mine, from its archive"
+    assert f"sample {rows['id'].iloc[2]} of split val" in result.stdout

@@ -197,7 +197,7 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
         return int(model(example.clone()).shape[1])
 
     check_outputs(found, survey.look(spec, "logits of a network trained elsewhere", look), spec.inputs["data"])
-    rows = survey.samples(spec.inputs["data"])
+    rows = survey.rows(spec.inputs["data"])
     tied = _ids(spec, facts, rows[rows["split"] == train.split])
     weights = state_bytes(survey.blank(spec))
     return Size(weights + 16 * len(tied), 2 * MEMORY_SAMPLES + 4 * weights)
