@@ -14,7 +14,7 @@ from storage.notes import GROUP, read_marker
 from storage.stages import FinishedStage, find_finished
 from storage.stores import Store, StoreError, open_store
 from storage.tensors import decode_tensors
-from storage.updates.archives import Segment, archive_segments, find_archives
+from storage.updates.archives import find_archives
 from storage.updates.ledger import LEDGER, read_ledger
 from storage.updates.parameters import Layer, Parameter, layers_of
 from storage.updates.reader import MODEL
@@ -52,11 +52,11 @@ class ArchiveFacts:
     Attributes
     ----------
     stage : the archive
-    segments : its segments in order
+    records : the metrics of its segments as they were recorded, in order
     """
 
     stage: FinishedStage
-    segments: tuple[Segment, ...]
+    records: tuple[Document, ...]
 
     @cached_property
     def digest(self) -> str:
@@ -66,41 +66,46 @@ class ArchiveFacts:
     @cached_property
     def ledger(self) -> pd.DataFrame:
         """The ledger of all steps."""
-        names = [f"{segment.folder}/{LEDGER}" for segment in self.segments]
+        names = [f"{each['folder']}/{LEDGER}" for each in self.recordings]
         tables = [read_ledger(self.stage.read_file(name), f"{self.stage.path}/files/{name}") for name in names]
         return pd.concat(tables, ignore_index=True)
 
     @property
     def steps(self) -> int:
         """The number of steps."""
-        return self.segments[-1].stop
+        return int(self.recordings[-1]["stop"])
 
     @property
     def kind(self) -> str:
         """The kind of archive."""
-        return self.segments[0].kind
+        return str(self.recordings[0]["kind"])
 
     @cached_property
     def contents(self) -> tuple[dict[str, Layer], dict[str, Parameter]]:
         """The recorded layers and parameters, by name."""
         return layers_of(_identity(self.stage.store, self.stage.path))
 
-    @cached_property
+    @property
     def recordings(self) -> list[Document]:
         """What each segment's recorder stated."""
-        return [record["numbers"]["recording"] for record in self.stage.markers()]
+        return [each["recording"] for each in self.records]
+
+    @property
+    def last(self) -> str:
+        """The checkpoint after the last step."""
+        return str(self.records[-1]["checkpoint"])
 
     @cached_property
     def shapes(self) -> Shapes:
         """The shape of each tensor of the network's state, by name, after the last step."""
-        tensors, _ = self._checkpoint(self.segments[-1].after)
+        tensors, _ = self._checkpoint(self.last)
         return {name.removeprefix(MODEL): raw for name, raw in tensors.items() if name.startswith(MODEL)}
 
     @cached_property
     def optimizer(self) -> tuple[str, list[Document]]:
         """The class of the optimiser, and the settings of its groups before the first step and after the last."""
         name = str(_identity(self.stage.store, self.stage.path)["optimizer"])
-        ends = self.segments[0].before, self.segments[-1].after
+        ends = str(self.records[0]["initial"]), self.last
         return name, [group for end in ends for group in json.loads(self._checkpoint(end)[1][OPTIMIZER])["groups"]]
 
     def _checkpoint(self, name: str) -> tuple[Shapes, Mapping[str, str]]:
@@ -115,11 +120,11 @@ class ArchiveFacts:
         for name in self.stage.note["files"]:
             if not sizes.get(name):
                 raise DamagedError(f"{where}/{name}: expected a file of a closed archive, found none")
-        for segment, stated in zip(self.segments, self.recordings, strict=True):
-            found = sum(size for name, size in sizes.items() if name.startswith(f"{segment.folder}/"))
+        for stated in self.recordings:
+            found = sum(size for name, size in sizes.items() if name.startswith(f"{stated['folder']}/"))
             if found != stated["bytes"]:
                 expected = f"expected {stated['bytes']:,} bytes, as recorded"
-                raise DamagedError(f"{where}/{segment.folder}: {expected}, found {found:,}")
+                raise DamagedError(f"{where}/{stated['folder']}: {expected}, found {found:,}")
 
 
 def archive_digest(stage: FinishedStage) -> str:
@@ -135,7 +140,8 @@ def archive_facts(url: str) -> ArchiveFacts:
     StoreError : there is no store or archive, or it is not closed
     DamagedError : a record is damaged, or a file is missing or truncated
     """
-    found = ArchiveFacts(stage := closed_archive(url), tuple(archive_segments(stage)))
+    stage = closed_archive(url)
+    found = ArchiveFacts(stage, tuple(record["numbers"] for record in stage.markers()))
     found.check_files()
     return found
 

@@ -108,7 +108,7 @@ def _described(facts: ArchiveFacts, learned: tuple[str, str], evaluate: str) -> 
         "epochs": int(epochs.max()) + 1,
         "optimizer": _optimizer(facts),
         "batches": {"kind": "shuffled", "size": max(1, most)},
-        "checkpoint_every": facts.segments[0].stop,
+        "checkpoint_every": int(facts.recordings[0]["stop"]),
         "record": {"kind": facts.kind, "layers": list(facts.contents[0])},
     }
     return Training.model_validate(settings).model_dump(mode="json")
@@ -156,7 +156,7 @@ def _partition(work: Work, number: int) -> None:
     stage, spec = work.stage, work.stage.spec
     facts = planned_facts(spec)
     rows = positions(stage.store, spec.inputs["data"].path, str(spec.parameters["split"]))
-    last, network = facts.segments[-1].after, spec.parameters["network"]
+    last, network = facts.last, spec.parameters["network"]
     data, device = facts.stage.read_file(last), choose_device(work.device)
     with stage.partition(number) as part:
         keep_content(stage, part)
