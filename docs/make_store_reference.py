@@ -82,6 +82,8 @@ WRITES = {  # arrays with their axes, and files
     "`label`, `predicted` (image); no array where features are not means of maps",
     "decomposed-training": "`weights.safetensors`; `epochs.parquet`, epoch 0 before the first step; checkpoints; "
     "`content-SPLIT.bin`",
+    "linked-updates": "`weights.safetensors`: the last weights of an archive elsewhere; `ids.parquet`: id of the "
+    "archive and sample_id; `content-SPLIT.bin`",
     "queries": "`sample_id`, `label` (query) int64; `logits` (query, class); `image` (query, row, column, colour)",
     "contributions": "of each layer `gamma.LAYER`, `norm.LAYER` (step, query), `init.LAYER`, `preactivation.LAYER` "
     "(query): gamma, the norm of `D_t f`, `<z, W_0 f>`, the norm of z; of the output layer `logit.LAYER` "

@@ -84,9 +84,10 @@ def plan(config: ConfigArgument, set_: SetOption = None) -> None:
 
 @app.command()
 def status(store: StoreArgument, name: RunOption = None) -> None:
-    """Show the state of each run in a store."""
+    """Show the state of each run in a store, and of the archive of a loop of one's own."""
     from flows.progress import stage_states
     from storage.runs import choose_run, records, run_names
+    from storage.updates.facts import archive_states
 
     with _exits(f"layerlore status {store}"):
         opened = _store(store)
@@ -96,6 +97,9 @@ def status(store: StoreArgument, name: RunOption = None) -> None:
             states, done = [[stage["title"], found[stage["path"]]] for stage in last.stages], [*found.values()]
             _print(f"{chosen}: {last.document['outcome']}, {done.count('complete')} of {len(done)} stages complete")
             _show(_table(["stage", "state"], states))
+        for one in () if name else archive_states(opened):
+            what = f"{one.steps} steps of layers {', '.join(one.layers)}, kind {one.kind}, {_bytes(one.size)}"
+            _print(f"{one.path}: {'closed' if one.closed else 'open'} archive, {what}")
 
 
 @app.command()
@@ -120,18 +124,24 @@ def explain(
         list[str] | None, typer.Option("--unit", metavar="LAYER:INDEX", help="only a neuron or filter; repeatable")
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="number of examples shown at either end")] = 5,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODULE:NAME", help="for the archive of a loop: what builds its model")
+    ] = None,
+    inputs: Annotated[
+        str | None, typer.Option(metavar="FILE", help="for such an archive: .npy of the model's inputs, (Q, ...)")
+    ] = None,
+    program: Annotated[str | None, typer.Option(metavar="MODULE:NAME", help="for a replay: its program")] = None,
     name: RunOption = None,
 ) -> None:
     """Show who taught the network one of its answers: the training examples behind it, by layer.
 
     A query of the run is read from its stages. Other samples, image files and units are projected on the archive.
     """
-    from flows.explaining import Asked, explained, record_of
+    from flows.explaining import Asked, Bare, explained
 
     with _exits(f"layerlore explain {store}"):
-        asked = Asked(query, sample, image, layer, tuple(unit or ()), count)
-        opened = _store(store)
-        for found in explained(opened, record_of(opened, name), asked, _watched):
+        asked = Asked(query, sample, image, layer, tuple(unit or ()), count, Bare(model, inputs, program))
+        for found in explained(_store(store), name, asked, _watched):
             _print(found.title, found.query)
             shown = (layer,) if layer is not None else tuple(asked.units) or None
             for table in found.tables(shown, count):

@@ -52,7 +52,9 @@ RULES = {  # the longest place that a file lies below decides
     "flows/cli.py": Rule((*ASKED, "storage"), ("prefect", "typer", "rich"), free=False),
     "flows/terminal.py": Rule((*ASKED, "storage"), ("rich",), free=False),
     "flows/explaining.py": Rule(
-        (*ASKED, "storage", "tasks.steps.tracing.explain", "tasks.steps.tracing.ondemand"), ("pydantic",), free=False
+        (*ASKED, "storage", *(f"tasks.steps.tracing.{name}" for name in ("bare", "explain", "ondemand"))),
+        ("pydantic",),
+        free=False,
     ),
     "storage": Rule(("storage",), ("zarr", "google_crc32c", "s3fs", "fsspec", "pyarrow", "safetensors")),
     "tasks": Rule(PURE, NUMERIC),
@@ -78,6 +80,8 @@ RULES = {  # the longest place that a file lies below decides
     "tasks/report": Rule(("tasks.figures", "tasks.report"), ("jinja2", "plotly")),
     "tasks/training": Rule((*PURE, "tasks.training", "tasks.io"), ("torch",)),
     "tasks/recording": Rule((*PURE, "tasks.recording", "storage"), ("torch",)),
+    "tasks/recording/lightning.py": Rule((*PURE, "tasks.recording", "storage"), ("lightning", "pytorch_lightning")),
+    "tasks/recording/hugging_face.py": Rule((*PURE, "tasks.recording", "storage"), ("torch", "transformers")),
 }
 NEVER = {  # report/<question> is for steps/<question> alone
     **{

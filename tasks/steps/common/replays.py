@@ -10,6 +10,7 @@ from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import Store
 from tasks.steps.common.courses import MEMORY_SAMPLES
+from tasks.steps.common.tied import linked_source
 from tasks.steps.common.trainer import load_training, open_trainer, pack_training
 
 if TYPE_CHECKING:
@@ -78,4 +79,6 @@ def open_archive(store: Store, training: StageSpec) -> UpdateSource:
     """
     from tasks.recording.sources import recorded_source
 
+    if "updates" in training.place:  # of a training elsewhere
+        return linked_source(store, training)
     return recorded_source(store, training, RepeatTraining(store, training))
