@@ -19,6 +19,7 @@ class Written:
 
     norms: dict[str, list[float]] = field(default_factory=dict)
     digests: dict[str, list[int]] = field(default_factory=dict)
+    probes: dict[str, list[list[float]]] = field(default_factory=dict)
 
 
 class DenseWriter:

@@ -141,7 +141,7 @@ class ReplaySource(DenseSource):
         """Return what a segment says about its steps."""
         reader = SegmentReader(self.stage, segment)
         layers, parameters = reader.contents
-        return Recorded(reader.ledger, layers, parameters, self._environments[segment.number])
+        return Recorded(reader.ledger, layers, parameters, self._environments[segment.recorded[0].number])
 
     def _repeat(self) -> "Repeat":
         """Return what begins the training again."""

@@ -11,9 +11,9 @@ from configs.training import Record, Training
 from storage.documents import Document
 from storage.partitions import Partition
 from storage.specs import StageSpec
-from storage.updates.archives import Segment
+from storage.updates.archives import Segment, kept_checkpoints
 from tasks.engine.survey import Survey
-from tasks.steps.common.courses import course_size, training_of, training_steps
+from tasks.steps.common.courses import course_size, n_segments, training_of, training_steps
 from tasks.steps.common.trainer import pack_training
 
 if TYPE_CHECKING:
@@ -132,6 +132,22 @@ def archive_size(spec: StageSpec, survey: Survey) -> tuple[str, int]:
     except ValueError as error:
         raise ValueError(f"networks: record of {spec.label}: {error}") from error
     return kind, needed + EXAMPLE * (steps + found.count(train.split) * train.epochs)
+
+
+def dropped_bytes(spec: StageSpec, survey: Survey, kind: str, weights: int) -> int:
+    """Return the bytes of the checkpoints that an archive does without at the end.
+
+    Parameters
+    ----------
+    kind : of the archive, "" for a training that records nothing
+    weights : bytes of the network's state
+    """
+    from tasks.recording.archives import ARCHIVES
+
+    if not kind or not ARCHIVES[kind].recomputes:
+        return 0
+    segments = n_segments(spec, survey.data(spec.inputs["data"]).summary)
+    return (segments - kept_checkpoints(segments)) * training_of(spec).optimizer.copies * weights
 
 
 def archive_line(train: Training, title: str, kind: str, size: int) -> str:
