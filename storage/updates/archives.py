@@ -16,10 +16,11 @@ import zarr
 
 from storage.documents import Document
 from storage.specs import StageSpec
-from storage.stages import FinishedStage, Stage, files_of, find_finished, marker_name
+from storage.stages import FinishedStage, Stage, files_of, find_finished, find_many, marker_name
 from storage.stores import Store, StoreError
 
 STAGE = "updates"  # kind of a recorder's stage
+CONVERTED = "materialised"  # kind of a stage that holds an archive as another kind
 MOST_CHECKPOINTS = 256  # above, an archive of many checkpoints and nothing else keeps every second one
 
 
@@ -156,6 +157,15 @@ def sweep_files(stage: Stage, markers: list[Document]) -> None:
 def find_archives(store: Store) -> list[str]:
     """Return the paths of the stages that recorders made or are making in a store."""
     return [f"{STAGE}/{key}" for key in store.names(STAGE)]
+
+
+def find_conversions(store: Store) -> dict[str, list[FinishedStage]]:
+    """Return the finished conversions of each archive, by the archive's path; those with every bit come first."""
+    paths = [f"{CONVERTED}/{key}" for key in store.names(CONVERTED)]
+    found: dict[str, list[FinishedStage]] = {}
+    for stage in sorted(find_many(store, paths).values(), key=lambda one: (one.summary["kind"], one.path)):
+        found.setdefault(stage.summary["archive"], []).append(stage)
+    return found
 
 
 def check_free(store: Store, spec: StageSpec) -> None:
