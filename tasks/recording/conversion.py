@@ -76,6 +76,8 @@ def check_convertible(source: UpdateSource, kind: str) -> None:
             f"kind: expected an archive of kind replay or dense, which have every bit, found {source.kind}; "
             "record the training again to have another kind"
         )
+    if isinstance(source, ReplaySource):
+        source.repeat()  # raises without a program
 
 
 def convert_segment(source: UpdateSource, segment: Segment, kind: str, write: Write, tolerance: float) -> Document:

@@ -118,7 +118,7 @@ class ReplaySource(DenseSource):
 
     def replay(self, segment: Segment) -> Replay:
         """Return a segment's training before its first step; errors as in `blocks`."""
-        return Replay(self.stage, segment, self._recorded(segment), self._repeat())
+        return Replay(self.stage, segment, self._recorded(segment), self.repeat())
 
     @cached_property
     def _environments(self) -> list[Document]:
@@ -146,7 +146,7 @@ class ReplaySource(DenseSource):
         layers, parameters = reader.contents
         return Recorded(reader.ledger, layers, parameters, self._environments[segment.recorded[0].number])
 
-    def _repeat(self) -> "Repeat":
+    def repeat(self) -> "Repeat":
         """Return what begins the training again."""
         if self.program is None:
             raise ValueError(

@@ -115,8 +115,12 @@ def recorded_layers(training: StageSpec, survey: Survey) -> dict[str, nn.Module]
         raise ValueError(f"networks: record of {training.label}: {error}") from error
 
 
-def archive_size(spec: StageSpec, survey: Survey) -> tuple[str, int]:
+def archive_size(spec: StageSpec, survey: Survey, *, kind: str = "") -> tuple[str, int]:
     """Return the kind of a training's archive and its bytes, "" and 0 where it records nothing.
+
+    Parameters
+    ----------
+    kind : takes the place of the config's, if given
 
     Raises
     ------
@@ -128,7 +132,7 @@ def archive_size(spec: StageSpec, survey: Survey) -> tuple[str, int]:
     steps = training_steps(spec, found.summary)[1]
     layers = recorded_layers(spec, survey)
     try:
-        kind, needed = _choose(train, layers, steps)
+        kind, needed = _choose(train, layers, steps, kind)
     except ValueError as error:
         raise ValueError(f"networks: record of {spec.label}: {error}") from error
     return kind, needed + EXAMPLE * (steps + found.count(train.split) * train.epochs)

@@ -16,7 +16,7 @@ from storage.documents import DamagedError
 from storage.stores import StoreError, open_store
 from storage.updates import archives
 from storage.verify import verify_stages
-from tasks.recording import ReplayMismatch, UpdateSource, conversion, open_updates
+from tasks.recording import ReplayMismatch, UpdateSource, conversion, open_updates, update_source
 from tasks.recording.conversion import materialise
 from tests.forked import ended, forked
 from tests.tasks.recording.conftest import LAYERS, Training, file_digests
@@ -76,7 +76,7 @@ def test_a_dense_archive_becomes_a_hybrid_one(tmp_path: Path) -> None:
     path = materialise(str(tmp_path / "store"), "hybrid", tolerance=1e-3)
     (made,) = archives.find_conversions(stage)[archives.find_archives(stage)[0]]
     assert made.path == path
-    source = conversion.update_source(made)
+    source = update_source(made)
     assert source.kind == "hybrid"
     check(source, training)
     assert open_updates(str(tmp_path / "store")).kind == "dense"  # which is better, and needs no program
@@ -100,7 +100,7 @@ def test_a_dense_copy_is_smaller(tmp_path: Path) -> None:
     (made,) = archives.find_conversions(store)[archives.find_archives(store)[0]]
     assert made.path == path
     for layer in ("1", "3"):
-        assert torch.equal(rows(conversion.update_source(made), layer), truth(training, layer))
+        assert torch.equal(rows(update_source(made), layer), truth(training, layer))
 
 
 def test_a_thinned_archive_is_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
