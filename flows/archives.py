@@ -7,6 +7,7 @@ from configs.imports import import_object
 from configs.load import ConfigError, check_config
 from flows.plan import make_plan
 from storage.runs import choose_run, records, run_names
+from storage.specs import StageSpec
 from storage.stages import find_finished
 from storage.stores import Store, StoreError
 from tasks.engine.life import complete, open_job
