@@ -4,7 +4,7 @@ import logging
 import signal
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
@@ -147,6 +147,25 @@ def explain(
             for table in found.tables(shown, count):
                 _show(_table(list(table.columns), table.to_numpy().tolist()))
             _print(*(note for name, note in found.notes.items() if shown is None or name in shown))
+
+
+@app.command()
+def materialise(
+    store: StoreArgument,
+    kind: Annotated[str, typer.Option("--kind", help="dense: every update, bit for bit; hybrid: rounded or factors")],
+    name: RunOption = None,
+    program: Annotated[
+        str | None, typer.Option(metavar="MODULE:NAME", help="what begins the training of a loop of one's own again")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="largest cosine error of a hybrid archive")] = 0.001,
+) -> None:
+    """Convert the archives of recorded trainings into another kind, while a replay still works."""
+    from flows.archives import convert_archives
+
+    with _exits(f"layerlore materialise {store}"):
+        opened = _store(store)
+        for path in convert_archives(opened, kind, run=name, program=program, tolerance=tolerance, say=_say):
+            _print(f"{path}: {_bytes(sum(opened.files(path).values()))} of kind {kind}")
 
 
 @app.command()

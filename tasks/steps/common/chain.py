@@ -21,7 +21,7 @@ from storage.results import table_bytes
 from storage.specs import StageSpec
 from storage.stages import Stage, open_finished
 from storage.stores import Store, StoreError
-from storage.updates.archives import keep_chain, sweep_files
+from storage.updates.archives import dropped_checkpoints, keep_chain, kept_every, sweep_files
 from tasks.engine.life import measured
 from tasks.engine.step import Work
 from tasks.steps.common.content import compare_content, content_file
@@ -128,6 +128,7 @@ def train_segment(work: Work, number: int, opener: Opener) -> None:
                 environment=environment(device),
             )
         )
+        part.removed += thinned_checkpoints(earlier, part)
         if number == stage.layout.partitions - 1:
             _write_result(earlier, part, trainer)
 
@@ -219,6 +220,20 @@ def previous_segment(earlier: Earlier, here: Document) -> Document:
     remedy = f"remove {stage.store.path(stage.spec.path)} to train again"
     same_environment(stage.spec, before["environment"], here, remedy)
     return before
+
+
+def thinned_checkpoints(earlier: Earlier, part: Partition) -> list[str]:
+    """Return the checkpoints that the archive does without once the partition is complete."""
+    from tasks.recording.archives import ARCHIVES
+
+    recorded = part.numbers.get("recording")
+    if recorded is None or not ARCHIVES[recorded["kind"]].recomputes or kept_every(earlier.number + 1) == 1:
+        return []
+    asked = [(earlier.stage.spec.path, number) for number in range(earlier.number)]
+    read = read_markers(earlier.stage.store, asked)
+    records = [marker for each in asked if not isinstance(marker := read[each], Exception)]
+    assert len(records) == earlier.number, earlier.stage.spec.title
+    return dropped_checkpoints(records)
 
 
 def read_checkpoint(stage: Stage, name: str) -> bytes:

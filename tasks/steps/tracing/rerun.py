@@ -101,7 +101,7 @@ class Rerun:
 
     def before(self, segment: Segment) -> State:
         """Return the recorded state before a segment."""
-        made = self._stage.markers()[segment.number]["numbers"]["environment"]
+        made = self._stage.markers()[segment.recorded[0].number]["numbers"]["environment"]
         same_environment(self._training, made, environment(self._device), f"leave `{self._key}` out")
         load_training(self._trainer, self._stage.read_file(segment.before))
         return self.course.state()
