@@ -95,10 +95,10 @@ def concept_results(store: Store, answers: Sequence[Monitored], images: str) -> 
 def _layers(store: Store, answer: Monitored) -> Iterator[_Layer]:
     """Yield every snapshot, layer and detector of an answer."""
     finished = find_many(store, [seen.neurons.path for seen in answer.seen])
-    words = {view.name: read_word_table(open_finished(store, view.words)) for view in answer.views}
+    words = {spec: read_word_table(open_finished(store, spec)) for spec in {seen.words for seen in answer.seen}}
     depths = {layer: layer_depth(open_finished(store, spec)) for layer, spec in answer.responses[0].items()}
     ordered = sorted(answer.seen, key=lambda seen: (seen.snapshot, depths[seen.layer]))  # stable: detectors in order
-    found = [_Layer(answer, seen, finished[seen.neurons.path], words[seen.view.name]) for seen in ordered]
+    found = [_Layer(answer, seen, finished[seen.neurons.path], words[seen.words]) for seen in ordered]
     tracked = {}
     for layer in found:
         if layer.seen.snapshot == len(answer.responses) - 1:

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from tasks.detectors import SIMILARITIES
-from tasks.detectors.defaults import DEFAULTS, NETWORK_DISSECTION, default_tau
+from tasks.detectors.defaults import DEFAULTS, MILAN, NETWORK_DISSECTION, default_tau
 
 
 def test_each_detector_has_defaults() -> None:
-    assert set(DEFAULTS) == {*SIMILARITIES, NETWORK_DISSECTION}
+    assert set(DEFAULTS) == {*SIMILARITIES, NETWORK_DISSECTION, MILAN}
     for name, default in DEFAULTS.items():
         assert default.temperature > 0
         assert math.isfinite(default_tau(name, 64, 100))
