@@ -32,7 +32,7 @@ def test_soft_wpmi_asks_for_nine_tenths_of_a_word() -> None:
 
 
 def test_bad_names_and_parameters_are_named() -> None:
-    with pytest.raises(ValueError, match=r"detector: expected one of cos, .*network-dissection, found 'cosine'"):
+    with pytest.raises(ValueError, match=r"detector: expected one of cos, .*milan, found 'cosine'"):
         default_tau("cosine", 1, 1)
     with pytest.raises(ValueError, match="top_k: expected an integer of at least 1, found 0"):
         default_tau("wpmi", 1, 1, top_k=0)
