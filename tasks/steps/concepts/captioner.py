@@ -124,7 +124,7 @@ def _files_digest(path: str) -> str:
         raise ValueError(f"{KEY}.captions: {error}") from error
 
 
-def _file(spec: StageSpec) -> CaptionerFile:
+def given_file(spec: StageSpec) -> CaptionerFile:
     """Return the content of a stage's file, with its words.
 
     Raises
@@ -155,7 +155,7 @@ def check_given(spec: StageSpec, features: int) -> int:
     from tasks.detectors.caption_words import CaptionWords
     from tasks.detectors.captioner import captioner_of
 
-    tensors, words = _file(spec)
+    tensors, words = given_file(spec)
     try:
         model = captioner_of(tensors)
     except ValueError as error:
@@ -183,7 +183,7 @@ def _partition(work: Work, number: int) -> None:
     torch.set_num_threads(1)
     spec = work.stage.spec
     if "file" in spec.place:
-        tensors, words = _file(spec)
+        tensors, words = given_file(spec)
         made = Made(dict(captioner_of(tensors).state_dict()), words, _table((), TESTED), _table((), LOSSES), {})
     else:
         made = _learn(work)

@@ -17,8 +17,9 @@ from storage.stores import Store
 from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
+from tasks.steps.concepts.captioner import given_file
 from tasks.steps.concepts.milan import BEST, count_neurons, read_captions
-from tasks.steps.concepts.text_side import TextSide, encode_descriptions
+from tasks.steps.concepts.text_side import TextSide, check_vocabulary, encode_descriptions
 from tasks.steps.concepts.words import FILE, TEXT_BYTES, open_words
 
 VERSION = 1
@@ -64,7 +65,9 @@ def _summary(stage: Stage) -> dict[str, Json]:
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:
-    n = count_descriptions(spec, survey)
+    n, captioner = count_descriptions(spec, survey), spec.inputs["detected"].inputs["captioner"]
+    if "file" in captioner.place:
+        check_vocabulary(spec, given_file(captioner).words)
     return Size(n * (4 * 512 + 128), TEXT_BYTES + 8 * n * 1024)
 
 

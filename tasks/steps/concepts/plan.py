@@ -111,8 +111,8 @@ def plan_concepts(config: Config, shared: Shared) -> Sequence[Monitored]:
     check_private(config, shared)
     captioner = None
     if asked.captioner is not None:
-        check_describes(asked)
         captioner = captioner_spec(config, shared, asked, asked.captioner)
+        check_describes(asked)
     views = tuple(_views(asked, shared.manifests[asked.probe.data], captioner))
     return [
         _monitored(config, asked, shared, views, name, seed) for name, seed in product(asked.networks, config.seeds)

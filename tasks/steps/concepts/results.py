@@ -20,8 +20,8 @@ from tasks.steps.concepts.few_positive import few_positive_findings
 from tasks.steps.concepts.neurons import ANCHORS_FILE, TAUS_FILE, TEMPERATURES_FILE, read_neurons, temperature_of
 from tasks.steps.concepts.plan import Monitored, Seen, View
 from tasks.steps.concepts.plane import read_plane
-from tasks.steps.concepts.planted import read_planted
 from tasks.steps.concepts.responses import layer_depth
+from tasks.steps.concepts.view_checks import view_rows
 from tasks.steps.concepts.watched import UNKNOWN_STEP, Watched
 from tasks.steps.concepts.words import Words, open_words, read_word_table
 
@@ -81,7 +81,7 @@ def concept_results(store: Store, answers: Sequence[Monitored], images: str) -> 
         plane=_tables(_plane(store, layers)),
         anchors=read_plane(store, answers[0].plane)[0],
         anchor_distances=_tables(_anchor_distances(store, layer) for layer in layers),
-        truth=_rows([*_planted(store, answers), *_null_rows(layers), *agreement_rows(_pairs(layers))]),
+        truth=_rows([*view_rows(store, answers[0].views), *_null_rows(layers), *agreement_rows(_pairs(layers))]),
         temperatures=_tables(layer.file(TEMPERATURES_FILE).assign(**layer.at) for layer in layers),
         exemplars=exemplars,
         pictures=pictures,
@@ -246,17 +246,6 @@ def _anchor_distances(store: Store, layer: _Layer) -> pd.DataFrame:
         columns = {"anchor": np.tile(anchors.names, len(followed)), "neuron": np.repeat(followed, len(anchors.names))}
         found.append(pd.DataFrame({**columns, "distance": distance.ravel(), "tracked": True}))
     return _tables(found).assign(**layer.at)
-
-
-def _planted(store: Store, answers: Sequence[Monitored]) -> Iterator[Mapping[str, object]]:
-    """Yield how often a detector names the label of planted neurons, a row for each check."""
-    for view in answers[0].views:
-        if view.planted is not None:
-            found = read_planted(store, view.planted)
-            for check in ("top-1", "top-5"):
-                key = check.replace("-", "")
-                row = {"detector": view.name, "check": f"planted {check}", "value": found[key]}
-                yield row | {"baseline": found[f"null_{key}"], "n": found["n"]}
 
 
 def _null_rows(layers: Sequence[_Layer]) -> Iterator[Mapping[str, object]]:

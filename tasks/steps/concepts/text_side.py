@@ -117,13 +117,24 @@ def check_describes(asked: Concepts) -> None:
     if asked.text != "own" or isinstance(asked.image_text, OpenClip):
         return
     assert asked.captioner is not None
-    drawn = asked.captioner.weights is None and isinstance(asked.captioner.captions, DrawnCaptions)
-    if isinstance(asked.image_text, Tiny) and drawn:
-        return
+    if isinstance(asked.image_text, Tiny) and isinstance(asked.captioner.captions, DrawnCaptions):
+        return  # a captioner of a file may have the words of drawn captions; the size of its descriptions checks it
     raise ValueError(
         f"{CONCEPTS}.text: expected a text encoder that reads the captions of detector milan, found one of single "
         f"words, {asked.image_text.kind!r}; set it to minilm"
     )
+
+
+def check_vocabulary(spec: StageSpec, words: Sequence[str]) -> None:
+    """Raise ValueError where the text encoder of a stage is a table of words with none of a captioner's words."""
+    if spec.place["text"]["kind"] == "tiny":
+        from tasks.io.dual_encoder import mini_broden_words
+
+        if not (mini_broden_words().positions(words) >= 0).any():
+            raise ValueError(
+                f"{CONCEPTS}.text: expected a text encoder that reads the words of `{CONCEPTS}.captioner.weights`, "
+                "found the tiny dual encoder without any of them; set it to minilm"
+            )
 
 
 def encode_descriptions(store: Store, spec: StageSpec, captions: Sequence[str]) -> NDArray[np.float32]:
