@@ -7,9 +7,11 @@ from pydantic import Field, field_validator, model_validator
 
 from configs.activations import ChannelLayout
 from configs.asked import Asked
+from configs.captioner import Captioner
 from configs.section import SIDE, Location, Name, Section, check_distinct
 
 LABELS = "labels"  # the words of the probing set itself
+MILAN = "milan"  # the detector that describes neurons by a captioner
 
 
 class Probe(Section):
@@ -125,7 +127,7 @@ class Concepts(Asked):
         {"soft_wpmi": {}},
         min_length=1,
         description="detectors with their parameters, among them `temperature` and `tau`: cos, cos_cubed, wpmi, "
-        "soft_wpmi, rank_reorder, network-dissection",
+        "soft_wpmi, rank_reorder, network-dissection, milan",
     )
     attack: Attack | None = Field(
         None, description="attacks under which the accuracy of every snapshot is measured; default: none"
@@ -135,6 +137,7 @@ class Concepts(Asked):
         description="way of training by network, for the comparison of paradigms; default: what the settings of the "
         "training say, where a plain one is standard",
     )
+    captioner: Captioner | None = Field(None, description="the captioner of detector milan; required for it")
     anchors: tuple[str, ...] | None = Field(
         None, description="words from which the distances of neurons are measured; default: all words"
     )
@@ -167,6 +170,9 @@ class Concepts(Asked):
             if not self.layers_of(name):
                 raise ValueError(f"layers.{name}: expected at least one layer, found none; name one")
             check_distinct("layers", self.layers_of(name))
+        if (self.captioner is None) == (MILAN in self.detectors):
+            expected, found = ("a captioner", "none") if self.captioner is None else ("detector milan", "none for it")
+            raise ValueError(f"captioner: expected {expected} with `detectors`, found {found}; give both or neither")
         layers = {layer for name in self.networks for layer in self.layers_of(name)}
         for layer in self.layout if isinstance(self.layout, dict) else ():
             if layer not in layers:
@@ -191,6 +197,8 @@ class Concepts(Asked):
         yield "probe.data", "data", self.probe.data
         if self.attack is not None:
             yield "attack.data", "data", self.attack.data
+        if self.captioner is not None:
+            yield "captioner.encoder", "networks", self.captioner.encoder
 
     def check_private(self, trainings: Mapping[str, tuple[str, str]], shown: str) -> None:
         """Raise ValueError where a probing image may be a training image that the report must not show."""

@@ -119,6 +119,14 @@ WRITES = {  # arrays with their axes, and files
     "exchanged ones (`null.NAME`): `intersection` (range, neuron, label), `label_area` (range, label), `unit_area` "
     "(range, neuron, category), `mask_size` (range, axis); `threshold`, `dead` (range, neuron); `labels.parquet`: the "
     "labels",
+    "captioner": "`captioner.safetensors`, `words.json`: the captioner and its vocabulary; `test.parquet`: captions of "
+    "regions of other images, known and found; `losses.parquet`: held-out loss by epoch; `complete.json` says under "
+    "`summary` how well captions agree, with the null of each",
+    "regions": "`features` (neuron, exemplar, feature): of the regions that activate each neuron most; `position`, "
+    "`share` (neuron, exemplar): the image, and the region's share of it; `dead` (neuron)",
+    "milan": "`tokens` (neuron, rank, token), `score` (neuron, rank): captions and their scores; `null_best`, `dead` "
+    "(neuron)",
+    "descriptions": "as `words`, of the captions of a layer's neurons",
     "planted": "`planted.parquet`: neuron, word, rank of the true word, and its rank with exchanged images",
     "plane": "`words.parquet` and `plane.parquet`: the places x and y of words and neurons",
     "exemplars": "`picture` (example, row, column, colour); `exemplars.parquet`: layer, neuron, rank, sample_id, "
