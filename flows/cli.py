@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import track
 from rich.syntax import Syntax
 
 from configs.load import ConfigError, load_config, prefect_defaults, presets, visible
@@ -22,6 +21,8 @@ from flows.terminal import print_lines as _print
 from flows.terminal import show_table as _show
 from flows.terminal import size_text as _bytes
 from flows.terminal import table_of as _table
+from flows.terminal import tracked as _tracked
+from flows.terminal import watched as _watched
 
 if TYPE_CHECKING:
     from storage.stores import Store
@@ -37,7 +38,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 _say = partial(err.print, markup=False)
-Item = TypeVar("Item")
 
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a preset")]
 StoreArgument = Annotated[
@@ -175,8 +175,8 @@ def verify(store: StoreArgument) -> None:
 
     with _exits(f"layerlore verify {store}"):
         opened = _store(store)
-        paths, quiet = stage_paths(opened), not err.is_terminal
-        each = track(verify_stages(opened, paths), "verifying", len(paths), console=err, transient=True, disable=quiet)
+        paths = stage_paths(opened)
+        each = _tracked(verify_stages(opened, paths), "verifying", len(paths))
         found = [*verify_records(opened), *(line for lines in each for line in lines)]
         _print(*(f"damaged: {line}" for line in found))
         out.print(f"{len(paths)} stages read, {len(found)} damaged objects found")
@@ -221,13 +221,6 @@ def presets_(name: Annotated[str | None, typer.Argument(help="preset to print, t
             out.print(Syntax(known[name], "yaml"))
         else:
             sys.stdout.write(known[name])
-
-
-def _watched(items: Sequence[Item], title: str) -> Iterable[Item]:
-    """Show the progress through some work on the terminal, else a line that it begins."""
-    if not err.is_terminal:
-        _say(f"{title}: {len(items)} parts")
-    return track(items, title, len(items), console=err, transient=True, disable=not err.is_terminal)
 
 
 def main() -> None:
