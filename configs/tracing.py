@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from configs.asked import Asked
-from configs.section import Name, Section, Share
+from configs.section import Name, Section, Share, check_distinct
 
 MAX_RETRAININGS = 10_000  # each is a training
 
@@ -19,6 +19,23 @@ class Queries(Section):
     count: int = Field(
         8, ge=1, description="number of queries: the first samples of each class, spread over the classes"
     )
+    samples: Annotated[tuple[Annotated[int, Field(ge=0)] | str, ...], Field(min_length=1)] | None = Field(
+        None, description="ids or keys of the queries, in this order, in place of the first samples of each class"
+    )
+    wrong: bool = Field(
+        False, description="take misclassified samples first, spread over the classes, then samples as without it"
+    )
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> "Queries":
+        if self.samples is None:
+            return self
+        default = type(self).model_fields["count"].default  # a recorded config states defaults too
+        for key, given in (("count", self.count not in (default, len(self.samples))), ("wrong", self.wrong)):
+            if given:
+                raise ValueError(f"{key}: expected the samples alone, found {key} with them; remove one of both")
+        check_distinct("samples", self.samples)
+        return self
 
 
 class Ridges(Section):
@@ -117,6 +134,9 @@ class Tracing(Asked):
         min_length=1, description="networks that the question is about; their training has `record`"
     )
     layers: Literal["all"] | tuple[str, ...] = Field("all", description="recorded layers to trace, by module name")
+    units: tuple[Annotated[str, Field(pattern=r"^.+:[0-9]+$")], ...] = Field(
+        (), description="units of recorded layers to trace by themselves, as LAYER:INDEX: neurons or filters"
+    )
     anchor: Literal["final", "displacement"] = Field(
         "final",
         description="representation on which updates are projected: final, of the final weights (Eq. 6), or of their "
@@ -149,7 +169,7 @@ class Tracing(Asked):
     derive: Derive = Derive()
     evaluation: Evaluation = Evaluation()
 
-    DISTINCT: ClassVar = ("networks", "scores", "layers")
+    DISTINCT: ClassVar = ("networks", "scores", "layers", "units")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Tracing":

@@ -4,12 +4,12 @@ import logging
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.progress import track
@@ -37,6 +37,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 _say = partial(err.print, markup=False)
+Item = TypeVar("Item")
 
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a preset")]
 StoreArgument = Annotated[
@@ -109,26 +110,34 @@ def report(config: ConfigArgument, set_: SetOption = None) -> None:
 @app.command()
 def explain(
     store: StoreArgument,
-    query: Annotated[int, typer.Option("--query", min=0, help="index of the query, as in the report")],
+    query: Annotated[int | None, typer.Option("--query", min=0, help="index of the query, as in the report")] = None,
+    sample: Annotated[str | None, typer.Option("--sample", help="id or key of any sample of the data set")] = None,
+    image: Annotated[
+        str | None, typer.Option("--image", metavar="FILE", help="image file, prepared as samples")
+    ] = None,
     layer: Annotated[str | None, typer.Option(help="name of one layer to show; default: all layers")] = None,
+    unit: Annotated[
+        list[str] | None, typer.Option("--unit", metavar="LAYER:INDEX", help="only a neuron or filter; repeatable")
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="number of examples shown at either end")] = 5,
+    preview: Annotated[bool, typer.Option("--preview", help="approximate, at once, from the run's index")] = False,
     name: RunOption = None,
 ) -> None:
-    """Show who taught the network one of its answers: the training examples behind a query, by layer."""
-    from storage.runs import choose_run, records
-    from tasks.steps.tracing.explain import explanations
+    """Show who taught the network one of its answers: the training examples behind it, by layer.
+
+    A query of the run is read from its stages. Other samples, image files and units are projected on the archive.
+    """
+    from flows.explaining import Asked, explained, record_of
 
     with _exits(f"layerlore explain {store}"):
+        asked = Asked(query, sample, image, layer, tuple(unit or ()), count, preview)
         opened = _store(store)
-        for found in explanations(opened, records(opened, choose_run(opened, name, "influence"))[-1], query, layer):
+        for found in explained(opened, record_of(opened, name), asked, _watched):
             _print(found.title, found.query)
-            parts, examples = found.parts, found.examples[found.examples["rank"] <= count]
-            if layer is not None:
-                parts, examples = parts[parts["layer"] == layer], examples[examples["layer"] == layer]
-            for table in (parts.astype(object).where(parts.notna(), "unknown"), examples):
+            shown = (layer,) if layer is not None else tuple(asked.units) or None
+            for table in found.tables(shown, count):
                 _show(_table(list(table.columns), table.to_numpy().tolist()))
-            for note in (note for name, note in found.notes.items() if layer in (None, name)):
-                _print(note)
+            _print(*(note for name, note in found.notes.items() if shown is None or name in shown))
 
 
 @app.command()
@@ -203,6 +212,13 @@ def presets_(name: Annotated[str | None, typer.Argument(help="preset to print, t
             out.print(Syntax(known[name], "yaml"))
         else:
             sys.stdout.write(known[name])
+
+
+def _watched(items: Sequence[Item], title: str) -> Iterable[Item]:
+    """Show the progress through some work on the terminal, else a line that it begins."""
+    if not err.is_terminal:
+        _say(f"{title}: {len(items)} parts")
+    return track(items, title, len(items), console=err, transient=True, disable=not err.is_terminal)
 
 
 def main() -> None:

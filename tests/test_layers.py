@@ -49,11 +49,16 @@ RULES = {  # the longest place that a file lies below decides
     "flows": Rule(ASKED, ("prefect",), free=False),
     "flows/plan.py": Rule((*ASKED, "storage"), free=False),
     "flows/progress.py": Rule((*ASKED, "storage"), free=False),
+    "flows/cli.py": Rule((*ASKED, "storage"), ("prefect", "typer", "rich"), free=False),
     "flows/terminal.py": Rule((*ASKED, "storage"), ("rich",), free=False),
     "flows/archives.py": Rule(
         (*ASKED, "storage", "tasks.recording.conversion", "tasks.steps.common.materialised"), free=False
     ),
-    "flows/cli.py": Rule((*ASKED, "storage", "tasks.steps.tracing.explain"), ("prefect", "typer", "rich"), free=False),
+    "flows/explaining.py": Rule(
+        (*ASKED, "storage", *(f"tasks.steps.tracing.{one}" for one in ("explain", "ondemand", "preview"))),
+        ("pydantic",),
+        free=False,
+    ),
     "storage": Rule(("storage",), ("zarr", "numcodecs", "google_crc32c", "s3fs", "fsspec", "pyarrow", "safetensors")),
     "tasks": Rule(PURE, NUMERIC),
     "tasks/concepts": Rule(PURE, (*NUMERIC, "umap")),

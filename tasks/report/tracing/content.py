@@ -117,11 +117,12 @@ def _section(i: int, results: TracingResults, network: str, seed: int) -> Traced
     layers, shares, evaluation = (
         _of(frame, network, seed) for frame in (results.layers, results.shares, results.evaluation)
     )
-    figures = []
-    if len(layers):
-        bars = f" {MAX_BARS} of {len(layers)} layers, evenly spread." if len(layers) > MAX_BARS else ""
+    units = layers["layer"][layers["unit"].astype(bool)] if "unit" in layers else layers["layer"][:0]
+    figures, whole = [], layers[~layers["layer"].isin(units)]
+    if len(whole):
+        bars = f" {MAX_BARS} of {len(whole)} layers, evenly spread." if len(whole) > MAX_BARS else ""
         title = f"Layers, {network}, seed {seed}"
-        figures.append(FigureBlock(f"layers-{i}", title, LAYERS_CAPTION + bars, layer_views(layers), None))
+        figures.append(FigureBlock(f"layers-{i}", title, LAYERS_CAPTION + bars, layer_views(whole), None))
     if len(shares):
         title = f"Classes over training, {network}, seed {seed}"
         figures.append(FigureBlock(f"shares-{i}", title, _shares_caption(shares), class_share_views(shares), None))
@@ -133,7 +134,7 @@ def _section(i: int, results: TracingResults, network: str, seed: int) -> Traced
     return TracedNetwork(
         id=f"traced-{i}",
         title=f"{network}, seed {seed}",
-        findings=tracing_findings(layers, shares, evaluation),
+        findings=tracing_findings(whole, shares[~shares["layer"].isin(units)], evaluation),
         figures=tuple(figures),
         layers=tables.layers_table(layers),
     )

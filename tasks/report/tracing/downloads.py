@@ -16,7 +16,16 @@ COLUMNS = {  # of the files in data/; whatever else a table may hold stays out o
     ),
     "layers": (
         *("network", "seed", "layer", "kind", "weights", "init_share", "decay_share", "examples_share"),
-        *("unrecorded_share", "residual_max", "residual_median", "agreement_1", "agreement_10", "cardinality"),
+        *(
+            "unrecorded_share",
+            "batch_share",
+            "ghosts_share",
+            "residual_max",
+            "residual_median",
+            "agreement_1",
+            "agreement_10",
+            "cardinality",
+        ),
     ),
     "shares": ("network", "seed", "layer", "epoch", "label", "class_name", "gamma"),
     "evaluation": (
@@ -81,6 +90,7 @@ def query_table(queries: Sequence[Query]) -> pd.DataFrame:
         {
             **_keys(number, query),
             "sample_id": None if query.sample_id == HIDDEN else query.sample_id,
+            "key": query.key or None,
             "split": query.split,
             "true_class": query.true_class,
             "predicted": query.predicted,
@@ -88,14 +98,14 @@ def query_table(queries: Sequence[Query]) -> pd.DataFrame:
         }
         for number, query in numbered(queries)
     ]
-    names = [*KEYS, "sample_id", "split", "true_class", "predicted", "probability"]
+    names = [*KEYS, "sample_id", "key", "split", "true_class", "predicted", "probability"]
     return pd.DataFrame(rows, columns=names).astype({"sample_id": "Int64"})
 
 
 def _layers(queries: Sequence[Query]) -> Iterator[tuple[dict[str, str | int], QueryLayer]]:
     """Yield what names the query, and the layer, of every layer of every query."""
     for number, query in numbered(queries):
-        for layer in query.layers:
+        for layer in (*query.layers, *query.scores):
             yield _keys(number, query), layer
 
 

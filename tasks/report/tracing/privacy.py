@@ -7,7 +7,7 @@ import pandas as pd
 from tasks.report.tracing.results import Query, QueryLayer, TracingResults
 
 HIDDEN = -1  # in place of a sample id
-EXAMPLE_COLUMNS = ("sample_id", "class_name", "sum", "share", "cosine_sum")
+EXAMPLE_COLUMNS = ("sample_id", "key", "class_name", "sum", "share", "cosine_sum")
 
 
 def redacted(results: TracingResults, training_images: str) -> TracingResults:
@@ -45,10 +45,12 @@ def by_class(layer: QueryLayer) -> pd.DataFrame:
 
 def _query(query: Query, held_out: bool, with_ids: bool) -> Query:
     """Take training images and, where asked, training ids out of one query."""
-    layers = query.layers if with_ids else tuple(_without_ids(layer) for layer in query.layers)
+    if not with_ids:
+        layers, scores = (tuple(map(_without_ids, panels)) for panels in (query.layers, query.scores))
+        query = replace(query, layers=layers, scores=scores)
     if held_out:
-        return replace(query, layers=layers)
-    return replace(query, layers=layers, image=None, sample_id=query.sample_id if with_ids else HIDDEN)
+        return query
+    return replace(query, image=None) if with_ids else replace(query, image=None, sample_id=HIDDEN, key="")
 
 
 def _without_ids(layer: QueryLayer) -> QueryLayer:

@@ -19,13 +19,15 @@ class QueryLayer:
     ----------
     layer : module name
     positive, negative : the training examples that added most and took away most, columns sample_id (int64),
-        class_name (str), sum (of gamma), share (of ||z||^2), cosine_sum (NaN where unknown), in order of rank
+        class_name (str), sum (of gamma), share (of ||z||^2), cosine_sum (NaN where unknown) and, where known, key
+        (str), in order of rank
     ridges : densities of the step cosines by class, None where not made
     init_share : part of ||z||^2 that the initial weights hold, NaN where there is none
     preactivation_norm : ||z||
     classes : gamma by class, columns class_name, sum, share, and `examples` where only so many of each class were
         summed; None where unknown. Without ids it takes the place of the examples, summed from them if need be
-    score : "gamma"; a score of the whole network has its name here and as `layer`; then shares are of the sum of the
+    score : "gamma"; "logit" for contributions to the predicted class's logit: then the norm is the logit, and shares
+        are of it; a score of the whole network has its name here and as `layer`; then shares are of the sum of the
         absolute values of all examples, and other numbers are NaN
     """
 
@@ -54,6 +56,8 @@ class Query:
     layers : in order of depth
     data : name of the data set that the examples come from: two data sets may have the same ids
     source : name of the data set that the query comes from
+    key : its key in the data set, such as a file name
+    scores : what the examples contributed to the logit, where it was traced
     number : its place among the queries of its network, from 0, as `layerlore explain --query` takes it; None: its
         place in the page
     """
@@ -70,6 +74,8 @@ class Query:
     data: str = ""
     source: str = ""
     number: int | None = None
+    key: str = ""
+    scores: tuple[QueryLayer, ...] = ()
 
 
 def numbered(queries: Sequence[Query]) -> list[tuple[int, Query]]:
@@ -89,7 +95,8 @@ class TracingResults:
         it is not known, and then part of the examples'), examples_share and, where steps are missing,
         unrecorded_share (parts of ||z||^2, means over queries), residual_max, residual_median (of completeness),
         agreement_1, agreement_10 (class agreement@k, 0..1), cardinality (0..1) and, where known, split of a batch's
-        update among its images ("example" or "equal"); rows in order of depth
+        update among its images ("example" or "equal"), batch_share and ghosts_share (parts of examples_share: what the
+        batches' own examples and the ghosts contributed), unit (bool: one neuron or filter); rows in order of depth
     shares : columns network, seed, layer, epoch (int), label (int), class_name, gamma (mean over queries of
         gamma / ||z||^2)
     evaluation : columns network, seed, measure, layer ("" for the whole network), score, value, spread, baseline (NaN

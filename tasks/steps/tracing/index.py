@@ -29,8 +29,9 @@ from tasks.steps.common.recording import UPDATES, reading_peak
 from tasks.steps.common.replays import open_archive
 from tasks.steps.common.survey import state_bytes
 from tasks.steps.tracing.layers import layers_to_trace
-from tasks.steps.tracing.projection import INPUT_BYTES, Target, layer_targets
+from tasks.steps.tracing.projection import INPUT_BYTES
 from tasks.steps.tracing.queries import count_queries, queries_spec, query_inputs
+from tasks.steps.tracing.targets import Target, layer_targets
 
 if TYPE_CHECKING:
     import torch

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Target(Protocol):
-    """What of a traced layer is needed to split a block: its operation, final weights and the anchor of z."""
+    """What of a traced layer or unit is needed to split a block: its operation, final weights and the anchor of z."""
 
     @property
     def module(self) -> nn.Module: ...
@@ -38,7 +38,7 @@ def members_array(layer: str) -> str:
 
 
 def splits(source: UpdateSource, spec: StageSpec, layer: str) -> bool:
-    """Return whether gamma of a layer is split by the examples' own gradients; a bias does not have parts."""
+    """Return whether gamma of a layer and its units is split by the examples' own gradients; a bias has no parts."""
     counts_bias = spec.place["bias"] and source.initial_bias(layer) is not None
     return spec.place["split"] == "example" and not counts_bias and source.splits(layer)
 

@@ -112,11 +112,9 @@ def _flipped(network: Network, data: Mapping[str, AnyDataSet]) -> bool:
     return noise is not None and noise.kind == "flip" and network.train.split in noise.splits
 
 
-def _projected(
-    network: Network, asked: Tracing, name: str, training: StageSpec, manifest: StageSpec, label: str
-) -> Projected:
-    """Return the projections of one training on the queries of a manifest."""
-    queries = queries_spec(name, network, manifest, training, asked.queries)
+def _projected(asked: Tracing, name: str, queries: StageSpec, label: str) -> Projected:
+    """Return the projections of a training on its queries."""
+    training = queries.inputs["network"]
     contributions = contributions_spec(label, training, queries, asked)
     return Projected(name, int(training.parameters["seed"]), queries, contributions)
 
@@ -125,9 +123,10 @@ def _trace(config: Config, asked: Tracing, shared: Shared, name: str, seed: int)
     """Return the stages of one network and seed."""
     network, evaluation, training = config.networks[name], asked.evaluation, shared.trainings[name, seed]
     manifest = training.inputs["data"] if asked.queries.data is None else shared.manifests[asked.queries.data]
-    traced = _projected(network, asked, name, training, manifest, f"{name} seed {seed}")
-    contributions, queries = traced.contributions, traced.queries
-    permuted = _permuted(config, asked, name, training, manifest) if evaluation.randomisation else None
+    queries = queries_spec(name, network, manifest, training, asked.queries)
+    traced = _projected(asked, name, queries, f"{name} seed {seed}")
+    contributions = traced.contributions
+    permuted = _permuted(config, asked, name, queries) if evaluation.randomisation else None
     retraining, again = _retrainings(queries, training, evaluation.lds)
     return Trace(
         name,
@@ -176,9 +175,10 @@ def _comparison(
     return comparison_spec(queries, training, scores, tests)
 
 
-def _permuted(config: Config, asked: Tracing, name: str, trained: StageSpec, manifest: StageSpec) -> Projected:
+def _permuted(config: Config, asked: Tracing, name: str, traced: StageSpec) -> Projected:
     """Return the projections of the network when trained on permuted labels, on the same queries."""
-    network, seed = config.networks[name], int(trained.parameters["seed"])
+    network, trained, manifest = config.networks[name], traced.inputs["network"], traced.inputs["data"]
+    seed = int(trained.parameters["seed"])
     assert network.train is not None
     data = network.train.data
     noise = PERMUTED.model_copy(update={"splits": (network.train.split,)})
@@ -188,4 +188,5 @@ def _permuted(config: Config, asked: Tracing, name: str, trained: StageSpec, man
     given = {role: read for role, read in trained.inputs.items() if role in (IMAGES, WORDS)}
     training = last_training(f"{name} permuted", network, shuffled, seed, given)
     queried = shuffled if asked.queries.data in (None, data) else manifest
-    return _projected(network, asked, name, training, queried, f"{name} permuted seed {seed}")
+    queries = queries_spec(name, network, queried, training, asked.queries, same=traced)
+    return _projected(asked, name, queries, f"{name} permuted seed {seed}")

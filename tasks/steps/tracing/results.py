@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from storage.documents import Document
 from storage.specs import StageSpec
@@ -12,9 +13,11 @@ from storage.stages import open_finished
 from storage.stores import Store
 from tasks.report.tracing.results import TracingResults
 from tasks.report.tracing.scores import VALID, VALIDITY
+from tasks.steps.common.replays import open_archive
 from tasks.steps.tracing.comparison import ORDERS
 from tasks.steps.tracing.counterfactual import read_growth
 from tasks.steps.tracing.explain import class_name, residual_of, shares_of, unknown_decay
+from tasks.steps.tracing.layers import unit_of
 from tasks.steps.tracing.members import members_array
 from tasks.steps.tracing.plan import Trace
 from tasks.steps.tracing.scores import COUNTERFACTUAL_SCORE
@@ -94,6 +97,7 @@ def _layers(store: Store, trace: Trace) -> pd.DataFrame:
     influence = open_finished(store, trace.influence)
     summary, square = influence.summary, influence.read("square")
     own = open_finished(store, trace.contributions).layout.arrays
+    batch = _batch_shares(store, trace)
     values = influence.read("parts")
     parts = dict(zip(summary["parts"], np.moveaxis(shares_of(values, square), -1, 0), strict=True))
     residual = np.abs(residual_of(summary, values, square))
@@ -119,9 +123,27 @@ def _layers(store: Store, trace: Trace) -> pd.DataFrame:
                 **agreement,
                 "cardinality": cardinality(ids),
                 "split": "example" if members_array(layer) in own else "equal",
+                **_ghosts(batch[index], parts["examples"][index], members_array(layer) in own),
+                "unit": unit_of(layer)[1] is not None,
             }
         )
     return pd.DataFrame(rows)
+
+
+def _batch_shares(store: Store, trace: Trace) -> NDArray[np.float64]:
+    """Return what the batches' own examples contributed to each layer and query, as shares of ||z||^2."""
+    influence = open_finished(store, trace.influence)
+    sums = influence.read("class_gamma").sum(axis=(2, 3))
+    if trace.influence.parameters.get("window") or not open_archive(store, trace.training).recorded.all():
+        return np.full(sums.shape, np.nan)  # the sums are of some steps only
+    return shares_of(sums, influence.read("square"))
+
+
+def _ghosts(batch: NDArray[np.float64], examples: NDArray[np.float64], split: bool) -> dict[str, float]:
+    """Return the parts of batches and ghosts, means over queries; NaN where updates are split equally."""
+    if not split:
+        return {"batch_share": np.nan, "ghosts_share": np.nan}
+    return {"batch_share": float(batch.mean()), "ghosts_share": float((examples - batch).mean())}
 
 
 def _shares(store: Store, trace: Trace) -> pd.DataFrame:

@@ -16,7 +16,7 @@ from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import preprocessing_of
 from tasks.steps.common.pictures import shown_images
 from tasks.steps.common.samples import read_positions
-from tasks.steps.tracing.explain import Influence, class_name, read_influence
+from tasks.steps.tracing.explain import Influence, class_name, keys_of, read_influence
 from tasks.steps.tracing.plan import Trace
 from tasks.steps.tracing.suspects import read_suspects
 from tasks.steps.tracing.whole import WholeScores
@@ -64,7 +64,7 @@ def example_images(
     for _, row in suspects[suspects["shown"].astype(bool)].iterrows():
         wanted.setdefault(str(row["data"]), set()).add(int(row["sample_id"]))
     for query in queries:
-        for table in (table for layer in query.layers for table in (layer.positive, layer.negative)):
+        for table in (t for layer in (*query.layers, *query.scores) for t in (layer.positive, layer.negative)):
             wanted.setdefault(query.data, set()).update(table["sample_id"].tolist())
     found: dict[tuple[str, int], Image] = {}
     for data, trace in {data_name(trace): trace for trace in traces}.items():
@@ -91,7 +91,9 @@ def trained_on(trace: Trace) -> tuple[str, str]:
 
 def _queries(store: Store, trace: Trace, numbers: NDArray[np.int64]) -> Iterator[Query]:
     """Yield some of the queries with the results of each layer."""
-    stage, read = open_finished(store, trace.queries), read_influence(open_finished(store, trace.influence))
+    stage, manifest = open_finished(store, trace.queries), trace.queries.inputs["data"].path
+    read = read_influence(open_finished(store, trace.influence), keys_of(store, trace.training.inputs["data"].path))
+    keys = keys_of(store, manifest)
     names, whole = stage.summary["class_names"], WholeScores(store, trace)
     ids, labels, logits, images = (stage.read(name) for name in ("sample_id", "label", "logits", "image"))
     chances = np.exp(logits - logits.max(axis=1, keepdims=True)).astype(np.float64)
@@ -111,6 +113,8 @@ def _queries(store: Store, trace: Trace, numbers: NDArray[np.int64]) -> Iterator
             data=data_name(trace),
             source=str(trace.queries.inputs["data"].place["name"]),
             number=number,
+            key=str(keys.loc[int(ids[number])]),
+            scores=tuple(_logit(read, names, number)),
         )
 
 
@@ -133,6 +137,23 @@ def _query_layers(
         )
 
 
+def _logit(read: Influence, names: dict[str, str], number: int) -> Iterator[QueryLayer]:
+    """Yield the contributions to the logit of a query's predicted class, where they are ranked."""
+    for index, (layer, score) in enumerate(read.summary["rankings"]):
+        if score == "logit":
+            examples = read.examples(names, np.array([number]))
+            mine = examples[(examples["layer"] == layer) & (examples["score"] == score)]
+            yield QueryLayer(
+                layer=score,
+                positive=_ranked(mine[(mine["end"] == "top") & (mine["sum"] > 0)]),
+                negative=_ranked(mine[(mine["end"] == "bottom") & (mine["sum"] < 0)]),
+                ridges=None,
+                init_share=float("nan"),
+                preactivation_norm=float(read.arrays["reference"][index, number]),
+                score=score,
+            )
+
+
 def _by_class(read: Influence, names: dict[str, str], layer: int, query: int) -> pd.DataFrame:
     """Return each class's contribution to a layer's representation of a query."""
     sums, square = read.arrays["class_gamma"][layer, query].sum(axis=0), float(read.arrays["square"][layer, query])
@@ -142,7 +163,7 @@ def _by_class(read: Influence, names: dict[str, str], layer: int, query: int) ->
 
 def _ranked(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the columns of the page's table of examples."""
-    return rows[["sample_id", "class_name", "sum", "share"]].assign(cosine_sum=np.nan).reset_index(drop=True)
+    return rows[["sample_id", "key", "class_name", "sum", "share"]].assign(cosine_sum=np.nan).reset_index(drop=True)
 
 
 def _ridges(

@@ -34,7 +34,7 @@ class WholeScores:
             self._scores[COUNTERFACTUAL_SCORE] = sign_of(asked) * read_derivatives(store, asked)
         self._stage, self._order = open_finished(store, spec), scores_of(spec)
         rows = positions(store, trace.training.inputs["data"].path, trace.training.place["train"]["split"])
-        self._labels = rows["label_given"].to_numpy(np.int64)
+        self._labels, self._keys = rows["label_given"].to_numpy(np.int64), rows.set_index("id")["key"]
 
     def panels(self, names: dict[str, str], query: int) -> Iterator[QueryLayer]:
         """Yield a panel of a query for each score."""
@@ -49,6 +49,7 @@ class WholeScores:
                 table = pd.DataFrame(
                     {
                         "sample_id": ids,
+                        "key": self._keys.loc[ids.tolist()].to_numpy(),
                         "class_name": [class_name(names, label) for label in labels.tolist()],
                         "sum": sums,
                         "share": sums / whole,
