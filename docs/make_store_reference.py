@@ -99,7 +99,8 @@ WRITES = {  # arrays with their axes, and files
     "comparison": "`top_id`, `top_value`, `top_label` and `bottom_...` (score, query, rank); the scores and their "
     "checks are in `complete.json` under `summary`",
     "index-basis": "`input` (query, channel, row, column): references; `basis.LAYER` (query, coefficient): weights of "
-    "the references in each axis; `place.LAYER` (held, coefficient), `square.LAYER` (held): directions of held-out queries",
+    "the references in each axis; `place.LAYER` (held, coefficient), `square.LAYER` (held): directions of held-out "
+    "queries",
     "index": "`coefficient.LAYER` (step, coefficient), `size.LAYER` (step): of each update; `errors.LAYER` (part, "
     "held, sum): squares of errors and of exact gammas, in units of both norms",
     "aggregate": "`sum.LAYER` (epoch, group, ...), `bias.LAYER` (epoch, group, out): sums of updates; the last group "

@@ -1,11 +1,7 @@
 """The command `layerlore`: run, plan, status, explain, report, verify, gc, presets."""
 
-import logging
 import signal
 import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.syntax import Syntax
 
-from configs.load import ConfigError, load_config, prefect_defaults, presets, visible
-from configs.secrets import without_passwords
+from configs.load import ConfigError, load_config, prefect_defaults, presets
+from flows.exits import exits as _exits
 from flows.terminal import err, out
 from flows.terminal import print_lines as _print
 from flows.terminal import show_table as _show
@@ -27,7 +23,6 @@ from flows.terminal import watched as _watched
 if TYPE_CHECKING:
     from storage.stores import Store
 
-DONE, FAILED, BAD_CONFIG, HELD, INTERRUPTED = 0, 1, 2, 3, 130
 PACKAGES = ("configs", "flows", "storage", "tasks")
 
 app = typer.Typer(
@@ -124,6 +119,7 @@ def explain(
         list[str] | None, typer.Option("--unit", metavar="LAYER:INDEX", help="only a neuron or filter; repeatable")
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="number of examples shown at either end")] = 5,
+    preview: Annotated[bool, typer.Option("--preview", help="approximate, at once, from the run's index")] = False,
     model: Annotated[
         str | None, typer.Option(metavar="MODULE:NAME", help="for the archive of a loop: what builds its model")
     ] = None,
@@ -140,7 +136,8 @@ def explain(
     from flows.explaining import Asked, Bare, explained
 
     with _exits(f"layerlore explain {store}"):
-        asked = Asked(query, sample, image, layer, tuple(unit or ()), count, Bare(model, inputs, program))
+        bare = Bare(model, inputs, program)
+        asked = Asked(query, sample, image, layer, tuple(unit or ()), count, preview, bare)
         for found in explained(_store(store), name, asked, _watched):
             _print(found.title, found.query)
             shown = (layer,) if layer is not None else tuple(asked.units) or None
@@ -243,36 +240,6 @@ def shadowed() -> str | None:
     return None
 
 
-@contextmanager
-def _exits(again: str) -> Iterator[None]:
-    """Turn each expected error into one line and an exit code."""
-    from storage.claims import StageHeldError
-    from tasks.engine.failures import FAILURES, caused_by_stop
-
-    stopped = f"interrupted; no result is lost: `{again}` resumes this work"
-    try:
-        yield
-    except typer.Exit:
-        raise  # the command has printed why
-    except ConfigError as error:
-        _fail(str(error), BAD_CONFIG)
-    except StageHeldError as error:
-        _fail(str(error), HELD)
-    except FAILURES as error:
-        _fail(" ".join(str(error).split()), FAILED)
-    except OSError as error:
-        _fail(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "), FAILED)
-    except KeyboardInterrupt:
-        _fail(stopped, INTERRUPTED)
-    except Exception as error:
-        if caused_by_stop(error):
-            _fail(stopped, INTERRUPTED)
-        logging.getLogger("layerlore").debug("", exc_info=error)
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        text = " ".join(str(error).split())
-        _fail(f"{type(error).__name__}: {text} ({Path(place.filename).name}:{place.lineno})", FAILED)
-
-
 def _store(given: str) -> "Store":
     """Open the store at a URL, or the store of a config."""
     from configs.section import check_store
@@ -287,14 +254,6 @@ def _store(given: str) -> "Store":
         if not (Path(given).suffix in (".yaml", ".yml") or given in presets()):
             raise
     return open_store(load_config(given).store)
-
-
-def _fail(text: str, code: int) -> None:
-    """Print a line and exit."""
-    for line in text.splitlines():
-        shown = visible(without_passwords(line))
-        err.print(f"error: {shown}" if code != INTERRUPTED else shown, markup=False)
-    raise typer.Exit(code)
 
 
 if __name__ == "__main__":
