@@ -11,6 +11,7 @@ import typer
 from rich.syntax import Syntax
 
 from configs.load import ConfigError, load_config, prefect_defaults, presets
+from flows.exits import FAILED
 from flows.exits import exits as _exits
 from flows.terminal import err, out
 from flows.terminal import print_lines as _print

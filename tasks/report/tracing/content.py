@@ -17,6 +17,8 @@ from tasks.report.pages import Page
 from tasks.report.tracing import tables
 from tasks.report.tracing.downloads import tracing_csv
 from tasks.report.tracing.findings import tracing_findings
+from tasks.report.tracing.first import First, first_screen
+from tasks.report.tracing.paper import paper_table
 from tasks.report.tracing.privacy import redacted
 from tasks.report.tracing.queries import MAX_EXAMPLES, Card, query_cards
 from tasks.report.tracing.results import TracingResults
@@ -48,8 +50,10 @@ class TracedNetwork:
 class TracingContent:
     """Everything the template needs."""
 
+    first: First | None
     sections: list[TracedNetwork]
     networks: Table
+    paper: Table
     evaluation: Table
     cards: list[Card]
     cards_note: str
@@ -92,8 +96,10 @@ def tracing_content(results: TracingResults, training_images: str) -> TracingCon
     if len(pairs) > MAX_SECTIONS:
         notes = (f"The first {MAX_SECTIONS} of {len(pairs)} networks and seeds have a section.", *notes)
     return TracingContent(
+        first=first_screen(cards, results.evaluation),
         sections=[_section(i, results, *pair) for i, pair in enumerate(pairs[:MAX_SECTIONS], start=1)],
         networks=tables.networks_table(results.networks),
+        paper=paper_table(results.networks),
         evaluation=tables.evaluation_table(results.evaluation),
         cards=cards,
         cards_note=cards_note,

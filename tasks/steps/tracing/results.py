@@ -13,12 +13,13 @@ from storage.stages import open_finished
 from storage.stores import Store
 from tasks.report.tracing.results import TracingResults
 from tasks.report.tracing.scores import VALID, VALIDITY
+from tasks.steps.common.courses import training_of
 from tasks.steps.common.replays import open_archive
 from tasks.steps.tracing.comparison import ORDERS
 from tasks.steps.tracing.counterfactual import read_growth
 from tasks.steps.tracing.explain import class_name, residual_of, shares_of, unknown_decay
 from tasks.steps.tracing.layers import unit_of
-from tasks.steps.tracing.members import members_array
+from tasks.steps.tracing.members import member_spread, members_array
 from tasks.steps.tracing.plan import Trace
 from tasks.steps.tracing.scores import COUNTERFACTUAL_SCORE
 from tasks.steps.tracing.shown import example_images, shown_queries, shown_suspects, trained_on
@@ -76,6 +77,7 @@ def _network(store: Store, trace: Trace) -> dict[str, object]:
     """Return the row of a network: its recording and the costs."""
     training, influence = open_finished(store, trace.training), open_finished(store, trace.influence)
     recorded = _metrics(store, trace.training)
+    per_epoch = len([loss for each in recorded for loss in each["losses"]]) / training_of(trace.training).epochs
     spent = [*_metrics(store, trace.contributions), *_metrics(store, trace.influence)]
     return {
         "network": trace.network,
@@ -89,6 +91,12 @@ def _network(store: Store, trace: Trace) -> dict[str, object]:
         "recorder_waited_seconds": sum(each["recording"]["waited_seconds"] for each in recorded),
         "explain_seconds": sum(each["cpu_seconds"] for each in spent),
         "anchor": influence.summary["anchor"],
+        "kind": recorded[0]["recording"]["kind"],
+        "plain_epoch_seconds": per_epoch * recorded[0].get("unrecorded_seconds", np.nan),
+        "recorded_epoch_seconds": sum(each.get("steps_seconds", np.nan) for each in recorded)
+        / training_of(trace.training).epochs,
+        "weight_bytes": 4 * sum(influence.summary["weights"]),
+        "explained": open_finished(store, trace.queries).summary["queries"],
     }
 
 
@@ -125,6 +133,7 @@ def _layers(store: Store, trace: Trace) -> pd.DataFrame:
                 "split": "example" if members_array(layer) in own else "equal",
                 **_ghosts(batch[index], parts["examples"][index], members_array(layer) in own),
                 "unit": unit_of(layer)[1] is not None,
+                **member_spread(store, trace.contributions, layer),
             }
         )
     return pd.DataFrame(rows)
