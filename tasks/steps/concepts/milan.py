@@ -74,14 +74,18 @@ def milan_settings(parameters: Mapping[str, Json]) -> Document:
 @lru_cache(maxsize=8)
 def read_captions(store: Store, spec: StageSpec) -> Captions:
     """Return the captions of a finished stage, which this process caches."""
-    _, words = open_captioner(store, spec.inputs["captioner"])
     finished = open_finished(store, spec)
-    tokens = finished.read("tokens")
-    texts = [words.text(row) or NOTHING for row in tokens.reshape(-1, tokens.shape[2]).tolist()]
-    names = tuple(sorted(set(texts)))
+    texts = caption_texts(store, spec, finished.read("tokens").astype(np.int32, copy=False))
+    names = tuple(sorted({text for each in texts for text in each}))
     number = {name: i for i, name in enumerate(names)}
-    index = np.array([number[text] for text in texts], np.int64).reshape(tokens.shape[:2])
+    index = np.array([[number[text] for text in each] for each in texts], np.int64)
     return Captions(names, index, finished.read("score").astype(np.float32, copy=False))
+
+
+def caption_texts(store: Store, spec: StageSpec, tokens: NDArray[np.int32]) -> list[list[str]]:
+    """Return the captions (K, BEST) of tokens (K, BEST, length) by the captioner of a stage."""
+    _, words = open_captioner(store, spec.inputs["captioner"])
+    return [[words.text(row) or NOTHING for row in each] for each in tokens.tolist()]
 
 
 def exchanged(features: NDArray[np.float32], dead: NDArray[np.bool_], seed: int) -> NDArray[np.float32]:
@@ -142,8 +146,8 @@ def _partition(work: Work, number: int) -> None:
     features, dead = regions.read("features").astype(np.float32, copy=False), regions.read("dead").astype(np.bool_)
     start, stop = stage.layout.arrays["dead"].span(number)
     null = exchanged(features, dead, int(spec.parameters["seed"]))[start:stop]
-    tokens, score = _described(store, spec, features[start:stop], dead[start:stop])
-    _, null_score = _described(store, spec, null, dead[start:stop])
+    tokens, score = describe_neurons(store, spec, features[start:stop], dead[start:stop])
+    _, null_score = describe_neurons(store, spec, null, dead[start:stop])
     with stage.partition(number) as part:
         part.write("tokens", tokens)
         part.write("score", score)
@@ -152,7 +156,7 @@ def _partition(work: Work, number: int) -> None:
         part.numbers.update(measured(neurons=stop - start))
 
 
-def _described(
+def describe_neurons(
     store: Store, spec: StageSpec, features: NDArray[np.float32], dead: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     """Return tokens (k, BEST, length) and scores (k, BEST) of neurons; dead ones have no words and the score 0."""
@@ -177,6 +181,12 @@ def _summary(stage: Stage) -> dict[str, Json]:
     return {"neurons": stage.layout.arrays["dead"].shape[0]}
 
 
+def search_bytes(settings: Mapping[str, Json], exemplars: int, features: int) -> int:
+    """Return the memory of a search for neurons of some exemplars with features of this length."""
+    hidden, tokens = 512, 10_000
+    return 4 * BATCH * int(settings["beam"]) * (2 * exemplars * (features + hidden) + 16 * hidden + 3 * tokens)
+
+
 def count_neurons(spec: StageSpec, survey: Survey) -> int:
     """Return the number of neurons of a planned stage."""
     return layer_sizes(spec.inputs["responses"], survey)[str(spec.parameters["layer"])].n_channels
@@ -186,8 +196,7 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     settings, regions = spec.parameters, spec.inputs["regions"]
     neurons, width = count_neurons(spec, survey), count_features(regions, survey)
     features = 4 * neurons * int(regions.parameters["exemplars"]) * width
-    rows, hidden = BATCH * int(settings["beam"]), 512
-    search = 4 * rows * (2 * int(regions.parameters["exemplars"]) * (width + hidden) + 16 * hidden + 3 * 10_000)
+    search = search_bytes(settings, int(regions.parameters["exemplars"]), width)
     return Size(_planned(neurons, int(settings["length"])).n_bytes, 3 * features + search)
 
 

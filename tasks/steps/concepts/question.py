@@ -14,6 +14,7 @@ from tasks.steps.concepts.page import concepts_page
 from tasks.steps.concepts.plan import plan_concepts
 from tasks.steps.concepts.plane import PLANE
 from tasks.steps.concepts.planted import PLANTED
+from tasks.steps.concepts.planted_captions import PLANTED_CAPTIONS
 from tasks.steps.concepts.responses import RESPONSES
 from tasks.steps.concepts.words import WORDS
 
@@ -25,7 +26,7 @@ CONCEPTS = Question(
     (
         *(DUAL_ENCODER, WORDS, IMAGE_FEATURES, CONCEPT_SIDE, RESPONSES),
         *OF_DETECTORS.values(),
-        *(DESCRIPTIONS, NEURONS, PLANTED, PLANE, EXEMPLARS, ATTACKED),
+        *(DESCRIPTIONS, NEURONS, PLANTED, PLANTED_CAPTIONS, PLANE, EXEMPLARS, ATTACKED),
     ),
     plan_concepts,
     concepts_page,

@@ -18,6 +18,7 @@ from storage.results import read_table
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, open_finished
 from tasks.capture import capture_layers
+from tasks.concepts.planted import planted_activations
 from tasks.detectors.captioner import caption_log_p
 from tasks.detectors.captioning import Search, caption_regions
 from tasks.engine.life import complete
@@ -35,6 +36,8 @@ from tasks.steps.concepts.milan import BEST, MILAN, exchanged, read_captions
 from tasks.steps.concepts.neurons import read_neurons
 from tasks.steps.concepts.page import concepts_page
 from tasks.steps.concepts.plan import Monitored
+from tasks.steps.concepts.planted import read_ranks
+from tasks.steps.concepts.planted_captions import caption_ranks
 from tasks.steps.concepts.results import concept_results
 from tests.conftest import shared_run
 from tests.tasks.steps.concepts.probing import lose
@@ -173,7 +176,7 @@ def test_captions_are_the_best_of_each_neuron_alone(run: "Run", layer: str) -> N
         rows = table[table["neuron"] == neuron].sort_values("rank")
         assert [found.texts[i] for i in rows["word"]] == texts
     null = finished(run, captions).read("null_best")
-    changed = exchanged(features, dead, 0)
+    changed = exchanged(features.astype(np.float32), dead, 0)
     for neuron in np.flatnonzero(~dead):
         _, scores = caption_regions(model, torch.from_numpy(changed[neuron : neuron + 1]), Search(6, 0.3, 4), 1)
         assert null[neuron] == pytest.approx(float(scores[0, 0]), abs=1e-4)
@@ -195,6 +198,48 @@ def test_a_neuron_lies_where_its_caption_lies(run: "Run") -> None:
     null = finished(run, captions).read("null_best")
     assert tau == pytest.approx(np.quantile(null[~dead], 0.99), abs=1e-5)
     assert finished(run, neurons).summary["interpretable"] == int((best[~dead] > tau).sum())
+
+
+def test_planted_neurons_are_described_by_the_regions_of_their_labels(run: "Run") -> None:
+    (answer,) = run.plan.answers["concepts"]
+    (view,) = (view for view in answer.views if view.detector == "milan")
+    assert view.planted is not None
+    model, words = open_captioner(run.job.store, view.planted.inputs["captioner"])
+    maps = inputs_and_maps(run)[1]
+    order = finished(run, stages(run, "8")[1].inputs["responses"]).read("sample_id").astype(np.int64)
+    source = MiniBrodenSource(COUNT, SIZE, 0)
+    masks, vocabulary = source.masks([f"all/{i}" for i in order]), source.vocabulary()
+    table = read_ranks(run.job.store, view.planted)
+    numbered = enumerate(vocabulary.names)
+    assert table["word"].tolist() == [name for number, name in numbered if number and (masks == number).any()]
+    shares = np.stack(
+        [(masks == vocabulary.names.index(name)).any(axis=1).mean(axis=(1, 2)) for name in table["word"]], axis=1
+    )
+    activations = planted_activations(shares.astype(np.float32), 0.1, 0)
+    for neuron in range(0, len(table), 5):
+        number = vocabulary.names.index(table["word"][neuron])
+        features = []
+        for position in np.argsort(-activations[:, neuron], kind="stable")[:EXEMPLARS]:
+            whole = torch.from_numpy((masks[position] == number).any(axis=0) * 1.0)[None, None]
+            row: list[float] = []
+            for layer in LAYERS:
+                layer_maps = maps[layer][order][position]
+                small = F.interpolate(whole, layer_maps.shape[1:], mode="bilinear")[0, 0].numpy()
+                weights = small / small.sum() if small.sum() else small
+                row += [float((weights * channel).sum()) for channel in layer_maps]
+            features.append(row)
+        tokens, _ = caption_regions(model, torch.tensor([features], dtype=torch.float32), Search(6, 0.3, 4), BEST)
+        texts = [f" {words.text(each)} " for each in tokens[0].tolist()]
+        expected = next((i for i, text in enumerate(texts) if f" {table['word'][neuron]} " in text), BEST)
+        assert table["rank"][neuron] == expected
+    summary = finished(run, view.planted).summary
+    assert summary["top1"] == pytest.approx((table["rank"] == 0).mean())
+    assert summary["top5"] == pytest.approx((table["rank"] < 5).mean())
+
+
+def test_a_caption_names_a_label_by_whole_words() -> None:
+    captions = [["a red ball", "car"], ["carpet", "old fire truck"], ["carpet"], []]
+    np.testing.assert_array_equal(caption_ranks(captions, ["Car", "fire truck", "car", "car"]), [1, 1, 5, 5])
 
 
 def test_exchanged_regions_are_those_of_live_neurons() -> None:
@@ -229,14 +274,14 @@ def test_a_killed_stage_goes_on_where_it_was(run: "Run", tmp_path: Path, monkeyp
     copied = type(run).of({**copy.deepcopy(run.tree), "store": str(place / "store")}).finish()
     _, captions, _, _ = stages(copied, "8")
     assert open_finished(copied.job.store, captions).layout.partitions > 1
-    expected = {name: finished(copied, captions).read(name).copy() for name in ("tokens", "score", "null_best")}
+    expected = {name: finished(copied, captions).read(name).astype(float) for name in ("tokens", "score", "null_best")}
     lose(place, captions, 1)
     (again,) = complete(copied.job, MILAN, [captions])
     for name, values in expected.items():
         np.testing.assert_array_equal(again.read(name), values)
     whole = finished(run, stages(run, "8")[1])
     np.testing.assert_array_equal(whole.read("tokens"), expected["tokens"])
-    np.testing.assert_allclose(whole.read("score"), expected["score"], atol=1e-5)
+    np.testing.assert_allclose(whole.read("score").astype(float), expected["score"], atol=1e-5)
 
 
 def test_the_page_shows_captions_and_their_checks(run: "Run") -> None:
