@@ -1,7 +1,7 @@
 """The page of the tracing question, from its tables to what its template shows."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -16,6 +16,7 @@ from tasks.report.findings import Finding
 from tasks.report.pages import Page
 from tasks.report.tracing import tables
 from tasks.report.tracing.downloads import tracing_csv
+from tasks.report.tracing.every import Every, lay_out_every
 from tasks.report.tracing.findings import tracing_findings
 from tasks.report.tracing.first import First, first_screen
 from tasks.report.tracing.paper import paper_table
@@ -57,6 +58,7 @@ class TracingContent:
     evaluation: Table
     cards: list[Card]
     cards_note: str
+    every: Every | None
     suspects: list[Suspects]
     max_examples: int
     thumbnails: list[Thumbnail]
@@ -73,7 +75,9 @@ def lay_out_tracing(results: TracingResults, training_images: str, files: Mappin
     training_images : the config's `report.training_images`
     files : further files of this question in the report, by path below the report
     """
-    content = tracing_content(results, training_images)
+    shown = redacted(results, training_images)
+    every, scripts = lay_out_every(shown.every, shown.images)
+    content = replace(tracing_content(results, training_images), every=every)
     return Page(
         name="tracing",
         template="tracing/page.html.j2",
@@ -83,11 +87,12 @@ def lay_out_tracing(results: TracingResults, training_images: str, files: Mappin
         has_figures=bool(content.sections) or bool(content.cards),  # a query may be of a network without a section
         csv=content.csv,
         files=files,
+        scripts=scripts,
     )
 
 
 def tracing_content(results: TracingResults, training_images: str) -> TracingContent:
-    """Compute what the page shows; what `training_images` does not allow is taken out first."""
+    """Compute what the page shows but for the chooser; what `training_images` does not allow is taken out first."""
     results = redacted(results, training_images)
     cards, thumbnails, cards_note = query_cards(results.queries, results.images, results.n_queries)
     strips, pictures = suspect_strips(results.suspects, results.images)
@@ -103,6 +108,7 @@ def tracing_content(results: TracingResults, training_images: str) -> TracingCon
         evaluation=tables.evaluation_table(results.evaluation),
         cards=cards,
         cards_note=cards_note,
+        every=None,
         suspects=strips,
         max_examples=MAX_EXAMPLES,
         thumbnails=unique_thumbnails([*thumbnails, *pictures]),

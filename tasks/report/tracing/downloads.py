@@ -6,7 +6,7 @@ import pandas as pd
 
 from tasks.report.pages import MAX_CSV_ROWS
 from tasks.report.tracing.privacy import EXAMPLE_COLUMNS, HIDDEN
-from tasks.report.tracing.results import Query, QueryLayer, TracingResults, numbered
+from tasks.report.tracing.results import EveryQuery, Query, QueryLayer, TracingResults, numbered
 
 KEYS = ("query", "network", "seed")
 COLUMNS = {  # of the files in data/; whatever else a table may hold stays out of the site
@@ -48,7 +48,7 @@ def tracing_csv(results: TracingResults) -> tuple[dict[str, pd.DataFrame], tuple
     """
     frames = {name: getattr(results, name) for name in COLUMNS}
     frames = {name: frame[[c for c in COLUMNS[name] if c in frame]] for name, frame in frames.items()}
-    frames["queries"] = query_table(results.queries)
+    frames["queries"] = every_table(results.every) if results.every else query_table(results.queries)
     frames["examples"] = example_table(results.queries)
     frames["classes"] = class_contributions(results.queries)
     files, notes = {}, []
@@ -100,6 +100,17 @@ def query_table(queries: Sequence[Query]) -> pd.DataFrame:
     ]
     names = [*KEYS, "sample_id", "key", "split", "true_class", "predicted", "probability"]
     return pd.DataFrame(rows, columns=names).astype({"sample_id": "Int64"})
+
+
+def every_table(books: Sequence[EveryQuery]) -> pd.DataFrame:
+    """List all queries, as `query_table` does those of the page."""
+    tables = [
+        book.table.assign(query=range(len(book.table)), network=book.network, seed=book.seed, split=book.split)
+        for book in books
+    ]
+    table = pd.concat(tables, ignore_index=True).astype({"sample_id": "Int64"})
+    table.loc[table["sample_id"] == HIDDEN, "sample_id"] = pd.NA
+    return table[[*KEYS, "sample_id", "key", "split", "true_class", "predicted", "probability"]]
 
 
 def _layers(queries: Sequence[Query]) -> Iterator[tuple[dict[str, str | int], QueryLayer]]:

@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from tasks.figures.tracing.ridges import Ridges
 from tasks.report.pages import Image
 
-__all__ = ["Query", "QueryLayer", "Ridges", "TracingResults", "numbered"]
+__all__ = ["End", "EveryQuery", "Query", "QueryLayer", "Ranking", "Ridges", "TracingResults", "numbered"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,65 @@ class Query:
     scores: tuple[QueryLayer, ...] = ()
 
 
+@dataclass(frozen=True)
+class End:
+    """The examples at one end of a ranking, by rank: (Q, k) each, labels as indices of the network's outputs."""
+
+    ids: NDArray[np.int64]
+    sums: NDArray[np.float64]
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """One layer or score of all Q queries of a network.
+
+    Attributes
+    ----------
+    name, score : as `layer` and `score` of QueryLayer
+    top, bottom : the examples that added most and took away most
+    whole : (Q,) what shares are of
+    init : (Q,) share of the initial weights; None for scores
+    classes : (Q, C) sums by class; None where unknown
+    """
+
+    name: str
+    score: str
+    top: End
+    bottom: End
+    whole: NDArray[np.float64]
+    init: NDArray[np.float64] | None = None
+    classes: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True)
+class EveryQuery:
+    """All queries of one network and seed, to choose one by id, key or class.
+
+    Attributes
+    ----------
+    data, source, split : as in Query
+    table : a row per query: sample_id, key, true_class, predicted, probability
+    images : (Q, H, W, 3) uint8, None where they must not be shown
+    rankings : layers in order of depth, then scores
+    keys : key of each example, by id
+    names : class name by label, of the examples
+    labels : label of each column of `Ranking.classes`
+    """
+
+    network: str
+    seed: int
+    data: str
+    source: str
+    split: str
+    table: pd.DataFrame
+    images: NDArray[np.uint8] | None
+    rankings: tuple[Ranking, ...]
+    keys: Mapping[int, str]
+    names: Mapping[int, str]
+    labels: tuple[int, ...]
+
+
 def numbered(queries: Sequence[Query]) -> list[tuple[int, Query]]:
     """Return each query with its number."""
     return [(i if query.number is None else query.number, query) for i, query in enumerate(queries)]
@@ -112,6 +173,7 @@ class TracingResults:
     queries : those to be shown
     images : (H, W, 3) uint8 training images by (data, sample id); used with training_images "show" only
     n_queries : how many queries there are, where more than are handed over
+    every : all queries, where they are more than those to be shown
     held_out : (data set, split) without training images; a query of any other is treated as a training image
     """
 
@@ -123,5 +185,6 @@ class TracingResults:
     images: Mapping[tuple[str, int], Image] = field(default_factory=dict)
     held_out: tuple[tuple[str, str], ...] = (("", "val"), ("", "validation"), ("", "test"))
     n_queries: int = 0
+    every: tuple[EveryQuery, ...] = ()
     suspects: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["network", "seed", "shown"]))
     growth: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["network", "seed", "step", "growth"]))

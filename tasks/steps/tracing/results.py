@@ -17,6 +17,7 @@ from tasks.steps.common.courses import training_of
 from tasks.steps.common.replays import open_archive
 from tasks.steps.tracing.comparison import ORDERS
 from tasks.steps.tracing.counterfactual import read_growth
+from tasks.steps.tracing.every import every_query
 from tasks.steps.tracing.explain import class_name, residual_of, shares_of, unknown_decay
 from tasks.steps.tracing.layers import unit_of
 from tasks.steps.tracing.members import member_spread, members_array
@@ -48,6 +49,7 @@ def tracing_results(store: Store, traces: Sequence[Trace], training_images: str)
     """Return the contents of question 4's page; training images only with `show`."""
     queries, n_queries = shown_queries(store, traces)
     suspects = shown_suspects(store, traces)
+    every = every_query(store, traces) if n_queries > len(queries) else ()
     return TracingResults(
         networks=pd.DataFrame([_network(store, trace) for trace in traces]),
         layers=pd.concat([_layers(store, trace) for trace in traces], ignore_index=True),
@@ -56,7 +58,8 @@ def tracing_results(store: Store, traces: Sequence[Trace], training_images: str)
         growth=pd.concat([GROWTH, *(_growth(store, trace) for trace in traces)], ignore_index=True),
         queries=queries,
         n_queries=n_queries,
-        images=example_images(store, traces, queries, suspects) if training_images == "show" else {},
+        every=every,
+        images=example_images(store, traces, (queries, every), suspects) if training_images == "show" else {},
         suspects=suspects,
         held_out=tuple({(q.source, q.split) for q in queries} - {trained_on(trace) for trace in traces}),
     )

@@ -11,7 +11,7 @@ from storage.stores import Store
 from tasks.figures.views import spread_out
 from tasks.report.pages import Image
 from tasks.report.tracing.queries import MAX_QUERIES
-from tasks.report.tracing.results import Query, QueryLayer, Ridges
+from tasks.report.tracing.results import EveryQuery, Query, QueryLayer, Ridges
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import preprocessing_of
 from tasks.steps.common.pictures import shown_images
@@ -21,7 +21,7 @@ from tasks.steps.tracing.plan import Trace
 from tasks.steps.tracing.suspects import read_suspects
 from tasks.steps.tracing.whole import WholeScores
 
-MOST_IMAGES = 2000  # largest number of training images of a data set on the page
+MOST_IMAGES = 4000  # largest number of training images of a data set on the page
 UNKNOWN = -1  # in place of an unknown label
 BATCH = 256  # number of images that are read at a time
 
@@ -57,13 +57,21 @@ def shown_suspects(store: Store, traces: Sequence[Trace]) -> pd.DataFrame:
 
 
 def example_images(
-    store: Store, traces: Sequence[Trace], queries: Sequence[Query], suspects: pd.DataFrame
+    store: Store,
+    traces: Sequence[Trace],
+    queries: tuple[Sequence[Query], Sequence[EveryQuery]],
+    suspects: pd.DataFrame,
 ) -> dict[tuple[str, int], Image]:
-    """Return the training images of the queries' examples and of suspects, by data set and sample id."""
+    """Return the training images of the queries' examples and of suspects, by data set and sample id.
+
+    Parameters
+    ----------
+    queries : those to be shown at once, and all; of the latter those of highest rank, as far as there is room
+    """
     wanted: dict[str, set[int]] = {}
     for _, row in suspects[suspects["shown"].astype(bool)].iterrows():
         wanted.setdefault(str(row["data"]), set()).add(int(row["sample_id"]))
-    for query in queries:
+    for query in queries[0]:
         for table in (t for layer in (*query.layers, *query.scores) for t in (layer.positive, layer.negative)):
             wanted.setdefault(query.data, set()).update(table["sample_id"].tolist())
     found: dict[tuple[str, int], Image] = {}
@@ -71,12 +79,22 @@ def example_images(
         settings, (_, split) = preprocessing_of(trace.training.parameters["network"]), trained_on(trace)
         rows = positions(store, trace.training.inputs["data"].path, split)
         places = pd.Series(np.arange(len(rows)), index=rows["id"])
-        ids = sorted(wanted.get(data, ()))[:MOST_IMAGES]
+        ids = sorted(_with_others(data, wanted.get(data, set()), queries[1]))
         for start in range(0, len(ids), BATCH):
             part = ids[start : start + BATCH]
             inputs = read_positions(store, trace.training, split, places.loc[part].to_numpy(np.int64))
             found.update(zip(((data, sample) for sample in part), shown_images(inputs, settings), strict=True))
     return found
+
+
+def _with_others(data: str, shown: set[int], every: Sequence[EveryQuery]) -> set[int]:
+    """Return ids that are shown at once, and those of other queries by rank, at most `MOST_IMAGES`."""
+    found = dict.fromkeys(sorted(shown))
+    ends = [end.ids for book in every if book.data == data for rank in book.rankings for end in (rank.top, rank.bottom)]
+    for rank in range(max((ids.shape[1] for ids in ends), default=0)):
+        for ids in ends:
+            found |= dict.fromkeys(ids[:, rank].tolist() if ids.shape[1] > rank else ())
+    return set(list(found)[:MOST_IMAGES])
 
 
 def data_name(trace: Trace) -> str:
