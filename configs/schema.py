@@ -12,6 +12,7 @@ from configs.concepts import Concepts
 from configs.decomposition import Decomposition
 from configs.interpretation import Interpretation
 from configs.section import SIDE, Location, Name, Paths, Section, Share, Side, check_store
+from configs.starts import trainings_in_order
 from configs.tracing import Tracing
 from configs.training import Training
 from configs.updates import FromUrl
@@ -229,6 +230,7 @@ class Config(Section):
                 _check_name(f"networks.{name}.train.data", network.train.data, self.data)
             if network.updates is not None:
                 self.learned(name)
+        self.trainings_in_order()
         for section, asked in self.asked.items():
             for key, kind, name in asked.names():
                 _check_name(f"{section}.{key}", name, getattr(self, kind))
@@ -253,6 +255,10 @@ class Config(Section):
         """The sections of the config's questions, by name."""
         sections = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: section for name, section in sections.items() if isinstance(section, Asked)}
+
+    def trainings_in_order(self) -> list[str]:
+        """Return the names of the networks with a training, each after the network that it starts from."""
+        return trainings_in_order({name: network.train for name, network in self.networks.items()})
 
     def learned(self, network: str) -> tuple[str, str] | None:
         """Return the data set and the split that a network was trained on, None where only its weights are known."""

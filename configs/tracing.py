@@ -106,6 +106,27 @@ class Evaluation(Section):
     lds: Lds | None = None
 
 
+class Index(Section):
+    """Coefficients of every update on a basis of query directions, from which other queries are explained at once."""
+
+    references: int = Field(128, ge=2, le=1024, description="queries whose directions make the basis")
+    held_out: int = Field(32, ge=1, le=1024, description="further queries, on which the error is measured")
+    coefficients: int = Field(64, ge=1, le=1024, description="coefficients kept of each update, per step and layer")
+
+
+class Aggregate(Section):
+    """Sums of the updates by class and epoch, from which class shares are read without the archive."""
+
+    groups: int = Field(10, ge=1, description="largest number of groups of classes; more classes share a group")
+
+
+class Derive(Section):
+    """Summaries of a training's updates, made on the machine of the training as long as it reads its archive."""
+
+    index: Index | None = None
+    aggregate: Aggregate | None = None
+
+
 class Tracing(Asked):
     """Question 4: who taught the network that?"""
 
@@ -145,6 +166,7 @@ class Tracing(Asked):
         None, description="number of training images on the page whose labels are probably wrong; default: not ranked"
     )
     ridges: Ridges = Ridges()
+    derive: Derive = Derive()
     evaluation: Evaluation = Evaluation()
 
     DISTINCT: ClassVar = ("networks", "scores", "layers", "units")

@@ -1,32 +1,29 @@
 """The command `layerlore`: run, plan, status, explain, report, verify, gc, presets."""
 
-import logging
 import signal
 import sys
-import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import track
 from rich.syntax import Syntax
 
-from configs.load import ConfigError, load_config, prefect_defaults, presets, visible
-from configs.secrets import without_passwords
+from configs.load import ConfigError, load_config, prefect_defaults, presets
+from flows.exits import FAILED
+from flows.exits import exits as _exits
 from flows.terminal import err, out
 from flows.terminal import print_lines as _print
 from flows.terminal import show_table as _show
 from flows.terminal import size_text as _bytes
 from flows.terminal import table_of as _table
+from flows.terminal import tracked as _tracked
+from flows.terminal import watched as _watched
 
 if TYPE_CHECKING:
     from storage.stores import Store
 
-DONE, FAILED, BAD_CONFIG, HELD, INTERRUPTED = 0, 1, 2, 3, 130
 PACKAGES = ("configs", "flows", "storage", "tasks")
 
 app = typer.Typer(
@@ -37,7 +34,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 _say = partial(err.print, markup=False)
-Item = TypeVar("Item")
 
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a preset")]
 StoreArgument = Annotated[
@@ -124,6 +120,7 @@ def explain(
         list[str] | None, typer.Option("--unit", metavar="LAYER:INDEX", help="only a neuron or filter; repeatable")
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="number of examples shown at either end")] = 5,
+    preview: Annotated[bool, typer.Option("--preview", help="approximate, at once, from the run's index")] = False,
     model: Annotated[
         str | None, typer.Option(metavar="MODULE:NAME", help="for the archive of a loop: what builds its model")
     ] = None,
@@ -140,7 +137,8 @@ def explain(
     from flows.explaining import Asked, Bare, explained
 
     with _exits(f"layerlore explain {store}"):
-        asked = Asked(query, sample, image, layer, tuple(unit or ()), count, Bare(model, inputs, program))
+        bare = Bare(model, inputs, program)
+        asked = Asked(query, sample, image, layer, tuple(unit or ()), count, preview, bare)
         for found in explained(_store(store), name, asked, _watched):
             _print(found.title, found.query)
             shown = (layer,) if layer is not None else tuple(asked.units) or None
@@ -150,14 +148,33 @@ def explain(
 
 
 @app.command()
+def materialise(
+    store: StoreArgument,
+    kind: Annotated[str, typer.Option("--kind", help="dense: every update, bit for bit; hybrid: rounded or factors")],
+    name: RunOption = None,
+    program: Annotated[
+        str | None, typer.Option(metavar="MODULE:NAME", help="what begins the training of a loop of one's own again")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="largest cosine error of a hybrid archive")] = 0.001,
+) -> None:
+    """Convert the archives of recorded trainings into another kind, while a replay still works."""
+    from flows.archives import convert_archives
+
+    with _exits(f"layerlore materialise {store}"):
+        opened = _store(store)
+        for path in convert_archives(opened, kind, run=name, program=program, tolerance=tolerance, say=_say):
+            _print(f"{path}: {_bytes(sum(opened.files(path).values()))} of kind {kind}")
+
+
+@app.command()
 def verify(store: StoreArgument) -> None:
     """Read every chunk, table and record again and name each damaged one."""
     from storage.verify import stage_paths, verify_records, verify_stages
 
     with _exits(f"layerlore verify {store}"):
         opened = _store(store)
-        paths, quiet = stage_paths(opened), not err.is_terminal
-        each = track(verify_stages(opened, paths), "verifying", len(paths), console=err, transient=True, disable=quiet)
+        paths = stage_paths(opened)
+        each = _tracked(verify_stages(opened, paths), "verifying", len(paths))
         found = [*verify_records(opened), *(line for lines in each for line in lines)]
         _print(*(f"damaged: {line}" for line in found))
         out.print(f"{len(paths)} stages read, {len(found)} damaged objects found")
@@ -204,13 +221,6 @@ def presets_(name: Annotated[str | None, typer.Argument(help="preset to print, t
             sys.stdout.write(known[name])
 
 
-def _watched(items: Sequence[Item], title: str) -> Iterable[Item]:
-    """Show the progress through some work on the terminal, else a line that it begins."""
-    if not err.is_terminal:
-        _say(f"{title}: {len(items)} parts")
-    return track(items, title, len(items), console=err, transient=True, disable=not err.is_terminal)
-
-
 def main() -> None:
     """Run the command line."""
     if (shadow := shadowed()) is not None:
@@ -231,36 +241,6 @@ def shadowed() -> str | None:
     return None
 
 
-@contextmanager
-def _exits(again: str) -> Iterator[None]:
-    """Turn each expected error into one line and an exit code."""
-    from storage.claims import StageHeldError
-    from tasks.engine.failures import FAILURES, caused_by_stop
-
-    stopped = f"interrupted; no result is lost: `{again}` resumes this work"
-    try:
-        yield
-    except typer.Exit:
-        raise  # the command has printed why
-    except ConfigError as error:
-        _fail(str(error), BAD_CONFIG)
-    except StageHeldError as error:
-        _fail(str(error), HELD)
-    except FAILURES as error:
-        _fail(" ".join(str(error).split()), FAILED)
-    except OSError as error:
-        _fail(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "), FAILED)
-    except KeyboardInterrupt:
-        _fail(stopped, INTERRUPTED)
-    except Exception as error:
-        if caused_by_stop(error):
-            _fail(stopped, INTERRUPTED)
-        logging.getLogger("layerlore").debug("", exc_info=error)
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        text = " ".join(str(error).split())
-        _fail(f"{type(error).__name__}: {text} ({Path(place.filename).name}:{place.lineno})", FAILED)
-
-
 def _store(given: str) -> "Store":
     """Open the store at a URL, or the store of a config."""
     from configs.section import check_store
@@ -275,14 +255,6 @@ def _store(given: str) -> "Store":
         if not (Path(given).suffix in (".yaml", ".yml") or given in presets()):
             raise
     return open_store(load_config(given).store)
-
-
-def _fail(text: str, code: int) -> None:
-    """Print a line and exit."""
-    for line in text.splitlines():
-        shown = visible(without_passwords(line))
-        err.print(f"error: {shown}" if code != INTERRUPTED else shown, markup=False)
-    raise typer.Exit(code)
 
 
 if __name__ == "__main__":

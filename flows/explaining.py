@@ -1,7 +1,8 @@
 """Explanations from the command line: from finished stages where a run has them, else from its archives."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 from pydantic import ValidationError
 
@@ -10,12 +11,14 @@ from configs.schema import Config
 from configs.tracing import Tracing
 from flows.plan import Plan, make_plan
 from storage.runs import RunRecord, choose_run, records, run_names
+from storage.specs import StageSpec
 from storage.stages import find_finished
 from storage.stores import Store, StoreError
 from storage.updates.facts import archive_states
 from tasks.steps.tracing.bare import BareRequest, explain_archive
 from tasks.steps.tracing.explain import Explanation, explanations
-from tasks.steps.tracing.ondemand import Recorded, Request, Watch, explain_now
+from tasks.steps.tracing.ondemand import Recorded, Request, Watch, explain_now, from_archive
+from tasks.steps.tracing.preview import preview_now
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class Asked:
     layer: str | None
     units: tuple[str, ...]
     count: int
+    preview: bool = False
     bare: Bare = Bare()
 
     def __post_init__(self) -> None:
@@ -59,6 +63,8 @@ class Asked:
             raise ConfigError(f"explain: expected one of --query, --sample and --image, found {found}")
         if self.layer is not None and self.units:
             raise ConfigError("--layer: expected no --unit with it, found both; leave one out")
+        if self.preview and self.units:
+            raise ConfigError("--preview: expected no --unit with it, whose directions have no index; leave one out")
 
     def _check_bare(self) -> None:
         """Raise ConfigError unless an archive without a config can be asked."""
@@ -92,7 +98,7 @@ def explained(store: Store, name: str | None, asked: Asked, watch: Watch) -> Ite
             "in a config: networks.NAME.updates"
         )
     record = records(store, choose_run(store, name, "influence"))[-1]
-    if asked.query is not None and not asked.units:
+    if asked.query is not None and not asked.units and not asked.preview:
         yield from explanations(store, record, asked.query, asked.layer)
         return
     config = recorded_config(record)
@@ -111,7 +117,11 @@ def explained(store: Store, name: str | None, asked: Asked, watch: Watch) -> Ite
             units=asked.units,
             count=asked.count,
         )
-        yield explain_now(store, training, settings, request, watch)
+        if asked.preview:
+            yield preview_now(store, training, settings, request, _index(store, plan, training.spec))
+        else:
+            found = explain_now(store, training, settings, request, partial(from_archive, watch=watch))
+            yield replace(found, title=f"{found.title}, from its archive")
 
 
 def recorded_config(record: RunRecord) -> Config:
@@ -137,6 +147,17 @@ def _trainings(store: Store, plan: Plan) -> Iterator[Recorded]:
         if asked and recorded and find_finished(store, spec.path):
             data = None if config.tracing is None else config.tracing.queries.data
             yield Recorded(spec, network, spec.inputs["data"] if data is None else plan.shared.manifests[data])
+
+
+def _index(store: Store, plan: Plan, training: StageSpec) -> tuple[StageSpec, StageSpec | None]:
+    """Return the finished index of a training, and its aggregate where the config has one."""
+    for trace in plan.answers.get("tracing", ()):
+        if trace.training == training and trace.index is not None and find_finished(store, trace.index.path):
+            return trace.index, trace.aggregate
+    raise ConfigError(
+        f"--preview: expected a finished index of {training.label}, found none; set "
+        "`tracing.derive: {index: {}}` and run the config, or leave --preview out"
+    )
 
 
 def _sample(store: Store, plan: Plan, training: Recorded, asked: Asked) -> int | str | None:

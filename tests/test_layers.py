@@ -50,13 +50,17 @@ RULES = {  # the longest place that a file lies below decides
     "flows/plan.py": Rule((*ASKED, "storage"), free=False),
     "flows/progress.py": Rule((*ASKED, "storage"), free=False),
     "flows/cli.py": Rule((*ASKED, "storage"), ("prefect", "typer", "rich"), free=False),
+    "flows/exits.py": Rule((*ASKED, "storage"), ("typer",), free=False),
     "flows/terminal.py": Rule((*ASKED, "storage"), ("rich",), free=False),
+    "flows/archives.py": Rule(
+        (*ASKED, "storage", "tasks.recording.conversion", "tasks.steps.common.materialised"), free=False
+    ),
     "flows/explaining.py": Rule(
-        (*ASKED, "storage", *(f"tasks.steps.tracing.{name}" for name in ("bare", "explain", "ondemand"))),
+        (*ASKED, "storage", *(f"tasks.steps.tracing.{name}" for name in ("bare", "explain", "ondemand", "preview"))),
         ("pydantic",),
         free=False,
     ),
-    "storage": Rule(("storage",), ("zarr", "google_crc32c", "s3fs", "fsspec", "pyarrow", "safetensors")),
+    "storage": Rule(("storage",), ("zarr", "numcodecs", "google_crc32c", "s3fs", "fsspec", "pyarrow", "safetensors")),
     "tasks": Rule(PURE, NUMERIC),
     "tasks/concepts": Rule(PURE, (*NUMERIC, "umap")),
     "tasks/interpreters/small.py": Rule(PURE, (*NUMERIC, "sklearn")),

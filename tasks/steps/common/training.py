@@ -27,12 +27,9 @@ from tasks.steps.common.courses import (
     key_settings,
     training_of,
 )
-from tasks.steps.common.networks import (
-    network_identity,
-    start_identity,
-    undone_line,
-)
-from tasks.steps.common.recording import UPDATES, archive_line, archive_size
+from tasks.steps.common.networks import network_identity
+from tasks.steps.common.recording import UPDATES, archive_line, archive_size, dropped_bytes
+from tasks.steps.common.starts import start_identity, undone_line
 from tasks.steps.common.survey import state_bytes
 from tasks.steps.common.trainable import check_trainable
 from tasks.steps.common.trainer import open_trainer
@@ -56,8 +53,8 @@ def training_spec(
 
     Parameters
     ----------
-    inputs : `start`, a stage with the weights to start from, and `masks`, a pruning, in a lottery after its first
-        training; `image_features` and `words` for the diversity regulariser
+    inputs : `start`, a stage with the weights to start from: another training, or a ticket; with a ticket `masks`, a
+        pruning; `image_features` and `words` for the diversity regulariser
     stage : name of the training in a lottery, for people
 
     Raises
@@ -95,9 +92,10 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     check_trainable(spec, survey)
     weights = state_bytes(survey.blank(spec))
     course, (kind, archive) = course_size(spec, survey, weights), archive_size(spec, survey)
+    saved = dropped_bytes(spec, survey, kind, weights)
     peak = course.peak + (UPDATES + 8 * weights if archive else 0)
     lines = undone_line(spec), archive_line(training_of(spec), spec.label, kind, archive)
-    return Size(course.written + archive, peak, "; ".join(filter(None, lines)))
+    return Size(course.written + archive - saved, peak, "; ".join(filter(None, lines)))
 
 
 TRAINING = Step(

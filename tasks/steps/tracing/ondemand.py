@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from storage.updates.archives import Segment
     from tasks.recording.sources import UpdateSource
 
+Project = Callable[["StageSpec", "UpdateSource", "nn.Module", "Followed"], "InMemory"]
 Watch = Callable[[Sequence["Segment"], str], Iterable["Segment"]]  # a title for a progress bar
 
 
@@ -94,13 +95,13 @@ class InMemory:
         return self.arrays[name][start:stop]
 
 
-def explain_now(store: Store, training: Recorded, asked: Tracing, request: Request, watch: Watch) -> Explanation:
+def explain_now(store: Store, training: Recorded, asked: Tracing, request: Request, project: Project) -> Explanation:
     """Return the explanation of a sample or an image by a recorded training.
 
     Parameters
     ----------
     asked : settings; those of the request replace layers, units and the number of examples
-    watch : yields the segments of the archive while they are read, with a title for a progress bar
+    project : makes the contributions of all updates to the query, such as `from_archive`
 
     Raises
     ------
@@ -120,10 +121,10 @@ def explain_now(store: Store, training: Recorded, asked: Tracing, request: Reque
     followed = [int(logits.argmax()), int(logits.argmax()) if label is None or label >= len(logits) else label]
     query = Followed(images.to(device), np.array([followed]))
     contributions = contributions_spec(spec.label, spec, queries, asked)
-    made = Contributions(store, contributions, asked.window, _streamed(contributions, source, model, query, watch))
+    made = Contributions(store, contributions, asked.window, project(contributions, source, model, query))
     read = replace(_influence(store, made, asked), keys=keys_of(store, spec.inputs["data"].path))
     said = f"{said}{given}, {answered(logits, names)}"
-    return explanation_of(read, 0, names, (f"{spec.label}, from its archive", said))
+    return explanation_of(read, 0, names, (spec.label, said))
 
 
 @dataclass(frozen=True)
@@ -134,8 +135,13 @@ class Followed:
     classes: NDArray[np.int64]
 
 
-def _streamed(spec: StageSpec, source: UpdateSource, model: nn.Module, query: Followed, watch: Watch) -> InMemory:
-    """Return the contributions of all updates to a query, in one pass over the archive."""
+def from_archive(spec: StageSpec, source: UpdateSource, model: nn.Module, query: Followed, *, watch: Watch) -> InMemory:
+    """Return the contributions of all updates to a query, in one pass over the archive.
+
+    Parameters
+    ----------
+    watch : yields the segments of the archive while they are read, with a title for a progress bar
+    """
     targets = layer_targets(spec, source, model, query.images)
     layout = Layout(len(source.segments()), contribution_arrays(spec, source, targets, 1))
     arrays = {name: np.zeros(array.shape, np.float32) for name, array in layout.arrays.items()}

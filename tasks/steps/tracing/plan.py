@@ -10,9 +10,11 @@ from tasks.steps.common.companions import IMAGES, WORDS
 from tasks.steps.common.lottery import last_training
 from tasks.steps.common.manifest import manifest_spec
 from tasks.steps.common.question import Shared
+from tasks.steps.tracing.aggregate import aggregate_spec
 from tasks.steps.tracing.comparison import comparison_spec
 from tasks.steps.tracing.counterfactual import counterfactual_spec
 from tasks.steps.tracing.datamodelling import datamodelling_spec
+from tasks.steps.tracing.index import index_spec
 from tasks.steps.tracing.influence import influence_spec
 from tasks.steps.tracing.linked import check_linked
 from tasks.steps.tracing.mislabel import mislabel_spec
@@ -56,13 +58,15 @@ class Trace(Projected):
     comparison: StageSpec | None = None
     suspects: StageSpec | None = None
     n_suspects: int = 0  # on the page
+    index: StageSpec | None = None
+    aggregate: StageSpec | None = None
 
     @property
     def finals(self) -> Sequence[StageSpec]:
         """Return the stages that no other stage of the answer reads."""
         found = (
             *(self.influence, self.mislabel, self.randomisation, self.datamodelling),
-            *(self.same_order, self.comparison, self.suspects),
+            *(self.same_order, self.comparison, self.suspects, self.index, self.aggregate),
         )
         return tuple(spec for spec in found if spec is not None)
 
@@ -152,6 +156,8 @@ def _trace(config: Config, asked: Tracing, shared: Shared, name: str, seed: int)
         comparison=_comparison(asked, traced, retraining, again),
         suspects=None if asked.suspects is None else suspects_spec(queries, training),
         n_suspects=asked.suspects or 0,
+        index=None if asked.derive.index is None else index_spec(name, network, manifest, training, asked),
+        aggregate=None if asked.derive.aggregate is None else aggregate_spec(training, asked),
     )
 
 
