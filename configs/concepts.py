@@ -7,9 +7,11 @@ from pydantic import Field, field_validator, model_validator
 
 from configs.activations import ChannelLayout
 from configs.asked import Asked
+from configs.captioner import Captioner
 from configs.section import SIDE, Location, Name, Section, check_distinct
 
 LABELS = "labels"  # the words of the probing set itself
+MILAN = "milan"  # the detector that describes neurons by a captioner
 
 
 class Probe(Section):
@@ -72,6 +74,19 @@ class Checkpoints(Section):
     )
 
 
+class Attack(Section):
+    """Attacks on labelled images by projected gradient descent (PGD, Madry et al. 2018), on every snapshot."""
+
+    data: Name = Field(description="data set of the labelled images")
+    split: Name = Field("test", description="split of the labelled images")
+    epsilon: float = Field(8 / 255, gt=0, le=1, description="largest change of a pixel, on the 0..1 scale")
+    step: float = Field(2 / 255, gt=0, le=1, description="change of each pixel in a step, on the 0..1 scale")
+    steps: int = Field(50, ge=1, description="number of steps of an attack")
+    restarts: int = Field(2, ge=1, description="number of attacks; an image counts as robust if all of them fail")
+    count: int = Field(500, ge=1, description="number of images, evenly spread over the split")
+    seed: int = Field(0, ge=0, description="seed of the random starts")
+
+
 class Concepts(Asked):
     """Question 3: which concepts do neurons hold, and when in training did they come?"""
 
@@ -112,8 +127,17 @@ class Concepts(Asked):
         {"soft_wpmi": {}},
         min_length=1,
         description="detectors with their parameters, among them `temperature` and `tau`: cos, cos_cubed, wpmi, "
-        "soft_wpmi, rank_reorder, network-dissection",
+        "soft_wpmi, rank_reorder, network-dissection, milan",
     )
+    attack: Attack | None = Field(
+        None, description="attacks under which the accuracy of every snapshot is measured; default: none"
+    )
+    paradigms: dict[Name, Literal["standard", "poor", "diversity", "lottery", "adversarial", "fine-tuning"]] = Field(
+        {},
+        description="way of training by network, for the comparison of paradigms; default: what the settings of the "
+        "training say, where a plain one is standard",
+    )
+    captioner: Captioner | None = Field(None, description="the captioner of detector milan; required for it")
     anchors: tuple[str, ...] | None = Field(
         None, description="words from which the distances of neurons are measured; default: all words"
     )
@@ -146,6 +170,9 @@ class Concepts(Asked):
             if not self.layers_of(name):
                 raise ValueError(f"layers.{name}: expected at least one layer, found none; name one")
             check_distinct("layers", self.layers_of(name))
+        if (self.captioner is None) == (MILAN in self.detectors):
+            expected, found = ("a captioner", "none") if self.captioner is None else ("detector milan", "none for it")
+            raise ValueError(f"captioner: expected {expected} with `detectors`, found {found}; give both or neither")
         layers = {layer for name in self.networks for layer in self.layers_of(name)}
         for layer in self.layout if isinstance(self.layout, dict) else ():
             if layer not in layers:
@@ -154,9 +181,10 @@ class Concepts(Asked):
             if layer not in layers:
                 raise ValueError(f"track: expected names from `layers`, found {layer!r}; add it to `layers`")
             check_distinct(f"track.{layer}", neurons)
-        for name in self.checkpoints:
-            if name not in self.networks:
-                raise ValueError(f"checkpoints: expected names from `networks`, found {name!r}; add it to `networks`")
+        for key in ("checkpoints", "paradigms"):
+            for name in getattr(self, key):
+                if name not in self.networks:
+                    raise ValueError(f"{key}: expected names from `networks`, found {name!r}; add it to `networks`")
         return self
 
     def layers_of(self, network: str) -> tuple[str, ...]:
@@ -167,6 +195,10 @@ class Concepts(Asked):
         """Yield (key, "networks" or "data", name) of every network and data set that the section names."""
         yield from super().names()
         yield "probe.data", "data", self.probe.data
+        if self.attack is not None:
+            yield "attack.data", "data", self.attack.data
+        if self.captioner is not None:
+            yield "captioner.encoder", "networks", self.captioner.encoder
 
     def check_private(self, trainings: Mapping[str, tuple[str, str]], shown: str) -> None:
         """Raise ValueError where a probing image may be a training image that the report must not show."""

@@ -220,6 +220,12 @@ class Record(Section):
         return self
 
 
+class StartNetwork(Section):
+    """The end of another network's training, with the same seed, as the start of a training."""
+
+    network: Name = Field(description="network of the config whose trained weights are the start")
+
+
 class Course(Section):
     """The settings of a training that do not depend on the network or the data."""
 
@@ -245,10 +251,10 @@ class Training(Course):
     data: Name = Field(description="name of the training data set")
     split: Name = Field("train", description="split to train on")
     evaluate: Name = Field("val", description="split whose accuracy is measured after each epoch")
-    start: Location | None = Field(
+    start: Location | StartNetwork | None = Field(
         None,
-        description="file of weights to start from, as `weights` of a network; a head with another number of classes "
-        "keeps fresh weights",
+        description="weights to start from: a file, as `weights` of a network, or {network: NAME}, those that another "
+        "network of the config ends with; a head with another number of classes keeps fresh weights",
     )
     snapshots: Positive | tuple[Step, ...] | None = Field(
         None, description="steps whose weights are kept as stages of their own: a number n, evenly spaced, or a list"

@@ -55,6 +55,8 @@ WRITES = {  # arrays with their axes, and files
     "which all classes share; checkpoints",
     "topic-scores": "`shapley` (topic), `cosine` (topic, topic); completeness and accuracies in `complete.json` under "
     "`summary`",
+    "attacked": "`sample_id`, `right`, `robust` (sample): whether the class is found, as the image is and after each "
+    "attack",
     "evaluation": "`values` (class, measure), the measures' names in `complete.json` under `summary`; `label` (class)",
     "gallery": "`image` (image, row, column, colour), `heat` (image, features, row, column); `sample_id`, `label`, "
     "`predicted` (image)",
@@ -80,6 +82,8 @@ WRITES = {  # arrays with their axes, and files
     "`label`, `predicted` (image); no array where features are not means of maps",
     "decomposed-training": "`weights.safetensors`; `epochs.parquet`, epoch 0 before the first step; checkpoints; "
     "`content-SPLIT.bin`",
+    "linked-updates": "`weights.safetensors`: the last weights of an archive elsewhere; `ids.parquet`: id of the "
+    "archive and sample_id; `content-SPLIT.bin`",
     "queries": "`sample_id`, `label` (query) int64; `logits` (query, class); `image` (query, row, column, colour)",
     "contributions": "of each layer `gamma.LAYER`, `norm.LAYER` (step, query), `init.LAYER`, `preactivation.LAYER` "
     "(query): gamma, the norm of `D_t f`, `<z, W_0 f>`, the norm of z; of the output layer `logit.LAYER` "
@@ -116,6 +120,14 @@ WRITES = {  # arrays with their axes, and files
     "exchanged ones (`null.NAME`): `intersection` (range, neuron, label), `label_area` (range, label), `unit_area` "
     "(range, neuron, category), `mask_size` (range, axis); `threshold`, `dead` (range, neuron); `labels.parquet`: the "
     "labels",
+    "captioner": "`captioner.safetensors`, `words.json`: the captioner and its vocabulary; `test.parquet`: captions of "
+    "regions of other images, known and found; `losses.parquet`: held-out loss by epoch; `complete.json` says under "
+    "`summary` how well captions agree, with the null of each",
+    "regions": "`features` (neuron, exemplar, feature): of the regions that activate each neuron most; `position`, "
+    "`share` (neuron, exemplar): the image, and the region's share of it; `dead` (neuron)",
+    "milan": "`tokens` (neuron, rank, token), `score` (neuron, rank): captions and their scores; `null_best`, `dead` "
+    "(neuron)",
+    "descriptions": "as `words`, of the captions of a layer's neurons",
     "planted": "`planted.parquet`: neuron, word, rank of the true word, and its rank with exchanged images",
     "plane": "`words.parquet` and `plane.parquet`: the places x and y of words and neurons",
     "exemplars": "`picture` (example, row, column, colour); `exemplars.parquet`: layer, neuron, rank, sample_id, "

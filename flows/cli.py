@@ -4,12 +4,12 @@ import logging
 import signal
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.progress import track
@@ -22,6 +22,7 @@ from flows.terminal import print_lines as _print
 from flows.terminal import show_table as _show
 from flows.terminal import size_text as _bytes
 from flows.terminal import table_of as _table
+from flows.terminal import watched as _watched
 
 if TYPE_CHECKING:
     from storage.stores import Store
@@ -37,7 +38,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 _say = partial(err.print, markup=False)
-Item = TypeVar("Item")
 
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a preset")]
 StoreArgument = Annotated[
@@ -84,9 +84,10 @@ def plan(config: ConfigArgument, set_: SetOption = None) -> None:
 
 @app.command()
 def status(store: StoreArgument, name: RunOption = None) -> None:
-    """Show the state of each run in a store."""
+    """Show the state of each run in a store, and of the archive of a loop of one's own."""
     from flows.progress import stage_states
     from storage.runs import choose_run, records, run_names
+    from storage.updates.facts import archive_states
 
     with _exits(f"layerlore status {store}"):
         opened = _store(store)
@@ -96,6 +97,9 @@ def status(store: StoreArgument, name: RunOption = None) -> None:
             states, done = [[stage["title"], found[stage["path"]]] for stage in last.stages], [*found.values()]
             _print(f"{chosen}: {last.document['outcome']}, {done.count('complete')} of {len(done)} stages complete")
             _show(_table(["stage", "state"], states))
+        for one in () if name else archive_states(opened):
+            what = f"{one.steps} steps of layers {', '.join(one.layers)}, kind {one.kind}, {_bytes(one.size)}"
+            _print(f"{one.path}: {'closed' if one.closed else 'open'} archive, {what}")
 
 
 @app.command()
@@ -112,27 +116,31 @@ def explain(
     store: StoreArgument,
     query: Annotated[int | None, typer.Option("--query", min=0, help="index of the query, as in the report")] = None,
     sample: Annotated[str | None, typer.Option("--sample", help="id or key of any sample of the data set")] = None,
-    image: Annotated[
-        str | None, typer.Option("--image", metavar="FILE", help="image file, prepared as samples")
-    ] = None,
+    image: Annotated[str | None, typer.Option("--image", metavar="FILE", help="image, prepared as samples")] = None,
     layer: Annotated[str | None, typer.Option(help="name of one layer to show; default: all layers")] = None,
     unit: Annotated[
         list[str] | None, typer.Option("--unit", metavar="LAYER:INDEX", help="only a neuron or filter; repeatable")
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="number of examples shown at either end")] = 5,
     preview: Annotated[bool, typer.Option("--preview", help="approximate, at once, from the run's index")] = False,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODULE:NAME", help="for the archive of a loop: what builds its model")
+    ] = None,
+    inputs: Annotated[
+        str | None, typer.Option(metavar="FILE", help="for such an archive: .npy of the model's inputs, (Q, ...)")
+    ] = None,
+    program: Annotated[str | None, typer.Option(metavar="MODULE:NAME", help="for a replay: its program")] = None,
     name: RunOption = None,
 ) -> None:
     """Show who taught the network one of its answers: the training examples behind it, by layer.
 
     A query of the run is read from its stages. Other samples, image files and units are projected on the archive.
     """
-    from flows.explaining import Asked, explained, record_of
+    from flows.explaining import Asked, Bare, explained
 
     with _exits(f"layerlore explain {store}"):
-        asked = Asked(query, sample, image, layer, tuple(unit or ()), count, preview)
-        opened = _store(store)
-        for found in explained(opened, record_of(opened, name), asked, _watched):
+        asked = Asked(query, sample, image, layer, tuple(unit or ()), count, Bare(model, inputs, program), preview)
+        for found in explained(_store(store), name, asked, _watched):
             _print(found.title, found.query)
             shown = (layer,) if layer is not None else tuple(asked.units) or None
             for table in found.tables(shown, count):
@@ -212,13 +220,6 @@ def presets_(name: Annotated[str | None, typer.Argument(help="preset to print, t
             out.print(Syntax(known[name], "yaml"))
         else:
             sys.stdout.write(known[name])
-
-
-def _watched(items: Sequence[Item], title: str) -> Iterable[Item]:
-    """Show the progress through some work on the terminal, else a line that it begins."""
-    if not err.is_terminal:
-        _say(f"{title}: {len(items)} parts")
-    return track(items, title, len(items), console=err, transient=True, disable=not err.is_terminal)
 
 
 def main() -> None:

@@ -10,13 +10,29 @@ from configs.load import ConfigError
 from configs.schema import Config
 from configs.tracing import Tracing
 from flows.plan import Plan, make_plan
-from storage.runs import RunRecord, choose_run, records
+from storage.runs import RunRecord, choose_run, records, run_names
 from storage.specs import StageSpec
 from storage.stages import find_finished
 from storage.stores import Store, StoreError
+from storage.updates.facts import archive_states
+from tasks.steps.tracing.bare import BareRequest, explain_archive
 from tasks.steps.tracing.explain import Explanation, explanations
 from tasks.steps.tracing.ondemand import Recorded, Request, Watch, explain_now, from_archive
 from tasks.steps.tracing.preview import preview_now
+
+
+@dataclass(frozen=True)
+class Bare:
+    """What a user says of the archive of a loop that has no config."""
+
+    model: str | None = None
+    inputs: str | None = None
+    program: str | None = None
+
+    @property
+    def given(self) -> bool:
+        """Whether the user says anything."""
+        return self != Bare()
 
 
 @dataclass(frozen=True)
@@ -34,9 +50,13 @@ class Asked:
     layer: str | None
     units: tuple[str, ...]
     count: int
+    bare: Bare = Bare()
     preview: bool = False
 
     def __post_init__(self) -> None:
+        if self.bare.given:
+            self._check_bare()
+            return
         given = [f"--{name}" for name in ("query", "sample", "image") if getattr(self, name) is not None]
         if len(given) != 1:
             found = " and ".join(given) or "none of them"
@@ -46,17 +66,22 @@ class Asked:
         if self.preview and self.units:
             raise ConfigError("--preview: expected no --unit with it, whose directions have no index; leave one out")
 
+    def _check_bare(self) -> None:
+        """Raise ConfigError unless an archive without a config can be asked."""
+        if self.bare.model is None or self.bare.inputs is None:
+            raise ConfigError("explain: expected --model and --inputs together, found one of them; give both")
+        if self.sample is not None or self.image is not None or self.units or self.preview:
+            raise ConfigError(
+                "explain: expected --query alone with --model, found --sample, --image, --unit or --preview"
+            )
 
-def record_of(store: Store, name: str | None) -> RunRecord:
-    """Return the last record of a run: of `name`, else of the only one with tracing, else of the only one."""
-    return records(store, choose_run(store, name, "influence"))[-1]
 
-
-def explained(store: Store, record: RunRecord, asked: Asked, watch: Watch) -> Iterator[Explanation]:
-    """Yield the explanations of all networks and seeds of a run.
+def explained(store: Store, name: str | None, asked: Asked, watch: Watch) -> Iterator[Explanation]:
+    """Yield the explanations of all networks and seeds of a run, or that of the archive of a loop.
 
     Parameters
     ----------
+    name : of the run; None for the only one with tracing, else for the only one
     watch : yields the segments of an archive while they are read, with a title for a progress bar
 
     Raises
@@ -64,6 +89,17 @@ def explained(store: Store, record: RunRecord, asked: Asked, watch: Watch) -> It
     ConfigError : a layer, unit, sample or file that cannot be used; a config that this version does not take
     StoreError : the run has neither a tracing nor a finished recording
     """
+    bare = asked.bare
+    if bare.model is not None and bare.inputs is not None:
+        alone = BareRequest(bare.model, bare.inputs, asked.query or 0, bare.program, asked.layer, asked.count)
+        yield explain_archive(store.url, alone, watch)
+        return
+    if name is None and not run_names(store) and archive_states(store):
+        raise ConfigError(
+            "explain: expected --model and --inputs for the archive of a loop, found neither; give both, or trace it "
+            "in a config: networks.NAME.updates"
+        )
+    record = records(store, choose_run(store, name, "influence"))[-1]
     if asked.query is not None and not asked.units and not asked.preview:
         yield from explanations(store, record, asked.query, asked.layer)
         return
@@ -106,10 +142,11 @@ def recorded_config(record: RunRecord) -> Config:
 def _trainings(store: Store, plan: Plan) -> Iterator[Recorded]:
     """Yield the finished recorded trainings of a plan, those of question 4 where it asks that."""
     config = plan.config
-    for (name, _), spec in plan.shared.trainings.items():
-        network = config.networks[name]
+    for spec in dict.fromkeys(plan.shared.trainings.values()):  # one trained elsewhere stands there for each seed
+        network = config.networks[name := str(spec.place["network"])]
         asked = config.tracing is None or name in config.tracing.networks
-        if asked and network.train is not None and network.train.record is not None and find_finished(store, spec.path):
+        recorded = network.updates is not None or (network.train is not None and network.train.record is not None)
+        if asked and recorded and find_finished(store, spec.path):
             data = None if config.tracing is None else config.tracing.queries.data
             yield Recorded(spec, network, spec.inputs["data"] if data is None else plan.shared.manifests[data])
 

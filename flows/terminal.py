@@ -2,13 +2,16 @@
 
 import sys
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from configs.load import visible
 
 PIPE_WIDTH = 400  # characters
+Item = TypeVar("Item")
 
 out = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
 err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
@@ -48,3 +51,10 @@ def size_text(count: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def watched(items: Sequence[Item], title: str) -> Iterable[Item]:
+    """Show the progress through some work on the terminal, else a line that it begins."""
+    if not err.is_terminal:
+        err.print(f"{title}: {len(items)} parts", markup=False)
+    return track(items, title, len(items), console=err, transient=True, disable=not err.is_terminal)

@@ -55,7 +55,7 @@ RULES = {  # the longest place that a file lies below decides
         (*ASKED, "storage", "tasks.recording.conversion", "tasks.steps.common.materialised"), free=False
     ),
     "flows/explaining.py": Rule(
-        (*ASKED, "storage", *(f"tasks.steps.tracing.{one}" for one in ("explain", "ondemand", "preview"))),
+        (*ASKED, "storage", *(f"tasks.steps.tracing.{name}" for name in ("bare", "explain", "ondemand", "preview"))),
         ("pydantic",),
         free=False,
     ),
@@ -83,6 +83,8 @@ RULES = {  # the longest place that a file lies below decides
     "tasks/report": Rule(("tasks.figures", "tasks.report"), ("jinja2", "plotly")),
     "tasks/training": Rule((*PURE, "tasks.training", "tasks.io"), ("torch",)),
     "tasks/recording": Rule((*PURE, "tasks.recording", "storage"), ("torch",)),
+    "tasks/recording/lightning.py": Rule((*PURE, "tasks.recording", "storage"), ("lightning", "pytorch_lightning")),
+    "tasks/recording/hugging_face.py": Rule((*PURE, "tasks.recording", "storage"), ("torch", "transformers")),
 }
 NEVER = {  # report/<question> is for steps/<question> alone
     **{

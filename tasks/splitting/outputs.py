@@ -94,6 +94,16 @@ def check_name(model: nn.Module, layer: str) -> None:
 
 def largest_output(model: nn.Module, example: Tensor) -> int:
     """Return the number of values in the largest output of any module, for one sample."""
+    return max(_output_sizes(model, example)) // len(example)
+
+
+def all_outputs(model: nn.Module, example: Tensor) -> int:
+    """Return the number of values in the outputs of all modules, for one sample: about what a backward pass keeps."""
+    return sum(_output_sizes(model, example)) // len(example)
+
+
+def _output_sizes(model: nn.Module, example: Tensor) -> list[int]:
+    """Return the number of values in the input, and in the output of each module."""
     sizes = [example.numel()]
 
     def note(module: nn.Module, inputs: object, output: object) -> None:
@@ -107,4 +117,4 @@ def largest_output(model: nn.Module, example: Tensor) -> int:
     finally:
         for hook in hooks:
             hook.remove()
-    return max(sizes) // len(example)
+    return sizes

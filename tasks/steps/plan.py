@@ -1,21 +1,24 @@
 """The order and the sizes of stages of all kinds."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from configs.cluster import Cluster
 from configs.schema import Config
+from configs.training import StartNetwork
 from storage.specs import StageSpec
 from storage.stores import Store
 from tasks.cluster.clusters import check_cluster
 from tasks.cluster.rejoining import ClusterError
 from tasks.engine.step import Size
+from tasks.steps.common.linked import linked_spec
 from tasks.steps.common.lottery import last_training
 from tasks.steps.common.manifest import manifest_spec
 from tasks.steps.common.networks import check_device
 from tasks.steps.common.question import Shared
 from tasks.steps.common.snapshots import snapshot_specs
+from tasks.steps.common.starts import check_trained_start
 from tasks.steps.common.survey import PlanSurvey, network_id
 from tasks.steps.concepts.diversity import diversity_inputs
 from tasks.steps.questions import STEPS
@@ -32,15 +35,37 @@ def plan_shared(config: Config) -> Shared:
     """
     keepers = [step.kind for step in STEPS.values() if step.keeps_content]
     manifests = {name: manifest_spec(name, data, keepers) for name, data in config.data.items()}
-    trained = {name: network.train for name, network in config.networks.items() if network.train is not None}
-    features = {name: diversity_inputs(name, train, manifests[train.data]) for name, train in trained.items()}
-    trainings = {
-        (name, seed): last_training(name, config.networks[name], manifests[train.data], seed, features[name])
-        for name, train in trained.items()
-        for seed in config.seeds
-    }
-    snapshots = [s for (name, _), spec in trainings.items() for s in snapshot_specs(spec, trained[name].snapshots)]
+    trainings = _plan_trainings(config, manifests)
+    snapshots = [
+        stage
+        for (name, _), spec in trainings.items()
+        if (train := config.networks[name].train) is not None
+        for stage in snapshot_specs(spec, train.snapshots)
+    ]
+    for name, network in config.networks.items():
+        learned = config.learned(name)
+        if network.updates is not None and learned is not None:
+            spec = linked_spec(name, network, learned, manifests[learned[0]])
+            trainings |= {(name, seed): spec for seed in config.seeds}
     return Shared(manifests, trainings, snapshots)
+
+
+def _plan_trainings(config: Config, manifests: Mapping[str, StageSpec]) -> dict[tuple[str, int], StageSpec]:
+    """Return the training of each network and seed, each after the one that it starts from."""
+    trainings = dict[tuple[str, int], StageSpec]()
+    for name in config.trainings_in_order():
+        network = config.networks[name]
+        train = network.train
+        assert train is not None
+        manifest = manifests[train.data]
+        features, source = diversity_inputs(name, train, manifest), None
+        if isinstance(train.start, StartNetwork):
+            source = train.start.network
+            check_trained_start(name, network, config.networks[source])
+        for seed in config.seeds:
+            start = {} if source is None else {"start": trainings[source, seed]}
+            trainings[name, seed] = last_training(name, network, manifest, seed, {**features, **start})
+    return trainings
 
 
 def with_inputs(specs: Iterable[StageSpec]) -> tuple[StageSpec, ...]:

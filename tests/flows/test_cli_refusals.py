@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("wide")
             ("seeds=zero", "seeds: input should be a valid tuple, found 'zero'"),
             (
                 "networks.small.weights=w.pt",
-                "networks.small: expected either `weights` or `train`, found both",
+                "networks.small: expected one of `weights`, `train` and `updates`, found weights and train",
             ),
             (
                 "interpretation.selectors={rndm: {}}",

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 
 import pandas as pd
 
+from tasks.report.concepts.paradigms import Paradigm
 from tasks.report.findings import Finding
 from tasks.report.pages import Image
 
@@ -32,6 +33,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {  # of each table; whatever else a table 
     "truth": ("detector", "check", *OF, "layer", "value", "baseline", "n"),
     "temperatures": (*AT, "temperature", "d_anchor"),
     "exemplars": (*OF, "layer", "neuron", "rank", "sample_id", "activation", "picture"),
+    "attacked": (*OF, "snapshot", "clean", "robust", "images"),
 }
 
 
@@ -52,6 +54,8 @@ class ConceptFacts:
     image_text : the image-text model in words, "" where no detector needs one
     detectors : parameters in words by name of the detector, in the order of the page
     privacy : which images may be shown, in words
+    attack : the attack in words, "" without one
+    paradigms : by network, how it is trained and what it is compared with
     """
 
     probing: str
@@ -60,6 +64,8 @@ class ConceptFacts:
     image_text: str = ""
     detectors: Mapping[str, str] = field(default_factory=dict)
     privacy: str = ""
+    attack: str = ""
+    paradigms: Mapping[str, Paradigm] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,13 +95,15 @@ class ConceptResults:
     anchor_distances : network, seed, snapshot, layer, detector, anchor (str), neuron (the nearest, or a tracked one),
         tracked (bool), distance
     truth : detector, check ("planted top-1", "planted top-5", "detectors", "agreement: same word",
-        "agreement: cosine"), network, seed, layer ("", -1, "" where it is not of a network), value, baseline (the
-        null, NaN none), n
+        "agreement: cosine", "captions: BLEU", "captions: common words"), network, seed, layer ("", -1, "" where it is
+        not of a network), value, baseline (the null, NaN none), n
     temperatures : network, seed, snapshot, layer, detector, temperature, d_anchor
     exemplars : network, seed, layer, neuron, rank, sample_id (-1 not to be named), activation, picture (key into
         `pictures`)
     pictures : (h, w, 3) uint8 images with the region outlined; only those that may be shown
     observations : further findings; the page makes those on the paper's observations from the tables
+    attacked : network, seed, snapshot, clean, robust (0..1: accuracy on images as they are, and under attack),
+        images
     """
 
     facts: ConceptFacts
@@ -114,6 +122,7 @@ class ConceptResults:
     exemplars: pd.DataFrame = field(default_factory=lambda: _table("exemplars"))
     pictures: Mapping[str, Image] = field(default_factory=dict)
     observations: tuple[Finding, ...] = ()
+    attacked: pd.DataFrame = field(default_factory=lambda: _table("attacked"))
 
     def completed(self) -> "ConceptResults":
         """Return the results with every column in every table; an absent one is unknown, such a category is other."""

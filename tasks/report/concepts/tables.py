@@ -250,3 +250,18 @@ def _capped(rows: pd.DataFrame, caption: str, cells: dict[str, Cell], words: int
     """Print the first `MAX_ROWS` rows and say how many there are."""
     table = print_table(rows.head(MAX_ROWS), caption, cells, words=words, csv=csv)
     return replace(table, note=f"The first {MAX_ROWS} of {len(rows):,} rows." if len(rows) > MAX_ROWS else "")
+
+
+def attacked_table(attacked: pd.DataFrame, monitor: pd.DataFrame) -> Table:
+    """List the accuracy of each snapshot on images as they are, and under attack."""
+    at = ["network", "seed", "snapshot"]
+    rows = attacked.merge(monitor[[*at, "label"]].drop_duplicates(at), on=at, how="left")
+    cells: dict[str, Cell] = {
+        "network": text_cell("network"),
+        "seed": text_cell("seed"),
+        "snapshot": text_cell("label"),
+        "accuracy": number_cell("clean", formats.share),
+        "under attack": number_cell("robust", formats.share),
+        "images": number_cell("images", formats.count),
+    }
+    return print_table(rows, "Accuracy on images as they are, and under attack", cells, words=3)

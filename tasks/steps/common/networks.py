@@ -42,82 +42,18 @@ def network_identity(
     if training is not None:
         return parameters, {"network": name}, digests
     assert network.weights is not None
-    path = _absolute(network.weights)
+    path = absolute_path(network.weights)
     try:
         return parameters, {"network": name, "weights": path}, {**digests, "weights": file_sha256(path)}
     except ValueError as error:
         raise ValueError(f"networks: weights of {network.model}: {error}") from error
 
 
-def start_identity(name: str, network: Network) -> tuple[Document, dict[str, str]]:
-    """Return the path and the digest of the weights from which a training starts, after a trial load.
-
-    Both are empty where it starts from fresh weights.
-
-    Raises
-    ------
-    ValueError : the file is missing or does not fit the model; names the config's key
-    """
-    if network.train is None or network.train.start is None:
-        return {}, {}
-    path = _absolute(network.train.start)
-    try:
-        build_model(network.model, network.arguments, 0)
-    except ValueError as error:
-        raise ValueError(f"networks.{name}: {error}") from error
-    try:
-        found = file_sha256(path)
-        _tried(network.model, json.dumps(network.arguments, sort_keys=True), path, found)
-    except ValueError as error:
-        raise ValueError(f"networks.{name}.train.start: {error}") from error
-    return {"start": path}, {"start": found}
-
-
 def check_weights(network: Network) -> None:
     """Raise ValueError unless the file of a network's weights fits its model, after a trial load."""
     assert network.weights is not None
-    path, arguments = _absolute(network.weights), json.dumps(network.arguments, sort_keys=True)
+    path, arguments = absolute_path(network.weights), json.dumps(network.arguments, sort_keys=True)
     _fits(network.model, arguments, path, file_sha256(path))
-
-
-def undone_line(training: StageSpec) -> str:
-    """Return a line where a training's file of weights fits only without a tool's additions, else ""."""
-    if (path := training.place["train"]["start"]) is None:
-        return ""
-    network = training.parameters["network"]
-    arguments = json.dumps(network["arguments"], sort_keys=True)
-    undone = _tried(network["model"], arguments, path, training.digests["start"])
-    return f"networks.{training.place['network']}.train.start: {path} fits by its {undone}" if undone else ""
-
-
-def load_start(model: nn.Module, path: str) -> str:
-    """Load the weights from which a training starts into a model with fresh weights, in place.
-
-    All weights must fit, as in `load_weights`, except for the number of classes. The head is the last nn.Linear among
-    the model's modules. It keeps its fresh weights where the file's head has another number of outputs.
-
-    Returns
-    -------
-    the changes that made the file fit, in words; empty where it fits unchanged
-    """
-    from torch import nn
-
-    from tasks.io.weights import load_first, readings
-
-    given = readings(model, path)
-    name, head = next(
-        ((n, m) for n, m in reversed(list(model.named_modules())) if isinstance(m, nn.Linear)), ("", None)
-    )
-    weight = next((r.state[f"{name}.weight"] for r in given if f"{name}.weight" in r.state), None) if name else None
-    if head is None or weight is None or weight.ndim != 2 or len(weight) == head.out_features:
-        return load_first(model, given, path)
-    bias, dtype = head.bias is not None, head.weight.dtype
-    stand_in = nn.Linear(head.in_features, len(weight), bias=bias, device="meta", dtype=dtype).to_empty(device="cpu")
-    model.set_submodule(name, stand_in)  # of the file's size, so that all other weights are loaded and checked
-    try:
-        return load_first(model, given, path)
-    finally:
-        model.set_submodule(name, head)
 
 
 def check_unchanged(path: str, planned: str) -> None:
@@ -245,12 +181,6 @@ class _Kept(threading.local):
 _KEPT = _Kept()
 
 
-@lru_cache(maxsize=16)
-def _tried(model: str, arguments: str, path: str, digest: str) -> str:
-    """Return the changes that make a file fit a model; ValueError if it does not fit. The digest is the cache's key."""
-    return load_start(build_model(model, json.loads(arguments), 0), path)
-
-
 @lru_cache(maxsize=256)
 def _fits(model: str, arguments: str, path: str, digest: str) -> None:
     """Raise ValueError unless all weights of a file fit a model and are finite. The digest is in the cache's key."""
@@ -263,6 +193,6 @@ def _fits(model: str, arguments: str, path: str, digest: str) -> None:
             raise ValueError(f"weights {path}: expected finite numbers, found NaN or infinity in {name}")
 
 
-def _absolute(path: str) -> str:
+def absolute_path(path: str) -> str:
     """Return an absolute path, since workers may have another working directory."""
     return str(Path(path).expanduser().absolute())

@@ -126,6 +126,8 @@ def archive_size(spec: StageSpec, survey: Survey, *, kind: str = "") -> tuple[st
     ------
     ValueError : a layer that cannot be recorded, or more than `archive_budget`
     """
+    if "archive" in spec.place:  # of a training elsewhere
+        return str(spec.place["archive"]["kind"]), int(spec.place["archive"]["bytes"])
     train, found = training_of(spec), survey.data(spec.inputs["data"])
     if train.record is None:
         return "", 0

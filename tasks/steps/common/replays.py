@@ -11,6 +11,7 @@ from storage.stages import open_finished
 from storage.stores import Store
 from storage.updates.archives import find_conversions
 from tasks.steps.common.courses import MEMORY_SAMPLES
+from tasks.steps.common.tied import linked_source
 from tasks.steps.common.trainer import load_training, open_trainer, pack_training
 
 if TYPE_CHECKING:
@@ -80,13 +81,17 @@ def open_archive(store: Store, training: StageSpec) -> UpdateSource:
     StoreError : the training recorded nothing
     """
     source = recorded_archive(store, training)
-    return source if source.kind != "replay" or _repeats_here(store, training) else _converted(store, training, source)
+    if source.kind != "replay" or "updates" in training.place or _repeats_here(store, training):
+        return source
+    return _converted(store, training, source)
 
 
 def recorded_archive(store: Store, training: StageSpec) -> UpdateSource:
     """Return the updates of a finished training from what the training itself recorded."""
     from tasks.recording.sources import recorded_source
 
+    if "updates" in training.place:  # of a training elsewhere
+        return linked_source(store, training)
     return recorded_source(store, training, RepeatTraining(store, training))
 
 

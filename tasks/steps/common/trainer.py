@@ -11,6 +11,7 @@ import numpy as np
 from configs.training import Course, Training
 from storage.documents import Document
 from storage.specs import StageSpec
+from storage.stages import open_finished
 from storage.stores import Store
 from storage.tensors import RawTensor, decode_tensors, encode_tensors
 from tasks.io.networks import build_model
@@ -18,7 +19,8 @@ from tasks.steps.common.companions import Settings, companion_settings
 from tasks.steps.common.courses import open_batches, open_schedule, training_of
 from tasks.steps.common.fetching import open_fetch
 from tasks.steps.common.manifest import positions
-from tasks.steps.common.networks import check_unchanged, load_packed, load_start, stage_weights
+from tasks.steps.common.networks import WEIGHTS, check_unchanged, load_packed, stage_weights
+from tasks.steps.common.starts import load_start, load_trained
 from tasks.steps.common.trials import example_input, spread
 from tasks.training.batches import Positions
 
@@ -84,11 +86,11 @@ def open_trainer(
     train, network = training_of(spec), spec.parameters["network"]
     seed = int(spec.parameters["seed"]) if seed is None else seed
     model = build_model(network["model"], network["arguments"], seed)
-    if train.start is not None:
+    if isinstance(train.start, str):
         check_unchanged(train.start, spec.digests["start"])
         load_start(model, train.start)
     if "start" in spec.inputs:
-        load_packed(model, stage_weights(store, spec.inputs["start"]))
+        _load_stage(store, spec.inputs["start"], model)
     samples = open_samples(store, spec, device, memory, seed, subset)
     return make_trainer(train, seed, model, samples, device, companion_settings(store, spec))
 
@@ -160,6 +162,14 @@ def set_deterministic(device: torch.device) -> None:
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
+
+
+def _load_stage(store: Store, start: StageSpec, model: nn.Module) -> None:
+    """Load the weights of a lottery's ticket whole, or the trunk and the fitting head of another training."""
+    if "train" in start.parameters:
+        load_trained(model, open_finished(store, start).read_file(WEIGHTS), start.title)
+    else:
+        load_packed(model, stage_weights(store, start))
 
 
 def _fetched(fetch: Fetch, subset: Positions, picked: Positions) -> tuple[torch.Tensor, torch.Tensor]:

@@ -27,12 +27,9 @@ from tasks.steps.common.courses import (
     key_settings,
     training_of,
 )
-from tasks.steps.common.networks import (
-    network_identity,
-    start_identity,
-    undone_line,
-)
+from tasks.steps.common.networks import network_identity
 from tasks.steps.common.recording import UPDATES, archive_line, archive_size, dropped_bytes
+from tasks.steps.common.starts import start_identity, undone_line
 from tasks.steps.common.survey import state_bytes
 from tasks.steps.common.trainable import check_trainable
 from tasks.steps.common.trainer import open_trainer
@@ -56,8 +53,8 @@ def training_spec(
 
     Parameters
     ----------
-    inputs : `start`, a stage with the weights to start from, and `masks`, a pruning, in a lottery after its first
-        training; `image_features` and `words` for the diversity regulariser
+    inputs : `start`, a stage with the weights to start from: another training, or a ticket; with a ticket `masks`, a
+        pruning; `image_features` and `words` for the diversity regulariser
     stage : name of the training in a lottery, for people
 
     Raises

@@ -53,9 +53,10 @@ def planted_spec(
 
     Returns
     -------
-    None where the words are not the labels of the probing set: the true word of a neuron is then unknown
+    None where the words are not the labels of the probing set: the true word of a neuron is then unknown. None for
+    captions too
     """
-    if probed.words.place["words"] != LABELS:
+    if detector.source == "regions" or probed.words.place["words"] != LABELS:
         return None
     own = dict(settings) if detector.needs_scores else dissection_settings(settings)
     own.pop("maps", None)  # of a network's layer

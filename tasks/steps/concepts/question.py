@@ -1,8 +1,10 @@
 """The object of question 3: which concepts do neurons hold, and when in training did they come?"""
 
 from tasks.steps.common.question import Question
+from tasks.steps.concepts.attacked import ATTACKED
 from tasks.steps.concepts.card import concepts_card
 from tasks.steps.concepts.concept_side import CONCEPT_SIDE
+from tasks.steps.concepts.descriptions import DESCRIPTIONS
 from tasks.steps.concepts.detectors import DETECTORS
 from tasks.steps.concepts.dual_encoder import DUAL_ENCODER
 from tasks.steps.concepts.exemplars import EXEMPLARS
@@ -23,7 +25,7 @@ CONCEPTS = Question(
     (
         *(DUAL_ENCODER, WORDS, IMAGE_FEATURES, CONCEPT_SIDE, RESPONSES),
         *OF_DETECTORS.values(),
-        *(NEURONS, PLANTED, PLANE, EXEMPLARS),
+        *(DESCRIPTIONS, NEURONS, PLANTED, PLANE, EXEMPLARS, ATTACKED),
     ),
     plan_concepts,
     concepts_page,

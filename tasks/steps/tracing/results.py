@@ -82,7 +82,7 @@ def _network(store: Store, trace: Trace) -> dict[str, object]:
         "seed": trace.seed,
         "model": trace.queries.parameters["network"]["model"],
         "accuracy": training.summary["accuracy"],
-        "loss": recorded[-1]["epochs"][-1]["loss"],
+        "loss": _or_nan(recorded[-1]["epochs"][-1]["loss"]),
         "steps": influence.summary["steps"],
         "layers": len(influence.summary["layers"]),
         "archive_bytes": sum(each["recording"]["bytes"] for each in recorded),

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tasks.report.concepts.results import ConceptResults
@@ -68,3 +69,23 @@ def test_few_snapshots_and_layers(
     assert expected in text_of(site, "concepts.html")
     slider = b'type="range"' in site["concepts.html"]
     assert slider == (len(steps) > 1)
+
+
+def test_accuracy_under_attack_stands_with_the_attack_and_the_snapshots(facts: RunFacts) -> None:
+    results = invented_concepts(layers=("conv1", "conv2"), steps=(0, 50), n_neurons=6, n_pictures=1)
+    rows = {
+        "network": "small",
+        "seed": 0,
+        "snapshot": [0, 1],
+        "clean": [0.125, 0.75],
+        "robust": [0.25, 0.5],
+        "images": 16,
+    }
+    shown = replace(
+        results, attacked=pd.DataFrame(rows), facts=replace(results.facts, attack="2 attacks of 50 steps of 2/255")
+    )
+    text = text_of(site_of(facts, shown), "concepts.html")
+    assert "Accuracy under attack An image counts as robust" in text
+    assert "2 attacks of 50 steps of 2/255" in text
+    assert "under attack images small 0 step 0 12.5 % 25.0 % 16 small 0 step 50 75.0 % 50.0 % 16" in text
+    assert "Accuracy under attack" not in text_of(site_of(facts, results), "concepts.html")

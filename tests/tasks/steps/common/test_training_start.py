@@ -20,8 +20,8 @@ from tasks.io.tensors import unpack_tensors
 from tasks.steps.common import trainer
 from tasks.steps.common.courses import MEMORY_SAMPLES
 from tasks.steps.common.manifest import MANIFEST
-from tasks.steps.common.networks import load_start
 from tasks.steps.common.snapshots import SNAPSHOTS, snapshot_file
+from tasks.steps.common.starts import load_start
 from tests.tasks.steps.common.trainings import die_at, file_digests, spec_of, train
 
 if TYPE_CHECKING:
