@@ -45,16 +45,31 @@ def splits(source: UpdateSource, spec: StageSpec, layer: str) -> bool:
 
 def split_block(
     block: UpdateBlock, target: Target, inputs: Tensor, members: NDArray[np.float32], sizes: list[int]
-) -> None:
-    """Write the part of each example of a block's steps, (steps, members, queries).
+) -> str:
+    """Write the part of each example of a block's steps, (steps, members, queries); NaN where they are not known.
 
     Parameters
     ----------
     sizes : number of examples of each step
+
+    Returns
+    -------
+    why the block cannot be split, "" if it can
     """
-    parts = block.per_example(target.module, target.weight, inputs, anchor=target.anchor)
+    try:
+        parts = block.per_example(target.module, target.weight, inputs, anchor=target.anchor)
+    except NotImplementedError as error:
+        members[:] = np.nan
+        return str(error)
     for row, columns, size in zip(members, parts, sizes, strict=True):
         row[:size] = columns[:, :size].T.float().cpu().numpy()
+    return ""
+
+
+def known_parts(parts: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Return (steps,) whether the parts (steps, members, queries) of a step's examples are known."""
+    found: NDArray[np.bool_] = ~np.isnan(parts).all(axis=(1, 2))
+    return found if parts[0].size else np.ones(len(parts), np.bool_)
 
 
 def members_bytes(spec: StageSpec, survey: Survey, layers: list[str]) -> int:

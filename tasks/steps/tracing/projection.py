@@ -130,7 +130,7 @@ def _partition(work: Work, number: int) -> None:
     source = open_archive(stage.store, spec.inputs["network"])
     segment = source.segments()[number]
     targets = {target.name: target for target in _targets(stage.store, spec, source, device)}
-    sizes = [len(ids) for ids in source.examples]
+    sizes, whole = [len(ids) for ids in source.examples], dict[str, str]()
     with stage.partition(number) as part:
         arrays = _empty(part)
         for first, inputs, classes in _batches(stage.store, spec, list(targets), device):
@@ -138,7 +138,8 @@ def _partition(work: Work, number: int) -> None:
             if number == 0:
                 for target in targets.values():
                     _constants(source, target, inputs[target.name], classes, span, arrays)
-            for block in source.blocks(segment, list(targets)):
+            divided = any(members_array(name) in arrays for name in targets)
+            for block in source.blocks(segment, list(targets), members=divided):
                 rows = slice(block.start - segment.start, block.stop - segment.start)
                 if not block.recorded:
                     rows = slice(rows.stop - 1, rows.stop)  # the sum of a gap is stored at its last step
@@ -146,11 +147,13 @@ def _partition(work: Work, number: int) -> None:
                 _project(block, target, inputs[target.name], classes, arrays, (rows, span))
                 if (members := arrays.get(members_array(target.name))) is not None and block.recorded:
                     counts = sizes[block.start : block.stop]
-                    split_block(block, target, inputs[target.name], members[rows, :, span], counts)
+                    why = split_block(block, target, inputs[target.name], members[rows, :, span], counts)
+                    whole |= {target.name: why} if why else {}
         for name, array in arrays.items():
             _check_finite(spec, name, array, segment.start)
             part.write(name, array)
         part.numbers.update(measured(steps=segment.stop - segment.start))
+        part.numbers.update({"not_split": whole} if whole else {})
 
 
 def _empty(part: Partition) -> dict[str, Floats]:
@@ -165,6 +168,8 @@ def _empty(part: Partition) -> dict[str, Floats]:
 
 def _check_finite(spec: StageSpec, name: str, array: Floats, start: int) -> None:
     """Raise ValueError for NaN or inf in an array of a partition with first step `start`: the training diverged."""
+    if name.startswith(members_array("")):  # NaN where a step is not split; parts that diverge have a gamma that does
+        return
     if not np.isfinite(array).all():
         kind, layer = name.split(".", 1)
         first = np.argwhere(~np.isfinite(array))[0]
