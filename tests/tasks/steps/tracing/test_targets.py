@@ -25,7 +25,8 @@ def test_only_one_output_is_left(module: nn.Linear, shape: tuple[int, ...]) -> N
 
     def run(values: torch.Tensor) -> torch.Tensor:
         parameters = {"weight": values, "bias": torch.zeros_like(module.bias)}
-        return torch.func.functional_call(module, parameters, (inputs,)).detach()
+        found: torch.Tensor = torch.func.functional_call(module, parameters, (inputs,)).detach()
+        return found
 
     whole = run(weight)
     for unit in range(whole.shape[1]):
