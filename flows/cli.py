@@ -1,10 +1,10 @@
-"""The command `layerlore`: run, plan, status, explain, report, verify, gc, presets."""
+"""The command `layerlore`: run, watch, plan, status, explain, report, verify, gc, presets."""
 
 import logging
 import signal
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
@@ -12,19 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.progress import track
 from rich.syntax import Syntax
-from rich.table import Table
 
 from configs.load import ConfigError, load_config, prefect_defaults, presets, visible
 from configs.secrets import without_passwords
+from flows.terminal import err, out
+from flows.terminal import print_lines as _print
+from flows.terminal import show_table as _show
+from flows.terminal import size_text as _bytes
+from flows.terminal import table_of as _table
 
 if TYPE_CHECKING:
     from storage.stores import Store
 
 DONE, FAILED, BAD_CONFIG, HELD, INTERRUPTED = 0, 1, 2, 3, 130
-PIPE_WIDTH = 400  # characters
 PACKAGES = ("configs", "flows", "storage", "tasks")
 
 app = typer.Typer(
@@ -34,8 +36,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
-out = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
-err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
 _say = partial(err.print, markup=False)
 
 ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a preset")]
@@ -63,6 +63,21 @@ def run(
     with _exits(f"layerlore run {config}"):
         place = answer(config, set_ or [], wait=not no_wait, say=_say)
         _print(f"report: {place}")
+
+
+@app.command()
+def watch(
+    config: ConfigArgument,
+    set_: SetOption = None,
+    idle: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="end after this time without a new snapshot")
+    ] = None,
+) -> None:
+    """Follow a training, or a growing folder of checkpoints: the concepts of each new snapshot, and the page."""
+    from flows.watching import watch_config
+
+    with _exits(f"layerlore watch {config}"):
+        _print(f"report: {watch_config(config, set_ or [], idle=idle)}")
 
 
 @app.command()
@@ -258,42 +273,6 @@ def _fail(text: str, code: int) -> None:
         shown = visible(without_passwords(line))
         err.print(f"error: {shown}" if code != INTERRUPTED else shown, markup=False)
     raise typer.Exit(code)
-
-
-def _print(*lines: str) -> None:
-    """Print lines without characters that move a terminal's cursor, since another user may have written the store."""
-    for line in lines:
-        out.print(visible(line), markup=False)
-
-
-def _show(table: Table) -> None:
-    """Print a table; outside a terminal, one line for each row."""
-    out.print(table, width=None if out.is_terminal else PIPE_WIDTH)
-
-
-def _table(names: Sequence[object], rows: Iterable[Sequence[object]]) -> Table:
-    """Return a table for the terminal, numbers with four digits."""
-    table = Table(*map(_cell, names), box=None)
-    for row in rows:
-        table.add_row(*map(_cell, row))
-    return table
-
-
-def _cell(value: object) -> str:
-    """Return the text of a table's cell, without markup and without characters that move a terminal's cursor."""
-    if isinstance(value, float):
-        return "" if value != value else f"{value:.4g}"
-    return visible(str(value)).replace("[", "\\[")
-
-
-def _bytes(count: int) -> str:
-    """Return a size for people."""
-    size = float(count)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"
 
 
 if __name__ == "__main__":

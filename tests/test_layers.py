@@ -50,12 +50,16 @@ RULES = {  # the longest place that a file lies below decides
     "flows/plan.py": Rule((*ASKED, "storage"), free=False),
     "flows/progress.py": Rule((*ASKED, "storage"), free=False),
     "flows/cli.py": Rule((*ASKED, "storage", "tasks.steps.tracing.explain"), ("prefect", "typer", "rich"), free=False),
+    "flows/holding.py": Rule((*ASKED, "storage"), free=False),
+    "flows/terminal.py": Rule((*ASKED, "storage"), ("rich",), free=False),
+    "flows/watching.py": Rule((*ASKED, "storage", "tasks.steps.concepts.live"), free=False),
     "storage": Rule(("storage",), ("zarr", "google_crc32c", "s3fs", "fsspec", "pyarrow", "safetensors")),
     "tasks": Rule(PURE, NUMERIC),
     "tasks/concepts": Rule(PURE, (*NUMERIC, "umap")),
     "tasks/interpreters/small.py": Rule(PURE, (*NUMERIC, "sklearn")),
     "tasks/cluster": Rule(("configs", "tasks.cluster"), ("dask", "distributed", "threadpoolctl")),
     "tasks/engine": Rule(ENGINE),
+    "tasks/engine/alerts.py": Rule(ENGINE, ("prefect",)),
     "tasks/engine/runner.py": Rule(ENGINE, ("prefect",)),
     "tasks/engine/survey.py": Rule(ENGINE, ("torch",)),  # types only
     "tasks/engine/server.py": Rule(ENGINE, ("prefect", "pydantic")),
@@ -72,6 +76,9 @@ RULES = {  # the longest place that a file lies below decides
     ),
     "tasks/figures": Rule((*PURE, "tasks.figures"), (*NUMERIC, *PLOTTING)),
     "tasks/report": Rule(("tasks.figures", "tasks.report"), ("jinja2", "plotly")),
+    "tasks/report/concepts/tensorboard.py": Rule(
+        ("tasks.report",), ("jinja2", "plotly", "PIL", "tensorboard", "google")
+    ),
     "tasks/training": Rule((*PURE, "tasks.training", "tasks.io"), ("torch",)),
     "tasks/recording": Rule((*PURE, "tasks.recording", "storage"), ("torch",)),
 }

@@ -1,0 +1,50 @@
+"""What commands print: lines, tables and sizes, without characters that move a terminal's cursor."""
+
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from configs.load import visible
+
+PIPE_WIDTH = 400  # characters
+
+out = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
+err = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True)
+
+
+def print_lines(*lines: str) -> None:
+    """Print lines without characters that move a terminal's cursor, since another user may have written the store."""
+    for line in lines:
+        out.print(visible(line), markup=False)
+
+
+def show_table(table: Table) -> None:
+    """Print a table; outside a terminal, one line for each row."""
+    out.print(table, width=None if out.is_terminal else PIPE_WIDTH)
+
+
+def table_of(names: Sequence[object], rows: Iterable[Sequence[object]]) -> Table:
+    """Return a table for the terminal, numbers with four digits."""
+    table = Table(*map(_cell, names), box=None)
+    for row in rows:
+        table.add_row(*map(_cell, row))
+    return table
+
+
+def _cell(value: object) -> str:
+    """Return the text of a table's cell, without markup and without characters that move a terminal's cursor."""
+    if isinstance(value, float):
+        return "" if value != value else f"{value:.4g}"
+    return visible(str(value)).replace("[", "\\[")
+
+
+def size_text(count: int) -> str:
+    """Return a size for people."""
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
