@@ -80,7 +80,7 @@ def _network(store: Store, trace: Trace) -> dict[str, object]:
     """Return the row of a network: its recording and the costs."""
     training, influence = open_finished(store, trace.training), open_finished(store, trace.influence)
     recorded = _metrics(store, trace.training)
-    per_epoch = len([loss for each in recorded for loss in each["losses"]]) / training_of(trace.training).epochs
+    epochs = training_of(trace.training).epochs
     spent = [*_metrics(store, trace.contributions), *_metrics(store, trace.influence)]
     return {
         "network": trace.network,
@@ -95,9 +95,8 @@ def _network(store: Store, trace: Trace) -> dict[str, object]:
         "explain_seconds": sum(each["cpu_seconds"] for each in spent),
         "anchor": influence.summary["anchor"],
         "kind": recorded[0]["recording"]["kind"],
-        "plain_epoch_seconds": per_epoch * recorded[0].get("unrecorded_seconds", np.nan),
-        "recorded_epoch_seconds": sum(each.get("steps_seconds", np.nan) for each in recorded)
-        / training_of(trace.training).epochs,
+        "plain_epoch_seconds": influence.summary["steps"] / epochs * recorded[0].get("unrecorded_seconds", np.nan),
+        "recorded_epoch_seconds": sum(each.get("steps_seconds", np.nan) for each in recorded) / epochs,
         "weight_bytes": 4 * sum(influence.summary["weights"]),
         "explained": open_finished(store, trace.queries).summary["queries"],
     }

@@ -98,5 +98,5 @@ def test_the_config_and_the_questions_agree() -> None:
 def test_each_kind_of_stage_is_in_one_question_at_most() -> None:
     kinds = [step.kind for question in QUESTIONS.values() for step in question.steps]
     assert len(set(kinds)) == len(kinds)
-    assert set(STEPS) == {"manifest", "training", "snapshots", "pruning", "ticket", *kinds}
+    assert set(STEPS) == {"manifest", "training", "linked-updates", "snapshots", "pruning", "ticket", *kinds}
     assert all(step.kind == kind for kind, step in STEPS.items())

@@ -1,9 +1,10 @@
 """The accuracy of snapshots under attack: a linear network's exact worst case, bytes, keys, refusals."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -22,9 +23,12 @@ from tasks.engine.life import Job, complete
 from tasks.steps.common.manifest import MANIFEST, manifest_spec
 from tasks.steps.common.survey import PlanSurvey
 from tasks.steps.concepts import attacked
-from tasks.steps.concepts.attacked import ATTACKED, attacked_spec
+from tasks.steps.concepts.attacked import ATTACKED, attack_text, attacked_spec, attacked_table
 from tasks.steps.concepts.watched import UNKNOWN_STEP, Watched
 from tests.tasks.engine.two_stages import job_at
+
+if TYPE_CHECKING:
+    from tests.conftest import Run
 
 Tree = dict[str, Any]  # Any: YAML
 Floats = NDArray[np.float64]
@@ -77,7 +81,8 @@ def stage_of(folder: Path, **settings: Any) -> tuple[Job, StageSpec, StageSpec]:
 
 def worst_margins(folder: Path) -> tuple[Floats, Floats]:
     """Return the margins of the true class, as the images are and in the worst case, by a loop over pixels."""
-    found = np.load(folder / "images.npz")
+    with np.load(folder / "images.npz") as archive:
+        found = dict(archive)
     state = torch.load(folder / "weights.pt", weights_only=True)
     weight, bias = state["1.weight"].double().numpy(), state["1.bias"].double().numpy()
     clean, worst = np.zeros(N), np.zeros(N)
@@ -153,10 +158,28 @@ def test_a_run_attacks_each_snapshot_on_its_own_preprocessing(probed_tree: Tree)
     assert all(spec in answer.finals for spec in answer.attacked)
 
 
+def test_the_table_has_a_row_for_each_snapshot(
+    probed_run: "Run", probed_tree: Tree, tmp_path: Path, new_run: Callable[[Tree], "Run"]
+) -> None:
+    """The weights are those of the finished run; its training has 16 steps, with snapshots before and after."""
+    run = new_run(asking({**probed_run.at(str(tmp_path / "copy")).tree}))
+    (answer,) = run.plan.answers["concepts"]
+    complete(run.job, ATTACKED, list(answer.attacked))
+    table = attacked_table(run.job.store, [answer])
+    assert table[["network", "seed", "snapshot", "images"]].values.tolist() == [
+        ["small", 0, 0, 10],
+        ["small", 0, 1, 10],
+    ]
+    assert (table["robust"] <= table["clean"]).all()
+    assert attack_text([answer]) == "2 attacks of 2 steps of 2/255 within 8/255 on images of digits, val"
+    assert attack_text([replace(answer, attacked=())]) == ""
+
+
 def test_labels_beyond_the_outputs_are_refused_by_the_plan(tmp_path: Path) -> None:
     job, _, spec = stage_of(tmp_path)
     assert ATTACKED.size(spec, PlanSurvey(job.store)).peak > 0
-    found = np.load(tmp_path / "images.npz")
+    with np.load(tmp_path / "images.npz") as archive:
+        found = dict(archive)
     np.savez(tmp_path / "more.npz", images=found["images"], labels=found["labels"] + 1)
     more = manifest_spec("more", Npz(source="npz", paths={"test": str(tmp_path / "more.npz")}), ["attacked"])
     with pytest.raises(ValueError, match="expected labels 0 to 1, as the network has 2 outputs, found 2"):

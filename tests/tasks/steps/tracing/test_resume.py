@@ -46,7 +46,7 @@ def dies_at(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, call: int) 
     ("module", "name", "call"),
     [
         (projection, "_project", 3),
-        (influence, "_ranked", 4),
+        (influence, "ranked", 4),
         (mislabel, "_self_shares", 5),
         (retraining, "query_logits", 4),
     ],
