@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
-from flows import cli
+from flows import cli, exits
 from storage.runs import write_record
 from storage.stages import open_finished
 from tasks.report.tracing.downloads import tracing_csv
@@ -124,7 +124,7 @@ def test_a_layer_that_one_network_has(traced_tree: Tree, new_run: Callable[[Tree
     result = explain(run, "--query", "0", "--layer", "6")
     assert result.exit_code == 0, result.output
     assert [line.split()[1] for line in result.stdout.splitlines() if line.startswith("influence ")] == ["small"]
-    text = refused(explain(run, "--query", "0", "--layer", "fc"), cli.BAD_CONFIG)
+    text = refused(explain(run, "--query", "0", "--layer", "fc"), exits.BAD_CONFIG)
     assert text == "--layer: expected one of 0, 3, 6, 11, 1, found 'fc'"
 
 
@@ -165,15 +165,15 @@ def mlp_like(traced_tree: Tree, new_run: Callable[[Tree], "Run"]) -> "Run":
 
 def test_what_is_not_there_is_one_line(traced_run: "Run", finished_run: "Run", tmp_path: Path) -> None:
     title = traces(traced_run.plan)[0].influence.title
-    text = refused(explain(traced_run, "--query", "4"), cli.FAILED)
+    text = refused(explain(traced_run, "--query", "4"), exits.FAILED)
     assert text == f"query: expected 0 to 3 in {title}, found 4"
-    text = refused(explain(traced_run, "--query", "0", "--layer", "fc"), cli.BAD_CONFIG)
+    text = refused(explain(traced_run, "--query", "0", "--layer", "fc"), exits.BAD_CONFIG)
     assert text == "--layer: expected one of 0, 3, 6, 11, found 'fc'"
-    text = refused(explain(finished_run, "--query", "0"), cli.FAILED)
+    text = refused(explain(finished_run, "--query", "0"), exits.FAILED)
     assert text == "run tiny: expected a complete tracing, found none; `layerlore run` a config with `tracing` first"
-    text = refused(explain(traced_run, "--query", "0", "--run", "other"), cli.FAILED)
+    text = refused(explain(traced_run, "--query", "0", "--run", "other"), exits.FAILED)
     assert text.endswith("expected one of the runs traced, found 'other'")
-    text = refused(CliRunner().invoke(cli.app, ["explain", str(tmp_path / "none"), "--query", "0"]), cli.FAILED)
+    text = refused(CliRunner().invoke(cli.app, ["explain", str(tmp_path / "none"), "--query", "0"]), exits.FAILED)
     assert text.endswith("expected a layerlore store, found none; `layerlore run` makes one")
     assert explain(traced_run, "--query", "-1").exit_code == 2
     assert explain(traced_run).exit_code == 2
@@ -188,7 +188,7 @@ def test_of_several_runs_the_only_one_with_tracing_is_explained(
         write_record(run.job.store, name, {}, list(finished_run.plan.stages), {})
     assert explain(run, "--query", "1").stdout == alone.stdout
     write_record(run.job.store, "zebra", {}, list(run.plan.stages), {})
-    text = refused(explain(run, "--query", "1"), cli.FAILED)
+    text = refused(explain(run, "--query", "1"), exits.FAILED)
     assert text.endswith("expected one run, found traced, zebra; choose one with --run")
     assert explain(run, "--query", "1", "--run", "zebra").stdout == alone.stdout
 

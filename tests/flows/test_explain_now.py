@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from typer.testing import CliRunner, Result
 
-from flows import cli
+from flows import cli, exits
 from storage.runs import write_record
 from storage.stages import open_finished
 from tests.flows.test_explain import explain, refused, rows
@@ -179,7 +179,7 @@ def test_units_of_a_config_are_stages(tmp_path: Path, new_run: Callable[[Tree], 
 
 def test_what_cannot_be_explained_is_one_line(run: "Run", digit: tuple[int, Path], tmp_path: Path) -> None:
     def said(*arguments: str) -> str:
-        return refused(explain(run, *arguments), cli.BAD_CONFIG)
+        return refused(explain(run, *arguments), exits.BAD_CONFIG)
 
     assert said() == "explain: expected one of --query, --sample and --image, found none of them"
     assert said("--query", "0", "--sample", "1").endswith("found --query and --sample")
@@ -205,7 +205,7 @@ def test_what_cannot_be_explained_is_one_line(run: "Run", digit: tuple[int, Path
     assert said("--image", str(tmp_path / "text.png")).startswith("--image: corrupted or not an image: ")
     Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / "float.tiff")
     assert said("--image", str(tmp_path / "float.tiff")) == "--image: image mode F cannot be converted to L"
-    text = refused(explain(run, "--query", "3", "--unit", "3:1"), cli.FAILED)
+    text = refused(explain(run, "--query", "3", "--unit", "3:1"), exits.FAILED)
     assert text == "query: expected 0 to 2 of net seed 0, found 3"
 
 
@@ -219,10 +219,10 @@ def test_a_recording_without_tracing_is_explained(
     assert body(found) == body(explain(run, "--sample", str(digit[0])))
     tree["networks"]["net"]["train"].pop("record")
     other = new_run({**tree, "name": "other", "store": str(tmp_path / "other")}).finish()
-    text = refused(explain(other, "--sample", str(digit[0])), cli.FAILED)
+    text = refused(explain(other, "--sample", str(digit[0])), exits.FAILED)
     assert text == ("run other: expected a finished training with `record`, found none; `layerlore run` a config first")
     write_record(other.job.store, "old", {"name": "old", "networks": 3}, list(other.plan.stages), {})
-    text = refused(explain(other, "--sample", "0", "--run", "old"), cli.BAD_CONFIG)
+    text = refused(explain(other, "--sample", "0", "--run", "old"), exits.BAD_CONFIG)
     assert text.startswith("run old: expected a config of this version in its record, found ")
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from flows import cli
+from flows import cli, exits
 from storage.updates.archives import find_conversions
 from tasks.recording import UpdateSource, open_updates
 from tasks.steps.common import trainer
@@ -60,7 +60,7 @@ def test_the_archive_of_a_run(tiny_tree: Tree, new_run: NewRun, monkeypatch: pyt
     assert len(replayed) > 1
     assert all(torch.equal(a, b) for a, b in zip(replayed, weights(converted), strict=True))
     assert "expected no finished conversion of small seed 0 dense, found one" in line(
-        materialise(run.config.store, "--kind", "dense"), cli.FAILED
+        materialise(run.config.store, "--kind", "dense"), exits.FAILED
     )
 
 
@@ -73,10 +73,10 @@ def test_refusals(tiny_tree: Tree, new_run: NewRun, tmp_path: Path) -> None:
     assert "--tolerance: expected a number from 0 to 0.01, found 0.5" in line(
         materialise(run.config.store, "--kind", "hybrid", "--tolerance", "0.5"), 2
     )
-    assert "no archive of updates to read" in line(materialise(run.config.store, "--kind", "dense"), cli.FAILED)
+    assert "no archive of updates to read" in line(materialise(run.config.store, "--kind", "dense"), exits.FAILED)
     plain = new_run({**tiny_tree, "store": str(tmp_path / "plain")}).finish()
     assert "expected a finished training with `record`, found none" in line(
-        materialise(plain.config.store, "--kind", "dense"), cli.FAILED
+        materialise(plain.config.store, "--kind", "dense"), exits.FAILED
     )
     assert "--program: expected none for a run" in line(
         materialise(plain.config.store, "--kind", "dense", "--program", "a:b"), 2
@@ -94,7 +94,7 @@ def test_the_archive_of_a_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         materialise(tmp_path / "store", "--kind", "dense", "--program", "loops_program:other"), 2
     )
     assert "program: expected one to repeat the training" in line(
-        materialise(tmp_path / "store", "--kind", "dense"), cli.FAILED
+        materialise(tmp_path / "store", "--kind", "dense"), exits.FAILED
     )
     result = materialise(tmp_path / "store", "--kind", "dense", "--program", "loops_program:begin")
     assert result.exit_code == 0, result.output

@@ -80,7 +80,7 @@ def _network(store: Store, trace: Trace) -> dict[str, object]:
     """Return the row of a network: its recording and the costs."""
     training, influence = open_finished(store, trace.training), open_finished(store, trace.influence)
     recorded = _metrics(store, trace.training)
-    per_epoch = len([loss for each in recorded for loss in each["losses"]]) / training_of(trace.training).epochs
+    per_epoch = influence.summary["steps"] / training_of(trace.training).epochs
     spent = [*_metrics(store, trace.contributions), *_metrics(store, trace.influence)]
     return {
         "network": trace.network,

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from configs.load import ConfigError
 from configs.schema import Config
-from flows import cli
+from flows import cli, exits
 from flows.plan import make_plan
 from flows.progress import planned_stages
 from storage.stages import open_finished
@@ -101,7 +101,7 @@ def test_bad_choices_are_a_line(mlp: Tree, tmp_path: Path, queries: Tree, said: 
     mlp["tracing"]["queries"] = queries
     (tmp_path / "bad.yaml").write_text(yaml.safe_dump(mlp))
     result = CliRunner().invoke(cli.app, ["plan", str(tmp_path / "bad.yaml")])
-    assert result.exit_code == cli.BAD_CONFIG
+    assert result.exit_code == exits.BAD_CONFIG
     (line,) = result.stderr.splitlines()
     assert said in line, line
 
