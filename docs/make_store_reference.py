@@ -22,7 +22,10 @@ PLANS = {  # presets that together have every kind and need no files, with what 
     "decomposition-digits": (),
     "tracing-digits": (),
     "influence-digits": (),
-    "concepts-digits": (),
+    "concepts-digits": (
+        "concepts.detectors.milan={}",
+        "concepts.captioner={encoder: small, layers: ['2', '8']}",
+    ),
     "concepts-paradigms-digits": (),
 }
 WRITES = {  # arrays with their axes, and files

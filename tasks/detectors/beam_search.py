@@ -26,7 +26,7 @@ class Beams(NamedTuple):
 def beam_search(
     following: Next, states: States, *, start: int, stop: int, never: Sequence[int], width: int, length: int
 ) -> Beams:
-    """Search the most probable token sequences; one that has not ended after `length` tokens is cut there.
+    """Search the most probable token sequences that are not empty; one that has not ended after `length` is cut there.
 
     Parameters
     ----------
@@ -46,11 +46,11 @@ def beam_search(
     n_rows = len(states[0])
     tokens = torch.full((n_rows, 1, 1), start, dtype=torch.int64, device=states[0].device)
     log_p = torch.zeros(n_rows, 1, dtype=states[0].dtype, device=states[0].device)
-    for _ in range(length):
+    for position in range(length):
         n_beams = tokens.shape[1]
         found, states = following(tokens[:, :, -1].reshape(-1), states)
         step = found.reshape(n_rows, n_beams, -1).clone()
-        step[..., list(never)] = -torch.inf
+        step[..., [*never, stop] if position == 0 else list(never)] = -torch.inf
         ended = tokens[:, :, -1] == stop
         step[ended] = -torch.inf
         step[..., stop] = torch.where(ended, 0.0, step[..., stop])

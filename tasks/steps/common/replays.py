@@ -81,7 +81,9 @@ def open_archive(store: Store, training: StageSpec) -> UpdateSource:
     StoreError : the training recorded nothing
     """
     source = recorded_archive(store, training)
-    return source if source.kind != "replay" or _repeats_here(store, training) else _converted(store, training, source)
+    if source.kind != "replay" or "updates" in training.place or _repeats_here(store, training):
+        return source
+    return _converted(store, training, source)
 
 
 def recorded_archive(store: Store, training: StageSpec) -> UpdateSource:

@@ -108,9 +108,9 @@ def test_the_log_probability_of_a_caption_ends_with_its_first_stop() -> None:
 
 
 def all_captions(length: int) -> list[list[int]]:
-    """Return every sequence of the words 0, 1, 2 that stops, or has the whole length."""
+    """Return every sequence of the words 0, 1, 2 that stops after a word, or has the whole length."""
     found = []
-    for size in range(length + 1):
+    for size in range(1, length + 1):
         for words in itertools.product(range(3), repeat=size):
             found.append([*words, *[STOP] * (length - size)])
     return found
@@ -152,7 +152,9 @@ def test_a_narrow_beam_ranks_its_own_captions_only() -> None:
                 continue
             with torch.no_grad():
                 following = model(regions, torch.tensor([[START, *words]]))[0][0, -1]
-            longer += [(log_p + float(following[token]), [*words, token]) for token in (0, 1, 2, STOP)]
+            longer += [
+                (log_p + float(following[token]), [*words, token]) for token in (0, 1, 2, *([STOP] if words else []))
+            ]
         beams = sorted(longer, key=lambda beam: -beam[0])[:width]
     scored = sorted(((p - 0.5 * log_p_of(model, regions[0], words)[1], words) for p, words in beams), reverse=True)
     tokens, scores = caption_regions(model, regions, Search(width, 0.5, length), width)
@@ -169,12 +171,11 @@ def test_a_beam_that_is_wider_than_all_captions_has_empty_places() -> None:
         return log_p.expand(len(tokens), 3), states
 
     beams = beam_search(following, (torch.zeros(1, 1),), start=2, stop=1, never=(2,), width=9, length=2)
-    np.testing.assert_allclose(beams.log_p[0].exp(), [0.5, 0.25, 0.25, 0, 0, 0, 0, 0, 0], rtol=1e-6)
-    assert beams.tokens[0, 0].tolist() == [1, 1]
-    assert sorted(beams.tokens[0, 1:3].tolist()) == [[0, 0], [0, 1]]
+    np.testing.assert_allclose(beams.log_p[0].exp(), [0.25, 0.25, 0, 0, 0, 0, 0, 0, 0], rtol=1e-6)
+    assert sorted(beams.tokens[0, :2].tolist()) == [[0, 0], [0, 1]]  # never the empty one
     scores, order = rerank(beams.log_p, torch.full((1, 9), -3.0), 1.0)
-    assert order[0, 3:].tolist() == [3, 4, 5, 6, 7, 8]
-    assert bool(scores[0, 3:].isneginf().all())
+    assert order[0, 2:].tolist() == [2, 3, 4, 5, 6, 7, 8]
+    assert bool(scores[0, 2:].isneginf().all())
 
 
 def test_pooling_is_that_of_loops() -> None:
