@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from configs.activations import ChannelLayout
 from configs.asked import Asked
 from configs.captioner import Captioner
-from configs.section import SIDE, Location, Name, Section, check_distinct
+from configs.section import SIDE, Location, Name, Section, Share, check_distinct
 
 LABELS = "labels"  # the words of the probing set itself
 MILAN = "milan"  # the detector that describes neurons by a captioner
@@ -71,6 +71,21 @@ class Checkpoints(Section):
         r"(\d+)\.(?:pt|pth|safetensors)$",
         description="regular expression that the names of the files match; its first group is the number that orders "
         "them",
+    )
+
+
+class Watch(Section):
+    """How `layerlore watch` follows a training, or a growing folder of checkpoints."""
+
+    every: float = Field(2.0, gt=0, description="seconds between two looks for new snapshots")
+    quiet: float = Field(
+        5.0, ge=0, description="seconds without a change after which a file of a folder of checkpoints counts as whole"
+    )
+    falls: dict[Literal["d_anchor", "distinct", "mean_pairwise"], Share] = Field(
+        {"d_anchor": 0.1, "distinct": 0.5},
+        description="falls of diversity that raise an alert, each a share of the best value at an earlier snapshot: a "
+        "rise of d_anchor, the distance from anchors to their nearest neurons; a fall of distinct, the number of "
+        "concepts, or of mean_pairwise, the distance between neurons",
     )
 
 
@@ -152,6 +167,13 @@ class Concepts(Asked):
     )
     shown: int = Field(24, ge=0, le=200, description="number of neurons of each layer that the page shows with images")
     seed: int = Field(0, ge=0, description="seed of the null distributions and of the planted neurons")
+
+    watch: Watch = Watch()
+    tensorboard: bool = Field(
+        False,
+        description="whether the report has files for TensorBoard: scalars, embeddings and images (extra "
+        "`tensorboard`)",
+    )
 
     DISTINCT: ClassVar = ("networks", "words")
 

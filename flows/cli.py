@@ -1,4 +1,4 @@
-"""The command `layerlore`: run, plan, status, explain, report, verify, gc, presets."""
+"""The command `layerlore`: run, watch, plan, status, explain, report, verify, gc, presets."""
 
 import signal
 import sys
@@ -60,6 +60,21 @@ def run(
     with _exits(f"layerlore run {config}"):
         place = answer(config, set_ or [], wait=not no_wait, say=_say)
         _print(f"report: {place}")
+
+
+@app.command()
+def watch(
+    config: ConfigArgument,
+    set_: SetOption = None,
+    idle: Annotated[
+        float | None, typer.Option(min=0, metavar="SECONDS", help="end after this time without a new snapshot")
+    ] = None,
+) -> None:
+    """Follow a training, or a growing folder of checkpoints: the concepts of each new snapshot, and the page."""
+    from flows.watching import watch_config
+
+    with _exits(f"layerlore watch {config}"):
+        _print(f"report: {watch_config(config, set_ or [], idle=idle)}")
 
 
 @app.command()

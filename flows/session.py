@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from configs.load import check_config, load_config
+from configs.schema import Config
 from flows.plan import Plan, make_plan
 from flows.progress import Progress, notes_of, planned_stages, progress_of
 from tasks.engine.life import Job, Observer, open_job
@@ -67,16 +68,20 @@ def run_name() -> str:
     return "direct" if current is None else current.plan.config.name
 
 
+def given_config(config: Given, overrides: Sequence[str]) -> Config:
+    """Return a config that is given as a path, a preset's name or its content."""
+    if isinstance(config, str):
+        return load_config(config, overrides)
+    return check_config(config, "config", overrides)
+
+
 @contextmanager
 def session_of(config: Given, overrides: Sequence[str]) -> Iterator[Session]:
     """Yield the session that is open, or open one from a config."""
     if (current := _CURRENT.get()) is not None:
         yield current
         return
-    if isinstance(config, str):
-        settled = load_config(config, overrides)
-    else:
-        settled = check_config(config, "config", overrides)
+    settled = given_config(config, overrides)
     plan = make_plan(settled)
     found = progress_of(plan)
     notes = notes_of(planned_stages(plan, found.store, found.finished))

@@ -51,6 +51,7 @@ RULES = {  # the longest place that a file lies below decides
     "flows/progress.py": Rule((*ASKED, "storage"), free=False),
     "flows/cli.py": Rule((*ASKED, "storage"), ("prefect", "typer", "rich"), free=False),
     "flows/exits.py": Rule((*ASKED, "storage"), ("typer",), free=False),
+    "flows/holding.py": Rule((*ASKED, "storage"), free=False),
     "flows/terminal.py": Rule((*ASKED, "storage"), ("rich",), free=False),
     "flows/archives.py": Rule(
         (*ASKED, "storage", "tasks.recording.conversion", "tasks.steps.common.materialised"), free=False
@@ -60,12 +61,16 @@ RULES = {  # the longest place that a file lies below decides
         ("pydantic",),
         free=False,
     ),
+    "flows/watching.py": Rule(
+        (*ASKED, "storage", "tasks.steps.concepts.live", "tasks.steps.concepts.plan"), free=False
+    ),
     "storage": Rule(("storage",), ("zarr", "numcodecs", "google_crc32c", "s3fs", "fsspec", "pyarrow", "safetensors")),
     "tasks": Rule(PURE, NUMERIC),
     "tasks/concepts": Rule(PURE, (*NUMERIC, "umap")),
     "tasks/interpreters/small.py": Rule(PURE, (*NUMERIC, "sklearn")),
     "tasks/cluster": Rule(("configs", "tasks.cluster"), ("dask", "distributed", "threadpoolctl")),
     "tasks/engine": Rule(ENGINE),
+    "tasks/engine/alerts.py": Rule(ENGINE, ("prefect",)),
     "tasks/engine/runner.py": Rule(ENGINE, ("prefect",)),
     "tasks/engine/survey.py": Rule(ENGINE, ("torch",)),  # types only
     "tasks/engine/server.py": Rule(ENGINE, ("prefect", "pydantic")),
@@ -82,6 +87,9 @@ RULES = {  # the longest place that a file lies below decides
     ),
     "tasks/figures": Rule((*PURE, "tasks.figures"), (*NUMERIC, *PLOTTING)),
     "tasks/report": Rule(("tasks.figures", "tasks.report"), ("jinja2", "plotly")),
+    "tasks/report/concepts/tensorboard.py": Rule(
+        ("tasks.report",), ("jinja2", "plotly", "PIL", "tensorboard", "google")
+    ),
     "tasks/training": Rule((*PURE, "tasks.training", "tasks.io"), ("torch",)),
     "tasks/recording": Rule((*PURE, "tasks.recording", "storage"), ("torch",)),
     "tasks/recording/lightning.py": Rule((*PURE, "tasks.recording", "storage"), ("lightning", "pytorch_lightning")),

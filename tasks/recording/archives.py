@@ -85,6 +85,7 @@ ARCHIVES: dict[str, Archive] = {
         lambda contents, steps: digests_bytes(len(contents.layers), steps),
         recomputes=True,
         sampled=True,
+        splits=True,
     ),
 }
 

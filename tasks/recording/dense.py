@@ -9,46 +9,31 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from storage.stages import FinishedStage
 from storage.updates.archives import Segment
 from storage.updates.bits import Ints
 from storage.updates.parameters import Parameter
 from storage.updates.reader import SegmentReader, read_weights
-from tasks.tracing import Contributions, contributions
+from tasks.recording.step_blocks import Ids, WholeBlock, differences
 
 if TYPE_CHECKING:
     from tasks.recording.programs import Repeat
     from tasks.recording.sources import UpdateBlock
 
-Ids = NDArray[np.int64]
-
 
 @dataclass(frozen=True)
-class DenseBlock:
-    """The updates of some steps of one layer.
+class DenseBlock(WholeBlock):
+    """Updates bit for bit.
 
     Parameters
     ----------
-    layer : name of the layer
-    start, stop : first and past-the-end step of the block
-    recorded : whether each row is one step; otherwise one row is the sum of all steps, which were not recorded
+    layer, start, stop, recorded, biases : as in `StepBlock`
     weights : (n + 1, *shape) before the first row and after each, bitwise
-    biases : (n + 1, out), None without a bias
     """
 
-    layer: str
-    start: int
-    stop: int
-    recorded: bool
     weights: Tensor
-    biases: Tensor | None
-
-    @property
-    def steps(self) -> Ids:
-        """Return the step of each row (n,), the last step for a row of several steps."""
-        return np.arange(self.start if self.recorded else self.stop - 1, self.stop, dtype=np.int64)
 
     def dense(self, dtype: torch.dtype | None = None) -> Tensor:
         """Return the updates W_{t+1} - W_t, (n, *weight.shape), on the CPU.
@@ -58,46 +43,6 @@ class DenseBlock:
         dtype : dtype of the subtraction; by default that of the weights, float32 for narrower types
         """
         return differences(self.weights, dtype)
-
-    def dense_bias(self, dtype: torch.dtype | None = None) -> Tensor | None:
-        """Return the updates of the bias, (n, out), or None."""
-        return None if self.biases is None else differences(self.biases, dtype)
-
-    def project(
-        self,
-        module: nn.Module,
-        weight: Tensor,
-        inputs: Tensor,
-        *,
-        anchor: Tensor | None = None,
-        bias: Tensor | None = None,
-    ) -> Contributions:
-        """Return `tasks.tracing.contributions` of these updates, (Q, n), on the inputs' device.
-
-        Parameters
-        ----------
-        module, weight, inputs, anchor, bias : as in `contributions`; with `bias` updates of the bias are included
-        """
-        wide = torch.promote_types(inputs.dtype, torch.float32)
-        updates, biases = self.dense(wide), self.dense_bias(wide)
-        return contributions(
-            module,
-            weight,
-            inputs,
-            updates.to(inputs),
-            anchor=anchor,
-            bias=bias,
-            bias_updates=None if bias is None or biases is None else biases.to(inputs),
-        )
-
-    def per_example(
-        self, module: nn.Module, weight: Tensor, inputs: Tensor, *, anchor: Tensor | None = None
-    ) -> list[Tensor]:
-        """Raise NotImplementedError: a whole update cannot be split by its members."""
-        raise NotImplementedError(
-            f"layer {self.layer!r}: expected an archive with each example's part, found a dense archive of whole "
-            "updates; use replay or factors"
-        )
 
 
 @dataclass(frozen=True)
@@ -237,16 +182,9 @@ def dense_blocks(reader: SegmentReader, layer: str, before: dict[str, Ints]) -> 
         biases = None
         if entry.bias is not None and rows.biases is not None:
             biases = tensor_of(rows.biases, parameters[entry.bias])
-        yield DenseBlock(layer, rows.steps.start, rows.steps.stop, rows.recorded, weights, biases)
+        yield DenseBlock(layer, rows.steps.start, rows.steps.stop, rows.recorded, biases, weights)
 
 
 def tensor_of(bits: Ints, parameter: Parameter) -> Tensor:
     """Return rows of bit patterns (n, P) as weights (n, *shape), without a copy."""
     return torch.from_numpy(bits).view(getattr(torch, parameter.dtype)).view(len(bits), *parameter.shape)
-
-
-def differences(rows: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Return rows[1:] - rows[:-1], subtracted in `dtype`."""
-    wanted = dtype or torch.promote_types(rows.dtype, torch.float32)
-    widened = rows.to(wanted)
-    return widened[1:] - widened[:-1]

@@ -101,6 +101,13 @@ class Factors:
         """Return the gradient of the weight (*shape)."""
         return (self.outputs @ self.rows).reshape(self.shape)
 
+    def gradients_by_sample(self) -> Tensor:
+        """Return the part of each sample in the gradient of the weight (B, *shape)."""
+        groups, outputs = self.outputs.shape[:2]
+        left = self.outputs.reshape(groups, outputs, self.samples, -1).permute(0, 2, 1, 3)
+        right = self.rows.reshape(groups, self.samples, -1, self.rows.shape[2])
+        return (left @ right).transpose(0, 1).reshape(self.samples, *self.shape)
+
     def gradient_rows(self, chosen: Tensor) -> Tensor:
         """Return the gradient of some rows of the weight, (k, n); `chosen` (k,) are indices of the first axis."""
         per_group = self.outputs.shape[1]

@@ -2,47 +2,32 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from storage.updates.tables import Settings
-from tasks.recording.dense import Ids, differences
+from tasks.recording.columns import Credit, check_credit, share_rest
 from tasks.recording.images import Images, Queries, Row
 from tasks.recording.recurrences import own_share
+from tasks.recording.step_blocks import StepBlock, WholeBlock
 from tasks.recording.traces import FactorTrace
-from tasks.tracing import Contributions, contributions
-
-Credit = Literal["step", "gradient"]
+from tasks.tracing import Contributions
 
 
 @dataclass(frozen=True)
-class RoundedBlock:
+class RoundedBlock(WholeBlock):
     """Updates that are kept rounded.
 
     Parameters
     ----------
-    layer, start, stop, recorded : as in `DenseBlock`
+    layer, start, stop, recorded, biases : as in `StepBlock`
     before : (*shape) the weight before the first row, the checkpoint's and the sum of the updates since
     updates : (n, *shape)
-    biases : (n + 1, out) bitwise, None without a bias
     """
 
-    layer: str
-    start: int
-    stop: int
-    recorded: bool
     before: Tensor
     updates: Tensor
-    biases: Tensor | None
-
-    @property
-    def steps(self) -> Ids:
-        """Return the step of each row (n,), the last step for a row of several steps."""
-        return steps_of(self)
 
     @property
     def weights(self) -> Tensor:
@@ -52,41 +37,6 @@ class RoundedBlock:
     def dense(self, dtype: torch.dtype | None = None) -> Tensor:
         """Return the updates (n, *shape)."""
         return self.updates.to(dtype or torch.promote_types(self.updates.dtype, torch.float32))
-
-    def dense_bias(self, dtype: torch.dtype | None = None) -> Tensor | None:
-        """Return the updates of the bias, (n, out), or None."""
-        return None if self.biases is None else differences(self.biases, dtype)
-
-    def project(
-        self,
-        module: nn.Module,
-        weight: Tensor,
-        inputs: Tensor,
-        *,
-        anchor: Tensor | None = None,
-        bias: Tensor | None = None,
-    ) -> Contributions:
-        """Return `tasks.tracing.contributions` of these updates, (Q, n), on the inputs' device."""
-        wide = torch.promote_types(inputs.dtype, torch.float32)
-        changes = None if bias is None else self.dense_bias(wide)
-        return contributions(
-            module,
-            weight,
-            inputs,
-            self.dense(wide).to(inputs),
-            anchor=anchor,
-            bias=bias,
-            bias_updates=None if changes is None else changes.to(inputs),
-        )
-
-    def per_example(
-        self, module: nn.Module, weight: Tensor, inputs: Tensor, *, anchor: Tensor | None = None
-    ) -> list[Tensor]:
-        """Raise NotImplementedError: a whole update cannot be split by its members."""
-        raise NotImplementedError(
-            f"layer {self.layer!r}: expected an archive with each example's part, found rounded whole updates; "
-            "use replay, or layers with factors"
-        )
 
 
 @dataclass
@@ -120,33 +70,22 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class FactorBlock:
+class FactorBlock(StepBlock):
     """Updates that follow from the inputs and output gradients of each step.
 
     Parameters
     ----------
-    layer, start, stop, recorded : as in `DenseBlock`
+    layer, start, stop, recorded, biases : as in `StepBlock`
     progress : the layer's way through the segment
     row : of the first update in the segment
     counts : (examples, ghosts) of each row
-    biases : (n + 1, out) bitwise, None without a bias
     shares : factor of each row's gradient in all updates of the training together, see `whole_shares`
     """
 
-    layer: str
-    start: int
-    stop: int
-    recorded: bool
     row: int
     counts: Sequence[tuple[int, int]]
-    biases: Tensor | None
     shares: Sequence[float]
     progress: Progress = field(repr=False)
-
-    @property
-    def steps(self) -> Ids:
-        """Return the step of each row (n,), the last step for a row of several steps."""
-        return steps_of(self)
 
     @property
     def weights(self) -> Tensor:
@@ -157,10 +96,6 @@ class FactorBlock:
         """Return the updates (n, *shape); computes a product of the weight's size per step."""
         updates = self.progress.trace.updates(self.row, self.row + len(self.counts))[1]
         return updates.to(dtype or updates.dtype)
-
-    def dense_bias(self, dtype: torch.dtype | None = None) -> Tensor | None:
-        """Return the updates of the bias, (n, out), or None."""
-        return None if self.biases is None else differences(self.biases, dtype)
 
     def project(
         self,
@@ -212,6 +147,7 @@ class FactorBlock:
         Decay is charged to no example, with what momentum carries on of it. A step that factors do not explain is
         split equally over its examples. Biases are left out.
         """
+        check_credit(credit)
         if not self.recorded:
             raise NotImplementedError(f"layer {self.layer!r}: expected recorded steps, found a gap of several steps")
         images = self.progress.to_split(Queries(module, weight, inputs, anchor, None), self.row)
@@ -234,14 +170,8 @@ class FactorBlock:
                 )
             columns += row.shares * (self.shares[index] if credit == "gradient" else own_share(settings))
         if examples and (credit == "step" or row.shares is None):
-            rest = row.gamma - row.decay - columns.sum(dim=1)
-            columns[:, :examples] += (rest / examples)[:, None]
+            return share_rest(columns, row.gamma, row.decay, examples)
         return columns
-
-
-def steps_of(block: RoundedBlock | FactorBlock) -> NDArray[np.int64]:
-    """Return the step of each row (n,), the last step for a row of several steps."""
-    return np.arange(block.start if block.recorded else block.stop - 1, block.stop, dtype=np.int64)
 
 
 def summed(before: Tensor, updates: Tensor) -> Tensor:

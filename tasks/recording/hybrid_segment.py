@@ -110,7 +110,7 @@ class HybridSegment:
         before = tensor_of(start.weights[entry.weight][None], parameter)[0]
         for rows, steps, recorded in self.runs(entry):
             updates = torch.stack([_decoded(reader, record, parameter) for record in records[rows.start : rows.stop]])
-            yield RoundedBlock(entry.name, steps.start, steps.stop, recorded, before, updates, biases(len(rows)))
+            yield RoundedBlock(entry.name, steps.start, steps.stop, recorded, biases(len(rows)), before, updates)
             before = before + updates.sum(dim=0)
 
     def _records_of(self, name: str) -> RecordReader:

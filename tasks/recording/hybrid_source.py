@@ -92,9 +92,9 @@ class HybridSource(DenseSource):
                 steps.start,
                 steps.stop,
                 recorded,
+                biases(len(rows)),
                 rows.start,
                 counts,
-                biases(len(rows)),
                 shares[rows.start : rows.stop],
                 progress,
             )

@@ -15,15 +15,22 @@ from storage.updates.archives import Segment
 from storage.updates.ledger import DIGEST, NORM, row_runs
 from storage.updates.parameters import Layer
 from storage.updates.reader import SegmentReader
+from storage.updates.tables import Settings
 from tasks.recording.checkpoints import group_settings
+from tasks.recording.columns import Credit, check_credit, member_columns, share_rest
+from tasks.recording.decays import DecayPull, Steps
 from tasks.recording.dense import DenseBlock, DenseSource
 from tasks.recording.replaying import Recorded, Replay
-from tasks.recording.shares import Course, Shares, StepShares, share_columns
+from tasks.recording.shares import Course, Shares, StepShares
+from tasks.tracing import gammas
 
 if TYPE_CHECKING:
     from tasks.recording.programs import Repeat
 
 BLOCK = 32 * 2**20  # bytes of the weights, and of the gradients by member, of the blocks given out together
+
+SGD_ONLY = {"momentum", "dampening", "nesterov", "maximize"}  # settings that torch's SGD alone has together
+WIDE_NAMES = ("float32", "float64")
 
 State = dict[str, Tensor]  # parameters by name
 
@@ -40,17 +47,30 @@ class ReplayBlock(DenseBlock):
 
     source: "ReplaySource"
     segment: Segment
+    pull: DecayPull
     members: tuple[StepShares, ...] | None = None
 
     def per_example(
-        self, module: nn.Module, weight: Tensor, inputs: Tensor, *, anchor: Tensor | None = None
+        self,
+        module: nn.Module,
+        weight: Tensor,
+        inputs: Tensor,
+        *,
+        anchor: Tensor | None = None,
+        credit: Credit = "gradient",
     ) -> list[Tensor]:
         """Return the contributions of each member's gradient: n tensors (Q, members), examples then ghosts.
 
-        A gradient is credited with its whole effect: under momentum that in later steps too, by their learning rates.
-        So the columns of all steps, and weight decay, sum to gamma of the training; without momentum they do in each
-        step. Within 1e-3 of the norms of the gradients in float32. Blocks of `blocks(..., members=True)` have the
-        gradients; other blocks make their segment's steps again.
+        Within 1e-3 of the norms of the gradients in float32. Blocks of `blocks(..., members=True)` have the gradients;
+        other blocks make their segment's steps again.
+
+        Parameters
+        ----------
+        credit : `gradient` credits each gradient with all updates that it enters, also later ones through momentum, by
+            their learning rates: the columns of all steps, and decay, sum to the gammas of all steps. `step` splits
+            each update by itself: what momentum carries over is split equally over the examples, so that columns and
+            decay sum to the gamma of the step. It may make earlier segments again, for what momentum carries on of
+            decay. Without momentum both are the same.
 
         Raises
         ------
@@ -60,12 +80,29 @@ class ReplayBlock(DenseBlock):
         """
         if not self.recorded:
             raise NotImplementedError(f"layer {self.layer!r}: expected single steps, found the sum of a gap")
-        shares = self.members
-        if shares is None:
-            again = self.source.blocks(self.segment, [self.layer], members=True)
-            found = {s: one for block in again for s, one in zip(block.steps, block.members or (), strict=True)}
-            shares = tuple(found[step] for step in self.steps)
-        return [share_columns(one, module, weight, inputs, anchor) for one in shares]
+        check_credit(credit)
+        shares = self._shares()
+        if problem := next((one.problem for one in shares if one.problem), ""):
+            raise NotImplementedError(problem)
+        found = [member_columns(one.calls, one.members, module, weight, inputs, anchor) for one in shares]
+        if credit == "gradient":
+            return [one.effect * columns for one, columns in zip(shares, found, strict=True)]
+        gamma = self.project(module, weight, inputs, anchor=anchor).gamma
+        before = self.weights[:-1].to(torch.promote_types(self.weights.dtype, torch.float32))
+        moved = self.pull.updates(self.start, before, [one.settings for one in shares])
+        decay = gammas(module, weight, inputs, moved.to(inputs), anchor=anchor)
+        return [
+            share_rest(one.own * columns, gamma[:, k], decay[:, k], one.examples)
+            for k, (one, columns) in enumerate(zip(shares, found, strict=True))
+        ]
+
+    def _shares(self) -> tuple[StepShares, ...]:
+        """Return the gradients by member of each step."""
+        if self.members is not None:
+            return self.members
+        again = self.source.blocks(self.segment, [self.layer], members=True)
+        found = {s: one for block in again for s, one in zip(block.steps, block.members or (), strict=True)}
+        return tuple(found[step] for step in self.steps)
 
 
 @dataclass(frozen=True)
@@ -78,6 +115,18 @@ class ReplaySource(DenseSource):
     """
 
     kind: str = field(default="replay", init=False)
+
+    def splits(self, layer: str) -> bool:
+        """Return whether `per_example` may split the updates of a layer by their members, as far as the archive says.
+
+        It says so of an untied weight of 32 or 64 bits and torch's SGD. Whether a step can be split, only the step
+        made again shows.
+        """
+        known, parameters = self._first.contents
+        weight = known[self._known(layer)].weight
+        if [entry.weight for entry in known.values()].count(weight) > 1 or parameters[weight].dtype not in WIDE_NAMES:
+            return False
+        return all(group.keys() >= SGD_ONLY and not group["maximize"] for group in self._course.last)
 
     def blocks(
         self, segment: Segment, layers: Sequence[str] | None = None, *, members: bool = False
@@ -101,7 +150,7 @@ class ReplaySource(DenseSource):
         names = sorted({name for entry in entries for name in entry.parameters})
         most = max(1, BLOCK // max(1, sum(recorded.parameters[name].nbytes for name in names)))
         shares = Shares(replay.modules, chosen, replay.run.optimizer, self._course) if members else None
-        before = replay.weights(names)
+        before, pulls = replay.weights(names), {layer: DecayPull(self._steps_before(layer)) for layer in chosen}
         for _, steps, kept in row_runs(recorded.ledger):
             while steps:
                 rows = _Rows([before])
@@ -113,8 +162,21 @@ class ReplaySource(DenseSource):
                 for entry in entries:
                     weights, biases = rows_of(rows.states, entry)
                     found = tuple(one[entry.name] for one in rows.made if one) or None
-                    span = part.start, part.stop
-                    yield ReplayBlock(entry.name, *span, kept, weights, biases, self, segment, found)
+                    span, pull = (part.start, part.stop), pulls[entry.name]
+                    yield ReplayBlock(entry.name, *span, kept, biases, weights, self, segment, pull, found)
+
+    def _steps_before(self, layer: str) -> Steps:
+        """Return a function of a step that gives the steps of a layer before it."""
+
+        def earlier(stop: int) -> Iterator[list[tuple[Tensor, Settings | None]]]:
+            for segment in reversed([span for span in self.spans if span.start < stop]):
+                found: list[tuple[Tensor, Settings | None]] = []
+                for block in self.blocks(segment, [layer], members=True):
+                    settings = [one.settings for one in block.members or ()]
+                    found += list(zip(block.weights[:-1], settings, strict=True))[: max(0, stop - block.start)]
+                yield found
+
+        return earlier
 
     def replay(self, segment: Segment) -> Replay:
         """Return a segment's training before its first step; errors as in `blocks`."""

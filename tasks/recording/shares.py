@@ -8,19 +8,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call
 
+from storage.updates.tables import Settings
+from tasks.recording.columns import Call
 from tasks.recording.programs import Row
-from tasks.recording.recurrences import settings_of, whole_shares
+from tasks.recording.recurrences import own_share, settings_of, whole_shares
 from tasks.recording.taps import Call as Seen
-from tasks.tracing import gammas
 
 TOLERANCE = 1e-3  # of the gradient's norm: rounding of float32, far below a missing part
 FORGOTTEN = 1e-16  # share of a velocity that does not matter any more
 WIDE = (torch.float32, torch.float64)
-AT_ONCE = 64 * 2**20  # bytes of gradients by member that are computed together
-
-Call = tuple[Tensor, Tensor]  # inputs and output gradients of a call of the layer, (rows, ...)
 
 
 @dataclass(frozen=True)
@@ -30,15 +28,25 @@ class StepShares:
     Parameters
     ----------
     calls : the layer's calls; either each has all members, or together they have each member once
-    members : number of examples and ghosts
+    examples, ghosts : number of each
     effect : sum over all later steps of what a gradient of 1 does to the weights
+    own : what a gradient of 1 does to the weights in this step
+    settings : of the optimiser's step; None where it left the weight alone
     problem : why the update cannot be split, "" if it can
     """
 
     calls: tuple[Call, ...]
-    members: int
+    examples: int
+    ghosts: int
     effect: float
+    own: float
+    settings: Settings | None
     problem: str = ""
+
+    @property
+    def members(self) -> int:
+        """The number of examples and ghosts."""
+        return self.examples + self.ghosts
 
     @property
     def nbytes(self) -> int:
@@ -81,6 +89,7 @@ class Shares:
         self._calls: dict[str, list[Seen]] = {}
         self._factors: dict[str, float | None] = {}
         self._fresh: dict[str, bool] = {}
+        self._given: set[str] = set()  # layers of which the optimiser got a gradient
         self._updated = False
         self._measuring = False  # then the calls of the layers are not the training's
 
@@ -88,7 +97,7 @@ class Shares:
     def watching(self) -> Iterator[None]:
         """Surround one update; the hooks are removed afterwards."""
         self._calls, self._factors, self._fresh = {name: [] for name in self._modules}, {}, {}
-        self._updated = False
+        self._updated, self._given = False, set()
         with ExitStack() as hooks:
             for name, module in self._modules.items():
                 handle = module.register_forward_hook(
@@ -106,10 +115,13 @@ class Shares:
             seen, factor = self._of(name), self._factors.get(name, 0.0)
             problem = _odd(name, module, seen) or _problem(self._optimizer, name, seen, members, factor)
             problem = problem or self._unsteady(name, module, row.step)
-            whole = problem or not factor
-            effect = 0.0 if whole or factor is None else factor * self._effect(name, module, row.step)
+            steps = [] if problem or name not in self._given else self._settings(name, module, row.step)
+            effects = (whole_shares(steps)[0], own_share(steps[0])) if steps and factor else (0.0, 0.0)
+            effect, own = ((factor or 0.0) * one for one in effects)
             calls = () if problem else tuple((c.inputs, c.gradients) for c in seen)
-            found[name] = StepShares(calls, members, effect, problem)  # type: ignore[arg-type]  # `_odd`: no None
+            counts = len(row.examples), len(row.ghosts)
+            settings = steps[0] if steps else None
+            found[name] = StepShares(calls, *counts, effect, own, settings, problem)  # type: ignore[arg-type]  # `_odd`
         self._calls, self._factors = {}, {}
         return found
 
@@ -139,6 +151,8 @@ class Shares:
         self._measuring = self._updated = True
         for name, module in self._modules.items():
             gradient, calls = _weight(module).grad, self._of(name)
+            if gradient is not None and _weight(module).requires_grad:
+                self._given.add(name)
             if gradient is None or not calls or _odd(name, module, calls):
                 self._factors[name] = 0.0 if gradient is None and not calls else None
                 continue
@@ -178,8 +192,8 @@ class Shares:
             return f"layer {name!r}, step {at}: expected an update in each step under momentum, found the same weights"
         return ""
 
-    def _effect(self, name: str, module: nn.Module, step: int) -> float:
-        """Return the sum of the changes of a weight, from `step` on, that a gradient of 1 in this step makes."""
+    def _settings(self, name: str, module: nn.Module, step: int) -> list[Settings]:
+        """Return the settings of a step, and of the later steps that its gradient reaches through momentum."""
         index = self._group(module)
         group = self._optimizer.param_groups[index]
         rates = (
@@ -187,33 +201,10 @@ class Shares:
             if group["momentum"]
             else [self._course.rates[step][index]]
         )
-        steps = [
+        return [
             settings_of({**group, "lr": rate}, fresh=k == 0 and self._fresh[name], scale=1.0)
             for k, rate in enumerate(rates)
         ]
-        return whole_shares(steps)[0]
-
-
-def share_columns(
-    shares: StepShares, module: nn.Module, weight: Tensor, inputs: Tensor, anchor: Tensor | None
-) -> Tensor:
-    """Return the contributions of a step's members to queries, (Q, members).
-
-    Parameters
-    ----------
-    module, weight, inputs, anchor : as in `tasks.tracing.contributions`
-
-    Raises
-    ------
-    NotImplementedError : the update cannot be split
-    """
-    if shares.problem:
-        raise NotImplementedError(shares.problem)
-    columns = [_call_columns(call, module, weight, inputs, anchor) for call in shares.calls]
-    if not columns:
-        return inputs.new_zeros((len(inputs), shares.members))
-    whole = columns[0].shape[1] == shares.members
-    return shares.effect * (torch.stack(columns).sum(0) if whole else torch.cat(columns, dim=1))
 
 
 def _odd(name: str, module: nn.Module, calls: Sequence[Seen]) -> str:
@@ -264,24 +255,3 @@ def _weight_gradient(module: nn.Module, call: Seen) -> Tensor:
         made = functional_call(module, {"weight": weight}, (inputs,))
         (found,) = torch.autograd.grad((made * outputs).sum(), weight)
     return found
-
-
-def _call_columns(call: Call, module: nn.Module, weight: Tensor, inputs: Tensor, anchor: Tensor | None) -> Tensor:
-    """Return <z, G_b f> (Q, rows) for the gradient G_b of each row of a call."""
-    rows, outputs = call[0].to(inputs), call[1].to(inputs)
-    if isinstance(module, nn.Linear) and rows.ndim == inputs.ndim == 2:
-        z = inputs @ (weight if anchor is None else anchor).T
-        return (z @ outputs.T) * (inputs @ rows.T)
-    blank = {name: weight.new_zeros(value.shape) for name, value in module.named_parameters(recurse=False)}
-
-    def product(value: Tensor, row: Tensor, output: Tensor) -> Tensor:
-        made: Tensor = functional_call(module, {**blank, "weight": value}, (row[None],))
-        return (made * output[None]).sum()
-
-    size = max(1, AT_ONCE // max(1, weight.nbytes))
-    found = []
-    for low in range(0, len(rows), size):
-        part = slice(low, low + size)
-        gradients = vmap(grad(product), in_dims=(None, 0, 0))(blank["weight"], rows[part], outputs[part])
-        found.append(gammas(module, weight, inputs, gradients, anchor=anchor))
-    return torch.cat(found, dim=1)

@@ -16,6 +16,7 @@ from storage.stages import FinishedStage, find_finished, open_finished
 from storage.stores import Store, StoreError, open_store
 from storage.updates.archives import Segment, archive_segments, find_archives, find_conversions
 from tasks.recording.archives import ARCHIVES, check_kind
+from tasks.recording.columns import Credit
 from tasks.recording.programs import Program, Repeat, RepeatProgram
 from tasks.tracing import Contributions
 
@@ -66,7 +67,13 @@ class UpdateBlock(Protocol):
         """Return `tasks.tracing.contributions` of the updates, (Q, n)."""
 
     def per_example(
-        self, module: nn.Module, weight: Tensor, inputs: Tensor, *, anchor: Tensor | None = None
+        self,
+        module: nn.Module,
+        weight: Tensor,
+        inputs: Tensor,
+        *,
+        anchor: Tensor | None = None,
+        credit: Credit = "gradient",
     ) -> list[Tensor]:
         """Return each member's contributions, n tensors (Q, members), examples then ghosts; not all kinds can."""
 

@@ -1,7 +1,7 @@
 """The order and the sizes of stages of all kinds."""
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from configs.cluster import Cluster
@@ -20,10 +20,11 @@ from tasks.steps.common.question import Shared
 from tasks.steps.common.snapshots import snapshot_specs
 from tasks.steps.common.starts import check_trained_start
 from tasks.steps.common.survey import PlanSurvey, network_id
+from tasks.steps.common.training import TRAINING
 from tasks.steps.concepts.diversity import diversity_inputs
 from tasks.steps.questions import STEPS
 
-__all__ = ["Shared", "plan_shared", "stage_sizes", "waves", "with_inputs"]
+__all__ = ["Shared", "plan_shared", "stage_sizes", "waves", "with_inputs", "without_trainings"]
 
 
 def plan_shared(config: Config) -> Shared:
@@ -68,22 +69,34 @@ def _plan_trainings(config: Config, manifests: Mapping[str, StageSpec]) -> dict[
     return trainings
 
 
-def with_inputs(specs: Iterable[StageSpec]) -> tuple[StageSpec, ...]:
-    """Return stages and all stages that they read, each once, with inputs before their readers."""
+def with_inputs(
+    specs: Iterable[StageSpec], apart: Callable[[StageSpec], bool] = lambda _: False
+) -> tuple[StageSpec, ...]:
+    """Return stages and all stages that they read, each once, with inputs before their readers.
+
+    Parameters
+    ----------
+    apart : stages to leave out, and with them what only they read
+    """
     ordered, seen = dict[str, StageSpec](), set[int]()
     waiting = [(spec, False) for spec in reversed(list(specs))]
     while waiting:  # a loop, as a chain may be too long for recursion; keys of inputs are made first
         spec, inputs_done = waiting.pop()
         if inputs_done:
             ordered.setdefault(spec.path, spec)
-        elif id(spec) not in seen:
+        elif id(spec) not in seen and not apart(spec):
             seen.add(id(spec))
             waiting.append((spec, True))
             waiting.extend((read, False) for read in reversed(list(spec.inputs.values())))
     return tuple(ordered.values())
 
 
-def waves(stages: Iterable[StageSpec]) -> Iterator[list[StageSpec]]:
+def without_trainings(specs: Iterable[StageSpec]) -> tuple[StageSpec, ...]:
+    """Return stages and all stages that they read without trainings, which another process makes."""
+    return with_inputs(specs, lambda spec: spec.stage == TRAINING.kind)
+
+
+def waves(stages: Iterable[StageSpec], apart: Collection[str] = ()) -> Iterator[list[StageSpec]]:
     """Yield lists of stages of one kind whose inputs are complete, until all stages are done.
 
     A kind whose remaining stages are all ready comes first, so that stages of a kind are made together. A chain of
@@ -92,12 +105,13 @@ def waves(stages: Iterable[StageSpec]) -> Iterator[list[StageSpec]]:
     Parameters
     ----------
     stages : every stage once, with all stages that it reads, in any order
+    apart : paths of stages that are read but not listed, since another process makes them
 
     Raises
     ------
     ValueError : stages that read each other, or a stage that reads one that is not listed
     """
-    remaining, made = list(stages), set[str]()
+    remaining, made = list(stages), set(apart)
     while remaining:
         ready: list[StageSpec] = []
         blocked: list[StageSpec] = []

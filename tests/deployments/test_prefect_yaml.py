@@ -25,7 +25,7 @@ PLACES = {
 }
 NAMES = [
     *("digits", "digits-cluster", "tracing-digits-cluster", "decomposition-digits-cluster"),
-    "concepts-digits-cluster",
+    *("concepts-digits-cluster", "watch-digits"),
 ]
 
 
@@ -67,7 +67,8 @@ def test_the_flow_is_named_by_its_module(deployment: Tree) -> None:
     flow: Flow[..., Any] = load_flow_from_entrypoint(deployment["entrypoint"])  # Any: its result
     assert flow.fn.__module__ == module
     assert flow.name == name
-    assert set(deployment["parameters"]) == {"config", "overrides"} == set(flow.parameters.properties)
+    more = {"idle"} if name == "watch" else set()
+    assert set(deployment["parameters"]) == {"config", "overrides"} | more == set(flow.parameters.properties)
 
 
 def test_the_parameters_make_a_plan(deployment: Tree) -> None:

@@ -41,7 +41,7 @@ def test_a_call_without_the_password_is_refused(server: PrefectServer) -> None:
             answer = httpx.request(method, f"{server.url}{path}", json={}, auth=credentials, timeout=60)
             assert answer.status_code == 401, (credentials, path)
             assert "digits" not in answer.text
-    assert len(server.post("/deployments/filter", {})) == 5
+    assert len(server.post("/deployments/filter", {})) == 6
     assert httpx.get(f"{server.url}/health", timeout=60).json() is True  # probes need no password
 
 
@@ -49,7 +49,7 @@ def test_deploying_twice_leaves_one_of_each(server: PrefectServer) -> None:
     found = {one["name"]: one for one in server.post("/deployments/filter", {})}
     assert sorted(found) == [
         *("concepts-digits-cluster", "decomposition-digits-cluster"),
-        *("digits", "digits-cluster", "tracing-digits-cluster"),
+        *("digits", "digits-cluster", "tracing-digits-cluster", "watch-digits"),
     ]
     for one in found.values():
         assert one["pull_steps"] in (None, [])

@@ -168,13 +168,17 @@ def test_units_of_a_config_are_stages(tmp_path: Path, new_run: Callable[[Tree], 
     same(body(alone), body(explain(run, "--query", "1", "--layer", "3:2")))
     units = open_finished(run.job.store, trace.contributions)
     whole = np.zeros((units.layout.arrays["gamma.3"].shape[0], 3))
+    parts = np.zeros(units.layout.arrays["members.3"].shape)
     for unit in range(10):
         tree["tracing"]["units"] = [f"3:{unit}"]
         again = new_run(tree).finish()
         stage = open_finished(again.job.store, traces(again.plan)[0].contributions)
         whole += stage.read(f"gamma.3:{unit}").astype(np.float64)
+        parts += stage.read(f"members.3:{unit}").astype(np.float64)
     expected = units.read("gamma.3").astype(np.float64)
     np.testing.assert_allclose(whole, expected, atol=1e-5 * np.abs(whole).max())
+    members = units.read("members.3").astype(np.float64)  # each example's own part
+    np.testing.assert_allclose(parts, members, atol=1e-5 * np.abs(members).max())
 
 
 def test_what_cannot_be_explained_is_one_line(run: "Run", digit: tuple[int, Path], tmp_path: Path) -> None:

@@ -155,7 +155,7 @@ def _split(layers: pd.DataFrame) -> Iterable[str]:
     if "split" not in layers or layers.empty:
         return
     own, equal = "by the gradient of each", "equally, since no gradient of each is known or asked for"
-    named = layers[layers["split"] == "example"]["layer"].tolist()
+    named = layers[layers["split"] != "equal"]["layer"].tolist()
     if len(named) == len(layers):
         yield f"An update's contribution is split among the images of its batch {own}."
     elif not named:
@@ -163,6 +163,9 @@ def _split(layers: pd.DataFrame) -> Iterable[str]:
     else:
         places = f"{own} in {', '.join(named)}; elsewhere {equal}"
         yield f"An update's contribution is split among the images of its batch {places}."
+    partly = layers[layers["split"] == "partly"]["layer"].tolist()
+    if partly:
+        yield f"In {', '.join(partly)} some updates are not the sum of these gradients, and are split equally."
 
 
 def _spread(layers: pd.DataFrame) -> Iterable[str]:

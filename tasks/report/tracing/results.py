@@ -158,10 +158,11 @@ class TracingResults:
         it is not known, and then part of the examples'), examples_share and, where steps are missing,
         unrecorded_share (parts of ||z||^2, means over queries), residual_max, residual_median (of completeness),
         agreement_1, agreement_10 (class agreement@k, 0..1), cardinality (0..1) and, where known, split of a batch's
-        update among its images ("example" or "equal"), batch_share and ghosts_share (parts of examples_share: what the
-        batches' own examples and the ghosts contributed), unit (bool: one neuron or filter), member_spread (deviation
-        of the images' own parts from the equal part, relative to their size, 0..1) and member_against (share of parts
-        with the opposite sign of their batch's sum), NaN where the parts are not known; rows in order of depth
+        update among its images ("example", "equal", or "partly" where only some steps are split by example),
+        batch_share and ghosts_share (parts of examples_share: what the batches' own examples and the ghosts
+        contributed), unit (bool: one neuron or filter), member_spread (deviation of the images' own parts from the
+        equal part, relative to their size, 0..1) and member_against (share of parts with the opposite sign of their
+        batch's sum), NaN where the parts are not known; rows in order of depth
     shares : columns network, seed, layer, epoch (int), label (int), class_name, gamma (mean over queries of
         gamma / ||z||^2)
     evaluation : columns network, seed, measure, layer ("" for the whole network), score, value, spread, baseline (NaN

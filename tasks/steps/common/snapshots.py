@@ -1,11 +1,11 @@
-"""The snapshots stage: the weights of a finished training after a given step, bitwise."""
+"""The snapshots stage: the weights of a training after a given step, bitwise; the training need not have ended."""
 
 from fractions import Fraction
 
 from storage.documents import Document
 from storage.layouts import Layout
 from storage.specs import StageSpec
-from storage.stages import FinishedStage, Stage, open_finished, read_marker
+from storage.stages import FinishedStage, Stage, find_many, open_finished, read_marker
 from storage.stores import Store, StoreError
 from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
@@ -13,6 +13,7 @@ from tasks.engine.survey import Survey
 from tasks.steps.common.chain import same_environment
 from tasks.steps.common.courses import MEMORY_SAMPLES, training_of, training_steps
 from tasks.steps.common.networks import WEIGHTS, choose_device, pack_state
+from tasks.steps.common.segments import has_segment, open_so_far
 from tasks.steps.common.survey import state_bytes
 from tasks.steps.common.trainer import environment, load_training, open_trainer
 
@@ -54,6 +55,19 @@ def snapshot_step(spec: StageSpec, survey: Document) -> int:
     return step
 
 
+def snapshot_ready(store: Store, spec: StageSpec) -> bool:
+    """Return whether a training has come so far that a snapshot of it can be made, or is made."""
+    training = spec.inputs["training"]
+    data = training.inputs["data"]
+    found = find_many(store, [spec.path, training.path, data.path])
+    if spec.path in found or training.path in found:
+        return True
+    if data.path not in found:
+        return False
+    step, every = snapshot_step(spec, found[data.path].summary), training_of(training).checkpoint_every
+    return has_segment(store, training, max(0, -(-step // every) - 1))
+
+
 def snapshot_file(step: int) -> str:
     """Return the name of the file with the weights after `step` updates."""
     return f"snapshot-{step:08d}.safetensors"
@@ -75,7 +89,7 @@ def _partition(work: Work, number: int) -> None:
 
     stage = work.stage
     training = stage.spec.inputs["training"]
-    finished = open_finished(stage.store, training)
+    finished = open_so_far(stage.store, training)
     survey = open_finished(stage.store, training.inputs["data"]).summary
     step, (_, total) = snapshot_step(stage.spec, survey), training_steps(training, survey)
     every = training_of(training).checkpoint_every

@@ -12,6 +12,9 @@ def concepts_page(store: Store, answers: Sequence[Monitored], images: str) -> Pa
     # Plotting code is imported here, so that a plan does not load it.
     from tasks.report.concepts.content import lay_out_concepts
     from tasks.steps.concepts.results import concept_results
+    from tasks.steps.concepts.tensorboard import files_for_tensorboard
     from tasks.steps.concepts.unit_files import unit_files
 
-    return lay_out_concepts(concept_results(store, answers, images), unit_files(store, answers))
+    results = concept_results(store, answers, images)
+    files = {**unit_files(store, answers), **files_for_tensorboard(store, answers, results)}
+    return lay_out_concepts(results, files)

@@ -1,7 +1,9 @@
 """The stages of question 3 for a config, as specs: a plan does not read the store."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from itertools import product
 from pathlib import PurePath
 
@@ -24,7 +26,7 @@ from tasks.steps.concepts.planted import planted_spec
 from tasks.steps.concepts.private import check_private
 from tasks.steps.concepts.responses import responses_specs
 from tasks.steps.concepts.text_side import check_describes, image_side, text_side
-from tasks.steps.concepts.watched import Watched, series_of
+from tasks.steps.concepts.watched import Series, Watched, series_of
 from tasks.steps.concepts.words import words_spec
 
 
@@ -80,6 +82,7 @@ class Monitored:
     left_out : a line for each checkpoint that is left out
     attacked : each snapshot under attack; empty where the config does not ask for it
     paradigm : kind of the training and the network that it is compared with; None where unknown
+    tensorboard : whether the report has files for TensorBoard
     """
 
     network: str
@@ -95,6 +98,7 @@ class Monitored:
     left_out: tuple[str, ...]
     attacked: tuple[StageSpec, ...] = ()
     paradigm: tuple[str, str] | None = None
+    tensorboard: bool = False
 
     @property
     def finals(self) -> Sequence[StageSpec]:
@@ -111,18 +115,41 @@ def plan_concepts(config: Config, shared: Shared) -> Sequence[Monitored]:
     ------
     ValueError : an unknown detector or parameter, a file that cannot be read; the message names the config's key
     """
+    return plan_series(config, shared, partial(series_of, config, shared))
+
+
+def plan_series(config: Config, shared: Shared, find: Callable[[str, int], Series]) -> Sequence[Monitored]:
+    """Return the stages of question 3 for each network and seed with a snapshot.
+
+    Parameters
+    ----------
+    find : returns the snapshots of a network and seed
+
+    Raises
+    ------
+    ValueError : as for `plan_concepts`
+    """
     asked = config.concepts
     assert asked is not None
     check_detectors(asked)
+    _check_tensorboard(asked)
     check_private(config, shared)
     captioner = None
     if asked.captioner is not None:
         captioner = captioner_spec(config, shared, asked, asked.captioner)
         check_describes(asked)
     views = tuple(_views(asked, shared.manifests[asked.probe.data], captioner))
-    return [
-        _monitored(config, asked, shared, views, name, seed) for name, seed in product(asked.networks, config.seeds)
-    ]
+    found = ((name, seed, find(name, seed)) for name, seed in product(asked.networks, config.seeds))
+    return [_monitored(config, shared, views, (name, seed), series) for name, seed, series in found if series.snapshots]
+
+
+def _check_tensorboard(asked: Concepts) -> None:
+    """Raise ValueError where files for TensorBoard are asked for and its package is not installed."""
+    if asked.tensorboard and find_spec("tensorboard") is None:
+        raise ValueError(
+            "concepts.tensorboard: expected the package tensorboard, found none; install layerlore[tensorboard], or "
+            "set it to false"
+        )
 
 
 def _views(asked: Concepts, manifest: StageSpec, captioner: StageSpec | None) -> Iterator[View]:
@@ -154,10 +181,12 @@ def _list_names(paths: Sequence[str]) -> list[str]:
 
 
 def _monitored(
-    config: Config, asked: Concepts, shared: Shared, views: tuple[View, ...], name: str, seed: int
+    config: Config, shared: Shared, views: tuple[View, ...], of: tuple[str, int], series: Series
 ) -> Monitored:
     """Return the stages of one network and seed."""
-    series, manifest = series_of(config, shared, name, seed), shared.manifests[asked.probe.data]
+    asked, (name, seed) = config.concepts, of
+    assert asked is not None
+    manifest = shared.manifests[asked.probe.data]
     kept_maps, notes = _keeps_maps(asked), ["; ".join(series.left_out), *[""] * len(series.snapshots)]
     responses = tuple(
         responses_specs(each, manifest, asked, kept_maps=kept_maps, note=note)
@@ -173,7 +202,7 @@ def _monitored(
     pictures = exemplars_spec(responses[-1], shown, asked) if asked.shown and seed == config.seeds[0] else None
     inputs = name, seed, series.snapshots, responses, views, seen, anchors, plane, pictures, asked.track
     attacked = _attacked(config, shared, series.snapshots)
-    return Monitored(*inputs, series.left_out, attacked, paradigms_of(config).get(name))
+    return Monitored(*inputs, series.left_out, attacked, paradigms_of(config).get(name), asked.tensorboard)
 
 
 def _attacked(config: Config, shared: Shared, snapshots: Sequence[Watched]) -> tuple[StageSpec, ...]:

@@ -13,9 +13,9 @@ from storage.stages import FinishedStage, find_many, open_finished
 from storage.stores import Store
 from tasks.report.concepts.results import ConceptResults
 from tasks.report.findings import Finding
-from tasks.steps.common.courses import CURVES, training_steps
 from tasks.steps.concepts.agreement import Pair, agreement_rows
 from tasks.steps.concepts.attacked import attacked_table
+from tasks.steps.concepts.course import snapshot_course, snapshot_step
 from tasks.steps.concepts.exemplars import read_exemplars
 from tasks.steps.concepts.facts import concept_facts
 from tasks.steps.concepts.few_positive import few_positive_findings
@@ -24,7 +24,7 @@ from tasks.steps.concepts.plan import Monitored, Seen
 from tasks.steps.concepts.plane import read_plane
 from tasks.steps.concepts.responses import layer_depth
 from tasks.steps.concepts.view_checks import view_rows
-from tasks.steps.concepts.watched import UNKNOWN_STEP, Watched
+from tasks.steps.concepts.watched import UNKNOWN_STEP
 from tasks.steps.concepts.words import Words, open_words, read_word_table
 
 TRACKED = 3  # neurons of each layer that the page follows where the config names none
@@ -133,36 +133,13 @@ def _monitor_row(store: Store, layer: _Layer) -> dict[str, object]:
     """Return the numbers of a layer, with the course of the training at the snapshot."""
     watched = layer.monitored.snapshots[layer.seen.snapshot]
     step = snapshot_step(store, watched)
-    accuracy, loss = _course(store, watched, step)
+    accuracy, loss = snapshot_course(store, watched, step)
     label = f"step {step:,}" if watched.training is not None and step >= 0 and not watched.named else watched.label
     shown = UNKNOWN_STEP if watched.named else step
     more = {"step": shown, "label": label, "accuracy": accuracy, "loss": loss}
     unknown = float("nan")
     numbers = {name: unknown if value is None else value for name, value in layer.finished.summary.items()}
     return {**layer.at, **numbers, **more}
-
-
-def snapshot_step(store: Store, watched: Watched) -> int:
-    """Return the number of updates before a snapshot, or the number of a checkpoint; -1 where unknown."""
-    if watched.stage is not None:
-        return int(open_finished(store, watched.stage).summary.get("step", UNKNOWN_STEP))
-    if watched.training is not None:
-        manifest = open_finished(store, watched.training.inputs["data"]).summary
-        return training_steps(watched.training, manifest)[1]
-    return watched.step
-
-
-def _course(store: Store, watched: Watched, step: int) -> tuple[float, float]:
-    """Return accuracy and loss after the last whole epoch before a step; NaN where unknown."""
-    if watched.training is None or step < 0:
-        return float("nan"), float("nan")
-    finished = open_finished(store, watched.training)
-    curves = read_table(finished.read_file(CURVES), f"{finished.path}/files/{CURVES}")
-    per_epoch, _ = training_steps(watched.training, open_finished(store, watched.training.inputs["data"]).summary)
-    done = curves[curves["epoch"] <= step // per_epoch]
-    if done.empty:
-        return float("nan"), float("nan")
-    return float(done["accuracy"].iloc[-1]), float(done["loss"].iloc[-1])
 
 
 def _concepts(layer: _Layer) -> pd.DataFrame:

@@ -137,13 +137,30 @@ def _snapshot(name: str, settings: Network, training: StageSpec, stage: StageSpe
 
 def _folder(name: str, settings: Network, asked: Checkpoints) -> Series:
     """Return the checkpoints of a folder, in the order of their numbers; those that do not fit are left out."""
+    key, files = f"concepts.checkpoints.{name}", checkpoint_files(name, asked)
+    if not files:
+        folder = Path(asked.folder).expanduser()
+        raise ValueError(f"{key}.pattern: expected names of files that match {asked.pattern!r}, found none in {folder}")
+    found = series_of_files(name, settings, files)
+    if not found.snapshots:
+        raise ValueError(found.left_out[0])
+    return found
+
+
+def series_of_files(name: str, settings: Network, files: Sequence[tuple[int, Path]]) -> Series:
+    """Return the snapshots of files of weights with their numbers; those that do not fit are left out.
+
+    Parameters
+    ----------
+    settings : the network, preprocessing probing images
+    """
     key = f"concepts.checkpoints.{name}"
     try:
         build_model(settings.model, settings.arguments, 0)
     except ValueError as error:
         raise ValueError(f"networks.{name}: {error}") from error
     snapshots, left_out = [], []
-    for number, path in _numbered(key, asked):
+    for number, path in files:
         given = settings.model_copy(update={"weights": str(path), "train": None, "updates": None})
         try:
             check_weights(given)
@@ -151,14 +168,17 @@ def _folder(name: str, settings: Network, asked: Checkpoints) -> Series:
             left_out.append(f"{key}: {path.name} is left out: {error}")
         else:
             snapshots.append(Watched(name, path.stem, number, given))
-    if not snapshots:
-        raise ValueError(left_out[0])
     return Series(tuple(snapshots), tuple(left_out))
 
 
-def _numbered(key: str, asked: Checkpoints) -> Sequence[tuple[int, Path]]:
-    """Return number and path of each file whose name matches, by rising number."""
-    folder = Path(asked.folder).expanduser()
+def checkpoint_files(name: str, asked: Checkpoints) -> Sequence[tuple[int, Path]]:
+    """Return number and path of each file of a network's folder of checkpoints, by rising number.
+
+    Raises
+    ------
+    ValueError : a folder that is missing, a pattern without numbers, a number twice; names the config's key
+    """
+    key, folder = f"concepts.checkpoints.{name}", Path(asked.folder).expanduser()
     try:
         pattern = re.compile(asked.pattern)
     except re.error as error:
@@ -166,8 +186,6 @@ def _numbered(key: str, asked: Checkpoints) -> Sequence[tuple[int, Path]]:
     if not folder.is_dir():
         raise ValueError(f"{key}.folder: expected a folder, found none at {asked.folder}")
     found = sorted(_matches(key, folder, pattern))
-    if not found:
-        raise ValueError(f"{key}.pattern: expected names of files that match {asked.pattern!r}, found none in {folder}")
     for (number, path), (following, other) in itertools.pairwise(found):
         if number == following:
             raise ValueError(

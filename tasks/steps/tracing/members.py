@@ -49,16 +49,31 @@ def splits(source: UpdateSource, spec: StageSpec, layer: str) -> bool:
 
 def split_block(
     block: UpdateBlock, target: Target, inputs: Tensor, members: NDArray[np.float32], sizes: list[int]
-) -> None:
-    """Write the part of each example of a block's steps, (steps, members, queries).
+) -> str:
+    """Write the part of each example of a block's steps, (steps, members, queries); NaN where they are not known.
 
     Parameters
     ----------
     sizes : number of examples of each step
+
+    Returns
+    -------
+    why the block cannot be split, "" if it can
     """
-    parts = block.per_example(target.module, target.weight, inputs, anchor=target.anchor)
+    try:
+        parts = block.per_example(target.module, target.weight, inputs, anchor=target.anchor)
+    except NotImplementedError as error:
+        members[:] = np.nan
+        return str(error)
     for row, columns, size in zip(members, parts, sizes, strict=True):
         row[:size] = columns[:, :size].T.float().cpu().numpy()
+    return ""
+
+
+def known_parts(parts: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Return (steps,) whether the parts (steps, members, queries) of a step's examples are known."""
+    found: NDArray[np.bool_] = ~np.isnan(parts).all(axis=(1, 2))
+    return found if parts[0].size else np.ones(len(parts), np.bool_)
 
 
 def member_spread(store: Store, contributions: StageSpec, layer: str) -> dict[str, float]:
@@ -77,8 +92,9 @@ def member_spread(store: Store, contributions: StageSpec, layer: str) -> dict[st
     squares = deviations = against = count = 0.0
     for start in range(0, source.steps, rows):
         stop = min(start + rows, source.steps)
-        steps = zip(stage.read(name, start, stop).astype(np.float64), source.examples[start:stop], strict=True)
-        for parts in (part[: len(ids)] for part, ids in steps if len(ids) > 1 and part.any()):
+        found = stage.read(name, start, stop).astype(np.float64)
+        steps = zip(found, source.examples[start:stop], known_parts(found), strict=True)
+        for parts in (part[: len(ids)] for part, ids, known in steps if known and len(ids) > 1 and part.any()):
             squares += float((parts**2).sum())
             deviations += float(((parts - parts.mean(axis=0)) ** 2).sum())
             against += float((parts * parts.sum(axis=0) < 0).sum())

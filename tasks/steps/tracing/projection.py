@@ -111,11 +111,12 @@ def _partition(work: Work, number: int) -> None:
     batches = input_batches(load_network(stage.store, queries, device), targets, images, followed)
     with stage.partition(number) as part:
         arrays = _empty(part)
-        project_segment(source, segment, targets, batches, arrays)
+        whole = project_segment(source, segment, targets, batches, arrays)
         for name, array in arrays.items():
             check_finite(spec, name, array, segment.start)
             part.write(name, array)
         part.numbers.update(measured(steps=segment.stop - segment.start))
+        part.numbers.update({"not_split": whole} if whole else {})
 
 
 def project_segment(
@@ -124,21 +125,26 @@ def project_segment(
     targets: Sequence[Target],
     batches: Iterable[QueryBatch],
     arrays: dict[str, Floats],
-) -> None:
+) -> dict[str, str]:
     """Write the contributions of a segment's updates, and those of the initial weights with the first segment.
 
     Parameters
     ----------
     batches : as `input_batches` yields them
     arrays : zeros, with the rows of the segment
+
+    Returns
+    -------
+    by target, why updates of it are not split among the examples of their batch
     """
+    whole, divided = dict[str, str](), any(members_array(target.name) in arrays for target in targets)
     sizes, layers = [len(ids) for ids in source.examples], list(dict.fromkeys(target.layer for target in targets))
     for first, inputs, classes in batches:
         span = slice(first, first + len(classes))
         if segment.start == 0:
             for target in targets:
                 _constants(source, target, inputs[target.layer], classes, span, arrays)
-        for block in source.blocks(segment, layers):
+        for block in source.blocks(segment, layers, members=divided):
             rows = slice(block.start - segment.start, block.stop - segment.start)
             if not block.recorded:
                 rows = slice(rows.stop - 1, rows.stop)  # the sum of a gap is stored at its last step
@@ -146,7 +152,9 @@ def project_segment(
                 _project(block, target, inputs[block.layer], classes, arrays, (rows, span))
                 if (members := arrays.get(members_array(target.name))) is not None and block.recorded:
                     counts = sizes[block.start : block.stop]
-                    split_block(block, target, inputs[block.layer], members[rows, :, span], counts)
+                    why = split_block(block, target, inputs[block.layer], members[rows, :, span], counts)
+                    whole |= {target.name: why} if why else {}
+    return whole
 
 
 def _empty(part: Partition) -> dict[str, Floats]:
@@ -161,6 +169,8 @@ def _empty(part: Partition) -> dict[str, Floats]:
 
 def check_finite(spec: StageSpec, name: str, array: Floats, start: int) -> None:
     """Raise ValueError for NaN or inf in an array of a partition with first step `start`: the training diverged."""
+    if name.startswith(members_array("")):  # NaN where a step is not split; parts that diverge have a gamma that does
+        return
     if not np.isfinite(array).all():
         kind, layer = name.split(".", 1)
         first = np.argwhere(~np.isfinite(array))[0]

@@ -103,11 +103,19 @@ def _network(store: Store, trace: Trace) -> dict[str, object]:
     }
 
 
+def _splits(store: Store, trace: Trace) -> dict[str, str]:
+    """Return by layer, where contributions have parts of examples: example, or partly where some steps have none."""
+    found = open_finished(store, trace.contributions)
+    whole = {layer for record in found.markers() for layer in record["numbers"].get("not_split", {})}
+    names = [name.removeprefix(members_array("")) for name in found.layout.arrays if name.startswith(members_array(""))]
+    return {name: "partly" if name in whole else "example" for name in names}
+
+
 def _layers(store: Store, trace: Trace) -> pd.DataFrame:
     """Return a row per layer: the parts of ||z||^2, and the class agreement of the influential examples."""
     influence = open_finished(store, trace.influence)
     summary, square = influence.summary, influence.read("square")
-    own = open_finished(store, trace.contributions).layout.arrays
+    splits = _splits(store, trace)
     batch = _batch_shares(store, trace)
     values = influence.read("parts")
     parts = dict(zip(summary["parts"], np.moveaxis(shares_of(values, square), -1, 0), strict=True))
@@ -133,8 +141,8 @@ def _layers(store: Store, trace: Trace) -> pd.DataFrame:
                 "residual_median": float(np.median(residual[index])),
                 **agreement,
                 "cardinality": cardinality(ids),
-                "split": "example" if members_array(layer) in own else "equal",
-                **_ghosts(batch[index], parts["examples"][index], members_array(layer) in own),
+                "split": splits.get(layer, "equal"),
+                **_ghosts(batch[index], parts["examples"][index], splits.get(layer) == "example"),
                 "unit": unit_of(layer)[1] is not None,
                 **member_spread(store, trace.contributions, layer),
             }

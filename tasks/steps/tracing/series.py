@@ -21,7 +21,7 @@ from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
 from tasks.steps.common.recording import recorded_layers
 from tasks.steps.common.replays import open_archive
 from tasks.steps.tracing.layers import traced_names, unit_of
-from tasks.steps.tracing.members import members_array
+from tasks.steps.tracing.members import known_parts, members_array
 from tasks.steps.tracing.projection import GIVEN, PREDICTED
 from tasks.steps.tracing.queries import count_queries
 
@@ -203,7 +203,7 @@ class Contributions:
         """Yield (steps (m,), contributions (m, Q), ids that share each equally, m arrays) in order.
 
         Where the archive splits gamma, each example of a step has a contribution of its own: that of its gradient, in
-        this step and through momentum in later ones.
+        this step and through momentum in later ones. A step that it cannot split is shared equally.
         """
         own = members_array(layer) if score == "gamma" and members_array(layer) in self.stage.layout.arrays else None
         for steps, values, _ in self.chunks(layer, score):
@@ -212,10 +212,16 @@ class Contributions:
                 yield numbers, values, members
                 continue
             parts = self.stage.read(own, steps.start, steps.stop).astype(np.float64)
-            counts = [len(ids) for ids in members]
-            rows = [part[:count] for part, count in zip(parts, counts, strict=True)]
-            flat = np.concatenate([np.empty(0, np.int64), *members])
-            yield np.repeat(numbers, counts), np.concatenate(rows), list(flat[:, None])
+            split = known_parts(parts)
+            if not split.all():
+                rest = np.flatnonzero(~split)
+                yield numbers[rest], values[rest], [members[index] for index in rest]
+            chosen = np.flatnonzero(split)
+            counts = [len(members[index]) for index in chosen]
+            rows = [parts[index, :count] for index, count in zip(chosen, counts, strict=True)]
+            none = np.empty((0, self.n_queries))
+            flat = np.concatenate([np.empty(0, np.int64), *(members[index] for index in chosen)])
+            yield np.repeat(numbers[chosen], counts), np.concatenate([none, *rows]), list(flat[:, None])
 
     def decay_unknown_from(self, layer: str, score: str = "gamma") -> int | None:
         """Return the first step with unknown contribution of decay; None if it is always known."""

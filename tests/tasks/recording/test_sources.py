@@ -125,7 +125,7 @@ def test_float32_inputs_give_float32(archive: Archive, source: UpdateSource) -> 
     found = block.project(model.get_submodule("8"), weight, torch.ones(2, 6), anchor=weight - source.initial("8"))
     assert found.gamma.dtype == torch.float32
     with pytest.raises(
-        NotImplementedError, match="layer '8': expected an archive with each example's part, found a dense archive"
+        NotImplementedError, match="layer '8': expected an archive with each example's part, found whole updates"
     ):
         block.per_example(model.get_submodule("8"), weight, torch.ones(2, 6))
 

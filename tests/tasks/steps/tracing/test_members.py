@@ -1,4 +1,4 @@
-"""Credit of each example inside a batch, from a hybrid archive, against each example's gradient in a plain loop."""
+"""Credit of each example inside a batch, from each kind of archive that splits, against a plain loop of gradients."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from storage.stages import FinishedStage, open_finished
+from tasks.recording.replay import ReplayBlock
 from tasks.steps.tracing.results import tracing_results
 from tests.plans import traces
 from tests.tasks.steps.tracing.conftest import Doubles, Ids, Plain, images, mlp_tree
@@ -22,8 +24,8 @@ Tree = dict[str, Any]  # Any: YAML
 LAYERS, LR, MOMENTUM = ["1", "3"], 0.05, 0.6
 
 
-def members_tree(store: Path, **tracing: Any) -> Tree:
-    """A config of an MLP that learns from batches of 4 with momentum, recorded as a hybrid archive."""
+def members_tree(store: Path, kind: str = "hybrid", **tracing: Any) -> Tree:
+    """A config of an MLP that learns from batches of 4 with momentum, recorded as an archive of a kind."""
     tree = mlp_tree(store)
     net = tree["networks"]["net"]
     net["arguments"]["sizes"] = [64, 40, 10]
@@ -31,15 +33,17 @@ def members_tree(store: Path, **tracing: Any) -> Tree:
         "batches": {"size": 4},
         "optimizer": {"kind": "sgd", "lr": LR, "momentum": MOMENTUM, "weight_decay": 0.02},
         "checkpoint_every": 4,
-        "record": {"kind": "hybrid"},
+        "record": {"kind": kind},
     }
     tree["tracing"] = {"networks": ["net"], "queries": {"count": 3}, "k": 20, **tracing}
     return tree
 
 
-@pytest.fixture(scope="module")
-def members_run(tmp_path_factory: pytest.TempPathFactory, new_run: Callable[[Tree], "Run"]) -> "Run":
-    return new_run(members_tree(tmp_path_factory.mktemp("members") / "store")).finish()
+@pytest.fixture(scope="module", params=["hybrid", "replay"])
+def members_run(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, new_run: Callable[[Tree], "Run"]
+) -> "Run":
+    return new_run(members_tree(tmp_path_factory.mktemp("members") / "store", request.param)).finish()
 
 
 def parts_of(plain: Plain, layer: str, ids: Ids) -> list[Doubles]:
@@ -148,3 +152,32 @@ def test_an_equal_split_is_a_setting(
     size = max(float(np.abs(values).max()) for values in expected.values())
     for query in range(len(ids)):
         np.testing.assert_allclose(sums[query], [expected[i][query] for i in top[query].tolist()], atol=2e-5 * size)
+
+
+def test_steps_that_a_replay_cannot_split_are_shared_equally(
+    tmp_path: Path, new_run: Callable[[Tree], "Run"], retrain: Callable[..., Plain], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = ReplayBlock.per_example
+
+    def refuses(block: ReplayBlock, *given: Any, **named: Any) -> list[Tensor]:
+        if block.start >= 4:
+            raise NotImplementedError(f"layer {block.layer!r}: expected a sum of parts, found another")
+        return original(block, *given, **named)
+
+    monkeypatch.setattr(ReplayBlock, "per_example", refuses)
+    tree = members_tree(tmp_path / "store", "replay", window=[4, 8])
+    tree["networks"]["net"]["train"]["optimizer"] = {"kind": "sgd", "lr": LR}
+    run = new_run(tree).finish()
+    stage, ids = influence_of(run)
+    plain = retrain(run, traces(run.plan)[0].training)
+    projected = plain.project(LAYERS[0], ids)
+    expected = plain.summed(projected.gamma, [4 <= t < 8 for t in range(len(plain.steps))])
+    index = stage.summary["rankings"].index([LAYERS[0], "gamma"])
+    top, sums = (stage.read(f"top_{name}", index, index + 1)[0] for name in ("id", "sum"))
+    size = max(float(np.abs(values).max()) for values in expected.values())
+    for query in range(len(ids)):
+        known = [expected[i][query] for i in top[query].tolist() if i >= 0]
+        np.testing.assert_allclose(sums[query][: len(known)], known, atol=2e-5 * size)
+    (trace,) = traces(run.plan)
+    layers = tracing_results(run.job.store, [trace], "hide").layers
+    assert layers["split"].tolist() == ["partly", "partly"]

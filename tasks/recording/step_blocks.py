@@ -1,0 +1,99 @@
+"""What blocks of all kinds of archive have in common, and what blocks of whole updates do with them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tasks.recording.columns import Credit, check_credit
+from tasks.tracing import Contributions, contributions
+
+Ids = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class StepBlock:
+    """The updates of some steps of one layer, n rows.
+
+    Parameters
+    ----------
+    layer : name of the layer
+    start, stop : first and past-the-end step of the block
+    recorded : whether each row is one step; otherwise one row is the sum of all steps, which were not recorded
+    biases : (n + 1, out) before the first row and after each, bitwise; None without a bias
+    """
+
+    layer: str
+    start: int
+    stop: int
+    recorded: bool
+    biases: Tensor | None
+
+    @property
+    def steps(self) -> Ids:
+        """Return the step of each row (n,), the last step for a row of several steps."""
+        return np.arange(self.start if self.recorded else self.stop - 1, self.stop, dtype=np.int64)
+
+    def dense_bias(self, dtype: torch.dtype | None = None) -> Tensor | None:
+        """Return the updates of the bias, (n, out), or None."""
+        return None if self.biases is None else differences(self.biases, dtype)
+
+
+class WholeBlock(StepBlock):
+    """A block that keeps each update whole, without the parts of its members."""
+
+    def dense(self, dtype: torch.dtype | None = None) -> Tensor:
+        """Return the updates (n, *weight.shape), on the CPU."""
+        raise NotImplementedError
+
+    def project(
+        self,
+        module: nn.Module,
+        weight: Tensor,
+        inputs: Tensor,
+        *,
+        anchor: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> Contributions:
+        """Return `tasks.tracing.contributions` of these updates, (Q, n), on the inputs' device.
+
+        Parameters
+        ----------
+        module, weight, inputs, anchor, bias : as in `contributions`; with `bias` updates of the bias are included
+        """
+        wide = torch.promote_types(inputs.dtype, torch.float32)
+        updates, biases = self.dense(wide), self.dense_bias(wide)
+        return contributions(
+            module,
+            weight,
+            inputs,
+            updates.to(inputs),
+            anchor=anchor,
+            bias=bias,
+            bias_updates=None if bias is None or biases is None else biases.to(inputs),
+        )
+
+    def per_example(
+        self,
+        module: nn.Module,
+        weight: Tensor,
+        inputs: Tensor,
+        *,
+        anchor: Tensor | None = None,
+        credit: Credit = "gradient",
+    ) -> list[Tensor]:
+        """Raise NotImplementedError: a whole update cannot be split by its members."""
+        check_credit(credit)
+        raise NotImplementedError(
+            f"layer {self.layer!r}: expected an archive with each example's part, found whole updates; "
+            "use replay, or layers with factors"
+        )
+
+
+def differences(rows: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Return rows[1:] - rows[:-1], subtracted in `dtype`."""
+    wanted = dtype or torch.promote_types(rows.dtype, torch.float32)
+    widened = rows.to(wanted)
+    return widened[1:] - widened[:-1]
