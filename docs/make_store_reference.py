@@ -132,8 +132,8 @@ WRITES = {  # arrays with their axes, and files
     "(neuron)",
     "descriptions": "as `words`, of the captions of a layer's neurons",
     "planted": "`planted.parquet`: neuron, word, rank of the true word, and its rank with exchanged images",
-    "planted-captions": "`planted.parquet`: neuron, word, rank of the first caption with the true word, the best caption; "
-    "the same with exchanged regions",
+    "planted-captions": "`planted.parquet`: neuron, word, rank of the first caption with the true word, the best "
+    "caption; the same with exchanged regions",
     "plane": "`words.parquet` and `plane.parquet`: the places x and y of words and neurons",
     "exemplars": "`picture` (example, row, column, colour); `exemplars.parquet`: layer, neuron, rank, sample_id, "
     "activation",

@@ -48,9 +48,9 @@ def convert_archives(
 
 
 def _records(training: StageSpec) -> bool:
-    """Return whether a training keeps an archive."""
+    """Return whether a training keeps an archive; that of a training elsewhere is converted in its own store."""
     train = training.place.get("train")
-    return isinstance(train, dict) and bool(train.get("record"))
+    return isinstance(train, dict) and bool(train.get("record")) and "updates" not in training.place
 
 
 def _of_run(store: Store, run: str, kind: str, tolerance: float) -> Iterator[str]:

@@ -173,7 +173,8 @@ def _measure(part: Partition, facts: ArchiveFacts, share: float) -> None:
     ledger = facts.ledger
     mean = float(ledger["loss"][ledger["epoch"] == ledger["epoch"].iloc[-1]].mean())
     loss = mean if np.isfinite(mean) else None
-    recorded = {key: sum(each[key] for each in facts.recordings) for key in ("bytes", "waited_seconds")}
+    recorded: Document = {key: sum(each[key] for each in facts.recordings) for key in ("bytes", "waited_seconds")}
+    recorded["kind"] = facts.kind
     epochs = [{"epoch": int(ledger["epoch"].max()) + 1, "loss": loss, "accuracy": share}]
     part.numbers.update(measured(epochs=epochs, recording=recorded))
 
