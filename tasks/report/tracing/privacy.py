@@ -29,8 +29,8 @@ def redacted(results: TracingResults, training_images: str) -> TracingResults:
     queries = tuple(
         _query(query, (query.source, query.split) in results.held_out, with_ids) for query in results.queries
     )
-    suspects = results.suspects if with_ids else results.suspects.iloc[:0]
-    return replace(results, queries=queries, images={}, suspects=suspects)
+    kept = {name: getattr(results, name).iloc[: None if with_ids else 0] for name in ("suspects", "teachers")}
+    return replace(results, queries=queries, images={}, **kept)
 
 
 def by_class(layer: QueryLayer) -> pd.DataFrame:

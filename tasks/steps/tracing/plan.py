@@ -21,6 +21,7 @@ from tasks.steps.tracing.randomisation import randomisation_spec
 from tasks.steps.tracing.retraining import left_out_spec, retraining_spec, same_order_spec
 from tasks.steps.tracing.scores import COUNTERFACTUAL_SCORE, TRACIN_SCORE
 from tasks.steps.tracing.suspects import suspects_spec
+from tasks.steps.tracing.teachers import teachers_spec
 from tasks.steps.tracing.tracin import tracin_spec
 
 PERMUTED = LabelNoise(share=1.0, kind="permute")
@@ -54,6 +55,7 @@ class Trace(Projected):
     same_order: StageSpec | None = None  # datamodelling with retrainings in the same order
     comparison: StageSpec | None = None
     suspects: StageSpec | None = None
+    teachers: StageSpec | None = None
     n_suspects: int = 0  # on the page
 
     @property
@@ -61,7 +63,7 @@ class Trace(Projected):
         """Return the stages that no other stage of the answer reads."""
         found = (
             *(self.influence, self.mislabel, self.randomisation, self.datamodelling),
-            *(self.same_order, self.comparison, self.suspects),
+            *(self.same_order, self.comparison, self.suspects, self.teachers),
         )
         return tuple(spec for spec in found if spec is not None)
 
@@ -125,6 +127,7 @@ def _trace(config: Config, asked: Tracing, shared: Shared, name: str, seed: int)
     contributions, queries = traced.contributions, traced.queries
     permuted = _permuted(config, asked, name, training, manifest) if evaluation.randomisation else None
     retraining, again = _retrainings(queries, training, evaluation.lds)
+    suspects = None if asked.suspects is None else suspects_spec(queries, training)
     return Trace(
         name,
         seed,
@@ -138,7 +141,8 @@ def _trace(config: Config, asked: Tracing, shared: Shared, name: str, seed: int)
         datamodelling=None if retraining is None else datamodelling_spec(contributions, retraining, asked),
         same_order=None if again is None else datamodelling_spec(contributions, again, asked),
         comparison=_comparison(asked, traced, retraining, again),
-        suspects=None if asked.suspects is None else suspects_spec(queries, training),
+        suspects=suspects,
+        teachers=None if suspects is None else teachers_spec(suspects),
         n_suspects=asked.suspects or 0,
     )
 

@@ -13,6 +13,7 @@ from tasks.steps.tracing.queries import QUERIES
 from tasks.steps.tracing.randomisation import RANDOMISATION
 from tasks.steps.tracing.retraining import RETRAINING
 from tasks.steps.tracing.suspects import SUSPECTS
+from tasks.steps.tracing.teachers import TEACHERS
 from tasks.steps.tracing.tracin import TRACIN
 
 TRACING = Question(
@@ -20,7 +21,7 @@ TRACING = Question(
     "Who taught the network that?",
     (
         *(QUERIES, CONTRIBUTIONS, INFLUENCE, MISLABEL, RANDOMISATION, RETRAINING, DATAMODELLING),
-        *(COUNTERFACTUAL, TRACIN, COMPARISON, SUSPECTS),
+        *(COUNTERFACTUAL, TRACIN, COMPARISON, SUSPECTS, TEACHERS),
     ),
     plan_tracing,
     tracing_page,
