@@ -95,7 +95,7 @@ def tracing_content(results: TracingResults, training_images: str) -> TracingCon
     """Compute what the page shows but for the chooser; what `training_images` does not allow is taken out first."""
     results = redacted(results, training_images)
     cards, thumbnails, cards_note = query_cards(results.queries, results.images, results.n_queries)
-    strips, pictures = suspect_strips(results.suspects, results.images)
+    strips, pictures = suspect_strips(results.suspects, results.teachers, results.images)
     csv, notes = tracing_csv(results)
     pairs = list(_pairs(results))
     if len(pairs) > MAX_SECTIONS:

@@ -30,9 +30,9 @@ def redacted(results: TracingResults, training_images: str) -> TracingResults:
     queries = tuple(
         _query(query, (query.source, query.split) in results.held_out, with_ids) for query in results.queries
     )
-    suspects = results.suspects if with_ids else results.suspects.iloc[:0]
+    kept = {name: getattr(results, name).iloc[: None if with_ids else 0] for name in ("suspects", "teachers")}
     every = tuple(_every(book, (book.source, book.split) in results.held_out, with_ids) for book in results.every)
-    return replace(results, queries=queries, every=every, images={}, suspects=suspects)
+    return replace(results, queries=queries, every=every, images={}, **kept)
 
 
 def by_class(layer: QueryLayer) -> pd.DataFrame:

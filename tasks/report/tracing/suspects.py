@@ -1,4 +1,4 @@
-"""The training images whose labels are probably wrong, as strips of images."""
+"""The training images whose labels are probably wrong, and the images that taught the network otherwise."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,33 +13,78 @@ from tasks.report.tracing.queries import Example, Key, example_thumbnails
 
 
 @dataclass(frozen=True)
+class Suspect:
+    """One suspect; `title` names the class that its teachers moved the answer to, "" without teachers."""
+
+    example: Example
+    title: str
+    teachers: tuple[Example, ...]
+
+
+@dataclass(frozen=True)
 class Suspects:
     """The suspects of one network and seed."""
 
     title: str
-    examples: tuple[Example, ...]
+    rows: tuple[Suspect, ...]
 
 
-def suspect_strips(suspects: pd.DataFrame, images: Mapping[Key, Image]) -> tuple[list[Suspects], list[Thumbnail]]:
+def suspect_strips(
+    suspects: pd.DataFrame, teachers: pd.DataFrame, images: Mapping[Key, Image]
+) -> tuple[list[Suspects], list[Thumbnail]]:
     """Lay the suspects out.
 
     Parameters
     ----------
-    suspects : as `TracingResults` describes them, without those that must not be shown
+    suspects, teachers : as `TracingResults` describes them, without those that must not be shown
     images : training images by (data, sample id)
 
     Returns
     -------
     a strip per network and seed, and the thumbnails of all of them
     """
-    shown = suspects[suspects["shown"].astype(bool)]
+    shown, taught = (table[table["shown"].astype(bool)] for table in (suspects, teachers))
     keys = [(str(row["data"]), int(row["sample_id"])) for _, row in shown.iterrows()]
+    keys += [(str(row["data"]), int(row["example_id"])) for _, row in taught.iterrows()]
     thumbs, _ = example_thumbnails(keys, images)
+    by_suspect = {
+        (str(network), int(seed), int(sample)): rows
+        for (network, seed, sample), rows in (
+            taught.groupby(["network", "seed", "sample_id"], sort=False) if len(taught) else ()
+        )
+    }
     strips = [
-        Suspects(f"{network}, seed {seed}", tuple(_example(row, thumbs) for _, row in rows.iterrows()))
+        Suspects(
+            f"{network}, seed {seed}",
+            tuple(
+                _suspect(row, by_suspect.get((str(network), int(seed), int(row["sample_id"]))), thumbs)
+                for _, row in rows.iterrows()
+            ),
+        )
         for (network, seed), rows in shown.groupby(["network", "seed"], sort=False)
     ]
     return strips, list(thumbs.values())
+
+
+def _suspect(row: pd.Series, teachers: pd.DataFrame | None, thumbs: Mapping[Key, Thumbnail]) -> Suspect:
+    """Lay out one suspect with its teachers."""
+    if teachers is None:
+        return Suspect(_example(row, thumbs), "", ())
+    title = f"Taught it {teachers['other_class'].iloc[0]} instead of {row['given']}"
+    return Suspect(_example(row, thumbs), title, tuple(_teacher(each, thumbs) for _, each in teachers.iterrows()))
+
+
+def _teacher(row: pd.Series, thumbs: Mapping[Key, Thumbnail]) -> Example:
+    """Name what one teacher did."""
+    sample, name = int(row["example_id"]), str(row["class_name"])
+    thumb = thumbs.get((str(row["data"]), sample))
+    return Example(
+        shown=None if thumb is None else Shown(thumb.digest, f"Training image, sample {sample}, class {name}"),
+        class_name=name,
+        share=formats.signed(float(row["value"])),
+        details=(f"{formats.share(float(row['share']))} of all", f"sample {sample}", str(row["example_key"])),
+        agrees=name == str(row["other_class"]),
+    )
 
 
 def _example(row: pd.Series, thumbs: Mapping[Key, Thumbnail]) -> Example:

@@ -24,6 +24,7 @@ from tasks.steps.tracing.randomisation import randomisation_spec
 from tasks.steps.tracing.retraining import left_out_spec, retraining_spec, same_order_spec
 from tasks.steps.tracing.scores import COUNTERFACTUAL_SCORE, TRACIN_SCORE
 from tasks.steps.tracing.suspects import suspects_spec
+from tasks.steps.tracing.teachers import teachers_spec
 from tasks.steps.tracing.tracin import tracin_spec
 
 PERMUTED = LabelNoise(share=1.0, kind="permute")
@@ -57,6 +58,7 @@ class Trace(Projected):
     same_order: StageSpec | None = None  # datamodelling with retrainings in the same order
     comparison: StageSpec | None = None
     suspects: StageSpec | None = None
+    teachers: StageSpec | None = None
     n_suspects: int = 0  # on the page
     index: StageSpec | None = None
     aggregate: StageSpec | None = None
@@ -66,7 +68,7 @@ class Trace(Projected):
         """Return the stages that no other stage of the answer reads."""
         found = (
             *(self.influence, self.mislabel, self.randomisation, self.datamodelling),
-            *(self.same_order, self.comparison, self.suspects, self.index, self.aggregate),
+            *(self.same_order, self.comparison, self.suspects, self.teachers, self.index, self.aggregate),
         )
         return tuple(spec for spec in found if spec is not None)
 
@@ -141,6 +143,7 @@ def _trace(config: Config, asked: Tracing, shared: Shared, name: str, seed: int)
     contributions = traced.contributions
     permuted = _permuted(config, asked, name, queries) if evaluation.randomisation else None
     retraining, again = _retrainings(queries, training, evaluation.lds)
+    suspects = None if asked.suspects is None else suspects_spec(queries, training)
     return Trace(
         name,
         seed,
@@ -154,7 +157,8 @@ def _trace(config: Config, asked: Tracing, shared: Shared, name: str, seed: int)
         datamodelling=None if retraining is None else datamodelling_spec(contributions, retraining, asked),
         same_order=None if again is None else datamodelling_spec(contributions, again, asked),
         comparison=_comparison(asked, traced, retraining, again),
-        suspects=None if asked.suspects is None else suspects_spec(queries, training),
+        suspects=suspects,
+        teachers=None if suspects is None else teachers_spec(suspects),
         n_suspects=asked.suspects or 0,
         index=None if asked.derive.index is None else index_spec(name, network, manifest, training, asked),
         aggregate=None if asked.derive.aggregate is None else aggregate_spec(training, asked),

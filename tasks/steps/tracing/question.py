@@ -15,6 +15,7 @@ from tasks.steps.tracing.queries import QUERIES
 from tasks.steps.tracing.randomisation import RANDOMISATION
 from tasks.steps.tracing.retraining import RETRAINING
 from tasks.steps.tracing.suspects import SUSPECTS
+from tasks.steps.tracing.teachers import TEACHERS
 from tasks.steps.tracing.tracin import TRACIN
 
 TRACING = Question(
@@ -22,7 +23,7 @@ TRACING = Question(
     "Who taught the network that?",
     (
         *(QUERIES, CONTRIBUTIONS, INFLUENCE, MISLABEL, RANDOMISATION, RETRAINING, DATAMODELLING),
-        *(COUNTERFACTUAL, TRACIN, COMPARISON, SUSPECTS, BASIS, INDEX, AGGREGATE),
+        *(COUNTERFACTUAL, TRACIN, COMPARISON, SUSPECTS, TEACHERS, BASIS, INDEX, AGGREGATE),
     ),
     plan_tracing,
     tracing_page,

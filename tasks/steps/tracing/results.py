@@ -23,7 +23,7 @@ from tasks.steps.tracing.layers import unit_of
 from tasks.steps.tracing.members import member_spread, members_array
 from tasks.steps.tracing.plan import Trace
 from tasks.steps.tracing.scores import COUNTERFACTUAL_SCORE
-from tasks.steps.tracing.shown import example_images, shown_queries, shown_suspects, trained_on
+from tasks.steps.tracing.shown import example_images, shown_queries, shown_suspects, shown_teachers, trained_on
 from tasks.steps.tracing.suspects import RANKINGS
 from tasks.tracing.evaluation import cardinality, class_agreement
 
@@ -48,8 +48,9 @@ EVALUATION = [
 def tracing_results(store: Store, traces: Sequence[Trace], training_images: str) -> TracingResults:
     """Return the contents of question 4's page; training images only with `show`."""
     queries, n_queries = shown_queries(store, traces)
-    suspects = shown_suspects(store, traces)
+    suspects, teachers = shown_suspects(store, traces), shown_teachers(store, traces)
     every = every_query(store, traces) if n_queries > len(queries) else ()
+    examples = (queries, every), (suspects, teachers)
     return TracingResults(
         networks=pd.DataFrame([_network(store, trace) for trace in traces]),
         layers=pd.concat([_layers(store, trace) for trace in traces], ignore_index=True),
@@ -59,8 +60,9 @@ def tracing_results(store: Store, traces: Sequence[Trace], training_images: str)
         queries=queries,
         n_queries=n_queries,
         every=every,
-        images=example_images(store, traces, (queries, every), suspects) if training_images == "show" else {},
+        images=example_images(store, traces, *examples) if training_images == "show" else {},
         suspects=suspects,
+        teachers=teachers,
         held_out=tuple({(q.source, q.split) for q in queries} - {trained_on(trace) for trace in traces}),
     )
 

@@ -19,6 +19,7 @@ from tasks.steps.common.samples import read_positions
 from tasks.steps.tracing.explain import Influence, class_name, keys_of, read_influence
 from tasks.steps.tracing.plan import Trace
 from tasks.steps.tracing.suspects import read_suspects
+from tasks.steps.tracing.teachers import read_teachers
 from tasks.steps.tracing.whole import WholeScores
 
 MOST_IMAGES = 4000  # largest number of training images of a data set on the page
@@ -56,21 +57,47 @@ def shown_suspects(store: Store, traces: Sequence[Trace]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["network", "seed", "shown"])
 
 
+def shown_teachers(store: Store, traces: Sequence[Trace]) -> pd.DataFrame:
+    """Return what taught the suspects of all networks and seeds otherwise, as the page's results describe it."""
+    tables = []
+    for trace in traces:
+        if trace.teachers is None:
+            continue
+        table = read_teachers(store, trace.teachers)
+        names = open_finished(store, trace.training.inputs["data"]).summary["class_names"]
+        named = {
+            "class_name": [class_name(names, label) for label in table["example_label"].tolist()],
+            "other_class": [class_name(names, label) for label in table["other"].tolist()],
+        }
+        table = table.assign(**named, data=data_name(trace), shown=table["sample_id"].isin(_first(store, trace)))
+        tables.append(table.assign(network=trace.network, seed=trace.seed))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["network", "seed", "shown"])
+
+
+def _first(store: Store, trace: Trace) -> list[int]:
+    """Return the ids of the suspects on the page."""
+    assert trace.suspects is not None
+    found: list[int] = read_suspects(store, trace.suspects)["sample_id"].head(trace.n_suspects).tolist()
+    return found
+
+
 def example_images(
     store: Store,
     traces: Sequence[Trace],
     queries: tuple[Sequence[Query], Sequence[EveryQuery]],
-    suspects: pd.DataFrame,
+    suspects: tuple[pd.DataFrame, pd.DataFrame],
 ) -> dict[tuple[str, int], Image]:
-    """Return the training images of the queries' examples and of suspects, by data set and sample id.
+    """Return the training images of the queries' examples, of suspects and their teachers, by data set and sample id.
 
     Parameters
     ----------
     queries : those to be shown at once, and all; of the latter those of highest rank, as far as there is room
+    suspects : the suspects, and what taught them otherwise
     """
     wanted: dict[str, set[int]] = {}
-    for _, row in suspects[suspects["shown"].astype(bool)].iterrows():
-        wanted.setdefault(str(row["data"]), set()).add(int(row["sample_id"]))
+    for listed, column in zip(suspects, ("sample_id", "example_id"), strict=True):
+        for _, row in listed[listed["shown"].astype(bool)].iterrows():
+            wanted.setdefault(str(row["data"]), set()).add(int(row[column]))
     for query in queries[0]:
         for table in (t for layer in (*query.layers, *query.scores) for t in (layer.positive, layer.negative)):
             wanted.setdefault(query.data, set()).update(table["sample_id"].tolist())

@@ -12,10 +12,13 @@ from tasks.figures.tracing.still import class_share_plot, ridge_plot
 from tasks.report.tracing.results import TracingResults
 from tasks.steps.tracing.explain import keys_of, read_influence
 from tasks.steps.tracing.plan import Trace
+from tasks.steps.tracing.teachers import COLUMNS as TEACHERS
 
 SUSPECT_COLUMNS = [
-    *("network", "seed", "rank", "sample_id", "key", "label_given", "label_true", "predicted", "score", "disagreement")
+    *("network", "seed", "rank", "sample_id", "key", "label_given", "label_true", "predicted", "score", "disagreement"),
+    *("other", "taught_otherwise"),
 ]
+TEACHER_COLUMNS = ["network", "seed", *TEACHERS]
 
 
 def tracing_files(
@@ -34,7 +37,9 @@ def tracing_files(
         tables["examples"] = pd.concat([_examples(store, trace) for trace in traces], ignore_index=True)
     files = {f"tables/tracing_{name}.parquet": table_bytes(table) for name, table in tables.items() if len(table)}
     if len(results.suspects) and training_images != "none":
-        files["tables/suspects.parquet"] = table_bytes(results.suspects[SUSPECT_COLUMNS])
+        files["tables/suspects.parquet"] = table_bytes(_with_teachers(results)[SUSPECT_COLUMNS])
+        if len(results.teachers):
+            files["tables/suspect_teachers.parquet"] = table_bytes(results.teachers[TEACHER_COLUMNS])
     if len(results.evaluation):  # a public table: its name and columns stay
         public = results.evaluation.rename(columns={"measure": "check"})
         columns = ["network", "seed", "layer", "score", "check", "value", "baseline"]
@@ -49,6 +54,20 @@ def tracing_files(
             title = f"{query.network}, {last.layer}: sample {query.sample_id}"
             files[f"figures/ridges-{query.network}-{query.seed}.png"] = ridge_plot(last.ridges, title=title)
     return files
+
+
+def _with_teachers(results: TracingResults) -> pd.DataFrame:
+    """Return the suspects with the other class and the ids of their teachers, where these are known."""
+    keys = ["network", "seed", "sample_id"]
+    if not len(results.teachers):
+        return results.suspects.assign(
+            other=pd.array([pd.NA] * len(results.suspects), dtype="Int64"), taught_otherwise=""
+        )
+    found = results.teachers.groupby(keys, sort=False).agg(
+        other=("other", "first"), taught_otherwise=("example_id", lambda ids: ", ".join(map(str, ids)))
+    )
+    table = results.suspects.merge(found.reset_index(), on=keys, how="left")
+    return table.assign(other=table["other"].astype("Int64"), taught_otherwise=table["taught_otherwise"].fillna(""))
 
 
 def _examples(store: Store, trace: Trace) -> pd.DataFrame:
