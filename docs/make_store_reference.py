@@ -109,6 +109,8 @@ WRITES = {  # arrays with their axes, and files
     "aggregate": "`sum.LAYER` (epoch, group, ...), `bias.LAYER` (epoch, group, out): sums of updates; the last group "
     "is of steps without a record",
     "suspects": "`suspects.parquet`: rank, sample_id, key, label_given, label_true, predicted, score, disagreement",
+    "teachers": "`teachers.parquet`: sample_id of the suspect, other (class), place, example_id, example_key, "
+    "example_label, value, share",
     "dual-encoder": "`encoder.safetensors`: the weights of the tiny image-text model",
     "words": "`text` (word, dimension): unit vectors; `words.parquet`: word, category, categories",
     "image-features": "`sample_id`, `content` as in activations; `image` (sample, dimension): unit vectors",

@@ -31,6 +31,7 @@ NEWER = {  # kinds that came later
         "pruning",
         "ticket",
         "counterfactual",
+        "teachers",
         "suspects",
         "tracin",
         "linked-updates",

@@ -48,7 +48,7 @@ def suspect_strips(
     keys += [(str(row["data"]), int(row["example_id"])) for _, row in taught.iterrows()]
     thumbs, _ = example_thumbnails(keys, images)
     by_suspect = {
-        (str(network), int(seed), int(sample)): rows
+        (str(network), int(str(seed)), int(str(sample))): rows
         for (network, seed, sample), rows in (
             taught.groupby(["network", "seed", "sample_id"], sort=False) if len(taught) else ()
         )
@@ -57,7 +57,7 @@ def suspect_strips(
         Suspects(
             f"{network}, seed {seed}",
             tuple(
-                _suspect(row, by_suspect.get((str(network), int(seed), int(row["sample_id"]))), thumbs)
+                _suspect(row, by_suspect.get((str(network), int(str(seed)), int(row["sample_id"]))), thumbs)
                 for _, row in rows.iterrows()
             ),
         )
