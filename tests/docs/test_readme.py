@@ -16,6 +16,7 @@ from flows.cli import app
 from tasks.detectors.defaults import NETWORK_DISSECTION
 from tasks.detectors.methods import METHODS
 from tasks.steps.concepts.detectors import DETECTORS, check_detectors
+from tasks.steps.concepts.milan import milan_settings
 from tasks.steps.concepts.network_dissection import dissection_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -99,7 +100,7 @@ def test_the_configs_of_the_tracing_page_validate() -> None:
 def test_the_configs_of_the_concepts_page_validate() -> None:
     configs = [Config.model_validate(tree) for tree in trees("docs/concepts.md")]
     asked = [config.concepts for config in configs if config.concepts is not None]
-    training, weights, folder, words, thresholds = asked
+    training, weights, folder, words, captions, thresholds = asked
     assert configs[0].networks["small"].train is not None
     assert configs[0].networks["small"].train.snapshots == (0, 90, 270)
     assert training.snapshots == "all"
@@ -107,6 +108,8 @@ def test_the_configs_of_the_concepts_page_validate() -> None:
     assert re.search(folder.checkpoints["mine"].pattern, "epoch_9.pt")
     assert words.words == ("labels", "words/animals.txt")
     assert words.image_text.kind == "open-clip"
+    assert captions.captioner is not None
+    assert captions.captioner.encoder == "small"
     assert thresholds.track == {"8": (3, 17)}
     for each in asked:
         check_detectors(each)
@@ -119,6 +122,8 @@ def test_the_concepts_page_has_every_detector_with_its_parameters() -> None:
         found = {key: value.split(",")[0] for key, value in re.findall(r"`(\w+)` \(([^)]+)\)", rows[name])}
         assert found == {field.name: f"{field.default:g}" for field in fields(method)}
     assert re.findall(r"`(\w+)` \(", rows[NETWORK_DISSECTION]) == list(dissection_settings({}))
+    found = dict(re.findall(r"`(\w+)` \(([^)]+)\)", rows["milan"]))
+    assert found == {name: f"{value:g}" for name, value in milan_settings({}).items()}
 
 
 def test_every_preset_is_named_and_begins_with_one_line_about_itself() -> None:
