@@ -7,9 +7,11 @@ from pydantic import Field, field_validator, model_validator
 
 from configs.activations import ChannelLayout
 from configs.asked import Asked
+from configs.captioner import Captioner
 from configs.section import SIDE, Location, Name, Section, Share, check_distinct
 
 LABELS = "labels"  # the words of the probing set itself
+MILAN = "milan"  # the detector that describes neurons by a captioner
 
 
 class Probe(Section):
@@ -140,11 +142,17 @@ class Concepts(Asked):
         {"soft_wpmi": {}},
         min_length=1,
         description="detectors with their parameters, among them `temperature` and `tau`: cos, cos_cubed, wpmi, "
-        "soft_wpmi, rank_reorder, network-dissection",
+        "soft_wpmi, rank_reorder, network-dissection, milan",
     )
     attack: Attack | None = Field(
         None, description="attacks under which the accuracy of every snapshot is measured; default: none"
     )
+    paradigms: dict[Name, Literal["standard", "poor", "diversity", "lottery", "adversarial", "fine-tuning"]] = Field(
+        {},
+        description="way of training by network, for the comparison of paradigms; default: what the settings of the "
+        "training say, where a plain one is standard",
+    )
+    captioner: Captioner | None = Field(None, description="the captioner of detector milan; required for it")
     anchors: tuple[str, ...] | None = Field(
         None, description="words from which the distances of neurons are measured; default: all words"
     )
@@ -184,6 +192,9 @@ class Concepts(Asked):
             if not self.layers_of(name):
                 raise ValueError(f"layers.{name}: expected at least one layer, found none; name one")
             check_distinct("layers", self.layers_of(name))
+        if (self.captioner is None) == (MILAN in self.detectors):
+            expected, found = ("a captioner", "none") if self.captioner is None else ("detector milan", "none for it")
+            raise ValueError(f"captioner: expected {expected} with `detectors`, found {found}; give both or neither")
         layers = {layer for name in self.networks for layer in self.layers_of(name)}
         for layer in self.layout if isinstance(self.layout, dict) else ():
             if layer not in layers:
@@ -192,9 +203,10 @@ class Concepts(Asked):
             if layer not in layers:
                 raise ValueError(f"track: expected names from `layers`, found {layer!r}; add it to `layers`")
             check_distinct(f"track.{layer}", neurons)
-        for name in self.checkpoints:
-            if name not in self.networks:
-                raise ValueError(f"checkpoints: expected names from `networks`, found {name!r}; add it to `networks`")
+        for key in ("checkpoints", "paradigms"):
+            for name in getattr(self, key):
+                if name not in self.networks:
+                    raise ValueError(f"{key}: expected names from `networks`, found {name!r}; add it to `networks`")
         return self
 
     def layers_of(self, network: str) -> tuple[str, ...]:
@@ -207,6 +219,8 @@ class Concepts(Asked):
         yield "probe.data", "data", self.probe.data
         if self.attack is not None:
             yield "attack.data", "data", self.attack.data
+        if self.captioner is not None:
+            yield "captioner.encoder", "networks", self.captioner.encoder
 
     def check_private(self, trainings: Mapping[str, tuple[str, str]], shown: str) -> None:
         """Raise ValueError where a probing image may be a training image that the report must not show."""

@@ -15,6 +15,7 @@ from configs.section import SIDE, Location, Name, Paths, Section, Share, Side, c
 from configs.starts import trainings_in_order
 from configs.tracing import Tracing
 from configs.training import Training
+from configs.updates import FromUrl
 
 MAX_SEED = 2**63 - 1  # what an int64 holds
 
@@ -160,7 +161,7 @@ class Preprocessing(Section):
 
 
 class Network(Section):
-    """A model with weights from a file, or with a training."""
+    """A model with weights from a file, with a training, or with the archive of a training elsewhere."""
 
     model: str = Field(
         description="model of the network: a name from `tasks.io.networks`, or an import path module:function"
@@ -172,6 +173,7 @@ class Network(Section):
         None, description="local path of the weights, a state dict: .pt/.pth (tensors only) or .safetensors"
     )
     train: Training | None = None
+    updates: FromUrl | None = None
     preprocessing: Preprocessing | str = Field(
         Preprocessing(),
         description="preprocessing of the images: settings, or the name of a torchvision weights entry whose "
@@ -180,9 +182,10 @@ class Network(Section):
 
     @model_validator(mode="after")
     def _has_weights(self) -> "Network":
-        if (self.weights is None) == (self.train is None):
-            found = "neither" if self.weights is None else "both"
-            raise ValueError(f"expected either `weights` or `train`, found {found}; keep one of the two")
+        given = [name for name in ("weights", "train", "updates") if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = " and ".join(given) or "none"
+            raise ValueError(f"expected one of `weights`, `train` and `updates`, found {found}; keep one")
         return self
 
 
@@ -225,6 +228,8 @@ class Config(Section):
         for name, network in self.networks.items():
             if network.train is not None:
                 _check_name(f"networks.{name}.train.data", network.train.data, self.data)
+            if network.updates is not None:
+                self.learned(name)
         self.trainings_in_order()
         for section, asked in self.asked.items():
             for key, kind, name in asked.names():
@@ -236,7 +241,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _private(self) -> "Config":
-        trained = {name: (net.train.data, net.train.split) for name, net in self.networks.items() if net.train}
+        trained = {name: found for name in self.networks if (found := self.learned(name)) is not None}
         if (shown := self.report.training_images) != "show":
             for section, asked in self.asked.items():
                 try:
@@ -255,14 +260,29 @@ class Config(Section):
         """Return the names of the networks with a training, each after the network that it starts from."""
         return trainings_in_order({name: network.train for name, network in self.networks.items()})
 
+    def learned(self, network: str) -> tuple[str, str] | None:
+        """Return the data set and the split that a network was trained on, None where only its weights are known."""
+        train, updates = self.networks[network].train, self.networks[network].updates
+        if train is not None:
+            return train.data, train.split
+        if updates is None:
+            return None
+        if updates.data is None and len(self.data) > 1:
+            raise ValueError(
+                f"networks.{network}.updates.data: expected one of {', '.join(self.data)}, found none; name one"
+            )
+        name = updates.data or next(iter(self.data))
+        _check_name(f"networks.{network}.updates.data", name, self.data)
+        return name, updates.split
+
     def data_of(self, network: str, section: str) -> str:
         """Return the data set that a section (activations, interpretation, decomposition) uses for `network`."""
-        training = self.networks[network].train
+        learned = self.learned(network)
         asked: str | None = getattr(self, section).data
         if asked is not None:
             name = asked
-        elif training is not None:
-            name = training.data
+        elif learned is not None:
+            name = learned[0]
         elif len(self.data) == 1:
             name = next(iter(self.data))
         else:

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from configs.asked import Asked
-from configs.section import Name, Section, Share
+from configs.section import Name, Section, Share, check_distinct
 
 MAX_RETRAININGS = 10_000  # each is a training
 
@@ -19,6 +19,23 @@ class Queries(Section):
     count: int = Field(
         8, ge=1, description="number of queries: the first samples of each class, spread over the classes"
     )
+    samples: Annotated[tuple[Annotated[int, Field(ge=0)] | str, ...], Field(min_length=1)] | None = Field(
+        None, description="ids or keys of the queries, in this order, in place of the first samples of each class"
+    )
+    wrong: bool = Field(
+        False, description="take misclassified samples first, spread over the classes, then samples as without it"
+    )
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> "Queries":
+        if self.samples is None:
+            return self
+        default = type(self).model_fields["count"].default  # a recorded config states defaults too
+        for key, given in (("count", self.count not in (default, len(self.samples))), ("wrong", self.wrong)):
+            if given:
+                raise ValueError(f"{key}: expected the samples alone, found {key} with them; remove one of both")
+        check_distinct("samples", self.samples)
+        return self
 
 
 class Ridges(Section):
@@ -89,6 +106,27 @@ class Evaluation(Section):
     lds: Lds | None = None
 
 
+class Index(Section):
+    """Coefficients of every update on a basis of query directions, from which other queries are explained at once."""
+
+    references: int = Field(128, ge=2, le=1024, description="queries whose directions make the basis")
+    held_out: int = Field(32, ge=1, le=1024, description="further queries, on which the error is measured")
+    coefficients: int = Field(64, ge=1, le=1024, description="coefficients kept of each update, per step and layer")
+
+
+class Aggregate(Section):
+    """Sums of the updates by class and epoch, from which class shares are read without the archive."""
+
+    groups: int = Field(10, ge=1, description="largest number of groups of classes; more classes share a group")
+
+
+class Derive(Section):
+    """Summaries of a training's updates, made on the machine of the training as long as it reads its archive."""
+
+    index: Index | None = None
+    aggregate: Aggregate | None = None
+
+
 class Tracing(Asked):
     """Question 4: who taught the network that?"""
 
@@ -96,6 +134,9 @@ class Tracing(Asked):
         min_length=1, description="networks that the question is about; their training has `record`"
     )
     layers: Literal["all"] | tuple[str, ...] = Field("all", description="recorded layers to trace, by module name")
+    units: tuple[Annotated[str, Field(pattern=r"^.+:[0-9]+$")], ...] = Field(
+        (), description="units of recorded layers to trace by themselves, as LAYER:INDEX: neurons or filters"
+    )
     anchor: Literal["final", "displacement"] = Field(
         "final",
         description="representation on which updates are projected: final, of the final weights (Eq. 6), or of their "
@@ -125,9 +166,10 @@ class Tracing(Asked):
         None, description="number of training images on the page whose labels are probably wrong; default: not ranked"
     )
     ridges: Ridges = Ridges()
+    derive: Derive = Derive()
     evaluation: Evaluation = Evaluation()
 
-    DISTINCT: ClassVar = ("networks", "scores", "layers")
+    DISTINCT: ClassVar = ("networks", "scores", "layers", "units")
 
     @model_validator(mode="after")
     def _consistent(self) -> "Tracing":

@@ -22,8 +22,11 @@ PLANS = {  # presets that together have every kind and need no files, with what 
     "decomposition-digits": (),
     "tracing-digits": (),
     "influence-digits": (),
-    "concepts-digits": (),
-    "concepts-paradigms-digits": ("concepts.attack={data: digits, split: val}",),
+    "concepts-digits": (
+        "concepts.detectors.milan={}",
+        "concepts.captioner={encoder: small, layers: ['2', '8']}",
+    ),
+    "concepts-paradigms-digits": (),
 }
 WRITES = {  # arrays with their axes, and files
     "manifest": "`manifest.parquet`: id, key, label_given, label_true, split, size, etag",
@@ -82,6 +85,8 @@ WRITES = {  # arrays with their axes, and files
     "`label`, `predicted` (image); no array where features are not means of maps",
     "decomposed-training": "`weights.safetensors`; `epochs.parquet`, epoch 0 before the first step; checkpoints; "
     "`content-SPLIT.bin`",
+    "linked-updates": "`weights.safetensors`: the last weights of an archive elsewhere; `ids.parquet`: id of the "
+    "archive and sample_id; `content-SPLIT.bin`",
     "queries": "`sample_id`, `label` (query) int64; `logits` (query, class); `image` (query, row, column, colour)",
     "contributions": "of each layer `gamma.LAYER`, `norm.LAYER` (step, query), `init.LAYER`, `preactivation.LAYER` "
     "(query): gamma, the norm of `D_t f`, `<z, W_0 f>`, the norm of z; of the output layer `logit.LAYER` "
@@ -96,6 +101,13 @@ WRITES = {  # arrays with their axes, and files
     "tracin": "`influence` (part, query, example): the sum over parts is the score, by position in the training set",
     "comparison": "`top_id`, `top_value`, `top_label` and `bottom_...` (score, query, rank); the scores and their "
     "checks are in `complete.json` under `summary`",
+    "index-basis": "`input` (query, channel, row, column): references; `basis.LAYER` (query, coefficient): weights of "
+    "the references in each axis; `place.LAYER` (held, coefficient), `square.LAYER` (held): directions of held-out "
+    "queries",
+    "index": "`coefficient.LAYER` (step, coefficient), `size.LAYER` (step): of each update; `errors.LAYER` (part, "
+    "held, sum): squares of errors and of exact gammas, in units of both norms",
+    "aggregate": "`sum.LAYER` (epoch, group, ...), `bias.LAYER` (epoch, group, out): sums of updates; the last group "
+    "is of steps without a record",
     "suspects": "`suspects.parquet`: rank, sample_id, key, label_given, label_true, predicted, score, disagreement",
     "dual-encoder": "`encoder.safetensors`: the weights of the tiny image-text model",
     "words": "`text` (word, dimension): unit vectors; `words.parquet`: word, category, categories",
@@ -111,7 +123,17 @@ WRITES = {  # arrays with their axes, and files
     "exchanged ones (`null.NAME`): `intersection` (range, neuron, label), `label_area` (range, label), `unit_area` "
     "(range, neuron, category), `mask_size` (range, axis); `threshold`, `dead` (range, neuron); `labels.parquet`: the "
     "labels",
+    "captioner": "`captioner.safetensors`, `words.json`: the captioner and its vocabulary; `test.parquet`: captions of "
+    "regions of other images, known and found; `losses.parquet`: held-out loss by epoch; `complete.json` says under "
+    "`summary` how well captions agree, with the null of each",
+    "regions": "`features` (neuron, exemplar, feature): of the regions that activate each neuron most; `position`, "
+    "`share` (neuron, exemplar): the image, and the region's share of it; `dead` (neuron)",
+    "milan": "`tokens` (neuron, rank, token), `score` (neuron, rank): captions and their scores; `null_best`, `dead` "
+    "(neuron)",
+    "descriptions": "as `words`, of the captions of a layer's neurons",
     "planted": "`planted.parquet`: neuron, word, rank of the true word, and its rank with exchanged images",
+    "planted-captions": "`planted.parquet`: neuron, word, rank of the first caption with the true word, the best caption; "
+    "the same with exchanged regions",
     "plane": "`words.parquet` and `plane.parquet`: the places x and y of words and neurons",
     "exemplars": "`picture` (example, row, column, colour); `exemplars.parquet`: layer, neuron, rank, sample_id, "
     "activation",

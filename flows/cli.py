@@ -1,32 +1,29 @@
 """The command `layerlore`: run, watch, plan, status, explain, report, verify, gc, presets."""
 
-import logging
 import signal
 import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import track
 from rich.syntax import Syntax
 
-from configs.load import ConfigError, load_config, prefect_defaults, presets, visible
-from configs.secrets import without_passwords
+from configs.load import ConfigError, load_config, prefect_defaults, presets
+from flows.exits import FAILED
+from flows.exits import exits as _exits
 from flows.terminal import err, out
 from flows.terminal import print_lines as _print
 from flows.terminal import show_table as _show
 from flows.terminal import size_text as _bytes
 from flows.terminal import table_of as _table
+from flows.terminal import tracked as _tracked
+from flows.terminal import watched as _watched
 
 if TYPE_CHECKING:
     from storage.stores import Store
 
-DONE, FAILED, BAD_CONFIG, HELD, INTERRUPTED = 0, 1, 2, 3, 130
 PACKAGES = ("configs", "flows", "storage", "tasks")
 
 app = typer.Typer(
@@ -98,9 +95,10 @@ def plan(config: ConfigArgument, set_: SetOption = None) -> None:
 
 @app.command()
 def status(store: StoreArgument, name: RunOption = None) -> None:
-    """Show the state of each run in a store."""
+    """Show the state of each run in a store, and of the archive of a loop of one's own."""
     from flows.progress import stage_states
     from storage.runs import choose_run, records, run_names
+    from storage.updates.facts import archive_states
 
     with _exits(f"layerlore status {store}"):
         opened = _store(store)
@@ -110,6 +108,9 @@ def status(store: StoreArgument, name: RunOption = None) -> None:
             states, done = [[stage["title"], found[stage["path"]]] for stage in last.stages], [*found.values()]
             _print(f"{chosen}: {last.document['outcome']}, {done.count('complete')} of {len(done)} stages complete")
             _show(_table(["stage", "state"], states))
+        for one in () if name else archive_states(opened):
+            what = f"{one.steps} steps of layers {', '.join(one.layers)}, kind {one.kind}, {_bytes(one.size)}"
+            _print(f"{one.path}: {'closed' if one.closed else 'open'} archive, {what}")
 
 
 @app.command()
@@ -124,26 +125,60 @@ def report(config: ConfigArgument, set_: SetOption = None) -> None:
 @app.command()
 def explain(
     store: StoreArgument,
-    query: Annotated[int, typer.Option("--query", min=0, help="index of the query, as in the report")],
+    query: Annotated[int | None, typer.Option("--query", min=0, help="index of the query, as in the report")] = None,
+    sample: Annotated[str | None, typer.Option("--sample", help="id or key of any sample of the data set")] = None,
+    image: Annotated[
+        str | None, typer.Option("--image", metavar="FILE", help="image file, prepared as samples")
+    ] = None,
     layer: Annotated[str | None, typer.Option(help="name of one layer to show; default: all layers")] = None,
+    unit: Annotated[
+        list[str] | None, typer.Option("--unit", metavar="LAYER:INDEX", help="only a neuron or filter; repeatable")
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="number of examples shown at either end")] = 5,
+    preview: Annotated[bool, typer.Option("--preview", help="approximate, at once, from the run's index")] = False,
+    model: Annotated[
+        str | None, typer.Option(metavar="MODULE:NAME", help="for the archive of a loop: what builds its model")
+    ] = None,
+    inputs: Annotated[
+        str | None, typer.Option(metavar="FILE", help="for such an archive: .npy of the model's inputs, (Q, ...)")
+    ] = None,
+    program: Annotated[str | None, typer.Option(metavar="MODULE:NAME", help="for a replay: its program")] = None,
     name: RunOption = None,
 ) -> None:
-    """Show who taught the network one of its answers: the training examples behind a query, by layer."""
-    from storage.runs import choose_run, records
-    from tasks.steps.tracing.explain import explanations
+    """Show who taught the network one of its answers: the training examples behind it, by layer.
+
+    A query of the run is read from its stages. Other samples, image files and units are projected on the archive.
+    """
+    from flows.explaining import Asked, Bare, explained
 
     with _exits(f"layerlore explain {store}"):
-        opened = _store(store)
-        for found in explanations(opened, records(opened, choose_run(opened, name, "influence"))[-1], query, layer):
+        bare = Bare(model, inputs, program)
+        asked = Asked(query, sample, image, layer, tuple(unit or ()), count, preview, bare)
+        for found in explained(_store(store), name, asked, _watched):
             _print(found.title, found.query)
-            parts, examples = found.parts, found.examples[found.examples["rank"] <= count]
-            if layer is not None:
-                parts, examples = parts[parts["layer"] == layer], examples[examples["layer"] == layer]
-            for table in (parts.astype(object).where(parts.notna(), "unknown"), examples):
+            shown = (layer,) if layer is not None else tuple(asked.units) or None
+            for table in found.tables(shown, count):
                 _show(_table(list(table.columns), table.to_numpy().tolist()))
-            for note in (note for name, note in found.notes.items() if layer in (None, name)):
-                _print(note)
+            _print(*(note for name, note in found.notes.items() if shown is None or name in shown))
+
+
+@app.command()
+def materialise(
+    store: StoreArgument,
+    kind: Annotated[str, typer.Option("--kind", help="dense: every update, bit for bit; hybrid: rounded or factors")],
+    name: RunOption = None,
+    program: Annotated[
+        str | None, typer.Option(metavar="MODULE:NAME", help="what begins the training of a loop of one's own again")
+    ] = None,
+    tolerance: Annotated[float, typer.Option(help="largest cosine error of a hybrid archive")] = 0.001,
+) -> None:
+    """Convert the archives of recorded trainings into another kind, while a replay still works."""
+    from flows.archives import convert_archives
+
+    with _exits(f"layerlore materialise {store}"):
+        opened = _store(store)
+        for path in convert_archives(opened, kind, run=name, program=program, tolerance=tolerance, say=_say):
+            _print(f"{path}: {_bytes(sum(opened.files(path).values()))} of kind {kind}")
 
 
 @app.command()
@@ -153,8 +188,8 @@ def verify(store: StoreArgument) -> None:
 
     with _exits(f"layerlore verify {store}"):
         opened = _store(store)
-        paths, quiet = stage_paths(opened), not err.is_terminal
-        each = track(verify_stages(opened, paths), "verifying", len(paths), console=err, transient=True, disable=quiet)
+        paths = stage_paths(opened)
+        each = _tracked(verify_stages(opened, paths), "verifying", len(paths))
         found = [*verify_records(opened), *(line for lines in each for line in lines)]
         _print(*(f"damaged: {line}" for line in found))
         out.print(f"{len(paths)} stages read, {len(found)} damaged objects found")
@@ -221,36 +256,6 @@ def shadowed() -> str | None:
     return None
 
 
-@contextmanager
-def _exits(again: str) -> Iterator[None]:
-    """Turn each expected error into one line and an exit code."""
-    from storage.claims import StageHeldError
-    from tasks.engine.failures import FAILURES, caused_by_stop
-
-    stopped = f"interrupted; no result is lost: `{again}` resumes this work"
-    try:
-        yield
-    except typer.Exit:
-        raise  # the command has printed why
-    except ConfigError as error:
-        _fail(str(error), BAD_CONFIG)
-    except StageHeldError as error:
-        _fail(str(error), HELD)
-    except FAILURES as error:
-        _fail(" ".join(str(error).split()), FAILED)
-    except OSError as error:
-        _fail(f"{error.filename or ''}: {error.strerror or error}".removeprefix(": "), FAILED)
-    except KeyboardInterrupt:
-        _fail(stopped, INTERRUPTED)
-    except Exception as error:
-        if caused_by_stop(error):
-            _fail(stopped, INTERRUPTED)
-        logging.getLogger("layerlore").debug("", exc_info=error)
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        text = " ".join(str(error).split())
-        _fail(f"{type(error).__name__}: {text} ({Path(place.filename).name}:{place.lineno})", FAILED)
-
-
 def _store(given: str) -> "Store":
     """Open the store at a URL, or the store of a config."""
     from configs.section import check_store
@@ -265,14 +270,6 @@ def _store(given: str) -> "Store":
         if not (Path(given).suffix in (".yaml", ".yml") or given in presets()):
             raise
     return open_store(load_config(given).store)
-
-
-def _fail(text: str, code: int) -> None:
-    """Print a line and exit."""
-    for line in text.splitlines():
-        shown = visible(without_passwords(line))
-        err.print(f"error: {shown}" if code != INTERRUPTED else shown, markup=False)
-    raise typer.Exit(code)
 
 
 if __name__ == "__main__":

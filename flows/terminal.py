@@ -2,12 +2,15 @@
 
 import sys
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from rich.console import Console
+from rich.progress import track
 from rich.table import Table
 
 from configs.load import visible
 
+Item = TypeVar("Item")
 PIPE_WIDTH = 400  # characters
 
 out = Console(highlight=False, emoji=False, soft_wrap=True, width=None if sys.stdout.isatty() else 160)
@@ -48,3 +51,15 @@ def size_text(count: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def tracked(items: Iterable[Item], title: str, count: int) -> Iterable[Item]:
+    """Show the progress through some work on the terminal, and nothing elsewhere."""
+    return track(items, title, count, console=err, transient=True, disable=not err.is_terminal)
+
+
+def watched(items: Sequence[Item], title: str) -> Iterable[Item]:
+    """Show the progress through some work on the terminal, else a line that it begins."""
+    if not err.is_terminal:
+        err.print(f"{title}: {len(items)} parts", markup=False)
+    return tracked(items, title, len(items))

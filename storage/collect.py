@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from storage.claims import CLAIMS, StageHeldError, claim, claim_name, find_probes, store_time
 from storage.runs import referenced
 from storage.stores import Store
-from storage.updates.archives import find_archives
+from storage.updates.archives import find_archives, find_conversions
 from storage.verify import stage_paths
 
 PROBE_HOURS = 1.0  # age at which a clock probe is not in use any more
@@ -24,13 +24,15 @@ class Garbage:
 def find_garbage(store: Store, grace_hours: float) -> Iterator[Garbage]:
     """Yield the stages that no run record refers to, then old clock probes. Young and claimed stages are kept.
 
-    Archives of a recorder are not garbage: no run makes them, and no run could make them again.
+    Archives of a recorder are not garbage: no run makes them, and no run could make them again. Nor are conversions of
+    an archive that is kept.
 
     Parameters
     ----------
     grace_hours : age below which nothing is removed, since a run may be about to refer to it
     """
     wanted = {*referenced(store), *find_archives(store)}
+    wanted |= {stage.path for archive, made in find_conversions(store).items() if archive in wanted for stage in made}
     unwanted = [path for path in stage_paths(store) if path not in wanted]
     probes = find_probes(store)
     now = store_time(store) if unwanted or probes else 0.0  # not by our clock, which may be hours off

@@ -32,6 +32,9 @@ class OvertakenError(StoreError):
 class Partition:
     """What a worker writes in one partition; its record keeps the metrics in `numbers`.
 
+    `removed` names files of earlier partitions that the stage does without from now on. They are deleted once the
+    record says so.
+
     Writing raises OvertakenError once another run has written the partition.
     """
 
@@ -40,6 +43,7 @@ class Partition:
     arrays: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
     numbers: Document = field(default_factory=dict)
+    removed: list[str] = field(default_factory=list)
     _looked: float = -math.inf
 
     @property

@@ -89,8 +89,12 @@ class Stage:
         writing.numbers.setdefault("seconds", time.perf_counter() - started)
         writing.numbers.setdefault("cpu_seconds", time.process_time() - cpu)
         marker = {"partition": number, "arrays": writing.arrays, "files": writing.files, "numbers": writing.numbers}
+        if writing.removed:
+            marker["removed"] = writing.removed
         writing.look()
         self.store.write(marker_path(self.spec.path, number), encode(marker))
+        for name in writing.removed:
+            self.store.remove(f"{self.spec.path}/files/{name}")
 
     def seal(self, summary: Mapping[str, Json] | None = None) -> "FinishedStage":
         """Write the completion record; an open-ended stage has the partitions that are there.
@@ -119,7 +123,7 @@ class Stage:
             "layout": self.layout.document(),
             "arrays": {n: markers_digest(markers, n) for n in self.layout.arrays},
             "metadata": {n: digest(_bytes(metadata[path])) for n, path in self.metadata.items()},
-            "files": {name: stated for m in markers for name, stated in m["files"].items()},
+            "files": files_of(markers),
             "summary": dict(summary),
         }
 
@@ -204,6 +208,12 @@ def _stated(store: Store, path: str, group: bytes | Exception) -> Document | Non
             f"remove {store.path(path)} and run again"
         ) from error
     return found
+
+
+def files_of(markers: Sequence[Document]) -> dict[str, str]:
+    """Return the digests by name of the files that the partition records name and that no record removed."""
+    removed = {name for marker in markers for name in marker.get("removed", ())}
+    return {name: stated for m in markers for name, stated in m["files"].items() if name not in removed}
 
 
 def markers_digest(markers: Iterable[Document], name: str) -> str:

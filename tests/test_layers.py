@@ -49,11 +49,20 @@ RULES = {  # the longest place that a file lies below decides
     "flows": Rule(ASKED, ("prefect",), free=False),
     "flows/plan.py": Rule((*ASKED, "storage"), free=False),
     "flows/progress.py": Rule((*ASKED, "storage"), free=False),
-    "flows/cli.py": Rule((*ASKED, "storage", "tasks.steps.tracing.explain"), ("prefect", "typer", "rich"), free=False),
+    "flows/cli.py": Rule((*ASKED, "storage"), ("prefect", "typer", "rich"), free=False),
+    "flows/exits.py": Rule((*ASKED, "storage"), ("typer",), free=False),
     "flows/holding.py": Rule((*ASKED, "storage"), free=False),
-    "flows/terminal.py": Rule((*ASKED, "storage"), ("rich",), free=False),
     "flows/watching.py": Rule((*ASKED, "storage", "tasks.steps.concepts.live"), free=False),
-    "storage": Rule(("storage",), ("zarr", "google_crc32c", "s3fs", "fsspec", "pyarrow", "safetensors")),
+    "flows/terminal.py": Rule((*ASKED, "storage"), ("rich",), free=False),
+    "flows/archives.py": Rule(
+        (*ASKED, "storage", "tasks.recording.conversion", "tasks.steps.common.materialised"), free=False
+    ),
+    "flows/explaining.py": Rule(
+        (*ASKED, "storage", *(f"tasks.steps.tracing.{name}" for name in ("bare", "explain", "ondemand", "preview"))),
+        ("pydantic",),
+        free=False,
+    ),
+    "storage": Rule(("storage",), ("zarr", "numcodecs", "google_crc32c", "s3fs", "fsspec", "pyarrow", "safetensors")),
     "tasks": Rule(PURE, NUMERIC),
     "tasks/concepts": Rule(PURE, (*NUMERIC, "umap")),
     "tasks/interpreters/small.py": Rule(PURE, (*NUMERIC, "sklearn")),
@@ -81,6 +90,8 @@ RULES = {  # the longest place that a file lies below decides
     ),
     "tasks/training": Rule((*PURE, "tasks.training", "tasks.io"), ("torch",)),
     "tasks/recording": Rule((*PURE, "tasks.recording", "storage"), ("torch",)),
+    "tasks/recording/lightning.py": Rule((*PURE, "tasks.recording", "storage"), ("lightning", "pytorch_lightning")),
+    "tasks/recording/hugging_face.py": Rule((*PURE, "tasks.recording", "storage"), ("torch", "transformers")),
 }
 NEVER = {  # report/<question> is for steps/<question> alone
     **{

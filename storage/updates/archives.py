@@ -4,21 +4,24 @@ A stage that records has these metrics in each partition record, one for each se
 
     parent      checkpoint that the segment started from, "" for the first
     initial     the first segment only: checkpoint of the state before step 0
-    checkpoint  checkpoint after the segment's last step
+    checkpoint  checkpoint after the segment's last step; a later record may remove it (`dropped_checkpoints`)
     recording   what `tasks.recording.segment.SegmentRecorder.close` returns
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import zarr
 
 from storage.documents import Document
 from storage.specs import StageSpec
-from storage.stages import FinishedStage, Stage, find_finished, marker_name
+from storage.stages import FinishedStage, Stage, files_of, find_finished, find_many, marker_name
 from storage.stores import Store, StoreError
 
 STAGE = "updates"  # kind of a recorder's stage
+CONVERTED = "materialised"  # kind of a stage that holds an archive as another kind
+MOST_CHECKPOINTS = 256  # above, an archive of many checkpoints and nothing else keeps every second one
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Segment:
     folder : folder of the segment, below the stage's files
     before, after : checkpoints of the states between which it lies
     kind : kind of the archive
+    parts : the segments as they were recorded, of one whose checkpoints in between were removed
     """
 
     number: int
@@ -40,6 +44,12 @@ class Segment:
     before: str = ""
     after: str = ""
     kind: str = ""
+    parts: "tuple[Segment, ...]" = ()
+
+    @property
+    def recorded(self) -> "tuple[Segment, ...]":
+        """The segments as they were recorded."""
+        return self.parts or (self,)
 
 
 def archive_segments(stage: FinishedStage) -> list[Segment]:
@@ -51,7 +61,8 @@ def archive_segments(stage: FinishedStage) -> list[Segment]:
     DamagedError : a partition record is missing or damaged; names it
     """
     found: list[Segment] = []
-    for number, marker in enumerate(stage.markers()):
+    markers = stage.markers()
+    for number, marker in enumerate(markers):
         numbers = marker["numbers"]
         recording = numbers.get("recording")
         if not recording:
@@ -60,7 +71,41 @@ def archive_segments(stage: FinishedStage) -> list[Segment]:
         span = int(recording["start"]), int(recording["stop"])
         found.append(Segment(number, *span, recording["folder"], before, numbers["checkpoint"], recording["kind"]))
     assert [s.start for s in found] == [0, *(s.stop for s in found[:-1])], stage.path
-    return found
+    if not any("removed" in marker for marker in markers):
+        return found
+    size = kept_every(len(found))
+    groups = [tuple(found[first : first + size]) for first in range(0, len(found), size)]
+    return [
+        replace(group[0], number=number, stop=group[-1].stop, after=group[-1].after, parts=group)
+        for number, group in enumerate(groups)
+    ]
+
+
+def kept_every(segments: int) -> int:
+    """Return n where, after so many segments, the checkpoint after every n-th segment is kept."""
+    every = 1
+    while segments // every > MOST_CHECKPOINTS:
+        every *= 2
+    return every
+
+
+def dropped_checkpoints(chain: Sequence[Document]) -> list[str]:
+    """Return the checkpoints to remove once the segment after those of `chain`, partition records, is complete.
+
+    The last two checkpoints stay, so that a training can go on if the record of the last one is damaged.
+    """
+    every = kept_every(len(chain) + 1)
+    if every == 1:
+        return []
+    gone = {name for marker in chain for name in marker.get("removed", ())}
+    due = [m["numbers"]["checkpoint"] for i, m in enumerate(chain[:-1]) if (i + 1) % every]
+    return [name for name in due if name not in gone]
+
+
+def kept_checkpoints(segments: int) -> int:
+    """Return the number of checkpoints after segments that a thinned archive of so many segments keeps."""
+    last = range(max(0, segments - 2), segments)
+    return segments // kept_every(segments) + sum((i + 1) % kept_every(segments) != 0 for i in last)
 
 
 def keep_chain(stage: Stage) -> list[Document]:
@@ -84,12 +129,21 @@ def keep_chain(stage: Stage) -> list[Document]:
             kept.append(marker)
         elif name != "complete.json":
             stage.store.remove(f"{folder}/{name}")
+    while kept and any("removed" in marker for marker in kept) and not _can_go_on(stage, kept):
+        stage.store.remove(f"{folder}/{marker_name(len(kept) - 1)}")
+        kept.pop()
     return kept
 
 
+def _can_go_on(stage: Stage, chain: Sequence[Document]) -> bool:
+    """Return whether the last checkpoint of a chain is there, or whether the stage needs none."""
+    last = chain[-1]["numbers"]["checkpoint"]
+    return stage.layout.partitions == len(chain) or stage.store.exists(f"{stage.spec.path}/files/{last}")
+
+
 def sweep_files(stage: Stage, markers: list[Document]) -> None:
-    """Remove every file of a stage that no partition record in `markers` names: files of abandoned attempts."""
-    wanted = {name for marker in markers for name in marker["files"]}
+    """Remove every file of a stage without a partition record in `markers`: of abandoned attempts, or removed ones."""
+    wanted = set(files_of(markers))
     folders = {name.split("/", 1)[0] for name in wanted}
     files = f"{stage.spec.path}/files"
     for name in stage.store.names(files):
@@ -103,6 +157,15 @@ def sweep_files(stage: Stage, markers: list[Document]) -> None:
 def find_archives(store: Store) -> list[str]:
     """Return the paths of the stages that recorders made or are making in a store."""
     return [f"{STAGE}/{key}" for key in store.names(STAGE)]
+
+
+def find_conversions(store: Store) -> dict[str, list[FinishedStage]]:
+    """Return the finished conversions of each archive, by the archive's path; those with every bit come first."""
+    paths = [f"{CONVERTED}/{key}" for key in store.names(CONVERTED)]
+    found: dict[str, list[FinishedStage]] = {}
+    for stage in sorted(find_many(store, paths).values(), key=lambda one: (one.summary["kind"], one.path)):
+        found.setdefault(stage.summary["archive"], []).append(stage)
+    return found
 
 
 def check_free(store: Store, spec: StageSpec) -> None:

@@ -16,7 +16,7 @@ from storage.updates.writer import Written
 Ids = NDArray[np.int64]
 
 LEDGER = "ledger.parquet"
-NORM, DIGEST = "norm/", "digest/"  # prefixes of a layer's name
+NORM, DIGEST, PROBES = "norm/", "digest/", "probes/"  # prefixes of a layer's name
 FIELDS: dict[str, pa.DataType] = {
     "step": pa.int64(),
     "row": pa.int64(),
@@ -72,7 +72,8 @@ def ledger_bytes(entries: Sequence[Entry], written: Written) -> bytes:
     """Return the ledger of a segment: the columns of FIELDS, and `norm/<layer>` and `digest/<layer>` of each layer.
 
     The norm is that of the weight's update; the digest (`weights_digests`) is that of weight and bias after the step.
-    The last step of a gap has the norm and digest of the whole gap, its other steps NaN and 0.
+    The last step of a gap has the norm and digest of the whole gap, its other steps NaN and 0. `probes/<layer>` has
+    projections of the update on random signs, where the kind of archive keeps them; none within a gap.
     """
     columns = {name: pa.array([getattr(e, name) for e in entries], kind) for name, kind in FIELDS.items()}
     rows = np.array([e.row for e in entries], np.int64)
@@ -81,6 +82,9 @@ def ledger_bytes(entries: Sequence[Entry], written: Written) -> bytes:
         columns[NORM + layer] = pa.array(np.where(last, np.array(norms, np.float64)[rows], np.nan), pa.float64())
     for layer, digests in written.digests.items():
         columns[DIGEST + layer] = pa.array(np.where(last, np.array(digests, np.uint64)[rows], 0), pa.uint64())
+    for layer, probes in written.probes.items():
+        cells = [probes[row] if ends else [] for row, ends in zip(rows, last, strict=True)]
+        columns[PROBES + layer] = pa.array(cells, pa.list_(pa.float64()))
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer, compression="zstd")
     return buffer.getvalue()

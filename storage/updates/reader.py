@@ -50,8 +50,13 @@ class SegmentReader:
     @cached_property
     def ledger(self) -> pd.DataFrame:
         """The ledger of the segment."""
-        name = f"{self.segment.folder}/{LEDGER}"
-        return read_ledger(self.stage.read_file(name), f"{self.stage.path}/files/{name}")
+        tables, rows = [], 0
+        for part in self.segment.recorded:
+            name = f"{part.folder}/{LEDGER}"
+            table = read_ledger(self.stage.read_file(name), f"{self.stage.path}/files/{name}")
+            tables.append(table.assign(row=table["row"] + rows))
+            rows = int(tables[-1]["row"].iloc[-1]) + 1 if len(table) else rows
+        return tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
 
     @cached_property
     def contents(self) -> tuple[dict[str, Layer], dict[str, Parameter]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from storage.updates.bits import Bytes, update_norms, weights_digests
 from storage.updates.chunks import ChunkWriter, Write, plan_chunks
@@ -19,12 +19,14 @@ class Written:
 
     norms: dict[str, list[float]] = field(default_factory=dict)
     digests: dict[str, list[int]] = field(default_factory=dict)
+    probes: dict[str, list[list[float]]] = field(default_factory=dict)
 
 
 class DenseWriter:
     """Writes every update of a segment of at most `steps` steps below `folder`.
 
     Holds a chunk per parameter (`storage.updates.chunks`) and 1 MB per thread. The files do not depend on `threads`.
+    With `packed` the chunks are compressed.
     """
 
     def __init__(
@@ -35,11 +37,13 @@ class DenseWriter:
         steps: int,
         write: Write,
         threads: int,
+        *,
+        packed: bool = False,
     ) -> None:
         self.written = Written({layer.name: [] for layer in layers}, {layer.name: [] for layer in layers})
         self.layers, self.parameters = layers, parameters
         self._folder, self._write = folder, write
-        chunks = plan_chunks(parameters, steps)
+        chunks = {name: replace(one, packed=packed) for name, one in plan_chunks(parameters, steps).items()}
         self._chunks = {
             p.name: ChunkWriter(p, chunks[p.name], f"{folder}/{UPDATES}/{p.name}", write) for p in parameters
         }

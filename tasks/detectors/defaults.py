@@ -28,7 +28,7 @@ import numpy as np
 from tasks.detectors.methods import make_method
 from tasks.detectors.pointwise import MIN_PROBABILITY, SoftWpmi, Wpmi
 
-NETWORK_DISSECTION = "network-dissection"
+NETWORK_DISSECTION, MILAN = "network-dissection", "milan"
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,7 @@ DEFAULTS: dict[str, Defaults] = {
     "soft_wpmi": Defaults(0.1, None),
     "rank_reorder": Defaults(0.1, -0.5),
     NETWORK_DISSECTION: Defaults(0.01, 0.04),
+    MILAN: Defaults(1e-6, 0.0),
 }
 ABOVE_CHANCE = 5.0
 SHARE = 0.9  # of a word's probability over neurons that one neuron must hold

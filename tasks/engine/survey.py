@@ -11,6 +11,7 @@ from storage.documents import Document
 from storage.specs import StageSpec
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import Tensor, nn
 
 Found = TypeVar("Found")
@@ -52,6 +53,10 @@ class Survey(Protocol):
 
     def data(self, manifest: StageSpec) -> DataSurvey:
         """Return the facts about a data set."""
+        ...
+
+    def rows(self, manifest: StageSpec) -> pd.DataFrame:
+        """Return the table of a data set's samples: id, key, label_given, split and others."""
         ...
 
     def look(self, spec: StageSpec, topic: str, look: Callable[[nn.Module, Tensor, Tensor], Found]) -> Found:

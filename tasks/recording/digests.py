@@ -1,27 +1,29 @@
-"""The writer of a replay archive: digests and norms of the updates, and nothing else of a step."""
+"""The writer of a replay archive: digests, norms and sign probes of the updates, and nothing else of a step."""
 
 from contextlib import AbstractContextManager, nullcontext
 
 from storage.updates.parameters import layers_document, segment_group
 from storage.updates.writer import UPDATES, Written
 from tasks.recording.fingerprints import Fingerprints, estimated_norm, fingerprints_of, layer_digest
+from tasks.recording.probes import PROBES, update_probes
 from tasks.recording.writers import Recording
 
 KIND = "replay"
-FACTS = 16  # bytes of a digest and a norm
+FACTS = 16 + 8 * PROBES  # bytes of a digest, a norm and the probes
 
 
 class DigestWriter:
-    """A writer of the digest and the norm of every row, taken in place: no weight is copied.
+    """A writer of the digest, the norm and the probes of every row, taken in place: no weight is copied.
 
-    The norms of parameters above 16,384 values are estimates from about as many values. Holds these values twice.
+    Norms and probes of parameters above 16,384 values come from about as many values. Holds these values twice, and
+    their signs.
     """
 
     waited_seconds = 0.0  # nothing is written during the training
 
     def __init__(self, recording: Recording) -> None:
         names = [layer.name for layer in recording.layers]
-        self.written = Written({name: [] for name in names}, {name: [] for name in names})
+        self.written = Written({name: [] for name in names}, {name: [] for name in names}, {name: [] for name in names})
         self._recording, self._rows = recording, 0
         self._by_name = {parameter.name: parameter for parameter in recording.parameters}
         self._last = self._now()
@@ -41,6 +43,8 @@ class DigestWriter:
             weight = self._by_name[layer.weight]
             self.written.norms[layer.name].append(estimated_norm(weight, now, self._last))
             self.written.digests[layer.name].append(layer_digest(layer, now))
+            probes = update_probes([self._by_name[name] for name in layer.parameters], now, self._last)
+            self.written.probes[layer.name].append(probes.tolist())
         self._last, self._rows = now, self._rows + 1
 
     def check(self) -> None:
@@ -66,5 +70,5 @@ class DigestWriter:
 
 
 def digests_bytes(layers: int, steps: int) -> int:
-    """Return the bytes of digests and norms."""
+    """Return the bytes of digests, norms and probes."""
     return FACTS * layers * steps

@@ -22,7 +22,7 @@ from storage.partitions import Partition
 from storage.specs import StageSpec
 from storage.stages import begin_stage
 from storage.stores import StoreError, open_store
-from storage.updates.archives import STAGE, Segment, check_free, keep_chain, sweep_files
+from storage.updates.archives import STAGE, Segment, check_free, dropped_checkpoints, keep_chain, sweep_files
 from storage.updates.parameters import layers_document
 from tasks.recording.archives import ARCHIVES, AUTO, check_kind, choose_archive
 from tasks.recording.blocks import check_one_update, check_unchanged
@@ -261,9 +261,10 @@ class UpdateRecorder:
         with opened.stack:
             numbers = opened.recorder.close()
             checkpoint = write_checkpoint(opened.part.write_file, number, pack_checkpoint(self._model, self._optimizer))
-            environment = environment_facts(device_of(self._model))
-            opened.part.numbers.update(recording=numbers, checkpoint=checkpoint, environment=environment)
-            opened.part.numbers.update(loop_facts(self._model))
+            facts = {"environment": environment_facts(device_of(self._model)), **loop_facts(self._model)}
+            opened.part.numbers.update(recording=numbers, checkpoint=checkpoint, **facts)
+            if ARCHIVES[self.kind].recomputes:
+                opened.part.removed += dropped_checkpoints(self._chain)
         self.waited_seconds += numbers["waited_seconds"]
         record = self._stage.marker(number)
         assert record is not None, number

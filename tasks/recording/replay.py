@@ -96,8 +96,7 @@ class ReplaySource(DenseSource):
         StoreError : another environment than that of the recording
         """
         chosen = [self._known(layer) for layer in (self.layers if layers is None else layers)]
-        recorded = self._recorded(segment)
-        replay = Replay(self.stage, segment, recorded, self._repeat())
+        recorded, replay = self._recorded(segment), self.replay(segment)
         entries = [recorded.layers[layer] for layer in chosen]
         names = sorted({name for entry in entries for name in entry.parameters})
         most = max(1, BLOCK // max(1, sum(recorded.parameters[name].nbytes for name in names)))
@@ -116,6 +115,10 @@ class ReplaySource(DenseSource):
                     found = tuple(one[entry.name] for one in rows.made if one) or None
                     span = part.start, part.stop
                     yield ReplayBlock(entry.name, *span, kept, weights, biases, self, segment, found)
+
+    def replay(self, segment: Segment) -> Replay:
+        """Return a segment's training before its first step; errors as in `blocks`."""
+        return Replay(self.stage, segment, self._recorded(segment), self.repeat())
 
     @cached_property
     def _environments(self) -> list[Document]:
@@ -141,9 +144,9 @@ class ReplaySource(DenseSource):
         """Return what a segment says about its steps."""
         reader = SegmentReader(self.stage, segment)
         layers, parameters = reader.contents
-        return Recorded(reader.ledger, layers, parameters, self._environments[segment.number])
+        return Recorded(reader.ledger, layers, parameters, self._environments[segment.recorded[0].number])
 
-    def _repeat(self) -> "Repeat":
+    def repeat(self) -> "Repeat":
         """Return what begins the training again."""
         if self.program is None:
             raise ValueError(

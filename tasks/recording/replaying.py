@@ -1,8 +1,10 @@
 """The steps of a segment made again from its checkpoint, each compared with what was recorded."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -11,14 +13,15 @@ from storage.stages import FinishedStage
 from storage.stores import StoreError
 from storage.tensors import decode_tensors, same_tensor
 from storage.updates.archives import Segment
-from storage.updates.ledger import DIGEST
+from storage.updates.ledger import DIGEST, NORM, PROBES
 from storage.updates.parameters import Layer, Parameter
 from tasks.recording.checkpoints import RANDOM
 from tasks.recording.environment import device_of, environment_difference, environment_facts
-from tasks.recording.fingerprints import fingerprints_of, layer_digest
+from tasks.recording.fingerprints import Fingerprints, fingerprints_of, layer_digest
 from tasks.recording.generators import generator_states, generators_kept, restore_generators
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.optimizers import SETTING
+from tasks.recording.probes import drift, update_probes
 from tasks.recording.programs import Repeat, Repeated, Row, step_rows
 
 
@@ -29,18 +32,26 @@ class ReplayMismatch(Exception):  # noqa: N818  # the contract's name
     ----------
     step : the first such step
     layer : the first such layer, or the first tensor of the checkpoint after the segment
+    drift : estimated norm of the difference over that of the recorded update; NaN where it is not known
     """
 
-    def __init__(self, step: int, layer: str, what: str = "its recorded weights") -> None:
+    def __init__(self, step: int, layer: str, what: str = "its recorded weights", drift: float = float("nan")) -> None:
         super().__init__(
-            f"step {step}, layer {layer!r}: expected {what} from the replay, found others; "
+            f"step {step}, layer {layer!r}: expected {what} from the replay, found others{_size(drift)}; "
             "replay with the program, data and settings of the recording"
         )
-        self.step, self.layer, self._what = step, layer, what
+        self.step, self.layer, self._what, self.drift = step, layer, what, drift
 
-    def __reduce__(self) -> tuple[type, tuple[int, str, str]]:
+    def __reduce__(self) -> tuple[type, tuple[int, str, str, float]]:
         """Return how a worker's error reaches its caller."""
-        return type(self), (self.step, self.layer, self._what)
+        return type(self), (self.step, self.layer, self._what, self.drift)
+
+
+def _size(drift: float) -> str:
+    """Return words for the size of a drift."""
+    if math.isnan(drift):
+        return ""
+    return f", away by about {drift:.1g} of the update" if drift else ", equal in the sampled weights"
 
 
 @dataclass(frozen=True)
@@ -80,6 +91,7 @@ class Replay:
             _, self._parameters, self._places = recorded_parameters(self.modules)
             self._load()
             self._random = generator_states(self.run.model)
+        self._last = fingerprints_of(self._parameters, self._places)
         rows = step_rows(recorded.ledger)
         self._steps = self.run.steps(rows)
         self._rows = list(zip(rows, row_ends(recorded.ledger), strict=True))
@@ -148,7 +160,18 @@ class Replay:
         found, ledger = fingerprints_of(self._parameters, self._places), self._recorded.ledger
         for name, layer in self._recorded.layers.items():
             if layer_digest(layer, found) != int(ledger[DIGEST + name].iloc[self._next]):
-                raise ReplayMismatch(step, name)
+                raise ReplayMismatch(step, name, drift=self._drift(layer, found))
+        self._last = found
+
+    def _drift(self, layer: Layer, found: Fingerprints) -> float:
+        """Return the estimated drift of a layer in this row, relative to its recorded update; NaN without probes."""
+        ledger = self._recorded.ledger
+        if PROBES + layer.name not in ledger:
+            return float("nan")
+        here = update_probes([self._recorded.parameters[name] for name in layer.parameters], found, self._last)
+        there = np.asarray(ledger[PROBES + layer.name].iloc[self._next], np.float64)
+        size = float(np.sqrt(np.mean(np.square(there)))) or float(ledger[NORM + layer.name].iloc[self._next])
+        return drift(here, there) / size if size else float("inf")
 
     def _check_chain(self, step: int) -> None:
         """Compare the state with the checkpoint after the segment: weights, buffers and the optimiser's tensors."""

@@ -109,7 +109,7 @@ class SegmentRecorder:
 
         Parameters
         ----------
-        examples, ghosts : ids in the order of the batch
+        examples, ghosts : ids in the order of the batch; a block that learns of more sets those of its row
         label : class of all examples, -1 for several
 
         Raises
@@ -139,8 +139,8 @@ class SegmentRecorder:
             clip=float(row.clip),
             loss=_number(row.loss),
             augmentation=int(row.augmentation),
-            examples=batch,
-            ghosts=others,
+            examples=ids_of("examples", row.examples),
+            ghosts=ids_of("ghosts", row.ghosts),
         )
         self._entries.append(entry)
         self._in_gap = not kept

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, find_finished, open_finished
 from storage.stores import Store, StoreError, open_store
-from storage.updates.archives import Segment, archive_segments, find_archives
+from storage.updates.archives import Segment, archive_segments, find_archives, find_conversions
 from tasks.recording.archives import ARCHIVES, check_kind
 from tasks.recording.programs import Program, Repeat, RepeatProgram
 from tasks.tracing import Contributions
@@ -172,14 +172,29 @@ def _source(store: Store, training: StageSpec, repeat: Repeat | None, files: str
 def open_updates(url: str, *, program: Program | None = None) -> UpdateSource:
     """Return the updates of an `UpdateRecorder` in the store at `url`.
 
+    A replay archive without a program is read from its conversion (`tasks.recording.conversion`), if there is one.
+
     Raises
     ------
     StoreError : a store or a finished archive is missing
     """
     store = open_store(url)
+    stage = recorder_stage(store)
+    if program is None and ARCHIVES[check_kind(archive_segments(stage)[0].kind)].recomputes:
+        stage = next(iter(find_conversions(store).get(stage.path, [])), stage)
+    return update_source(stage, program=program)
+
+
+def recorder_stage(store: Store) -> FinishedStage:
+    """Return the finished stage of an `UpdateRecorder` in a store.
+
+    Raises
+    ------
+    StoreError : it is missing
+    """
     paths = find_archives(store)
     finished = [stage for path in paths if (stage := find_finished(store, path)) is not None]
     if not finished:
         why = "it is not finished: go on with the same recorder and close it" if paths else "no recorder wrote here"
-        raise StoreError(f"{url}: no archive of updates to read; {why}")
-    return update_source(finished[0], program=program)
+        raise StoreError(f"{store.url}: no archive of updates to read; {why}")
+    return finished[0]

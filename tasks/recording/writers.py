@@ -31,6 +31,7 @@ class Recording:
     write : writes a file below the stage's files; may be called from another thread
     threads : number of threads that may write while the training runs
     tolerance : largest cosine error, for kinds that round
+    packed : whether a kind that keeps every bit compresses, for which a training does not wait
     """
 
     model: nn.Module
@@ -42,6 +43,7 @@ class Recording:
     write: Write
     threads: int = 1
     tolerance: float = 1e-3
+    packed: bool = False
 
 
 class UpdateWriter(Protocol):
@@ -158,7 +160,13 @@ def dense_writer(recording: Recording) -> StagedWriter:
     segment = recording.segment
     steps = segment.stop - segment.start
     rows = DenseWriter(
-        recording.layers, recording.parameters, segment.folder, steps, recording.write, recording.threads
+        recording.layers,
+        recording.parameters,
+        segment.folder,
+        steps,
+        recording.write,
+        recording.threads,
+        packed=recording.packed,
     )
     return StagedWriter(recording, rows)
 

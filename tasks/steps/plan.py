@@ -12,6 +12,7 @@ from storage.stores import Store
 from tasks.cluster.clusters import check_cluster
 from tasks.cluster.rejoining import ClusterError
 from tasks.engine.step import Size
+from tasks.steps.common.linked import linked_spec
 from tasks.steps.common.lottery import last_training
 from tasks.steps.common.manifest import manifest_spec
 from tasks.steps.common.networks import check_device
@@ -42,6 +43,11 @@ def plan_shared(config: Config) -> Shared:
         if (train := config.networks[name].train) is not None
         for stage in snapshot_specs(spec, train.snapshots)
     ]
+    for name, network in config.networks.items():
+        learned = config.learned(name)
+        if network.updates is not None and learned is not None:
+            spec = linked_spec(name, network, learned, manifests[learned[0]])
+            trainings |= {(name, seed): spec for seed in config.seeds}
     return Shared(manifests, trainings, snapshots)
 
 

@@ -2,6 +2,7 @@
 
 from tasks.engine.step import Step
 from tasks.steps.activations.question import ACTIVATIONS
+from tasks.steps.common.linked import LINKED
 from tasks.steps.common.manifest import MANIFEST
 from tasks.steps.common.pruning import PRUNING
 from tasks.steps.common.question import Question
@@ -21,7 +22,7 @@ QUESTIONS: dict[str, Question] = {
     "tracing": TRACING,
 }
 
-SHARED = (MANIFEST, TRAINING, SNAPSHOTS, PRUNING, TICKETS)
+SHARED = (MANIFEST, TRAINING, LINKED, SNAPSHOTS, PRUNING, TICKETS)
 STEPS: dict[str, Step] = {
     step.kind: step for step in (*SHARED, *(step for question in QUESTIONS.values() for step in question.steps))
 }

@@ -17,7 +17,7 @@ from tasks.report.pages import RunFacts
 from tasks.steps.common.costs import costs_of
 from tasks.steps.common.courses import CURVES
 from tasks.steps.common.question import Answer
-from tasks.steps.questions import QUESTIONS
+from tasks.steps.questions import QUESTIONS, STEPS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,6 +143,8 @@ def _curves(store: Store, trainings: Mapping[tuple[str, int], StageSpec]) -> "pd
 
     tables = []
     for (network, seed), spec in trainings.items():
+        if not STEPS[spec.stage].curves:  # trained elsewhere
+            continue
         data = open_finished(store, spec).read_file(CURVES)
         tables.append(read_table(data, f"{spec.path}/files/{CURVES}").assign(network=network, seed=seed))
     return pd.concat(tables, ignore_index=True) if tables else None

@@ -125,7 +125,9 @@ def _descend_by_moments(kept: Tensors, slope: Tensor, count: int, rule: Settings
     if rule["amsgrad"]:
         square = after["max_exp_avg_sq"] = torch.maximum(kept.get("max_exp_avg_sq", zero), square)
     root = _root(square) / (1 - second ** (count + 1)) ** 0.5 + rule["eps"]
-    return {WEIGHT: weight - lr / (1 - first ** (count + 1)) * mean / root, **after}
+    some = root > 0  # without eps, a weight whose gradient is always 0 is NaN: a mask may then set it, not its slope
+    step = torch.where(some, mean / torch.where(some, root, 1.0), torch.nan)
+    return {WEIGHT: weight - lr / (1 - first ** (count + 1)) * step, **after}
 
 
 def _decayed(weight: Tensor, slope: Tensor, rule: Settings) -> Tensor:

@@ -51,7 +51,9 @@ def pgd(
         lower, upper = _ball(images, epsilon)
         found = images
         if random_start:
-            found = _clamp(images + torch.empty_like(images).uniform_(-epsilon, epsilon), lower, upper)
+            # of float32, so that a training and its twin in float64 are attacked from the same points
+            start = torch.empty_like(images, dtype=torch.float32).uniform_(-epsilon, epsilon)
+            found = _clamp(images + start.to(images.dtype), lower, upper)
         for _ in range(steps):
             found = _clamp(found + step * _gradient(model, found, y).sign(), lower, upper)
     return found

@@ -43,6 +43,12 @@ class Companion(Protocol):
     def normalised(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         """Return what `after_update` makes of its parameters, by the names in `holder`; differentiable."""
 
+    def masked(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return what `after_backward` leaves of the model's gradients, and `after_update` of its weights.
+
+        The names are those of the model's parameters; differentiable.
+        """
+
     def holder(self) -> nn.Module:
         """Return the module that holds its parameters."""
 

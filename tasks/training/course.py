@@ -117,8 +117,8 @@ class TrainerCourse:
             tensors |= followed(name, self._twin_norms[name], state, calls)
         for companion in closure.companions:
             prefix = f"companions.{self._twin.companions.index(companion)}."
-            own = {part[1].removeprefix(prefix): value for part, value in tensors.items() if _of(part, prefix)}
-            tensors |= {(WEIGHT, f"{prefix}{name}"): value for name, value in companion.normalised(own).items()}
+            tensors |= _put(prefix, companion.normalised(_below(prefix, tensors)))
+            tensors |= _put(MODEL, companion.masked(_below(MODEL, tensors)))
         return State(tensors, after.counts)
 
     def slopes(self, step: int, state: State, weights: Tensor) -> Mapping[Part, Tensor]:
@@ -205,9 +205,12 @@ class TrainerCourse:
                 loss = run(copies, (closure,))
             found = torch.autograd.grad(loss, list(copies.values()), create_graph=True, allow_unused=True)
         slopes: dict[str, Tensor | None] = dict(zip(parameters, found, strict=True))
+        for companion in closure.companions:
+            within = {n.removeprefix(MODEL): s for n, s in slopes.items() if s is not None and n.startswith(MODEL)}
+            slopes |= {f"{MODEL}{name}": slope for name, slope in companion.masked(within).items()}
         if closure.clip is not None:
-            within = [slope for name, slope in slopes.items() if slope is not None and name.startswith(MODEL)]
-            factor = clip_factor(within, closure.clip)
+            clipped = [slope for name, slope in slopes.items() if slope is not None and name.startswith(MODEL)]
+            factor = clip_factor(clipped, closure.clip)
             slopes |= {n: s * factor for n, s in slopes.items() if s is not None and n.startswith(MODEL)}
         return slopes
 
@@ -258,6 +261,11 @@ class _Whole(nn.Module):
         return closure.total()
 
 
-def _of(part: Part, prefix: str) -> bool:
-    """Return whether a part of the state is a weight with a prefix."""
-    return part[0] == WEIGHT and part[1].startswith(prefix)
+def _below(prefix: str, tensors: Mapping[Part, Tensor]) -> dict[str, Tensor]:
+    """Return the weights of a state whose names have a prefix, by the rest of the name."""
+    return {n.removeprefix(prefix): t for (part, n), t in tensors.items() if part == WEIGHT and n.startswith(prefix)}
+
+
+def _put(prefix: str, tensors: Mapping[str, Tensor]) -> dict[Part, Tensor]:
+    """Return weights as parts of a state, with a prefix before their names."""
+    return {(WEIGHT, f"{prefix}{name}"): tensor for name, tensor in tensors.items()}

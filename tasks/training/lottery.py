@@ -66,22 +66,27 @@ class Masking(Neutral):
 
     Parameters
     ----------
-    pruned : pairs of a parameter and a bool tensor of its shape, True where the weight is pruned
+    pruned : by name in the model, a parameter and a bool tensor of its shape, True where the weight is pruned
     """
 
-    pruned: tuple[tuple[nn.Parameter, Tensor], ...]
+    pruned: Mapping[str, tuple[nn.Parameter, Tensor]]
 
     def after_backward(self) -> None:
         """Set the gradients of pruned weights to 0."""
-        for parameter, gone in self.pruned:
+        for parameter, gone in self.pruned.values():
             if parameter.grad is not None:
                 parameter.grad.masked_fill_(gone, 0.0)
 
     @torch.no_grad()
     def after_update(self) -> None:
         """Set pruned weights to 0: an optimiser may divide 0 by 0."""
-        for parameter, gone in self.pruned:
+        for parameter, gone in self.pruned.values():
             parameter.masked_fill_(gone, 0.0)
+
+    def masked(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return gradients or weights of the model with 0 for pruned weights; differentiable."""
+        gone = {name: pruned for name, (_, pruned) in self.pruned.items() if name in tensors}
+        return {name: t.masked_fill(gone[name], 0.0) if name in gone else t for name, t in tensors.items()}
 
 
 def prepare_masks(
@@ -92,7 +97,7 @@ def prepare_masks(
 
     def attach(trained: nn.Module) -> Masking:
         named = dict(trained.named_parameters())
-        return Masking(tuple((named[name], ~mask.to(named[name].device)) for name, mask in masks.items()))
+        return Masking({name: (named[name], ~mask.to(named[name].device)) for name, mask in masks.items()})
 
     return attach
 

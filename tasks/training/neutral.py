@@ -42,6 +42,10 @@ class Neutral:
         """Return the parameters unchanged."""
         return tensors
 
+    def masked(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the model's tensors unchanged."""
+        return tensors
+
     def holder(self) -> nn.Module:
         """Return a module without parameters."""
         return nn.Module()

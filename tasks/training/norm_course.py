@@ -39,10 +39,15 @@ def followed(name: str, norm: _BatchNorm, state: State, calls: list[tuple[Tensor
 
 @contextmanager
 def watched(norms: Mapping[str, _BatchNorm], moments: Moments) -> Iterator[None]:
-    """Keep the moments of what each batch norm takes in the block; differentiable."""
+    """Keep the moments of what each batch norm takes in the block; differentiable.
+
+    An attack lends the norms other buffers for its passes. These passes do not count, as in the training itself.
+    """
+    own = {name: norm.running_mean for name, norm in norms.items()}
 
     def keep(name: str, norm: _BatchNorm, given: tuple[Tensor, ...]) -> None:
-        moments.setdefault(name, []).append(running_moments(norm, given[0]))
+        if norm.running_mean is own[name]:
+            moments.setdefault(name, []).append(running_moments(norm, given[0]))
 
     handles = [
         norm.register_forward_pre_hook(lambda module, given, name=name: keep(name, module, given))

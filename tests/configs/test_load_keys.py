@@ -49,8 +49,12 @@ BAD_KEYS = [
     ),
     ("networks.cnn.train.optimizer.lr", float("nan"), "networks.cnn.train.optimizer.lr: input should be"),
     ("networks.cnn.train.data", "digit", "networks.cnn.train.data: expected one of digits, found 'digit'"),
-    ("networks.cnn.train", ..., "networks.cnn: expected either `weights` or `train`, found neither"),
-    ("networks.cnn.weights", "a.pt", "networks.cnn: expected either `weights` or `train`, found both"),
+    ("networks.cnn.train", ..., "networks.cnn: expected one of `weights`, `train` and `updates`, found none"),
+    (
+        "networks.cnn.weights",
+        "a.pt",
+        "networks.cnn: expected one of `weights`, `train` and `updates`, found weights and train",
+    ),
     ("networks.cnn.preprocessing", {"std": [0.0]}, "networks.cnn.preprocessing"),
     ("interpretation.networks", ["cmm"], "interpretation.networks: expected one of cnn, found 'cmm'"),
     (

@@ -54,8 +54,11 @@ def test_the_papers_run_at_full_width_is_a_replay(cifar10: Path, tmp_path: Path)
     # 20 batches an epoch here, 570 with all images: as many steps as 35 epochs of the whole data.
     epochs = f"networks.vgg16.train.epochs={35 * 570 // 20}"
     config = load_config("papers/tracing-training", [*paths, f"store={tmp_path / 'store'}", epochs])
-    training = next(row for row in planned(config) if row.stage == "training")
+    rows = planned(config)
+    training = next(row for row in rows if row.stage == "training")
     assert training.written <= 52e9
+    index = sum(row.written for row in rows if row.stage in ("index", "index-basis"))
+    assert 35 * 570 * 16 * 64 * 4 <= index <= 0.5e9  # 16 layers, 64 coefficients in float32
     assert "an archive of kind " in training.note
     checkpoints = 125 * vgg_weights(1.0) * STEP_BYTES
     assert training.written >= checkpoints

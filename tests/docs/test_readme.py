@@ -25,7 +25,7 @@ PAGES = [
     "CHANGELOG.md",
     *(f"docs/{n}.md" for n in ("index", "methods", "store", "config", "concepts", "tracing")),
 ]
-STORE_COMMANDS = ("status", "verify", "gc", "explain")
+STORE_COMMANDS = ("status", "verify", "gc", "explain", "materialise")
 PLACEHOLDERS = {"CONFIG": "digits", "STORE": "lore", "N": "0"}
 Tree = dict[str, Any]  # Any: YAML
 

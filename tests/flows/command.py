@@ -5,7 +5,7 @@ from typing import Any
 
 from typer.testing import CliRunner, Result
 
-from flows import cli
+from flows import cli, exits
 
 Tree = dict[str, Any]  # Any: YAML
 Write = Callable[[Tree], str]
@@ -30,7 +30,7 @@ def said_by(result: Result) -> list[str]:
     return [line for line in result.stderr.splitlines() if " stages to make, in " not in line]
 
 
-def refused(result: Result, code: int = cli.BAD_CONFIG) -> str:
+def refused(result: Result, code: int = exits.BAD_CONFIG) -> str:
     """Return the error text after checking the code, its length, and that it is not a traceback."""
     assert result.exit_code == code, (result.exit_code, result.output)
     lines = said_by(result)

@@ -14,7 +14,7 @@ from tests.flows.command import Tree, Write, layerlore, on_commands, refused
 from tests.probed import COUNT, FEATURES
 from tests.tasks.io.broden_folder import save_mask, write_broden
 
-DETECTORS = "concepts.detectors"
+DETECTORS, CAPTIONER = "concepts.detectors", "concepts.captioner"
 Change = Callable[[Tree, Path], None]
 BAD: list[tuple[str, object, str]] = [
     (DETECTORS, {"clip": {}}, "concepts.detectors.clip: unknown detector 'clip'; known: cos, cos_cubed, wpmi, soft_"),
@@ -54,6 +54,8 @@ BAD: list[tuple[str, object, str]] = [
     ("concepts.image_text", {"kind": "tiny", "steps": 0}, "concepts.image_text.steps: input should be greater than"),
     ("concepts.image_text", {"kind": "features", "path": "absent.npz"}, "concepts.image_text.path: file absent.npz do"),
     ("concepts.image_text", {"kind": "open-clip", "path": "x.pt", "model": "RN50"}, "concepts.image_text.path: open_c"),
+    (DETECTORS, {"milan": {}}, "concepts: captioner: expected a captioner with `detectors`, found none"),
+    (CAPTIONER, {"encoder": "small", "layers": ["2"]}, "concepts: captioner: expected detector milan"),
     ("concepts.checkpoints", {"small": {"folder": "absent"}}, "concepts.checkpoints.small.folder: expected a folder"),
 ]
 

@@ -10,7 +10,7 @@ import yaml
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from flows import cli
+from flows import cli, exits
 from tests.flows.command import on_commands, said_by
 
 Tree = dict[str, Any]  # Any: YAML
@@ -123,7 +123,7 @@ def refused(tree: Tree, folder: Path, command: str) -> str:
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(tree))
     result = CliRunner().invoke(cli.app, [command, str(path)])
-    assert result.exit_code == cli.BAD_CONFIG, (result.exit_code, result.output)
+    assert result.exit_code == exits.BAD_CONFIG, (result.exit_code, result.output)
     (line,) = said_by(result)
     assert not Path(tree["store"]).exists()
     return line.removeprefix("error: ").removeprefix(f"{path}: ")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs.load import presets
-from flows import cli
+from flows import cli, exits
 from storage.documents import decode
 from tests.flows.command import Tree, Write, layerlore, refused
 
@@ -30,7 +30,7 @@ def test_the_module_is_the_command() -> None:
     done = subprocess.run([*command, "presets", "digits"], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stdout) == (0, presets()["digits"])
     done = subprocess.run([*command, "run", "nothing"], capture_output=True, text=True, timeout=120)
-    assert (done.returncode, done.stdout) == (cli.BAD_CONFIG, "")
+    assert (done.returncode, done.stdout) == (exits.BAD_CONFIG, "")
     assert "error: nothing: expected a file or a preset, found neither" in done.stderr
 
 
@@ -82,7 +82,7 @@ def test_an_interrupt_says_how_to_go_on(write: Write, tiny_tree: Tree, monkeypat
     monkeypatch.setattr("flows.command._flow", interrupt)
     path = write(tiny_tree)
     result = layerlore("run", path)
-    assert result.exit_code == cli.INTERRUPTED
+    assert result.exit_code == exits.INTERRUPTED
     assert result.stderr.splitlines()[-1] == (
         f"interrupted; no result is lost: `layerlore run {path}` resumes this work"
     )
@@ -96,7 +96,7 @@ def test_a_bug_is_one_line_with_its_place(write: Write, tiny_tree: Tree, monkeyp
 
     monkeypatch.setattr("flows.command._flow", fail)
     result = layerlore("run", write(tiny_tree))
-    assert result.exit_code == cli.FAILED
+    assert result.exit_code == exits.FAILED
     assert re.fullmatch(
         r"error: ZeroDivisionError: float division by zero \(test_cli.py:\d+\)", result.stderr.splitlines()[-1]
     )
@@ -126,4 +126,4 @@ def test_another_package_in_front_is_named(tmp_path: Path) -> None:
 
 
 def test_the_codes_are_those_of_the_design() -> None:
-    assert (cli.DONE, cli.FAILED, cli.BAD_CONFIG, cli.HELD, cli.INTERRUPTED) == (0, 1, 2, 3, 130)
+    assert (exits.DONE, exits.FAILED, exits.BAD_CONFIG, exits.HELD, exits.INTERRUPTED) == (0, 1, 2, 3, 130)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import cli
+from flows import exits
 from tests.flows.command import Tree, Write, layerlore, on_commands, refused
 
 pytestmark = pytest.mark.usefixtures("wide")
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("wide")
             ("seeds=zero", "seeds: input should be a valid tuple, found 'zero'"),
             (
                 "networks.small.weights=w.pt",
-                "networks.small: expected either `weights` or `train`, found both",
+                "networks.small: expected one of `weights`, `train` and `updates`, found weights and train",
             ),
             (
                 "interpretation.selectors={rndm: {}}",
@@ -220,14 +220,14 @@ def test_a_store_by_a_newer_layerlore_is_left_alone(write: Write, tiny_tree: Tre
     (store / "layerlore-store").write_text("2\n")
     for command in (["run", write(tiny_tree)], ["status", str(store)], ["verify", str(store)], ["gc", str(store)]):
         assert "expected a store of format 1 or older, found 2, which a newer layerlore wrote" in refused(
-            layerlore(*command), cli.FAILED
+            layerlore(*command), exits.FAILED
         )
     assert [p.name for p in store.iterdir()] == ["layerlore-store"]
 
 
 def test_a_store_that_is_none(tmp_path: Path) -> None:
     for command in ("status", "verify", "gc"):
-        text = refused(layerlore(command, str(tmp_path / "none")), cli.FAILED)
+        text = refused(layerlore(command, str(tmp_path / "none")), exits.FAILED)
         assert text == f"{tmp_path}/none: expected a layerlore store, found none; `layerlore run` makes one"
     assert not (tmp_path / "none").exists()
 
@@ -237,6 +237,6 @@ def test_a_store_that_cannot_be_written(write: Write, tiny_tree: Tree, monkeypat
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    text = refused(layerlore("run", write(tiny_tree)), cli.FAILED)
+    text = refused(layerlore("run", write(tiny_tree)), exits.FAILED)
     assert text.endswith("cannot write a store here: Permission denied; choose another `store`")
     assert not Path(tiny_tree["store"]).exists()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from flows import cli
+from flows import exits
 from storage.claims import claim
 from storage.documents import decode, encode
 from tests.flows.command import Write, layerlore, refused
@@ -70,7 +70,7 @@ def test_status_of_a_store(copied_run: "Run") -> None:
     assert lines[0] == "tiny: done, 20 of 21 stages complete"
     assert "missing" in next(line for line in lines if spec.key[:8] in line)
     assert "expected one of the runs tiny, found 'other'" in refused(
-        layerlore("status", copied_run.config.store, "--run", "other"), cli.FAILED
+        layerlore("status", copied_run.config.store, "--run", "other"), exits.FAILED
     )
 
 
@@ -109,7 +109,7 @@ def test_verify_names_a_flipped_byte_in_every_kind_of_file(copied_run: "Run") ->
         expected.append(victim.relative_to(store).as_posix())
     flip(sorted((store / "selection").iterdir())[1] / "markers" / "000000.json")
     result = layerlore("verify", str(store))
-    assert result.exit_code == cli.FAILED
+    assert result.exit_code == exits.FAILED
     lines = result.stdout.splitlines()
     assert lines[-1] == "21 stages read, 8 damaged objects found"
     for place in expected:
@@ -175,6 +175,6 @@ def test_gc_lists_then_deletes_only_what_no_run_refers_to(copied_run: "Run") -> 
 
 def test_gc_stops_at_a_damaged_record(copied_run: "Run") -> None:
     flip(next(Path(copied_run.config.store, "_runs", "tiny").iterdir()))
-    text = refused(layerlore("gc", copied_run.config.store, "--yes"), cli.FAILED)
+    text = refused(layerlore("gc", copied_run.config.store, "--yes"), exits.FAILED)
     assert "remove that file once its run is not needed, then collect again" in text
-    assert layerlore("verify", copied_run.config.store).exit_code == cli.FAILED
+    assert layerlore("verify", copied_run.config.store).exit_code == exits.FAILED

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner, Result
 
-from flows import cli
+from flows import cli, exits
 from storage.runs import write_record
 from storage.stages import open_finished
 from tasks.report.tracing.downloads import tracing_csv
@@ -39,6 +40,12 @@ def refused(result: Result, code: int) -> str:
     return line.removeprefix("error: ")
 
 
+def keys_of(run: "Run") -> dict[int, str]:
+    """Return the key of each sample of the digits, from the file of the manifest."""
+    path = Path(run.config.store, run.plan.shared.manifests["digits"].path, "files", "manifest.parquet")
+    return dict(pd.read_parquet(path)[["id", "key"]].itertuples(index=False))
+
+
 def rows(lines: list[str], width: int) -> list[list[str]]:
     """Return the cells of the lines with as many."""
     return [cells for cells in (line.split() for line in lines) if len(cells) == width]
@@ -56,8 +63,9 @@ def test_a_query_is_explained_from_the_store(traced_run: "Run") -> None:
         trace.influence.title
     ]  # not of permuted labels
     assert lines[0] == trace.influence.title
+    sample, keys = queries.read("sample_id")[2], keys_of(traced_run)
     assert lines[1] == (
-        f"query 2 of 4: sample {queries.read('sample_id')[2]}, class 5, predicted {logits.argmax()} ({chance:.1f} %)"
+        f"query 2 of 4: sample {sample}, key {keys[sample]}, class 5, predicted {logits.argmax()} ({chance:.1f} %)"
     )
     parts, square = influence.read("parts")[:, 2], influence.read("square")[:, 2]
     header, *table = rows(lines[2:], 6)
@@ -66,8 +74,8 @@ def test_a_query_is_explained_from_the_store(traced_run: "Run") -> None:
         assert cells[0] == layer
         np.testing.assert_allclose([float(cell) for cell in cells[1:5]], values.astype(float) / float(whole), rtol=1e-3)
         assert abs(float(cells[5])) < 1e-5
-    header, *table = rows(lines[2:], 8)
-    assert header == ["layer", "score", "end", "rank", "sample_id", "class_name", "sum", "share"]
+    header, *table = rows(lines[2:], 9)
+    assert header == ["layer", "score", "end", "rank", "sample_id", "key", "class_name", "sum", "share"]
     assert len(table) == 5 * 2 * 3
     for index, (layer, score) in enumerate(influence.summary["rankings"]):
         for end in ("top", "bottom"):
@@ -75,12 +83,20 @@ def test_a_query_is_explained_from_the_store(traced_run: "Run") -> None:
             ids, labels, sums = (
                 influence.read(f"{end}_{part}")[index, 2, :3].tolist() for part in ("id", "label", "sum")
             )
-            assert [cells[3:6] for cells in mine] == [
-                [str(rank), str(i), str(label)] for rank, (i, label) in enumerate(zip(ids, labels, strict=True), 1)
+            assert [cells[3:7] for cells in mine] == [
+                [str(rank), str(i), keys[i], str(label)]
+                for rank, (i, label) in enumerate(zip(ids, labels, strict=True), 1)
             ]
-            np.testing.assert_allclose([float(cells[6]) for cells in mine], sums, rtol=1e-3)
+            np.testing.assert_allclose([float(cells[7]) for cells in mine], sums, rtol=1e-3)
             shares = [value / float(influence.read("reference")[index, 2]) for value in sums]
-            np.testing.assert_allclose([float(cells[7]) for cells in mine], shares, rtol=1e-3)
+            np.testing.assert_allclose([float(cells[8]) for cells in mine], shares, rtol=1e-3)
+    header, *table = rows(lines[2:], 4)
+    assert header == ["layer", "class_name", "sum", "share"]
+    for index, layer in enumerate(["0", "3", "6", "11"]):
+        sums = influence.read("class_gamma")[index, 2].sum(axis=0)
+        mine = [cells for cells in table if cells[0] == layer]
+        assert [int(cells[1]) for cells in mine] == np.argsort(-sums, kind="stable")[:3].tolist()
+        np.testing.assert_allclose([float(cells[2]) for cells in mine], np.sort(sums)[::-1][:3], rtol=1e-3)
 
 
 def test_the_report_counts_queries_as_explain_does(traced_run: "Run") -> None:
@@ -95,7 +111,7 @@ def test_the_report_counts_queries_as_explain_does(traced_run: "Run") -> None:
 
 def test_one_layer_alone(traced_run: "Run") -> None:
     result = explain(traced_run, "--query", "0", "--layer", "6", "--run", "traced")
-    cells = [cells for cells in rows(result.stdout.splitlines(), 8) if cells[0] not in ("layer", "influence")]
+    cells = [cells for cells in rows(result.stdout.splitlines(), 9) if cells[0] not in ("layer", "influence")]
     assert {cells[0] for cells in cells} == {"6"}
     assert len(cells) == 2 * 5  # both ends, all that were kept
 
@@ -108,7 +124,7 @@ def test_a_layer_that_one_network_has(traced_tree: Tree, new_run: Callable[[Tree
     result = explain(run, "--query", "0", "--layer", "6")
     assert result.exit_code == 0, result.output
     assert [line.split()[1] for line in result.stdout.splitlines() if line.startswith("influence ")] == ["small"]
-    text = refused(explain(run, "--query", "0", "--layer", "fc"), cli.BAD_CONFIG)
+    text = refused(explain(run, "--query", "0", "--layer", "fc"), exits.BAD_CONFIG)
     assert text == "--layer: expected one of 0, 3, 6, 11, 1, found 'fc'"
 
 
@@ -117,7 +133,7 @@ def test_cosines_are_shares_of_nothing(mlp_like: "Run") -> None:
     assert result.exit_code == 0, result.output
     cosines = [line.split() for line in result.stdout.splitlines() if " cosine " in line]
     assert [cells[:4] for cells in cosines] == [["1", "cosine", end, "1"] for end in ("top", "bottom")]
-    assert [len(cells) for cells in cosines] == [7, 7]  # the last column is empty
+    assert [len(cells) for cells in cosines] == [8, 8]  # the last column is empty
 
 
 def test_decay_that_cannot_be_told_is_unknown(traced_tree: Tree, new_run: Callable[[Tree], "Run"]) -> None:
@@ -149,15 +165,15 @@ def mlp_like(traced_tree: Tree, new_run: Callable[[Tree], "Run"]) -> "Run":
 
 def test_what_is_not_there_is_one_line(traced_run: "Run", finished_run: "Run", tmp_path: Path) -> None:
     title = traces(traced_run.plan)[0].influence.title
-    text = refused(explain(traced_run, "--query", "4"), cli.FAILED)
+    text = refused(explain(traced_run, "--query", "4"), exits.FAILED)
     assert text == f"query: expected 0 to 3 in {title}, found 4"
-    text = refused(explain(traced_run, "--query", "0", "--layer", "fc"), cli.BAD_CONFIG)
+    text = refused(explain(traced_run, "--query", "0", "--layer", "fc"), exits.BAD_CONFIG)
     assert text == "--layer: expected one of 0, 3, 6, 11, found 'fc'"
-    text = refused(explain(finished_run, "--query", "0"), cli.FAILED)
+    text = refused(explain(finished_run, "--query", "0"), exits.FAILED)
     assert text == "run tiny: expected a complete tracing, found none; `layerlore run` a config with `tracing` first"
-    text = refused(explain(traced_run, "--query", "0", "--run", "other"), cli.FAILED)
+    text = refused(explain(traced_run, "--query", "0", "--run", "other"), exits.FAILED)
     assert text.endswith("expected one of the runs traced, found 'other'")
-    text = refused(CliRunner().invoke(cli.app, ["explain", str(tmp_path / "none"), "--query", "0"]), cli.FAILED)
+    text = refused(CliRunner().invoke(cli.app, ["explain", str(tmp_path / "none"), "--query", "0"]), exits.FAILED)
     assert text.endswith("expected a layerlore store, found none; `layerlore run` makes one")
     assert explain(traced_run, "--query", "-1").exit_code == 2
     assert explain(traced_run).exit_code == 2
@@ -172,7 +188,7 @@ def test_of_several_runs_the_only_one_with_tracing_is_explained(
         write_record(run.job.store, name, {}, list(finished_run.plan.stages), {})
     assert explain(run, "--query", "1").stdout == alone.stdout
     write_record(run.job.store, "zebra", {}, list(run.plan.stages), {})
-    text = refused(explain(run, "--query", "1"), cli.FAILED)
+    text = refused(explain(run, "--query", "1"), exits.FAILED)
     assert text.endswith("expected one run, found traced, zebra; choose one with --run")
     assert explain(run, "--query", "1", "--run", "zebra").stdout == alone.stdout
 

@@ -26,7 +26,7 @@ PLANNED = {  # later kinds that the old config plans too
 }
 NEWER = {  # kinds that came later
     *("topics", "topic-scores", "unit-responses", "unit-gram", "units", "unit-evaluation", "unit-pictures"),
-    *("unit-cards", "pruning", "ticket", "counterfactual", "suspects", "tracin", *PLANNED),
+    *("unit-cards", "pruning", "ticket", "counterfactual", "suspects", "tracin", "linked-updates", *PLANNED),
 }
 MADE_AGAIN = {"features", "evaluation", "gallery"}  # the kinds of RISEN, and those that read them
 

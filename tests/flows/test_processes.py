@@ -18,7 +18,7 @@ import yaml
 
 from benchmarks.kills.servers import is_worker
 from benchmarks.kills.stores import Digests, digests
-from flows import cli
+from flows import exits
 from storage.claims import claim
 from storage.stores import Store
 from storage.verify import stage_paths, verify_stage
@@ -120,7 +120,7 @@ def test_a_run_says_what_it_does_and_nothing_else(
     start: Start, own_server: Variables, config: Path, tiny_tree: Tree, tmp_path: Path, finished_run: "Run"
 ) -> None:
     code, output = finish(start("run", str(config), server=own_server))
-    assert code == cli.DONE, errors(tmp_path)
+    assert code == exits.DONE, errors(tmp_path)
     assert output == f"report: {tiny_tree['store']}/reports/tiny/index.html\n"
     lines = errors(tmp_path).splitlines()
     assert lines[0] == f"21 of 21 stages to make, in {tiny_tree['store']}"
@@ -140,14 +140,14 @@ def test_an_interrupt_stops_the_run_which_goes_on(
     children = psutil.Process(process.pid).children(recursive=True)
     os.killpg(process.pid, signal.SIGINT)  # what a terminal does on Ctrl-C
     code, output = finish(process)
-    assert (code, output) == (cli.INTERRUPTED, ""), errors(tmp_path)
+    assert (code, output) == (exits.INTERRUPTED, ""), errors(tmp_path)
     lines = errors(tmp_path).splitlines()
     assert lines[-1] == f"interrupted; no result is lost: `layerlore run {config}` resumes this work"
     assert not any("Traceback" in line or "Error" in line for line in lines), lines
     _, alive = psutil.wait_procs(children, timeout=120)
     assert alive == []
     code, _ = finish(start("run", str(config)))
-    assert code == cli.DONE, errors(tmp_path, 1)
+    assert code == exits.DONE, errors(tmp_path, 1)
     assert made(tiny_tree["store"]) == made(finished_run.config.store)
 
 
@@ -163,7 +163,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
         assert all(not list(verify_stage(Store(tiny_tree["store"]), p)) for p in stage_paths(Store(tiny_tree["store"])))
         assert "Traceback" not in errors(tmp_path, number)
     code, _ = finish(start("run", str(config)))
-    assert code == cli.DONE, errors(tmp_path, 2)
+    assert code == exits.DONE, errors(tmp_path, 2)
     assert made(tiny_tree["store"]) == made(finished_run.config.store)
     assert not list(Path(tiny_tree["store"]).rglob("*.partial"))
 
@@ -177,14 +177,14 @@ def test_a_killed_worker_costs_its_partitions_only(
     assert workers
     workers[0].kill()
     code, _ = finish(process)
-    assert code == cli.DONE, errors(tmp_path)
+    assert code == exits.DONE, errors(tmp_path)
     assert made(tiny_tree["store"]) == made(finished_run.config.store)
     assert "Traceback" not in errors(tmp_path)
 
 
 def test_a_failing_stage_is_one_line(start: Start, config: Path, tiny_tree: Tree, tmp_path: Path) -> None:
     code, output = finish(start("run", str(config), "--set", "networks.small.train.optimizer.lr=1e30"))
-    assert (code, output) == (cli.FAILED, "")
+    assert (code, output) == (exits.FAILED, "")
     lines = errors(tmp_path).splitlines()
     assert re.fullmatch(
         r"error: partition \d of training small seed 0 \[\w{8}\]: step \d+: expected a finite loss, found nan; "
@@ -204,14 +204,14 @@ def test_two_runs_at_once(start: Start, config: Path, tiny_tree: Tree, tmp_path:
         first = start("run", str(config), "--set", "cluster.kind=serial")
         left = start("run", str(config), "--set", "cluster.kind=serial", "--no-wait")
         code, _ = finish(left)
-        assert code == cli.HELD, errors(tmp_path, 1)
+        assert code == exits.HELD, errors(tmp_path, 1)
         assert f"error: {manifest.replace('/', '-')} is held by run other" in errors(tmp_path, 1).splitlines()[-1]
         wait_until(lambda: "is held by run other" in errors(tmp_path), first)
         second = start("run", str(config), "--set", "cluster.kind=serial")
         wait_until(lambda: "is held by run other" in errors(tmp_path, 2), second)
     for number, process in ((0, first), (2, second)):
         code, _ = finish(process)
-        assert code == cli.DONE, errors(tmp_path, number)
+        assert code == exits.DONE, errors(tmp_path, number)
     assert made(tiny_tree["store"]) == made(finished_run.config.store)
     done = [re.findall(r"^(\w+ .*): done in", errors(tmp_path, number), re.M) for number in (0, 2)]
     assert not set(done[0]) & set(done[1])  # no stage was made twice

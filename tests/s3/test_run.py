@@ -15,7 +15,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from flows import cli
+from flows import cli, exits
 from storage import claims, s3
 from storage.claims import claim
 from storage.stores import Store
@@ -138,7 +138,7 @@ def damage(made: "Run", url: str) -> None:
     shard = next(name for name in before if name.startswith("activations/") and "/maps/c/" in name)
     store.write(shard, before[shard][:8] + bytes([before[shard][8] ^ 1]) + before[shard][9:])
     found = layerlore("verify", url)
-    assert found.exit_code == cli.FAILED
+    assert found.exit_code == exits.FAILED
     assert f"key {shard}: fails its checksum" in found.stdout
     store.remove("/".join(shard.split("/")[:2]))
     made.finish()

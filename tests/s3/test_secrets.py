@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 
-from flows import cli
+from flows import exits
 from storage.stores import Store
 from tests.shared import prefect_home
 
@@ -55,17 +55,17 @@ def everything(store: Store, folder: Path) -> dict[str, bytes]:
 
 def test_a_run_keeps_secrets_to_itself(use: "Server", layerlore: Layerlore, far: str, tmp_path: Path) -> None:
     refused = layerlore(replace(use, secret=WRONG))
-    assert refused.returncode == cli.FAILED
+    assert refused.returncode == exits.FAILED
     assert refused.stdout == ""
     place = f"{far}/layerlore-store"
     messages, _, remedy = refused.stderr.partition("; ")
     assert re.fullmatch(rf"error: {re.escape(place)}: SignatureDoesNotMatch: .{{1,200}}", messages), messages
     assert remedy == "check the credentials and their rights to this bucket\n"
     done = layerlore(use)
-    assert done.returncode == cli.DONE, done.stderr
+    assert done.returncode == exits.DONE, done.stderr
     assert done.stdout == f"report: {far}/reports/tiny/index.html\n"
     stalled = layerlore(replace(use, secret=WRONG))  # the store is there now
-    assert stalled.returncode == cli.FAILED
+    assert stalled.returncode == exits.FAILED
     assert len(stalled.stderr.splitlines()) == 1
     store = Store(far)
     written = everything(store, tmp_path)

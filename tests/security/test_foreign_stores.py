@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from flows import cli
+from flows import cli, exits, terminal
 from flows.session import session_of
 from storage.documents import DamagedError, Document, decode, encode
 from storage.runs import records, run_names
@@ -55,15 +55,15 @@ def test_what_a_store_says_moves_no_cursor(copied_run: "Run") -> None:
     record = record_of(copied_run)
     stages = decode(record.read_bytes(), "it")["stages"]
     change(record, outcome="\x1b[31mdone", stages=[{**stages[0], "title": f"[b]a{CLEAR}\nb"}, *stages[1:]])
-    said = layerlore("status", copied_run.config.store, code=cli.DONE)
+    said = layerlore("status", copied_run.config.store, code=exits.DONE)
     assert r"tiny: \x1b[31mdone, " in said
     assert r"[b]a\x1b[2J\x1b]0;pwn\x07\nb" in said
     stray = Path(copied_run.config.store, "_runs", f"x{CLEAR}")
     stray.mkdir()
     (stray / "1.json").write_bytes(b"{")
-    assert r"damaged: _runs/x\x1b[2J" in layerlore("verify", copied_run.config.store, code=cli.FAILED)
-    assert r"error: _runs/x\x1b[2J" in layerlore("status", copied_run.config.store, code=cli.FAILED)
-    assert r"error: _runs/x\x1b[2J" in layerlore("gc", copied_run.config.store, code=cli.FAILED)
+    assert r"damaged: _runs/x\x1b[2J" in layerlore("verify", copied_run.config.store, code=exits.FAILED)
+    assert r"error: _runs/x\x1b[2J" in layerlore("status", copied_run.config.store, code=exits.FAILED)
+    assert r"error: _runs/x\x1b[2J" in layerlore("gc", copied_run.config.store, code=exits.FAILED)
 
 
 def test_an_explanation_moves_no_cursor(traced_run: "Run", tmp_path: Path) -> None:
@@ -71,13 +71,13 @@ def test_an_explanation_moves_no_cursor(traced_run: "Run", tmp_path: Path) -> No
     (record,) = Path(run.config.store, "_runs", "traced").iterdir()
     stages = decode(record.read_bytes(), "it")["stages"]
     change(record, stages=[{**stage, "title": f"{stage['title']}{CLEAR}"} for stage in stages])
-    said = layerlore("explain", run.config.store, "--query", "0", code=cli.DONE)
+    said = layerlore("explain", run.config.store, "--query", "0", code=exits.DONE)
     assert r"\x1b[2J\x1b]0;pwn\x07" in said
 
 
 def test_tables_and_waiting_move_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
     with (console := Console(width=100)).capture() as found:
-        console.print(cli._table([f"a{CLEAR}"], [[f"b{CLEAR}"]]))
+        console.print(terminal.table_of([f"a{CLEAR}"], [[f"b{CLEAR}"]]))
     assert "\x1b" not in found.get()
     assert r"b\x1b[2J" in found.get()
     LineObserver(sys.stdout).say(f"held by {CLEAR}")
@@ -107,7 +107,7 @@ def test_an_odd_record_is_damaged(copied_run: "Run", keys: Document, what: str) 
         records(copied_run.job.store, "tiny")
     assert list(verify_records(copied_run.job.store)) == [f"{name}: {what}"]
     for command in (["status"], ["explain", "--query", "0"], ["gc"]):
-        (line,) = layerlore(*command, store, code=cli.FAILED).splitlines()
+        (line,) = layerlore(*command, store, code=exits.FAILED).splitlines()
         assert line.startswith(f"error: {name}: {what}")
 
 
@@ -120,7 +120,7 @@ def test_verify_goes_on_after_a_folder_in_the_place_of_a_file(copied_run: "Run")
     for path in paths[:2]:
         put_folder(Path(store.path(path, "markers", "complete.json")))
     put_folder(record_of(copied_run))
-    said = layerlore("verify", copied_run.config.store, code=cli.FAILED)
+    said = layerlore("verify", copied_run.config.store, code=exits.FAILED)
     damaged = [line for line in said.splitlines() if line.startswith("damaged: ")]
     assert len(damaged) == 3
     assert all(line.endswith(": expected a file, found a folder") for line in damaged)
@@ -134,8 +134,10 @@ def test_a_file_in_the_place_of_the_records_keeps_all_stages(copied_run: "Run", 
     place.write_bytes(b"")
     error = f"error: {name}: expected a folder, found a file; remove it\n"
     for command in (["status"], ["gc"], ["gc", "--yes", "--grace", "0"], ["explain", "--query", "0"]):
-        assert layerlore(*command, copied_run.config.store, code=cli.FAILED) == error
-    assert f"damaged: {error.removeprefix('error: ')}" in layerlore("verify", copied_run.config.store, code=cli.FAILED)
+        assert layerlore(*command, copied_run.config.store, code=exits.FAILED) == error
+    assert f"damaged: {error.removeprefix('error: ')}" in layerlore(
+        "verify", copied_run.config.store, code=exits.FAILED
+    )
     assert stage_paths(copied_run.job.store) != []
 
 

@@ -16,7 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from configs.load import MAX_LINES, presets
-from flows import cli
+from flows import cli, exits
 from tasks.io.networks import build_model
 from tests.security.mutations import Tree, mutate
 
@@ -182,10 +182,10 @@ def planned(tree: Tree) -> str:
     before = sorted(os.listdir())
     result = CliRunner().invoke(cli.app, ["plan", "run.yaml"])
     lines = result.stderr.splitlines()
-    assert result.exit_code in (cli.DONE, cli.BAD_CONFIG), (result.stderr, result.exception, tree)
+    assert result.exit_code in (exits.DONE, exits.BAD_CONFIG), (result.stderr, result.exception, tree)
     assert "Traceback" not in result.output
     assert sorted(os.listdir()) == before, tree
-    if result.exit_code == cli.DONE:
+    if result.exit_code == exits.DONE:
         return "planned"
     assert 1 <= len(lines) <= MAX_LINES, (lines, tree)
     assert all(line.startswith("error: ") and line.isprintable() and len(line) < 1200 for line in lines), (lines, tree)

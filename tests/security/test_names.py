@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from configs.load import ConfigError, load_config, presets
 from configs.schema import Csv, ImageFolder
-from flows import cli
+from flows import cli, exits
 from tasks.io.folder import FolderSource
 from tasks.io.table import TableSource
 
@@ -83,7 +83,7 @@ def test_names_that_are_parts_of_paths_have_no_way_out(tmp_path: Path, tree: Tre
 def test_a_run_is_not_looked_for_elsewhere(finished_run: "Run", name: str) -> None:
     for command in (["status"], ["explain", "--query", "0"]):
         result = CliRunner().invoke(cli.app, [*command, finished_run.config.store, "--run", name or "''"])
-        assert result.exit_code == cli.FAILED
+        assert result.exit_code == exits.FAILED
         (line,) = result.stderr.splitlines()
         assert "expected one of the runs tiny" in line
 
@@ -91,7 +91,7 @@ def test_a_run_is_not_looked_for_elsewhere(finished_run: "Run", name: str) -> No
 @pytest.mark.parametrize("name", ["../../pyproject", "papers/../digits", "/etc/passwd", "..", "digits/../digits", "\0"])
 def test_a_preset_is_not_looked_for_elsewhere(name: str) -> None:
     result = CliRunner().invoke(cli.app, ["presets", name])
-    assert result.exit_code == cli.BAD_CONFIG
+    assert result.exit_code == exits.BAD_CONFIG
     assert "expected one of cifar10, " in result.stderr
 
 
@@ -188,7 +188,7 @@ def test_removing_what_no_run_refers_to_leaves_what_links_lead_to(
     (stray / "data.zarr" / "link").symlink_to(kept.parent)
     (stray / "other").symlink_to(kept)
     result = CliRunner().invoke(cli.app, ["gc", copied_run.config.store, "--yes", "--grace", "0"])
-    assert result.exit_code == cli.DONE, result.output
+    assert result.exit_code == exits.DONE, result.output
     assert not stray.exists()
     assert kept.exists()
 
@@ -207,6 +207,6 @@ def test_planning_writes_nowhere(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     result = CliRunner().invoke(cli.app, ["plan", "digits", "--set", f"store={store}"])
-    assert result.exit_code == cli.DONE
+    assert result.exit_code == exits.DONE
     assert no_writes() == []
     assert sorted(os.listdir(tmp_path)) == ["work"]

@@ -21,6 +21,7 @@ from storage.documents import DamagedError
 from storage.results import read_table
 from storage.tensors import decode_tensors
 from storage.updates.ledger import read_ledger
+from tasks.io.captioner_files import read_captioner
 from tasks.io.imagenet import ImageNetSource
 from tasks.io.npz import NpzSource
 from tasks.io.weights import read_states, read_torch
@@ -98,6 +99,14 @@ def test_plain_pickles_by_the_name_of_weights(protocol: int) -> None:
         Path(name).write_bytes(pickle.dumps({"a": Payload()}, protocol=protocol))
         with pytest.raises(ValueError, match=rf"file {name} is corrupted"):
             read_states(name)
+    assert not_run()
+
+
+@pytest.mark.parametrize("content", [Payload(), {"state_dict": {}, "properties": {"indexer": Payload()}}])
+def test_files_of_captioners(content: object) -> None:
+    torch.save(content, "milan.pth")
+    with pytest.raises(ValueError, match=r"file milan\.pth is corrupted or holds more than tensors"):
+        read_captioner("milan.pth")
     assert not_run()
 
 

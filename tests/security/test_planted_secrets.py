@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from configs.load import ConfigError, check_config, load_config
 from configs.secrets import holds_secret, named_secrets, secret_in, without_passwords
 from configs.section import check_store
-from flows import cli
+from flows import cli, exits
 from storage.s3 import one_line
 from storage.stores import Store, StoreError
 
@@ -36,7 +36,7 @@ ARGUMENTS = [
 def refused(*arguments: str) -> str:
     """Return the only line that a command prints before it leaves as on a bad config."""
     result = CliRunner().invoke(cli.app, [*arguments])
-    assert result.exit_code == cli.BAD_CONFIG, result.output
+    assert result.exit_code == exits.BAD_CONFIG, result.output
     assert S not in result.output
     (line,) = result.stderr.splitlines()
     return line

@@ -17,7 +17,7 @@ import zarr
 from PIL import Image
 from typer.testing import CliRunner
 
-from flows import cli
+from flows import cli, exits
 from tasks.steps.report import write_report
 from tests.shared import prefect_home
 
@@ -82,7 +82,7 @@ def test_a_run_and_its_report_hold_no_secret(tiny_tree: Tree, new_run: "Callable
     assert leaks(tmp_path) == []
     for command in ("status", "verify", "gc"):
         result = CliRunner().invoke(cli.app, [command, run.config.store])
-        assert result.exit_code == cli.DONE, result.output
+        assert result.exit_code == exits.DONE, result.output
         assert SENTINEL not in result.output
 
 
@@ -95,7 +95,7 @@ def test_an_error_holds_no_secret(
     path.write_text(yaml.safe_dump(tiny_tree))
     for arguments in (["plan", str(path)], ["run", str(path)], ["status", tiny_tree["store"]], ["plan", "none.yaml"]):
         result = CliRunner().invoke(cli.app, arguments)
-        assert result.exit_code in (cli.FAILED, cli.BAD_CONFIG)
+        assert result.exit_code in (exits.FAILED, exits.BAD_CONFIG)
         assert SENTINEL not in result.output
 
 
@@ -159,7 +159,7 @@ def test_runs_by_prefect_and_dask_write_and_print_no_secret(
         result = layerlore("run", str(tmp_path / "run.yaml"), PREFECT_LOGGING_LEVEL="DEBUG")
         codes.append(result.returncode)
         assert SENTINEL not in result.stdout + result.stderr
-    assert codes == [cli.DONE, cli.FAILED]
+    assert codes == [exits.DONE, exits.FAILED]
     assert "3.png" in result.stderr
     databases = [file for file in (tmp_path / "prefect").rglob("*.db*") if file.stat().st_size]
     assert databases
@@ -175,7 +175,7 @@ def test_an_s3_store_that_does_not_answer_is_named_without_secrets(
     tree = {**tiny_tree, "store": "s3://bucket/prefix"}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(tree))
     result = layerlore("run", str(tmp_path / "run.yaml"), AWS_MAX_ATTEMPTS="1")
-    assert result.returncode != cli.DONE
+    assert result.returncode != exits.DONE
     assert "bucket" in result.stderr
     assert "Traceback" not in result.stderr
     assert SENTINEL not in result.stdout + result.stderr
@@ -194,7 +194,7 @@ def test_secrets_of_a_config_reach_no_store_and_no_database(
     secret.write_text(yaml.safe_dump({**tiny_tree, "cluster": {**tiny_tree["cluster"], "arguments": planted}}))
     for arguments in (("run", str(secret)), ("run", str(plain), "--set", f"cluster.arguments={planted}")):
         result = layerlore(*arguments)
-        assert result.returncode == cli.BAD_CONFIG
+        assert result.returncode == exits.BAD_CONFIG
         assert "cluster.arguments.env.AWS_SECRET_ACCESS_KEY" in result.stderr
         assert SENTINEL not in result.stdout + result.stderr
     assert leaks(tmp_path) == [str(secret)]

@@ -21,6 +21,7 @@ from tasks.report.concepts.figures import (
 )
 from tasks.report.concepts.findings import NAMES, observations, trust_findings
 from tasks.report.concepts.groups import MAX_GROUPS, Group, groups_of
+from tasks.report.concepts.paradigms import paradigm_observations
 from tasks.report.concepts.results import ConceptFacts, ConceptResults
 from tasks.report.concepts.strips import Strip, strip_of
 from tasks.report.findings import Finding
@@ -56,6 +57,7 @@ class ConceptContent:
     comparisons: list[Table]
     verdicts: Table | None
     further: list[Finding]
+    paradigms: list[Finding]
     attacked: Table | None
     truth: Table | None
     trust: list[Finding]
@@ -81,7 +83,7 @@ def lay_out_concepts(results: ConceptResults, files: Mapping[str, bytes]) -> Pag
     groups, n_groups = groups_of(results)
     content = concept_content(results, groups, n_groups)
     sections = [(w.title, [Finding("Concepts", w.answer), *w.findings]) for w in content.watched[:MAX_SECTIONS]]
-    rest = [*content.trust, *content.further]
+    rest = [*content.paradigms, *content.trust, *content.further]
     return Page(
         name="concepts",
         template="concepts/page.html.j2",
@@ -124,6 +126,9 @@ def concept_content(results: ConceptResults, groups: Sequence[Group], n_groups: 
         comparisons=tables.comparison_tables(groups),
         verdicts=_verdicts(groups, watched),
         further=list(results.observations),
+        paradigms=[
+            seen.finding for seen in paradigm_observations(results.facts.paradigms, results.monitor, results.categories)
+        ],
         attacked=tables.attacked_table(results.attacked, results.monitor) if len(results.attacked) else None,
         truth=tables.truth_table(results.truth) if len(results.truth) else None,
         trust=trust_findings(results.truth),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, fields
 
 import pandas as pd
 
+from tasks.report.concepts.paradigms import Paradigm
 from tasks.report.findings import Finding
 from tasks.report.pages import Image
 
@@ -54,6 +55,7 @@ class ConceptFacts:
     detectors : parameters in words by name of the detector, in the order of the page
     privacy : which images may be shown, in words
     attack : the attack in words, "" without one
+    paradigms : by network, how it is trained and what it is compared with
     """
 
     probing: str
@@ -63,6 +65,7 @@ class ConceptFacts:
     detectors: Mapping[str, str] = field(default_factory=dict)
     privacy: str = ""
     attack: str = ""
+    paradigms: Mapping[str, Paradigm] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -92,8 +95,8 @@ class ConceptResults:
     anchor_distances : network, seed, snapshot, layer, detector, anchor (str), neuron (the nearest, or a tracked one),
         tracked (bool), distance
     truth : detector, check ("planted top-1", "planted top-5", "detectors", "agreement: same word",
-        "agreement: cosine"), network, seed, layer ("", -1, "" where it is not of a network), value, baseline (the
-        null, NaN none), n
+        "agreement: cosine", "captions: BLEU", "captions: common words"), network, seed, layer ("", -1, "" where it is
+        not of a network), value, baseline (the null, NaN none), n
     temperatures : network, seed, snapshot, layer, detector, temperature, d_anchor
     exemplars : network, seed, layer, neuron, rank, sample_id (-1 not to be named), activation, picture (key into
         `pictures`)

@@ -1,7 +1,7 @@
 """The page of the tracing question, from its tables to what its template shows."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -16,7 +16,10 @@ from tasks.report.findings import Finding
 from tasks.report.pages import Page
 from tasks.report.tracing import tables
 from tasks.report.tracing.downloads import tracing_csv
+from tasks.report.tracing.every import Every, lay_out_every
 from tasks.report.tracing.findings import tracing_findings
+from tasks.report.tracing.first import First, first_screen
+from tasks.report.tracing.paper import paper_table
 from tasks.report.tracing.privacy import redacted
 from tasks.report.tracing.queries import MAX_EXAMPLES, Card, query_cards
 from tasks.report.tracing.results import TracingResults
@@ -48,11 +51,14 @@ class TracedNetwork:
 class TracingContent:
     """Everything the template needs."""
 
+    first: First | None
     sections: list[TracedNetwork]
     networks: Table
+    paper: Table
     evaluation: Table
     cards: list[Card]
     cards_note: str
+    every: Every | None
     suspects: list[Suspects]
     max_examples: int
     thumbnails: list[Thumbnail]
@@ -69,7 +75,9 @@ def lay_out_tracing(results: TracingResults, training_images: str, files: Mappin
     training_images : the config's `report.training_images`
     files : further files of this question in the report, by path below the report
     """
-    content = tracing_content(results, training_images)
+    shown = redacted(results, training_images)
+    every, scripts = lay_out_every(shown.every, shown.images)
+    content = replace(tracing_content(results, training_images), every=every)
     return Page(
         name="tracing",
         template="tracing/page.html.j2",
@@ -79,11 +87,12 @@ def lay_out_tracing(results: TracingResults, training_images: str, files: Mappin
         has_figures=bool(content.sections) or bool(content.cards),  # a query may be of a network without a section
         csv=content.csv,
         files=files,
+        scripts=scripts,
     )
 
 
 def tracing_content(results: TracingResults, training_images: str) -> TracingContent:
-    """Compute what the page shows; what `training_images` does not allow is taken out first."""
+    """Compute what the page shows but for the chooser; what `training_images` does not allow is taken out first."""
     results = redacted(results, training_images)
     cards, thumbnails, cards_note = query_cards(results.queries, results.images, results.n_queries)
     strips, pictures = suspect_strips(results.suspects, results.images)
@@ -92,11 +101,14 @@ def tracing_content(results: TracingResults, training_images: str) -> TracingCon
     if len(pairs) > MAX_SECTIONS:
         notes = (f"The first {MAX_SECTIONS} of {len(pairs)} networks and seeds have a section.", *notes)
     return TracingContent(
+        first=first_screen(cards, results.evaluation),
         sections=[_section(i, results, *pair) for i, pair in enumerate(pairs[:MAX_SECTIONS], start=1)],
         networks=tables.networks_table(results.networks),
+        paper=paper_table(results.networks),
         evaluation=tables.evaluation_table(results.evaluation),
         cards=cards,
         cards_note=cards_note,
+        every=None,
         suspects=strips,
         max_examples=MAX_EXAMPLES,
         thumbnails=unique_thumbnails([*thumbnails, *pictures]),
@@ -117,11 +129,12 @@ def _section(i: int, results: TracingResults, network: str, seed: int) -> Traced
     layers, shares, evaluation = (
         _of(frame, network, seed) for frame in (results.layers, results.shares, results.evaluation)
     )
-    figures = []
-    if len(layers):
-        bars = f" {MAX_BARS} of {len(layers)} layers, evenly spread." if len(layers) > MAX_BARS else ""
+    units = layers["layer"][layers["unit"].astype(bool)] if "unit" in layers else layers["layer"][:0]
+    figures, whole = [], layers[~layers["layer"].isin(units)]
+    if len(whole):
+        bars = f" {MAX_BARS} of {len(whole)} layers, evenly spread." if len(whole) > MAX_BARS else ""
         title = f"Layers, {network}, seed {seed}"
-        figures.append(FigureBlock(f"layers-{i}", title, LAYERS_CAPTION + bars, layer_views(layers), None))
+        figures.append(FigureBlock(f"layers-{i}", title, LAYERS_CAPTION + bars, layer_views(whole), None))
     if len(shares):
         title = f"Classes over training, {network}, seed {seed}"
         figures.append(FigureBlock(f"shares-{i}", title, _shares_caption(shares), class_share_views(shares), None))
@@ -133,7 +146,7 @@ def _section(i: int, results: TracingResults, network: str, seed: int) -> Traced
     return TracedNetwork(
         id=f"traced-{i}",
         title=f"{network}, seed {seed}",
-        findings=tracing_findings(layers, shares, evaluation),
+        findings=tracing_findings(whole, shares[~shares["layer"].isin(units)], evaluation),
         figures=tuple(figures),
         layers=tables.layers_table(layers),
     )

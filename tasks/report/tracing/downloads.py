@@ -6,7 +6,7 @@ import pandas as pd
 
 from tasks.report.pages import MAX_CSV_ROWS
 from tasks.report.tracing.privacy import EXAMPLE_COLUMNS, HIDDEN
-from tasks.report.tracing.results import Query, QueryLayer, TracingResults, numbered
+from tasks.report.tracing.results import EveryQuery, Query, QueryLayer, TracingResults, numbered
 
 KEYS = ("query", "network", "seed")
 COLUMNS = {  # of the files in data/; whatever else a table may hold stays out of the site
@@ -16,7 +16,16 @@ COLUMNS = {  # of the files in data/; whatever else a table may hold stays out o
     ),
     "layers": (
         *("network", "seed", "layer", "kind", "weights", "init_share", "decay_share", "examples_share"),
-        *("unrecorded_share", "residual_max", "residual_median", "agreement_1", "agreement_10", "cardinality"),
+        *(
+            "unrecorded_share",
+            "batch_share",
+            "ghosts_share",
+            "residual_max",
+            "residual_median",
+            "agreement_1",
+            "agreement_10",
+            "cardinality",
+        ),
     ),
     "shares": ("network", "seed", "layer", "epoch", "label", "class_name", "gamma"),
     "evaluation": (
@@ -39,7 +48,7 @@ def tracing_csv(results: TracingResults) -> tuple[dict[str, pd.DataFrame], tuple
     """
     frames = {name: getattr(results, name) for name in COLUMNS}
     frames = {name: frame[[c for c in COLUMNS[name] if c in frame]] for name, frame in frames.items()}
-    frames["queries"] = query_table(results.queries)
+    frames["queries"] = every_table(results.every) if results.every else query_table(results.queries)
     frames["examples"] = example_table(results.queries)
     frames["classes"] = class_contributions(results.queries)
     files, notes = {}, []
@@ -81,6 +90,7 @@ def query_table(queries: Sequence[Query]) -> pd.DataFrame:
         {
             **_keys(number, query),
             "sample_id": None if query.sample_id == HIDDEN else query.sample_id,
+            "key": query.key or None,
             "split": query.split,
             "true_class": query.true_class,
             "predicted": query.predicted,
@@ -88,14 +98,25 @@ def query_table(queries: Sequence[Query]) -> pd.DataFrame:
         }
         for number, query in numbered(queries)
     ]
-    names = [*KEYS, "sample_id", "split", "true_class", "predicted", "probability"]
+    names = [*KEYS, "sample_id", "key", "split", "true_class", "predicted", "probability"]
     return pd.DataFrame(rows, columns=names).astype({"sample_id": "Int64"})
+
+
+def every_table(books: Sequence[EveryQuery]) -> pd.DataFrame:
+    """List all queries, as `query_table` does those of the page."""
+    tables = [
+        book.table.assign(query=range(len(book.table)), network=book.network, seed=book.seed, split=book.split)
+        for book in books
+    ]
+    table = pd.concat(tables, ignore_index=True).astype({"sample_id": "Int64"})
+    table.loc[table["sample_id"] == HIDDEN, "sample_id"] = pd.NA
+    return table[[*KEYS, "sample_id", "key", "split", "true_class", "predicted", "probability"]]
 
 
 def _layers(queries: Sequence[Query]) -> Iterator[tuple[dict[str, str | int], QueryLayer]]:
     """Yield what names the query, and the layer, of every layer of every query."""
     for number, query in numbered(queries):
-        for layer in query.layers:
+        for layer in (*query.layers, *query.scores):
             yield _keys(number, query), layer
 
 

@@ -10,6 +10,8 @@ from tasks.report.findings import Finding
 from tasks.report.tracing.scores import VALIDITY, score_sentences, validity_sentences
 
 EARLY = 4  # the first quarter of the epochs
+OWNED = 0.1  # least class specificity of a layer that classes own
+NAMED = 4  # layers named in a sentence
 
 
 def tracing_findings(layers: pd.DataFrame, shares: pd.DataFrame, evaluation: pd.DataFrame) -> list[Finding]:
@@ -21,13 +23,16 @@ def tracing_findings(layers: pd.DataFrame, shares: pd.DataFrame, evaluation: pd.
 
     Returns
     -------
-    findings on classes, time, initial weights, completeness, the split of batches, scores and evaluation, in this order
+    findings on classes, depth, time, initial weights, completeness, the split of batches, scores and evaluation, in
+    this order
     """
     findings = [Finding("Classes", text) for text in _agreement(layers)]
+    findings += [Finding("Depth", text) for text in _unowned(layers, shares)]
     findings += [Finding("When", text) for text in _early(shares)]
     findings += [Finding("Start", text) for text in _initial(layers)]
     findings += [Finding("Adds up", text) for text in _completeness(layers)]
     findings += [Finding("Split", text) for text in _split(layers)]
+    findings += [Finding("In a batch", text) for text in _spread(layers)]
     findings += [Finding("Which score", text) for text in score_sentences(evaluation)]
     findings += [Finding("Valid", text) for text in validity_sentences(evaluation)]
     return findings + [Finding("Trust", text) for text in _evaluation(evaluation)]
@@ -64,6 +69,37 @@ def _agreement(layers: pd.DataFrame) -> Iterable[str]:
             f"{formats.share(early)} on average."
         )
     yield text
+
+
+def class_specificity(layers: pd.DataFrame, n_classes: int) -> pd.Series:
+    """Return by layer how far class agreement @10 is from chance (0) to certainty (1), NaN where it is not known."""
+    chance = 1 / n_classes
+    return (layers.set_index("layer")["agreement_10"].astype(float) - chance) / (1 - chance)
+
+
+def _unowned(layers: pd.DataFrame, shares: pd.DataFrame) -> Iterable[str]:
+    """Name the layers that no class owns: for the paper, layers that a shallower network does without."""
+    n_classes = shares["label"].nunique() if "label" in shares else 0
+    if n_classes < 2 or "agreement_10" not in layers:
+        return
+    found = class_specificity(layers, n_classes).dropna()
+    if len(found) < 2:
+        return
+    low, high = found[found < OWNED], found[found >= OWNED]
+    scale = f"on a scale from chance (0, {formats.share(1 / n_classes)} agreement @10) to certainty (1)"
+    if not len(low):
+        yield (
+            f"Classes own every layer: class specificity is {formats.measure(found.min())} or more {scale}, least in "
+            f"{found.idxmin()}. So the paper's advice, that a shallower network is enough, does not follow here."
+        )
+        return
+    named = ", ".join(f"{name} ({formats.measure(value)})" for name, value in low.head(NAMED).items())
+    more = f" and {len(low) - NAMED} more" if len(low) > NAMED else ""
+    rest = f" The others reach {formats.measure(high.max())} in {high.idxmax()}." if len(high) else ""
+    yield (
+        f"No class owns {len(low)} of {len(found)} layers: class specificity is below {OWNED:g} {scale} in "
+        f"{named}{more}.{rest} The paper reads such layers as ones that a shallower network can do without."
+    )
 
 
 def _early(shares: pd.DataFrame) -> Iterable[str]:
@@ -127,6 +163,22 @@ def _split(layers: pd.DataFrame) -> Iterable[str]:
     else:
         places = f"{own} in {', '.join(named)}; elsewhere {equal}"
         yield f"An update's contribution is split among the images of its batch {places}."
+
+
+def _spread(layers: pd.DataFrame) -> Iterable[str]:
+    """Say by how much the images of a batch differ, where the part of each is known."""
+    if "member_spread" not in layers:
+        return
+    known = layers[np.isfinite(layers["member_spread"].astype(float))].set_index("layer")
+    if known.empty:
+        return
+    spread, against = known["member_spread"].astype(float), known["member_against"].astype(float)
+    most = f"{formats.share(spread.max())} of its size in {spread.idxmax()}"
+    least = f" (most) and by {formats.share(spread.min())} in {spread.idxmin()} (least)" if len(spread) > 1 else ""
+    yield (
+        f"The images of a batch differ: an image's own part deviates from the equal part by {most}{least}. "
+        f"{formats.share(against.mean())} of the parts have the opposite sign of their batch's sum, mean over layers."
+    )
 
 
 def _evaluation(evaluation: pd.DataFrame) -> Iterable[str]:

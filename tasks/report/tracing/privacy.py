@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 
-from tasks.report.tracing.results import Query, QueryLayer, TracingResults
+from tasks.report.tracing.results import End, EveryQuery, Query, QueryLayer, Ranking, TracingResults
 
 HIDDEN = -1  # in place of a sample id
-EXAMPLE_COLUMNS = ("sample_id", "class_name", "sum", "share", "cosine_sum")
+EXAMPLE_COLUMNS = ("sample_id", "key", "class_name", "sum", "share", "cosine_sum")
 
 
 def redacted(results: TracingResults, training_images: str) -> TracingResults:
@@ -30,7 +31,8 @@ def redacted(results: TracingResults, training_images: str) -> TracingResults:
         _query(query, (query.source, query.split) in results.held_out, with_ids) for query in results.queries
     )
     suspects = results.suspects if with_ids else results.suspects.iloc[:0]
-    return replace(results, queries=queries, images={}, suspects=suspects)
+    every = tuple(_every(book, (book.source, book.split) in results.held_out, with_ids) for book in results.every)
+    return replace(results, queries=queries, every=every, images={}, suspects=suspects)
 
 
 def by_class(layer: QueryLayer) -> pd.DataFrame:
@@ -45,10 +47,29 @@ def by_class(layer: QueryLayer) -> pd.DataFrame:
 
 def _query(query: Query, held_out: bool, with_ids: bool) -> Query:
     """Take training images and, where asked, training ids out of one query."""
-    layers = query.layers if with_ids else tuple(_without_ids(layer) for layer in query.layers)
+    if not with_ids:
+        layers, scores = (tuple(map(_without_ids, panels)) for panels in (query.layers, query.scores))
+        query = replace(query, layers=layers, scores=scores)
     if held_out:
-        return replace(query, layers=layers)
-    return replace(query, layers=layers, image=None, sample_id=query.sample_id if with_ids else HIDDEN)
+        return query
+    return replace(query, image=None) if with_ids else replace(query, image=None, sample_id=HIDDEN, key="")
+
+
+def _every(book: EveryQuery, held_out: bool, with_ids: bool) -> EveryQuery:
+    """Take training images and, where asked, training ids out of all queries of a network."""
+    if not with_ids:
+        bare = tuple(_bare(ranking) for ranking in book.rankings if ranking.classes is not None)
+        book = replace(book, rankings=bare, keys={})
+    if held_out:
+        return book
+    return replace(book, images=None, table=book.table if with_ids else book.table.assign(sample_id=HIDDEN, key=""))
+
+
+def _bare(ranking: Ranking) -> Ranking:
+    """Return a ranking without examples."""
+    none = np.empty((len(ranking.whole), 0), np.int64)
+    nothing = End(none, none.astype(np.float64), none)
+    return replace(ranking, top=nothing, bottom=nothing)
 
 
 def _without_ids(layer: QueryLayer) -> QueryLayer:

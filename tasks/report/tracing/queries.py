@@ -21,7 +21,9 @@ MAX_LAYERS = 8
 MAX_EXAMPLES = 10  # at either end
 MAX_CLASSES = 20
 EXAMPLE_PIXELS = 64
-TITLES = {True: ("Added most", "Took away most"), False: ("Helped most", "Harmed most")}  # by: gamma of a layer
+TITLES = {"gamma": ("Added most", "Took away most"), "logit": ("Raised most", "Lowered most")}  # by score
+OTHER_TITLES = ("Helped most", "Harmed most")  # of scores of the whole network
+NAMES = {"gamma": "γ", "logit": "logit"}  # by score
 Key = tuple[str, int]  # data set, sample id
 MAX_THUMBNAIL_BYTES = 6_000_000  # of all data URIs of training images in the page
 
@@ -91,7 +93,9 @@ def query_cards(
     """
     chosen = [numbered(queries)[i] for i in spread_out(len(queries), MAX_QUERIES)]
     shown = [query for _, query in chosen]
-    layers_shown = [[query.layers[i] for i in spread_out(len(query.layers), MAX_LAYERS)] for query in shown]
+    layers_shown = [
+        [*(query.layers[i] for i in spread_out(len(query.layers), MAX_LAYERS)), *query.scores] for query in shown
+    ]
     pictures = [None if query.image is None else thumbnail(query.image) for query in shown]
     thumbs, n_left = example_thumbnails(_by_rank(shown, layers_shown), images)
     cards = [
@@ -153,6 +157,7 @@ def _card(
 ) -> Card:
     """Lay one query out, its last layer in front: that layer separates the classes best."""
     name = "a training image" if query.sample_id == HIDDEN else f"sample {query.sample_id}"
+    name += f", {query.key}" if query.key else ""
     views = [ridge_view(layer.layer, layer.ridges) for layer in layers]
     bandwidths = list(dict.fromkeys(layer.ridges.bandwidth for layer in layers if layer.ridges is not None))
     caption = (
@@ -162,7 +167,8 @@ def _card(
     )
     if bandwidths:
         caption += f" Bandwidth: {', '.join(bandwidths)}."
-    figure = FigureBlock(f"ridges-{i}", "Ridge plot", caption, views, None, start=max(0, len(views) - 1))
+    start = max(0, len(views) - len(query.scores) - 1)
+    figure = FigureBlock(f"ridges-{i}", "Ridge plot", caption, views, None, start=start)
     return Card(
         id=f"query-{i}",
         number=number,
@@ -174,14 +180,17 @@ def _card(
         probability=formats.share(query.probability),
         figure=figure,
         panels=tuple(_panel(layer, query, thumbs) for layer in layers),
-        note=f"{len(layers)} of {len(query.layers)} layers, evenly spread." if len(query.layers) > len(layers) else "",
+        note=f"{MAX_LAYERS} of {len(query.layers)} layers, evenly spread." if len(query.layers) > MAX_LAYERS else "",
     )
 
 
 def _panel(layer: QueryLayer, query: Query, thumbs: Mapping[Key, Thumbnail]) -> Panel:
     """Lay one layer of a query out."""
     of_layer = layer.score == "gamma"
-    numbers = (("‖z‖", compact(layer.preactivation_norm)), ("initial weights", formats.share(layer.init_share)))
+    numbers = {
+        "gamma": (("‖z‖", compact(layer.preactivation_norm)), ("initial weights", formats.share(layer.init_share))),
+        "logit": ((f"logit of {query.predicted}", compact(layer.preactivation_norm)),),
+    }
     classes = None
     if layer.classes is not None:
         largest = layer.classes["sum"].abs().sort_values(ascending=False, kind="stable").index[:MAX_CLASSES]
@@ -190,10 +199,10 @@ def _panel(layer: QueryLayer, query: Query, thumbs: Mapping[Key, Thumbnail]) -> 
             classes = replace(classes, note=f"The {MAX_CLASSES} largest of {len(layer.classes)} classes.")
     ends = tuple(
         (title, tuple(_example(row, query, thumbs, layer.score) for _, row in table.head(MAX_EXAMPLES).iterrows()))
-        for title, table in zip(TITLES[of_layer], (layer.positive, layer.negative), strict=True)
+        for title, table in zip(TITLES.get(layer.score, OTHER_TITLES), (layer.positive, layer.negative), strict=True)
         if len(table)
     )
-    return Panel("Layer" if of_layer else "Score", layer.layer, numbers if of_layer else (), ends, classes)
+    return Panel("Layer" if of_layer else "Score", layer.layer, numbers.get(layer.score, ()), ends, classes)
 
 
 def _example(row: pd.Series, query: Query, thumbs: Mapping[Key, Thumbnail], score: str) -> Example:
@@ -201,13 +210,19 @@ def _example(row: pd.Series, query: Query, thumbs: Mapping[Key, Thumbnail], scor
     sample_id, class_name = int(row["sample_id"]), str(row["class_name"])
     thumb = thumbs.get((query.data, sample_id))
     alt = f"Training image, sample {sample_id}, class {class_name}"
-    details = [f"{'γ' if score == 'gamma' else 'score'} {formats.signed(float(row['sum']))}"]
+    details = [f"{NAMES.get(score, 'score')} {formats.signed(float(row['sum']))}"]
     if pd.notna(row.get("cosine_sum")):
         details.append(f"Σ cos {formats.minus(format(float(row['cosine_sum']), '+.2f'))}")
     return Example(
         shown=None if thumb is None else Shown(thumb.digest, alt),
         class_name=class_name,
         share=formats.signed_share(float(row["share"])),
-        details=(*details, f"sample {sample_id}"),
+        details=(*details, f"sample {sample_id}", *filter(None, [_key_of(row)])),
         agrees=class_name == query.predicted,
     )
+
+
+def _key_of(row: pd.Series) -> str:
+    """Return the key of an example, "" where it is not known."""
+    key = row.get("key", "")
+    return key if isinstance(key, str) else ""

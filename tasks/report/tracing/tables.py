@@ -15,6 +15,11 @@ UNKNOWN_NOTE = (
     "Decay is unknown where the optimiser divides it (Adam), where momentum carries it over steps that were not "
     "recorded, or where a layer's weight or bias alone was frozen. Unknown decay is in the examples' part."
 )
+GHOSTS_NOTE = (
+    "Batch and ghosts are the two parts of the examples' part, by the gradients of each: a ghost's gradient flows "
+    "through the statistics of normalisation, and no example is credited with it. `detach_ghosts` in a training's "
+    "`batches` stops it. Unknown where a layer's updates are split equally."
+)
 
 
 def networks_table(networks: pd.DataFrame) -> Table:
@@ -49,6 +54,8 @@ def layers_table(rows: pd.DataFrame) -> Table:
         "kind": text_cell("kind"),
         "weights": number_cell("weights", formats.count),
     }
+    if "ghosts_share" in rows and rows["ghosts_share"].notna().any():
+        parts |= {"batch_share": "batch", "ghosts_share": "ghosts"}
     cells |= {title: number_cell(column, formats.part) for column, title in parts.items()}
     cells["decay"] = lambda row: UNKNOWN if np.isnan(row["decay_share"]) else formats.part(row["decay_share"])
     cells |= {
@@ -67,6 +74,8 @@ def layers_table(rows: pd.DataFrame) -> Table:
     notes = [f"The first {MAX_LAYERS} of {len(rows):,} layers."] if len(rows) > MAX_LAYERS else []
     if rows["decay_share"].isna().any():
         notes.append(UNKNOWN_NOTE)
+    if "ghosts_share" in parts:
+        notes.append(GHOSTS_NOTE)
     return replace(table, groups=groups, note=" ".join(notes))
 
 

@@ -5,6 +5,7 @@ An `Opener` gives model and data of a kind of training; the chain is the same fo
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from storage.results import table_bytes
 from storage.specs import StageSpec
 from storage.stages import Stage, open_finished
 from storage.stores import Store, StoreError
-from storage.updates.archives import keep_chain, sweep_files
+from storage.updates.archives import dropped_checkpoints, keep_chain, kept_every, sweep_files
 from tasks.engine.life import measured
 from tasks.engine.step import Work
 from tasks.steps.common.content import compare_content, content_file
@@ -40,7 +41,7 @@ from tasks.steps.common.networks import (
     pack_state,
 )
 from tasks.steps.common.recording import recording
-from tasks.steps.common.step_seconds import step_seconds
+from tasks.steps.common.step_seconds import step_seconds, unrecorded_seconds
 from tasks.steps.common.trainer import environment, load_training, pack_training
 
 
@@ -114,8 +115,12 @@ def train_segment(work: Work, number: int, opener: Opener) -> None:
             part.numbers["step_seconds"] = step_seconds(trainer)
         start = number * train.checkpoint_every
         stop = min(start + train.checkpoint_every, trainer.samples.batches.per_epoch * train.epochs)
+        if train.record is not None and not parent:
+            part.numbers["unrecorded_seconds"] = unrecorded_seconds(trainer, stop - start)
         with recording(train, part, trainer, parent, (start, stop)) as recorder:
-            losses, epochs = _segment(earlier, opened, (start, stop), recorder)
+            before = time.process_time()
+            losses, epochs, evaluated = _segment(earlier, opened, (start, stop), recorder)
+        part.numbers["steps_seconds"] = time.process_time() - before - evaluated  # CPU, the writing threads' too
         data = pack_training(trainer)
         name = f"checkpoint-{number:06d}-{digest(data)[:12]}.safetensors"
         part.write_file(name, data)
@@ -128,6 +133,7 @@ def train_segment(work: Work, number: int, opener: Opener) -> None:
                 environment=environment(device),
             )
         )
+        part.removed += thinned_checkpoints(earlier, part)
         if number == stage.layout.partitions - 1:
             _write_result(earlier, part, trainer)
 
@@ -182,8 +188,11 @@ class Earlier:
 
 def _segment(
     earlier: Earlier, opened: Opened, span: tuple[int, int], recorder: Recorder | None
-) -> tuple[list[float], list[Document]]:
-    """Make the steps of a segment; return their losses, and loss, accuracy and rate of each epoch that ends there."""
+) -> tuple[list[float], list[Document], float]:
+    """Make the steps of a segment; return their losses, each epoch that ends there, and CPU seconds of evaluations.
+
+    An epoch has its loss, accuracy and rate, and the measures of companions.
+    """
     from tasks.training.loop import accuracy
 
     trainer, every = opened.trainer, training_of(earlier.stage.spec).checkpoint_every
@@ -191,12 +200,12 @@ def _segment(
     start, stop = span
     before = earlier.numbers(start // per_epoch * per_epoch // every)  # of the epoch in progress
     losses = [loss for numbers in before for loss in numbers["losses"]]
-    n_before, epochs = len(losses), []
+    n_before, epochs, evaluated = len(losses), list[Document](), 0.0
     while start < stop:
         end = min(stop, (start // per_epoch + 1) * per_epoch)
         losses += trainer.run(start, end, recorder)
         if end % per_epoch == 0:
-            held_out = (opened.held_out, opened.n_held_out)
+            held_out, before_it = (opened.held_out, opened.n_held_out), time.process_time()
             epochs.append(
                 {
                     "epoch": end // per_epoch,
@@ -206,8 +215,9 @@ def _segment(
                     **{key: value for one in trainer.companions for key, value in one.measures(*held_out).items()},
                 }
             )
+            evaluated += time.process_time() - before_it
         start = end
-    return losses[n_before:], epochs
+    return losses[n_before:], epochs, evaluated
 
 
 def previous_segment(earlier: Earlier, here: Document) -> Document:
@@ -219,6 +229,20 @@ def previous_segment(earlier: Earlier, here: Document) -> Document:
     remedy = f"remove {stage.store.path(stage.spec.path)} to train again"
     same_environment(stage.spec, before["environment"], here, remedy)
     return before
+
+
+def thinned_checkpoints(earlier: Earlier, part: Partition) -> list[str]:
+    """Return the checkpoints that the archive does without once the partition is complete."""
+    from tasks.recording.archives import ARCHIVES
+
+    recorded = part.numbers.get("recording")
+    if recorded is None or not ARCHIVES[recorded["kind"]].recomputes or kept_every(earlier.number + 1) == 1:
+        return []
+    asked = [(earlier.stage.spec.path, number) for number in range(earlier.number)]
+    read = read_markers(earlier.stage.store, asked)
+    records = [marker for each in asked if not isinstance(marker := read[each], Exception)]
+    assert len(records) == earlier.number, earlier.stage.spec.title
+    return dropped_checkpoints(records)
 
 
 def read_checkpoint(stage: Stage, name: str) -> bytes:

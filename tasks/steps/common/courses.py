@@ -56,6 +56,9 @@ def training_steps(spec: StageSpec, summary: Document) -> tuple[int, int]:
     ValueError : the batches do not fit the data
     """
     train = training_of(spec)
+    if "archive" in spec.place:  # of a training elsewhere, whose epochs may differ in length
+        steps = int(spec.place["archive"]["steps"])
+        return -(-steps // train.epochs), steps
     labels = labels_of(summary["splits"][train.split])
     per_epoch = open_batches(train, labels, int(spec.parameters["seed"])).per_epoch
     return per_epoch, per_epoch * train.epochs

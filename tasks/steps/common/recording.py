@@ -11,9 +11,9 @@ from configs.training import Record, Training
 from storage.documents import Document
 from storage.partitions import Partition
 from storage.specs import StageSpec
-from storage.updates.archives import Segment
+from storage.updates.archives import Segment, kept_checkpoints
 from tasks.engine.survey import Survey
-from tasks.steps.common.courses import course_size, training_of, training_steps
+from tasks.steps.common.courses import course_size, n_segments, training_of, training_steps
 from tasks.steps.common.trainer import pack_training
 
 if TYPE_CHECKING:
@@ -115,23 +115,45 @@ def recorded_layers(training: StageSpec, survey: Survey) -> dict[str, nn.Module]
         raise ValueError(f"networks: record of {training.label}: {error}") from error
 
 
-def archive_size(spec: StageSpec, survey: Survey) -> tuple[str, int]:
+def archive_size(spec: StageSpec, survey: Survey, *, kind: str = "") -> tuple[str, int]:
     """Return the kind of a training's archive and its bytes, "" and 0 where it records nothing.
+
+    Parameters
+    ----------
+    kind : takes the place of the config's, if given
 
     Raises
     ------
     ValueError : a layer that cannot be recorded, or more than `archive_budget`
     """
+    if "archive" in spec.place:  # of a training elsewhere
+        return str(spec.place["archive"]["kind"]), int(spec.place["archive"]["bytes"])
     train, found = training_of(spec), survey.data(spec.inputs["data"])
     if train.record is None:
         return "", 0
     steps = training_steps(spec, found.summary)[1]
     layers = recorded_layers(spec, survey)
     try:
-        kind, needed = _choose(train, layers, steps)
+        kind, needed = _choose(train, layers, steps, kind)
     except ValueError as error:
         raise ValueError(f"networks: record of {spec.label}: {error}") from error
     return kind, needed + EXAMPLE * (steps + found.count(train.split) * train.epochs)
+
+
+def dropped_bytes(spec: StageSpec, survey: Survey, kind: str, weights: int) -> int:
+    """Return the bytes of the checkpoints that an archive does without at the end.
+
+    Parameters
+    ----------
+    kind : of the archive, "" for a training that records nothing
+    weights : bytes of the network's state
+    """
+    from tasks.recording.archives import ARCHIVES
+
+    if not kind or not ARCHIVES[kind].recomputes:
+        return 0
+    segments = n_segments(spec, survey.data(spec.inputs["data"]).summary)
+    return (segments - kept_checkpoints(segments)) * training_of(spec).optimizer.copies * weights
 
 
 def archive_line(train: Training, title: str, kind: str, size: int) -> str:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import Store
+from storage.updates.archives import find_conversions
 from tasks.steps.common.courses import MEMORY_SAMPLES
+from tasks.steps.common.tied import linked_source
 from tasks.steps.common.trainer import load_training, open_trainer, pack_training
 
 if TYPE_CHECKING:
@@ -72,10 +74,41 @@ class RepeatTraining:
 def open_archive(store: Store, training: StageSpec) -> UpdateSource:
     """Return the updates of a finished training; the archive is opened again only if its files change.
 
+    A replay that needs another environment is read from its conversion, if there is one.
+
     Raises
     ------
     StoreError : the training recorded nothing
     """
+    source = recorded_archive(store, training)
+    if source.kind != "replay" or "updates" in training.place or _repeats_here(store, training):
+        return source
+    return _converted(store, training, source)
+
+
+def recorded_archive(store: Store, training: StageSpec) -> UpdateSource:
+    """Return the updates of a finished training from what the training itself recorded."""
     from tasks.recording.sources import recorded_source
 
+    if "updates" in training.place:  # of a training elsewhere
+        return linked_source(store, training)
     return recorded_source(store, training, RepeatTraining(store, training))
+
+
+def _repeats_here(store: Store, training: StageSpec) -> bool:
+    """Return whether this environment gives the bits of the recording, as far as is known before a step."""
+    import torch
+
+    from tasks.recording.environment import environment_difference
+    from tasks.steps.common.trainer import environment
+
+    made = open_finished(store, training).markers()[0]["numbers"]["environment"]
+    here = environment(torch.device(made["device"] if torch.cuda.is_available() else "cpu"))
+    return environment_difference(made, here) is None
+
+
+def _converted(store: Store, training: StageSpec, source: UpdateSource) -> UpdateSource:
+    """Return the conversion of a replay archive, else the archive, whose reader says why it cannot be replayed."""
+    from tasks.recording.sources import update_source
+
+    return next((update_source(stage) for stage in find_conversions(store).get(training.path, [])), source)

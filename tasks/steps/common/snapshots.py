@@ -96,11 +96,11 @@ def _partition(work: Work, number: int) -> None:
     with stage.partition(number) as part:
         if step == total:
             data = finished.read_file(WEIGHTS)
-        elif step and step % every == 0:
+        elif step and step % every == 0 and _kept(finished, step // every - 1):
             whole, title = _checkpoint(finished, step // every - 1), training.title
             data = pack_tensors(checkpoint_weights(whole, title), checkpoint_versions(whole, title))
         else:
-            data = _trained(work, finished, step // every * every, step)
+            data = _trained(work, finished, step)
         part.write_file(snapshot_file(step), data)
         part.numbers.update(measured(step=step))
 
@@ -111,8 +111,14 @@ def _checkpoint(finished: FinishedStage, number: int) -> bytes:
     return finished.read_file(str(record["numbers"]["checkpoint"]))
 
 
-def _trained(work: Work, finished: FinishedStage, start: int, stop: int) -> bytes:
-    """Return the weights after `stop` updates, made from the checkpoint at `start` in the same steps.
+def _kept(finished: FinishedStage, number: int) -> bool:
+    """Return whether the checkpoint at the end of a segment is in the stage: a long replay archive drops some."""
+    record = read_marker(finished.store, finished.path, number)
+    return record["numbers"]["checkpoint"] in finished.note["files"]
+
+
+def _trained(work: Work, finished: FinishedStage, stop: int) -> bytes:
+    """Return the weights after `stop` updates, made from the last checkpoint before them in the same steps.
 
     Raises
     ------
@@ -121,13 +127,18 @@ def _trained(work: Work, finished: FinishedStage, start: int, stop: int) -> byte
     training, device = work.stage.spec.inputs["training"], choose_device(work.device)
     every = training_of(training).checkpoint_every
     trainer = open_trainer(finished.store, training, device, MEMORY_SAMPLES)
+    start = stop // every * every
+    while start and not _kept(finished, start // every - 1):
+        start -= every
     if start:
         load_training(trainer, _checkpoint(finished, start // every - 1))
     if stop > start:
-        made = read_marker(finished.store, finished.path, start // every)["numbers"]
+        asked = [(finished.path, number) for number in range(start // every, -(-stop // every))]
+        records = [read_marker(finished.store, *each)["numbers"] for each in asked]
+        made, losses = records[0], [loss for numbers in records for loss in numbers["losses"]]
         remedy = f"choose a snapshot at a multiple of checkpoint_every, {every}"
         same_environment(training, made["environment"], environment(device), remedy)
-        for step, (again, before) in enumerate(zip(trainer.run(start, stop), made["losses"], strict=False), start):
+        for step, (again, before) in enumerate(zip(trainer.run(start, stop), losses, strict=False), start):
             if again != before:
                 raise StoreError(f"{training.title}: step {step}: expected loss {before!r}, found {again!r}")
     return pack_state(trainer.model)

@@ -1,4 +1,4 @@
-"""What the companions of a training cost: the time of a step with each of them, next to that of a plain step."""
+"""What the companions and the recording of a training cost: the time of its steps without them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from tasks.training.loop import Trainer
 
 REPEATS = 3
+UNRECORDED = 10  # steps that are timed without recording
 
 
 def step_seconds(trainer: Trainer) -> dict[str, float]:
@@ -23,6 +24,17 @@ def step_seconds(trainer: Trainer) -> dict[str, float]:
     found = {"plain": _least(replace(trainer, companions=()))}
     for companion in trainer.companions:
         found[type(companion).__name__.lower()] = _least(replace(trainer, companions=(companion,)))
+    load_training(trainer, state)
+    return found
+
+
+def unrecorded_seconds(trainer: Trainer, steps: int) -> float:
+    """Return the CPU seconds of an unrecorded step, mean over at most ten first steps; the training's state is kept."""
+    state, n = pack_training(trainer), min(steps, UNRECORDED)
+    trainer.run(0, 1)
+    before = time.process_time()
+    trainer.run(0, n)
+    found = (time.process_time() - before) / n
     load_training(trainer, state)
     return found
 

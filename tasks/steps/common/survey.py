@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -53,11 +54,14 @@ class PlanSurvey:
         ValueError : the data set cannot be read; names the config's key
         """
         if manifest.path not in self._data:
-            try:
+            with _names_data(manifest):
                 self._data[manifest.path] = _survey_data(self.store, manifest)
-            except (ValueError, OSError) as error:
-                raise ValueError(f"data.{manifest.place['name']}: {error}") from error
         return self._data[manifest.path]
+
+    def rows(self, manifest: StageSpec) -> pd.DataFrame:
+        """Return the table of a data set's samples, which is read again and not kept."""
+        with _names_data(manifest):
+            return _table(self.store, manifest)
 
     def look(self, spec: StageSpec, topic: str, look: Callable[[nn.Module, Tensor, Tensor], Found]) -> Found:
         """Return the result of a function on the network of a stage and a few samples of its data; see `Survey`."""
@@ -129,16 +133,32 @@ def state_bytes(model: nn.Module) -> int:
     return sum(value.numel() * value.element_size() for value in model.state_dict().values())
 
 
+@contextmanager
+def _names_data(manifest: StageSpec) -> Iterator[None]:
+    """Name the config's key in an error of reading a data set."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise ValueError(f"data.{manifest.place['name']}: {error}") from error
+
+
 def _survey_data(store: Store | None, spec: StageSpec) -> DataSurvey:
     """Return the facts about a data set, from its finished manifest where there is one, else from a listing."""
     name, finished = str(spec.place["name"]), None if store is None else find_finished(store, spec.path)
     if finished is not None:
-        table = read_table(finished.read_file(FILE), f"{spec.path}/files/{FILE}")
-        return DataSurvey(name, finished.summary, _examples(table))
+        return DataSurvey(name, finished.summary, _examples(_table(store, spec)))
     data = data_of(spec)
     source = open_source(data)
     table = read_manifest(data, source)
     return DataSurvey(name, survey(data, table, source), _examples(table))
+
+
+def _table(store: Store | None, spec: StageSpec) -> pd.DataFrame:
+    """Return the table of a data set's samples, from its finished manifest where there is one, else from a listing."""
+    finished = None if store is None else find_finished(store, spec.path)
+    if finished is None:
+        return read_manifest(data_of(spec))
+    return read_table(finished.read_file(FILE), f"{spec.path}/files/{FILE}")
 
 
 def _examples(table: pd.DataFrame) -> dict[str, tuple[str, ...]]:

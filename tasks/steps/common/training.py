@@ -28,7 +28,7 @@ from tasks.steps.common.courses import (
     training_of,
 )
 from tasks.steps.common.networks import network_identity
-from tasks.steps.common.recording import UPDATES, archive_line, archive_size
+from tasks.steps.common.recording import UPDATES, archive_line, archive_size, dropped_bytes
 from tasks.steps.common.starts import start_identity, undone_line
 from tasks.steps.common.survey import state_bytes
 from tasks.steps.common.trainable import check_trainable
@@ -92,9 +92,10 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     check_trainable(spec, survey)
     weights = state_bytes(survey.blank(spec))
     course, (kind, archive) = course_size(spec, survey, weights), archive_size(spec, survey)
+    saved = dropped_bytes(spec, survey, kind, weights)
     peak = course.peak + (UPDATES + 8 * weights if archive else 0)
     lines = undone_line(spec), archive_line(training_of(spec), spec.label, kind, archive)
-    return Size(course.written + archive, peak, "; ".join(filter(None, lines)))
+    return Size(course.written + archive - saved, peak, "; ".join(filter(None, lines)))
 
 
 TRAINING = Step(

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from configs.concepts import Attack
 from configs.schema import Network
@@ -27,6 +26,7 @@ from tasks.steps.common.trials import spread
 from tasks.steps.concepts.watched import Watched
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
     from torch import nn
 
@@ -56,6 +56,8 @@ def attacked_spec(watched: Watched, network: Network, manifest: StageSpec, asked
 
 def attacked_table(store: Store, answers: Sequence[Monitored]) -> pd.DataFrame:
     """Return the accuracy of each snapshot on images as they are, and under attack."""
+    import pandas as pd
+
     rows = []
     for answer in answers:
         for snapshot, spec in enumerate(answer.attacked):

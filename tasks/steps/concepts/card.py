@@ -43,7 +43,7 @@ def concepts_card(store: Store, answer: Monitored, sample_id: int) -> pd.DataFra
     for seen in answer.seen:
         if seen.snapshot != len(answer.responses) - 1:
             continue
-        pooled, words = read_pooled(responses[seen.layer], seen.layer), open_words(store, seen.view.words)
+        pooled, words = read_pooled(responses[seen.layer], seen.layer), open_words(store, seen.words)
         found = read_neurons(open_finished(store, seen.neurons))
         held = found[(found["rank"] == 0) & found["interpretable"]]
         neuron, word = held["neuron"].to_numpy(np.int64), held["word"].to_numpy(np.int64)

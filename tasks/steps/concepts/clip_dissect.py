@@ -31,7 +31,7 @@ BLOCK = 2048  # words at a time of a similarity that keeps their cosines
 
 def clip_dissect(name: str) -> Detector:
     """Return the detector of one similarity."""
-    return Detector((CLIP_DISSECT,), partial(_plan, name), read_clip_dissect, needs_scores=True)
+    return Detector((CLIP_DISSECT,), partial(_plan, name), read_clip_dissect, "cosines")
 
 
 def _check(similarity: str, **parameters: Any) -> None:  # Any: the similarity's own

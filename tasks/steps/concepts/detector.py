@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +11,9 @@ from storage.documents import Json
 from storage.specs import StageSpec
 from storage.stores import Store
 from tasks.engine.step import Step
+
+# Cosines of images and words, label maps of the images, or regions of the images that a captioner describes.
+Source = Literal["cosines", "label maps", "regions"]
 
 
 @dataclass(frozen=True)
@@ -37,10 +40,12 @@ class Probed:
     ----------
     words : the word list
     side : cosines of all probing images and words; None where no detector needs them
+    captioner : the captioner; None where the detector describes no neurons
     """
 
     words: StageSpec
     side: StageSpec | None
+    captioner: StageSpec | None = None
 
 
 class Plan(Protocol):
@@ -62,10 +67,15 @@ class Detector:
     steps : the kinds of stages that it brings
     plan : what it finds for one layer of one snapshot
     read : opens a finished last stage
-    needs_scores : whether it reads cosines of images and words; else it reads label maps
+    source : what it reads
     """
 
     steps: tuple[Step, ...]
     plan: Plan
     read: Callable[[Store, StageSpec], Detected]
-    needs_scores: bool
+    source: Source
+
+    @property
+    def needs_scores(self) -> bool:
+        """Whether it reads cosines of images and words."""
+        return self.source == "cosines"

@@ -7,6 +7,7 @@ from storage.documents import Document
 from storage.specs import StageSpec
 from tasks.steps.concepts.clip_dissect import clip_dissect
 from tasks.steps.concepts.detector import Detector
+from tasks.steps.concepts.milan import MILAN_DETECTOR
 from tasks.steps.concepts.network_dissection import NETWORK_DISSECTION_DETECTOR
 
 OWN = ("temperature", "tau")  # settings of the embedding and the threshold, not of the detector
@@ -15,6 +16,7 @@ CALIBRATED, SHIPPED = "calibrated", "shipped"  # taus by name: from the run's ow
 DETECTORS: dict[str, Detector] = {
     **{name: clip_dissect(name) for name in ("cos", "cos_cubed", "wpmi", "soft_wpmi", "rank_reorder")},
     "network-dissection": NETWORK_DISSECTION_DETECTOR,
+    "milan": MILAN_DETECTOR,
 }
 
 

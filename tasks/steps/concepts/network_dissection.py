@@ -254,4 +254,4 @@ def _lines(spec: StageSpec, responses: StageSpec) -> Iterator[str]:
 
 
 NETWORK_DISSECTION = Step(NAME, VERSION, _layout, _partition, _size, summary=_summary, network=True)
-NETWORK_DISSECTION_DETECTOR = Detector((THRESHOLDS, NETWORK_DISSECTION), _plan, _read, needs_scores=False)
+NETWORK_DISSECTION_DETECTOR = Detector((THRESHOLDS, NETWORK_DISSECTION), _plan, _read, "label maps")

@@ -17,6 +17,7 @@ from storage.stores import Store
 from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
+from tasks.steps.concepts.descriptions import count_descriptions
 from tasks.steps.concepts.detector import Detected
 from tasks.steps.concepts.detectors import CALIBRATED, SHIPPED, detector_of
 from tasks.steps.concepts.responses import layer_sizes
@@ -48,6 +49,11 @@ def neurons_spec(
     anchors : the words from which distances are measured; None for all words
     settings : temperature and tau, where the config sets them
     temperatures : of the ablation
+
+    Notes
+    -----
+    Captions are words of their own, at distance 0 from their neurons: without anchors, the words of the word list are
+    theirs.
     """
     kept = without_defaults({"temperatures": sorted(temperatures)}, {"temperatures": []})
     parameters = {"detector": detector, **settings, **kept}
@@ -78,7 +84,7 @@ def _partition(work: Work, number: int) -> None:
     torch.set_num_threads(1)
     found, words = detector_of(spec).read(store, spec.inputs["detected"]), open_words(store, spec.inputs["words"])
     asked = open_words(store, spec.inputs["anchors"]) if "anchors" in spec.inputs else None
-    alive, anchors = ~found.dead, (words if asked is None else asked).text
+    alive, anchors = ~found.dead, _anchors(store, spec).text
     similarity = found.similarity[alive]
     embedding = np.zeros((len(alive), words.text.shape[1]), np.float32)
     if alive.any():
@@ -92,6 +98,12 @@ def _partition(work: Work, number: int) -> None:
         part.write_file(TEMPERATURES_FILE, table_bytes(_temperatures(spec, similarity, words.text, anchors)))
         part.write_file(ANCHORS_FILE, table_bytes(_anchor_table(embedding, np.flatnonzero(alive), asked)))
         part.numbers.update(measured(**_metrics(found, table, embedding[alive], anchors, tau)))
+
+
+def _anchors(store: Store, spec: StageSpec) -> Words:
+    """Return the words from which distances are measured: those that the config names, or the whole word list."""
+    own = spec.inputs["words"]
+    return open_words(store, spec.inputs.get("anchors", own.inputs.get("words", own)))
 
 
 def temperature_of(spec: StageSpec) -> float:
@@ -111,7 +123,7 @@ def _tau(spec: StageSpec, found: Detected) -> float:
     from tasks.detectors.defaults import default_tau
 
     detector, alive = detector_of(spec), ~found.dead
-    tau = spec.parameters.get("tau", CALIBRATED if detector.needs_scores else SHIPPED)
+    tau = spec.parameters.get("tau", SHIPPED if detector.source == "label maps" else CALIBRATED)
     if tau == CALIBRATED:
         return calibrated_tau(found.null_best[alive]) if alive.any() else float("inf")
     if tau != SHIPPED:
@@ -199,8 +211,8 @@ def _summary(stage: Stage) -> dict[str, Json]:
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:
-    n_words = count_words(spec.inputs["words"], survey)
-    detected = spec.inputs["detected"]
+    words, detected = spec.inputs["words"], spec.inputs["detected"]
+    n_words = count_descriptions(words, survey) if "detected" in words.inputs else count_words(words, survey)
     n_neurons = layer_sizes(detected.inputs["responses"], survey)[detected.parameters["layer"]].n_channels
     return Size(
         4 * n_neurons * 512 + 64 * n_neurons * BEST, 8 * 4 * n_neurons * n_words + 16 * (n_words + n_neurons) * 1024

@@ -12,17 +12,20 @@ from configs.schema import Config
 from storage.specs import StageSpec
 from tasks.steps.common.question import Shared
 from tasks.steps.concepts.attacked import attacked_spec
+from tasks.steps.concepts.captioner import captioner_spec
 from tasks.steps.concepts.concept_side import concept_side_spec
+from tasks.steps.concepts.descriptions import descriptions_spec
 from tasks.steps.concepts.detector import Probed
 from tasks.steps.concepts.detectors import DETECTORS, check_detectors, detector_settings, threshold_settings
 from tasks.steps.concepts.exemplars import exemplars_spec
 from tasks.steps.concepts.image_features import image_features_spec
 from tasks.steps.concepts.neurons import neurons_spec
+from tasks.steps.concepts.paradigms import paradigms_of
 from tasks.steps.concepts.plane import plane_spec
 from tasks.steps.concepts.planted import planted_spec
 from tasks.steps.concepts.private import check_private
 from tasks.steps.concepts.responses import responses_specs
-from tasks.steps.concepts.text_side import image_side, text_side
+from tasks.steps.concepts.text_side import check_describes, image_side, text_side
 from tasks.steps.concepts.watched import Series, Watched, series_of
 from tasks.steps.concepts.words import words_spec
 
@@ -35,7 +38,7 @@ class View:
     ----------
     name : of the detector and the word list, for people and tables
     detector : name of the detector
-    words : the word list with vectors in the space of words
+    words : the word list with vectors in the space of words; of captions, the words that give them categories
     probed : what the detector reads
     planted : what it finds for planted neurons; None without a truth to plant
     """
@@ -56,6 +59,11 @@ class Seen:
     view: View
     neurons: StageSpec
 
+    @property
+    def words(self) -> StageSpec:
+        """The words that the detector gives to neurons: those of the view, or captions."""
+        return self.neurons.inputs["words"]
+
 
 @dataclass(frozen=True)
 class Monitored:
@@ -73,6 +81,7 @@ class Monitored:
     track : neurons that the page follows, by layer
     left_out : a line for each checkpoint that is left out
     attacked : each snapshot under attack; empty where the config does not ask for it
+    paradigm : kind of the training and the network that it is compared with; None where unknown
     tensorboard : whether the report has files for TensorBoard
     """
 
@@ -88,6 +97,7 @@ class Monitored:
     track: Mapping[str, tuple[int, ...]]
     left_out: tuple[str, ...]
     attacked: tuple[StageSpec, ...] = ()
+    paradigm: tuple[str, str] | None = None
     tensorboard: bool = False
 
     @property
@@ -124,7 +134,11 @@ def plan_series(config: Config, shared: Shared, find: Callable[[str, int], Serie
     check_detectors(asked)
     _check_tensorboard(asked)
     check_private(config, shared)
-    views = tuple(_views(asked, shared.manifests[asked.probe.data]))
+    captioner = None
+    if asked.captioner is not None:
+        captioner = captioner_spec(config, shared, asked, asked.captioner)
+        check_describes(asked)
+    views = tuple(_views(asked, shared.manifests[asked.probe.data], captioner))
     found = ((name, seed, find(name, seed)) for name, seed in product(asked.networks, config.seeds))
     return [_monitored(config, shared, views, (name, seed), series) for name, seed, series in found if series.snapshots]
 
@@ -138,20 +152,24 @@ def _check_tensorboard(asked: Concepts) -> None:
         )
 
 
-def _views(asked: Concepts, manifest: StageSpec) -> Iterator[View]:
-    """Yield every detector with every word list; label maps have the words of the probing set only."""
+def _views(asked: Concepts, manifest: StageSpec, captioner: StageSpec | None) -> Iterator[View]:
+    """Yield every detector with every word list; label maps have the words of the probing set only.
+
+    Captions are words of their own. They take the first word list for their categories.
+    """
     text, lists = text_side(asked), _list_names(asked.words)
     scored = any(DETECTORS[name].needs_scores for name in asked.detectors)
     images = image_features_spec(manifest, asked.probe.split, image_side(asked)) if scored else None
     for name, settings in asked.detectors.items():
         detector = DETECTORS[name]
-        for number, path in enumerate(asked.words if detector.needs_scores else (LABELS,)):
+        chosen = {"cosines": asked.words, "label maps": (LABELS,), "regions": asked.words[:1]}[detector.source]
+        for number, path in enumerate(chosen):
             words = words_spec(manifest, path, text)
             side = None
             if detector.needs_scores:
                 assert images is not None
                 side = concept_side_spec(images, words_spec(manifest, path, image_side(asked)))
-            probed = Probed(words, side)
+            probed = Probed(words, side, captioner if detector.source == "regions" else None)
             planted = planted_spec(name, detector, manifest, asked, probed, detector_settings(settings))
             yield View(f"{name} ({lists[number]})" if number else name, name, words, probed, planted)
 
@@ -183,7 +201,8 @@ def _monitored(
     shown = [each.neurons for each in seen if each.snapshot == len(responses) - 1 and each.view is views[0]]
     pictures = exemplars_spec(responses[-1], shown, asked) if asked.shown and seed == config.seeds[0] else None
     inputs = name, seed, series.snapshots, responses, views, seen, anchors, plane, pictures, asked.track
-    return Monitored(*inputs, series.left_out, _attacked(config, shared, series.snapshots), asked.tensorboard)
+    attacked = _attacked(config, shared, series.snapshots)
+    return Monitored(*inputs, series.left_out, attacked, paradigms_of(config).get(name), asked.tensorboard)
 
 
 def _attacked(config: Config, shared: Shared, snapshots: Sequence[Watched]) -> tuple[StageSpec, ...]:
@@ -200,12 +219,13 @@ def _neurons(asked: Concepts, responses: StageSpec, layer: str, view: View, anch
     """Return the neurons of one layer at one snapshot, as one detector sees them."""
     name, settings = view.detector, asked.detectors[view.detector]
     detected = DETECTORS[name].plan(responses, view.probed, layer, detector_settings(settings), asked.seed)
-    return neurons_spec(detected, view.words, anchors, name, threshold_settings(settings), asked.temperatures)
+    words = view.words if view.probed.captioner is None else descriptions_spec(detected, view.words, text_side(asked))
+    return neurons_spec(detected, words, anchors, name, threshold_settings(settings), asked.temperatures)
 
 
 def _keeps_maps(asked: Concepts) -> bool:
     """Say whether a detector reads whole maps from the store."""
     return any(
-        not DETECTORS[name].needs_scores and settings.get("maps", "stored") == "stored"
+        DETECTORS[name].source == "label maps" and settings.get("maps", "stored") == "stored"
         for name, settings in asked.detectors.items()
     )

@@ -17,7 +17,7 @@ from storage.documents import Document, Json
 from storage.layouts import Layout
 from storage.results import read_table, table_bytes
 from storage.specs import StageSpec
-from storage.stages import Stage, open_finished
+from storage.stages import open_finished
 from storage.stores import Store
 from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
@@ -26,13 +26,13 @@ from tasks.steps.concepts.annotations import check_label_maps
 from tasks.steps.concepts.concept_side import STREAM_BYTES, count_words, open_side, scores_of
 from tasks.steps.concepts.detector import Detector, Probed
 from tasks.steps.concepts.network_dissection import check_choices, dissection_settings
+from tasks.steps.concepts.planted_captions import planted_captions_spec
 from tasks.steps.concepts.planted_maps import GRID, MAX_IMAGES, dissect_planted
 from tasks.steps.concepts.thresholds import check_share
-from tasks.steps.concepts.truth import Named, true_coverage
+from tasks.steps.concepts.truth import Named, planted_shares, planted_summary, true_coverage
 
 VERSION = 1
 NOISE = 0.1  # of the standard deviation of a planted neuron's activations
-TOP = (1, 5)
 FILE = "planted.parquet"
 
 
@@ -57,9 +57,12 @@ def planted_spec(
     """
     if probed.words.place["words"] != LABELS:
         return None
+    split = {"split": asked.probe.split, "noise": NOISE, "seed": asked.seed}
+    if detector.source == "regions":
+        return planted_captions_spec(probed, settings, split)
     own = dict(settings) if detector.needs_scores else dissection_settings(settings)
     own.pop("maps", None)  # of a network's layer
-    common = {"detector": name, "split": asked.probe.split, "noise": NOISE, "seed": asked.seed}
+    common = {"detector": name, **split}
     inputs = {"data": manifest} | ({} if probed.side is None else {"side": probed.side})
     return PLANTED.spec({**common, "settings": own}, inputs, label=f"{manifest.label} {name}")
 
@@ -99,12 +102,9 @@ def _partition(work: Work, number: int) -> None:
     named = (_by_scores if "side" in spec.inputs else dissect_planted)(stage.store, spec)
     found = {"rank": ranks(named.similarity, named.word), "null_rank": ranks(named.null, named.word)}
     table = pd.DataFrame({"neuron": np.arange(len(named.word)), "word": list(named.names), **found})
-    metrics: Document = {"n": len(table)}
-    for column, prefix in (("rank", ""), ("null_rank", "null_")):
-        metrics |= {f"{prefix}top{top}": float((table[column] < top).mean()) if len(table) else 0.0 for top in TOP}
     with stage.partition(number) as part:
         part.write_file(FILE, table_bytes(table))
-        part.numbers.update(measured(**metrics))
+        part.numbers.update(measured(**planted_shares(table)))
 
 
 def _by_scores(store: Store, spec: StageSpec) -> Named:
@@ -126,13 +126,6 @@ def _by_scores(store: Store, spec: StageSpec) -> Named:
     return Named(truth.word, truth.names, np.asarray(found.similarity()), np.asarray(null.similarity()))
 
 
-def _summary(stage: Stage) -> dict[str, Json]:
-    """Return the number of planted neurons, and the shares with the true word among the best."""
-    marker = stage.marker(0)
-    assert marker is not None
-    return {name: marker["numbers"][name] for name in ("n", *(f"{p}top{top}" for p in ("", "null_") for top in TOP))}
-
-
 def _size(spec: StageSpec, survey: Survey) -> Size:
     n = survey.data(spec.inputs["data"]).count(spec.parameters["split"])
     if "side" not in spec.inputs:
@@ -147,4 +140,4 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     return Size(40 * n_words, 10 * 8 * n_words * n_words + 8 * 8 * n * n_words + STREAM_BYTES)
 
 
-PLANTED = Step("planted", VERSION, _layout, _partition, _size, summary=_summary)
+PLANTED = Step("planted", VERSION, _layout, _partition, _size, summary=planted_summary)

@@ -18,12 +18,13 @@ def check_private(config: Config, shared: Shared) -> None:
         return
     probe = shared.manifests[asked.probe.data]
     for (network, _), training in shared.trainings.items():
-        train = config.networks[network].train
-        assert train is not None
-        if train.data != asked.probe.data and same_images(probe, training.inputs["data"], train.split):
+        learned = config.learned(network)
+        assert learned is not None, network
+        key = "updates" if config.networks[network].train is None else "train"
+        if learned[0] != asked.probe.data and same_images(probe, training.inputs["data"], learned[1]):
             raise ValueError(
                 f"concepts.probe.data: with `report.training_images: {shown}` expected images that no network is "
-                f"trained on, found the source of networks.{network}.train.data under another name; set "
+                f"trained on, found the source of networks.{network}.{key}.data under another name; set "
                 "`concepts.shown: 0`, or take another data set"
             )
 

@@ -11,18 +11,19 @@ import pandas as pd
 from storage.results import read_table
 from storage.stages import FinishedStage, find_many, open_finished
 from storage.stores import Store
-from tasks.report.concepts.results import ConceptFacts, ConceptResults
+from tasks.report.concepts.results import ConceptResults
 from tasks.report.findings import Finding
 from tasks.steps.concepts.agreement import Pair, agreement_rows
-from tasks.steps.concepts.attacked import attack_text, attacked_table
+from tasks.steps.concepts.attacked import attacked_table
 from tasks.steps.concepts.course import snapshot_course, snapshot_step
 from tasks.steps.concepts.exemplars import read_exemplars
+from tasks.steps.concepts.facts import concept_facts
 from tasks.steps.concepts.few_positive import few_positive_findings
-from tasks.steps.concepts.neurons import ANCHORS_FILE, TAUS_FILE, TEMPERATURES_FILE, read_neurons, temperature_of
-from tasks.steps.concepts.plan import Monitored, Seen, View
+from tasks.steps.concepts.neurons import ANCHORS_FILE, TAUS_FILE, TEMPERATURES_FILE, read_neurons
+from tasks.steps.concepts.plan import Monitored, Seen
 from tasks.steps.concepts.plane import read_plane
-from tasks.steps.concepts.planted import read_planted
 from tasks.steps.concepts.responses import layer_depth
+from tasks.steps.concepts.view_checks import view_rows
 from tasks.steps.concepts.watched import UNKNOWN_STEP
 from tasks.steps.concepts.words import Words, open_words, read_word_table
 
@@ -71,7 +72,7 @@ def concept_results(store: Store, answers: Sequence[Monitored], images: str) -> 
     columns = (exemplars[name] for name in ("network", "layer", "neuron"))
     shown = {(str(network), str(layer), int(neuron)) for network, layer, neuron in zip(*columns, strict=True)}
     return ConceptResults(
-        facts=_facts(store, answers, "" if pictures else "`concepts.shown` is 0"),
+        facts=concept_facts(store, answers, "" if pictures else "`concepts.shown` is 0"),
         monitor=_rows(_monitor_row(store, layer) for layer in layers),
         concepts=_tables(_concepts(layer) for layer in layers),
         words=_tables(_shown_words(layer, shown) for layer in layers),
@@ -82,7 +83,7 @@ def concept_results(store: Store, answers: Sequence[Monitored], images: str) -> 
         plane=_tables(_plane(store, layers)),
         anchors=read_plane(store, answers[0].plane)[0],
         anchor_distances=_tables(_anchor_distances(store, layer) for layer in layers),
-        truth=_rows([*_planted(store, answers), *_null_rows(layers), *agreement_rows(_pairs(layers))]),
+        truth=_rows([*view_rows(store, answers[0].views), *_null_rows(layers), *agreement_rows(_pairs(layers))]),
         temperatures=_tables(layer.file(TEMPERATURES_FILE).assign(**layer.at) for layer in layers),
         exemplars=exemplars,
         attacked=attacked_table(store, answers),
@@ -97,10 +98,10 @@ def concept_results(store: Store, answers: Sequence[Monitored], images: str) -> 
 def _layers(store: Store, answer: Monitored) -> Iterator[_Layer]:
     """Yield every snapshot, layer and detector of an answer."""
     finished = find_many(store, [seen.neurons.path for seen in answer.seen])
-    words = {view.name: read_word_table(open_finished(store, view.words)) for view in answer.views}
+    words = {spec: read_word_table(open_finished(store, spec)) for spec in {seen.words for seen in answer.seen}}
     depths = {layer: layer_depth(open_finished(store, spec)) for layer, spec in answer.responses[0].items()}
     ordered = sorted(answer.seen, key=lambda seen: (seen.snapshot, depths[seen.layer]))  # stable: detectors in order
-    found = [_Layer(answer, seen, finished[seen.neurons.path], words[seen.view.name]) for seen in ordered]
+    found = [_Layer(answer, seen, finished[seen.neurons.path], words[seen.words]) for seen in ordered]
     tracked = {}
     for layer in found:
         if layer.seen.snapshot == len(answer.responses) - 1:
@@ -227,17 +228,6 @@ def _anchor_distances(store: Store, layer: _Layer) -> pd.DataFrame:
     return _tables(found).assign(**layer.at)
 
 
-def _planted(store: Store, answers: Sequence[Monitored]) -> Iterator[Mapping[str, object]]:
-    """Yield how often a detector names the label of planted neurons, a row for each check."""
-    for view in answers[0].views:
-        if view.planted is not None:
-            found = read_planted(store, view.planted)
-            for check in ("top-1", "top-5"):
-                key = check.replace("-", "")
-                row = {"detector": view.name, "check": f"planted {check}", "value": found[key]}
-                yield row | {"baseline": found[f"null_{key}"], "n": found["n"]}
-
-
 def _null_rows(layers: Sequence[_Layer]) -> Iterator[Mapping[str, object]]:
     """Yield the numbers of interpretable neurons at the last snapshot next to those under the null."""
     for layer in layers:
@@ -246,32 +236,3 @@ def _null_rows(layers: Sequence[_Layer]) -> Iterator[Mapping[str, object]]:
             where = {key: value for key, value in layer.at.items() if key != "snapshot"}
             counts = {"value": found["interpretable"], "baseline": found["null_interpretable"], "n": found["neurons"]}
             yield where | {"check": "detectors"} | counts
-
-
-def _facts(store: Store, answers: Sequence[Monitored], privacy: str) -> ConceptFacts:
-    """Return what the detectors looked at; `privacy` says why there are no images."""
-    first = answers[0]
-    stage = next(iter(first.responses[0].values()))
-    responses = open_finished(store, stage)
-    words = open_finished(store, first.views[0].words)
-    side = next((view.probed.side for view in first.views if view.probed.side is not None), None)
-    return ConceptFacts(
-        probing=str(stage.inputs["data"].place["name"]),
-        n_images=int(responses.summary["samples"]),
-        n_words=int(words.summary["words"]),
-        image_text="" if side is None else str(side.inputs["words"].place["text"]["name"]),
-        detectors={view.name: _parameters(view, first) for view in first.views},
-        privacy=privacy,
-        attack=attack_text(answers),
-    )
-
-
-def _parameters(view: View, answer: Monitored) -> str:
-    """Return the parameters of a detector in words."""
-    spec = next(seen.neurons for seen in answer.seen if seen.view is view)
-    stage = spec.inputs["detected"]
-    of_thresholds = stage.inputs["thresholds"].parameters if "thresholds" in stage.inputs else {}
-    own = {**of_thresholds, **stage.parameters.get("settings", stage.parameters)}
-    own = {key: value for key, value in own.items() if key not in ("layer", "seed")}
-    shown = own | {"temperature": temperature_of(spec), "tau": spec.parameters.get("tau", "by default")}
-    return ", ".join(f"{key} {value}" for key, value in shown.items())

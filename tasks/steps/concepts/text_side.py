@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from configs.captioner import DrawnCaptions
 from configs.companions import Diversity
 from configs.concepts import Concepts, OpenClip, Tiny
 from storage.documents import Document, Json, canonical
@@ -109,6 +110,50 @@ def encode_texts(store: Store, spec: StageSpec, words: Sequence[str]) -> NDArray
     if settings["kind"] == "features":
         return _features(spec, settings).texts(words)
     return _model(store, spec, settings).encode_texts(list(words))
+
+
+def check_describes(asked: Concepts) -> None:
+    """Raise ValueError unless the text encoder of question 3 reads whole captions; names the config's key."""
+    if asked.text != "own" or isinstance(asked.image_text, OpenClip):
+        return
+    assert asked.captioner is not None
+    if isinstance(asked.image_text, Tiny) and isinstance(asked.captioner.captions, DrawnCaptions):
+        return  # a captioner of a file may have the words of drawn captions; the size of its descriptions checks it
+    raise ValueError(
+        f"{CONCEPTS}.text: expected a text encoder that reads the captions of detector milan, found one of single "
+        f"words, {asked.image_text.kind!r}; set it to minilm"
+    )
+
+
+def check_vocabulary(spec: StageSpec, words: Sequence[str]) -> None:
+    """Raise ValueError where the text encoder of a stage is a table of words with none of a captioner's words."""
+    if spec.place["text"]["kind"] == "tiny":
+        from tasks.io.dual_encoder import mini_broden_words
+
+        if not (mini_broden_words().positions(words) >= 0).any():
+            raise ValueError(
+                f"{CONCEPTS}.text: expected a text encoder that reads the words of `{CONCEPTS}.captioner.weights`, "
+                "found the tiny dual encoder without any of them; set it to minilm"
+            )
+
+
+def encode_descriptions(store: Store, spec: StageSpec, captions: Sequence[str]) -> NDArray[np.float32]:
+    """Return the vectors (S, e) of captions by the model of a stage: `place.text` has its settings.
+
+    The tiny dual encoder has a table of words alone. There a caption is the unit mean of its words, 0 without any.
+    """
+    if spec.place["text"]["kind"] != "tiny":
+        return encode_texts(store, spec, captions)
+    from tasks.io.dual_encoder import mini_broden_words
+
+    known = mini_broden_words()
+    table = encode_texts(store, spec, known.words)
+    found = np.zeros((len(captions), table.shape[1]), np.float32)
+    for row, caption in zip(found, captions, strict=True):
+        at = known.positions(caption.split())
+        row += table[at[at >= 0]].sum(axis=0)
+        row /= float(np.linalg.norm(row)) or 1.0
+    return found
 
 
 def check_texts(spec: StageSpec, words: Sequence[str]) -> None:

@@ -75,7 +75,8 @@ def series_of(config: Config, shared: Shared, name: str, seed: int) -> Series:
     training = shared.trainings.get((name, seed))
     if training is None:
         return Series((Watched(name, "given weights", UNKNOWN_STEP, settings),))
-    assert network.train is not None
+    if network.train is None:
+        return Series((Watched(name, "end of training", UNKNOWN_STEP, settings, training),))
     if network.train.lottery is not None and asked.snapshots == "all":
         return _lottery(
             name, settings, training, network.train.lottery, shared.manifests[asked.probe.data], asked.probe
@@ -160,7 +161,7 @@ def series_of_files(name: str, settings: Network, files: Sequence[tuple[int, Pat
         raise ValueError(f"networks.{name}: {error}") from error
     snapshots, left_out = [], []
     for number, path in files:
-        given = settings.model_copy(update={"weights": str(path), "train": None})
+        given = settings.model_copy(update={"weights": str(path), "train": None, "updates": None})
         try:
             check_weights(given)
         except ValueError as error:

@@ -1,6 +1,6 @@
 """The results of a finished influence stage for one query, as tables."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from storage.runs import RunRecord
 from storage.stages import FinishedStage, find_finished
 from storage.stores import Store, StoreError
 from tasks.figures.views import in_percent
+from tasks.steps.common.manifest import positions
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Explanation:
     title : title of the stage
     query : description of the query, in a line
     parts : a row per layer: init, decay (NaN where it is not known), examples, unrecorded (shares of ||z||^2), residual
-    examples : a row per (layer, score, end, rank): sample_id, class_name, sum, share (of ||z||^2 or of the logit)
+    examples : a row per (layer, score, end, rank): sample_id, key, class_name, sum, share (of ||z||^2 or of the logit)
+    classes : a row per (layer, class_name), largest sum first: sum and share of ||z||^2
     notes : for each layer with unknown decay, the reason
     """
 
@@ -33,7 +35,15 @@ class Explanation:
     query: str
     parts: pd.DataFrame
     examples: pd.DataFrame
+    classes: pd.DataFrame
     notes: Mapping[str, str]
+
+    def tables(self, layers: Sequence[str] | None, count: int) -> list[pd.DataFrame]:
+        """Return the parts, the first `count` examples and the `count` largest classes, of some layers or all."""
+        examples, classes = self.examples[self.examples["rank"] <= count], self.classes.groupby("layer", sort=False)
+        parts = self.parts.astype(object).where(self.parts.notna(), "unknown")
+        found = [parts, examples, classes.head(count)]
+        return found if layers is None else [table[table["layer"].isin(list(layers))] for table in found]
 
 
 def explanations(store: Store, record: RunRecord, number: int, layer: str | None = None) -> list[Explanation]:
@@ -54,40 +64,77 @@ def explanations(store: Store, record: RunRecord, number: int, layer: str | None
     if layer is not None and layer not in layers:
         raise ConfigError(f"--layer: expected one of {', '.join(layers)}, found {layer!r}")
     asked = [(stage, title) for stage, title in found if layer is None or layer in stage.summary["layers"]]
-    return [explain(store, stage, number, title) for stage, title in asked]
+    inputs = {entry["path"]: entry.get("inputs", {}) for entry in record.stages}
+    return [explain(store, stage, number, title, _manifests(inputs, stage.path)) for stage, title in asked]
 
 
-def explain(store: Store, influence: FinishedStage, number: int, title: str) -> Explanation:
-    """Return the explanation of query `number` from an influence stage."""
+def explain(
+    store: Store, influence: FinishedStage, number: int, title: str, manifests: tuple[str | None, str | None]
+) -> Explanation:
+    """Return the explanation of query `number` from an influence stage.
+
+    Parameters
+    ----------
+    manifests : paths of the manifests of the examples and of the queries; None where they are unknown
+    """
     queries = find_finished(store, influence.summary["queries"])
     assert queries is not None, influence.summary["queries"]
     ids, labels = queries.read("sample_id"), queries.read("label")
     if not 0 <= number < len(ids):
         raise StoreError(f"query: expected 0 to {len(ids) - 1} in {title}, found {number}")
-    logits = queries.read("logits")[number].astype(np.float64)
-    chances = np.exp(logits - logits.max())
-    predicted = int(logits.argmax())
+    keys, own = (None if path is None else keys_of(store, path) for path in manifests)
     names = queries.summary["class_names"]
+    key = "" if own is None else f", key {own.loc[int(ids[number])]}"
+    label = class_name(names, int(labels[number]))
     query = (
-        f"query {number} of {len(ids)}: sample {ids[number]}, class {class_name(names, int(labels[number]))}, "
-        f"predicted {class_name(names, predicted)} ({in_percent(chances[predicted] / chances.sum())} %)"
+        f"query {number} of {len(ids)}: sample {ids[number]}{key}, class {label}, "
+        f"{answered(queries.read('logits')[number], names)}"
     )
-    read = read_influence(influence)
+    return explanation_of(read_influence(influence, keys), number, names, (title, query))
+
+
+def explanation_of(read: "Influence", number: int, names: Mapping[str, str], said: tuple[str, str]) -> Explanation:
+    """Return the explanation of a query; `said` are its title and what the query is."""
     examples = read.examples(names, np.array([number])).drop(columns="query")
-    unknown = unknown_decay(influence.summary)
     notes = {
         layer: f"layer {layer}: what weight decay did from step {step} on is not known, and stays with the examples"
-        for layer, step in unknown.items()
+        for layer, step in unknown_decay(read.summary).items()
     }
-    return Explanation(title, query, read.parts(number), examples, notes)
+    return Explanation(*said, read.parts(number), examples, read.classes(names, number), notes)
+
+
+def answered(logits: NDArray[np.floating], names: Mapping[str, str]) -> str:
+    """Say which class a network predicts from its logits (C,), and with which probability."""
+    values = logits.astype(np.float64)
+    chances, predicted = np.exp(values - values.max()), int(values.argmax())
+    return f"predicted {class_name(names, predicted)} ({in_percent(chances[predicted] / chances.sum())} %)"
+
+
+def keys_of(store: Store, manifest: str) -> pd.Series:
+    """Return the key of each sample of a manifest, by id."""
+    found: pd.Series = positions(store, manifest, None).set_index("id")["key"]
+    return found
+
+
+def _manifests(inputs: Mapping[str, Mapping[str, str]], influence: str) -> tuple[str | None, str | None]:
+    """Return the manifests of the examples and of the queries of an influence stage, from a run's record."""
+
+    def follow(*roles: str) -> str | None:
+        path: str | None = influence
+        for role in roles:
+            path = inputs.get(path or "", {}).get(role)
+        return path
+
+    return follow("contributions", "network", "data"), follow("contributions", "queries", "data")
 
 
 @dataclass(frozen=True)
 class Influence:
-    """A finished influence stage in memory; each array is read once."""
+    """The arrays of an influence stage in memory, and the keys of the examples by id where they are known."""
 
     summary: Document
     arrays: Mapping[str, NDArray[Any]]  # Any: integers and floats
+    keys: pd.Series | None = None
 
     def parts(self, number: int) -> pd.DataFrame:
         """Return the parts of each layer's ||z||^2 for a query: a row per layer, with shares and their residual."""
@@ -106,6 +153,17 @@ class Influence:
         ]
         return pd.concat(tables, ignore_index=True)
 
+    def classes(self, names: Mapping[str, str], number: int) -> pd.DataFrame:
+        """Return what each class contributed to each layer: a row per (layer, class), largest sum first."""
+        tables = []
+        for index, layer in enumerate(self.summary["layers"]):
+            sums = self.arrays["class_gamma"][index, number].sum(axis=0)
+            shares = shares_of(sums[None], self.arrays["square"][index, number][None])[0]
+            labels = [class_name(names, label) for label in self.summary["classes"]]
+            table = pd.DataFrame({"layer": layer, "class_name": labels, "sum": sums, "share": shares})
+            tables.append(table.sort_values("sum", ascending=False, kind="stable"))
+        return pd.concat(tables, ignore_index=True)
+
     def _end(
         self, names: Mapping[str, str], queries: NDArray[np.int64], index: int, layer: str, score: str, end: str
     ) -> pd.DataFrame:
@@ -122,6 +180,7 @@ class Influence:
                 "end": end,
                 "rank": np.tile(np.arange(1, k + 1), len(queries)),
                 "sample_id": ids.ravel(),
+                "key": "" if self.keys is None else self.keys.loc[ids.ravel().tolist()].to_numpy(),
                 "class_name": [class_name(names, label) for label in labels.ravel().tolist()],
                 "sum": sums.ravel(),
                 "share": share.ravel(),
@@ -129,9 +188,9 @@ class Influence:
         )
 
 
-def read_influence(stage: FinishedStage) -> Influence:
+def read_influence(stage: FinishedStage, keys: pd.Series | None = None) -> Influence:
     """Return an influence stage, read whole: it has few numbers per layer, query and class."""
-    return Influence(stage.summary, {name: stage.read(name) for name in stage.layout.arrays})
+    return Influence(stage.summary, {name: stage.read(name) for name in stage.layout.arrays}, keys)
 
 
 def shares_of(values: NDArray[Any], square: NDArray[Any]) -> NDArray[np.float64]:  # Any: floats

@@ -21,7 +21,7 @@ from tasks.steps.common.courses import training_of, training_steps
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.recording import kept_steps, recorded_layers
 from tasks.steps.tracing.queries import count_queries
-from tasks.steps.tracing.series import Contributions, Ids, window_of
+from tasks.steps.tracing.series import Contributions, Ids, Ranking, window_of
 
 if TYPE_CHECKING:
     from tasks.tracing import Influential
@@ -101,10 +101,11 @@ def _partition(work: Work, number: int) -> None:
     stage = work.stage
     found = _opened(stage.store, stage.spec)
     layer, score = _rankings(found, stage.spec)[number]
+    k = stage.layout.arrays["top_id"].shape[2]
     with stage.partition(number) as part:
-        arrays = _ranked(stage, found, layer, score)
+        arrays = ranked(stage.store, found, (layer, score), k)
         if score == "gamma":
-            arrays |= _described(stage, found, layer)
+            arrays |= described(stage.store, found, layer)
             if "ridge" in stage.layout.arrays:
                 arrays |= _ridges(stage, found, layer, classes_too=number == 0)
         for name, values in arrays.items():
@@ -112,11 +113,11 @@ def _partition(work: Work, number: int) -> None:
         part.numbers.update(measured(layer=layer, score=score))
 
 
-def _ranked(stage: Stage, found: Contributions, layer: str, score: str) -> Arrays:
-    """Return the examples at both ends, by blocks of ids."""
+def ranked(store: Store, found: Contributions, ranking: Ranking, k: int) -> Arrays:
+    """Return the k examples at both ends, by blocks of ids."""
     from tasks.tracing import first_of
 
-    k = stage.layout.arrays["top_id"].shape[2]
+    layer, score = ranking
     size = max(k, SUM_BYTES // (8 * found.n_queries))
     ends: dict[str, list[Influential]] = {"top": [], "bottom": []}
     for start in range(0, len(found.examples), size):
@@ -125,7 +126,7 @@ def _ranked(stage: Stage, found: Contributions, layer: str, score: str) -> Array
         ends["bottom"].append(sums.bottom(k))
     arrays: Arrays = {"reference": found.whole(layer, score)[1]}
     manifest = found.spec.inputs["network"].inputs["data"]
-    rows = positions(stage.store, manifest.path, found.train.split)
+    rows = positions(store, manifest.path, found.train.split)
     labels = rows.set_index("id")["label_given"]
     for end, parts in ends.items():
         best = first_of(parts, k, lowest=end == "bottom")
@@ -134,16 +135,15 @@ def _ranked(stage: Stage, found: Contributions, layer: str, score: str) -> Array
     return arrays
 
 
-def _described(stage: Stage, found: Contributions, layer: str) -> Arrays:
+def described(store: Store, found: Contributions, layer: str) -> Arrays:
     """Return the parts of ||z||^2, and gamma by epoch and class."""
     from tasks.tracing import ClassShare, shares_of_classes
 
     init, square = found.whole(layer, "gamma")
-    classes = np.array(_classes(stage.store, found))
-    _, _, epochs, _ = stage.layout.arrays["class_gamma"].shape
-    by_class = ClassShare(found.n_queries, len(classes), epochs)
+    classes = np.array(_classes(store, found))
     when = found.source.ledger["epoch"].to_numpy(np.int64)
-    labels_of = _member_labels(stage, found, classes)
+    by_class = ClassShare(found.n_queries, len(classes), int(when.max()) + 1)
+    labels_of = _member_labels(store, found, classes)
     parts = dict.fromkeys(PARTS, np.zeros(found.n_queries))
     parts["init"] = init
     for steps, values, decay in found.chunks(layer):
@@ -157,10 +157,10 @@ def _described(stage: Stage, found: Contributions, layer: str) -> Arrays:
     return {"parts": stacked, "square": square, "class_gamma": by_class.sums.transpose(0, 2, 1)}
 
 
-def _member_labels(stage: Stage, found: Contributions, classes: Ids) -> Callable[[Sequence[Ids]], list[Ids]]:
+def _member_labels(store: Store, found: Contributions, classes: Ids) -> Callable[[Sequence[Ids]], list[Ids]]:
     """Return a function of arrays of ids that gives the classes of the examples, as indices of `classes`."""
     manifest = found.spec.inputs["network"].inputs["data"]
-    rows = positions(stage.store, manifest.path, found.train.split)
+    rows = positions(store, manifest.path, found.train.split)
     order = np.argsort(rows["id"].to_numpy(np.int64))
     ids, labels = rows["id"].to_numpy(np.int64)[order], rows["label_given"].to_numpy(np.int64)[order]
     index = np.searchsorted(classes, labels)
@@ -196,19 +196,23 @@ def _ridges(stage: Stage, found: Contributions, layer: str, *, classes_too: bool
 def _summary(stage: Stage) -> Document:
     """Return the meaning of the arrays' axes."""
     found = _opened(stage.store, stage.spec)
-    queries = found.spec.inputs["queries"]
+    rankings = _rankings(found, stage.spec)
+    ridges = {**stage.spec.place["ridges"], "grid": GRID.tolist()}
+    return meaning(stage.store, found, rankings) | {"queries": found.spec.inputs["queries"].path, "ridges": ridges}
+
+
+def meaning(store: Store, found: Contributions, rankings: Sequence[Ranking]) -> Document:
+    """Return the meaning of the arrays' axes."""
     return {
         "layers": found.layers,
         "kinds": [found.stage.summary["kinds"][layer] for layer in found.layers],
         "weights": [found.stage.summary["weights"][layer] for layer in found.layers],
-        "rankings": [list(ranking) for ranking in _rankings(found, stage.spec)],
+        "rankings": [list(ranking) for ranking in rankings],
         "parts": list(PARTS),
         "decay_unknown_from": [found.decay_unknown_from(layer) for layer in found.layers],
-        "classes": _classes(stage.store, found),
+        "classes": _classes(store, found),
         "steps": found.steps,
         "anchor": found.spec.place["anchor"],
-        "queries": queries.path,
-        "ridges": {**stage.spec.place["ridges"], "grid": GRID.tolist()},
     }
 
 
@@ -217,7 +221,8 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     training = contributions.inputs["network"]
     train, found = training_of(training), survey.data(training.inputs["data"])
     _check_window(spec, training, training_steps(training, found.summary)[1])
-    n, layers = count_queries(contributions.inputs["queries"], survey), len(recorded_layers(training, survey))
+    n, units = count_queries(contributions.inputs["queries"], survey), len(contributions.place.get("units", ()))
+    layers = len(recorded_layers(training, survey)) + units
     sums = train.epochs * len(found.split(train.split)["labels"])
     one = 48 * int(spec.place["k"]) + 8 * sums + 4 * int(spec.place["ridges"]["classes"]) * len(GRID)
     return Size(layers * n * one, 4 * SUM_BYTES + HISTOGRAM_BYTES + 8 * n * (8 * train.checkpoint_every + sums))

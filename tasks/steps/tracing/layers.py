@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,6 +37,27 @@ def traced_layers(source: UpdateSource, spec: StageSpec) -> list[str]:
     return list(asked)
 
 
+def unit_of(name: str) -> tuple[str, int | None]:
+    """Return layer and unit of the name of a traced layer or unit, such as fc:3; None for a whole layer."""
+    layer, colon, unit = name.rpartition(":")
+    return (layer, int(unit)) if colon and unit.isdecimal() else (name, None)
+
+
+def traced_names(source: UpdateSource, spec: StageSpec) -> list[str]:
+    """Return the names of the traced layers of a contributions stage, each followed by its traced units.
+
+    Raises
+    ------
+    ValueError : a layer that the archive does not hold
+    """
+    traced, units = traced_layers(source, spec), spec.place.get("units", ())
+    order = [*traced, *(layer for unit in units if (layer := unit_of(unit)[0]) not in traced)]
+    found = []
+    for layer in dict.fromkeys(order):
+        found += [layer] * (layer in traced) + [unit for unit in units if unit_of(unit)[0] == layer]
+    return found
+
+
 def in_depth_order(training: StageSpec, layers: Sequence[str]) -> list[str]:
     """Return names of layers in the order of the network's modules; unknown names are last."""
     import torch
@@ -52,12 +73,12 @@ def in_depth_order(training: StageSpec, layers: Sequence[str]) -> list[str]:
 
 
 def layers_to_trace(spec: StageSpec, survey: Survey) -> list[str]:
-    """Return the names of the layers for contributions, after a check of their calls.
+    """Return the names of the layers and units for contributions, after a check of their calls.
 
     Raises
     ------
-    ValueError : a layer is not recorded; its calls are not exactly one; its input is not one tensor; or the network
-        does not know the labels of the queries
+    ValueError : a layer is not recorded; its calls are not exactly one; its input is not one tensor; a layer does not
+        have a unit; or the network does not know the labels of the queries
     """
     import torch
 
@@ -69,6 +90,9 @@ def layers_to_trace(spec: StageSpec, survey: Survey) -> list[str]:
     for layer in traced:
         if layer not in recorded:
             raise ValueError(f"tracing.layers: expected recorded layers ({', '.join(recorded)}), found {layer!r}")
+    units = list(spec.place.get("units", ()))
+    check_units(units, recorded)
+    traced = list(dict.fromkeys([*traced, *(unit_of(unit)[0] for unit in units)]))
 
     def look(model: nn.Module, example: Tensor, images: Tensor) -> int | str:
         try:
@@ -94,4 +118,20 @@ def layers_to_trace(spec: StageSpec, survey: Survey) -> list[str]:
         )
     except ValueError as error:
         raise ValueError(f"tracing.queries.data: {error}") from error
-    return traced
+    return [*traced, *units]
+
+
+def check_units(units: Sequence[str], layers: Mapping[str, nn.Module], key: str = "tracing.units") -> None:
+    """Raise ValueError for units that layers do not have; the message begins with `key`."""
+    from tasks.tracing.patches import Operation
+
+    for unit in units:
+        layer, index = unit_of(unit)
+        if index is None or layer not in layers:
+            raise ValueError(
+                f"{key}: expected LAYER:INDEX with a recorded layer of {', '.join(layers)}, found {unit!r}"
+            )
+        module = layers[layer]
+        outputs = Operation(module, tuple(module.get_parameter("weight").shape)).n_outputs
+        if index >= outputs:
+            raise ValueError(f"{key}: expected {layer}:0 to {layer}:{outputs - 1}, found {unit!r}")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from storage.specs import StageSpec
+from storage.stages import open_finished
+from storage.stores import Store
 from tasks.engine.survey import Survey
 from tasks.steps.common.courses import training_of
 from tasks.steps.common.recording import archive_size
+from tasks.steps.common.replays import open_archive
 from tasks.steps.tracing.queries import count_queries
 
 if TYPE_CHECKING:
@@ -20,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Target(Protocol):
-    """What of a traced layer is needed to split a block: its operation, final weights and the anchor of z."""
+    """What of a traced layer or unit is needed to split a block: its operation, final weights and the anchor of z."""
 
     @property
     def module(self) -> nn.Module: ...
@@ -38,7 +42,7 @@ def members_array(layer: str) -> str:
 
 
 def splits(source: UpdateSource, spec: StageSpec, layer: str) -> bool:
-    """Return whether gamma of a layer is split by the examples' own gradients; a bias does not have parts."""
+    """Return whether gamma of a layer and its units is split by the examples' own gradients; a bias has no parts."""
     counts_bias = spec.place["bias"] and source.initial_bias(layer) is not None
     return spec.place["split"] == "example" and not counts_bias and source.splits(layer)
 
@@ -55,6 +59,32 @@ def split_block(
     parts = block.per_example(target.module, target.weight, inputs, anchor=target.anchor)
     for row, columns, size in zip(members, parts, sizes, strict=True):
         row[:size] = columns[:, :size].T.float().cpu().numpy()
+
+
+def member_spread(store: Store, contributions: StageSpec, layer: str) -> dict[str, float]:
+    """Return how far the parts of a batch's images lie from an equal split, NaN where they are not known.
+
+    Returns
+    -------
+    member_spread : root of the summed squared deviations over the root of the summed squared parts, over all steps of
+        several images, and queries
+    member_against : share of the parts with the opposite sign of their batch's sum
+    """
+    stage, name = open_finished(store, contributions), members_array(layer)
+    if name not in stage.layout.arrays:
+        return {"member_spread": math.nan, "member_against": math.nan}
+    source, rows = open_archive(store, contributions.inputs["network"]), stage.layout.arrays[name].rows
+    squares = deviations = against = count = 0.0
+    for start in range(0, source.steps, rows):
+        stop = min(start + rows, source.steps)
+        steps = zip(stage.read(name, start, stop).astype(np.float64), source.examples[start:stop], strict=True)
+        for parts in (part[: len(ids)] for part, ids in steps if len(ids) > 1 and part.any()):
+            squares += float((parts**2).sum())
+            deviations += float(((parts - parts.mean(axis=0)) ** 2).sum())
+            against += float((parts * parts.sum(axis=0) < 0).sum())
+            count += parts.size
+    spread = math.sqrt(deviations / squares) if squares else math.nan
+    return {"member_spread": spread, "member_against": against / count if count else math.nan}
 
 
 def members_bytes(spec: StageSpec, survey: Survey, layers: list[str]) -> int:

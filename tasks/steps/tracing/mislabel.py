@@ -25,7 +25,8 @@ from tasks.steps.common.networks import choose_device, load_network
 from tasks.steps.common.recording import UPDATES, reading_peak, recorded_layers
 from tasks.steps.common.replays import open_archive
 from tasks.steps.common.survey import state_bytes
-from tasks.steps.tracing.projection import INPUT_BYTES, Target, layer_targets
+from tasks.steps.tracing.projection import INPUT_BYTES
+from tasks.steps.tracing.targets import Target, layer_targets
 from tasks.steps.tracing.undecayed import undecayed
 
 if TYPE_CHECKING:
@@ -39,8 +40,9 @@ def mislabel_spec(contributions: StageSpec) -> StageSpec:
     """Return the spec of the self-attribution of a training's examples, with the layers of its contributions."""
     training, queries = contributions.inputs["network"], contributions.inputs["queries"]
     parameters = {**contributions.parameters, "network": queries.parameters["network"]}
+    parameters.pop("units", None)
     inputs = {"network": training, "data": training.inputs["data"]}
-    place = {**queries.place, **contributions.place}
+    place = {**queries.place, **contributions.place, "units": []}
     return MISLABEL.spec(parameters, inputs, digests=queries.digests, place=place, label=contributions.label)
 
 

@@ -1,19 +1,22 @@
 """The stages of question 4 for a config, as specs: a plan does not read the store."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from configs.schema import AnyDataSet, Config, LabelNoise, Network
+from configs.schema import Config, LabelNoise, Network
 from configs.tracing import Lds, Tracing
 from storage.specs import StageSpec
 from tasks.steps.common.companions import IMAGES, WORDS
 from tasks.steps.common.lottery import last_training
 from tasks.steps.common.manifest import manifest_spec
 from tasks.steps.common.question import Shared
+from tasks.steps.tracing.aggregate import aggregate_spec
 from tasks.steps.tracing.comparison import comparison_spec
 from tasks.steps.tracing.counterfactual import counterfactual_spec
 from tasks.steps.tracing.datamodelling import datamodelling_spec
+from tasks.steps.tracing.index import index_spec
 from tasks.steps.tracing.influence import influence_spec
+from tasks.steps.tracing.linked import check_linked
 from tasks.steps.tracing.mislabel import mislabel_spec
 from tasks.steps.tracing.projection import contributions_spec
 from tasks.steps.tracing.queries import queries_spec
@@ -55,13 +58,15 @@ class Trace(Projected):
     comparison: StageSpec | None = None
     suspects: StageSpec | None = None
     n_suspects: int = 0  # on the page
+    index: StageSpec | None = None
+    aggregate: StageSpec | None = None
 
     @property
     def finals(self) -> Sequence[StageSpec]:
         """Return the stages that no other stage of the answer reads."""
         found = (
             *(self.influence, self.mislabel, self.randomisation, self.datamodelling),
-            *(self.same_order, self.comparison, self.suspects),
+            *(self.same_order, self.comparison, self.suspects, self.index, self.aggregate),
         )
         return tuple(spec for spec in found if spec is not None)
 
@@ -77,7 +82,9 @@ def plan_tracing(config: Config, shared: Shared) -> Sequence[Trace]:
     assert asked is not None
     for name in asked.networks:
         _check(name, config.networks[name], asked)
-    found = [_trace(config, asked, shared, name, seed) for name in asked.networks for seed in config.seeds]
+        if config.networks[name].updates is not None:
+            check_linked(name, asked, shared.trainings[name, config.seeds[0]])
+    found = [_trace(config, asked, shared, name, seed) for name in asked.networks for seed in _seeds(config, name)]
     if asked.evaluation.mislabel and not any(trace.mislabel for trace in found):
         raise ValueError(
             "tracing.evaluation.mislabel: expected a network that is trained on flipped labels, found none; "
@@ -86,14 +93,22 @@ def plan_tracing(config: Config, shared: Shared) -> Sequence[Trace]:
     return found
 
 
+def _seeds(config: Config, name: str) -> Sequence[int]:
+    """Return the seeds of a network's answers; one trained elsewhere has one."""
+    return config.seeds if config.networks[name].updates is None else config.seeds[:1]
+
+
 def _check(name: str, network: Network, asked: Tracing) -> None:
     """Raise ValueError unless a network can answer question 4."""
-    if network.train is None or network.train.record is None:
+    if network.updates is not None:
+        return
+    train = network.train
+    if train is None or train.record is None:
         raise ValueError(
             f"tracing.networks: expected recorded updates of {name!r}, found none; give it a training with `record`, "
-            f"such as networks.{name}.train.record: {{kind: auto}}"
+            f"such as networks.{name}.train.record: {{kind: auto}}, or the archive of one elsewhere: "
+            f"networks.{name}.updates: URL"
         )
-    train = network.train
     if asked.evaluation.randomisation and asked.queries.split == train.split:
         raise ValueError(
             "tracing.evaluation.randomisation: expected queries with their labels, found a split with permuted labels; "
@@ -101,29 +116,30 @@ def _check(name: str, network: Network, asked: Tracing) -> None:
         )
 
 
-def _flipped(network: Network, data: Mapping[str, AnyDataSet]) -> bool:
+def _flipped(config: Config, name: str) -> bool:
     """Return whether a network is trained on labels that are flipped on purpose."""
-    assert network.train is not None
-    noise = data[network.train.data].noise
-    return noise is not None and noise.kind == "flip" and network.train.split in noise.splits
+    learned = config.learned(name)
+    assert learned is not None, name
+    noise = config.data[learned[0]].noise
+    return noise is not None and noise.kind == "flip" and learned[1] in noise.splits
 
 
-def _projected(
-    network: Network, asked: Tracing, name: str, training: StageSpec, manifest: StageSpec, label: str
-) -> Projected:
-    """Return the projections of one training on the queries of a manifest."""
-    queries = queries_spec(name, network, manifest, training, asked.queries)
+def _projected(asked: Tracing, name: str, seed: int, queries: StageSpec, label: str) -> Projected:
+    """Return the projections of the training of a network and seed on its queries."""
+    training = queries.inputs["network"]
     contributions = contributions_spec(label, training, queries, asked)
-    return Projected(name, int(training.parameters["seed"]), queries, contributions)
+    return Projected(name, seed, queries, contributions)
 
 
 def _trace(config: Config, asked: Tracing, shared: Shared, name: str, seed: int) -> Trace:
     """Return the stages of one network and seed."""
     network, evaluation, training = config.networks[name], asked.evaluation, shared.trainings[name, seed]
     manifest = training.inputs["data"] if asked.queries.data is None else shared.manifests[asked.queries.data]
-    traced = _projected(network, asked, name, training, manifest, f"{name} seed {seed}")
-    contributions, queries = traced.contributions, traced.queries
-    permuted = _permuted(config, asked, name, training, manifest) if evaluation.randomisation else None
+    queries = queries_spec(name, network, manifest, training, asked.queries)
+    label = training.label if network.updates is not None else f"{name} seed {seed}"
+    traced = _projected(asked, name, seed, queries, label)
+    contributions = traced.contributions
+    permuted = _permuted(config, asked, name, queries) if evaluation.randomisation else None
     retraining, again = _retrainings(queries, training, evaluation.lds)
     return Trace(
         name,
@@ -131,7 +147,7 @@ def _trace(config: Config, asked: Tracing, shared: Shared, name: str, seed: int)
         queries,
         contributions,
         influence=influence_spec(contributions, asked),
-        mislabel=mislabel_spec(contributions) if evaluation.mislabel and _flipped(network, config.data) else None,
+        mislabel=mislabel_spec(contributions) if evaluation.mislabel and _flipped(config, name) else None,
         permuted=permuted,
         randomisation=None if permuted is None else randomisation_spec(contributions, permuted.contributions, asked),
         retraining=retraining,
@@ -140,6 +156,8 @@ def _trace(config: Config, asked: Tracing, shared: Shared, name: str, seed: int)
         comparison=_comparison(asked, traced, retraining, again),
         suspects=None if asked.suspects is None else suspects_spec(queries, training),
         n_suspects=asked.suspects or 0,
+        index=None if asked.derive.index is None else index_spec(name, network, manifest, training, asked),
+        aggregate=None if asked.derive.aggregate is None else aggregate_spec(training, asked),
     )
 
 
@@ -170,9 +188,10 @@ def _comparison(
     return comparison_spec(queries, training, scores, tests)
 
 
-def _permuted(config: Config, asked: Tracing, name: str, trained: StageSpec, manifest: StageSpec) -> Projected:
+def _permuted(config: Config, asked: Tracing, name: str, traced: StageSpec) -> Projected:
     """Return the projections of the network when trained on permuted labels, on the same queries."""
-    network, seed = config.networks[name], int(trained.parameters["seed"])
+    network, trained, manifest = config.networks[name], traced.inputs["network"], traced.inputs["data"]
+    seed = int(trained.parameters["seed"])
     assert network.train is not None
     data = network.train.data
     noise = PERMUTED.model_copy(update={"splits": (network.train.split,)})
@@ -182,4 +201,5 @@ def _permuted(config: Config, asked: Tracing, name: str, trained: StageSpec, man
     given = {role: read for role, read in trained.inputs.items() if role in (IMAGES, WORDS)}
     training = last_training(f"{name} permuted", network, shuffled, seed, given)
     queried = shuffled if asked.queries.data in (None, data) else manifest
-    return _projected(network, asked, name, training, queried, f"{name} permuted seed {seed}")
+    queries = queries_spec(name, network, queried, training, asked.queries, same=traced)
+    return _projected(asked, name, seed, queries, f"{name} permuted seed {seed}")

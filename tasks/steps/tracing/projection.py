@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,15 +24,19 @@ from tasks.steps.common.networks import choose_device, load_network
 from tasks.steps.common.recording import UPDATES, reading_peak, recorded_layers
 from tasks.steps.common.replays import open_archive
 from tasks.steps.common.survey import state_bytes
-from tasks.steps.tracing.layers import in_depth_order, layers_to_trace, traced_layers
+from tasks.steps.tracing.layers import in_depth_order, layers_to_trace
 from tasks.steps.tracing.members import members_array, members_bytes, split_block, splits
 from tasks.steps.tracing.queries import count_queries, query_inputs
+from tasks.steps.tracing.targets import Target, as_float, layer_targets
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from storage.updates.archives import Segment
     from tasks.recording.sources import UpdateBlock, UpdateSource
+
+    QueryBatch = tuple[int, Mapping[str, Tensor], Tensor]  # first query, inputs by layer, classes of the traced logits
 
 VERSION = 1
 INPUT_BYTES = 128 * 2**20  # bytes of layer inputs in memory; more queries read the archive again
@@ -44,49 +47,16 @@ Floats = NDArray[np.float32]
 
 def contributions_spec(name: str, training: StageSpec, queries: StageSpec, asked: Tracing) -> StageSpec:
     """Return the spec of a training's contributions to its queries, with layers in the network's order."""
-    settings = asked.model_dump(mode="json", include={"layers", "anchor", "bias", "split"})
+    settings = asked.model_dump(mode="json", include={"layers", "units", "anchor", "bias", "split"})
     record = training_of(training).record
     assert record is not None, training
     named = list(record.layers or ()) if asked.layers == "all" else list(asked.layers)
     if named and (ordered := in_depth_order(training, named)) != named:
         settings["layers"] = ordered
-    kept = without_defaults(settings, {"layers": "all", "anchor": "final", "bias": False, "split": "example"})
+    defaults = {"layers": "all", "units": [], "anchor": "final", "bias": False, "split": "example"}
+    kept = without_defaults(settings, defaults)
     inputs = {"network": training, "queries": queries}
     return CONTRIBUTIONS.spec(kept, inputs, place=settings, label=f"{name} {queries.label}")
-
-
-@dataclass(frozen=True)
-class Target:
-    """A traced layer: its operation, final weights, bias and anchor of z, and whether its output is the logits."""
-
-    name: str
-    module: nn.Module
-    weight: Tensor
-    bias: Tensor | None
-    anchor: Tensor | None
-    output: bool
-
-
-def layer_targets(spec: StageSpec, source: UpdateSource, model: nn.Module, example: Tensor) -> list[Target]:
-    """Return the traced layers of a stage on the model's device; `spec.place` has the settings."""
-    from tasks.capture import find_output_layer
-
-    output, device = find_output_layer(model, example), example.device
-    found = []
-    for layer in traced_layers(source, spec):
-        weight, displaced = _tensor(source.final(layer), device), spec.place["anchor"] == "displacement"
-        anchor = weight - _tensor(source.initial(layer), device) if displaced else None
-        bias = _bias_of_z(source, layer, device, displaced=displaced) if spec.place["bias"] else None
-        found.append(Target(layer, model.get_submodule(layer), weight, bias, anchor, layer == output))
-    return found
-
-
-def _bias_of_z(source: UpdateSource, layer: str, device: torch.device, *, displaced: bool) -> Tensor | None:
-    """Return the bias in z, the final bias or its displacement; None without a bias."""
-    final, initial = source.final_bias(layer), source.initial_bias(layer)
-    if final is None or initial is None:
-        return None
-    return _tensor(final, device) - _tensor(initial, device) if displaced else _tensor(final, device)
 
 
 def _targets(store: Store, spec: StageSpec, source: UpdateSource, device: torch.device) -> list[Target]:
@@ -101,8 +71,15 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
     import torch
 
     queries, source = open_finished(store, spec.inputs["queries"]), open_archive(store, spec.inputs["network"])
-    segments, n, steps = source.segments(), int(queries.summary["queries"]), source.steps
-    rows = segments[0].stop
+    targets = _targets(store, spec, source, torch.device("cpu"))
+    return Layout(len(source.segments()), contribution_arrays(spec, source, targets, int(queries.summary["queries"])))
+
+
+def contribution_arrays(
+    spec: StageSpec, source: UpdateSource, targets: Sequence[Target], n: int
+) -> dict[str, ArrayLayout]:
+    """Return the arrays of the contributions of an archive to n queries."""
+    steps, rows = source.steps, source.segments()[0].stop
 
     def series(*more: int) -> ArrayLayout:
         return ArrayLayout((steps, n, *more), "float32", ("step", "query", "logit")[: 2 + len(more)], rows, rows)
@@ -111,46 +88,65 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
         return ArrayLayout((n, *more), "float32", ("query", "logit")[: 1 + len(more)], n, n)
 
     arrays: dict[str, ArrayLayout] = {}
-    for target in _targets(store, spec, source, torch.device("cpu")):
+    for target in targets:
         arrays |= {f"gamma.{target.name}": series(), f"norm.{target.name}": series()}
         arrays |= {f"init.{target.name}": single(), f"preactivation.{target.name}": single()}
-        if splits(source, spec, target.name):
+        if splits(source, spec, target.layer):
             most = max(map(len, source.examples))
             arrays[members_array(target.name)] = ArrayLayout(
                 (steps, most, n), "float32", ("step", "member", "query"), rows, rows
             )
         if target.output:
             arrays |= {f"logit.{target.name}": series(2), f"logit_init.{target.name}": single(2)}
-    return Layout(len(segments), arrays)
+    return arrays
 
 
 def _partition(work: Work, number: int) -> None:
     """Project the updates of a segment."""
     stage, spec, device = work.stage, work.stage.spec, choose_device(work.device)
-    source = open_archive(stage.store, spec.inputs["network"])
-    segment = source.segments()[number]
-    targets = {target.name: target for target in _targets(stage.store, spec, source, device)}
-    sizes = [len(ids) for ids in source.examples]
+    source, queries = open_archive(stage.store, spec.inputs["network"]), spec.inputs["queries"]
+    segment, targets = source.segments()[number], _targets(stage.store, spec, source, device)
+    finished, images = open_finished(stage.store, queries), query_inputs(stage.store, queries, device)
+    followed = np.stack([finished.read("logits").argmax(1), finished.read("label")], axis=1)
+    batches = input_batches(load_network(stage.store, queries, device), targets, images, followed)
     with stage.partition(number) as part:
         arrays = _empty(part)
-        for first, inputs, classes in _batches(stage.store, spec, list(targets), device):
-            span = slice(first, first + len(classes))
-            if number == 0:
-                for target in targets.values():
-                    _constants(source, target, inputs[target.name], classes, span, arrays)
-            for block in source.blocks(segment, list(targets)):
-                rows = slice(block.start - segment.start, block.stop - segment.start)
-                if not block.recorded:
-                    rows = slice(rows.stop - 1, rows.stop)  # the sum of a gap is stored at its last step
-                target = targets[block.layer]
-                _project(block, target, inputs[target.name], classes, arrays, (rows, span))
-                if (members := arrays.get(members_array(target.name))) is not None and block.recorded:
-                    counts = sizes[block.start : block.stop]
-                    split_block(block, target, inputs[target.name], members[rows, :, span], counts)
+        project_segment(source, segment, targets, batches, arrays)
         for name, array in arrays.items():
-            _check_finite(spec, name, array, segment.start)
+            check_finite(spec, name, array, segment.start)
             part.write(name, array)
         part.numbers.update(measured(steps=segment.stop - segment.start))
+
+
+def project_segment(
+    source: UpdateSource,
+    segment: Segment,
+    targets: Sequence[Target],
+    batches: Iterable[QueryBatch],
+    arrays: dict[str, Floats],
+) -> None:
+    """Write the contributions of a segment's updates, and those of the initial weights with the first segment.
+
+    Parameters
+    ----------
+    batches : as `input_batches` yields them
+    arrays : zeros, with the rows of the segment
+    """
+    sizes, layers = [len(ids) for ids in source.examples], list(dict.fromkeys(target.layer for target in targets))
+    for first, inputs, classes in batches:
+        span = slice(first, first + len(classes))
+        if segment.start == 0:
+            for target in targets:
+                _constants(source, target, inputs[target.layer], classes, span, arrays)
+        for block in source.blocks(segment, layers):
+            rows = slice(block.start - segment.start, block.stop - segment.start)
+            if not block.recorded:
+                rows = slice(rows.stop - 1, rows.stop)  # the sum of a gap is stored at its last step
+            for target in (target for target in targets if target.layer == block.layer):
+                _project(block, target, inputs[block.layer], classes, arrays, (rows, span))
+                if (members := arrays.get(members_array(target.name))) is not None and block.recorded:
+                    counts = sizes[block.start : block.stop]
+                    split_block(block, target, inputs[block.layer], members[rows, :, span], counts)
 
 
 def _empty(part: Partition) -> dict[str, Floats]:
@@ -163,7 +159,7 @@ def _empty(part: Partition) -> dict[str, Floats]:
     return found
 
 
-def _check_finite(spec: StageSpec, name: str, array: Floats, start: int) -> None:
+def check_finite(spec: StageSpec, name: str, array: Floats, start: int) -> None:
     """Raise ValueError for NaN or inf in an array of a partition with first step `start`: the training diverged."""
     if not np.isfinite(array).all():
         kind, layer = name.split(".", 1)
@@ -176,43 +172,37 @@ def _check_finite(spec: StageSpec, name: str, array: Floats, start: int) -> None
         )
 
 
-def _batches(
-    store: Store, spec: StageSpec, names: list[str], device: torch.device
-) -> Iterator[tuple[int, Mapping[str, Tensor], Tensor]]:
-    """Yield (first query, inputs by layer, classes (q, 2) of the traced logits) for queries that fit into memory."""
+def input_batches(
+    model: nn.Module, targets: Sequence[Target], images: Tensor, followed: NDArray[np.integer]
+) -> Iterator[QueryBatch]:
+    """Yield (first query, inputs by layer, classes (q, 2) of the traced logits) for queries that fit into memory.
+
+    Parameters
+    ----------
+    followed : (Q, 2) predicted and given class of each query
+    """
     import torch
 
     from tasks.capture import capture_inputs
 
-    queries = spec.inputs["queries"]
-    model, images = load_network(store, queries, device), query_inputs(store, queries, device)
-    finished = open_finished(store, queries)
-    followed = np.stack([finished.read("logits").argmax(1), finished.read("label")], axis=1)
+    names = list(dict.fromkeys(target.layer for target in targets))
     one = sum(value.numel() * value.element_size() for value in capture_inputs(model, names, images[:1]).values())
     size = max(1, INPUT_BYTES // one)
     for first in range(0, len(images), size):
         batch = slice(first, first + size)
-        yield first, capture_inputs(model, names, images[batch]), torch.from_numpy(followed[batch]).to(device)
+        yield first, capture_inputs(model, names, images[batch]), torch.from_numpy(followed[batch]).to(images.device)
 
 
 def _constants(
     source: UpdateSource, target: Target, inputs: Tensor, classes: Tensor, span: slice, arrays: dict[str, Floats]
 ) -> None:
     """Write the contributions of the initial weights, and the norm of z."""
-    from tasks.tracing import contributions, logit_contributions
+    from tasks.tracing import logit_contributions
 
-    initial = _tensor(source.initial(target.name), inputs.device)[None]
-    bias = source.initial_bias(target.name)
-    start = None if bias is None else _tensor(bias, inputs.device)[None]
-    found = contributions(
-        target.module,
-        target.weight,
-        inputs,
-        initial,
-        anchor=target.anchor,
-        bias=target.bias,
-        bias_updates=None if target.bias is None else start,
-    )
+    initial = as_float(source.initial(target.layer), inputs.device)[None]
+    bias = source.initial_bias(target.layer)
+    start = None if bias is None else as_float(bias, inputs.device)[None]
+    found = target.contributions(inputs, initial, start)
     arrays[f"init.{target.name}"][span] = _array(found.gamma[:, 0])
     arrays[f"preactivation.{target.name}"][span] = _array(found.preactivation_norm)
     if target.output:
@@ -232,22 +222,23 @@ def _project(
     """Write the contributions of a block's steps to a batch of queries."""
     from tasks.tracing import logit_contributions
 
-    found = block.project(target.module, target.weight, inputs, anchor=target.anchor, bias=target.bias)
+    if target.unit is None:
+        found = block.project(target.module, target.weight, inputs, anchor=target.anchor, bias=target.bias)
+    else:
+        found = target.contributions(inputs, *_updates(block, inputs.device))
     arrays[f"gamma.{target.name}"][where] = _array(found.gamma.T)
     arrays[f"norm.{target.name}"][where] = _array(found.norm.T)
     if target.output:
-        updates, bias = _tensor(block.dense(), inputs.device), block.dense_bias()
-        changes = None if bias is None else _tensor(bias, inputs.device)
+        updates, changes = _updates(block, inputs.device)
         for column in (PREDICTED, GIVEN):
             logit = logit_contributions(target.module, inputs, updates, classes[:, column], bias_updates=changes)
             arrays[f"logit.{target.name}"][(*where, column)] = _array(logit.T)
 
 
-def _tensor(stored: Tensor, device: torch.device) -> Tensor:
-    """Return float32 weights or updates on the device."""
-    import torch
-
-    return stored.to(device, torch.float32)
+def _updates(block: UpdateBlock, device: torch.device) -> tuple[Tensor, Tensor | None]:
+    """Return the updates of a block's weight and bias."""
+    bias = block.dense_bias()
+    return as_float(block.dense(), device), None if bias is None else as_float(bias, device)
 
 
 def _array(tensor: Tensor) -> Floats:
@@ -262,9 +253,16 @@ def _summary(stage: Stage) -> Document:
 
     source = open_archive(stage.store, stage.spec.inputs["network"])
     targets = _targets(stage.store, stage.spec, source, torch.device("cpu"))
+    return described_targets(targets)
+
+
+def described_targets(targets: Sequence[Target]) -> Document:
+    """Return the kind and the number of weights of each layer and unit."""
     return {
-        "kinds": {target.name: type(target.module).__name__ for target in targets},
-        "weights": {target.name: target.weight.numel() for target in targets},
+        "kinds": {
+            target.name: type(target.module).__name__ + ("" if target.unit is None else " unit") for target in targets
+        },
+        "weights": {target.name: target.n_weights for target in targets},
     }
 
 

@@ -19,11 +19,11 @@ from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.steps.common.courses import MEMORY_SAMPLES
-from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import choose_device, load_network, network_identity, preprocessing_of
-from tasks.steps.common.pictures import THUMBNAIL, chosen_positions, shown_images
+from tasks.steps.common.pictures import THUMBNAIL, shown_images
 from tasks.steps.common.samples import read_positions
 from tasks.steps.common.trials import check_logits, spread
+from tasks.steps.tracing.choice import SAME, check_samples, query_places
 
 if TYPE_CHECKING:
     import torch
@@ -33,24 +33,29 @@ VERSION = 2
 FORWARD = 64  # number of queries in one forward pass
 
 
-def queries_spec(name: str, network: Network, manifest: StageSpec, training: StageSpec, asked: Queries) -> StageSpec:
-    """Return the spec of a network's queries from a split."""
+def queries_spec(
+    name: str,
+    network: Network,
+    manifest: StageSpec,
+    training: StageSpec,
+    asked: Queries,
+    same: StageSpec | None = None,
+) -> StageSpec:
+    """Return the spec of a network's queries from a split.
+
+    Parameters
+    ----------
+    same : the queries of another network, for which the choice depends on its answers
+    """
     parameters, place, digests = network_identity(name, network, training)
-    chosen: Document = {"network": parameters, "split": asked.split, "count": asked.count}
+    chosen: Document = {"network": parameters, "split": asked.split}
+    chosen |= {"count": asked.count} if asked.samples is None else {"samples": list(asked.samples)}
     inputs = {"data": manifest, "network": training}
+    if asked.wrong and same is not None:
+        inputs[SAME] = same
+    elif asked.wrong:
+        chosen["wrong"] = True
     return QUERIES.spec(chosen, inputs, digests=digests, place=place, label=f"{name} {asked.split}")
-
-
-def query_places(store: Store, spec: StageSpec) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """Return the queries' positions in their split, ids and given labels, class by class."""
-    rows = positions(store, spec.inputs["data"].path, spec.parameters["split"])
-    labels = rows["label_given"].to_numpy(np.int64)
-    class_ranges = {
-        int(label): (int(np.searchsorted(labels, label)), int(np.searchsorted(labels, label, side="right")))
-        for label in np.unique(labels)
-    }
-    chosen = np.array([place for _, _, place in chosen_positions(class_ranges, spec.parameters["count"])], np.int64)
-    return chosen, rows["id"].to_numpy(np.int64)[chosen], labels[chosen]
 
 
 def query_inputs(store: Store, spec: StageSpec, device: torch.device) -> Tensor:
@@ -125,10 +130,13 @@ def _summary(stage: Stage) -> Document:
 
 def count_queries(spec: StageSpec, survey: Survey) -> int:
     """Return the number of queries, after a check that their split exists."""
-    return min(int(spec.parameters["count"]), survey.data(spec.inputs["data"]).count(spec.parameters["split"]))
+    split = survey.data(spec.inputs["data"]).count(spec.parameters["split"])
+    samples = spec.parameters.get("samples")
+    return min(int(spec.parameters["count"]), split) if samples is None else len(samples)
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:
+    check_samples(spec, survey)
     n_bytes = count_queries(spec, survey) * 3 * THUMBNAIL
     return Size(n_bytes, n_bytes * 8 + MEMORY_SAMPLES)
 

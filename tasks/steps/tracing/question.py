@@ -1,9 +1,11 @@
 """The object of question 4: who taught the network that?"""
 
 from tasks.steps.common.question import Question
+from tasks.steps.tracing.aggregate import AGGREGATE
 from tasks.steps.tracing.comparison import COMPARISON
 from tasks.steps.tracing.counterfactual import COUNTERFACTUAL
 from tasks.steps.tracing.datamodelling import DATAMODELLING
+from tasks.steps.tracing.index import BASIS, INDEX
 from tasks.steps.tracing.influence import INFLUENCE
 from tasks.steps.tracing.mislabel import MISLABEL
 from tasks.steps.tracing.page import tracing_page
@@ -20,7 +22,7 @@ TRACING = Question(
     "Who taught the network that?",
     (
         *(QUERIES, CONTRIBUTIONS, INFLUENCE, MISLABEL, RANDOMISATION, RETRAINING, DATAMODELLING),
-        *(COUNTERFACTUAL, TRACIN, COMPARISON, SUSPECTS),
+        *(COUNTERFACTUAL, TRACIN, COMPARISON, SUSPECTS, BASIS, INDEX, AGGREGATE),
     ),
     plan_tracing,
     tracing_page,

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 PARTITIONS = 16  # of a stage that goes through a training: at most so many copies of its results on the disk
 STATE_BYTES = 256 * 2**20  # bytes of states in memory, unless the square root of the steps needs more
-UNFOLLOWED = ("adversary", "lottery", "diversity")  # settings of a training whose steps are not differentiated
 INEXACT = ("hybrid",)  # kinds of archive that round weights
 
 
@@ -101,7 +100,7 @@ class Rerun:
 
     def before(self, segment: Segment) -> State:
         """Return the recorded state before a segment."""
-        made = self._stage.markers()[segment.number]["numbers"]["environment"]
+        made = self._stage.markers()[segment.recorded[0].number]["numbers"]["environment"]
         same_environment(self._training, made, environment(self._device), f"leave `{self._key}` out")
         load_training(self._trainer, self._stage.read_file(segment.before))
         return self.course.state()
@@ -127,12 +126,13 @@ def check_exact(source: UpdateSource, training: StageSpec, key: str) -> None:
 def check_record(training: StageSpec, key: str) -> None:
     """Raise ValueError where a training's settings already rule out derivatives or exact weights of every step."""
     settings = training_of(training)
-    for name in UNFOLLOWED:
-        if getattr(settings, name) is not None:
-            found = f"networks.{training.place['network']}.train.{name}"
-            raise ValueError(
-                f"{key}: expected a training without `{name}`, found {found}; its steps cannot be differentiated"
-            )
+    if settings.adversary is not None and getattr(settings.batches, "detach_ghosts", False):
+        place = f"networks.{training.place['network']}.train"
+        raise ValueError(
+            f"{key}: expected ghosts with gradients in {place}, which has an adversary, found "
+            f"{place}.batches.detach_ghosts; each pass of an attack has other ghosts, which a derivative would need "
+            "again; set it to false"
+        )
     record = settings.record
     assert isinstance(record, Record), training
     if str(record.kind) in INEXACT:

@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from storage.documents import Document
 from storage.specs import StageSpec
@@ -12,10 +13,14 @@ from storage.stages import open_finished
 from storage.stores import Store
 from tasks.report.tracing.results import TracingResults
 from tasks.report.tracing.scores import VALID, VALIDITY
+from tasks.steps.common.courses import training_of
+from tasks.steps.common.replays import open_archive
 from tasks.steps.tracing.comparison import ORDERS
 from tasks.steps.tracing.counterfactual import read_growth
+from tasks.steps.tracing.every import every_query
 from tasks.steps.tracing.explain import class_name, residual_of, shares_of, unknown_decay
-from tasks.steps.tracing.members import members_array
+from tasks.steps.tracing.layers import unit_of
+from tasks.steps.tracing.members import member_spread, members_array
 from tasks.steps.tracing.plan import Trace
 from tasks.steps.tracing.scores import COUNTERFACTUAL_SCORE
 from tasks.steps.tracing.shown import example_images, shown_queries, shown_suspects, trained_on
@@ -44,6 +49,7 @@ def tracing_results(store: Store, traces: Sequence[Trace], training_images: str)
     """Return the contents of question 4's page; training images only with `show`."""
     queries, n_queries = shown_queries(store, traces)
     suspects = shown_suspects(store, traces)
+    every = every_query(store, traces) if n_queries > len(queries) else ()
     return TracingResults(
         networks=pd.DataFrame([_network(store, trace) for trace in traces]),
         layers=pd.concat([_layers(store, trace) for trace in traces], ignore_index=True),
@@ -52,7 +58,8 @@ def tracing_results(store: Store, traces: Sequence[Trace], training_images: str)
         growth=pd.concat([GROWTH, *(_growth(store, trace) for trace in traces)], ignore_index=True),
         queries=queries,
         n_queries=n_queries,
-        images=example_images(store, traces, queries, suspects) if training_images == "show" else {},
+        every=every,
+        images=example_images(store, traces, (queries, every), suspects) if training_images == "show" else {},
         suspects=suspects,
         held_out=tuple({(q.source, q.split) for q in queries} - {trained_on(trace) for trace in traces}),
     )
@@ -73,19 +80,26 @@ def _network(store: Store, trace: Trace) -> dict[str, object]:
     """Return the row of a network: its recording and the costs."""
     training, influence = open_finished(store, trace.training), open_finished(store, trace.influence)
     recorded = _metrics(store, trace.training)
+    per_epoch = len([loss for each in recorded for loss in each["losses"]]) / training_of(trace.training).epochs
     spent = [*_metrics(store, trace.contributions), *_metrics(store, trace.influence)]
     return {
         "network": trace.network,
         "seed": trace.seed,
         "model": trace.queries.parameters["network"]["model"],
         "accuracy": training.summary["accuracy"],
-        "loss": recorded[-1]["epochs"][-1]["loss"],
+        "loss": _or_nan(recorded[-1]["epochs"][-1]["loss"]),
         "steps": influence.summary["steps"],
         "layers": len(influence.summary["layers"]),
         "archive_bytes": sum(each["recording"]["bytes"] for each in recorded),
         "recorder_waited_seconds": sum(each["recording"]["waited_seconds"] for each in recorded),
         "explain_seconds": sum(each["cpu_seconds"] for each in spent),
         "anchor": influence.summary["anchor"],
+        "kind": recorded[0]["recording"]["kind"],
+        "plain_epoch_seconds": per_epoch * recorded[0].get("unrecorded_seconds", np.nan),
+        "recorded_epoch_seconds": sum(each.get("steps_seconds", np.nan) for each in recorded)
+        / training_of(trace.training).epochs,
+        "weight_bytes": 4 * sum(influence.summary["weights"]),
+        "explained": open_finished(store, trace.queries).summary["queries"],
     }
 
 
@@ -94,6 +108,7 @@ def _layers(store: Store, trace: Trace) -> pd.DataFrame:
     influence = open_finished(store, trace.influence)
     summary, square = influence.summary, influence.read("square")
     own = open_finished(store, trace.contributions).layout.arrays
+    batch = _batch_shares(store, trace)
     values = influence.read("parts")
     parts = dict(zip(summary["parts"], np.moveaxis(shares_of(values, square), -1, 0), strict=True))
     residual = np.abs(residual_of(summary, values, square))
@@ -119,9 +134,28 @@ def _layers(store: Store, trace: Trace) -> pd.DataFrame:
                 **agreement,
                 "cardinality": cardinality(ids),
                 "split": "example" if members_array(layer) in own else "equal",
+                **_ghosts(batch[index], parts["examples"][index], members_array(layer) in own),
+                "unit": unit_of(layer)[1] is not None,
+                **member_spread(store, trace.contributions, layer),
             }
         )
     return pd.DataFrame(rows)
+
+
+def _batch_shares(store: Store, trace: Trace) -> NDArray[np.float64]:
+    """Return what the batches' own examples contributed to each layer and query, as shares of ||z||^2."""
+    influence = open_finished(store, trace.influence)
+    sums = influence.read("class_gamma").sum(axis=(2, 3))
+    if trace.influence.parameters.get("window") or not open_archive(store, trace.training).recorded.all():
+        return np.full(sums.shape, np.nan)  # the sums are of some steps only
+    return shares_of(sums, influence.read("square"))
+
+
+def _ghosts(batch: NDArray[np.float64], examples: NDArray[np.float64], split: bool) -> dict[str, float]:
+    """Return the parts of batches and ghosts, means over queries; NaN where updates are split equally."""
+    if not split:
+        return {"batch_share": np.nan, "ghosts_share": np.nan}
+    return {"batch_share": float(batch.mean()), "ghosts_share": float((examples - batch).mean())}
 
 
 def _shares(store: Store, trace: Trace) -> pd.DataFrame:

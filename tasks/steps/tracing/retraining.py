@@ -66,7 +66,7 @@ def _spec(queries: StageSpec, training: StageSpec, settings: Document) -> StageS
         "train": {k: v for k, v in training.parameters["train"].items() if k != "record"},
         "seed": training.parameters["seed"],
     }
-    inputs = {"queries": queries, "data": training.inputs["data"]}
+    inputs = {**training.inputs, "queries": queries}
     return RETRAINING.spec(
         parameters, inputs, digests=training.digests, place=dict(training.place), label=training.label
     )

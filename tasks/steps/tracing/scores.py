@@ -159,7 +159,7 @@ def _shapley(made: Compared) -> Scored:
 
 def _chance(made: Compared) -> Scored:
     """Return random numbers."""
-    rng = np.random.default_rng([int(made.spec.inputs["network"].parameters["seed"]), RANDOM])
+    rng = np.random.default_rng([int(made.spec.inputs["network"].parameters.get("seed", 0)), RANDOM])
     score = rng.random((len(made.classes), len(made.labels)))
     return score, -score.mean(axis=0)
 

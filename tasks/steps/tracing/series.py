@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from tasks.engine.survey import Survey
 from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
 from tasks.steps.common.recording import recorded_layers
 from tasks.steps.common.replays import open_archive
-from tasks.steps.tracing.layers import traced_layers
+from tasks.steps.tracing.layers import traced_names, unit_of
 from tasks.steps.tracing.members import members_array
 from tasks.steps.tracing.projection import GIVEN, PREDICTED
 from tasks.steps.tracing.queries import count_queries
@@ -49,7 +49,8 @@ def window_of(spec: StageSpec) -> tuple[int, int] | None:
 
 def checked_rankings(found: Contributions) -> list[Ranking]:
     """Return what checks look at: gamma of each layer, and the logit of the given class."""
-    return found.rankings(["gamma"]) + ([] if found.output is None else [(found.output, "given")])
+    layers = [ranking for ranking in found.rankings(["gamma"]) if unit_of(ranking[0])[1] is None]
+    return layers + ([] if found.output is None else [(found.output, "given")])
 
 
 def correlation_layout(found: Contributions) -> Layout:
@@ -74,23 +75,42 @@ def correlation_summary(stage: Stage, found: Contributions) -> Document:
     return {"rows": rows, "queries": found.n_queries}
 
 
+class Stored(Protocol):
+    """The arrays of contributions: those of a finished stage, or others of the same layout."""
+
+    @property
+    def layout(self) -> Layout: ...
+
+    @property
+    def summary(self) -> Document: ...
+
+    def read(self, name: str, start: int = 0, stop: int | None = None) -> NDArray[Any]: ...  # Any: floats
+
+
 class Contributions:
     """The contributions of one training to its queries.
 
     Parameters
     ----------
-    spec : spec of a finished contributions stage
+    spec : spec of a contributions stage
     window : first and past-the-end step whose examples count; None for all
+    stored : its arrays; None reads those of the finished stage
+
+    Attributes
+    ----------
+    layers : names of the traced layers and units
     """
 
-    def __init__(self, store: Store, spec: StageSpec, window: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, store: Store, spec: StageSpec, window: tuple[int, int] | None = None, stored: Stored | None = None
+    ) -> None:
         self.spec = spec
-        self.stage = open_finished(store, spec)
+        self.stage: Stored = open_finished(store, spec) if stored is None else stored
         self.source = open_archive(store, spec.inputs["network"])
-        self.layers = traced_layers(self.source, spec)
+        self.layers = traced_names(self.source, spec)
         self.steps = self.source.steps
         self.window = (0, self.steps) if window is None else window
-        self.n_queries = int(open_finished(store, spec.inputs["queries"]).summary["queries"])
+        self.n_queries = self.stage.layout.arrays[f"init.{self.layers[0]}"].shape[0]
         self.train = training_of(spec.inputs["network"])
         self.optimizer: Document = self.train.optimizer.model_dump(mode="json")
 
@@ -214,8 +234,9 @@ class Contributions:
         """
         import torch
 
-        ends = [(self.source.initial(layer), self.source.final(layer))]
-        initial, final = self.source.initial_bias(layer), self.source.final_bias(layer)
+        whole, _ = unit_of(layer)
+        ends = [(self.source.initial(whole), self.source.final(whole))]
+        initial, final = self.source.initial_bias(whole), self.source.final_bias(whole)
         if initial is not None and final is not None and (score in FOLLOWED or self.spec.place["bias"]):
             ends.append((initial, final))
         return [not torch.equal(first, last) for first, last in ends if first.any() or last.any()]

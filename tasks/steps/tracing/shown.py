@@ -11,17 +11,17 @@ from storage.stores import Store
 from tasks.figures.views import spread_out
 from tasks.report.pages import Image
 from tasks.report.tracing.queries import MAX_QUERIES
-from tasks.report.tracing.results import Query, QueryLayer, Ridges
+from tasks.report.tracing.results import EveryQuery, Query, QueryLayer, Ridges
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import preprocessing_of
 from tasks.steps.common.pictures import shown_images
 from tasks.steps.common.samples import read_positions
-from tasks.steps.tracing.explain import Influence, class_name, read_influence
+from tasks.steps.tracing.explain import Influence, class_name, keys_of, read_influence
 from tasks.steps.tracing.plan import Trace
 from tasks.steps.tracing.suspects import read_suspects
 from tasks.steps.tracing.whole import WholeScores
 
-MOST_IMAGES = 2000  # largest number of training images of a data set on the page
+MOST_IMAGES = 4000  # largest number of training images of a data set on the page
 UNKNOWN = -1  # in place of an unknown label
 BATCH = 256  # number of images that are read at a time
 
@@ -57,26 +57,44 @@ def shown_suspects(store: Store, traces: Sequence[Trace]) -> pd.DataFrame:
 
 
 def example_images(
-    store: Store, traces: Sequence[Trace], queries: Sequence[Query], suspects: pd.DataFrame
+    store: Store,
+    traces: Sequence[Trace],
+    queries: tuple[Sequence[Query], Sequence[EveryQuery]],
+    suspects: pd.DataFrame,
 ) -> dict[tuple[str, int], Image]:
-    """Return the training images of the queries' examples and of suspects, by data set and sample id."""
+    """Return the training images of the queries' examples and of suspects, by data set and sample id.
+
+    Parameters
+    ----------
+    queries : those to be shown at once, and all; of the latter those of highest rank, as far as there is room
+    """
     wanted: dict[str, set[int]] = {}
     for _, row in suspects[suspects["shown"].astype(bool)].iterrows():
         wanted.setdefault(str(row["data"]), set()).add(int(row["sample_id"]))
-    for query in queries:
-        for table in (table for layer in query.layers for table in (layer.positive, layer.negative)):
+    for query in queries[0]:
+        for table in (t for layer in (*query.layers, *query.scores) for t in (layer.positive, layer.negative)):
             wanted.setdefault(query.data, set()).update(table["sample_id"].tolist())
     found: dict[tuple[str, int], Image] = {}
     for data, trace in {data_name(trace): trace for trace in traces}.items():
         settings, (_, split) = preprocessing_of(trace.training.parameters["network"]), trained_on(trace)
         rows = positions(store, trace.training.inputs["data"].path, split)
         places = pd.Series(np.arange(len(rows)), index=rows["id"])
-        ids = sorted(wanted.get(data, ()))[:MOST_IMAGES]
+        ids = sorted(_with_others(data, wanted.get(data, set()), queries[1]))
         for start in range(0, len(ids), BATCH):
             part = ids[start : start + BATCH]
             inputs = read_positions(store, trace.training, split, places.loc[part].to_numpy(np.int64))
             found.update(zip(((data, sample) for sample in part), shown_images(inputs, settings), strict=True))
     return found
+
+
+def _with_others(data: str, shown: set[int], every: Sequence[EveryQuery]) -> set[int]:
+    """Return ids that are shown at once, and those of other queries by rank, at most `MOST_IMAGES`."""
+    found = dict.fromkeys(sorted(shown))
+    ends = [end.ids for book in every if book.data == data for rank in book.rankings for end in (rank.top, rank.bottom)]
+    for rank in range(max((ids.shape[1] for ids in ends), default=0)):
+        for ids in ends:
+            found |= dict.fromkeys(ids[:, rank].tolist() if ids.shape[1] > rank else ())
+    return set(list(found)[:MOST_IMAGES])
 
 
 def data_name(trace: Trace) -> str:
@@ -91,7 +109,9 @@ def trained_on(trace: Trace) -> tuple[str, str]:
 
 def _queries(store: Store, trace: Trace, numbers: NDArray[np.int64]) -> Iterator[Query]:
     """Yield some of the queries with the results of each layer."""
-    stage, read = open_finished(store, trace.queries), read_influence(open_finished(store, trace.influence))
+    stage, manifest = open_finished(store, trace.queries), trace.queries.inputs["data"].path
+    read = read_influence(open_finished(store, trace.influence), keys_of(store, trace.training.inputs["data"].path))
+    keys = keys_of(store, manifest)
     names, whole = stage.summary["class_names"], WholeScores(store, trace)
     ids, labels, logits, images = (stage.read(name) for name in ("sample_id", "label", "logits", "image"))
     chances = np.exp(logits - logits.max(axis=1, keepdims=True)).astype(np.float64)
@@ -111,6 +131,8 @@ def _queries(store: Store, trace: Trace, numbers: NDArray[np.int64]) -> Iterator
             data=data_name(trace),
             source=str(trace.queries.inputs["data"].place["name"]),
             number=number,
+            key=str(keys.loc[int(ids[number])]),
+            scores=tuple(_logit(read, names, number)),
         )
 
 
@@ -133,6 +155,23 @@ def _query_layers(
         )
 
 
+def _logit(read: Influence, names: dict[str, str], number: int) -> Iterator[QueryLayer]:
+    """Yield the contributions to the logit of a query's predicted class, where they are ranked."""
+    for index, (layer, score) in enumerate(read.summary["rankings"]):
+        if score == "logit":
+            examples = read.examples(names, np.array([number]))
+            mine = examples[(examples["layer"] == layer) & (examples["score"] == score)]
+            yield QueryLayer(
+                layer=score,
+                positive=_ranked(mine[(mine["end"] == "top") & (mine["sum"] > 0)]),
+                negative=_ranked(mine[(mine["end"] == "bottom") & (mine["sum"] < 0)]),
+                ridges=None,
+                init_share=float("nan"),
+                preactivation_norm=float(read.arrays["reference"][index, number]),
+                score=score,
+            )
+
+
 def _by_class(read: Influence, names: dict[str, str], layer: int, query: int) -> pd.DataFrame:
     """Return each class's contribution to a layer's representation of a query."""
     sums, square = read.arrays["class_gamma"][layer, query].sum(axis=0), float(read.arrays["square"][layer, query])
@@ -142,7 +181,7 @@ def _by_class(read: Influence, names: dict[str, str], layer: int, query: int) ->
 
 def _ranked(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the columns of the page's table of examples."""
-    return rows[["sample_id", "class_name", "sum", "share"]].assign(cosine_sum=np.nan).reset_index(drop=True)
+    return rows[["sample_id", "key", "class_name", "sum", "share"]].assign(cosine_sum=np.nan).reset_index(drop=True)
 
 
 def _ridges(

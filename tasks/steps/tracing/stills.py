@@ -10,7 +10,7 @@ from storage.stages import open_finished
 from storage.stores import Store
 from tasks.figures.tracing.still import class_share_plot, ridge_plot
 from tasks.report.tracing.results import TracingResults
-from tasks.steps.tracing.explain import read_influence
+from tasks.steps.tracing.explain import keys_of, read_influence
 from tasks.steps.tracing.plan import Trace
 
 SUSPECT_COLUMNS = [
@@ -55,5 +55,6 @@ def _examples(store: Store, trace: Trace) -> pd.DataFrame:
     """Return the influential examples of all queries as one table."""
     queries = open_finished(store, trace.queries)
     ids, names = queries.read("sample_id"), queries.summary["class_names"]
-    table = read_influence(open_finished(store, trace.influence)).examples(names, np.arange(len(ids)))
+    keys = keys_of(store, trace.training.inputs["data"].path)
+    table = read_influence(open_finished(store, trace.influence), keys).examples(names, np.arange(len(ids)))
     return table.assign(network=trace.network, seed=trace.seed, query_id=ids[table["query"].to_numpy()])

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from storage.stages import open_finished
+from storage.stages import FinishedStage, open_finished
 from storage.stores import Store
-from tasks.report.tracing.results import QueryLayer
+from tasks.report.tracing.results import End, QueryLayer, Ranking
 from tasks.steps.common.manifest import positions
 from tasks.steps.tracing.counterfactual import read_derivatives
 from tasks.steps.tracing.explain import class_name
@@ -34,7 +34,7 @@ class WholeScores:
             self._scores[COUNTERFACTUAL_SCORE] = sign_of(asked) * read_derivatives(store, asked)
         self._stage, self._order = open_finished(store, spec), scores_of(spec)
         rows = positions(store, trace.training.inputs["data"].path, trace.training.place["train"]["split"])
-        self._labels = rows["label_given"].to_numpy(np.int64)
+        self._labels, self._keys = rows["label_given"].to_numpy(np.int64), rows.set_index("id")["key"]
 
     def panels(self, names: dict[str, str], query: int) -> Iterator[QueryLayer]:
         """Yield a panel of a query for each score."""
@@ -49,6 +49,7 @@ class WholeScores:
                 table = pd.DataFrame(
                     {
                         "sample_id": ids,
+                        "key": self._keys.loc[ids.tolist()].to_numpy(),
                         "class_name": [class_name(names, label) for label in labels.tolist()],
                         "sum": sums,
                         "share": sums / whole,
@@ -67,8 +68,34 @@ class WholeScores:
                 score=score,
             )
 
+    def rankings(self, k: int) -> Iterator[Ranking]:
+        """Yield the first k examples at both ends of all queries for each score."""
+        for score, values in self._scores.items():
+            index = self._order.index(score)
+            top, bottom = ends_of(self._stage, index, "value", k)
+            whole = np.abs(values).sum(axis=1)
+            yield Ranking(score, score, top, bottom, np.where(whole > 0, whole, 1.0))
+
     def _by_class(self, names: dict[str, str], values: Doubles, whole: float) -> pd.DataFrame:
         """Return the sum of each class's examples."""
         sums = pd.Series(values).groupby(self._labels).sum()
         labels = [class_name(names, label) for label in sums.index.tolist()]
         return pd.DataFrame({"class_name": labels, "sum": sums.to_numpy(), "share": sums.to_numpy() / whole})
+
+
+def ends_of(stage: FinishedStage, index: int, column: str, k: int) -> tuple[End, End]:
+    """Return the first k examples at both ends of a ranking of a stage, for all queries.
+
+    Parameters
+    ----------
+    index : of the ranking
+    column : name of the sums: the arrays are top_id, top_<column>, top_label, and so on
+    """
+
+    def read(end: str) -> End:
+        ids, sums, labels = (
+            stage.read(f"{end}_{part}", index, index + 1)[0, :, :k] for part in ("id", column, "label")
+        )
+        return End(ids.astype(np.int64), sums.astype(np.float64), labels.astype(np.int64))
+
+    return read("top"), read("bottom")

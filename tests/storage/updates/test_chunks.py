@@ -50,14 +50,15 @@ def shaped(differences: Ints, parameter: Parameter) -> NDArray[np.signedinteger]
 
 @pytest.mark.parametrize("parameter", lay_out(SHAPES), ids=lambda p: p.name)
 @pytest.mark.parametrize(("n", "chunk"), [(1, 1), (7, 7), (7, 3), (6, 3), (2, 5)])
-def test_zarr_reads_the_array(store: Store, parameter: Parameter, n: int, chunk: int) -> None:
-    expected = write_rows(store, parameter, Chunking(chunk, parameter.shape[0]), rows_of(parameter, n))
+@pytest.mark.parametrize("packed", [False, True])
+def test_zarr_reads_the_array(store: Store, parameter: Parameter, n: int, chunk: int, packed: bool) -> None:
+    expected = write_rows(store, parameter, Chunking(chunk, parameter.shape[0], packed), rows_of(parameter, n))
     array = zarr.open_array(store.path(parameter.name), mode="r")
     assert array.dtype == BITS[parameter.dtype]
     assert array.attrs["weights"] == parameter.dtype
     np.testing.assert_array_equal(array[:], shaped(expected, parameter))
     chunking = chunking_of(store.read(f"{parameter.name}/zarr.json"))
-    assert chunking == Chunking(min(n, chunk), parameter.shape[0])
+    assert chunking == Chunking(min(n, chunk), parameter.shape[0], packed)
     found = [read_chunk(store, parameter.name, parameter, i, chunking) for i in range(-(-n // chunking.rows))]
     np.testing.assert_array_equal(np.concatenate(found)[:n], expected)
 

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from tasks.detectors import SIMILARITIES
-from tasks.detectors.defaults import DEFAULTS, NETWORK_DISSECTION, default_tau
+from tasks.detectors.defaults import DEFAULTS, MILAN, NETWORK_DISSECTION, default_tau
 
 
 def test_each_detector_has_defaults() -> None:
-    assert set(DEFAULTS) == {*SIMILARITIES, NETWORK_DISSECTION}
+    assert set(DEFAULTS) == {*SIMILARITIES, NETWORK_DISSECTION, MILAN}
     for name, default in DEFAULTS.items():
         assert default.temperature > 0
         assert math.isfinite(default_tau(name, 64, 100))
@@ -32,7 +32,7 @@ def test_soft_wpmi_asks_for_nine_tenths_of_a_word() -> None:
 
 
 def test_bad_names_and_parameters_are_named() -> None:
-    with pytest.raises(ValueError, match=r"detector: expected one of cos, .*network-dissection, found 'cosine'"):
+    with pytest.raises(ValueError, match=r"detector: expected one of cos, .*milan, found 'cosine'"):
         default_tau("cosine", 1, 1)
     with pytest.raises(ValueError, match="top_k: expected an integer of at least 1, found 0"):
         default_tau("wpmi", 1, 1, top_k=0)

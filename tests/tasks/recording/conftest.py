@@ -129,9 +129,9 @@ def same(one: State, other: State) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-def file_digests(store: Path) -> dict[str, str]:
+def file_digests(store: Path, kind: str = "updates") -> dict[str, str]:
     """Return the digest of each file of the archive in a store, by its name without the attempt."""
-    (folder,) = (store / "updates").glob("*/files")
+    (folder,) = (store / kind).glob("*/files")
     files = (file for file in folder.rglob("*") if file.is_file())
     names = {re.sub(r"(segment-\d+)-\w+", r"\1", str(file.relative_to(folder))): file for file in files}
     return {name: digest(file.read_bytes()) for name, file in sorted(names.items())}

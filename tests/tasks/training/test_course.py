@@ -15,11 +15,15 @@ from tasks.tracing.adjoint import go_back, rows_of_jacobian, run_forward
 from tasks.tracing.derivatives import CreditSums
 from tasks.tracing.measures import MEASURES
 from tasks.tracing.optimizer_rules import State
+from tasks.training.adversary import Adversary
 from tasks.training.augmentation import crop_and_flip
+from tasks.training.companions import Companion
 from tasks.training.course import TrainerCourse
+from tasks.training.diversity import prepare_diversity
 from tasks.training.gates import ClassGates, Gating
 from tasks.training.ghost_norm import with_ghost_norm
 from tasks.training.loop import Samples, Trainer
+from tasks.training.lottery import prepare_masks
 from tasks.training.optimizers import OPTIMIZERS
 from tasks.training.samplers.shuffled import ShuffledBatches
 from tasks.training.samplers.single_class import SingleClassBatches
@@ -27,7 +31,8 @@ from tasks.training.schedules import Span, decay_by_cosine
 
 N, CLASSES, H = 10, 3, 1e-4
 RNG = np.random.default_rng(0)
-IMAGES = torch.from_numpy(RNG.normal(size=(N, 1, 4, 4)))
+SCALE = 0.1  # standard deviation of the pixels, for an adversary
+IMAGES = torch.from_numpy(RNG.normal(size=(N, 1, 4, 4))).clamp(-0.5 / SCALE, 0.5 / SCALE)
 LABELS = torch.from_numpy(np.sort(RNG.integers(0, CLASSES, N)))
 QUERIES = torch.from_numpy(RNG.normal(size=(3, 1, 4, 4)))
 ANSWERS = torch.tensor([0, 2, 1])
@@ -51,12 +56,19 @@ def trainer(optimizer: dict[str, Any], *, weights: Tensor | None = None, **parts
     if settings["ghosts"]:
         batches = SingleClassBatches(LABELS.numpy(), 5, size=3, ghosts=settings["ghosts"])
         model = with_ghost_norm(model, detach_ghosts=settings.get("detach", False))
-    companions: tuple[Gating, ...] = ()
+    companions: tuple[Companion, ...] = ()
     if settings["gates"]:
         gates = ClassGates(3, CLASSES).double()
         with torch.no_grad():
             gates.weight.copy_(torch.linspace(0.2, 0.9, 9).view(3, 3))  # without ties, where it has derivatives
         companions = (Gating(gates, model.get_submodule("2"), plain_epochs=0, period=2, lr=0.05, share=0.1),)
+    if settings.get("adversary"):
+        scale = torch.full((1, 1, 1, 1), SCALE)
+        companions += (Adversary(model, 0.5 + 0 * scale, scale, epsilon=0.02, step=0.01, steps=3),)
+    if settings.get("masks"):
+        companions += (masks(model),)
+    if settings.get("diversity"):
+        companions += (diversity(model),)
     kind = optimizer["kind"]
     groups = [{"params": list(model.parameters())}, *(group for one in companions for group in one.groups())]
     rest = {name: value for name, value in optimizer.items() if name != "kind"}
@@ -71,6 +83,23 @@ def trainer(optimizer: dict[str, Any], *, weights: Tensor | None = None, **parts
         companions,
         weights,
     )
+
+
+def masks(model: nn.Module) -> Companion:
+    """Masks that prune a third of the weights, which are 0 from the start."""
+    kept = {name: torch.arange(p.numel()).view(p.shape) % 3 > 0 for name, p in model.named_parameters() if p.ndim > 1}
+    with torch.no_grad():
+        for name, mask in kept.items():
+            model.get_parameter(name).mul_(mask)
+    return prepare_masks({"masks": kept}, model, QUERIES, QUERIES)(model)
+
+
+def diversity(model: nn.Module) -> Companion:
+    """A regulariser on the channels after the activation, with random unit vectors in place of images and words."""
+    vectors = nn.functional.normalize(torch.from_numpy(np.random.default_rng(7).normal(size=(N + 4, 5))), dim=1)
+    settings = {"layer": "2", "layout": None, "beta": 0.5, "temperature": 0.5}
+    rest = {"words": vectors[N:], "images": vectors[:N], "ids": IDS}
+    return prepare_diversity({**settings, **rest}, model, QUERIES, QUERIES)(model)
 
 
 def augmented(images: Tensor, ids: NDArray[np.int64], epoch: int) -> Tensor:
@@ -126,6 +155,18 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # Any: settings
     "adam": ({"kind": "adam", "lr": 0.02, "eps": 1e-2}, {"schedule": True}),
     "adamw": ({"kind": "adamw", "lr": 0.02, "eps": 1e-2}, {"ghosts": 4, "gates": False}),
     "sam": ({"kind": "sam", "lr": 0.1, "rho": 0.1, "momentum": 0.5}, {"clip": 0.5}),
+    "masks": ({**SGD, "momentum": 0.5, "weight_decay": 0.1}, {"masks": True, "clip": 0.3}),
+    "masks with ghosts": (SGD, {"masks": True, "ghosts": 4}),
+    "masks with adam": ({"kind": "adam", "lr": 0.02, "eps": 1e-2, "weight_decay": 0.1}, {"masks": True}),
+    "masks with adam without eps": ({"kind": "adam", "lr": 0.01, "eps": 0.0}, {"masks": True, "norm": False}),
+    "masks with sam": ({"kind": "sam", "lr": 0.1, "rho": 0.1}, {"masks": True}),
+    "diversity": ({**SGD, "momentum": 0.5}, {"diversity": True}),
+    "diversity with ghosts and gates": (SGD, {"diversity": True, "ghosts": 4, "gates": True}),
+    "adversary": ({**SGD, "momentum": 0.5}, {"adversary": True}),
+    "adversary with ghosts": (SGD, {"adversary": True, "ghosts": 4}),
+    "adversary with dropout": (SGD, {"adversary": True, "norm": False, "dropout": 0.3}),
+    "adversary with sam": ({"kind": "sam", "lr": 0.1, "rho": 0.1}, {"adversary": True}),
+    "all companions": (SGD, {"adversary": True, "masks": True, "diversity": True, "gates": True}),
 }
 
 

@@ -195,6 +195,6 @@ def test_estimated_statistics_are_the_means_of_batches() -> None:
 
 
 def test_masking_is_neutral_elsewhere() -> None:
-    companion = Masking(())
+    companion = Masking({})
     assert companion.loss() == 0.0
     assert (companion.groups(), companion.tensors(), companion.measures(fetch, 3)) == ([], {}, {})

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from tasks.report.formats import NBSP
-from tasks.report.tracing.findings import early_shares, tracing_findings
+from tasks.report.tracing.findings import class_specificity, early_shares, tracing_findings
 
 LAYERS = pd.DataFrame(
     {
@@ -93,6 +93,34 @@ def test_evaluation_is_set_beside_its_baseline_without_a_verdict() -> None:
     ]
     one = EVALUATION[:1].assign(value=0.953, baseline_name="")
     assert say(evaluation=one)["Trust"] == ["mislabel AUC: 0.953 (equal to its baseline, 0.953)."]
+
+
+def test_layers_that_no_class_owns_are_counted_with_their_specificity() -> None:
+    """Five classes: chance is 0.2, so that an agreement of 0.24 is 5 % of the way to certainty."""
+    shares = pd.DataFrame({"layer": "conv1", "epoch": 1, "label": range(5), "gamma": 0.1})
+    layers = LAYERS.assign(agreement_10=[0.24, 0.2, 0.6, 1.0])
+    assert class_specificity(layers, 5).to_dict() == pytest.approx({"conv1": 0.05, "conv2": 0, "conv3": 0.5, "fc": 1})
+    assert say(layers, shares)["Depth"] == [
+        "No class owns 2 of 4 layers: class specificity is below 0.1 on a scale from chance (0, 20.0 % agreement @10) "
+        "to certainty (1) in conv1 (0.050), conv2 (0.000). The others reach 1.000 in fc. The paper reads such layers "
+        "as ones that a shallower network can do without."
+    ]
+    owned = say(layers.assign(agreement_10=[0.36, 0.6, 0.6, 1.0]), shares)["Depth"][0]
+    assert owned.startswith("Classes own every layer: class specificity is 0.200 or more on a scale from chance")
+    assert "least in conv1. So the paper's advice, that a shallower network is enough, does not follow here." in owned
+    assert "Depth" not in say(layers, SHARES)  # the number of classes is not known
+    assert "Depth" not in say(layers[:1], shares)
+
+
+def test_the_spread_inside_batches_is_stated_where_parts_are_known() -> None:
+    layers = LAYERS.assign(member_spread=[0.8, np.nan, 0.4, np.nan], member_against=[0.3, np.nan, 0.1, np.nan])
+    assert say(layers)["In a batch"] == [
+        "The images of a batch differ: an image's own part deviates from the equal part by 80.0 % of its size in conv1 "
+        "(most) and by 40.0 % in conv3 (least). 20.0 % of the parts have the opposite sign of their batch's sum, mean "
+        "over layers."
+    ]
+    assert "In a batch" not in say()
+    assert "In a batch" not in say(LAYERS.assign(member_spread=np.nan, member_against=np.nan))
 
 
 def test_nothing_known_nothing_said() -> None:

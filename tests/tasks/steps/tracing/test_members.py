@@ -42,13 +42,14 @@ def members_run(tmp_path_factory: pytest.TempPathFactory, new_run: Callable[[Tre
     return new_run(members_tree(tmp_path_factory.mktemp("members") / "store")).finish()
 
 
-def credited(plain: Plain, layer: str, ids: Ids) -> dict[int, Doubles]:
-    """Return the sums over each example's gradients of <z, D f>, D the whole effect of the gradient under momentum."""
+def parts_of(plain: Plain, layer: str, ids: Ids) -> list[Doubles]:
+    """Return by step the parts (m, Q) of its examples: <z, D f>, D the whole effect of a gradient under momentum."""
     weights, inputs, steps = plain.weights[f"{layer}.weight"], plain.inputs(layer, ids), len(plain.steps)
     z = inputs @ weights[-1].T
     labels = dict(zip(plain.rows["id"].tolist(), plain.rows["label_given"].tolist(), strict=True))
-    found: dict[int, Doubles] = {}
+    found = []
     for t, step in enumerate(plain.steps):
+        rows = []
         share = -sum(LR * MOMENTUM ** (later - t) for later in range(t, steps))
         for example in step.members.tolist():
             values = {name: kept[t].clone().requires_grad_() for name, kept in plain.weights.items()}
@@ -57,7 +58,17 @@ def credited(plain: Plain, layer: str, ids: Ids) -> dict[int, Doubles]:
             loss = F.cross_entropy(logits, torch.tensor([labels[example]])) / len(step.members)
             (gradient,) = torch.autograd.grad(loss, values[f"{layer}.weight"])
             gamma = (z * (inputs @ gradient.T)).sum(dim=1) * share
-            found[example] = found.get(example, np.zeros(len(ids))) + gamma.detach().numpy()
+            rows.append(gamma.detach().numpy())
+        found.append(np.stack(rows))
+    return found
+
+
+def credited(plain: Plain, layer: str, ids: Ids) -> dict[int, Doubles]:
+    """Return the sums of the parts over each example's gradients."""
+    found: dict[int, Doubles] = {}
+    for step, parts in zip(plain.steps, parts_of(plain, layer, ids), strict=True):
+        for example, gamma in zip(step.members.tolist(), parts, strict=True):
+            found[example] = found.get(example, np.zeros(len(ids))) + gamma
     return found
 
 
@@ -105,6 +116,23 @@ def test_the_results_state_the_split(members_run: "Run") -> None:
     (trace,) = traces(members_run.plan)
     layers = tracing_results(members_run.job.store, [trace], "hide").layers
     assert layers["split"].tolist() == ["example", "example"]
+
+
+def test_the_spread_inside_batches(members_run: "Run", retrain: Callable[..., Plain]) -> None:
+    (trace,) = traces(members_run.plan)
+    plain, (_, ids) = retrain(members_run, trace.training), influence_of(members_run)
+    layers = tracing_results(members_run.job.store, [trace], "hide").layers
+    for index, layer in enumerate(LAYERS):
+        squares = deviations = against = count = 0.0
+        for parts in parts_of(plain, layer, ids):
+            for own in parts.T:
+                squares += (own**2).sum()
+                deviations += len(own) * own.var()
+                against += (np.sign(own) == -np.sign(own.sum())).sum()
+                count += len(own)
+        assert layers["member_spread"][index] == pytest.approx(np.sqrt(deviations / squares), rel=1e-4)
+        assert layers["member_against"][index] == pytest.approx(against / count, abs=1.1 / count)
+        assert 0.1 < layers["member_spread"][index] < 1
 
 
 def test_an_equal_split_is_a_setting(

@@ -105,6 +105,26 @@ def test_a_query_has_its_examples_with_their_images(traced_run: "Run") -> None:
                 assert ("digits", sample) in page.images
 
 
+def test_keys_and_logits_are_those_of_the_stages(traced_run: "Run") -> None:
+    trace, store = traces(traced_run.plan)[0], traced_run.job.store
+    page = tracing_results(store, traces(traced_run.plan), "show")
+    manifest = store.url.removeprefix("file://") + f"/{trace.training.inputs['data'].path}/files/manifest.parquet"
+    keys = pd.read_parquet(manifest).set_index("id")["key"]
+    influence = open_finished(store, trace.influence)
+    index = influence.summary["rankings"].index(["11", "logit"])
+    logits = open_finished(store, trace.queries).read("logits").astype(np.float64)
+    for number, query in enumerate(page.queries):
+        assert query.key == keys[query.sample_id]
+        (logit,) = query.scores
+        top, sums = (influence.read(f"top_{part}")[index, number] for part in ("id", "sum"))
+        assert logit.positive["sample_id"].tolist() == top[sums > 0].tolist()
+        assert logit.preactivation_norm == pytest.approx(logits[number].max(), rel=1e-4)
+        np.testing.assert_allclose(logit.positive["share"], sums[sums > 0] / logit.preactivation_norm)
+        for panel in (*query.layers, logit):
+            for table in (panel.positive, panel.negative):
+                assert table["key"].tolist() == keys[table["sample_id"]].tolist()
+
+
 @pytest.mark.parametrize("images", ["show", "ids", "none"])
 def test_what_of_the_training_set_is_in_the_report(
     traced_run: "Run", tmp_path: Path, new_run: "Callable[[Tree], Run]", images: str

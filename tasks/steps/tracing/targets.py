@@ -1,0 +1,107 @@
+"""The traced layers and units of a training: what of each is needed to project updates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from storage.specs import StageSpec
+from tasks.steps.tracing.layers import traced_names, unit_of
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from tasks.recording.sources import UpdateSource
+    from tasks.tracing import Contributions
+
+
+@dataclass(frozen=True)
+class Target:
+    """A traced layer or unit.
+
+    Attributes
+    ----------
+    name : of the layer, or LAYER:INDEX
+    layer : name of the layer
+    unit : index of the output feature or channel, None for the whole layer
+    module : the operation
+    weight, bias : final weights of the layer; the bias is None where it does not count
+    anchor : weights that give z; those of other units are 0. None for a layer under its final weights
+    output : whether the layer's output is the logits
+    """
+
+    name: str
+    layer: str
+    unit: int | None
+    module: nn.Module
+    weight: Tensor
+    bias: Tensor | None
+    anchor: Tensor | None
+    output: bool
+
+    def contributions(self, inputs: Tensor, updates: Tensor, biases: Tensor | None) -> Contributions:
+        """Return the contributions of updates of the layer; `biases` are counted where the bias counts."""
+        from tasks.tracing import contributions, unit_contributions
+
+        changes = None if self.bias is None else biases
+        given = self.module, self.weight, inputs, updates
+        if self.unit is None:
+            return contributions(*given, anchor=self.anchor, bias=self.bias, bias_updates=changes)
+        return unit_contributions(*given, self.unit, anchor=self.anchor, bias=self.bias, bias_updates=changes)
+
+    @property
+    def n_weights(self) -> int:
+        """Return the number of weights: a unit's are its row."""
+        from tasks.tracing.patches import Operation
+
+        outputs = Operation(self.module, tuple(self.weight.shape)).n_outputs
+        return self.weight.numel() // (1 if self.unit is None else outputs)
+
+
+def layer_targets(spec: StageSpec, source: UpdateSource, model: nn.Module, example: Tensor) -> list[Target]:
+    """Return the traced layers and units of a stage on the model's device; `spec.place` has the settings."""
+    from tasks.capture import find_output_layer
+
+    output, device = find_output_layer(model, example), example.device
+    found = []
+    for name in traced_names(source, spec):
+        layer, unit = unit_of(name)
+        module = model.get_submodule(layer)
+        weight, displaced = as_float(source.final(layer), device), spec.place["anchor"] == "displacement"
+        anchor = weight - as_float(source.initial(layer), device) if displaced else None
+        if unit is not None:
+            anchor = only_unit(module, weight if anchor is None else anchor, unit)
+        bias = _bias_of_z(source, layer, device, displaced=displaced) if spec.place["bias"] else None
+        found.append(Target(name, layer, unit, module, weight, bias, anchor, layer == output and unit is None))
+    return found
+
+
+def only_unit(module: nn.Module, weight: Tensor, unit: int) -> Tensor:
+    """Return a weight in which the weights of all other units are 0."""
+    import torch
+    from torch.nn.modules.conv import _ConvTransposeNd
+
+    kept = torch.zeros_like(weight)
+    if isinstance(module, _ConvTransposeNd):  # (in, out / groups, ...)
+        group, column = divmod(unit, weight.shape[1])
+        rows = weight.shape[0] // module.groups
+        kept[group * rows : (group + 1) * rows, column] = weight[group * rows : (group + 1) * rows, column]
+    else:
+        kept[unit] = weight[unit]
+    return kept
+
+
+def as_float(stored: Tensor, device: torch.device) -> Tensor:
+    """Return float32 weights or updates on the device."""
+    import torch
+
+    return stored.to(device, torch.float32)
+
+
+def _bias_of_z(source: UpdateSource, layer: str, device: torch.device, *, displaced: bool) -> Tensor | None:
+    """Return the bias in z, the final bias or its displacement; None without a bias."""
+    final, initial = source.final_bias(layer), source.initial_bias(layer)
+    if final is None or initial is None:
+        return None
+    return as_float(final, device) - as_float(initial, device) if displaced else as_float(final, device)
