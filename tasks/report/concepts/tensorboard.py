@@ -39,15 +39,15 @@ class Embedding:
 
 def tensorboard_files(results: ConceptResults, embeddings: Sequence[Embedding]) -> dict[str, bytes]:
     """Return event files and files of the projector, by path below the report."""
-    files, groups = dict[str, bytes](), results.monitor.groupby(["network", "seed"], sort=False)
-    for key, monitor in groups:
-        network, seed = str(key[0]), int(key[1])
+    files = dict[str, bytes]()
+    for _, monitor in results.monitor.groupby(["network", "seed"], sort=False):
+        network, seed = str(monitor["network"].iloc[0]), int(monitor["seed"].iloc[0])
         place, last = _place(network, seed), int(monitor["snapshot"].max())
-        for snapshot, rows in monitor.groupby("snapshot"):
-            step = int(rows["step"].iloc[0])
+        for _, rows in monitor.groupby("snapshot"):
+            step, snapshot = int(rows["step"].iloc[0]), int(rows["snapshot"].iloc[0])
             summaries = [*_scalars(rows), *(_images(results, network, seed) if snapshot == last else ())]
-            name = f"{place}/events.out.tfevents.{int(snapshot):010d}.layerlore"
-            files[name] = _events(step if step >= 0 else int(snapshot), summaries)
+            name = f"{place}/events.out.tfevents.{snapshot:010d}.layerlore"
+            files[name] = _events(step if step >= 0 else snapshot, summaries)
         shown = [each for each in embeddings if (each.network, each.seed) == (network, seed)]
         files |= {f"{place}/{name}": data for name, data in _projector(shown).items()}
     return files

@@ -14,7 +14,8 @@ from tasks.steps.common.snapshots import SNAPSHOTS, snapshot_ready
 from tasks.steps.common.training import TRAINING
 from tasks.steps.concepts.falls import fall_alerts
 from tasks.steps.concepts.growing import Growing
-from tasks.steps.concepts.plan import Monitored, plan_series
+from tasks.steps.concepts.plan import Monitored as Monitored
+from tasks.steps.concepts.plan import plan_series
 from tasks.steps.concepts.watched import Series, Watched, probing_network, series_of, series_of_files
 
 Key = tuple[str, int]  # network, seed
