@@ -28,6 +28,7 @@ from tasks.engine import alerts, life
 from tasks.engine.failures import ServerError
 from tasks.engine.life import complete
 from tasks.engine.records import recorded
+from tasks.engine.step import Work
 from tasks.steps.common.snapshots import SNAPSHOTS
 from tasks.steps.plan import waves
 from tasks.steps.questions import STEPS
@@ -80,7 +81,7 @@ def after_segments(act: Callable[[int], object]) -> Iterator[None]:
     """Call a function after each segment of a training, while the training is under way."""
     real, inside = life.run_partition, [False]
 
-    def between(function: Callable[[life.Work, int], None], item: life.Assignment) -> None:
+    def between(function: Callable[[Work, int], None], item: life.Assignment) -> None:
         real(function, item)
         if item.work.stage.spec.stage == "training" and not inside[0]:
             inside[0] = True

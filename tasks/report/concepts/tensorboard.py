@@ -39,15 +39,12 @@ class Embedding:
 
 def tensorboard_files(results: ConceptResults, embeddings: Sequence[Embedding]) -> dict[str, bytes]:
     """Return event files and files of the projector, by path below the report."""
-    files, table = dict[str, bytes](), results.monitor
-    pairs = zip(table["network"].astype(str).tolist(), table["seed"].astype(int).tolist(), strict=True)
-    for network, seed in dict.fromkeys(pairs):
-        monitor = table[(table["network"] == network) & (table["seed"] == seed)]
-        firsts = monitor.drop_duplicates("snapshot")
-        steps = dict(zip(firsts["snapshot"].astype(int).tolist(), firsts["step"].astype(int).tolist(), strict=True))
-        place, last = _place(network, seed), max(steps)
-        for snapshot, step in steps.items():
-            rows = monitor[monitor["snapshot"] == snapshot]
+    files = dict[str, bytes]()
+    for _, monitor in results.monitor.groupby(["network", "seed"], sort=False):
+        network, seed = str(monitor["network"].iloc[0]), int(monitor["seed"].iloc[0])
+        place, last = _place(network, seed), int(monitor["snapshot"].max())
+        for _, rows in monitor.groupby("snapshot"):
+            step, snapshot = int(rows["step"].iloc[0]), int(rows["snapshot"].iloc[0])
             summaries = [*_scalars(rows), *(_images(results, network, seed) if snapshot == last else ())]
             name = f"{place}/events.out.tfevents.{snapshot:010d}.layerlore"
             files[name] = _events(step if step >= 0 else snapshot, summaries)

@@ -14,7 +14,8 @@ from tasks.steps.common.snapshots import SNAPSHOTS, snapshot_ready
 from tasks.steps.common.training import TRAINING
 from tasks.steps.concepts.falls import fall_alerts
 from tasks.steps.concepts.growing import Growing
-from tasks.steps.concepts.plan import Monitored, plan_series
+from tasks.steps.concepts.plan import Monitored as Monitored
+from tasks.steps.concepts.plan import plan_series
 from tasks.steps.concepts.watched import Series, Watched, probing_network, series_of, series_of_files
 
 Key = tuple[str, int]  # network, seed
@@ -72,7 +73,7 @@ class Live:
     def trainings(self) -> tuple[str, ...]:
         """The paths of the trainings that are followed."""
         found = (each.training for series in self._planned.values() for each in series.snapshots)
-        return tuple(dict.fromkeys(spec.path for spec in found if spec is not None))
+        return tuple(dict.fromkeys(spec.path for spec in found if spec is not None and spec.stage == TRAINING.kind))
 
     @property
     def endless(self) -> bool:
@@ -92,6 +93,7 @@ class Live:
         answers = plan_series(
             self._config, self._shared, lambda name, seed: files[name] if name in files else ready[name, seed]
         )
+        answers = [answer for answer in answers if _is_possible(store, answer)]
         ended = len(find_many(store, self.trainings)) == len(self.trainings)
         whole = ended and all(ready[key].snapshots == series.snapshots for key, series in self._planned.items())
         return Look(answers, whole, tuple(lines), changing)
@@ -105,6 +107,22 @@ class Live:
         assert self._config.concepts is not None
         shares = {str(measure): share for measure, share in self._config.concepts.watch.falls.items()}
         return list(fall_alerts(store, self._config.name, answers, shares))
+
+
+def _is_possible(store: Store, answer: Monitored) -> bool:
+    """Return whether no stage but those of snapshots reads a training under way: a captioner may read its encoder's."""
+    waiting, seen = list(answer.finals), set[str]()
+    while waiting:
+        spec = waiting.pop()
+        if spec.path in seen or spec.stage == SNAPSHOTS.kind:
+            continue
+        seen.add(spec.path)
+        for read in spec.inputs.values():
+            if read.stage != TRAINING.kind:
+                waiting.append(read)
+            elif "snapshot" not in spec.inputs and find_finished(store, read.path) is None:
+                return False
+    return True
 
 
 def _ready(store: Store, series: Series) -> Series:

@@ -108,7 +108,8 @@ def test_the_projector_reads_neurons_and_words(folder: Path, probed_run: "Run", 
         live = finished.summary["neurons"] - finished.summary["dead"]
         assert (len(rows), len(vectors)) == (live + (rows["kind"] == "word").sum(),) * 2
         neurons = [int(name.removeprefix("neuron ")) for name in rows["name"][rows["kind"] == "neuron"]]
-        np.testing.assert_allclose(vectors[:live], finished.read("embedding")[neurons], rtol=1e-6, atol=1e-9)
+        expected = np.asarray(finished.read("embedding")[neurons], np.float64)
+        np.testing.assert_allclose(np.asarray(vectors[:live], np.float64), expected, rtol=1e-6, atol=1e-9)
         np.testing.assert_allclose(np.linalg.norm(vectors[live:], axis=1), 1, rtol=1e-5)
 
 
