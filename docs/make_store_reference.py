@@ -95,6 +95,7 @@ WRITES = {  # arrays with their axes, and files
     "comparison": "`top_id`, `top_value`, `top_label` and `bottom_...` (score, query, rank); the scores and their "
     "checks are in `complete.json` under `summary`",
     "suspects": "`suspects.parquet`: rank, sample_id, key, label_given, label_true, predicted, score, disagreement",
+    "teachers": "`teachers.parquet`: sample_id, other, place, example_id, example_key, example_label, value, share",
     "dual-encoder": "`encoder.safetensors`: the weights of the tiny image-text model",
     "words": "`text` (word, dimension): unit vectors; `words.parquet`: word, category, categories",
     "image-features": "`sample_id`, `content` as in activations; `image` (sample, dimension): unit vectors",
