@@ -20,7 +20,7 @@ PLANS = {  # presets that together have every kind and need no files, with what 
         "interpretation.interpreters.vebi={}",
     ),
     "decomposition-digits": (),
-    "tracing-digits": (),
+    "tracing-digits": ("tracing.derive={index: {}, aggregate: {}}",),
     "influence-digits": (),
     "concepts-digits": (
         "concepts.detectors.milan={}",

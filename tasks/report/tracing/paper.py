@@ -12,7 +12,7 @@ COLUMNS = ("plain_epoch_seconds", "recorded_epoch_seconds", "kind", "weight_byte
 PAPER = pd.DataFrame(
     [
         {
-            "of": "the paper: CIFAR-10, VGG-16, one A100",
+            "of": "paper: CIFAR-10, VGG-16",
             "kind": "every update",
             "weight_bytes": 129e6,
             "steps": 11_685,
@@ -23,7 +23,7 @@ PAPER = pd.DataFrame(
             "explained": 1,
         },
         {
-            "of": "the paper: ogbg-ppa, graph network, one A100",
+            "of": "paper: ogbg-ppa, graph network",
             "kind": "every update",
             "weight_bytes": 7.1e6,
             "steps": 278_500,
@@ -36,8 +36,8 @@ PAPER = pd.DataFrame(
     ]
 )
 NOTE = (
-    "The paper prints 72 s and 264 s an epoch, and that recording adds 453 % and 54 %. The times with recording follow "
-    "from these. Its times are by the clock. Those of this report are CPU time, that of the writing threads included: "
+    "The paper (one A100) prints 72 s and 264 s an epoch, and that recording adds 453 % and 54 %. The times with recording follow "
+    "from these. Its times are by the clock. Those here are CPU time, that of the writing threads included: "
     "without recording the mean of the first steps, with recording the mean of all steps, without evaluations."
 )
 
@@ -56,11 +56,11 @@ def paper_table(networks: pd.DataFrame) -> Table:
     rows["added"] = rows["recorded_epoch_seconds"] / rows["plain_epoch_seconds"] - 1
     cells: dict[str, Cell] = {
         "training": text_cell("of"),
-        "archive kind": text_cell("kind"),
-        "traced weights": number_cell("weight_bytes", _bytes),
+        "kept": text_cell("kind"),
+        "weights": number_cell("weight_bytes", _bytes),
         "updates": number_cell("steps", formats.count),
-        "without recording": number_cell("plain_epoch_seconds", formats.seconds),
-        "with recording": number_cell("recorded_epoch_seconds", formats.seconds),
+        "unrecorded": number_cell("plain_epoch_seconds", formats.seconds),
+        "recorded": number_cell("recorded_epoch_seconds", formats.seconds),
         "added": number_cell("added", formats.share),
         "archive": number_cell("archive_bytes", _bytes),
         "minutes": number_cell("explain_seconds", _minutes),

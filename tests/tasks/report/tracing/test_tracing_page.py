@@ -194,8 +194,8 @@ def test_costs_stand_next_to_those_of_the_paper(facts: RunFacts, tracing: Tracin
     costs = tracing.networks.assign(kind="replay", plain_epoch_seconds=20.0, recorded_epoch_seconds=20.5)
     costs = costs.assign(weight_bytes=8.4e6, explained=100)
     text = text_of(site_of(facts, replace(tracing, networks=costs)))
-    assert "one A100 every update 129 MB 11,685 1 min 12 s 6 min 38 s 453.0 % 1.5 TB 10 1" in text
-    assert "one A100 every update 7.1 MB 278,500 4 min 24 s 6 min 47 s 54.0 % 1.9 TB 66 1" in text
+    assert "paper: CIFAR-10, VGG-16 every update 129 MB 11,685 1 min 12 s 6 min 38 s 453.0 % 1.5 TB 10 1" in text
+    assert "paper: ogbg-ppa, graph network every update 7.1 MB 278,500 4 min 24 s 6 min 47 s 54.0 % 1.9 TB 66 1" in text
     assert "small, seed 0 replay 8.4 MB 1,200 20.0 s 20.5 s 2.5 % 2.35 GB 1.2 100" in text
     unknown = text_of(site_of(facts, tracing))
     assert "small, seed 0 – – 1,200 – – – 2.35 GB 1.2 –" in unknown
