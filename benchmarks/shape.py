@@ -59,7 +59,8 @@ def whitened(matrix: Floats, alpha: float) -> NDArray[np.float64]:
     centred -= centred.mean(axis=0)
     values, vectors = np.linalg.eigh(centred.T @ centred)
     factors = np.where(values >= 1e-9 * values[-1], alpha + (1 - alpha) / np.sqrt(np.abs(values)), 0.0)
-    return centred @ ((vectors * factors) @ vectors.T)
+    found: NDArray[np.float64] = centred @ ((vectors * factors) @ vectors.T)
+    return found
 
 
 def plain(x: Floats, y: Floats, alpha: float) -> float:
