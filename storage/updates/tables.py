@@ -14,11 +14,16 @@ TABLE = "records.parquet"
 
 # Forms of a record: of an update, or of a step that factors explain.
 FLOAT16, INT16, INT8 = "float16", "int16", "int8"  # the update, rounded
+LEVELS = "levels"  # the update in multiples of a step per row, compressed
 PLAIN = "plain"  # the update in the weights' dtype
 FACTORS = "factors"  # inputs and output gradients
+HALVES = "halves"  # these in 16 bits, compressed
 WEIGHTS = "weights"  # weights and momentum after the row: no factors explain its update
 STILL = "still"  # no update
-FORMS = (FLOAT16, INT16, INT8, PLAIN, FACTORS, WEIGHTS, STILL)
+FORMS = (FLOAT16, INT16, INT8, LEVELS, PLAIN, FACTORS, HALVES, WEIGHTS, STILL)
+FACTORED = (FACTORS, HALVES)  # the gradient of the step
+EXPLAINED = (FACTORS, HALVES, STILL)  # the optimiser's recurrences go on
+ROUNDED = (FLOAT16, INT16, INT8, LEVELS, PLAIN)  # the update alone
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ class Contents:
     steps : number of updates that are kept, None where it is unknown
     optimizer : class of the optimiser
     members : largest number of examples and ghosts of a step, 0 if it is unknown
-    positions : output positions of a sample by layer, where they are known: 1 for a linear layer on vectors
+    numbers : numbers in a sample's input and output by layer, where they are known
     tolerance : largest rounding of an update, relative to it, for kinds that round
     """
 
@@ -44,7 +44,7 @@ class Contents:
     steps: int | None
     optimizer: str
     members: int = 0
-    positions: Mapping[str, int] | None = None
+    numbers: Mapping[str, int] | None = None
     tolerance: float = 1e-3
 
     @property

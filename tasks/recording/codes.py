@@ -1,4 +1,6 @@
-"""Codes of an update: 16 or 8 bits a value with scales, or the numbers themselves.
+"""Codes of an update: 16 or about 7 bits a value with scales, or the numbers themselves.
+
+An update of the code `int8` is kept in multiples of a step per output row, in proportion to the row's norm, compressed.
 
 An update of the code `float16` is kept as int16 with a scale per output row, or as float16 with one scale, whichever
 rounds less.
@@ -14,7 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from storage.updates.tables import FACTORS, FLOAT16, INT8, INT16, PLAIN
+from storage.updates.planes import folded, pack_planes, unfolded, unpack_planes
+from storage.updates.tables import FACTORS, FLOAT16, INT8, INT16, LEVELS, PLAIN
+from tasks.recording.halves import HALVED, halves_bytes
 
 EXACT = "exact"  # every update bit for bit, as in a dense archive
 # Stated errors by code. float16 rounds by at most 2^-11 = 4.9e-4 of each value. An int8 update with a larger error is
@@ -28,6 +32,8 @@ RANGE = 1e-30, 1e30  # largest values of an update that is rounded
 LEAST_SCALE = 1e-36
 SQUARES = 1e-15, 1e15  # range of norms with squares well inside float32
 FINE = 2e-4  # largest possible error of an int16 update that float16 would hardly improve
+AIM = 0.97e-2  # error of an update in levels
+LEVEL_BITS = 7  # of a value in levels, next to the scales; normal values take log2(sqrt(2 pi e / 12) / AIM) = 6.94
 HEAD = 16  # bytes before the values of a float16 record: its scale
 TOP = 14  # the largest value of a float16 record is below 2^15
 
@@ -42,11 +48,16 @@ def code_bytes(code: str, shape: Sequence[int], itemsize: int) -> int:
     """
     size = math.prod(shape)
     return {
-        INT8: 4 * shape[0] + size,
+        INT8: 4 * shape[0] + math.ceil(size * LEVEL_BITS / 8),
         FLOAT16: 4 * shape[0] + 2 * size,
         PLAIN: itemsize * size,
         EXACT: itemsize * size,
     }[code]
+
+
+def factor_bytes(numbers: int, itemsize: int, tolerance: float) -> int:
+    """Return the bytes of the factors of a step, about where they are compressed."""
+    return halves_bytes(numbers) if tolerance >= HALVED else numbers * itemsize
 
 
 def smallest_code(tolerance: float, shape: Sequence[int], itemsize: int, numbers: int) -> str:
@@ -61,7 +72,7 @@ def smallest_code(tolerance: float, shape: Sequence[int], itemsize: int, numbers
     codes = (EXACT, FLOAT16, INT8) if shape[0] >= FEWEST_ROWS else (EXACT, FLOAT16)
     sizes = {code: code_bytes(code, shape, itemsize) for code in codes}
     if 0 < numbers < math.prod(shape):
-        sizes[FACTORS] = numbers * itemsize
+        sizes[FACTORS] = factor_bytes(numbers, itemsize, tolerance)
     within = [code for code in sizes if ERRORS[code] <= tolerance]
     return min(within, key=sizes.__getitem__)
 
@@ -84,12 +95,10 @@ def encode(update: Tensor, code: str) -> Encoded:
     largest = torch.maximum(rows.amax(dim=1), -rows.amin(dim=1)).double()  # vector_norm takes 20 times as long
     most = float(largest.max())
     size = _norm(rows)
-    if most and not RANGE[0] <= most <= RANGE[1]:
+    if code == EXACT or (most and not RANGE[0] <= most <= RANGE[1]):
         return Encoded(PLAIN, [update], size)
-    if code == INT8:
-        scales, values = _integers(rows, largest, INT8)
-        if _norm(rows - _widened(scales, values, rows.dtype)) <= ERRORS[INT8] * size:
-            return Encoded(INT8, [scales, values], size)
+    if code == INT8 and size and (levels := _levels(rows, size)) is not None:
+        return Encoded(LEVELS, levels, size)
     scales, values = _integers(rows, largest, INT16)
     if math.sqrt(rows.shape[1]) / 2 * float(torch.linalg.vector_norm(scales.double())) <= FINE * size:
         return Encoded(INT16, [scales, values], size)
@@ -110,12 +119,39 @@ def decode(form: str, data: Tensor, shape: Sequence[int], dtype: torch.dtype) ->
     """
     if form == PLAIN:
         return data.view(dtype).reshape(tuple(shape)).clone()
+    if form == LEVELS:
+        head, count = 4 * shape[0], math.prod(shape)
+        levels = unfolded(unpack_planes(data[head:].numpy(), count)).reshape(shape[0], -1)
+        return _widened(data[:head].view(torch.float32), torch.from_numpy(levels), dtype).reshape(tuple(shape))
     if form in INTEGERS:
         head = 4 * shape[0]
         values = data[head:].view(INTEGERS[form]).reshape(shape[0], -1)
         return _widened(data[:head].view(torch.float32), values, dtype).reshape(tuple(shape))
     scale = float(data[:HEAD].view(torch.float64)[0])
     return (data[HEAD:].view(torch.float16).to(dtype) * scale).reshape(tuple(shape))
+
+
+def _levels(rows: Tensor, size: float) -> list[Tensor] | None:
+    """Return steps (out,) float32 and packed multiples of them, None where the error would be larger than stated.
+
+    Parameters
+    ----------
+    size : norm of all rows
+    """
+    norms = torch.linalg.vector_norm(rows.double(), dim=1)
+    steps = (norms * (AIM * math.sqrt(12 / rows.shape[1]))).float()
+    for _ in range(2):
+        steps[steps < LEAST_SCALE] = 0
+        inverse = torch.where(steps > 0, 1 / steps.double(), 0.0).to(rows.dtype)
+        found = (rows * inverse[:, None]).round_()
+        if float(found.abs().max()) > torch.iinfo(torch.int16).max:
+            return None
+        values = found.to(torch.int16)
+        error = _norm(rows - _widened(steps, values, rows.dtype)) / size
+        if error <= ERRORS[INT8]:
+            return [steps, torch.from_numpy(pack_planes(folded(values.reshape(-1).numpy())))]
+        steps = steps * (AIM / error)
+    return None
 
 
 def _integers(rows: Tensor, largest: Tensor, form: str) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch.func import functional_call, grad, vmap
 from tasks.recording.factors import Factors, factorable, sample_axes
 from tasks.tracing import gammas
 
-AT_ONCE = 64 * 2**20  # bytes of gradients by member that are computed together
+AT_ONCE = 64 * 2**20  # bytes of gradients by member, or of what they are made of, that are computed together
 
 Call = tuple[Tensor, Tensor]  # inputs and output gradients of a call of the layer, (rows, ...)
 # gradient: a gradient has all updates that it enters, also later ones through momentum. step: a gradient has its part
@@ -55,7 +55,9 @@ def _call_columns(call: Call, module: nn.Module, weight: Tensor, inputs: Tensor,
     if isinstance(module, nn.Linear) and rows.ndim == inputs.ndim == 2:
         z = inputs @ (weight if anchor is None else anchor).T
         return (z @ outputs.T) * (inputs @ rows.T)
-    size = max(1, AT_ONCE // max(1, weight.nbytes))
+    positions = outputs[:1].numel() // max(1, weight.shape[0])
+    seen = positions * weight[:1].numel() * getattr(module, "groups", 1) * weight.element_size()  # of a row, unfolded
+    size = max(1, AT_ONCE // max(1, weight.nbytes, seen))
     found = []
     for low in range(0, len(rows), size):
         part = slice(low, low + size)

@@ -47,6 +47,13 @@ class FactorFiles:
             start += size
         return place
 
+    def put_bytes(self, name: str, parts: Sequence[Tensor]) -> Place:
+        """Copy tensors on the CPU, of any dtypes, into one record."""
+        flat = [part.contiguous().reshape(-1).view(torch.uint8) for part in parts]
+        room, place = self._files[name].room(sum(part.numel() for part in flat))
+        torch.cat(flat, out=torch.from_numpy(room))
+        return place
+
     def close(self) -> None:
         """Write what is left."""
         for file in self._files.values():

@@ -4,6 +4,8 @@ The gradient of the weight is the sum over samples b and output positions l of g
 the position sees of the input. So the gradient's image under any query needs two small products.
 """
 
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -45,6 +47,29 @@ def build_module(document: Document) -> nn.Module:
     """Return a module with such settings, without values."""
     settings = {name: tuple(v) if isinstance(v, list) else v for name, v in document["settings"].items()}
     return CLASSES[document["kind"]](*document["arguments"], bias=False, device="meta", **settings)
+
+
+def sample_numbers(model: nn.Module, layers: Mapping[str, nn.Module], example: Tensor) -> dict[str, int]:
+    """Return by layer the numbers in the inputs and outputs of one sample; layers without a call are left out.
+
+    Parameters
+    ----------
+    example : (1, ...) an input of the network, which runs in evaluation mode and goes back to its mode
+    """
+    found: dict[str, int] = {}
+    training = model.training
+    with ExitStack() as hooks, torch.no_grad():
+        for name, module in layers.items():
+
+            def note(_: nn.Module, given: tuple[Tensor, ...], made: Tensor, name: str = name) -> None:
+                if given and isinstance(given[0], Tensor) and isinstance(made, Tensor):
+                    found[name] = found.get(name, 0) + given[0].numel() + made.numel()
+
+            if factorable(module):
+                hooks.callback(module.register_forward_hook(note).remove)
+        model.eval()(example)
+        model.train(training)
+    return found
 
 
 def sample_axes(module: nn.Module) -> int:

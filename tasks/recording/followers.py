@@ -13,6 +13,7 @@ from storage.updates.bits import BITS, Ints
 from storage.updates.parameters import Layer, Parameter
 from storage.updates.tables import Settings
 from tasks.recording.factors import Factors, factorable, sample_axes
+from tasks.recording.halves import HALVED, halved, pack_halves
 from tasks.recording.recurrences import State, advance, settings_of
 from tasks.recording.taps import Call
 
@@ -128,6 +129,26 @@ class Follower:
             size = float(torch.linalg.vector_norm(self._floats(now) - self._floats(before)))
             self._note(float(torch.linalg.vector_norm(self._drift)), size)
         self._drift = None
+
+    def halves(self, found: Found) -> Tensor | None:
+        """Return the record of factors in 16 bits; None where these round the sampled rows too much."""
+        inputs, gradients = halved(found.inputs), halved(found.gradients)
+        made = torch.zeros_like(found.sampled)
+        for values, outputs in zip(inputs[1], gradients[1], strict=True):
+            wide = [
+                part.to(self.weight.dtype) * scale for part, scale in ((values, inputs[0]), (outputs, gradients[0]))
+            ]
+            made += Factors(self.module, self.parameter.shape, *wide).gradient_rows(self.rows).double()
+        error = float(torch.linalg.vector_norm(made - found.sampled))
+        if not error <= HALVED / 2 * float(torch.linalg.vector_norm(found.sampled)):
+            return None
+        return pack_halves(inputs, gradients)
+
+    def norm(self, before: Ints, now: Ints) -> float:
+        """Return the norm of an update; above SAMPLE weights an estimate from the sampled rows."""
+        change = self._floats(now) - self._floats(before)
+        share = self.parameter.size / max(1, change.numel())
+        return float(torch.linalg.vector_norm(change)) * share**0.5
 
     def _note(self, error: float, size: float) -> None:
         """Keep the largest relative error."""

@@ -2,10 +2,11 @@
 
 The first step of a segment shows how many rows a layer sees, and whether its factors explain its update. Then the
 codes of the segment are chosen. Later every step is checked on sampled rows of the weight. A step that factors do not
-explain, and a gap, are kept as the weights and the momentum after it. Biases are kept bit for bit.
+explain, and a gap, are kept as the weights and the momentum after it. A layer where most steps are such keeps the
+rest of the segment as rounded updates. Biases are kept bit for bit.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -17,16 +18,18 @@ from storage.documents import canonical
 from storage.updates.bits import BITS, Ints
 from storage.updates.parameters import Parameter, lay_out, layers_document, row_bytes
 from storage.updates.records import Place, chunk_bytes
-from storage.updates.tables import FACTORS, STILL, TABLE, WEIGHTS, Record, table_bytes
+from storage.updates.tables import FACTORS, HALVES, STILL, TABLE, WEIGHTS, Record, table_bytes
 from storage.updates.writer import UPDATES, Written
 from tasks.recording.codes import ERRORS, EXACT, ROUNDED, code_bytes, smallest_code
-from tasks.recording.factor_files import FactorFiles, Pieces
+from tasks.recording.factor_files import FactorFiles
 from tasks.recording.factors import describe_module
 from tasks.recording.fingerprints import Fingerprints, fingerprints_of
 from tasks.recording.followers import Follower, Found, find_followers
+from tasks.recording.halves import HALVED
 from tasks.recording.rounded import RoundedRows, row_of
 from tasks.recording.staging import StagedRows
 from tasks.recording.taps import Taps
+from tasks.recording.whole_rows import WholeRows, few_explained
 from tasks.recording.writers import Recording
 
 KIND = "hybrid"
@@ -36,10 +39,11 @@ NOWHERE = Place(0, 0, 0)
 
 @dataclass
 class _Held:
-    """The factors of a step; `place` is None where they are not in a chunk yet."""
+    """The factors of a step, and their form; `place` is None where they are not in a chunk yet."""
 
     found: Found
     place: Place | None
+    form: str = FACTORS
 
 
 class HybridWriter:
@@ -61,17 +65,20 @@ class HybridWriter:
         self._codes: dict[str, str] = {}
         self._files = FactorFiles(recording.segment.folder, recording.write)
         self._records: dict[str, list[Record]] = {}
+        self._norms: dict[str, list[float]] = {}
+        self._wholes: dict[str, WholeRows] = {}  # layers with factors that explain few steps
+        self._odd: dict[str, int] = {}  # number of steps that they do not explain
         self._rounded: RoundedRows | None = None
         self._staged: tuple[Parameter, ...] = ()
         self._rows: StagedRows | None = None
 
     @property
     def written(self) -> Written:
-        """Return norms and digests of the rows; NaN and 0 of layers with factors, of which neither is kept."""
+        """Return norms and digests of the rows; 0 is the digest of layers with factors, as weights are not read."""
         assert self._rounded is not None
         found = self._rounded.written
         for name in self._followers:
-            found.norms[name], found.digests[name] = [float("nan")] * self._pushed, [0] * self._pushed
+            found.norms[name], found.digests[name] = self._norms[name], [0] * self._pushed
         return found
 
     @property
@@ -110,6 +117,7 @@ class HybridWriter:
         if self._start is not None:
             self._choose(explained, self._start)
         for name, follower in self._followers.items():
+            self._norms[name].append(follower.norm(self._samples[name], samples[name]))
             self._records[name].append(self._record(follower, explained.get(name), samples[name]))
         self._push_rows()
         self._samples = {name: samples[name] for name in self._followers}
@@ -178,12 +186,18 @@ class HybridWriter:
         if self._start is not None:
             copies = [torch.cat([part.to("cpu", copy=True) for part in parts]) for parts in (inputs, gradients)]
             return _Held(replace(found, inputs=copies[:1], gradients=copies[1:]), None)
-        place = self._put(follower, [(inputs, found.shapes[0]), (gradients, found.shapes[1])])
-        return _Held(replace(found, inputs=[], gradients=[]), place)
+        if follower.layer.name in self._wholes:
+            return _Held(found, None)
+        place, form = self._keep(follower, found)
+        return _Held(replace(found, inputs=[], gradients=[]), place, form)
 
-    def _put(self, follower: Follower, parts: Sequence[Pieces]) -> Place:
-        """Copy tensors into one record."""
-        return self._files.put(follower.parameter.name, follower.weight.dtype, parts)
+    def _keep(self, follower: Follower, found: Found) -> tuple[Place, str]:
+        """Copy factors into one record, in 16 bits where the tolerance has room for it; return its form too."""
+        packed = follower.halves(found) if self._recording.tolerance >= HALVED else None
+        if packed is not None:
+            return self._files.put_bytes(follower.parameter.name, [packed]), HALVES
+        parts = [(found.inputs, found.shapes[0]), (found.gradients, found.shapes[1])]
+        return self._files.put(follower.parameter.name, follower.weight.dtype, parts), FACTORS
 
     def _explains(self, name: str, found: Found, samples: Mapping[str, Ints]) -> bool:
         """Return whether factors explain the row; in a gap only the codes depend on it."""
@@ -195,19 +209,24 @@ class HybridWriter:
     def _record(self, follower: Follower, held: _Held | None, sample: Ints) -> Record:
         """Return the record of the row of a layer with factors."""
         name = follower.layer.name
+        if (whole := self._wholes.get(name)) is not None:
+            form, made = whole.next(follower.weight)
+            return Record(form, self._files.put_bytes(follower.parameter.name, made))
         if held is not None and self._since == 1:
             found = held.found
-            place = held.place or self._put(
-                follower, [(found.inputs, found.shapes[0]), (found.gradients, found.shapes[1])]
-            )
-            return Record(FACTORS, place, found.settings, *found.shapes)
+            place, form = (held.place, held.form) if held.place else self._keep(follower, found)
+            return Record(form, place, found.settings, *found.shapes)
         still = self._since == 1 and _version(follower) == self._versions[name]
         if still and np.array_equal(sample, self._samples[name]):
             return Record(STILL, NOWHERE)
         follower.restore(self._samples[name], sample)
         momentum = follower.momentum()
         kept = [follower.weight] if momentum is None else [follower.weight, momentum.to(follower.weight.dtype)]
-        place = self._put(follower, [([tensor], tuple(tensor.shape)) for tensor in kept])
+        parts = [([tensor], tuple(tensor.shape)) for tensor in kept]
+        place = self._files.put(follower.parameter.name, follower.weight.dtype, parts)
+        self._odd[name] = self._odd.get(name, 0) + (self._since == 1)
+        if few_explained(self._odd[name], self._pushed + 1):
+            self._wholes[name] = WholeRows(follower.weight, self._recording.tolerance)
         return Record(WEIGHTS, place, momentum=momentum is not None)
 
     def _choose(self, explained: Mapping[str, _Held], start: Mapping[str, Tensor]) -> None:
@@ -228,7 +247,7 @@ class HybridWriter:
         self._taps = Taps({name: follower.module for name, follower in self._followers.items()})
         for name, follower in self._followers.items():
             self._files.open(follower.parameter.name, capacities[follower.parameter.name])
-            self._records[name] = []
+            self._records[name], self._norms[name] = [], []
         self._open_rounded(capacities, start)
 
     def _open_rounded(self, capacities: Mapping[str, int], start: Mapping[str, Tensor]) -> None:
@@ -267,9 +286,13 @@ class HybridWriter:
         return {p.name: getattr(module, part).detach().to("cpu", copy=True) for p, (module, part) in pairs}
 
     def _errors(self) -> dict[str, float]:
-        """Return the stated error of each layer; weights that round coarsely, next to their updates, add to it."""
+        """Return the stated error of each layer, the largest of its rows."""
         stated = {layer.name: ERRORS[self._codes[layer.weight]] for layer in self._recording.layers}
-        return stated | {name: max(stated[name], min(f.error, 1.0)) for name, f in self._followers.items()}
+        for name, follower in self._followers.items():
+            whole = ERRORS[self._wholes[name].code] if name in self._wholes else 0.0
+            halves = HALVED if any(record.form == HALVES for record in self._records[name]) else 0.0
+            stated[name] = max(stated[name], min(follower.error, 1.0), halves, whole)
+        return stated
 
 
 def _version(follower: Follower) -> tuple[int, int]:

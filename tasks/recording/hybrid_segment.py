@@ -15,7 +15,7 @@ from storage.updates.ledger import row_runs
 from storage.updates.parameters import Layer, Parameter
 from storage.updates.reader import BitRows, SegmentReader, cut_rows, read_state
 from storage.updates.records import RECORDS, RecordReader
-from storage.updates.tables import FACTORS, TABLE, Record, read_table
+from storage.updates.tables import FACTORED, TABLE, Record, read_table
 from storage.updates.writer import UPDATES
 from tasks.recording.codes import decode
 from tasks.recording.dense import tensor_of
@@ -65,7 +65,7 @@ class HybridSegment:
         ledger = self.reader.ledger
         counts = [len(e) + len(g) for e, g in zip(ledger["examples"], ledger["ghosts"], strict=True)]
         members = dict(zip(ledger["row"], counts, strict=True))  # a row of a gap does not have factors
-        return all(r.inputs[0] == members[row] for row, r in enumerate(self.records[weight]) if r.form == FACTORS)
+        return all(r.inputs[0] == members[row] for row, r in enumerate(self.records[weight]) if r.form in FACTORED)
 
     def start(self, layers: list[str]) -> Start:
         """Return the state of some layers before the segment. Reads a checkpoint whole."""

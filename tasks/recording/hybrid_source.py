@@ -10,7 +10,7 @@ from torch import Tensor
 from storage.updates.archives import Segment
 from storage.updates.parameters import Layer
 from storage.updates.reader import SegmentReader
-from storage.updates.tables import FACTORS, STILL, Settings
+from storage.updates.tables import EXPLAINED, FACTORED, FACTORS, Settings
 from tasks.recording.codes import EXACT
 from tasks.recording.dense import DenseSource, dense_blocks
 from tasks.recording.hybrid_blocks import FactorBlock, Progress
@@ -109,7 +109,7 @@ class HybridSource(DenseSource):
         settings: list[Settings | None] = []
         for part in self._parts:
             records = part.records[weight] if part.facts["codes"][weight] == FACTORS else []
-            settings += [r.settings if r.form in (FACTORS, STILL) else None for r in records]
+            settings += [r.settings if r.form in EXPLAINED else None for r in records]
             settings += [None] * (part.facts["rows"] - len(records))
         return whole_shares(settings)
 
@@ -120,9 +120,9 @@ class HybridSource(DenseSource):
         while first and left > FORGOTTEN and self._parts[first - 1].facts["codes"][entry.weight] == FACTORS:
             first -= 1
             for record in self._parts[first].records[entry.weight]:
-                if record.form not in (FACTORS, STILL):
+                if record.form not in EXPLAINED:
                     left = 0.0
-                elif record.form == FACTORS and record.settings.momentum:
+                elif record.form in FACTORED and record.settings.momentum:
                     left *= 0.0 if record.settings.fresh else record.settings.momentum
         earlier = self._parts[first:number]
         decays = any(r.settings.weight_decay for part in earlier for r in part.records[entry.weight])

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
-from storage.updates.tables import FACTORS, STILL, Record, Settings
+from storage.updates.tables import EXPLAINED, FACTORED, Record, Settings
 from tasks.recording.factors import Factors
 from tasks.recording.recurrences import State, advance
-from tasks.recording.traces import FactorTrace
+from tasks.recording.traces import FactorTrace, Moved
 from tasks.tracing.checks import check_shape, check_tensors
 from tasks.tracing.patches import Operation
 from tasks.tracing.products import product_type
@@ -119,9 +119,9 @@ class Images:
         split : whether each sample's share is computed
         """
         record = self.trace.records[self.row]
-        factors = self.trace.factors(record).to(self.queries.inputs) if record.form == FACTORS else None
-        restored = None if record.form in (FACTORS, STILL) else self.trace.restored(record)
-        rows = [part.next(record, factors, restored, split) for part in self._parts]
+        factors = self.trace.factors(record).to(self.queries.inputs) if record.form in FACTORED else None
+        moved = None if record.form in EXPLAINED else self.trace.moved(record)
+        rows = [part.next(record, factors, moved, split) for part in self._parts]
         gammas, norms = [], []
         for part, (update, *_) in zip(self._parts, rows, strict=True):
             whole = update if bias is None else update + bias.reshape(*update.shape[:2], 1, 1)
@@ -152,17 +152,16 @@ class _Part:
         self._seen = seen.flatten(2)  # (g, n, Q M)
         self._typed = self._seen.to(product_type(queries.inputs))
         start = trace.start()
-        plain = all(r.form in (FACTORS, STILL) and not r.settings.weight_decay for r in trace.records)
+        plain = all(r.form in EXPLAINED and not r.settings.weight_decay for r in trace.records)
         self._state = State(None if plain else self._image(start.weights), self._image(start.momentum))
 
     def next(
-        self, record: Record, factors: Factors | None, restored: State | None, split: bool
+        self, record: Record, factors: Factors | None, moved: Moved | None, split: bool
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """Return the image of a row's update (g, o, Q, M), the samples' shares (Q, B), and the part of decay (Q,)."""
         none = torch.zeros_like(self.pull)
-        if restored is not None:
-            update = self._restore(restored)
-            return update, None, none
+        if moved is not None:
+            return self._move(moved), None, none
         if factors is None:
             return torch.zeros_like(self.z), None, none
         seen = factors.seen(self._typed)
@@ -170,14 +169,15 @@ class _Part:
         update = advance(self._state, record.settings, factors.image(seen).double())
         return update.reshape(self.z.shape), shares, decay
 
-    def _restore(self, restored: State) -> Tensor:
-        """Return the image of the update to restored weights, and go on from them."""
-        weights, before = self._image(restored.weights), self._state.weights
-        assert weights is not None
+    def _move(self, moved: Moved) -> Tensor:
+        """Return the image of an update that factors do not explain, and go on from it."""
+        found, before = self._image(moved.values), self._state.weights
+        assert found is not None
         assert before is not None
-        self._state = State(weights, self._image(restored.momentum))
+        after = before + found if moved.adds else found
+        self._state = State(after, self._image(moved.momentum))
         self.pull = torch.zeros_like(self.pull)
-        return (weights - before).reshape(self.z.shape)
+        return (after - before).reshape(self.z.shape)
 
     def _decay(self, step: Settings) -> Tensor:
         """Return the part of weight decay in a step (Q,), before the state moves on."""

@@ -12,9 +12,27 @@ import torch
 from torch import Tensor, nn
 
 from storage.updates.records import RecordReader
-from storage.updates.tables import FACTORS, STILL, Record, Settings
+from storage.updates.tables import EXPLAINED, FACTORED, HALVES, ROUNDED, STILL, Record, Settings
+from tasks.recording.codes import decode
 from tasks.recording.factors import Factors
+from tasks.recording.halves import unpack_halves
 from tasks.recording.recurrences import State, advance
+
+
+@dataclass(frozen=True)
+class Moved:
+    """An update that factors do not explain.
+
+    Parameters
+    ----------
+    values : (*shape) the update, or the weights after it
+    momentum : (*shape) after it, None without one; later steps then begin their momentum
+    adds : whether the values are the update
+    """
+
+    values: Tensor
+    momentum: Tensor | None
+    adds: bool
 
 
 @dataclass
@@ -61,33 +79,40 @@ class FactorTrace:
 
     def factors(self, record: Record) -> Factors:
         """Return the factors of a record."""
-        values = self._values(record)
         size = int(np.prod(record.inputs))
+        if record.form == HALVES:
+            counts = size, int(np.prod(record.gradients))
+            values = unpack_halves(self.reader.read(record.place), counts, self.weights.dtype)
+        else:
+            values = self._values(record)
         return Factors(self.module, self.shape, values[:size].view(record.inputs), values[size:].view(record.gradients))
 
-    def restored(self, record: Record) -> State:
-        """Return the state after a row that factors do not explain."""
+    def moved(self, record: Record) -> Moved:
+        """Return where a row leads that factors do not explain."""
+        if record.form in ROUNDED:
+            data = torch.from_numpy(self.reader.read(record.place).copy())
+            return Moved(decode(record.form, data, self.shape, self.weights.dtype), None, adds=True)
         values = self._values(record)
         size = self.weights.numel()
         momentum = values[size:].view(self.shape) if record.momentum else None
-        return State(values[:size].view(self.shape), momentum)
+        return Moved(values[:size].view(self.shape), momentum, adds=False)
 
     def settings(self) -> list[Settings | None]:
         """Return the settings of each row; None where factors do not explain it."""
-        return [record.settings if record.form in (FACTORS, STILL) else None for record in self.records]
+        return [record.settings if record.form in EXPLAINED else None for record in self.records]
 
     def _update(self, state: State, row: int) -> Tensor:
         """Return the update of a row, and move the state past it."""
         record = self.records[row]
         if record.form == STILL:
             return torch.zeros_like(self.weights)
-        if record.form == FACTORS:
+        if record.form in FACTORED:
             return advance(state, record.settings, self.factors(record).gradient())
-        found = self.restored(record)
+        found = self.moved(record)
         assert state.weights is not None
-        assert found.weights is not None
-        update = found.weights - state.weights
-        state.weights, state.momentum = found.weights, found.momentum
+        update = found.values if found.adds else found.values - state.weights
+        state.weights = state.weights + update if found.adds else found.values
+        state.momentum = found.momentum
         return update
 
     def _values(self, record: Record) -> Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from configs.section import size_bytes
@@ -57,10 +59,11 @@ def recording(
     if not parent:
         part.numbers["initial"] = write_initial(part.write_file, pack_training(trainer))
         steps, chosen = trainer.samples.batches.per_epoch * train.epochs, choose_layers(trainer.model, record.layers)
-        planned = _choose(train, chosen, steps)[0]
+        numbers = partial(_numbers_here, trainer, chosen)
+        planned = _choose(train, chosen, steps, numbers)[0]
         kind = _tried(planned, trainer, list(chosen), min(steps, train.checkpoint_every))
         if kind != planned:
-            size = _choose(train, chosen, steps, kind)[1]  # refused above the budget, which the plan kept to
+            size = _choose(train, chosen, steps, numbers, kind)[1]  # refused above the budget, which the plan kept to
             print_line(f"archive of kind {kind}: {size / 1e6:,.3g} MB without checkpoints")
     else:
         kind = parent["recording"]["kind"]
@@ -134,7 +137,7 @@ def archive_size(spec: StageSpec, survey: Survey, *, kind: str = "") -> tuple[st
     steps = training_steps(spec, found.summary)[1]
     layers = recorded_layers(spec, survey)
     try:
-        kind, needed = _choose(train, layers, steps, kind)
+        kind, needed = _choose(train, layers, steps, partial(_numbers_planned, spec, survey), kind)
     except ValueError as error:
         raise ValueError(f"networks: record of {spec.label}: {error}") from error
     return kind, needed + EXAMPLE * (steps + found.count(train.split) * train.epochs)
@@ -176,14 +179,41 @@ def reading_peak(spec: StageSpec, survey: Survey, weights: int) -> int:
     return course_size(spec, survey, weights).peak if ARCHIVES[kind].recomputes else 0
 
 
-def _choose(train: Training, chosen: Mapping[str, nn.Module], steps: int, kind: str = "") -> tuple[str, int]:
+def _numbers_here(trainer: Trainer, chosen: Mapping[str, nn.Module]) -> dict[str, int]:
+    """Return the numbers in a sample's inputs and outputs by layer, in a training that is about to begin."""
+    import numpy as np
+
+    from tasks.recording.factors import sample_numbers
+
+    return sample_numbers(trainer.model, chosen, trainer.samples.fetch(np.zeros(1, np.int64))[0])
+
+
+def _numbers_planned(spec: StageSpec, survey: Survey) -> dict[str, int]:
+    """Return the same for a training of a config."""
+    from tasks.recording.factors import sample_numbers
+    from tasks.recording.layers import choose_layers
+
+    record = training_of(spec).record
+    layers = None if record is None else record.layers
+    found: dict[str, int] = survey.look(
+        spec,
+        f"numbers in factors of {layers}",
+        lambda model, example, _: sample_numbers(model, choose_layers(model, layers), example),
+    )
+    return found
+
+
+def _choose(
+    train: Training, chosen: Mapping[str, nn.Module], steps: int, numbers: Callable[[], dict[str, int]], kind: str = ""
+) -> tuple[str, int]:
     """Return the kind of archive of a training of `steps` steps, and its bytes; see `choose_archive`.
 
     Parameters
     ----------
+    numbers : returns those in a sample's inputs and outputs by layer; called where the choice depends on them
     kind : takes the place of the config's, if given
     """
-    from tasks.recording.archives import Contents, choose_archive
+    from tasks.recording.archives import ARCHIVES, AUTO, Contents, choose_archive
     from tasks.recording.layers import recorded_parameters
 
     record = train.record
@@ -192,6 +222,10 @@ def _choose(train: Training, chosen: Mapping[str, nn.Module], steps: int, kind: 
     n_kept = steps if kept is None else sum(map(kept, range(steps)))
     layers, parameters, _ = recorded_parameters(chosen)
     contents = Contents(
-        layers, parameters, chosen, n_kept, train.optimizer.kind, train.batches.most, tolerance=record.tolerance
+        layers, parameters, chosen, n_kept, train.optimizer.kind, train.batches.most, None, record.tolerance
     )
-    return choose_archive(kind or record.kind, contents, size_bytes(record.archive_budget), program=True)
+    asked, budget = kind or record.kind, size_bytes(record.archive_budget)
+    fits = asked == AUTO and ARCHIVES["dense"].size(contents, n_kept) <= budget
+    if asked in (AUTO, "hybrid") and not fits and train.optimizer.kind == "sgd":
+        contents = replace(contents, numbers=numbers())
+    return choose_archive(asked, contents, budget, program=True)

@@ -17,6 +17,7 @@ from tasks.recording.hybrid import HybridWriter
 from tasks.recording.hybrid_blocks import FactorBlock
 from tasks.recording.hybrid_source import HybridSource
 from tasks.recording.segment import SegmentRecorder
+from tasks.tracing import contributions
 from tests.tasks.recording.conftest import file_digests
 from tests.tasks.recording.hybrids import (
     EVERY,
@@ -85,6 +86,56 @@ def drop(model: nn.Module, step: int) -> None:
     """Leave out the update of the first layer in some steps."""
     if step in (0, 5, 8):
         next(iter(model.parameters())).grad = None
+
+
+def penalised(model: nn.Module, step: int) -> None:
+    """Add the gradient of a penalty on the first layer's weights from the second step of each segment on."""
+    if step % EVERY:
+        weight = next(iter(model.parameters()))
+        assert weight.grad is not None
+        weight.grad += 0.01 * weight.detach()
+
+
+@pytest.mark.parametrize(("tolerance", "whole", "code"), [(1e-5, ("plain",), 1e-5), (1e-3, ("int16", "float16"), 5e-4)])
+def test_a_layer_that_factors_rarely_explain_keeps_whole_updates(
+    tmp_path: Path, dtype: torch.dtype, tolerance: float, whole: tuple[str, ...], code: float
+) -> None:
+    training = Hybrid(sgd("heavy ball"), mlp, dtype, after_backward=penalised)
+    training.recorded(tmp_path, tolerance=tolerance)
+    source = opened(tmp_path)
+    forms = forms_of(source, "0.weight")
+    assert forms[:5] == [FACTORS, WEIGHTS, WEIGHTS, WEIGHTS, WEIGHTS]
+    assert set(forms[5:EVERY]) <= set(whole)
+    assert forms_of(source, "2.weight") == [FACTORS] * STEPS
+    assert source.exactness["0"] == pytest.approx(code, rel=0.5)
+    layer, module, weight, inputs = next(queries(source, training))
+    for segment in source.segments():
+        for block in source.blocks(segment, [layer]):
+            truth = training.update_of(layer, block.start, block.stop)
+            error = (block.dense(dtype) - truth).flatten(1).norm(dim=1)
+            assert bool((error <= 2 * code * truth.flatten(1).norm(dim=1)).all())
+            found, true = block.project(module, weight, inputs), contributions(module, weight, inputs, truth)
+            np.testing.assert_allclose(found.cosine, true.cosine, atol=2 * code)
+    norms = source.ledger["norm/0"].to_numpy()  # 1,200 weights are all in the sample
+    expected = training.update_of(layer, 0, STEPS).flatten(1).norm(dim=1)
+    np.testing.assert_allclose(norms, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["plain", "heavy ball, decay"])
+def test_halves_keep_their_stated_error(tmp_path: Path, name: str) -> None:
+    training = Hybrid(sgd(name), mlp, torch.float32)
+    training.recorded(tmp_path, tolerance=1e-2)
+    source = opened(tmp_path)
+    assert set(forms_of(source, "0.weight")) == {"halves"}
+    assert source.exactness["0"] == pytest.approx(2e-3, rel=0.01)
+    layer, module, weight, inputs = next(queries(source, training))
+    for segment in source.segments():
+        for block in source.blocks(segment, [layer]):
+            truth = training.update_of(layer, block.start, block.stop)
+            error = (block.dense() - truth).flatten(1).norm(dim=1)
+            assert bool((error <= 1e-3 * truth.flatten(1).norm(dim=1)).all())
+            found, whole = block.project(module, weight, inputs), contributions(module, weight, inputs, truth)
+            np.testing.assert_allclose(found.cosine, whole.cosine, atol=2e-3)
 
 
 @pytest.mark.parametrize("name", ["plain", "nesterov", "heavy ball, decay"])
