@@ -125,7 +125,7 @@ class Watching:
             if fresh:
                 self._handle(store, look)
             if look.answers:
-                self._publish(store, look)
+                self._publish(store, look, fresh)
         except Exception:
             self.held.check()  # a store that was moved is the cause of any other error
             if not self.live.changed():
@@ -173,16 +173,16 @@ class Watching:
         for alert in self.live.alerts(store, look.answers):
             raise_once(store, alert, send_to_prefect, self.observer.say)
 
-    def _publish(self, store: Store, look: Look) -> None:
+    def _publish(self, store: Store, look: Look, fresh: bool) -> None:
         """Write the page unless it is current, and record a run that is whole."""
         made, whole = self._made(store, look)
         self.address = store.path(report_path(self.config))
-        if report_is_current(store, made):
-            return
-        created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
-        write_report(store, made, created=created, reused=frozenset(), say=self.observer.say)
-        self.observer.say(f"page: {self.address}")
-        if whole:
+        current = report_is_current(store, made)
+        if not current:
+            created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
+            write_report(store, made, created=created, reused=frozenset(), say=self.observer.say)
+            self.observer.say(f"page: {self.address}")
+        if whole and (fresh or not current):  # an earlier watch may have been killed between page and record
             record_reuse(store, self.config, made.stages)
 
     def _made(self, store: Store, look: Look) -> tuple[Made, bool]:

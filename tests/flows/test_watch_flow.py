@@ -17,7 +17,7 @@ from storage.stores import open_store
 from tests.flows.command import Tree, Write
 from tests.flows.watches import folder_tree, save_checkpoint
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 FLOW = """
 import sys
 from flows.watch import watch
