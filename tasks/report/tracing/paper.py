@@ -38,7 +38,7 @@ PAPER = pd.DataFrame(
 NOTE = (
     "The paper (one A100) prints 72 s and 264 s an epoch, and that recording adds 453 % and 54 %. The times with "
     "recording follow from these. Its times are by the clock. Those here are CPU time, that of the writing threads "
-    "included: without recording the mean of the first steps, with recording the mean of all steps, without evaluations."
+    "included: the first steps without recording, all steps with it, evaluations left out."
 )
 
 
