@@ -1,5 +1,6 @@
 """A follower of one layer: it finds out whether a step's factors explain the update of the layer's weight."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -148,7 +149,7 @@ class Follower:
         """Return the norm of an update; above SAMPLE weights an estimate from the sampled rows."""
         change = self._floats(now) - self._floats(before)
         share = self.parameter.size / max(1, change.numel())
-        return float(torch.linalg.vector_norm(change)) * share**0.5
+        return float(torch.linalg.vector_norm(change)) * math.sqrt(share)
 
     def _note(self, error: float, size: float) -> None:
         """Keep the largest relative error."""
