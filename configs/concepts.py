@@ -75,7 +75,7 @@ class Checkpoints(Section):
 
 
 class Watch(Section):
-    """How `layerlore watch` follows a training, or a growing folder of checkpoints."""
+    """How the command `watch` follows a training, or a growing folder of checkpoints."""
 
     every: float = Field(2.0, gt=0, description="seconds between two looks for new snapshots")
     quiet: float = Field(

@@ -78,7 +78,7 @@ def test_commands_are_known_and_their_configs_load(page: str, tmp_path: Path, mo
 
 def test_the_readme_shows_every_command() -> None:
     shown = {parsed(command)[0] for command in commands("README.md")}
-    assert shown == {"run", "plan", "report", "status", "explain", "verify", "gc", "presets"}
+    assert shown == {"run", "watch", "plan", "report", "status", "explain", "verify", "gc", "presets"}
 
 
 def test_configs_validate() -> None:
