@@ -48,7 +48,7 @@ def teachers_spec(suspects: StageSpec) -> StageSpec:
     """Return the spec of the teachers of suspects."""
     inputs = {"network": suspects.inputs["network"], "suspects": suspects}
     parameters: Document = {"network": suspects.parameters["network"]}
-    return TEACHERS.spec(parameters, inputs, digests=suspects.digests, place=suspects.place, label=suspects.label)
+    return TEACHERS.spec(parameters, inputs, digests=suspects.digests, place=dict(suspects.place), label=suspects.label)
 
 
 def read_teachers(store: Store, spec: StageSpec) -> pd.DataFrame:
