@@ -107,7 +107,10 @@ def _listed(
     for key, rows in features.items():
         for row in rows:
             at[key, row["feature"]] = len(listed)
-            mine = (_image(each, thumbs, places) for each in images.get(key, []) if each["feature"] == row["feature"])
+            own = [each for each in images.get(key, []) if each["feature"] == row["feature"]]
+            best = min((each["rank"] for each in own), default=0)
+            fit = [each for each in own if each["rank"] == best or not each["picture"] or each["picture"] in thumbs]
+            mine = (_image(each, thumbs, places) for each in fit)
             listed.append([*_feature(row, nouns[key[0]]), [index.setdefault(image, len(index)) for image in mine]])
     return listed, at, index
 
@@ -175,7 +178,9 @@ def _pairs(
 
 
 def _thumbnails(results: CardResults, images: Rows) -> tuple[dict[str, Thumbnail], int]:
-    """Make thumbnails by key of the picture, first those of the full data, by rank, while they fit.
+    """Make thumbnails by key of the picture: of each feature's best image, of the next one, and so on, while all fit.
+
+    So features have equally many pictures. Where not even the best images fit, those of the full data come first.
 
     Returns
     -------
@@ -184,13 +189,18 @@ def _thumbnails(results: CardResults, images: Rows) -> tuple[dict[str, Thumbnail
     references = set(results.sets["reference"])
     rows = [row for each in images.values() for row in each if row["picture"]]
     rows.sort(key=lambda row: (row["rank"], row["set"] not in references))
+    ranks: dict[str, int] = {}
+    for row in rows:
+        ranks.setdefault(str(row["picture"]), int(row["rank"]))
     made: dict[str, Thumbnail] = {}
     room = MAX_THUMBNAIL_BYTES
-    keys = list(dict.fromkeys(str(row["picture"]) for row in rows))
-    for i, key in enumerate(keys):
-        thumb = thumbnail(results.pictures[key])
-        if len(thumb.uri) > room:
-            return made, len(keys) - i
-        made[key] = thumb
-        room -= len(thumb.uri)
-    return made, 0
+    for rank in dict.fromkeys(ranks.values()):
+        found = {key: thumbnail(results.pictures[key]) for key, own in ranks.items() if own == rank}
+        if made and sum(len(thumb.uri) for thumb in found.values()) > room:
+            break
+        for key, thumb in found.items():
+            if len(thumb.uri) > room:
+                break
+            made[key] = thumb
+            room -= len(thumb.uri)
+    return made, len(ranks) - len(made)

@@ -1,6 +1,6 @@
 """The training images whose labels are probably wrong, and the images that taught the network otherwise."""
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 
 import pandas as pd
@@ -47,23 +47,23 @@ def suspect_strips(
     keys = [(str(row["data"]), int(row["sample_id"])) for _, row in shown.iterrows()]
     keys += [(str(row["data"]), int(row["example_id"])) for _, row in taught.iterrows()]
     thumbs, _ = example_thumbnails(keys, images)
-    by_suspect = {
-        (str(network), int(str(seed)), int(str(sample))): rows
-        for (network, seed, sample), rows in (
-            taught.groupby(["network", "seed", "sample_id"], sort=False) if len(taught) else ()
-        )
-    }
+    by_suspect = _by_suspect(taught)
     strips = [
         Suspects(
             f"{network}, seed {seed}",
             tuple(
-                _suspect(row, by_suspect.get((str(network), int(str(seed)), int(row["sample_id"]))), thumbs)
-                for _, row in rows.iterrows()
+                _suspect(row, by_suspect.get((network, seed, row["sample_id"])), thumbs) for _, row in rows.iterrows()
             ),
         )
         for (network, seed), rows in shown.groupby(["network", "seed"], sort=False)
     ]
     return strips, list(thumbs.values())
+
+
+def _by_suspect(teachers: pd.DataFrame) -> dict[tuple[Hashable, ...], pd.DataFrame]:
+    """Return the teachers of each suspect, by network, seed and sample id."""
+    keys = ["network", "seed", "sample_id"]
+    return {tuple(key): rows for key, rows in teachers.groupby(keys, sort=False)} if len(teachers) else {}
 
 
 def _suspect(row: pd.Series, teachers: pd.DataFrame | None, thumbs: Mapping[Key, Thumbnail]) -> Suspect:
@@ -96,7 +96,6 @@ def _example(row: pd.Series, thumbs: Mapping[Key, Thumbnail]) -> Example:
         f"others near: {formats.share(float(row['disagreement']))}",
         *([f"true: {truth}"] if isinstance(truth, str) else []),
         f"sample {int(row['sample_id'])}",
-        *filter(None, [str(row["key"])]),
     ]
     alt = f"Training image, sample {int(row['sample_id'])}, given label {given}"
     return Example(
