@@ -16,6 +16,7 @@ from flows.progress import finished_paths
 from storage.stores import open_store
 from tests.flows.command import Tree, Write
 from tests.flows.watches import folder_tree, save_checkpoint
+from tests.shared import prefect_home
 
 pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900)]
 FLOW = """
@@ -24,11 +25,20 @@ from flows.watch import watch
 print("page:", watch(sys.argv[1], [], 0))
 """
 AGAIN = """
-import json, sys
+import json, sqlite3, sys, time
+from configs.load import prefect_defaults
+prefect_defaults()
+from contextlib import closing
 from tasks.engine.alerts import Alert, send_to_prefect
-alert = json.loads(sys.argv[1])
-send_to_prefect(Alert(**alert))
-send_to_prefect(Alert(**alert))
+alert = Alert(**json.loads(sys.argv[2]))
+send_to_prefect(alert)
+send_to_prefect(alert)
+found, until = [], time.monotonic() + 200
+while not found and time.monotonic() < until:  # the server writes events every few seconds
+    time.sleep(0.5)
+    with closing(sqlite3.connect(sys.argv[1], timeout=60)) as database:
+        found = database.execute("SELECT resource_id, payload FROM events WHERE event LIKE 'layerlore%'").fetchall()
+print(json.dumps(found))
 """
 
 
@@ -47,24 +57,7 @@ def ask(variables: dict[str, str], path: str, body: object) -> Any:  # Any: JSON
     return httpx.post(f"{variables['PREFECT_API_URL']}{path}", json=body, timeout=60).raise_for_status().json()
 
 
-def events(variables: dict[str, str], run: str) -> list[Tree]:
-    """Return the events of a run's falls of diversity."""
-    chosen = {"event": {"name": ["layerlore.diversity.fell"]}, "resource": {"id": [f"layerlore.run.{run}"]}}
-    found: list[Tree] = ask(variables, "/events/filter", {"filter": chosen})["events"]
-    return found
-
-
-def wait_for_events(variables: dict[str, str], run: str) -> list[Tree]:
-    """Return the events once the server has stored one."""
-    import time
-
-    until = time.monotonic() + 60
-    while not (found := events(variables, run)) and time.monotonic() < until:
-        time.sleep(0.2)
-    return found
-
-
-def test_the_flow_raises_an_artifact_and_an_event(
+def test_the_flow_makes_stages_as_tasks_and_an_artifact_of_a_fall(
     standing_server: dict[str, str], probed_tree: Tree, tmp_path: Path, write: Write
 ) -> None:
     tree = folder_tree(probed_tree, tmp_path / "checkpoints")
@@ -85,13 +78,14 @@ def test_the_flow_raises_an_artifact_and_an_event(
         "diversity falls: small seed 0, epoch_2, layer 8, soft_wpmi: the mean distance between neurons falls from"
     )
     assert artifact["data"].startswith(expected)
-    (event,) = wait_for_events(standing_server, "probed")
-    assert event["payload"]["snapshot"] == "epoch_2"
-    assert event["payload"]["measure"] == "mean_pairwise"
 
 
-def test_a_server_keeps_the_event_of_a_cause_once(standing_server: dict[str, str]) -> None:
+def test_a_process_without_a_server_keeps_the_event_of_a_cause_once(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    home = prefect_home(tmp_path_factory, tmp_path / "home")
     alert = {"run": "twice", "key": "cause", "text": "diversity falls", "numbers": {"value": 1.0}}
-    run(standing_server, AGAIN, json.dumps(alert))
-    (event,) = wait_for_events(standing_server, "twice")
-    assert event["payload"] == {"value": 1.0, "text": "diversity falls"}
+    variables = {"PREFECT_HOME": str(home), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    ((resource, payload),) = json.loads(run(variables, AGAIN, str(home / "prefect.db"), json.dumps(alert)))
+    assert resource == "layerlore.run.twice"
+    assert json.loads(payload) == {"value": 1.0, "text": "diversity falls"}
