@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from configs.section import Location, Name, Section, check_distinct
+from configs.section import MAX_SEED, Location, Name, Section, check_distinct
 
 
 class DrawnCaptions(Section):
@@ -60,7 +60,7 @@ class Captioner(Section):
     )
     epochs: int = Field(100, ge=1, description="passes over the regions at most")
     patience: int = Field(4, ge=1, description="epochs without a lower held-out loss after which the training ends")
-    seed: int = Field(0, ge=0, description="seed of first weights, of drawn images and of the order")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of first weights, of drawn images and of the order")
 
     @field_validator("layers")
     @classmethod

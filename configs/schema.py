@@ -11,13 +11,11 @@ from configs.cluster import Cluster
 from configs.concepts import Concepts
 from configs.decomposition import Decomposition
 from configs.interpretation import Interpretation
-from configs.section import SIDE, Location, Name, Paths, Section, Share, Side, check_store
+from configs.section import MAX_SEED, SIDE, Location, Name, Paths, Section, Share, Side, check_store
 from configs.starts import trainings_in_order
 from configs.tracing import Tracing
 from configs.training import Training
 from configs.updates import FromUrl
-
-MAX_SEED = 2**63 - 1  # what an int64 holds
 
 
 class LabelNoise(Section):

@@ -58,6 +58,7 @@ def check_store(url: str) -> str:
 
 SIDE = AfterValidator(check_side)
 Side = Annotated[int, SIDE]
+MAX_SEED = 2**63 - 1  # what an int64 holds
 Location = Annotated[str, AfterValidator(check_location)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Share = Annotated[float, Field(gt=0, le=1)]

@@ -37,6 +37,28 @@ def build(width: int = 4) -> nn.Sequential:
     return nn.Sequential(side, nn.BatchNorm2d(width), nn.ReLU(), nn.Flatten(), nn.Linear(64 * width, 10))
 
 
+class Pair(nn.Module):
+    """A model whose output is a pair."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = build()
+        for name, module in self.layers.named_children():  # with the names of the model that is recorded
+            self.add_module(name, module)
+        del self.layers
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits twice."""
+        for module in self.children():
+            x = module(x)
+        return x, x
+
+
+def pair() -> nn.Module:
+    """Return a model with the recorded weights whose output is not logits."""
+    return Pair()
+
+
 def deep() -> nn.Sequential:
     """A network with other layers."""
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10))

@@ -79,11 +79,12 @@ def send_to_prefect(alert: Alert) -> None:
     with reaching_prefect(), get_client(sync_client=True) as client:
         about = f"Run {alert.run}: diversity of concepts"
         here = {"flow_run_id": flow_run.id} if flow_run.id else {}
+        # The event first: a server keeps it once by its id, so that a second attempt does not repeat the artifact.
+        answer = client._client.post("/events", json=[_event(alert)])  # emit_event sends later, or not at all
+        answer.raise_for_status()
         client.create_artifact(
             ArtifactCreate(key=ARTIFACT, type="markdown", description=about, data=alert.text, **here)
         )
-        answer = client._client.post("/events", json=[_event(alert)])  # emit_event sends later, or not at all
-        answer.raise_for_status()
 
 
 def _event(alert: Alert) -> Document:

@@ -3,7 +3,8 @@
 import csv
 import io
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from tasks.io.decoding import decode
 from tasks.io.files import local_path, reason, shown
 
+# Errors of a zip archive that is damaged, encrypted or of another method.
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)  # NotImplementedError is a RuntimeError
 TABLE = "regions.csv"
 COLUMNS = ("image", "mask", "text")
 
@@ -118,7 +121,7 @@ class RegionFiles:
                 f"{missing[0]!r}"
             )
         found = []
-        for number, row in enumerate(reader, 2):
+        for number, row in enumerate(self._rows(reader), 2):
             cells = {name: (row[name] or "").strip() for name in wanted}
             place = f"regions {shown(self.path)}/{TABLE}, row {number}"
             for name in ("image", "mask"):
@@ -131,6 +134,13 @@ class RegionFiles:
         if not found:
             raise ValueError(f"regions {shown(self.path)}/{TABLE}: expected rows, found none; add regions")
         return tuple(found)
+
+    def _rows(self, reader: "csv.DictReader[str]") -> Iterator[dict[str, str]]:
+        """Yield the rows of the table."""
+        try:
+            yield from reader
+        except csv.Error as error:
+            raise ValueError(f"regions {shown(self.path)}/{TABLE}: expected a table of CSV: {error}") from error
 
     def _picture(self, name: str) -> NDArray[np.uint8]:
         """Return a file as an image (H, W, 3)."""
@@ -152,6 +162,8 @@ class RegionFiles:
             raise ValueError(f"regions {shown(self.path)}: file {name} does not exist") from None
         except OSError as error:
             raise ValueError(f"regions {shown(self.path)}: file {name} {reason(error)}") from error
+        except DAMAGED as error:
+            raise ValueError(f"regions {shown(self.path)}: file {name} is damaged or encrypted ({error})") from error
         return found
 
 

@@ -67,7 +67,9 @@ class RecordUpdates(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:  # Any: what a training step returns
         """End an update after the last of its batches."""
-        self._loop.lost(outputs["loss"] if isinstance(outputs, dict) else outputs, self._count)
+        loss = outputs["loss"] if isinstance(outputs, dict) else outputs
+        # Lightning divides a loss by the number of batches of an update.
+        self._loop.lost(None if loss is None else loss * trainer.accumulate_grad_batches, self._count)
         if (batch_idx + 1) % trainer.accumulate_grad_batches == 0 or trainer.is_last_batch:
             self._loop.end()
 

@@ -1,7 +1,9 @@
 """The tracing presets are planned, on generated images of CIFAR-10's shape and on digits."""
 
+import shutil
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -49,7 +51,10 @@ def test_vgg_is_planned_with_its_archive(preset: str, width: float, cifar10: Pat
     assert not (tmp_path / "store").exists()
 
 
-def test_the_papers_run_at_full_width_is_a_replay(cifar10: Path, tmp_path: Path) -> None:
+def test_the_papers_run_at_full_width_is_a_replay(
+    cifar10: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(total=2**50, used=0, free=2**50))
     paths = [f"data.cifar10.paths.{split}={cifar10 / split}.npz" for split in ("train", "test")]
     # 20 batches an epoch here, 570 with all images: as many steps as 35 epochs of the whole data.
     epochs = f"networks.vgg16.train.epochs={35 * 570 // 20}"

@@ -84,6 +84,7 @@ def test_a_replay_is_explained_with_its_program(loop: OwnLoop, inputs: Path, tmp
         (("--model", MODEL), "explain: expected --model and --inputs together, found one of them"),
         (("--model", "tests.own_loop:deep", "--inputs", "I"), "--model: expected the recorded model, with 0.bias of"),
         (("--model", "nowhere:none", "--inputs", "I"), "import path 'nowhere:none'"),
+        (("--model", "tests.own_loop:pair", "--inputs", "I"), "--inputs: expected a model with logits as its output"),
         (("--model", MODEL, "--inputs", "nothing.npy"), "--inputs: expected a .npy file of numbers, found nothing.npy"),
         (("--model", MODEL, "--inputs", "I", "--query", "3"), "--query: expected 0 to 2, found 3"),
         (("--model", MODEL, "--inputs", "I", "--layer", "9"), "--layer: expected one of 0, 4, found '9'"),

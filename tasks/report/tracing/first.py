@@ -7,7 +7,8 @@ import pandas as pd
 
 from tasks.report.blocks import FigureBlock, Shown
 from tasks.report.tracing.privacy import by_class
-from tasks.report.tracing.queries import Card, Example, Panel
+from tasks.report.tracing.queries import OTHER_TITLES, Card, Example, Panel
+from tasks.report.tracing.queries import TITLES as END_TITLES
 from tasks.report.tracing.results import QueryLayer
 from tasks.report.tracing.scores import VALID, VALIDITY
 
@@ -83,9 +84,13 @@ def _pictures(panel: Panel) -> tuple[tuple[str, tuple[Example, ...]], ...]:
     shown = any(example.shown for _, examples in panel.ends for example in examples)
     if not shown:
         return ()
+    first = {pair[0] for pair in (*END_TITLES.values(), OTHER_TITLES)}
     return tuple(
-        (title, tuple(replace(example, details=example.details[-1:]) for example in examples[:MAX_SHOWN]))
-        for title, (_, examples) in zip(TITLES, panel.ends, strict=False)
+        (
+            TITLES[0 if title in first else 1],
+            tuple(replace(example, details=example.details[-1:]) for example in examples[:MAX_SHOWN]),
+        )
+        for title, examples in panel.ends
     )
 
 

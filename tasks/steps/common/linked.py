@@ -135,7 +135,7 @@ def _ids(spec: StageSpec, facts: ArchiveFacts, rows: pd.DataFrame) -> pd.DataFra
     """Return the table of ids that ties an archive to the samples `rows` of a data set; names the config's key."""
     table = spec.place["table"]
     try:
-        known = None if table is None else pd.read_csv(str(table), dtype={"key": str})
+        known = None if table is None else pd.read_csv(str(table), dtype={"key": str}, keep_default_na=False)
         return tie_ids(distinct_ids(facts.ledger), rows, str(spec.parameters["ids"]), known)
     except (ValueError, OSError) as error:
         name = spec.inputs["data"].place["name"]

@@ -60,7 +60,8 @@ def check_trained_start(name: str, network: Network, source: Network) -> None:
 
 def undone_line(training: StageSpec) -> str:
     """Return a line where a training's file of weights fits only without a tool's additions, else ""."""
-    if (path := training.place["train"]["start"]) is None:
+    path = training.place["train"]["start"]
+    if not isinstance(path, str):
         return ""
     network = training.parameters["network"]
     arguments = json.dumps(network["arguments"], sort_keys=True)

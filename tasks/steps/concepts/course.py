@@ -25,6 +25,8 @@ def snapshot_course(store: Store, watched: Watched, step: int) -> tuple[float, f
     """Return accuracy and loss after the last whole epoch before a step; NaN where unknown."""
     if watched.training is None or step < 0:
         return float("nan"), float("nan")
+    if "archive" in watched.training.place:  # of a training elsewhere: its end alone is known
+        return float(open_finished(store, watched.training).summary["accuracy"]), float("nan")
     curves = _curves(store, watched.training)
     per_epoch, _ = training_steps(watched.training, open_finished(store, watched.training.inputs["data"]).summary)
     done = curves[curves["epoch"] <= step // per_epoch]

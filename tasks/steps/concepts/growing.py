@@ -24,6 +24,7 @@ class Growing:
     quiet : seconds without a change after which a file counts as whole
     now, date : clocks of this process and of the files, in seconds
     seen : signature of each file, and the time since which it is the same
+    whole : signature of each file that the last look returned
     """
 
     network: str
@@ -32,6 +33,7 @@ class Growing:
     now: Callable[[], float] = time.monotonic
     date: Callable[[], float] = time.time
     seen: dict[Path, tuple[Signature, float]] = field(default_factory=dict)
+    whole: dict[Path, Signature] = field(default_factory=dict)
 
     def look(self) -> tuple[Sequence[tuple[int, Path]], Sequence[str]]:
         """Return number and path of each file that counts as whole, and the names of those that still change.
@@ -40,24 +42,26 @@ class Growing:
         ------
         ValueError : the folder is missing, or a number occurs in two names; names the config's key
         """
-        whole, changing, now = [], [], self.now()
+        whole, changing, now, known = [], [], self.now(), self.seen
+        self.seen, self.whole = {}, {}  # a file that is removed is forgotten
         for number, path in checkpoint_files(self.network, self.asked):
             if (signature := _signature(path)) is None:
                 continue  # removed since the listing
-            before, since = self.seen.get(path, (None, now))
+            before, since = known.get(path, (None, now))
             if before != signature:
                 age = self.date() - signature[2] / 1e9
                 since = now - self.quiet if before is None and age > max(OLD, self.quiet) else now
-                self.seen[path] = (signature, since)
+            self.seen[path] = (signature, since)
             if now - since >= self.quiet:
                 whole.append((number, path))
+                self.whole[path] = signature
             else:
                 changing.append(path.name)
         return whole, changing
 
     def changed(self) -> bool:
-        """Return whether a file has changed since the last look."""
-        return any(_signature(path) != signature for path, (signature, _) in self.seen.items() if signature)
+        """Return whether a file that the last look returned has changed since."""
+        return any(_signature(path) != signature for path, signature in self.whole.items())
 
 
 def _signature(path: Path) -> Signature | None:

@@ -26,7 +26,7 @@ def embeddings_of(store: Store, answer: Monitored) -> Iterator[Embedding]:
     for seen in answer.seen:
         if seen.snapshot != len(answer.snapshots) - 1:
             continue
-        finished, words = open_finished(store, seen.neurons), open_words(store, seen.view.words)
+        finished, words = open_finished(store, seen.neurons), open_words(store, seen.words)
         table = read_neurons(finished)
         best = table[(table["rank"] == 0) & ~table["dead"]]
         word = best["word"].to_numpy(np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -77,6 +78,8 @@ def explain_archive(url: str, request: BareRequest, watch: Watch) -> Explanation
     try:
         with torch.inference_mode():
             logits = model(image.clone())
+        if not isinstance(logits, torch.Tensor):
+            raise TypeError(f"expected a model with logits as its output, found {type(logits).__name__}")
         inputs = capture_inputs(model, layers, image)
     except (ValueError, RuntimeError, TypeError) as error:
         raise ConfigError(f"--inputs: {' '.join(str(error).split())}") from None
@@ -118,8 +121,9 @@ class _Layer:
         """Return the parts of a step's examples: by their own gradients where the archive knows them, else equal."""
         sizes = [len(self.source.examples[step]) for step in block.steps]
         if self.source.splits(self.name):
-            parts = block.per_example(self.module, self.source.final(self.name), self.inputs)
-            return [columns[0, :size].double().numpy() for columns, size in zip(parts, sizes, strict=True)]
+            with suppress(NotImplementedError):  # a step of which only the repetition shows that it has no parts
+                parts = block.per_example(self.module, self.source.final(self.name), self.inputs)
+                return [columns[0, :size].double().numpy() for columns, size in zip(parts, sizes, strict=True)]
         return [np.full(size, value / max(1, size)) for value, size in zip(gamma, sizes, strict=True)]
 
     def square(self) -> tuple[float, float]:

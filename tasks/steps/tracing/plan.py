@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from configs.schema import Config, LabelNoise, Network
 from configs.tracing import Lds, Tracing
 from storage.specs import StageSpec
-from tasks.steps.common.companions import IMAGES, WORDS
-from tasks.steps.common.lottery import last_training
+from tasks.steps.common.lottery import last_training, links_of
 from tasks.steps.common.manifest import manifest_spec
 from tasks.steps.common.question import Shared
 from tasks.steps.tracing.aggregate import aggregate_spec
@@ -201,8 +200,8 @@ def _permuted(config: Config, asked: Tracing, name: str, traced: StageSpec) -> P
     noise = PERMUTED.model_copy(update={"splits": (network.train.split,)})
     digests_in = manifest.place["digests_in"]
     shuffled = manifest_spec(f"{data} permuted", config.data[data].model_copy(update={"noise": noise}), digests_in)
-    # vectors of images and words do not depend on labels
-    given = {role: read for role, read in trained.inputs.items() if role in (IMAGES, WORDS)}
+    # what the first training reads besides its data does not depend on these labels
+    given = {role: read for role, read in links_of(trained)[0].training.inputs.items() if role != "data"}
     training = last_training(f"{name} permuted", network, shuffled, seed, given)
     queried = shuffled if asked.queries.data in (None, data) else manifest
     queries = queries_spec(name, network, queried, training, asked.queries, same=traced)

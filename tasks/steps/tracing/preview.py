@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from configs.load import ConfigError
 from configs.tracing import Tracing
 from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec
@@ -153,6 +154,9 @@ def preview_now(
     stages : specs of a finished index, and of an aggregate, which need not be finished
     """
     index, aggregate = stages
+    known = open_finished(store, index).summary["layers"]
+    if request.layer is not None and request.layer not in known:
+        raise ConfigError(f"--layer: expected one of {', '.join(known)}, found {request.layer!r}")
     summed = None if aggregate is None else find_finished(store, aggregate.path)
     make = IndexedProjection(store, index, summed)
     settings = asked.model_copy(update={"split": "equal", "scores": ("gamma",), "units": ()})

@@ -110,6 +110,17 @@ def test_a_missing_or_damaged_archive_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "text.zip").write_text("text")
     with pytest.raises(ValueError, match="expected a zip archive, found another file"):
         RegionFiles(str(tmp_path / "text.zip")).regions()
+    place = Path(write_archive(tmp_path / "flipped", files()))
+    raw = bytearray(place.read_bytes())
+    (first, second) = (raw.index(b"IDAT") + 8, raw.rindex(b"IDAT") + 8)
+    raw[first] ^= 1
+    raw[second] ^= 1
+    place.write_bytes(raw)
+    with pytest.raises(ValueError, match=r"regions .*flipped/regions\.zip: file .* is damaged or encrypted \(Bad CRC"):
+        RegionFiles(str(place)).check()
+    table = files()["regions.csv"] + b"\0"
+    with pytest.raises(ValueError, match=r"regions\.csv"):
+        RegionFiles(write_archive(tmp_path / "odd", {**files(), "regions.csv": table})).check()
     with pytest.raises(ValueError, match=r"expected a local folder or \.zip, found a URL"):
         RegionFiles("s3://bucket/regions").regions()
 

@@ -27,6 +27,14 @@ def scored(query: Query, score: str) -> Query:
     return replace(query, layers=(*query.layers, panel))
 
 
+def test_an_answer_that_nothing_taught_shows_what_worked_against_it(tracing: TracingResults) -> None:
+    query = scored(tracing.queries[1], "counterfactual")
+    last = query.layers[-1]
+    against = replace(query, layers=(*query.layers[:-1], replace(last, positive=last.positive[:0])))
+    found = first_of(replace(tracing, queries=(against,)))
+    assert [title for title, _ in found.ends] == ["Worked against it most"]
+
+
 def test_the_first_correct_query_is_shown_by_its_last_score(tracing: TracingResults) -> None:
     wrong, right = tracing.queries[2], tracing.queries[1]
     assert (wrong.predicted, wrong.true_class) == ("zero", "two")

@@ -1,5 +1,6 @@
 """Which samples are explained: named ones and misclassified ones first."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,20 @@ def test_wrong_ones_come_first_by_turns_of_the_classes() -> None:
     assert wrong_first(labels, predicted, 6).tolist() == [0, 1, 3, 5, 2, 4]  # then the right ones
     assert wrong_first(labels, predicted, 99).tolist() == [0, 1, 3, 5, 2, 4, 6, 7]
     assert wrong_first(labels, labels, 3).tolist() == [0, 4, 6]
+
+
+def test_the_permuted_network_starts_from_the_same_weights(mlp: Tree, new_run: Callable[[Tree], "Run"]) -> None:
+    mlp["tracing"] |= {"evaluation": {"randomisation": True}}
+    (name,) = mlp["networks"]
+    base = copy.deepcopy(mlp["networks"][name])
+    del base["train"]["record"]
+    mlp["networks"]["base"] = base
+    mlp["networks"][name]["train"]["start"] = {"network": "base"}
+    plan = new_run(mlp).plan
+    (trace,) = traces(plan)
+    assert trace.permuted is not None
+    assert trace.permuted.queries.inputs["network"].inputs["start"] == plan.shared.trainings["base", 0]
+    assert trace.training.inputs["start"] == plan.shared.trainings["base", 0]
 
 
 def test_misclassified_queries_are_first_and_the_permuted_network_gets_the_same(
