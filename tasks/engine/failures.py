@@ -21,8 +21,13 @@ def caused_by_stop(error: BaseException) -> bool:
         one = waiting.pop()
         if one is None or id(one) in seen:
             continue
-        if isinstance(one, KeyboardInterrupt):
+        if isinstance(one, KeyboardInterrupt) or _printed(one):
             return True
         seen.add(id(one))
         waiting += [one.__cause__, one.__context__]
     return False
+
+
+def _printed(error: BaseException) -> bool:
+    """Return whether an error only prints a stop, as pydantic's serialiser does, which drops what caused it."""
+    return type(error).__name__ == "PydanticSerializationError" and KeyboardInterrupt.__name__ in str(error)
