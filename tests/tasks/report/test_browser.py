@@ -107,4 +107,4 @@ def test_pages_draw_without_errors_and_fit_desktop_and_phone(
         assert each["titles"][:2] == ["step cosine", "class agreement (%)"]
         assert each["cards"] == [False, False, True]
         assert each["layers"] == ["conv2"] * 3  # chosen in one query, shown in all
-        assert sorted(each["thumbs"])[-10:] == [64] * 8 + [96] * 2  # strips of a panel, and the query, twice
+        assert sorted(each["thumbs"])[-10:] == [64] * 8 + [96, 144]  # strips of a panel, and the query, twice
