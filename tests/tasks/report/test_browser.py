@@ -107,4 +107,5 @@ def test_pages_draw_without_errors_and_fit_desktop_and_phone(
         assert each["titles"][:2] == ["step cosine", "class agreement (%)"]
         assert each["cards"] == [False, False, True]
         assert each["layers"] == ["conv2"] * 3  # chosen in one query, shown in all
-        assert sorted(each["thumbs"])[-10:] == [64] * 8 + [96, 144]  # strips of a panel, and the query, twice
+        first = 144 if each["width"] > 390 else 88  # the query on the first screen; its card has it again
+        assert sorted(each["thumbs"])[-10:] == [64] * 8 + sorted([96, first])  # with both strips of one panel
