@@ -10,6 +10,7 @@ from tasks.figures.interpretation.budgets import Series, nearly_all, reference, 
 from tasks.report.findings import Finding
 from tasks.report.formats import budget, count, radians, radians_spread, share, share_spread
 
+NOTHING = 1 - 1e-4  # relative error of rebuilt maps from which on they are empty
 ROUNDING = 1e-6  # radians: a smaller difference of distances is rounding
 
 
@@ -23,7 +24,8 @@ def findings(rows: pd.DataFrame, robustness: pd.DataFrame) -> list[Finding]:
 
     Returns
     -------
-    findings on budgets, selectors, the 95 % reference, accuracy, and on classes and numbers left out, in this order
+    findings on budgets, selectors, the 95 % reference, accuracy, classes and numbers left out, and on features that
+    rebuild nothing, in this order
     """
     nulls = dict(zip(*reference(rows, "null_0"), strict=True))
     listed = [Finding("Budget", smallest_budget(line, nulls)) for line in selector_series(rows, "phi_0")]
@@ -32,6 +34,7 @@ def findings(rows: pd.DataFrame, robustness: pd.DataFrame) -> list[Finding]:
     listed += [Finding("Accuracy", text) for text in (*_accuracy(rows), *_without_units(rows))]
     listed += [Finding("Left out", text) for text in _left_out(rows)]
     listed += [Finding("Negative", text) for text in _clamped(rows)]
+    listed += [Finding("Empty", text) for text in _empty(rows)]
     return listed
 
 
@@ -158,6 +161,17 @@ def _clamped(rows: pd.DataFrame) -> Iterable[str]:
         yield (
             "The layer has negative activations, which a factorisation reads as 0. The most are with "
             f"{worst['selector']} at {budget(worst['budget'])}: {count(worst['clamped_mean'])} numbers on average."
+        )
+
+
+def _empty(rows: pd.DataFrame) -> Iterable[str]:
+    """Count the coresets from which nothing of a map is rebuilt, where there are any."""
+    known = rows["error_val_mean"].dropna() if "error_val_mean" in rows else pd.Series(dtype=float)
+    if empty := int((known >= NOTHING).sum()):
+        yield (
+            f"At {empty} of {len(known)} selectors and budgets nothing of the maps is rebuilt, as no feature responds. "
+            "Distances and accuracy then say nothing. Train topics for more steps, by `epochs` or with more images, or "
+            "lower their `threshold`."
         )
 
 

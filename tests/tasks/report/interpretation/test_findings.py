@@ -100,3 +100,11 @@ def test_classes_left_out_are_told_where_there_are_any() -> None:
     assert "Left out" not in texts(over_repeats(), robust(0.5, 0.6, spread=0.1))
     messages = texts(over_repeats(left_out_mean=[1.0, 2.5, 0.0, 0.0]), robust(0.5, 0.6, spread=0.1))["Left out"]
     assert "with moderate at 10 %: 2.5 on average" in messages
+
+
+def test_features_that_rebuild_nothing_are_named() -> None:
+    rebuilt = texts(over_repeats(error_val_mean=[0.99, 0.8, 0.7, 0.9]), robust(0.5, 0.6, spread=0.1))
+    assert "Empty" not in rebuilt
+    assert "Empty" not in texts(over_repeats(error_val_mean=np.nan), robust(0.5, 0.6, spread=0.1))
+    said = texts(over_repeats(error_val_mean=[1.0, np.nan, 0.7, 1.0]), robust(0.5, 0.6, spread=0.1))["Empty"]
+    assert said.startswith("At 2 of 3 selectors and budgets nothing of the maps is rebuilt")
