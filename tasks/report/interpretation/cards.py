@@ -178,9 +178,9 @@ def _pairs(
 
 
 def _thumbnails(results: CardResults, images: Rows) -> tuple[dict[str, Thumbnail], int]:
-    """Make thumbnails by key of the picture: of each feature's best image, of the next one, and so on, while all fit.
+    """Make thumbnails by key of the picture: of all features' best images, of the next ones, and so on, while all fit.
 
-    So features have equally many pictures. Where not even the best images fit, those of the full data come first.
+    Where not even the best images fit, those of the full data come first.
 
     Returns
     -------
