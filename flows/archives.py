@@ -4,7 +4,8 @@ import sys
 from collections.abc import Callable, Iterator
 
 from configs.imports import import_object
-from configs.load import ConfigError, check_config
+from configs.load import ConfigError
+from flows.explaining import recorded_config
 from flows.plan import make_plan
 from storage.runs import choose_run, records, run_names
 from storage.specs import StageSpec
@@ -55,7 +56,7 @@ def _records(training: StageSpec) -> bool:
 
 def _of_run(store: Store, run: str, kind: str, tolerance: float) -> Iterator[str]:
     """Convert the archives of a run on the workers of its config."""
-    config = check_config(records(store, run)[-1].document["config"], f"run {run}")
+    config = recorded_config(records(store, run)[-1])
     plan = make_plan(config)
     trainings = [spec for spec in plan.shared.trainings.values() if _records(spec)]
     finished = [spec for spec in trainings if find_finished(store, spec.path) is not None]

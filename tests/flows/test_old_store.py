@@ -20,7 +20,7 @@ from storage.verify import verify_stage
 from tasks.steps.questions import QUESTIONS, STEPS
 
 FOLDER = Path(__file__).with_name("old_store")
-RISEN = {"features"}  # VERSION 3: small matrices are fitted by scikit-learn's solver
+RISEN = {"features", "contributions"}  # small matrices are fitted by scikit-learn; replays are split by example
 PLANNED = {  # later kinds that the old config plans too
     *("cards", "card-pictures", "feature-images", "feature-pictures", "comparison"),
 }
@@ -41,7 +41,9 @@ NEWER = {  # kinds that came later
         *PLANNED,
     ),
 }
-MADE_AGAIN = {"features", "evaluation", "gallery"}  # the kinds of RISEN, and those that read them
+MADE_AGAIN = {  # the kinds of RISEN, and those that read them
+    *("features", "evaluation", "gallery", "contributions", "influence", "randomisation", "datamodelling"),
+}
 
 
 @pytest.fixture

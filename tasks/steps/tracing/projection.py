@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     QueryBatch = tuple[int, Mapping[str, Tensor], Tensor]  # first query, inputs by layer, classes of the traced logits
 
-VERSION = 1
+VERSION = 2
 INPUT_BYTES = 128 * 2**20  # bytes of layer inputs in memory; more queries read the archive again
 PREDICTED, GIVEN = 0, 1  # indices of the two traced logits
 
