@@ -3,15 +3,18 @@
 import os
 import platform
 import socket
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from configs.schema import Config
+from storage.processes import process_identity
 from storage.runs import RunRecord, close_record, records, write_record
 from storage.specs import StageSpec
 from storage.stores import Store, StoreError
 from tasks.cluster.versions import code_facts
 from tasks.engine.failures import caused_by_stop
+from tasks.engine.journal import Journal
 
 
 def record_reuse(store: Store, config: Config, stages: Sequence[StageSpec]) -> None:
@@ -22,19 +25,33 @@ def record_reuse(store: Store, config: Config, stages: Sequence[StageSpec]) -> N
 
 
 @contextmanager
-def recorded(store: Store, config: Config, stages: Sequence[StageSpec]) -> Iterator[None]:
-    """Write the run's record before the block and its outcome after it."""
+def recorded(
+    store: Store, config: Config, stages: Sequence[StageSpec], reused: frozenset[str] = frozenset()
+) -> Iterator[Journal]:
+    """Write the run's record before the block and its outcome after it; yield the journal of the run.
+
+    Parameters
+    ----------
+    reused : paths of the stages that are complete before the run
+    """
     record = _begin(store, config, stages)
+    journal = Journal(store, record.name, record.time)
+    journal.note(f"run {record.name}: {len(stages)} stages, {len(reused)} of them complete before")
     try:
-        yield
+        yield journal
     except BaseException as error:
+        stopped = caused_by_stop(error)
+        journal.note("interrupted" if stopped else "".join(traceback.format_exception(error)))
+        journal.write()
         with suppress(OSError, StoreError):  # such as a full disk, which must not hide the error of the run
-            if caused_by_stop(error):
+            if stopped:
                 close_record(store, record, "interrupted")
             else:
                 close_record(store, record, "failed", error=" ".join(str(error).split()))
         raise
-    close_record(store, record, "done")
+    journal.note("done")
+    journal.write()
+    close_record(store, record, "done", timings=journal.timings(spec for spec in stages if spec.path not in reused))
 
 
 def _begin(store: Store, config: Config, stages: Sequence[StageSpec]) -> RunRecord:
@@ -48,5 +65,6 @@ def _begin(store: Store, config: Config, stages: Sequence[StageSpec]) -> RunReco
             "cores": os.cpu_count(),
             "pid": os.getpid(),
         },
+        "process": process_identity(os.getpid()),
     }
     return write_record(store, config.name, config.model_dump(mode="json"), list(stages), facts)
