@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from tasks.tracing.measures import watched_unit
 from tasks.tracing.optimizer_rules import BUFFER, DEFAULTS, WEIGHT, Part, Settings, State, advance, check_settings
 from tasks.training.batches import Batch
 from tasks.training.clipping import clip_factor
@@ -138,13 +139,31 @@ class TrainerCourse:
             found: Tensor = functional_call(model, tensors, (inputs.to(self._dtype, copy=True),))
         return found
 
-    def query_gradients(self, state: State, inputs: Tensor, classes: Tensor) -> dict[Part, Tensor]:
-        """Return the gradient of each query's own loss (Q, *shape) by each trained weight, in evaluation mode."""
+    def activations(self, state: State, inputs: Tensor, layer: str, unit: int) -> Tensor:
+        """Return a unit's activation (n,) in evaluation mode as a differentiable function of the state."""
+        with watched_unit(self._twin.model, layer, unit) as found:
+            self.logits(state, inputs)
+        if len(found) != 1:
+            raise ValueError(f"layer {layer!r}: expected one call in a forward pass, found {len(found)}; take another")
+        return found[0]
+
+    def query_gradients(
+        self, state: State, inputs: Tensor, classes: Tensor, unit: tuple[str, int] | None = None
+    ) -> dict[Part, Tensor]:
+        """Return the gradient of each query's own loss (Q, *shape) by each trained weight, in evaluation mode.
+
+        Parameters
+        ----------
+        unit : layer and index of a unit; then a query's loss is its activation, negated
+        """
 
         def loss(weights: dict[str, Tensor], one: Tensor, label: Tensor) -> Tensor:
             tensors = {(WEIGHT, name): tensor for name, tensor in weights.items()}
             fixed = {key: tensor for key, tensor in state.tensors.items() if key[0] == BUFFER}
-            return F.cross_entropy(self.logits(State({**fixed, **tensors}), one[None]), label[None])
+            present = State({**fixed, **tensors})
+            if unit is not None:
+                return -self.activations(present, one[None], *unit)[0]
+            return F.cross_entropy(self.logits(present, one[None]), label[None])
 
         weights = {name: tensor.detach() for name, tensor in state.part(WEIGHT).items()}
         found = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(weights, inputs, classes)

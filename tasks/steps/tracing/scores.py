@@ -19,6 +19,7 @@ from tasks.steps.common.fetching import open_fetch
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import load_network
 from tasks.steps.tracing.counterfactual import read_derivatives
+from tasks.steps.tracing.measured import measured_unit
 from tasks.steps.tracing.queries import query_inputs
 from tasks.steps.tracing.tracin import read_tracin
 
@@ -123,13 +124,14 @@ def _counterfactual(made: Compared) -> Scored:
     """Return derivatives, with the sign of an improvement; examples that harm the queries are probably wrong."""
     spec = made.spec.inputs[COUNTERFACTUAL_SCORE]
     score = sign_of(spec) * read_derivatives(made.store, spec)
-    return score, -score.mean(axis=0)
+    return score, None if measured_unit(spec) else -score.mean(axis=0)
 
 
 def _tracin(made: Compared) -> Scored:
     """Return sums of products of gradients."""
-    score = read_tracin(made.store, made.spec.inputs[TRACIN_SCORE])
-    return score, -score.mean(axis=0)
+    spec = made.spec.inputs[TRACIN_SCORE]
+    score = read_tracin(made.store, spec)
+    return score, None if measured_unit(spec) else -score.mean(axis=0)
 
 
 def _same_class(made: Compared) -> Scored:
