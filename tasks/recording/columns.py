@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from tasks.modules import kind_of
 from tasks.recording.factors import Factors, factorable, sample_axes
 from tasks.tracing import gammas
 
@@ -70,10 +71,12 @@ def _gradients(module: nn.Module, weight: Tensor, rows: Tensor, outputs: Tensor)
     """Return the gradient of each row (rows, *shape)."""
     if factorable(module) and rows.ndim >= sample_axes(module):
         return Factors(module, tuple(weight.shape), rows, outputs).gradients_by_sample()
+    kind = kind_of(module)
+    assert kind is not None, module
     blank = {name: weight.new_zeros(value.shape) for name, value in module.named_parameters(recurse=False)}
 
     def product(value: Tensor, row: Tensor, output: Tensor) -> Tensor:
-        made: Tensor = functional_call(module, {**blank, "weight": value}, (row[None],))
+        made: Tensor = functional_call(module, {**blank, "weight": value}, (kind.given(row[None]),))
         return (made * output[None]).sum()
 
     found: Tensor = vmap(grad(product), in_dims=(None, 0, 0))(blank["weight"], rows, outputs)

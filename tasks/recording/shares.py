@@ -211,7 +211,8 @@ def _odd(name: str, module: nn.Module, calls: Sequence[Seen]) -> str:
     """Return why calls of a layer cannot be split, whatever their gradients, "" if they can."""
     if any(call.inputs is None for call in calls):
         return f"layer {name!r}: expected calls with one tensor, found other arguments"
-    tensors = [_weight(module), *(t for call in calls for t in (call.inputs, call.gradients))]
+    given = [] if isinstance(module, nn.Embedding) else [call.inputs for call in calls]  # tokens are integers
+    tensors = [_weight(module), *given, *(call.gradients for call in calls)]
     dtypes = {tensor.dtype for tensor in tensors if tensor is not None}
     if calls and (len(dtypes) > 1 or not dtypes <= set(WIDE)):
         found = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.tracing.checks import Doubles
+from tasks.tracing.patches import Operation
 from tasks.tracing.projections import gammas
 from tasks.tracing.projector import Projector
 from tasks.tracing.strategies import checked_operation, choose_strategy, queries_within
@@ -50,9 +51,14 @@ class Directions:
         return made
 
     @cached_property
+    def _operation(self) -> Operation:
+        """The operation of the checked tensors."""
+        return checked_operation(self.module, self.weight, self.inputs, self.anchor, self.bias, None)
+
+    @cached_property
     def _projector(self) -> Projector | None:
         """All queries prepared for any number of updates, where they fit into memory together."""
-        operation = checked_operation(self.module, self.weight, self.inputs, self.anchor, self.bias, None)
+        operation = self._operation
         strategy = choose_strategy(operation, self.inputs, norms=False, n_steps=1)
         if queries_within(operation, self.inputs, strategy) < len(self.inputs):
             return None
@@ -69,7 +75,7 @@ class Directions:
             parts["bias"] = torch.zeros_like(unused)
         with torch.inference_mode(False), torch.enable_grad():
             leaves = {name: value.clone().requires_grad_() for name, value in parts.items()}
-            out = torch.func.functional_call(self.module, leaves, (one.clone(),))
+            out = torch.func.functional_call(self.module, leaves, (self._operation.kind.given(one.clone()),))
             (out * out.detach()).sum().backward()
         found = leaves["weight"].grad
         assert found is not None

@@ -66,10 +66,7 @@ def check_operation(operation: Operation, inputs: Tensor) -> None:
         raise ValueError(f"weight: expected {2 + d} axes for {type(module).__name__}, none empty, found shape {shape}")
     if shape[0] % operation.groups:
         raise ValueError(f"weight: expected a multiple of {operation.groups} groups as rows, found {shape[0]}")
-    if d:
-        check_shape("inputs", inputs, (-1, operation.n_inputs, *[-1] * d))
-    elif inputs.ndim < 2 or inputs.shape[-1] != shape[1]:
-        raise ValueError(f"inputs: expected shape (Q, ..., {shape[1]}), found {tuple(inputs.shape)}")
+    operation.kind.check(operation.use, inputs)
     unit = operation.unit
     if unit is not None and not 0 <= unit < operation.n_outputs:
         raise ValueError(f"unit: expected 0..{operation.n_outputs - 1}, found {unit}")

@@ -81,8 +81,13 @@ class Operation:
         """Return the patches (Q, g, n, L) of inputs (Q, ...); holds them all."""
         found = self.kind.rows(self.use, inputs)
         if self.bias:
-            found = torch.cat([found, torch.ones_like(found[:, :, :1])], dim=2)
+            found = torch.cat([found, self.ones(inputs, found)], dim=2)
         return found
+
+    def ones(self, inputs: Tensor, rows: Tensor) -> Tensor:
+        """Return what the bias sees next to rows (Q, g, n, L) of inputs: 1, or 0 at padding, (Q, g, 1, L)."""
+        ones, presence = torch.ones_like(rows[:, :, :1]), self.kind.presence(self.use, inputs)
+        return ones if presence is None else ones * presence.to(rows.dtype)[:, None, None]
 
     def matrices(self, weights: Tensor, biases: Tensor | None) -> Tensor:
         """Return the matrices (T, g, o, n) of weights (T, *shape) and biases (T, out); a view where it can be."""

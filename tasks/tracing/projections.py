@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from tasks.modules import Embedding, kind_of
 from tasks.tracing.checks import check_shape, check_tensors
 from tasks.tracing.projector import Contributions, Projector
 from tasks.tracing.strategies import checked_operation, choose_strategy, queries_within
@@ -66,6 +67,7 @@ def gammas(
     grad_W <z, layer(f; W)>.
     """
     _check_biases(bias, bias_updates)
+    weight, inputs, updates, anchor = _narrowed(module, weight, inputs, updates, anchor)
     found = [_empty(inputs, updates)[0][:0]]
     for batch in _batches(module, weight, inputs, updates, (anchor, bias, None), norms=False):
         projector = Projector(module, weight, inputs[batch], anchor=anchor, bias=bias, norms=False)
@@ -109,11 +111,28 @@ def _all(
     """Project updates on all queries, batch by batch; `options` are anchor, bias and bias_updates."""
     anchor, bias, bias_updates = options
     _check_biases(bias, bias_updates)
+    weight, inputs, updates, anchor = _narrowed(module, weight, inputs, updates, anchor)
     parts, n_steps = [], len(updates)
     for batch in _batches(module, weight, inputs, updates, (anchor, bias, unit), norms=True):
         projector = Projector(module, weight, inputs[batch], anchor=anchor, bias=bias, unit=unit, n_steps=n_steps)
         parts.append(projector.contributions(updates, bias_updates))
     return _joined(parts, inputs, updates)
+
+
+def _narrowed(
+    module: nn.Module, weight: Tensor, inputs: Tensor, updates: Tensor, anchor: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Return weight, inputs, updates and anchor of an embedding with the rows that the tokens pick; others as given."""
+    kind = kind_of(module)
+    if not isinstance(kind, Embedding):
+        return weight, inputs, updates, anchor
+    checked_operation(module, weight, inputs, anchor, None, None)
+    check_tensors(inputs=inputs, updates=updates)
+    check_shape("updates", updates, (-1, *weight.shape))
+    used, tokens = kind.narrow(inputs)
+    if not len(used):  # only padding; a table without rows is not a table
+        used = used.new_zeros(1)
+    return weight[used], tokens, updates[:, used], None if anchor is None else anchor[used]
 
 
 def _check_biases(bias: Tensor | None, bias_updates: Tensor | None) -> None:

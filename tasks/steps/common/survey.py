@@ -81,7 +81,7 @@ class PlanSurvey:
 
     def blank(self, spec: StageSpec) -> nn.Module:
         """Return the network of a stage on the meta device: shapes only."""
-        return _blank(canonical(spec.parameters["network"]))
+        return blank_network(spec)
 
     def _network(self, where: str, spec: StageSpec, images: Tensor) -> nn.Module:
         """Return the network of a stage with its weights."""
@@ -164,6 +164,11 @@ def _table(store: Store | None, spec: StageSpec) -> pd.DataFrame:
 def _examples(table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
     """Return the keys of a few samples of each split."""
     return {str(split): tuple(keys.iloc[spread(len(keys))].tolist()) for split, keys in table.groupby("split")["key"]}
+
+
+def blank_network(spec: StageSpec) -> nn.Module:
+    """Return the network of a stage on the meta device: shapes only."""
+    return _blank(canonical(spec.parameters["network"]))
 
 
 @lru_cache(maxsize=16)
