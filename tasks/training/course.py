@@ -21,6 +21,7 @@ from tasks.training.batches import Batch
 from tasks.training.clipping import clip_factor
 from tasks.training.loop import Gradient, Trainer, frozen_statistics
 from tasks.training.norm_course import Moments, followed, held_ghosts, names_of, running_norms, watched, written_out
+from tasks.training.recurrence import open_recurrence
 from tasks.training.sam import Sam
 
 KINDS = {torch.optim.SGD: "sgd", torch.optim.Adam: "adam", torch.optim.AdamW: "adamw", Sam: "sam"}
@@ -134,7 +135,7 @@ class TrainerCourse:
             for (part, name), tensor in state.tensors.items()
             if part in (WEIGHT, BUFFER) and name.startswith(MODEL)
         }
-        with written_out(self._twin_norms.values()):
+        with written_out(self._twin_norms.values()), open_recurrence(model):
             found: Tensor = functional_call(model, tensors, (inputs.to(self._dtype, copy=True),))
         return found
 
@@ -147,7 +148,14 @@ class TrainerCourse:
             return F.cross_entropy(self.logits(State({**fixed, **tensors}), one[None]), label[None])
 
         weights = {name: tensor.detach() for name, tensor in state.part(WEIGHT).items()}
-        found = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(weights, inputs, classes)
+        slopes = torch.func.grad(loss)
+        try:
+            found = torch.func.vmap(slopes, (None, 0, 0))(weights, inputs, classes)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # some modules cannot be vectorised, such as recurrent layers
+            each = [slopes(weights, one, label) for one, label in zip(inputs, classes, strict=True)]
+            found = {name: torch.stack([one[name] for one in each]) for name in weights}
         return {(WEIGHT, name): slope for name, slope in found.items()}
 
     def rate(self, step: int, name: str) -> float:
@@ -198,7 +206,7 @@ class TrainerCourse:
     def _slopes(self, closure: Gradient, parameters: dict[str, Tensor], moments: Moments) -> dict[str, Tensor | None]:
         """Return the gradient at given parameters, clipped as the closure does; fill in the moments of batch norms."""
         model, run = self._twin.model, partial(functional_call, self._whole)
-        with torch.enable_grad(), frozen_statistics(model), held_ghosts(model, partial(run, parameters, (closure,))):
+        with torch.enable_grad(), open_recurrence(model), frozen_statistics(model), held_ghosts(model, partial(run, parameters, (closure,))):
             # The gradient is by copies, since held ghosts are a function of the parameters themselves.
             copies = {name: tensor.view_as(tensor) for name, tensor in parameters.items()}
             with watched(self._twin_norms, moments):

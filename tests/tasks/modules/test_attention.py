@@ -34,7 +34,7 @@ class Attends(nn.Module):
 
 def weights_of(module: nn.MultiheadAttention) -> tuple[list[Tensor], list[Tensor]]:
     """Return the weights and biases of queries, keys and values."""
-    if module.in_proj_weight is not None:
+    if module._qkv_same_embed_dim:
         weights = list(module.in_proj_weight.chunk(3))
     else:
         weights = [module.q_proj_weight, module.k_proj_weight, module.v_proj_weight]
