@@ -17,6 +17,10 @@ ARGUMENTS = ("query", "key", "value", "key_padding_mask", "need_weights")  # by 
 NEED_WEIGHTS = 4
 
 
+class AttentionMap(PaddedLinear):
+    """A map of an attention; reports name its class."""
+
+
 class Attention:
     """`nn.MultiheadAttention`, with one weight for queries, keys and values, or one for each."""
 
@@ -57,7 +61,7 @@ class Attention:
 
     def stand_in(self, size: tuple[int, int]) -> nn.Module:
         """Return a linear map that knows padding."""
-        return PaddedLinear(size[1], size[0], device="meta")
+        return AttentionMap(size[1], size[0], device="meta")
 
     def inputs(self, module: nn.Module, given: tuple[object, ...], named: Mapping[str, object]) -> dict[str, Tensor]:
         """Return the tokens of queries, keys and values, and what the heads make of them, (Q, L, in + 1)."""

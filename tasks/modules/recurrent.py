@@ -16,6 +16,10 @@ from tasks.modules.composed import GateMap, LinearMap, Piece, SliceMap
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}  # by mode; the last gate of a GRU is not a sum
 
 
+class RecurrentMap(nn.Linear):
+    """A map of a recurrent layer; reports name its class."""
+
+
 class Recurrent:
     """`nn.LSTM`, `nn.GRU` and `nn.RNN`."""
 
@@ -53,7 +57,7 @@ class Recurrent:
 
     def stand_in(self, size: tuple[int, int]) -> nn.Module:
         """Return a linear map; the bias is one of its columns."""
-        return nn.Linear(size[1], size[0], bias=False, device="meta")
+        return RecurrentMap(size[1], size[0], bias=False, device="meta")
 
     def inputs(self, module: nn.Module, given: tuple[object, ...], named: Mapping[str, object]) -> dict[str, Tensor]:
         """Return [x_t, h_{t-1}, 1] of all steps, (Q, L, in), by layer and direction."""

@@ -206,7 +206,12 @@ class TrainerCourse:
     def _slopes(self, closure: Gradient, parameters: dict[str, Tensor], moments: Moments) -> dict[str, Tensor | None]:
         """Return the gradient at given parameters, clipped as the closure does; fill in the moments of batch norms."""
         model, run = self._twin.model, partial(functional_call, self._whole)
-        with torch.enable_grad(), open_recurrence(model), frozen_statistics(model), held_ghosts(model, partial(run, parameters, (closure,))):
+        with (
+            torch.enable_grad(),
+            open_recurrence(model),
+            frozen_statistics(model),
+            held_ghosts(model, partial(run, parameters, (closure,))),
+        ):
             # The gradient is by copies, since held ghosts are a function of the parameters themselves.
             copies = {name: tensor.view_as(tensor) for name, tensor in parameters.items()}
             with watched(self._twin_norms, moments):

@@ -62,9 +62,11 @@ def example_images(store: Store, spec: StageSpec) -> Tensor:
 
 
 def check_logits(model: nn.Module, images: Tensor) -> None:
-    """Raise ValueError where the output of a network is random in evaluation mode, or depends on the batch."""
+    """Raise ValueError where a network keeps a state, or its output is random in evaluation or depends on the batch."""
     from tasks.splitting.answers import check_answers
+    from tasks.splitting.state import check_state
 
+    check_state(model, images)
     check_answers(lambda batch: _outputs(model(batch), len(batch)), images)
 
 
