@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from storage.updates.tables import Settings
+from tasks.modules.composed import PieceModule
 from tasks.recording.columns import Call
 from tasks.recording.programs import Row
 from tasks.recording.recurrences import own_share, settings_of, whole_shares
@@ -84,7 +85,8 @@ class Shares:
     def __init__(
         self, modules: Mapping[str, nn.Module], chosen: Sequence[str], optimizer: torch.optim.Optimizer, course: Course
     ) -> None:
-        self._modules = {name: modules[name] for name in chosen}
+        self._modules = {name: modules[name] for name in chosen if not isinstance(modules[name], PieceModule)}
+        self._pieces = [name for name in chosen if name not in self._modules]
         self._optimizer, self._course = optimizer, course
         self._calls: dict[str, list[Seen]] = {}
         self._factors: dict[str, float | None] = {}
@@ -122,6 +124,9 @@ class Shares:
             counts = len(row.examples), len(row.ghosts)
             settings = steps[0] if steps else None
             found[name] = StepShares(calls, *counts, effect, own, settings, problem)  # type: ignore[arg-type]  # `_odd`
+        for name in self._pieces:
+            problem = f"layer {name!r}: expected a module that is called by itself, found a piece of one"
+            found[name] = StepShares((), len(row.examples), len(row.ghosts), 0.0, 0.0, None, problem)
         self._calls, self._factors = {}, {}
         return found
 

@@ -72,7 +72,7 @@ class Directions:
         if self.bias is not None:
             parts["bias"] = self.bias.detach().clone()
         elif isinstance(unused := getattr(self.module, "bias", None), Tensor):
-            parts["bias"] = torch.zeros_like(unused)
+            parts["bias"] = torch.zeros_like(unused, dtype=given.dtype, device=given.device)  # a stand-in has no values
         with torch.inference_mode(False), torch.enable_grad():
             leaves = {name: value.clone().requires_grad_() for name, value in parts.items()}
             out = torch.func.functional_call(self.module, leaves, (self._operation.kind.given(one.clone()),))

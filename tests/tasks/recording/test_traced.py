@@ -267,3 +267,62 @@ def test_pieces_that_are_recorded_alone_are_not_a_map(tmp_path: Path) -> None:
     assert source.layers == ["read.ih_l0", "out"]
     with pytest.raises(KeyError, match="layer: expected a recorded one"):
         list(source.blocks(source.segments()[0], ["read.l0"]))
+
+
+def test_a_replay_splits_what_is_called_by_itself_and_no_piece(tmp_path: Path) -> None:
+    loop = record(tmp_path / "replay", "replay", layers=["embed", "read", "out"])
+    source = TracedSource(open_updates(str(tmp_path / "replay"), program=program), loop.model)
+    layers = ["embed", "read.l0", "out"]
+    inputs = capture_inputs(loop.model.eval(), layers, DATA[:3].float())
+    for block in source.blocks(source.segments()[0], layers, members=True):
+        module, weight = traced_module(loop.model, block.layer), source.final(block.layer)
+        assert block.project(module, weight, inputs[block.layer]).gamma.shape == (3, len(block.steps))
+        with pytest.raises(NotImplementedError, match=f"layer '{block.layer}': expected"):
+            block.per_example(module, weight, inputs[block.layer])
+    for block in source.source.blocks(source.segments()[0], ["read.hh_l0"]):
+        with pytest.raises(
+            NotImplementedError, match=r"layer 'read.hh_l0': expected a module that is called by itself"
+        ):
+            block.per_example(nn.Linear(UNITS, 4 * UNITS), block.weights[0], torch.zeros(1, UNITS))
+
+
+def test_a_replay_splits_the_updates_of_an_embedding(tmp_path: Path) -> None:
+    class Bag(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.head = nn.Embedding(VOCABULARY, SIZE), nn.Linear(SIZE, VOCABULARY)
+
+        def forward(self, tokens: Tensor) -> Tensor:
+            found: Tensor = self.head(self.embed(tokens.long()).mean(1))
+            return found
+
+    def begin() -> tuple[nn.Module, torch.optim.Optimizer, Callable[[Row], object]]:
+        torch.manual_seed(0)
+        model = Bag()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.3)
+
+        def step(row: Row) -> None:
+            optimizer.zero_grad()
+            ids = torch.from_numpy(row.examples)
+            nn.functional.cross_entropy(model(DATA[ids]), LABELS[ids]).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+
+        return model, optimizer, step
+
+    model, optimizer, step = begin()
+    with UpdateRecorder(
+        model, optimizer, tmp_path / "bag", kind="replay", checkpoint_every=4, program=begin
+    ) as recorder:
+        for number in range(5):
+            with recorder.step(ids_of(number)) as row:
+                step(row)
+    source = TracedSource(open_updates(str(tmp_path / "bag"), program=begin), model)
+    assert source.splits("embed")
+    inputs, weight = DATA[:3].float(), source.final("embed")
+    for segment in source.segments():
+        for block in source.blocks(segment, ["embed"], members=True):
+            gamma = block.project(model.embed, weight, inputs).gamma
+            for row_index, columns in enumerate(block.per_example(model.embed, weight, inputs)):
+                assert columns.shape == (3, BATCH)
+                torch.testing.assert_close(columns.sum(1), gamma[:, row_index], rtol=1e-4, atol=1e-6)
+                assert float(columns.std(dim=1).max()) > 0
