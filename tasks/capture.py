@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from tasks.modules import kind_of, only_tensor
+from tasks.modules.rows import Inputs, declared, values_of, with_values
 from tasks.splitting import replay
 from tasks.splitting.answers import check_alone, check_answers, largest_difference, size
 from tasks.splitting.channels import ChannelLayout
@@ -150,7 +151,7 @@ def capture_layers(
     return {layer: layouts[layer].common(found[layer]).float().cpu().numpy() for layer in layers}
 
 
-def capture_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> dict[str, Tensor]:
+def capture_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> dict[str, Inputs]:
     """Return the inputs of named modules, each of which is called once.
 
     Parameters
@@ -161,19 +162,18 @@ def capture_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> d
 
     Returns
     -------
-    by layer: (n, ...), as the module takes it
+    by layer: (n, ...), as the module takes it; ragged rows where the network declares the rows of each sample
     """
-    found: dict[str, Tensor] = {}
+    found: dict[str, Inputs] = {}
 
     def keep(layer: str, module: nn.Module, given: tuple[object, ...]) -> None:
         if layer in found:
             raise ValueError(f"layer {layer!r}: expected one call, found more; its updates cannot be split by call")
-        kind = kind_of(module)
         try:
-            taken = only_tensor(given) if kind is None else kind.inputs(given)
+            taken = declared(only_tensor(given) if (kind := kind_of(module)) is None else kind.inputs(given))
         except ValueError as error:
             raise ValueError(f"layer {layer!r}: {error}") from error
-        found[layer] = taken.clone()  # what follows may work in place
+        found[layer] = with_values(taken, values_of(taken).clone().contiguous())  # what follows may work in place
 
     handles = []
     try:
@@ -187,7 +187,7 @@ def capture_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> d
             handle.remove()
     if missing := [layer for layer in layers if layer not in found]:
         raise ValueError(f"layer {missing[0]!r}: expected a call in the network's forward, found none")
-    return {layer: found[layer].contiguous() for layer in layers}
+    return {layer: found[layer] for layer in layers}
 
 
 def find_output_layer(model: nn.Module, example: Tensor) -> str | None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.modules import ModuleKind, Use, kind_of
+from tasks.modules.rows import Inputs, Rows, padded
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,14 @@ class Operation:
         width = self.n_inputs // self.groups * prod(self.shape[2:]) + self.bias
         return (self.groups, outputs, width) if self.unit is None else (1, 1, width)
 
-    def rows(self, inputs: Tensor) -> Tensor:
-        """Return the patches (Q, g, n, L) of inputs (Q, ...); holds them all."""
-        found = self.kind.rows(self.use, inputs)
+    def rows(self, inputs: Inputs) -> Tensor:
+        """Return the patches (Q, g, n, L) of inputs (Q, ...); holds them all. Padding of ragged rows sees zeros."""
+        found = self.kind.rows(self.use, padded(inputs))
         if self.bias:
-            found = torch.cat([found, torch.ones_like(found[:, :, :1])], dim=2)
+            ones = torch.ones_like(found[:, :, :1])
+            if isinstance(inputs, Rows):  # padding does not see the bias either
+                ones = ones * inputs.there()[:, None, None]
+            found = torch.cat([found, ones], dim=2)
         return found
 
     def matrices(self, weights: Tensor, biases: Tensor | None) -> Tensor:

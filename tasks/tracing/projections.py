@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from tasks.modules.rows import Inputs, values_of
 from tasks.tracing.checks import check_shape, check_tensors
 from tasks.tracing.projector import Contributions, Projector
 from tasks.tracing.strategies import checked_operation, choose_strategy, queries_within
@@ -13,7 +14,7 @@ from tasks.tracing.strategies import checked_operation, choose_strategy, queries
 def contributions(
     module: nn.Module,
     weight: Tensor,
-    inputs: Tensor,
+    inputs: Inputs,
     updates: Tensor,
     *,
     anchor: Tensor | None = None,
@@ -26,7 +27,8 @@ def contributions(
     ----------
     module : Linear, Conv1d-3d or ConvTranspose1d-3d; gives only the operation (stride, padding, groups, ...)
     weight : (*shape) in the module's layout, final weights W
-    inputs : (Q, ...) inputs of the layer; those of a linear layer may have any number of token axes
+    inputs : (Q, ...) inputs of the layer; those of a linear layer may have any number of token axes, or any number of
+        rows for each query: `tasks.modules.rows.Rows(values, offsets)`
     updates : (T, *shape), D_t = W_{t+1} - W_t
     anchor : None, or a tensor of the weight's shape that gives z as preactivation (displacement: W - W_0)
     bias, bias_updates : (out,), (T, out); then z = W f + b, and an update contributes D f + db
@@ -53,7 +55,7 @@ def contributions(
 def gammas(
     module: nn.Module,
     weight: Tensor,
-    inputs: Tensor,
+    inputs: Inputs,
     updates: Tensor,
     *,
     anchor: Tensor | None = None,
@@ -76,7 +78,7 @@ def gammas(
 def unit_contributions(
     module: nn.Module,
     weight: Tensor,
-    inputs: Tensor,
+    inputs: Inputs,
     updates: Tensor,
     unit: int,
     *,
@@ -101,7 +103,7 @@ def unit_contributions(
 def _all(
     module: nn.Module,
     weight: Tensor,
-    inputs: Tensor,
+    inputs: Inputs,
     updates: Tensor,
     options: tuple[Tensor | None, Tensor | None, Tensor | None],
     unit: int | None,
@@ -125,7 +127,7 @@ def _check_biases(bias: Tensor | None, bias_updates: Tensor | None) -> None:
 def _batches(
     module: nn.Module,
     weight: Tensor,
-    inputs: Tensor,
+    inputs: Inputs,
     updates: Tensor,
     options: tuple[Tensor | None, Tensor | None, int | None],
     *,
@@ -143,14 +145,15 @@ def _batches(
     yield from (slice(start, start + size) for start in range(0, count, size))
 
 
-def _empty(inputs: Tensor, updates: Tensor) -> tuple[Tensor, Tensor]:
+def _empty(inputs: Inputs, updates: Tensor) -> tuple[Tensor, Tensor]:
     """Return results (0, T) and (0,) for an empty set of queries."""
     check_tensors(inputs=inputs, updates=updates)
     dtype = torch.promote_types(inputs.dtype, torch.float32)
-    return inputs.new_empty(0, len(updates), dtype=dtype), inputs.new_empty(0, dtype=dtype)
+    values = values_of(inputs)
+    return values.new_empty(0, len(updates), dtype=dtype), values.new_empty(0, dtype=dtype)
 
 
-def _joined(parts: list[Contributions], inputs: Tensor, updates: Tensor) -> Contributions:
+def _joined(parts: list[Contributions], inputs: Inputs, updates: Tensor) -> Contributions:
     """Join the results of the batches of queries in order."""
     table, vector = _empty(inputs, updates)
     return Contributions(
