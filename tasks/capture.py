@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
+from tasks.modules.rows import Inputs
 from tasks.splitting import replay
 from tasks.splitting.answers import check_alone, check_answers, largest_difference, size
 from tasks.splitting.channels import ChannelLayout
@@ -149,7 +150,7 @@ def capture_layers(
     return {layer: layouts[layer].common(found[layer]).float().cpu().numpy() for layer in layers}
 
 
-def capture_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> dict[str, Tensor]:
+def capture_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> dict[str, Inputs]:
     """Return the inputs of traced layers, from the modules' own calls.
 
     Parameters
@@ -161,7 +162,8 @@ def capture_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> d
 
     Returns
     -------
-    by layer: (n, ...), as the module takes it, or the stand-in of a map; several calls lie one after the other
+    by layer: (n, ...), as the module takes it, or the stand-in of a map; several calls lie one after the other. Ragged
+    rows where the network declares the rows of each sample
     """
     watch = Watch(model, layers)
     with torch.inference_mode(), watch.during():

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tasks.modules.kind import Use, check_channels, only_call, only_tensor
+from tasks.modules.rows import Inputs
 
 CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 PADDING = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
@@ -36,7 +37,7 @@ class Convolution:
         """Return the inputs of the only call: maps of several calls do not lie side by side."""
         return only_call(calls)
 
-    def check(self, use: Use, inputs: Tensor) -> None:
+    def check(self, use: Use, inputs: Inputs) -> None:
         """Raise ValueError unless inputs are maps with the weight's channels."""
         check_channels(inputs, self.sizes(use)[0], len(use.shape) - 2)
 

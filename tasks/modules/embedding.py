@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.modules.kind import Use, only_tensor
+from tasks.modules.rows import Inputs, Rows
 
 PADDING = -1  # a token that picks nothing: it ends a shorter sequence
 
@@ -38,8 +39,10 @@ class Embedding:
             else torch.cat([one.flatten(1) if one.ndim > 1 else one[:, None] for one in calls], dim=1)
         )
 
-    def check(self, use: Use, inputs: Tensor) -> None:
+    def check(self, use: Use, inputs: Inputs) -> None:
         """Raise ValueError unless inputs are tokens of the table."""
+        if isinstance(inputs, Rows):
+            raise ValueError(f"inputs: expected tokens (Q, ...), {PADDING} for padding, found ragged rows")
         if inputs.is_meta or not inputs.numel():
             return
         whole, low, high = bool((inputs == inputs.round()).all()), float(inputs.min()), float(inputs.max())

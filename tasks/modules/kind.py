@@ -7,6 +7,8 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
+from tasks.modules.rows import Inputs
+
 
 @dataclass(frozen=True)
 class Use:
@@ -86,7 +88,7 @@ class ModuleKind(Protocol):
         """
         ...
 
-    def check(self, use: Use, inputs: Tensor) -> None:
+    def check(self, use: Use, inputs: Inputs) -> None:
         """Raise ValueError unless inputs (Q, ...) fit the weight; its number of axes is checked before."""
         ...
 
@@ -111,7 +113,7 @@ class ModuleKind(Protocol):
         ...
 
 
-def check_channels(inputs: Tensor, channels: int, axes: int) -> None:
+def check_channels(inputs: Inputs, channels: int, axes: int) -> None:
     """Raise ValueError unless inputs are (Q, channels, ...) with so many axes of positions."""
     if inputs.ndim != 2 + axes or inputs.shape[1] != channels:
         wanted = ", ".join(["any", str(channels), *["any"] * axes])

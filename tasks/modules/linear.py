@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.modules.kind import Use, only_tensor
+from tasks.modules.rows import Inputs
 
 
 class Linear:
@@ -32,7 +33,7 @@ class Linear:
             else torch.cat([one.flatten(1, -2) if one.ndim > 2 else one[:, None] for one in calls], dim=1)
         )
 
-    def check(self, use: Use, inputs: Tensor) -> None:
+    def check(self, use: Use, inputs: Inputs) -> None:
         """Raise ValueError unless the last axis has the input features."""
         if inputs.ndim < 2 or inputs.shape[-1] != use.shape[1]:
             raise ValueError(f"inputs: expected shape (Q, ..., {use.shape[1]}), found {tuple(inputs.shape)}")

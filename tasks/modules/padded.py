@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from tasks.modules.kind import Use, only_tensor
 from tasks.modules.linear import Linear
+from tasks.modules.rows import Inputs
 
 
 class Padded(Linear):
@@ -20,7 +21,7 @@ class Padded(Linear):
         """Return the one tensor of the call."""
         return only_tensor(given)
 
-    def check(self, use: Use, inputs: Tensor) -> None:
+    def check(self, use: Use, inputs: Inputs) -> None:
         """Raise ValueError unless the last axis has the input features and a column of 1 and 0."""
         if inputs.ndim < 3 or inputs.shape[-1] != use.shape[1] + 1:
             raise ValueError(f"inputs: expected shape (Q, ..., {use.shape[1] + 1}), found {tuple(inputs.shape)}")

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from tasks.modules.convolution import numbers, own_channels, patches
 from tasks.modules.kind import Use, check_channels, only_call, only_tensor
+from tasks.modules.rows import Inputs
 
 CONVOLUTIONS = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
 
@@ -36,7 +37,7 @@ class TransposedConvolution:
         """Return the inputs of the only call: maps of several calls do not lie side by side."""
         return only_call(calls)
 
-    def check(self, use: Use, inputs: Tensor) -> None:
+    def check(self, use: Use, inputs: Inputs) -> None:
         """Raise ValueError unless inputs are maps with the weight's channels."""
         check_channels(inputs, self.sizes(use)[0], len(use.shape) - 2)
 

@@ -12,6 +12,7 @@ from torch.func import functional_call
 
 from storage.updates.tables import Settings
 from tasks.modules.composed import PieceModule
+from tasks.modules.rows import by_sample, declared_counts
 from tasks.recording.columns import Call
 from tasks.recording.programs import Row
 from tasks.recording.recurrences import own_share, settings_of, whole_shares
@@ -140,10 +141,11 @@ class Shares:
             return
         values = [*given, *named.values()]
         single = values[0] if len(values) == 1 and isinstance(values[0], Tensor) else None
-        call = Seen(None if single is None else single.detach().clone())
+        counts = None if single is None else declared_counts(single)
+        call = Seen(None if single is None else by_sample(single.detach().clone(), counts))
         self._calls[name].append(call)
         made.register_hook(  # type: ignore[no-untyped-call]  # torch's stub
-            lambda gradient: call.saw(gradient.detach().clone())
+            lambda gradient: call.saw(by_sample(gradient.detach().clone(), counts))
         )
 
     def _begin(self) -> None:

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tasks.modules.rows import Inputs, values_of
 from tasks.recording.columns import Credit, check_credit
 from tasks.tracing import Contributions, contributions
 
@@ -52,7 +53,7 @@ class WholeBlock(StepBlock):
         self,
         module: nn.Module,
         weight: Tensor,
-        inputs: Tensor,
+        inputs: Inputs,
         *,
         anchor: Tensor | None = None,
         bias: Tensor | None = None,
@@ -69,17 +70,17 @@ class WholeBlock(StepBlock):
             module,
             weight,
             inputs,
-            updates.to(inputs),
+            updates.to(values_of(inputs)),
             anchor=anchor,
             bias=bias,
-            bias_updates=None if bias is None or biases is None else biases.to(inputs),
+            bias_updates=None if bias is None or biases is None else biases.to(values_of(inputs)),
         )
 
     def per_example(
         self,
         module: nn.Module,
         weight: Tensor,
-        inputs: Tensor,
+        inputs: Inputs,
         *,
         anchor: Tensor | None = None,
         credit: Credit = "gradient",

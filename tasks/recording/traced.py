@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from storage.updates.archives import Segment
 from tasks.modules.composed import LinearMap
 from tasks.modules.naming import find_map, is_traced, pieces_of, split_call, whole_layers
+from tasks.modules.rows import Inputs
 from tasks.recording.columns import Credit
 from tasks.recording.sources import UpdateBlock, UpdateSource
 from tasks.recording.step_blocks import Ids, WholeBlock
@@ -102,7 +103,7 @@ class CallBlock:
         self,
         module: nn.Module,
         weight: Tensor,
-        inputs: Tensor,
+        inputs: Inputs,
         *,
         anchor: Tensor | None = None,
         bias: Tensor | None = None,
@@ -114,7 +115,7 @@ class CallBlock:
         self,
         module: nn.Module,
         weight: Tensor,
-        inputs: Tensor,
+        inputs: Inputs,
         *,
         anchor: Tensor | None = None,
         credit: Credit = "gradient",

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tasks.modules.rows import Inputs, Rows, padded
 from tasks.tracing.checks import Doubles
 from tasks.tracing.patches import Operation
 from tasks.tracing.projections import gammas
@@ -30,13 +31,13 @@ class Directions:
     ----------
     module : gives only the operation
     weight : the layer's final weight; with `bias`, both define z
-    inputs : (n, ...) of the layer
+    inputs : (n, ...) of the layer, or ragged rows
     anchor, bias : as in `tasks.tracing.contributions`
     """
 
     module: nn.Module
     weight: Tensor
-    inputs: Tensor
+    inputs: Inputs
     anchor: Tensor | None = None
     bias: Tensor | None = None
 
@@ -66,7 +67,8 @@ class Directions:
 
     def gradient(self, index: int) -> tuple[Tensor, Tensor | None]:
         """Return the direction of a query: the weight's part (1, *shape) and the bias's (1, out), if that counts."""
-        one = self.inputs[index : index + 1].detach().clone()
+        picked = self.inputs[index : index + 1]
+        one = padded(picked.trimmed() if isinstance(picked, Rows) else picked).detach().clone()  # no row is padding
         given = (self.weight if self.anchor is None else self.anchor).detach().clone()
         parts = {"weight": given}
         if self.bias is not None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from storage.updates.archives import Segment
+    from tasks.modules.rows import Inputs
     from tasks.recording.programs import Program
     from tasks.recording.sources import UpdateBlock, UpdateSource
 
@@ -111,7 +112,7 @@ class _Layer:
     source: UpdateSource
     module: nn.Module
     name: str
-    inputs: Tensor
+    inputs: Inputs
 
     def gamma(self, block: UpdateBlock) -> Doubles:
         """Return the contribution of each row of a block, (n,)."""

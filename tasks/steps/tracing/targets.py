@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from tasks.modules.rows import Inputs
     from tasks.recording.sources import UpdateSource
     from tasks.tracing import Contributions
 
@@ -40,7 +41,7 @@ class Target:
     anchor: Tensor | None
     output: bool
 
-    def contributions(self, inputs: Tensor, updates: Tensor, biases: Tensor | None) -> Contributions:
+    def contributions(self, inputs: Inputs, updates: Tensor, biases: Tensor | None) -> Contributions:
         """Return the contributions of updates of the layer; `biases` are counted where the bias counts."""
         from tasks.tracing import contributions, unit_contributions
 
