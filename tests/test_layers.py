@@ -35,7 +35,7 @@ NUMERIC = ("scipy", "torch")
 PLOTTING = ("matplotlib", "plotly")
 PURE_KINDS = (
     *("coresets", "interpreters", "decomposition", "detectors", "concepts", "tracing", "metrics", "splitting"),
-    "modules",
+    *("modules", "graphs"),
 )
 PURE = tuple(f"tasks.{kind}" for kind in ("capture", *PURE_KINDS))
 FOLDERS = {path.parent.name for path in (ROOT / "tasks" / "steps").glob("*/question.py")}
@@ -86,9 +86,11 @@ RULES = {  # the longest place that a file lies below decides
         for name in QUESTIONS
     },
     "tasks/io": Rule(
-        ("configs", "tasks.io"),
+        ("configs", "tasks.io", "tasks.graphs", "tasks.modules"),
         ("torch", "torchvision", "fsspec", "PIL", "safetensors", "sklearn", "scipy", "open_clip", "tokenizers"),
     ),
+    "tasks/io/geometric.py": Rule(("tasks.graphs",), ("torch_geometric",)),
+    "tasks/figures/graphs.py": Rule((*PURE, "tasks.figures"), (*NUMERIC, "networkx", "PIL")),
     "tasks/figures": Rule((*PURE, "tasks.figures"), (*NUMERIC, *PLOTTING)),
     "tasks/report": Rule(("tasks.figures", "tasks.report"), ("jinja2", "plotly")),
     "tasks/report/concepts/tensorboard.py": Rule(

@@ -88,12 +88,21 @@ def paths_of(paths: str | Sequence[str]) -> Sequence[str]:
     return [paths] if isinstance(paths, str) else paths
 
 
+def member_names(path: str) -> tuple[str, ...]:
+    """Return the names of the arrays of an archive; none where it is not an archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return tuple(name.removesuffix(".npy") for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return ()
+
+
 @lru_cache(maxsize=16)
 def _open(
     path: str, etag: str, images_name: str, labels_name: str
 ) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]:  # Any: any integer width
     """Open one archive and check its arrays; `etag` is a part of the cache key."""
-    images, labels = _member(path, images_name), _member(path, labels_name)
+    images, labels = read_member(path, images_name), read_member(path, labels_name)
     _check_images(images, f"npz {path}: array {images_name!r}")
     if not np.issubdtype(labels.dtype, np.integer) or labels.shape not in ((len(images),), (len(images), 1)):
         raise ValueError(
@@ -118,8 +127,13 @@ def _check_images(images: NDArray[Any], name: str) -> None:  # Any: this functio
         )
 
 
-def _member(path: str, name: str) -> NDArray[Any]:  # Any: checked by the caller
-    """Return one array of an archive: memory-mapped if it is stored uncompressed, else read whole."""
+def read_member(path: str, name: str) -> NDArray[Any]:  # Any: checked by the caller
+    """Return one array of an archive: memory-mapped if it is stored uncompressed, else read whole.
+
+    Raises
+    ------
+    ValueError : not an archive, a damaged one, or one without an array of that name
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}

@@ -16,6 +16,7 @@ from storage.updates.ledger import DIGEST, NORM, row_runs
 from storage.updates.parameters import Layer
 from storage.updates.reader import SegmentReader
 from storage.updates.tables import Settings
+from tasks.modules.rows import Inputs, values_of
 from tasks.recording.checkpoints import group_settings
 from tasks.recording.columns import Credit, check_credit, member_columns, share_rest
 from tasks.recording.decays import DecayPull, Steps
@@ -78,7 +79,7 @@ class ReplayBlock(WholeBlock):
         self,
         module: nn.Module,
         weight: Tensor,
-        inputs: Tensor,
+        inputs: Inputs,
         *,
         anchor: Tensor | None = None,
         credit: Credit = "gradient",
@@ -115,7 +116,7 @@ class ReplayBlock(WholeBlock):
         before = torch.stack(self.states[:-1])
         before = before.to(torch.promote_types(before.dtype, torch.float32))
         moved = self.pull.updates(self.start, before, [one.settings for one in shares])
-        decay = gammas(module, weight, inputs, moved.to(inputs), anchor=anchor)
+        decay = gammas(module, weight, inputs, moved.to(values_of(inputs)), anchor=anchor)
         return [
             share_rest(one.own * columns, gamma[:, k], decay[:, k], one.examples)
             for k, (one, columns) in enumerate(zip(shares, found, strict=True))

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tasks.modules.rows import Inputs, values_of
 from tasks.recording.columns import Credit, check_credit
 from tasks.tracing import Contributions
 from tasks.tracing.prepared import Prepared, Queries
@@ -53,7 +54,7 @@ class WholeBlock(StepBlock):
         self,
         module: nn.Module,
         weight: Tensor,
-        inputs: Tensor,
+        inputs: Inputs,
         *,
         anchor: Tensor | None = None,
         bias: Tensor | None = None,
@@ -66,9 +67,9 @@ class WholeBlock(StepBlock):
         """
         wide = torch.promote_types(inputs.dtype, torch.float32)
         biases = None if bias is None else self.dense_bias(wide)
-        changes = None if biases is None else biases.to(inputs)
+        changes = None if biases is None else biases.to(values_of(inputs))
         queries = Queries(module, weight, inputs, anchor, bias)
-        return self.projectors().contributions(self.layer, queries, self.dense(wide).to(inputs), changes)
+        return self.projectors().contributions(self.layer, queries, self.dense(wide).to(values_of(inputs)), changes)
 
     def projectors(self) -> Prepared:
         """Return where projectors are kept, for kinds in which blocks of a segment share them."""
@@ -78,7 +79,7 @@ class WholeBlock(StepBlock):
         self,
         module: nn.Module,
         weight: Tensor,
-        inputs: Tensor,
+        inputs: Inputs,
         *,
         anchor: Tensor | None = None,
         credit: Credit = "gradient",

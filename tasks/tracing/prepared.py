@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from tasks.modules import Embedding, kind_of
+from tasks.modules.rows import Inputs, values_of
 from tasks.tracing.products import product_type
 from tasks.tracing.projections import contributions
 from tasks.tracing.projector import Contributions, Projector
@@ -17,7 +19,7 @@ class Queries:
 
     module: nn.Module
     weight: Tensor
-    inputs: Tensor
+    inputs: Inputs
     anchor: Tensor | None
     bias: Tensor | None
 
@@ -30,13 +32,15 @@ class Queries:
 
     def same(self, other: "Queries") -> bool:
         """Return whether two batches are the same objects with the same values."""
-        pairs = zip((self.module, *self._tensors), (other.module, *other._tensors), strict=True)
+        pairs = zip(
+            (self.module, self.inputs, *self._tensors), (other.module, other.inputs, *other._tensors), strict=True
+        )
         return self.versions == other.versions and all(one is another for one, another in pairs)
 
     @property
     def _tensors(self) -> tuple[Tensor | None, ...]:
         """The tensors of the batch."""
-        return self.weight, self.inputs, self.anchor, self.bias
+        return self.weight, values_of(self.inputs), self.anchor, self.bias
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,9 @@ class Prepared:
 
 
 def _in_one_batch(queries: Queries, n_steps: int) -> bool:
-    """Return whether one projector takes all queries, of which there are some."""
+    """Return whether one projector takes all queries, of which there are some; an embedding's knows its tokens."""
+    if isinstance(kind_of(queries.module), Embedding):
+        return False
     operation = checked_operation(queries.module, queries.weight, queries.inputs, queries.anchor, queries.bias, None)
     strategy = choose_strategy(operation, queries.inputs, True, n_steps)
     return 0 < len(queries.inputs) <= queries_within(operation, queries.inputs, strategy)

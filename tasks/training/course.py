@@ -22,6 +22,7 @@ from tasks.training.batches import Batch
 from tasks.training.clipping import clip_factor
 from tasks.training.loop import Gradient, Trainer, frozen_statistics
 from tasks.training.norm_course import Moments, followed, held_ghosts, names_of, running_norms, watched, written_out
+from tasks.training.recurrence import open_recurrence
 from tasks.training.sam import Sam
 
 KINDS = {torch.optim.SGD: "sgd", torch.optim.Adam: "adam", torch.optim.AdamW: "adamw", Sam: "sam"}
@@ -48,19 +49,16 @@ class TrainerCourse:
         self._whole, self._live = _Whole(self._twin), dict(_Whole(trainer).named_parameters())
         kind = KINDS.get(type(trainer.optimizer))
         if kind is None:
-            raise ValueError(
-                f"optimizer: expected one of {', '.join(DEFAULTS)}, found {type(trainer.optimizer).__name__}, "
-                "which cannot be differentiated"
-            )
+            known = ", ".join(DEFAULTS)
+            found = type(trainer.optimizer).__name__
+            raise ValueError(f"optimizer: expected one of {known}, found {found}, which cannot be differentiated")
         names = {id(parameter): name for name, parameter in self._live.items()}
         self._groups: dict[str, tuple[dict[str, Any], float]] = {}  # Any: settings of torch.optim
         for group in trainer.optimizer.param_groups:
-            known = {key: value for key, value in group.items() if key in DEFAULTS[kind]}
-            settings = check_settings({**known, "kind": kind})
-            for parameter in group["params"]:
-                if parameter.requires_grad:
-                    rate = float(group.get("initial_lr", group["lr"]))
-                    self._groups[names[id(parameter)]] = (settings, rate)
+            given = {key: value for key, value in group.items() if key in DEFAULTS[kind]}
+            settings = check_settings({**given, "kind": kind})
+            rate = float(group.get("initial_lr", group["lr"]))
+            self._groups |= {names[id(p)]: (settings, rate) for p in group["params"] if p.requires_grad}
         self._norms, self._twin_norms = (
             {f"{MODEL}{name}": norm for name, norm in running_norms(one.model).items()} for one in (trainer, self._twin)
         )
@@ -135,7 +133,7 @@ class TrainerCourse:
             for (part, name), tensor in state.tensors.items()
             if part in (WEIGHT, BUFFER) and name.startswith(MODEL)
         }
-        with written_out(self._twin_norms.values()):
+        with written_out(self._twin_norms.values()), open_recurrence(model):
             found: Tensor = functional_call(model, tensors, (inputs.to(self._dtype, copy=True),))
         return found
 
@@ -166,7 +164,14 @@ class TrainerCourse:
             return F.cross_entropy(self.logits(present, one[None]), label[None])
 
         weights = {name: tensor.detach() for name, tensor in state.part(WEIGHT).items()}
-        found = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(weights, inputs, classes)
+        slopes = torch.func.grad(loss)
+        try:
+            found = torch.func.vmap(slopes, (None, 0, 0))(weights, inputs, classes)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # some modules cannot be vectorised, such as recurrent layers
+            each = [slopes(weights, one, label) for one, label in zip(inputs, classes, strict=True)]
+            found = {name: torch.stack([one[name] for one in each]) for name in weights}
         return {(WEIGHT, name): slope for name, slope in found.items()}
 
     def rate(self, step: int, name: str) -> float:
@@ -217,7 +222,12 @@ class TrainerCourse:
     def _slopes(self, closure: Gradient, parameters: dict[str, Tensor], moments: Moments) -> dict[str, Tensor | None]:
         """Return the gradient at given parameters, clipped as the closure does; fill in the moments of batch norms."""
         model, run = self._twin.model, partial(functional_call, self._whole)
-        with torch.enable_grad(), frozen_statistics(model), held_ghosts(model, partial(run, parameters, (closure,))):
+        with (
+            torch.enable_grad(),
+            open_recurrence(model),
+            frozen_statistics(model),
+            held_ghosts(model, partial(run, parameters, (closure,))),
+        ):
             # The gradient is by copies, since held ghosts are a function of the parameters themselves.
             copies = {name: tensor.view_as(tensor) for name, tensor in parameters.items()}
             with watched(self._twin_norms, moments):

@@ -17,6 +17,7 @@ from storage.updates.archives import Segment, kept_checkpoints
 from tasks.engine.survey import Survey
 from tasks.steps.common.courses import course_size, n_segments, training_of, training_steps
 from tasks.steps.common.trainer import pack_training
+from tasks.steps.common.trials import spread
 
 if TYPE_CHECKING:
     from torch import nn
@@ -181,11 +182,10 @@ def reading_peak(spec: StageSpec, survey: Survey, weights: int) -> int:
 
 def _numbers_here(trainer: Trainer, chosen: Mapping[str, nn.Module]) -> dict[str, int]:
     """Return the numbers in a sample's inputs and outputs by layer, in a training that is about to begin."""
-    import numpy as np
-
     from tasks.recording.factors import sample_numbers
 
-    return sample_numbers(trainer.model, chosen, trainer.samples.fetch(np.zeros(1, np.int64))[0])
+    inputs, _ = trainer.samples.fetch(spread(len(trainer.samples.ids)))
+    return sample_numbers(trainer.model, chosen, inputs if inputs.ndim == 2 else inputs[:1])
 
 
 def _numbers_planned(spec: StageSpec, survey: Survey) -> dict[str, int]:
@@ -198,7 +198,9 @@ def _numbers_planned(spec: StageSpec, survey: Survey) -> dict[str, int]:
     found: dict[str, int] = survey.look(
         spec,
         f"numbers in factors of {layers}",
-        lambda model, example, _: sample_numbers(model, choose_layers(model, layers), example),
+        lambda model, example, inputs: sample_numbers(
+            model, choose_layers(model, layers), inputs if inputs.ndim == 2 else example
+        ),
     )
     return found
 

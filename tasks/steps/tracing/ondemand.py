@@ -23,7 +23,7 @@ from tasks.steps.common.replays import open_archive
 from tasks.steps.common.samples import read_first, read_positions
 from tasks.steps.tracing.explain import Explanation, Influence, answered, class_name, explanation_of, keys_of
 from tasks.steps.tracing.influence import described, meaning, ranked
-from tasks.steps.tracing.layers import check_units
+from tasks.steps.tracing.layers import check_units, unit_of
 from tasks.steps.tracing.projection import (
     check_finite,
     contribution_arrays,
@@ -107,13 +107,18 @@ def explain_now(store: Store, training: Recorded, asked: Tracing, request: Reque
     ------
     ConfigError : the sample, the image file, a layer or a unit cannot be used
     """
+    from tasks.modules.naming import traced_module
+    from tasks.recording.traced import holds
+
     spec, device = training.spec, choose_device("auto")
     source = open_archive(store, spec)
     asked = asked.model_copy(update=_traced(request))
     chosen = _sample(store, training.manifest, request)
     queries = queries_spec(str(spec.place["network"]), training.network, training.manifest, spec, chosen)
     model = load_network(store, queries, device)
-    _check(request, {layer: model.get_submodule(layer) for layer in source.layers})
+    named = [unit_of(unit)[0] for unit in request.units] + ([request.layer] if request.layer else [])
+    known = [*source.layers, *(layer for layer in named if holds(source, layer))]
+    _check(request, {layer: traced_module(model, layer) for layer in known})
     images, said, label = _query(store, queries, request)
     logits = query_logits(model, images.to(device))[0]
     names = open_finished(store, spec.inputs["data"]).summary["class_names"]

@@ -89,6 +89,7 @@ class Compared:
         import torch
 
         from tasks.capture import capture_inputs, find_output_layer
+        from tasks.modules.rows import values_of
 
         model = load_network(self.store, self.spec, self.device)
         inputs = query_inputs(self.store, self.spec.inputs["queries"], self.device)
@@ -99,7 +100,7 @@ class Compared:
                 with torch.inference_mode():
                     found = model(batch.clone())
             else:
-                found = capture_inputs(model, [output], batch)[output]
+                found = values_of(capture_inputs(model, [output], batch)[output])
             values: Doubles = found.flatten(1).double().cpu().numpy()
             return values
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs.schema import Npz
-from tasks.io.npz import NpzSource, _member
+from tasks.io.npz import NpzSource, read_member
 from tasks.io.samples import array_digest
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), dtype=np.uint8)
@@ -37,7 +37,7 @@ def test_stored_members_are_mapped_and_compressed_ones_read(tmp_path: Path) -> N
     grey = np.asfortranarray(IMAGES[..., 0])
     np.savez(tmp_path / "a.npz", images=grey)
     np.savez_compressed(tmp_path / "b.npz", images=grey)
-    mapped, read = (_member(str(tmp_path / name), "images") for name in ("a.npz", "b.npz"))
+    mapped, read = (read_member(str(tmp_path / name), "images") for name in ("a.npz", "b.npz"))
     assert isinstance(mapped, np.memmap)
     assert not isinstance(read, np.memmap)
     np.testing.assert_array_equal(mapped, grey)
