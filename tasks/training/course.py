@@ -147,7 +147,11 @@ class TrainerCourse:
             return F.cross_entropy(self.logits(State({**fixed, **tensors}), one[None]), label[None])
 
         weights = {name: tensor.detach() for name, tensor in state.part(WEIGHT).items()}
-        found = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(weights, inputs, classes)
+        if inputs.ndim == 2:  # vectors such as graphs have shapes that depend on their numbers: one after the other
+            each = [torch.func.grad(loss)(weights, *query) for query in zip(inputs, classes, strict=True)]
+            found = {name: torch.stack([slopes[name] for slopes in each]) for name in weights}
+        else:
+            found = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(weights, inputs, classes)
         return {(WEIGHT, name): slope for name, slope in found.items()}
 
     def rate(self, step: int, name: str) -> float:
