@@ -24,7 +24,7 @@ PAGES = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
-    *(f"docs/{n}.md" for n in ("index", "methods", "store", "config", "concepts", "tracing")),
+    *(f"docs/{n}.md" for n in ("index", "methods", "store", "config", "concepts", "tracing", "graphs")),
 ]
 STORE_COMMANDS = ("status", "verify", "gc", "explain", "materialise")
 PLACEHOLDERS = {"CONFIG": "digits", "STORE": "lore", "N": "0"}
@@ -95,6 +95,14 @@ def test_the_configs_of_the_tracing_page_validate() -> None:
     assert checked.tracing is not None
     assert checked.tracing.evaluation.mislabel
     assert private.report.training_images == "ids"
+
+
+def test_the_configs_of_the_graphs_page_validate() -> None:
+    files, geometric = [Config.model_validate(tree) for tree in trees("docs/graphs.md")]
+    assert files.data["molecules"].source == "graph-npz"
+    assert files.tracing is not None
+    assert geometric.data["molecules"].source == "torch-geometric"
+    assert geometric.networks["deep"].arguments["edges"] == 4
 
 
 def test_the_configs_of_the_concepts_page_validate() -> None:
