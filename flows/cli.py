@@ -1,18 +1,21 @@
-"""The command `layerlore`: run, watch, plan, status, explain, report, verify, gc, presets."""
+"""The command `layerlore`: run, watch, plan, status, explain, card, report, verify, gc, presets."""
 
 import signal
 import sys
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.syntax import Syntax
 
 from configs.load import ConfigError, load_config, prefect_defaults, presets
+from flows.card import card
 from flows.exits import FAILED
 from flows.exits import exits as _exits
+from flows.options import ConfigArgument, RunOption, SetOption, StoreArgument
+from flows.options import opened_store as _store
 from flows.terminal import err, out
 from flows.terminal import print_lines as _print
 from flows.terminal import show_table as _show
@@ -20,9 +23,6 @@ from flows.terminal import size_text as _bytes
 from flows.terminal import table_of as _table
 from flows.terminal import tracked as _tracked
 from flows.terminal import watched as _watched
-
-if TYPE_CHECKING:
-    from storage.stores import Store
 
 PACKAGES = ("configs", "flows", "storage", "tasks")
 
@@ -34,18 +34,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
 )
 _say = partial(err.print, markup=False)
-
-ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a preset")]
-StoreArgument = Annotated[
-    str, typer.Argument(metavar="STORE", help="local folder or s3://bucket/prefix, or a config that names its store")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="change a key, such as store=/data/lore; repeatable"),
-]
-RunOption = Annotated[
-    str | None, typer.Option("--run", metavar="NAME", help="name of the run, needed where the store holds several")
-]
 
 
 @app.command()
@@ -162,6 +150,9 @@ def explain(
             _print(*(note for name, note in found.notes.items() if shown is None or name in shown))
 
 
+app.command()(card)
+
+
 @app.command()
 def materialise(
     store: StoreArgument,
@@ -254,22 +245,6 @@ def shadowed() -> str | None:
         if found != home / name:
             return f"package {name!r}: expected layerlore's, found {found}; install layerlore in its own environment"
     return None
-
-
-def _store(given: str) -> "Store":
-    """Open the store at a URL, or the store of a config."""
-    from configs.section import check_store
-    from storage.stores import NoStoreError, open_store
-
-    try:
-        check_store(given)
-        return open_store(given)
-    except ValueError as error:
-        raise ConfigError(f"store: {error}") from None
-    except NoStoreError:
-        if not (Path(given).suffix in (".yaml", ".yml") or given in presets()):
-            raise
-    return open_store(load_config(given).store)
 
 
 if __name__ == "__main__":
