@@ -145,6 +145,9 @@ class GraphFile(DataSet):
     node_labels: Annotated[int, Field(ge=1, le=10**6)] | tuple[str, ...] | None = Field(
         None, description="number of different node labels, or the name of each; default: the largest label plus 1"
     )
+    classes: dict[int, Annotated[int, Field(ge=0)]] | None = Field(
+        None, description="network output index by label of a graph; default: the labels themselves"
+    )
     edgeless: Edgeless = EDGELESS
 
 

@@ -51,6 +51,13 @@ BAD: dict[str, tuple[str, object, str]] = {
     "pool": ("networks.deep.arguments.pool", "max", "pool: expected one of mean, sum, found 'max'"),
     "argument": ("networks.deep.arguments.depth", 3, "depth"),
     "classes": ("networks.deep.arguments.classes", 1, "data graphs: expected labels 0 to 0"),
+    "augment": ("networks.deep.train.augment", {"flip": True}, "train.augment: expected images, found vectors"),
+    "preprocessing": (
+        "networks.deep.preprocessing",
+        {"mode": "L"},
+        "expected an image for preprocessing.mode, found a vec",
+    ),
+    "mapping": ("data.graphs.classes", {0: 0}, "graph 1: expected labels of `classes`, found 1; map it by `classes`"),
     "layer names": ("tracing.layers", ["layers.7.first"], "tracing.layers: expected recorded layers"),
     "unit": ("tracing.units", ["layers.0.first:99"], "tracing.units: expected layers.0.first:0 to layers.0.first:7"),
     "image network": ("networks.deep", {"model": "small-cnn"}, "networks.deep"),
@@ -96,7 +103,7 @@ def test_a_bad_file_is_one_line(tmp_path: Path, name: str, change: Any, words: s
 def test_questions_of_images_refuse_graphs_in_one_line(tmp_path: Path, question: str) -> None:
     tree = small_tree(tmp_path)
     del tree["tracing"]
-    more = {
+    more: dict[str, Tree] = {
         "interpretation": {"selectors": {"random": {}}, "budgets": [1.0], "interpreters": {"ice": {"components": 2}}},
         "decomposition": {},
         "concepts": {"data": "graphs", "split": "val"},

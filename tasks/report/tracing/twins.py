@@ -33,7 +33,7 @@ def twin_sentence(networks: pd.DataFrame, network: str, seed: int) -> str:
     if seed not in pairs.index:
         return ""
     layers = networks.drop_duplicates("network").set_index("network")["layers"]
-    deep, shallow = (float(pairs[name].loc[seed]) for name in (network, twin))
+    deep, shallow = (float(pairs[name].to_numpy(float)[pairs.index.get_loc(seed)]) for name in (network, twin))
     text = (
         f" Its shallow twin {twin} has {layers[twin]} traced layers in place of {layers[network]}. Its accuracy is "
         f"{formats.share(shallow)} against {formats.share(deep)}"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, open_finished
 from storage.stores import Store
+from tasks.graphs import summary_of, unpack_graph
 from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
 from tasks.steps.common.fetching import open_fetch
 from tasks.steps.common.manifest import positions
@@ -79,10 +80,9 @@ class Compared:
         return self.queries.read("label").astype(np.int64)
 
     def pixels(self) -> tuple[Doubles, Doubles]:
-        """Return queries and examples as the network takes them, (Q, d) and (N, d)."""
+        """Return queries and examples as the network takes them, (Q, d) and (N, d); of graphs what they are made of."""
         inputs = query_inputs(self.store, self.spec.inputs["queries"], self.device)
-        parts = [batch.flatten(1).cpu().numpy() for batch in self.batches()]
-        return inputs.flatten(1).cpu().numpy().astype(np.float64), np.concatenate(parts).astype(np.float64)
+        return _as_rows(inputs), np.concatenate([_as_rows(batch) for batch in self.batches()])
 
     def features(self) -> tuple[Doubles, Doubles]:
         """Return what the trained network's output layer takes; without such a layer the logits."""
@@ -112,6 +112,15 @@ class Compared:
         fetch = open_fetch(self.store, training, training_of(training).split, self.device, MEMORY_SAMPLES)
         starts = range(0, len(self.rows), BATCH)
         return [fetch(np.arange(start, min(start + BATCH, len(self.rows))))[0] for start in starts]
+
+
+def _as_rows(inputs: torch.Tensor) -> Doubles:
+    """Return inputs (n, ...) as rows (n, d)."""
+    values = inputs.cpu().numpy()
+    if values.ndim == 2:  # the numbers of nodes in a graph's vector have no distances
+        return np.stack([summary_of(unpack_graph(vector)) for vector in values])
+    flat: Doubles = values.reshape(len(values), -1).astype(np.float64)
+    return flat
 
 
 def sign_of(counterfactual: StageSpec) -> int:

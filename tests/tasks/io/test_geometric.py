@@ -126,4 +126,5 @@ def test_question_4_takes_such_a_data_set(module: Path, tmp_path: Path) -> None:
     stage = open_finished(run.job.store, trace.contributions)
     for layer in ("layers.0.edge", "layers.0.first", "layers.0.second", "output"):
         total = stage.read(f"gamma.{layer}").astype(np.float64).sum(axis=0) + stage.read(f"init.{layer}")
-        np.testing.assert_allclose(total, stage.read(f"preactivation.{layer}") ** 2, rtol=1e-4)
+        square = stage.read(f"preactivation.{layer}").astype(np.float64) ** 2
+        np.testing.assert_allclose(total.astype(np.float64), square, rtol=1e-4)
