@@ -22,8 +22,13 @@ def record_reuse(store: Store, config: Config, stages: Sequence[StageSpec]) -> N
     """Record a run whose stages were all complete, unless its last record is the same; gc then keeps its stages."""
     known = records(store, config.name)
     same = bool(known) and [stage["path"] for stage in known[-1].stages] == [spec.path for spec in stages]
-    if not same or known[-1].document.get("config_text") != config_text(config):
+    if not same or _placeless(known[-1].document.get("config_text", "")) != _placeless(config_text(config)):
         close_record(store, _begin(store, config, stages), "done")
+
+
+def _placeless(text: str) -> list[str]:
+    """Return the lines of a config's text without the store, which may have been moved."""
+    return [line for line in text.splitlines() if not line.startswith("store:")]
 
 
 @contextmanager
