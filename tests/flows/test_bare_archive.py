@@ -95,7 +95,7 @@ def convert(loop: OwnLoop, kind: str = "dense") -> None:
         ((), "explain: expected one of --query, --sample and --image, found none of them"),
         (("--query", "0"), "explain: expected --model and --inputs for the archive of a loop, found neither"),
         (("--model", MODEL), "explain: expected --model and --inputs together, found one of them"),
-        (("--model", "tests.own_loop:deep", "--inputs", "I"), "--model: expected the recorded model, with 0.bias of"),
+        (("--model", "tests.own_loop:deep", "--inputs", "I"), "--model: expected the recorded model, with 0.weight of"),
         (("--model", "nowhere:none", "--inputs", "I"), "import path 'nowhere:none'"),
         (("--model", "tests.own_loop:pair", "--inputs", "I"), "--inputs: expected a model with logits as its output"),
         (("--model", MODEL, "--inputs", "nothing.npy"), "--inputs: expected a .npy file of numbers, found nothing.npy"),

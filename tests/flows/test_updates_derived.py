@@ -64,7 +64,8 @@ def test_the_index_gives_the_gammas_of_its_references(derived: tuple[OwnLoop, "R
     inputs = torch.from_numpy(basis.read("input"))
     model = own_loop.build()
     model.load_state_dict(loop.states[-1])
-    seen = model[:4](inputs).double().detach()
+    model.double().eval()
+    seen = model[:4](inputs.double()).detach()
     z = seen @ loop.states[-1]["4.weight"].double().T
     exact = torch.stack([(z * (seen @ change.T)).sum(1) for change in loop.updates("4.weight")]).numpy()
     (layer,) = (
