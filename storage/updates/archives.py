@@ -168,6 +168,11 @@ def find_conversions(store: Store) -> dict[str, list[FinishedStage]]:
     return found
 
 
+def conversion_of(stage: FinishedStage) -> FinishedStage | None:
+    """Return the best finished conversion of an archive, None without one."""
+    return next(iter(find_conversions(stage.store).get(stage.path, [])), None)
+
+
 def check_free(store: Store, spec: StageSpec) -> None:
     """Raise StoreError unless the archive of `spec` can be started or resumed in this store.
 

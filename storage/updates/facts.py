@@ -108,6 +108,15 @@ class ArchiveFacts:
         ends = str(self.records[0]["initial"]), self.last
         return name, [group for end in ends for group in json.loads(self._checkpoint(end)[1][OPTIMIZER])["groups"]]
 
+    def other_tensor(self, here: Shapes) -> str:
+        """Return in words the first tensor of the network's state that a network does not have so, "" without one."""
+        for name in dict.fromkeys([*self.contents[1], *self.shapes, *here]):
+            recorded, given = self.shapes.get(name), here.get(name)
+            if recorded != given:
+                expected = f"no {name}" if recorded is None else f"{name} of shape {recorded}"
+                return f"with {expected}, found {'none' if given is None else f'it of shape {given}'}"
+        return ""
+
     def _checkpoint(self, name: str) -> tuple[Shapes, Mapping[str, str]]:
         """Return the shapes of a checkpoint's tensors, and its texts."""
         raw, texts = decode_tensors(self.stage.read_file(name), f"{self.stage.path}/files/{name}")
@@ -140,29 +149,28 @@ def archive_facts(url: str) -> ArchiveFacts:
     StoreError : there is no store or archive, or it is not closed
     DamagedError : a record is damaged, or a file is missing or truncated
     """
-    stage = closed_archive(url)
+    stage = closed_archive(open_store(url))
     found = ArchiveFacts(stage, tuple(record["numbers"] for record in stage.markers()))
     found.check_files()
     return found
 
 
-def closed_archive(url: str) -> FinishedStage:
-    """Return the closed archive in the store at a URL.
+def closed_archive(store: Store) -> FinishedStage:
+    """Return the closed archive of a recorder in a store.
 
     Raises
     ------
-    StoreError : there is no store or archive, or it is not closed
+    StoreError : there is no archive, or it is not closed
     """
-    store = open_store(url)
     stages = [stage for path in find_archives(store) if (stage := find_finished(store, path)) is not None]
     if stages:
         return stages[0]
     states = archive_states(store)
     if not states:
-        raise StoreError(f"{url}: expected an archive of a recorder, found none; no recorder wrote here")
+        raise StoreError(f"{store.url}: expected an archive of a recorder, found none; no recorder wrote here")
     raise StoreError(
-        f"{url}: expected a closed archive, found one of {states[0].steps} steps that is not; go on with its training "
-        "and close the recorder"
+        f"{store.url}: expected a closed archive, found one of {states[0].steps} steps that is not; go on with its "
+        "training and close the recorder"
     )
 
 

@@ -21,6 +21,7 @@ from storage.specs import StageSpec
 from storage.stages import FinishedStage, begin_stage, find_finished
 from storage.stores import Store, StoreError, open_store
 from storage.updates.archives import CONVERTED, Segment
+from storage.updates.facts import closed_archive
 from storage.updates.ledger import LEDGER, Entry, ledger_bytes
 from storage.updates.parameters import Layer, Parameter
 from storage.updates.reader import SegmentReader
@@ -33,7 +34,7 @@ from tasks.recording.programs import Program
 from tasks.recording.replay import ReplaySource
 from tasks.recording.replaying import row_ends
 from tasks.recording.segment import attempt_folder
-from tasks.recording.sources import UpdateSource, recorder_stage, update_source
+from tasks.recording.sources import UpdateSource, update_source
 from tasks.recording.writers import Place, Recording
 
 KINDS = "dense", "hybrid"  # that an archive can be converted into
@@ -166,7 +167,7 @@ def materialise(
     ReplayMismatch : a repeated step has other weights than recorded
     """
     store = open_store(url)
-    archive = recorder_stage(store)
+    archive = closed_archive(store)
     source = update_source(archive, program=program)
     check_convertible(source, kind)
     settings = {"archive": archive.path, **conversion_settings(kind, tolerance)}

@@ -170,7 +170,13 @@ class ReplaySource(DenseSource):
         ReplayMismatch : a step gives other weights than recorded
         StoreError : another environment than that of the recording
         """
-        chosen = [self._known(layer) for layer in (self.layers if layers is None else layers)]
+        return self._made(segment, self.layers if layers is None else layers, members=members)
+
+    def _made(
+        self, segment: Segment, layers: Sequence[str], *, members: bool, singly: bool = False
+    ) -> Iterator[ReplayBlock]:
+        """Yield the updates of a segment; `singly` gives also each step of a gap by itself."""
+        chosen = [self._known(layer) for layer in layers]
         recorded, replay = self._recorded(segment), self.replay(segment)
         entries = [recorded.layers[layer] for layer in chosen]
         names = sorted({name for entry in entries for name in entry.parameters})
@@ -178,7 +184,8 @@ class ReplaySource(DenseSource):
         shares = Shares(replay.modules, chosen, replay.run.optimizer, self._course) if members else None
         prepared = Prepared()
         before, pulls = replay.weights(names), {layer: DecayPull(self._steps_before(layer)) for layer in chosen}
-        for _, steps, kept in row_runs(recorded.ledger):
+        for _, steps, recorded_alone in row_runs(recorded.ledger):
+            kept = recorded_alone or singly
             while steps:
                 rows = _Rows([before])
                 while steps[len(rows.made) :] and (not kept or (len(rows.made) < most and rows.nbytes < BLOCK)):
@@ -198,7 +205,7 @@ class ReplaySource(DenseSource):
         def earlier(stop: int) -> Iterator[list[tuple[Tensor, Settings | None]]]:
             for segment in reversed([span for span in self.spans if span.start < stop]):
                 found: list[tuple[Tensor, Settings | None]] = []
-                for block in self.blocks(segment, [layer], members=True):
+                for block in self._made(segment, [layer], members=True, singly=True):
                     settings = [one.settings for one in block.members or ()]
                     found += list(zip(block.weights[:-1], settings, strict=True))[: max(0, stop - block.start)]
                 yield found

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from storage.specs import StageSpec
-from storage.stages import FinishedStage, find_finished, open_finished
-from storage.stores import Store, StoreError, open_store
-from storage.updates.archives import Segment, archive_segments, find_archives, find_conversions
+from storage.stages import FinishedStage, open_finished
+from storage.stores import Store, open_store
+from storage.updates.archives import Segment, archive_segments, conversion_of
+from storage.updates.facts import closed_archive
 from tasks.modules.rows import Inputs
 from tasks.recording.archives import ARCHIVES, check_kind
 from tasks.recording.columns import Credit
@@ -186,23 +187,7 @@ def open_updates(url: str, *, program: Program | None = None) -> UpdateSource:
     ------
     StoreError : a store or a finished archive is missing
     """
-    store = open_store(url)
-    stage = recorder_stage(store)
+    stage = closed_archive(open_store(url))
     if program is None and ARCHIVES[check_kind(archive_segments(stage)[0].kind)].recomputes:
-        stage = next(iter(find_conversions(store).get(stage.path, [])), stage)
+        stage = conversion_of(stage) or stage
     return update_source(stage, program=program)
-
-
-def recorder_stage(store: Store) -> FinishedStage:
-    """Return the finished stage of an `UpdateRecorder` in a store.
-
-    Raises
-    ------
-    StoreError : it is missing
-    """
-    paths = find_archives(store)
-    finished = [stage for path in paths if (stage := find_finished(store, path)) is not None]
-    if not finished:
-        why = "it is not finished: go on with the same recorder and close it" if paths else "no recorder wrote here"
-        raise StoreError(f"{store.url}: no archive of updates to read; {why}")
-    return finished[0]

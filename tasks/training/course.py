@@ -6,7 +6,7 @@ tensors in the place of its parameters.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from tasks.tracing.measures import watched_unit
 from tasks.tracing.optimizer_rules import BUFFER, DEFAULTS, WEIGHT, Part, Settings, State, advance, check_settings
@@ -146,25 +145,23 @@ class TrainerCourse:
         return found[0]
 
     def query_gradients(
-        self, state: State, inputs: Tensor, classes: Tensor, unit: tuple[str, int] | None = None
+        self, state: State, inputs: Tensor, classes: Tensor, measure: Callable[[State, Tensor, Tensor], Tensor]
     ) -> dict[Part, Tensor]:
-        """Return the gradient of each query's own loss (Q, *shape) by each trained weight, in evaluation mode.
+        """Return the gradient of each query's own measure (Q, *shape) by each trained weight, in evaluation mode.
 
         Parameters
         ----------
-        unit : layer and index of a unit; then a query's loss is its activation, negated
+        classes : (Q, ...)
+        measure : of a state, inputs (n, ...) and classes (n, ...); gives (n,)
         """
 
-        def loss(weights: dict[str, Tensor], one: Tensor, label: Tensor) -> Tensor:
+        def value(weights: dict[str, Tensor], one: Tensor, label: Tensor) -> Tensor:
             tensors = {(WEIGHT, name): tensor for name, tensor in weights.items()}
             fixed = {key: tensor for key, tensor in state.tensors.items() if key[0] == BUFFER}
-            present = State({**fixed, **tensors})
-            if unit is not None:
-                return -self.activations(present, one[None], *unit)[0]
-            return F.cross_entropy(self.logits(present, one[None]), label[None])
+            return measure(State({**fixed, **tensors}), one[None], label[None])[0]
 
         weights = {name: tensor.detach() for name, tensor in state.part(WEIGHT).items()}
-        slopes = torch.func.grad(loss)
+        slopes = torch.func.grad(value)
         try:
             found = torch.func.vmap(slopes, (None, 0, 0))(weights, inputs, classes)
         except torch.OutOfMemoryError:

@@ -73,7 +73,20 @@ def test_a_replay_is_explained_with_its_program(loop: OwnLoop, inputs: Path, tmp
     assert [cells[:3] for cells in first] == [cells[:3] for cells in other]  # the parts of each layer
     assert sum(" gamma " in line for line in result.stdout.splitlines()) == 20  # five at both ends of two layers
     said = refused(layerlore("explain", str(replay.url), *asked))
-    assert said == "--program: expected the program of a replay archive, found none; give its import path"
+    assert said == (
+        "--program: expected the program of a replay archive, found none; give its import path, or convert the archive "
+        "with `layerlore materialise`"
+    )
+    convert(replay)
+    converted = layerlore("explain", str(replay.url), *asked)
+    assert converted.exit_code == 0, converted.output
+    assert converted.stdout == dense.stdout
+
+
+def convert(loop: OwnLoop, kind: str = "dense") -> None:
+    """Convert the replay archive of a loop."""
+    made = layerlore("materialise", str(loop.url), "--kind", kind, "--program", "tests.own_loop:program")
+    assert made.exit_code == 0, made.output
 
 
 @pytest.mark.parametrize(
@@ -82,7 +95,7 @@ def test_a_replay_is_explained_with_its_program(loop: OwnLoop, inputs: Path, tmp
         ((), "explain: expected one of --query, --sample and --image, found none of them"),
         (("--query", "0"), "explain: expected --model and --inputs for the archive of a loop, found neither"),
         (("--model", MODEL), "explain: expected --model and --inputs together, found one of them"),
-        (("--model", "tests.own_loop:deep", "--inputs", "I"), "--model: expected the recorded model, with 0.bias of"),
+        (("--model", "tests.own_loop:deep", "--inputs", "I"), "--model: expected the recorded model, with 0.weight of"),
         (("--model", "nowhere:none", "--inputs", "I"), "import path 'nowhere:none'"),
         (("--model", "tests.own_loop:pair", "--inputs", "I"), "--inputs: expected a model with logits as its output"),
         (("--model", MODEL, "--inputs", "nothing.npy"), "--inputs: expected a .npy file of numbers, found nothing.npy"),

@@ -73,7 +73,9 @@ def test_refusals(tiny_tree: Tree, new_run: NewRun, tmp_path: Path) -> None:
     assert "--tolerance: expected a number from 0 to 0.01, found 0.5" in line(
         materialise(run.config.store, "--kind", "hybrid", "--tolerance", "0.5"), 2
     )
-    assert "no archive of updates to read" in line(materialise(run.config.store, "--kind", "dense"), exits.FAILED)
+    assert "expected an archive of a recorder, found none" in line(
+        materialise(run.config.store, "--kind", "dense"), exits.FAILED
+    )
     plain = new_run({**tiny_tree, "store": str(tmp_path / "plain")}).finish()
     assert "expected a finished training with `record`, found none" in line(
         materialise(plain.config.store, "--kind", "dense"), exits.FAILED

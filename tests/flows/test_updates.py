@@ -312,8 +312,29 @@ def test_a_replay_needs_its_program(tmp_path: Path, write: Write) -> None:
     said = refused(layerlore("plan", write(own_loop.config(tmp_path / "store", url))))
     assert said == (
         "networks.mine.updates: expected a program that makes the steps of a replay archive again, found none; set "
-        "`program` to its import path module:function"
+        "`program` to its import path module:function, or convert the archive with `layerlore materialise`"
     )
+
+
+@pytest.mark.parametrize("kind", ["dense", "hybrid"])
+def test_a_converted_replay_needs_no_program(
+    loop: OwnLoop, answered: "Run", new_run: NewRun, tmp_path: Path, write: Write, kind: str
+) -> None:
+    replay = own_loop.record(tmp_path / "replay", kind="replay")
+    made = layerlore("materialise", str(replay.url), "--kind", kind, "--program", "tests.own_loop:program")
+    assert made.exit_code == 0, made.output
+    run = new_run(own_loop.config(tmp_path / "store", replay.url)).finish()
+    (trace,), (dense,) = traces(run.plan), traces(answered.plan)
+    found, expected = open_finished(run.job.store, trace.influence), open_finished(answered.job.store, dense.influence)
+    tolerance = (2e-3 if kind == "hybrid" else 1e-6) * expected.read("square").max(axis=1)[:, None, None]
+    differences = found.read("parts").astype(np.float64) - expected.read("parts").astype(np.float64)
+    assert (np.abs(differences) <= tolerance).all()
+    assert trace.training.place["archive"]["kind"] == kind
+    with_program = new_run(own_loop.config(tmp_path / "other", replay.url, program="tests.own_loop:program")).plan
+    assert traces(with_program)[0].training.key != trace.training.key  # the program's own steps, bit for bit
+    shutil.rmtree(replay.url / "materialised")
+    said = refused(layerlore("run", write(own_loop.config(tmp_path / "late", replay.url))))
+    assert "expected a program that makes the steps of a replay archive again, found none" in said
 
 
 @pytest.mark.parametrize("key", ["tracing.suspects", "tracing.evaluation.mislabel"])

@@ -172,8 +172,9 @@ class TracingResults:
         predicted, score (summed training loss), disagreement (0..1), data, shown (bool), given, truth, says (class
         names; truth None where unknown)
     teachers : the training examples that moved the suspects' answers from their label to another class, columns
-        network, seed, sample_id (the suspect), other, other_class, place (from 1), example_id, example_key,
-        example_label, class_name, value (in logits), share (of all that moved the answer there), data, shown (bool)
+        network, seed, by (the score: logit, counterfactual or tracin), sample_id (the suspect), other, other_class,
+        place (from 1), example_id, example_key, example_label, class_name, value (in logits), share (of all that moved
+        the answer there), data, shown (bool)
     growth : columns network, seed, step, growth, of the adjoint of counterfactual influence
     queries : those to be shown
     images : (H, W, 3) uint8 training images by (data, sample id); used with training_images "show" only

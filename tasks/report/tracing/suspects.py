@@ -11,14 +11,15 @@ from tasks.report.blocks import Shown
 from tasks.report.pages import Image
 from tasks.report.tracing.queries import Example, Key, example_thumbnails
 
+BY = {"counterfactual": ", counterfactual", "tracin": ", TracIn"}  # in the title of a score's teachers
+
 
 @dataclass(frozen=True)
 class Suspect:
-    """One suspect; `title` names the class that its teachers moved the answer to, "" without teachers."""
+    """One suspect, with its teachers by each score under a title that names the class they moved the answer to."""
 
     example: Example
-    title: str
-    teachers: tuple[Example, ...]
+    taught: tuple[tuple[str, tuple[Example, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,13 @@ def _by_suspect(teachers: pd.DataFrame) -> dict[tuple[Hashable, ...], pd.DataFra
 def _suspect(row: pd.Series, teachers: pd.DataFrame | None, thumbs: Mapping[Key, Thumbnail]) -> Suspect:
     """Lay out one suspect with its teachers."""
     if teachers is None:
-        return Suspect(_example(row, thumbs), "", ())
+        return Suspect(_example(row, thumbs), ())
     title = f"Taught it {teachers['other_class'].iloc[0]} instead of {row['given']}"
-    return Suspect(_example(row, thumbs), title, tuple(_teacher(each, thumbs) for _, each in teachers.iterrows()))
+    taught = tuple(
+        (f"{title}{BY.get(str(score), '')}", tuple(_teacher(each, thumbs) for _, each in rows.iterrows()))
+        for score, rows in teachers.groupby("by", sort=False)
+    )
+    return Suspect(_example(row, thumbs), taught)
 
 
 def _teacher(row: pd.Series, thumbs: Mapping[Key, Thumbnail]) -> Example:

@@ -20,9 +20,10 @@ from storage.layouts import Layout
 from storage.partitions import Partition
 from storage.results import table_bytes
 from storage.specs import StageSpec
-from storage.stages import Stage
+from storage.stages import FinishedStage, Stage
 from storage.stores import Store, StoreError
-from storage.updates.facts import ArchiveFacts, distinct_ids
+from storage.updates.archives import conversion_of
+from storage.updates.facts import ArchiveFacts, archive_digest, distinct_ids
 from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
@@ -33,7 +34,7 @@ from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import WEIGHTS, choose_device, load_packed, network_identity, pack_state
 from tasks.steps.common.survey import check_outputs, state_bytes
-from tasks.steps.common.tied import IDS, facts_of, planned_facts, tie_ids
+from tasks.steps.common.tied import CONVERSION, IDS, facts_of, planned_facts, tie_ids
 from tasks.steps.common.trials import check_logits
 
 if TYPE_CHECKING:
@@ -61,14 +62,17 @@ def linked_spec(name: str, network: Network, learned: tuple[str, str], manifest:
     url = resolved(asked.url)
     try:
         facts = facts_of(url)
-        train = _described(facts, learned, asked.evaluate)
-        digests = {"updates": facts.digest, **_outside(asked, facts)}
+        made = _read_in_its_place(asked, facts)
+        kind = facts.kind if made is None else str(made.summary["kind"])
+        train = _described(facts, learned, asked.evaluate, kind)
+        digests = {"updates": facts.digest, **_outside(asked)}
+        digests |= {} if made is None else {CONVERSION: archive_digest(made)}
     except (ValueError, OSError, StoreError, DamagedError) as error:
         raise ValueError(f"networks.{name}.updates: {' '.join(str(error).split())}") from error
     parameters, place, code = network_identity(name, network, manifest)
     ids = asked.ids if asked.ids in BY_NAME else "table"
     settings: Document = {"network": parameters, "split": asked.split, "evaluate": asked.evaluate, "ids": ids}
-    archive = {"kind": facts.kind, "bytes": sum(each["bytes"] for each in facts.recordings), "steps": facts.steps}
+    archive = {"kind": kind, "bytes": sum(each["bytes"] for each in facts.recordings), "steps": facts.steps}
     place |= {"updates": url, "program": asked.program, "train": train, "archive": archive}
     place |= {"table": None if ids in BY_NAME else resolved(asked.ids)}
     return LINKED.spec(settings, {"data": manifest}, digests={**code, **digests}, place=place, label=name)
@@ -79,22 +83,29 @@ def has_losses(spec: StageSpec) -> bool:
     return bool(np.isfinite(facts_of(str(spec.place["updates"])).ledger["loss"]).all())
 
 
-def _outside(asked: Updates, facts: ArchiveFacts) -> dict[str, str]:
-    """Return the digests of the table of ids and of the program, after a check that a replay has one."""
+def _read_in_its_place(asked: Updates, facts: ArchiveFacts) -> FinishedStage | None:
+    """Return the conversion that is read in the place of an archive: of a replay without a program; else None."""
     from tasks.recording.archives import ARCHIVES
 
     if facts.kind not in ARCHIVES:
         raise ValueError(f"expected an archive of kind {', '.join(ARCHIVES)}, found {facts.kind!r}")
-    if ARCHIVES[facts.kind].recomputes and asked.program is None:
+    if not ARCHIVES[facts.kind].recomputes or asked.program is not None:
+        return None
+    if (made := conversion_of(facts.stage)) is None:
         raise ValueError(
             f"expected a program that makes the steps of a {facts.kind} archive again, found none; set `program` to "
-            "its import path module:function"
+            "its import path module:function, or convert the archive with `layerlore materialise`"
         )
+    return made
+
+
+def _outside(asked: Updates) -> dict[str, str]:
+    """Return the digests of the table of ids and of the program."""
     found = {} if asked.program is None else {"program": code_digest(asked.program)}
     return found if asked.ids in BY_NAME else {**found, "ids": file_sha256(resolved(asked.ids))}
 
 
-def _described(facts: ArchiveFacts, learned: tuple[str, str], evaluate: str) -> Document:
+def _described(facts: ArchiveFacts, learned: tuple[str, str], evaluate: str, kind: str) -> Document:
     """Return a training's settings as far as its archive states them; batches are those of the largest step."""
     ledger, (data, split) = facts.ledger, learned
     epochs = ledger["epoch"]
@@ -109,7 +120,7 @@ def _described(facts: ArchiveFacts, learned: tuple[str, str], evaluate: str) -> 
         "optimizer": _optimizer(facts),
         "batches": {"kind": "shuffled", "size": max(1, most)},
         "checkpoint_every": int(facts.recordings[0]["stop"]),
-        "record": {"kind": facts.kind, "layers": list(facts.contents[0])},
+        "record": {"kind": kind, "layers": list(facts.contents[0])},
     }
     return Training.model_validate(settings).model_dump(mode="json")
 
@@ -206,19 +217,11 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
 
 def _check_model(spec: StageSpec, facts: ArchiveFacts, model: nn.Module) -> None:
     """Raise ValueError unless a network has the tensors of the archive."""
-    here = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    for name in dict.fromkeys([*facts.contents[1], *facts.shapes, *here]):
-        recorded, given = facts.shapes.get(name), here.get(name)
-        if recorded != given:
-            raise ValueError(
-                f"networks.{spec.place['network']}: expected the model of the archive `updates`, with "
-                f"{_shape(name, recorded)}, found {_shape('it', given)}; set `model` and `arguments` to it"
-            )
-
-
-def _shape(name: str, shape: tuple[int, ...] | None) -> str:
-    """Return a tensor in words."""
-    return f"no {name}".replace("no it", "none") if shape is None else f"{name} of shape {shape}"
+    if other := facts.other_tensor({name: tuple(value.shape) for name, value in model.state_dict().items()}):
+        raise ValueError(
+            f"networks.{spec.place['network']}: expected the model of the archive `updates`, {other}; set `model` and "
+            "`arguments` to it"
+        )
 
 
 LINKED = Step("linked-updates", VERSION, _layout, _partition, _size, summary=_summary, network=True, keeps_content=True)

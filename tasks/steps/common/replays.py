@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import Store
-from storage.updates.archives import find_conversions
+from storage.updates.archives import conversion_of
 from tasks.steps.common.courses import MEMORY_SAMPLES
 from tasks.steps.common.survey import blank_network
 from tasks.steps.common.tied import linked_source
@@ -114,4 +114,5 @@ def _converted(store: Store, training: StageSpec, source: UpdateSource) -> Updat
     """Return the conversion of a replay archive, else the archive, whose reader says why it cannot be replayed."""
     from tasks.recording.sources import update_source
 
-    return next((update_source(stage) for stage in find_conversions(store).get(training.path, [])), source)
+    made = conversion_of(open_finished(store, training))
+    return source if made is None else update_source(made)

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from configs.imports import check_loaded, import_object
 from storage.results import read_table
 from storage.specs import StageSpec
-from storage.stages import open_finished
-from storage.stores import Store
+from storage.stages import FinishedStage, open_finished
+from storage.stores import Store, open_store
+from storage.updates.archives import conversion_of
 from storage.updates.facts import ArchiveFacts, archive_digest, archive_facts, closed_archive
 from tasks.steps.common.manifest import positions
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from tasks.recording.sources import UpdateBlock, UpdateSource
 
 IDS = "ids.parquet"
+CONVERSION = "conversion"  # digest of the conversion that is read in the place of a replay without a program
 MIXED = -1  # label of a step with examples of several classes
 
 Ids = NDArray[np.int64]
@@ -89,7 +91,7 @@ def facts_of(url: str) -> ArchiveFacts:
     ------
     StoreError, DamagedError : as `archive_facts`
     """
-    return _facts(url, archive_digest(closed_archive(url)))
+    return _facts(url, archive_digest(closed_archive(open_store(url))))
 
 
 def planned_facts(spec: StageSpec) -> ArchiveFacts:
@@ -101,6 +103,17 @@ def planned_facts(spec: StageSpec) -> ArchiveFacts:
             "another; start the run again"
         )
     return facts
+
+
+def _conversion(spec: StageSpec, facts: ArchiveFacts) -> FinishedStage:
+    """Return the conversion of a replay archive, after a comparison with the plan's digest."""
+    made = conversion_of(facts.stage)
+    if made is None or archive_digest(made) != spec.digests[CONVERSION]:
+        raise ValueError(
+            f"networks.{spec.place['network']}.updates: expected the conversion that the run was planned with, found "
+            f"{'none' if made is None else 'another'}; start the run again"
+        )
+    return made
 
 
 @lru_cache(maxsize=8)
@@ -117,7 +130,8 @@ def _source(store: Store, spec: StageSpec, sha256: str) -> TiedSource:
     facts, program = planned_facts(spec), spec.place["program"]
     if program is not None:
         check_loaded(str(program), spec.digests["program"])
-    source = update_source(facts.stage, program=None if program is None else import_object(str(program)))
+    stage = facts.stage if CONVERSION not in spec.digests else _conversion(spec, facts)
+    source = update_source(stage, program=None if program is None else import_object(str(program)))
     table = read_table(open_finished(store, spec).read_file(IDS), IDS)
     rows = positions(store, spec.inputs["data"].path, str(spec.parameters["split"])).set_index("id")
     samples = table["sample_id"].to_numpy(np.int64)

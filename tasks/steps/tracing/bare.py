@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from configs.imports import import_object
 from configs.load import ConfigError
-from storage.updates.facts import archive_facts
+from storage.updates.archives import conversion_of
+from storage.updates.facts import ArchiveFacts, archive_facts
 from tasks.io.networks import build_model
 from tasks.steps.tracing.explain import Explanation, answered
 
@@ -68,9 +69,9 @@ def explain_archive(url: str, request: BareRequest, watch: Watch) -> Explanation
     from tasks.recording.traced import holds, traced_source
 
     facts = archive_facts(url)
-    program = _program(request, repeats=ARCHIVES[facts.kind].recomputes)
+    program = _program(request, repeats=ARCHIVES[facts.kind].recomputes and conversion_of(facts.stage) is None)
     try:
-        model = _model(request, facts.stage.read_file(facts.last))
+        model = _model(request, facts)
         source = traced_source(open_updates(url, program=program), model)
     except ValueError as error:
         raise ConfigError(" ".join(str(error).split())) from None
@@ -176,7 +177,10 @@ def _program(request: BareRequest, *, repeats: bool) -> Program | None:
     """Return the program of a replay; None for other archives."""
     if request.program is None:
         if repeats:
-            raise ConfigError("--program: expected the program of a replay archive, found none; give its import path")
+            raise ConfigError(
+                "--program: expected the program of a replay archive, found none; give its import path, or convert the "
+                "archive with `layerlore materialise`"
+            )
         return None
     try:
         found: Program = import_object(request.program)
@@ -185,7 +189,7 @@ def _program(request: BareRequest, *, repeats: bool) -> Program | None:
     return found
 
 
-def _model(request: BareRequest, checkpoint: bytes) -> nn.Module:
+def _model(request: BareRequest, facts: ArchiveFacts) -> nn.Module:
     """Return the recorded model with the last weights, in evaluation mode.
 
     Raises
@@ -195,16 +199,9 @@ def _model(request: BareRequest, checkpoint: bytes) -> nn.Module:
     from tasks.recording.checkpoints import checkpoint_weights
 
     model = build_model(request.model, {}, 0)
-    state = checkpoint_weights(checkpoint, "checkpoint")
-    here = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    recorded = {name: tuple(value.shape) for name, value in state.items()}
-    for name in dict.fromkeys([*recorded, *here]):
-        if recorded.get(name) != here.get(name):
-            raise ConfigError(
-                f"--model: expected the recorded model, with {name} of shape {recorded.get(name, 'none')}, found "
-                f"{here.get(name, 'none')}; name the function that builds it"
-            )
-    model.load_state_dict(state)
+    if other := facts.other_tensor({name: tuple(value.shape) for name, value in model.state_dict().items()}):
+        raise ConfigError(f"--model: expected the recorded model, {other}; name the function that builds it")
+    model.load_state_dict(checkpoint_weights(facts.stage.read_file(facts.last), "checkpoint"))
     return model.eval().requires_grad_(False)
 
 

@@ -27,9 +27,9 @@ from tasks.steps.common.chain import read_checkpoint
 from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
 from tasks.steps.common.networks import choose_device
 from tasks.steps.common.survey import state_bytes
-from tasks.steps.tracing.measured import check_measured, measured_unit
-from tasks.steps.tracing.queries import count_queries, query_inputs, target_classes
+from tasks.steps.tracing.measured import check_measured
 from tasks.steps.tracing.rerun import PARTITIONS, STATE_BYTES, Rerun, check_record, parts_layout
+from tasks.steps.tracing.subjects import OTHER, count_subjects, measure_of, subjects_of
 
 if TYPE_CHECKING:
     import torch
@@ -54,6 +54,15 @@ def counterfactual_spec(queries: StageSpec, training: StageSpec, asked: Counterf
     inputs = {"network": training, "queries": queries}
     return COUNTERFACTUAL.spec(
         parameters, inputs, digests=queries.digests, place=dict(queries.place), label=training.label
+    )
+
+
+def suspects_counterfactual_spec(suspects: StageSpec, count: int, asked: Counterfactual) -> StageSpec:
+    """Return the spec of the derivatives of the other class's logit, less the label's, of the first suspects."""
+    inputs = {"network": suspects.inputs["network"], "suspects": suspects}
+    parameters: Document = {"measure": OTHER, "precision": asked.precision, "count": count}
+    return COUNTERFACTUAL.spec(
+        parameters, inputs, digests=suspects.digests, place=dict(suspects.place), label=suspects.label
     )
 
 
@@ -167,28 +176,22 @@ class _Going:
 
     def _answers(self, last: State) -> Adjoint:
         """Return the derivatives of the queries' measures by the last state."""
-        import torch
-
         from tasks.tracing.adjoint import rows_of_jacobian
-        from tasks.tracing.measures import MEASURES
         from tasks.tracing.optimizer_rules import State
 
-        spec, store = self._stage.spec, self._stage.store
-        inputs = query_inputs(store, spec.inputs["queries"], self._device)
-        unit = measured_unit(spec)
-        target = str(spec.parameters.get("target", "given"))
-        classes = torch.from_numpy(target_classes(store, spec.inputs["queries"], target)).to(self._device)
+        spec = self._stage.spec
+        subjects, measure = (
+            subjects_of(self._stage.store, spec, self._device),
+            measure_of(spec, self._rerun.course, "margin"),
+        )
         parts = []
-        for first in range(0, len(inputs), ANSWERED):
+        for first in range(0, len(subjects.inputs), ANSWERED):
             rows = slice(first, first + ANSWERED)
             leaves = {key: value.detach().requires_grad_() for key, value in last.tensors.items()}
             state = State(leaves, last.counts)
 
             def answers(state: State = state, rows: slice = rows) -> Tensor:
-                if unit is not None:
-                    return self._rerun.course.activations(state, inputs[rows], *unit)
-                logits = self._rerun.course.logits(state, inputs[rows])
-                return MEASURES[str(spec.parameters["measure"])](logits, classes[rows])
+                return measure(state, subjects.inputs[rows], subjects.classes[rows])
 
             parts.append(rows_of_jacobian(answers, leaves))
         return _joined(parts)
@@ -211,7 +214,7 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     check_record(training, KEY)
     check_measured(spec, survey, KEY)
     train = training_of(training)
-    n, found = count_queries(spec.inputs["queries"], survey), survey.data(training.inputs["data"])
+    n, found = count_subjects(spec, survey), survey.data(training.inputs["data"])
     wide = 2 if spec.parameters["precision"] == "float64" else 1
     state = wide * train.optimizer.copies * state_bytes(survey.blank(training))
     sums = 8 * n * found.count(train.split)

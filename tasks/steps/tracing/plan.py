@@ -11,7 +11,7 @@ from tasks.steps.common.manifest import manifest_spec
 from tasks.steps.common.question import Shared
 from tasks.steps.tracing.aggregate import aggregate_spec
 from tasks.steps.tracing.comparison import comparison_spec
-from tasks.steps.tracing.counterfactual import counterfactual_spec
+from tasks.steps.tracing.counterfactual import counterfactual_spec, suspects_counterfactual_spec
 from tasks.steps.tracing.datamodelling import datamodelling_spec
 from tasks.steps.tracing.index import index_spec
 from tasks.steps.tracing.influence import influence_spec
@@ -24,7 +24,7 @@ from tasks.steps.tracing.retraining import left_out_spec, retraining_spec, same_
 from tasks.steps.tracing.scores import COUNTERFACTUAL_SCORE, TRACIN_SCORE
 from tasks.steps.tracing.suspects import suspects_spec
 from tasks.steps.tracing.teachers import teachers_spec
-from tasks.steps.tracing.tracin import tracin_spec
+from tasks.steps.tracing.tracin import suspects_tracin_spec, tracin_spec
 
 PERMUTED = LabelNoise(share=1.0, kind="permute")
 
@@ -57,7 +57,7 @@ class Trace(Projected):
     same_order: StageSpec | None = None  # datamodelling with retrainings in the same order
     comparison: StageSpec | None = None
     suspects: StageSpec | None = None
-    teachers: StageSpec | None = None
+    teachers: tuple[StageSpec, ...] = ()  # by contributions to logits, then by scores of the whole network
     n_suspects: int = 0  # on the page
     index: StageSpec | None = None
     aggregate: StageSpec | None = None
@@ -67,7 +67,7 @@ class Trace(Projected):
         """Return the stages that no other stage of the answer reads."""
         found = (
             *(self.influence, self.mislabel, self.randomisation, self.datamodelling),
-            *(self.same_order, self.comparison, self.suspects, self.teachers, self.index, self.aggregate),
+            *(self.same_order, self.comparison, self.suspects, *self.teachers, self.index, self.aggregate),
         )
         return tuple(spec for spec in found if spec is not None)
 
@@ -157,11 +157,22 @@ def _trace(config: Config, asked: Tracing, shared: Shared, name: str, seed: int)
         same_order=None if again is None else datamodelling_spec(contributions, again, asked),
         comparison=_comparison(asked, traced, retraining, again),
         suspects=suspects,
-        teachers=None if suspects is None else teachers_spec(suspects),
+        teachers=() if suspects is None else _teachers(asked, suspects),
         n_suspects=asked.suspects or 0,
         index=None if asked.derive.index is None else index_spec(name, network, manifest, training, asked),
         aggregate=None if asked.derive.aggregate is None else aggregate_spec(training, asked),
     )
+
+
+def _teachers(asked: Tracing, suspects: StageSpec) -> tuple[StageSpec, ...]:
+    """Return the stages of what taught the suspects otherwise, by each score that the config asks for."""
+    found, count = [teachers_spec(suspects, {})], asked.suspects or 0
+    if asked.counterfactual is not None:
+        derived = suspects_counterfactual_spec(suspects, count, asked.counterfactual)
+        found.append(teachers_spec(suspects, {COUNTERFACTUAL_SCORE: derived}))
+    if TRACIN_SCORE in asked.scores:
+        found.append(teachers_spec(suspects, {TRACIN_SCORE: suspects_tracin_spec(suspects, count)}))
+    return tuple(found)
 
 
 def _retrainings(

@@ -37,10 +37,11 @@ INEXACT = ("hybrid",)  # kinds of archive that round weights
 def parts_layout(store: Store, spec: StageSpec, name: str) -> Layout:
     """Return the layout of sums (part, query, example) of a stage whose partitions are consecutive segments."""
     from tasks.steps.common.replays import open_archive
+    from tasks.steps.tracing.subjects import finished_subjects
 
     training = spec.inputs["network"]
     partitions = min(PARTITIONS, len(open_archive(store, training).segments()))
-    n_queries = int(open_finished(store, spec.inputs["queries"]).summary["queries"])
+    n_queries = finished_subjects(store, spec)
     counts = open_finished(store, training.inputs["data"]).summary["splits"][training_of(training).split]["counts"]
     shape = (partitions, n_queries, int(sum(counts)))
     return Layout(partitions, {name: ArrayLayout(shape, "float64", ("part", "query", "example"), 1, 1)})

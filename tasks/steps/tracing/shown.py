@@ -18,8 +18,8 @@ from tasks.steps.common.pictures import shown_images
 from tasks.steps.common.samples import read_positions
 from tasks.steps.tracing.explain import Influence, class_name, keys_of, read_influence
 from tasks.steps.tracing.plan import Trace
-from tasks.steps.tracing.suspects import read_suspects
-from tasks.steps.tracing.teachers import read_teachers
+from tasks.steps.tracing.subjects import read_suspects
+from tasks.steps.tracing.teachers import read_teachers, score_of
 from tasks.steps.tracing.whole import WholeScores
 
 MOST_IMAGES = 4000  # largest number of training images of a data set on the page
@@ -61,16 +61,15 @@ def shown_teachers(store: Store, traces: Sequence[Trace]) -> pd.DataFrame:
     """Return what taught the suspects of all networks and seeds otherwise, as the page's results describe it."""
     tables = []
     for trace in traces:
-        if trace.teachers is None:
-            continue
-        table = read_teachers(store, trace.teachers)
-        names = open_finished(store, trace.training.inputs["data"]).summary["class_names"]
-        named = {
-            "class_name": [class_name(names, label) for label in table["example_label"].tolist()],
-            "other_class": [class_name(names, label) for label in table["other"].tolist()],
-        }
-        table = table.assign(**named, data=data_name(trace), shown=table["sample_id"].isin(_first(store, trace)))
-        tables.append(table.assign(network=trace.network, seed=trace.seed))
+        for spec in trace.teachers:
+            table = read_teachers(store, spec).assign(by=score_of(spec))
+            names = open_finished(store, trace.training.inputs["data"]).summary["class_names"]
+            named = {
+                "class_name": [class_name(names, label) for label in table["example_label"].tolist()],
+                "other_class": [class_name(names, label) for label in table["other"].tolist()],
+            }
+            table = table.assign(**named, data=data_name(trace), shown=table["sample_id"].isin(_first(store, trace)))
+            tables.append(table.assign(network=trace.network, seed=trace.seed))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["network", "seed", "shown"])
 
 

@@ -18,7 +18,7 @@ SUSPECT_COLUMNS = [
     *("network", "seed", "rank", "sample_id", "key", "label_given", "label_true", "predicted", "score", "disagreement"),
     *("other", "taught_otherwise"),
 ]
-TEACHER_COLUMNS = ["network", "seed", *TEACHERS]
+TEACHER_COLUMNS = ["network", "seed", "by", *TEACHERS]
 
 
 def tracing_files(
@@ -57,14 +57,17 @@ def tracing_files(
 
 
 def _with_teachers(results: TracingResults) -> pd.DataFrame:
-    """Return the suspects with the other class and the ids of their teachers, where these are known."""
+    """Return the suspects with the other class and the ids of their teachers by the first score, if these are known."""
     keys = ["network", "seed", "sample_id"]
     if not len(results.teachers):
         return results.suspects.assign(
             other=pd.array([pd.NA] * len(results.suspects), dtype="Int64"), taught_otherwise=""
         )
-    found = results.teachers.groupby(keys, sort=False).agg(
-        other=("other", "first"), taught_otherwise=("example_id", lambda ids: ", ".join(map(str, ids)))
+    first = results.teachers.groupby(keys, sort=False)["by"].transform("first")
+    found = (
+        results.teachers[results.teachers["by"] == first]
+        .groupby(keys, sort=False)
+        .agg(other=("other", "first"), taught_otherwise=("example_id", lambda ids: ", ".join(map(str, ids))))
     )
     table = results.suspects.merge(found.reset_index(), on=keys, how="left")
     return table.assign(other=table["other"].astype("Int64"), taught_otherwise=table["taught_otherwise"].fillna(""))

@@ -11,7 +11,7 @@ from storage.documents import Document
 from storage.layouts import Layout
 from storage.results import read_table, table_bytes
 from storage.specs import StageSpec
-from storage.stages import Stage, open_finished
+from storage.stages import Stage
 from storage.stores import Store
 from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
@@ -19,12 +19,12 @@ from tasks.engine.survey import Survey
 from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
 from tasks.steps.common.networks import choose_device, load_network
 from tasks.steps.tracing.scores import Compared
+from tasks.steps.tracing.subjects import SUSPECTS_FILE as FILE
 
 if TYPE_CHECKING:
     import torch
 
 VERSION = 1
-FILE = "suspects.parquet"
 RANKINGS = {"score": "summed loss", "disagreement": "neighbours' disagreement"}  # by column
 
 
@@ -33,15 +33,6 @@ def suspects_spec(queries: StageSpec, training: StageSpec) -> StageSpec:
     inputs = {"network": training, "queries": queries}
     parameters: Document = {"network": queries.parameters["network"]}
     return SUSPECTS.spec(parameters, inputs, digests=queries.digests, place=dict(queries.place), label=training.label)
-
-
-def read_suspects(store: Store, spec: StageSpec) -> pd.DataFrame:
-    """Return the examples of a finished stage, the most suspicious first.
-
-    Columns rank (from 1), sample_id, key, label_given, label_true (missing where labels are not flipped on purpose),
-    predicted, score (summed loss) and disagreement (share of the neighbours in pixels that have another label).
-    """
-    return read_table(open_finished(store, spec).read_file(FILE), FILE)
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:

@@ -1,11 +1,13 @@
 """The teachers stage: for each suspect the training examples that moved its answer from its label to another class.
 
-They are ranked by their contribution to the other class's logit less that to the label's, over their steps. An update
-is split equally among the examples of its batch.
+They are ranked by what they did to the other class's logit less that of the label: by contributions over their steps,
+where an update is split equally among the examples of its batch; by the derivative of the final logits by their weight
+(counterfactual); or by products of gradients (TracIn).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,13 +24,15 @@ from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
-from tasks.steps.common.fetching import open_fetch
 from tasks.steps.common.manifest import positions
-from tasks.steps.common.networks import choose_device, load_network
+from tasks.steps.common.networks import choose_device
 from tasks.steps.common.recording import UPDATES, reading_peak
 from tasks.steps.common.replays import open_archive
 from tasks.steps.common.survey import state_bytes
-from tasks.steps.tracing.suspects import read_suspects
+from tasks.steps.tracing.counterfactual import read_derivatives
+from tasks.steps.tracing.scores import COUNTERFACTUAL_SCORE, TRACIN_SCORE
+from tasks.steps.tracing.subjects import Subjects, read_suspects, suspect_subjects
+from tasks.steps.tracing.tracin import read_tracin
 from tasks.steps.tracing.undecayed import undecayed
 
 if TYPE_CHECKING:
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 FILE = "teachers.parquet"
+DERIVED = {COUNTERFACTUAL_SCORE, TRACIN_SCORE}
 MOST = 100  # suspects with teachers, the first by rank
 KEPT = 5  # teachers of a suspect
 COLUMNS = ["sample_id", "other", "place", "example_id", "example_key", "example_label", "value", "share"]
@@ -44,11 +49,24 @@ Doubles = NDArray[np.float64]
 Ids = NDArray[np.int64]
 
 
-def teachers_spec(suspects: StageSpec) -> StageSpec:
-    """Return the spec of the teachers of suspects."""
-    inputs = {"network": suspects.inputs["network"], "suspects": suspects}
+def teachers_spec(suspects: StageSpec, scored: Mapping[str, StageSpec]) -> StageSpec:
+    """Return the spec of the teachers of suspects.
+
+    Parameters
+    ----------
+    scored : the stage of a score of the first suspects by its name, `counterfactual` or `tracin`; empty for
+        contributions to logits
+    """
+    inputs = {"network": suspects.inputs["network"], "suspects": suspects, **scored}
     parameters: Document = {"network": suspects.parameters["network"]}
+    for spec in scored.values():
+        parameters["count"] = spec.parameters["count"]
     return TEACHERS.spec(parameters, inputs, digests=suspects.digests, place=dict(suspects.place), label=suspects.label)
+
+
+def score_of(spec: StageSpec) -> str:
+    """Return the name of the score by which teachers are ranked."""
+    return next(iter(DERIVED & spec.inputs.keys()), "logit")
 
 
 def read_teachers(store: Store, spec: StageSpec) -> pd.DataFrame:
@@ -68,52 +86,50 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 
 def _partition(work: Work, number: int) -> None:
     """Sum the contributions to the logits of the first suspects."""
-    import torch
-
-    from tasks.capture import capture_inputs, find_output_layer
-    from tasks.modules.rows import values_of
-
-    stage, device = work.stage, choose_device(work.device)
+    stage = work.stage
     store, training = stage.store, stage.spec.inputs["network"]
-    split = training_of(training).split
-    rows = positions(store, training.inputs["data"].path, split)
-    suspects = read_suspects(store, stage.spec.inputs["suspects"]).head(MOST)
-    at = pd.Series(np.arange(len(rows)), index=rows["id"])
-    picked = at[suspects["sample_id"]].to_numpy(np.int64, copy=True)
-    inputs = open_fetch(store, training, split, device, MEMORY_SAMPLES)(picked)[0]
-    model, given = load_network(store, stage.spec, device), suspects["label_given"].to_numpy(np.int64, copy=True)
-    output = find_output_layer(model, inputs[:1])
+    rows = positions(store, training.inputs["data"].path, training_of(training).split)
+    count = int(stage.spec.parameters.get("count", MOST))
+    suspects = read_suspects(store, stage.spec.inputs["suspects"]).head(count)
+    subjects, model = suspect_subjects(store, stage.spec, suspects, choose_device(work.device))
+    sums = _derived(store, stage.spec) if DERIVED & stage.spec.inputs.keys() else _contributed(stage, model, subjects)
     table = pd.DataFrame(columns=COLUMNS)
-    if output is not None and output in open_archive(store, training).layers:
-        with torch.inference_mode():
-            others = other_classes(model(inputs.clone()).float().cpu().numpy(), given)
-        features = values_of(capture_inputs(model, [output], inputs)[output])
-        sums = _sums(stage, output, model.get_submodule(output), features, (given, others))
+    if sums is not None:
+        others = subjects.classes[:, 1].cpu().numpy()
         table = _ranked(sums, suspects["sample_id"].to_numpy(np.int64), others, rows)
     with stage.partition(number) as part:
         part.write_file(FILE, table_bytes(table))
         part.numbers.update(measured(suspects=len(suspects), teachers=len(table)))
 
 
-def other_classes(logits: NDArray[np.float32], given: Ids) -> Ids:
-    """Return the most probable class of each row that is not its given label."""
-    rivals = logits.copy()
-    rivals[np.arange(len(given)), given] = -np.inf
-    found: Ids = rivals.argmax(axis=1).astype(np.int64)
-    return found
+def _derived(store: Store, spec: StageSpec) -> Doubles:
+    """Return the score of each example for each suspect, (N, suspects), of the stage that has them."""
+    if COUNTERFACTUAL_SCORE in spec.inputs:
+        return read_derivatives(store, spec.inputs[COUNTERFACTUAL_SCORE]).T
+    return read_tracin(store, spec.inputs[TRACIN_SCORE]).T
 
 
-def _sums(stage: Stage, output: str, module: nn.Module, features: Tensor, classes: tuple[Ids, Ids]) -> Doubles:
+def _contributed(stage: Stage, model: nn.Module, subjects: Subjects) -> Doubles | None:
+    """Return what each example contributed (N, suspects); None without a linear output layer in the archive."""
+    from tasks.capture import capture_inputs, find_output_layer
+    from tasks.modules.rows import values_of
+
+    output = find_output_layer(model, subjects.inputs[:1])
+    if output is None or output not in open_archive(stage.store, stage.spec.inputs["network"]).layers:
+        return None
+    features = values_of(capture_inputs(model, [output], subjects.inputs)[output])
+    return _sums(stage, output, model.get_submodule(output), features, subjects.classes)
+
+
+def _sums(stage: Stage, output: str, module: nn.Module, features: Tensor, classes: Tensor) -> Doubles:
     """Return what each example contributed to the second class's logit less that to the first's, (N, suspects)."""
-    import torch
-
     from tasks.tracing.logits import logit_contributions
 
     training = stage.spec.inputs["network"]
     source, optimizer = open_archive(stage.store, training), training_of(training).optimizer.model_dump(mode="json")
     ids = positions(stage.store, training.inputs["data"].path, training_of(training).split)["id"].to_numpy(np.int64)
     order, members = np.argsort(ids), source.examples
-    given, other = (torch.from_numpy(each).to(features.device) for each in classes)
+    given, other = classes.unbind(1)
     sums = np.zeros((len(ids), len(features)))
     for segment in source.segments():
         for block, updates, biases in undecayed(source, output, segment, optimizer):

@@ -225,7 +225,7 @@ def test_reading_holds_a_few_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_a_store_without_an_archive_says_so(tmp_path: Path) -> None:
     open_store(str(tmp_path / "empty"), create=True)
-    with pytest.raises(StoreError, match="no archive of updates to read; no recorder wrote here"):
+    with pytest.raises(StoreError, match="expected an archive of a recorder, found none; no recorder wrote here"):
         open_updates(str(tmp_path / "empty"))
     with pytest.raises(StoreError, match="expected a layerlore store, found none"):
         open_updates(str(tmp_path / "nowhere"))

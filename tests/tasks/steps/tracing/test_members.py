@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 from storage.stages import FinishedStage, open_finished
 from tasks.recording.replay import ReplayBlock
+from tasks.steps.common.networks import load_network
+from tasks.steps.common.replays import open_archive
 from tasks.steps.tracing.results import tracing_results
 from tests.plans import traces
 from tests.tasks.steps.tracing.conftest import Doubles, Ids, Plain, images, mlp_tree
@@ -181,3 +183,38 @@ def test_steps_that_a_replay_cannot_split_are_shared_equally(
     (trace,) = traces(run.plan)
     layers = tracing_results(run.job.store, [trace], "hide").layers
     assert layers["split"].tolist() == ["partly", "partly"]
+
+
+def columns_of(run: "Run", layer: str) -> tuple[dict[int, Tensor], dict[int, Tensor]]:
+    """Return by recorded step the columns of its members with the credit of steps, and its gamma."""
+    trace = traces(run.plan)[0]
+    source = open_archive(run.job.store, trace.training)
+    module = load_network(run.job.store, trace.queries, torch.device("cpu")).get_submodule(layer)
+    weight = source.final(layer)
+    inputs = torch.randn(2, weight.shape[1], generator=torch.Generator().manual_seed(3))
+    columns, gammas = dict[int, Tensor](), dict[int, Tensor]()
+    for segment in source.segments():
+        for block in source.blocks(segment, [layer], members=True):
+            if block.recorded:
+                found = block.per_example(module, weight, inputs, credit="step")
+                columns |= dict(zip(block.steps.tolist(), found, strict=True))
+                gammas |= dict(zip(block.steps.tolist(), block.project(module, weight, inputs).gamma.T, strict=True))
+    return columns, gammas
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_steps_next_to_gaps_of_a_replay_are_split_as_without_gaps(
+    new_run: Callable[[Tree], "Run"], tmp_path: Path, layer: str
+) -> None:
+    """What momentum carries of decay out of a gap is that of its steps one by one."""
+    found = []
+    for name, steps in (("whole", None), ("gaps", [[0, 2], [5, 6], [7, 10]])):
+        tree = members_tree(tmp_path / name, "replay")
+        tree["networks"]["net"]["train"]["record"] |= {} if steps is None else {"steps": steps}
+        found.append(columns_of(new_run(tree).finish(), layer))
+    (whole, _), (gaps, gammas) = found
+    assert sorted(whole) == list(range(10))
+    assert sorted(gaps) == [0, 1, 5, 7, 8, 9]
+    for step, columns in gaps.items():
+        torch.testing.assert_close(columns, whole[step], rtol=1e-6, atol=0)
+        assert not torch.allclose(columns.sum(1), gammas[step], rtol=1e-5)  # the rest is decay

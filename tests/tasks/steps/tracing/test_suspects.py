@@ -14,7 +14,7 @@ from sklearn.neighbors import NearestNeighbors
 from storage.stages import open_finished
 from tasks.steps.report import write_report
 from tasks.steps.tracing.results import tracing_results
-from tasks.steps.tracing.suspects import read_suspects
+from tasks.steps.tracing.subjects import read_suspects
 from tests.plans import traces
 from tests.tasks.steps.tracing.conftest import Plain, images, mlp_tree
 
