@@ -45,7 +45,7 @@ def beam_search(
 
     Notes
     -----
-    A sequence that were cut without its `stop` would be compared with whole ones by a probability that lacks a factor.
+    A sequence without its `stop` would be compared with whole ones by a probability without that factor.
     """
     n_rows = len(states[0])
     tokens = torch.full((n_rows, 1, 1), start, dtype=torch.int64, device=states[0].device)
