@@ -26,7 +26,7 @@ class Beams(NamedTuple):
 def beam_search(
     following: Next, states: States, *, start: int, stop: int, never: Sequence[int], width: int, length: int
 ) -> Beams:
-    """Search the most probable token sequences that are not empty; one that has not ended after `length` is cut there.
+    """Search the most probable token sequences that are not empty, and end with `stop`.
 
     Parameters
     ----------
@@ -37,11 +37,15 @@ def beam_search(
     stop : token that ends a sequence
     never : tokens that no sequence may have
     width : sequences that are kept of each row
-    length : tokens of a sequence at most, with `stop`
+    length : tokens of a sequence at most, with `stop`; one that has not ended before ends with the last of them
 
     Returns
     -------
     Beams; with a width of all sequences the search is exhaustive. Of equal sequences either may come first
+
+    Notes
+    -----
+    A sequence without its `stop` would be compared with whole ones by a probability without that factor.
     """
     n_rows = len(states[0])
     tokens = torch.full((n_rows, 1, 1), start, dtype=torch.int64, device=states[0].device)
@@ -51,6 +55,8 @@ def beam_search(
         found, states = following(tokens[:, :, -1].reshape(-1), states)
         step = found.reshape(n_rows, n_beams, -1).clone()
         step[..., [*never, stop] if position == 0 else list(never)] = -torch.inf
+        if position == length - 1:
+            step = torch.where(torch.arange(step.shape[2], device=step.device) == stop, step, -torch.inf)
         ended = tokens[:, :, -1] == stop
         step[ended] = -torch.inf
         step[..., stop] = torch.where(ended, 0.0, step[..., stop])

@@ -19,7 +19,7 @@ class Search:
     ----------
     width : captions of a neuron that the beam keeps
     weight : of the language model in the order of these captions
-    length : tokens of a caption at most
+    length : words of a caption at most
     """
 
     width: int = WIDTH
@@ -40,7 +40,8 @@ def caption_regions(model: Captioner, features: Tensor, search: Search, best: in
 
     Returns
     -------
-    tokens (B, best, length) int64 and scores (B, best), log p(d | E) - weight * log p(d), falling; -inf without caption
+    tokens (B, best, length) int64, with stops after shorter captions, and scores (B, best), falling:
+    log p(d | E) - weight * log p(d), with the stop of the caption; -inf without caption
     """
     scaled, keys = model.prepare(features)
     start, stop = model.start, model.start + 1
@@ -59,12 +60,11 @@ def caption_regions(model: Captioner, features: Tensor, search: Search, best: in
         stop=stop,
         never=(start, stop + 1, stop + 2),
         width=search.width,
-        length=search.length,
+        length=search.length + 1,
     )
     flat = beams.tokens.flatten(0, 1)
     before = torch.cat([torch.full_like(flat[:, :1], start), flat[:, :-1]], dim=1)
     prior = caption_log_p(model.lm(before), flat, stop).reshape(beams.log_p.shape)
     scores, order = rerank(beams.log_p, prior, search.weight)
-    order = order[:, :best]
-    tokens = beams.tokens.gather(1, order[..., None].expand(-1, -1, search.length))
+    tokens = beams.tokens.gather(1, order[:, :best, None].expand(-1, -1, search.length))  # without the last stop
     return tokens, scores[:, :best]

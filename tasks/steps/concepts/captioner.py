@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from tasks.detectors.captioner import Captioner as Model
     from tasks.io.captioner_files import CaptionerFile
 
-VERSION = 1
+VERSION = 2  # every caption ends with its stop
 STATE, WORDS, TEST, CURVES = "captioner.safetensors", "words.json", "test.parquet", "losses.parquet"
 TESTED, LOSSES = ("caption", "found"), ("part", "epoch", "loss")  # columns
 LONGEST_SIDE = 512  # pixels of an image with captions, for the memory of a batch

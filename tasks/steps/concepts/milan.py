@@ -26,7 +26,7 @@ from tasks.steps.concepts.encoder import count_features
 from tasks.steps.concepts.regions import REGIONS, regions_spec
 from tasks.steps.concepts.responses import layer_sizes
 
-VERSION = 1
+VERSION = 2  # every caption ends with its stop
 KEY = "concepts.detectors.milan"
 NEURONS = 64  # of a partition
 BATCH = 16  # neurons of one search

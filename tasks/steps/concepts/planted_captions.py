@@ -41,7 +41,7 @@ from tasks.steps.concepts.regions import top_positions
 from tasks.steps.concepts.truth import Truth, planted_shares, planted_summary, true_coverage
 from tasks.steps.concepts.words import count_words
 
-VERSION = 1
+VERSION = 2  # every caption ends with its stop
 FILE = "planted.parquet"
 
 Floats = NDArray[np.float32]

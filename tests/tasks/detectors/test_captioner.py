@@ -108,7 +108,7 @@ def test_the_log_probability_of_a_caption_ends_with_its_first_stop() -> None:
 
 
 def all_captions(length: int) -> list[list[int]]:
-    """Return every sequence of the words 0, 1, 2 that stops after a word, or has the whole length."""
+    """Return every sequence of the words 0, 1, 2 of at most a length, filled up with stops."""
     found = []
     for size in range(1, length + 1):
         for words in itertools.product(range(3), repeat=size):
@@ -117,8 +117,8 @@ def all_captions(length: int) -> list[list[int]]:
 
 
 def log_p_of(model: Captioner, regions: torch.Tensor, tokens: list[int]) -> tuple[float, float]:
-    """Return log p(d | E) and log p(d) of one caption, without the search."""
-    given, before = torch.tensor([tokens]), torch.tensor([[START, *tokens[:-1]]])
+    """Return log p(d | E) and log p(d) of one caption with its stop, without the search."""
+    given, before = torch.tensor([[*tokens, STOP]]), torch.tensor([[START, *tokens]])
     with torch.no_grad():
         return (
             float(caption_log_p(model(regions[None], before)[0], given, STOP)),
@@ -144,7 +144,7 @@ def test_a_narrow_beam_ranks_its_own_captions_only() -> None:
     model, length, width = made(scale=0.3), 3, 4
     regions = torch.from_numpy(np.random.default_rng(2).normal(size=(1, 2, 5)))
     beams: list[tuple[float, list[int]]] = [(0.0, [])]
-    for _ in range(length):  # the search, word by word
+    for position in range(length + 1):  # the search, word by word; after the last word comes a stop
         longer = []
         for log_p, words in beams:
             if words and words[-1] == STOP:
@@ -152,11 +152,11 @@ def test_a_narrow_beam_ranks_its_own_captions_only() -> None:
                 continue
             with torch.no_grad():
                 following = model(regions, torch.tensor([[START, *words]]))[0][0, -1]
-            longer += [
-                (log_p + float(following[token]), [*words, token]) for token in (0, 1, 2, *([STOP] if words else []))
-            ]
+            allowed = [STOP] if position == length else [0, 1, 2, *([STOP] if words else [])]
+            longer += [(log_p + float(following[token]), [*words, token]) for token in allowed]
         beams = sorted(longer, key=lambda beam: -beam[0])[:width]
-    scored = sorted(((p - 0.5 * log_p_of(model, regions[0], words)[1], words) for p, words in beams), reverse=True)
+    cut = [(p, words[:length]) for p, words in beams]
+    scored = sorted(((p - 0.5 * log_p_of(model, regions[0], words)[1], words) for p, words in cut), reverse=True)
     tokens, scores = caption_regions(model, regions, Search(width, 0.5, length), width)
     assert tokens[0].tolist() == [words for _, words in scored]
     np.testing.assert_allclose(scores[0], [score for score, _ in scored], atol=1e-9)
@@ -170,9 +170,9 @@ def test_a_beam_that_is_wider_than_all_captions_has_empty_places() -> None:
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
         return log_p.expand(len(tokens), 3), states
 
-    beams = beam_search(following, (torch.zeros(1, 1),), start=2, stop=1, never=(2,), width=9, length=2)
-    np.testing.assert_allclose(beams.log_p[0].exp(), [0.25, 0.25, 0, 0, 0, 0, 0, 0, 0], rtol=1e-6)
-    assert sorted(beams.tokens[0, :2].tolist()) == [[0, 0], [0, 1]]  # never the empty one
+    beams = beam_search(following, (torch.zeros(1, 1),), start=2, stop=1, never=(2,), width=9, length=3)
+    np.testing.assert_allclose(beams.log_p[0].exp(), [0.25, 0.125, 0, 0, 0, 0, 0, 0, 0], rtol=1e-6)
+    assert beams.tokens[0, :2].tolist() == [[0, 1, 1], [0, 0, 1]]  # never the empty one, nor one without an end
     scores, order = rerank(beams.log_p, torch.full((1, 9), -3.0), 1.0)
     assert order[0, 2:].tolist() == [2, 3, 4, 5, 6, 7, 8]
     assert bool(scores[0, 2:].isneginf().all())

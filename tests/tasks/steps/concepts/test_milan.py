@@ -169,9 +169,10 @@ def test_captions_are_the_best_of_each_neuron_alone(run: "Run", layer: str) -> N
         assert [found.texts[i] for i in found.number[neuron]] == texts
         np.testing.assert_allclose(found.scores[neuron], scores[0], atol=1e-4)
         with torch.no_grad():  # the score of the first caption, from its definition
-            before = torch.cat([torch.tensor([[model.start]]), tokens[:, 0, :-1]], dim=1)
-            log_p = caption_log_p(model(alone, before)[0], tokens[:, 0], model.start + 1)
-            prior = caption_log_p(model.lm(before), tokens[:, 0], model.start + 1)
+            ended = torch.cat([tokens[:, 0], torch.tensor([[model.start + 1]])], dim=1)
+            before = torch.cat([torch.tensor([[model.start]]), ended[:, :-1]], dim=1)
+            log_p = caption_log_p(model(alone, before)[0], ended, model.start + 1)
+            prior = caption_log_p(model.lm(before), ended, model.start + 1)
         assert float(scores[0, 0]) == pytest.approx(float(log_p - 0.3 * prior), abs=1e-4)
         rows = table[table["neuron"] == neuron].sort_values("rank")
         assert [found.texts[i] for i in rows["word"]] == texts
