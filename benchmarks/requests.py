@@ -25,7 +25,7 @@ import numpy as np
 import yaml
 
 from configs.load import load_config
-from flows.command import answer
+from flows.command import Manner, answer
 from flows.plan import Plan, make_plan
 from flows.progress import stage_states
 from storage import s3
@@ -145,7 +145,7 @@ def main() -> None:
             print(f"{len(plan.stages)} stages, {1000 * args.delay:g} ms a request")
             paths = [spec.path for spec in plan.stages]
             measure("states", backend, args.delay, lambda: stage_states(store, paths))
-            run = lambda: answer(str(source), [], wait=True, say=lambda _: None)  # noqa: E731
+            run = lambda: answer(str(source), [], Manner(), lambda _: None)  # noqa: E731
             measure("a run with nothing to do", backend, args.delay, run)
             for partitions, title in enumerate(("claimed, begun and sealed", "made, of one partition each")):
                 making = partial(make_small, store, args.made, partitions)

@@ -20,8 +20,9 @@ from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, begin_stage, find_finished, marker_name
 from storage.stores import Store
 from tasks.io.networks import build_model
-from tasks.steps.common.activations import Shapes, activations_layout, range_summary
+from tasks.steps.common.activations import activations_layout, range_summary
 from tasks.steps.common.manifest import positions
+from tasks.steps.common.shapes import Shapes
 from tasks.steps.decomposition.features import penultimate_layout
 
 SAMPLES, CLASSES = 1_281_167, 1000  # of ImageNet's training split

@@ -59,14 +59,18 @@ class SklearnDigits(DataSet):
 
 
 class Npz(DataSet):
-    """NumPy archives of images (N, H, W) or (N, H, W, C) uint8 and labels (N,) of any integer type."""
+    """NumPy archives of images (N, H, W) or (N, H, W, C) uint8 and labels (N,) or (N, 1) of any integer type."""
 
     source: Literal["npz"]
     paths: dict[Name, Location | Paths] = Field(
         description="npz file or files by split; under the name `all`, `split` draws the splits"
     )
-    images: str = Field("images", description="name of the image array in the archive")
-    labels: str = Field("labels", description="name of the label array in the archive")
+    images: str = Field(
+        "images", description="name of the image array in the archive; `{split}` in it is the name of the split"
+    )
+    labels: str = Field(
+        "labels", description="name of the label array in the archive; `{split}` in it is the name of the split"
+    )
     classes: dict[int, Annotated[int, Field(ge=0)]] | None = Field(
         None, description="network output index by label in the archive; default: the labels themselves"
     )
@@ -140,6 +144,9 @@ class GraphFile(DataSet):
     )
     node_labels: Annotated[int, Field(ge=1, le=10**6)] | tuple[str, ...] | None = Field(
         None, description="number of different node labels, or the name of each; default: the largest label plus 1"
+    )
+    classes: dict[int, Annotated[int, Field(ge=0)]] | None = Field(
+        None, description="network output index by label of a graph; default: the labels themselves"
     )
     edgeless: Edgeless = EDGELESS
 

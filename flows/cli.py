@@ -1,28 +1,29 @@
-"""The command `layerlore`: run, watch, plan, status, explain, report, verify, gc, presets."""
+"""The command `layerlore`: run, watch, plan, status, explain, card, report, verify, gc, presets."""
 
 import signal
 import sys
+from dataclasses import asdict
 from functools import partial
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.syntax import Syntax
 
 from configs.load import ConfigError, load_config, prefect_defaults, presets
-from flows.exits import FAILED
+from flows.card import card
+from flows.cli_stores import gc, status, verify
 from flows.exits import exits as _exits
-from flows.terminal import err, out
+from flows.options import ConfigArgument, JsonOption, RunOption, SetOption, StoreArgument
+from flows.options import opened_store as _store
+from flows.terminal import err, out, print_json
 from flows.terminal import print_lines as _print
 from flows.terminal import show_table as _show
 from flows.terminal import size_text as _bytes
 from flows.terminal import table_of as _table
-from flows.terminal import tracked as _tracked
 from flows.terminal import watched as _watched
-
-if TYPE_CHECKING:
-    from storage.stores import Store
 
 PACKAGES = ("configs", "flows", "storage", "tasks")
 
@@ -35,17 +36,21 @@ app = typer.Typer(
 )
 _say = partial(err.print, markup=False)
 
-ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a preset")]
-StoreArgument = Annotated[
-    str, typer.Argument(metavar="STORE", help="local folder or s3://bucket/prefix, or a config that names its store")
-]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="change a key, such as store=/data/lore; repeatable"),
-]
-RunOption = Annotated[
-    str | None, typer.Option("--run", metavar="NAME", help="name of the run, needed where the store holds several")
-]
+
+def _show_version(asked: bool) -> None:
+    """Print the version where it is asked."""
+    if asked:
+        out.print(f"layerlore {version('layerlore')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _about(
+    version_: Annotated[
+        bool | None, typer.Option("--version", callback=_show_version, is_eager=True, help="show the version and exit")
+    ] = None,
+) -> None:
+    """Take the options of all commands."""
 
 
 @app.command()
@@ -53,12 +58,15 @@ def run(
     config: ConfigArgument,
     set_: SetOption = None,
     no_wait: Annotated[bool, typer.Option("--no-wait", help="exit with 3 where another run holds a stage")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="a line for each partition; the traceback of an unexpected error")
+    ] = False,
 ) -> None:
     """Answer the questions of a config. Stages in the store are not made again; a broken run resumes."""
-    from flows.command import answer
+    from flows.command import Manner, answer
 
-    with _exits(f"layerlore run {config}"):
-        place = answer(config, set_ or [], wait=not no_wait, say=_say)
+    with _exits(f"layerlore run {config}", verbose=verbose):
+        place = answer(config, set_ or [], Manner(wait=not no_wait, verbose=verbose), _say)
         _print(f"report: {place}")
 
 
@@ -78,39 +86,27 @@ def watch(
 
 
 @app.command()
-def plan(config: ConfigArgument, set_: SetOption = None) -> None:
+def plan(config: ConfigArgument, set_: SetOption = None, json_: JsonOption = False) -> None:
     """Show the stages of a config: key, state, bytes, peak memory. Nothing is written."""
+    from flows.estimates import estimated
     from flows.plan import make_plan
-    from flows.progress import existing_store, notes_of, planned_stages
+    from flows.progress import existing_store, facts_of, notes_of, planned_stages
 
     with _exits(f"layerlore plan {config}"):
         loaded = load_config(config, set_ or [])
-        rows = planned_stages(make_plan(loaded), existing_store(loaded))
+        store = existing_store(loaded)
+        rows = planned_stages(make_plan(loaded), store)
+        todo = [row for row in rows if row.state != "complete"]
+        notes = [*facts_of(rows), *notes_of(rows)]
+        writes, time = sum(row.written for row in todo), estimated(store, [row.stage for row in todo])
+        if json_:
+            total = {"to_make": len(todo), "bytes": writes, "seconds": time.seconds, "notes": notes}
+            print_json({"run": loaded.name, "store": loaded.store, "stages": [asdict(row) for row in rows], **total})
+            return
         cells = [(row.stage, row.key[:8], row.label, row.state, _bytes(row.written), _bytes(row.peak)) for row in rows]
         _show(_table(["stage", "key", "of", "state", "writes", "peak memory"], cells))
-        todo = [row.written for row in rows if row.state != "complete"]
-        _print(*notes_of(rows))
-        out.print(f"{len(rows)} stages, {len(todo)} to make, at most {_bytes(sum(todo))} to write")
-
-
-@app.command()
-def status(store: StoreArgument, name: RunOption = None) -> None:
-    """Show the state of each run in a store, and of the archive of a loop of one's own."""
-    from flows.progress import stage_states
-    from storage.runs import choose_run, records, run_names
-    from storage.updates.facts import archive_states
-
-    with _exits(f"layerlore status {store}"):
-        opened = _store(store)
-        for chosen in [choose_run(opened, name)] if name else run_names(opened):
-            last = records(opened, chosen)[-1]
-            found = stage_states(opened, [stage["path"] for stage in last.stages])
-            states, done = [[stage["title"], found[stage["path"]]] for stage in last.stages], [*found.values()]
-            _print(f"{chosen}: {last.document['outcome']}, {done.count('complete')} of {len(done)} stages complete")
-            _show(_table(["stage", "state"], states))
-        for one in () if name else archive_states(opened):
-            what = f"{one.steps} steps of layers {', '.join(one.layers)}, kind {one.kind}, {_bytes(one.size)}"
-            _print(f"{one.path}: {'closed' if one.closed else 'open'} archive, {what}")
+        _print(*notes, *time.lines())
+        out.print(f"{len(rows)} stages, {len(todo)} to make, at most {_bytes(writes)} to write")
 
 
 @app.command()
@@ -162,6 +158,9 @@ def explain(
             _print(*(note for name, note in found.notes.items() if shown is None or name in shown))
 
 
+app.command()(card)
+
+
 @app.command()
 def materialise(
     store: StoreArgument,
@@ -181,43 +180,8 @@ def materialise(
             _print(f"{path}: {_bytes(sum(opened.files(path).values()))} of kind {kind}")
 
 
-@app.command()
-def verify(store: StoreArgument) -> None:
-    """Read every chunk, table and record again and name each damaged one."""
-    from storage.verify import stage_paths, verify_records, verify_stages
-
-    with _exits(f"layerlore verify {store}"):
-        opened = _store(store)
-        paths = stage_paths(opened)
-        each = _tracked(verify_stages(opened, paths), "verifying", len(paths))
-        found = [*verify_records(opened), *(line for lines in each for line in lines)]
-        _print(*(f"damaged: {line}" for line in found))
-        out.print(f"{len(paths)} stages read, {len(found)} damaged objects found")
-        if found:
-            err.print("remove the folder of each damaged stage and run its config again: it makes only those stages")
-            raise typer.Exit(FAILED)
-
-
-@app.command()
-def gc(
-    store: StoreArgument,
-    yes: Annotated[bool, typer.Option("--yes", help="delete the stages; without it they are only listed")] = False,
-    grace: Annotated[float, typer.Option(help="hours for which a stage without a run is kept")] = 24.0,
-) -> None:
-    """List, or delete with --yes, the stages that no run of the store refers to."""
-    from storage.collect import find_garbage, remove_garbage
-
-    with _exits(f"layerlore gc {store}"):
-        opened = _store(store)
-        freed = 0
-        for garbage in find_garbage(opened, grace):
-            verb = f"kept ({garbage.kept})" if garbage.kept else "deleted" if yes else "would delete"
-            if not garbage.kept:
-                freed += garbage.size
-                if yes:
-                    remove_garbage(opened, garbage.path)
-            _print(f"{verb}: {garbage.path} {_bytes(garbage.size)}")
-        out.print(f"{_bytes(freed)} {'freed' if yes else 'would be freed; add --yes to delete'}")
+for command in (status, verify, gc):
+    app.command()(command)
 
 
 @app.command("presets")
@@ -254,22 +218,6 @@ def shadowed() -> str | None:
         if found != home / name:
             return f"package {name!r}: expected layerlore's, found {found}; install layerlore in its own environment"
     return None
-
-
-def _store(given: str) -> "Store":
-    """Open the store at a URL, or the store of a config."""
-    from configs.section import check_store
-    from storage.stores import NoStoreError, open_store
-
-    try:
-        check_store(given)
-        return open_store(given)
-    except ValueError as error:
-        raise ConfigError(f"store: {error}") from None
-    except NoStoreError:
-        if not (Path(given).suffix in (".yaml", ".yml") or given in presets()):
-            raise
-    return open_store(load_config(given).store)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,29 @@
 """The run of a config from the command line: from the store alone where it is complete, else by the Prefect flow."""
 
-import logging
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from configs.load import ConfigError, load_config
 from configs.schema import Config
 from flows.plan import Plan, make_plan
 from flows.progress import Progress, notes_of, planned_stages, progress_of
+from tasks.engine.journal import Journal, JournalObserver
 from tasks.engine.observers import terminal_observer
 from tasks.engine.records import record_reuse, recorded
 from tasks.steps.report import report_is_current, report_path, write_report
 
 
-def answer(source: str, overrides: Sequence[str], *, wait: bool, say: Callable[[str], None]) -> str:
+@dataclass(frozen=True)
+class Manner:
+    """How a run behaves: whether it waits for stages that another run holds, and shows each partition."""
+
+    wait: bool = True
+    verbose: bool = False
+
+
+def answer(source: str, overrides: Sequence[str], manner: Manner, say: Callable[[str], None]) -> str:
     """Run a config and return the address of its report.
 
     A finished run needs only the store; Prefect and workers are not started.
@@ -26,15 +35,15 @@ def answer(source: str, overrides: Sequence[str], *, wait: bool, say: Callable[[
     if store is not None and len(done) == len(plan.stages):
         record_reuse(store, config, plan.stages)
         if not report_is_current(store, plan.made()):
-            _write(plan, found, wait=wait, say=say)
+            _write(plan, found, wait=manner.wait, say=say)
         say(f"all {len(done)} stages are complete in {config.store}")
         return store.path(report_path(config))
     say(f"{len(plan.stages) - len(done)} of {len(plan.stages)} stages to make, in {config.store}")  # while it is tried
     for note in notes_of(planned_stages(plan, store, done)):
         say(note)
     store = found.made_store(config)
-    with recorded(store, config, plan.stages):
-        return _flow(Progress(store, done), plan, source, overrides, wait)
+    with recorded(store, config, plan.stages, done) as journal:
+        return _flow(Progress(store, done), plan, journal, (source, list(overrides)), manner)
 
 
 def rewrite_report(config: Config, say: Callable[[str], None]) -> str:
@@ -55,19 +64,24 @@ def _write(plan: Plan, found: Progress, *, wait: bool, say: Callable[[str], None
     return store.path(write_report(store, plan.made(), created=created, reused=done, wait=wait, say=say))
 
 
-def _flow(found: Progress, plan: Plan, source: str, overrides: Sequence[str], wait: bool) -> str:
-    """Start Prefect and run the flow."""
+def _flow(found: Progress, plan: Plan, journal: Journal, given: tuple[str, list[str]], manner: Manner) -> str:
+    """Start Prefect and run the flow on a config and its overrides."""
     from tasks.engine.server import check_settings
 
     check_settings()  # before the import of Prefect, which would print its own warnings
-    from tasks.engine.runner import reaching_prefect, start_prefect
+    from tasks.engine.runner import log_to_prefect, quiet_prefect, reaching_prefect, start_prefect
 
-    for name in ("prefect", "prefect.flow_runs", "prefect.task_runs", "prefect._internal"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # the command line prints the error in one line
+    quiet_prefect()  # the command line prints the error in one line
     start_prefect()
     from flows.run import run
-    from flows.session import open_session
+    from flows.session import open_session, tagged
 
-    with terminal_observer(sys.stderr) as observer, open_session(plan, observer, found, wait=wait), reaching_prefect():
-        address: str = run(source, list(overrides))
+    journal.also = log_to_prefect
+    with (
+        terminal_observer(sys.stderr, verbose=manner.verbose) as observer,
+        open_session(plan, JournalObserver(observer, journal), found, wait=manner.wait),
+        reaching_prefect(),
+        tagged(plan.config),
+    ):
+        address: str = run(*given)
         return address

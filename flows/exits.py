@@ -1,6 +1,5 @@
 """How a command ends: one line for each expected error, and an exit code."""
 
-import logging
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,8 +15,8 @@ DONE, FAILED, BAD_CONFIG, HELD, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 @contextmanager
-def exits(again: str) -> Iterator[None]:
-    """Turn each expected error into one line and an exit code."""
+def exits(again: str, *, verbose: bool = False) -> Iterator[None]:
+    """Turn each expected error into one line and an exit code; if verbose, print the traceback of any other."""
     from storage.claims import StageHeldError
     from tasks.engine.failures import FAILURES, caused_by_stop
 
@@ -39,7 +38,8 @@ def exits(again: str) -> Iterator[None]:
     except Exception as error:
         if caused_by_stop(error):
             _fail(stopped, INTERRUPTED)
-        logging.getLogger("layerlore").debug("", exc_info=error)
+        if verbose:
+            err.print("".join(traceback.format_exception(error)).rstrip(), markup=False)
         place = traceback.extract_tb(error.__traceback__)[-1]
         text = " ".join(str(error).split())
         _fail(f"{type(error).__name__}: {text} ({Path(place.filename).name}:{place.lineno})", FAILED)

@@ -20,7 +20,7 @@ LIBRARIES = 1100 * 10**6  # bytes of a worker before any data: torch, NumPy, Zar
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A line of `layerlore plan`: sizes in bytes, `state` complete, partial or missing, `note` a further line."""
+    """A line of `layerlore plan`: sizes in bytes, `state` complete, partial or missing, and further lines."""
 
     stage: str
     key: str
@@ -29,6 +29,7 @@ class PlannedStage:
     written: int
     peak: int
     note: str
+    about: str
 
 
 @dataclass(frozen=True)
@@ -87,14 +88,21 @@ def planned_stages(plan: Plan, store: Store | None, finished: frozenset[str] | N
     found, states = [], stage_states(store, [spec.path for spec in plan.stages], finished)
     for spec in plan.stages:
         size, state = sizes[spec.path], states[spec.path]
-        found.append(PlannedStage(spec.stage, spec.key, spec.label, state, size.written, size.peak, size.note))
+        found.append(
+            PlannedStage(spec.stage, spec.key, spec.label, state, size.written, size.peak, size.note, size.about)
+        )
     _check_fit(plan.config, found)
     return found
 
 
 def notes_of(stages: Sequence[PlannedStage]) -> list[str]:
-    """Return the further lines of planned stages, each once."""
+    """Return the further lines of planned stages that a run shows too, each once."""
     return list(dict.fromkeys(visible(stage.note) for stage in stages if stage.note))
+
+
+def facts_of(stages: Sequence[PlannedStage]) -> list[str]:
+    """Return the further lines of planned stages that only a plan shows, each once."""
+    return list(dict.fromkeys(visible(stage.about) for stage in stages if stage.about))
 
 
 def stage_states(store: Store | None, paths: Sequence[str], finished: frozenset[str] | None = None) -> dict[str, str]:

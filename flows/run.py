@@ -6,7 +6,7 @@ from importlib import import_module
 from prefect import flow
 
 from flows.report import report
-from flows.session import Given, run_name, session_of
+from flows.session import Given, run_name, session_of, tagged
 from flows.training import training
 
 
@@ -16,5 +16,6 @@ def run(config: Given, overrides: Sequence[str] = ()) -> str:
     with session_of(config, overrides) as here:
         training(config, overrides)
         for name in here.plan.answers:  # the flow of a question has the question's name
-            getattr(import_module(f"flows.{name}"), name)(config, overrides)
+            with tagged(here.plan.config, name):
+                getattr(import_module(f"flows.{name}"), name)(config, overrides)
         return report(config, overrides)

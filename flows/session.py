@@ -2,19 +2,26 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+from prefect import tags
+from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL
 
 from configs.load import check_config, load_config
 from configs.schema import Config
+from configs.secrets import without_passwords
 from flows.plan import Plan, make_plan
 from flows.progress import Progress, notes_of, planned_stages, progress_of
+from tasks.engine.journal import Journal, JournalObserver
 from tasks.engine.life import Job, Observer, open_job
 from tasks.engine.observers import terminal_observer
 from tasks.engine.records import record_reuse, recorded
-from tasks.engine.runner import run_step
+from tasks.engine.runner import label_run, log_to_prefect, run_step
 from tasks.steps.plan import waves
 from tasks.steps.questions import STEPS
 
@@ -63,9 +70,41 @@ def open_session(plan: Plan, observer: Observer, found: Progress, *, wait: bool 
 
 
 def run_name() -> str:
-    """Return the name of a flow run in Prefect: the run's name, where a session is open already."""
-    current = _CURRENT.get()
-    return "direct" if current is None else current.plan.config.name
+    """Return the name of a flow run in Prefect: the name of the run, then the question or another part of it."""
+    current, flow = _CURRENT.get(), flow_run.flow_name
+    name = _given_name(flow_run.parameters.get("config")) if current is None else current.plan.config.name
+    return name if flow == "run" else f"{name}: {flow}"
+
+
+def _given_name(config: object) -> str:
+    """Return the name of a run whose config was not read yet."""
+    return str(config.get("name", "run")) if isinstance(config, dict) else Path(str(config)).stem
+
+
+def tagged(config: Config, question: str | None = None) -> AbstractContextManager[object]:
+    """Tag the flow runs in a block with run, store, networks and question."""
+    return tags(*_tags(config, question))
+
+
+def _tags(config: Config, question: str | None) -> list[str]:
+    """Return the tags of a flow run in Prefect."""
+    asked = getattr(config, question) if question else None
+    networks = config.networks if asked is None else asked.networks
+    found = [f"run:{config.name}", f"store:{config.store}", *(f"network:{name}" for name in networks)]
+    return [*found, *([f"question:{question}"] if question else [])]
+
+
+def _announce(observer: Observer) -> None:
+    """Say where a standing Prefect server shows the flow run, once for the flows in it."""
+    if flow_run.id and not flow_run.parent_flow_run_id and PREFECT_API_URL.value():
+        observer.say(f"Prefect: {without_passwords(flow_run.ui_url)}")
+
+
+def _label(config: Config) -> None:
+    """Give a flow run that a deployment began the name of its run, and its tags."""
+    if flow_run.id:
+        flow = flow_run.flow_name
+        label_run(flow_run.id, run_name(), [*flow_run.tags, *_tags(config, flow if flow in config.asked else None)])
 
 
 def given_config(config: Given, overrides: Sequence[str]) -> Config:
@@ -79,6 +118,7 @@ def given_config(config: Given, overrides: Sequence[str]) -> Config:
 def session_of(config: Given, overrides: Sequence[str]) -> Iterator[Session]:
     """Yield the session that is open, or open one from a config."""
     if (current := _CURRENT.get()) is not None:
+        _announce(current.job.observer)
         yield current
         return
     settled = given_config(config, overrides)
@@ -89,10 +129,21 @@ def session_of(config: Given, overrides: Sequence[str]) -> Iterator[Session]:
     if whole:
         record_reuse(store, settled, plan.stages)
     with (
-        nullcontext() if whole else recorded(store, settled, plan.stages),
-        terminal_observer(sys.stderr) as observer,
-        open_session(plan, observer, Progress(store, found.finished)) as session,
+        nullcontext(None) if whole else recorded(store, settled, plan.stages, found.finished) as journal,
+        terminal_observer(sys.stderr) as terminal,
+        open_session(plan, _journaled(terminal, journal), Progress(store, found.finished)) as session,
+        tagged(settled),
     ):
+        _label(settled)
+        _announce(session.job.observer)
         for note in notes:
-            observer.say(note)
+            session.job.observer.say(note)
         yield session
+
+
+def _journaled(observer: Observer, journal: Journal | None) -> Observer:
+    """Return an observer that also writes a journal, where there is one, and Prefect's log."""
+    if journal is None:
+        return observer
+    journal.also = log_to_prefect
+    return JournalObserver(observer, journal)

@@ -1,5 +1,6 @@
 """What commands print: lines, tables and sizes, without characters that move a terminal's cursor."""
 
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
@@ -51,6 +52,21 @@ def size_text(count: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def age_text(seconds: float) -> str:
+    """Return a span of time for people."""
+    span = seconds
+    for unit, size in (("s", 60), ("min", 60), ("h", 48)):
+        if span < size:
+            return f"{span:.0f} {unit}"
+        span /= size if unit != "h" else 24
+    return f"{span:.0f} days"
+
+
+def print_json(document: object) -> None:
+    """Print one JSON document, with escapes for all but ASCII, so that nothing in it moves a terminal's cursor."""
+    sys.stdout.write(json.dumps(document, indent=1) + "\n")
 
 
 def tracked(items: Iterable[Item], title: str, count: int) -> Iterable[Item]:

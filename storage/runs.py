@@ -1,4 +1,7 @@
-"""Run records: `<store>/_runs/<name>/<time>.json`, written before the first claim and again at the end."""
+"""Run records: `<store>/_runs/<name>/<time>.json`, written before the first claim and again at the end.
+
+The log of the same attempt is `<store>/_logs/<name>/<time>.log`.
+"""
 
 import re
 from dataclasses import dataclass
@@ -47,6 +50,11 @@ def write_record(store: Store, name: str, config: Json, specs: list[StageSpec], 
     return record
 
 
+def log_path(name: str, time: str) -> str:
+    """Return the path of the log of one attempt at a run, relative to the store."""
+    return f"_logs/{name}/{time}.log"
+
+
 def _next_time(store: Store, name: str) -> str:
     """Return the time now, or a later one than the last record's, so that records keep their order."""
     now = datetime.now(UTC).strftime(TIME)
@@ -93,6 +101,11 @@ def read_record(store: Store, name: str, file: str) -> RunRecord:
     return RunRecord(name, file.removesuffix(".json"), document)
 
 
+def newest_record(store: Store, name: str) -> RunRecord:
+    """Return the last record of a run that has one."""
+    return read_record(store, name, store.names(f"_runs/{name}")[-1])
+
+
 def choose_run(store: Store, name: str | None, kind: str | None = None) -> str:
     """Return `name`, else the only run of the store, or the only run with a stage of `kind` in its last record.
 
@@ -115,8 +128,7 @@ def choose_run(store: Store, name: str | None, kind: str | None = None) -> str:
 
 def has_kind(store: Store, name: str, kind: str) -> bool:
     """Say whether the last record of a run has a stage of a kind."""
-    last = read_record(store, name, store.names(f"_runs/{name}")[-1])
-    return any(stage["path"].startswith(f"{kind}/") for stage in last.stages)
+    return any(stage["path"].startswith(f"{kind}/") for stage in newest_record(store, name).stages)
 
 
 def referenced(store: Store) -> set[str]:

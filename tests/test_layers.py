@@ -50,16 +50,27 @@ RULES = {  # the longest place that a file lies below decides
     "flows/plan.py": Rule((*ASKED, "storage"), free=False),
     "flows/progress.py": Rule((*ASKED, "storage"), free=False),
     "flows/cli.py": Rule((*ASKED, "storage"), ("prefect", "typer", "rich"), free=False),
+    "flows/cli_stores.py": Rule((*ASKED, "storage"), ("typer",), free=False),
+    "flows/estimates.py": Rule((*ASKED, "storage"), free=False),
+    "flows/options.py": Rule((*ASKED, "storage"), ("typer",), free=False),
+    "flows/standing.py": Rule((*ASKED, "storage"), free=False),
     "flows/exits.py": Rule((*ASKED, "storage"), ("typer",), free=False),
     "flows/holding.py": Rule((*ASKED, "storage"), free=False),
+    "flows/card.py": Rule(ASKED, ("typer",), free=False),
     "flows/terminal.py": Rule((*ASKED, "storage"), ("rich",), free=False),
     "flows/archives.py": Rule(
         (*ASKED, "storage", "tasks.recording.conversion", "tasks.steps.common.materialised"), free=False
     ),
     "flows/explaining.py": Rule(
-        (*ASKED, "storage", *(f"tasks.steps.tracing.{name}" for name in ("bare", "explain", "ondemand", "preview"))),
+        (
+            *(*ASKED, "storage", "tasks.steps.common.subject"),
+            *(f"tasks.steps.tracing.{name}" for name in ("bare", "explain", "ondemand", "preview")),
+        ),
         ("pydantic",),
         free=False,
+    ),
+    "flows/carding.py": Rule(
+        (*ASKED, "storage", "tasks.steps.cards", "tasks.steps.common.subject", "tasks.report.cards"), free=False
     ),
     "flows/watching.py": Rule(
         (*ASKED, "storage", "tasks.steps.concepts.live", "tasks.steps.concepts.plan"), free=False

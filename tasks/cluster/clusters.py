@@ -8,6 +8,7 @@ import re
 import signal
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
@@ -129,11 +130,16 @@ def _cluster_arguments(cluster: Cluster) -> dict[str, Any]:  # Any: the class's 
         "threads_per_worker": 1 if processes else cluster.workers,
         "memory_limit": cluster.memory_limit if processes else 0,
         "dashboard_address": "127.0.0.1:0",  # None would mean port 8787, with a warning where that is in use
-        "scheduler_kwargs": {"dashboard": False},
+        "scheduler_kwargs": {"dashboard": has_dashboard()},
         **({"host": "127.0.0.1"} if processes else {}),  # threads talk within the process
         "silence_logs": logging.CRITICAL,
         **cluster.arguments,
     }
+
+
+def has_dashboard() -> bool:
+    """Say whether Dask's dashboard can be shown: it needs bokeh, the extra `dashboard`."""
+    return find_spec("bokeh") is not None
 
 
 def _cluster_class(kind: str) -> Any:  # Any: distributed has no types

@@ -17,7 +17,7 @@ import threadpoolctl
 
 from configs.cluster import Cluster
 from tasks.cluster.attendance import Attendance
-from tasks.cluster.clusters import LOCAL, close_in_time, closing_in_time, open_scheduler
+from tasks.cluster.clusters import LOCAL, close_in_time, closing_in_time, has_dashboard, open_scheduler
 from tasks.cluster.rejoining import PATIENCE, ClusterError, fetched, rejoin
 from tasks.cluster.versions import code_difference, code_facts
 
@@ -158,6 +158,8 @@ def _dask_pool(cluster: Cluster, say: Callable[[str], None]) -> Iterator[Pool]:
             if cluster.kind not in LOCAL:
                 attendance.await_first(client)
                 compare_workers(client.run(code_facts, on_error="return"))
+            if cluster.kind == "address" or has_dashboard():
+                say(f"Dask: {client.dashboard_link}")
             yield DaskPool(client, cluster.gpu_resource, attendance)
 
 

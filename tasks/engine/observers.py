@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
@@ -24,10 +24,15 @@ LINE_EVERY = 10.0  # seconds between two lines of one stage
 
 
 class LineObserver:
-    """An observer that prints plain lines, for logs and files."""
+    """An observer that prints plain lines, for logs and files.
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    Parameters
+    ----------
+    every : seconds between two lines of one stage; 0 gives a line for each partition
+    """
+
+    def __init__(self, stream: TextIO, every: float = LINE_EVERY) -> None:
+        self._stream, self._every = stream, every
         self._counts: dict[str, tuple[int, int]] = {}
         self._printed = 0.0
 
@@ -38,7 +43,7 @@ class LineObserver:
     def advance(self, title: str) -> None:
         done, total = self._counts[title]
         self._counts[title] = (done + 1, total)
-        if time.monotonic() - self._printed > LINE_EVERY:
+        if time.monotonic() - self._printed >= self._every:
             self.say(f"{title}: {done + 1} of {total}")
 
     def end(self, title: str, seconds: float) -> None:
@@ -46,7 +51,22 @@ class LineObserver:
 
     def say(self, text: str) -> None:
         self._printed = time.monotonic()
-        print(visible(text), file=self._stream, flush=True)
+        self._put(visible(text))
+
+    def _put(self, line: str) -> None:
+        """Print a line."""
+        print(line, file=self._stream, flush=True)
+
+
+class LogObserver(LineObserver):
+    """An observer that gives the same lines to a function."""
+
+    def __init__(self, put: Callable[[str], None]) -> None:
+        super().__init__(sys.stderr)
+        self._give = put
+
+    def _put(self, line: str) -> None:
+        self._give(line)
 
 
 class BarObserver:
@@ -73,10 +93,10 @@ class BarObserver:
 
 
 @contextmanager
-def terminal_observer(stream: TextIO = sys.stderr) -> Iterator[Observer]:
-    """Yield an observer: bars where `stream` is a terminal, lines elsewhere."""
-    if not stream.isatty():
-        yield LineObserver(stream)
+def terminal_observer(stream: TextIO = sys.stderr, *, verbose: bool = False) -> Iterator[Observer]:
+    """Yield an observer: bars where `stream` is a terminal, lines elsewhere; if verbose, a line for each partition."""
+    if verbose or not stream.isatty():
+        yield LineObserver(stream, 0.0 if verbose else LINE_EVERY)
         return
     columns = (
         TextColumn("{task.description}", markup=False),

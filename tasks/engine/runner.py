@@ -1,10 +1,13 @@
 """Steps as Prefect tasks: retries, timeout, run names, progress and result artifacts."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +21,10 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.exceptions import MissingContextError
+from prefect.logging import get_run_logger
+from prefect.logging.handlers import PrefectConsoleHandler
+from prefect.runtime import flow_run
 from prefect.settings import (
     PREFECT_API_URL,
     PREFECT_CLIENT_MAX_RETRIES,
@@ -91,6 +98,38 @@ def reaching_prefect() -> Iterator[None]:
         ) from error
 
 
+def quiet_prefect() -> None:
+    """Keep Prefect's log off the terminal; its server gets it all the same."""
+    logging.raiseExceptions = False  # a log that a server does not take is not an error of the run
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, PrefectConsoleHandler):
+            handler.setLevel(logging.CRITICAL + 1)
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        logging.getLogger(name).setLevel(logging.INFO)
+
+
+def log_to_prefect(line: str) -> None:
+    """Write a line to the logs of the Prefect run in progress, if there is one, and of the run that it is part of."""
+    with suppress(MissingContextError), _optional():
+        logger = get_run_logger()
+        logger.info(line)
+        if (whole := _outermost(flow_run.id)) != flow_run.id:
+            logger.info(line, extra={"flow_run_id": whole, "task_run_id": None})
+
+
+@lru_cache(maxsize=8)
+def _outermost(current: str) -> str | None:
+    """Return the flow run that the current one is part of, which is a question to the server."""
+    whole: str | None = flow_run.root_flow_run_id
+    return whole
+
+
+def label_run(identity: str, name: str, tags: Sequence[str]) -> None:
+    """Give a flow run in Prefect a name and tags."""
+    with _optional(), get_client(sync_client=True) as client:
+        client.update_flow_run(UUID(identity), name=name, tags=tags)
+
+
 def run_step(job: Job, step: Step, specs: Sequence[StageSpec], *, timeout: int | None = None) -> None:
     """Complete stages of one kind as one Prefect task; complete stages need no task."""
     if wanting := incomplete(job.store, specs):
@@ -158,7 +197,8 @@ def _report(work: Any) -> str:  # Any: (Job, name of the run, function), quoted 
     created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     place: str = job.store.path(write(created=created, wait=job.wait, say=job.observer.say))
     with _optional():
-        create_markdown_artifact(f"The report of run {run} begins at `{place}`", key="report")
+        link = Path(place).absolute().as_uri() if job.store.local else place
+        create_markdown_artifact(f"[The report of run {run}]({link}) begins at `{place}`", key="report")
     return place
 
 

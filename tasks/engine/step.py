@@ -27,12 +27,14 @@ class Size:
     ----------
     written : bytes, before compression
     peak : bytes, the memory of one partition
-    note : a line that the plan shows for the stage, "" for none
+    note : a line that plan and run show for the stage, "" for none
+    about : a line that only the plan shows
     """
 
     written: int
     peak: int
     note: str = ""
+    about: str = ""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,6 @@
 `tasks.graphs.batches` has the tensors; what is here needs NumPy alone.
 """
 
-from tasks.graphs.packing import Graph, pack_graph, picture_of, unpack_graph
+from tasks.graphs.packing import Graph, pack_graph, picture_of, summary_of, unpack_graph
 
-__all__ = ["Graph", "pack_graph", "picture_of", "unpack_graph"]
+__all__ = ["Graph", "pack_graph", "picture_of", "summary_of", "unpack_graph"]

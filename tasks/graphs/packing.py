@@ -65,6 +65,12 @@ def unpack_graph(vector: Floats) -> Graph:
     return Graph(nodes.astype(np.int64) if labels else nodes.reshape(n, width), source, target, edges, labels)
 
 
+def summary_of(graph: Graph) -> NDArray[np.float64]:
+    """Return what a graph has of each kind: nodes by label or summed features, summed features of edges, edges."""
+    nodes = np.bincount(graph.nodes.astype(np.int64), minlength=graph.labels) if graph.labels else graph.nodes.sum(0)
+    return np.concatenate([nodes, graph.edges.sum(axis=0), [len(graph.source)]]).astype(np.float64)
+
+
 def picture_of(graph: Graph) -> tuple[Integers, Integers]:
     """Return what a picture of a graph shows: the label or largest feature of each node (n,), and its edges (e, 2)."""
     kinds = graph.nodes if graph.labels else graph.nodes.argmax(axis=1)

@@ -1,7 +1,7 @@
 """Sources of graphs: NumPy archives, and in-memory data sets of torch_geometric."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -36,12 +36,19 @@ class GraphSource:
 
     splits: dict[str, Graphs]
     etags: dict[str, str]
+    classes: dict[int, int] | None = None  # network output index by label, None for the labels themselves
 
     def rows(self) -> Iterator[Row]:
         """Yield the rows of all graphs, splits in alphabetical order."""
         for split in sorted(self.splits):
             for i, label in enumerate(self.splits[split].labels):
-                yield Row(f"{split}/{i}", label, split, 4 * self._size, self.etags[split])
+                yield Row(
+                    f"{split}/{i}",
+                    label if self.classes is None else self.classes[label],
+                    split,
+                    4 * self._size,
+                    self.etags[split],
+                )
 
     def class_names(self) -> dict[int, str]:
         """Return no names: these sources do not have any."""
@@ -88,7 +95,26 @@ def open_graph_file(data: GraphFile) -> GraphSource:
     names = data.node_labels
     table = names if isinstance(names, int) else None if names is None else len(names)
     files = tuple((split, str(Path(path).expanduser().resolve()), etags[split]) for split, path in data.paths.items())
-    return _read_files(files, table, data.edgeless == "keep")
+    source = _read_files(files, table, data.edgeless == "keep")
+    return replace(source, classes=_classes(data, source))
+
+
+def _classes(data: GraphFile, source: "GraphSource") -> dict[int, int]:
+    """Return the network output index of each label of a graph.
+
+    Raises
+    ------
+    ValueError : a label below 0, or one that `classes` does not have
+    """
+    found = {}
+    for split, graphs in source.splits.items():
+        for number, label in enumerate(graphs.labels):
+            if label not in (data.classes or {}) and (data.classes is not None or label < 0):
+                wanted = "labels of `classes`" if data.classes is not None else "labels from 0"
+                where = f"graph-npz {data.paths[split]}: graph {number}"
+                raise ValueError(f"{where}: expected {wanted}, found {label}; map it by `classes`")
+            found[label] = label if data.classes is None else data.classes[label]
+    return found
 
 
 @lru_cache(maxsize=4)
@@ -114,9 +140,12 @@ def _arrays(path: str) -> dict[str, Integers]:
             raise ValueError(
                 f"graph-npz {path}: array {name!r}: expected integers (n,), found {array.dtype} {array.shape}"
             )
-        if len(array) and (int(array.min()) < 0 or int(array.max()) > MOST):
-            worst = int(array.min()) if int(array.min()) < 0 else int(array.max())
-            raise ValueError(f"graph-npz {path}: array {name!r}: expected numbers from 0 to {MOST:,}, found {worst}")
+        least = -MOST if name == "graph_label" else 0
+        if len(array) and (int(array.min()) < least or int(array.max()) > MOST):
+            worst = int(array.min()) if int(array.min()) < least else int(array.max())
+            raise ValueError(
+                f"graph-npz {path}: array {name!r}: expected numbers from {least:,} to {MOST:,}, found {worst}"
+            )
         found[name] = array.astype(np.int64)
     pointers, graphs = found["node_ptr"], len(found["node_ptr"]) - 1
     for name, other, count in (

@@ -30,6 +30,12 @@ def preprocess(image: Picture | Vector, preprocessing: Preprocessing, key: str) 
     ValueError : the image's mode is not the network's, or the image is smaller than the crop
     """
     if isinstance(image, Vector):
+        given = preprocessing.model_dump(exclude_defaults=True)
+        if given:
+            raise ValueError(
+                f"sample {key}: expected an image for preprocessing.{next(iter(given))}, found a vector, such as a "
+                "graph; leave `preprocessing` out"
+            )
         return torch.from_numpy(image.values.copy())
     converted = _in_mode(image, preprocessing, key)
     resized = _resize(converted, preprocessing)

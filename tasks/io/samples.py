@@ -36,6 +36,13 @@ class Sample:
     image: Picture | Vector
     digest: str  # 32 hex digits, BLAKE2b-128
 
+    @property
+    def picture(self) -> Picture:
+        """Return the image; raise ValueError for a vector."""
+        if isinstance(self.image, Vector):
+            raise ValueError("expected data of images, found vectors, such as graphs; name another data set")
+        return self.image
+
 
 def mode_of(image: Picture) -> str:
     """Return an image's mode in PIL's terms, such as L, RGB or CMYK; an array's mode follows from its channels."""

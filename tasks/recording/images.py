@@ -4,10 +4,10 @@ With z = W F, gamma_t = <z, D_t F>, and D_t F follows by the recurrences of `tas
 gradient's image g^T (x F) alone.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from storage.updates.tables import EXPLAINED, FACTORED, Record, Settings
 from tasks.modules.rows import Inputs, values_of, with_values
@@ -16,41 +16,12 @@ from tasks.recording.recurrences import State, advance
 from tasks.recording.traces import FactorTrace, Moved
 from tasks.tracing.checks import check_shape, check_tensors
 from tasks.tracing.patches import Operation
+from tasks.tracing.prepared import Queries
 from tasks.tracing.products import product_type
 from tasks.tracing.strategies import checked_operation
 
 IMAGE = 32 * 2**20  # bytes of an image of a group of queries
 AXES = (0, 1, 3)  # groups, outputs and positions of an image
-
-
-@dataclass(frozen=True)
-class Queries:
-    """A batch of queries at a layer, as `tasks.tracing.contributions` takes them."""
-
-    module: nn.Module
-    weight: Tensor
-    inputs: Inputs
-    anchor: Tensor | None
-    bias: Tensor | None
-
-    versions: tuple[int, ...] = field(init=False)  # torch's counts of changes in place
-
-    def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "versions", tuple(-1 if t is None or t.is_inference() else t._version for t in self._tensors)
-        )
-
-    def same(self, other: "Queries") -> bool:
-        """Return whether two batches are the same objects with the same values."""
-        pairs = zip(
-            (self.module, self.inputs, *self._tensors), (other.module, other.inputs, *other._tensors), strict=True
-        )
-        return self.versions == other.versions and all(one is another for one, another in pairs)
-
-    @property
-    def _tensors(self) -> tuple[Tensor | None, ...]:
-        """The tensors of the batch."""
-        return self.weight, values_of(self.inputs), self.anchor, self.bias
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,11 @@ class Projector:
         """Return ||z|| (Q,)."""
         return self._z_norm.to(self._out)
 
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes that the projector holds, besides the inputs."""
+        return sum(tensor.nbytes for tensor in (self._matrix, self._first, self._second))
+
     @torch.no_grad()
     def gammas(self, updates: Tensor, bias_updates: Tensor | None = None) -> Tensor:
         """Return gamma (Q, T) alone; see `contributions` for the parameters.

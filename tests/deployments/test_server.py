@@ -120,3 +120,21 @@ def test_a_deployed_run_is_done_by_the_worker(server: PrefectServer) -> None:
     (asked,) = [run for run in server.flow_runs("digits") if not run["auto_scheduled"]]
     server.wait_for_state(asked["id"], "COMPLETED", PATIENCE)
     check_finished(server)
+    check_shown(server, asked["id"])
+
+
+def check_shown(server: PrefectServer, identity: str) -> None:
+    """Check what an operator sees of a run in Prefect: its name and tags, those of its questions, its log, its report.
+
+    The log of the whole run has the lines of its tasks as well.
+    """
+    whole = server.get(f"/flow_runs/{identity}")
+    assert whole["name"] == "digits"
+    assert {"run:digits", f"store:{server.store}", "network:small"} <= {*whole["tags"]}
+    asked = {"flow_runs": {"name": {"any_": ["digits: interpretation"]}}}
+    (question,) = server.post("/flow_runs/filter", asked)
+    assert {"run:digits", "question:interpretation"} <= {*question["tags"]}
+    lines = [one["message"] for one in server.post("/logs/filter", {"logs": {"flow_run_id": {"any_": [identity]}}})]
+    assert any(line.startswith("training small seed 0 [") and ": done in " in line for line in lines), lines
+    (report,) = server.post("/artifacts/filter", {"artifacts": {"key": {"any_": ["report"]}}})
+    assert f"](file://{server.store}/reports/digits/index.html)" in report["data"]

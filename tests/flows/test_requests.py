@@ -58,8 +58,11 @@ def test_commands_read_each_note_once_and_markers_where_they_need_them(copied_ru
         assert requests.count("zarr get", METADATA) == requests.count("zarr exists") == 0, asker
     assert found["report"].count("read", "data.zarr/order/zarr.json") == len(coresets)
     assert found["verify"].most("read", METADATA) == 1
-    for asker in ("run", "plan", "status"):
+    for asker in ("run", "plan"):
         assert len(found[asker].seen) <= s + 7, asker  # the format, records, the manifest, what the report says
+    kinds = len({spec.stage for spec in copied_run.plan.stages})
+    assert found["status"].count("files") == kinds  # the sizes, by one listing for each kind
+    assert len(found["status"].seen) <= s + kinds + 10
 
 
 @pytest.mark.parametrize("there", [True, False])

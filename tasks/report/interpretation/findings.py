@@ -170,8 +170,8 @@ def _empty(rows: pd.DataFrame) -> Iterable[str]:
     if empty := int((known >= NOTHING).sum()):
         yield (
             f"At {empty} of {len(known)} selectors and budgets nothing of the maps is rebuilt, as no feature responds. "
-            "Distances and accuracy then say nothing. Train topics for more steps, by `epochs` or with more images, or "
-            "lower their `threshold`."
+            "Distances and accuracy then say nothing. Train topics for more steps (`epochs`, a smaller `batch`, more "
+            "images), with a larger `lr`, or lower their `threshold`."
         )
 
 

@@ -23,11 +23,12 @@ from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.io.manifest import check_labels
 from tasks.io.sources import open_source
-from tasks.splitting.channels import CHANNELS_FIRST, LayoutError
+from tasks.splitting.channels import LayoutError
 from tasks.steps.common.content import compare_content
 from tasks.steps.common.manifest import data_of, positions
 from tasks.steps.common.networks import choose_device, load_network, network_identity, preprocessing_of
 from tasks.steps.common.samples import Batch, batches_ahead, read_batch
+from tasks.steps.common.shapes import Shapes
 from tasks.steps.common.survey import check_outputs
 from tasks.steps.common.trials import example_images, example_input
 
@@ -42,21 +43,6 @@ PARTITION_BYTES = 48 * 2**20  # of float32 maps: the memory of a partition, and 
 MAX_ROWS = 1024
 BATCH_BYTES = 5 * 2**20  # of float32 inputs in one forward pass; more does not make a CPU faster
 MAX_BATCH = 64
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """Sizes of one sample: input (C, h, w), map (d, h, w), number of logits, values in the largest module's output.
-
-    `layout` is that of the layer's output; `in_line` is true where its positions do not form rows and columns.
-    """
-
-    inputs: tuple[int, ...]
-    maps: tuple[int, ...]
-    logits: int
-    largest: int
-    layout: str = CHANNELS_FIRST
-    in_line: bool = False
 
 
 def activations_spec(
@@ -97,7 +83,7 @@ def probe(
             f"layer {layer!r}: expected maps, found features of shape {split.shape}; name a convolutional layer"
         )
     sizes = tuple(example.shape[1:]), split.shape, split.n_outputs, largest_output(model, example)
-    return split, Shapes(*sizes, split.layout.name, in_line=len(split.layout.positions) < 2)
+    return split, Shapes(*sizes, split.layout.name, in_line=len(split.layout.positions) < 2, place=split.place)
 
 
 def activations_layout(n: int, shapes: Shapes, dtype: str, *, maps: bool = True) -> Layout:
@@ -291,7 +277,8 @@ def map_shapes(spec: StageSpec, survey: Survey) -> Shapes:
 def _size(spec: StageSpec, survey: Survey) -> Size:
     shapes, n = map_shapes(spec, survey), survey.data(spec.inputs["data"]).count(spec.parameters["split"])
     layout = activations_layout(n, shapes, spec.parameters["dtype"], maps=spec.parameters.get("maps", True))
-    return Size(layout.n_bytes, peak_bytes(shapes, layout))
+    about = shapes.whereabouts(spec.parameters["layer"], spec.place["network"])
+    return Size(layout.n_bytes, peak_bytes(shapes, layout), about=about)
 
 
 ACTIVATIONS = Step(

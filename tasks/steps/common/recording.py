@@ -89,13 +89,20 @@ def recording(
 def _tried(kind: str, trainer: Trainer, layers: list[str], steps: int) -> str:
     """Return the kind of archive after a preflight of at most `steps` steps, where it repeats the training."""
     from tasks.recording.archives import ARCHIVES
-    from tasks.recording.guards import fall_back, print_line
+    from tasks.recording.environment import device_of
+    from tasks.recording.guards import FALLBACK, fall_back, order_changes, print_line
     from tasks.recording.preflight import STEPS, first_difference
     from tasks.recording.programs import step_row
     from tasks.steps.common.replays import TrainerRun
 
     if not ARCHIVES[kind].recomputes:
         return kind
+    if order_changes(trainer.model, device_of(trainer.model)):
+        print_line(
+            f"sums over edges and nodes have another order in each run on a GPU; the archive is of kind {FALLBACK!r} "
+            f"from step 0, not {kind!r}"
+        )
+        return FALLBACK
     run, state = TrainerRun(trainer), pack_training(trainer)
     differs = first_difference(run, state, [step_row(step) for step in range(min(steps, STEPS))], layers)
     run.load(state, "preflight")

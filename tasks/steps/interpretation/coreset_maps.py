@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, open_finished
 from storage.stores import Store
-from tasks.steps.common.activations import Shapes, activations_layout, batch_size, open_split
+from tasks.steps.common.activations import activations_layout, batch_size, open_split
 from tasks.steps.common.rows import read_rows
 from tasks.steps.common.samples import read_positions
+from tasks.steps.common.shapes import Shapes
 from tasks.steps.interpretation.method import Maps
 
 if TYPE_CHECKING:

@@ -133,6 +133,21 @@ def layers_to_trace(spec: StageSpec, survey: Survey) -> list[str]:
     return [*traced, *units]
 
 
+def check_calls(training: StageSpec, survey: Survey, layer: str, key: str) -> None:
+    """Raise ValueError unless a network calls a layer once, with one tensor; the message begins with `key`."""
+    from tasks.capture import capture_inputs
+
+    def look(model: nn.Module, example: Tensor, images: Tensor) -> str:
+        try:
+            capture_inputs(model, [layer], example)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    if problem := survey.look(training, f"calls of {layer}", look):
+        raise ValueError(f"{key}: {problem}; name a unit of another layer")
+
+
 def check_units(units: Sequence[str], layers: Mapping[str, nn.Module], key: str = "tracing.units") -> None:
     """Raise ValueError for units that layers do not have; the message begins with `key`."""
     from tasks.tracing.patches import Operation

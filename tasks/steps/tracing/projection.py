@@ -285,13 +285,15 @@ def described_targets(targets: Sequence[Target]) -> Document:
 
 def _size(spec: StageSpec, survey: Survey) -> Size:
     from tasks.recording.layers import recorded_parameters
+    from tasks.tracing.strategies import BUDGET
 
     training, traced = spec.inputs["network"], layers_to_trace(spec, survey)
     _, steps = training_steps(training, survey.data(training.inputs["data"]).summary)
     row = 4 * count_queries(spec.inputs["queries"], survey) * (2 * len(traced) + 2)
     row += members_bytes(spec, survey, traced)
     weights = 4 * sum(math.prod(p.shape) for p in recorded_parameters(recorded_layers(training, survey))[1])
-    peak = row * training_of(training).checkpoint_every + 3 * INPUT_BYTES + UPDATES + 6 * weights
+    # A replay keeps the projectors of all layers.
+    peak = row * training_of(training).checkpoint_every + 3 * INPUT_BYTES + UPDATES + BUDGET + 6 * weights
     return Size(row * steps, peak + reading_peak(training, survey, state_bytes(survey.blank(training))))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from tasks.graphs import Graph, pack_graph, picture_of, unpack_graph
+from tasks.graphs import Graph, pack_graph, picture_of, summary_of, unpack_graph
 from tasks.graphs.batches import unpack_batch
 from tests.graph_sets import packed, some_graphs
 
@@ -71,3 +71,12 @@ def test_a_picture_shows_labels_or_the_largest_feature() -> None:
         np.array([[0.1, 0.9], [3.0, -1.0]], np.float32), edges[:1, 0], edges[:1, 1], np.zeros((1, 0), np.float32)
     )
     assert picture_of(graph)[0].tolist() == [1, 0]
+
+
+def test_a_summary_counts_what_a_graph_has() -> None:
+    graph = Graph(
+        np.array([2, 0, 2]), np.array([0, 1]), np.array([1, 0]), np.array([[1.0], [3.0]], np.float32), labels=4
+    )
+    assert summary_of(graph).tolist() == [1, 0, 2, 0, 4, 2]
+    other = Graph(np.array([[0.5, 1.0], [2.0, -1.0]], np.float32), graph.source, graph.target, graph.edges)
+    assert summary_of(other).tolist() == [2.5, 0.0, 4, 2]

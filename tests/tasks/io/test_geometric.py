@@ -94,3 +94,37 @@ def test_a_fault_is_one_line(module: Path, name: str, changes: dict[str, object]
     with pytest.raises(ValueError, match=words) as error:
         opened(name, **arguments)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_question_4_takes_such_a_data_set(module: Path, tmp_path: Path) -> None:
+    from storage.stages import open_finished
+    from tests.conftest import Run
+    from tests.plans import traces
+
+    train = {
+        "data": "own",
+        "epochs": 2,
+        "optimizer": {"kind": "sgd", "lr": 0.05},
+        "batches": {"kind": "single-class", "size": 2, "ghosts": 2},
+        "record": {"kind": "dense"},
+    }
+    sizes = {"nodes": 3, "classes": 2, "width": 4, "layers": 1, "edges": 2}
+    source = {"source": "torch-geometric", "object": "own_graphs:made", "arguments": {"path": str(module)}}
+    run = Run.of(
+        {
+            "name": "own",
+            "store": str(tmp_path / "lore"),
+            "cluster": {"kind": "serial"},
+            "data": {"own": {**source, "split": {"train": 0.5, "val": 0.5}}},
+            "networks": {"deep": {"model": "graph-network", "arguments": sizes, "train": train}},
+            "tracing": {"networks": ["deep"], "queries": {"split": "val", "count": 2}},
+        }
+    )
+    run.finish()
+    (trace,) = traces(run.plan)
+    stage = open_finished(run.job.store, trace.contributions)
+    for layer in ("layers.0.edge", "layers.0.first", "layers.0.second", "output"):
+        total = stage.read(f"gamma.{layer}").astype(np.float64).sum(axis=0) + stage.read(f"init.{layer}")
+        square = stage.read(f"preactivation.{layer}").astype(np.float64) ** 2
+        np.testing.assert_allclose(total.astype(np.float64), square, rtol=1e-4)

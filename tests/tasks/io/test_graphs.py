@@ -55,6 +55,16 @@ def test_edges_may_lie_in_any_order_and_type(tmp_path: Path) -> None:
         assert pairs[0] == pairs[1]
 
 
+def test_labels_of_graphs_are_mapped(tmp_path: Path) -> None:
+    arrays = graph_arrays(6)
+    arrays["graph_label"] = np.array([-1, 1, 1, -1, 1, 1])
+    path = write_graphs(tmp_path / "graphs.npz", arrays)
+    rows = list(opened(path, classes={-1: 0, 1: 1}).rows())
+    assert [row.label for row in rows] == [0, 1, 1, 0, 1, 1]
+    with pytest.raises(ValueError, match="graph 1: expected labels of `classes`, found 1; map it by `classes`"):
+        opened(path, classes={-1: 0})
+
+
 def test_edge_labels_become_features_of_edges(tmp_path: Path) -> None:
     arrays = graph_arrays(4)
     arrays["edge_label"] = np.arange(len(arrays["edge_src"])) % 3
@@ -114,7 +124,7 @@ FAULTS: dict[str, tuple[Arrays, str]] = {
     ),
     "negative": (
         with_value("graph_label", 1, -1),
-        "array 'graph_label': expected numbers from 0 to 16,777,216, found -1",
+        "graph 1: expected labels from 0, found -1; map it by `classes`",
     ),
     "negative node": (with_value("edge_src", 0, -2), "array 'edge_src': expected numbers from 0"),
     "ends differ": (

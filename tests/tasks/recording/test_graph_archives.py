@@ -140,10 +140,11 @@ def true_parts(states: list[State], step: int, layer: str) -> Tensor:
     gradient = seen[1].grad
     assert gradient is not None
     graphs = some_graphs(12)
-    sizes = {"edge": lambda g: len(g.source), "output": lambda g: 1}.get(layer.split(".")[-1], lambda g: len(g.nodes))
+    last = layer.split(".")[-1]
+    sizes = [len(g.source) if last == "edge" else 1 if last == "output" else len(g.nodes) for g in graphs]
     parts, start = [], 0
     for number in picked.tolist():
-        stop = start + sizes(graphs[number])
+        stop = start + sizes[number]
         parts.append(sum(torch.outer(gradient[r], seen[0][r]).double() for r in range(start, stop)))
         start = stop
     assert start == len(gradient)

@@ -9,8 +9,9 @@ from configs.schema import ImageFolder, Network, Preprocessing, SklearnDigits
 from storage.specs import StageSpec
 from tasks.engine.survey import DataSurvey
 from tasks.io.files import File, list_files
-from tasks.steps.common.activations import Shapes, activations_spec, map_shapes
+from tasks.steps.common.activations import activations_spec, map_shapes
 from tasks.steps.common.manifest import manifest_spec
+from tasks.steps.common.shapes import Shapes
 from tasks.steps.common.survey import PlanSurvey
 from tasks.steps.common.training import training_spec
 
