@@ -1,5 +1,6 @@
-"""Question 4 about readers of token sequences of several lengths, from the command to the tables."""
+"""Question 4 about readers of token sequences of several lengths, from the config to the tables."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
+from configs.schema import Config
 from flows import cli, exits
+from flows.plan import make_plan
+from tasks.engine.life import Job
+from tasks.engine.records import recorded
+from tasks.steps.report import write_report
 from tests.flows.command import said_by
+from tests.plans import complete_plan
 
 Tree = dict[str, Any]  # Any: YAML
 VOCABULARY, CLASSES = 8, 2
@@ -64,16 +71,19 @@ def config(folder: Path, **changes: object) -> Tree:
     }
 
 
-def said(folder: Path, tree: Tree, command: str = "plan") -> tuple[int, str]:
-    """Return the exit code of a command and what it said."""
+def said(folder: Path, tree: Tree) -> tuple[int, str]:
+    """Return the exit code of a plan and what it said."""
     (folder / "run.yaml").write_text(yaml.safe_dump(tree))
-    result = CliRunner().invoke(cli.app, [command, str(folder / "run.yaml")])
+    result = CliRunner().invoke(cli.app, ["plan", str(folder / "run.yaml")])
     return result.exit_code, "\n".join(said_by(result))
 
 
-def test_readers_of_tokens_are_traced_whole(tmp_path: Path) -> None:
-    code, lines = said(tmp_path, config(tmp_path), "run")
-    assert code == 0, lines
+def test_readers_of_tokens_are_traced_whole(tmp_path: Path, make_job: Callable[[Config], Job]) -> None:
+    asked = Config.model_validate(config(tmp_path))
+    plan, job = make_plan(asked), make_job(asked)
+    with recorded(job.store, asked, plan.stages):
+        complete_plan(plan, job)
+    write_report(job.store, plan.made(), created="now", reused=frozenset())
     layers = pd.read_parquet(tmp_path / "store/reports/sequences/tables/tracing_layers.parquet")
     residuals = layers.filter(like="residual").abs()
     assert residuals.size

@@ -24,7 +24,8 @@ TOKENS: Arrays = {
 def archive(folder: Path, name: str = "all", **changes: object) -> Path:
     """Write an archive of tokens with some arrays changed."""
     path = folder / f"{name}.npz"
-    np.savez(path, **{**TOKENS, **{key: np.asarray(value) for key, value in changes.items()}})
+    arrays: dict[str, Any] = {**TOKENS, **{key: np.asarray(value) for key, value in changes.items()}}  # Any: arrays
+    np.savez(path, **arrays)
     return path
 
 
@@ -86,7 +87,7 @@ def test_splits_are_padded_alike(tmp_path: Path) -> None:
         ({"values": [[np.nan, 1.0]] * 6}, r"step 0: expected finite features, found NaN or inf"),
     ],
 )
-def test_bad_archives_are_named_in_one_line(changes: dict[str, object], text: str, tmp_path: Path) -> None:
+def test_bad_archives_are_named_in_one_line(changes: dict[str, Any], text: str, tmp_path: Path) -> None:
     path = archive(tmp_path, **changes)
     with pytest.raises(ValueError, match=rf"^sequence-npz {path}: {text}") as caught:
         opened(path, vocabulary=6)
