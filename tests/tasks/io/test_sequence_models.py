@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from tasks.capture import capture_inputs
 from tasks.io.networks import build_model
 from tasks.modules.naming import traced_module, whole_layers
-from tasks.modules.rows import Rows, values_of
+from tasks.modules.rows import Rows, padded, values_of
 from tasks.recording.layers import choose_layers
 from tasks.tracing import contributions
 
@@ -43,14 +43,14 @@ def test_padding_is_rows_of_nothing_in_every_layer(reader: str) -> None:
     for row, length in enumerate(LENGTHS):
         alone = capture_inputs(model, layers, TOKENS[row : row + 1, :length])
         for layer in layers:
-            if isinstance(together[layer], Rows):
-                first, last = together[layer].offsets[row : row + 2].tolist()
-                torch.testing.assert_close(together[layer].values[first:last], values_of(alone[layer]))
+            rows = together[layer]
+            if isinstance(rows, Rows):
+                first, last = rows.offsets[row : row + 2].tolist()
+                torch.testing.assert_close(rows.values[first:last], values_of(alone[layer]))
                 continue
-            here, there = together[layer][row], alone[layer][0]
+            here, there = rows[row], padded(alone[layer])[0]
             if isinstance(module := traced_module(model, layer), nn.Embedding):
-                padded = module.weight[here.long()][length:]
-                assert not padded.any(), layer
+                assert not module.get_parameter("weight")[here.long()][length:].any(), layer
             elif here.ndim == 1:
                 torch.testing.assert_close(here, there)
             else:
@@ -81,7 +81,8 @@ def test_a_bias_does_not_see_padding() -> None:
     together = capture_inputs(model, layers, TOKENS)
     for layer in layers:
         module = traced_module(model, layer)
-        weight = model.get_submodule(layer).weight.detach()
+        shape = {"wide": (32, 8), "narrow": (8, 32), "out_proj": (8, 8)}[layer.rpartition(".")[2]]
+        weight = torch.randn(*shape, dtype=torch.float64)
         bias = torch.randn(len(weight), dtype=torch.float64)
         updates = torch.randn(2, *weight.shape, dtype=torch.float64), torch.randn(2, len(bias), dtype=torch.float64)
         found = contributions(module, weight, together[layer], updates[0], bias=bias, bias_updates=updates[1])
@@ -96,14 +97,14 @@ def test_images_are_read_row_by_row() -> None:
     model = built("lstm", {"features": 6, "width": 4, "classes": 3})
     images = torch.randn(2, 2, 5, 3, dtype=torch.float64)
     rows = torch.stack([torch.cat([images[:, 0, t], images[:, 1, t]], dim=1) for t in range(5)], dim=1)
-    torch.testing.assert_close(capture_inputs(model, ["lstm.l0"], images)["lstm.l0"][..., :6], rows)
+    torch.testing.assert_close(padded(capture_inputs(model, ["lstm.l0"], images)["lstm.l0"])[..., :6], rows)
     torch.testing.assert_close(model(rows), model(images))
 
 
 def test_patches_are_those_of_the_image() -> None:
     model = built("transformer", {"features": 2 * 4, "patch": 2, "width": 8, "heads": 2, "length": 6})
     images = torch.randn(3, 2, 4, 6, dtype=torch.float64)
-    seen = capture_inputs(model, ["project"], images)["project"]
+    seen = padded(capture_inputs(model, ["project"], images)["project"])
     assert seen.shape == (3, 6, 8)
     patch = images[1, :, 2:4, 2:4]  # second row of patches, second of three columns
     torch.testing.assert_close(seen[1, 4], patch.flatten())

@@ -121,9 +121,8 @@ def traced(model: Reads, x: Tensor) -> dict[str, Tensor]:
 def test_the_gates_of_all_steps(kind: str, *, packed: bool, first: bool) -> None:
     torch.manual_seed(2)
     classes = {"GRU": nn.GRU, "RNN": nn.RNN, "relu": nn.RNN}
-    more: dict[str, Any] = {"relu": {"nonlinearity": "relu"}, "projected": {"proj_size": 2}}.get(
-        kind, {}
-    )  # Any: settings of torch
+    settings: dict[str, dict[str, Any]] = {"relu": {"nonlinearity": "relu"}, "projected": {"proj_size": 2}}
+    more = settings.get(kind, {})  # Any: settings of torch
     module = classes.get(kind, nn.LSTM)(IN, UNITS, 2, batch_first=first, bidirectional=True, **more).double().eval()
     model = Reads(module, packed=packed).eval()
     x = torch.randn(3, LONGEST, IN, dtype=torch.float64)
