@@ -164,6 +164,42 @@ class TorchGeometric(DataSet):
     edgeless: Edgeless = EDGELESS
 
 
+class SequenceFile(DataSet):
+    """NumPy archives of sequences: values, offsets (n + 1,) and labels (n,).
+
+    Sequence i is values[offsets[i]:offsets[i + 1]]. Values are tokens (steps,) from 1, as 0 is padding, or features
+    (steps, d).
+    """
+
+    source: Literal["sequence-npz"]
+    paths: dict[Name, Location] = Field(
+        min_length=1, description="npz file by split; under the name `all`, `split` draws the splits"
+    )
+    vocabulary: Annotated[int, Field(ge=2, le=2**24)] | None = Field(
+        None, description="number of tokens with padding, above the largest token; default: not checked"
+    )
+
+
+class Texts(DataSet):
+    """Tables of texts and labels in UTF-8, whose texts a local tokenizer turns into tokens; 0 is padding."""
+
+    source: Literal["texts"]
+    paths: dict[Name, Location] = Field(
+        min_length=1, description="csv file by split; under the name `all`, `split` draws the splits"
+    )
+    tokenizer: Location = Field(
+        description="local file: .json of the package tokenizers, else a text file with a word a line, [UNK] for others"
+    )
+    text_column: str = Field("text", description="column with the texts")
+    label_column: str = Field("label", description="column with the labels")
+    classes: dict[str, Annotated[int, Field(ge=0)]] | None = Field(
+        None, description="network output index by label; default: the labels themselves, if they are integers"
+    )
+    longest: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="number of tokens of a text that are kept, from its beginning; default: all"
+    )
+
+
 AnyDataSet = Annotated[
     SklearnDigits
     | Npz
@@ -174,6 +210,8 @@ AnyDataSet = Annotated[
     | MiniBroden
     | GraphFile
     | TorchGeometric
+    | SequenceFile
+    | Texts
     | ImportedData,
     Field(discriminator="source"),
 ]

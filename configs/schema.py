@@ -21,7 +21,9 @@ from configs.datasets import (
     LabelNoise,
     MiniBroden,
     Npz,
+    SequenceFile,
     SklearnDigits,
+    Texts,
     TorchGeometric,
 )
 from configs.decomposition import Decomposition
@@ -48,7 +50,9 @@ __all__ = [
     "Npz",
     "Preprocessing",
     "Report",
+    "SequenceFile",
     "SklearnDigits",
+    "Texts",
     "TorchGeometric",
 ]
 

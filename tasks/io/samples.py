@@ -24,7 +24,7 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class Vector:
-    """A sample that is not an image, such as a graph: (K,) float32 as its network takes it."""
+    """A sample that is not an image, float32 as its network takes it: (K,) of a graph, (steps, d) of a sequence."""
 
     values: NDArray[np.float32]
 

@@ -1,12 +1,17 @@
 """Networks that read sequences: an LSTM and a small transformer encoder.
 
-A sequence is tokens (n, steps), of which 0 is padding at the end, or features (n, steps, d), or an image (n, C, h, w),
-read row by row or, by the transformer, as square patches.
+A sequence is tokens (n, steps) or (n, steps, 1), of which 0 is padding at the end, or features (n, steps, d), or
+(n, steps, d + 1) with a last number of 1, and 0 at padding. An image (n, C, h, w) is read row by row or, by the
+transformer, as square patches.
 """
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence
+
+from tasks.modules.rows import rows_of
 
 PADDING = 0  # the token that fills a shorter sequence
 
@@ -33,6 +38,7 @@ class LstmClassifier(nn.Module):
     ) -> None:
         super().__init__()
         _check(features, vocabulary, classes=classes, width=width, layers=layers)
+        self.features, self.vocabulary = features, vocabulary
         self.embedding = None if vocabulary is None else nn.Embedding(vocabulary, width, padding_idx=PADDING)
         seen = width if features is None else features
         self.lstm = nn.LSTM(seen, width, layers, batch_first=True, bidirectional=bidirectional)
@@ -40,12 +46,13 @@ class LstmClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (n, classes)."""
-        if self.embedding is None:
-            _, (hidden, _) = self.lstm(_rows(x))
-        else:
-            lengths = _lengths(x)
-            steps = pack_padded_sequence(self.embedding(x.long()), lengths, batch_first=True, enforce_sorted=False)
+        present, lengths = _present(x, self.features, self.vocabulary)
+        steps = _steps(x, self.features) if self.embedding is None else self.embedding(_tokens(x))
+        if present is None:
             _, (hidden, _) = self.lstm(steps)
+        else:
+            packed = pack_padded_sequence(steps, lengths, batch_first=True, enforce_sorted=False)
+            _, (hidden, _) = self.lstm(packed)
         last = hidden[-2:] if self.lstm.bidirectional else hidden[-1:]
         logits: Tensor = self.head(last.transpose(0, 1).flatten(1))
         return logits
@@ -78,7 +85,7 @@ class TransformerClassifier(nn.Module):
         _check(features, vocabulary, length=length, classes=classes, width=width, layers=layers, heads=heads)
         if width % heads:
             raise ValueError(f"width: expected a multiple of {heads} heads, found {width}")
-        self.patch = patch
+        self.patch, self.features, self.vocabulary = patch, features, vocabulary
         self.embedding = None if vocabulary is None else nn.Embedding(vocabulary, width, padding_idx=PADDING)
         self.project = None if features is None else nn.Linear(features, width)
         self.positions = nn.Embedding(length + 1, width, padding_idx=PADDING)
@@ -88,25 +95,28 @@ class TransformerClassifier(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits (n, classes)."""
+        if x.ndim == 4 and self.patch is not None:
+            x = _patches(x, self.patch)
+        present, _ = _present(x, self.features, self.vocabulary)
         if self.embedding is not None:
-            present = torch.arange(x.shape[1], device=x.device) < _lengths(x).to(x.device)[:, None]
-            tokens = self.embedding(x.long())
+            tokens = self.embedding(_tokens(x))
         else:
             assert self.project is not None
-            rows = _rows(x) if self.patch is None else _patches(x, self.patch)
-            present, tokens = torch.ones(rows.shape[:2], dtype=torch.bool, device=x.device), self.project(rows)
+            tokens = _by_rows(self.project, _steps(x, self.features), present)
+        places = torch.arange(1, tokens.shape[1] + 1, device=x.device).expand(tokens.shape[:2])
         if tokens.shape[1] >= self.positions.num_embeddings:
             raise ValueError(f"expected up to {self.positions.num_embeddings - 1} steps, found {tokens.shape[1]}")
-        tokens = tokens + self.positions(torch.arange(1, tokens.shape[1] + 1, device=x.device) * present)
+        tokens = tokens + self.positions(places if present is None else places * present)
         for block in self.blocks:
             tokens = block(tokens, present)
-        kept = self.norm(tokens) * present[..., None]
-        logits: Tensor = self.head(kept.sum(1) / present.sum(1, keepdim=True))
+        kept = self.norm(tokens)
+        mean = kept.mean(1) if present is None else (kept * present[..., None]).sum(1) / present.sum(1, keepdim=True)
+        logits: Tensor = self.head(mean)
         return logits
 
 
 class Block(nn.Module):
-    """Attention of each token to those that are present, then two linear layers; rows of padding are 0."""
+    """Attention of each token to those that are present, then two linear layers, which do not see padding."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -114,13 +124,16 @@ class Block(nn.Module):
         self.between, self.wide = nn.LayerNorm(width), nn.Linear(width, 4 * width)
         self.narrow = nn.Linear(4 * width, width)
 
-    def forward(self, tokens: Tensor, present: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, present: Tensor | None) -> Tensor:
         """Return the tokens (n, steps, width) after the block."""
-        here, mask = present[..., None], None if bool(present.all()) else ~present
+        mask = None if present is None else ~present
         seen = self.before(tokens)
         tokens = tokens + self.attention(seen, seen, seen, key_padding_mask=mask, need_weights=False)[0]
-        hidden = nn.functional.gelu(self.wide(self.between(tokens) * here)) * here
-        found: Tensor = tokens + self.narrow(hidden)
+        return tokens + _by_rows(self._mixed, self.between(tokens), present)
+
+    def _mixed(self, rows: Tensor) -> Tensor:
+        """Return what the two linear layers make of rows."""
+        found: Tensor = self.narrow(nn.functional.gelu(self.wide(rows)))
         return found
 
 
@@ -137,24 +150,55 @@ def _check(features: int | None, vocabulary: int | None, **counts: int) -> None:
             raise ValueError(f"{name}: expected at least 1, found {count}")
 
 
-def _lengths(tokens: Tensor) -> Tensor:
-    """Return the number of tokens of each sequence (n,), on the CPU.
+def _present(x: Tensor, features: int | None, vocabulary: int | None) -> tuple[Tensor | None, Tensor]:
+    """Return which steps are there (n, steps), and the number of each sequence's (n,), on the CPU.
+
+    None where the input does not say it, and all are.
 
     Raises
     ------
-    ValueError : a sequence of padding alone, or padding before a token
+    ValueError : a sequence of padding alone, padding before a step, or a token beyond the vocabulary
     """
-    here = tokens != PADDING
+    if features is not None:
+        if x.ndim != 3 or x.shape[-1] != features + 1:
+            return None, torch.zeros(0)
+        here = x[..., -1] > 0
+    else:
+        here, most = _tokens(x) != PADDING, int(x.max()) if x.numel() else 0
+        if vocabulary is not None and most >= vocabulary:
+            raise ValueError(f"expected tokens below {vocabulary}, the vocabulary, found {most}")
     lengths = here.sum(1)
     if not bool(lengths.all()):
-        raise ValueError(f"expected at least one token in each sequence, found none in {int((lengths == 0).sum())}")
+        raise ValueError(f"expected at least one step in each sequence, found none in {int((lengths == 0).sum())}")
     if bool((here[:, 1:] & ~here[:, :-1]).any()):
-        raise ValueError(f"expected padding, token {PADDING}, at the end of a sequence, found it before other tokens")
-    return lengths.cpu()
+        raise ValueError("expected padding at the end of a sequence, found it before other steps")
+    return here, lengths.cpu()
+
+
+def _by_rows(apply: Callable[[Tensor], Tensor], values: Tensor, present: Tensor | None) -> Tensor:
+    """Apply linear layers to the steps that are there, one after the other; padding becomes 0."""
+    if present is None:
+        return apply(values)
+    with rows_of(present.sum(1)):
+        made = apply(values[present])
+    found = made.new_zeros(*present.shape, made.shape[1])
+    found[present] = made
+    return found
+
+
+def _tokens(x: Tensor) -> Tensor:
+    """Return tokens (n, steps) as integers."""
+    return (x[..., 0] if x.ndim == 3 else x).long()
+
+
+def _steps(x: Tensor, features: int | None) -> Tensor:
+    """Return features (n, steps, d), without the number that says which steps are there."""
+    rows = _rows(x)
+    return rows[..., :-1] if x.ndim == 3 and features is not None and rows.shape[-1] == features + 1 else rows
 
 
 def _rows(x: Tensor) -> Tensor:
-    """Return features (n, steps, d): rows of images, or the features themselves."""
+    """Return rows of images as features (n, steps, d); features as they are."""
     return x.transpose(1, 2).flatten(2) if x.ndim == 4 else x
 
 

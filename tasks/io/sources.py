@@ -14,6 +14,7 @@ from tasks.io.imagenet import ImageNetSource
 from tasks.io.mini_broden import MiniBrodenSource
 from tasks.io.npz import NpzSource
 from tasks.io.samples import Row, Sample
+from tasks.io.sequences import open_sequence_file, open_texts
 from tasks.io.table import TableSource
 
 
@@ -49,6 +50,8 @@ SOURCES: dict[str, Callable[[Any, int], Source]] = {
     "mini-broden": lambda data, threads: MiniBrodenSource(data.count, data.size, data.seed),
     "graph-npz": lambda data, threads: open_graph_file(data),
     "torch-geometric": lambda data, threads: open_torch_geometric(data),
+    "sequence-npz": lambda data, threads: open_sequence_file(data),
+    "texts": lambda data, threads: open_texts(data),
     "import": lambda data, threads: _imported(data.object, data.arguments),
 }
 

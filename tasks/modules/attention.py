@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.modules.composed import LinearMap, PaddedLinear, Piece, SliceMap
+from tasks.modules.rows import Inputs
 
 ORDER = ("q_proj", "k_proj", "v_proj")
 ARGUMENTS = ("query", "key", "value", "key_padding_mask", "need_weights")  # by position
@@ -63,7 +64,7 @@ class Attention:
         """Return a linear map that knows padding."""
         return AttentionMap(size[1], size[0], device="meta")
 
-    def inputs(self, module: nn.Module, given: tuple[object, ...], named: Mapping[str, object]) -> dict[str, Tensor]:
+    def inputs(self, module: nn.Module, given: tuple[object, ...], named: Mapping[str, object]) -> dict[str, Inputs]:
         """Return the tokens of queries, keys and values, and what the heads make of them, (Q, L, in + 1)."""
         assert isinstance(module, nn.MultiheadAttention)
         taken = dict(zip(ARGUMENTS, given[:NEED_WEIGHTS], strict=False)) | dict(named)
@@ -74,16 +75,16 @@ class Attention:
         if padding is not None:
             padded = [tokens[0] is tokens[1], True, True]  # queries are padded where they are the keys themselves
             kept = [~padding if here else one for one, here in zip(kept, padded, strict=True)]
-        found: dict[str, Tensor] = {}
+        found: dict[str, Inputs] = {}
         for name, token, present in zip(ORDER, tokens, kept, strict=True):
             assert isinstance(token, Tensor)
             found[name] = _marked(token if module.batch_first else token.transpose(0, 1), present)
         made = _contexts(module, given, named)
-        found["out_proj"] = _marked(made if module.batch_first else made.transpose(0, 1), kept[0])
-        for name in list(found):
-            for head in range(module.num_heads):
-                found[f"{name}.{head}"] = _of_head(found[name], head, module) if name == "out_proj" else found[name]
-        return found
+        seen = _marked(made if module.batch_first else made.transpose(0, 1), kept[0])
+        for head in range(module.num_heads):
+            found |= {f"{name}.{head}": found[name] for name in ORDER}
+            found[f"out_proj.{head}"] = _of_head(seen, head, module)
+        return found | {"out_proj": seen}
 
 
 def _labelled(heads: list[tuple[int, int]]) -> list[tuple[str, tuple[int, int], bool]]:

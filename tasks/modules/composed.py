@@ -12,6 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from tasks.modules.rows import Inputs
+
 Stack = tuple[Tensor, Tensor | None]  # weights (n, out, in), biases (n, out)
 
 
@@ -75,7 +77,7 @@ class ComposedKind(Protocol):
         """Return a module without values that computes a map of that size."""
         ...
 
-    def inputs(self, module: nn.Module, given: tuple[object, ...], named: Mapping[str, object]) -> dict[str, Tensor]:
+    def inputs(self, module: nn.Module, given: tuple[object, ...], named: Mapping[str, object]) -> dict[str, Inputs]:
         """Return the inputs of each map as its stand-in takes them, from the arguments of the module's call.
 
         Raises

@@ -1,7 +1,7 @@
 """Recurrent layers as linear maps: the gates of each layer and direction are one map of [x_t, h_{t-1}, 1].
 
-The hidden states before each step are computed step by step, as the module's own kernel does not show them. Steps
-beyond the end of a shorter sequence are rows of 0.
+The hidden states before each step are computed step by step, as the module's own kernel does not show them. A shorter
+sequence of a packed batch has fewer rows.
 """
 
 from collections.abc import Iterator, Mapping
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
 from tasks.modules.composed import GateMap, LinearMap, Piece, SliceMap
+from tasks.modules.rows import Inputs, Rows, offsets_of
 
 GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1, "RNN_RELU": 1}  # by mode; the last gate of a GRU is not a sum
 
@@ -59,22 +60,24 @@ class Recurrent:
         """Return a linear map; the bias is one of its columns."""
         return RecurrentMap(size[1], size[0], bias=False, device="meta")
 
-    def inputs(self, module: nn.Module, given: tuple[object, ...], named: Mapping[str, object]) -> dict[str, Tensor]:
-        """Return [x_t, h_{t-1}, 1] of all steps, (Q, L, in), by layer and direction."""
+    def inputs(self, module: nn.Module, given: tuple[object, ...], named: Mapping[str, object]) -> dict[str, Inputs]:
+        """Return [x_t, h_{t-1}, 1] of all steps by layer and direction: (Q, L, in), or ragged rows."""
         assert isinstance(module, nn.RNNBase)
         taken = dict(zip(("input", "hx"), given, strict=False)) | dict(named)
         steps, present = _steps(module, taken.get("input"))
+        ragged = isinstance(taken.get("input"), PackedSequence)
         starts = _starts(module, taken.get("hx"), steps)
-        found: dict[str, Tensor] = {}
+        found: dict[str, Inputs] = {}
         for layer in range(module.num_layers):
             made = []
             for tail in _directions(module, layer):
                 run = _run(module, tail, steps, present, next(starts))
                 ones = [present[..., None].to(steps.dtype)] if module.bias else []
-                rows = torch.cat([steps, run.before, *ones], dim=2) * present[..., None]
-                found[tail.lstrip("_")] = rows.transpose(0, 1)
+                found[tail.lstrip("_")] = _by_query(
+                    torch.cat([steps, run.before, *ones], dim=2), present, ragged=ragged
+                )
                 if run.projected is not None:
-                    found[f"hr{tail}"] = run.projected.transpose(0, 1)
+                    found[f"hr{tail}"] = _by_query(run.projected, present, ragged=ragged)
                 made.append(run.outputs)
             steps = torch.cat(made, dim=2)
         return found
@@ -121,6 +124,12 @@ def _starts(module: nn.RNNBase, given: object, steps: Tensor) -> Iterator[tuple[
         for one, size in zip(both, sizes, strict=True)
     ]
     return zip(*states, strict=True)
+
+
+def _by_query(rows: Tensor, present: Tensor, *, ragged: bool) -> Inputs:
+    """Return rows (L, Q, n) by query: (Q, L, n), or ragged rows of a packed batch."""
+    ordered, here = rows.transpose(0, 1), present.T
+    return ordered if not ragged else Rows(ordered[here], offsets_of(here.sum(1)))
 
 
 def _run(module: nn.RNNBase, tail: str, steps: Tensor, present: Tensor, start: tuple[Tensor, Tensor]) -> _Run:

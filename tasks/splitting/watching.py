@@ -83,15 +83,19 @@ def _taken(
     """Return copies of a call's inputs, by map; of a plain module under the name ""."""
     if maps:
         found = maps[0].kind.inputs(module, given, named)
-        return {one.name: found[one.name].clone() for one in maps}
+        return {one.name: _copied(found[one.name]) for one in maps}
     kind, values = kind_of(module), (*given, *named.values())
     taken = only_tensor(values) if kind is None else kind.inputs(module, values)
     if isinstance(kind, Embedding) and (counts := declared_counts(taken[..., None])) is not None:
         tokens = taken.new_full((len(counts), int(counts.max())), PADDING)
         tokens[torch.arange(tokens.shape[1]) < counts[:, None]] = taken
         return {"": tokens}
-    rows = declared(taken)
-    return {"": with_values(rows, values_of(rows).clone().contiguous())}
+    return {"": _copied(declared(taken))}
+
+
+def _copied(rows: Inputs) -> Inputs:
+    """Return a copy: what follows may change the inputs in place."""
+    return with_values(rows, values_of(rows).clone().contiguous())
 
 
 def _by_query(rows: Inputs, count: int) -> Inputs:

@@ -24,7 +24,7 @@ PAGES = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
-    *(f"docs/{n}.md" for n in ("index", "methods", "store", "config", "concepts", "tracing", "graphs")),
+    *(f"docs/{n}.md" for n in ("index", "methods", "store", "config", "concepts", "tracing", "sequences", "graphs")),
 ]
 STORE_COMMANDS = ("card", "status", "verify", "gc", "explain", "materialise")
 PLACEHOLDERS = {"CONFIG": "digits", "STORE": "lore", "N": "0"}
@@ -95,6 +95,13 @@ def test_the_configs_of_the_tracing_page_validate() -> None:
     assert checked.tracing is not None
     assert checked.tracing.evaluation.mislabel
     assert private.report.training_images == "ids"
+
+
+def test_the_configs_of_the_page_of_sequences_validate() -> None:
+    archive, texts = [Config.model_validate(tree) for tree in trees("docs/sequences.md")]
+    assert archive.data["reviews"].source == "sequence-npz"
+    assert archive.networks["reader"].model == "lstm"
+    assert texts.data["reviews"].source == "texts"
 
 
 def test_the_configs_of_the_graphs_page_validate() -> None:

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from tasks.capture import capture_inputs
 from tasks.io.networks import build_model
-from tasks.modules import PaddedLinear
 from tasks.modules.naming import traced_module, whole_layers
+from tasks.modules.rows import Rows, padded, values_of
 from tasks.recording.layers import choose_layers
+from tasks.tracing import contributions
 
 TOKENS = torch.tensor([[3, 1, 4, 1, 5], [2, 6, 0, 0, 0], [5, 3, 5, 0, 0]])
 LENGTHS = [5, 2, 3]
@@ -42,30 +43,68 @@ def test_padding_is_rows_of_nothing_in_every_layer(reader: str) -> None:
     for row, length in enumerate(LENGTHS):
         alone = capture_inputs(model, layers, TOKENS[row : row + 1, :length])
         for layer in layers:
-            here, there = together[layer][row], alone[layer][0]
+            rows = together[layer]
+            if isinstance(rows, Rows):
+                first, last = rows.offsets[row : row + 2].tolist()
+                torch.testing.assert_close(rows.values[first:last], values_of(alone[layer]))
+                continue
+            here, there = rows[row], padded(alone[layer])[0]
             if isinstance(module := traced_module(model, layer), nn.Embedding):
-                padded = module.weight[here.long()][length:]
-                assert not padded.any(), layer
+                assert not module.get_parameter("weight")[here.long()][length:].any(), layer
             elif here.ndim == 1:
                 torch.testing.assert_close(here, there)
             else:
                 torch.testing.assert_close(here[:length], there, msg=layer)
                 assert not here[length:].any(), layer
-    assert any(isinstance(traced_module(model, layer), PaddedLinear | nn.Linear) for layer in layers)
+
+
+FEATURES: dict[str, tuple[str, Settings]] = {
+    "lstm": ("lstm", {"features": 3, "width": 4, "classes": 3}),
+    "transformer": ("transformer", {"features": 3, "width": 8, "heads": 2, "length": 5, "classes": 3}),
+}
+
+
+@pytest.mark.parametrize("reader", FEATURES)
+def test_features_of_several_lengths(reader: str) -> None:
+    model = built(*FEATURES[reader])
+    there = (torch.arange(5) < torch.tensor(LENGTHS)[:, None]).double()[..., None]
+    steps = torch.randn(3, 5, 3, dtype=torch.float64) * there
+    with torch.no_grad():
+        together = model(torch.cat([steps, there], dim=2))
+        for row, length in enumerate(LENGTHS):
+            torch.testing.assert_close(together[row : row + 1], model(steps[row : row + 1, :length]))
+
+
+def test_a_bias_does_not_see_padding() -> None:
+    model = built(*READERS["transformer"])
+    layers = ["blocks.0.wide", "blocks.1.narrow", "blocks.0.attention.out_proj"]
+    together = capture_inputs(model, layers, TOKENS)
+    for layer in layers:
+        module = traced_module(model, layer)
+        shape = {"wide": (32, 8), "narrow": (8, 32), "out_proj": (8, 8)}[layer.rpartition(".")[2]]
+        weight = torch.randn(*shape, dtype=torch.float64)
+        bias = torch.randn(len(weight), dtype=torch.float64)
+        updates = torch.randn(2, *weight.shape, dtype=torch.float64), torch.randn(2, len(bias), dtype=torch.float64)
+        found = contributions(module, weight, together[layer], updates[0], bias=bias, bias_updates=updates[1])
+        for row, length in enumerate(LENGTHS):
+            one = capture_inputs(model, [layer], TOKENS[row : row + 1, :length])[layer]
+            alone = contributions(module, weight, one, updates[0], bias=bias, bias_updates=updates[1])
+            torch.testing.assert_close(found.gamma[row], alone.gamma[0])
+            torch.testing.assert_close(found.norm[row], alone.norm[0])
 
 
 def test_images_are_read_row_by_row() -> None:
     model = built("lstm", {"features": 6, "width": 4, "classes": 3})
     images = torch.randn(2, 2, 5, 3, dtype=torch.float64)
     rows = torch.stack([torch.cat([images[:, 0, t], images[:, 1, t]], dim=1) for t in range(5)], dim=1)
-    torch.testing.assert_close(capture_inputs(model, ["lstm.l0"], images)["lstm.l0"][..., :6], rows)
+    torch.testing.assert_close(padded(capture_inputs(model, ["lstm.l0"], images)["lstm.l0"])[..., :6], rows)
     torch.testing.assert_close(model(rows), model(images))
 
 
 def test_patches_are_those_of_the_image() -> None:
     model = built("transformer", {"features": 2 * 4, "patch": 2, "width": 8, "heads": 2, "length": 6})
     images = torch.randn(3, 2, 4, 6, dtype=torch.float64)
-    seen = capture_inputs(model, ["project"], images)["project"]
+    seen = padded(capture_inputs(model, ["project"], images)["project"])
     assert seen.shape == (3, 6, 8)
     patch = images[1, :, 2:4, 2:4]  # second row of patches, second of three columns
     torch.testing.assert_close(seen[1, 4], patch.flatten())
@@ -104,13 +143,11 @@ def test_the_encoder_is_the_sum_of_its_parts() -> None:
 @pytest.mark.parametrize("reader", READERS)
 def test_empty_and_broken_sequences_are_named(reader: str) -> None:
     model = built(*READERS[reader])
-    with pytest.raises(ValueError, match=r"^expected at least one token in each sequence, found none in 1$"):
+    with pytest.raises(ValueError, match=r"^expected at least one step in each sequence, found none in 1$"):
         model(torch.tensor([[1, 2], [0, 0]]))
-    with pytest.raises(
-        ValueError, match=r"^expected padding, token 0, at the end of a sequence, found it before other"
-    ):
+    with pytest.raises(ValueError, match=r"^expected padding at the end of a sequence, found it before other steps$"):
         model(torch.tensor([[1, 2], [0, 1]]))
-    with pytest.raises(IndexError):
+    with pytest.raises(ValueError, match=r"^expected tokens below 7, the vocabulary, found 7$"):
         model(torch.tensor([[1, 7]]))
 
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from tasks.capture import capture_inputs
 from tasks.modules import composed_kind_of
 from tasks.modules.composed import PaddedLinear
+from tasks.modules.rows import padded
 
 SIZE, HEADS, QUERIES, KEYS, BATCH = 6, 3, 4, 5, 2
 WIDTH = SIZE // HEADS
@@ -80,7 +81,8 @@ def test_the_inputs_of_every_map(mask: str, *, separate: bool, first: bool) -> N
         named["attn_mask"] = later
     model = Attends(module, **named)
     x = torch.randn(BATCH, QUERIES, SIZE, dtype=torch.float64)
-    found = capture_inputs(model, [f"attention.{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj")], x)
+    names = [f"attention.{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj")]
+    found = {name: padded(rows) for name, rows in capture_inputs(model, names, x).items()}
     seen = by_loops(module, [x, model.key, model.value], allowed)
     masked = mask in ("padding", "numbers", "both")
     present = ~padding if masked else torch.ones(BATCH, KEYS, dtype=torch.bool)
@@ -108,7 +110,7 @@ def test_padded_queries_of_self_attention_are_padding() -> None:
 
     names = [f"attention.{name}" for name in ("q_proj", "k_proj", "v_proj", "out_proj", "out_proj.1")]
     x = torch.randn(BATCH, KEYS, SIZE, dtype=torch.float64)
-    found = capture_inputs(Alone().eval(), names, x)
+    found = {name: padded(rows) for name, rows in capture_inputs(Alone().eval(), names, x).items()}
     short = x[1:, : LENGTHS[1]]
     plain = module(short, short, short, need_weights=False)[0]
     for name in names:

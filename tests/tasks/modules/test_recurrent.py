@@ -8,6 +8,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tasks.capture import capture_inputs
 from tasks.modules import composed_kind_of
+from tasks.modules.rows import Rows, padded
 
 IN, UNITS, LONGEST, LENGTHS = 3, 4, 5, [3, 5, 1]
 
@@ -110,7 +111,7 @@ def traced(model: Reads, x: Tensor) -> dict[str, Tensor]:
         weights, none = maps[name].assemble(stacks)
         assert none is None
         assert tuple(weights.shape[1:]) == maps[name].size
-        found[name] = inputs[f"reader.{name}"] @ weights[0].T
+        found[name] = padded(inputs[f"reader.{name}"]) @ weights[0].T
     return found
 
 
@@ -120,9 +121,8 @@ def traced(model: Reads, x: Tensor) -> dict[str, Tensor]:
 def test_the_gates_of_all_steps(kind: str, *, packed: bool, first: bool) -> None:
     torch.manual_seed(2)
     classes = {"GRU": nn.GRU, "RNN": nn.RNN, "relu": nn.RNN}
-    more: dict[str, Any] = {"relu": {"nonlinearity": "relu"}, "projected": {"proj_size": 2}}.get(
-        kind, {}
-    )  # Any: settings of torch
+    settings: dict[str, dict[str, Any]] = {"relu": {"nonlinearity": "relu"}, "projected": {"proj_size": 2}}
+    more = settings.get(kind, {})  # Any: settings of torch
     module = classes.get(kind, nn.LSTM)(IN, UNITS, 2, batch_first=first, bidirectional=True, **more).double().eval()
     model = Reads(module, packed=packed).eval()
     x = torch.randn(3, LONGEST, IN, dtype=torch.float64)
@@ -142,7 +142,7 @@ def test_without_biases_the_gates_see_no_column_of_ones() -> None:
     model = Reads(module, packed=True).eval()
     gates, _ = by_loops(module, x, LENGTHS)
     torch.testing.assert_close(traced(model, x)["l0"], gates["l0"])
-    assert capture_inputs(model, ["reader.l0"], x)["reader.l0"].shape == (3, LONGEST, IN + UNITS)
+    assert padded(capture_inputs(model, ["reader.l0"], x)["reader.l0"]).shape == (3, LONGEST, IN + UNITS)
 
 
 def test_rows_beyond_the_end_are_empty_and_others_those_of_the_sequence_alone() -> None:
@@ -154,9 +154,12 @@ def test_rows_beyond_the_end_are_empty_and_others_those_of_the_sequence_alone() 
     for b, length in enumerate(LENGTHS):
         alone = capture_inputs(Reads(module, packed=False).eval(), names, x[b : b + 1, :length])
         for name in names:
-            torch.testing.assert_close(together[name][b, :length], alone[name][0])
-            assert not together[name][b, length:].any()
-            assert (together[name][b, :length, -1] == 1).all()
+            rows = together[name]
+            assert isinstance(rows, Rows)
+            assert rows.counts.tolist() == LENGTHS
+            torch.testing.assert_close(rows.padded()[b, :length], padded(alone[name])[0])
+            assert not rows.padded()[b, length:].any()
+            assert (rows.padded()[b, :length, -1] == 1).all()
 
 
 def test_states_that_are_given_begin_the_steps() -> None:
@@ -165,7 +168,7 @@ def test_states_that_are_given_begin_the_steps() -> None:
     start = torch.randn(1, 3, UNITS, dtype=torch.float64), torch.randn(1, 3, UNITS, dtype=torch.float64)
     x = torch.randn(3, LONGEST, IN, dtype=torch.float64)
     model = Reads(module, packed=False, start=start).eval()
-    seen = capture_inputs(model, ["reader.l0"], x)["reader.l0"]
+    seen = padded(capture_inputs(model, ["reader.l0"], x)["reader.l0"])
     torch.testing.assert_close(seen[:, 0, IN : IN + UNITS], start[0][0])
     with torch.no_grad():
         torch.testing.assert_close(seen[:, 1:, IN : IN + UNITS], model(x)[:, :-1])

@@ -318,11 +318,11 @@ def test_a_replay_splits_the_updates_of_an_embedding(tmp_path: Path) -> None:
                 step(row)
     source = TracedSource(open_updates(str(tmp_path / "bag"), program=begin), model)
     assert source.splits("embed")
-    inputs, weight = DATA[:3].float(), source.final("embed")
+    inputs, weight, module = DATA[:3].float(), source.final("embed"), model.get_submodule("embed")
     for segment in source.segments():
         for block in source.blocks(segment, ["embed"], members=True):
-            gamma = block.project(model.embed, weight, inputs).gamma
-            for row_index, columns in enumerate(block.per_example(model.embed, weight, inputs)):
+            gamma = block.project(module, weight, inputs).gamma
+            for row_index, columns in enumerate(block.per_example(module, weight, inputs)):
                 assert columns.shape == (3, BATCH)
                 torch.testing.assert_close(columns.sum(1), gamma[:, row_index], rtol=1e-4, atol=1e-6)
                 assert float(columns.std(dim=1).max()) > 0
