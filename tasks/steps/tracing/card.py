@@ -25,7 +25,7 @@ from tasks.steps.tracing.plan import Trace
 from tasks.steps.tracing.projection import contributions_spec
 from tasks.steps.tracing.scores import COUNTERFACTUAL_SCORE
 from tasks.steps.tracing.shown import ridges_of, training_images
-from tasks.steps.tracing.suspects import read_suspects
+from tasks.steps.tracing.subjects import read_suspects
 from tasks.steps.tracing.whole import WholeScores
 
 COLUMNS = ["score", "end", "rank", "sample_id", "key", "class_name", "sum", "share"]
