@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from configs.load import check_config, load_config
+from configs.load import check_config, find_code, load_config
 from configs.schema import Config
 from flows.plan import Plan, make_plan
 from flows.progress import Progress, notes_of, planned_stages, progress_of
@@ -72,7 +72,9 @@ def given_config(config: Given, overrides: Sequence[str]) -> Config:
     """Return a config that is given as a path, a preset's name or its content."""
     if isinstance(config, str):
         return load_config(config, overrides)
-    return check_config(config, "config", overrides)
+    found = check_config(config, "config", overrides)
+    find_code(found, "config")
+    return found
 
 
 @contextmanager

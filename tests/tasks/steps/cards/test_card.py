@@ -100,7 +100,7 @@ def test_the_features_of_the_head_add_up_to_the_logit(carded_run: Run, card: Car
     with torch.inference_mode():
         logits = model(inputs.clone())[0].double().numpy()
     values = capture_inputs(model, ["11"], inputs)["11"][0].double().numpy()
-    weight = model.get_submodule("11").weight.double().numpy()  # type: ignore[operator,union-attr]  # a linear layer
+    weight = model.get_submodule("11").weight.double().numpy()  # type: ignore[operator]  # a linear layer
     best, second = np.argsort(-logits)[:2]
     table = card.deciding.features.sort_values("feature")
     np.testing.assert_allclose(table["contribution"], values * weight[best], rtol=1e-5, atol=1e-7)
