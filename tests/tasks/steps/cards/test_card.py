@@ -17,6 +17,7 @@ from storage.stages import open_finished
 from tasks.capture import capture_inputs, capture_layers
 from tasks.report.cards.results import CardResults
 from tasks.steps.cards.card import neurons_of_features
+from tasks.steps.cards.choose import same_classes
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import load_network
 from tasks.steps.common.samples import read_positions
@@ -218,3 +219,13 @@ def test_the_features_of_a_class_add_up_to_what_the_head_makes_of_them(card: Car
         assert 0 <= found.heat.min() <= found.heat.max() <= 1
         assert (found.features["gain"].abs().diff().dropna() <= 0).all()
         assert found.features["share"].notna().all()
+
+
+def test_a_data_set_of_other_classes_gives_no_label(carded_run: Run, whole: FinishedRun) -> None:
+    digits, probe = (carded_run.plan.shared.manifests[name] for name in ("digits", "probe"))
+    assert same_classes(carded_run.job.store, digits, digits)
+    assert not same_classes(carded_run.job.store, probe, digits)
+    with pytest.raises(ConfigError, match=r"--wrong: expected a data set with the classes of small, found data\.probe"):
+        card_of(whole, Wanted(wrong=1, data="probe"))
+    with pytest.raises(ConfigError, match=r"--sample: sample all/0: expected image mode L, .*, found RGB"):
+        card_of(whole, Wanted(sample="0", data="probe"))
