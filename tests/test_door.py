@@ -71,7 +71,7 @@ def test_a_run_offers_its_tables_arrays_figures_and_cards(carded_run: "Run") -> 
     assert set(card.tables) >= {"answers", "deciding", "holding", "examples", "course of classes"}
     assert all(isinstance(table, pd.DataFrame) for table in card.tables.values())
     assert card.html.startswith("<!DOCTYPE html>")
-    assert len(card.sentences) == 6
+    assert len(card.sentences) in (6, 7)  # a warning, where the network is at chance
 
 
 def test_rich_displays_are_escaped(carded_run: "Run") -> None:

@@ -13,7 +13,7 @@ from configs.load import ConfigError
 from configs.schema import Config
 from storage.stores import Store
 from tasks.report.cards.results import CardResults, Deciding, Holding
-from tasks.steps.cards.choose import Chosen, Wanted, choose_network, choose_subject
+from tasks.steps.cards.choose import Chosen, Wanted, choose_network, choose_subject, warning_of
 from tasks.steps.cards.missing import how_to_ask
 from tasks.steps.cards.privacy import may_be_named, may_be_shown
 from tasks.steps.common.question import Answer, Shared
@@ -98,6 +98,7 @@ def _bare(look: Look, chosen: Chosen, shared: Shared) -> CardResults:
         given="" if sample is None or sample.label is None else class_title(names, sample.label),
         answers=answers,
         training_images=look.config.report.training_images,
+        warning=warning_of(look.store, chosen),
     )
     if sample is None:
         return found

@@ -15,6 +15,7 @@ from configs.schema import Config
 from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import Store
+from tasks.figures.views import in_percent
 from tasks.steps.common.activations import activations_spec, batches_of, first_input
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.question import Answer, Shared
@@ -171,14 +172,41 @@ def wrong_sample(store: Store, chosen: Chosen, number: int) -> Sample:
     return _sample(chosen, row)
 
 
-def held_out_logits(store: Store, chosen: Chosen) -> NDArray[np.float32]:
-    """Return the logits of the held-out split by position: of a question that has them, else by a forward pass."""
+def warning_of(store: Store, chosen: Chosen) -> str:
+    """Warn of a network whose stored answers to held-out images are hardly better than the most frequent class."""
+    spec = _stored_answers(chosen)
+    if spec is None:
+        return ""
+    logits, labels = (open_finished(store, spec).read(name) for name in ("logits", "label"))
+    right, chance = float((logits.argmax(axis=1) == labels).mean()), most_frequent(labels)
+    if right > chance + 2 * np.sqrt(chance * (1 - chance) / len(labels)):
+        return ""
+    return (
+        f"{chosen.name} is right on {in_percent(right)} % of the {len(labels):,} held-out images; always the most "
+        f"frequent class would be right on {in_percent(chance)} %. So its answers mean little, and all below too."
+    )
+
+
+def most_frequent(labels: NDArray[np.generic]) -> float:
+    """Return the share of the most frequent label."""
+    return float(np.unique(labels, return_counts=True)[1].max() / len(labels))
+
+
+def _stored_answers(chosen: Chosen) -> StageSpec | None:
+    """Return a stage with the network's logits on the held-out split; None where no question has one."""
     for question, stage in (("interpretation", "held_out"), ("decomposition", "evaluate")):
-        spec = getattr(chosen.answers.get(question), stage, None)
+        spec: StageSpec | None = getattr(chosen.answers.get(question), stage, None)
         same = spec is not None and spec.inputs["data"].path == chosen.manifest.path
         if spec is not None and same and spec.parameters["split"] == chosen.split:
-            found: NDArray[np.float32] = open_finished(store, spec).read("logits").astype(np.float32, copy=False)
-            return found
+            return spec
+    return None
+
+
+def held_out_logits(store: Store, chosen: Chosen) -> NDArray[np.float32]:
+    """Return the logits of the held-out split by position: of a question that has them, else by a forward pass."""
+    if (spec := _stored_answers(chosen)) is not None:
+        found: NDArray[np.float32] = open_finished(store, spec).read("logits").astype(np.float32, copy=False)
+        return found
     keys = positions(store, chosen.manifest.path, chosen.split)["key"].tolist()
     shape = tuple(first_input(store, chosen.spec).shape[1:])
     return np.concatenate(

@@ -17,7 +17,7 @@ from storage.stages import open_finished
 from tasks.capture import capture_inputs, capture_layers
 from tasks.report.cards.results import CardResults
 from tasks.steps.cards.card import neurons_of_features
-from tasks.steps.cards.choose import same_classes
+from tasks.steps.cards.choose import most_frequent, same_classes
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import load_network
 from tasks.steps.common.samples import read_positions
@@ -229,3 +229,14 @@ def test_a_data_set_of_other_classes_gives_no_label(carded_run: Run, whole: Fini
         card_of(whole, Wanted(wrong=1, data="probe"))
     with pytest.raises(ConfigError, match=r"--sample: sample all/0: expected image mode L, .*, found RGB"):
         card_of(whole, Wanted(sample="0", data="probe"))
+
+
+def test_a_network_at_chance_is_warned_of(carded_run: Run, whole: FinishedRun) -> None:
+    stage = open_finished(carded_run.job.store, held_out(carded_run.plan)["small", 0])
+    right = float((stage.read("logits").argmax(axis=1) == stage.read("label")).mean())
+    warning = card_of(whole, Wanted(wrong=1)).warning
+    assert bool(warning) == (right <= 0.1 + 2 * np.sqrt(0.09 / 30))  # three images of each of ten classes
+    if warning:
+        assert warning.startswith(f"small is right on {100 * right:.1f} % of the 30 held-out images; always the most ")
+    assert most_frequent(np.array([3, 3, 5, 3])) == 0.75
+    assert card_of(asking(carded_run, ("tracing",)), Wanted(sample="3")).warning == ""
