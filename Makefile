@@ -6,7 +6,7 @@ CONSTRAINTS := deployments/constraints-py$(shell $(PYTHON) -c 'import sys; print
 STAMP := $(VENV)/.installed
 TESTS := -n 2 --dist worksteal  # two processes; who is done first takes tests from the other
 FAST := "not slow and not s3 and not gpu and not browser and not cluster and not long"
-SOURCES := configs flows storage tasks deployments tests benchmarks docs
+SOURCES := layerlore.py configs flows storage tasks deployments tests benchmarks docs
 export OMP_NUM_THREADS := 1
 
 .PHONY: quickstart test long lint check coverage format env swift clean

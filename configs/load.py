@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from configs.imports import put_behind
 from configs.schema import Config
 from configs.secrets import Place, holds_secret, without_passwords
 from configs.trees import Tree, TreeError, odd_values, parse_tree
@@ -42,7 +43,23 @@ def load_config(source: str, overrides: Sequence[str] = ()) -> Config:
     ------
     ConfigError : no such file or preset, not a YAML mapping, an unknown key, a wrong type or value
     """
-    return check_config(_parse(_text(source), source), source, overrides)
+    found = check_config(_parse(_text(source), source), source, overrides)
+    find_code(found, source)
+    return found
+
+
+def find_code(config: Config, source: str) -> None:
+    """Put the folders of the user's code at the end of the path: those of `code`, and that of the config's file.
+
+    Raises
+    ------
+    ConfigError : not a folder
+    """
+    for folder in config.code:
+        if not Path(folder).expanduser().is_dir():
+            raise ConfigError(f"{source}: code: expected a folder, found {folder!r}; name one that is there")
+    own = [str(Path(source).absolute().parent)] if Path(source).is_file() else []
+    put_behind([*config.code, *own])
 
 
 def check_config(tree: Tree, source: str, overrides: Sequence[str] = ()) -> Config:

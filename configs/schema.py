@@ -28,7 +28,7 @@ from configs.datasets import (
 )
 from configs.decomposition import Decomposition
 from configs.interpretation import Interpretation
-from configs.section import MAX_SEED, SIDE, Location, Name, Section, Side, check_store
+from configs.section import MAX_SEED, SIDE, Folders, Location, Name, Section, Side, check_store
 from configs.starts import trainings_in_order
 from configs.tracing import Tracing
 from configs.training import Training
@@ -86,7 +86,9 @@ class Network(Section):
         {}, description="keyword arguments of the model's builder"
     )  # Any: the builder's own
     weights: Location | None = Field(
-        None, description="local path of the weights, a state dict: .pt/.pth (tensors only) or .safetensors"
+        None,
+        description="local path of the weights, a state dict: .pt/.pth (tensors only) or .safetensors; or `builder`, "
+        "where the model's function returns trained weights",
     )
     train: Training | None = None
     updates: FromUrl | None = None
@@ -123,6 +125,7 @@ class Config(Section):
         (0,), min_length=1, description="seeds; all trainings and questions run once for each seed"
     )
     cluster: Cluster = Cluster()
+    code: Folders = Field((), description="folders of your own modules, searched last, and on workers too")
     data: dict[Name, AnyDataSet] = Field(min_length=1)
     networks: dict[Name, Network] = Field(min_length=1)
     activations: Activations | None = None

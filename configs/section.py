@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 from unicodedata import category
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from configs.secrets import INSTEAD, secret_in
 
@@ -62,6 +62,7 @@ MAX_SEED = 2**63 - 1  # what an int64 holds
 Location = Annotated[str, AfterValidator(check_location)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Share = Annotated[float, Field(gt=0, le=1)]
+Folders = Annotated[tuple[Location, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
 Paths = Annotated[tuple[Location, ...], Field(min_length=1)]
 
 

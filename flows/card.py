@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flows.exits import exits
-from flows.options import RunOption, StoreArgument, opened_store
+from flows.options import RunOption, StoreArgument, opened_store, run_named
 from flows.terminal import err, print_lines, watched
 
 SAMPLE = typer.Option("--sample", help="id or key of a sample")
@@ -32,7 +32,7 @@ def card(
 
     with exits(f"layerlore card {store}"):
         wanted = Wanted(sample, image, wrong, network, seed, data)
-        run = finished_run(opened_store(store), name)
+        run = finished_run(opened_store(store), run_named(store, name))
         found = card_of(run, wanted, watched)
         print_lines(found.title, *sentences_of(found))
         print_lines(f"card: {save_card(run, found, partial(err.print, markup=False))}")

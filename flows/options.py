@@ -35,6 +35,16 @@ def opened_store(given: str) -> "Store":
     except ValueError as error:
         raise ConfigError(f"store: {error}") from None
     except NoStoreError:
-        if not (Path(given).suffix in (".yaml", ".yml") or given in presets()):
+        if not _is_config(given):
             raise
     return open_store(load_config(given).store)
+
+
+def run_named(given: str, name: str | None) -> str | None:
+    """Return the name of a run: the one that is asked for, else that of a config in place of a store, else None."""
+    return load_config(given).name if name is None and _is_config(given) else name
+
+
+def _is_config(given: str) -> bool:
+    """Say whether a STORE is a config that names its store."""
+    return not Path(given).is_dir() and (Path(given).suffix in (".yaml", ".yml") or given in presets())

@@ -12,7 +12,7 @@ from prefect import tags
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
 
-from configs.load import check_config, load_config
+from configs.load import check_config, find_code, load_config
 from configs.schema import Config
 from configs.secrets import without_passwords
 from flows.plan import Plan, make_plan
@@ -111,7 +111,9 @@ def given_config(config: Given, overrides: Sequence[str]) -> Config:
     """Return a config that is given as a path, a preset's name or its content."""
     if isinstance(config, str):
         return load_config(config, overrides)
-    return check_config(config, "config", overrides)
+    found = check_config(config, "config", overrides)
+    find_code(found, "config")
+    return found
 
 
 @contextmanager

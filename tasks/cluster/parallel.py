@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 import threadpoolctl
 
 from configs.cluster import Cluster
+from configs.imports import behind, put_behind
 from tasks.cluster.attendance import Attendance
 from tasks.cluster.clusters import LOCAL, close_in_time, closing_in_time, has_dashboard, open_scheduler
 from tasks.cluster.rejoining import PATIENCE, ClusterError, fetched, rejoin
@@ -160,6 +161,8 @@ def _dask_pool(cluster: Cluster, say: Callable[[str], None]) -> Iterator[Pool]:
                 compare_workers(client.run(code_facts, on_error="return"))
             if cluster.kind == "address" or has_dashboard():
                 say(f"Dask: {client.dashboard_link}")
+            if folders := behind():
+                client.register_worker_callbacks(partial(put_behind, folders))
             yield DaskPool(client, cluster.gpu_resource, attendance)
 
 

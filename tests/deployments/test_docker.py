@@ -47,8 +47,9 @@ def test_python_is_pinned_to_the_constraints(steps: list[dict[str, Any]]) -> Non
 
 def test_what_is_copied_is_there_and_not_ignored(steps: list[dict[str, Any]]) -> None:  # Any: the parser's
     copied = [source for value in values(steps, "COPY") for source in value.split()[:-1]]
-    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
-    assert {package.rstrip("*") for package in packages} <= set(copied)
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    assert {package.rstrip("*") for package in setuptools["packages"]["find"]["include"]} <= set(copied)
+    assert {f"{module}.py" for module in setuptools["py-modules"]} <= set(copied)
     lines = FILE.with_name("Dockerfile.dockerignore").read_text().splitlines()
     rules = [line for line in lines if line and not line.startswith("#")]
     assert rules[0] == "*"

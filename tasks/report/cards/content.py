@@ -44,6 +44,7 @@ class CardContent:
     why_hidden: str
     answer: str
     wrong: bool
+    warning: str
     what: str
     bars: tuple[Bar, ...]
     summary: tuple[tuple[str, str, str], ...]
@@ -69,6 +70,7 @@ def lay_out_card(card: CardResults) -> CardContent:
         why_hidden="" if shown else "A training image: `report.training_images` keeps it in the store.",
         answer=answer_sentence(card),
         wrong=card.wrong,
+        warning=card.warning,
         what=card.title,
         bars=_bars(card),
         summary=tuple(_summary(card)),
@@ -88,7 +90,8 @@ def picture_of(card: CardResults) -> str:
 
 def said(card: CardResults) -> list[str]:
     """Return a card in sentences, for a terminal."""
-    return [answer_sentence(card), *(sentence for _, _, sentence in _summary(card))]
+    warning = [f"Warning: {card.warning}"] if card.warning else []
+    return [answer_sentence(card), *warning, *(sentence for _, _, sentence in _summary(card))]
 
 
 def answer_sentence(card: CardResults) -> str:

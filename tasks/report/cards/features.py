@@ -116,8 +116,8 @@ def _no_words(card: CardResults) -> str:
     """Say why the features do not have words."""
     if card.holding is None:
         return "Question 3 would name the features: it was not asked of this network."
-    layers = listed(card.holding.maps)
-    return f"No layer of question 3 ({layers}) gives these features, so they do not have words here."
+    layers, when = listed(card.holding.maps), card.holding.snapshot
+    return f"No layer of question 3 ({layers}) gives these features at {when}, so they do not have words here."
 
 
 def _contributions(card: CardResults, found: Deciding) -> Table:

@@ -154,6 +154,8 @@ class CardResults:
     missing : by question without a part: why, and how to ask it
     asked : names of the questions with a page in the report
     training_images : the config's `report.training_images`
+    warning : why the answers of the network mean little, "" where they do not
+    words : the words of the head's features: feature, layer, neuron, detector, word, similarity, interpretable
     """
 
     run: str
@@ -174,6 +176,7 @@ class CardResults:
     missing: Mapping[str, str] = field(default_factory=dict)
     asked: tuple[str, ...] = ()
     training_images: str = "show"
+    warning: str = ""
     words: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["feature", "layer", "neuron", "word"]))
 
     @property

@@ -65,7 +65,7 @@ def teaching_sentence(card: CardResults, found: Taught) -> str:
         said = "No class of training images moved the representation towards this answer."
     else:
         against = f"; those of class {sums.idxmin()} worked against it most" if sums.min() < 0 else ""
-        said = f"Training images of class {sums.idxmax()} taught it most{against}."
+        said = f"By all updates of layer {found.layer}, images of class {sums.idxmax()} taught it most{against}."
     top = found.examples[found.examples["end"] == "top"]
     suspects = top[top["suspect"].notna()]["sample_id"].nunique()
     if suspects:

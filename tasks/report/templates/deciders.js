@@ -174,5 +174,11 @@ document.addEventListener("DOMContentLoaded", () => {
     if (event.key === "Escape" && selected !== null) select(null);
   });
   root.hidden = false;
-  open(0);
+  const asked = networks.findIndex((each) => each.name === linked.get("network"));
+  choice.value = String(Math.max(0, asked));
+  open(Number(choice.value));
+  const feature = network.features.findIndex(([number]) => String(number) === linked.get("feature"));
+  if (feature < 0) return;
+  select(feature);
+  panel.scrollIntoView();
 });

@@ -1,5 +1,8 @@
 "use strict";
 
+// What a link from a card asks this page to show, such as network=small&layer=8&neuron=3.
+const linked = new URLSearchParams(location.hash.slice(1));
+
 const config = { responsive: true, displayModeBar: false };
 const parsed = new Map();
 
@@ -49,6 +52,16 @@ for (const views of document.querySelectorAll(".views")) {
     if (views.dataset.together) chooseTogether(views, event.target.dataset.name);
     drawVisible();
   });
+}
+if (linked.has("query")) {
+  const place = ["network", "seed", "query"].map((name) => linked.get(name)).join(" ");
+  const card = [...document.querySelectorAll("[data-query]")].find((each) => each.dataset.query === place);
+  const radio = card && [...document.querySelectorAll(".picker input")].find((each) => each.value === card.dataset.panel);
+  if (radio) {
+    radio.checked = true;
+    choose(radio.closest(".switch"), radio.value);
+  }
+  (card ?? document.getElementById("queries"))?.scrollIntoView();
 }
 drawVisible();
 

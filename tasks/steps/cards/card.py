@@ -13,7 +13,7 @@ from configs.load import ConfigError
 from configs.schema import Config
 from storage.stores import Store
 from tasks.report.cards.results import CardResults, Deciding, Holding
-from tasks.steps.cards.choose import Chosen, Wanted, choose_network, choose_subject
+from tasks.steps.cards.choose import Chosen, Wanted, choose_network, choose_subject, warning_of
 from tasks.steps.cards.missing import how_to_ask
 from tasks.steps.cards.privacy import may_be_named, may_be_shown
 from tasks.steps.common.question import Answer, Shared
@@ -79,7 +79,7 @@ def _check_named(config: Config, shared: Shared, sample: Sample | None) -> None:
 def _bare(look: Look, chosen: Chosen, shared: Shared) -> CardResults:
     """Return the image with the network's answer, without any question."""
     subject, sample = look.subject, look.subject.sample
-    names = class_names_of(look.store, chosen.manifest)
+    names = {} if chosen.classes is None else class_names_of(look.store, chosen.classes)
     order = np.argsort(-subject.logits, kind="stable")
     answers = pd.DataFrame(
         {
@@ -95,9 +95,10 @@ def _bare(look: Look, chosen: Chosen, shared: Shared) -> CardResults:
         seed=chosen.seed,
         title=_title(subject),
         image=subject.image if shown else None,
-        given="" if sample is None else class_title(names, sample.label),
+        given="" if sample is None or sample.label is None else class_title(names, sample.label),
         answers=answers,
         training_images=look.config.report.training_images,
+        warning=warning_of(look.store, chosen),
     )
     if sample is None:
         return found

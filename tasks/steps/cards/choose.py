@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from configs.schema import Config
 from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import Store
+from tasks.figures.views import in_percent
 from tasks.steps.common.activations import activations_spec, batches_of, first_input
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.question import Answer, Shared
@@ -68,6 +69,8 @@ class Chosen:
     spec : a stage with the network on the data set of the image, of which only the identity counts
     manifest : the data set of the image
     split : the held-out split of the network
+    classes : the data set whose classes are the network's outputs; None where none is known
+    labelled : whether the labels of the image's data set are these classes
     """
 
     name: str
@@ -76,6 +79,8 @@ class Chosen:
     manifest: StageSpec
     split: str
     answers: Mapping[str, Any]  # Any: answers of the question's own class
+    classes: StageSpec | None
+    labelled: bool
 
 
 def choose_network(
@@ -92,14 +97,18 @@ def choose_network(
         known = ", ".join(map(str, config.seeds))
         raise ConfigError(f"--seed: expected one of {known}, found {wanted.seed}")
     seed = config.seeds[0] if wanted.seed is None else wanted.seed
-    data = _known("--data", wanted.data, config.data) or data_of(config, name)
+    own = data_of(config, name)
+    data = _known("--data", wanted.data, config.data) or own or next(iter(config.data))
     manifest, training = shared.manifests[data], shared.trainings.get((name, seed))
     split = _held_out(store, config, name, manifest)
     spec = activations_spec(
         name, config.networks[name], manifest, training, layer="last-map", split=split, dtype="float32"
     )
-    own = {question: _answer(answers.get(question, ()), name, seed) for question in JOINED}
-    return Chosen(name, seed, spec, manifest, split, {key: found for key, found in own.items() if found is not None})
+    found = {question: _answer(answers.get(question, ()), name, seed) for question in JOINED}
+    asked = {question: answer for question, answer in found.items() if answer is not None}
+    classes = None if own is None else shared.manifests[own]
+    labelled = classes is not None and same_classes(store, manifest, classes)
+    return Chosen(name, seed, spec, manifest, split, asked, classes, labelled)
 
 
 def choose_subject(store: Store, chosen: Chosen, wanted: Wanted) -> Subject:
@@ -112,20 +121,38 @@ def choose_subject(store: Store, chosen: Chosen, wanted: Wanted) -> Subject:
     if wanted.image is not None:
         return file_subject(store, chosen.spec, chosen.manifest, wanted.image)
     if wanted.sample is not None:
-        return sample_subject(store, chosen.spec, find_sample(store, chosen.manifest, wanted.sample))
+        sample = find_sample(store, chosen.manifest, wanted.sample)
+        return sample_subject(store, chosen.spec, sample if chosen.labelled else replace(sample, label=None))
     assert wanted.wrong is not None
+    if not chosen.labelled:
+        raise ConfigError(
+            f"--wrong: expected a data set with the classes of {chosen.name}, found "
+            f"data.{chosen.manifest.place['name']} with others; name one by --data, or take --sample"
+        )
     return sample_subject(store, chosen.spec, wrong_sample(store, chosen, wanted.wrong))
 
 
-def data_of(config: Config, name: str) -> str:
-    """Return the data set of a network's images: of its training, of a question on splits, else the first."""
+def data_of(config: Config, name: str) -> str | None:
+    """Return the data set of a network's images: of its training or of a question on splits; None without either."""
     if (learned := config.learned(name)) is not None:
         return learned[0]
     for section in ON_SPLITS:
         asked = config.asked.get(section)
         if asked is not None and name in asked.networks:
             return config.data_of(name, section)
-    return next(iter(config.data))
+    return None
+
+
+def same_classes(store: Store, one: StageSpec, other: StageSpec) -> bool:
+    """Say whether two data sets have the same classes: the same one, or equal names and labels within them."""
+    if one.path == other.path:
+        return True
+    names, known = (open_finished(store, spec).summary["class_names"] for spec in (one, other))
+    labels, ours = (
+        {label for split in open_finished(store, spec).summary["splits"].values() for label in split["labels"]}
+        for spec in (one, other)
+    )
+    return bool(names == known and labels <= ours)
 
 
 def wrong_sample(store: Store, chosen: Chosen, number: int) -> Sample:
@@ -145,14 +172,41 @@ def wrong_sample(store: Store, chosen: Chosen, number: int) -> Sample:
     return _sample(chosen, row)
 
 
-def held_out_logits(store: Store, chosen: Chosen) -> NDArray[np.float32]:
-    """Return the logits of the held-out split by position: of a question that has them, else by a forward pass."""
+def warning_of(store: Store, chosen: Chosen) -> str:
+    """Warn of a network whose stored answers to held-out images are hardly better than the most frequent class."""
+    spec = _stored_answers(chosen)
+    if spec is None:
+        return ""
+    logits, labels = (open_finished(store, spec).read(name) for name in ("logits", "label"))
+    right, chance = float((logits.argmax(axis=1) == labels).mean()), most_frequent(labels)
+    if right > chance + 2 * np.sqrt(chance * (1 - chance) / len(labels)):
+        return ""
+    return (
+        f"{chosen.name} is right on {in_percent(right)} % of the {len(labels):,} held-out images; always the most "
+        f"frequent class would be right on {in_percent(chance)} %. So its answers mean little, and all below too."
+    )
+
+
+def most_frequent(labels: NDArray[np.generic]) -> float:
+    """Return the share of the most frequent label."""
+    return float(np.unique(labels, return_counts=True)[1].max() / len(labels))
+
+
+def _stored_answers(chosen: Chosen) -> StageSpec | None:
+    """Return a stage with the network's logits on the held-out split; None where no question has one."""
     for question, stage in (("interpretation", "held_out"), ("decomposition", "evaluate")):
-        spec = getattr(chosen.answers.get(question), stage, None)
+        spec: StageSpec | None = getattr(chosen.answers.get(question), stage, None)
         same = spec is not None and spec.inputs["data"].path == chosen.manifest.path
         if spec is not None and same and spec.parameters["split"] == chosen.split:
-            found: NDArray[np.float32] = open_finished(store, spec).read("logits").astype(np.float32, copy=False)
-            return found
+            return spec
+    return None
+
+
+def held_out_logits(store: Store, chosen: Chosen) -> NDArray[np.float32]:
+    """Return the logits of the held-out split by position: of a question that has them, else by a forward pass."""
+    if (spec := _stored_answers(chosen)) is not None:
+        found: NDArray[np.float32] = open_finished(store, spec).read("logits").astype(np.float32, copy=False)
+        return found
     keys = positions(store, chosen.manifest.path, chosen.split)["key"].tolist()
     shape = tuple(first_input(store, chosen.spec).shape[1:])
     return np.concatenate(

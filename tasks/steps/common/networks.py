@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 WEIGHTS = "weights.safetensors"
+BUILDER = "builder"  # in place of a file: the function that builds the network returns trained weights
 
 
 def network_identity(
@@ -42,6 +44,9 @@ def network_identity(
     if training is not None:
         return parameters, {"network": name}, digests
     assert network.weights is not None
+    if network.weights == BUILDER:
+        digest = built_digest(network.model, json.dumps(network.arguments, sort_keys=True))
+        return parameters, {"network": name, "weights": BUILDER}, {**digests, "weights": digest}
     path = absolute_path(network.weights)
     try:
         return parameters, {"network": name, "weights": path}, {**digests, "weights": file_sha256(path)}
@@ -108,7 +113,8 @@ def build_network(spec: StageSpec) -> tuple[nn.Module, str]:
 
     network = spec.parameters["network"]
     model = build_model(network["model"], network["arguments"], 0)
-    return model, load_weights(model, str(spec.place["weights"])) if "weights" in spec.place else ""
+    path = spec.place.get("weights", BUILDER)
+    return model, "" if path == BUILDER else load_weights(model, str(path))
 
 
 def filled_network(store: Store, spec: StageSpec) -> nn.Module:
@@ -125,9 +131,34 @@ def filled_network(store: Store, spec: StageSpec) -> nn.Module:
             load_packed(model, stage_weights(store, snapshot))
         return model
     path = str(spec.place["weights"])
+    if path == BUILDER:
+        _check_built(model, network["model"], spec.digests["weights"])
+        return model
     check_unchanged(path, spec.digests["weights"])
     load_weights(model, path)
     return model
+
+
+@lru_cache(maxsize=16)
+def built_digest(model: str, arguments: str) -> str:
+    """Return the digest of the weights that a model's builder returns, after a check that they are finite."""
+    network = build_model(model, json.loads(arguments), 0)
+    _check_values(network, f"model {model}")
+    return _state_digest(network)
+
+
+def _check_built(model: nn.Module, name: str, planned: str) -> None:
+    """Raise ValueError unless a builder returned the weights of the plan."""
+    if _state_digest(model) != planned:
+        raise ValueError(
+            f"model {name}: with `weights: builder` expected the same weights at each call, found others than those "
+            "that the run was planned with; let the function load them from a file, or draw them from a fixed seed"
+        )
+
+
+def _state_digest(model: nn.Module) -> str:
+    """Return `sha256:...` of the state of a network."""
+    return f"sha256:{hashlib.sha256(pack_state(model)).hexdigest()}"
 
 
 def stage_weights(store: Store, stage: StageSpec) -> bytes:
@@ -188,9 +219,14 @@ def _fits(model: str, arguments: str, path: str, digest: str) -> None:
 
     network = build_model(model, json.loads(arguments), 0)
     load_weights(network, path)
+    _check_values(network, f"weights {path}")
+
+
+def _check_values(network: nn.Module, what: str) -> None:
+    """Raise ValueError where a network has a weight that is not finite."""
     for name, value in network.state_dict().items():
         if value.is_floating_point() and not bool(value.isfinite().all()):
-            raise ValueError(f"weights {path}: expected finite numbers, found NaN or infinity in {name}")
+            raise ValueError(f"{what}: expected finite numbers, found NaN or infinity in {name}")
 
 
 def absolute_path(path: str) -> str:

@@ -36,14 +36,14 @@ class Sample:
     manifest : the data set
     split, key : of the sample
     id : number of the sample in the data set
-    label : its given class
+    label : its given class, as an output of the network; None where the data set has other classes
     """
 
     manifest: StageSpec
     split: str
     id: int
     key: str
-    label: int
+    label: int | None
 
     @property
     def data(self) -> str:
@@ -136,11 +136,19 @@ def sample_subject(store: Store, network: StageSpec, sample: Sample) -> Subject:
     Parameters
     ----------
     network : a stage whose parameters have the network
+
+    Raises
+    ------
+    ConfigError : an image that the network does not take, or that has changed since the run
     """
     spec = replace(network, inputs={**network.inputs, "data": sample.manifest})
     rows = positions(store, sample.manifest.path, sample.split)
     place = np.flatnonzero(rows["id"] == sample.id).astype(np.int64)
-    return _subject(store, network, read_positions(store, spec, sample.split, place).contiguous(), sample)
+    try:
+        inputs = read_positions(store, spec, sample.split, place).contiguous()
+    except ValueError as error:  # an image of another mode, or one that has changed
+        raise ConfigError(f"--sample: {error}") from None
+    return _subject(store, network, inputs, sample)
 
 
 def file_subject(store: Store, network: StageSpec, manifest: StageSpec, path: str) -> Subject:
@@ -156,7 +164,8 @@ def file_subject(store: Store, network: StageSpec, manifest: StageSpec, path: st
     """
     settings = preprocessing_of(network.parameters["network"])
     inputs, said = read_query(path, settings, tuple(read_first(store, manifest, settings).shape[1:]))
-    return replace(_subject(store, network, inputs.contiguous(), None), said=said)
+    name = path.rstrip("/").rpartition("/")[2]  # a page that others read does not name the user's folders
+    return replace(_subject(store, network, inputs.contiguous(), None), said=said.replace(path, name))
 
 
 def _subject(store: Store, network: StageSpec, inputs: Tensor, sample: Sample | None) -> Subject:

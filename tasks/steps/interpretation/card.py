@@ -38,7 +38,7 @@ def interpretation_card(look: Look, answer: Interpreted) -> tuple[Responding, ..
     maps, _ = capture_batch(split, subject.inputs)
     names = class_names_of(store, answer.held_out.inputs["data"])
     asked = {subject.predicted: "predicted"}
-    if subject.sample is not None:
+    if subject.sample is not None and subject.sample.label is not None:
         asked.setdefault(subject.sample.label, "given")
     found = []
     for name, spec in answer.references.items():

@@ -115,8 +115,9 @@ class _Found:
         only = {"layers": () if unit else (self.layer,), "units": (self.layer,) if unit else ()}
         asked = asked.model_copy(update=only)
         model, subject = load_network(look.store, trace.queries, choose_device("cpu")), look.subject
-        label = subject.predicted if subject.sample is None else subject.sample.label
-        followed = [subject.predicted, label if label < len(subject.logits) else subject.predicted]
+        label = None if subject.sample is None else subject.sample.label
+        known = label is not None and label < len(subject.logits)
+        followed = [subject.predicted, label if known else subject.predicted]
         spec = contributions_spec(trace.training.label, trace.training, trace.queries, asked)
         query = Followed(subject.inputs, np.array([followed]))
         made, read = influence_now(look.store, spec, asked, model, query, partial(from_archive, watch=look.watch))

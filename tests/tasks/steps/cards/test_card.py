@@ -17,6 +17,7 @@ from storage.stages import open_finished
 from tasks.capture import capture_inputs, capture_layers
 from tasks.report.cards.results import CardResults
 from tasks.steps.cards.card import neurons_of_features
+from tasks.steps.cards.choose import most_frequent, same_classes
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import load_network
 from tasks.steps.common.samples import read_positions
@@ -100,7 +101,7 @@ def test_the_features_of_the_head_add_up_to_the_logit(carded_run: Run, card: Car
     with torch.inference_mode():
         logits = model(inputs.clone())[0].double().numpy()
     values = capture_inputs(model, ["11"], inputs)["11"][0].double().numpy()
-    weight = model.get_submodule("11").weight.double().numpy()  # type: ignore[operator,union-attr]  # a linear layer
+    weight = model.get_submodule("11").weight.double().numpy()  # type: ignore[operator]  # a linear layer
     best, second = np.argsort(-logits)[:2]
     table = card.deciding.features.sort_values("feature")
     np.testing.assert_allclose(table["contribution"], values * weight[best], rtol=1e-5, atol=1e-7)
@@ -218,3 +219,24 @@ def test_the_features_of_a_class_add_up_to_what_the_head_makes_of_them(card: Car
         assert 0 <= found.heat.min() <= found.heat.max() <= 1
         assert (found.features["gain"].abs().diff().dropna() <= 0).all()
         assert found.features["share"].notna().all()
+
+
+def test_a_data_set_of_other_classes_gives_no_label(carded_run: Run, whole: FinishedRun) -> None:
+    digits, probe = (carded_run.plan.shared.manifests[name] for name in ("digits", "probe"))
+    assert same_classes(carded_run.job.store, digits, digits)
+    assert not same_classes(carded_run.job.store, probe, digits)
+    with pytest.raises(ConfigError, match=r"--wrong: expected a data set with the classes of small, found data\.probe"):
+        card_of(whole, Wanted(wrong=1, data="probe"))
+    with pytest.raises(ConfigError, match=r"--sample: sample all/0: expected image mode L, .*, found RGB"):
+        card_of(whole, Wanted(sample="0", data="probe"))
+
+
+def test_a_network_at_chance_is_warned_of(carded_run: Run, whole: FinishedRun) -> None:
+    stage = open_finished(carded_run.job.store, held_out(carded_run.plan)["small", 0])
+    right = float((stage.read("logits").argmax(axis=1) == stage.read("label")).mean())
+    warning = card_of(whole, Wanted(wrong=1)).warning
+    assert bool(warning) == (right <= 0.1 + 2 * np.sqrt(0.09 / 30))  # three images of each of ten classes
+    if warning:
+        assert warning.startswith(f"small is right on {100 * right:.1f} % of the 30 held-out images; always the most ")
+    assert most_frequent(np.array([3, 3, 5, 3])) == 0.75
+    assert card_of(asking(carded_run, ("tracing",)), Wanted(sample="3")).warning == ""
