@@ -1,12 +1,12 @@
-"""Recording: what an archive of every update adds to a training, by CPU time and by wall time.
+"""Recording: what an archive of every update adds to a training, by CPU time.
 
     python -m benchmarks.recording [--rounds 5] [--steps 40] [--only NAME] [--kinds dense,hybrid,replay]
 
-Trains small networks on random data in one process and one torch thread, unrecorded and recorded in turn, and
-prints recorded/unrecorded (median of the rounds), the archive's size and how long the training waited for the
-writing thread. A short training has more checkpoints by step than a long one: their CPU time is measured alone, and
-counted at the recorder's own rate. CPU time is that of the whole process, the writing thread's too. The weights of
-both must be equal.
+Trains two copies of a small network on random data in one process and one torch thread. One is recorded. The copies
+make their steps in turn, so that both see the same load of the machine. Prints recorded/unrecorded (median of the
+rounds), the archive's size and how long the training waited for the writing thread. CPU time is that of the whole
+process, the writing thread's too, up to the last step. The first two steps warm up. Closing an archive of one step
+gives the CPU time of a checkpoint, counted at the recorder's own rate. The weights of both must be equal.
 """
 
 import argparse
@@ -15,7 +15,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -59,6 +58,39 @@ def mlp(*sizes: int) -> nn.Module:
     return nn.Sequential(*layers[:-1])
 
 
+@dataclass
+class Loop:
+    """A training on random data from one seed."""
+
+    case: Case
+
+    def __post_init__(self) -> None:
+        torch.manual_seed(0)
+        self.model = self.case.build()
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9, foreach=False)
+        shape = self.case.batch
+        self.inputs, self.labels = torch.randn(8, *shape), torch.randint(0, 10, (8, shape[0]))
+
+    def step(self, step: int) -> None:
+        """Make an update."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = F.cross_entropy(self.model(self.inputs[step % 8]), self.labels[step % 8])
+        loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
+        self.optimizer.step()
+
+    def seconds(self, step: int) -> float:
+        """Make an update; return its CPU time without that of other threads."""
+        start = time.thread_time()
+        self.step(step)
+        return time.thread_time() - start
+
+    def weights(self) -> list[Tensor]:
+        """Return the present weights and buffers."""
+        return list(self.model.state_dict().values())
+
+
+WARM = 2  # steps before the measured ones
+
 CASES = {
     "vgg-16, width 1/4": Case(lambda: vgg(16), (88, 3, 32, 32), 1),
     "mlp 64-32-10, single examples": Case(lambda: mlp(64, 32, 10), (1, 64), 50),
@@ -67,59 +99,48 @@ CASES = {
 }
 
 
-def train(
-    case: Case, steps: int, store: Path | None, kind: str = ""
-) -> tuple[list[Tensor], tuple[float, float, float]]:
-    """Train from one seed; return the final weights, and the wall, CPU and waited seconds."""
-    torch.manual_seed(0)
-    model = case.build()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, foreach=False)
-    inputs, labels = torch.randn(8, *case.batch), torch.randint(0, 10, (8, case.batch[0]))
-    wall, cpu, waited = time.perf_counter(), time.process_time(), 0.0
-    held: AbstractContextManager[UpdateRecorder | None] = nullcontext()
-    if store is not None:
-        held = UpdateRecorder(model, optimizer, store, kind=kind, checkpoint_every=steps)
-    with held as recorder:
+def record(case: Case, steps: int, store: Path, kind: str) -> tuple[float, float, float, float]:
+    """Train two copies in turn.
+
+    Returns
+    -------
+    CPU seconds of the unrecorded steps, of the recorded ones, and of the closing; and waited seconds
+    """
+    plain, recorded = Loop(case), Loop(case)
+    alone, together = 0.0, 0.0
+    with UpdateRecorder(recorded.model, recorded.optimizer, store, kind=kind, checkpoint_every=steps + 1) as recorder:
         for step in range(steps):
-            with nullcontext() if recorder is None else recorder.step([step]):
-                optimizer.zero_grad(set_to_none=True)
-                loss = F.cross_entropy(model(inputs[step % 8]), labels[step % 8])
-                loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
-                optimizer.step()
-    if recorder is not None:
-        waited = recorder.waited_seconds
-    spent = time.perf_counter() - wall, time.process_time() - cpu, waited
-    return [value.detach().clone() for value in model.state_dict().values()], spent
+            if step == min(WARM, steps - 1):
+                alone, together = 0.0, -time.process_time()
+            alone += plain.seconds(step)
+            with recorder.step([step]):
+                recorded.step(step)
+        end = time.process_time()
+    closing = time.process_time() - end
+    assert all(torch.equal(a, b) for a, b in zip(plain.weights(), recorded.weights(), strict=True)), kind
+    return alone, together + end - alone, closing, recorder.waited_seconds
 
 
 def compare(name: str, kind: str, case: Case, rounds: int, steps: int) -> None:
     """Print a line for a network and a kind of archive."""
-    plain, recorded, size, checkpoints = [], [], 0, []
+    found, closings, size = [], [], 0
     with tempfile.TemporaryDirectory() as folder:
-        for number in range(rounds + 1):
-            store = Path(folder, "store")
-            expected, before = train(case, steps, None)
-            found, after = train(case, steps, store, kind)
-            assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True)), name
+        store = Path(folder, "store")
+        for _ in range(rounds):
+            found.append(record(case, steps + WARM, store, kind))
             size = sum(file.stat().st_size for file in store.rglob("*") if file.is_file())
             shutil.rmtree(store)
-            alone = train(case, 1, store, kind)[1][1] - train(case, 1, None)[1][1]  # with the first and the last
+            closings.append(record(case, 1, store, kind)[2])
             shutil.rmtree(store)
-            if number:  # the first round warms up
-                checkpoints.append(alone / 2)
-                plain.append(before)
-                recorded.append(after)
-    extra = statistics.median(checkpoints)
-    share = steps / steps_of_a_segment(case.build(), None, recomputes=ARCHIVES[kind].recomputes) - 2  # of checkpoints
-    wall, cpu = (
-        statistics.median((b[k] + share * extra) / a[k] for a, b in zip(plain, recorded, strict=True)) for k in (0, 1)
-    )
-    waited = statistics.median(r[2] for r in recorded)
-    each = statistics.median(a[1] for a in plain) / steps * 1e3
+    closing = statistics.median(closings)
+    every = steps_of_a_segment(case.build(), None, recomputes=ARCHIVES[kind].recomputes)
+    ratios = [(recorded + steps / every * closing) / alone for alone, recorded, _, _ in found]
+    each, waited = statistics.median(f[0] for f in found) / steps, statistics.median(f[3] for f in found)
     print(
-        f"{name}, {kind}: {steps} steps of {each:.2f} ms CPU; recorded/unrecorded CPU {cpu:.3f}, wall {wall:.3f}; "
+        f"{name}, {kind}: {steps} steps of {each * 1e3:.2f} ms CPU; recorded/unrecorded CPU "
+        f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}); "
         f"archive {size / 1e6:.1f} MB ({size / steps / 1e6:.3f} a step); waited {waited:.2f} s; "
-        f"a checkpoint {extra * 1e3:.0f} ms",
+        f"a checkpoint {closing * 1e3:.0f} ms",
         flush=True,
     )
 

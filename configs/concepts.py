@@ -1,6 +1,6 @@
 """Question 3 in a config: which concepts do neurons hold, and when in training did they come?"""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -94,11 +94,22 @@ class Attack(Section):
 
     data: Name = Field(description="data set of the labelled images")
     split: Name = Field("test", description="split of the labelled images")
+    networks: Annotated[tuple[Name, ...], Field(min_length=1)] | None = Field(
+        None, description="names of the attacked networks, whose classes are those of `data`; default: all"
+    )
     epsilon: float = Field(8 / 255, gt=0, le=1, description="largest change of a pixel, on the 0..1 scale")
     step: float = Field(2 / 255, gt=0, le=1, description="change of each pixel in a step, on the 0..1 scale")
     steps: int = Field(50, ge=1, description="number of steps of an attack")
     restarts: int = Field(2, ge=1, description="number of attacks; an image counts as robust if all of them fail")
-    count: int = Field(500, ge=1, description="number of images, evenly spread over the split")
+    loss: Literal["cross-entropy", "margin"] = Field(
+        "cross-entropy",
+        description="what an attack raises: cross-entropy; or margin, by which the logit of another class exceeds that "
+        "of the label (Carlini & Wagner 2017), and which often changes more answers",
+    )
+    count: int = Field(500, ge=1, description="number of images")
+    images: Literal["spread", "first"] = Field(
+        "spread", description="which images of the split are attacked: spread, evenly over it; or the first"
+    )
     seed: int = Field(0, ge=0, description="seed of the random starts")
 
 
@@ -199,12 +210,19 @@ class Concepts(Asked):
         for layer in self.layout if isinstance(self.layout, dict) else ():
             if layer not in layers:
                 raise ValueError(f"layout: expected names from `layers`, found {layer!r}; add it to `layers`")
+        attacked = (self.attack and self.attack.networks) or ()
         for layer, neurons in self.track.items():
             if layer not in layers:
                 raise ValueError(f"track: expected names from `layers`, found {layer!r}; add it to `layers`")
             check_distinct(f"track.{layer}", neurons)
-        for key in ("checkpoints", "paradigms"):
-            for name in getattr(self, key):
+        check_distinct("attack.networks", attacked)
+        named: dict[str, Iterable[str]] = {
+            "checkpoints": self.checkpoints,
+            "paradigms": self.paradigms,
+            "attack.networks": attacked,
+        }
+        for key, names in named.items():
+            for name in names:
                 if name not in self.networks:
                     raise ValueError(f"{key}: expected names from `networks`, found {name!r}; add it to `networks`")
         return self

@@ -80,6 +80,16 @@ def config_text(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True), sort_keys=False)
 
 
+def config_of_text(text: str, source: str) -> Config:
+    """Return the config in a YAML text, such as `config_text` makes.
+
+    Raises
+    ------
+    ConfigError : it is not a config of this version; the lines begin with `source`
+    """
+    return check_config(_parse(text, source), source)
+
+
 def visible(text: str) -> str:
     """Return a text in which escapes replace control characters and line breaks.
 

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 from configs.asked import Asked
 from configs.section import Name, Section, Share, check_distinct
 
+UNIT = r"^.+:[0-9]+$"  # LAYER:INDEX
 MAX_RETRAININGS = 10_000  # each is a training
 
 
@@ -76,11 +77,40 @@ class Lds(Section):
         return self
 
 
-class Counterfactual(Section):
+class Measured(Section):
+    """What a score of the whole network explains: an answer, or the activation of a unit."""
+
+    measure: str
+    unit: Annotated[str, Field(pattern=UNIT)] | None = Field(
+        None,
+        description="unit that the measure `unit` is about, as LAYER:INDEX: a neuron or filter of a recorded layer",
+    )
+
+    @model_validator(mode="after")
+    def _unit_with_its_measure(self) -> "Measured":
+        if (self.measure == "unit") != (self.unit is not None):
+            found = "none" if self.unit is None else f"{self.unit!r} with measure {self.measure!r}"
+            raise ValueError(f"unit: expected LAYER:INDEX with measure 'unit' and none without, found {found}")
+        return self
+
+
+class Tracin(Measured):
+    """TracIn: products of each step's loss gradient with a gradient of the query."""
+
+    measure: Literal["loss", "unit"] = Field(
+        "loss",
+        description="gradient of the query: of its loss, or of a unit's activation, its output before a nonlinearity, "
+        "mean over positions",
+    )
+
+
+class Counterfactual(Measured):
     """Counterfactual influence: the derivative of each query's answer by the weight of each training example."""
 
-    measure: Literal["margin", "logit", "loss"] = Field(
-        "margin", description="what is differentiated: the margin log p/(1-p) of a class, its logit, or its loss"
+    measure: Literal["margin", "logit", "loss", "unit"] = Field(
+        "margin",
+        description="what is differentiated: the margin log p/(1-p) of a class, its logit, its loss, or a unit's "
+        "activation, its output before a nonlinearity, mean over positions",
     )
     target: Literal["given", "predicted"] = Field(
         "given", description="the class of the measure: the query's given label, or the predicted class"
@@ -134,7 +164,7 @@ class Tracing(Asked):
         min_length=1, description="networks that the question is about; their training has `record`"
     )
     layers: Literal["all"] | tuple[str, ...] = Field("all", description="recorded layers to trace, by module name")
-    units: tuple[Annotated[str, Field(pattern=r"^.+:[0-9]+$")], ...] = Field(
+    units: tuple[Annotated[str, Field(pattern=UNIT)], ...] = Field(
         (), description="units of recorded layers to trace by themselves, as LAYER:INDEX: neurons or filters"
     )
     anchor: Literal["final", "displacement"] = Field(
@@ -154,6 +184,7 @@ class Tracing(Asked):
     counterfactual: Counterfactual | None = Field(
         None, description="influence through the whole training, from an archive with exact weights of every step"
     )
+    tracin: Tracin = Tracin()
     split: Literal["example", "equal"] = Field(
         "example",
         description="each example's part of a step's gamma: example, that of its own gradient where the archive knows "
@@ -177,6 +208,8 @@ class Tracing(Asked):
             raise ValueError(f"window: expected a first step before the end {self.window[1]}, found {self.window[0]}")
         if "gamma" not in self.scores:
             raise ValueError("scores: expected gamma among them, found none; add it, as all pages need it")
+        if self.tracin != Tracin() and "tracin" not in self.scores:
+            raise ValueError("tracin: expected tracin among `scores`, found none; add it, or leave `tracin` out")
         return self
 
     def names(self) -> Iterator[tuple[str, str, str]]:

@@ -1,4 +1,4 @@
-"""The command `layerlore`: run, watch, plan, status, explain, report, verify, gc, presets."""
+"""The command `layerlore`: run, watch, plan, status, explain, card, report, verify, gc, presets."""
 
 import signal
 import sys
@@ -13,9 +13,11 @@ import typer
 from rich.syntax import Syntax
 
 from configs.load import ConfigError, load_config, prefect_defaults, presets
+from flows.card import card
 from flows.cli_stores import gc, status, verify
 from flows.exits import exits as _exits
-from flows.options import JsonOption, RunOption, StoreArgument, open_given
+from flows.options import ConfigArgument, JsonOption, RunOption, SetOption, StoreArgument
+from flows.options import opened_store as _store
 from flows.terminal import err, out, print_json
 from flows.terminal import print_lines as _print
 from flows.terminal import show_table as _show
@@ -40,13 +42,6 @@ def _show_version(asked: bool) -> None:
     if asked:
         out.print(f"layerlore {version('layerlore')}")
         raise typer.Exit
-
-
-ConfigArgument = Annotated[str, typer.Argument(metavar="CONFIG", help="YAML file, or the name of a preset")]
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="change a key, such as store=/data/lore; repeatable"),
-]
 
 
 @app.callback()
@@ -155,12 +150,15 @@ def explain(
     with _exits(f"layerlore explain {store}"):
         bare = Bare(model, inputs, program)
         asked = Asked(query, sample, image, layer, tuple(unit or ()), count, preview, bare)
-        for found in explained(open_given(store), name, asked, _watched):
+        for found in explained(_store(store), name, asked, _watched):
             _print(found.title, found.query)
             shown = (layer,) if layer is not None else tuple(asked.units) or None
             for table in found.tables(shown, count):
                 _show(_table(list(table.columns), table.to_numpy().tolist()))
             _print(*(note for name, note in found.notes.items() if shown is None or name in shown))
+
+
+app.command()(card)
 
 
 @app.command()
@@ -177,7 +175,7 @@ def materialise(
     from flows.archives import convert_archives
 
     with _exits(f"layerlore materialise {store}"):
-        opened = open_given(store)
+        opened = _store(store)
         for path in convert_archives(opened, kind, run=name, program=program, tolerance=tolerance, say=_say):
             _print(f"{path}: {_bytes(sum(opened.files(path).values()))} of kind {kind}")
 

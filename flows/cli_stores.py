@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from flows.exits import FAILED, exits
-from flows.options import JsonOption, RunOption, StoreArgument, open_given
+from flows.options import JsonOption, RunOption, StoreArgument, opened_store
 from flows.terminal import age_text, err, out, print_json, print_lines, show_table, size_text, table_of, tracked
 
 MOST_MISSING = 10  # stages of a run that are listed without --stages
@@ -24,7 +24,7 @@ def status(
     from storage.updates.facts import archive_states
 
     with exits(f"layerlore status {store}"):
-        opened = open_given(store)
+        opened = opened_store(store)
         runs = standings(opened, [choose_run(opened, name)] if name else run_names(opened))
         archives = () if name else archive_states(opened)
         if json_:
@@ -52,7 +52,7 @@ def verify(store: StoreArgument, json_: JsonOption = False) -> None:
     from storage.verify import stage_paths, verify_records, verify_stages
 
     with exits(f"layerlore verify {store}"):
-        opened = open_given(store)
+        opened = opened_store(store)
         paths = stage_paths(opened)
         each = tracked(verify_stages(opened, paths), "verifying", len(paths))
         found = [*verify_records(opened), *(line for lines in each for line in lines)]
@@ -76,7 +76,7 @@ def gc(
     from storage.collect import find_garbage, remove_garbage
 
     with exits(f"layerlore gc {store}"):
-        opened = open_given(store)
+        opened = opened_store(store)
         found = []
         for garbage in find_garbage(opened, grace):
             if yes and not garbage.kept:

@@ -6,7 +6,7 @@ from functools import partial
 
 from pydantic import ValidationError
 
-from configs.load import ConfigError
+from configs.load import ConfigError, config_of_text
 from configs.schema import Config
 from configs.tracing import Tracing
 from flows.plan import Plan, make_plan
@@ -15,9 +15,10 @@ from storage.specs import StageSpec
 from storage.stages import find_finished
 from storage.stores import Store, StoreError
 from storage.updates.facts import archive_states
+from tasks.steps.common.subject import Watch
 from tasks.steps.tracing.bare import BareRequest, explain_archive
 from tasks.steps.tracing.explain import Explanation, explanations
-from tasks.steps.tracing.ondemand import Recorded, Request, Watch, explain_now, from_archive
+from tasks.steps.tracing.ondemand import Recorded, Request, explain_now, from_archive
 from tasks.steps.tracing.preview import preview_now
 
 
@@ -125,7 +126,10 @@ def explained(store: Store, name: str | None, asked: Asked, watch: Watch) -> Ite
 
 
 def recorded_config(record: RunRecord) -> Config:
-    """Return the config of a run's record."""
+    """Return the config of a run's record, in the order of its file where the record has it."""
+    text = record.document.get("config_text")
+    if isinstance(text, str):
+        return config_of_text(text, f"run {record.name}")
     try:
         return Config.model_validate(record.document.get("config"))
     except ValidationError as error:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,12 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from tasks.modules import kind_of, only_tensor
+from tasks.modules.rows import Inputs
 from tasks.splitting import replay
 from tasks.splitting.answers import check_alone, check_answers, largest_difference, size
 from tasks.splitting.channels import ChannelLayout
 from tasks.splitting.graph import NOT_TRACEABLE, Graph, Part
 from tasks.splitting.outputs import check_name, find_layouts, layer_outputs, part_layout
+from tasks.splitting.watching import Watch
 
 LAST_MAP, PENULTIMATE = "last-map", "penultimate"
 Floats = NDArray[np.floating[Any]]  # Any: float16 to float64
@@ -150,44 +150,25 @@ def capture_layers(
     return {layer: layouts[layer].common(found[layer]).float().cpu().numpy() for layer in layers}
 
 
-def capture_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> dict[str, Tensor]:
-    """Return the inputs of named modules, each of which is called once.
+def capture_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> dict[str, Inputs]:
+    """Return the inputs of traced layers, from the modules' own calls.
 
     Parameters
     ----------
     model : in evaluation mode
-    layers : module names, each called once with one tensor
+    layers : names of modules called with one tensor, of maps of modules that hold several, or of single calls
+        (`tasks.modules.naming`)
     images : (n, C, h, w), on the model's device
 
     Returns
     -------
-    by layer: (n, ...), as the module takes it
+    by layer: (n, ...), as the module takes it, or the stand-in of a map; several calls lie one after the other. Ragged
+    rows where the network declares the rows of each sample
     """
-    found: dict[str, Tensor] = {}
-
-    def keep(layer: str, module: nn.Module, given: tuple[object, ...]) -> None:
-        if layer in found:
-            raise ValueError(f"layer {layer!r}: expected one call, found more; its updates cannot be split by call")
-        kind = kind_of(module)
-        try:
-            taken = only_tensor(given) if kind is None else kind.inputs(given)
-        except ValueError as error:
-            raise ValueError(f"layer {layer!r}: {error}") from error
-        found[layer] = taken.clone()  # what follows may work in place
-
-    handles = []
-    try:
-        for layer in layers:
-            check_name(model, layer)
-            handles.append(model.get_submodule(layer).register_forward_pre_hook(partial(keep, layer)))
-        with torch.inference_mode():
-            model(images.clone())
-    finally:
-        for handle in handles:
-            handle.remove()
-    if missing := [layer for layer in layers if layer not in found]:
-        raise ValueError(f"layer {missing[0]!r}: expected a call in the network's forward, found none")
-    return {layer: found[layer].contiguous() for layer in layers}
+    watch = Watch(model, layers)
+    with torch.inference_mode(), watch.during():
+        model(images.clone())
+    return watch.inputs(len(images))
 
 
 def find_output_layer(model: nn.Module, example: Tensor) -> str | None:

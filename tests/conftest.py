@@ -15,6 +15,7 @@ from storage.stores import open_store
 from tasks.cluster.parallel import SerialPool
 from tasks.engine.life import Job
 from tasks.engine.records import recorded
+from tests.carded import carded_config
 from tests.plans import complete_plan
 from tests.probed import FEATURES, probed_config, save_features
 from tests.shared import listing, made_once
@@ -259,6 +260,12 @@ def decomposed_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
 def probed_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """The run of question 3, made once for all tests: not to be changed."""
     yield from shared_run(tmp_path_factory, "probed", probed_config, lambda place: save_features(place / FEATURES))
+
+
+@pytest.fixture(scope="session")
+def carded_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
+    """The run of all questions of one network, made once for all tests: not to be changed."""
+    yield from shared_run(tmp_path_factory, "carded", carded_config, lambda place: save_features(place / FEATURES))
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ NUMERIC = ("scipy", "torch")
 PLOTTING = ("matplotlib", "plotly")
 PURE_KINDS = (
     *("coresets", "interpreters", "decomposition", "detectors", "concepts", "tracing", "metrics", "splitting"),
-    "modules",
+    *("modules", "graphs"),
 )
 PURE = tuple(f"tasks.{kind}" for kind in ("capture", *PURE_KINDS))
 FOLDERS = {path.parent.name for path in (ROOT / "tasks" / "steps").glob("*/question.py")}
@@ -56,14 +56,21 @@ RULES = {  # the longest place that a file lies below decides
     "flows/standing.py": Rule((*ASKED, "storage"), free=False),
     "flows/exits.py": Rule((*ASKED, "storage"), ("typer",), free=False),
     "flows/holding.py": Rule((*ASKED, "storage"), free=False),
+    "flows/card.py": Rule(ASKED, ("typer",), free=False),
     "flows/terminal.py": Rule((*ASKED, "storage"), ("rich",), free=False),
     "flows/archives.py": Rule(
         (*ASKED, "storage", "tasks.recording.conversion", "tasks.steps.common.materialised"), free=False
     ),
     "flows/explaining.py": Rule(
-        (*ASKED, "storage", *(f"tasks.steps.tracing.{name}" for name in ("bare", "explain", "ondemand", "preview"))),
+        (
+            *(*ASKED, "storage", "tasks.steps.common.subject"),
+            *(f"tasks.steps.tracing.{name}" for name in ("bare", "explain", "ondemand", "preview")),
+        ),
         ("pydantic",),
         free=False,
+    ),
+    "flows/carding.py": Rule(
+        (*ASKED, "storage", "tasks.steps.cards", "tasks.steps.common.subject", "tasks.report.cards"), free=False
     ),
     "flows/watching.py": Rule(
         (*ASKED, "storage", "tasks.steps.concepts.live", "tasks.steps.concepts.plan"), free=False
@@ -86,9 +93,11 @@ RULES = {  # the longest place that a file lies below decides
         for name in QUESTIONS
     },
     "tasks/io": Rule(
-        ("configs", "tasks.io"),
+        ("configs", "tasks.io", "tasks.graphs", "tasks.modules"),
         ("torch", "torchvision", "fsspec", "PIL", "safetensors", "sklearn", "scipy", "open_clip", "tokenizers"),
     ),
+    "tasks/io/geometric.py": Rule(("tasks.graphs",), ("torch_geometric",)),
+    "tasks/figures/graphs.py": Rule((*PURE, "tasks.figures"), (*NUMERIC, "networkx", "PIL")),
     "tasks/figures": Rule((*PURE, "tasks.figures"), (*NUMERIC, *PLOTTING)),
     "tasks/report": Rule(("tasks.figures", "tasks.report"), ("jinja2", "plotly")),
     "tasks/report/concepts/tensorboard.py": Rule(

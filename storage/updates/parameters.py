@@ -1,5 +1,6 @@
 """The parameters of an archive and their offsets in a row: the bytes of all recorded weights after a step."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -31,7 +32,7 @@ class Parameter:
     @property
     def size(self) -> int:
         """The number of values, P."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
     @property
     def nbytes(self) -> int:

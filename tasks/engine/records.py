@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from configs.load import config_text
 from configs.schema import Config
 from storage.processes import process_identity
 from storage.runs import RunRecord, close_record, records, write_record
@@ -20,8 +21,14 @@ from tasks.engine.journal import Journal
 def record_reuse(store: Store, config: Config, stages: Sequence[StageSpec]) -> None:
     """Record a run whose stages were all complete, unless its last record is the same; gc then keeps its stages."""
     known = records(store, config.name)
-    if not known or [stage["path"] for stage in known[-1].stages] != [spec.path for spec in stages]:
+    same = bool(known) and [stage["path"] for stage in known[-1].stages] == [spec.path for spec in stages]
+    if not same or _placeless(known[-1].document.get("config_text", "")) != _placeless(config_text(config)):
         close_record(store, _begin(store, config, stages), "done")
+
+
+def _placeless(text: str) -> list[str]:
+    """Return the lines of a config's text without the store, which may have been moved."""
+    return [line for line in text.splitlines() if not line.startswith("store:")]
 
 
 @contextmanager
@@ -57,6 +64,7 @@ def recorded(
 def _begin(store: Store, config: Config, stages: Sequence[StageSpec]) -> RunRecord:
     """Write the record of a run that begins."""
     facts = {
+        "config_text": config_text(config),  # in the order of the file, which decides on titles and on what is shown
         "code": code_facts(),
         "machine": {
             "host": socket.gethostname(),

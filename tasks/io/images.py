@@ -9,26 +9,34 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from configs.schema import Preprocessing
-from tasks.io.samples import Picture, mode_of
+from tasks.io.samples import Picture, Vector, mode_of
 
 
-def preprocess(image: Picture, preprocessing: Preprocessing, key: str) -> torch.Tensor:
+def preprocess(image: Picture | Vector, preprocessing: Preprocessing, key: str) -> torch.Tensor:
     """Convert a decoded image to a network's input: mode, resize, centre crop, scale to 0..1, normalise.
 
     Parameters
     ----------
-    image : a PIL image, or an array (H, W) or (H, W, C) uint8
+    image : a PIL image, or an array (H, W) or (H, W, C) uint8; a vector (K,), such as a graph, is the input as it is
     preprocessing : with `like` resolved by `tasks.io.networks.resolve_preprocessing`
     key : the sample's key, for errors
 
     Returns
     -------
-    (C, h, w) float32
+    (C, h, w) float32, or (K,) for a vector
 
     Raises
     ------
     ValueError : the image's mode is not the network's, or the image is smaller than the crop
     """
+    if isinstance(image, Vector):
+        given = preprocessing.model_dump(exclude_defaults=True)
+        if given:
+            raise ValueError(
+                f"sample {key}: expected an image for preprocessing.{next(iter(given))}, found a vector, such as a "
+                "graph; leave `preprocessing` out"
+            )
+        return torch.from_numpy(image.values.copy())
     converted = _in_mode(image, preprocessing, key)
     resized = _resize(converted, preprocessing)
     pixels = np.asarray(resized if preprocessing.crop is None else _crop(_pil(resized), preprocessing, key))
@@ -36,8 +44,17 @@ def preprocess(image: Picture, preprocessing: Preprocessing, key: str) -> torch.
     return _normalise(torch.from_numpy(np.array(planes, order="C")), preprocessing)
 
 
-def rgb_array(image: Picture, key: str) -> NDArray[np.uint8]:
-    """Return a decoded image of any mode as an array (H, W, 3) uint8; `key` is the sample's, for errors."""
+def rgb_array(image: Picture | Vector, key: str) -> NDArray[np.uint8]:
+    """Return a decoded image of any mode as an array (H, W, 3) uint8; `key` is the sample's, for errors.
+
+    Raises
+    ------
+    ValueError : an image that cannot be converted, or a sample that is not an image
+    """
+    if isinstance(image, Vector):
+        raise ValueError(
+            f"sample {key}: expected an image, found a vector of {len(image.values)} numbers, such as a graph"
+        )
     found: NDArray[np.uint8] = np.asarray(_in_mode(image, Preprocessing(mode="RGB", convert=True), key))
     return found
 

@@ -1,4 +1,4 @@
-"""Networks for small inputs: an MLP, a plain CNN, VGG-16 and He et al.'s ResNets for CIFAR."""
+"""Networks by name: an MLP, a plain CNN, VGG-16, He et al.'s ResNets for CIFAR, for graphs and for sequences."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -7,6 +7,9 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from tasks.io.graph_models import graph_network
+from tasks.io.sequence_models import LstmClassifier, TransformerClassifier
 
 # Simonyan & Zisserman 2015, table 1, D: channels of the 3 x 3 convolutions by stage; a 2 x 2 maximum ends each stage.
 VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -131,8 +134,11 @@ OWN: dict[str, Callable[..., nn.Module]] = {
     "mlp": mlp,
     "small-cnn": small_cnn,
     "cifar-vgg16": cifar_vgg16,
+    "lstm": LstmClassifier,
+    "transformer": TransformerClassifier,
     "cifar-resnet20": partial(CifarResNet, 3),
     "cifar-resnet32": partial(CifarResNet, 5),
     "cifar-resnet44": partial(CifarResNet, 7),
     "cifar-resnet56": partial(CifarResNet, 9),
+    "graph-network": graph_network,
 }

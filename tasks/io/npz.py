@@ -35,7 +35,7 @@ class NpzSource:
         for split in sorted(self.data.paths):
             start = 0
             for path in paths_of(self.data.paths[split]):
-                images, labels = self._arrays(path)
+                images, labels = self._arrays(path, split)
                 size = int(images[0].nbytes) if len(images) else 0
                 for i, label in enumerate(labels.tolist(), start):
                     yield Row(f"{split}/{i}", self._index(label, path, i - start), split, size, "")
@@ -63,21 +63,24 @@ class NpzSource:
         split, _, number = key.rpartition("/")
         i = int(number)
         for path in paths_of(self.data.paths[split]):
-            images, _ = self._arrays(path)
+            images, _ = self._arrays(path, split)
             if i < len(images):
                 return np.array(images[i])
             i -= len(images)
         raise ValueError(f"sample {key}: expected it in split {split!r}, found none; check whether the archive changed")
 
-    def _arrays(self, path: str) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]:  # Any: any integer width
-        """Return the checked images and labels of one archive."""
+    def _arrays(
+        self, path: str, split: str
+    ) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]:  # Any: any integer width
+        """Return the checked images and labels of one archive of a split."""
+        names = [name.replace("{split}", split) for name in (self.data.images, self.data.labels)]
         file = Path(path).expanduser()
         try:
             etag = look_up(str(file)).etag
         except OSError as error:
             raise ValueError(f"npz: file {shown(path)} {reason(error)}") from error
         with _lock:  # otherwise two threads would read the same archive twice
-            return _open(str(file.resolve()), etag, self.data.images, self.data.labels)
+            return _open(str(file.resolve()), etag, *names)
 
 
 def paths_of(paths: str | Sequence[str]) -> Sequence[str]:
@@ -85,19 +88,28 @@ def paths_of(paths: str | Sequence[str]) -> Sequence[str]:
     return [paths] if isinstance(paths, str) else paths
 
 
+def member_names(path: str) -> tuple[str, ...]:
+    """Return the names of the arrays of an archive; none where it is not an archive."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return tuple(name.removesuffix(".npy") for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return ()
+
+
 @lru_cache(maxsize=16)
 def _open(
     path: str, etag: str, images_name: str, labels_name: str
 ) -> tuple[NDArray[np.uint8], NDArray[np.integer[Any]]]:  # Any: any integer width
     """Open one archive and check its arrays; `etag` is a part of the cache key."""
-    images, labels = _member(path, images_name), _member(path, labels_name)
+    images, labels = read_member(path, images_name), read_member(path, labels_name)
     _check_images(images, f"npz {path}: array {images_name!r}")
-    if not np.issubdtype(labels.dtype, np.integer) or labels.shape != (len(images),):
+    if not np.issubdtype(labels.dtype, np.integer) or labels.shape not in ((len(images),), (len(images), 1)):
         raise ValueError(
             f"npz {path}: array {labels_name!r}: expected integers ({len(images)},), found {labels.dtype} "
             f"{labels.shape}"
         )
-    return images, labels
+    return images, labels.reshape(-1)
 
 
 def _check_images(images: NDArray[Any], name: str) -> None:  # Any: this function checks the type
@@ -115,8 +127,13 @@ def _check_images(images: NDArray[Any], name: str) -> None:  # Any: this functio
         )
 
 
-def _member(path: str, name: str) -> NDArray[Any]:  # Any: checked by the caller
-    """Return one array of an archive: memory-mapped if it is stored uncompressed, else read whole."""
+def read_member(path: str, name: str) -> NDArray[Any]:  # Any: checked by the caller
+    """Return one array of an archive: memory-mapped if it is stored uncompressed, else read whole.
+
+    Raises
+    ------
+    ValueError : not an archive, a damaged one, or one without an array of that name
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}

@@ -23,11 +23,25 @@ class Row(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One sample's decoded image, and the digest of its file or array."""
+class Vector:
+    """A sample that is not an image, such as a graph: (K,) float32 as its network takes it."""
 
-    image: Picture
+    values: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample's decoded image or its vector, and the digest of its file or array."""
+
+    image: Picture | Vector
     digest: str  # 32 hex digits, BLAKE2b-128
+
+    @property
+    def picture(self) -> Picture:
+        """Return the image; raise ValueError for a vector."""
+        if isinstance(self.image, Vector):
+            raise ValueError("expected data of images, found vectors, such as graphs; name another data set")
+        return self.image
 
 
 def mode_of(image: Picture) -> str:
@@ -43,7 +57,7 @@ def file_digest(raw: bytes) -> str:
     return hashlib.blake2b(raw, digest_size=16).hexdigest()
 
 
-def array_digest(image: NDArray[np.uint8]) -> str:
-    """Return the digest of an array's shape and pixels."""
+def array_digest(image: NDArray[np.uint8] | NDArray[np.float32]) -> str:
+    """Return the digest of an array's shape and values."""
     shape = "x".join(map(str, image.shape)).encode()
     return hashlib.blake2b(shape + b":" + image.tobytes(), digest_size=16).hexdigest()

@@ -9,6 +9,7 @@ from configs.schema import AnyDataSet
 from tasks.io.broden import BrodenSource
 from tasks.io.digits import DigitsSource
 from tasks.io.folder import FolderSource
+from tasks.io.graphs import open_graph_file, open_torch_geometric
 from tasks.io.imagenet import ImageNetSource
 from tasks.io.mini_broden import MiniBrodenSource
 from tasks.io.npz import NpzSource
@@ -46,6 +47,8 @@ SOURCES: dict[str, Callable[[Any, int], Source]] = {
     "imagenet": lambda data, threads: ImageNetSource(data.root, threads),
     "broden": lambda data, threads: BrodenSource(data.root, threads),
     "mini-broden": lambda data, threads: MiniBrodenSource(data.count, data.size, data.seed),
+    "graph-npz": lambda data, threads: open_graph_file(data),
+    "torch-geometric": lambda data, threads: open_torch_geometric(data),
     "import": lambda data, threads: _imported(data.object, data.arguments),
 }
 

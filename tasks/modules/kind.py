@@ -1,10 +1,13 @@
 """What a kind of module is: a linear map in one weight, preactivation = weight matrix @ rows, group by group."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
 from torch import Tensor, nn
+
+from tasks.modules.rows import Inputs
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class ModuleKind(Protocol):
         """Whether `matrices` copies the weights."""
         ...
 
-    def inputs(self, given: tuple[object, ...]) -> Tensor:
+    def inputs(self, module: nn.Module, given: tuple[object, ...]) -> Tensor:
         """Return what the weight is applied to, from the positional arguments of the module's call.
 
         Raises
@@ -72,8 +75,33 @@ class ModuleKind(Protocol):
         """
         ...
 
+    def given(self, inputs: Tensor) -> Tensor:
+        """Return kept inputs as the module's call takes them."""
+        ...
+
+    def join(self, calls: Sequence[Tensor]) -> Tensor:
+        """Return the inputs (Q, ...) of several calls in one forward as those of one call.
+
+        Raises
+        ------
+        ValueError : the module cannot take them in one call
+        """
+        ...
+
+    def check(self, use: Use, inputs: Inputs) -> None:
+        """Raise ValueError unless inputs (Q, ...) fit the weight; its number of axes is checked before."""
+        ...
+
     def sizes(self, use: Use) -> tuple[int, int]:
         """Return the input and output features, or channels, of the whole module."""
+        ...
+
+    def of_unit(self, use: Use, weight: Tensor) -> Tensor:
+        """Return the part of a weight (*shape) that makes the output of `use.unit`, a view."""
+        ...
+
+    def presence(self, use: Use, inputs: Tensor) -> Tensor | None:
+        """Return (Q, L) of 1 where a bias counts and 0 at padding; None where all positions count."""
         ...
 
     def rows(self, use: Use, inputs: Tensor) -> Tensor:
@@ -83,6 +111,28 @@ class ModuleKind(Protocol):
     def matrices(self, use: Use, weights: Tensor) -> Tensor:
         """Return weights (T, *shape) as (T, g, o, ...) with n = product of the rest; a view where it can be."""
         ...
+
+
+def check_channels(inputs: Inputs, channels: int, axes: int) -> None:
+    """Raise ValueError unless inputs are (Q, channels, ...) with so many axes of positions."""
+    if inputs.ndim != 2 + axes or inputs.shape[1] != channels:
+        wanted = ", ".join(["any", str(channels), *["any"] * axes])
+        raise ValueError(f"inputs: expected shape ({wanted}), found {tuple(inputs.shape)}")
+
+
+def only_call(calls: Sequence[Tensor]) -> Tensor:
+    """Return the inputs of the only call.
+
+    Raises
+    ------
+    ValueError : there are several
+    """
+    if len(calls) > 1:
+        raise ValueError(
+            f"expected one call, found {len(calls)}, which see maps of their own; name one call, 0 to "
+            f"{len(calls) - 1}, as LAYER@CALL"
+        )
+    return calls[0]
 
 
 def only_tensor(given: tuple[object, ...]) -> Tensor:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from tasks.modules import kind_of
+from tasks.modules.rows import Inputs, values_of
 from tasks.recording.factors import Factors, factorable, sample_axes
 from tasks.tracing import gammas
 
@@ -25,7 +27,7 @@ def check_credit(credit: str) -> None:
 
 
 def member_columns(
-    calls: Sequence[Call], members: int, module: nn.Module, weight: Tensor, inputs: Tensor, anchor: Tensor | None
+    calls: Sequence[Call], members: int, module: nn.Module, weight: Tensor, inputs: Inputs, anchor: Tensor | None
 ) -> Tensor:
     """Return <z, G_b f> of the gradient G_b of each member, (Q, members).
 
@@ -36,7 +38,7 @@ def member_columns(
     """
     columns = [_call_columns(call, module, weight, inputs, anchor) for call in calls]
     if not columns:
-        return inputs.new_zeros((len(inputs), members))
+        return values_of(inputs).new_zeros((len(inputs), members))
     whole = columns[0].shape[1] == members
     return torch.stack(columns).sum(0) if whole else torch.cat(columns, dim=1)
 
@@ -49,12 +51,13 @@ def share_rest(columns: Tensor, gamma: Tensor, decay: Tensor, examples: int) -> 
     return columns + shared
 
 
-def _call_columns(call: Call, module: nn.Module, weight: Tensor, inputs: Tensor, anchor: Tensor | None) -> Tensor:
+def _call_columns(call: Call, module: nn.Module, weight: Tensor, inputs: Inputs, anchor: Tensor | None) -> Tensor:
     """Return <z, G_b f> (Q, rows) for the gradient G_b of each row of a call."""
-    rows, outputs = call[0].to(inputs), call[1].to(inputs)
+    values = values_of(inputs)
+    rows, outputs = call[0].to(values), call[1].to(values)
     if isinstance(module, nn.Linear) and rows.ndim == inputs.ndim == 2:
-        z = inputs @ (weight if anchor is None else anchor).T
-        return (z @ outputs.T) * (inputs @ rows.T)
+        z = values @ (weight if anchor is None else anchor).T
+        return (z @ outputs.T) * (values @ rows.T)
     positions = outputs[:1].numel() // max(1, weight.shape[0])
     seen = positions * weight[:1].numel() * getattr(module, "groups", 1) * weight.element_size()  # of a row, unfolded
     size = max(1, AT_ONCE // max(1, weight.nbytes, seen))
@@ -70,10 +73,12 @@ def _gradients(module: nn.Module, weight: Tensor, rows: Tensor, outputs: Tensor)
     """Return the gradient of each row (rows, *shape)."""
     if factorable(module) and rows.ndim >= sample_axes(module):
         return Factors(module, tuple(weight.shape), rows, outputs).gradients_by_sample()
+    kind = kind_of(module)
+    assert kind is not None, module
     blank = {name: weight.new_zeros(value.shape) for name, value in module.named_parameters(recurse=False)}
 
     def product(value: Tensor, row: Tensor, output: Tensor) -> Tensor:
-        made: Tensor = functional_call(module, {**blank, "weight": value}, (row[None],))
+        made: Tensor = functional_call(module, {**blank, "weight": value}, (kind.given(row[None]),))
         return (made * output[None]).sum()
 
     found: Tensor = vmap(grad(product), in_dims=(None, 0, 0))(blank["weight"], rows, outputs)

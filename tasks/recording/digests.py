@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from storage.updates.parameters import layers_document, segment_group
 from storage.updates.writer import UPDATES, Written
-from tasks.recording.fingerprints import Fingerprints, estimated_norm, fingerprints_of, layer_digest
+from tasks.recording.fingerprints import Fingerprints, estimated_norm, fingerprints_of, layer_digest, sampled_change
 from tasks.recording.probes import PROBES, update_probes
 from tasks.recording.writers import Recording
 
@@ -40,10 +40,12 @@ class DigestWriter:
         """Take digests and norms of the present weights."""
         now = self._now()
         for layer in self._recording.layers:
-            weight = self._by_name[layer.weight]
-            self.written.norms[layer.name].append(estimated_norm(weight, now, self._last))
+            parts = [self._by_name[name] for name in layer.parameters]
+            changes = [sampled_change(part, now, self._last) for part in parts]
+            weight = layer.parameters.index(layer.weight)
+            self.written.norms[layer.name].append(estimated_norm(parts[weight], changes[weight]))
             self.written.digests[layer.name].append(layer_digest(layer, now))
-            probes = update_probes([self._by_name[name] for name in layer.parameters], now, self._last)
+            probes = update_probes(parts, changes)
             self.written.probes[layer.name].append(probes.tolist())
         self._last, self._rows = now, self._rows + 1
 

@@ -15,6 +15,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from storage.documents import Document
 from tasks.modules import ModuleKind, Use, kind_of
+from tasks.modules.rows import declared_counts
 
 CLASSES: dict[str, type[nn.Module]] = {
     "Linear": nn.Linear,
@@ -54,7 +55,8 @@ def sample_numbers(model: nn.Module, layers: Mapping[str, nn.Module], example: T
 
     Parameters
     ----------
-    example : (1, ...) an input of the network, which runs in evaluation mode and goes back to its mode
+    example : (n, ...) inputs of the network; where a layer sees any number of rows of each, the most count. The network
+        runs in evaluation mode and goes back to its mode
     """
     found: dict[str, int] = {}
     training = model.training
@@ -63,7 +65,12 @@ def sample_numbers(model: nn.Module, layers: Mapping[str, nn.Module], example: T
 
             def note(_: nn.Module, given: tuple[Tensor, ...], made: Tensor, name: str = name) -> None:
                 if given and isinstance(given[0], Tensor) and isinstance(made, Tensor):
-                    found[name] = found.get(name, 0) + given[0].numel() + made.numel()
+                    counts, numbers = declared_counts(given[0]), given[0].numel() + made.numel()
+                    if counts is None:
+                        each = numbers // len(example)
+                    else:
+                        each = numbers // max(1, len(given[0])) * int(counts.max())
+                    found[name] = found.get(name, 0) + each
 
             if factorable(module):
                 hooks.callback(module.register_forward_hook(note).remove)

@@ -32,6 +32,7 @@ class Fingerprint:
     version: tuple[int, int]
 
 
+Change = NDArray[np.float64]
 Fingerprints = Mapping[str, Fingerprint]  # by the parameter's name
 
 
@@ -42,7 +43,9 @@ def fingerprints_of(parameters: Sequence[Parameter], places: Sequence[tuple[nn.M
     for parameter, (module, part) in zip(parameters, places, strict=True):
         value = getattr(module, part)
         data = _bytes(value)
-        found[parameter.name] = Fingerprint(_summary(data), _sample(data, parameter), _version(value))
+        found[parameter.name] = Fingerprint(
+            _summary(data), _picked(data, parameter).reshape(-1).copy(), _version(value)
+        )
     return found
 
 
@@ -60,7 +63,8 @@ def changed_parameter(
     for parameter, (module, part) in zip(parameters, places, strict=True):
         value, last = getattr(module, part), before[parameter.name]
         data = _bytes(value)
-        if not np.array_equal(_sample(data, parameter), last.sample):
+        picked = _picked(data, parameter)
+        if not np.array_equal(picked, last.sample.reshape(picked.shape)):
             return parameter.name
         suspect = strict or _version(value) != last.version
         if suspect and not np.array_equal(_summary(data), last.summary):
@@ -76,10 +80,15 @@ def layer_digest(layer: Layer, found: Fingerprints) -> int:
     return weights_digests(found[name].summary.view(np.int32)[None] for name in layer.parameters)[0]
 
 
-def estimated_norm(parameter: Parameter, after: Fingerprints, before: Fingerprints) -> float:
-    """Return the Euclidean norm of an update, from its sampled values; exact where the sample is whole."""
+def sampled_change(parameter: Parameter, after: Fingerprints, before: Fingerprints) -> Change:
+    """Return the update of the sampled values (m,)."""
     new, old = (as_floats(f[parameter.name].sample, parameter.dtype) for f in (after, before))
-    change = np.subtract(new, old, dtype=np.float64)
+    change: Change = np.subtract(new, old, dtype=np.float64)
+    return change
+
+
+def estimated_norm(parameter: Parameter, change: Change) -> float:
+    """Return the Euclidean norm of an update, from that of its sampled values; exact where the sample is whole."""
     return float(np.sqrt(np.dot(change, change) * parameter.size / max(1, len(change))))
 
 
@@ -92,6 +101,8 @@ def _summary(data: Tensor) -> NDArray[np.uint32]:
     """Return the sums of the blocks, and the rest, padded with zeros to whole words."""
     whole = data.numel() // BLOCK * BLOCK
     rest = data[whole:].cpu().numpy()
+    if not whole and not rest.size % 4:
+        return rest.view(np.uint32).copy()
     padded = np.zeros(-(-rest.size // 4) * 4, np.uint8)
     padded[: rest.size] = rest
     words: NDArray[np.uint32] = padded.view(np.uint32)
@@ -104,16 +115,14 @@ def _summary(data: Tensor) -> NDArray[np.uint32]:
     return np.concatenate([sums.cpu().numpy().view(np.uint32), words])
 
 
-def _sample(data: Tensor, parameter: Parameter) -> Ints:
-    """Return the bit patterns of the sampled values, a copy."""
+def _picked(data: Tensor, parameter: Parameter) -> Ints:
+    """Return the bit patterns of the sampled values, (k, values of a line) or (m,); on the CPU a view."""
     bits = np.dtype(BITS[parameter.dtype])
     lines = data.numel() // LINE
     # An odd step meets every column of a matrix with rows of a power of two.
     step = lines * LINE // bits.itemsize // SAMPLED | 1
-    if step == 1:
-        picked: Bytes = data.cpu().numpy()
-        return picked.copy().view(bits)
-    return data[: lines * LINE].view(lines, LINE)[::step].reshape(-1).cpu().numpy().view(bits)
+    picked: Bytes = (data if step == 1 else data[: lines * LINE].view(lines, LINE)[::step]).cpu().numpy()
+    return picked.view(bits)
 
 
 def _version(value: Tensor) -> tuple[int, int]:

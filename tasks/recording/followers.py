@@ -201,10 +201,12 @@ def find_followers(
         return {}
     members = [id(p) for group in optimizer.param_groups for p in group["params"]]
     by_name = {parameter.name: parameter for parameter in parameters}
-    used = [layer.weight for layer in layers]
+    used, modules = [layer.weight for layer in layers], dict(model.named_modules(remove_duplicate=False))
     found = {}
     for layer in layers:
-        module, parameter = model.get_submodule(layer.name), by_name[layer.weight]
+        if (module := modules.get(layer.name)) is None:  # a piece of a module, which is not called by itself
+            continue
+        parameter = by_name[layer.weight]
         weight = getattr(module, "weight", None)
         if not factorable(module) or used.count(layer.weight) > 1 or id(weight) not in members:
             continue

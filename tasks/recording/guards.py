@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+import torch
 from torch import nn
 
 from tasks.recording.fingerprints import Fingerprints, layer_digest
@@ -111,6 +112,17 @@ def fall_back(kind: str, where: tuple[int, str], kinds: Sequence[str], say: Call
         raise ValueError(f"kind: expected a reproducible training for {kind!r}, found {text}; record kind 'dense'")
     say(f"{text}; the archive is of kind {FALLBACK!r} from step 0, not {kind!r}")
     return FALLBACK
+
+
+def order_changes(model: nn.Module, device: torch.device) -> bool:
+    """Return whether sums of a network may have another order in each run: those of scattered rows on a GPU.
+
+    A module says by an attribute `scatters` that it adds up rows by their index, such as the messages of a graph layer.
+    The same sums on a CPU, and under torch's deterministic algorithms, keep their order.
+    """
+    if device.type != "cuda" or torch.are_deterministic_algorithms_enabled():
+        return False
+    return any(getattr(module, "scatters", False) is True for module in model.modules())
 
 
 def print_line(text: str) -> None:

@@ -7,12 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from storage.updates.tables import Settings
+from tasks.modules.rows import Inputs
 from tasks.recording.columns import Credit, check_credit, share_rest
-from tasks.recording.images import Images, Queries, Row
+from tasks.recording.images import Images, Row
 from tasks.recording.recurrences import own_share
 from tasks.recording.step_blocks import StepBlock, WholeBlock
 from tasks.recording.traces import FactorTrace
 from tasks.tracing import Contributions
+from tasks.tracing.prepared import Queries
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ class FactorBlock(StepBlock):
         self,
         module: nn.Module,
         weight: Tensor,
-        inputs: Tensor,
+        inputs: Inputs,
         *,
         anchor: Tensor | None = None,
         bias: Tensor | None = None,
@@ -123,7 +125,7 @@ class FactorBlock(StepBlock):
         self,
         module: nn.Module,
         weight: Tensor,
-        inputs: Tensor,
+        inputs: Inputs,
         *,
         anchor: Tensor | None = None,
         credit: Credit = "gradient",

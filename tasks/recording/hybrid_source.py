@@ -15,8 +15,9 @@ from tasks.recording.codes import EXACT
 from tasks.recording.dense import DenseSource, dense_blocks
 from tasks.recording.hybrid_blocks import FactorBlock, Progress
 from tasks.recording.hybrid_segment import HybridSegment, Start
-from tasks.recording.images import Images, Queries
+from tasks.recording.images import Images
 from tasks.recording.recurrences import whole_shares
+from tasks.tracing.prepared import Queries
 
 if TYPE_CHECKING:
     from tasks.recording.sources import UpdateBlock

@@ -4,50 +4,24 @@ With z = W F, gamma_t = <z, D_t F>, and D_t F follows by the recurrences of `tas
 gradient's image g^T (x F) alone.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from storage.updates.tables import EXPLAINED, FACTORED, Record, Settings
+from tasks.modules.rows import Inputs, values_of, with_values
 from tasks.recording.factors import Factors
 from tasks.recording.recurrences import State, advance
 from tasks.recording.traces import FactorTrace, Moved
 from tasks.tracing.checks import check_shape, check_tensors
 from tasks.tracing.patches import Operation
+from tasks.tracing.prepared import Queries
 from tasks.tracing.products import product_type
 from tasks.tracing.strategies import checked_operation
 
 IMAGE = 32 * 2**20  # bytes of an image of a group of queries
 AXES = (0, 1, 3)  # groups, outputs and positions of an image
-
-
-@dataclass(frozen=True)
-class Queries:
-    """A batch of queries at a layer, as `tasks.tracing.contributions` takes them."""
-
-    module: nn.Module
-    weight: Tensor
-    inputs: Tensor
-    anchor: Tensor | None
-    bias: Tensor | None
-
-    versions: tuple[int, ...] = field(init=False)  # torch's counts of changes in place
-
-    def __post_init__(self) -> None:
-        object.__setattr__(
-            self, "versions", tuple(-1 if t is None or t.is_inference() else t._version for t in self._tensors)
-        )
-
-    def same(self, other: "Queries") -> bool:
-        """Return whether two batches are the same objects with the same values."""
-        pairs = zip((self.module, *self._tensors), (other.module, *other._tensors), strict=True)
-        return self.versions == other.versions and all(one is another for one, another in pairs)
-
-    @property
-    def _tensors(self) -> tuple[Tensor | None, ...]:
-        """The tensors of the batch."""
-        return self.weight, self.inputs, self.anchor, self.bias
 
 
 @dataclass(frozen=True)
@@ -86,13 +60,14 @@ class Images:
         )
         check_shape("weight", queries.weight, trace.shape)
         groups, outputs, _ = operation.matrix_shape
-        count, inputs = len(queries.inputs), queries.inputs.detach()
+        values = values_of(queries.inputs).detach()
+        count, inputs = len(queries.inputs), with_values(queries.inputs, values.double())
         with torch.no_grad():
             positions = operation.rows(inputs[:1]).shape[3] if count else 1
             size = max(1, IMAGE // max(1, 8 * groups * outputs * positions))
             cuts = [slice(low, low + size) for low in range(0, count, size)]
-            pulls = inputs.new_zeros(count, dtype=torch.float64) if pull is None else pull
-            self._parts = [_Part(trace, queries, operation, inputs[cut].double(), pulls[cut]) for cut in cuts]
+            pulls = values.new_zeros(count, dtype=torch.float64) if pull is None else pull
+            self._parts = [_Part(trace, queries, operation, inputs[cut], pulls[cut]) for cut in cuts]
 
     @property
     def preactivation_norm(self) -> Tensor:
@@ -119,12 +94,12 @@ class Images:
         split : whether each sample's share is computed
         """
         record = self.trace.records[self.row]
-        factors = self.trace.factors(record).to(self.queries.inputs) if record.form in FACTORED else None
+        factors = self.trace.factors(record).to(values_of(self.queries.inputs)) if record.form in FACTORED else None
         moved = None if record.form in EXPLAINED else self.trace.moved(record)
         rows = [part.next(record, factors, moved, split) for part in self._parts]
         gammas, norms = [], []
         for part, (update, *_) in zip(self._parts, rows, strict=True):
-            whole = update if bias is None else update + bias.reshape(*update.shape[:2], 1, 1)
+            whole = update if bias is None else update + bias.reshape(*update.shape[:2], 1, 1) * part.ones
             gammas.append((whole * part.z).sum(dim=AXES))
             norms.append(whole.square().sum(dim=AXES).sqrt())
         self.row += 1
@@ -141,14 +116,16 @@ class _Part:
     """The images for a group of queries."""
 
     def __init__(
-        self, trace: FactorTrace, queries: Queries, operation: Operation, inputs: Tensor, pull: Tensor
+        self, trace: FactorTrace, queries: Queries, operation: Operation, inputs: Inputs, pull: Tensor
     ) -> None:
         anchor = queries.weight if queries.anchor is None else queries.anchor
         bias = None if queries.bias is None else queries.bias.double()[None]
         z = operation.matrices(anchor.double()[None], bias)[0] @ operation.rows(inputs)
         self.z, self.pull = z.permute(1, 2, 0, 3), pull  # (g, o, Q, M), (Q,)
         self._plain = Operation(queries.module, trace.shape)
-        seen = self._plain.rows(inputs).permute(1, 2, 0, 3)
+        rows = self._plain.rows(inputs)
+        self.ones = operation.ones(inputs, rows)[:, 0, 0]  # (Q, M), what a bias sees
+        seen = rows.permute(1, 2, 0, 3)
         self._seen = seen.flatten(2)  # (g, n, Q M)
         self._typed = self._seen.to(product_type(queries.inputs))
         start = trace.start()

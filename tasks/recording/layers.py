@@ -8,7 +8,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from storage.updates.parameters import Layer, Parameter, lay_out
-from tasks.modules import MODULES, ModuleKind, kind_of
+from tasks.modules import COMPOSED, composed_kind_of, kind_names, kind_of
+from tasks.modules.composed import PieceModule
+from tasks.modules.naming import joined
 
 NORMALISATION = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)  # their parameters live in checkpoints only
 
@@ -18,7 +20,8 @@ def choose_layers(model: nn.Module, layers: Sequence[str] | None = None) -> dict
 
     Parameters
     ----------
-    layers : module names; None for every covered module
+    layers : module names; None for every covered module. A module that holds several linear maps is recorded as its
+        pieces, each under a name of its own; a piece can be named too
 
     Raises
     ------
@@ -27,15 +30,20 @@ def choose_layers(model: nn.Module, layers: Sequence[str] | None = None) -> dict
         archive restores parameters, changes a parameter
     """
     modules = dict(model.named_modules(remove_duplicate=False))
+    pieces = {name: piece for owner, module in modules.items() for name, piece in _pieces(owner, module).items()}
     if layers is None:
         chosen = dict(_all_covered(model))
     else:
+        chosen = {}
         for name in layers:
+            if name in pieces:
+                chosen[name] = pieces[name]
+                continue
             _check_layer(name, modules)
-        chosen = {name: modules[name] for name in layers}
+            chosen |= _pieces(name, modules[name]) or {name: modules[name]}
     if not chosen:
         raise ValueError(
-            f"model: expected a layer that can be recorded ({_names()}), found none in {type(model).__name__}"
+            f"model: expected a layer that can be recorded ({kind_names()}), found none in {type(model).__name__}"
         )
     _check_names(model, chosen)
     return chosen
@@ -52,26 +60,32 @@ def recorded_parameters(
     sizes, places, found = {}, [], []
     for layer, module in chosen.items():
         used: dict[str, str] = {}
-        for part, parameter in module.named_parameters(recurse=False):
-            name = names.setdefault(id(parameter), f"{layer}.{part}".lstrip("."))
+        for part, (own_name, owner, attribute) in _places(layer, module).items():
+            parameter = owner.get_parameter(attribute)
+            name = names.setdefault(id(parameter), own_name)
             used[part] = name
             if name not in sizes:
                 sizes[name] = str(parameter.dtype).removeprefix("torch."), tuple(parameter.shape)
-                places.append((module, part))
-        weight, bias = _kind(module).parameters
-        found.append(Layer(layer, used[weight], used.get(bias)))
+                places.append((owner, attribute))
+        found.append(Layer(layer, used["weight"], used.get("bias")))
     return tuple(found), lay_out(sizes), places
 
 
 def _all_covered(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield every covered module; other modules, except normalisations, must not have direct parameters."""
+    inner: set[str] = set()
     for name, module in model.named_modules():
-        if _recordable(module):
+        if name in inner:
+            continue
+        if pieces := _pieces(name, module):
+            inner |= {joined(name, child) for child, _ in module.named_modules() if child}
+            yield from pieces.items()
+        elif _recordable(module):
             yield name, module
         elif not isinstance(module, NORMALISATION) and any(True for _ in module.parameters(recurse=False)):
             raise ValueError(
-                f"module {name!r}: expected parameters of modules that can be recorded ({_names()}), found those of a "
-                f"{type(module).__name__}; name the layers to record: layers=[...]"
+                f"module {name!r}: expected parameters of modules that can be recorded ({kind_names()}), found those "
+                f"of a {_class_of(module)}; name the layers to record: layers=[...]"
             )
 
 
@@ -82,17 +96,16 @@ def _check_layer(name: str, modules: Mapping[str, nn.Module]) -> None:
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known[:8]
         near = ", ".join(map(repr, close)) or "none"
         raise ValueError(f"layer {name!r}: expected a module of the model, found none; close: {near}")
-    if not _recordable(modules[name]):
-        raise ValueError(f"layer {name!r}: expected one of {_names()}, found a {type(modules[name]).__name__}")
+    if not _recordable(modules[name]) and not _pieces(name, modules[name]):
+        raise ValueError(f"layer {name!r}: expected one of {kind_names()}, found a {_class_of(modules[name])}")
 
 
 def _check_names(model: nn.Module, chosen: Mapping[str, nn.Module]) -> None:
     """Raise ValueError unless the state dict has the layers' parameters with their names and values."""
     state = model.state_dict()
     for layer, module in chosen.items():
-        for part, parameter in module.named_parameters(recurse=False):
-            name = f"{layer}.{part}".lstrip(".")
-            if not _is_stored(state.get(name), parameter):
+        for part, (name, owner, attribute) in _places(layer, module).items():
+            if not _is_stored(state.get(name), owner.get_parameter(attribute)):
                 raise ValueError(
                     f"layer {layer!r}: expected its {part} unchanged in the state dict as {name!r}, found a hook that "
                     "changes it; record other layers: layers=[...]"
@@ -112,13 +125,38 @@ def _recordable(module: nn.Module) -> bool:
     return kind is not None and kind.parameters[0] in own and own <= set(kind.parameters)
 
 
-def _kind(module: nn.Module) -> ModuleKind:
-    """Return the kind of a module that can be recorded."""
+def _pieces(name: str, module: nn.Module) -> dict[str, nn.Module]:
+    """Return the pieces of a module that holds several linear maps, by name in the network; {} for other modules."""
+    kind = composed_kind_of(module)
+    if kind is None:
+        return {}
+    found = {piece: PieceModule(name, module, one) for piece, one in kind.pieces(module).items()}
+    plain = {path for piece in found.values() for path in piece.piece.names.values()}
+    if plain != {path for path, _ in module.named_parameters()}:
+        return {}  # parametrised, or with parameters of a user's own
+    return {joined(name, piece): one for piece, one in found.items()}
+
+
+def _places(layer: str, module: nn.Module) -> dict[str, tuple[str, nn.Module, str]]:
+    """Return by part, weight or bias: the parameter's name in the network, its module and its attribute there."""
+    if isinstance(module, PieceModule):
+        return module.places()
     kind = kind_of(module)
     assert kind is not None, module
-    return kind
+    own = {part for part, _ in module.named_parameters(recurse=False)}
+    return {
+        part: (joined(layer, name), module, name)
+        for part, name in zip(("weight", "bias"), kind.parameters, strict=True)
+        if name in own
+    }
 
 
-def _names() -> str:
-    """Return the covered classes."""
-    return ", ".join(kind.__name__ for kind in MODULES)
+def _class_of(module: nn.Module) -> str:
+    """Return a module's class, and what keeps it from being covered where its class is."""
+    name = type(module).__name__
+    if getattr(module, "max_norm", None) is not None:
+        return f"{name} with max_norm, which changes its weight in each call"
+    for known, kind in COMPOSED.items():
+        if isinstance(module, known) and (problem := kind.problem(module)):
+            return f"{name} with {problem}"
+    return name

@@ -10,28 +10,25 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from storage.updates.bits import as_floats
 from storage.updates.parameters import Parameter
-from tasks.recording.fingerprints import Fingerprints
+from tasks.recording.fingerprints import Change
 
 PROBES = 4  # the estimate of a norm from so many is within a factor of two, 9 times in 10
 SEED = 20220222  # of the signs, the same in every archive
 
 
-def update_probes(parameters: Sequence[Parameter], after: Fingerprints, before: Fingerprints) -> NDArray[np.float64]:
+def update_probes(parameters: Sequence[Parameter], changes: Sequence[Change]) -> NDArray[np.float64]:
     """Return the projections (PROBES,) of a layer's update on signs, in float64.
 
-    A parameter of which the fingerprint has a sample takes part with it, scaled to the size of the parameter.
+    A parameter with a sample takes part with it, scaled to the size of the parameter.
 
     Parameters
     ----------
     parameters : of the layer
-    after, before : the fingerprints after and before the update
+    changes : update of the sampled values of each parameter (`fingerprints.sampled_change`)
     """
     found = np.zeros(PROBES)
-    for number, parameter in enumerate(parameters):
-        new, old = (as_floats(f[parameter.name].sample, parameter.dtype) for f in (after, before))
-        change = np.subtract(new, old, dtype=np.float64)
+    for number, (parameter, change) in enumerate(zip(parameters, changes, strict=True)):
         found += np.sqrt(parameter.size / max(1, len(change))) * (_signs(len(change), number) @ change)
     return found
 

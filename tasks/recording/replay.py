@@ -16,13 +16,16 @@ from storage.updates.ledger import DIGEST, NORM, row_runs
 from storage.updates.parameters import Layer
 from storage.updates.reader import SegmentReader
 from storage.updates.tables import Settings
+from tasks.modules.rows import Inputs, values_of
 from tasks.recording.checkpoints import group_settings
 from tasks.recording.columns import Credit, check_credit, member_columns, share_rest
 from tasks.recording.decays import DecayPull, Steps
-from tasks.recording.dense import DenseBlock, DenseSource
+from tasks.recording.dense import DenseSource
 from tasks.recording.replaying import Recorded, Replay
 from tasks.recording.shares import Course, Shares, StepShares
+from tasks.recording.step_blocks import WholeBlock
 from tasks.tracing import gammas
+from tasks.tracing.prepared import Prepared
 
 if TYPE_CHECKING:
     from tasks.recording.programs import Repeat
@@ -36,25 +39,47 @@ State = dict[str, Tensor]  # parameters by name
 
 
 @dataclass(frozen=True)
-class ReplayBlock(DenseBlock):
-    """The updates of some steps of one layer, recomputed.
+class ReplayBlock(WholeBlock):
+    """The updates of some steps of one layer, recomputed bit for bit.
 
     Parameters
     ----------
+    layer, start, stop, recorded, biases : as in `StepBlock`
+    states : weights (*shape) before the first row and after each, n + 1 of them
+    prepared : projectors of the blocks of a segment
     source, segment : where the steps can be made again
     members : gradients by member of each step, if the replay kept them
     """
 
+    states: tuple[Tensor, ...]
+    prepared: Prepared = field(repr=False)
     source: "ReplaySource"
     segment: Segment
     pull: DecayPull
     members: tuple[StepShares, ...] | None = None
 
+    @property
+    def weights(self) -> Tensor:
+        """Return the weights before the first row and after each, (n + 1, *shape); a copy."""
+        return torch.stack(self.states)
+
+    def projectors(self) -> Prepared:
+        """Return the projectors that the blocks of a segment share."""
+        return self.prepared
+
+    def dense(self, dtype: torch.dtype | None = None) -> Tensor:
+        """Return the updates W_{t+1} - W_t, (n, *shape), on the CPU; `dtype` as for a dense archive."""
+        wanted = dtype or torch.promote_types(self.states[0].dtype, torch.float32)
+        found = torch.empty(len(self.states) - 1, *self.states[0].shape, dtype=wanted)
+        for row, before, after in zip(found, self.states, self.states[1:], strict=False):
+            torch.sub(after.to(wanted), before.to(wanted), out=row)
+        return found
+
     def per_example(
         self,
         module: nn.Module,
         weight: Tensor,
-        inputs: Tensor,
+        inputs: Inputs,
         *,
         anchor: Tensor | None = None,
         credit: Credit = "gradient",
@@ -88,9 +113,10 @@ class ReplayBlock(DenseBlock):
         if credit == "gradient":
             return [one.effect * columns for one, columns in zip(shares, found, strict=True)]
         gamma = self.project(module, weight, inputs, anchor=anchor).gamma
-        before = self.weights[:-1].to(torch.promote_types(self.weights.dtype, torch.float32))
+        before = torch.stack(self.states[:-1])
+        before = before.to(torch.promote_types(before.dtype, torch.float32))
         moved = self.pull.updates(self.start, before, [one.settings for one in shares])
-        decay = gammas(module, weight, inputs, moved.to(inputs), anchor=anchor)
+        decay = gammas(module, weight, inputs, moved.to(values_of(inputs)), anchor=anchor)
         return [
             share_rest(one.own * columns, gamma[:, k], decay[:, k], one.examples)
             for k, (one, columns) in enumerate(zip(shares, found, strict=True))
@@ -150,6 +176,7 @@ class ReplaySource(DenseSource):
         names = sorted({name for entry in entries for name in entry.parameters})
         most = max(1, BLOCK // max(1, sum(recorded.parameters[name].nbytes for name in names)))
         shares = Shares(replay.modules, chosen, replay.run.optimizer, self._course) if members else None
+        prepared = Prepared()
         before, pulls = replay.weights(names), {layer: DecayPull(self._steps_before(layer)) for layer in chosen}
         for _, steps, kept in row_runs(recorded.ledger):
             while steps:
@@ -160,10 +187,10 @@ class ReplaySource(DenseSource):
                 part, steps = steps[:count], steps[count:]
                 before = rows.states[-1]
                 for entry in entries:
-                    weights, biases = rows_of(rows.states, entry)
+                    states, biases = rows_of(rows.states, entry)
                     found = tuple(one[entry.name] for one in rows.made if one) or None
                     span, pull = (part.start, part.stop), pulls[entry.name]
-                    yield ReplayBlock(entry.name, *span, kept, biases, weights, self, segment, pull, found)
+                    yield ReplayBlock(entry.name, *span, kept, biases, states, prepared, self, segment, pull, found)
 
     def _steps_before(self, layer: str) -> Steps:
         """Return a function of a step that gives the steps of a layer before it."""
@@ -235,7 +262,7 @@ class _Rows:
         self.states = [*(self.states if keep else self.states[:1]), replay.weights(names)]
 
 
-def rows_of(states: Sequence[State], entry: Layer) -> tuple[Tensor, Tensor | None]:
-    """Return the weights (n + 1, *shape) and the biases (n + 1, out) of a layer in some states."""
-    weights = torch.stack([state[entry.weight] for state in states])
+def rows_of(states: Sequence[State], entry: Layer) -> tuple[tuple[Tensor, ...], Tensor | None]:
+    """Return the weights (*shape) in n + 1 states, and the biases (n + 1, out), of a layer."""
+    weights = tuple(state[entry.weight] for state in states)
     return weights, None if entry.bias is None else torch.stack([state[entry.bias] for state in states])

@@ -17,7 +17,7 @@ from storage.updates.ledger import DIGEST, NORM, PROBES
 from storage.updates.parameters import Layer, Parameter
 from tasks.recording.checkpoints import RANDOM
 from tasks.recording.environment import device_of, environment_difference, environment_facts
-from tasks.recording.fingerprints import Fingerprints, fingerprints_of, layer_digest
+from tasks.recording.fingerprints import Fingerprints, fingerprints_of, layer_digest, sampled_change
 from tasks.recording.generators import generator_states, generators_kept, restore_generators
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.optimizers import SETTING
@@ -168,7 +168,8 @@ class Replay:
         ledger = self._recorded.ledger
         if PROBES + layer.name not in ledger:
             return float("nan")
-        here = update_probes([self._recorded.parameters[name] for name in layer.parameters], found, self._last)
+        parts = [self._recorded.parameters[name] for name in layer.parameters]
+        here = update_probes(parts, [sampled_change(part, found, self._last) for part in parts])
         there = np.asarray(ledger[PROBES + layer.name].iloc[self._next], np.float64)
         size = float(np.sqrt(np.mean(np.square(there)))) or float(ledger[NORM + layer.name].iloc[self._next])
         return drift(here, there) / size if size else float("inf")

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from storage.updates.tables import Settings
+from tasks.modules.composed import PieceModule
+from tasks.modules.rows import by_sample, declared_counts
 from tasks.recording.columns import Call
 from tasks.recording.programs import Row
 from tasks.recording.recurrences import own_share, settings_of, whole_shares
@@ -84,7 +86,8 @@ class Shares:
     def __init__(
         self, modules: Mapping[str, nn.Module], chosen: Sequence[str], optimizer: torch.optim.Optimizer, course: Course
     ) -> None:
-        self._modules = {name: modules[name] for name in chosen}
+        self._modules = {name: modules[name] for name in chosen if not isinstance(modules[name], PieceModule)}
+        self._pieces = [name for name in chosen if name not in self._modules]
         self._optimizer, self._course = optimizer, course
         self._calls: dict[str, list[Seen]] = {}
         self._factors: dict[str, float | None] = {}
@@ -122,6 +125,9 @@ class Shares:
             counts = len(row.examples), len(row.ghosts)
             settings = steps[0] if steps else None
             found[name] = StepShares(calls, *counts, effect, own, settings, problem)  # type: ignore[arg-type]  # `_odd`
+        for name in self._pieces:
+            problem = f"layer {name!r}: expected a module that is called by itself, found a piece of one"
+            found[name] = StepShares((), len(row.examples), len(row.ghosts), 0.0, 0.0, None, problem)
         self._calls, self._factors = {}, {}
         return found
 
@@ -135,10 +141,11 @@ class Shares:
             return
         values = [*given, *named.values()]
         single = values[0] if len(values) == 1 and isinstance(values[0], Tensor) else None
-        call = Seen(None if single is None else single.detach().clone())
+        counts = None if single is None else declared_counts(single)
+        call = Seen(None if single is None else by_sample(single.detach().clone(), counts))
         self._calls[name].append(call)
         made.register_hook(  # type: ignore[no-untyped-call]  # torch's stub
-            lambda gradient: call.saw(gradient.detach().clone())
+            lambda gradient: call.saw(by_sample(gradient.detach().clone(), counts))
         )
 
     def _begin(self) -> None:
@@ -211,7 +218,8 @@ def _odd(name: str, module: nn.Module, calls: Sequence[Seen]) -> str:
     """Return why calls of a layer cannot be split, whatever their gradients, "" if they can."""
     if any(call.inputs is None for call in calls):
         return f"layer {name!r}: expected calls with one tensor, found other arguments"
-    tensors = [_weight(module), *(t for call in calls for t in (call.inputs, call.gradients))]
+    given = [] if isinstance(module, nn.Embedding) else [call.inputs for call in calls]  # tokens are integers
+    tensors = [_weight(module), *given, *(call.gradients for call in calls)]
     dtypes = {tensor.dtype for tensor in tensors if tensor is not None}
     if calls and (len(dtypes) > 1 or not dtypes <= set(WIDE)):
         found = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))

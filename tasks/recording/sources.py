@@ -15,6 +15,7 @@ from storage.specs import StageSpec
 from storage.stages import FinishedStage, find_finished, open_finished
 from storage.stores import Store, StoreError, open_store
 from storage.updates.archives import Segment, archive_segments, find_archives, find_conversions
+from tasks.modules.rows import Inputs
 from tasks.recording.archives import ARCHIVES, check_kind
 from tasks.recording.columns import Credit
 from tasks.recording.programs import Program, Repeat, RepeatProgram
@@ -59,7 +60,7 @@ class UpdateBlock(Protocol):
         self,
         module: nn.Module,
         weight: Tensor,
-        inputs: Tensor,
+        inputs: Inputs,
         *,
         anchor: Tensor | None = None,
         bias: Tensor | None = None,
@@ -70,7 +71,7 @@ class UpdateBlock(Protocol):
         self,
         module: nn.Module,
         weight: Tensor,
-        inputs: Tensor,
+        inputs: Inputs,
         *,
         anchor: Tensor | None = None,
         credit: Credit = "gradient",

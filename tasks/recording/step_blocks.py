@@ -7,8 +7,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tasks.modules.rows import Inputs, values_of
 from tasks.recording.columns import Credit, check_credit
-from tasks.tracing import Contributions, contributions
+from tasks.tracing import Contributions
+from tasks.tracing.prepared import Prepared, Queries
 
 Ids = NDArray[np.int64]
 
@@ -52,7 +54,7 @@ class WholeBlock(StepBlock):
         self,
         module: nn.Module,
         weight: Tensor,
-        inputs: Tensor,
+        inputs: Inputs,
         *,
         anchor: Tensor | None = None,
         bias: Tensor | None = None,
@@ -64,22 +66,20 @@ class WholeBlock(StepBlock):
         module, weight, inputs, anchor, bias : as in `contributions`; with `bias` updates of the bias are included
         """
         wide = torch.promote_types(inputs.dtype, torch.float32)
-        updates, biases = self.dense(wide), self.dense_bias(wide)
-        return contributions(
-            module,
-            weight,
-            inputs,
-            updates.to(inputs),
-            anchor=anchor,
-            bias=bias,
-            bias_updates=None if bias is None or biases is None else biases.to(inputs),
-        )
+        biases = None if bias is None else self.dense_bias(wide)
+        changes = None if biases is None else biases.to(values_of(inputs))
+        queries = Queries(module, weight, inputs, anchor, bias)
+        return self.projectors().contributions(self.layer, queries, self.dense(wide).to(values_of(inputs)), changes)
+
+    def projectors(self) -> Prepared:
+        """Return where projectors are kept, for kinds in which blocks of a segment share them."""
+        return Prepared()
 
     def per_example(
         self,
         module: nn.Module,
         weight: Tensor,
-        inputs: Tensor,
+        inputs: Inputs,
         *,
         anchor: Tensor | None = None,
         credit: Credit = "gradient",

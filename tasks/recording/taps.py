@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from tasks.modules.rows import by_sample, declared_counts
+
 
 @dataclass
 class Call:
@@ -15,8 +17,8 @@ class Call:
 
     Parameters
     ----------
-    inputs : as the layer took them; None where they are not one tensor
-    gradients : of the outputs, None without a backward pass through them
+    inputs : as the layer took them, ragged rows with an axis of samples; None where they are not one tensor
+    gradients : of the outputs, likewise, None without a backward pass through them
     """
 
     inputs: Tensor | None
@@ -70,9 +72,12 @@ class _Hook:
             return
         values = [*given, *named.values()]
         whole = values[0].detach() if len(values) == 1 and isinstance(values[0], Tensor) else None
-        call = Call(whole)
+        counts = None if whole is None else declared_counts(whole)
+        call = Call(None if whole is None else by_sample(whole, counts))
         self.taps.calls[self.name].append(call)
-        handle: RemovableHandle = output.register_hook(call.saw)  # type: ignore[no-untyped-call]  # torch's stub
+        handle: RemovableHandle = output.register_hook(  # type: ignore[no-untyped-call]  # torch's stub
+            lambda gradient: call.saw(by_sample(gradient, counts))
+        )
         self.hooks.callback(handle.remove)
 
 

@@ -45,12 +45,7 @@ def render_site(facts: RunFacts, pages: Sequence[Page], questions: Mapping[str, 
     content by path relative to the site's folder; `index.html` is where to begin
     """
     environment = _environment()
-    common = {
-        "facts": facts,
-        "pages": [("index.html", "Overview"), *((f"{page.name}.html", page.name.capitalize()) for page in pages)],
-        "training_images": TRAINING_IMAGES.get(facts.training_images, ""),
-        "cost": tables.cost_table(facts.stages),
-    }
+    common = _frame(facts, [page.name for page in pages]) | {"cost": tables.cost_table(facts.stages)}
     site = {"index.html": _render(environment, "overview.html.j2", common | _overview(facts, pages, questions))}
     for page in pages:
         path, question = f"{page.name}.html", questions[page.name]
@@ -58,6 +53,27 @@ def render_site(facts: RunFacts, pages: Sequence[Page], questions: Mapping[str, 
         site[path] = _render(environment, page.template, common | here)
         site |= page.scripts
     return site | _data(facts, pages) | _assets()
+
+
+def render_next_to(facts: RunFacts, pages: Sequence[str], template: str, context: dict[str, object]) -> bytes:
+    """Render a page that lies next to those of a run's report and leads to them.
+
+    Parameters
+    ----------
+    pages : names of the report's pages
+    template : path of its template below tasks/report
+    context : what the template shows: `here`, `has_figures`, `content`
+    """
+    return _render(_environment(), template, _frame(facts, pages) | context)
+
+
+def _frame(facts: RunFacts, pages: Sequence[str]) -> dict[str, object]:
+    """Return what all pages of a run share."""
+    return {
+        "facts": facts,
+        "pages": [("index.html", "Overview"), *((f"{name}.html", name.capitalize()) for name in pages)],
+        "training_images": TRAINING_IMAGES.get(facts.training_images, ""),
+    }
 
 
 def _overview(facts: RunFacts, pages: Sequence[Page], questions: Mapping[str, str]) -> dict[str, object]:

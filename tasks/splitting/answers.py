@@ -71,7 +71,7 @@ def size(tensor: Tensor) -> float:
 
 def _batch(images: Tensor) -> Tensor:
     """Return the images and a copy of the first at half its contrast: images of a batch are not all equal."""
-    return torch.cat([images, images[:1] / 2])
+    return torch.cat([images, images[:1] / 2 if images.ndim == 4 else images[:1]])  # half a graph is not a graph
 
 
 def _difference(first: Answers, second: Answers, whole: Answers | None = None) -> str:

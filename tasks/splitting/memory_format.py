@@ -12,12 +12,14 @@ def in_fitting_format(model: nn.Module, example: Tensor) -> nn.Module:
     Parameters
     ----------
     model : in evaluation mode; it is changed in place
-    example : (n, C, H, W), on the model's device
+    example : (n, C, H, W), on the model's device; inputs that are not images have one format
 
     Notes
     -----
     `x.view(len(x), -1)` after a convolution is such a failure. That network gets contiguous copies of its inputs.
     """
+    if example.ndim != 4:
+        return model
     converted: nn.Module = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # not in torch's stub
     images = torch.cat([example[:1], example[:1]]).contiguous(memory_format=torch.channels_last)
     try:

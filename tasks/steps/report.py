@@ -45,13 +45,13 @@ class Made:
 
 def report_path(config: Config) -> str:
     """Return the path of the first page of a run's report, relative to the store."""
-    return f"{_root(config)}/index.html"
+    return f"{report_folder(config)}/index.html"
 
 
 def report_is_current(store: Store, made: Made) -> bool:
     """Say whether the report in the store was made from these stages."""
     try:
-        return store.read(f"{_root(made.config)}/made-from").decode() == made_from(made)
+        return store.read(f"{report_folder(made.config)}/made-from").decode() == made_from(made)
     except (FileNotFoundError, UnicodeDecodeError):
         return False
 
@@ -78,7 +78,7 @@ def write_report(
     ------
     StageHeldError : another run writes the same report, and `wait` is false
     """
-    root, files = _root(made.config), _files(remembering(store), made, created, reused)
+    root, files = report_folder(made.config), _files(remembering(store), made, created, reused)
     with claim(store, root, f"the report of run {made.config.name}", wait=wait, on_wait=say):
         store.remove(f"{root}/made-from")  # until it is there again, the report counts as not current
         store.write_all({f"{root}/{name}": data for name, data in files.items()})
@@ -150,7 +150,7 @@ def _curves(store: Store, trainings: Mapping[tuple[str, int], StageSpec]) -> "pd
     return pd.concat(tables, ignore_index=True) if tables else None
 
 
-def _root(config: Config) -> str:
+def report_folder(config: Config) -> str:
     """Return the folder of a run's report, relative to the store."""
     return f"reports/{config.name}"
 

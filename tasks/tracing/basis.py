@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tasks.modules.rows import Inputs, Rows, padded
 from tasks.tracing.checks import Doubles
+from tasks.tracing.patches import Operation
 from tasks.tracing.projections import gammas
 from tasks.tracing.projector import Projector
 from tasks.tracing.strategies import checked_operation, choose_strategy, queries_within
@@ -29,13 +31,13 @@ class Directions:
     ----------
     module : gives only the operation
     weight : the layer's final weight; with `bias`, both define z
-    inputs : (n, ...) of the layer
+    inputs : (n, ...) of the layer, or ragged rows
     anchor, bias : as in `tasks.tracing.contributions`
     """
 
     module: nn.Module
     weight: Tensor
-    inputs: Tensor
+    inputs: Inputs
     anchor: Tensor | None = None
     bias: Tensor | None = None
 
@@ -50,9 +52,14 @@ class Directions:
         return made
 
     @cached_property
+    def _operation(self) -> Operation:
+        """The operation of the checked tensors."""
+        return checked_operation(self.module, self.weight, self.inputs, self.anchor, self.bias, None)
+
+    @cached_property
     def _projector(self) -> Projector | None:
         """All queries prepared for any number of updates, where they fit into memory together."""
-        operation = checked_operation(self.module, self.weight, self.inputs, self.anchor, self.bias, None)
+        operation = self._operation
         strategy = choose_strategy(operation, self.inputs, norms=False, n_steps=1)
         if queries_within(operation, self.inputs, strategy) < len(self.inputs):
             return None
@@ -60,16 +67,17 @@ class Directions:
 
     def gradient(self, index: int) -> tuple[Tensor, Tensor | None]:
         """Return the direction of a query: the weight's part (1, *shape) and the bias's (1, out), if that counts."""
-        one = self.inputs[index : index + 1].detach().clone()
+        picked = self.inputs[index : index + 1]
+        one = padded(picked.trimmed() if isinstance(picked, Rows) else picked).detach().clone()  # no row is padding
         given = (self.weight if self.anchor is None else self.anchor).detach().clone()
         parts = {"weight": given}
         if self.bias is not None:
             parts["bias"] = self.bias.detach().clone()
         elif isinstance(unused := getattr(self.module, "bias", None), Tensor):
-            parts["bias"] = torch.zeros_like(unused)
+            parts["bias"] = torch.zeros_like(unused, dtype=given.dtype, device=given.device)  # a stand-in has no values
         with torch.inference_mode(False), torch.enable_grad():
             leaves = {name: value.clone().requires_grad_() for name, value in parts.items()}
-            out = torch.func.functional_call(self.module, leaves, (one.clone(),))
+            out = torch.func.functional_call(self.module, leaves, (self._operation.kind.given(one.clone()),))
             (out * out.detach()).sum().backward()
         found = leaves["weight"].grad
         assert found is not None

@@ -5,13 +5,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tasks.modules.rows import Inputs, Rows, values_of
 from tasks.tracing.patches import Operation
 
 Doubles = NDArray[np.float64]
 
 
-def check_tensors(**tensors: Tensor | None) -> None:
-    """Check that all are floating-point tensors of one dtype on one device; None is skipped.
+def check_tensors(**tensors: Inputs | None) -> None:
+    """Check that all are floating-point tensors, or ragged rows, of one dtype on one device; None is skipped.
 
     Raises
     ------
@@ -19,9 +20,10 @@ def check_tensors(**tensors: Tensor | None) -> None:
     ValueError : not floating-point, or two dtypes or devices
     """
     first = None
-    for name, tensor in tensors.items():
-        if tensor is None:
+    for name, given in tensors.items():
+        if given is None:
             continue
+        tensor = values_of(given)
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name}: expected a torch tensor, found {type(tensor).__name__}")
         if not tensor.is_floating_point():
@@ -53,7 +55,7 @@ def check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:
         raise ValueError(f"{name}: expected shape ({wanted}), found {tuple(tensor.shape)}")
 
 
-def check_operation(operation: Operation, inputs: Tensor) -> None:
+def check_operation(operation: Operation, inputs: Inputs) -> None:
     """Check that the shapes of weight and inputs fit the module.
 
     Raises
@@ -62,14 +64,13 @@ def check_operation(operation: Operation, inputs: Tensor) -> None:
     """
     shape, module = operation.shape, operation.module
     d = len(getattr(module, "kernel_size", ()))
+    if d and isinstance(inputs, Rows):
+        raise ValueError(f"inputs: expected a tensor for {type(module).__name__}, found ragged rows")
     if len(shape) != 2 + d or 0 in shape:
         raise ValueError(f"weight: expected {2 + d} axes for {type(module).__name__}, none empty, found shape {shape}")
     if shape[0] % operation.groups:
         raise ValueError(f"weight: expected a multiple of {operation.groups} groups as rows, found {shape[0]}")
-    if d:
-        check_shape("inputs", inputs, (-1, operation.n_inputs, *[-1] * d))
-    elif inputs.ndim < 2 or inputs.shape[-1] != shape[1]:
-        raise ValueError(f"inputs: expected shape (Q, ..., {shape[1]}), found {tuple(inputs.shape)}")
+    operation.kind.check(operation.use, inputs)
     unit = operation.unit
     if unit is not None and not 0 <= unit < operation.n_outputs:
         raise ValueError(f"unit: expected 0..{operation.n_outputs - 1}, found {unit}")

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.modules import ModuleKind, Use, kind_of
+from tasks.modules.rows import Inputs, Rows, padded
 
 
 @dataclass(frozen=True)
@@ -77,12 +78,18 @@ class Operation:
         width = self.n_inputs // self.groups * prod(self.shape[2:]) + self.bias
         return (self.groups, outputs, width) if self.unit is None else (1, 1, width)
 
-    def rows(self, inputs: Tensor) -> Tensor:
-        """Return the patches (Q, g, n, L) of inputs (Q, ...); holds them all."""
-        found = self.kind.rows(self.use, inputs)
+    def rows(self, inputs: Inputs) -> Tensor:
+        """Return the patches (Q, g, n, L) of inputs (Q, ...); holds them all. Padding of ragged rows sees zeros."""
+        found = self.kind.rows(self.use, padded(inputs))
         if self.bias:
-            found = torch.cat([found, torch.ones_like(found[:, :, :1])], dim=2)
+            found = torch.cat([found, self.ones(inputs, found)], dim=2)
         return found
+
+    def ones(self, inputs: Inputs, rows: Tensor) -> Tensor:
+        """Return what the bias sees next to rows (Q, g, n, L) of inputs: 1, or 0 at padding, (Q, g, 1, L)."""
+        ones = torch.ones_like(rows[:, :, :1])
+        presence = inputs.there() if isinstance(inputs, Rows) else self.kind.presence(self.use, inputs)
+        return ones if presence is None else ones * presence.to(rows.dtype)[:, None, None]
 
     def matrices(self, weights: Tensor, biases: Tensor | None) -> Tensor:
         """Return the matrices (T, g, o, n) of weights (T, *shape) and biases (T, out); a view where it can be."""

@@ -3,13 +3,14 @@
 import torch
 from torch import Tensor
 
+from tasks.modules.rows import Inputs
 from tasks.tracing.patches import Operation
 
 PIECE = 8192  # number of terms that are summed in float32; the pieces are summed in float64
 SQUARES = 1e-15, 1e15  # range of norms with squares well inside float32
 
 
-def product_type(tensor: Tensor) -> torch.dtype:
+def product_type(tensor: Inputs) -> torch.dtype:
     """Return the dtype of products: float32 only for float32 tensors on a CPU at full precision.
 
     Accelerators may round float32 products to ten bits, depending on process-wide flags. float64 does not depend on

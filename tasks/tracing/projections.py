@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from tasks.modules import Embedding, kind_of
+from tasks.modules.rows import Inputs, values_of
 from tasks.tracing.checks import check_shape, check_tensors
 from tasks.tracing.projector import Contributions, Projector
 from tasks.tracing.strategies import checked_operation, choose_strategy, queries_within
@@ -13,7 +15,7 @@ from tasks.tracing.strategies import checked_operation, choose_strategy, queries
 def contributions(
     module: nn.Module,
     weight: Tensor,
-    inputs: Tensor,
+    inputs: Inputs,
     updates: Tensor,
     *,
     anchor: Tensor | None = None,
@@ -26,7 +28,8 @@ def contributions(
     ----------
     module : Linear, Conv1d-3d or ConvTranspose1d-3d; gives only the operation (stride, padding, groups, ...)
     weight : (*shape) in the module's layout, final weights W
-    inputs : (Q, ...) inputs of the layer; those of a linear layer may have any number of token axes
+    inputs : (Q, ...) inputs of the layer; those of a linear layer may have any number of token axes, or any number of
+        rows for each query: `tasks.modules.rows.Rows(values, offsets)`
     updates : (T, *shape), D_t = W_{t+1} - W_t
     anchor : None, or a tensor of the weight's shape that gives z as preactivation (displacement: W - W_0)
     bias, bias_updates : (out,), (T, out); then z = W f + b, and an update contributes D f + db
@@ -53,7 +56,7 @@ def contributions(
 def gammas(
     module: nn.Module,
     weight: Tensor,
-    inputs: Tensor,
+    inputs: Inputs,
     updates: Tensor,
     *,
     anchor: Tensor | None = None,
@@ -66,6 +69,7 @@ def gammas(
     grad_W <z, layer(f; W)>.
     """
     _check_biases(bias, bias_updates)
+    weight, inputs, updates, anchor = _narrowed(module, weight, inputs, updates, anchor)
     found = [_empty(inputs, updates)[0][:0]]
     for batch in _batches(module, weight, inputs, updates, (anchor, bias, None), norms=False):
         projector = Projector(module, weight, inputs[batch], anchor=anchor, bias=bias, norms=False)
@@ -76,7 +80,7 @@ def gammas(
 def unit_contributions(
     module: nn.Module,
     weight: Tensor,
-    inputs: Tensor,
+    inputs: Inputs,
     updates: Tensor,
     unit: int,
     *,
@@ -101,7 +105,7 @@ def unit_contributions(
 def _all(
     module: nn.Module,
     weight: Tensor,
-    inputs: Tensor,
+    inputs: Inputs,
     updates: Tensor,
     options: tuple[Tensor | None, Tensor | None, Tensor | None],
     unit: int | None,
@@ -109,11 +113,29 @@ def _all(
     """Project updates on all queries, batch by batch; `options` are anchor, bias and bias_updates."""
     anchor, bias, bias_updates = options
     _check_biases(bias, bias_updates)
+    weight, inputs, updates, anchor = _narrowed(module, weight, inputs, updates, anchor)
     parts, n_steps = [], len(updates)
     for batch in _batches(module, weight, inputs, updates, (anchor, bias, unit), norms=True):
         projector = Projector(module, weight, inputs[batch], anchor=anchor, bias=bias, unit=unit, n_steps=n_steps)
         parts.append(projector.contributions(updates, bias_updates))
     return _joined(parts, inputs, updates)
+
+
+def _narrowed(
+    module: nn.Module, weight: Tensor, inputs: Inputs, updates: Tensor, anchor: Tensor | None
+) -> tuple[Tensor, Inputs, Tensor, Tensor | None]:
+    """Return weight, inputs, updates and anchor of an embedding with the rows that the tokens pick; others as given."""
+    kind = kind_of(module)
+    if not isinstance(kind, Embedding):
+        return weight, inputs, updates, anchor
+    checked_operation(module, weight, inputs, anchor, None, None)
+    check_tensors(inputs=inputs, updates=updates)
+    check_shape("updates", updates, (-1, *weight.shape))
+    assert isinstance(inputs, Tensor)  # as its kind has checked
+    used, tokens = kind.narrow(inputs)
+    if not len(used):  # only padding; a table without rows is not a table
+        used = used.new_zeros(1)
+    return weight[used], tokens, updates[:, used], None if anchor is None else anchor[used]
 
 
 def _check_biases(bias: Tensor | None, bias_updates: Tensor | None) -> None:
@@ -125,7 +147,7 @@ def _check_biases(bias: Tensor | None, bias_updates: Tensor | None) -> None:
 def _batches(
     module: nn.Module,
     weight: Tensor,
-    inputs: Tensor,
+    inputs: Inputs,
     updates: Tensor,
     options: tuple[Tensor | None, Tensor | None, int | None],
     *,
@@ -143,14 +165,15 @@ def _batches(
     yield from (slice(start, start + size) for start in range(0, count, size))
 
 
-def _empty(inputs: Tensor, updates: Tensor) -> tuple[Tensor, Tensor]:
+def _empty(inputs: Inputs, updates: Tensor) -> tuple[Tensor, Tensor]:
     """Return results (0, T) and (0,) for an empty set of queries."""
     check_tensors(inputs=inputs, updates=updates)
     dtype = torch.promote_types(inputs.dtype, torch.float32)
-    return inputs.new_empty(0, len(updates), dtype=dtype), inputs.new_empty(0, dtype=dtype)
+    values = values_of(inputs)
+    return values.new_empty(0, len(updates), dtype=dtype), values.new_empty(0, dtype=dtype)
 
 
-def _joined(parts: list[Contributions], inputs: Tensor, updates: Tensor) -> Contributions:
+def _joined(parts: list[Contributions], inputs: Inputs, updates: Tensor) -> Contributions:
     """Join the results of the batches of queries in order."""
     table, vector = _empty(inputs, updates)
     return Contributions(

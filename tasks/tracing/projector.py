@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from tasks.modules.rows import Inputs, Rows, values_of, with_values
 from tasks.tracing.checks import check_finite, check_shape, check_tensors
 from tasks.tracing.products import SQUARES, by_convolution, by_matrices, inner, product_type, step_norms
 from tasks.tracing.strategies import checked_operation, choose_strategy, n_positions
@@ -51,7 +52,7 @@ class Projector:
     ----------
     module : a covered module; gives only the operation
     weight : final weights, in the module's layout
-    inputs : (Q, ...) inputs of the layer, Q at least 1
+    inputs : (Q, ...) inputs of the layer, or ragged rows of a linear layer, Q at least 1
     anchor : None, or a tensor of the weight's shape that gives z as preactivation
     bias : (out,), part of z; None leaves biases out
     unit : the one output feature or channel to project on; None for all
@@ -63,7 +64,7 @@ class Projector:
         self,
         module: nn.Module,
         weight: Tensor,
-        inputs: Tensor,
+        inputs: Inputs,
         *,
         anchor: Tensor | None = None,
         bias: Tensor | None = None,
@@ -71,12 +72,14 @@ class Projector:
         norms: bool = True,
         n_steps: int = 256,
     ) -> None:
+        if isinstance(inputs, Rows):
+            inputs = inputs.trimmed()
         self.operation = checked_operation(module, weight, inputs, anchor, bias, unit)
         self._bias = bias is not None
         with torch.no_grad():
             matrices = self.operation.matrices(_double((weight if anchor is None else anchor)[None]), _row(bias))
         self._matrix = matrices[0]
-        self._inputs = inputs.detach()
+        self._inputs = with_values(inputs, values_of(inputs).detach())
         self._out = torch.promote_types(inputs.dtype, torch.float32)
         self._type = product_type(inputs)
         self._norms = norms
@@ -88,6 +91,11 @@ class Projector:
     def preactivation_norm(self) -> Tensor:
         """Return ||z|| (Q,)."""
         return self._z_norm.to(self._out)
+
+    @property
+    def nbytes(self) -> int:
+        """Return the bytes that the projector holds, besides the inputs."""
+        return sum(tensor.nbytes for tensor in (self._matrix, self._first, self._second))
 
     @torch.no_grad()
     def gammas(self, updates: Tensor, bias_updates: Tensor | None = None) -> Tensor:
@@ -133,14 +141,16 @@ class Projector:
         kept: list[tuple[Tensor, ...]] = []
         squares, spans = [], []
         for part in self._parts(len(self._inputs)):
-            rows = self.operation.rows(_double(self._inputs[part]))
+            rows = self.operation.rows(_wide(self._inputs[part]))
             z = self._matrix @ rows
             squares.append(z.square().sum(dim=(1, 2, 3)))
             spans.append(rows.square().sum(dim=(1, 2, 3)))
             if self.strategy == "matrices":
                 kept.append((rows.to(self._type), z.to(self._type)))
             elif self.strategy == "convolution":
-                kept.append((self.operation.padded(self._inputs[part]).to(self._type), z.flatten(1).to(self._type)))
+                kept.append(
+                    (self.operation.padded(values_of(self._inputs[part])).to(self._type), z.flatten(1).to(self._type))
+                )
             else:
                 gradient = (z @ rows.mT).flatten(1)
                 gram = (rows @ rows.mT).flatten(1) if self.strategy == "gram" else rows.new_empty(len(rows), 0)
@@ -214,7 +224,7 @@ class Projector:
         matrices = self.operation.matrices(updates[steps], None if biases is None else biases[steps]).double()
         for part in self._parts(len(queries)):
             chosen = queries[part]
-            rows = self.operation.rows(_double(self._inputs[chosen]))
+            rows = self.operation.rows(_wide(self._inputs[chosen]))
             exact = by_matrices(matrices, *_for_one_product(rows, self._matrix @ rows))
             where = steps[:, None], chosen[None]
             for target, values in zip(found, exact, strict=True):
@@ -241,6 +251,11 @@ class Projector:
 def _for_one_product(rows: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     """Return patches (Q, g, n, L) and z (Q, g, o, L) as (g, n, Q L) and (g, o, Q, L)."""
     return rows.permute(1, 2, 0, 3).flatten(2).contiguous(), z.permute(1, 2, 0, 3).contiguous()
+
+
+def _wide(inputs: Inputs) -> Inputs:
+    """Return inputs in float64."""
+    return with_values(inputs, values_of(inputs).double())
 
 
 def _double(tensor: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from tasks.modules.rows import Inputs, values_of
 from tasks.tracing.checks import check_finite, check_operation, check_shape, check_tensors
 from tasks.tracing.coverage import check_covered
 from tasks.tracing.patches import Operation
@@ -18,14 +19,14 @@ DOUBLE_COST = 4.5  # cost of a float64 product relative to a float32 convolution
 
 
 def checked_operation(
-    module: nn.Module, weight: Tensor, inputs: Tensor, anchor: Tensor | None, bias: Tensor | None, unit: int | None
+    module: nn.Module, weight: Tensor, inputs: Inputs, anchor: Tensor | None, bias: Tensor | None, unit: int | None
 ) -> Operation:
     """Check the tensors that describe the queries, and return the operation."""
     check_covered("module", module)
     check_tensors(inputs=inputs, weight=weight, anchor=anchor, bias=bias)
     operation = Operation(module, tuple(weight.shape), bias is not None, unit)
     check_operation(operation, inputs)
-    for name, tensor in (("weight", weight), ("inputs", inputs), ("anchor", anchor), ("bias", bias)):
+    for name, tensor in (("weight", weight), ("inputs", values_of(inputs)), ("anchor", anchor), ("bias", bias)):
         if tensor is not None:
             check_finite(name, tensor)
     if anchor is not None:
@@ -35,13 +36,13 @@ def checked_operation(
     return operation
 
 
-def n_positions(operation: Operation, inputs: Tensor) -> int:
-    """Return the number of output positions L of one query, from shapes alone."""
+def n_positions(operation: Operation, inputs: Inputs) -> int:
+    """Return the number of output positions L of one query, after padding, from shapes alone."""
     one = torch.empty((1, *inputs.shape[1:]), dtype=inputs.dtype, device="meta")
     return int(operation.rows(one).shape[-1])
 
 
-def choose_strategy(operation: Operation, inputs: Tensor, norms: bool, n_steps: int) -> Strategy:
+def choose_strategy(operation: Operation, inputs: Inputs, norms: bool, n_steps: int) -> Strategy:
     """Return the method with fewer multiplications per step and query.
 
     Linear layers of one row use `matrices`: their norm is free, and G would be as large as the layer.
@@ -62,7 +63,7 @@ def choose_strategy(operation: Operation, inputs: Tensor, norms: bool, n_steps: 
     return "gram" if gram < outputs * positions else moved
 
 
-def queries_within(operation: Operation, inputs: Tensor, strategy: Strategy, budget: int = BUDGET) -> int:
+def queries_within(operation: Operation, inputs: Inputs, strategy: Strategy, budget: int = BUDGET) -> int:
     """Return the number of queries that a projector can hold in `budget` bytes, at least 1."""
     groups, outputs, width = operation.matrix_shape
     size = torch.finfo(product_type(inputs)).bits // 8

@@ -3,10 +3,13 @@
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+Loss = Literal["cross-entropy", "margin"]
 
 
 def pgd(
@@ -18,6 +21,7 @@ def pgd(
     step: float = 2 / 255,
     steps: int = 7,
     random_start: bool = True,
+    loss: Loss = "cross-entropy",
 ) -> Tensor:
     """Find images near `x` with a high loss, in the maximum norm.
 
@@ -30,6 +34,8 @@ def pgd(
     step : change of each value in a step, at least 0
     steps : number of steps along the sign of the gradient
     random_start : start at a random point of the ball, else at `x`; torch's generator of the device of `x` draws it
+    loss : what an attack raises: the cross-entropy, or the margin by which another class's logit exceeds the label's
+        (Carlini & Wagner 2017), whose gradient does not vanish where the network is sure
 
     Returns
     -------
@@ -55,7 +61,7 @@ def pgd(
             start = torch.empty_like(images, dtype=torch.float32).uniform_(-epsilon, epsilon)
             found = _clamp(images + start.to(images.dtype), lower, upper)
         for _ in range(steps):
-            found = _clamp(found + step * _gradient(model, found, y).sign(), lower, upper)
+            found = _clamp(found + step * _gradient(model, found, y, loss).sign(), lower, upper)
     return found
 
 
@@ -68,12 +74,13 @@ def robust(
     step: float = 2 / 255,
     steps: int = 50,
     restarts: int = 1,
+    loss: Loss = "cross-entropy",
 ) -> Tensor:
     """Say which images the model classifies correctly, as they are and after each of several attacks.
 
     Parameters
     ----------
-    model, x, y, epsilon, step, steps : as for `pgd`
+    model, x, y, epsilon, step, steps, loss : as for `pgd`
     restarts : number of attacks, each from its own random start
 
     Returns
@@ -85,7 +92,7 @@ def robust(
         left = right.nonzero()[:, 0]  # an image that one attack has changed needs no other
         if not len(left):
             break
-        attacked = pgd(model, x[left], y[left], epsilon=epsilon, step=step, steps=steps)
+        attacked = pgd(model, x[left], y[left], epsilon=epsilon, step=step, steps=steps, loss=loss)
         right = right.index_put((left,), _is_right(model, attacked, y[left]))
     return right
 
@@ -143,11 +150,20 @@ def _is_right(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return answers == y
 
 
-def _gradient(model: nn.Module, images: Tensor, y: Tensor) -> Tensor:
+def _gradient(model: nn.Module, images: Tensor, y: Tensor, loss: Loss) -> Tensor:
     """Return the gradient of the loss at the images; those of the parameters stay as they are."""
     images = images.detach().requires_grad_()
-    loss = F.cross_entropy(model(images.clone()), y, reduction="sum")  # a network may change its input
-    return torch.autograd.grad(loss, images)[0]
+    logits: Tensor = model(images.clone())  # a network may change its input
+    return torch.autograd.grad(_loss(logits, y, loss), images)[0]
+
+
+def _loss(logits: Tensor, y: Tensor, loss: Loss) -> Tensor:
+    """Return the sum of the losses of logits (n, C)."""
+    if loss == "cross-entropy":
+        return F.cross_entropy(logits, y, reduction="sum")
+    own = F.one_hot(y, logits.shape[1]).bool()
+    others = logits.masked_fill(own, -torch.inf).amax(dim=1)
+    return (others - logits[own]).sum()
 
 
 def _ball(images: Tensor, epsilon: float) -> tuple[Tensor, Tensor]:

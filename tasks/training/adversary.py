@@ -36,7 +36,7 @@ class Adversary(Neutral):
     epsilon: float
     step: float
     steps: int
-    evaluation: Mapping[str, int] = field(default_factory=dict)
+    evaluation: Mapping[str, Any] = field(default_factory=dict)  # Any: of `robust`
 
     def inputs(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Return inputs with the first m images attacked; ghosts, which do not have labels, stay as they are."""

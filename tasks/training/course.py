@@ -16,11 +16,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from tasks.tracing.measures import watched_unit
 from tasks.tracing.optimizer_rules import BUFFER, DEFAULTS, WEIGHT, Part, Settings, State, advance, check_settings
 from tasks.training.batches import Batch
 from tasks.training.clipping import clip_factor
 from tasks.training.loop import Gradient, Trainer, frozen_statistics
 from tasks.training.norm_course import Moments, followed, held_ghosts, names_of, running_norms, watched, written_out
+from tasks.training.recurrence import open_recurrence
 from tasks.training.sam import Sam
 
 KINDS = {torch.optim.SGD: "sgd", torch.optim.Adam: "adam", torch.optim.AdamW: "adamw", Sam: "sam"}
@@ -47,19 +49,16 @@ class TrainerCourse:
         self._whole, self._live = _Whole(self._twin), dict(_Whole(trainer).named_parameters())
         kind = KINDS.get(type(trainer.optimizer))
         if kind is None:
-            raise ValueError(
-                f"optimizer: expected one of {', '.join(DEFAULTS)}, found {type(trainer.optimizer).__name__}, "
-                "which cannot be differentiated"
-            )
+            known = ", ".join(DEFAULTS)
+            found = type(trainer.optimizer).__name__
+            raise ValueError(f"optimizer: expected one of {known}, found {found}, which cannot be differentiated")
         names = {id(parameter): name for name, parameter in self._live.items()}
         self._groups: dict[str, tuple[dict[str, Any], float]] = {}  # Any: settings of torch.optim
         for group in trainer.optimizer.param_groups:
-            known = {key: value for key, value in group.items() if key in DEFAULTS[kind]}
-            settings = check_settings({**known, "kind": kind})
-            for parameter in group["params"]:
-                if parameter.requires_grad:
-                    rate = float(group.get("initial_lr", group["lr"]))
-                    self._groups[names[id(parameter)]] = (settings, rate)
+            given = {key: value for key, value in group.items() if key in DEFAULTS[kind]}
+            settings = check_settings({**given, "kind": kind})
+            rate = float(group.get("initial_lr", group["lr"]))
+            self._groups |= {names[id(p)]: (settings, rate) for p in group["params"] if p.requires_grad}
         self._norms, self._twin_norms = (
             {f"{MODEL}{name}": norm for name, norm in running_norms(one.model).items()} for one in (trainer, self._twin)
         )
@@ -134,20 +133,45 @@ class TrainerCourse:
             for (part, name), tensor in state.tensors.items()
             if part in (WEIGHT, BUFFER) and name.startswith(MODEL)
         }
-        with written_out(self._twin_norms.values()):
+        with written_out(self._twin_norms.values()), open_recurrence(model):
             found: Tensor = functional_call(model, tensors, (inputs.to(self._dtype, copy=True),))
         return found
 
-    def query_gradients(self, state: State, inputs: Tensor, classes: Tensor) -> dict[Part, Tensor]:
-        """Return the gradient of each query's own loss (Q, *shape) by each trained weight, in evaluation mode."""
+    def activations(self, state: State, inputs: Tensor, layer: str, unit: int) -> Tensor:
+        """Return a unit's activation (n,) in evaluation mode as a differentiable function of the state."""
+        with watched_unit(self._twin.model, layer, unit) as found:
+            self.logits(state, inputs)
+        if len(found) != 1:
+            raise ValueError(f"layer {layer!r}: expected one call in a forward pass, found {len(found)}; take another")
+        return found[0]
+
+    def query_gradients(
+        self, state: State, inputs: Tensor, classes: Tensor, unit: tuple[str, int] | None = None
+    ) -> dict[Part, Tensor]:
+        """Return the gradient of each query's own loss (Q, *shape) by each trained weight, in evaluation mode.
+
+        Parameters
+        ----------
+        unit : layer and index of a unit; then a query's loss is its activation, negated
+        """
 
         def loss(weights: dict[str, Tensor], one: Tensor, label: Tensor) -> Tensor:
             tensors = {(WEIGHT, name): tensor for name, tensor in weights.items()}
             fixed = {key: tensor for key, tensor in state.tensors.items() if key[0] == BUFFER}
-            return F.cross_entropy(self.logits(State({**fixed, **tensors}), one[None]), label[None])
+            present = State({**fixed, **tensors})
+            if unit is not None:
+                return -self.activations(present, one[None], *unit)[0]
+            return F.cross_entropy(self.logits(present, one[None]), label[None])
 
         weights = {name: tensor.detach() for name, tensor in state.part(WEIGHT).items()}
-        found = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(weights, inputs, classes)
+        slopes = torch.func.grad(loss)
+        try:
+            found = torch.func.vmap(slopes, (None, 0, 0))(weights, inputs, classes)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # some modules cannot be vectorised, such as recurrent layers
+            each = [slopes(weights, one, label) for one, label in zip(inputs, classes, strict=True)]
+            found = {name: torch.stack([one[name] for one in each]) for name in weights}
         return {(WEIGHT, name): slope for name, slope in found.items()}
 
     def rate(self, step: int, name: str) -> float:
@@ -198,7 +222,12 @@ class TrainerCourse:
     def _slopes(self, closure: Gradient, parameters: dict[str, Tensor], moments: Moments) -> dict[str, Tensor | None]:
         """Return the gradient at given parameters, clipped as the closure does; fill in the moments of batch norms."""
         model, run = self._twin.model, partial(functional_call, self._whole)
-        with torch.enable_grad(), frozen_statistics(model), held_ghosts(model, partial(run, parameters, (closure,))):
+        with (
+            torch.enable_grad(),
+            open_recurrence(model),
+            frozen_statistics(model),
+            held_ghosts(model, partial(run, parameters, (closure,))),
+        ):
             # The gradient is by copies, since held ghosts are a function of the parameters themselves.
             copies = {name: tensor.view_as(tensor) for name, tensor in parameters.items()}
             with watched(self._twin_norms, moments):

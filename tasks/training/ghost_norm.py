@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from tasks.modules.rows import declared_counts
+
 REPLACED = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 Statistics = tuple[Tensor, Tensor]
@@ -56,7 +58,7 @@ def ghost_statistics(batch: Tensor, ghosts: Tensor, as_printed: bool = False) ->
             "batch, ghosts: expected at least one sample in the batch and samples of one shape, found "
             f"{tuple(batch.shape)} and {tuple(ghosts.shape)}"
         )
-    return _statistics(batch, ghosts, as_printed)
+    return _statistics(batch, ghosts, as_printed, len(ghosts))
 
 
 class GhostBatchNorm(_BatchNorm):
@@ -65,6 +67,9 @@ class GhostBatchNorm(_BatchNorm):
     In evaluation mode, and in training without ghosts, it is torch's batch norm. Running statistics follow the same
     mean and variance. Their variance is made unbiased by the effective sample size. That size is (sum of weights)^2 /
     (sum of squared weights), over rows and positions.
+
+    Where a network declares the rows of each sample (`tasks.modules.rows.rows_of`), such as the nodes of graphs, the
+    batch's rows share its weight of 1 equally, and the ghosts' rows their weight of n.
     """
 
     as_printed: bool = False  # eps is then added to the root, as printed, not below the root
@@ -74,11 +79,8 @@ class GhostBatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:  # torch's name
         """Return the normalised rows of batch and ghosts, (m + n, channels, ...)."""
-        m, n = self.rows
-        if not self.training or not n:
+        if not self.training or not self.rows[1]:
             return super().forward(input)
-        if len(input) != m + n:
-            raise ValueError(f"ghost batch norm: expected {m} rows of the batch and {n} ghosts, found {len(input)}")
         mean, var, unbiased = self.moments(input)
         self._follow(mean.detach(), unbiased.detach())
         scale = self._inverse(var) if self.weight is None else self._inverse(var) * self.weight
@@ -95,13 +97,30 @@ class GhostBatchNorm(_BatchNorm):
 
     def moments(self, input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return mean, biased and unbiased variance of an input with the present rows; differentiable."""
-        m, n = self.rows
-        batch, ghosts = input[:m], input[m:]
+        n, cut = self.rows[1], self.cut(input)
+        batch, ghosts = input[:cut], input[cut:]
         if self.detach_ghosts:
             ghosts = self.held[0] if self.held else ghosts.detach()
-        mean, var = _statistics(batch, ghosts, self.as_printed)
-        effective = (n + 1) ** 2 * input[0, 0].numel() / (n + 1 / m)
+        mean, var = _statistics(batch, ghosts, self.as_printed, n)
+        effective = (n + 1) ** 2 * input[0, 0].numel() / (n**2 / len(ghosts) + 1 / cut)
         return mean, var, var * (effective / (effective - 1))
+
+    def cut(self, input: Tensor) -> int:
+        """Return the number of rows of the batch, which lie before those of the ghosts.
+
+        Raises
+        ------
+        ValueError : an input of other samples than those of `ghost_rows`
+        """
+        m, n = self.rows
+        counts = declared_counts(input)
+        if (len(input) if counts is None else len(counts)) != m + n:
+            found = f"{len(input)}" if counts is None else f"rows of {len(counts)} samples"
+            raise ValueError(f"ghost batch norm: expected {m} rows of the batch and {n} ghosts, found {found}")
+        rows = m if counts is None else int(counts[:m].sum())
+        if not 0 < rows < len(input):
+            raise ValueError("ghost batch norm: expected rows of the batch and of the ghosts, found none of one")
+        return rows
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, unbiased: Tensor) -> None:
@@ -183,10 +202,9 @@ def ghost_rows(model: nn.Module, m: int, n: int) -> Iterator[None]:
             norm.rows = rows
 
 
-def _statistics(batch: Tensor, ghosts: Tensor, as_printed: bool) -> Statistics:
-    """Return mean and biased variance, without checks."""
+def _statistics(batch: Tensor, ghosts: Tensor, as_printed: bool, n: int) -> Statistics:
+    """Return mean and biased variance of rows of a batch and of n ghosts, without checks."""
     mean_b, var_b = _moments(batch)
-    n = len(ghosts)
     if not n:
         return mean_b, var_b
     mean_g, var_g = _moments(ghosts)

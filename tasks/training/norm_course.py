@@ -100,7 +100,7 @@ def written_out(norms: Iterable[_BatchNorm]) -> Iterator[None]:
 
 def _hold_ghosts(norm: GhostBatchNorm, given: tuple[Tensor, ...]) -> None:
     """Keep the ghosts that a norm takes."""
-    norm.held = (given[0][norm.rows[0] :],)
+    norm.held = (given[0][norm.cut(given[0]) :],)
 
 
 def _normalised(norm: _BatchNorm, input: Tensor) -> Tensor:

@@ -24,9 +24,9 @@ PAGES = [
     "README.md",
     "CONTRIBUTING.md",
     "CHANGELOG.md",
-    *(f"docs/{n}.md" for n in ("index", "methods", "store", "config", "concepts", "tracing")),
+    *(f"docs/{n}.md" for n in ("index", "methods", "store", "config", "concepts", "tracing", "graphs")),
 ]
-STORE_COMMANDS = ("status", "verify", "gc", "explain", "materialise")
+STORE_COMMANDS = ("card", "status", "verify", "gc", "explain", "materialise")
 PLACEHOLDERS = {"CONFIG": "digits", "STORE": "lore", "N": "0"}
 Tree = dict[str, Any]  # Any: YAML
 
@@ -78,7 +78,7 @@ def test_commands_are_known_and_their_configs_load(page: str, tmp_path: Path, mo
 
 def test_the_readme_shows_every_command() -> None:
     shown = {parsed(command)[0] for command in commands("README.md")}
-    assert shown == {"run", "watch", "plan", "report", "status", "explain", "verify", "gc", "presets"}
+    assert shown == {"run", "watch", "plan", "report", "status", "explain", "card", "verify", "gc", "presets"}
 
 
 def test_configs_validate() -> None:
@@ -95,6 +95,14 @@ def test_the_configs_of_the_tracing_page_validate() -> None:
     assert checked.tracing is not None
     assert checked.tracing.evaluation.mislabel
     assert private.report.training_images == "ids"
+
+
+def test_the_configs_of_the_graphs_page_validate() -> None:
+    files, geometric = [Config.model_validate(tree) for tree in trees("docs/graphs.md")]
+    assert files.data["molecules"].source == "graph-npz"
+    assert files.tracing is not None
+    assert geometric.data["molecules"].source == "torch-geometric"
+    assert geometric.networks["deep"].arguments["edges"] == 4
 
 
 def test_the_configs_of_the_concepts_page_validate() -> None:

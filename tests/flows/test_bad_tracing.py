@@ -31,6 +31,28 @@ BAD: list[tuple[str, object, str]] = [
         ["gama"],
         "tracing.scores.0: input should be 'gamma', 'cosine', 'logit' or 'tracin', found 'gama'",
     ),
+    (
+        "tracing.counterfactual",
+        {"measure": "unit"},
+        "tracing.counterfactual: unit: expected LAYER:INDEX with measure 'unit' and none without, found none",
+    ),
+    (
+        "tracing.counterfactual",
+        {"unit": "0:1"},
+        "tracing.counterfactual: unit: expected LAYER:INDEX with measure 'unit' and none without, found '0:1' with "
+        "measure 'margin'",
+    ),
+    (
+        "tracing.counterfactual",
+        {"measure": "unit", "unit": "9:1"},
+        "tracing.counterfactual.unit: expected LAYER:INDEX with a recorded layer of 0, 3, 6, 11, found '9:1'",
+    ),
+    (
+        "tracing.counterfactual",
+        {"measure": "unit", "unit": "11:10"},
+        "tracing.counterfactual.unit: expected 11:0 to 11:9, found '11:10'",
+    ),
+    ("tracing.tracin", {"measure": "unit", "unit": "0:1"}, "tracing: tracin: expected tracin among `scores`"),
     ("tracing.scores", ["logit"], "tracing: scores: expected gamma among them, found none; add it"),
     ("tracing.window", [7, 7], "tracing: window: expected a first step before the end 7, found 7"),
     ("tracing.window", [-1, 7], "tracing.window.0: input should be greater than or equal to 0, found -1"),
@@ -64,7 +86,7 @@ BAD: list[tuple[str, object, str]] = [
     (
         "tracing.counterfactual",
         {"measure": "gap"},
-        "counterfactual.measure: input should be 'margin', 'logit' or 'loss'",
+        "counterfactual.measure: input should be 'margin', 'logit', 'loss' or 'unit'",
     ),
     ("tracing.evaluation.lds.subsets", 1, "lds.subsets: input should be greater than or equal to 2, found 1"),
     (
@@ -201,11 +223,10 @@ class Called(nn.Module):
 @pytest.mark.parametrize(
     ("times", "text"),
     [
-        (2, "layer 'again': expected one call, found more; its updates cannot be split by call"),
         (0, "layer 'again': expected a call in the network's forward, found none"),
     ],
 )
-def test_a_traced_layer_is_called_once(traced_tree: Tree, tmp_path: Path, times: int, text: str) -> None:
+def test_a_traced_layer_is_called(traced_tree: Tree, tmp_path: Path, times: int, text: str) -> None:
     traced_tree["networks"]["small"] |= {"model": f"{__name__}:Called", "arguments": {"times": times}}
     expected = f"tracing.layers: networks.small: {text}; name the layers to trace"
     assert refused(traced_tree, tmp_path, "plan") == expected

@@ -85,11 +85,39 @@ def test_inputs_that_cannot_be_captured_are_named(small: nn.Module) -> None:
         capture_inputs(small, ["nothing"], EXAMPLE)
     with pytest.raises(ValueError, match="layer 'unused': expected a call in the network's forward, found none"):
         capture_inputs(small, ["conv1", "unused"], EXAMPLE)
-    with pytest.raises(
-        ValueError, match="layer 'body': expected one call, found more; its updates cannot be split by call"
-    ):
+    text = (
+        r"^layer 'body': expected one call, found 2, which see maps of their own; name one call, 0 to 1, as LAYER@CALL$"
+    )
+    with pytest.raises(ValueError, match=text):
         capture_inputs(Twice().eval(), ["body"], EXAMPLE)
+    with pytest.raises(ValueError, match=r"^layer 'body@2': expected a call of 0 to 1, found 2$"):
+        capture_inputs(Twice().eval(), ["body@2"], EXAMPLE)
     assert not any(module._forward_pre_hooks for module in small.modules())
+
+
+def test_each_call_has_inputs_of_its_own() -> None:
+    model = Twice().eval()
+    found = capture_inputs(model, ["body@1", "body@0"], EXAMPLE)
+    assert torch.equal(found["body@0"], EXAMPLE)
+    with torch.no_grad():
+        torch.testing.assert_close(found["body@1"], F.relu(model.body(EXAMPLE)))
+
+
+def test_calls_of_a_linear_layer_lie_side_by_side() -> None:
+    class Again(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            first = self.fc(x)
+            return self.fc(first.mean(1))  # type: ignore[no-any-return]  # nn.Module returns Any
+
+    model, x = Again().eval(), torch.randn(2, 3, 4)
+    found = capture_inputs(model, ["fc", "fc@0", "fc@1"], x)
+    assert torch.equal(found["fc@0"], x)
+    assert found["fc@1"].shape == (2, 4)
+    assert torch.equal(found["fc"], torch.cat([x, found["fc@1"][:, None]], dim=1))
 
 
 def test_a_layer_of_two_inputs_is_named() -> None:

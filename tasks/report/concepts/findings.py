@@ -82,8 +82,17 @@ def trust_findings(truth: pd.DataFrame) -> list[Finding]:
                     f"{'first' if check.endswith('1') else 'among its first five'} for {formats.share(value)}{chance}"
                 )
         if said:
-            found.append(Finding("Trust", f"{detector} names the concept of planted neurons {', and '.join(said)}."))
+            text = f"{detector} names the concept of planted neurons {', and '.join(said)}."
+            found.append(Finding("Trust", text + _nameable(truth[truth["detector"] == detector])))
     return found
+
+
+def _nameable(truth: pd.DataFrame) -> str:
+    """Say how many labels a captioner has the words for, "" for other detectors."""
+    rows = truth[truth["check"] == "captions: labels with known words"]
+    if rows.empty:
+        return ""
+    return f" Its captions have the words of {formats.share(float(rows['value'].iloc[0]))} of these concepts."
 
 
 def _complexity(known: pd.DataFrame, monitor: pd.DataFrame) -> tuple[State, str]:

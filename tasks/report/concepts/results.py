@@ -95,8 +95,8 @@ class ConceptResults:
     anchor_distances : network, seed, snapshot, layer, detector, anchor (str), neuron (the nearest, or a tracked one),
         tracked (bool), distance
     truth : detector, check ("planted top-1", "planted top-5", "detectors", "agreement: same word",
-        "agreement: cosine", "captions: BLEU", "captions: common words"), network, seed, layer ("", -1, "" where it is
-        not of a network), value, baseline (the null, NaN none), n
+        "agreement: cosine", "captions: BLEU", "captions: common words", "captions: labels with known words"),
+        network, seed, layer ("", -1, "" where it is not of a network), value, baseline (the null, NaN none), n
     temperatures : network, seed, snapshot, layer, detector, temperature, d_anchor
     exemplars : network, seed, layer, neuron, rank, sample_id (-1 not to be named), activation, picture (key into
         `pictures`)

@@ -19,7 +19,7 @@ def allowed(results: DecompositionResults, training_images: str) -> Decompositio
     if training_images == "show":
         return results
     learned = set(results.networks["learn"]) if len(results.networks) else set()
-    images = tuple(_allowed_images(each, training_images, learned) for each in results.top_images)
+    images = tuple(allowed_images(each, training_images, learned) for each in results.top_images)
     nameless = {(each.network, each.seed) for each in images if each.rows.empty}
     keys = zip(results.features["network"], results.features["seed"], strict=True)
     ids = ["" if key in nameless else found for key, found in zip(keys, results.features["sample_ids"], strict=True)]
@@ -36,8 +36,10 @@ def _held_out(images: FeatureMapRow | TopImages, learned: set[str]) -> bool:
     return images.split in HELD_OUT and images.split not in learned
 
 
-def _allowed_images(images: TopImages, training_images: str, learned: set[str]) -> TopImages:
-    """Return images as they may be shown: without pictures, or without rows."""
+def allowed_images(images: TopImages, training_images: str, learned: set[str]) -> TopImages:
+    """Return images as they may be shown: without pictures, or without rows; `learned` are the sets' splits."""
+    if training_images == "show":
+        return images
     if images.held_out and _held_out(images, learned):
         return images
     return replace(images, pictures=(), rows=images.rows if training_images == "ids" else images.rows[:0])

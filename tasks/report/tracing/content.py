@@ -24,6 +24,7 @@ from tasks.report.tracing.privacy import redacted
 from tasks.report.tracing.queries import MAX_EXAMPLES, Card, query_cards
 from tasks.report.tracing.results import TracingResults
 from tasks.report.tracing.suspects import Suspects, suspect_strips
+from tasks.report.tracing.twins import twin_sentence
 
 MAX_SECTIONS = 12
 GROWTH_CAPTION = (
@@ -146,10 +147,23 @@ def _section(i: int, results: TracingResults, network: str, seed: int) -> Traced
     return TracedNetwork(
         id=f"traced-{i}",
         title=f"{network}, seed {seed}",
-        findings=tracing_findings(whole, shares[~shares["layer"].isin(units)], evaluation),
+        findings=tracing_findings(
+            whole,
+            shares[~shares["layer"].isin(units)],
+            evaluation,
+            twin_sentence(_without_units(results), network, seed),
+        ),
         figures=tuple(figures),
         layers=tables.layers_table(layers),
     )
+
+
+def _without_units(results: TracingResults) -> pd.DataFrame:
+    """Return the table of networks with the numbers of their traced layers, units not counted."""
+    layers = results.layers
+    whole = layers[~layers["unit"].astype(bool)] if "unit" in layers else layers
+    counts = whole.groupby("network")["layer"].nunique()
+    return results.networks.assign(layers=results.networks["network"].map(counts).fillna(0).astype(int))
 
 
 def _shares_caption(shares: pd.DataFrame) -> str:

@@ -14,12 +14,15 @@ OWNED = 0.1  # least class specificity of a layer that classes own
 NAMED = 4  # layers named in a sentence
 
 
-def tracing_findings(layers: pd.DataFrame, shares: pd.DataFrame, evaluation: pd.DataFrame) -> list[Finding]:
+def tracing_findings(
+    layers: pd.DataFrame, shares: pd.DataFrame, evaluation: pd.DataFrame, twin: str = ""
+) -> list[Finding]:
     """State what the tables of one network and seed show.
 
     Parameters
     ----------
     layers, shares, evaluation : rows of one network and seed, as `TracingResults` describes them
+    twin : sentence on the accuracy of a shallower network
 
     Returns
     -------
@@ -27,7 +30,7 @@ def tracing_findings(layers: pd.DataFrame, shares: pd.DataFrame, evaluation: pd.
     this order
     """
     findings = [Finding("Classes", text) for text in _agreement(layers)]
-    findings += [Finding("Depth", text) for text in _unowned(layers, shares)]
+    findings += [Finding("Depth", f"{text}{twin}") for text in _unowned(layers, shares)]
     findings += [Finding("When", text) for text in _early(shares)]
     findings += [Finding("Start", text) for text in _initial(layers)]
     findings += [Finding("Adds up", text) for text in _completeness(layers)]
@@ -151,18 +154,18 @@ def _completeness(layers: pd.DataFrame) -> Iterable[str]:
 
 
 def _split(layers: pd.DataFrame) -> Iterable[str]:
-    """Say how an update's contribution was split among the images of its batch."""
+    """Say how an update's contribution was split among the examples of its batch."""
     if "split" not in layers or layers.empty:
         return
     own, equal = "by the gradient of each", "equally, since no gradient of each is known or asked for"
     named = layers[layers["split"] != "equal"]["layer"].tolist()
     if len(named) == len(layers):
-        yield f"An update's contribution is split among the images of its batch {own}."
+        yield f"An update's contribution is split among the examples of its batch {own}."
     elif not named:
-        yield f"An update's contribution is split among the images of its batch {equal}."
+        yield f"An update's contribution is split among the examples of its batch {equal}."
     else:
         places = f"{own} in {', '.join(named)}; elsewhere {equal}"
-        yield f"An update's contribution is split among the images of its batch {places}."
+        yield f"An update's contribution is split among the examples of its batch {places}."
     partly = layers[layers["split"] == "partly"]["layer"].tolist()
     if partly:
         yield f"In {', '.join(partly)} some updates are not the sum of these gradients, and are split equally."
@@ -179,7 +182,7 @@ def _spread(layers: pd.DataFrame) -> Iterable[str]:
     most = f"{formats.share(spread.max())} of its size in {spread.idxmax()}"
     least = f" (most) and by {formats.share(spread.min())} in {spread.idxmin()} (least)" if len(spread) > 1 else ""
     yield (
-        f"The images of a batch differ: an image's own part deviates from the equal part by {most}{least}. "
+        f"The examples of a batch differ: an example's own part deviates from the equal part by {most}{least}. "
         f"{formats.share(against.mean())} of the parts have the opposite sign of their batch's sum, mean over layers."
     )
 

@@ -60,7 +60,7 @@ def first_screen(cards: Sequence[Card], evaluation: pd.DataFrame) -> First | Non
         shown=card.shown,
         ends=ends,
         figure=None if ends else _ridges(card),
-        note=("Training images with labels, parts and ids. " if ends else "") + _source(panel),
+        note=("Training examples with labels, parts and ids. " if ends else "") + _source(panel),
         card=card.id,
     )
 
@@ -108,8 +108,8 @@ def _sentence(card: Card, layer: QueryLayer) -> str:
     sums = (by_class(layer) if layer.classes is None else layer.classes).set_index("class_name")["sum"].astype(float)
     answer = f"{card.of} answers {query.predicted} ({card.probability})"
     if query.predicted != query.true_class:
-        answer += f" for an image of {query.true_class}"
+        answer += f" for one of {query.true_class}"
     if not len(sums) or not sums.max() > 0:
         return f"{answer}."
     against = f", and those of class {sums.idxmin()} worked against it most" if sums.min() < 0 else ""
-    return f"{answer}: training images of class {sums.idxmax()} taught it that most{against}."
+    return f"{answer}: training examples of class {sums.idxmax()} taught it that most{against}."

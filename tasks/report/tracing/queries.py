@@ -107,7 +107,7 @@ def query_cards(
     total = max(n_queries, len(queries))
     notes = [f"{len(shown)} of {total} queries, evenly spread."] if total > len(shown) else []
     if n_left:
-        notes.append(f"{n_left:,} training images are left out to keep the page small; their ids are named.")
+        notes.append(f"{n_left:,} training examples are left out to keep the page small; their ids are named.")
     made = [picture for picture in pictures if picture is not None] + list(thumbs.values())
     return cards, unique_thumbnails(made), " ".join(notes)
 
@@ -156,7 +156,7 @@ def _card(
     thumbs: Mapping[Key, Thumbnail],
 ) -> Card:
     """Lay one query out, its last layer in front: that layer separates the classes best."""
-    name = "a training image" if query.sample_id == HIDDEN else f"sample {query.sample_id}"
+    name = "a training example" if query.sample_id == HIDDEN else f"sample {query.sample_id}"
     name += f", {query.key}" if query.key else ""
     views = [ridge_view(layer.layer, layer.ridges) for layer in layers]
     bandwidths = list(dict.fromkeys(layer.ridges.bandwidth for layer in layers if layer.ridges is not None))
@@ -209,7 +209,7 @@ def _example(row: pd.Series, query: Query, thumbs: Mapping[Key, Thumbnail], scor
     """Name what one example did."""
     sample_id, class_name = int(row["sample_id"]), str(row["class_name"])
     thumb = thumbs.get((query.data, sample_id))
-    alt = f"Training image, sample {sample_id}, class {class_name}"
+    alt = f"Training example, sample {sample_id}, class {class_name}"
     details = [f"{NAMES.get(score, 'score')} {formats.signed(float(row['sum']))}"]
     if pd.notna(row.get("cosine_sum")):
         details.append(f"Σ cos {formats.minus(format(float(row['cosine_sum']), '+.2f'))}")

@@ -153,7 +153,8 @@ class TracingResults:
     networks : columns network (str), seed (int), model (str), accuracy (0..1), loss, steps, layers (int),
         archive_bytes, recorder_waited_seconds, explain_seconds, anchor ("final" or "displacement"); where known, kind
         of the archive, plain_epoch_seconds and recorded_epoch_seconds (CPU seconds of an epoch's steps without and
-        with recording), weight_bytes of the traced layers, explained (number of queries)
+        with recording), weight_bytes of the traced layers, explained (number of queries), data (name of the training
+        data set)
     layers : columns network, seed, layer, kind (class of the module), weights (int), init_share, decay_share (NaN where
         it is not known, and then part of the examples'), examples_share and, where steps are missing,
         unrecorded_share (parts of ||z||^2, means over queries), residual_max, residual_median (of completeness),

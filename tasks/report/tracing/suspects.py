@@ -79,7 +79,7 @@ def _teacher(row: pd.Series, thumbs: Mapping[Key, Thumbnail]) -> Example:
     sample, name = int(row["example_id"]), str(row["class_name"])
     thumb = thumbs.get((str(row["data"]), sample))
     return Example(
-        shown=None if thumb is None else Shown(thumb.digest, f"Training image, sample {sample}, class {name}"),
+        shown=None if thumb is None else Shown(thumb.digest, f"Training example, sample {sample}, class {name}"),
         class_name=name,
         share=formats.signed(float(row["value"])),
         details=(f"{formats.share(float(row['share']))} of all", f"sample {sample}", str(row["example_key"])),
@@ -97,7 +97,7 @@ def _example(row: pd.Series, thumbs: Mapping[Key, Thumbnail]) -> Example:
         *([f"true: {truth}"] if isinstance(truth, str) else []),
         f"sample {int(row['sample_id'])}",
     ]
-    alt = f"Training image, sample {int(row['sample_id'])}, given label {given}"
+    alt = f"Training example, sample {int(row['sample_id'])}, given label {given}"
     return Example(
         shown=None if thumb is None else Shown(thumb.digest, alt),
         class_name=f"given {given}",

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.schema import Preprocessing
+from tasks.figures.graphs import draw_graph
 from tasks.figures.overlay import shrink
+from tasks.graphs import picture_of, unpack_graph
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,8 +33,11 @@ def chosen_positions(class_ranges: Mapping[int, tuple[int, int]], count: int) ->
 
 
 def shown_images(inputs: Tensor, settings: Preprocessing) -> NDArray[np.uint8]:
-    """Return small images (n, H, W, 3) from inputs (n, C, h, w), with the normalisation reversed."""
+    """Return small images (n, H, W, 3) from inputs (n, C, h, w), with the normalisation reversed; graphs are drawn."""
     import torch
+
+    if inputs.ndim == 2:
+        return np.stack([draw_graph(*picture_of(unpack_graph(vector))) for vector in inputs.numpy()])
 
     mean, std = (torch.tensor(values).reshape(-1, 1, 1) for values in (settings.mean, settings.std))
     pixels = ((inputs * std + mean) * 255).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()

@@ -11,7 +11,7 @@ from tasks.engine.step import Step
 from tasks.report.pages import Page
 
 if TYPE_CHECKING:
-    import pandas as pd
+    from tasks.steps.common.subject import Look
 
 
 class Answer(Protocol):
@@ -66,8 +66,8 @@ class Question:
     plan : returns its answers for a config: specs only, without a look into a store
     page : returns its page of the report from finished stages; the last argument is `report.training_images`. None: no
         page
-    card : returns a table of what one of its answers says of the image with a sample id, None where it says nothing.
-        None: no such table
+    card : returns what one of its answers says of an image, in a form of the question's own, which
+        `tasks/report/cards/results.py` describes; empty where it says nothing. None: no part in cards
     """
 
     name: str
@@ -75,4 +75,4 @@ class Question:
     steps: tuple[Step, ...]
     plan: Callable[[Config, Shared], Sequence[Any]]  # Any: answers of the question's own class, which is an Answer
     page: Callable[[Store, Sequence[Any], str], Page] | None
-    card: "Callable[[Store, Any, int], pd.DataFrame | None] | None" = None
+    card: Callable[["Look", Any], Any] | None = None

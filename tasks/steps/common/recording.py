@@ -17,6 +17,7 @@ from storage.updates.archives import Segment, kept_checkpoints
 from tasks.engine.survey import Survey
 from tasks.steps.common.courses import course_size, n_segments, training_of, training_steps
 from tasks.steps.common.trainer import pack_training
+from tasks.steps.common.trials import spread
 
 if TYPE_CHECKING:
     from torch import nn
@@ -88,13 +89,20 @@ def recording(
 def _tried(kind: str, trainer: Trainer, layers: list[str], steps: int) -> str:
     """Return the kind of archive after a preflight of at most `steps` steps, where it repeats the training."""
     from tasks.recording.archives import ARCHIVES
-    from tasks.recording.guards import fall_back, print_line
+    from tasks.recording.environment import device_of
+    from tasks.recording.guards import FALLBACK, fall_back, order_changes, print_line
     from tasks.recording.preflight import STEPS, first_difference
     from tasks.recording.programs import step_row
     from tasks.steps.common.replays import TrainerRun
 
     if not ARCHIVES[kind].recomputes:
         return kind
+    if order_changes(trainer.model, device_of(trainer.model)):
+        print_line(
+            f"sums over edges and nodes have another order in each run on a GPU; the archive is of kind {FALLBACK!r} "
+            f"from step 0, not {kind!r}"
+        )
+        return FALLBACK
     run, state = TrainerRun(trainer), pack_training(trainer)
     differs = first_difference(run, state, [step_row(step) for step in range(min(steps, STEPS))], layers)
     run.load(state, "preflight")
@@ -181,11 +189,10 @@ def reading_peak(spec: StageSpec, survey: Survey, weights: int) -> int:
 
 def _numbers_here(trainer: Trainer, chosen: Mapping[str, nn.Module]) -> dict[str, int]:
     """Return the numbers in a sample's inputs and outputs by layer, in a training that is about to begin."""
-    import numpy as np
-
     from tasks.recording.factors import sample_numbers
 
-    return sample_numbers(trainer.model, chosen, trainer.samples.fetch(np.zeros(1, np.int64))[0])
+    inputs, _ = trainer.samples.fetch(spread(len(trainer.samples.ids)))
+    return sample_numbers(trainer.model, chosen, inputs if inputs.ndim == 2 else inputs[:1])
 
 
 def _numbers_planned(spec: StageSpec, survey: Survey) -> dict[str, int]:
@@ -198,7 +205,9 @@ def _numbers_planned(spec: StageSpec, survey: Survey) -> dict[str, int]:
     found: dict[str, int] = survey.look(
         spec,
         f"numbers in factors of {layers}",
-        lambda model, example, _: sample_numbers(model, choose_layers(model, layers), example),
+        lambda model, example, inputs: sample_numbers(
+            model, choose_layers(model, layers), inputs if inputs.ndim == 2 else example
+        ),
     )
     return found
 

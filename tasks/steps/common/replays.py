@@ -11,6 +11,7 @@ from storage.stages import open_finished
 from storage.stores import Store
 from storage.updates.archives import find_conversions
 from tasks.steps.common.courses import MEMORY_SAMPLES
+from tasks.steps.common.survey import blank_network
 from tasks.steps.common.tied import linked_source
 from tasks.steps.common.trainer import load_training, open_trainer, pack_training
 
@@ -72,7 +73,7 @@ class RepeatTraining:
 
 
 def open_archive(store: Store, training: StageSpec) -> UpdateSource:
-    """Return the updates of a finished training; the archive is opened again only if its files change.
+    """Return the updates of a finished training by traced layer; the archive is opened again only if its files change.
 
     A replay that needs another environment is read from its conversion, if there is one.
 
@@ -80,10 +81,12 @@ def open_archive(store: Store, training: StageSpec) -> UpdateSource:
     ------
     StoreError : the training recorded nothing
     """
+    from tasks.recording.traced import traced_source
+
     source = recorded_archive(store, training)
-    if source.kind != "replay" or "updates" in training.place or _repeats_here(store, training):
-        return source
-    return _converted(store, training, source)
+    if source.kind == "replay" and "updates" not in training.place and not _repeats_here(store, training):
+        source = _converted(store, training, source)
+    return traced_source(source, blank_network(training))
 
 
 def recorded_archive(store: Store, training: StageSpec) -> UpdateSource:

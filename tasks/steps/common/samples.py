@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs (n, C, h, w) float32 and the content digest of each sample, (n, 16) uint8."""
+    """Inputs (n, C, h, w) float32, or vectors (n, K), and the content digest of each sample, (n, 16) uint8."""
 
     inputs: Tensor
     content: NDArray[np.uint8]
@@ -46,8 +46,11 @@ def read_batch(source: Source, preprocessing: Preprocessing, keys: Sequence[str]
                 f"sample {key}: expected input {tuple(inputs[0].shape)} as before, found {tuple(tensor.shape)}; "
                 "set `resize` and `crop` in the network's preprocessing"
             )
-    # Channels last: convolution and pooling are up to twice as fast, and maps have their stored order.
-    return Batch(torch.stack(inputs).contiguous(memory_format=torch.channels_last), content_of(samples))
+    stacked = torch.stack(inputs)
+    if stacked.ndim == 4:
+        # Channels last: convolution and pooling are up to twice as fast, and maps have their stored order.
+        stacked = stacked.contiguous(memory_format=torch.channels_last)
+    return Batch(stacked, content_of(samples))
 
 
 def read_positions(store: Store, spec: StageSpec, split: str | None, at: NDArray[np.int64]) -> Tensor:

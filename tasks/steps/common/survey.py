@@ -22,7 +22,7 @@ from tasks.io.sources import open_source
 from tasks.splitting.channels import LayoutError
 from tasks.steps.common.manifest import FILE, data_of, survey
 from tasks.steps.common.networks import build_network, preprocessing_of
-from tasks.steps.common.trials import example_input, read_examples, spread
+from tasks.steps.common.trials import example_of, read_examples, spread
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -70,7 +70,7 @@ class PlanSurvey:
             try:
                 images = self._images(where, split, spec)
                 model = self._network(where, spec, images)
-                self._found[where, split, topic] = look(model, example_input(tuple(images.shape[1:])), images)
+                self._found[where, split, topic] = look(model, example_of(images), images)
             except LayoutError:
                 raise
             except (ValueError, RuntimeError) as error:
@@ -81,7 +81,7 @@ class PlanSurvey:
 
     def blank(self, spec: StageSpec) -> nn.Module:
         """Return the network of a stage on the meta device: shapes only."""
-        return _blank(canonical(spec.parameters["network"]))
+        return blank_network(spec)
 
     def _network(self, where: str, spec: StageSpec, images: Tensor) -> nn.Module:
         """Return the network of a stage with its weights."""
@@ -164,6 +164,11 @@ def _table(store: Store | None, spec: StageSpec) -> pd.DataFrame:
 def _examples(table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
     """Return the keys of a few samples of each split."""
     return {str(split): tuple(keys.iloc[spread(len(keys))].tolist()) for split, keys in table.groupby("split")["key"]}
+
+
+def blank_network(spec: StageSpec) -> nn.Module:
+    """Return the network of a stage on the meta device: shapes only."""
+    return _blank(canonical(spec.parameters["network"]))
 
 
 @lru_cache(maxsize=16)

@@ -8,12 +8,15 @@ from storage.documents import canonical
 from storage.specs import StageSpec
 from tasks.engine.survey import Survey
 from tasks.steps.common.companions import planned_settings
+from tasks.steps.common.courses import training_of
 from tasks.steps.common.smallest_batch import check_smallest_batch
 from tasks.steps.common.survey import check_outputs
 from tasks.steps.common.trials import check_logits
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+OF_IMAGES = ("augment", "adversary")  # settings that change pixels
 
 
 def check_trainable(spec: StageSpec, survey: Survey, *, key: str = "") -> None:
@@ -32,6 +35,7 @@ def check_trainable(spec: StageSpec, survey: Survey, *, key: str = "") -> None:
     from tasks.training.companions import COMPANIONS
 
     found, asked = survey.data(spec.inputs["data"]), planned_settings(spec)
+    augmented = ("augment",) if training_of(spec).augment is not None else ()
 
     def look(model: nn.Module, example: Tensor, images: Tensor) -> None:
         for name, value in model.state_dict().items():
@@ -39,6 +43,8 @@ def check_trainable(spec: StageSpec, survey: Survey, *, key: str = "") -> None:
                 kind = type(value).__name__
                 raise ValueError(f"expected tensors only in its state dict, found {name}, a {kind}")
         check_logits(model, images)
+        if images.ndim == 2 and (changing := [name for name in (*asked, *augmented) if name in OF_IMAGES]):
+            raise ValueError(f"train.{changing[0]}: expected images, found vectors, such as graphs; leave it out")
         for name, settings in asked.items():
             COMPANIONS[name](settings, model, example, images)
         try:
@@ -51,5 +57,5 @@ def check_trainable(spec: StageSpec, survey: Survey, *, key: str = "") -> None:
             raise ValueError(f"expected logits (n, C) as its output in training, found {kind}")
         check_outputs(found, output.shape[1], spec.inputs["data"])
 
-    survey.look(spec, f"training with {canonical(dict(asked)).decode()}", look)
+    survey.look(spec, f"training with {canonical(dict(asked)).decode()}{' augmented' * len(augmented)}", look)
     check_smallest_batch(spec, survey, key=key)

@@ -21,7 +21,7 @@ from tasks.steps.common.fetching import open_fetch
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import WEIGHTS, check_unchanged, load_packed, stage_weights
 from tasks.steps.common.starts import load_start, load_trained
-from tasks.steps.common.trials import example_input, spread
+from tasks.steps.common.trials import example_of, spread
 from tasks.training.batches import Positions
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _prepared(asked: Mapping[str, Settings], model: nn.Module, samples: Samples)
     if not asked:
         return []
     images, _ = samples.fetch(spread(len(samples.ids)))
-    example = example_input(tuple(images.shape[1:]))
+    example = example_of(images)
     model.eval()
     prepared = [
         prepare(asked[name], model, example, images.cpu()) for name, prepare in COMPANIONS.items() if name in asked

@@ -19,6 +19,8 @@ from tasks.steps.common.samples import read_batch
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from tasks.modules.rows import Inputs
+
 TRIED = 16  # number of real images in a trial
 TRIED_BYTES = 2 * 2**20  # bytes of these images; at least two images are taken
 
@@ -28,6 +30,11 @@ def example_input(shape: tuple[int, ...]) -> Tensor:
     import torch
 
     return torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
+
+
+def example_of(inputs: Tensor) -> Tensor:
+    """Return one input for a trial of a network: noise of the images' shape; of other inputs the first, as it is."""
+    return example_input(tuple(inputs.shape[1:])) if inputs.ndim == 4 else inputs[:1].cpu()
 
 
 def spread(n: int, count: int = TRIED) -> NDArray[np.int64]:
@@ -62,9 +69,11 @@ def example_images(store: Store, spec: StageSpec) -> Tensor:
 
 
 def check_logits(model: nn.Module, images: Tensor) -> None:
-    """Raise ValueError where the output of a network is random in evaluation mode, or depends on the batch."""
+    """Raise ValueError where a network keeps a state, or its output is random in evaluation or depends on the batch."""
     from tasks.splitting.answers import check_answers
+    from tasks.splitting.state import check_state
 
+    check_state(model, images)
     check_answers(lambda batch: _outputs(model(batch), len(batch)), images)
 
 
@@ -89,10 +98,23 @@ def check_inputs(model: nn.Module, layers: Sequence[str], images: Tensor) -> Non
     check_logits(model, images)
     check_answers(
         lambda batch: {
-            f"input of layer {name!r}": value for name, value in capture_inputs(model, layers, batch).items()
+            f"input of layer {name!r}": _by_sample(value)
+            for name, value in capture_inputs(model, layers, batch).items()
         },
         images,
     )
+
+
+def _by_sample(value: Inputs) -> Tensor:
+    """Return a layer's inputs by sample; of ragged rows their sum and sum of squares, which know no padding."""
+    import torch
+
+    from tasks.modules.rows import Rows
+
+    if not isinstance(value, Rows):
+        return value
+    rows = value.padded()
+    return torch.stack([rows.sum(dim=1), rows.square().sum(dim=1)], dim=1)
 
 
 def _outputs(output: object, n: int) -> dict[str, Tensor]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from configs.concepts import Attack
 from configs.schema import Network
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from tasks.training.adversarial import OfImages
 
 VERSION = 1
+LATER = {"loss", "images"}  # settings that older stages did not have: their defaults stay out of the key
 ROWS = 100  # images in one attack: a partition
 
 
@@ -48,7 +50,8 @@ def attacked_spec(watched: Watched, network: Network, manifest: StageSpec, asked
     parameters, place, digests, inputs = replace(
         watched, settings=watched.settings.model_copy(update={"preprocessing": network.preprocessing})
     ).identity()
-    settings = asked.model_dump(mode="json", exclude={"data", "split"})
+    settings = asked.model_dump(mode="json", exclude={"data", "split", "networks", *LATER})
+    settings |= asked.model_dump(mode="json", include=LATER, exclude_defaults=True)
     label = f"{watched.network} {watched.label} on {manifest.label} {asked.split}"
     of_images = {"network": parameters, "split": asked.split, "attack": settings}
     return ATTACKED.spec(of_images, {"data": manifest, **inputs}, digests=digests, place=place, label=label)
@@ -74,12 +77,14 @@ def attack_text(answers: Sequence[Monitored]) -> str:
     asked, place = specs[0].parameters["attack"], specs[0].inputs["data"].place["name"]
     epsilon, step = (f"{255 * asked[name]:.3g}/255" for name in ("epsilon", "step"))
     attacks = f"{asked['restarts']} attacks of {asked['steps']} steps of {step}"
-    return f"{attacks} within {epsilon} on images of {place}, {specs[0].parameters['split']}"
+    images = "the first images" if asked.get("images") == "first" else "images"
+    raised = f", which raise the {asked['loss']}," if "loss" in asked else ""
+    return f"{attacks}{raised} within {epsilon} on {images} of {place}, {specs[0].parameters['split']}"
 
 
 def _layout(store: Store, spec: StageSpec) -> Layout:
-    n = len(positions(store, spec.inputs["data"].path, spec.parameters["split"]))
-    attacked = len(spread(n, spec.parameters["attack"]["count"]))
+    rows = positions(store, spec.inputs["data"].path, spec.parameters["split"])
+    attacked = len(_chosen(rows, spec.parameters["attack"]))
     arrays = {name: rows_layout((attacked,), "uint8", ("sample",), ROWS) for name in ("right", "robust")}
     return Layout(-(-attacked // ROWS), {"sample_id": rows_layout((attacked,), "int64", ("sample",), ROWS), **arrays})
 
@@ -94,7 +99,9 @@ def _partition(work: Work, number: int) -> None:
     stage, spec = work.stage, work.stage.spec
     split, asked = spec.parameters["split"], dict(spec.parameters["attack"])
     rows = positions(stage.store, spec.inputs["data"].path, split)
-    chosen = spread(len(rows), asked.pop("count"))
+    chosen = _chosen(rows, asked)
+    for name in ("count", "images"):
+        asked.pop(name, None)
     device, seed = choose_device(work.device), [asked.pop("seed"), number]
     with stage.partition(number) as part:
         start, stop = part.span
@@ -110,6 +117,14 @@ def _partition(work: Work, number: int) -> None:
         part.write("right", right.cpu().numpy().astype(np.uint8))
         part.write("robust", held.cpu().numpy().astype(np.uint8))
         part.numbers.update(measured(samples=len(picked), right=int(right.sum()), robust=int(held.sum())))
+
+
+def _chosen(rows: pd.DataFrame, asked: Mapping[str, Any]) -> NDArray[np.int64]:  # Any: settings of an attack
+    """Return the positions of the attacked images among the rows of the split, which are in class-major order."""
+    count: int = asked["count"]
+    if asked.get("images") != "first":
+        return spread(len(rows), count)
+    return np.sort(np.argsort(rows["id"].to_numpy(np.int64), kind="stable")[:count])
 
 
 def _of_images(stage: Stage, device: torch.device) -> OfImages:
@@ -148,7 +163,10 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
         wrapped = _wrapped(model, spec, torch.device("cpu"))
         with torch.inference_mode():
             logits = wrapped(wrapped.images(images))
-        check_outputs(found, logits.shape[1], spec.inputs["data"])
+        try:
+            check_outputs(found, logits.shape[1], spec.inputs["data"])
+        except ValueError as error:
+            raise ValueError(f"{error}, or name the networks to attack in `concepts.attack.networks`") from error
         return all_outputs(model, example)
 
     values = survey.look(spec, "attack", look)

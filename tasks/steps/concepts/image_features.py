@@ -59,7 +59,7 @@ def _partition(work: Work, number: int) -> None:
             samples = source.read(keys[first : first + BATCH])
             content.append(content_of(samples))
             batch = slice(first, first + len(samples))
-            vectors.append(encode_images(stage.store, spec, [s.image for s in samples], ids[batch], keys[batch]))
+            vectors.append(encode_images(stage.store, spec, [s.picture for s in samples], ids[batch], keys[batch]))
         compare_content(stage, spec.parameters["split"], np.concatenate(content), start, chosen)
         part.write("sample_id", ids)
         part.write("content", np.concatenate(content))

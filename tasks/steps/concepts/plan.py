@@ -201,18 +201,18 @@ def _monitored(
     shown = [each.neurons for each in seen if each.snapshot == len(responses) - 1 and each.view is views[0]]
     pictures = exemplars_spec(responses[-1], shown, asked) if asked.shown and seed == config.seeds[0] else None
     inputs = name, seed, series.snapshots, responses, views, seen, anchors, plane, pictures, asked.track
-    attacked = _attacked(config, shared, series.snapshots)
+    attacked = _attacked(config, shared, name, series.snapshots)
     return Monitored(*inputs, series.left_out, attacked, paradigms_of(config).get(name), asked.tensorboard)
 
 
-def _attacked(config: Config, shared: Shared, snapshots: Sequence[Watched]) -> tuple[StageSpec, ...]:
-    """Return the attack on each snapshot, where the config asks for it."""
+def _attacked(config: Config, shared: Shared, name: str, snapshots: Sequence[Watched]) -> tuple[StageSpec, ...]:
+    """Return the attack on each snapshot of a network, where the config asks for it."""
     assert config.concepts is not None
     asked = config.concepts.attack
-    if asked is None:
+    if asked is None or (asked.networks is not None and name not in asked.networks):
         return ()
     manifest = shared.manifests[asked.data]
-    return tuple(attacked_spec(each, config.networks[each.network], manifest, asked) for each in snapshots)
+    return tuple(attacked_spec(each, config.networks[name], manifest, asked) for each in snapshots)
 
 
 def _neurons(asked: Concepts, responses: StageSpec, layer: str, view: View, anchors: StageSpec | None) -> StageSpec:

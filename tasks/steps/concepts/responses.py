@@ -145,7 +145,7 @@ def run_positions(store: Store, spec: StageSpec, at: NDArray[np.int64], device: 
             check_finite(output, layer, ids[start : start + len(output)])
             neurons, height, width = map_sizes(layouts[layer])
             maps[layer] = output.reshape(len(output), height, width, neurons)
-        pooled = {layer: _pooled(found, str(spec.place["pool"])) for layer, found in maps.items()}
+        pooled = {layer: pool_maps(found, str(spec.place["pool"])) for layer, found in maps.items()}
         yield Response(start, pooled, maps, batch.content)
 
 
@@ -160,7 +160,7 @@ def layer_depth(finished: FinishedStage) -> int:
     return int(finished.summary["depth"])
 
 
-def _pooled(maps: Floats, pool: str) -> Floats:
+def pool_maps(maps: Floats, pool: str) -> Floats:
     """Return the activation of each neuron on each image, (n, K) float32, from maps (n, h, w, K)."""
     flat = maps.reshape(len(maps), -1, maps.shape[-1])
     if pool == "first-token":

@@ -21,7 +21,7 @@ from tasks.io.annotations import annotations_of
 from tasks.io.digests import file_sha256
 from tasks.io.feature_files import FeatureFile, read_features
 from tasks.io.model_files import minilm_folder, open_clip_digests
-from tasks.io.samples import Picture
+from tasks.io.samples import Picture, Vector
 from tasks.io.sources import open_source
 from tasks.io.words import label_words
 from tasks.steps.common.manifest import data_of
@@ -168,7 +168,7 @@ def check_texts(spec: StageSpec, words: Sequence[str]) -> None:
 
 
 def encode_images(
-    store: Store, spec: StageSpec, images: Sequence[Picture], ids: NDArray[np.int64], keys: Sequence[str]
+    store: Store, spec: StageSpec, images: Sequence[Picture | Vector], ids: NDArray[np.int64], keys: Sequence[str]
 ) -> NDArray[np.float32]:
     """Return the vectors (n, e) of decoded images by the model of a stage: `place.image_text` has its settings.
 

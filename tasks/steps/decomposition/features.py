@@ -29,7 +29,7 @@ from tasks.steps.common.trials import check_logits, example_images, example_inpu
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
     from tasks.capture import Split
 
@@ -78,6 +78,14 @@ def penultimate_layout(n: int, n_features: int, n_outputs: int, dtype: str) -> L
 def open_head(store: Store, spec: StageSpec, device: torch.device) -> nn.Linear:
     """Return the head of the network of a penultimate stage; callers must not change it."""
     return _opened(store, spec, str(device)).head
+
+
+def head_inputs(store: Store, spec: StageSpec, inputs: Tensor, device: torch.device) -> Floats:
+    """Return what the head of a penultimate stage's network takes, (n, d), for inputs (n, C, h, w)."""
+    from tasks.capture import capture_batch
+
+    features, _ = capture_batch(_opened(store, spec, str(device)).split, inputs)
+    return features.astype(np.float32, copy=False)
 
 
 def read_features(stage: FinishedStage, start: int, stop: int) -> Floats:

@@ -2,6 +2,7 @@
 
 from tasks.steps.common.question import Question
 from tasks.steps.decomposition.ablation import ABLATION
+from tasks.steps.decomposition.card import decomposition_card
 from tasks.steps.decomposition.cost import COST
 from tasks.steps.decomposition.coverage import COVERAGE
 from tasks.steps.decomposition.decomposed_training import DECOMPOSED_TRAININGS
@@ -24,4 +25,5 @@ DECOMPOSITION = Question(
     ),
     plan_decomposition,
     decomposition_page,
+    decomposition_card,
 )

@@ -2,6 +2,7 @@
 
 from tasks.steps.common.activations import ACTIVATIONS
 from tasks.steps.common.question import Question
+from tasks.steps.interpretation.card import interpretation_card
 from tasks.steps.interpretation.card_pictures import CARD_PICTURES
 from tasks.steps.interpretation.cards import CARDS
 from tasks.steps.interpretation.evaluation import EVALUATION
@@ -20,4 +21,5 @@ INTERPRETATION = Question(
     (ACTIVATIONS, SELECTION, *_STEPS, EVALUATION, GALLERY, CARDS, UNIT_CARDS, CARD_PICTURES),
     plan_interpretation,
     interpretation_page,
+    interpretation_card,
 )

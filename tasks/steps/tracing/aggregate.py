@@ -134,10 +134,10 @@ def class_gammas(stage: FinishedStage, layer: str, directions: Directions) -> Do
 
     layout, found = stage.layout.arrays[f"sum.{layer}"], []
     for epoch in range(layout.shape[0]):
-        sums = torch.from_numpy(stage.read(f"sum.{layer}", epoch, epoch + 1)[0]).to(directions.inputs)
+        sums = torch.from_numpy(stage.read(f"sum.{layer}", epoch, epoch + 1)[0]).to(directions.weight)
         biases = None
         if directions.bias is not None and f"bias.{layer}" in stage.layout.arrays:
-            biases = torch.from_numpy(stage.read(f"bias.{layer}", epoch, epoch + 1)[0]).to(directions.inputs)
+            biases = torch.from_numpy(stage.read(f"bias.{layer}", epoch, epoch + 1)[0]).to(directions.weight)
         found.append(directions.gammas(sums, biases))
     return np.stack(found)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from storage.updates.archives import Segment
+    from tasks.modules.rows import Inputs
     from tasks.recording.programs import Program
     from tasks.recording.sources import UpdateBlock, UpdateSource
 
@@ -61,18 +62,20 @@ def explain_archive(url: str, request: BareRequest, watch: Watch) -> Explanation
     import torch
 
     from tasks.capture import capture_inputs
+    from tasks.modules.naming import traced_module
     from tasks.recording.archives import ARCHIVES
     from tasks.recording.sources import open_updates
+    from tasks.recording.traced import holds, traced_source
 
     facts = archive_facts(url)
     program = _program(request, repeats=ARCHIVES[facts.kind].recomputes)
     try:
-        source = open_updates(url, program=program)
         model = _model(request, facts.stage.read_file(facts.last))
+        source = traced_source(open_updates(url, program=program), model)
     except ValueError as error:
         raise ConfigError(" ".join(str(error).split())) from None
     layers = source.layers if request.layer is None else [request.layer]
-    if not set(layers) <= set(source.layers):
+    if not all(holds(source, layer) for layer in layers):
         raise ConfigError(f"--layer: expected one of {', '.join(source.layers)}, found {request.layer!r}")
     image = _input(request)
     try:
@@ -83,7 +86,7 @@ def explain_archive(url: str, request: BareRequest, watch: Watch) -> Explanation
         inputs = capture_inputs(model, layers, image)
     except (ValueError, RuntimeError, TypeError) as error:
         raise ConfigError(f"--inputs: {' '.join(str(error).split())}") from None
-    made = [_Layer(source, model.get_submodule(layer), layer, inputs[layer]) for layer in layers]
+    made = [_Layer(source, traced_module(model, layer), layer, inputs[layer]) for layer in layers]
     ids = np.unique(np.concatenate([np.empty(0, np.int64), *source.examples]))
     sums = {layer: np.zeros(len(ids)) for layer in layers}
     totals = dict.fromkeys(layers, 0.0)
@@ -109,7 +112,7 @@ class _Layer:
     source: UpdateSource
     module: nn.Module
     name: str
-    inputs: Tensor
+    inputs: Inputs
 
     def gamma(self, block: UpdateBlock) -> Doubles:
         """Return the contribution of each row of a block, (n,)."""

@@ -23,6 +23,7 @@ from tasks.engine.survey import Survey
 from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import choose_device
+from tasks.steps.tracing.measured import measured_unit, score_label
 from tasks.steps.tracing.queries import count_queries
 from tasks.steps.tracing.retraining import subset
 from tasks.steps.tracing.scores import COUNTERFACTUAL_SCORE, SCORES, Compared, scores_of, sign_of
@@ -80,23 +81,28 @@ def _partition(work: Work, number: int) -> None:
             part.write(f"{end}_id", made.rows["id"].to_numpy(np.int64)[order][None])
             part.write(f"{end}_value", np.take_along_axis(score, order, axis=1)[None])
             part.write(f"{end}_label", made.labels[order][None])
-        checks = _checks(made, score, marks) if finite else {}
+        checks = _checks(made, score, marks, _retrainings_for(stage.spec, name)) if finite else {}
         if name == COUNTERFACTUAL_SCORE and "left_out" in stage.spec.inputs:
             checks["validity"] = _validity(made, score) if finite else {"value": None, "spread": None, "constant": 0}
         part.numbers.update(measured(score=name, finite=finite, checks=checks))
 
 
-def _checks(made: Compared, score: Doubles, marks: Doubles | None) -> Document:
+def _retrainings_for(spec: StageSpec, name: str) -> dict[str, str]:
+    """Return the checks by retrainings of a score; these measure answers, so there are none for a unit's score."""
+    about_unit = name in spec.inputs and measured_unit(spec.inputs[name]) is not None
+    return {} if about_unit else {role: check for role, check in ORDERS.items() if role in spec.inputs}
+
+
+def _checks(made: Compared, score: Doubles, marks: Doubles | None, orders: Mapping[str, str]) -> Document:
     """Return the metrics of a score (Q, N); `marks` (N,) are high for labels that are probably wrong."""
     from tasks.tracing.evaluation import class_agreement, linear_datamodelling_score, mislabel_auc
 
     found: Document = {}
-    for role, check in ORDERS.items():
-        if role in made.spec.inputs:
-            margins, held = _retrained(made, made.spec.inputs[role])
-            result = linear_datamodelling_score(held, score, margins)
-            spread = float(result.per_query.std())
-            found[check] = {"value": result.mean, "spread": spread, "constant": result.n_constant}
+    for role, check in orders.items():
+        margins, held = _retrained(made, made.spec.inputs[role])
+        result = linear_datamodelling_score(held, score, margins)
+        spread = float(result.per_query.std())
+        found[check] = {"value": result.mean, "spread": spread, "constant": result.n_constant}
     order = np.argsort(-score, axis=1, kind="stable")
     for k in (1, 10):
         if k <= score.shape[1]:
@@ -137,7 +143,8 @@ def _summary(stage: Stage) -> Document:
     for number, score in enumerate(scores_of(stage.spec)):
         record = stage.marker(number)
         assert record is not None, number
-        rows.append({"score": score, "finite": record["numbers"]["finite"], "checks": record["numbers"]["checks"]})
+        label, numbers = score_label(stage.spec, score), record["numbers"]
+        rows.append({"score": label, "finite": numbers["finite"], "checks": numbers["checks"]})
     found: Document = {"rows": rows, "ceiling": None, "queries": stage.layout.arrays["top_id"].shape[1]}
     spec = stage.spec.inputs.get("retraining")
     if spec is not None and int(spec.parameters["retrainings"]) > 1:

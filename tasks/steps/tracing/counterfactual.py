@@ -27,6 +27,7 @@ from tasks.steps.common.chain import read_checkpoint
 from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
 from tasks.steps.common.networks import choose_device
 from tasks.steps.common.survey import state_bytes
+from tasks.steps.tracing.measured import check_measured, measured_unit
 from tasks.steps.tracing.queries import count_queries, query_inputs, target_classes
 from tasks.steps.tracing.rerun import PARTITIONS, STATE_BYTES, Rerun, check_record, parts_layout
 
@@ -48,7 +49,8 @@ Doubles = NDArray[np.float64]
 
 def counterfactual_spec(queries: StageSpec, training: StageSpec, asked: Counterfactual) -> StageSpec:
     """Return the spec of the derivatives of a training's queries."""
-    parameters: Document = asked.model_dump(mode="json", include={"measure", "target", "precision"})
+    named = {"measure", "precision", "target" if asked.unit is None else "unit"}
+    parameters: Document = asked.model_dump(mode="json", include=named)
     inputs = {"network": training, "queries": queries}
     return COUNTERFACTUAL.spec(
         parameters, inputs, digests=queries.digests, place=dict(queries.place), label=training.label
@@ -173,8 +175,9 @@ class _Going:
 
         spec, store = self._stage.spec, self._stage.store
         inputs = query_inputs(store, spec.inputs["queries"], self._device)
-        classes = torch.from_numpy(target_classes(store, spec.inputs["queries"], str(spec.parameters["target"])))
-        classes, measure = classes.to(self._device), MEASURES[str(spec.parameters["measure"])]
+        unit = measured_unit(spec)
+        target = str(spec.parameters.get("target", "given"))
+        classes = torch.from_numpy(target_classes(store, spec.inputs["queries"], target)).to(self._device)
         parts = []
         for first in range(0, len(inputs), ANSWERED):
             rows = slice(first, first + ANSWERED)
@@ -182,7 +185,10 @@ class _Going:
             state = State(leaves, last.counts)
 
             def answers(state: State = state, rows: slice = rows) -> Tensor:
-                return measure(self._rerun.course.logits(state, inputs[rows]), classes[rows])
+                if unit is not None:
+                    return self._rerun.course.activations(state, inputs[rows], *unit)
+                logits = self._rerun.course.logits(state, inputs[rows])
+                return MEASURES[str(spec.parameters["measure"])](logits, classes[rows])
 
             parts.append(rows_of_jacobian(answers, leaves))
         return _joined(parts)
@@ -203,6 +209,7 @@ def _summary(stage: Stage) -> Document:
 def _size(spec: StageSpec, survey: Survey) -> Size:
     training = spec.inputs["network"]
     check_record(training, KEY)
+    check_measured(spec, survey, KEY)
     train = training_of(training)
     n, found = count_queries(spec.inputs["queries"], survey), survey.data(training.inputs["data"])
     wide = 2 if spec.parameters["precision"] == "float64" else 1

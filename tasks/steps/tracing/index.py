@@ -107,7 +107,8 @@ def _basis_layout(store: Store, spec: StageSpec) -> Layout:
 
     references, held = _split(store, spec, torch.device("cpu"))
     m, h, k = len(references), len(held), int(str(spec.place["coefficients"]))
-    arrays = {"input": ArrayLayout(tuple(references.shape), "float32", ("query", "channel", "row", "column"), m, m)}
+    axes = ("query", "channel", "row", "column") if references.ndim == 4 else ("query", "value")
+    arrays = {"input": ArrayLayout(tuple(references.shape), "float32", axes, m, m)}
     for layer in layers_of(spec, open_archive(store, spec.inputs["network"]), store, references[:1]):
         name = layer.target.name
         arrays[f"basis.{name}"] = ArrayLayout((m, k), "float64", ("query", "coefficient"), m, m)
@@ -207,8 +208,8 @@ def _opened(store: Store, spec: StageSpec, device: torch.device) -> dict[str, tu
 
 def _updates(block: UpdateBlock, directions: Directions) -> tuple[Tensor, Tensor | None]:
     """Return a block's updates of weight and, where it counts, bias, in the directions' dtype and device."""
-    weights, biases = block.dense().to(directions.inputs), block.dense_bias()
-    return weights, None if directions.bias is None or biases is None else biases.to(directions.inputs)
+    weights, biases = block.dense().to(directions.weight), block.dense_bias()
+    return weights, None if directions.bias is None or biases is None else biases.to(directions.weight)
 
 
 def _sizes(weights: Tensor, biases: Tensor | None) -> Doubles:

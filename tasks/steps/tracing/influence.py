@@ -83,7 +83,7 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
     arrays["parts"] = array((len(PARTS),), "float64", "part")
     arrays["square"] = array((), "float64")
     arrays["class_gamma"] = array((epochs, classes), "float64", "epoch", "class")
-    if _single_class(found):
+    if single_class(found):
         shown = min(int(spec.place["ridges"]["classes"]), classes)
         arrays["ridge"] = array((shown, len(GRID)), "float32", "shown", "cosine")
         arrays["ridge_total"] = array((shown,), "float64", "shown")
@@ -91,7 +91,7 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
     return Layout(len(rankings), arrays)
 
 
-def _single_class(found: Contributions) -> bool:
+def single_class(found: Contributions) -> bool:
     """Return whether every step has examples of one class, as ridge plots need."""
     return bool((found.source.ledger["label"] >= 0).all())
 
@@ -169,12 +169,26 @@ def _member_labels(store: Store, found: Contributions, classes: Ids) -> Callable
 
 def _ridges(stage: Stage, found: Contributions, layer: str, *, classes_too: bool) -> Arrays:
     """Return the densities of the cosines of each query's most probable classes, most probable first."""
+    logits = open_finished(stage.store, found.spec.inputs["queries"]).read("logits")
+    arrays = ridge_arrays(stage.store, found, layer, logits, stage.spec.place["ridges"])
+    return arrays if classes_too else {name: values for name, values in arrays.items() if name != "ridge_class"}
+
+
+def ridge_arrays(
+    store: Store, found: Contributions, layer: str, logits: NDArray[np.generic], settings: Document
+) -> Arrays:
+    """Return the densities of the cosines of the most probable classes of each query (Q, shown, G), and their totals.
+
+    Parameters
+    ----------
+    logits : (Q, C) of the queries
+    settings : those of `tracing.ridges`
+    """
     from tasks.tracing import RidgeHistogram
 
-    settings, classes = stage.spec.place["ridges"], np.array(_classes(stage.store, found))
-    queries = open_finished(stage.store, found.spec.inputs["queries"])
-    shown = stage.layout.arrays["ridge"].shape[2]
-    order = np.argsort(-queries.read("logits").astype(np.float64)[:, classes], axis=1, kind="stable")[:, :shown]
+    classes = np.array(_classes(store, found))
+    shown = min(int(settings["classes"]), len(classes))
+    order = np.argsort(-logits.astype(np.float64)[:, classes], axis=1, kind="stable")[:, :shown]
     step_class = np.searchsorted(classes, found.source.ledger["label"].to_numpy(np.int64))
     step_class[~found.counted] = ABSENT
     densities = np.empty((found.n_queries, shown, len(GRID)), np.float32)
@@ -189,8 +203,7 @@ def _ridges(stage: Stage, found: Contributions, layer: str, *, classes_too: bool
         every = histogram.densities(GRID, settings["bandwidth"], settings["kind"])
         densities[batch] = np.take_along_axis(every, order[batch, :, None], axis=1)
         totals[batch] = np.take_along_axis(histogram.totals, order[batch], axis=1)
-    found_arrays: Arrays = {"ridge": densities, "ridge_total": totals}
-    return found_arrays | ({"ridge_class": classes[order]} if classes_too else {})
+    return {"ridge": densities, "ridge_total": totals, "ridge_class": classes[order]}
 
 
 def _summary(stage: Stage) -> Document:

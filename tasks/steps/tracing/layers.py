@@ -28,11 +28,13 @@ def traced_layers(source: UpdateSource, spec: StageSpec) -> list[str]:
     ------
     ValueError : a layer that the archive does not hold
     """
+    from tasks.recording.traced import holds
+
     asked = spec.place["layers"]
     if asked == "all":
         return list(source.layers)
     for layer in asked:
-        if layer not in source.layers:
+        if not holds(source, layer):
             raise ValueError(f"tracing.layers: expected recorded layers ({', '.join(source.layers)}), found {layer!r}")
     return list(asked)
 
@@ -69,7 +71,14 @@ def in_depth_order(training: StageSpec, layers: Sequence[str]) -> list[str]:
     except ValueError:
         return list(layers)  # the plan reports what is wrong with the network
     depth = {name: index for index, (name, _) in enumerate(model.named_modules(remove_duplicate=False))}
-    return sorted(layers, key=lambda name: depth.get(name, len(depth)))
+    return sorted(layers, key=lambda name: depth_of(name, depth))
+
+
+def depth_of(name: str, depth: Mapping[str, int]) -> int:
+    """Return the place of a traced layer: that of the innermost module in its name, last without one."""
+    words = name.partition("@")[0].split(".")
+    found = (depth.get(".".join(words[:cut])) for cut in range(len(words), 0, -1))
+    return next((place for place in found if place is not None), len(depth))
 
 
 def layers_to_trace(spec: StageSpec, survey: Survey) -> list[str]:
@@ -83,15 +92,18 @@ def layers_to_trace(spec: StageSpec, survey: Survey) -> list[str]:
     import torch
 
     from tasks.capture import capture_inputs
+    from tasks.modules.naming import is_traced, traced_module, whole_layers
 
     training = spec.inputs["network"]
-    recorded, asked = recorded_layers(training, survey), spec.place["layers"]
+    kept, asked, blank = list(recorded_layers(training, survey)), spec.place["layers"], survey.blank(training)
+    recorded = whole_layers(blank, kept)
     traced = list(recorded) if asked == "all" else list(asked)
     for layer in traced:
-        if layer not in recorded:
+        if not is_traced(blank, kept, layer):
             raise ValueError(f"tracing.layers: expected recorded layers ({', '.join(recorded)}), found {layer!r}")
     units = list(spec.place.get("units", ()))
-    check_units(units, recorded)
+    named = [layer for unit in units if is_traced(blank, kept, layer := unit_of(unit)[0])]
+    check_units(units, {layer: traced_module(blank, layer) for layer in [*recorded, *named]})
     traced = list(dict.fromkeys([*traced, *(unit_of(unit)[0] for unit in units)]))
 
     def look(model: nn.Module, example: Tensor, images: Tensor) -> int | str:
@@ -119,6 +131,21 @@ def layers_to_trace(spec: StageSpec, survey: Survey) -> list[str]:
     except ValueError as error:
         raise ValueError(f"tracing.queries.data: {error}") from error
     return [*traced, *units]
+
+
+def check_calls(training: StageSpec, survey: Survey, layer: str, key: str) -> None:
+    """Raise ValueError unless a network calls a layer once, with one tensor; the message begins with `key`."""
+    from tasks.capture import capture_inputs
+
+    def look(model: nn.Module, example: Tensor, images: Tensor) -> str:
+        try:
+            capture_inputs(model, [layer], example)
+        except ValueError as error:
+            return str(error)
+        return ""
+
+    if problem := survey.look(training, f"calls of {layer}", look):
+        raise ValueError(f"{key}: {problem}; name a unit of another layer")
 
 
 def check_units(units: Sequence[str], layers: Mapping[str, nn.Module], key: str = "tracing.units") -> None:

@@ -20,6 +20,7 @@ from tasks.steps.tracing.queries import count_queries
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from tasks.modules.rows import Inputs
     from tasks.recording.sources import UpdateBlock, UpdateSource
 
 
@@ -48,7 +49,7 @@ def splits(source: UpdateSource, spec: StageSpec, layer: str) -> bool:
 
 
 def split_block(
-    block: UpdateBlock, target: Target, inputs: Tensor, members: NDArray[np.float32], sizes: list[int]
+    block: UpdateBlock, target: Target, inputs: Inputs, members: NDArray[np.float32], sizes: list[int]
 ) -> str:
     """Write the part of each example of a block's steps, (steps, members, queries); NaN where they are not known.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from configs.load import ConfigError
-from configs.schema import Network, Preprocessing
+from configs.schema import Network
 from configs.tracing import Queries, Tracing
 from storage.documents import Document
 from storage.layouts import Layout
@@ -21,9 +21,10 @@ from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import choose_device, load_network, preprocessing_of
 from tasks.steps.common.replays import open_archive
 from tasks.steps.common.samples import read_first, read_positions
+from tasks.steps.common.subject import Watch, read_query
 from tasks.steps.tracing.explain import Explanation, Influence, answered, class_name, explanation_of, keys_of
 from tasks.steps.tracing.influence import described, meaning, ranked
-from tasks.steps.tracing.layers import check_units
+from tasks.steps.tracing.layers import check_units, unit_of
 from tasks.steps.tracing.projection import (
     check_finite,
     contribution_arrays,
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from tasks.recording.sources import UpdateSource
 
 Project = Callable[["StageSpec", "UpdateSource", "nn.Module", "Followed"], "InMemory"]
-Watch = Callable[[Sequence["Segment"], str], Iterable["Segment"]]  # a title for a progress bar
 
 
 @dataclass(frozen=True)
@@ -107,22 +107,25 @@ def explain_now(store: Store, training: Recorded, asked: Tracing, request: Reque
     ------
     ConfigError : the sample, the image file, a layer or a unit cannot be used
     """
+    from tasks.modules.naming import traced_module
+    from tasks.recording.traced import holds
+
     spec, device = training.spec, choose_device("auto")
     source = open_archive(store, spec)
     asked = asked.model_copy(update=_traced(request))
     chosen = _sample(store, training.manifest, request)
     queries = queries_spec(str(spec.place["network"]), training.network, training.manifest, spec, chosen)
     model = load_network(store, queries, device)
-    _check(request, {layer: model.get_submodule(layer) for layer in source.layers})
+    named = [unit_of(unit)[0] for unit in request.units] + ([request.layer] if request.layer else [])
+    known = [*source.layers, *(layer for layer in named if holds(source, layer))]
+    _check(request, {layer: traced_module(model, layer) for layer in known})
     images, said, label = _query(store, queries, request)
     logits = query_logits(model, images.to(device))[0]
     names = open_finished(store, spec.inputs["data"]).summary["class_names"]
     given = "" if label is None else f", class {class_name(names, label)}"
     followed = [int(logits.argmax()), int(logits.argmax()) if label is None or label >= len(logits) else label]
     query = Followed(images.to(device), np.array([followed]))
-    contributions = contributions_spec(spec.label, spec, queries, asked)
-    made = Contributions(store, contributions, asked.window, project(contributions, source, model, query))
-    read = replace(_influence(store, made, asked), keys=keys_of(store, spec.inputs["data"].path))
+    _, read = influence_now(store, contributions_spec(spec.label, spec, queries, asked), asked, model, query, project)
     said = f"{said}{given}, {answered(logits, names)}"
     return explanation_of(read, 0, names, (spec.label, said))
 
@@ -133,6 +136,20 @@ class Followed:
 
     images: Tensor
     classes: NDArray[np.int64]
+
+
+def influence_now(
+    store: Store, spec: StageSpec, asked: Tracing, model: nn.Module, query: Followed, project: Project
+) -> tuple[Contributions, Influence]:
+    """Return the contributions of all updates to a query, and what an influence stage would hold but for densities.
+
+    Parameters
+    ----------
+    spec : of the contributions; its queries may be any of the network
+    """
+    training = spec.inputs["network"]
+    made = Contributions(store, spec, asked.window, project(spec, open_archive(store, training), model, query))
+    return made, replace(_influence(store, made, asked), keys=keys_of(store, training.inputs["data"].path))
 
 
 def from_archive(spec: StageSpec, source: UpdateSource, model: nn.Module, query: Followed, *, watch: Watch) -> InMemory:
@@ -189,6 +206,10 @@ def _query(store: Store, queries: StageSpec, request: Request) -> tuple[Tensor, 
     """Return the network's input (1, C, h, w), what it is, and its given label; None for an image."""
     if request.image is not None:
         expected = read_first(store, queries.inputs["data"], preprocessing_of(queries.parameters["network"])).shape
+        if len(expected) != 4:
+            raise ConfigError(
+                "--image: expected a network of images, found one of vectors, such as graphs; use --sample"
+            )
         inputs, said = read_query(request.image, preprocessing_of(queries.parameters["network"]), tuple(expected[1:]))
         return inputs, said, None
     split, (sample,) = queries.parameters["split"], queries.parameters["samples"]
@@ -197,38 +218,6 @@ def _query(store: Store, queries: StageSpec, request: Request) -> tuple[Tensor, 
     row = rows.iloc[int(place[0])]
     inputs = read_positions(store, queries, split, place.astype(np.int64)).contiguous()
     return inputs, f"sample {sample} of split {split}, key {row['key']}", int(row["label_given"])
-
-
-def read_query(path: str, settings: Preprocessing, shape: tuple[int, ...]) -> tuple[Tensor, str]:
-    """Return an image file as a network's input (1, C, h, w), and a description.
-
-    Parameters
-    ----------
-    settings : the network's preprocessing; images of other modes are converted whatever it says
-    shape : (C, h, w) of the network's other inputs; where preprocessing states no size, the image is resized to it
-
-    Raises
-    ------
-    ConfigError : no file, not an image, or an image that cannot be converted
-    """
-    from tasks.io.decoding import decode
-    from tasks.io.files import read_bytes, reason
-    from tasks.io.images import preprocess
-
-    try:
-        image = decode(read_bytes(path), path, path)
-        said = f"image {path} ({image.mode}, {image.height} x {image.width} pixels)"
-        if settings.resize is None and settings.crop is None:
-            settings = settings.model_copy(update={"resize": shape[1:]})
-            said += f", resized to {shape[1]} x {shape[2]}" if image.size != shape[:0:-1] else ""
-        inputs = preprocess(image, settings.model_copy(update={"convert": True}), path)
-    except OSError as error:
-        raise ConfigError(f"--image: expected an image file, found {path}, which {reason(error)}") from None
-    except ValueError as error:
-        raise ConfigError(f"--image: {str(error).removeprefix(f'sample {path}: ')}") from None
-    if tuple(inputs.shape) != shape:
-        raise ConfigError(f"--image: expected an input of shape {shape} as of the training, found {(*inputs.shape,)}")
-    return inputs[None], said
 
 
 def _segment_views(

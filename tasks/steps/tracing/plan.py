@@ -185,7 +185,7 @@ def _comparison(
         scores[COUNTERFACTUAL_SCORE] = counterfactual_spec(queries, training, asked.counterfactual)
         tests["left_out"] = left_out_spec(queries, training, asked.counterfactual)
     if "tracin" in asked.scores:
-        scores[TRACIN_SCORE] = tracin_spec(queries, training)
+        scores[TRACIN_SCORE] = tracin_spec(queries, training, asked.tracin)
     if not scores and not tests and not evaluation.mislabel:
         return None
     return comparison_spec(queries, training, scores, tests)

@@ -34,9 +34,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from storage.updates.archives import Segment
+    from tasks.modules.rows import Inputs
     from tasks.recording.sources import UpdateBlock, UpdateSource
 
-    QueryBatch = tuple[int, Mapping[str, Tensor], Tensor]  # first query, inputs by layer, classes of the traced logits
+    QueryBatch = tuple[int, Mapping[str, Inputs], Tensor]  # first query, inputs by layer, classes of the traced logits
 
 VERSION = 2
 INPUT_BYTES = 128 * 2**20  # bytes of layer inputs in memory; more queries read the archive again
@@ -196,7 +197,7 @@ def input_batches(
     from tasks.capture import capture_inputs
 
     names = list(dict.fromkeys(target.layer for target in targets))
-    one = sum(value.numel() * value.element_size() for value in capture_inputs(model, names, images[:1]).values())
+    one = sum(value.nbytes for value in capture_inputs(model, names, images[:1]).values())
     size = max(1, INPUT_BYTES // one)
     for first in range(0, len(images), size):
         batch = slice(first, first + size)
@@ -204,9 +205,10 @@ def input_batches(
 
 
 def _constants(
-    source: UpdateSource, target: Target, inputs: Tensor, classes: Tensor, span: slice, arrays: dict[str, Floats]
+    source: UpdateSource, target: Target, inputs: Inputs, classes: Tensor, span: slice, arrays: dict[str, Floats]
 ) -> None:
     """Write the contributions of the initial weights, and the norm of z."""
+    from tasks.modules.rows import values_of
     from tasks.tracing import logit_contributions
 
     initial = as_float(source.initial(target.layer), inputs.device)[None]
@@ -217,19 +219,22 @@ def _constants(
     arrays[f"preactivation.{target.name}"][span] = _array(found.preactivation_norm)
     if target.output:
         for column in (PREDICTED, GIVEN):
-            logit = logit_contributions(target.module, inputs, initial, classes[:, column], bias_updates=start)
+            logit = logit_contributions(
+                target.module, values_of(inputs), initial, classes[:, column], bias_updates=start
+            )
             arrays[f"logit_init.{target.name}"][span, column] = _array(logit[:, 0])
 
 
 def _project(
     block: UpdateBlock,
     target: Target,
-    inputs: Tensor,
+    inputs: Inputs,
     classes: Tensor,
     arrays: dict[str, Floats],
     where: tuple[slice, slice],
 ) -> None:
     """Write the contributions of a block's steps to a batch of queries."""
+    from tasks.modules.rows import values_of
     from tasks.tracing import logit_contributions
 
     if target.unit is None:
@@ -241,7 +246,9 @@ def _project(
     if target.output:
         updates, changes = _updates(block, inputs.device)
         for column in (PREDICTED, GIVEN):
-            logit = logit_contributions(target.module, inputs, updates, classes[:, column], bias_updates=changes)
+            logit = logit_contributions(
+                target.module, values_of(inputs), updates, classes[:, column], bias_updates=changes
+            )
             arrays[f"logit.{target.name}"][(*where, column)] = _array(logit.T)
 
 
@@ -278,13 +285,15 @@ def described_targets(targets: Sequence[Target]) -> Document:
 
 def _size(spec: StageSpec, survey: Survey) -> Size:
     from tasks.recording.layers import recorded_parameters
+    from tasks.tracing.strategies import BUDGET
 
     training, traced = spec.inputs["network"], layers_to_trace(spec, survey)
     _, steps = training_steps(training, survey.data(training.inputs["data"]).summary)
     row = 4 * count_queries(spec.inputs["queries"], survey) * (2 * len(traced) + 2)
     row += members_bytes(spec, survey, traced)
     weights = 4 * sum(math.prod(p.shape) for p in recorded_parameters(recorded_layers(training, survey))[1])
-    peak = row * training_of(training).checkpoint_every + 3 * INPUT_BYTES + UPDATES + 6 * weights
+    # A replay keeps the projectors of all layers.
+    peak = row * training_of(training).checkpoint_every + 3 * INPUT_BYTES + UPDATES + BUDGET + 6 * weights
     return Size(row * steps, peak + reading_peak(training, survey, state_bytes(survey.blank(training))))
 
 

@@ -2,6 +2,7 @@
 
 from tasks.steps.common.question import Question
 from tasks.steps.tracing.aggregate import AGGREGATE
+from tasks.steps.tracing.card import tracing_card
 from tasks.steps.tracing.comparison import COMPARISON
 from tasks.steps.tracing.counterfactual import COUNTERFACTUAL
 from tasks.steps.tracing.datamodelling import DATAMODELLING
@@ -27,4 +28,5 @@ TRACING = Question(
     ),
     plan_tracing,
     tracing_page,
+    tracing_card,
 )

@@ -100,6 +100,7 @@ def _network(store: Store, trace: Trace) -> dict[str, object]:
         "plain_epoch_seconds": influence.summary["steps"] / epochs * recorded[0].get("unrecorded_seconds", np.nan),
         "recorded_epoch_seconds": sum(each.get("steps_seconds", np.nan) for each in recorded) / epochs,
         "weight_bytes": 4 * sum(influence.summary["weights"]),
+        "data": trained_on(trace)[0],
         "explained": open_finished(store, trace.queries).summary["queries"],
     }
 

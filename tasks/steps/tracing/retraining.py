@@ -26,16 +26,23 @@ from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import choose_device
 from tasks.steps.common.smallest_batch import check_smallest_batch
 from tasks.steps.common.trainer import open_trainer
+from tasks.steps.tracing.measured import measured_unit
 from tasks.steps.tracing.queries import count_queries, query_inputs, query_logits, target_classes
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from tasks.training.loop import Trainer
 
 VERSION = 1
 
 
 SAME = "same"  # order of the examples; without it other seeds
-MEASURED = {"measure": "margin", "target": "given"}  # what is measured unless the parameters say otherwise
+MEASURED = {
+    "measure": "margin",
+    "target": "given",
+    "unit": None,
+}  # what is measured unless the parameters say otherwise
 
 
 def retraining_spec(queries: StageSpec, training: StageSpec, asked: Lds) -> StageSpec:
@@ -53,6 +60,8 @@ def left_out_spec(queries: StageSpec, training: StageSpec, asked: Counterfactual
     """Return the spec of the retrainings that test derivatives: in the same order, without a few examples."""
     wanted = asked.model_dump(mode="json", include={*MEASURED})
     changed = {name: value for name, value in wanted.items() if value != MEASURED[name]}
+    if asked.unit is not None:
+        changed.pop("target", None)
     share = 1 - asked.left_out
     settings = {"subsets": asked.retrainings, "share": share, "retrainings": 1, "order": SAME}
     return _spec(queries, training, {**settings, **changed})
@@ -88,27 +97,36 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 
 def _partition(work: Work, number: int) -> None:
     """Train on a subset, and measure the queries."""
-    import torch
-
-    from tasks.tracing.evaluation import margins
-    from tasks.tracing.measures import MEASURES
-
     stage, spec, device = work.stage, work.stage.spec, choose_device(work.device)
     index, repeat = divmod(number, int(spec.parameters["retrainings"]))
     trainer, n_kept = _opened(work, index, repeat)
     trainer.run(0, trainer.samples.batches.per_epoch * training_of(spec).epochs)
     queries = spec.inputs["queries"]
     inputs = query_inputs(stage.store, queries, device)
-    classes = target_classes(stage.store, queries, str(spec.parameters.get("target", MEASURED["target"])))
-    logits = query_logits(trainer.model.eval(), inputs)
-    measure = str(spec.parameters.get("measure", MEASURED["measure"]))
-    if measure == "margin":
-        values = margins(logits, classes)
-    else:
-        values = MEASURES[measure](torch.from_numpy(logits).double(), torch.from_numpy(classes)).numpy()
+    values = _measured(trainer.model.eval(), stage.store, spec, inputs)
     with stage.partition(number) as part:
         part.write("margin", values[None])
         part.numbers.update(measured(subset=index, repeat=repeat, examples=n_kept))
+
+
+def _measured(model: nn.Module, store: Store, spec: StageSpec, inputs: Tensor) -> NDArray[np.float64]:
+    """Return the measure of each query (Q,) after a training."""
+    import torch
+
+    from tasks.tracing.evaluation import margins
+    from tasks.tracing.measures import MEASURES, watched_unit
+
+    if (unit := measured_unit(spec)) is not None:
+        with watched_unit(model, *unit) as found:
+            query_logits(model, inputs)
+        values: NDArray[np.float64] = torch.cat(found).double().cpu().numpy()
+        return values
+    target = str(spec.parameters.get("target", MEASURED["target"]))
+    classes, logits = target_classes(store, spec.inputs["queries"], target), query_logits(model, inputs)
+    measure = str(spec.parameters.get("measure", MEASURED["measure"]))
+    if measure == "margin":
+        return margins(logits, classes)
+    return MEASURES[measure](torch.from_numpy(logits).double(), torch.from_numpy(classes)).numpy()
 
 
 def _opened(work: Work, index: int, repeat: int) -> tuple[Trainer, int]:

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, open_finished
 from storage.stores import Store
+from tasks.graphs import summary_of, unpack_graph
 from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
 from tasks.steps.common.fetching import open_fetch
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import load_network
 from tasks.steps.tracing.counterfactual import read_derivatives
+from tasks.steps.tracing.measured import measured_unit
 from tasks.steps.tracing.queries import query_inputs
 from tasks.steps.tracing.tracin import read_tracin
 
@@ -78,16 +80,16 @@ class Compared:
         return self.queries.read("label").astype(np.int64)
 
     def pixels(self) -> tuple[Doubles, Doubles]:
-        """Return queries and examples as the network takes them, (Q, d) and (N, d)."""
+        """Return queries and examples as the network takes them, (Q, d) and (N, d); of graphs what they are made of."""
         inputs = query_inputs(self.store, self.spec.inputs["queries"], self.device)
-        parts = [batch.flatten(1).cpu().numpy() for batch in self.batches()]
-        return inputs.flatten(1).cpu().numpy().astype(np.float64), np.concatenate(parts).astype(np.float64)
+        return _as_rows(inputs), np.concatenate([_as_rows(batch) for batch in self.batches()])
 
     def features(self) -> tuple[Doubles, Doubles]:
         """Return what the trained network's output layer takes; without such a layer the logits."""
         import torch
 
         from tasks.capture import capture_inputs, find_output_layer
+        from tasks.modules.rows import values_of
 
         model = load_network(self.store, self.spec, self.device)
         inputs = query_inputs(self.store, self.spec.inputs["queries"], self.device)
@@ -98,7 +100,7 @@ class Compared:
                 with torch.inference_mode():
                     found = model(batch.clone())
             else:
-                found = capture_inputs(model, [output], batch)[output]
+                found = values_of(capture_inputs(model, [output], batch)[output])
             values: Doubles = found.flatten(1).double().cpu().numpy()
             return values
 
@@ -112,6 +114,15 @@ class Compared:
         return [fetch(np.arange(start, min(start + BATCH, len(self.rows))))[0] for start in starts]
 
 
+def _as_rows(inputs: torch.Tensor) -> Doubles:
+    """Return inputs (n, ...) as rows (n, d)."""
+    values = inputs.cpu().numpy()
+    if values.ndim == 2:  # the numbers of nodes in a graph's vector have no distances
+        return np.stack([summary_of(unpack_graph(vector)) for vector in values])
+    flat: Doubles = values.reshape(len(values), -1).astype(np.float64)
+    return flat
+
+
 def sign_of(counterfactual: StageSpec) -> int:
     """Return 1 for a measure that rises as the answer improves, -1 for the loss."""
     from tasks.tracing.measures import FALLS
@@ -123,13 +134,14 @@ def _counterfactual(made: Compared) -> Scored:
     """Return derivatives, with the sign of an improvement; examples that harm the queries are probably wrong."""
     spec = made.spec.inputs[COUNTERFACTUAL_SCORE]
     score = sign_of(spec) * read_derivatives(made.store, spec)
-    return score, -score.mean(axis=0)
+    return score, None if measured_unit(spec) else -score.mean(axis=0)
 
 
 def _tracin(made: Compared) -> Scored:
     """Return sums of products of gradients."""
-    score = read_tracin(made.store, made.spec.inputs[TRACIN_SCORE])
-    return score, -score.mean(axis=0)
+    spec = made.spec.inputs[TRACIN_SCORE]
+    score = read_tracin(made.store, spec)
+    return score, None if measured_unit(spec) else -score.mean(axis=0)
 
 
 def _same_class(made: Compared) -> Scored:

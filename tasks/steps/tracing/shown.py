@@ -103,14 +103,20 @@ def example_images(
             wanted.setdefault(query.data, set()).update(table["sample_id"].tolist())
     found: dict[tuple[str, int], Image] = {}
     for data, trace in {data_name(trace): trace for trace in traces}.items():
-        settings, (_, split) = preprocessing_of(trace.training.parameters["network"]), trained_on(trace)
-        rows = positions(store, trace.training.inputs["data"].path, split)
-        places = pd.Series(np.arange(len(rows)), index=rows["id"])
         ids = sorted(_with_others(data, wanted.get(data, set()), queries[1]))
-        for start in range(0, len(ids), BATCH):
-            part = ids[start : start + BATCH]
-            inputs = read_positions(store, trace.training, split, places.loc[part].to_numpy(np.int64))
-            found.update(zip(((data, sample) for sample in part), shown_images(inputs, settings), strict=True))
+        found |= {(data, sample): image for sample, image in training_images(store, trace, ids).items()}
+    return found
+
+
+def training_images(store: Store, trace: Trace, ids: Sequence[int]) -> dict[int, Image]:
+    """Return small pictures of images that a network was trained on, by id."""
+    settings, (_, split) = preprocessing_of(trace.training.parameters["network"]), trained_on(trace)
+    rows = positions(store, trace.training.inputs["data"].path, split)
+    places, found = pd.Series(np.arange(len(rows)), index=rows["id"]), dict[int, Image]()
+    for start in range(0, len(ids), BATCH):
+        part = list(ids[start : start + BATCH])
+        inputs = read_positions(store, trace.training, split, places.loc[part].to_numpy(np.int64))
+        found.update(zip(part, shown_images(inputs, settings), strict=True))
     return found
 
 
@@ -175,7 +181,7 @@ def _query_layers(
             layer=layer,
             positive=_ranked(mine[(mine["end"] == "top") & (mine["sum"] > 0)]),
             negative=_ranked(mine[(mine["end"] == "bottom") & (mine["sum"] < 0)]),
-            ridges=_ridges(read, names, index, number, chances),
+            ridges=ridges_of(read, names, index, number, chances),
             init_share=float(init.iloc[index]),
             preactivation_norm=float(np.sqrt(square[index])),
             classes=_by_class(read, names, index, number),
@@ -211,7 +217,7 @@ def _ranked(rows: pd.DataFrame) -> pd.DataFrame:
     return rows[["sample_id", "key", "class_name", "sum", "share"]].assign(cosine_sum=np.nan).reset_index(drop=True)
 
 
-def _ridges(
+def ridges_of(
     read: Influence, names: dict[str, str], layer: int, query: int, chances: NDArray[np.float64]
 ) -> Ridges | None:
     """Return the ridge plot of a layer and a query, None if steps mix classes."""

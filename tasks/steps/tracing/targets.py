@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from tasks.modules.rows import Inputs
     from tasks.recording.sources import UpdateSource
     from tasks.tracing import Contributions
 
@@ -40,7 +41,7 @@ class Target:
     anchor: Tensor | None
     output: bool
 
-    def contributions(self, inputs: Tensor, updates: Tensor, biases: Tensor | None) -> Contributions:
+    def contributions(self, inputs: Inputs, updates: Tensor, biases: Tensor | None) -> Contributions:
         """Return the contributions of updates of the layer; `biases` are counted where the bias counts."""
         from tasks.tracing import contributions, unit_contributions
 
@@ -61,13 +62,13 @@ class Target:
 
 def layer_targets(spec: StageSpec, source: UpdateSource, model: nn.Module, example: Tensor) -> list[Target]:
     """Return the traced layers and units of a stage on the model's device; `spec.place` has the settings."""
-    from tasks.capture import find_output_layer
+    from tasks.modules.naming import traced_module
 
-    output, device = find_output_layer(model, example), example.device
+    output, device = _last_call(model, example), example.device
     found = []
     for name in traced_names(source, spec):
         layer, unit = unit_of(name)
-        module = model.get_submodule(layer)
+        module = traced_module(model, layer)
         weight, displaced = as_float(source.final(layer), device), spec.place["anchor"] == "displacement"
         anchor = weight - as_float(source.initial(layer), device) if displaced else None
         if unit is not None:
@@ -77,18 +78,31 @@ def layer_targets(spec: StageSpec, source: UpdateSource, model: nn.Module, examp
     return found
 
 
+def _last_call(model: nn.Module, example: Tensor) -> str | None:
+    """Return the name of the layer with the network's output, with its call where it has several."""
+    import torch
+
+    from tasks.capture import find_output_layer
+    from tasks.splitting import replay
+
+    calls: list[str] = []
+    output = find_output_layer(model, example)
+    if output is None:
+        return None
+    with torch.inference_mode(), replay.watching(model, lambda name, *_: calls.append(name)):
+        model(example.clone())
+    count = calls.count(output)
+    return output if count == 1 else f"{output}@{count - 1}"
+
+
 def only_unit(module: nn.Module, weight: Tensor, unit: int) -> Tensor:
     """Return a weight in which the weights of all other units are 0."""
     import torch
-    from torch.nn.modules.conv import _ConvTransposeNd
 
-    kept = torch.zeros_like(weight)
-    if isinstance(module, _ConvTransposeNd):  # (in, out / groups, ...)
-        group, column = divmod(unit, weight.shape[1])
-        rows = weight.shape[0] // module.groups
-        kept[group * rows : (group + 1) * rows, column] = weight[group * rows : (group + 1) * rows, column]
-    else:
-        kept[unit] = weight[unit]
+    from tasks.tracing.patches import Operation
+
+    kept, operation = torch.zeros_like(weight), Operation(module, tuple(weight.shape), unit=unit)
+    operation.kind.of_unit(operation.use, kept).copy_(operation.kind.of_unit(operation.use, weight))
     return kept
 
 

@@ -71,6 +71,7 @@ def _partition(work: Work, number: int) -> None:
     import torch
 
     from tasks.capture import capture_inputs, find_output_layer
+    from tasks.modules.rows import values_of
 
     stage, device = work.stage, choose_device(work.device)
     store, training = stage.store, stage.spec.inputs["network"]
@@ -86,7 +87,7 @@ def _partition(work: Work, number: int) -> None:
     if output is not None and output in open_archive(store, training).layers:
         with torch.inference_mode():
             others = other_classes(model(inputs.clone()).float().cpu().numpy(), given)
-        features = capture_inputs(model, [output], inputs)[output]
+        features = values_of(capture_inputs(model, [output], inputs)[output])
         sums = _sums(stage, output, model.get_submodule(output), features, (given, others))
         table = _ranked(sums, suspects["sample_id"].to_numpy(np.int64), others, rows)
     with stage.partition(number) as part:

@@ -12,6 +12,7 @@ from tasks.report.tracing.results import End, QueryLayer, Ranking
 from tasks.steps.common.manifest import positions
 from tasks.steps.tracing.counterfactual import read_derivatives
 from tasks.steps.tracing.explain import class_name
+from tasks.steps.tracing.measured import score_label
 from tasks.steps.tracing.plan import Trace
 from tasks.steps.tracing.scores import COUNTERFACTUAL_SCORE, TRACIN_SCORE, scores_of, sign_of
 from tasks.steps.tracing.tracin import read_tracin
@@ -32,6 +33,7 @@ class WholeScores:
         if COUNTERFACTUAL_SCORE in spec.inputs:
             asked = spec.inputs[COUNTERFACTUAL_SCORE]
             self._scores[COUNTERFACTUAL_SCORE] = sign_of(asked) * read_derivatives(store, asked)
+        self._labels_of = {score: score_label(spec, score) for score in self._scores}
         self._stage, self._order = open_finished(store, spec), scores_of(spec)
         rows = positions(store, trace.training.inputs["data"].path, trace.training.place["train"]["split"])
         self._labels, self._keys = rows["label_given"].to_numpy(np.int64), rows.set_index("id")["key"]
@@ -58,7 +60,7 @@ class WholeScores:
                 )
                 ends.append(table[sign * table["sum"] > 0].reset_index(drop=True))
             yield QueryLayer(
-                layer=score,
+                layer=self._labels_of[score],
                 positive=ends[0],
                 negative=ends[1],
                 ridges=None,
@@ -74,7 +76,7 @@ class WholeScores:
             index = self._order.index(score)
             top, bottom = ends_of(self._stage, index, "value", k)
             whole = np.abs(values).sum(axis=1)
-            yield Ranking(score, score, top, bottom, np.where(whole > 0, whole, 1.0))
+            yield Ranking(self._labels_of[score], score, top, bottom, np.where(whole > 0, whole, 1.0))
 
     def _by_class(self, names: dict[str, str], values: Doubles, whole: float) -> pd.DataFrame:
         """Return the sum of each class's examples."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs.schema import Npz
-from tasks.io.npz import NpzSource, _member
+from tasks.io.npz import NpzSource, read_member
 from tasks.io.samples import array_digest
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (6, 4, 5, 3), dtype=np.uint8)
@@ -37,7 +37,7 @@ def test_stored_members_are_mapped_and_compressed_ones_read(tmp_path: Path) -> N
     grey = np.asfortranarray(IMAGES[..., 0])
     np.savez(tmp_path / "a.npz", images=grey)
     np.savez_compressed(tmp_path / "b.npz", images=grey)
-    mapped, read = (_member(str(tmp_path / name), "images") for name in ("a.npz", "b.npz"))
+    mapped, read = (read_member(str(tmp_path / name), "images") for name in ("a.npz", "b.npz"))
     assert isinstance(mapped, np.memmap)
     assert not isinstance(read, np.memmap)
     np.testing.assert_array_equal(mapped, grey)
@@ -53,6 +53,23 @@ def test_numbers_run_on_through_the_archives_of_a_split_and_splits_are_sorted(tm
     np.testing.assert_array_equal(np.asarray(opened.read(["train/4"])[0].image), IMAGES[4])
     with pytest.raises(ValueError, match="sample train/6: expected it in split 'train', found none"):
         opened.read(["train/6"])
+
+
+def test_the_name_of_a_split_stands_in_the_names_of_arrays_and_labels_may_be_a_column(tmp_path: Path) -> None:
+    """MedMNIST's archives hold all splits, with labels (N, 1)."""
+    path = str(tmp_path / "all.npz")
+    np.savez(path, train_x=IMAGES[:4], train_y=LABELS[:4, None], test_x=IMAGES[4:], test_y=LABELS[4:, None])
+    opened = source({"train": path, "test": path}, images="{split}_x", labels="{split}_y")
+    found = {row.key: row.label for row in opened.rows()}
+    assert found == {
+        **{f"test/{i}": int(label) for i, label in enumerate(LABELS[4:])},
+        **{f"train/{i}": int(label) for i, label in enumerate(LABELS[:4])},
+    }
+    for key, image in (("train/1", IMAGES[1]), ("test/1", IMAGES[5])):
+        np.testing.assert_array_equal(np.asarray(opened.read([key])[0].image), image)
+    absent = source({"val": path}, images="{split}_x", labels="{split}_y")
+    with pytest.raises(ValueError, match="expected an array 'val_x', found train_x, train_y, test_x, test_y"):
+        list(absent.rows())
 
 
 def test_a_changed_archive_is_read_again(tmp_path: Path) -> None:
@@ -79,6 +96,10 @@ def test_an_empty_archive_has_no_rows(tmp_path: Path) -> None:
         ),
         ({"images": IMAGES[:, 0, 0], "labels": LABELS}, r"'images': expected uint8 .* found uint8 \(6, 3\)"),
         ({"images": IMAGES, "labels": LABELS / 2}, r"'labels': expected integers \(6,\), found float64 \(6,\)"),
+        (
+            {"images": IMAGES, "labels": np.stack([LABELS, LABELS], axis=1)},
+            r"'labels': expected integers \(6,\), found int16 \(6, 2\)",
+        ),
         ({"images": IMAGES, "labels": LABELS[:4]}, r"'labels': expected integers \(6,\), found int16 \(4,\)"),
     ],
 )

@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tasks.io.graph_models import graph_network
 from tasks.recording import ReplayMismatch, UpdateRecorder, open_updates
 from tasks.recording.archives import ARCHIVES
+from tasks.recording.guards import order_changes
 from tests.tasks.recording.conftest import Repeated, Training, same
 
 NOISE = torch.Generator().manual_seed(1)  # no checkpoint holds its state
@@ -125,3 +127,13 @@ def test_auto_without_a_program_keeps_every_update_of_a_small_network(
     assert open_updates(str(tmp_path / "store")).kind == "dense"
     values = sum(p.numel() for n, p in training.start()[0].named_parameters() if n.split(".")[0] in "0368")
     assert f"archive of kind 'dense', {4 * values / 1e6:.3g} MB a step" in capsys.readouterr().err
+
+
+def test_scattered_sums_keep_their_order_on_a_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs, plain = graph_network(3, 2, width=4, layers=1), nn.Linear(2, 2)
+    assert order_changes(graphs, torch.device("cuda"))
+    assert order_changes(nn.Sequential(graphs), torch.device("cuda"))
+    assert not order_changes(graphs, torch.device("cpu"))
+    assert not order_changes(plain, torch.device("cuda"))
+    monkeypatch.setattr(torch, "are_deterministic_algorithms_enabled", lambda: True)
+    assert not order_changes(graphs, torch.device("cuda"))

@@ -34,11 +34,16 @@ def test_every_covered_module_and_no_normalisation() -> None:
 @pytest.mark.parametrize(
     ("module", "name", "kind"),
     [
-        (nn.Embedding(3, 2), "x", "Embedding"),
-        (nn.LSTM(2, 2), "x", "LSTM"),
+        (nn.Embedding(3, 2, max_norm=1.0), "x", "Embedding with max_norm, which changes its weight in each call"),
+        (nn.LSTMCell(2, 2), "x", "LSTMCell"),
+        (nn.EmbeddingBag(3, 2), "x", "EmbeddingBag"),
         (nn.PReLU(), "x", "PReLU"),
         (nn.Bilinear(2, 2, 2), "x", "Bilinear"),
-        (nn.MultiheadAttention(2, 1), "x", "MultiheadAttention"),
+        (
+            nn.MultiheadAttention(2, 1, add_bias_kv=True),
+            "x",
+            "MultiheadAttention with add_bias_kv, which adds a key and a value of its own",
+        ),
         (parametrizations.weight_norm(nn.Linear(2, 2)), "x", "ParametrizedLinear"),
     ],
 )
@@ -50,7 +55,9 @@ def test_anything_else_with_parameters_is_an_error(module: nn.Module, name: str,
         choose_layers(model)
     assert list(choose_layers(model, ["fc"])) == ["fc"]
     with pytest.raises(
-        ValueError, match=rf"^layer '{name}': expected one of Linear, Conv1d, .*ConvTranspose3d, found a {kind}$"
+        ValueError,
+        match=rf"^layer '{name}': expected one of Linear, Conv1d, .*ConvTranspose3d, Embedding, "
+        rf"MultiheadAttention, LSTM, GRU, RNN, found a {kind}$",
     ):
         choose_layers(model, [name])
 

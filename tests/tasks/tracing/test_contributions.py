@@ -167,7 +167,8 @@ def test_contributions_are_complete_under_both_anchors(case: str) -> None:
 
 
 def test_every_covered_module_has_a_case() -> None:
-    assert {type(make()) for make, _ in CASES.values()} == set(COVERED)
+    # An embedding takes tokens, so it has tests of its own.
+    assert {type(make()) for make, _ in CASES.values()} == set(COVERED) - {nn.Embedding}
 
 
 def test_strided_grouped_convolution_by_index() -> None:

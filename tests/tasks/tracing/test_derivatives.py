@@ -165,6 +165,39 @@ def grouped() -> nn.Module:
     return nn.Sequential(nn.Linear(3, 8), nn.GroupNorm(2, 8), nn.Tanh(), nn.Linear(8, 3)).double()
 
 
+class Recurrent(nn.Module):
+    """A recurrent layer over the three numbers of an input, embedded twice by the table that also gives the answer."""
+
+    def __init__(self, kind: str, *, packed: bool) -> None:
+        super().__init__()
+        torch.manual_seed(4)
+        reader = {"lstm": nn.LSTM, "gru": nn.GRU}[kind]
+        self.table, self.reader = nn.Embedding(3, 4), reader(4, 2, 2, batch_first=True, bidirectional=True)
+        self.packed = packed
+        self.double()
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        tokens = (inputs > 0).long()
+        steps = self.table(tokens) * inputs[:, :, None] + self.table(2 - tokens)
+        if self.packed:
+            lengths = 1 + tokens.sum(1).clamp(max=2)
+            steps = nn.utils.rnn.pack_padded_sequence(steps, lengths, batch_first=True, enforce_sorted=False)
+        hidden = self.reader(steps)[1]
+        last = hidden[0] if isinstance(hidden, tuple) else hidden
+        found: Tensor = last[-2:].transpose(0, 1).flatten(1) @ self.table.weight.T
+        return found
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_recurrent_layers_embeddings_and_tied_weights_are_differentiated(kind: str, *, packed: bool) -> None:
+    model, settings = Recurrent(kind, packed=packed), {"kind": "sgd", "momentum": 0.9}
+    found = found_for(model, settings, ROWS)
+    expected = differences(model, maker(settings), ROWS, IDS)
+    assert np.abs(expected).max() > 1e-3
+    np.testing.assert_allclose(found.derivatives, expected, rtol=2e-5, atol=2e-7)
+
+
 @pytest.mark.parametrize("build", [Attentive, grouped])
 def test_attention_and_group_norm_are_differentiated(build: Callable[[], nn.Module]) -> None:
     model, settings = build(), {"kind": "sgd", "momentum": 0.9}

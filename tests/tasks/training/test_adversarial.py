@@ -2,7 +2,7 @@
 
 import copy
 import itertools
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tasks.training.adversarial import OfImages, pgd, robust
+from tasks.training.adversarial import Loss, OfImages, pgd, robust
 
 X = torch.rand((12, 2, 5, 5), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 Y = torch.arange(12) % 3
@@ -24,13 +24,16 @@ def network(*, norm: bool = False) -> nn.Sequential:
         return nn.Sequential(*layers).double()
 
 
-def slow_pgd(model: nn.Module, x: Tensor, y: int, epsilon: float, step: float, steps: int) -> Tensor:
+def slow_pgd(model: nn.Module, x: Tensor, y: int, loss: Loss, *, epsilon: float, step: float, steps: int) -> Tensor:
     """Attack one image (C, H, W) from itself, value by value in Python."""
     found = x.clone()
     for _ in range(steps):
         leaf = found.clone().requires_grad_()
-        log_shares = torch.log_softmax(model(leaf[None])[0], 0)
-        (gradient,) = torch.autograd.grad(-log_shares[y], leaf)
+        logits = model(leaf[None])[0]
+        rivals = [c for c in range(len(logits)) if c != y]
+        rival = max(rivals, key=lambda c: logits[c].item())
+        raised = logits[rival] - logits[y] if loss == "margin" else -torch.log_softmax(logits, 0)[y]
+        (gradient,) = torch.autograd.grad(raised, leaf)
         for index in np.ndindex(*x.shape):
             move = float(np.sign(gradient[index].item()))
             value = found[index].item() + step * move
@@ -39,12 +42,13 @@ def slow_pgd(model: nn.Module, x: Tensor, y: int, epsilon: float, step: float, s
     return found
 
 
+@pytest.mark.parametrize("loss", get_args(Loss))
 @pytest.mark.parametrize("epsilon", [0.02, 0.3])
-def test_pgd_is_a_slow_loop_over_values(epsilon: float) -> None:
+def test_pgd_is_a_slow_loop_over_values(epsilon: float, loss: Loss) -> None:
     model = network()
-    found = pgd(model, X, Y, epsilon=epsilon, step=epsilon / 3, steps=5, random_start=False)
+    found = pgd(model, X, Y, epsilon=epsilon, step=epsilon / 3, steps=5, random_start=False, loss=loss)
     for image, label, attacked in zip(X, Y.tolist(), found, strict=True):
-        expected = slow_pgd(model, image, label, epsilon, epsilon / 3, 5)
+        expected = slow_pgd(model, image, label, loss, epsilon=epsilon, step=epsilon / 3, steps=5)
         torch.testing.assert_close(attacked, expected, rtol=0, atol=1e-14)
 
 
@@ -95,6 +99,17 @@ def test_a_linear_model_is_driven_to_its_exact_worst_case() -> None:
     corners = (x + epsilon * direction).clamp(0, 1)
     moved = direction != 0
     torch.testing.assert_close(found[moved], corners[moved], rtol=0, atol=1e-7)
+
+
+def test_the_margin_still_has_a_gradient_where_the_cross_entropy_has_none() -> None:
+    """The softmax of a network that is sure rounds to exactly 1, and its loss to a constant."""
+    model = nn.Linear(2, 3, bias=False)
+    with torch.no_grad():
+        model.weight.copy_(1e4 * torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]]))
+    x, y = torch.tensor([[0.75, 0.25]]), torch.tensor([0])
+    settings: dict[str, Any] = {"epsilon": 0.25, "step": 0.25, "steps": 1, "random_start": False}
+    assert torch.equal(pgd(model, x, y, **settings), x)
+    assert pgd(model, x, y, **settings, loss="margin").tolist() == [[0.5, 0.5]]
 
 
 def test_nothing_else_changes() -> None:
@@ -170,6 +185,8 @@ def test_robust_images_are_those_with_a_margin_above_the_worst_case() -> None:
     fall = 0.1 * float((model.weight[0] - model.weight[1]).detach().abs().sum())
     found = robust(model, x, y, epsilon=0.1, step=0.02, steps=15, restarts=2)
     assert torch.equal(found, margin > fall)
+    by_margin = robust(model, x, y, epsilon=0.1, step=0.02, steps=15, loss="margin")
+    assert torch.equal(by_margin, margin > fall)
     assert 0 < int(found.sum()) < int((margin > 0).sum()) == 180
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -242,3 +243,27 @@ def test_an_unknown_optimiser_is_named() -> None:
     object.__setattr__(made, "optimizer", torch.optim.RMSprop(made.model.parameters()))
     with pytest.raises(ValueError, match=r"^optimizer: expected one of sgd, adam, adamw, sam, found RMSprop, which"):
         TrainerCourse(made)
+
+
+def test_gradients_of_queries_through_a_recurrent_layer() -> None:
+    made = trainer(SGD, norm=False)
+
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.reader, self.head = nn.LSTM(4, 3, batch_first=True), nn.Linear(3, CLASSES)
+
+        def forward(self, images: Tensor) -> Tensor:
+            found: Tensor = self.head(self.reader(images[:, 0])[0][:, -1])
+            return found
+
+    model = Reader().double()
+    made = replace(made, model=model, optimizer=OPTIMIZERS["sgd"](model.parameters(), lr=0.1))
+    course = TrainerCourse(made, dtype=torch.float64)
+    found = course.query_gradients(course.state(), QUERIES, ANSWERS)
+    for row, (query, answer) in enumerate(zip(QUERIES, ANSWERS, strict=True)):
+        model.zero_grad()
+        nn.functional.cross_entropy(model(query[None]), answer[None]).backward()  # type: ignore[no-untyped-call]  # stub
+        for name, parameter in model.named_parameters():
+            torch.testing.assert_close(found["weight", f"model.{name}"][row], parameter.grad)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.io.networks import build_model
+from tasks.modules.rows import rows_of
 from tasks.training.ghost_norm import GhostBatchNorm, ghost_rows, ghost_statistics, has_ghost_norm, with_ghost_norm
 
 SHAPES = [(), (5,), (3, 4), (2, 3, 2)]
@@ -222,3 +223,49 @@ def test_rows_that_do_not_add_up_are_refused() -> None:
     message = r"ghost batch norm: expected 4 rows of the batch and 3 ghosts, found 8"
     with ghost_rows(norm, 4, 3), pytest.raises(ValueError, match=message):
         norm(torch.ones(8, 3))
+
+
+def test_ragged_rows_share_the_weights_of_batch_and_ghosts() -> None:
+    counts, m = torch.tensor([2, 4, 1, 3, 5]), 2  # rows of two examples, then of three ghosts
+    rng = np.random.default_rng(0)
+    rows = torch.from_numpy(rng.normal(size=(15, 3)) * [1.0, 10.0, 0.1] + [0.0, -3.0, 5.0]).requires_grad_()
+    norm = GhostBatchNorm(3).double().train()
+    with rows_of(counts), ghost_rows(norm, m, 3):
+        found = norm(rows)
+    weights = torch.tensor([1 / 6] * 6 + [3 / 9] * 9, dtype=torch.float64) / 4  # the batch 1, three ghosts 3
+    mean = (weights[:, None] * rows).sum(dim=0)
+    var = (weights[:, None] * (rows - mean) ** 2).sum(dim=0)
+    np.testing.assert_allclose(found.detach(), ((rows - mean) / (var + norm.eps).sqrt()).detach(), rtol=1e-10)
+    effective = float(1 / (weights**2).sum())
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    np.testing.assert_allclose(norm.running_mean, 0.1 * mean.detach(), rtol=1e-6)
+    np.testing.assert_allclose(norm.running_var, 0.9 + 0.1 * var.detach() * effective / (effective - 1), rtol=1e-6)
+
+
+def test_equal_numbers_of_rows_are_positions() -> None:
+    batch, ghosts = draw(3, 4, (5,))
+    tensor = torch.cat([batch, ghosts]).detach()
+    plain, ragged = GhostBatchNorm(3).double().train(), GhostBatchNorm(3).double().train()
+    with ghost_rows(plain, 3, 4):
+        expected = plain(tensor)
+    with rows_of(torch.full((7,), 5)), ghost_rows(ragged, 3, 4):
+        found = ragged(tensor.transpose(1, 2).flatten(0, 1))
+    np.testing.assert_allclose(found.detach(), expected.transpose(1, 2).flatten(0, 1).detach(), rtol=1e-10)
+    np.testing.assert_allclose(ragged.running_var, plain.running_var, rtol=1e-10)  # type: ignore[arg-type]  # not None
+
+
+def test_rows_of_other_samples_are_refused() -> None:
+    norm = GhostBatchNorm(3).train()
+    with (
+        rows_of(torch.tensor([2, 2])),
+        ghost_rows(norm, 2, 3),
+        pytest.raises(ValueError, match="expected 2 rows of the batch and 3 ghosts, found rows of 2 samples"),
+    ):
+        norm(torch.zeros(4, 3))
+    with (
+        rows_of(torch.tensor([2, 2, 0])),
+        ghost_rows(norm, 2, 1),
+        pytest.raises(ValueError, match="found none of one"),
+    ):
+        norm(torch.zeros(4, 3))

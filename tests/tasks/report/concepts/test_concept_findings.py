@@ -295,3 +295,14 @@ def test_planted_neurons_are_said_with_chance() -> None:
         "90.0 % (by chance 10.0 %)."
     )
     assert trust_findings(truth[2:]) == []
+    words = pd.DataFrame(
+        [
+            ("d", "captions: labels with known words", 0.25, np.nan),
+            ("e", "captions: labels with known words", 1, np.nan),
+        ],
+        columns=truth.columns,
+    )
+    (of_captions,) = trust_findings(pd.concat([truth, words]))
+    assert of_captions.text.replace(NBSP, " ") == (
+        f"{finding.text.replace(NBSP, ' ')} Its captions have the words of 25.0 % of these concepts."
+    )

@@ -41,8 +41,8 @@ def test_the_first_correct_query_is_shown_by_its_last_score(tracing: TracingResu
     found = first_of(replace(tracing, queries=(wrong, scored(right, "counterfactual"))))
     assert found.card == "query-2"
     assert found.sentence.replace("\u00a0", " ") == (
-        "small, seed 0 answers one (90.0 %): training images of class two taught it that most, and those of class zero "
-        "worked against it most."
+        "small, seed 0 answers one (90.0 %): training examples of class two taught it that most, and those of class "
+        "zero worked against it most."
     )
     assert found.note.endswith("By the score counterfactual")
     assert [title for title, _ in found.ends] == ["Taught it most", "Worked against it most"]
@@ -72,7 +72,7 @@ def test_ridges_stand_in_place_of_training_images(facts: RunFacts, tracing: Trac
 def test_a_wrong_answer_names_the_true_class(tracing: TracingResults) -> None:
     found = first_of(replace(tracing, queries=tracing.queries[2:]))
     assert "answers zero (90.0" in found.sentence
-    assert "for an image of two: training images of class" in found.sentence
+    assert "for one of two: training examples of class" in found.sentence
 
 
 def test_without_queries_the_page_has_its_title_alone(facts: RunFacts, tracing: TracingResults) -> None:

@@ -115,9 +115,9 @@ def test_layers_that_no_class_owns_are_counted_with_their_specificity() -> None:
 def test_the_spread_inside_batches_is_stated_where_parts_are_known() -> None:
     layers = LAYERS.assign(member_spread=[0.8, np.nan, 0.4, np.nan], member_against=[0.3, np.nan, 0.1, np.nan])
     assert say(layers)["In a batch"] == [
-        "The images of a batch differ: an image's own part deviates from the equal part by 80.0 % of its size in conv1 "
-        "(most) and by 40.0 % in conv3 (least). 20.0 % of the parts have the opposite sign of their batch's sum, mean "
-        "over layers."
+        "The examples of a batch differ: an example's own part deviates from the equal part by 80.0 % of its size in "
+        "conv1 (most) and by 40.0 % in conv3 (least). 20.0 % of the parts have the opposite sign of their batch's sum, "
+        "mean over layers."
     ]
     assert "In a batch" not in say()
     assert "In a batch" not in say(LAYERS.assign(member_spread=np.nan, member_against=np.nan))

@@ -161,7 +161,7 @@ def test_the_largest_page_is_capped_says_so_and_stays_small(facts: RunFacts, bui
     assert MAX_THUMBNAIL_BYTES < len(site["tracing.html"]) < MAX_PAGE_BYTES
     text = text_of(site)
     assert "24 of 30 queries, evenly spread." in text
-    assert "training images are left out to keep the page small; their ids are named." in text
+    assert "training examples are left out to keep the page small; their ids are named." in text
     assert text.count("8 of 12 layers, evenly spread.") == MAX_QUERIES + 1  # each query, and the classes over training
     assert "The 9 largest of 40 classes by themselves." in text
     assert "Epochs are summed in runs of 2" in text

@@ -96,8 +96,9 @@ def worst_margins(folder: Path) -> tuple[Floats, Floats]:
     return clean, worst
 
 
-def test_a_linear_networks_answers_are_those_of_its_exact_worst_case(tmp_path: Path) -> None:
-    job, _, spec = stage_of(tmp_path)
+@pytest.mark.parametrize("loss", ["cross-entropy", "margin"])
+def test_a_linear_networks_answers_are_those_of_its_exact_worst_case(tmp_path: Path, loss: str) -> None:
+    job, _, spec = stage_of(tmp_path, loss=loss)
     (finished,) = complete(job, ATTACKED, [spec])
     order = np.argsort(finished.read("sample_id"))
     clean, worst = worst_margins(tmp_path)
@@ -115,6 +116,23 @@ def test_some_images_are_evenly_spread(tmp_path: Path) -> None:
     (finished,) = complete(job, ATTACKED, [spec])
     assert finished.summary["images"] == 8
     assert len(finished.read("robust")) == 8
+
+
+def test_the_first_images_are_those_of_smallest_id(tmp_path: Path) -> None:
+    """Positions are class by class, so the first images of the file are not the first positions."""
+    job, _, spec = stage_of(tmp_path, count=9, images="first")
+    (finished,) = complete(job, ATTACKED, [spec])
+    ids = finished.read("sample_id")
+    clean, worst = worst_margins(tmp_path)
+    assert sorted(ids.tolist()) == list(range(9))
+    assert (finished.read("robust") == (worst[ids] > 0)).all()
+    assert finished.summary == {"images": 9, "clean": (clean[:9] > 0).mean(), "robust": (worst[:9] > 0).mean()}
+
+
+def test_more_first_images_than_there_are_take_all(tmp_path: Path) -> None:
+    job, _, spec = stage_of(tmp_path, count=N + 1, images="first")
+    (finished,) = complete(job, ATTACKED, [spec])
+    assert finished.summary["images"] == N
 
 
 def test_another_store_gives_the_same_bytes(tmp_path: Path) -> None:
@@ -136,10 +154,12 @@ def content(finished: FinishedStage) -> dict[str, bytes]:
 
 def test_the_key_knows_each_setting(tmp_path: Path) -> None:
     _, _, spec = stage_of(tmp_path)
+    assert spec.parameters["attack"].keys() == {"epsilon", "step", "steps", "restarts", "count", "seed"}
     keys = {spec.key}
-    for settings in ({"count": 3}, {"seed": 1}):
+    for settings in ({"count": 3}, {"seed": 1}, {"images": "first"}, {"loss": "margin"}):
         keys.add(stage_of(tmp_path, **settings)[2].key)
-    assert len(keys) == 3
+    assert len(keys) == 5
+    assert stage_of(tmp_path, images="spread")[2].key == spec.key == stage_of(tmp_path, networks=("linear",))[2].key
 
 
 def asking(tree: Tree, **settings: object) -> Tree:
@@ -158,6 +178,17 @@ def test_a_run_attacks_each_snapshot_on_its_own_preprocessing(probed_tree: Tree)
     assert all(spec in answer.finals for spec in answer.attacked)
 
 
+def test_only_the_named_networks_are_attacked(probed_tree: Tree) -> None:
+    """Others may have other classes."""
+    tree = asking(probed_tree, networks=["small"])
+    tree["networks"]["other"] = copy.deepcopy(tree["networks"]["small"])
+    tree["concepts"]["networks"] = ["other", "small"]
+    other, small = make_plan(Config.model_validate(tree)).answers["concepts"]
+    assert (other.network, other.attacked) == ("other", ())
+    assert len(small.attacked) == 2
+    assert attack_text([other, small]) == attack_text([small])
+
+
 def test_the_table_has_a_row_for_each_snapshot(
     probed_run: "Run", probed_tree: Tree, tmp_path: Path, new_run: Callable[[Tree], "Run"]
 ) -> None:
@@ -173,6 +204,10 @@ def test_the_table_has_a_row_for_each_snapshot(
     assert (table["robust"] <= table["clean"]).all()
     assert attack_text([answer]) == "2 attacks of 2 steps of 2/255 within 8/255 on images of digits, val"
     assert attack_text([replace(answer, attacked=())]) == ""
+    other = new_run(asking(probed_tree, loss="margin", images="first")).plan.answers["concepts"]
+    assert attack_text(other) == (
+        "2 attacks of 2 steps of 2/255, which raise the margin, within 8/255 on the first images of digits, val"
+    )
 
 
 def test_labels_beyond_the_outputs_are_refused_by_the_plan(tmp_path: Path) -> None:
@@ -182,7 +217,11 @@ def test_labels_beyond_the_outputs_are_refused_by_the_plan(tmp_path: Path) -> No
         found = dict(archive)
     np.savez(tmp_path / "more.npz", images=found["images"], labels=found["labels"] + 1)
     more = manifest_spec("more", Npz(source="npz", paths={"test": str(tmp_path / "more.npz")}), ["attacked"])
-    with pytest.raises(ValueError, match="expected labels 0 to 1, as the network has 2 outputs, found 2"):
+    expected = (
+        r"expected labels 0 to 1, as the network has 2 outputs, found 2 \(1 of 2 samples\); map labels by `classes` or "
+        r"change the network, or name the networks to attack in `concepts.attack.networks`"
+    )
+    with pytest.raises(ValueError, match=expected):
         ATTACKED.size(replace(spec, inputs={**spec.inputs, "data": more}), PlanSurvey(job.store))
 
 
@@ -191,6 +230,11 @@ def test_bad_settings_are_named(probed_tree: Tree, tmp_path: Path) -> None:
         ({"epsilon": 0}, "concepts.attack.epsilon"),
         ({"epsilon": 1.5}, "concepts.attack.epsilon"),
         ({"steps": 0}, "concepts.attack.steps"),
+        ({"loss": "hinge"}, "concepts.attack.loss"),
+        ({"images": "last"}, "concepts.attack.images"),
+        ({"networks": []}, "concepts.attack.networks"),
+        ({"networks": ["big"]}, "attack.networks: expected names from `networks`, found 'big'; add it to `networks`"),
+        ({"networks": ["small", "small"]}, "attack.networks: expected different entries, found the same one twice"),
         ({"data": "digit"}, "concepts.attack.data: expected one of digits, probe, found 'digit'"),
     ):
         file = tmp_path / "bad.yaml"

@@ -1,0 +1,1 @@
+"""The card of one image: the answers of all questions, joined."""
