@@ -55,7 +55,7 @@ def config(tiny_tree: Tree, tmp_path: Path) -> Callable[..., Path]:
     return written
 
 
-def of_jobs(folder: Path, kind: str = "cpu", timeout: float | None = None, **changes: object) -> Tree:
+def of_jobs(folder: Path, kind: str = "cpu", timeout: float | None = None, **changes: Any) -> Tree:
     """Return a cluster section whose jobs run on this SLURM."""
     found: Tree = json.loads(section(DEPLOYMENTS, folder, kind, **changes))
     return {**found, "memory_limit": "2GB", "worker_timeout": timeout}
@@ -105,13 +105,15 @@ def test_jobs_that_end_are_replaced(slurm: Slurm, tmp_path: Path) -> None:
 def test_jobs_that_are_cancelled_come_back(slurm: Slurm, tmp_path: Path) -> None:
     before = {*slurm.jobs()}
     asked = section(DEPLOYMENTS, tmp_path, "cpu", cores=1, processes=1)
-    process = slurm.processes.start(sys.executable, "-c", OUTLIVE, asked)
+    joined = "    pool.client.wait_for_workers(2, timeout=240)\n    print('joined', flush=True)\n"
+    program = OUTLIVE.replace("    print(len", f"{joined}    print(len")
+    process = slurm.processes.start(sys.executable, "-c", program, asked)
     number = len(slurm.processes.started) - 1
 
     def running() -> list[int]:
         return [n for n, job in slurm.jobs().items() if n not in before and job["JobState"] == "RUNNING"]
 
-    slurm.processes.wait_for(lambda: len(running()) == 2, "two jobs")
+    slurm.processes.wait_for(lambda: "joined" in slurm.processes.text(number), "two workers")
     slurm.call("scancel", running()[0])
     assert process.wait(timeout=300) == 0, slurm.processes.text(number)
     slurm.processes.started.remove(process)
@@ -135,16 +137,22 @@ def test_jobs_that_wait_for_a_drained_node_end_the_run_in_one_line(
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes"),
-    [("cpu", {"job_mem": "900GB"}), ("gpu", {"job_extra_directives": ["--gres=gpu:3"]}), ("cpu", {"queue": "none"})],
+    ("kind", "changes", "reason"),
+    [
+        ("cpu", {"job_mem": "900GB"}, "Requested node configuration is not available"),
+        ("gpu", {"job_extra_directives": ["--gres=gpu:3"]}, "Requested node configuration is not available"),
+        ("cpu", {"queue": "none"}, "Invalid partition name specified"),
+    ],
     ids=["memory", "gpus", "partition"],
 )
 def test_jobs_that_slurm_refuses_are_one_line(
-    slurm: Slurm, config: Callable[..., Path], tmp_path: Path, kind: str, changes: dict[str, object]
+    slurm: Slurm, config: Callable[..., Path], tmp_path: Path, kind: str, changes: dict[str, Any], reason: str
 ) -> None:
-    line = run_refused(slurm, config(of_jobs(tmp_path, kind, timeout=30, **changes)))
-    assert "cluster" in line, line
-    assert "sbatch: error: " in line or "worker within 30 s" in line, line
+    line = run_refused(slurm, config(of_jobs(tmp_path, kind, timeout=20, **changes)))
+    assert line.startswith("error: cluster.worker_timeout: expected a worker"), line
+    text = slurm.processes.text(len(slurm.processes.started))
+    assert text.count("the batch system refused a job: ") == 1
+    assert reason in text
 
 
 def test_more_jobs_than_gpus_wait_and_the_others_work(slurm: Slurm, tmp_path: Path) -> None:
@@ -160,7 +168,7 @@ def test_more_jobs_than_gpus_wait_and_the_others_work(slurm: Slurm, tmp_path: Pa
 def test_a_run_on_jobs_gives_the_same_bytes(
     slurm: Slurm, config: Callable[..., Path], tmp_path: Path, tiny_tree: Tree, finished_run: "Run"
 ) -> None:
-    changes = {"cores": 1, "processes": 1, "memory": "2GB"}
+    changes: dict[str, Any] = {"cores": 1, "processes": 1, "memory": "2GB"}
     slurm.call("layerlore", "run", config(of_jobs(tmp_path, **changes)))
     assert digests(Store(tiny_tree["store"])) == digests(Store(finished_run.config.store))
 
