@@ -9,7 +9,7 @@ FAST := "not slow and not s3 and not gpu and not browser and not cluster and not
 SOURCES := layerlore.py configs flows storage tasks deployments tests benchmarks docs
 export OMP_NUM_THREADS := 1
 
-.PHONY: quickstart test long lint check coverage format env swift clean
+.PHONY: quickstart test long lint check coverage format env swift slurm clean
 
 quickstart: env  ## train a small network on digits, ask question 1, print where the report is
 	$(BIN)/layerlore run digits
@@ -48,6 +48,9 @@ swift: .venv-swift/.installed  ## a real S3 server for the tests, in an environm
 	$(PYTHON) -m venv .venv-swift
 	.venv-swift/bin/python -m pip install --quiet 'swift==2.38.*' 'setuptools<81'
 	touch $@
+
+slurm:  ## a real SLURM for the tests (Debian; needs root)
+	apt-get install --yes slurm-wlm munge
 
 clean:  ## remove the environment and caches, keep stores
 	rm -rf $(VENV) .venv-swift .mypy_cache .ruff_cache .pytest_cache *.egg-info build

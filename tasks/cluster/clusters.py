@@ -6,7 +6,7 @@ import inspect
 import logging
 import re
 import signal
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from multiprocessing import resource_tracker
@@ -17,6 +17,7 @@ from configs.cluster import UNSHELTERED, Cluster, is_sheltered
 from tasks.cluster.rejoining import ClusterError
 
 LOCAL = ("local", "threads")  # kinds that are distributed.LocalCluster
+REFUSED = "Command exited with non-zero exit code"  # of dask-jobqueue's error; the program's own errors follow
 LEAVE = 2.0  # seconds for a client or cluster to close after the run was stopped
 SCHEMES = ("tcp", "tls", "ws", "wss")  # of addresses at which another process can listen
 
@@ -92,6 +93,39 @@ def open_scheduler(cluster: Cluster) -> Iterator[tuple[Any, Any]]:  # Any: distr
         yield entered, None
 
 
+class _Refusals(logging.Filter):
+    """Report each reason for which a batch system refuses jobs once, in place of Dask's traceback.
+
+    Dask submits jobs in a callback, so that the error of a refused one reaches nothing but a log.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._say, self._said = say, set[str]()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Return whether a record is of something else."""
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, RuntimeError) or REFUSED not in str(error):
+            return True
+        reason = str(error).strip().splitlines()[-1].strip()
+        if reason not in self._said:
+            self._said.add(reason)
+            self._say(f"the batch system refused a job: {reason}")
+        return False
+
+
+@contextmanager
+def reporting_refusals(say: Callable[[str], None]) -> Iterator[None]:
+    """Report the jobs that a batch system refuses in the block, by lines."""
+    logger, found = logging.getLogger("tornado.application"), _Refusals(say)
+    logger.addFilter(found)
+    try:
+        yield
+    finally:
+        logger.removeFilter(found)
+
+
 @contextmanager
 def closing_in_time(opened: Any) -> Iterator[None]:  # Any: distributed has no types
     """Close a client or cluster after the block; after a stop, do so for at most `LEAVE` seconds.
@@ -101,13 +135,19 @@ def closing_in_time(opened: Any) -> Iterator[None]:  # Any: distributed has no t
     try:
         yield
     except Exception:
-        opened.close()
+        _close(opened)
         raise
     except BaseException:  # Ctrl-C, or Prefect's own signal
         opened.shutdown_on_close = False  # nor does Dask try again when Python ends
         close_in_time(opened)
         raise
-    opened.close()
+    _close(opened)
+
+
+def _close(opened: Any) -> None:  # Any: distributed has no types
+    """Close a client or cluster; Dask asserts that every job had begun, which one that was refused had not."""
+    with suppress(AssertionError):
+        opened.close()
 
 
 def close_in_time(opened: Any) -> None:  # Any: distributed has no types

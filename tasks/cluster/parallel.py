@@ -18,7 +18,14 @@ import threadpoolctl
 from configs.cluster import Cluster
 from configs.imports import behind, put_behind
 from tasks.cluster.attendance import Attendance
-from tasks.cluster.clusters import LOCAL, close_in_time, closing_in_time, has_dashboard, open_scheduler
+from tasks.cluster.clusters import (
+    LOCAL,
+    close_in_time,
+    closing_in_time,
+    has_dashboard,
+    open_scheduler,
+    reporting_refusals,
+)
 from tasks.cluster.rejoining import PATIENCE, ClusterError, fetched, rejoin
 from tasks.cluster.versions import code_difference, code_facts
 
@@ -140,7 +147,7 @@ def _dask_pool(cluster: Cluster, say: Callable[[str], None]) -> Iterator[Pool]:
     for name in ("distributed", "distributed.client"):  # Dask gives the latter its own level
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the caller reports a failure in one line
 
-    with open_scheduler(cluster) as (address, security):
+    with reporting_refusals(say), open_scheduler(cluster) as (address, security):
         before = set(Client._instances)
         try:
             client = Client(**_connection(address, security), set_as_default=False, timeout=PATIENCE)
