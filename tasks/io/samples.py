@@ -44,8 +44,10 @@ class Sample:
         return self.image
 
 
-def mode_of(image: Picture) -> str:
+def mode_of(image: Picture | Vector) -> str:
     """Return an image's mode in PIL's terms, such as L, RGB or CMYK; an array's mode follows from its channels."""
+    if isinstance(image, Vector):
+        return "vector"
     if isinstance(image, Image.Image):
         return image.mode
     channels = 1 if image.ndim == 2 else image.shape[-1]

@@ -11,7 +11,7 @@ import yaml
 
 from benchmarks.requests import make_small, many_stages, pretend_finished, verify_small
 from configs.load import load_config
-from flows.command import answer
+from flows.command import Manner, answer
 from flows.plan import make_plan
 from storage import claims, partitions
 from storage.stores import CONNECTIONS, open_store
@@ -38,7 +38,7 @@ def test_a_run_with_nothing_to_do_reads_each_note_once_and_many_at_once(
     assert abs(len(plan.stages) - STAGES) < 10
     pretend_finished(plan, open_store(far, create=True))
     with spoilt("--share", 0, "--delay", 0.02) as (proxy, counts), reaching(proxy):
-        answer(str(source), [], wait=True, say=said.append)
+        answer(str(source), [], Manner(), said.append)
     assert said == [f"all {len(plan.stages)} stages are complete in {far}"]
     assert len(plan.stages) <= counts["requests"] <= len(plan.stages) + FURTHER
     assert counts["GET"] == counts["requests"]  # nothing is written

@@ -27,7 +27,7 @@ def test_matrices_times_rows_are_what_torch_computes(known: type[nn.Module]) -> 
     weight, bias = (getattr(module, name).detach() for name in kind.parameters)
     x = torch.randn(3, *shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     use = Use(module, tuple(weight.shape))
-    inputs = kind.inputs((x,))
+    inputs = kind.inputs(module, (x,))
     n_inputs, n_outputs = kind.sizes(use)
     assert (n_inputs, n_outputs) == (shape[0], len(bias))
     rows, matrices = kind.rows(use, inputs), kind.matrices(use, weight[None])[0]
@@ -75,4 +75,4 @@ def test_a_subclass_is_of_a_kind_only_if_it_computes_the_same() -> None:
 def test_a_call_with_something_else_than_one_tensor_is_refused(kind: ModuleKind) -> None:
     for given in ((), (torch.zeros(1), torch.zeros(1)), ([1.0],)):
         with pytest.raises(ValueError, match=f"expected one tensor as input, found {len(given)} inputs"):
-            kind.inputs(given)
+            kind.inputs(torch.nn.Identity(), given)

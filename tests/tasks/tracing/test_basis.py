@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tasks.modules.rows import values_of
 from tasks.tracing import contributions
 from tasks.tracing.basis import Calibration, Directions, fit_basis
 
@@ -72,7 +73,7 @@ def test_axes_are_those_of_an_explicit_pca() -> None:
 
 def test_references_that_repeat_span_less() -> None:
     found, updates, _ = setting("linear", 3)
-    same = Directions(found.module, found.weight, found.inputs[[0, 0, 1, 1]])
+    same = Directions(found.module, found.weight, values_of(found.inputs)[[0, 0, 1, 1]])
     basis = fit_basis(same.products(same), 4)
     assert (np.abs(basis.weights).sum(axis=0) > 0).sum() == 2
     assert np.isfinite(basis.coefficients(same.gammas(updates))).all()
@@ -113,7 +114,6 @@ def test_the_calibrated_error_is_that_of_the_rest() -> None:
 
 def test_linear_directions_are_outer_products() -> None:
     found, _, _ = setting("linear", 4)
-    z = F.linear(found.inputs, found.weight)
-    np.testing.assert_allclose(
-        found.products(found), ((z @ z.T) * (found.inputs @ found.inputs.T)).numpy(), rtol=1e-9, atol=1e-9
-    )
+    inputs = values_of(found.inputs)
+    z = F.linear(inputs, found.weight)
+    np.testing.assert_allclose(found.products(found), ((z @ z.T) * (inputs @ inputs.T)).numpy(), rtol=1e-9, atol=1e-9)

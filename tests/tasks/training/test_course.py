@@ -261,7 +261,11 @@ def test_gradients_of_queries_through_a_recurrent_layer() -> None:
     model = Reader().double()
     made = replace(made, model=model, optimizer=OPTIMIZERS["sgd"](model.parameters(), lr=0.1))
     course = TrainerCourse(made, dtype=torch.float64)
-    found = course.query_gradients(course.state(), QUERIES, ANSWERS)
+
+    def losses(state: State, inputs: Tensor, classes: Tensor) -> Tensor:
+        return nn.functional.cross_entropy(course.logits(state, inputs), classes, reduction="none")
+
+    found = course.query_gradients(course.state(), QUERIES, ANSWERS, losses)
     for row, (query, answer) in enumerate(zip(QUERIES, ANSWERS, strict=True)):
         model.zero_grad()
         nn.functional.cross_entropy(model(query[None]), answer[None]).backward()  # type: ignore[no-untyped-call]  # stub

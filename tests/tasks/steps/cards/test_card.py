@@ -15,6 +15,7 @@ from flows.carding import FinishedRun, Wanted, card_html, card_of, finished_run
 from flows.plan import make_plan
 from storage.stages import open_finished
 from tasks.capture import capture_inputs, capture_layers
+from tasks.modules.rows import values_of
 from tasks.report.cards.results import CardResults
 from tasks.steps.cards.card import neurons_of_features
 from tasks.steps.cards.choose import most_frequent, same_classes
@@ -100,7 +101,7 @@ def test_the_features_of_the_head_add_up_to_the_logit(carded_run: Run, card: Car
     model, inputs = network_of(carded_run), inputs_of(carded_run, card.sample_id)
     with torch.inference_mode():
         logits = model(inputs.clone())[0].double().numpy()
-    values = capture_inputs(model, ["11"], inputs)["11"][0].double().numpy()
+    values = values_of(capture_inputs(model, ["11"], inputs)["11"])[0].double().numpy()
     weight = model.get_submodule("11").weight.double().numpy()  # type: ignore[operator]  # a linear layer
     best, second = np.argsort(-logits)[:2]
     table = card.deciding.features.sort_values("feature")

@@ -12,11 +12,11 @@ from storage.stages import FinishedStage, open_finished
 from tasks.steps.common.activations import (
     MAX_ROWS,
     PARTITION_BYTES,
-    Shapes,
     activations_layout,
     check_same_samples,
     ranges_by_class,
 )
+from tasks.steps.common.shapes import Shapes
 from tests.plans import held_out, learned
 
 if TYPE_CHECKING:
