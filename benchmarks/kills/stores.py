@@ -19,7 +19,7 @@ from storage.verify import stage_paths, verify_stage
 ATTEMPT = re.compile(r"^(segment-\d+)-[0-9a-f]{8}(?=/)")
 # What no two runs have in common: times, memory, and in a report which stages were there before the run.
 MEASURED = re.compile(r"(.+_)?(seconds|ms|mb)(_.+)?|reused")
-REPORTS, RECORDS = "reports", "_runs"
+REPORTS, RECORDS, LOGS = "reports", "_runs", "_logs"
 Digests = dict[str, dict[str, str]]
 
 
@@ -123,7 +123,7 @@ def _strays(store: Store) -> Iterator[str]:
         place, stage = name.partition("/")[0], "/".join(name.split("/")[:2])
         if name.endswith(PARTIAL):
             yield f"{name}: left unfinished"
-        elif place in (FORMAT_FILE, CLAIMS, RECORDS, REPORTS) or name in known:
+        elif place in (FORMAT_FILE, CLAIMS, RECORDS, LOGS, REPORTS) or name in known:
             continue
         elif stage not in stages or stages[stage] is not None:  # `differences` names an incomplete one
             yield f"{name}: no note names it"

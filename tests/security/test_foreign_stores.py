@@ -57,6 +57,7 @@ def test_what_a_store_says_moves_no_cursor(copied_run: "Run") -> None:
     change(record, outcome="\x1b[31mdone", stages=[{**stages[0], "title": f"[b]a{CLEAR}\nb"}, *stages[1:]])
     said = layerlore("status", copied_run.config.store, code=exits.DONE)
     assert r"tiny: \x1b[31mdone, " in said
+    said = layerlore("status", copied_run.config.store, "--stages", code=exits.DONE)
     assert r"[b]a\x1b[2J\x1b]0;pwn\x07\nb" in said
     stray = Path(copied_run.config.store, "_runs", f"x{CLEAR}")
     stray.mkdir()

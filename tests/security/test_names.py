@@ -92,7 +92,7 @@ def test_a_run_is_not_looked_for_elsewhere(finished_run: "Run", name: str) -> No
 def test_a_preset_is_not_looked_for_elsewhere(name: str) -> None:
     result = CliRunner().invoke(cli.app, ["presets", name])
     assert result.exit_code == exits.BAD_CONFIG
-    assert "expected one of cifar10, " in result.stderr
+    assert "expected one of all-cifar10, " in result.stderr
 
 
 # ------------------------------------------------------------------------------------------- data sets

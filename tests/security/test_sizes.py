@@ -240,10 +240,10 @@ BOMBS: dict[str, Callable[[Path], Path]] = {
 READ = """
 import resource, sys
 from tasks.io.decoding import read_image
-from tasks.io.npz import _member
+from tasks.io.npz import read_member
 from tasks.io.weights import read_states
 from configs.load import load_config
-read = {"npz": lambda p: _member(p, "images"), "pt": read_states, "yaml": load_config}
+read = {"npz": lambda p: read_member(p, "images"), "pt": read_states, "yaml": load_config}
 read["png"] = lambda p: read_image("k", p)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:

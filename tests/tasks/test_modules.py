@@ -17,7 +17,7 @@ KINDS: dict[type[nn.Module], tuple[nn.Module, tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("known", MODULES, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("known", [kind for kind in MODULES if kind is not nn.Embedding], ids=lambda one: one.__name__)
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 def test_matrices_times_rows_are_what_torch_computes(known: type[nn.Module]) -> None:
     module, shape = KINDS[known]
