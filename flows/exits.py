@@ -39,7 +39,8 @@ def exits(again: str, *, verbose: bool = False) -> Iterator[None]:
         if caused_by_stop(error):
             _fail(stopped, INTERRUPTED)
         if verbose:
-            err.print("".join(traceback.format_exception(error)).rstrip(), markup=False)
+            for line in "".join(traceback.format_exception(error)).splitlines():
+                err.print(visible(without_passwords(line)), markup=False)
         place = traceback.extract_tb(error.__traceback__)[-1]
         text = " ".join(str(error).split())
         _fail(f"{type(error).__name__}: {text} ({Path(place.filename).name}:{place.lineno})", FAILED)

@@ -18,7 +18,7 @@ class Standing:
     Attributes
     ----------
     state : done, failed, interrupted, running, or killed where the run's process has ended without a word
-    age : seconds since the run began
+    age : seconds since the run began, NaN where it is not known
     stages : states by title, in order
     size : bytes of its stages, with those that other runs share
     report, log : addresses, "" where there is none
@@ -58,17 +58,24 @@ def _standing(store: Store, record: RunRecord, states: dict[str, str], sizes: di
     document, report = record.document, f"reports/{record.name}/index.html"
     log = log_path(record.name, record.time)
     killed = document["outcome"] == "running" and is_dead(str(document.get("process", "")))
-    begun = datetime.strptime(record.time, TIME).replace(tzinfo=UTC)
     return Standing(
         record.name,
         "killed" if killed else document["outcome"],
-        (datetime.now(UTC) - begun).total_seconds(),
+        _age(record.time),
         {stage["title"]: states[stage["path"]] for stage in record.stages},
         sum(sizes[stage["path"]] for stage in record.stages),
         store.path(report) if store.exists(report) else "",
         store.path(log) if store.exists(log) else "",
         str(document.get("error", "")),
     )
+
+
+def _age(time: str) -> float:
+    """Return the seconds since the time of a record; NaN for the file of another program."""
+    try:
+        return (datetime.now(UTC) - datetime.strptime(time, TIME).replace(tzinfo=UTC)).total_seconds()
+    except ValueError:
+        return float("nan")
 
 
 def _sizes(store: Store, paths: Sequence[str]) -> dict[str, int]:

@@ -55,8 +55,10 @@ def size_text(count: int) -> str:
 
 
 def age_text(seconds: float) -> str:
-    """Return a span of time for people."""
+    """Return a span of time for people; a number that is not one gives "unknown time"."""
     span = seconds
+    if span != span:
+        return "unknown time"
     for unit, size in (("s", 60), ("min", 60), ("h", 48)):
         if span < size:
             return f"{span:.0f} {unit}"

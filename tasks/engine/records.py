@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 
 from configs.load import config_text
 from configs.schema import Config
+from configs.secrets import without_passwords
 from storage.processes import process_identity
 from storage.runs import RunRecord, close_record, records, write_record
 from storage.specs import StageSpec
@@ -54,7 +55,7 @@ def recorded(
             if stopped:
                 close_record(store, record, "interrupted")
             else:
-                close_record(store, record, "failed", error=" ".join(str(error).split()))
+                close_record(store, record, "failed", error=without_passwords(" ".join(str(error).split())))
         raise
     journal.note("done")
     journal.write()

@@ -2,7 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import partial
+from threading import Lock
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,7 +75,13 @@ class Watch:
             raise ValueError(f"layer {layer!r}: expected a call of 0 to {len(calls) - 1}, found {call}")
         try:
             rows = [_by_query(one, count) for one in (calls if call is None else [calls[call]])]
-            return _together(traced_module(self._model, layer), rows)
+            joined = _together(traced_module(self._model, layer), rows)
+            if len(joined) != count:
+                raise ValueError(
+                    f"expected inputs with an axis of {count} queries, found {tuple(joined.shape)}; give what all "
+                    "queries share, such as positions, a first axis of 1"
+                )
+            return joined
         except ValueError as error:
             raise ValueError(f"layer {layer!r}: {error}") from error
 
@@ -134,15 +143,33 @@ def _side_by_side(calls: Sequence[Rows]) -> Rows:
     return Rows(torch.cat(pieces), offsets_of(counts))
 
 
+@dataclass
+class _Fused:
+    """Torch's setting of the fused kernel, which all threads share, and the blocks in which it is off."""
+
+    lock: Any = field(default_factory=Lock)  # Any: the class of locks has no public name
+    blocks: int = 0
+    before: bool = True
+
+
+_FUSED = _Fused()
+
+
 @contextmanager
 def _own_calls(model: nn.Module) -> Iterator[None]:
     """Let modules of attention call their parts one by one, in place of a fused kernel that passes by their hooks."""
-    attends = any(isinstance(one, nn.MultiheadAttention) for one in model.modules())
-    before = torch.backends.mha.get_fastpath_enabled()
-    if attends:
-        torch.backends.mha.set_fastpath_enabled(False)
+    if not any(isinstance(one, nn.MultiheadAttention) for one in model.modules()):
+        yield
+        return
+    with _FUSED.lock:
+        if not _FUSED.blocks:
+            _FUSED.before = torch.backends.mha.get_fastpath_enabled()
+            torch.backends.mha.set_fastpath_enabled(False)
+        _FUSED.blocks += 1
     try:
         yield
     finally:
-        if attends:
-            torch.backends.mha.set_fastpath_enabled(before)
+        with _FUSED.lock:
+            _FUSED.blocks -= 1
+            if not _FUSED.blocks:
+                torch.backends.mha.set_fastpath_enabled(_FUSED.before)

@@ -48,6 +48,7 @@ class _Kept:
     """A projector, and what it was prepared for."""
 
     queries: Queries
+    values: Tensor  # a copy of the inputs: they may be memory of another library, which torch does not count
     n_steps: int
     products: torch.dtype
     projector: Projector
@@ -74,6 +75,7 @@ class Prepared:
         """
         known, products = self._kept.get(layer), product_type(queries.inputs)
         fits = known is not None and known.queries.same(queries)
+        fits = fits and known is not None and torch.equal(known.values, values_of(queries.inputs))
         if known is not None and fits and (known.n_steps, known.products) == (len(updates), products):
             return known.projector.contributions(updates, bias_updates)
         self._kept.pop(layer, None)
@@ -82,7 +84,7 @@ class Prepared:
             return contributions(*given, updates, anchor=queries.anchor, bias=queries.bias, bias_updates=bias_updates)
         made = Projector(*given, anchor=queries.anchor, bias=queries.bias, n_steps=len(updates))
         if made.nbytes + sum(kept.projector.nbytes for kept in self._kept.values()) <= self.budget:
-            self._kept[layer] = _Kept(queries, len(updates), products, made)
+            self._kept[layer] = _Kept(queries, values_of(queries.inputs).clone(), len(updates), products, made)
         return made.contributions(updates, bias_updates)
 
 

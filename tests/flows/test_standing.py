@@ -125,3 +125,11 @@ def test_verbose_prints_each_partition_and_a_traceback(monkeypatch: pytest.Monke
         assert result.stderr.splitlines()[-1].startswith("error: ZeroDivisionError: by zero")
     monkeypatch.setattr("flows.command.answer", lambda *_: (_ for _ in ()).throw(ConfigError("bad")))
     assert layerlore("run", "digits", "--verbose").stderr == "error: bad\n"
+
+
+def test_a_file_of_another_program_among_the_records_does_not_end_status(copied_run: "Run") -> None:
+    folder = Path(copied_run.config.store, "_runs", "tiny")
+    (record,) = folder.iterdir()
+    shutil.copy(record, folder / f"{record.name}~")
+    (line,) = layerlore("status", copied_run.config.store).stdout.splitlines()
+    assert line.startswith("tiny: done, 21 of 21 stages complete, unknown time ago")

@@ -1,6 +1,7 @@
 """Tests of `tasks.capture`: what layers take, and which layer puts out the logits."""
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as F
 from tasks.capture import capture_inputs, find_output_layer
 from tasks.decomposition.head import find_head
 from tasks.modules.rows import values_of
+from tasks.splitting.watching import _own_calls
 
 EXAMPLE = torch.rand((3, 3, 8, 8), generator=torch.Generator().manual_seed(1))
 
@@ -161,3 +163,35 @@ def test_a_layer_whose_output_is_changed_in_place_does_not_put_out_the_logits(
     assert find_output_layer(model, EXAMPLE) is None
     with pytest.raises(ValueError, match=r"expected a network whose output is that of an nn\.Linear, found"):
         find_head(model, EXAMPLE)
+
+
+def test_inputs_that_all_queries_share_need_an_axis() -> None:
+    """Read as queries, three positions of two queries would be three queries."""
+
+    class Placed(nn.Module):
+        def __init__(self, axis: bool) -> None:
+            super().__init__()
+            self.places, self.axis = nn.Linear(1, 4), axis
+
+        def forward(self, x: Tensor) -> Tensor:
+            places = torch.arange(3.0)[:, None]
+            found: Tensor = x + self.places(places[None] if self.axis else places)
+            return found
+
+    x = torch.randn(2, 3, 4)
+    found = values_of(capture_inputs(Placed(True).eval(), ["places"], x)["places"])
+    assert found.shape == (2, 3, 1)
+    with pytest.raises(ValueError, match=r"^layer 'places': expected inputs with an axis of 2 queries, found \(3, 1\)"):
+        capture_inputs(Placed(False).eval(), ["places"], x)
+
+
+def test_the_fused_kernel_is_off_until_the_last_of_overlapping_runs() -> None:
+    model = nn.Sequential(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True))
+    states = []
+    with ExitStack() as first, ExitStack() as second:
+        first.enter_context(_own_calls(model))
+        second.enter_context(_own_calls(model))
+        first.close()
+        states.append(torch.backends.mha.get_fastpath_enabled())
+        second.close()
+    assert [*states, torch.backends.mha.get_fastpath_enabled()] == [False, True]

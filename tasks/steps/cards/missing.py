@@ -22,6 +22,8 @@ def how_to_ask(look: Look, chosen: Chosen, question: str) -> str:
     """Return what to add to the config, or why a question that was asked says nothing of the image."""
     if question in chosen.answers:
         return NOTHING.get(question, "The question says nothing of this image.")
+    if question != "tracing" and look.subject.inputs.ndim != 4:
+        return "The question is about images, and this network takes something else."
     asked = look.config.asked.get(question)
     if asked is not None:
         names = ", ".join([*asked.networks, chosen.name])

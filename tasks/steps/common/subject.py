@@ -160,10 +160,13 @@ def file_subject(store: Store, network: StageSpec, manifest: StageSpec, path: st
 
     Raises
     ------
-    ConfigError : no file, not an image, or one that cannot be converted
+    ConfigError : no file, not an image, one that cannot be converted, or a network that does not take images
     """
     settings = preprocessing_of(network.parameters["network"])
-    inputs, said = read_query(path, settings, tuple(read_first(store, manifest, settings).shape[1:]))
+    shape = tuple(read_first(store, manifest, settings).shape[1:])
+    if len(shape) != 3:
+        raise ConfigError("--image: expected a network of images, found one of vectors, such as graphs; use --sample")
+    inputs, said = read_query(path, settings, shape)
     name = path.rstrip("/").rpartition("/")[2]  # a page that others read does not name the user's folders
     return replace(_subject(store, network, inputs.contiguous(), None), said=said.replace(path, name))
 

@@ -138,11 +138,15 @@ def check_calls(training: StageSpec, survey: Survey, layer: str, key: str) -> No
     from tasks.capture import capture_inputs
 
     def look(model: nn.Module, example: Tensor, images: Tensor) -> str:
+        calls = list[object]()
+        handle = model.get_submodule(layer).register_forward_hook(lambda *given: calls.append(None))
         try:
             capture_inputs(model, [layer], example)
         except ValueError as error:
             return str(error)
-        return ""
+        finally:
+            handle.remove()
+        return "" if len(calls) == 1 else f"layer {layer!r}: expected one call, found {len(calls)}"
 
     if problem := survey.look(training, f"calls of {layer}", look):
         raise ValueError(f"{key}: {problem}; name a unit of another layer")

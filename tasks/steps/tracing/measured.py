@@ -2,6 +2,7 @@
 
 from storage.specs import StageSpec
 from tasks.engine.survey import Survey
+from tasks.modules import kind_of
 from tasks.steps.common.recording import recorded_layers
 from tasks.steps.tracing.layers import check_calls, check_units, unit_of
 
@@ -26,5 +27,6 @@ def check_measured(spec: StageSpec, survey: Survey, key: str) -> None:
     if (unit := measured_unit(spec)) is None:
         return
     training = spec.inputs["network"]
-    check_units([str(spec.parameters["unit"])], recorded_layers(training, survey), f"{key}.unit")
+    layers = {name: module for name, module in recorded_layers(training, survey).items() if kind_of(module) is not None}
+    check_units([str(spec.parameters["unit"])], layers, f"{key}.unit")
     check_calls(training, survey, unit[0], f"{key}.unit")

@@ -82,3 +82,13 @@ def test_every_attempt_has_a_record_of_its_own(tiny_tree: Tree, new_run: NewRun)
     found = records(run.job.store, "tiny")
     assert len(found) == 3
     assert [r.time for r in found] == sorted(r.time for r in found)
+
+
+def test_the_error_of_a_record_has_no_password(tiny_tree: Tree, new_run: NewRun) -> None:
+    run = new_run(tiny_tree)
+    error = ValueError("s3://user:word@host/x: gone")
+    with pytest.raises(ValueError, match="gone"), recorded(run.job.store, run.config, run.plan.stages):
+        raise error
+    (record,) = records(run.job.store, "tiny")
+    assert "gone" in record.document["error"]
+    assert "word" not in record.document["error"]
