@@ -24,8 +24,15 @@ class Embedding:
         return self
 
     def inputs(self, module: nn.Module, given: tuple[object, ...]) -> Tensor:
-        """Return the tokens of the call as floats of the weight's type."""
-        return only_tensor(given).to(module.get_parameter("weight").dtype)
+        """Return the tokens of the call as floats of the weight's type, which must hold every token exactly."""
+        weight = module.get_parameter("weight")
+        exact = int(2 / torch.finfo(weight.dtype).eps)
+        if len(weight) > exact:
+            raise ValueError(
+                f"expected a vocabulary of at most {exact} tokens in {weight.dtype}, which rounds larger numbers, "
+                f"found {len(weight)}; use float32"
+            )
+        return only_tensor(given).to(weight.dtype)
 
     def given(self, inputs: Tensor) -> Tensor:
         """Return the tokens as integers."""

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tasks.modules import MODULES
 from tasks.tracing import contributions, gammas, unit_contributions
 
 GENERATOR = torch.Generator().manual_seed(3)
@@ -68,3 +69,17 @@ def test_tokens_beyond_the_vocabulary(token: float, found: str) -> None:
     text = f"^inputs: expected tokens 0 to 5 of the vocabulary, or -1 for padding, found {found}$"
     with pytest.raises(ValueError, match=text):
         contributions(nn.Embedding(6, 4), table(), torch.tensor([[0.0, token]], dtype=torch.float64), table(2))
+
+
+def test_a_type_that_rounds_tokens_is_refused() -> None:
+    """In bfloat16, 257 is 256: another row of the table."""
+    tokens = torch.tensor([[257]])
+    for dtype, size, fits in ((torch.bfloat16, 256, True), (torch.bfloat16, 300, False), (torch.float16, 2049, False)):
+        table = nn.Embedding(size, 2).to(dtype)
+        if fits:
+            assert MODULES[nn.Embedding].inputs(table, (tokens % size,)).tolist() == [[1.0]]
+            continue
+        with pytest.raises(
+            ValueError, match=rf"^expected a vocabulary of at most \d+ tokens in {dtype}, .*{size}; use"
+        ):
+            MODULES[nn.Embedding].inputs(table, (tokens,))
