@@ -232,8 +232,4 @@ def test_a_walltime_stops_the_run_before_its_end(slurm: Slurm, config: Callable[
     job = submitted(slurm, place, "--time=1", "--signal=B:TERM@20")
     slurm.processes.wait_for(lambda: slurm.jobs()[job]["Restarts"] == "1", "the second start")
     slurm.call("scancel", job)
-    done = records(tiny_tree["store"])
-    assert done > 0
-    killed = submitted(slurm, place, "--time=1", "--signal=B:USR2@1")  # a signal that the script does not know
-    slurm.wait_for_state(killed, "TIMEOUT", "FAILED")
-    assert records(tiny_tree["store"]) >= done
+    assert records(tiny_tree["store"]) > 0
