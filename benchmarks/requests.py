@@ -24,12 +24,12 @@ import boto3  # type: ignore[import-untyped]  # ships no types
 import numpy as np
 import yaml
 
-from configs.load import load_config
+from configs.load import config_text, load_config
 from flows.command import Manner, answer
 from flows.plan import Plan, make_plan
 from flows.progress import stage_states
 from storage import s3
-from storage.documents import digest, encode
+from storage.documents import Document, digest, encode
 from storage.layouts import ArrayLayout, Layout
 from storage.memory import remembering
 from storage.runs import write_record
@@ -71,7 +71,8 @@ def pretend_finished(plan: Plan, store: Store) -> None:
     empty = {"layout": Layout(1).document(), "arrays": {}, "files": {}, "summary": {}, "metadata": {"": digest(b"")}}
     notes = {f"{spec.path}/markers/complete.json": encode({"identity": spec.identity, **empty}) for spec in plan.stages}
     store.write_all(notes)
-    write_record(store, plan.config.name, plan.config.model_dump(mode="json"), list(plan.stages), {})
+    facts: Document = {"config_text": config_text(plan.config)}
+    write_record(store, plan.config.name, plan.config.model_dump(mode="json"), list(plan.stages), facts)
     folder = report_path(plan.config).rpartition("/")[0]
     store.write(f"{folder}/made-from", made_from(plan.made()).encode())
 
