@@ -16,6 +16,7 @@ from tasks.engine.life import Observer
 from tasks.engine.observers import LogObserver
 
 WRITE_EVERY = 10.0  # seconds between two writes of the log
+MANY = 1000  # lines of a log, which is written whole: a longer one is written less often
 
 
 @dataclass
@@ -45,7 +46,7 @@ class Journal:
             self.lines.append(f"{moment} {visible(line)}")
             if self.also is not None:
                 self.also(line)
-        if monotonic() - self.written > WRITE_EVERY:
+        if monotonic() - self.written > WRITE_EVERY * max(1.0, len(self.lines) / MANY):
             self.write()
 
     def write(self) -> None:

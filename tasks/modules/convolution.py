@@ -6,14 +6,13 @@ from math import prod
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tasks.modules.kind import Use, check_channels, only_call, only_tensor
-from tasks.modules.rows import Inputs
+from tasks.modules.kind import OfMaps, Use
 
 CONVOLUTIONS = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 PADDING = {"zeros": "constant", "reflect": "reflect", "replicate": "replicate", "circular": "circular"}
 
 
-class Convolution:
+class Convolution(OfMaps):
     """`nn.Conv1d`, `nn.Conv2d` and `nn.Conv3d`, weight (out, in / groups, *kernel)."""
 
     forward = ("forward", "_conv_forward")
@@ -25,30 +24,10 @@ class Convolution:
         """Torch's convolution."""
         return self
 
-    def inputs(self, module: nn.Module, given: tuple[object, ...]) -> Tensor:
-        """Return the one tensor of the call."""
-        return only_tensor(given)
-
-    def given(self, inputs: Tensor) -> Tensor:
-        """Return the inputs."""
-        return inputs
-
-    def join(self, calls: Sequence[Tensor]) -> Tensor:
-        """Return the inputs of the only call: maps of several calls do not lie side by side."""
-        return only_call(calls)
-
-    def check(self, use: Use, inputs: Inputs) -> None:
-        """Raise ValueError unless inputs are maps with the weight's channels."""
-        check_channels(inputs, self.sizes(use)[0], len(use.shape) - 2)
-
     def of_unit(self, use: Use, weight: Tensor) -> Tensor:
         """Return the kernels of an output channel."""
         assert use.unit is not None
         return weight[use.unit]
-
-    def presence(self, use: Use, inputs: Tensor) -> Tensor | None:
-        """Return None: a bias counts at all positions."""
-        return None
 
     def sizes(self, use: Use) -> tuple[int, int]:
         """Return input and output channels."""

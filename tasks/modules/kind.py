@@ -113,14 +113,38 @@ class ModuleKind(Protocol):
         ...
 
 
-def check_channels(inputs: Inputs, channels: int, axes: int) -> None:
+class OfMaps(ModuleKind, Protocol):
+    """What kinds of modules that take maps (Q, channels, ...) have in common."""
+
+    def inputs(self, module: nn.Module, given: tuple[object, ...]) -> Tensor:
+        """Return the one tensor of the call."""
+        return only_tensor(given)
+
+    def given(self, inputs: Tensor) -> Tensor:
+        """Return the inputs."""
+        return inputs
+
+    def join(self, calls: Sequence[Tensor]) -> Tensor:
+        """Return the inputs of the only call: maps of several calls do not lie side by side."""
+        return _only_call(calls)
+
+    def check(self, use: Use, inputs: Inputs) -> None:
+        """Raise ValueError unless inputs are maps with the weight's channels."""
+        _check_channels(inputs, self.sizes(use)[0], len(use.shape) - 2)
+
+    def presence(self, use: Use, inputs: Tensor) -> Tensor | None:
+        """Return None: a bias counts at all positions."""
+        return None
+
+
+def _check_channels(inputs: Inputs, channels: int, axes: int) -> None:
     """Raise ValueError unless inputs are (Q, channels, ...) with so many axes of positions."""
     if inputs.ndim != 2 + axes or inputs.shape[1] != channels:
         wanted = ", ".join(["any", str(channels), *["any"] * axes])
         raise ValueError(f"inputs: expected shape ({wanted}), found {tuple(inputs.shape)}")
 
 
-def only_call(calls: Sequence[Tensor]) -> Tensor:
+def _only_call(calls: Sequence[Tensor]) -> Tensor:
     """Return the inputs of the only call.
 
     Raises

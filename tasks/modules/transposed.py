@@ -1,19 +1,17 @@
 """Transposed convolutions: a plain convolution of the input spread by its stride, with the kernel turned round."""
 
-from collections.abc import Sequence
 from math import prod
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from tasks.modules.convolution import numbers, own_channels, patches
-from tasks.modules.kind import Use, check_channels, only_call, only_tensor
-from tasks.modules.rows import Inputs
+from tasks.modules.kind import OfMaps, Use
 
 CONVOLUTIONS = {1: functional.conv_transpose1d, 2: functional.conv_transpose2d, 3: functional.conv_transpose3d}
 
 
-class TransposedConvolution:
+class TransposedConvolution(OfMaps):
     """`nn.ConvTranspose1d`, `nn.ConvTranspose2d` and `nn.ConvTranspose3d`, weight (in, out / groups, *kernel)."""
 
     forward = ("forward",)
@@ -25,32 +23,12 @@ class TransposedConvolution:
         """Torch's transposed convolution."""
         return self
 
-    def inputs(self, module: nn.Module, given: tuple[object, ...]) -> Tensor:
-        """Return the one tensor of the call."""
-        return only_tensor(given)
-
-    def given(self, inputs: Tensor) -> Tensor:
-        """Return the inputs."""
-        return inputs
-
-    def join(self, calls: Sequence[Tensor]) -> Tensor:
-        """Return the inputs of the only call: maps of several calls do not lie side by side."""
-        return only_call(calls)
-
-    def check(self, use: Use, inputs: Inputs) -> None:
-        """Raise ValueError unless inputs are maps with the weight's channels."""
-        check_channels(inputs, self.sizes(use)[0], len(use.shape) - 2)
-
     def of_unit(self, use: Use, weight: Tensor) -> Tensor:
         """Return the kernels of an output channel."""
         assert use.unit is not None
         n_inputs, n_outputs = (size // use.groups for size in self.sizes(use))
         group, column = divmod(use.unit, n_outputs)
         return weight[group * n_inputs : (group + 1) * n_inputs, column]
-
-    def presence(self, use: Use, inputs: Tensor) -> Tensor | None:
-        """Return None: a bias counts at all positions."""
-        return None
 
     def sizes(self, use: Use) -> tuple[int, int]:
         """Return input and output channels."""

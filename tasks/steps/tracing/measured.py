@@ -2,7 +2,6 @@
 
 from storage.specs import StageSpec
 from tasks.engine.survey import Survey
-from tasks.modules import kind_of
 from tasks.steps.common.recording import recorded_layers
 from tasks.steps.tracing.layers import check_calls, check_units, unit_of
 
@@ -26,6 +25,8 @@ def check_measured(spec: StageSpec, survey: Survey, key: str) -> None:
     """Raise ValueError for a unit that the network does not have, or in a layer that is not called exactly once."""
     if (unit := measured_unit(spec)) is None:
         return
+    from tasks.modules import kind_of
+
     training = spec.inputs["network"]
     layers = {name: module for name, module in recorded_layers(training, survey).items() if kind_of(module) is not None}
     check_units([str(spec.parameters["unit"])], layers, f"{key}.unit")

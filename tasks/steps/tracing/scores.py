@@ -22,6 +22,7 @@ from tasks.steps.common.networks import load_network
 from tasks.steps.tracing.counterfactual import read_derivatives
 from tasks.steps.tracing.measured import measured_unit
 from tasks.steps.tracing.queries import query_inputs
+from tasks.steps.tracing.targets import last_call
 from tasks.steps.tracing.tracin import read_tracin
 
 if TYPE_CHECKING:
@@ -88,12 +89,12 @@ class Compared:
         """Return what the trained network's output layer takes; without such a layer the logits."""
         import torch
 
-        from tasks.capture import capture_inputs, find_output_layer
+        from tasks.capture import capture_inputs
         from tasks.modules.rows import values_of
 
         model = load_network(self.store, self.spec, self.device)
         inputs = query_inputs(self.store, self.spec.inputs["queries"], self.device)
-        output = find_output_layer(model, inputs[:1])
+        output = last_call(model, inputs[:1])
 
         def taken(batch: torch.Tensor) -> Doubles:
             if output is None:

@@ -64,7 +64,7 @@ def layer_targets(spec: StageSpec, source: UpdateSource, model: nn.Module, examp
     """Return the traced layers and units of a stage on the model's device; `spec.place` has the settings."""
     from tasks.modules.naming import traced_module
 
-    output, device = _last_call(model, example), example.device
+    output, device = last_call(model, example), example.device
     found = []
     for name in traced_names(source, spec):
         layer, unit = unit_of(name)
@@ -78,7 +78,7 @@ def layer_targets(spec: StageSpec, source: UpdateSource, model: nn.Module, examp
     return found
 
 
-def _last_call(model: nn.Module, example: Tensor) -> str | None:
+def last_call(model: nn.Module, example: Tensor) -> str | None:
     """Return the name of the layer with the network's output, with its call where it has several."""
     import torch
 

@@ -32,6 +32,7 @@ from tasks.steps.common.survey import state_bytes
 from tasks.steps.tracing.counterfactual import read_derivatives
 from tasks.steps.tracing.scores import COUNTERFACTUAL_SCORE, TRACIN_SCORE
 from tasks.steps.tracing.subjects import Subjects, read_suspects, suspect_subjects
+from tasks.steps.tracing.targets import last_call
 from tasks.steps.tracing.tracin import read_tracin
 from tasks.steps.tracing.undecayed import undecayed
 
@@ -111,13 +112,17 @@ def _derived(store: Store, spec: StageSpec) -> Doubles:
 
 def _contributed(stage: Stage, model: nn.Module, subjects: Subjects) -> Doubles | None:
     """Return what each example contributed (N, suspects); None without a linear output layer in the archive."""
-    from tasks.capture import capture_inputs, find_output_layer
+    from tasks.capture import capture_inputs
+    from tasks.modules.naming import split_call
     from tasks.modules.rows import values_of
 
-    output = find_output_layer(model, subjects.inputs[:1])
-    if output is None or output not in open_archive(stage.store, stage.spec.inputs["network"]).layers:
+    called = last_call(model, subjects.inputs[:1])
+    if called is None:
         return None
-    features = values_of(capture_inputs(model, [output], subjects.inputs)[output])
+    output, _ = split_call(called)
+    if output not in open_archive(stage.store, stage.spec.inputs["network"]).layers:
+        return None
+    features = values_of(capture_inputs(model, [called], subjects.inputs)[called])
     return _sums(stage, output, model.get_submodule(output), features, subjects.classes)
 
 
