@@ -141,6 +141,7 @@ def test_a_run_that_is_made_private_makes_its_cards_private(carded_run: "Run", t
 def test_the_command_says_the_card_and_where_it_is(run: "Run") -> None:
     result = layerlore("card", run.config.store, "--wrong", "1")
     assert result.exit_code == 0, result.output
+    assert "\\x" not in result.stdout  # nothing in it is escaped for the terminal
     lines = result.stdout.splitlines()
     assert "That is wrong: the image is labelled" in lines[1]
     place = Path(lines[-1].removeprefix("card: "))

@@ -91,7 +91,8 @@ def picture_of(card: CardResults) -> str:
 def said(card: CardResults) -> list[str]:
     """Return a card in sentences, for a terminal."""
     warning = [f"Warning: {card.warning}"] if card.warning else []
-    return [answer_sentence(card), *warning, *(sentence for _, _, sentence in _summary(card))]
+    lines = [answer_sentence(card), *warning, *(sentence for _, _, sentence in _summary(card))]
+    return [line.replace(formats.NBSP, " ") for line in lines]
 
 
 def answer_sentence(card: CardResults) -> str:
