@@ -84,9 +84,13 @@ def main() -> None:
                 if queries > case.batch[0]:
                     continue
                 found = [explain(case, store, queries, members=asked.members) for _ in range(asked.rounds)]
-                ratios = [both / alone for alone, both in found]
+                ratios = [both / alone for alone, both in found if alone]
+                said = f"{name}, {queries} queries{', members' if asked.members else ''}"
+                if not ratios:
+                    print(f"{said}: not measured, since its steps lie in fewer than three blocks; give more --steps")
+                    continue
                 print(
-                    f"{name}, {queries} queries{', members' if asked.members else ''}: replay with projection/training "
+                    f"{said}: replay with projection/training "
                     f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) of CPU time",
                     flush=True,
                 )
