@@ -25,14 +25,14 @@ class Embedding:
 
     def inputs(self, module: nn.Module, given: tuple[object, ...]) -> Tensor:
         """Return the tokens of the call as floats of the weight's type, which must hold every token exactly."""
-        weight = module.get_parameter("weight")
+        tokens, weight = only_tensor(given), module.get_parameter("weight")
         exact = int(2 / torch.finfo(weight.dtype).eps)
         if len(weight) > exact:
             raise ValueError(
                 f"expected a vocabulary of at most {exact} tokens in {weight.dtype}, which rounds larger numbers, "
                 f"found {len(weight)}; use float32"
             )
-        return only_tensor(given).to(weight.dtype)
+        return tokens.to(weight.dtype)
 
     def given(self, inputs: Tensor) -> Tensor:
         """Return the tokens as integers."""
