@@ -218,7 +218,6 @@ class Concepts(Asked):
         check_distinct("attack.networks", attacked)
         named: dict[str, Iterable[str]] = {
             "checkpoints": self.checkpoints,
-            "paradigms": self.paradigms,
             "attack.networks": attacked,
         }
         for key, names in named.items():
@@ -235,6 +234,7 @@ class Concepts(Asked):
         """Yield (key, "networks" or "data", name) of every network and data set that the section names."""
         yield from super().names()
         yield "probe.data", "data", self.probe.data
+        yield from (("paradigms", "networks", name) for name in self.paradigms)  # of networks that are not asked, too
         if self.attack is not None:
             yield "attack.data", "data", self.attack.data
         if self.captioner is not None:

@@ -15,6 +15,8 @@ _NAME = r"(?<![\w.-])[\w.-]*(?:secret|password|passwd|token|api[_-]?key|access[_
 _SECRET = re.compile(_NAME, re.IGNORECASE)
 # `$(command)` and `${VARIABLE}` name a source of the secret, not the secret.
 _GIVEN = re.compile(rf"({_NAME})[\"']?\s*[=:]\s*[\"']?(?!\$[({{])[^\s\"']", re.IGNORECASE)
+# The value that a message repeats: `NAME=value` and `"name": "value"`; in `name: value` it may be a sentence of ours.
+_VALUE = re.compile(rf"({_NAME})(=[\"']?|[\"']\s*:\s*[\"'])(?!\$[({{])([^\s\"',;&)\]}}]+)", re.IGNORECASE)
 _OPTION = re.compile(rf"(?<!\S)(?=-)({_NAME})\s+[^\s-]", re.IGNORECASE)
 _PLACE = re.compile(
     r"(?:name|file|path|dir|ref)s?$", re.IGNORECASE
@@ -58,8 +60,11 @@ def holds_secret(text: str) -> bool:
 
 
 def without_passwords(text: str) -> str:
-    """Return text in which asterisks replace credentials, up to the last @, queries and fragments of URLs."""
-    return re.sub(r"\S+", lambda found: _masked(found[0]), text)
+    """Return text in which asterisks replace credentials: up to the last @, queries and fragments of URLs, and values.
+
+    The value is that of a secret's name, as in `PASSWORD=...`; a number is left, since `n_tokens=5` is not a secret.
+    """
+    return _VALUE.sub(_without_value, re.sub(r"\S+", lambda found: _masked(found[0]), text))
 
 
 def _has_login(word: str) -> bool:
@@ -84,6 +89,13 @@ def _masked(word: str) -> str:
     rest = f"***@{rest.rpartition('@')[2]}" if "@" in rest else rest
     path, *queries = re.split("(?=[?#])", rest, maxsplit=1)
     return f"{scheme}://{path}{queries[0][0]}***" if "=" in "".join(queries) else f"{scheme}://{rest}"
+
+
+def _without_value(found: re.Match[str]) -> str:
+    """Return `NAME=***` where the name is that of a secret and the value may be one."""
+    name, sign, value = found.groups()
+    harmless = not _is_secret(name) or value in {"True", "False", "None", "***"} or re.fullmatch(r"[\d.]{1,5}", value)
+    return found[0] if harmless else f"{name}{sign}***"
 
 
 def _names_given(text: str) -> Iterator[str]:

@@ -185,6 +185,23 @@ def test_messages_mask_what_may_be_a_password() -> None:
 
 
 @pytest.mark.parametrize(
+    ("said", "masked"),
+    [
+        (f"env PASSWORD={S} job", "env PASSWORD=*** job"),
+        (f"AWS_SECRET_ACCESS_KEY='{S}', x=1", "AWS_SECRET_ACCESS_KEY='***', x=1"),
+        (f'{{"api_key": "{S}", "b": 2}}', '{"api_key": "***", "b": 2}'),
+        (f"connect(db_password={S})", "connect(db_password=***)"),
+        ("tokens: expected tokens 0 to 5, found 7", "tokens: expected tokens 0 to 5, found 7"),
+        ("token_file=/run/secret n_tokens=16 api_key=None", "token_file=/run/secret n_tokens=16 api_key=None"),
+        ("PASSWORD=$(pass show x) TOKEN=${TOKEN}", "PASSWORD=$(pass show x) TOKEN=${TOKEN}"),
+    ],
+    ids=range(7),
+)
+def test_messages_mask_the_value_of_a_secret(said: str, masked: str) -> None:
+    assert without_passwords(said) == masked
+
+
+@pytest.mark.parametrize(
     ("text", "secret"),
     [
         ("a" * 1_000_000, False),

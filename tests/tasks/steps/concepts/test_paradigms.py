@@ -50,5 +50,15 @@ def test_a_reference_of_the_same_data_comes_first(probed_tree: Tree) -> None:
 
 
 def test_an_unknown_network_is_named(probed_tree: Tree) -> None:
-    with pytest.raises(ValueError, match="paradigms: expected names from `networks`, found 'smal'"):
+    with pytest.raises(ValueError, match=r"concepts\.paradigms: expected one of small, found 'smal'"):
         several(probed_tree, {"small": {}}, paradigms={"smal": "poor"})
+
+
+def test_the_way_of_a_network_that_is_not_asked_may_stay(probed_tree: Tree) -> None:
+    networks: dict[str, Tree] = {"plain": {}, "fast": {}, "pruned": {"lottery": {"stages": 2}, "snapshots": None}}
+    config = several(probed_tree, networks, paradigms={"fast": "poor"})
+    assert config.concepts is not None
+    asked = config.concepts.model_copy(update={"networks": ("plain", "pruned")})
+    assert paradigms_of(Config.model_validate({**config.model_dump(), "concepts": asked.model_dump()})) == {
+        "pruned": ("lottery", "")
+    }
