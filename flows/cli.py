@@ -1,6 +1,5 @@
 """The command `layerlore`: run, watch, plan, status, explain, card, report, verify, gc, presets."""
 
-import signal
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -24,6 +23,7 @@ from flows.terminal import show_table as _show
 from flows.terminal import size_text as _bytes
 from flows.terminal import table_of as _table
 from flows.terminal import watched as _watched
+from tasks.engine.stops import keep_stops
 
 PACKAGES = ("configs", "flows", "storage", "tasks")
 
@@ -205,7 +205,7 @@ def main() -> None:
     if (shadow := shadowed()) is not None:
         sys.exit(shadow)
     prefect_defaults()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a batch system's stop is a Ctrl-C
+    keep_stops()
     app()
 
 

@@ -23,6 +23,7 @@ from storage.together import together
 from tasks.cluster.parallel import PASSING, PartitionError, Pool, open_pool
 from tasks.cluster.versions import code_facts
 from tasks.engine.step import MOST_TOGETHER, Step, Work
+from tasks.engine.stops import check_stop
 
 
 class Observer(Protocol):
@@ -102,6 +103,7 @@ def incomplete(store: Store, specs: Sequence[StageSpec]) -> list[StageSpec]:
 
 def make(job: Job, step: Step, specs: Sequence[StageSpec]) -> None:
     """Make stages of one kind that were found incomplete, each given once."""
+    check_stop()
     make_room(len(specs))
     paths = [spec.path for spec in specs]
     with claim_all(job.store, paths, job.holder, wait=job.wait, on_wait=job.observer.say):
@@ -121,6 +123,7 @@ def _make(job: Job, step: Step, specs: Sequence[StageSpec]) -> None:
     try:
         for _ in _map(job, step, items):
             job.observer.advance(title)
+            check_stop()
     finally:
         _seal(job.store, step, stages)
     job.observer.end(title, time.perf_counter() - started)

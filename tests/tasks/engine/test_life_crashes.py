@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from storage.stages import find_finished
 from storage.stores import Store
 from storage.verify import stage_paths, verify_stage
 from tasks.cluster.parallel import PartitionError
+from tasks.engine import stops
 from tasks.engine.life import Job, complete
 from tasks.engine.step import Work
 from tests.tasks.engine.two_stages import STEP, both, contents, fill, job_at, start_from
@@ -104,3 +106,22 @@ def test_an_interruption_seals_what_is_whole(job: Job) -> None:
         complete(job, replace(STEP, partition=interrupt), [one, two])
     assert find_finished(job.store, one.path) is not None
     assert find_finished(job.store, two.path) is None
+
+
+def test_an_interruption_that_a_partition_swallows_ends_the_stage_after_it(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stops, "_seen", [])
+    made: list[int] = []
+
+    def swallow(work: Work, number: int) -> None:
+        with suppress(KeyboardInterrupt):  # as a finalizer does, or a library
+            stops._stop(2, None)
+        made.append(number)
+        fill(work.stage, number)
+
+    with pytest.raises(KeyboardInterrupt):
+        complete(job, replace(STEP, partition=swallow), start_from(1))
+    assert made == [0]
+    monkeypatch.setattr(stops, "_seen", [])
+    assert complete(job, STEP, start_from(1))[0].layout.partitions == 2
