@@ -67,8 +67,17 @@ def age_text(seconds: float) -> str:
 
 
 def print_json(document: object) -> None:
-    """Print one JSON document, with escapes for all but ASCII, so that nothing in it moves a terminal's cursor."""
-    sys.stdout.write(json.dumps(document, indent=1) + "\n")
+    """Print one JSON document, null for NaN, with escapes for all but ASCII: they would move a terminal's cursor."""
+    sys.stdout.write(json.dumps(_known(document), indent=1, allow_nan=False) + "\n")
+
+
+def _known(value: object) -> object:
+    """Return a document without NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _known(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_known(one) for one in value]
+    return None if value != value else value
 
 
 def tracked(items: Iterable[Item], title: str, count: int) -> Iterable[Item]:

@@ -13,7 +13,7 @@ import pytest
 from configs.load import ConfigError
 from flows import exits
 from flows.estimates import estimated
-from flows.terminal import age_text
+from flows.terminal import age_text, print_json
 from storage.processes import process_identity
 from storage.runs import close_record, records, write_record
 from storage.stores import open_store
@@ -90,6 +90,11 @@ def test_json_of_plan_verify_and_gc(copied_run: "Run", write: Write) -> None:
     found = document("gc", store)
     assert (len(found["garbage"]), found["bytes"], found["deleted"]) == (21, 0, False)  # all are young
     assert all(one["kept"] for one in found["garbage"])
+
+
+def test_json_has_null_for_a_number_that_is_not_known(capsys: pytest.CaptureFixture[str]) -> None:
+    print_json({"runs": ({"age": float("nan"), "size": 1},), "seconds": None})
+    assert json.loads(capsys.readouterr().out) == {"runs": [{"age": None, "size": 1}], "seconds": None}
 
 
 def test_plan_estimates_by_the_mean_time_of_a_kind(copied_run: "Run") -> None:
