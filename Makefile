@@ -9,7 +9,7 @@ FAST := "not slow and not s3 and not gpu and not browser and not cluster and not
 SOURCES := layerlore.py configs flows storage tasks deployments tests benchmarks docs
 export OMP_NUM_THREADS := 1
 
-.PHONY: quickstart test long lint check coverage format env swift slurm clean
+.PHONY: quickstart test long gpu wheels lint check coverage format env swift slurm clean
 
 quickstart: env  ## train a small network on digits, ask question 1, print where the report is
 	$(BIN)/layerlore run digits
@@ -19,6 +19,14 @@ test: env  ## all tests that this machine can run, slow ones too
 
 long: env swift  ## tests of minutes each, on real servers
 	$(BIN)/python -m pytest -m long -q
+
+gpu:  ## what a GPU changes: the same numbers and the costs, in gpu.md; PYTHON needs torch, and the rest or ./wheels
+	@test ! -d wheels || $(PYTHON) -m pip install -q --no-index --no-deps --upgrade --target build/gpu wheels/*.whl
+	PYTHONPATH=build/gpu:. $(PYTHON) -m benchmarks.gpu --write gpu.md
+
+wheels:  ## what `make gpu` needs beside torch and what usually comes with it, for a machine without a network
+	$(PYTHON) -m pip download -q --no-deps --only-binary :all: -d wheels -c $(CONSTRAINTS) zarr numcodecs donfig \
+		google-crc32c pydantic pydantic-core annotated-types typing-inspection
 
 lint: env  ## format, lint, types
 	$(BIN)/ruff format --check $(SOURCES)
