@@ -142,6 +142,13 @@ class Index(Section):
     references: int = Field(128, ge=2, le=1024, description="queries whose directions make the basis")
     held_out: int = Field(32, ge=1, le=1024, description="further queries, on which the error is measured")
     coefficients: int = Field(64, ge=1, le=1024, description="coefficients kept of each update, per step and layer")
+    axes: int = Field(
+        32,
+        ge=1,
+        le=256,
+        description="axes of a layer's inputs, on which a Gram matrix of axes (axes + 1) / 2 numbers is kept of each "
+        "update, for the norms of its changes",
+    )
 
 
 class Aggregate(Section):

@@ -155,7 +155,8 @@ def explain(
             shown = (layer,) if layer is not None else tuple(asked.units) or None
             for table in found.tables(shown, count):
                 _show(_table(list(table.columns), table.to_numpy().tolist()))
-            _print(*(note for name, note in found.notes.items() if shown is None or name in shown))
+            notes = (note for name, note in found.notes.items() if shown is None or name in shown)
+            _print(*(line for note in notes for line in note.splitlines()))
 
 
 app.command()(card)

@@ -44,6 +44,11 @@ class ArrayLayout:
     chunk: int
 
     @property
+    def bytes(self) -> int:
+        """The bytes of the whole array in memory."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    @property
     def partitions(self) -> int:
         """The number of partitions of the array."""
         return -(-self.shape[0] // self.rows)
@@ -86,7 +91,7 @@ class Layout:
     @property
     def n_bytes(self) -> int:
         """Bytes of the whole arrays before compression."""
-        return sum(math.prod(a.shape) * np.dtype(a.dtype).itemsize for a in self.arrays.values())
+        return sum(array.bytes for array in self.arrays.values())
 
     def document(self) -> Document:
         """Return the layout as JSON."""

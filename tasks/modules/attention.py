@@ -14,8 +14,7 @@ from tasks.modules.composed import LinearMap, PaddedLinear, Piece, SliceMap
 from tasks.modules.rows import Inputs
 
 ORDER = ("q_proj", "k_proj", "v_proj")
-ARGUMENTS = ("query", "key", "value", "key_padding_mask", "need_weights")  # by position
-NEED_WEIGHTS = 4
+ARGUMENTS = ("query", "key", "value", "key_padding_mask")  # by position
 
 
 class AttentionMap(PaddedLinear):
@@ -67,8 +66,8 @@ class Attention:
     def inputs(self, module: nn.Module, given: tuple[object, ...], named: Mapping[str, object]) -> dict[str, Inputs]:
         """Return the tokens of queries, keys and values, and what the heads make of them, (Q, L, in + 1)."""
         assert isinstance(module, nn.MultiheadAttention)
-        taken = dict(zip(ARGUMENTS, given[:NEED_WEIGHTS], strict=False)) | dict(named)
-        _check_call(module, taken, given)
+        taken = dict(zip(ARGUMENTS, given, strict=False)) | dict(named)
+        _check_call(module, taken)
         tokens = [taken.get(name) for name in ARGUMENTS[:3]]
         kept = [_present(module, one) for one in tokens]
         padding = _padding(taken.get("key_padding_mask"))
@@ -92,7 +91,7 @@ def _labelled(heads: list[tuple[int, int]]) -> list[tuple[str, tuple[int, int], 
     return [(f".{number}", span, True) for number, span in enumerate(heads)]
 
 
-def _check_call(module: nn.MultiheadAttention, taken: Mapping[str, object], given: tuple[object, ...]) -> None:
+def _check_call(module: nn.MultiheadAttention, taken: Mapping[str, object]) -> None:
     """Raise ValueError for calls that cannot be traced."""
     if any(not isinstance(taken.get(name), Tensor) for name in ARGUMENTS[:3]):
         raise ValueError("expected tensors as query, key and value, found other arguments")
@@ -100,11 +99,10 @@ def _check_call(module: nn.MultiheadAttention, taken: Mapping[str, object], give
     assert isinstance(query, Tensor)
     if query.ndim != 3 or query.is_nested:
         raise ValueError(f"expected a batch of queries with 3 axes, found {query.ndim} axes")
-    returned = given[NEED_WEIGHTS] if len(given) > NEED_WEIGHTS else taken.get("need_weights", True)
-    if module.dropout > 0 and returned:
+    if module.training and module.dropout > 0:
         raise ValueError(
-            f"expected need_weights=False with dropout {module.dropout:g}, found a call that returns the weights, "
-            "which training drops; call it with need_weights=False"
+            f"expected evaluation mode with dropout {module.dropout:g}, found training mode, in which each call drops "
+            "other weights; call eval() first"
         )
 
 

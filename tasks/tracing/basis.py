@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tasks.modules.rows import Inputs, Rows, padded
 from tasks.tracing.checks import Doubles
 from tasks.tracing.patches import Operation
-from tasks.tracing.projections import gammas
+from tasks.tracing.projections import contributions, gammas
 from tasks.tracing.projector import Projector
 from tasks.tracing.strategies import checked_operation, choose_strategy, queries_within
 
@@ -51,15 +51,23 @@ class Directions:
         made: Doubles = found.T.double().cpu().numpy()
         return made
 
+    def norms(self, updates: Tensor, biases: Tensor | None = None) -> Doubles:
+        """Return the norms (T, n) of what updates change in the layer's outputs."""
+        changes = None if self.bias is None else biases
+        given = self.module, self.weight, self.inputs, updates
+        made = contributions(*given, anchor=self.anchor, bias=self.bias, bias_updates=changes).norm
+        found: Doubles = made.T.double().cpu().numpy()
+        return found
+
     @cached_property
-    def _operation(self) -> Operation:
+    def operation(self) -> Operation:
         """The operation of the checked tensors."""
         return checked_operation(self.module, self.weight, self.inputs, self.anchor, self.bias, None)
 
     @cached_property
     def _projector(self) -> Projector | None:
         """All queries prepared for any number of updates, where they fit into memory together."""
-        operation = self._operation
+        operation = self.operation
         strategy = choose_strategy(operation, self.inputs, norms=False, n_steps=1)
         if queries_within(operation, self.inputs, strategy) < len(self.inputs):
             return None
@@ -69,20 +77,19 @@ class Directions:
         """Return the direction of a query: the weight's part (1, *shape) and the bias's (1, out), if that counts."""
         picked = self.inputs[index : index + 1]
         one = padded(picked.trimmed() if isinstance(picked, Rows) else picked).detach().clone()  # no row is padding
-        given = (self.weight if self.anchor is None else self.anchor).detach().clone()
-        parts = {"weight": given}
-        if self.bias is not None:
-            parts["bias"] = self.bias.detach().clone()
-        elif isinstance(unused := getattr(self.module, "bias", None), Tensor):
-            parts["bias"] = torch.zeros_like(unused, dtype=given.dtype, device=given.device)  # a stand-in has no values
+        given = [self.weight if self.anchor is None else self.anchor, *([] if self.bias is None else [self.bias])]
         with torch.inference_mode(False), torch.enable_grad():
-            leaves = {name: value.clone().requires_grad_() for name, value in parts.items()}
-            out = torch.func.functional_call(self.module, leaves, (self._operation.kind.given(one.clone()),))
-            (out * out.detach()).sum().backward()
-        found = leaves["weight"].grad
-        assert found is not None
-        pull = leaves["bias"].grad if self.bias is not None else None
-        return found[None].detach(), None if pull is None else pull[None].detach()
+            leaves = [value.detach().clone().requires_grad_() for value in given]
+            out = self._output(one.clone(), leaves[0], leaves[1] if self.bias is not None else None)
+            found = torch.autograd.grad((out * out.detach()).sum(), leaves)
+        return found[0][None], found[1][None] if self.bias is not None else None
+
+    def _output(self, one: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the preactivation of an input (1, ...), differentiable in weight and bias; padding gives 0."""
+        operation = self.operation
+        if operation.convolves:
+            return operation.convolve(operation.padded(one), weight, bias)
+        return operation.matrices(weight[None], None if bias is None else bias[None])[0] @ operation.rows(one)
 
     def products(self, other: "Directions") -> Doubles:
         """Return the inner products (n, m) of these directions with those of `other`."""
@@ -122,9 +129,12 @@ class Basis:
         return found
 
     def share(self, coefficients: Doubles, squares: Doubles) -> Doubles:
-        """Return the share (n,) of directions that lies in the span, from their coefficients and squared norms."""
+        """Return the share (n,) of directions that lies in the span, from their coefficients and squared norms.
+
+        Nothing of a direction of norm 0 lies outside.
+        """
         inside = np.square(coefficients).sum(axis=-1)
-        found: Doubles = np.divide(inside, squares, out=np.zeros_like(squares), where=squares > 0).clip(0.0, 1.0)
+        found: Doubles = np.divide(inside, squares, out=np.ones_like(squares), where=squares > 0).clip(0.0, 1.0)
         return found
 
 
@@ -150,13 +160,16 @@ def fit_basis(products: Doubles, count: int) -> Basis:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The errors of approximate gammas of held-out queries, from steps that were computed exactly.
+    """The errors of approximate numbers of held-out queries, from steps that were computed exactly.
+
+    The numbers are gammas, in units of ||G|| ||D|| with the direction G, or norms of D f, in units of ||F|| ||D|| with
+    the rows F that a query shows to the layer.
 
     Parameters
     ----------
-    share : (H,) of each direction in the span
-    error : (H,) root mean square over the steps of approximate less exact gamma, in units of ||G|| ||D||
-    exact : (H,) root mean square of the exact gamma, in the same units
+    share : (H,) of each query in the span
+    error : (H,) root mean square over the steps of approximate less exact number, in those units
+    exact : (H,) root mean square of the exact number, in the same units
     """
 
     share: Doubles
@@ -173,9 +186,9 @@ class Calibration:
         return share < min(self.lowest, 1.0 - 1e-6)
 
     def scale(self, share: float) -> float:
-        """Return the error of a query in units of ||G|| ||D||, which 90 of 100 held-out queries would keep.
+        """Return the error of a query in the units above, which 90 of 100 held-out queries would keep.
 
-        The part of a query's direction outside the span is all that is neglected. Its length bounds the error.
+        The part of a query outside the span is all that is neglected. Its length bounds the error.
         """
         beyond = np.sqrt(np.clip(1.0 - self.share, 1e-12, None))
         factor = float(np.quantile(self.error / beyond, 0.9)) if len(self.error) else 1.0
@@ -183,6 +196,6 @@ class Calibration:
 
     @property
     def relative(self) -> float:
-        """The median over held-out queries of their error over their exact gamma."""
+        """The median over held-out queries of their error over their exact number."""
         ratio = np.divide(self.error, self.exact, out=np.zeros_like(self.error), where=self.exact > 0)
         return float(np.median(ratio)) if len(ratio) else float("nan")

@@ -9,7 +9,7 @@ import torch
 
 from storage.stages import open_finished
 from tasks.steps.common.replays import open_archive
-from tasks.steps.tracing.index import held_out, layers_of
+from tasks.steps.tracing.index_basis import held_out, layers_of
 from tests import own_loop
 from tests.flows.command import layerlore
 from tests.own_loop import OwnLoop

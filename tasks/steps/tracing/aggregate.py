@@ -49,7 +49,7 @@ def class_groups(labels: list[int], groups: int) -> list[list[int]]:
     return [part.tolist() for part in np.array_split(np.array(labels, np.int64), min(groups, len(labels)))]
 
 
-def _labels(store: Store, training: StageSpec) -> list[int]:
+def example_labels(store: Store, training: StageSpec) -> list[int]:
     """Return the labels of a training's examples."""
     manifest = open_finished(store, training.inputs["data"])
     found: list[int] = manifest.summary["splits"][training_of(training).split]["labels"]
@@ -60,7 +60,7 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
     """Return the layout: a partition per epoch. The last row of groups is for steps that were not recorded."""
     source, training = open_archive(store, spec.inputs["network"]), spec.inputs["network"]
     epochs = int(source.ledger["epoch"].max()) + 1
-    groups = len(class_groups(_labels(store, training), int(str(spec.place["groups"])))) + 1
+    groups = len(class_groups(example_labels(store, training), int(str(spec.place["groups"])))) + 1
     arrays = {}
     for layer in traced_layers(source, spec):
         shape = tuple(source.initial(layer).shape)
@@ -74,13 +74,19 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
     return Layout(epochs, arrays)
 
 
-def step_shares(store: Store, spec: StageSpec, source: UpdateSource) -> Doubles:
+def aggregate_shares(store: Store, spec: StageSpec, source: UpdateSource) -> Doubles:
+    """Return the part (T, groups + 1) of each step that goes to each group of an aggregate."""
+    training = spec.inputs["network"]
+    return step_shares(
+        store, training, class_groups(example_labels(store, training), int(str(spec.place["groups"]))), source
+    )
+
+
+def step_shares(store: Store, training: StageSpec, groups: list[list[int]], source: UpdateSource) -> Doubles:
     """Return the part (T, groups + 1) of each step that goes to each group of classes, by its examples in equal parts.
 
     The last column is for steps without a record of their own, and for steps without examples.
     """
-    training = spec.inputs["network"]
-    groups = class_groups(_labels(store, training), int(str(spec.place["groups"])))
     group_of = {label: number for number, group in enumerate(groups) for label in group}
     rows = positions(store, training.inputs["data"].path, training_of(training).split)
     of_id = dict(zip(rows["id"].tolist(), (group_of[label] for label in rows["label_given"].tolist()), strict=True))
@@ -98,7 +104,7 @@ def _partition(work: Work, number: int) -> None:
     stage = work.stage
     store, spec = stage.store, stage.spec
     source = open_archive(store, spec.inputs["network"])
-    shares, epochs = step_shares(store, spec, source), source.ledger["epoch"].to_numpy(np.int64)
+    shares, epochs = aggregate_shares(store, spec, source), source.ledger["epoch"].to_numpy(np.int64)
     with stage.partition(number) as part:
         found = {name: np.zeros((1, *layout.shape[1:])) for name, layout in stage.layout.arrays.items()}
         for segment in source.segments():
@@ -146,7 +152,7 @@ def _summary(stage: Stage) -> Document:
     """Return the layers and the classes of each group."""
     training = stage.spec.inputs["network"]
     layers = [name.removeprefix("sum.") for name in stage.layout.arrays if name.startswith("sum.")]
-    groups = class_groups(_labels(stage.store, training), int(str(stage.spec.place["groups"])))
+    groups = class_groups(example_labels(stage.store, training), int(str(stage.spec.place["groups"])))
     return {"layers": layers, "groups": groups, "network": training.path}
 
 

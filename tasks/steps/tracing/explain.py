@@ -28,7 +28,7 @@ class Explanation:
     parts : a row per layer: init, decay (NaN where it is not known), examples, unrecorded (shares of ||z||^2), residual
     examples : a row per (layer, score, end, rank): sample_id, key, class_name, sum, share (of ||z||^2 or of the logit)
     classes : a row per (layer, class_name), largest sum first: sum and share of ||z||^2
-    notes : for each layer with unknown decay, the reason
+    notes : for each layer with unknown decay, the reason; of a preview, lines on how good each layer's numbers are
     """
 
     title: str

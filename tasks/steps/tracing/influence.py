@@ -20,8 +20,11 @@ from tasks.engine.survey import Survey
 from tasks.steps.common.courses import training_of, training_steps
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.recording import kept_steps, recorded_layers
+from tasks.steps.common.survey import state_bytes
+from tasks.steps.tracing.by_class import Summed, sum_bytes, summed_at_once
+from tasks.steps.tracing.projection import INPUT_BYTES
 from tasks.steps.tracing.queries import count_queries
-from tasks.steps.tracing.series import Contributions, Ids, Ranking, window_of
+from tasks.steps.tracing.series import Contributions, Doubles, Ids, Ranking, window_of
 
 if TYPE_CHECKING:
     from tasks.tracing import Influential
@@ -37,13 +40,18 @@ ABSENT = -1  # id where examples are fewer than requested
 Arrays = dict[str, NDArray[np.generic]]
 
 
-def influence_spec(contributions: StageSpec, asked: Tracing) -> StageSpec:
-    """Return the spec of the contributions summed over examples and classes."""
+def influence_spec(contributions: StageSpec, asked: Tracing, aggregate: StageSpec | None) -> StageSpec:
+    """Return the spec of the contributions summed over examples and classes.
+
+    Parameters
+    ----------
+    aggregate : of the training, where the config derives it; class sums come from there where they follow from it
+    """
     settings = asked.model_dump(mode="json", include={"k", "scores", "window", "ridges"})
     settings["scores"] = [score for score in settings["scores"] if score != "tracin"]  # a stage of its own
     defaults = Tracing(networks=("any",)).model_dump(mode="json", include={*settings})
     kept = without_defaults(settings, defaults)
-    inputs = {"contributions": contributions}
+    inputs = {"contributions": contributions} | ({} if aggregate is None else {"aggregate": aggregate})
     return INFLUENCE.spec(kept, inputs, place=settings, label=contributions.label)
 
 
@@ -105,7 +113,7 @@ def _partition(work: Work, number: int) -> None:
     with stage.partition(number) as part:
         arrays = ranked(stage.store, found, (layer, score), k)
         if score == "gamma":
-            arrays |= described(stage.store, found, layer)
+            arrays |= described(stage.store, found, layer, _summed(stage, found, layer))
             if "ridge" in stage.layout.arrays:
                 arrays |= _ridges(stage, found, layer, classes_too=number == 0)
         for name, values in arrays.items():
@@ -135,17 +143,40 @@ def ranked(store: Store, found: Contributions, ranking: Ranking, k: int) -> Arra
     return arrays
 
 
-def described(store: Store, found: Contributions, layer: str) -> Arrays:
-    """Return the parts of ||z||^2, and gamma by epoch and class."""
+def _summed(stage: Stage, found: Contributions, layer: str) -> Summed | None:
+    """Return the class sums of a layer from the aggregate, where it has them in fewer bytes than all steps."""
+    aggregate = stage.spec.inputs.get("aggregate")
+    if aggregate is None or sum_bytes(stage.store, aggregate, layer) >= found.step_bytes(layer):
+        return None
+    return summed_at_once(stage.store, found, layer, aggregate)
+
+
+def described(store: Store, found: Contributions, layer: str, summed: Summed | None = None) -> Arrays:
+    """Return the parts of ||z||^2, and gamma by epoch and class.
+
+    Parameters
+    ----------
+    summed : these sums where they are known already; else every step is read
+    """
+    init, square = found.whole(layer, "gamma")
+    parts = dict.fromkeys(PARTS, np.zeros(found.n_queries))
+    parts["init"] = init
+    if summed is not None:
+        parts |= {"examples": summed.by_class.sum(axis=(1, 2)), "unrecorded": summed.unrecorded}
+        by_class = summed.by_class
+    else:
+        by_class = _by_steps(store, found, layer, parts)
+    return {"parts": np.stack([parts[name] for name in PARTS], axis=1), "square": square, "class_gamma": by_class}
+
+
+def _by_steps(store: Store, found: Contributions, layer: str, parts: dict[str, Doubles]) -> Doubles:
+    """Return gamma by epoch and class (Q, epochs, classes) from every step, and add the steps to the parts."""
     from tasks.tracing import ClassShare, shares_of_classes
 
-    init, square = found.whole(layer, "gamma")
     classes = np.array(_classes(store, found))
     when = found.source.ledger["epoch"].to_numpy(np.int64)
     by_class = ClassShare(found.n_queries, len(classes), int(when.max()) + 1)
     labels_of = _member_labels(store, found, classes)
-    parts = dict.fromkeys(PARTS, np.zeros(found.n_queries))
-    parts["init"] = init
     for steps, values, decay in found.chunks(layer):
         known = found.recorded[steps]
         parts["decay"] = parts["decay"] + decay.sum(axis=0)
@@ -153,8 +184,7 @@ def described(store: Store, found: Contributions, layer: str) -> Arrays:
         parts["unrecorded"] = parts["unrecorded"] + values[~known].sum(axis=0)
     for numbers, credited, members in found.credits(layer, "gamma"):
         by_class.update(credited.T, shares_of_classes(labels_of(members), len(classes)), when[numbers])
-    stacked = np.stack([parts[name] for name in PARTS], axis=1)
-    return {"parts": stacked, "square": square, "class_gamma": by_class.sums.transpose(0, 2, 1)}
+    return by_class.sums.transpose(0, 2, 1)
 
 
 def _member_labels(store: Store, found: Contributions, classes: Ids) -> Callable[[Sequence[Ids]], list[Ids]]:
@@ -238,7 +268,11 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     layers = len(recorded_layers(training, survey)) + units
     sums = train.epochs * len(found.split(train.split)["labels"])
     one = 48 * int(spec.place["k"]) + 8 * sums + 4 * int(spec.place["ridges"]["classes"]) * len(GRID)
-    return Size(layers * n * one, 4 * SUM_BYTES + HISTOGRAM_BYTES + 8 * n * (8 * train.checkpoint_every + sums))
+    peak = 4 * SUM_BYTES + HISTOGRAM_BYTES + 8 * n * (8 * train.checkpoint_every + sums)
+    if "aggregate" in spec.inputs:
+        groups = len(found.split(train.split)["labels"]) + 1
+        peak += 4 * INPUT_BYTES + 4 * (groups + 4) * state_bytes(survey.blank(training))
+    return Size(layers * n * one, peak)
 
 
 def _check_window(influence: StageSpec, training: StageSpec, steps: int) -> None:

@@ -143,12 +143,13 @@ def _trace(config: Config, asked: Tracing, shared: Shared, name: str, seed: int)
     permuted = _permuted(config, asked, name, queries) if evaluation.randomisation else None
     retraining, again = _retrainings(queries, training, evaluation.lds)
     suspects = None if asked.suspects is None else suspects_spec(queries, training)
+    aggregate = None if asked.derive.aggregate is None else aggregate_spec(training, asked)
     return Trace(
         name,
         seed,
         queries,
         contributions,
-        influence=influence_spec(contributions, asked),
+        influence=influence_spec(contributions, asked, aggregate),
         mislabel=mislabel_spec(contributions) if evaluation.mislabel and _flipped(config, name) else None,
         permuted=permuted,
         randomisation=None if permuted is None else randomisation_spec(contributions, permuted.contributions, asked),
@@ -160,7 +161,7 @@ def _trace(config: Config, asked: Tracing, shared: Shared, name: str, seed: int)
         teachers=() if suspects is None else _teachers(asked, suspects),
         n_suspects=asked.suspects or 0,
         index=None if asked.derive.index is None else index_spec(name, network, manifest, training, asked),
-        aggregate=None if asked.derive.aggregate is None else aggregate_spec(training, asked),
+        aggregate=aggregate,
     )
 
 

@@ -16,9 +16,11 @@ from storage.specs import StageSpec
 from storage.stages import FinishedStage, find_finished, open_finished
 from storage.stores import Store
 from tasks.figures.views import in_percent
-from tasks.steps.tracing.aggregate import class_gammas
+from tasks.steps.tracing.aggregate import class_gammas, example_labels
+from tasks.steps.tracing.class_moves import Moves, weighed
 from tasks.steps.tracing.explain import Explanation, class_name
-from tasks.steps.tracing.index import layers_of
+from tasks.steps.tracing.index_basis import layers_of
+from tasks.steps.tracing.index_norms import norm_calibration, rank_of, read_axes
 from tasks.steps.tracing.ondemand import Followed, InMemory, Recorded, Request, explain_now
 from tasks.steps.tracing.projection import described_targets
 from tasks.steps.tracing.targets import as_float
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tasks.recording.sources import UpdateSource
-    from tasks.steps.tracing.index import Layer
+    from tasks.steps.tracing.index_basis import Layer
     from tasks.tracing.basis import Calibration, Directions
 
 Doubles = NDArray[np.float64]
@@ -47,6 +49,7 @@ class IndexedProjection:
     index: StageSpec
     aggregate: FinishedStage | None = None
     notes: dict[str, str] = field(default_factory=dict)
+    moves: dict[str, Moves] = field(default_factory=dict)
     shares: dict[str, Doubles] = field(default_factory=dict)  # by layer: gamma of each group of classes
 
     def __call__(self, spec: StageSpec, source: UpdateSource, model: nn.Module, query: Followed) -> InMemory:
@@ -69,6 +72,7 @@ class IndexedProjection:
             targets.append(layer.target)
             made = self._layer(stage, basis, layer, others.directions)
             made |= _ends(source, layer)
+            self.moves[name] = Moves(made["gamma"][:, 0], made["norm"][:, 0], float(made["preactivation"][0]))
             for kind, values in made.items():
                 axes = ("step", "query") if values.ndim == 2 else ("query",)
                 layouts[f"{kind}.{name}"] = ArrayLayout(values.shape, "float32", axes, len(values), len(values))
@@ -80,20 +84,48 @@ class IndexedProjection:
     def _layer(
         self, stage: FinishedStage, basis: FinishedStage, layer: Layer, references: Directions
     ) -> dict[str, Doubles]:
-        """Return the approximate gammas of a layer, and note how good they are."""
+        """Return the approximate gammas and norms of a layer, and note how good they are."""
         from tasks.tracing.basis import Basis
 
-        name = layer.target.name
+        name, directions = layer.target.name, layer.directions
         axes = Basis(basis.read(f"basis.{name}").astype(np.float64))
-        place, square = axes.coefficients(references.products(layer.directions).T), layer.directions.squares()
+        place, square = axes.coefficients(references.products(directions).T), directions.squares()
         share = float(axes.share(place, square)[0])
         gamma = stage.read(f"coefficient.{name}").astype(np.float64) @ place.T
         sizes = stage.read(f"size.{name}").astype(np.float64)
-        calibration = calibration_of(stage, basis, name)
-        error = calibration.scale(share) * float(np.sqrt(square[0] * np.mean(sizes**2)))
-        usual = float(np.sqrt(np.mean(gamma**2)))
-        self.notes[name] = note(name, share, calibration, error / usual if usual else 0.0)
-        return {"gamma": gamma, "norm": np.zeros_like(gamma)}
+        calibration, usual_size = calibration_of(stage, basis, name), float(np.sqrt(np.mean(sizes**2)))
+        error = calibration.scale(share) * float(np.sqrt(square[0])) * usual_size
+        norm, seen, length = self._norms(stage, basis, layer, sizes)
+        norms = norm_calibration(stage, basis, name)
+        norm_error = norms.scale(seen) * length * usual_size
+        self.notes[name] = "\n".join(
+            [
+                note(name, share, calibration, _relative(error, gamma)),
+                norm_note(name, seen, norms, _relative(norm_error, norm)),
+            ]
+        )
+        return {"gamma": gamma, "norm": norm}
+
+    def _norms(
+        self, stage: FinishedStage, basis: FinishedStage, layer: Layer, sizes: Doubles
+    ) -> tuple[Doubles, float, float]:
+        """Return the approximate norms (T, 1), the share of the inputs in the span, and the inputs' norm."""
+        import torch
+
+        from tasks.tracing.grams import norms_of, squares_of
+
+        name, operation, inputs = layer.target.name, layer.directions.operation, layer.directions.inputs
+        axes = read_axes(basis, name, rank_of(self.index.place))
+        products, share = axes.of_queries(operation, inputs)
+        grams = torch.from_numpy(stage.read(f"gram.{name}").astype(np.float32))
+        found: Doubles = norms_of(grams, products.cpu(), torch.from_numpy(sizes)).numpy()
+        return found, float(share[0]), float(squares_of(operation, inputs)[0].sqrt())
+
+
+def _relative(error: float, values: Doubles) -> float:
+    """Return an error over the usual value."""
+    usual = float(np.sqrt(np.mean(values**2)))
+    return error / usual if usual else 0.0
 
 
 def calibration_of(stage: FinishedStage, basis: FinishedStage, name: str) -> Calibration:
@@ -125,6 +157,25 @@ def note(name: str, share: float, calibration: Calibration, error: float) -> str
         return found
     lowest = in_percent(calibration.lowest)
     return f"{found}; OUT OF SPAN: all held-out queries have at least {lowest} %, so explain it without --preview"
+
+
+def norm_note(name: str, share: float, calibration: Calibration, error: float) -> str:
+    """Return what is to be said of a layer's approximate norms, from which cosines follow.
+
+    Parameters
+    ----------
+    share : of the layer's inputs in the span of the index's axes
+    error : expected error of a step's norm over the usual norm of the query
+    """
+    held = f" (held-out queries: {in_percent(calibration.relative)} %)" if len(calibration.share) else ""
+    found = (
+        f"layer {name}, norms: {in_percent(share)} % of the query's inputs is in the span of the axes, so a step's "
+        f"norm is off by about {in_percent(error)} % of a usual one{held}"
+    )
+    if not calibration.outside(share):
+        return found
+    lowest = in_percent(calibration.lowest)
+    return f"{found}; OUT OF SPAN: all held-out queries have at least {lowest} %, so its cosines may be far off"
 
 
 def _ends(source: UpdateSource, layer: Layer) -> dict[str, Doubles]:
@@ -159,12 +210,16 @@ def preview_now(
         raise ConfigError(f"--layer: expected one of {', '.join(known)}, found {request.layer!r}")
     summed = None if aggregate is None else find_finished(store, aggregate.path)
     make = IndexedProjection(store, index, summed)
-    settings = asked.model_copy(update={"split": "equal", "scores": ("gamma",), "units": ()})
+    scores = tuple(score for score in asked.scores if score in ("gamma", "cosine"))
+    settings = asked.model_copy(update={"split": "equal", "scores": scores or ("gamma",), "units": ()})
     found = explain_now(store, training, settings, request, make)
-    found = replace(found, title=f"{found.title}, preview", notes={**found.notes, **make.notes})
-    if summed is None or asked.window is not None or _decays(found.parts):
-        return found
-    return replace(found, classes=_classes(store, training.spec, found.classes, summed, make.shares))
+    notes = {layer: "\n".join([text, *filter(None, [found.notes.get(layer)])]) for layer, text in make.notes.items()}
+    found = replace(found, title=f"{found.title}, preview", notes=notes)
+    if summed is not None and asked.window is None and not _decays(found.parts):
+        found = replace(found, classes=_classes(store, training.spec, found.classes, summed, make.shares))
+    groups = [[label] for label in example_labels(store, training.spec)]
+    groups += [] if summed is None else [group for group in summed.summary["groups"] if len(group) > 1]
+    return replace(found, classes=weighed(store, training.spec, found.classes, groups, (make.moves, asked.window)))
 
 
 def _decays(parts: pd.DataFrame) -> bool:

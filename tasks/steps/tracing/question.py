@@ -6,7 +6,8 @@ from tasks.steps.tracing.card import tracing_card
 from tasks.steps.tracing.comparison import COMPARISON
 from tasks.steps.tracing.counterfactual import COUNTERFACTUAL
 from tasks.steps.tracing.datamodelling import DATAMODELLING
-from tasks.steps.tracing.index import BASIS, INDEX
+from tasks.steps.tracing.index import INDEX
+from tasks.steps.tracing.index_basis import BASIS
 from tasks.steps.tracing.influence import INFLUENCE
 from tasks.steps.tracing.mislabel import MISLABEL
 from tasks.steps.tracing.page import tracing_page

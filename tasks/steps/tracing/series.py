@@ -205,7 +205,7 @@ class Contributions:
         Where the archive splits gamma, each example of a step has a contribution of its own: that of its gradient, in
         this step and through momentum in later ones. A step that it cannot split is shared equally.
         """
-        own = members_array(layer) if score == "gamma" and members_array(layer) in self.stage.layout.arrays else None
+        own = members_array(layer) if score == "gamma" and self.splits(layer) else None
         for steps, values, _ in self.chunks(layer, score):
             members, numbers = self.members[steps], np.arange(steps.start, steps.stop)
             if own is None:
@@ -222,6 +222,18 @@ class Contributions:
             none = np.empty((0, self.n_queries))
             flat = np.concatenate([np.empty(0, np.int64), *(members[index] for index in chosen)])
             yield np.repeat(numbers[chosen], counts), np.concatenate([none, *rows]), list(flat[:, None])
+
+    def step_bytes(self, layer: str) -> int:
+        """Return the bytes of gamma that class sums need of a layer: the parts of ||z||^2, then those of examples."""
+        return 2 * self.stage.layout.arrays[f"gamma.{layer}"].bytes
+
+    def splits(self, layer: str) -> bool:
+        """Return whether the archive splits a layer's gamma by the examples' own gradients."""
+        return members_array(layer) in self.stage.layout.arrays
+
+    def decays(self, layer: str) -> bool:
+        """Return whether weight decay has a part of gamma of its own."""
+        return self._decay(layer, "gamma") is not None
 
     def decay_unknown_from(self, layer: str, score: str = "gamma") -> int | None:
         """Return the first step with unknown contribution of decay; None if it is always known."""

@@ -165,13 +165,23 @@ def test_the_bias_of_a_map_does_not_see_padding() -> None:
     assert module(rows).flatten().tolist() == [3.0, 3.0, 0.0]
 
 
-def test_dropped_weights_that_are_returned_are_refused() -> None:
-    module = nn.MultiheadAttention(SIZE, HEADS, dropout=0.1, batch_first=True, kdim=4, vdim=3).double().eval()
+@pytest.mark.parametrize(
+    "asked", [{}, {"need_weights": True}, {"need_weights": False}, {"average_attn_weights": False}]
+)
+def test_dropout_counts_in_training_mode_alone(asked: dict[str, object]) -> None:
+    """In evaluation nothing is dropped, whether the call returns its weights or not: the inputs are exact."""
+    torch.manual_seed(0)
+    module = nn.MultiheadAttention(SIZE, HEADS, dropout=0.4, batch_first=True, kdim=4, vdim=3).double().eval()
     x = torch.randn(BATCH, QUERIES, SIZE, dtype=torch.float64)
+    model = Attends(module, **asked)
+    state = torch.get_rng_state()
+    found = padded(capture_inputs(model, ["attention.out_proj"], x)["attention.out_proj"])
+    assert torch.equal(torch.get_rng_state(), state)
+    everything = torch.ones(BATCH, QUERIES, KEYS, dtype=torch.bool)
+    torch.testing.assert_close(found[..., :-1], by_loops(module, [x, model.key, model.value], everything))
     text = (
-        r"^layer 'attention.q_proj': expected need_weights=False with dropout 0.1, found a call that returns the "
-        r"weights, which training drops; call it with need_weights=False$"
+        r"^layer 'attention.q_proj': expected evaluation mode with dropout 0.4, found training mode, in which each "
+        r"call drops other weights; call eval\(\) first$"
     )
     with pytest.raises(ValueError, match=text):
-        capture_inputs(Attends(module), ["attention.q_proj"], x)
-    capture_inputs(Attends(module, need_weights=False), ["attention.q_proj"], x)
+        capture_inputs(model.train(), ["attention.q_proj"], x)

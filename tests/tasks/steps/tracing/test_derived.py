@@ -12,7 +12,7 @@ import torch
 from storage.stages import FinishedStage, open_finished
 from tasks.steps.common.replays import open_archive
 from tasks.steps.tracing.aggregate import class_gammas, class_groups
-from tasks.steps.tracing.index import held_out, layers_of
+from tasks.steps.tracing.index_basis import held_out, layers_of
 from tests.plans import traces
 from tests.tasks.steps.tracing.conftest import Doubles, Plain, images, train_plainly
 
