@@ -113,6 +113,20 @@ class Attack(Section):
     seed: int = Field(0, ge=0, description="seed of the random starts")
 
 
+class Teaching(Section):
+    """Who taught neurons their concepts: training images and classes, for networks that question 4 asks about too."""
+
+    layers: Annotated[tuple[str, ...], Field(min_length=1)] | None = Field(
+        None,
+        description="layers of `layers` whose neurons are traced, which must be possible; default: all where it is",
+    )
+    neurons: int = Field(8, ge=1, le=256, description="number of interpretable neurons of each layer that are traced")
+    images: int = Field(
+        5, ge=1, le=64, description="number of probing images that stand for a neuron: those that activate it most"
+    )
+    examples: int = Field(8, ge=1, le=100, description="number of training images kept of each neuron at either end")
+
+
 class Concepts(Asked):
     """Question 3: which concepts do neurons hold, and when in training did they come?"""
 
@@ -179,6 +193,10 @@ class Concepts(Asked):
     shown: int = Field(24, ge=0, le=200, description="number of neurons of each layer that the page shows with images")
     seed: int = Field(0, ge=0, description="seed of the null distributions and of the planted neurons")
 
+    teachers: Teaching | None = Field(
+        Teaching(),
+        description="who taught neurons their concepts, where `tracing` asks about the same network; null: left out",
+    )
     watch: Watch = Watch()
     tensorboard: bool = Field(
         False,
@@ -207,6 +225,9 @@ class Concepts(Asked):
             expected, found = ("a captioner", "none") if self.captioner is None else ("detector milan", "none for it")
             raise ValueError(f"captioner: expected {expected} with `detectors`, found {found}; give both or neither")
         layers = {layer for name in self.networks for layer in self.layers_of(name)}
+        for layer in (self.teachers and self.teachers.layers) or ():
+            if layer not in layers:
+                raise ValueError(f"teachers.layers: expected names from `layers`, found {layer!r}; add it to `layers`")
         for layer in self.layout if isinstance(self.layout, dict) else ():
             if layer not in layers:
                 raise ValueError(f"layout: expected names from `layers`, found {layer!r}; add it to `layers`")
@@ -216,6 +237,7 @@ class Concepts(Asked):
                 raise ValueError(f"track: expected names from `layers`, found {layer!r}; add it to `layers`")
             check_distinct(f"track.{layer}", neurons)
         check_distinct("attack.networks", attacked)
+        check_distinct("teachers.layers", (self.teachers and self.teachers.layers) or ())
         named: dict[str, Iterable[str]] = {
             "checkpoints": self.checkpoints,
             "attack.networks": attacked,

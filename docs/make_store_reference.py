@@ -8,7 +8,7 @@ from pathlib import Path
 from configs.load import load_config
 from flows.plan import make_plan
 from tasks.engine.step import Step
-from tasks.steps.questions import QUESTIONS, STEPS
+from tasks.steps.questions import JOINS, QUESTIONS, STEPS
 
 PAGE_FILE = Path(__file__).resolve().parent / "store.md"
 BEGIN, END = "<!-- stage kinds: docs/make_store_reference.py -->\n", "<!-- end of stage kinds -->\n"
@@ -27,6 +27,7 @@ PLANS = {  # presets that together have every kind and need no files, with what 
         "concepts.captioner={encoder: small, layers: ['2', '8']}",
     ),
     "concepts-paradigms-digits": (),
+    "all-digits": (),
 }
 WRITES = {  # arrays with their axes, and files
     "manifest": "`manifest.parquet`: id, key, label_given, label_true, split, size, etag",
@@ -111,6 +112,13 @@ WRITES = {  # arrays with their axes, and files
     "suspects": "`suspects.parquet`: rank, sample_id, key, label_given, label_true, predicted, score, disagreement",
     "teachers": "`teachers.parquet`: sample_id of the suspect, other (class), place, example_id, example_key, "
     "example_label, value, share",
+    "neuron-contributions": "as `contributions`, of each traced neuron `OPERATION:NEURON` on its own images (step, "
+    "image); operation, neurons and positions of their images are in `complete.json` under `summary`",
+    "neuron-teachers": "`neurons.parquet`: neuron, images, the sum of squared preactivations `square`, and the shares "
+    "of initial weights, decay, unrecorded steps and steps outside the window; `examples.parquet`: neuron, end (for, "
+    "against), rank, sample_id, key, label, gamma, share; `classes.parquet`: neuron, start and end (steps of a part of "
+    "the training), epoch, label (-1 for all others), share; `sample_id` (image), -1 after the last, and `image` "
+    "(image, row, column, colour) of the training images",
     "dual-encoder": "`encoder.safetensors`: the weights of the tiny image-text model",
     "words": "`text` (word, dimension): unit vectors; `words.parquet`: word, category, categories",
     "image-features": "`sample_id`, `content` as in activations; `image` (sample, dimension): unit vectors",
@@ -167,10 +175,10 @@ def tables() -> str:
 
 
 def questions_of_kinds() -> dict[str, str]:
-    """Return the name of the question that brings each kind; "all" for kinds that all questions share."""
-    return dict.fromkeys(STEPS, "all") | {
-        step.kind: name for name, question in QUESTIONS.items() for step in question.steps
-    }
+    """Return the name of the question that brings each kind, of several for a join; "all" for kinds that all share."""
+    owners = [(name, question.steps) for name, question in QUESTIONS.items()]
+    owners += [(" and ".join(join.questions), join.steps) for join in JOINS.values()]
+    return dict.fromkeys(STEPS, "all") | {step.kind: name for name, steps in owners for step in steps}
 
 
 def inputs_of_kinds() -> dict[str, list[str]]:

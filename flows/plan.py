@@ -9,7 +9,7 @@ from configs.load import ConfigError
 from configs.schema import Config
 from storage.specs import StageSpec
 from tasks.steps.plan import Shared, plan_shared, with_inputs
-from tasks.steps.questions import QUESTIONS
+from tasks.steps.questions import JOINS, QUESTIONS
 from tasks.steps.report import Made
 
 
@@ -56,6 +56,21 @@ def make_plan(config: Config) -> Plan:
     try:
         shared = plan_shared(config)
         answers = {name: QUESTIONS[name].plan(config, shared) for name in QUESTIONS if name in config.asked}
+        joined = joined_answers(config, shared, answers)
     except (ValueError, OSError) as error:
         raise ConfigError(str(error)) from error
-    return Plan(config, shared, answers)
+    return Plan(config, shared, joined)
+
+
+def joined_answers(
+    config: Config, shared: Shared, answers: Mapping[str, Sequence[Any]]
+) -> Mapping[str, Sequence[Any]]:  # Any: as in a plan
+    """Return the answers of all questions, with what several of them give together.
+
+    Raises
+    ------
+    ValueError : as for the questions
+    """
+    for join in JOINS.values():
+        answers = join.plan(config, shared, answers)
+    return answers

@@ -13,7 +13,7 @@ from datetime import datetime
 from configs.load import ConfigError, load_config
 from configs.schema import Config
 from flows.holding import Held
-from flows.plan import Plan
+from flows.plan import Plan, joined_answers
 from flows.progress import notes_of, planned_stages
 from storage.specs import StageSpec
 from storage.stages import find_many
@@ -200,4 +200,5 @@ class Watching:
     def _plan(self, monitored: Sequence[Monitored]) -> Plan:
         """Return the plan of all questions, with some answers of question 3."""
         answers = {**self.others, QUESTION: monitored}
-        return Plan(self.config, self.shared, {name: answers[name] for name in QUESTIONS if name in answers})
+        ordered = {name: answers[name] for name in QUESTIONS if name in answers}
+        return Plan(self.config, self.shared, joined_answers(self.config, self.shared, ordered))

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from tasks.steps.questions import QUESTIONS, STEPS
+from tasks.steps.questions import JOINS, QUESTIONS, STEPS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,6 +46,9 @@ def test_every_kind_is_listed_with_its_version_and_question() -> None:
     for name, question in QUESTIONS.items():
         for step in question.steps:
             assert listed[f"`{step.kind}`"] == (str(step.version), name)
+    for join in JOINS.values():
+        for step in join.steps:
+            assert listed[f"`{step.kind}`"] == (str(step.version), " and ".join(join.questions))
 
 
 def test_what_a_kind_reads_comes_from_its_specs() -> None:

@@ -24,6 +24,7 @@ from tasks.report.concepts.groups import MAX_GROUPS, Group, groups_of
 from tasks.report.concepts.paradigms import paradigm_observations
 from tasks.report.concepts.results import ConceptFacts, ConceptResults
 from tasks.report.concepts.strips import Strip, strip_of
+from tasks.report.concepts.taught import TaughtBlock, taught_block, taught_csv, taught_files
 from tasks.report.findings import Finding
 from tasks.report.pages import Page
 
@@ -54,6 +55,7 @@ class ConceptContent:
     plane: ChosenFigures | None
     plane_notes: tuple[str, ...]
     explorer: Explorer | None
+    taught: TaughtBlock
     comparisons: list[Table]
     verdicts: Table | None
     further: list[Finding]
@@ -91,8 +93,8 @@ def lay_out_concepts(results: ConceptResults, files: Mapping[str, bytes]) -> Pag
         networks=content.networks,
         sections=(*sections, ("Detectors", rest)) if rest else tuple(sections),
         has_figures=bool(groups),
-        csv=content.csv,
-        files={**concept_files(results, groups), **files},
+        csv={**content.csv, **taught_csv(results.taught)},
+        files={**concept_files(results, groups), **taught_files(results.taught), **files},
     )
 
 
@@ -123,6 +125,7 @@ def concept_content(results: ConceptResults, groups: Sequence[Group], n_groups: 
         plane=plane,
         plane_notes=plane_notes,
         explorer=explorer,
+        taught=taught_block(results.taught, results.monitor),
         comparisons=tables.comparison_tables(groups),
         verdicts=_verdicts(groups, watched),
         further=list(results.observations),

@@ -68,7 +68,8 @@ def explorer_of(results: ConceptResults, groups: Sequence[Group]) -> Explorer | 
         place = (group.network, group.seed, layer)  # the images are the same under every detector
         neurons.setdefault(place, set()).update(shown)
         shown_rows = rows[rows["neuron"].isin(list(shown))]
-        made.append(_layer(group, layer, shown_rows, words) | {"place": list(neurons).index(place)})
+        where = {"place": list(neurons).index(place), "at": list(place)}
+        made.append(_layer(group, layer, shown_rows, words) | where)
     if n_shown < n_known:
         text = f"At most {most} neurons of a layer under one detector are in the explorer, evenly spread"
         notes.append(f"{text}: {n_shown:,} of {n_known:,}.")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields
 import pandas as pd
 
 from tasks.report.concepts.paradigms import Paradigm
+from tasks.report.concepts.taught import Taught
 from tasks.report.findings import Finding
 from tasks.report.pages import Image
 
@@ -104,6 +105,7 @@ class ConceptResults:
     observations : further findings; the page makes those on the paper's observations from the tables
     attacked : network, seed, snapshot, clean, robust (0..1: accuracy on images as they are, and under attack),
         images
+    taught : who taught neurons their concepts, where question 4 is asked of the same network
     """
 
     facts: ConceptFacts
@@ -123,6 +125,7 @@ class ConceptResults:
     pictures: Mapping[str, Image] = field(default_factory=dict)
     observations: tuple[Finding, ...] = ()
     attacked: pd.DataFrame = field(default_factory=lambda: _table("attacked"))
+    taught: Taught = field(default_factory=Taught)
 
     def completed(self) -> "ConceptResults":
         """Return the results with every column in every table; an absent one is unknown, such a category is other."""

@@ -76,3 +76,22 @@ class Question:
     plan: Callable[[Config, Shared], Sequence[Any]]  # Any: answers of the question's own class, which is an Answer
     page: Callable[[Store, Sequence[Any], str], Page] | None
     card: Callable[["Look", Any], Any] | None = None
+
+
+@dataclass(frozen=True)
+class Join:
+    """What the answers of several questions give together.
+
+    Attributes
+    ----------
+    name : of the join
+    questions : names of the questions
+    steps : the kinds of stages that it adds
+    plan : takes the answers of all questions of a config by question, and returns them with the stages of the join; it
+        may also add why there are none
+    """
+
+    name: str
+    questions: tuple[str, ...]
+    steps: tuple[Step, ...]
+    plan: Callable[[Config, Shared, Mapping[str, Sequence[Any]]], Mapping[str, Sequence[Any]]]  # Any: as above

@@ -83,6 +83,8 @@ class Monitored:
     attacked : each snapshot under attack; empty where the config does not ask for it
     paradigm : kind of the training and the network that it is compared with; None where unknown
     tensorboard : whether the report has files for TensorBoard
+    taught : what taught the neurons of each layer, where question 4 is asked of the network too
+    untaught : why `taught` is empty
     """
 
     network: str
@@ -99,13 +101,15 @@ class Monitored:
     attacked: tuple[StageSpec, ...] = ()
     paradigm: tuple[str, str] | None = None
     tensorboard: bool = False
+    taught: tuple[StageSpec, ...] = ()
+    untaught: str = ""
 
     @property
     def finals(self) -> Sequence[StageSpec]:
         """Return the stages that no other stage of the answer reads."""
         planted = [view.planted for view in self.views if view.planted is not None]
         pictures = [] if self.exemplars is None else [self.exemplars]
-        return (*(each.neurons for each in self.seen), self.plane, *planted, *pictures, *self.attacked)
+        return (*(each.neurons for each in self.seen), self.plane, *planted, *pictures, *self.attacked, *self.taught)
 
 
 def plan_concepts(config: Config, shared: Shared) -> Sequence[Monitored]:

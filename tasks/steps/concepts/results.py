@@ -23,6 +23,7 @@ from tasks.steps.concepts.neurons import ANCHORS_FILE, TAUS_FILE, TEMPERATURES_F
 from tasks.steps.concepts.plan import Monitored, Seen
 from tasks.steps.concepts.plane import read_plane
 from tasks.steps.concepts.responses import layer_depth
+from tasks.steps.concepts.taught import read_taught
 from tasks.steps.concepts.view_checks import view_rows
 from tasks.steps.concepts.watched import UNKNOWN_STEP
 from tasks.steps.concepts.words import Words, open_words, read_word_table
@@ -88,6 +89,7 @@ def concept_results(store: Store, answers: Sequence[Monitored], images: str) -> 
         exemplars=exemplars,
         attacked=attacked_table(store, answers),
         pictures=pictures,
+        taught=read_taught(store, answers, images),
         observations=(
             *(Finding("Left out", line) for answer in answers for line in answer.left_out),
             *(finding for answer in answers for finding in few_positive_findings(store, answer)),

@@ -28,6 +28,7 @@ from tasks.steps.interpretation.evaluation import EVALUATION
 from tasks.steps.interpretation.methods import METHODS, one_stage
 from tasks.steps.interpretation.selection import SELECTION
 from tasks.steps.interpretation.unit_evaluation import UNIT_EVALUATION
+from tasks.steps.taught.projected import NEURON_CONTRIBUTIONS
 from tests.plans import cells, decomposed, references
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ GROUPED: dict[str, Step] = {
     "strongest": STRONGEST,
     "head-scores": SCORES,
     "ablation": ABLATION,
+    "neuron-contributions": NEURON_CONTRIBUTIONS,  # tests/tasks/steps/taught
 }
 
 
