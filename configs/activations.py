@@ -1,6 +1,6 @@
 """The `activations` section of a config, and the layouts that a layer's output may have."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -8,6 +8,7 @@ from configs.asked import Asked
 from configs.section import Name
 
 ChannelLayout = Literal["channels-first", "channels-last", "tokens"]  # (n, d, ...), (n, ..., d), (n, l, d)
+GridSize = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]  # rows, columns
 
 
 class Activations(Asked):

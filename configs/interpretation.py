@@ -1,11 +1,11 @@
 """Question 1 in a config: what are the relevant features, from how little data?"""
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from configs.activations import ChannelLayout
+from configs.activations import ChannelLayout, GridSize
 from configs.asked import OnSplits
 from configs.section import Name, Share
 
@@ -17,11 +17,17 @@ class Interpretation(OnSplits):
 
     layer: str = Field(
         "last-map",
-        description="layer to interpret: last-map, or the name of a module whose output is a map; with `gallery: 0` "
-        "also tokens",
+        description="layer to interpret: last-map, or the name of a module whose output is a map or tokens, such as "
+        "the end of a transformer's block",
     )
     layout: ChannelLayout | None = Field(
         None, description="channel layout of the layer's output; default: derived from the network's operations"
+    )
+    tokens: Literal["patches", "line"] | GridSize = Field(
+        "patches",
+        description="positions of a layer of tokens: patches, the grid of the image's patches, with class and register "
+        "tokens set apart (line where the tokens do not show a grid); [rows, columns], a grid of the last tokens; "
+        "line, all tokens in one row, without heat maps",
     )
     learn: Name = Field("train", description="split from which coresets and features come")
     evaluate: Name = Field("val", description="split on which features are compared")

@@ -93,8 +93,16 @@ def split_at(
     return Split(trunk, head, layer, name, part_layout(trunk, layer, example, layout), n_outputs, example.device)
 
 
+def capture_parts(split: Split, images: Tensor) -> tuple[Floats, Floats | None, Floats]:
+    """Run a batch through a network, as `capture_batch`; return maps, the tokens set apart (n, k, d), and logits."""
+    with torch.inference_mode():
+        given = split.trunk(images.to(split.device, non_blocking=True))
+        logits, maps, apart = split.head(given), split.layout.maps(given), split.layout.apart(given)
+        return _array(maps), None if apart is None else _array(apart), _array(logits)
+
+
 def capture_batch(split: Split, images: Tensor) -> tuple[Floats, Floats]:
-    """Run a batch through a network and return maps and logits.
+    """Run a batch through a network and return maps and logits; without the tokens that are set apart.
 
     Parameters
     ----------
@@ -105,28 +113,26 @@ def capture_batch(split: Split, images: Tensor) -> tuple[Floats, Floats]:
     -------
     maps (n, h, w, d) float32, for tokens (n, 1, l, d), or features (n, d); and logits (n, n_outputs) float32
     """
-    with torch.inference_mode():
-        maps = split.trunk(images.to(split.device, non_blocking=True))
-        logits = split.head(maps)
-        last = split.layout.common(maps).contiguous().view(len(maps), *split.shape[1:], split.shape[0])
-        return last.float().cpu().numpy(), logits.float().cpu().numpy()
+    maps, _, logits = capture_parts(split, images)
+    return maps, logits
 
 
-def run_head(split: Split, maps: Floats) -> Floats:
+def run_head(split: Split, maps: Floats, apart: Floats | None = None) -> Floats:
     """Return the logits that the head computes from maps.
 
     Parameters
     ----------
     split : the network
     maps : (n, h, w, d) or (n, d), any float, as `capture_batch` returns them
+    apart : (n, k, d), the tokens set apart, for layers that have them
 
     Returns
     -------
     (n, n_outputs) float32
     """
     with torch.inference_mode():
-        native = split.layout.native(torch.from_numpy(np.ascontiguousarray(maps, dtype=np.float32))).contiguous()
-        return split.head(native.to(split.device)).float().cpu().numpy()
+        native = split.layout.native(_tensor(maps), None if apart is None else _tensor(apart)).contiguous()
+        return _array(split.head(native.to(split.device)))
 
 
 def capture_layers(
@@ -207,6 +213,16 @@ def to_storage_dtype(array: Floats, dtype: str, layer: str, sample_ids: NDArray[
             f"for sample id {sample_ids[first]}; set `dtype: float32`"
         )
     return array.astype(target, copy=False)
+
+
+def _array(values: Tensor) -> Floats:
+    """Return a tensor as float32."""
+    return values.float().cpu().numpy()
+
+
+def _tensor(values: Floats) -> Tensor:
+    """Return an array as a float32 tensor."""
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32))
 
 
 def _node(graph: Graph, layer: str) -> fx.Node | None:

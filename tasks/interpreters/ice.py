@@ -34,7 +34,7 @@ __all__ = [
 
 Maps = NDArray[Any]  # Any: float16 or float32, as stored
 Arrays = Mapping[str, NDArray[np.float32]]
-Negative = Literal["clamp", "refuse"]
+Negative = Literal["clamp", "shift", "refuse"]
 # What needs torch is imported when it is asked for: a plan checks parameters without it.
 _WITH_TORCH = {"NMF": "nmf", "fit_nmf": "nmf", "nmf_codes": "nnls"}
 
@@ -54,11 +54,13 @@ def fit(maps: Maps, *, seed: int | Sequence[int], components: int = 10, negative
     maps : (n, h, w, d) float16 or float32, every position a row
     seed : of the factorisation's starts
     components : number of concepts, cut to min(components, n h w, d)
-    negative : read negative activations as 0 ("clamp") or raise ValueError ("refuse")
+    negative : read negative activations as 0 ("clamp"); take from each channel its smallest value on these maps if
+        that is negative ("shift"); or raise ValueError ("refuse")
 
     Returns
     -------
-    Features: array "components" (r, d) float32, rows of unit length; numbers relative_error, clamped, iterations, rank
+    Features: array "components" (r, d) float32, rows of unit length; with "shift" also "offset" (1, d), at most 0;
+    numbers relative_error (with "shift" of the shifted maps), clamped, iterations, rank
     """
     from tasks.interpreters.nmf import fit_nmf
 
@@ -67,9 +69,10 @@ def fit(maps: Maps, *, seed: int | Sequence[int], components: int = 10, negative
     if negative == "refuse" and (n_negative := int(np.count_nonzero(flat < 0))):
         raise ValueError(
             f"maps: expected activations of at least 0, found {n_negative} negative ones; take a layer after its ReLU "
-            "or set negative: clamp"
+            "or set negative: clamp or shift"
         )
-    factors = fit_nmf(flat, components, seed=seed)
+    offset = {"offset": flat.min(axis=0, keepdims=True).clip(max=0).astype(np.float32)} if negative == "shift" else {}
+    factors = fit_nmf(_shifted(flat, offset), components, seed=seed)
     found = np.asarray(factors.components, dtype=np.float32)
     numbers = {
         "relative_error": factors.relative_error,
@@ -77,42 +80,44 @@ def fit(maps: Maps, *, seed: int | Sequence[int], components: int = 10, negative
         "iterations": float(factors.iterations),
         "rank": float(len(found)),
     }
-    return Features({"components": found}, numbers)
+    return Features({"components": found, **offset}, numbers)
 
 
 def check(*, components: int = 10, negative: str = "clamp") -> None:
     """Raise ValueError that names a parameter which `fit` cannot take."""
     if isinstance(components, bool) or not isinstance(components, int | np.integer) or components < 1:
         raise ValueError(f"components: expected an integer of at least 1, found {components!r}")
-    if negative not in ("clamp", "refuse"):
-        raise ValueError(f"negative: expected clamp or refuse, found {negative!r}")
+    if negative not in ("clamp", "shift", "refuse"):
+        raise ValueError(f"negative: expected clamp, shift or refuse, found {negative!r}")
 
 
 def shapes(n_channels: int, *, components: int = 10, negative: Negative = "clamp") -> dict[str, tuple[int, ...]]:
     """Return the largest shape that each array of `fit` can have for maps of `n_channels`."""
     check(components=components, negative=negative)
-    return {"components": (components, n_channels)}
+    found: dict[str, tuple[int, ...]] = {"components": (components, n_channels)}
+    return {**found, "offset": (1, n_channels)} if negative == "shift" else found
 
 
 def encode(arrays: Arrays, maps: Maps) -> NDArray[np.float32]:
     """Return the codes (n, h, w, r) of each position on fixed components, by exact non-negative least squares.
 
-    Negative activations are read as 0, as in `fit`. Zero components have code 0.
+    What is negative, after the shift of `fit` if there is one, is read as 0. Zero components have code 0.
     """
     from tasks.interpreters.nnls import solve_rows
     from tasks.interpreters.rows import open_rows
 
-    codes = solve_rows(open_rows(_flat(maps), clamp=True), arrays["components"])
+    codes = solve_rows(open_rows(_shifted(_flat(maps), arrays), clamp=True), arrays["components"])
     return np.asarray(codes, dtype=np.float32).reshape(*maps.shape[:3], -1)
 
 
 def reconstruct(arrays: Arrays, codes: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the maps (n, h, w, d) that codes (n, h, w, r) represent."""
-    return codes @ arrays["components"]
+    found = codes @ arrays["components"]
+    return found + arrays["offset"][0] if "offset" in arrays else found
 
 
 def columns(arrays: Arrays, codes: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return columns (n h w, r) with the inner products of the reconstructed maps.
+    """Return columns (n h w, r) with the inner products of the reconstructed maps, before an offset is added.
 
     Notes
     -----
@@ -204,6 +209,11 @@ def top_heat_maps(codes: NDArray[np.float32], k: int, size: tuple[int, int]) -> 
         return np.zeros(size, dtype=np.float32)
     heat: NDArray[np.float32] = (large - low) / (high - low)
     return heat
+
+
+def _shifted(flat: Maps, arrays: Arrays) -> Maps:
+    """Return rows (n, d) minus the offset of the features, if they have one."""
+    return flat - arrays["offset"] if "offset" in arrays else flat
 
 
 def _flat(maps: Maps) -> Maps:

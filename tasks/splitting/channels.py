@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
+from tasks.splitting.token_grid import TokenGrid
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -24,10 +26,12 @@ class ChannelLayout:
     ----------
     name : "vectors" (n, d), "tokens" (n, l, d), "channels-first" (n, d, ...) or "channels-last" (n, ..., d)
     shape : of one sample's output, as the network gives it
+    grid : of tokens that are read as the patches of an image; None: they are a map of one row
     """
 
     name: str
     shape: tuple[int, ...]
+    grid: TokenGrid | None = None
 
     @property
     def n_channels(self) -> int:
@@ -40,8 +44,20 @@ class ChannelLayout:
         return self.shape[1:] if self.name == CHANNELS_FIRST else self.shape[:-1]
 
     @property
+    def in_line(self) -> bool:
+        """Say whether positions are not rows and columns of the image."""
+        return self.grid is None and len(self.positions) < 2
+
+    @property
+    def n_apart(self) -> int:
+        """Return the number of tokens that are not positions of the map."""
+        return 0 if self.grid is None else len(self.grid.apart)
+
+    @property
     def map_shape(self) -> tuple[int, int, int]:
         """Return (d, h, w) of the output read as a map; positions on one axis are a map of one row."""
+        if self.grid is not None:
+            return self.n_channels, self.grid.rows, self.grid.columns
         height = prod(self.positions[:-1])
         return self.n_channels, height, prod(self.positions) // height
 
@@ -49,10 +65,39 @@ class ChannelLayout:
         """Return a view of the layer's outputs (n, *shape) in the common form (n, *positions, d)."""
         return values.movedim(1, -1) if self.name == CHANNELS_FIRST else values
 
-    def native(self, values: Tensor) -> Tensor:
-        """Return values in the network's layout (n, *shape), from the common form or from maps (n, h, w, d)."""
+    def maps(self, values: Tensor) -> Tensor:
+        """Return outputs (n, *shape) as maps (n, h, w, d), without the tokens set apart; vectors unchanged."""
+        if not self.positions:
+            return values
+        d, height, width = self.map_shape
+        kept = self.common(values) if self.grid is None else values[:, list(self.grid.cells)]
+        return kept.contiguous().view(len(values), height, width, d)
+
+    def apart(self, values: Tensor) -> Tensor | None:
+        """Return the tokens set apart (n, k, d) of the layer's outputs (n, *shape); None without such tokens."""
+        return values[:, list(self.grid.apart)] if self.grid is not None and self.grid.apart else None
+
+    def native(self, values: Tensor, apart: Tensor | None = None) -> Tensor:
+        """Return values in the network's layout (n, *shape), from the common form or from maps (n, h, w, d).
+
+        Raises
+        ------
+        ValueError : the layer has tokens set apart, and `apart` (n, k, d) has not as many of as many samples
+        """
+        if self.grid is not None:
+            return self._tokens(self.grid, values, apart)
         whole = values.reshape(len(values), *self.positions, self.n_channels)
         return whole.movedim(-1, 1) if self.name == CHANNELS_FIRST else whole
+
+    def _tokens(self, grid: TokenGrid, maps: Tensor, apart: Tensor | None) -> Tensor:
+        """Return tokens (n, l, d) from the maps of patches (n, h, w, d) and the tokens set apart (n, k, d)."""
+        import torch
+
+        patches = maps.reshape(len(maps), len(grid.cells), self.n_channels)
+        expected, given = (len(maps), len(grid.apart)), (len(maps), 0) if apart is None else tuple(apart.shape[:2])
+        if given != expected:
+            raise ValueError(f"apart: expected (n, k) = {expected} tokens set apart, found {given}")
+        return patches[:, grid.order] if apart is None else torch.cat([patches, apart], dim=1)[:, grid.order]
 
 
 def decide_layout(shape: tuple[int, ...], axes: frozenset[int], wanted: str | None) -> ChannelLayout:

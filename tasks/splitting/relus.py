@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from tasks.splitting.channels import CHANNELS_FIRST, ChannelLayout, LayoutError, decide_layout
+from tasks.splitting.token_grid import TokenGrid
 from tasks.splitting.tracking import ChannelTracker
 
 See = Callable[[int, Tensor], None]  # number of the call, output; it may change the output in place
@@ -63,7 +64,10 @@ def relu_layouts(run: Callable[[Tensor], object], image: Tensor) -> tuple[Channe
     with torch.inference_mode(), ChannelTracker(image) as tracker, ReluCalls(look):
         run(image)
     if not found:
-        raise ValueError("expected at least one ReLU up to the layer, found none; VEBI selects outputs of ReLUs")
+        raise ValueError(
+            "expected at least one ReLU up to the layer, found none; VEBI selects outputs of ReLUs: leave it out, and "
+            "take ice or topics for a network with other activations"
+        )
     return tuple(found)
 
 
@@ -119,6 +123,13 @@ def as_maps(number: int, output: Tensor, layout: ChannelLayout) -> Tensor:
     while first.ndim < 4:  # positions on one axis are a map of one row
         first = first.unsqueeze(2)
     return first
+
+
+def on_patches(maps: Tensor, grid: TokenGrid | None) -> Tensor:
+    """Return the maps (n, f, 1, l) of tokens as those of the patches, (n, f, h, w); other maps unchanged."""
+    if grid is None or maps.shape[2:] != (1, grid.n_tokens):
+        return maps
+    return maps[:, :, 0, list(grid.cells)].reshape(*maps.shape[:2], grid.rows, grid.columns)
 
 
 def _lower_bound(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # Any: a number

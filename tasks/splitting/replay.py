@@ -29,8 +29,13 @@ def last_map_module(model: nn.Module, example: Tensor) -> str:
     images = example.clone()
     tracker = ChannelTracker(images)
 
+    blocks: list[str] = []  # of a transformer: modules of a list that give tokens
+
     def look(name: str, module: nn.Module, output: Tensor) -> None:
         nonlocal found, last
+        if isinstance(output, Tensor) and output.ndim == 3 and list(module.children()):
+            parent = model.get_submodule(name.rpartition(".")[0])
+            blocks.extend([name] if isinstance(parent, nn.Sequential | nn.ModuleList) else [])
         if not is_map(shape_of(output, tracker.axes(output))):
             return
         last = name
@@ -49,7 +54,7 @@ def last_map_module(model: nn.Module, example: Tensor) -> str:
         )
         raise ValueError(
             f"expected a module whose output is a map (n, channels, h, w) after an activation, found that {seen}; "
-            "name a module"
+            f"name a module{f', such as the block {blocks[-2:][0]}' if blocks else ''}"
         )
     return found
 

@@ -55,7 +55,7 @@ def planted(tree: Tree, path: Path, layout: str) -> Tree:
         (
             "tokens",
             "activations",
-            "seeds=[0]",
+            "interpretation.tokens=line",
             "interpretation.gallery: expected 0 for a layer whose positions are not rows and columns, found 2",
         ),
         (
@@ -64,6 +64,14 @@ def planted(tree: Tree, path: Path, layout: str) -> Tree:
             "activations.layout={conv: tokens}",
             "layout: expected names from `layers`, found 'conv'",
         ),
+        (
+            "tokens",
+            "activations",
+            "interpretation.tokens=[3, 2]",
+            "expected a grid of at most the 4 tokens of the layer, found 3 x 2; set `interpretation.tokens`",
+        ),
+        ("tokens", "activations", "interpretation.tokens=[0, 2]", "interpretation.tokens"),
+        ("tokens", "activations", "interpretation.tokens=rows", "interpretation.tokens"),
         ("tokens", "interpretation", "activations.layout=rows", "activations.layout"),
         ("tokens", "activations", "interpretation.layout={layer: tokens}", "interpretation.layout"),
     ],
@@ -81,8 +89,7 @@ def test_a_layout_that_cannot_be_is_refused_by_the_plan(
 @pytest.mark.parametrize("layout", ["channels-first", "channels-last", "tokens"])
 def test_what_is_known_is_planned(write: Write, tiny_tree: Tree, tmp_path: Path, layout: str) -> None:
     tree = planted(tiny_tree, tmp_path, layout)
-    gallery = 0 if layout == "tokens" else 2
-    assert layerlore("plan", write(tree), "--set", f"interpretation.gallery={gallery}").exit_code == 0
+    assert layerlore("plan", write(tree)).exit_code == 0
 
 
 def test_gates_on_a_last_map_with_channels_last_are_refused(write: Write, tiny_tree: Tree, tmp_path: Path) -> None:

@@ -160,7 +160,8 @@ def _clamped(rows: pd.DataFrame) -> Iterable[str]:
         worst = rows.iloc[int(np.argmax(rows["clamped_mean"].fillna(0)))]
         yield (
             "The layer has negative activations, which a factorisation reads as 0. The most are with "
-            f"{worst['selector']} at {budget(worst['budget'])}: {count(worst['clamped_mean'])} numbers on average."
+            f"{worst['selector']} at {budget(worst['budget'])}: {count(worst['clamped_mean'])} numbers on average. "
+            "`negative: shift` keeps them."
         )
 
 

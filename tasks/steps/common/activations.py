@@ -27,6 +27,7 @@ from tasks.splitting.channels import LayoutError
 from tasks.steps.common.content import compare_content
 from tasks.steps.common.manifest import data_of, positions
 from tasks.steps.common.networks import choose_device, load_network, network_identity, preprocessing_of
+from tasks.steps.common.probing import LINE, Tokens, how_read, probe
 from tasks.steps.common.samples import Batch, batches_ahead, read_batch
 from tasks.steps.common.shapes import Shapes
 from tasks.steps.common.survey import check_outputs
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from tasks.capture import Split
 
 VERSION = 2
+LAST_MAP = "last-map"
 PARTITION_BYTES = 48 * 2**20  # of float32 maps: the memory of a partition, and the most that a crash loses
 MAX_ROWS = 1024
 BATCH_BYTES = 5 * 2**20  # of float32 inputs in one forward pass; more does not make a CPU faster
@@ -55,35 +57,21 @@ def activations_spec(
     split: str,
     dtype: str,
     layout: str | None = None,
+    tokens: Tokens = LINE,
     maps: bool = True,
 ) -> StageSpec:
-    """Return the spec of a layer's activations; `layout` None: the network's own; `maps`: whether maps are stored."""
+    """Return the spec of a layer's activations.
+
+    `layout` None stands for the network's own. `tokens` are the positions of a layer of tokens, as in the config.
+    `maps` says whether maps are stored.
+    """
     parameters, place, digests = network_identity(name, network, training)
     inputs = {"data": manifest} if training is None else {"data": manifest, "network": training}
     kept: Document = {"network": parameters, "layer": layer, "split": split, "dtype": dtype}
     kept |= without_defaults({"layout": layout, "maps": maps}, {"layout": None, "maps": True})
+    if layer != LAST_MAP and tokens != LINE:  # the last map never consists of tokens
+        kept["tokens"] = tokens if isinstance(tokens, str) else list(tokens)
     return ACTIVATIONS.spec(kept, inputs, digests=digests, place=place, label=f"{name} {layer} {split}")
-
-
-def probe(
-    model: nn.Module, layer: str, example: Tensor, *, images: Tensor | None = None, layout: str | None = None
-) -> tuple[Split, Shapes]:
-    """Return a network split at a layer, and the sizes of one sample; the arguments are those of `split_at`.
-
-    Raises
-    ------
-    ValueError : the model does not have the layer or cannot be split there
-    """
-    from tasks.capture import split_at
-    from tasks.splitting.outputs import largest_output
-
-    split = split_at(model, layer, example, images=images, layout=layout)
-    if len(split.shape) != 3:
-        raise ValueError(
-            f"layer {layer!r}: expected maps, found features of shape {split.shape}; name a convolutional layer"
-        )
-    sizes = tuple(example.shape[1:]), split.shape, split.n_outputs, largest_output(model, example)
-    return split, Shapes(*sizes, split.layout.name, in_line=len(split.layout.positions) < 2, place=split.place)
 
 
 def activations_layout(n: int, shapes: Shapes, dtype: str, *, maps: bool = True) -> Layout:
@@ -102,12 +90,14 @@ def activations_layout(n: int, shapes: Shapes, dtype: str, *, maps: bool = True)
         "pooled": array((d,), dtype, "channel"),
     }
     arrays |= {"maps": array((h, w, d), dtype, "row", "column", "channel")} if maps else {}
+    if maps and shapes.apart:
+        arrays["apart"] = array((shapes.apart, d), dtype, "token", "channel")
     return Layout(-(-n // rows), arrays)
 
 
 def peak_bytes(shapes: Shapes, layout: Layout) -> int:
     """Return a bound on a worker's memory without libraries: a partition's arrays, two batches, a forward pass."""
-    maps = int(np.prod(shapes.maps)) * 4
+    maps = (int(np.prod(shapes.maps)) + shapes.apart * shapes.maps[0]) * 4
     rows = next(iter(layout.arrays.values())).rows
     sample = int(np.prod(shapes.inputs)) * 4
     # Input, output, convolution workspace and the tensors of a branch, each as large as the largest layer.
@@ -184,7 +174,7 @@ def _extract(stage: Stage, rows: pd.DataFrame, device: str) -> dict[str, NDArray
     """Return content digests, logits, pooled features and maps of `rows`."""
     import torch
 
-    from tasks.capture import capture_batch, check_finite, to_storage_dtype
+    from tasks.capture import capture_parts, check_finite, to_storage_dtype
 
     spec, opened = stage.spec, _opened(stage.store, stage.spec, device)
     keys, ids = rows["key"].tolist(), rows["id"].to_numpy(np.int64)
@@ -193,13 +183,15 @@ def _extract(stage: Stage, rows: pd.DataFrame, device: str) -> dict[str, NDArray
     found = {name: np.empty((len(rows), *array.shape[1:]), array.dtype) for name, array in computed.items()}
     for start, batch in batches_of(spec, keys, opened.shapes.inputs, device):
         stop = start + len(batch.inputs)
-        maps, logits = capture_batch(opened.split, batch.inputs)
+        maps, apart, logits = capture_parts(opened.split, batch.inputs)
         layer = str(spec.parameters["layer"])
         pooled = torch.from_numpy(maps).mean(dim=(1, 2)).numpy()
         check_finite(pooled, layer, ids[start:stop])  # the mean of a map shows any NaN or infinity in it
         found["content"][start:stop] = batch.content
         found["logits"][start:stop] = logits
-        for name, array in (("pooled", pooled), ("maps", maps))[: 2 if "maps" in found else 1]:
+        for name, array in {"pooled": pooled, "maps": maps, "apart": apart}.items():
+            if name not in found or array is None:
+                continue
             narrow = dtype != "float32"  # only a narrow type can lose a finite value
             found[name][start:stop] = to_storage_dtype(array, dtype, layer, ids[start:stop]) if narrow else array
     return found
@@ -231,8 +223,7 @@ def _opened(store: Store, spec: StageSpec, device: str) -> _Opened:
     model = load_network(store, spec, torch.device(device))
     images = example_images(store, spec).to(device)
     example = example_input(tuple(images.shape[1:])).to(device)
-    layer, layout = spec.parameters["layer"], spec.parameters.get("layout")
-    return _Opened(*probe(model, layer, example, images=images, layout=layout))
+    return _Opened(*probe(model, spec.parameters["layer"], example, images=images, **how_read(spec)))
 
 
 def first_input(store: Store, spec: StageSpec) -> Tensor:
@@ -255,21 +246,23 @@ def _summary(stage: Stage) -> dict[str, Json]:
     """Return the summary: classes with their ranges, the sizes of a map and an input, the network's own layout."""
     shapes = _opened(stage.store, stage.spec, "cpu").shapes
     d, h, w = shapes.maps
-    return {**range_summary(stage), "map": [h, w, d], "input": list(shapes.inputs), "layout": shapes.layout}
+    tokens: dict[str, Json] = {"tokens": shapes.tokens} if "tokens" in stage.spec.parameters and shapes.tokens else {}
+    inputs: list[Json] = list(shapes.inputs)
+    return {**range_summary(stage), "map": [h, w, d], "input": inputs, "layout": shapes.layout, **tokens}
 
 
 def map_shapes(spec: StageSpec, survey: Survey) -> Shapes:
     """Return the sizes of the network of an activations stage, after checking its split and its labels."""
-    found, layer, layout = survey.data(spec.inputs["data"]), spec.parameters["layer"], spec.parameters.get("layout")
+    found, layer, how = survey.data(spec.inputs["data"]), spec.parameters["layer"], how_read(spec)
     found.split(spec.parameters["split"])
 
     def look(model: nn.Module, example: Tensor, images: Tensor) -> Shapes:
-        _, shapes = probe(model, layer, example, images=images, layout=layout)
+        _, shapes = probe(model, layer, example, images=images, **how)
         check_outputs(found, shapes.logits, spec.inputs["data"])
         return shapes
 
     try:
-        return survey.look(spec, f"map {layer} {layout}", look)
+        return survey.look(spec, f"map {layer} {how}", look)
     except LayoutError as error:
         raise ValueError(f"interpretation.layout: networks.{spec.place['network']}: {error}") from error
 

@@ -96,6 +96,8 @@ class PlanSurvey:
                     f"expected layers with a size, found {lazy[0]} without one before the first input; "
                     "build the layer with its size, such as nn.Linear in place of nn.LazyLinear"
                 )
+            if "weights" not in spec.place:
+                _fill_zeros(model)
             self._opened = where, in_fitting_format(model.eval().requires_grad_(False), images)
         return self._opened[1]
 
@@ -131,6 +133,17 @@ def check_outputs(found: DataSurvey, n_outputs: int, manifest: StageSpec) -> Non
 def state_bytes(model: nn.Module) -> int:
     """Return the bytes of a model's state."""
     return sum(value.numel() * value.element_size() for value in model.state_dict().values())
+
+
+def _fill_zeros(model: nn.Module) -> None:
+    """Give values to matrices of 0, with which training begins: checks of paths through the network need them."""
+    import torch
+
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for value in model.parameters():
+            if value.ndim > 1 and not bool(value.any()):
+                value.normal_(0, 0.02, generator=draw)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ For methods that take features as directions in the space of the layer's channel
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -33,7 +34,8 @@ from tasks.steps.interpretation.card_arrays import (
     most_important,
     write_cards,
 )
-from tasks.steps.interpretation.method import DirectedFeatures, Head
+from tasks.steps.interpretation.coreset_maps import read_apart
+from tasks.steps.interpretation.method import DirectedFeatures, Maps, TokenHead
 from tasks.steps.interpretation.methods import method_of
 from tasks.steps.interpretation.selection import classes_per_partition, common_classes, count_classes
 from tasks.steps.interpretation.topics import head_of
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 VERSION = 1
 GROUP_VALUES = 4_000_000  # map values of a partition, a second or less of work
 CHUNK_VALUES = 4_000_000  # map values in memory at once
+HEAD_IMAGES = 64  # images whose tokens set apart go through the head at once, as many as `importance` takes
+FIRST = np.zeros(1, np.int64)
 
 
 def cards_spec(features: StageSpec, held_out: StageSpec) -> StageSpec:
@@ -56,7 +60,7 @@ class _Shown:
     """The samples that may be shown, and the head of their network: None where it does not let gradients through."""
 
     activations: FinishedStage
-    head: Head | None
+    head: TokenHead | None
     in_line: bool
 
     def cards(self, fitted: DirectedFeatures, label: int, span: tuple[int, int]) -> ClassCards:
@@ -69,7 +73,10 @@ class _Shown:
         at = span[0] + spread(span[1] - span[0], SEARCHED)
         directions = fitted.directions()
         total, logit = np.zeros(len(directions)), 0.0
-        size = max(1, CHUNK_VALUES // int(np.prod(self.activations.layout.arrays["maps"].shape[1:])))
+        arrays = self.activations.layout.arrays
+        size = max(1, CHUNK_VALUES // int(np.prod(arrays["maps"].shape[1:])))
+        if "apart" in arrays:
+            size = min(size, HEAD_IMAGES)
         top, largest = TopMaps(IMAGES), []
         for start in range(0, len(at), size):
             rows = at[start : start + size]
@@ -77,7 +84,8 @@ class _Shown:
             responses = fitted.responses(maps)
             largest.append(top.update(responses, rows))
             if self.head:
-                gains, mean = fitted.contributions(self.head, maps, responses, label)
+                head = partial(self.head, apart=read_apart(self.activations, rows))
+                gains, mean = fitted.contributions(head, maps, responses, label)
                 total, logit = total + len(rows) * gains, logit + len(rows) * mean
         importance = total / abs(logit) if logit else np.full(len(total), np.nan)
         chosen = most_important(importance, np.flatnonzero(np.any(directions != 0, axis=1)))
@@ -126,12 +134,12 @@ def _open(stage: Stage, wanted: str) -> _Shown:
     split = open_split(stage.store, spec, device)
     whole = head_of(split)
 
-    def head(maps: Tensor) -> Tensor:
-        return whole(maps.to(device))
+    def head(maps: Tensor, apart: Maps | None = None) -> Tensor:
+        return whole(maps.to(device), apart)
 
-    tried = torch.from_numpy(activations.read("maps", 0, 1).astype(np.float32))
-    usable = None if head_gradient_missing(head, tried) else head
-    return _Shown(activations, usable, in_line=len(split.layout.positions) < 2)
+    tried, others = torch.from_numpy(activations.read("maps", 0, 1).astype(np.float32)), read_apart(activations, FIRST)
+    usable = None if head_gradient_missing(partial(head, apart=others), tried) else head
+    return _Shown(activations, usable, in_line=split.layout.in_line)
 
 
 def _summary(stage: Stage) -> Document:

@@ -22,6 +22,13 @@ if TYPE_CHECKING:
 STORED, RECOMPUTE = "stored", "recompute"
 
 
+def read_apart(stage: FinishedStage, rows: NDArray[np.int64]) -> Maps | None:
+    """Return the tokens set apart (n, k, d) of samples of an activations stage, None where it has none; float32."""
+    if "apart" not in stage.layout.arrays:
+        return None
+    return read_rows(stage, "apart", rows).astype(np.float32)
+
+
 def passes_note(label: str, passes: int) -> str:
     """Return the line of a plan on maps that are made again."""
     return f"{label}: `maps: recompute` takes up to {passes} passes of the network over the coreset"
@@ -55,19 +62,24 @@ class CoresetMaps:
 
     def read(self, rows: NDArray[np.int64]) -> Maps:
         """Return the maps of samples (n, h, w, d) in float32."""
-        if not self._recompute:
-            return read_rows(self._stage, "maps", rows).astype(np.float32)
-        found = np.empty((len(rows), *self.shape), np.float32)
-        size = batch_size(tuple(self._stage.summary["input"]), str(self._device))
-        for start in range(0, len(rows), size):
-            found[start : start + size] = self._forward(rows[start : start + size])
-        return found
+        return self.read_parts(rows)[0]
 
-    def _forward(self, rows: NDArray[np.int64]) -> Maps:
-        """Return the maps of a batch, rounded to the type of stored ones."""
-        from tasks.capture import capture_batch, to_storage_dtype
+    def read_parts(self, rows: NDArray[np.int64]) -> tuple[Maps, Maps | None]:
+        """Return the maps of samples (n, h, w, d), and the tokens set apart (n, k, d) if there are any, in float32."""
+        if not self._recompute:
+            return read_rows(self._stage, "maps", rows).astype(np.float32), read_apart(self._stage, rows)
+        size = batch_size(tuple(self._stage.summary["input"]), str(self._device))
+        parts = [self._forward(rows[start : start + size]) for start in range(0, len(rows), size)]
+        apart = [others for _, others in parts if others is not None]
+        return np.concatenate([maps for maps, _ in parts]), np.concatenate(apart) if apart else None
+
+    def _forward(self, rows: NDArray[np.int64]) -> tuple[Maps, Maps | None]:
+        """Return maps and tokens set apart of a batch, rounded to the type of stored ones."""
+        from tasks.capture import capture_parts, to_storage_dtype
 
         layer, split = str(self._spec.parameters["layer"]), str(self._spec.parameters["split"])
         images = read_positions(self._store, self._spec, split, rows)
-        maps, _ = capture_batch(open_split(self._store, self._spec, self._device), images)
-        return to_storage_dtype(maps, str(self._spec.parameters["dtype"]), layer, rows).astype(np.float32)
+        maps, apart, _ = capture_parts(open_split(self._store, self._spec, self._device), images)
+        dtype = str(self._spec.parameters["dtype"])
+        others = None if apart is None else to_storage_dtype(apart, dtype, layer, rows).astype(np.float32)
+        return to_storage_dtype(maps, dtype, layer, rows).astype(np.float32), others

@@ -25,6 +25,7 @@ from tasks.metrics.accuracy import agreement, top_k_accuracy
 from tasks.metrics.joint_shape import JointShape
 from tasks.steps.common.activations import map_shapes, open_split, ranges_by_class
 from tasks.steps.common.networks import choose_device
+from tasks.steps.interpretation.coreset_maps import read_apart
 from tasks.steps.interpretation.measures import ALPHAS, MEASURES, permuted_images
 from tasks.steps.interpretation.method import ClassFeatures, Maps
 from tasks.steps.interpretation.methods import method_of
@@ -109,7 +110,7 @@ def _partition(work: Work, number: int) -> None:
 
 
 def _evaluate_class(
-    activations: FinishedStage, label: int, class_range: tuple[int, int], sets: list[_Set], head: Callable[[Maps], Maps]
+    activations: FinishedStage, label: int, class_range: tuple[int, int], sets: list[_Set], whole: Callable[..., Maps]
 ) -> NDArray[np.float64]:
     """Return the measures (sets - 1, MEASURES) of one class; the first set is the reference."""
     start, stop = class_range
@@ -123,6 +124,7 @@ def _evaluate_class(
         del bounds[-2]  # the null distance exchanges images, so a chunk needs at least two
     for chunk, (low, high) in enumerate(itertools.pairwise(bounds)):
         maps = activations.read("maps", low, high).astype(np.float32)
+        head = partial(whole, apart=read_apart(activations, np.arange(low, high)))
         reference, *others = (one.columns(maps, head) for one in sets)
         shapes = shapes or [JointShape([reference.shape[1], columns.shape[1]]) for columns in others]
         exchanged = permuted_images(len(maps), h * w, [label, chunk])

@@ -73,7 +73,8 @@ class FittedClass:
         """Return the direction (r, d) of each feature: what code 1 of this feature alone stands for."""
         r = len(next(iter(self.arrays.values())))
         alone = np.eye(r, dtype=np.float32).reshape(1, 1, r, r)
-        found: NDArray[np.float64] = self.interpreter.reconstruct(self.arrays, alone)[0, 0].astype(np.float64)
+        whole, nothing = (self.interpreter.reconstruct(self.arrays, codes)[0, 0] for codes in (alone, 0 * alone))
+        found: NDArray[np.float64] = whole.astype(np.float64) - nothing
         return found
 
     def contributions(self, head: Head, maps: Maps, responses: Maps, label: int) -> tuple[NDArray[np.float64], float]:

@@ -98,7 +98,7 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
         asked = "the default" if spec.parameters.get("once") else count
         raise ValueError(
             f"interpretation.gallery: expected 0 for a layer whose positions are not rows and columns, found {asked}; "
-            "set it to 0, or name a layer of maps"
+            "set it to 0, set `interpretation.tokens` to the rows and columns of patches, or name a layer of maps"
         )
     pixels = count * found.inputs[-1] ** 2
     return Size(pixels * (3 + len(spec.parameters["titles"])), pixels * 4 * 20)

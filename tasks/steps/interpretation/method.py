@@ -20,6 +20,14 @@ Maps = NDArray[np.float32]
 Head = Callable[["Tensor"], "Tensor"]  # maps (n, h, w, d) -> logits (n, C), differentiable
 
 
+class TokenHead(Protocol):
+    """A head of maps that also takes the tokens set apart, for layers of tokens that have them."""
+
+    def __call__(self, maps: "Tensor", apart: Maps | None = None) -> "Tensor":
+        """Return the logits (n, C) of maps (n, h, w, d) and tokens (n, k, d)."""
+        ...
+
+
 @dataclass(frozen=True)
 class Expressed:
     """Maps (n, h, w, d) as the features of a class express them.

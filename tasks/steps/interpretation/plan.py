@@ -128,7 +128,7 @@ def _activations(
     name, _ = setting
     manifest = shared.manifests[config.data_of(name, "interpretation")]
     network, training = config.networks[name], shared.trainings.get(setting)
-    settings = asked.model_dump(include={"layer", "layout", "dtype"})
+    settings = asked.model_dump(include={"layer", "layout", "tokens", "dtype"})
     maps = split == asked.evaluate or _keeps_maps(asked)
     return activations_spec(name, network, manifest, training, split=split, maps=maps, **settings)
 

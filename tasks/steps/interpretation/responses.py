@@ -15,8 +15,9 @@ from storage.stores import Store
 from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
-from tasks.steps.common.activations import batch_size, first_input, map_shapes, open_split, probe
+from tasks.steps.common.activations import batch_size, first_input, map_shapes, open_split
 from tasks.steps.common.networks import choose_device
+from tasks.steps.common.probing import how_read, probe
 from tasks.steps.common.samples import read_positions
 
 if TYPE_CHECKING:
@@ -55,14 +56,14 @@ def count_units(split: Split, image: Tensor) -> tuple[int, ...]:
 
 def units_of(activations: StageSpec, survey: Survey) -> tuple[int, ...]:
     """Return the number of units of each ReLU call, from the spec alone; an error names the config's key."""
-    layer, layout = activations.parameters["layer"], activations.parameters.get("layout")
+    layer, how = activations.parameters["layer"], how_read(activations)
 
     def look(model: nn.Module, example: Tensor, images: Tensor) -> tuple[int, ...]:
-        split, _ = probe(model, layer, example, images=images, layout=layout)
+        split, _ = probe(model, layer, example, images=images, **how)
         return count_units(split, example)
 
     try:
-        return survey.look(activations, f"units {layer} {layout}", look)
+        return survey.look(activations, f"units {layer} {how}", look)
     except ValueError as error:
         raise ValueError(f"interpretation.interpreters.vebi: {error}") from error  # the survey names the network
 

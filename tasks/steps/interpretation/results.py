@@ -115,6 +115,7 @@ def _network(store: Store, answer: Interpreted) -> dict[str, object]:
     stage = open_finished(store, answer.held_out)
     logits, labels = stage.read("logits").astype(np.float32), stage.read("label")
     best = np.argsort(-logits, axis=1, kind="stable")[:, :5] == labels[:, None]
+    tokens = stage.summary.get("tokens", "")
     return {
         "network": answer.network,
         "seed": answer.seed,
@@ -124,7 +125,7 @@ def _network(store: Store, answer: Interpreted) -> dict[str, object]:
         "top5": float(best.any(axis=1).mean()),
         "n_val": stage.summary["samples"],
         "n_train": open_finished(store, answer.learn).summary["samples"],
-        "map_shape": " x ".join(map(str, stage.summary["map"])),
+        "map_shape": " x ".join(map(str, stage.summary["map"])) + (f" ({tokens})" if tokens else ""),
     }
 
 

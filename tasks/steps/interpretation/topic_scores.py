@@ -22,7 +22,9 @@ from tasks.interpreters.topics import completeness, near_duplicates, rebuild, to
 from tasks.steps.common.activations import map_shapes, open_split
 from tasks.steps.common.networks import choose_device
 from tasks.steps.common.rows import read_rows
+from tasks.steps.interpretation.coreset_maps import read_apart
 from tasks.steps.interpretation.fitted_topics import FittedTopics
+from tasks.steps.interpretation.method import Maps
 from tasks.steps.interpretation.topics import DEFAULTS, SCORED, head_of, read_topics, setting
 
 if TYPE_CHECKING:
@@ -81,13 +83,13 @@ def _partition(work: Work, number: int) -> None:
     right, n, random = plain == labels, len(labels), 1 / len(held_out.summary["classes"])
     full, size = float(right.mean()), max(1, CHUNK_VALUES // int(np.prod(held_out.layout.arrays["maps"].shape[1:])))
     spans = [(start, min(start + size, n)) for start in range(0, n, size)]
-    correct = sum(scorer.correct(scorer.amounts(np.arange(*span)), labels[slice(*span)]) for span in spans)
+    correct = sum(scorer.correct(*scorer.read(np.arange(*span)), labels[slice(*span)]) for span in spans)
     wanted = min(n, int(_setting(spec, "shapley_images")))
     few = np.unique(np.linspace(0, n - 1, wanted).astype(np.int64))
-    amounts, full_few = scorer.amounts(few), float(right[few].mean())
+    (amounts, apart), full_few = scorer.read(few), float(right[few].mean())
 
     def value(members: frozenset[int]) -> float:
-        accuracy = scorer.correct(amounts, labels[few], members) / len(few)
+        accuracy = scorer.correct(amounts, apart, labels[few], members) / len(few)
         found = completeness(accuracy, random, full_few)
         return found if np.isfinite(found) else 0.0  # the network itself is not better than random
 
@@ -125,14 +127,21 @@ class _Scorer:
         found: NDArray[np.float64] = unit_topics(self._fitted.topics.double()).numpy()
         return found
 
-    def amounts(self, rows: NDArray[np.int64]) -> Tensor:
-        """Return the topics' amounts A (n, h, w, m) of samples."""
+    def read(self, rows: NDArray[np.int64]) -> tuple[Tensor, Maps | None]:
+        """Return the topics' amounts A (n, h, w, m) of samples, and the tokens set apart (n, k, d)."""
         import torch
 
         maps = read_rows(self._activations, "maps", rows).astype(np.float32)
-        return topic_amounts(torch.from_numpy(maps), self._fitted.topics, self._fitted.threshold)
+        amounts = topic_amounts(torch.from_numpy(maps), self._fitted.topics, self._fitted.threshold)
+        return amounts, read_apart(self._activations, rows)
 
-    def correct(self, amounts: Tensor, labels: NDArray[np.generic], members: frozenset[int] | None = None) -> int:
+    def correct(
+        self,
+        amounts: Tensor,
+        apart: Maps | None,
+        labels: NDArray[np.generic],
+        members: frozenset[int] | None = None,
+    ) -> int:
         """Return the number of samples that the head classifies correctly from the topics in `members`, or from all."""
         import torch
 
@@ -141,7 +150,7 @@ class _Scorer:
             kept[[topic for topic in range(self.n_topics) if topic not in members]] = 0.0
         with torch.inference_mode():
             rebuilt = rebuild(amounts, self._fitted.r1, self._fitted.r2, kept)
-            found = self._head(rebuilt.to(self._device)).cpu().numpy().argmax(axis=1)
+            found = self._head(rebuilt.to(self._device), apart).cpu().numpy().argmax(axis=1)
         return int((found == labels).sum())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tasks.capture import Split
-    from tasks.interpreters.topic_training import Head, TopicTraining
+    from tasks.interpreters.topic_training import TopicTraining
+    from tasks.steps.interpretation.method import TokenHead
 
 VERSION = 1
 SEGMENT = 5  # epochs of a partition: the most that a crash loses
@@ -68,11 +70,16 @@ def read_topics(store: Store, spec: StageSpec) -> Callable[[int], FittedTopics]:
     return lambda index: fitted
 
 
-def head_of(split: Split) -> Head:
-    """Return the head of a network on maps (n, h, w, d) of its device; gradients pass through."""
+def head_of(split: Split) -> TokenHead:
+    """Return the head of a network on maps (n, h, w, d) of its device; gradients pass through.
 
-    def head(maps: Tensor) -> Tensor:
-        logits: Tensor = split.head(split.layout.native(maps).contiguous())
+    Where tokens are set apart, `apart` has those of the images, (n, k, d).
+    """
+    import torch
+
+    def head(maps: Tensor, apart: Maps | None = None) -> Tensor:
+        others = None if apart is None else torch.from_numpy(apart).to(maps)
+        logits: Tensor = split.head(split.layout.native(maps, others).contiguous())
         return logits
 
     return head
@@ -165,13 +172,14 @@ class _Coreset:
         self.head = head_of(open_split(stage.store, given, device))
         h, w, self.channels = self.maps.shape
         self.most = max(1, POOL_VALUES // (h * w * self.channels))
-        self._whole = self.maps.read(self.rows) if len(self.rows) <= self.most else None
+        self._whole = self.maps.read_parts(self.rows) if len(self.rows) <= self.most else None
 
     def check_head(self) -> None:
         """Raise ValueError unless gradients pass through the head."""
         import torch
 
-        if pure.head_gradient_missing(self.head, torch.from_numpy(self.maps.read(self.rows[:2])).to(self.device)):
+        maps, apart = self.maps.read_parts(self.rows[:2])
+        if pure.head_gradient_missing(partial(self.head, apart=apart), torch.from_numpy(maps).to(self.device)):
             raise ValueError(
                 f"{self.spec.title}: expected a head that can be differentiated, found logits without a gradient; "
                 "topics are trained through the layers behind the map: take another layer or interpreter"
@@ -182,9 +190,9 @@ class _Coreset:
         import torch
 
         frozen, losses = epoch >= int(setting(self.spec, "epochs")), []
-        for maps, labels in self._batches(epoch):
+        for maps, apart, labels in self._batches(epoch):
             given = torch.from_numpy(maps).to(self.device), torch.from_numpy(labels).to(self.device)
-            losses.append(training.step(*given, self.head, frozen=frozen))
+            losses.append(training.step(*given, partial(self.head, apart=apart), frozen=frozen))
         mean = float(np.mean(losses))
         if not np.isfinite(mean):
             raise ValueError(
@@ -209,15 +217,16 @@ class _Coreset:
             found[str(label)] = {"kept": len(kept), "relative_error": error, "seconds": share}
         return found
 
-    def _batches(self, epoch: int) -> Iterator[tuple[Maps, NDArray[np.int64]]]:
-        """Yield maps and labels of an epoch's batches, a function of seed and epoch alone."""
+    def _batches(self, epoch: int) -> Iterator[tuple[Maps, Maps | None, NDArray[np.int64]]]:
+        """Yield maps, tokens set apart, and labels of an epoch's batches, a function of seed and epoch alone."""
         from tasks.interpreters.topic_training import batches, pools
 
         seed, size = [int(self.spec.parameters["seed"]), 1, epoch], int(setting(self.spec, "batch"))
         for number, rows in enumerate(pools(self.rows, self.maps.chunk, self.most, seed)):
-            maps = self.maps.read(rows) if self._whole is None else self._whole
+            maps, apart = self.maps.read_parts(rows) if self._whole is None else self._whole
             for chosen in batches(len(rows), size, [*seed, number]):
-                yield maps[chosen], self.labels[rows[chosen]].astype(np.int64)
+                others = None if apart is None else apart[chosen]
+                yield maps[chosen], others, self.labels[rows[chosen]].astype(np.int64)
 
 
 def _summary(stage: Stage) -> Document:

@@ -114,7 +114,7 @@ def _maps(units: NDArray[np.int64], calls: NDArray[np.int64], split: Split, imag
     """Return the maps (n, h, w) of units on images, from one run of the network."""
     import torch
 
-    from tasks.splitting.relus import ReluCalls, as_maps, relu_layouts
+    from tasks.splitting.relus import ReluCalls, as_maps, on_patches, relu_layouts
 
     found: dict[int, Maps] = {}
     layouts = relu_layouts(split.trunk, images[:1])
@@ -122,7 +122,8 @@ def _maps(units: NDArray[np.int64], calls: NDArray[np.int64], split: Split, imag
 
     def see(call: int, output: Tensor) -> None:
         for unit in units[calls[units] == call].tolist():
-            found[unit] = as_maps(call, output, layouts[call])[:, unit - first_unit[call]].float().cpu().numpy().copy()
+            maps = on_patches(as_maps(call, output, layouts[call]), split.layout.grid)
+            found[unit] = maps[:, unit - first_unit[call]].float().cpu().numpy().copy()
 
     with ReluCalls(see), torch.inference_mode():
         split.trunk(images)

@@ -145,7 +145,7 @@ def _heats(work: Work, inputs: Tensor, calls: NDArray[np.int64], channels: NDArr
     """Return the heat map of one unit on each of some inputs, (k, images, H, W)."""
     import torch
 
-    from tasks.splitting.relus import ReluCalls, as_maps, relu_layouts
+    from tasks.splitting.relus import ReluCalls, as_maps, on_patches, relu_layouts
 
     stage, device = work.stage, choose_device(work.device)
     split = open_split(stage.store, stage.spec.inputs["activations"], device)
@@ -156,7 +156,7 @@ def _heats(work: Work, inputs: Tensor, calls: NDArray[np.int64], channels: NDArr
     for start in range(0, len(inputs), size):
 
         def see(call: int, output: Tensor, start: int = start) -> None:
-            maps = as_maps(call, output, layouts[call])
+            maps = on_patches(as_maps(call, output, layouts[call]), split.layout.grid)
             for row in np.flatnonzero(calls[start : start + len(maps)] == call).tolist():
                 one = maps[row, int(channels[start + row])].float().cpu().numpy()
                 found[start + row] = np.rint(255 * top_heat_maps(one[..., None], 1, (height, width)))

@@ -63,6 +63,30 @@ def test_negatives_are_clamped_or_refused(maps: Floats) -> None:
         ice.fit(maps, seed=0, components=2, negative="refuse")
 
 
+def test_negatives_are_shifted(maps: Floats) -> None:
+    low = -np.linspace(0.5, 4, 8, dtype=np.float32)
+    low[3] = 0.25  # a channel whose smallest value is above 0 stays as it is
+    signed = maps.copy() + low
+    found = ice.fit(signed, seed=0, components=3, negative="shift")
+    np.testing.assert_allclose(found.arrays["offset"], [np.minimum(low, 0)], atol=1e-6)
+    assert found.numbers["clamped"] == 0
+    codes = ice.encode(found.arrays, signed)
+    np.testing.assert_allclose(ice.reconstruct(found.arrays, codes), signed, atol=0.1)
+    lower = signed - 1  # held-out values below the smallest of the fit are read as that
+    held_out = ice.encode(found.arrays, np.maximum(lower, found.arrays["offset"][0]))
+    np.testing.assert_allclose(ice.encode(found.arrays, lower), held_out, atol=1e-5)
+    assert ice.shapes(8, components=3, negative="shift") == {"components": (3, 8), "offset": (1, 8)}
+    rows = ice.columns(found.arrays, codes)
+    whole = (ice.reconstruct(found.arrays, codes) - found.arrays["offset"][0]).reshape(-1, 8).astype(np.float64)
+    np.testing.assert_allclose(rows @ rows.T, whole @ whole.T, rtol=1e-3, atol=1e-3)
+
+
+def test_shift_of_maps_that_are_not_negative_changes_nothing(maps: Floats) -> None:
+    plain, shifted = (ice.fit(maps, seed=0, components=2, negative=how) for how in ("clamp", "shift"))
+    np.testing.assert_array_equal(shifted.arrays["components"], plain.arrays["components"])
+    np.testing.assert_array_equal(shifted.arrays["offset"], 0)
+
+
 def test_rank_is_cut_to_the_number_of_positions() -> None:
     one = np.ones((1, 2, 1, 7), dtype=np.float32)
     features = ice.fit(one, seed=0, components=10)
@@ -88,7 +112,7 @@ def test_columns_carry_the_inner_products_of_the_reconstruction(maps: Floats) ->
         ({"components": 0}, "components: expected an integer of at least 1, found 0"),
         ({"components": 2.5}, "components: expected an integer of at least 1, found 2.5"),
         ({"components": True}, "components: expected an integer of at least 1, found True"),
-        ({"negative": "drop"}, "negative: expected clamp or refuse, found 'drop'"),
+        ({"negative": "drop"}, "negative: expected clamp, shift or refuse, found 'drop'"),
     ],
 )
 def test_check_names_the_parameter(params: dict[str, object], message: str) -> None:

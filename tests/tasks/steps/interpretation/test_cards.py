@@ -22,6 +22,7 @@ from tasks.steps.interpretation.card_arrays import SEARCHED
 from tasks.steps.interpretation.card_pictures import shown_classes
 from tasks.steps.interpretation.cards import _Shown
 from tasks.steps.interpretation.features import FittedClass
+from tasks.steps.interpretation.method import Maps
 from tests.plans import cells, interpreted, references
 
 if TYPE_CHECKING:
@@ -60,8 +61,9 @@ def planted(n: int) -> tuple[Planted, FittedClass]:
     return Planted({"maps": maps, "logits": np.zeros((n, 2), np.float32)}), FittedClass(INTERPRETERS["ice"], arrays)
 
 
-def head(maps: Tensor) -> Tensor:
+def head(maps: Tensor, apart: Maps | None = None) -> Tensor:
     """Return two logits: the sum of channel 0, and the square of the sum of channel 1 with a bias of 4."""
+    assert apart is None
     sums = maps.sum(dim=(1, 2))
     return torch.stack([sums[:, 0], sums[:, 1] ** 2 + 4], dim=1)
 
