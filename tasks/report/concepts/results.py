@@ -33,6 +33,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {  # of each table; whatever else a table 
     "truth": ("detector", "check", *OF, "layer", "value", "baseline", "n"),
     "temperatures": (*AT, "temperature", "d_anchor"),
     "exemplars": (*OF, "layer", "neuron", "rank", "sample_id", "activation", "picture"),
+    "accuracies": (*OF, "accuracy", "chance", "n_evaluate"),
     "attacked": (*OF, "snapshot", "clean", "robust", "images"),
 }
 
@@ -104,6 +105,8 @@ class ConceptResults:
     observations : further findings; the page makes those on the paper's observations from the tables
     attacked : network, seed, snapshot, clean, robust (0..1: accuracy on images as they are, and under attack),
         images
+    accuracies : network, seed, accuracy (0..1, of a network that the run trained), chance (share of the most frequent
+        class), n_evaluate (held-out images)
     """
 
     facts: ConceptFacts
@@ -123,6 +126,7 @@ class ConceptResults:
     pictures: Mapping[str, Image] = field(default_factory=dict)
     observations: tuple[Finding, ...] = ()
     attacked: pd.DataFrame = field(default_factory=lambda: _table("attacked"))
+    accuracies: pd.DataFrame = field(default_factory=lambda: _table("accuracies"))
 
     def completed(self) -> "ConceptResults":
         """Return the results with every column in every table; an absent one is unknown, such a category is other."""
