@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # what only plans and asks whether a report is current needs 
 
     from tasks.report.cells import Table
     from tasks.report.findings import Finding
+    from tasks.report.opening import Opening
 
 Image = NDArray[np.uint8]
 
@@ -29,6 +30,7 @@ class Page:
     content : what the template shows
     networks : the networks that the question was asked of, for the overview
     sections : title and findings of each, for the overview
+    opening : the answer, its picture and the warnings
     has_figures : some figure is drawn by plotly.js
     csv : data files by path below the report
     files : Parquet tables and still pictures by path below the report
@@ -40,6 +42,7 @@ class Page:
     content: object
     networks: "Table"
     sections: "tuple[tuple[str, list[Finding]], ...]"
+    opening: "Opening"
     has_figures: bool
     csv: "Mapping[str, pd.DataFrame]"
     files: Mapping[str, bytes] = field(default_factory=dict)

@@ -8,10 +8,13 @@ import pandas as pd
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
+from tasks.figures.overlay import unique_thumbnails
 from tasks.figures.training_curves import training_views
 from tasks.report import tables
 from tasks.report.blocks import FigureBlock
+from tasks.report.cautions import shortened
 from tasks.report.findings import Finding
+from tasks.report.opening import Opening
 from tasks.report.pages import Page, RunFacts
 
 TRAINING_IMAGES = {
@@ -23,11 +26,11 @@ TRAINING_IMAGES = {
 
 @dataclass(frozen=True)
 class OverviewCard:
-    """A page's card on the overview: its question, the answer in a line, and the findings behind it."""
+    """A page's card on the overview: its question, the answer with a picture, and the findings behind it."""
 
     path: str
     question: str
-    line: str
+    opening: Opening
     sections: tuple[tuple[str, list[Finding]], ...]
 
 
@@ -50,6 +53,7 @@ def render_site(facts: RunFacts, pages: Sequence[Page], questions: Mapping[str, 
     for page in pages:
         path, question = f"{page.name}.html", questions[page.name]
         here = {"here": path, "question": question, "content": page.content, "has_figures": page.has_figures}
+        here["opening"] = page.opening
         site[path] = _render(environment, page.template, common | here)
         site |= page.scripts
     return site | _data(facts, pages) | _assets()
@@ -83,17 +87,14 @@ def _overview(facts: RunFacts, pages: Sequence[Page], questions: Mapping[str, st
         "here": "index.html",
         "stages": tables.stage_table(facts.stages),
         "curves": curves,
-        "answers": [_card(page, questions[page.name]) for page in pages],
+        "answers": [
+            OverviewCard(f"{page.name}.html", questions[page.name], page.opening, page.sections) for page in pages
+        ],
+        "warnings": shortened(text for page in pages for text in page.opening.warnings),
+        "thumbnails": unique_thumbnails(picture.thumbnail for page in pages for picture in page.opening.pictures),
         "networks": [page.networks for page in pages],
         "has_figures": curves is not None,
     }
-
-
-def _card(page: Page, question: str) -> OverviewCard:
-    """Return a page's card: the answer in a line is its first finding."""
-    lines = [f"{title}: {findings[0].text}" for title, findings in page.sections if findings]
-    line = lines[0] if lines else "There is nothing to compare yet."
-    return OverviewCard(f"{page.name}.html", question, line, page.sections)
 
 
 def _environment() -> Environment:

@@ -22,7 +22,7 @@ from tasks.steps.questions import QUESTIONS, STEPS
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 3
+VERSION = 4
 SHOWN_VERSIONS = ("layerlore", "torch", "torchvision", "numpy", "scikit-learn", "zarr", "prefect", "distributed")
 
 

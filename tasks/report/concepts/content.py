@@ -21,11 +21,13 @@ from tasks.report.concepts.figures import (
 )
 from tasks.report.concepts.findings import NAMES, observations, trust_findings
 from tasks.report.concepts.groups import MAX_GROUPS, Group, groups_of
+from tasks.report.concepts.opening import opening_of
 from tasks.report.concepts.paradigms import paradigm_observations
 from tasks.report.concepts.results import ConceptFacts, ConceptResults
 from tasks.report.concepts.strips import Strip, strip_of
 from tasks.report.concepts.taught import TaughtBlock, taught_block, taught_csv, taught_files
 from tasks.report.findings import Finding
+from tasks.report.opening import Opening
 from tasks.report.pages import Page
 
 MAX_SECTIONS = 12
@@ -47,6 +49,7 @@ class ConceptContent:
     """Everything the template needs."""
 
     facts: ConceptFacts
+    opening: Opening
     watched: list[Watched]
     main: ChosenFigures
     course: FigureBlock | None
@@ -90,6 +93,7 @@ def lay_out_concepts(results: ConceptResults, files: Mapping[str, bytes]) -> Pag
         name="concepts",
         template="concepts/page.html.j2",
         content=content,
+        opening=content.opening,
         networks=content.networks,
         sections=(*sections, ("Detectors", rest)) if rest else tuple(sections),
         has_figures=bool(groups),
@@ -115,8 +119,12 @@ def concept_content(results: ConceptResults, groups: Sequence[Group], n_groups: 
     csv, notes = concept_csv(results)
     if n_groups > len(groups):
         notes = (f"The first {MAX_GROUPS} of {n_groups} networks, seeds and detectors are shown.", *notes)
+    first = strip_of(groups[0], images) if groups else None
+    thumbs = {} if explorer is None else {thumb.digest: thumb for thumb in explorer.thumbnails}
+    said = watched[0].answer if watched else ""
     return ConceptContent(
         facts=results.facts,
+        opening=opening_of(groups, said, first, thumbs, results.accuracies),
         watched=watched,
         main=holdings_figure(groups),
         course=course,

@@ -34,6 +34,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {  # of each table; whatever else a table 
     "truth": ("detector", "check", *OF, "layer", "value", "baseline", "n"),
     "temperatures": (*AT, "temperature", "d_anchor"),
     "exemplars": (*OF, "layer", "neuron", "rank", "sample_id", "activation", "picture"),
+    "accuracies": (*OF, "accuracy", "chance", "n_evaluate"),
     "attacked": (*OF, "snapshot", "clean", "robust", "images"),
 }
 
@@ -106,6 +107,8 @@ class ConceptResults:
     attacked : network, seed, snapshot, clean, robust (0..1: accuracy on images as they are, and under attack),
         images
     taught : who taught neurons their concepts, where question 4 is asked of the same network
+    accuracies : network, seed, accuracy (0..1, of a network that the run trained), chance (share of the most frequent
+        class), n_evaluate (held-out images)
     """
 
     facts: ConceptFacts
@@ -126,6 +129,7 @@ class ConceptResults:
     observations: tuple[Finding, ...] = ()
     attacked: pd.DataFrame = field(default_factory=lambda: _table("attacked"))
     taught: Taught = field(default_factory=Taught)
+    accuracies: pd.DataFrame = field(default_factory=lambda: _table("accuracies"))
 
     def completed(self) -> "ConceptResults":
         """Return the results with every column in every table; an absent one is unknown, such a category is other."""

@@ -18,9 +18,11 @@ from tasks.report.decomposition.downloads import decomposition_csv
 from tasks.report.decomposition.figures import network_figures
 from tasks.report.decomposition.findings import family_findings, network_findings
 from tasks.report.decomposition.gallery import MAX_NETWORKS, feature_map_blocks
+from tasks.report.decomposition.opening import opening_of
 from tasks.report.decomposition.private import allowed
 from tasks.report.decomposition.results import COLUMNS, DecompositionResults
 from tasks.report.findings import Finding
+from tasks.report.opening import Opening
 from tasks.report.pages import Page
 
 MAX_SECTIONS = 12
@@ -52,6 +54,7 @@ class DecompositionContent:
     names the tables and tuples that are not empty.
     """
 
+    opening: Opening
     deciders: Deciders | None
     sections: list[DecomposedNetwork]
     across: list[Finding]
@@ -85,6 +88,7 @@ def lay_out_decomposition(results: DecompositionResults, training_images: str, f
         name="decomposition",
         template="decomposition/page.html.j2",
         content=content,
+        opening=content.opening,
         networks=content.networks,
         sections=(*sections, ("Networks together", content.across)) if content.across else sections,
         has_figures=bool(content.sections),
@@ -103,6 +107,7 @@ def decomposition_content(results: DecompositionResults, training_images: str) -
     galleries, thumbnails = feature_map_blocks(results.gallery)
     depth, deciders = depth_views(results.networks), deciders_of(results)
     return DecompositionContent(
+        opening=opening_of(results, deciders),
         deciders=deciders,
         sections=[_section(i, part) for i, part in enumerate(parts, start=1)],
         across=family_findings(results.networks),

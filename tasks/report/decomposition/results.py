@@ -24,6 +24,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {  # of each table; whatever else a table 
             "a_decomposed",
             "ratio",
             "agreement",
+            "chance",
         ),
         *("ties", "signed", "overlap_mean", "union", "preprocessing", "head_share", "macs_full", "macs_decomposed"),
     ),
@@ -108,7 +109,8 @@ class DecompositionResults:
         images in `learn`), n_outputs (of the head), n_features, k2, n_learn, n_evaluate (images), ties (classes with
         a tie at the cut), union (features in any set), macs_full, macs_decomposed (multiply-adds per image of the
         head) (int); a_full, a_decomposed, agreement, overlap_mean (of two classes), head_share (of the whole
-        network's multiply-adds) (0..1); ratio (r_A); signed (bool: some feature is negative)
+        network's multiply-adds), chance (share of the most frequent class in `evaluate`) (0..1); ratio (r_A);
+        signed (bool: some feature is negative)
     grid : network, seed, k1 (str), k2 (int), accuracy, agreement (0..1), ratio
     controls : network, seed, method ("histogram" is Algorithm 1), k, draws (int), accuracy, accuracy_std (over
         draws), agreement (0..1), ratio

@@ -18,6 +18,8 @@ IMPORTANCE = {  # by noun
     "topic": "the change of the class's logit with the topic's part of the rebuilt maps, as a share of that logit",
 }
 WHOLE, WHOLES = "of the logit", {"unit": "of the weights"}  # what an importance is a share of, by noun
+SCORE, SCORES = "score", {"unit": "weights"}  # the same for newcomers
+PLAIN = {"component": "feature"}  # what newcomers call it, by noun
 DEFAULT_IMPORTANCE = "the change of the class's logit with the feature's part of the maps, as a share of the mean logit"
 
 
@@ -32,7 +34,7 @@ def set_name(one: Row) -> str:
 
 
 def answer_line(one: Row, reference: Row, mine: Row, matches: Sequence[Row], features: Sequence[Row]) -> str:
-    """Say how many features describe a class, how many of them carry it, and how many of these a coreset finds.
+    """Say how many of its features a network relies on for a class, and how many of these a coreset shows.
 
     Parameters
     ----------
@@ -45,38 +47,41 @@ def answer_line(one: Row, reference: Row, mine: Row, matches: Sequence[Row], fea
     n, noun, of = int(reference["n_features"]), str(one["noun"]), f"“{reference['class_name']}”"
     if not n:
         return f"{one['interpreter']} does not find a {noun} that describes {of} in {one['network']}."
-    several, verb = ("", "describes") if n == 1 else ("s", "describe")
-    kind = f"{noun}{several}" + ("" if one["interpreter"] == f"{noun}s" else f" of {one['interpreter']}")
-    config = " (number set in the config)" if one["directed"] else ""
-    described = f"{n} {kind} {verb} {of} in {one['network']}{config}"
-    counted, said = _carrying(n, WHOLES.get(noun, WHOLE), features)
+    counted, said = _relied_on(f"{of}, {one['network']}", n, one, features)
     if not counted:
-        return f"{described}; {said}."
+        return said
     if one["budget"] == 1:
-        return f"{described}; {said}. A budget of 100{formats.NBSP}% is the full data itself."
+        return f"{said} A budget of 100{formats.NBSP}% is the full data itself."
     pairs = (row for row in matches if row["feature"] in counted)
     near = sum(is_near(bool(one["directed"]), int(row["partner"]), float(row["angle"])) for row in pairs)
-    found = f"{near} of these" + (f" within {NEAR:.0f}°" if one["directed"] else "")
-    coreset = f"The {formats.budget(one['budget'])} coreset of {one['selector']}"
-    return f"{described}; {said}. {coreset} finds {found}.{_more(noun, mine)}"
+    coreset = f"A selection of {formats.budget(one['budget'])} of the training images ({one['selector']})"
+    return f"{said} {coreset} shows {near} of these.{_more(noun, mine)}"
 
 
-def _carrying(n: int, whole: str, features: Sequence[Row]) -> tuple[set[int], str]:
+def _relied_on(of: str, n: int, one: Row, features: Sequence[Row]) -> tuple[set[int], str]:
     """Return the active features that carry a class, all active ones where importances are unknown; and what they do.
 
     Parameters
     ----------
+    of : the class and the network
     n : number of features of the class; `features` has the most important ones
     """
-    share, whole = formats.budget(CARRIES), whole.replace("the", "its")
+    noun = PLAIN.get(str(one["noun"]), str(one["noun"]))
+    found = f"the {n} {noun}s" if n > 1 else f"the only {noun}"
+    found += f" that {one['interpreter']} found"
+    share = f"{formats.budget(CARRIES)} of the {SCORES.get(str(one['noun']), SCORE)} for this class"
     active = [row for row in features if float(row["activity"]) > 0]
     if active and not any(np.isfinite(float(row["importance"])) for row in active):
-        return {int(row["feature"]) for row in active}, f"how much they carry {whole} is not known"
+        unknown = f"To recognise {of} may rely on {found}: how much each counts is not known."
+        return {int(row["feature"]) for row in active}, unknown
     counted = {int(row["feature"]) for row in active if float(row["importance"]) >= CARRIES}
     if not counted:
-        return counted, f"none carries {share} {whole}"
+        said = f"relies on none of {found}: each has" if n > 1 else f"does not rely on {found}: it has"
+        return counted, f"To recognise {of} {said} less than {share}."
     least = "at least " if len(counted) == len(features) < n else ""
-    return counted, f"{least}{len(counted)} {'carries' if len(counted) == 1 else 'carry'} at least {share} {whole}"
+    number = f"{least}{len(counted)} of {found}" if n > 1 else found
+    each = "it has" if len(counted) == 1 else "each has"
+    return counted, f"To recognise {of} relies on {number}: {each} at least {share}."
 
 
 def _more(noun: str, mine: Row) -> str:

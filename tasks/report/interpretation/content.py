@@ -16,9 +16,11 @@ from tasks.report.interpretation.cards import Cards, cards_of
 from tasks.report.interpretation.findings import findings
 from tasks.report.interpretation.gallery import gallery_blocks
 from tasks.report.interpretation.observations import Observation, observations
+from tasks.report.interpretation.opening import opening_of
 from tasks.report.interpretation.results import InterpretationResults
 from tasks.report.interpretation.unit_sizes import unit_findings
 from tasks.report.interpretation.units import UnitSection, unit_csv, unit_sections
+from tasks.report.opening import Opening
 from tasks.report.pages import MAX_CSV_ROWS, Page
 
 DISTANCE_CAPTION = (
@@ -67,6 +69,7 @@ class Transfer:
 class InterpretationContent:
     """Everything the template needs."""
 
+    opening: Opening
     observations: list[tuple[str, list[Observation]]]
     sections: list[Section]
     budgets: list[tuple[str, Table]]
@@ -97,6 +100,7 @@ def lay_out_interpretation(results: InterpretationResults, files: Mapping[str, b
         name="interpretation",
         template="interpretation/page.html.j2",
         content=content,
+        opening=content.opening,
         networks=content.networks,
         sections=(*first, *((section.title, section.findings) for section in content.sections)),
         has_figures=bool(content.sections),
@@ -130,9 +134,12 @@ def interpretation_content(results: InterpretationResults) -> InterpretationCont
     cards = None if results.cards is None else cards_of(results.cards)
     on_cards = set() if cards is None else {thumb.digest for thumb in cards.thumbnails}
     robustness = known_spreads(results.robustness)
+    sections = _sections(results, "" if dropped else "data/classes.csv")
+    said = [f"{section.title}: {section.findings[0].text}" for section in sections if section.findings]
     return InterpretationContent(
+        opening=opening_of(results, cards, next(iter(said), "")),
         observations=_observations(results),
-        sections=_sections(results, "" if dropped else "data/classes.csv"),
+        sections=sections,
         budgets=_by_network(known_spreads(results.over_repeats)),
         networks=tables.networks_table(results.networks),
         robustness=tables.robustness_table(own_coresets(robustness)),

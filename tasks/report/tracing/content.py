@@ -13,12 +13,14 @@ from tasks.figures.tracing.layer_bars import layer_views
 from tasks.report.blocks import FigureBlock
 from tasks.report.cells import Table
 from tasks.report.findings import Finding
+from tasks.report.opening import Opening
 from tasks.report.pages import Page
 from tasks.report.tracing import tables
 from tasks.report.tracing.downloads import tracing_csv
 from tasks.report.tracing.every import Every, lay_out_every
 from tasks.report.tracing.findings import tracing_findings
 from tasks.report.tracing.first import First, first_screen
+from tasks.report.tracing.opening import opening_of
 from tasks.report.tracing.paper import paper_table
 from tasks.report.tracing.privacy import redacted
 from tasks.report.tracing.queries import MAX_EXAMPLES, Card, query_cards
@@ -52,6 +54,7 @@ class TracedNetwork:
 class TracingContent:
     """Everything the template needs."""
 
+    opening: Opening
     first: First | None
     sections: list[TracedNetwork]
     networks: Table
@@ -83,6 +86,7 @@ def lay_out_tracing(results: TracingResults, training_images: str, files: Mappin
         name="tracing",
         template="tracing/page.html.j2",
         content=content,
+        opening=content.opening,
         networks=content.networks,
         sections=tuple((section.title, section.findings) for section in content.sections),
         has_figures=bool(content.sections) or bool(content.cards),  # a query may be of a network without a section
@@ -101,8 +105,10 @@ def tracing_content(results: TracingResults, training_images: str) -> TracingCon
     pairs = list(_pairs(results))
     if len(pairs) > MAX_SECTIONS:
         notes = (f"The first {MAX_SECTIONS} of {len(pairs)} networks and seeds have a section.", *notes)
+    first, pictured = first_screen(cards, results.evaluation), unique_thumbnails([*thumbnails, *pictures])
     return TracingContent(
-        first=first_screen(cards, results.evaluation),
+        opening=opening_of(results, first, cards, pictured),
+        first=first,
         sections=[_section(i, results, *pair) for i, pair in enumerate(pairs[:MAX_SECTIONS], start=1)],
         networks=tables.networks_table(results.networks),
         paper=paper_table(results.networks),
@@ -112,7 +118,7 @@ def tracing_content(results: TracingResults, training_images: str) -> TracingCon
         every=None,
         suspects=strips,
         max_examples=MAX_EXAMPLES,
-        thumbnails=unique_thumbnails([*thumbnails, *pictures]),
+        thumbnails=pictured,
         csv=csv,
         notes=notes,
     )

@@ -9,7 +9,6 @@ from tasks.report.blocks import FigureBlock, Shown
 from tasks.report.tracing.privacy import by_class
 from tasks.report.tracing.queries import OTHER_TITLES, Card, Example, Panel
 from tasks.report.tracing.queries import TITLES as END_TITLES
-from tasks.report.tracing.results import QueryLayer
 from tasks.report.tracing.scores import VALID, VALIDITY
 
 MAX_SHOWN = 6  # examples at either end
@@ -29,6 +28,7 @@ class First:
     figure : the ridge plot, in place of images
     note : where the numbers come from
     card : id of the query's card below
+    classes : what the examples of each class added, by class
     """
 
     sentence: str
@@ -37,6 +37,7 @@ class First:
     figure: FigureBlock | None
     note: str
     card: str
+    classes: pd.Series
 
 
 def first_screen(cards: Sequence[Card], evaluation: pd.DataFrame) -> First | None:
@@ -55,13 +56,16 @@ def first_screen(cards: Sequence[Card], evaluation: pd.DataFrame) -> First | Non
     panel = [panel for panel in card.panels if panel.layer in layers][-1]
     layer = layers[panel.layer]
     ends = _pictures(panel)
+    classes = by_class(layer) if layer.classes is None else layer.classes
+    sums = classes.set_index("class_name")["sum"].astype(float)
     return First(
-        sentence=_sentence(card, layer),
+        sentence=_sentence(card, sums),
         shown=card.shown,
         ends=ends,
         figure=None if ends else _ridges(card),
         note=("Training examples with labels, parts and ids. " if ends else "") + _source(panel),
         card=card.id,
+        classes=sums,
     )
 
 
@@ -102,10 +106,9 @@ def _ridges(card: Card) -> FigureBlock | None:
     return replace(card.figure, id=RIDGES, views=views[-1:], start=0) if views else None
 
 
-def _sentence(card: Card, layer: QueryLayer) -> str:
+def _sentence(card: Card, sums: pd.Series) -> str:
     """Name the classes of training images that added most to the answer, and that worked against it most."""
     query = card.query
-    sums = (by_class(layer) if layer.classes is None else layer.classes).set_index("class_name")["sum"].astype(float)
     answer = f"{card.of} answers {query.predicted} ({card.probability})"
     if query.predicted != query.true_class:
         answer += f" for one of {query.true_class}"

@@ -150,7 +150,8 @@ class TracingResults:
 
     Attributes
     ----------
-    networks : columns network (str), seed (int), model (str), accuracy (0..1), loss, steps, layers (int),
+    networks : columns network (str), seed (int), model (str), accuracy (0..1), chance (share of the most frequent
+        class), n_evaluate (held-out samples), n_classes (with training samples), n_outputs, loss, steps, layers (int),
         archive_bytes, recorder_waited_seconds, explain_seconds, anchor ("final" or "displacement"); where known, kind
         of the archive, plain_epoch_seconds and recorded_epoch_seconds (CPU seconds of an epoch's steps without and
         with recording), weight_bytes of the traced layers, explained (number of queries), data (name of the training

@@ -15,10 +15,11 @@ from configs.schema import Config
 from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import Store
-from tasks.figures.views import in_percent
+from tasks.report.cautions import at_chance
 from tasks.steps.common.activations import activations_spec, batches_of, first_input
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.question import Answer, Shared
+from tasks.steps.common.standing import most_frequent
 from tasks.steps.common.subject import Sample, Subject, answers_to, file_subject, find_sample, sample_subject
 
 if TYPE_CHECKING:
@@ -178,18 +179,8 @@ def warning_of(store: Store, chosen: Chosen) -> str:
     if spec is None:
         return ""
     logits, labels = (open_finished(store, spec).read(name) for name in ("logits", "label"))
-    right, chance = float((logits.argmax(axis=1) == labels).mean()), most_frequent(labels)
-    if right > chance + 2 * np.sqrt(chance * (1 - chance) / len(labels)):
-        return ""
-    return (
-        f"{chosen.name} is right on {in_percent(right)} % of the {len(labels):,} held-out images; always the most "
-        f"frequent class would be right on {in_percent(chance)} %. So its answers mean little, and all below too."
-    )
-
-
-def most_frequent(labels: NDArray[np.generic]) -> float:
-    """Return the share of the most frequent label."""
-    return float(np.unique(labels, return_counts=True)[1].max() / len(labels))
+    right = float((logits.argmax(axis=1) == labels).mean())
+    return at_chance(chosen.name, right, most_frequent(labels), len(labels))
 
 
 def _stored_answers(chosen: Chosen) -> StageSpec | None:

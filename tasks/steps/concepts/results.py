@@ -13,6 +13,7 @@ from storage.stages import FinishedStage, find_many, open_finished
 from storage.stores import Store
 from tasks.report.concepts.results import ConceptResults
 from tasks.report.findings import Finding
+from tasks.steps.common.standing import training_standing
 from tasks.steps.concepts.agreement import Pair, agreement_rows
 from tasks.steps.concepts.attacked import attacked_table
 from tasks.steps.concepts.course import snapshot_course, snapshot_step
@@ -88,6 +89,7 @@ def concept_results(store: Store, answers: Sequence[Monitored], images: str) -> 
         temperatures=_tables(layer.file(TEMPERATURES_FILE).assign(**layer.at) for layer in layers),
         exemplars=exemplars,
         attacked=attacked_table(store, answers),
+        accuracies=_rows(_accuracies(store, answers)),
         pictures=pictures,
         taught=read_taught(store, answers, images),
         observations=(
@@ -95,6 +97,14 @@ def concept_results(store: Store, answers: Sequence[Monitored], images: str) -> 
             *(finding for answer in answers for finding in few_positive_findings(store, answer)),
         ),
     ).completed()
+
+
+def _accuracies(store: Store, answers: Sequence[Monitored]) -> Iterator[Mapping[str, object]]:
+    """Yield the accuracy of each network that the run trained, and that of always the most frequent class."""
+    for answer in answers:
+        training = answer.snapshots[-1].training
+        if training is not None:
+            yield {"network": answer.network, "seed": answer.seed, **training_standing(store, training)}
 
 
 def _layers(store: Store, answer: Monitored) -> Iterator[_Layer]:

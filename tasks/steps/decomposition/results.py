@@ -15,6 +15,7 @@ from tasks.decomposition import HeadScores, measure_overlap, share_of_histogram
 from tasks.figures.overlay import overlay
 from tasks.figures.views import spread_out
 from tasks.report.decomposition.results import COLUMNS, DecompositionResults, FeatureMapRow, Histogram, Overlap
+from tasks.steps.common.standing import most_frequent
 from tasks.steps.decomposition.ablation import read_accuracies
 from tasks.steps.decomposition.cost import read_times
 from tasks.steps.decomposition.coverage import read_coverage
@@ -144,6 +145,7 @@ def _network(store: Store, opened: _Opened) -> Iterator[Row]:
         "learn": answer.learn.parameters["split"],
         "evaluate": answer.evaluate.parameters["split"],
         "a_full": opened.full.accuracy,
+        "chance": most_frequent(opened.evaluate.read("label")),
         "a_decomposed": main["accuracy"],
         "ratio": main["ratio"],
         "agreement": main["agreement"],

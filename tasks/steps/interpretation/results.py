@@ -17,6 +17,7 @@ from tasks.metrics.summary import by_budget, over_repeats, robustness_table
 from tasks.metrics.transfer import transfer_summary, transfer_table
 from tasks.report.interpretation.results import Gallery, GalleryRow, InterpretationResults
 from tasks.steps.common.activations import ranges_by_class
+from tasks.steps.common.standing import most_frequent
 from tasks.steps.interpretation.coresets import KEYS as CORESET_KEYS
 from tasks.steps.interpretation.coresets import selection_table, unique_coresets
 from tasks.steps.interpretation.costs import KEYS, cost_table
@@ -123,6 +124,9 @@ def _network(store: Store, answer: Interpreted) -> dict[str, object]:
         "layer": answer.held_out.parameters["layer"],
         "top1": float(best[:, 0].mean()),
         "top5": float(best.any(axis=1).mean()),
+        "chance": most_frequent(labels),
+        "n_outputs": logits.shape[1],
+        "n_classes": len(np.unique(labels)),
         "n_val": stage.summary["samples"],
         "n_train": open_finished(store, answer.learn).summary["samples"],
         "map_shape": " x ".join(map(str, stage.summary["map"])) + (f" ({tokens})" if tokens else ""),

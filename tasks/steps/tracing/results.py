@@ -15,6 +15,7 @@ from tasks.report.tracing.results import TracingResults
 from tasks.report.tracing.scores import VALID, VALIDITY
 from tasks.steps.common.courses import training_of
 from tasks.steps.common.replays import open_archive
+from tasks.steps.common.standing import training_standing
 from tasks.steps.tracing.comparison import ORDERS
 from tasks.steps.tracing.counterfactual import read_growth
 from tasks.steps.tracing.every import every_query
@@ -80,7 +81,7 @@ def _metrics(store: Store, spec: StageSpec) -> list[Document]:
 
 def _network(store: Store, trace: Trace) -> dict[str, object]:
     """Return the row of a network: its recording and the costs."""
-    training, influence = open_finished(store, trace.training), open_finished(store, trace.influence)
+    influence = open_finished(store, trace.influence)
     recorded = _metrics(store, trace.training)
     epochs = training_of(trace.training).epochs
     spent = [*_metrics(store, trace.contributions), *_metrics(store, trace.influence)]
@@ -88,7 +89,8 @@ def _network(store: Store, trace: Trace) -> dict[str, object]:
         "network": trace.network,
         "seed": trace.seed,
         "model": trace.queries.parameters["network"]["model"],
-        "accuracy": training.summary["accuracy"],
+        **training_standing(store, trace.training),
+        "n_outputs": open_finished(store, trace.queries).layout.arrays["logits"].shape[1],
         "loss": _or_nan(recorded[-1]["epochs"][-1]["loss"]),
         "steps": influence.summary["steps"],
         "layers": len(influence.summary["layers"]),

@@ -156,11 +156,12 @@ def test_overview_links_every_page_with_its_answer_in_a_line(
     reader = read(site_of(facts, page, decomposition, tracing), "index.html")
     names = {"interpretation.html", "tracing.html", "decomposition.html"}
     assert names <= {a["href"] for a in reader.all("a")}
-    assert len([a for a in reader.all("p") if a.get("class") == "line"]) == 3
-    assert "resnet20, seed 0: With 5 of 64 features for each class the network classifies 87.4 %" in reader.text
+    assert len([a for a in reader.all("p") if a.get("class") == "lead line"]) == 3
+    assert len([a for a in reader.all("figure") if a.get("class") == "picture"]) == 3
+    assert "With 5 of 64 features for each class the network classifies 87.4 %" in reader.text
     assert "Networks together" in reader.text
-    assert "small, ice: moderate: the distance is below half of the null from 20 % on" in reader.text
-    assert "small, seed 0: The top-1 example is of the predicted class for 95.0 % of the queries in fc" in reader.text
+    assert "moderate: the distance is below half of the null from 20 % on" in reader.text
+    assert "The top-1 example is of the predicted class for 95.0 % of the queries in fc" in reader.text
     only = read(site_of(facts, tracing), "index.html")
     assert "interpretation.html" not in {a["href"] for a in only.all("a")}
 

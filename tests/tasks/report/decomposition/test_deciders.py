@@ -125,10 +125,11 @@ def test_networks_beyond_the_cap_are_counted(monkeypatch: pytest.MonkeyPatch, fa
     assert "The first 1 of 2 networks have cards." in text_of(site)
 
 
-def test_without_features_the_page_begins_with_the_method(facts: RunFacts) -> None:
+def test_without_features_the_page_begins_with_the_two_accuracies(facts: RunFacts) -> None:
     site = site_of(facts, page_of())
     assert b'id="deciders-data"' not in site["decomposition.html"]
-    assert "Which few features decide each class? Here each class keeps only the few features" in text_of(site)
+    assert "decide each class? With 5 of 64 features for each class the network classifies" in text_of(site)
+    assert b'<ol class="bars"' in site["decomposition.html"]  # the picture of the first screen
 
 
 @pytest.mark.parametrize("setting", ["show", "ids", "none", "odd"])

@@ -108,7 +108,7 @@ def test_choices_change_the_cards(facts: RunFacts, page: InterpretationResults, 
         assert first["names"] == ["component 2", "component 0", "component 1"]
         assert first["ties"] == ["✓ component 2, 30°", "✓ component 1, 12°", "component 0, 31°"]
         assert first["places"] == ["all data", "random 10\u00a0%"]
-        assert "finds 2 of these" in first["line"]
+        assert "shows 2 of these" in first["line"]
         assert each["alts"][0] == "sample 120: framed where component 2 of all data responds"
         assert len(each["alts"]) == 3 * 2 * 2
         width, height = each["thumb"]
@@ -116,7 +116,7 @@ def test_choices_change_the_cards(facts: RunFacts, page: InterpretationResults, 
         assert each["frame"] == pytest.approx([width / 4, 0, width / 2, height / 2], abs=1.5)
         assert each["moderate"]["fields"] == ["0 zero", "ice", "moderate", "10\u00a0%"]
         assert each["moderate"]["ties"] == ["component 0, 60°", "component 2, 80°", "component 1, 70°"]
-        assert "finds 0 of these" in each["moderate"]["line"]
+        assert "shows 0 of these" in each["moderate"]["line"]
         assert each["other"]["fields"] == ["1 <b>one</b>", "ice", "moderate", "10\u00a0%"]
         assert "“<b>one</b>”" in each["other"]["line"]
         units = each["units"]  # the class stays; vebi has coresets of random alone

@@ -92,13 +92,14 @@ def test_the_line_says_how_many_features_the_coreset_finds() -> None:
     data = data_of(cards)
     plain = {tuple(view["key"][1:]): view["line"].replace("\u00a0", " ") for view in data["views"]}
     assert plain["0 zero", "ice", "random", "10\u00a0%"] == (
-        "3 components of ice describe “zero” in small (number set in the config); 2 carry at least 1 % of its logit. "
-        "The 10 % coreset of random finds 2 of these within 30°."  # the third has a negative importance
+        "To recognise “zero”, small relies on 2 of the 3 features that ice found: each has at least 1 % of the score "
+        "for this class. A selection of 10 % of the training images (random) shows 2 of these."  # the third: negative
     )
-    assert plain["0 zero", "ice", "moderate", "10\u00a0%"].endswith("moderate finds 0 of these within 30°.")
+    assert plain["0 zero", "ice", "moderate", "10\u00a0%"].endswith("images (moderate) shows 0 of these.")
     assert plain["0 zero", "vebi", "random", "10\u00a0%"] == (
-        "2 units of vebi describe “zero” in small; 2 carry at least 1 % of its weights. The 10 % coreset of random "
-        "finds 1 of these. Without the coreset's units, accuracy on the class goes from 90.0 % to 40.0 %."
+        "To recognise “zero”, small relies on 2 of the 2 units that vebi found: each has at least 1 % of the weights "
+        "for this class. A selection of 10 % of the training images (random) shows 1 of these. Without the coreset's "
+        "units, accuracy on the class goes from 90.0 % to 40.0 %."
     )
     assert cards.line == data["views"][0]["line"]
 
@@ -111,20 +112,23 @@ def first_line(**columns: Any) -> str:  # Any: a value of a column
 
 
 def test_the_line_counts_only_active_features_that_carry_the_class() -> None:
-    described = "3 components of ice describe “zero” in small (number set in the config); "
-    assert first_line(importance=0.0) == described + "none carries 1 % of its logit."
-    assert first_line(importance=0.5, activity=0.0) == described + "none carries 1 % of its logit."
-    assert first_line(importance=0.00999) == described + "none carries 1 % of its logit."
-    found = "The 10 % coreset of random finds 2 of these within 30°."
-    assert first_line(importance=0.01) == f"{described}3 carry at least 1 % of its logit. {found}"
-    assert first_line(importance=np.nan) == f"{described}how much they carry of its logit is not known. {found}"
+    of, share = "To recognise “zero”, small", "1 % of the score for this class."
+    nothing = f"{of} relies on none of the 3 features that ice found: each has less than {share}"
+    assert first_line(importance=0.0) == nothing
+    assert first_line(importance=0.5, activity=0.0) == nothing
+    assert first_line(importance=0.00999) == nothing
+    found = "A selection of 10 % of the training images (random) shows 2 of these."
+    relies = f"{of} relies on 3 of the 3 features that ice found: each has at least {share}"
+    assert first_line(importance=0.01) == f"{relies} {found}"
+    unknown = f"{of} may rely on the 3 features that ice found: how much each counts is not known."
+    assert first_line(importance=np.nan) == f"{unknown} {found}"
     results = invented_cards()
     one = (results.features["feature"] == 2) * 0.5  # 29.6 degrees
-    assert "; 1 carries at least 1 % of its logit. " in first_line(importance=one)
-    assert "finds 1 of these within 30°." in first_line(importance=one)
+    assert "relies on 1 of the 3 features that ice found: it has at least 1 % of" in first_line(importance=one)
+    assert "(random) shows 1 of these." in first_line(importance=one)
     many = replace(results, classes=results.classes.assign(n_features=12))
     many = replace(many, features=results.features.assign(importance=0.5))
-    assert "; at least 3 carry" in laid_out(many).line
+    assert "relies on at least 3 of the 12 features" in laid_out(many).line
 
 
 def test_a_unit_without_a_card_is_named_by_layer_and_channel() -> None:
@@ -243,8 +247,8 @@ def test_the_page_opens_with_the_cards_and_escapes_what_they_say(facts: RunFacts
     html = site["interpretation.html"].decode()
     assert html.index('id="cards-list"') < html.index('class="toc"') < html.index('id="findings"')
     text = text_of(site, "interpretation.html")
-    assert "3 components of ice describe “zero” in small (number set in the config); 2 carry" in text
-    assert "3 components of ice describe “zero” in small" in text_of(site, "index.html")
+    assert "To recognise “zero”, small relies on 2 of the 3 features" in text
+    assert "To recognise “zero”, small relies on 2 of the 3 features" in text_of(site, "index.html")
     script = site["assets/cards-data.js"].decode()
     assert not set("<>&") & set(script)
     assert "\\u003cb\\u003eone" in script

@@ -18,10 +18,11 @@ from tasks.capture import capture_inputs, capture_layers
 from tasks.modules.rows import values_of
 from tasks.report.cards.results import CardResults
 from tasks.steps.cards.card import neurons_of_features
-from tasks.steps.cards.choose import most_frequent, same_classes
+from tasks.steps.cards.choose import same_classes
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import load_network
 from tasks.steps.common.samples import read_positions
+from tasks.steps.common.standing import most_frequent
 from tests.conftest import Run
 from tests.plans import decomposed, held_out, traces
 
