@@ -17,7 +17,7 @@ from flows.progress import existing_store, finished_paths
 from storage.specs import StageSpec
 from storage.stores import Store
 from storage.verify import verify_stage
-from tasks.steps.questions import JOINS, QUESTIONS, STEPS
+from tasks.steps.questions import OF_JOINS, QUESTIONS, STEPS
 
 FOLDER = Path(__file__).with_name("old_store")
 RISEN = {"features", "contributions"}  # small matrices are fitted by scikit-learn; replays are split by example
@@ -58,7 +58,7 @@ def old(tmp_path: Path) -> tuple[Plan, Store]:
 
 
 def test_the_old_store_has_every_kind_of_stage(old: tuple[Plan, Store]) -> None:
-    later = NEWER | {step.kind for part in (QUESTIONS["concepts"], *JOINS.values()) for step in part.steps}
+    later = NEWER | {step.kind for step in (*QUESTIONS["concepts"].steps, *OF_JOINS)}
     assert {spec.stage for spec in old[0].stages} == set(STEPS) - later | PLANNED
 
 

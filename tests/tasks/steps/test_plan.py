@@ -8,7 +8,7 @@ from configs.asked import Asked
 from configs.schema import Config
 from storage.specs import StageSpec
 from tasks.steps.plan import waves, with_inputs
-from tasks.steps.questions import JOINS, QUESTIONS, STEPS
+from tasks.steps.questions import OF_JOINS, OF_QUESTIONS, QUESTIONS, STEPS
 
 
 def stage(kind: str, name: str, *inputs: StageSpec) -> StageSpec:
@@ -96,7 +96,7 @@ def test_the_config_and_the_questions_agree() -> None:
 
 
 def test_each_kind_of_stage_is_in_one_question_at_most() -> None:
-    kinds = [step.kind for part in (*QUESTIONS.values(), *JOINS.values()) for step in part.steps]
+    kinds = [step.kind for step in (*OF_QUESTIONS, *OF_JOINS)]
     assert len(set(kinds)) == len(kinds)
     assert set(STEPS) == {"manifest", "training", "linked-updates", "snapshots", "pruning", "ticket", *kinds}
     assert all(step.kind == kind for kind, step in STEPS.items())
