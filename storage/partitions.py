@@ -73,9 +73,29 @@ class Partition:
 
     def write_file(self, name: str, data: bytes | memoryview) -> None:
         """Write `files/<name>` whole."""
+        self._write_file(name, data, digest(data), cached=True)
+
+    def write_large(self, name: str, data: bytes | memoryview) -> None:
+        """Write `files/<name>` whole, past the page cache where the disk can: it is not read soon."""
+        self._write_file(name, data, digest(data), cached=False)
+
+    def write_addressed(self, form: str, data: bytes) -> str:
+        """Write a file that is not read soon; return its name, which is `form` with the start of its digest.
+
+        Parameters
+        ----------
+        form : with the field `digest`
+        """
+        found = digest(data)
+        name = form.format(digest=found[:12])
+        self._write_file(name, data, found, cached=False)
+        return name
+
+    def _write_file(self, name: str, data: bytes | memoryview, found: str, *, cached: bool) -> None:
+        """Write a file whose digest is `found`."""
         self.look(LOOK)
-        self.stage.store.write(f"{self.stage.spec.path}/files/{name}", data)
-        self.files[name] = digest(data)
+        self.stage.store.write(f"{self.stage.spec.path}/files/{name}", data, cached=cached)
+        self.files[name] = found
 
     def look(self, patience: float = 0.0) -> None:
         """Raise OvertakenError if the partition has a record by now; a look within `patience` seconds is enough.

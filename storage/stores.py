@@ -17,6 +17,8 @@ import fsspec
 import zarr.storage
 from zarr.abc.store import Store as ZarrStore
 
+from storage.direct import write_direct
+
 FORMAT = 1
 FORMAT_FILE = "layerlore-store"
 PARTIAL = ".partial"
@@ -84,8 +86,13 @@ class Store:
             return Path(self.path(path)).read_bytes()
         return bytes(self._fs.cat_file(self.path(path)))
 
-    def write(self, path: str, data: bytes | memoryview) -> None:
-        """Write the object at `path` whole; it replaces an older one."""
+    def write(self, path: str, data: bytes | memoryview, *, cached: bool = True) -> None:
+        """Write the object at `path` whole; it replaces an older one.
+
+        Parameters
+        ----------
+        cached : False writes a large local file past the page cache, for files that are not read soon
+        """
         if not self.local:
             self._fs.pipe_file(self.path(path), bytes(data))
             return
@@ -93,10 +100,12 @@ class Store:
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")
         try:
-            with naming(target), partial.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            with naming(target):
+                if cached or not write_direct(partial, data):
+                    with partial.open("xb") as file:
+                        file.write(data)
+                        file.flush()
+                        os.fsync(file.fileno())
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)

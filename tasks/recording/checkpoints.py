@@ -5,22 +5,22 @@ text `optimizer` is the JSON of that module. The text `versions`, if any, is tha
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from storage.documents import canonical, digest
+from storage.documents import canonical
 from storage.tensors import RawTensor, decode_tensors, encode_tensors
-from storage.updates.chunks import Write
 from tasks.recording.generators import generator_states, restore_generators
 from tasks.recording.optimizers import SETTING, load_optimizer, pack_optimizer
 from tasks.recording.settings import DTYPES, NAMES, decode_setting
 from tasks.recording.versions import VERSIONS, current_versions, load_state, version_texts
 
 MODEL, RANDOM = "model.", "random."
+Addressed = Callable[[str, bytes], str]  # takes a name with the field `digest`: `Partition.write_addressed`
 
 
 def pack_checkpoint(model: nn.Module, optimizer: torch.optim.Optimizer, *, generators: bool = True) -> bytes:
@@ -79,18 +79,14 @@ def checkpoint_versions(data: bytes, what: str) -> dict[str, str]:
     return {name: text for name, text in decode_tensors(data, what)[1].items() if name == VERSIONS}
 
 
-def write_checkpoint(write: Write, number: int, data: bytes) -> str:
+def write_checkpoint(write: Addressed, number: int, data: bytes) -> str:
     """Write the checkpoint after segment `number`, and return its name, which depends on its content."""
-    name = f"checkpoint-{number:06d}-{digest(data)[:12]}.safetensors"
-    write(name, data)
-    return name
+    return write(f"checkpoint-{number:06d}-{{digest}}.safetensors", data)
 
 
-def write_initial(write: Write, data: bytes) -> str:
+def write_initial(write: Addressed, data: bytes) -> str:
     """Write the checkpoint before step 0, and return its name."""
-    name = f"initial-{digest(data)[:12]}.safetensors"
-    write(name, data)
-    return name
+    return write("initial-{digest}.safetensors", data)
 
 
 def _raw(name: str, value: Any) -> RawTensor:  # Any: state dicts may hold anything

@@ -131,7 +131,7 @@ def write_converted(part: Partition, source: UpdateSource, kind: str, tolerance:
     segment = source.segments()[part.number]
     for name in (segment.before, segment.after):
         part.write_file(name, source.stage.read_file(name))
-    recording = convert_segment(source, segment, kind, part.write_file, tolerance)
+    recording = convert_segment(source, segment, kind, part.write_large, tolerance)
     numbers = source.stage.markers()[segment.recorded[0].number]["numbers"]
     part.numbers.update({key: numbers[key] for key in CHAIN if key in numbers})
     first = part.number == 0

@@ -225,9 +225,7 @@ class UpdateRecorder:
             print_line(f"archive of kind {self.kind!r}, {each / 1e6:.3g} MB a step without checkpoints")
         if archive.recomputes:
             rates = tuple(float(group["lr"]) for group in self._optimizer.param_groups)
-            differs = self._guard.preflight(
-                pack_checkpoint(self._model, self._optimizer), replace(first, lrs=rates), self._every
-            )
+            differs = self._guard.preflight(self._packed(), replace(first, lrs=rates), self._every)
             if differs is not None:
                 self.kind = fall_back(self.kind, differs, list(ARCHIVES), print_line)
 
@@ -239,16 +237,10 @@ class UpdateRecorder:
         with ExitStack() as stack:
             part = stack.enter_context(self._stage.partition(number))
             if number == 0:
-                part.numbers["initial"] = write_initial(part.write_file, pack_checkpoint(self._model, self._optimizer))
+                part.numbers["initial"] = write_initial(part.write_addressed, self._packed())
             part.numbers["parent"] = self._chain[-1]["numbers"]["checkpoint"] if self._chain else ""
-            recorder = SegmentRecorder(
-                self._model,
-                self._optimizer,
-                self._layers,
-                segment=segment,
-                write=part.write_file,
-                tolerance=self.tolerance,
-            )
+            given = self._model, self._optimizer, self._layers
+            recorder = SegmentRecorder(*given, segment=segment, write=part.write_large, tolerance=self.tolerance)
             if self._last is None:
                 self._last = recorder.marks()
             return _OpenSegment(recorder, part, stack.pop_all())
@@ -260,7 +252,7 @@ class UpdateRecorder:
         number = opened.part.number
         with opened.stack:
             numbers = opened.recorder.close()
-            checkpoint = write_checkpoint(opened.part.write_file, number, pack_checkpoint(self._model, self._optimizer))
+            checkpoint = write_checkpoint(opened.part.write_addressed, number, self._packed())
             facts = {"environment": environment_facts(device_of(self._model)), **loop_facts(self._model)}
             opened.part.numbers.update(recording=numbers, checkpoint=checkpoint, **facts)
             if ARCHIVES[self.kind].recomputes:
@@ -269,6 +261,10 @@ class UpdateRecorder:
         record = self._stage.marker(number)
         assert record is not None, number
         self._chain.append(record)
+
+    def _packed(self) -> bytes:
+        """Return a checkpoint of the present state."""
+        return pack_checkpoint(self._model, self._optimizer)
 
     def _check_sound(self) -> None:
         """Raise if a step or a write failed: later steps would not continue the archive."""

@@ -24,12 +24,13 @@ from tasks.recording.dense import DenseSource
 from tasks.recording.replaying import Recorded, Replay
 from tasks.recording.shares import Course, Shares, StepShares
 from tasks.recording.step_blocks import WholeBlock
-from tasks.tracing import gammas
-from tasks.tracing.prepared import Prepared
+from tasks.tracing import Contributions, gammas
+from tasks.tracing.prepared import Prepared, Queries
 
 if TYPE_CHECKING:
     from tasks.recording.programs import Repeat
 
+LARGE = 4 * 2**20  # bytes of an update that is not formed whole
 BLOCK = 32 * 2**20  # bytes of the weights, and of the gradients by member, of the blocks given out together
 
 SGD_ONLY = {"momentum", "dampening", "nesterov", "maximize"}  # settings that torch's SGD alone has together
@@ -66,6 +67,28 @@ class ReplayBlock(WholeBlock):
     def projectors(self) -> Prepared:
         """Return the projectors that the blocks of a segment share."""
         return self.prepared
+
+    def project(
+        self,
+        module: nn.Module,
+        weight: Tensor,
+        inputs: Inputs,
+        *,
+        anchor: Tensor | None = None,
+        bias: Tensor | None = None,
+    ) -> Contributions:
+        """Return `tasks.tracing.contributions` of these updates, as `WholeBlock.project` does.
+
+        A large update that is a block of its own is not formed whole.
+        """
+        queries = Queries(module, weight, inputs, anchor, bias)
+        ends, values = self.states, values_of(inputs)
+        alike = {(t.dtype, t.device) for t in (*ends, values)} == {(torch.float32, torch.device("cpu"))}
+        if len(ends) == 2 and alike and ends[0].nbytes >= LARGE:
+            known = self.prepared.known(self.layer, queries, 1)
+            if known is not None and known.takes_ends:
+                return known.between(*ends)
+        return super().project(module, weight, inputs, anchor=anchor, bias=bias)
 
     def dense(self, dtype: torch.dtype | None = None) -> Tensor:
         """Return the updates W_{t+1} - W_t, (n, *shape), on the CPU; `dtype` as for a dense archive."""

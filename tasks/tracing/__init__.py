@@ -2,6 +2,7 @@
 
 from tasks.tracing.class_share import ClassShare, shares_of_classes
 from tasks.tracing.completeness import completeness_residual
+from tasks.tracing.contributed import Contributions
 from tasks.tracing.coverage import COVERED, check_covered, covered
 from tasks.tracing.decay import DecaySeries, decay_contributions, decay_known, decay_series
 from tasks.tracing.densities import ridge_densities
@@ -9,7 +10,7 @@ from tasks.tracing.derivatives import TrainingDerivatives, training_derivatives
 from tasks.tracing.influence import InfluenceSums, Influential, first_of, influential_examples
 from tasks.tracing.logits import logit_contributions
 from tasks.tracing.projections import contributions, gammas, unit_contributions
-from tasks.tracing.projector import Contributions, Projector
+from tasks.tracing.projector import Projector
 from tasks.tracing.ridges import RidgeHistogram
 
 __all__ = [

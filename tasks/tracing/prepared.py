@@ -7,9 +7,10 @@ from torch import Tensor, nn
 
 from tasks.modules import Embedding, kind_of
 from tasks.modules.rows import Inputs, values_of
+from tasks.tracing.contributed import Contributions
 from tasks.tracing.products import product_type
 from tasks.tracing.projections import contributions
-from tasks.tracing.projector import Contributions, Projector
+from tasks.tracing.projector import Projector
 from tasks.tracing.strategies import BUDGET, checked_operation, choose_strategy, queries_within
 
 
@@ -73,19 +74,25 @@ class Prepared:
         ----------
         layer : name under which the projector is kept
         """
-        known, products = self._kept.get(layer), product_type(queries.inputs)
-        fits = known is not None and known.queries.same(queries)
-        fits = fits and known is not None and torch.equal(known.values, values_of(queries.inputs))
-        if known is not None and fits and (known.n_steps, known.products) == (len(updates), products):
-            return known.projector.contributions(updates, bias_updates)
+        if (known := self.known(layer, queries, len(updates))) is not None:
+            return known.contributions(updates, bias_updates)
         self._kept.pop(layer, None)
         given = queries.module, queries.weight, queries.inputs
         if not _in_one_batch(queries, len(updates)) or (bias_updates is None) != (queries.bias is None):
             return contributions(*given, updates, anchor=queries.anchor, bias=queries.bias, bias_updates=bias_updates)
         made = Projector(*given, anchor=queries.anchor, bias=queries.bias, n_steps=len(updates))
         if made.nbytes + sum(kept.projector.nbytes for kept in self._kept.values()) <= self.budget:
-            self._kept[layer] = _Kept(queries, values_of(queries.inputs).clone(), len(updates), products, made)
+            values = values_of(queries.inputs)
+            self._kept[layer] = _Kept(queries, values.clone(), len(updates), product_type(values), made)
         return made.contributions(updates, bias_updates)
+
+    def known(self, layer: str, queries: Queries, n_steps: int) -> Projector | None:
+        """Return the projector that is kept under a name, None where it is not one of these queries and steps."""
+        kept = self._kept.get(layer)
+        if kept is None or not kept.queries.same(queries) or not torch.equal(kept.values, values_of(queries.inputs)):
+            return None
+        fits = (kept.n_steps, kept.products) == (n_steps, product_type(queries.inputs))
+        return kept.projector if fits else None
 
 
 def _in_one_batch(queries: Queries, n_steps: int) -> bool:

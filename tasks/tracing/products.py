@@ -54,7 +54,16 @@ def by_matrices(matrices: Tensor, rows: Tensor, z: Tensor) -> tuple[Tensor, Tens
     """
     steps, groups, outputs, width = matrices.shape
     moved = matrices.transpose(0, 1).reshape(groups, steps * outputs, width) @ rows
-    moved = moved.view(groups, steps, outputs, *z.shape[2:])
+    return of_moved(moved.view(groups, steps, outputs, *z.shape[2:]), z)
+
+
+def for_one_product(rows: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return patches (Q, g, n, L) and z (Q, g, o, L) as (g, n, Q L) and (g, o, Q, L)."""
+    return rows.permute(1, 2, 0, 3).flatten(2).contiguous(), z.permute(1, 2, 0, 3).contiguous()
+
+
+def of_moved(moved: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return <z, D F> and ||D F||, both (t, Q) float64, from D F (g, t, o, Q, L) and z (g, o, Q, L)."""
     gamma = (moved * z[:, None]).sum(dim=(0, 2, 4))
     return gamma.double(), moved.square().sum(dim=(0, 2, 4)).double().sqrt()
 

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from tasks.modules import Embedding, kind_of
 from tasks.modules.rows import Inputs, values_of
 from tasks.tracing.checks import check_shape, check_tensors
-from tasks.tracing.projector import Contributions, Projector
+from tasks.tracing.contributed import Contributions
+from tasks.tracing.projector import Projector
 from tasks.tracing.strategies import checked_operation, choose_strategy, queries_within
 
 

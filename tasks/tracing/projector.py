@@ -6,40 +6,32 @@ grow with the output positions. For few positions D F itself is cheaper, by matr
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from tasks.modules.rows import Inputs, Rows, values_of, with_values
 from tasks.tracing.checks import check_finite, check_shape, check_tensors
-from tasks.tracing.products import SQUARES, by_convolution, by_matrices, inner, product_type, step_norms
+from tasks.tracing.contributed import Contributions, described
+from tasks.tracing.products import (
+    SQUARES,
+    by_convolution,
+    by_matrices,
+    for_one_product,
+    inner,
+    of_moved,
+    product_type,
+    step_norms,
+)
 from tasks.tracing.strategies import checked_operation, choose_strategy, n_positions
 
 CHUNK = 16 * 2**20  # bytes of a temporary per chunk of steps; larger ones need new memory pages and are slower
+CACHED = 2**21  # bytes of an update's rows that stay in the processor's cache
 # Largest errors of float32 products in units of eps |D| |G| and eps |D| |F|; measured: 3.5 and 1.1 on cancelling sums.
 INNER_ERROR = 4 * torch.finfo(torch.float32).eps
 MOVED_ERROR = 1.5 * torch.finfo(torch.float32).eps
 TOLERANCE = 2e-5  # largest error in units of |z| |D f|, guaranteed for float32
 CANCELLED = {torch.float32: 1e-9, torch.float64: 1e-6}  # share of |D|^2 |F|^2 below which a Gram norm is recomputed
-
-
-@dataclass(frozen=True)
-class Contributions:
-    """The contributions of T updates to the representations of Q queries at one layer.
-
-    Attributes
-    ----------
-    gamma : (Q, T), <z, D_t f>; sums over all outputs and positions
-    norm : (Q, T), ||D_t f||
-    cosine : (Q, T), gamma / (||z|| ||D_t f||), 0 where a norm is 0
-    preactivation_norm : (Q,), ||z||
-    """
-
-    gamma: Tensor
-    norm: Tensor
-    cosine: Tensor
-    preactivation_norm: Tensor
 
 
 class Projector:
@@ -122,10 +114,40 @@ class Projector:
         if not self._norms:
             raise ValueError("norms: expected a projector with norms=True, found False; call gammas instead")
         self._check_updates(updates, bias_updates)
-        gamma, norm = (part.T for part in self._project(updates, bias_updates, norms=True))
-        scale = norm * self._z_norm[:, None]
-        cosine = torch.where(scale > 0, gamma / torch.where(scale > 0, scale, 1.0), 0.0).clamp(-1, 1)
-        return Contributions(*(part.to(self._out) for part in (gamma, norm, cosine, self._z_norm)))
+        return described(*self._project(updates, bias_updates, norms=True), self._z_norm, self._out)
+
+    @property
+    def takes_ends(self) -> bool:
+        """Return whether `between` can be used: products in float32 with a view of the weight, in one group."""
+        plain = self.operation.groups == 1 and not self.operation.copies
+        return plain and self.strategy == "matrices" and self._type == torch.float32 and self._norms
+
+    @torch.no_grad()
+    def between(self, before: Tensor, after: Tensor) -> Contributions:
+        """Project one update, the difference of the weights after and before it; as `contributions` of it does.
+
+        The difference never lies in memory whole: its rows are used while they are in the processor's cache.
+
+        Parameters
+        ----------
+        before, after : (*weight.shape), float32, on the inputs' device
+        """
+        first, last = (self.operation.matrices(weights[None], None)[0, 0] for weights in (before, after))
+        rows = max(1, CACHED // (first.element_size() * first.shape[1]))
+        piece, squares = first.new_empty(min(rows, len(first)), first.shape[1]), 0.0
+        moved = first.new_empty(1, len(first), self._first.shape[2])
+        for start in range(0, len(first), rows):
+            part = slice(start, start + rows)
+            update = torch.sub(last[part], first[part], out=piece[: len(first[part])])
+            squares += float(step_norms(update[None])[0]) ** 2
+            torch.matmul(update[None], self._first, out=moved[:, part])
+        sizes = torch.tensor([squares], dtype=torch.float64, device=before.device).sqrt()
+        if not torch.isfinite(sizes).all():
+            check_finite("updates", (after - before)[None])
+        found = of_moved(moved.view(1, 1, len(first), *self._second.shape[2:]), self._second)
+        if self._doubtful(sizes[:, None], found[1]).any():
+            self._repair((after - before)[None], None, sizes, found)
+        return described(*found, self._z_norm, self._out)
 
     def _check_updates(self, updates: Tensor, bias_updates: Tensor | None) -> None:
         """Check the updates but not their values."""
@@ -159,7 +181,7 @@ class Projector:
         self._first, self._second = (torch.cat(parts) for parts in zip(*kept, strict=True))
         self._size = self._first.flatten(1).double().norm(dim=1) if self.strategy == "gram" else self._span
         if self.strategy == "matrices":
-            self._first, self._second = _for_one_product(self._first, self._second)
+            self._first, self._second = for_one_product(self._first, self._second)
 
     def _parts(self, count: int) -> Iterator[slice]:
         """Yield groups of queries with float64 patches and preactivations of about a chunk."""
@@ -225,7 +247,7 @@ class Projector:
         for part in self._parts(len(queries)):
             chosen = queries[part]
             rows = self.operation.rows(_wide(self._inputs[chosen]))
-            exact = by_matrices(matrices, *_for_one_product(rows, self._matrix @ rows))
+            exact = by_matrices(matrices, *for_one_product(rows, self._matrix @ rows))
             where = steps[:, None], chosen[None]
             for target, values in zip(found, exact, strict=True):
                 target[where] = torch.where(doubtful[where], values, target[where])
@@ -246,11 +268,6 @@ class Projector:
         for value in (norm, self._z_norm * norm):
             found |= (value < SQUARES[0]) | (value > SQUARES[1])
         return found & (largest > 0)
-
-
-def _for_one_product(rows: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Return patches (Q, g, n, L) and z (Q, g, o, L) as (g, n, Q L) and (g, o, Q, L)."""
-    return rows.permute(1, 2, 0, 3).flatten(2).contiguous(), z.permute(1, 2, 0, 3).contiguous()
 
 
 def _wide(inputs: Inputs) -> Inputs:

@@ -122,8 +122,7 @@ def train_segment(work: Work, number: int, opener: Opener) -> None:
             losses, epochs, evaluated = _segment(earlier, opened, (start, stop), recorder)
         part.numbers["steps_seconds"] = time.process_time() - before - evaluated  # CPU, the writing threads' too
         data = pack_training(trainer)
-        name = f"checkpoint-{number:06d}-{digest(data)[:12]}.safetensors"
-        part.write_file(name, data)
+        name = part.write_addressed(f"checkpoint-{number:06d}-{{digest}}.safetensors", data)
         part.numbers.update(
             measured(
                 parent=parent.get("checkpoint", ""),

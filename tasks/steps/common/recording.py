@@ -58,7 +58,7 @@ def recording(
         yield None
         return
     if not parent:
-        part.numbers["initial"] = write_initial(part.write_file, pack_training(trainer))
+        part.numbers["initial"] = write_initial(part.write_addressed, pack_training(trainer))
         steps, chosen = trainer.samples.batches.per_epoch * train.epochs, choose_layers(trainer.model, record.layers)
         numbers = partial(_numbers_here, trainer, chosen)
         planned = _choose(train, chosen, steps, numbers)[0]
@@ -74,7 +74,7 @@ def recording(
         trainer.optimizer,
         record.layers,
         segment=segment,
-        write=part.write_file,
+        write=part.write_large,
         keep=kept_steps(record),
         tolerance=record.tolerance,
     )

@@ -102,8 +102,10 @@ def test_a_damaged_checkpoint_is_named() -> None:
 def test_names_are_those_of_the_content() -> None:
     written: dict[str, bytes] = {}
 
-    def write(name: str, data: bytes | memoryview) -> None:
-        written[name] = bytes(data)
+    def write(form: str, data: bytes) -> str:
+        name = form.format(digest=digest(data)[:12])
+        written[name] = data
+        return name
 
     assert write_checkpoint(write, 7, b"x") == f"checkpoint-000007-{digest(b'x')[:12]}.safetensors"
     assert write_initial(write, b"y") == f"initial-{digest(b'y')[:12]}.safetensors"

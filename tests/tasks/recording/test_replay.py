@@ -120,6 +120,33 @@ def test_blocks_are_cut_by_memory(replay_archive: Recorded, monkeypatch: pytest.
     check_replay(store, training)
 
 
+def test_large_updates_are_not_formed_whole(replay_archive: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of one step give the contributions of their updates, which only the first block of a layer forms."""
+    store, training = replay_archive
+    monkeypatch.setattr(replay, "BLOCK", 1)
+    monkeypatch.setattr(replay, "LARGE", 1)
+    formed, original = list[int](), replay.ReplayBlock.dense
+
+    def dense(self: replay.ReplayBlock, dtype: torch.dtype | None = None) -> Tensor:
+        formed.append(self.start)
+        return original(self, dtype)
+
+    monkeypatch.setattr(replay.ReplayBlock, "dense", dense)
+    source = open_updates(str(store), program=training.program)
+    module, weight, seen = nn.Linear(75, 6), source.final("6"), torch.randn(5, 75)
+    for anchor in (None, weight - source.initial("6")):
+        formed.clear()
+        for block in source.blocks(source.segments()[0], ["6"]):
+            found = block.project(module, weight, seen, anchor=anchor)
+            before, after = (training.states[step]["6.weight"] for step in (block.start, block.stop))
+            z = seen.double() @ (weight if anchor is None else anchor).double().T
+            moved = seen.double() @ (after - before).double().T
+            scale = float((z.norm(dim=1) * moved.norm(dim=1)).max())
+            np.testing.assert_allclose(found.gamma[:, 0], (z * moved).sum(dim=1), atol=2e-5 * scale, rtol=0)
+            np.testing.assert_allclose(found.norm[:, 0], moved.norm(dim=1), rtol=1e-4)
+        assert formed == [0]
+
+
 def test_ends_and_ledger_need_no_program(replay_archive: Recorded) -> None:
     store, training = replay_archive
     source = open_updates(str(store))

@@ -31,13 +31,13 @@ def make_stage(path: Path, training: Training, keep: Callable[[int], bool] | Non
         with stage.partition(number) as part:
             part.numbers["parent"] = parent
             if number == 0:
-                part.numbers["initial"] = write_initial(part.write_file, pack_checkpoint(model, optimizer))
+                part.numbers["initial"] = write_initial(part.write_addressed, pack_checkpoint(model, optimizer))
             recorder = SegmentRecorder(model, optimizer, LAYERS, segment=segment, write=part.write_file, keep=keep)
             for step in range(start, stop):
                 with recorder.step([step]):
                     training.update(model, optimizer, step)
             part.numbers["recording"] = recorder.close()
-            parent = write_checkpoint(part.write_file, number, pack_checkpoint(model, optimizer, generators=False))
+            parent = write_checkpoint(part.write_addressed, number, pack_checkpoint(model, optimizer, generators=False))
             part.numbers["checkpoint"] = parent
     return stage.seal({})
 
@@ -145,7 +145,7 @@ def test_a_weight_that_two_layers_use_is_written_once_and_read_by_both(tmp_path:
     stage = begin_stage(open_store(str(tmp_path / "s"), create=True), StageSpec("training", 1), Layout(1))
     before = model.encoder.weight.detach().clone()
     with stage.partition(0) as part:
-        initial = write_initial(part.write_file, pack_checkpoint(model, optimizer))
+        initial = write_initial(part.write_addressed, pack_checkpoint(model, optimizer))
         segment = Segment(0, 0, 2, attempt_folder(0))
         recorder = SegmentRecorder(model, optimizer, None, segment=segment, write=part.write_file)
         for _ in range(2):
@@ -153,7 +153,7 @@ def test_a_weight_that_two_layers_use_is_written_once_and_read_by_both(tmp_path:
                 model.last(model.decoder(model.encoder(torch.ones(1, 4)))).sum().backward()
                 optimizer.step()
         part.numbers.update(parent="", initial=initial, recording=recorder.close())
-        part.numbers["checkpoint"] = write_checkpoint(part.write_file, 0, pack_checkpoint(model, optimizer))
+        part.numbers["checkpoint"] = write_checkpoint(part.write_addressed, 0, pack_checkpoint(model, optimizer))
     source = update_source(stage.seal({}))
     assert source.layers == ["encoder", "decoder", "last"]
     names = {name.split("/")[2] for name in stage.seal({}).note["files"] if "/updates/" in name}
