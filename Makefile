@@ -9,7 +9,7 @@ FAST := "not slow and not s3 and not gpu and not browser and not cluster and not
 SOURCES := layerlore.py configs flows storage tasks deployments tests benchmarks docs
 export OMP_NUM_THREADS := 1
 
-.PHONY: quickstart test long lint check coverage format env swift slurm clean
+.PHONY: quickstart test docs long lint check coverage format env swift slurm clean
 
 quickstart: env  ## train a small network on digits, ask question 1, print where the report is
 	$(BIN)/layerlore run digits
@@ -19,6 +19,10 @@ test: env  ## all tests that this machine can run, slow ones too
 
 long: env swift  ## tests of minutes each, on real servers
 	$(BIN)/python -m pytest -m long -q
+
+docs: env  ## the documentation as a site in build/site, from the pages of this repository
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[docs]'
+	$(BIN)/python -m mkdocs build --strict --site-dir build/site
 
 lint: env  ## format, lint, types
 	$(BIN)/ruff format --check $(SOURCES)
