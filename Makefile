@@ -9,7 +9,7 @@ FAST := "not slow and not s3 and not gpu and not browser and not cluster and not
 SOURCES := layerlore.py configs flows storage tasks deployments tests benchmarks docs
 export OMP_NUM_THREADS := 1
 
-.PHONY: quickstart test long gpu wheels lint check coverage format env swift slurm clean
+.PHONY: quickstart test docs long gpu wheels lint check coverage format env swift slurm clean
 
 quickstart: env  ## train a small network on digits, ask question 1, print where the report is
 	$(BIN)/layerlore run digits
@@ -27,6 +27,10 @@ gpu:  ## what a GPU changes: the same numbers and the costs, in gpu.md; PYTHON n
 wheels:  ## what `make gpu` needs beside torch and what usually comes with it, for a machine without a network
 	$(PYTHON) -m pip download -q --no-deps --only-binary :all: -d wheels -c $(CONSTRAINTS) zarr numcodecs donfig \
 		google-crc32c pydantic pydantic-core annotated-types typing-inspection
+
+docs: env  ## the documentation as a site in build/site, from the pages of this repository
+	$(BIN)/python -m pip install --quiet --constraint $(CONSTRAINTS) --editable '.[docs]'
+	$(BIN)/python -m mkdocs build --strict --site-dir build/site
 
 lint: env  ## format, lint, types
 	$(BIN)/ruff format --check $(SOURCES)

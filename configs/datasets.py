@@ -101,6 +101,30 @@ class Csv(DataSet):
     )
 
 
+class HuggingFace(DataSet):
+    """A local folder of Hugging Face's `datasets`: from `save_to_disk`, of Parquet files, or an image folder.
+
+    It needs the extra `hf`. Nothing is downloaded, and no code of a data set runs.
+    """
+
+    source: Literal["hugging-face"]
+    path: Location = Field(min_length=1, description="local folder of the data set")
+    splits: Annotated[tuple[Name, ...], Field(min_length=1)] | None = Field(
+        None, description="splits that are read; default: all"
+    )
+    image_column: str | None = Field(
+        None, min_length=1, description="column with images, or with arrays of uint8; default: the only one of images"
+    )
+    label_column: str | None = Field(
+        None,
+        min_length=1,
+        description="column with class labels, integers or names; default: the only one of class labels, else `label`",
+    )
+    classes: dict[str, Annotated[int, Field(ge=0)]] | None = Field(
+        None, description="network output index by class name; default: the labels themselves, names in sorted order"
+    )
+
+
 class ImageNet(DataSet):
     """torchvision's ImageNet layout: ROOT/train/WNID/*.JPEG, ROOT/val/WNID/*.JPEG, optionally ROOT/meta.bin."""
 
@@ -205,6 +229,7 @@ AnyDataSet = Annotated[
     | Npz
     | ImageFolder
     | Csv
+    | HuggingFace
     | ImageNet
     | Broden
     | MiniBroden

@@ -99,6 +99,8 @@ RULES = {  # the longest place that a file lies below decides
         ("configs", "tasks.io", "tasks.graphs", "tasks.modules"),
         ("torch", "torchvision", "fsspec", "PIL", "safetensors", "sklearn", "scipy", "open_clip", "tokenizers"),
     ),
+    "tasks/io/hugging_face.py": Rule(("configs", "tasks.io"), ("datasets", "pyarrow")),
+    "tasks/io/hugging_face_folder.py": Rule(("tasks.io",), ("datasets",)),
     "tasks/io/geometric.py": Rule(("tasks.graphs",), ("torch_geometric",)),
     "tasks/figures/graphs.py": Rule((*PURE, "tasks.figures"), (*NUMERIC, "networkx", "PIL")),
     "tasks/figures": Rule((*PURE, "tasks.figures"), (*NUMERIC, *PLOTTING)),

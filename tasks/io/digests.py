@@ -5,11 +5,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from configs.imports import code_digest
-from configs.schema import AnyDataSet, Broden, Csv, ImageFolder, ImageNet, ImportedData, MiniBroden, Npz
+from configs.schema import AnyDataSet, Broden, Csv, HuggingFace, ImageFolder, ImageNet, ImportedData, MiniBroden, Npz
 from tasks.io.broden import table_names
 from tasks.io.decoding import EXTENSIONS
 from tasks.io.files import join, list_files, local_path, read_bytes, reason, resolved, shown
 from tasks.io.folder import counts
+from tasks.io.hugging_face_folder import data_files
 from tasks.io.mini_broden import DRAWING
 from tasks.io.npz import paths_of
 from tasks.io.table import table_root
@@ -40,6 +41,12 @@ def source_digest(data: AnyDataSet) -> dict[str, str]:
         return {**tables, **roots}
     if isinstance(data, ImageFolder):
         return {f"paths.{split}": folder_digest(path) for split, path in sorted(data.paths.items())}
+    if isinstance(data, HuggingFace):
+        files = data_files(data.path)
+        if not files:
+            return {"path": folder_digest(data.path)}
+        root = Path(data.path).expanduser()
+        return {file.relative_to(root).as_posix(): file_sha256(str(file)) for file in files}
     if isinstance(data, ImageNet):
         return {f"root.{split}": folder_digest(join(data.root, split)) for split in ("train", "val")}
     if isinstance(data, Broden):

@@ -10,6 +10,7 @@ from tasks.io.broden import BrodenSource
 from tasks.io.digits import DigitsSource
 from tasks.io.folder import FolderSource
 from tasks.io.graphs import open_graph_file, open_torch_geometric
+from tasks.io.hugging_face import HuggingFaceSource
 from tasks.io.imagenet import ImageNetSource
 from tasks.io.mini_broden import MiniBrodenSource
 from tasks.io.npz import NpzSource
@@ -45,6 +46,7 @@ SOURCES: dict[str, Callable[[Any, int], Source]] = {
     "npz": lambda data, threads: NpzSource(data),
     "image-folder": lambda data, threads: FolderSource(data.paths, data.classes, threads),
     "csv": lambda data, threads: TableSource(data, threads),
+    "hugging-face": lambda data, threads: HuggingFaceSource(data),
     "imagenet": lambda data, threads: ImageNetSource(data.root, threads),
     "broden": lambda data, threads: BrodenSource(data.root, threads),
     "mini-broden": lambda data, threads: MiniBrodenSource(data.count, data.size, data.seed),

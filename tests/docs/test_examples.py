@@ -4,6 +4,7 @@ import re
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,9 @@ from tasks.steps.report import write_report
 from tasks.tracing import Influential
 from tests.conftest import Tree
 from tests.plans import complete_plan
+
+if TYPE_CHECKING:
+    from tests.conftest import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 UPDATES = "## Updates"  # the part of docs/store.md that reads a recorded training
@@ -122,3 +126,26 @@ def test_the_selector_of_contributing_refuses_a_wrong_centre(select_central: Cal
     row: Floats = np.zeros((1, 1))
     with pytest.raises(ValueError, match="center: expected 'mean' or 'median', found 'mode'"):
         select_central(row, 0.5, center="mode")
+
+
+@pytest.mark.parametrize("page", ["docs/decomposition.md", "docs/graphs.md"])
+def test_short_examples_run(page: str) -> None:
+    """That of graphs defines a method, which is compiled and then called with a stand-in network."""
+    names: dict[str, Any] = {}
+    for block in examples(page):
+        exec(compile(block, page, "exec"), names)
+    if page == "docs/decomposition.md":
+        assert names["logits"].shape == (100, 3)
+        return
+    assert callable(names["forward"])
+
+
+def test_the_notebook_door_of_the_readme(carded_run: "Run", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = carded_run.at(str(tmp_path / "lore"))
+    write_report(run.job.store, run.plan.made(), created="now", reused=frozenset())
+    monkeypatch.chdir(tmp_path)
+    (block,) = examples("README.md")
+    assert '"lore/", "all-digits"' in block
+    names: dict[str, Any] = {}
+    exec(compile(block.replace("all-digits", "carded"), "README.md", "exec"), names)
+    assert {"by_budget"} <= set(names["run"].tables)

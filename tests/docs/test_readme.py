@@ -1,50 +1,24 @@
 """README and other pages say what works: commands parse, configs validate, links and pictures are there."""
 
 import re
-import shlex
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 import yaml
 
 from configs.load import load_config, presets
 from configs.schema import Config
-from flows.cli import app
 from tasks.detectors.defaults import NETWORK_DISSECTION
 from tasks.detectors.methods import METHODS
 from tasks.steps.concepts.detectors import DETECTORS, check_detectors
 from tasks.steps.concepts.milan import milan_settings
 from tasks.steps.concepts.network_dissection import dissection_settings
+from tests.docs_pages import PAGES, ROOT, Tree, blocks, commands, parsed, text_of
 
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = [
-    "README.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
-    *(f"docs/{n}.md" for n in ("index", "methods", "store", "config", "concepts", "tracing", "sequences", "graphs")),
-]
 STORE_COMMANDS = ("card", "status", "verify", "gc", "explain", "materialise")
-PLACEHOLDERS = {"CONFIG": "digits", "STORE": "lore", "N": "0"}
-Tree = dict[str, Any]  # Any: YAML
-
-
-def text_of(page: str) -> str:
-    return (ROOT / page).read_text(encoding="utf-8")
-
-
-def blocks(page: str, language: str) -> list[str]:
-    """The fenced blocks of a language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", text_of(page), flags=re.MULTILINE | re.DOTALL)
-
-
-def commands(page: str) -> list[str]:
-    """Every `layerlore ...` of a page, in blocks and in running text."""
-    lines = [line.strip() for block in blocks(page, "bash") for line in block.splitlines()]
-    inline = re.findall(r"`(layerlore [^`]+)`", text_of(page))
-    return [line.partition(" > ")[0].partition("  #")[0] for line in [*lines, *inline] if line.startswith("layerlore ")]
+# Commands in running text that name a command alone.
+BARE = ("layerlore run", "layerlore watch", "layerlore verify")
 
 
 def trees(page: str) -> list[Tree]:
@@ -53,20 +27,13 @@ def trees(page: str) -> list[Tree]:
     return [whole, *({**whole, **fragment} for fragment in fragments)]
 
 
-def parsed(command: str) -> tuple[str, Tree]:
-    """The subcommand and its parameters, or an error for an unknown command, option or too many arguments."""
-    group = typer.main.get_command(app)
-    _, name, *words = shlex.split(command)
-    subcommand = group.commands[name]  # type: ignore[attr-defined]  # a Typer app with commands is a group
-    with subcommand.make_context(name, [PLACEHOLDERS.get(word, word) for word in words]) as context:
-        return name, dict(context.params)
-
-
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_are_known_and_their_configs_load(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("my.yaml").write_text(blocks("README.md", "yaml")[0], encoding="utf-8")
     for command in commands(page):
+        if command in BARE:
+            continue
         name, parameters = parsed(command)
         if "config" in parameters:
             load_config(parameters["config"], parameters["set_"] or [])
@@ -84,7 +51,14 @@ def test_the_readme_shows_every_command() -> None:
 def test_configs_validate() -> None:
     configs = [Config.model_validate(tree) for tree in trees("README.md")]
     assert configs[0].networks["classifier"].model == "resnet18"
-    assert {config.data["pets"].source for config in configs} == {"image-folder", "npz", "csv", "broden", "import"}
+    assert {config.data["pets"].source for config in configs} == {
+        "image-folder",
+        "npz",
+        "csv",
+        "broden",
+        "hugging-face",
+        "import",
+    }
     assert {config.cluster.kind for config in configs} == {"local", "address", "dask_jobqueue.SLURMCluster"}
 
 
@@ -128,6 +102,28 @@ def test_the_configs_of_the_concepts_page_validate() -> None:
     assert thresholds.track == {"8": (3, 17)}
     for each in asked:
         check_detectors(each)
+
+
+@pytest.mark.parametrize("page", ["interpretation", "decomposition", "detectors"])
+def test_the_whole_configs_of_other_pages_validate(page: str) -> None:
+    (config,) = [Config.model_validate(tree) for tree in trees(f"docs/{page}.md")]
+    assert (config.concepts if page == "detectors" else getattr(config, page)) is not None
+    if config.concepts is not None:
+        check_detectors(config.concepts)
+
+
+def test_every_page_with_a_config_or_python_is_among_those_that_are_tested() -> None:
+    configs = {page for page in PAGES if blocks(page, "yaml")}
+    assert configs == {
+        *("README.md", "deployments/README.md"),
+        *(f"docs/{name}.md" for name in ("concepts", "tracing", "sequences", "graphs", "elsewhere")),
+        *(f"docs/{name}.md" for name in ("interpretation", "decomposition", "detectors")),
+    }
+    python = {page for page in PAGES if "```python" in text_of(page)}
+    assert python == {
+        *("README.md", "CONTRIBUTING.md"),
+        *(f"docs/{name}.md" for name in ("decomposition", "elsewhere", "graphs", "store", "tracing")),
+    }
 
 
 def test_the_concepts_page_has_every_detector_with_its_parameters() -> None:

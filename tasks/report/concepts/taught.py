@@ -161,12 +161,12 @@ def _lead(facts: "pd.Series[Any]", totals: "pd.Series[Any]") -> str:  # Any: cel
     named = [f"{name} ({signed_share(float(value))})" for name, value in best.head(SINCE).items() if value > 0]
     classes = f"Most from class {' and '.join(named)}" if named else "No class pushed this neuron on the whole"
     worst = float(best.iloc[-1]) if len(best) else 0.0
-    against = f", most against it {best.index[-1]} ({signed_share(worst)})" if worst < 0 else ""
+    against = f", most against it class {best.index[-1]} ({signed_share(worst)})" if worst < 0 else ""
     start = f"; the initial weights {signed_share(float(facts['init']))}"
     decay = f", weight decay {signed_share(float(facts['decay']))}" if facts["decay"] else ""
     return (
         f"{classes}{against}{start}{decay}. Shares are of its squared response before the nonlinearity, on its "
-        f"{int(facts['images'])} images above; they come from {facts['operation']}."
+        f"{int(facts['images'])} images above; they are updates of layer {facts['operation']}."
     )
 
 
@@ -180,7 +180,7 @@ def _since(classes: pd.DataFrame, snapshots: Sequence[int]) -> list[str]:
         mine = classes[(classes["start"] >= before) & (classes["end"] <= step)]
         totals = mine.groupby("class_name", sort=False)["share"].sum()
         order = totals.abs().sort_values(ascending=False, kind="stable").index
-        named = [f"{name} {signed_share(float(totals[name]))}" for name in order[:SINCE] if abs(totals[name]) >= FROM]
+        named = [f"{name}: {signed_share(float(totals[name]))}" for name in order[:SINCE] if abs(totals[name]) >= FROM]
         said.append(", ".join(named))
         before = step
     return said

@@ -82,8 +82,8 @@ def configs(folders: Path, own: str) -> dict[str, dict[str, Any]]:
     }
 
 
-# A data set of torch_geometric needs the package: test_geometric.py has it.
-@pytest.mark.parametrize("name", [name for name in SOURCES if name != "torch-geometric"])
+# These need a package: test_geometric.py and test_hugging_face.py have them.
+@pytest.mark.parametrize("name", [name for name in SOURCES if name not in ("torch-geometric", "hugging-face")])
 def test_every_source_keeps_the_contract(name: str, folders: Path, own_module: str) -> None:
     data = DATA.validate_python({"source": name, **configs(folders, own_module)[name]})
     source = open_source(data, threads=2)
