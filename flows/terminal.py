@@ -1,6 +1,7 @@
 """What commands print: lines, tables and sizes, without characters that move a terminal's cursor."""
 
 import json
+import math
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
@@ -67,17 +68,17 @@ def age_text(seconds: float) -> str:
 
 
 def print_json(document: object) -> None:
-    """Print one JSON document, null for NaN, with escapes for all but ASCII: they would move a terminal's cursor."""
+    """Print one JSON document, null for NaN and infinity, with escapes for what would move a terminal's cursor."""
     sys.stdout.write(json.dumps(_known(document), indent=1, allow_nan=False) + "\n")
 
 
 def _known(value: object) -> object:
-    """Return a document without NaN, which JSON does not have."""
+    """Return a document without NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _known(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [_known(one) for one in value]
-    return None if value != value else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def tracked(items: Iterable[Item], title: str, count: int) -> Iterable[Item]:

@@ -23,7 +23,7 @@ from storage.together import together
 from tasks.cluster.parallel import PASSING, PartitionError, Pool, open_pool
 from tasks.cluster.versions import code_facts
 from tasks.engine.step import MOST_TOGETHER, Step, Work
-from tasks.engine.stops import check_stop
+from tasks.engine.stops import check_stop, keeping_stops
 
 
 class Observer(Protocol):
@@ -121,9 +121,10 @@ def _make(job: Job, step: Step, specs: Sequence[StageSpec]) -> None:
     total = len(items) + sum(stage.layout.partitions - len(stage.missing()) for stage in stages)
     job.observer.begin(title, total, total - len(items))
     try:
-        for _ in _map(job, step, items):
-            job.observer.advance(title)
-            check_stop()
+        with keeping_stops():
+            for _ in _map(job, step, items):
+                job.observer.advance(title)
+                check_stop()
     finally:
         _seal(job.store, step, stages)
     job.observer.end(title, time.perf_counter() - started)

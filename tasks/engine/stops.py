@@ -5,9 +5,13 @@ may take it for an error of its own. So the stop is also kept, and a run looks f
 """
 
 import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
-_seen: list[int] = []  # numbers of the signals that came
+_keeps: list[int] = []  # signals that this process keeps
+_seen: list[int] = []  # signals that came
 
 
 def keep_stops() -> None:
@@ -18,6 +22,27 @@ def keep_stops() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _stop)
+            _keeps.append(number)
+
+
+@contextmanager
+def keeping_stops() -> Iterator[None]:
+    """Keep SIGTERM in a block where another handler took the place of ours, as in a flow: that one is called too."""
+    before = signal.getsignal(signal.SIGTERM)
+    main = threading.current_thread() is threading.main_thread()  # only there can handlers change
+    if signal.SIGTERM not in _keeps or not main or before is _stop or not callable(before):
+        yield
+        return
+
+    def kept(number: int, frame: FrameType | None) -> None:
+        _seen.append(number)
+        before(number, frame)
+
+    signal.signal(signal.SIGTERM, kept)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def check_stop() -> None:

@@ -193,9 +193,10 @@ def test_messages_mask_what_may_be_a_password() -> None:
         (f"connect(db_password={S})", "connect(db_password=***)"),
         ("tokens: expected tokens 0 to 5, found 7", "tokens: expected tokens 0 to 5, found 7"),
         ("token_file=/run/secret n_tokens=16 api_key=None", "token_file=/run/secret n_tokens=16 api_key=None"),
+        ('interpretation.tokens=line {"tokens": "patches"}', 'interpretation.tokens=line {"tokens": "patches"}'),
         ("PASSWORD=$(pass show x) TOKEN=${TOKEN}", "PASSWORD=$(pass show x) TOKEN=${TOKEN}"),
     ],
-    ids=range(7),
+    ids=range(8),
 )
 def test_messages_mask_the_value_of_a_secret(said: str, masked: str) -> None:
     assert without_passwords(said) == masked

@@ -1,6 +1,7 @@
 """The manifest stage: a table of a data set's samples, none of which is decoded."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -71,9 +72,15 @@ def survey(data: AnyDataSet, table: pd.DataFrame, source: Source) -> Document:
     for split, rows in table.groupby("split"):
         labels, counts = np.unique(rows["label_given"].to_numpy(), return_counts=True)
         splits[str(split)] = {"labels": labels.tolist(), "counts": counts.tolist()}
-    names = {str(label): name for label, name in read_class_names(data, source).items()}
+    names = {str(label): name for label, name in distinct_names(read_class_names(data, source)).items()}
     others = left_out(source)
     return {"splits": splits, "class_names": names} | ({"left_out": others} if others else {})
+
+
+def distinct_names(names: Mapping[int, str]) -> dict[int, str]:
+    """Return class names by label; where classes share a name, as ImageNet's two cranes do, each has its label too."""
+    times = Counter(names.values())
+    return {label: name if times[name] == 1 else f"{name} ({label})" for label, name in names.items()}
 
 
 def positions(store: Store, path: str, split: str | None) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,22 +38,20 @@ def weighed(
     store: Store,
     training: StageSpec,
     table: pd.DataFrame,
-    groups: list[list[int]],
+    partitions: Iterable[list[list[int]]],
     steps: tuple[dict[str, Moves], tuple[int, int] | None],
 ) -> pd.DataFrame:
     """Return the contributions of classes with the weight and the cosine of their steps, as of a ridge plot.
 
     Parameters
     ----------
-    groups : classes, and groups of classes, that the table has
+    partitions : all classes in groups; each row of the table is a group of one of them
     steps : the moves of each layer, and the window of steps; None for all
     """
     moves, window = steps
     source, names = open_archive(store, training), open_finished(store, training.inputs["data"]).summary["class_names"]
     values: dict[tuple[str, str], tuple[float, float]] = {}
-    for part in ([g for g in groups if len(g) == 1], [g for g in groups if len(g) > 1]):
-        if not part:
-            continue
+    for part in partitions:
         shares = step_shares(store, training, part, source)[:, :-1]
         if window is not None:
             shares[: window[0]], shares[window[1] :] = 0.0, 0.0

@@ -217,9 +217,9 @@ def preview_now(
     found = replace(found, title=f"{found.title}, preview", notes=notes)
     if summed is not None and asked.window is None and not _decays(found.parts):
         found = replace(found, classes=_classes(store, training.spec, found.classes, summed, make.shares))
-    groups = [[label] for label in example_labels(store, training.spec)]
-    groups += [] if summed is None else [group for group in summed.summary["groups"] if len(group) > 1]
-    return replace(found, classes=weighed(store, training.spec, found.classes, groups, (make.moves, asked.window)))
+    partitions = [[[label] for label in example_labels(store, training.spec)]]
+    partitions += [] if summed is None else [summed.summary["groups"]]
+    return replace(found, classes=weighed(store, training.spec, found.classes, partitions, (make.moves, asked.window)))
 
 
 def _decays(parts: pd.DataFrame) -> bool:

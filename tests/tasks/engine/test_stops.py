@@ -34,6 +34,24 @@ def test_a_stop_in_a_finalizer_is_not_lost(number: signal.Signals) -> None:
     assert ended.stdout.split("\n") == ["goes on", "stopped", ""]
 
 
+FLOW = """
+with capture_sigterm():  # what Prefect does in a flow
+    inside = signal.getsignal(signal.SIGTERM)
+    with keeping_stops():
+        Finalized()
+    assert signal.getsignal(signal.SIGTERM) is inside
+"""
+
+
+def test_a_stop_in_a_finalizer_of_a_flow_is_not_lost() -> None:
+    program = PROGRAM.format(signal="SIGTERM").replace("import check_stop", "import check_stop, keeping_stops")
+    program = program.replace("Finalized()  # Python prints and drops what is raised here", FLOW)
+    program = "from prefect.utilities.engine import capture_sigterm\n" + program
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert "TerminationSignal" in ended.stderr
+    assert ended.stdout.split("\n") == ["goes on", "stopped", ""], ended.stderr
+
+
 def test_a_stop_is_raised_where_python_can() -> None:
     ended = run_program("os.kill(os.getpid(), signal.SIGINT)")
     assert ended.stdout == ""

@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from configs.schema import Npz, SklearnDigits
 from storage.stages import open_finished
-from tasks.steps.common.manifest import data_of, manifest_spec, positions
+from tasks.steps.common.manifest import data_of, distinct_names, manifest_spec, positions
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -55,3 +55,8 @@ def test_the_data_set_of_a_spec() -> None:
     assert data_of(manifest_spec("digits", data)) == data
     default = manifest_spec("digits", SklearnDigits(source="sklearn-digits"))
     assert dict(default.parameters) == {"source": "sklearn-digits"}
+
+
+def test_classes_of_one_name_are_told_apart() -> None:
+    names = {0: "drake", 134: "crane", 517: "crane"}
+    assert distinct_names(names) == {0: "drake", 134: "crane (134)", 517: "crane (517)"}

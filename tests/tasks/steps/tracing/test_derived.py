@@ -13,6 +13,8 @@ from storage.stages import FinishedStage, open_finished
 from tasks.steps.common.replays import open_archive
 from tasks.steps.tracing.aggregate import class_gammas, class_groups
 from tasks.steps.tracing.index_basis import held_out, layers_of
+from tasks.steps.tracing.ondemand import Recorded, Request
+from tasks.steps.tracing.preview import preview_now
 from tests.plans import traces
 from tests.tasks.steps.tracing.conftest import Doubles, Plain, images, train_plainly
 
@@ -171,3 +173,27 @@ def test_a_killed_pass_goes_on(mlp: Tree, new_run: NewRun, tmp_path: Path, monke
         one, other = (open_finished(run.job.store, getattr(traces(run.plan)[0], role)) for run in (whole, broken))
         for name in one.layout.arrays:
             np.testing.assert_array_equal(read(one, name), read(other, name))
+
+
+@pytest.mark.parametrize("groups", [3, 7, 10])
+def test_a_preview_weighs_groups_of_any_size(mlp: Tree, new_run: NewRun, tmp_path: Path, groups: int) -> None:
+    tree = derived(mlp, tmp_path / "store", kind="dense")
+    tree["tracing"]["derive"]["aggregate"] = {"groups": groups}
+    tree["networks"]["net"]["train"]["optimizer"] = {"kind": "sgd", "lr": 0.05}  # no decay: sums say it all
+    run = new_run(tree).finish()
+    trace = traces(run.plan)[0]
+    assert trace.index is not None
+    assert trace.aggregate is not None
+    assert run.config.tracing is not None
+    training = Recorded(trace.training, run.config.networks[trace.network], trace.training.inputs["data"])
+    sample = int(open_finished(run.job.store, trace.index.inputs["queries"]).read("sample_id")[0])
+    asked, request = run.config.tracing, Request(sample=sample)
+    by_class, by_group = (
+        preview_now(run.job.store, training, asked, request, (trace.index, aggregate)).classes
+        for aggregate in (None, trace.aggregate)
+    )
+    for layer, rows in by_group.groupby("layer"):
+        single = by_class[by_class["layer"] == layer].set_index("class_name")["weight"]
+        for row in rows.itertuples():
+            assert row.weight == pytest.approx(single[row.class_name.split(", ")].sum(), rel=1e-9), row.class_name
+        assert len(rows) == groups
