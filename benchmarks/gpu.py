@@ -4,10 +4,11 @@
 
 Needs torch, torchvision and layerlore's sources; a part whose packages are missing is a row that says so. Without a GPU
 it runs on the CPU at small sizes (--small), which shows that it works. Times are wall-clock with the device waited for,
-medians of some rounds after a first one. A part that would begin after --minutes is left out, and its row says so.
+medians of some rounds after a first one. A row that would begin after --minutes is left out, and the table says so.
 """
 
 import argparse
+import math
 import platform
 import statistics
 import subprocess
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,7 @@ class Bench:
 
     device: torch.device
     sizes: Sizes
+    end: float = math.inf  # of the time, as time.monotonic counts
 
     def seconds(self, work: Callable[[], object], rounds: int = ROUNDS) -> float:
         """Return the median wall time of a call, after a first one."""
@@ -186,7 +188,7 @@ def matrices(bench: Bench) -> Iterator[Row]:
     rng = np.random.default_rng(0)
     parts = rng.random((bench.sizes.rows, 10), dtype=np.float32) @ rng.random((10, 512), dtype=np.float32)
     maps = torch.from_numpy(np.maximum(parts + rng.standard_normal(parts.shape, dtype=np.float32), 0))
-    yield _both(bench, "NMF, r = 10", maps, lambda a: fit_nmf(a, 10).relative_error)
+    yield both(bench, "NMF, r = 10", maps, lambda a: fit_nmf(a, 10).relative_error)
 
     labels = torch.eye(10, dtype=torch.float64)[torch.arange(bench.sizes.rows) % 10]
 
@@ -195,7 +197,7 @@ def matrices(bench: Bench) -> Iterator[Row]:
         moment = wide.T @ labels.to(a.device)
         return mu_lasso((wide.T @ wide).cpu().numpy(), moment.cpu().numpy(), 10.0)
 
-    yield _both(bench, "mu-lasso, 512 units", maps, lasso)
+    yield both(bench, "mu-lasso, 512 units", maps, lasso)
     activations, scores = maps[:2000, :128], torch.from_numpy(rng.standard_normal((2000, bench.sizes.words))).float()
     words = {device: scores.to(device) for device in ("cpu", bench.device.type)}
     for name in ("cos", "cos_cubed", "soft_wpmi"):
@@ -204,7 +206,7 @@ def matrices(bench: Bench) -> Iterator[Row]:
         def similar(a: Tensor, similarity: Callable[..., object] = similarity) -> object:
             return similarity(a, words[a.device.type])
 
-        yield _both(bench, f"{name}, 128 neurons", activations, similar)
+        yield both(bench, f"{name}, 128 neurons", activations, similar)
 
 
 def tallies(bench: Bench) -> Iterator[Row]:
@@ -222,7 +224,7 @@ def tallies(bench: Bench) -> Iterator[Row]:
             maps = network.to(values.device)(values).cpu().numpy()
         return dissect(maps, masks, labels, quantile=0.05).iou
 
-    yield _both(bench, "Network Dissection", images, overlaps)
+    yield both(bench, "Network Dissection", images, overlaps)
 
 
 def counterfactuals(bench: Bench) -> Iterator[Row]:
@@ -256,10 +258,10 @@ def counterfactuals(bench: Bench) -> Iterator[Row]:
         settings = {"kind": "sgd", "momentum": 0.9}
         return training_derivatives(losses, settings, start, rows, margins).derivatives
 
-    yield _both(bench, "counterfactual, 40 steps", images, derivatives)
+    yield both(bench, "counterfactual, 40 steps", images, derivatives)
 
 
-def _both(bench: Bench, case: str, values: Tensor, work: Callable[[Tensor], object]) -> Row:
+def both(bench: Bench, case: str, values: Tensor, work: Callable[[Tensor], object]) -> Row:
     """Return the row of a computation on the CPU and on the device."""
     there = values.to(bench.device)
     slow, fast = bench.seconds(lambda: work(values), rounds=1), bench.seconds(lambda: work(there), rounds=1)
@@ -276,7 +278,12 @@ def marked_tests(bench: Bench) -> Iterator[Row]:
     home = Path(__file__).resolve().parent.parent
     files = [file for file in sorted((home / "tests").rglob("test_*.py")) if "@pytest.mark.gpu" in file.read_text()]
     command = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "--noconftest"]
-    ended = subprocess.run([*command, *map(str, files)], capture_output=True, text=True, cwd=home)
+    left = min(max(bench.end - time.monotonic(), 1.0), 3600.0)
+    try:
+        ended = subprocess.run([*command, *map(str, files)], capture_output=True, text=True, cwd=home, timeout=left)
+    except subprocess.TimeoutExpired:
+        yield Row("tests", "marked `gpu`", f"stopped after {left:.0f} s")
+        return
     last = (ended.stdout.strip().splitlines() or ended.stderr.strip().splitlines() or ["no output"])[-1]
     yield Row("tests", "marked `gpu`", last.strip("= "))
 
@@ -294,6 +301,7 @@ PARTS: tuple[Callable[[Bench], Iterator[Row]], ...] = (
 def rows_of(bench: Bench, parts: Iterable[Callable[[Bench], Iterator[Row]]], minutes: float) -> Iterator[Row]:
     """Yield the rows of all parts; one that cannot run is a row that says why."""
     end = time.monotonic() + 60 * minutes
+    bench = replace(bench, end=end)
     for part in parts:
         name = part.__name__.replace("_", " ")
         if time.monotonic() > end:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from benchmarks.gpu import SMALL, Bench, Row, counterfactuals, matrices, recordings, rows_of, tallies
+from benchmarks.gpu import SMALL, Bench, Row, both, counterfactuals, matrices, recordings, rows_of, tallies
 
 BENCH = Bench(torch.device("cpu"), SMALL)
 
@@ -23,10 +23,18 @@ def full(bench: Bench) -> Iterator[Row]:
     raise torch.OutOfMemoryError("CUDA out of memory.\nmore")
 
 
-def test_numbers_of_one_device_are_equal() -> None:
-    rows = [*rows_of(BENCH, [matrices, tallies, counterfactuals], 10)]
-    assert len(rows) == 7
-    assert all(row.found.endswith("largest difference 0.0e+00") for row in rows), rows
+def test_each_computation_is_a_row() -> None:
+    cases = [row.case for row in rows_of(BENCH, [matrices, tallies, counterfactuals], 10)]
+    assert cases[:2] == ["NMF, r = 10", "mu-lasso, 512 units"]
+    assert cases[2:5] == ["cos, 128 neurons", "cos_cubed, 128 neurons", "soft_wpmi, 128 neurons"]
+    assert cases[5:] == ["Network Dissection", "counterfactual, 40 steps"]
+
+
+def test_the_largest_difference_is_relative_to_the_largest_number() -> None:
+    """The last two calls are the compared ones: 8 on the CPU, 10 on the device."""
+    results = iter([1.0, 1.0, 1.0, 1.0, 8.0, 10.0])
+    row = both(BENCH, "counted", torch.zeros(1), lambda _: next(results))
+    assert row.found.endswith("largest difference 2.5e-01")
 
 
 @pytest.mark.slow
