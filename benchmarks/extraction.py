@@ -35,9 +35,9 @@ from tasks.io.images import preprocess
 from tasks.io.networks import build_model
 from tasks.io.sources import open_source
 from tasks.steps.common.activations import ACTIVATIONS, batch_size
-from tasks.steps.common.probing import probe
 from tasks.steps.common.manifest import MANIFEST, positions
 from tasks.steps.common.networks import load_network, preprocessing_of
+from tasks.steps.common.probing import probe
 from tasks.steps.common.trials import example_input
 from tests.plans import held_out
 
