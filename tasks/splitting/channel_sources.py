@@ -49,15 +49,21 @@ def channel_operation(
     Notes
     -----
     The sum of all channels, each with a random weight, is differentiated by the operation's outputs. Where each unit
-    reaches its own channel alone, the derivative over the weight is the same for any weights.
+    reaches its own channel alone, the derivative over the weight is the same for any weights. A gate reaches its own
+    channel too: where outputs are added up, the derivative does not depend on what else reaches the layer.
     """
     with torch.enable_grad():
-        calls, output = _watched(model, layer, images)
+        calls, output, _ = _watched(model, layer, images)
         found = list(_nearest(calls, layout.common(output)))
-    if not found:
+        added = False
+        if found:
+            held, output, given = _watched(model, layer, images, hold=[call.name for call in found])
+            added = _are_added(held, layout.common(output), given)
+    if not added:
+        names = " and ".join(repr(call.name) for call in found)
+        why = f"{names}, whose units something else multiplies" if found else "a layer that mixes units after the last"
         raise ValueError(
-            f"layer {layer!r}: expected neurons that each are a unit of a linear map or a convolution, found a layer "
-            "that mixes units after the last one"
+            f"layer {layer!r}: expected neurons that each are a unit of a linear map or a convolution, found {why}"
         )
     usable = [call for call in found if known is None or call.name in known]
     if not usable:
@@ -104,7 +110,20 @@ def _by_channel(call: _Call, channels: Tensor) -> bool:
         (slope,) = torch.autograd.grad((channels * weights).sum(), call.output, retain_graph=True)
         found.append(slope.movedim(call.axis, -1) / weights)
     size = max(float(each.abs().max()) for each in found)
-    return float((found[0] - found[1]).abs().max()) <= NEAR * size
+    return size > 0 and float((found[0] - found[1]).abs().max()) <= NEAR * size
+
+
+def _are_added(held: Sequence[_Call], channels: Tensor, given: Tensor) -> bool:
+    """Say whether the derivative by each operation's units is free of the other operations, and of other paths."""
+    for call in held:
+        (slope,) = torch.autograd.grad(channels.sum(), call.output, create_graph=True, allow_unused=True)
+        others = [given, *(other.output for other in held if other is not call)]
+        if slope is None or not slope.requires_grad:  # an earlier call of an operation may reach a held one only
+            continue
+        for change in torch.autograd.grad(slope.sum(), others, retain_graph=True, allow_unused=True):
+            if change is not None and float(change.abs().max()) > 0:
+                return False
+    return True
 
 
 def _n_weights(model: nn.Module, name: str) -> int:
@@ -113,27 +132,35 @@ def _n_weights(model: nn.Module, name: str) -> int:
     return weight.numel() // Operation(model.get_submodule(name), tuple(weight.shape)).n_outputs
 
 
-def _watched(model: nn.Module, layer: str, images: Tensor) -> tuple[list[_Call], Tensor]:
-    """Return the calls of all operations up to the last call of a layer, and the layer's output."""
+def _watched(
+    model: nn.Module, layer: str, images: Tensor, hold: Sequence[str] = ()
+) -> tuple[list[_Call], Tensor, Tensor]:
+    """Return the calls of all operations up to the last call of a layer, the layer's output, and the images.
+
+    With `hold`, only the calls of these operations. Their outputs are held: they do not depend on what is before them.
+    """
     calls: list[_Call] = []
     ended: list[tuple[int, Tensor]] = []
 
     def look(name: str, module: nn.Module, output: object) -> Tensor | None:
         if not isinstance(output, Tensor) or not output.is_floating_point():
             return None
-        if _is_operation(module):
+        if hold and name in hold:
+            output = output.detach().requires_grad_()
+        if _is_operation(module) and (not hold or name in hold):
             axis = -1 if isinstance(module, nn.Linear) else 1
             calls.append(_Call(name, output, axis))
         if name == layer:
             ended.append((len(calls), output))
         return output.clone()  # what follows may change it in place
 
+    given = images.clone().requires_grad_()
     with _shown(model, look):
-        model(images.clone().requires_grad_().clone())  # an operation in place cannot change what is differentiated by
+        model(given.clone())  # an operation in place cannot change what is differentiated by
     if not ended:
         raise ValueError(f"layer {layer!r}: expected a call in the network's forward, found none")
     count, output = ended[-1]
-    return calls[:count], output
+    return calls[:count], output, given
 
 
 def _is_operation(module: nn.Module) -> bool:

@@ -17,6 +17,7 @@ from tasks.report.pages import MAX_CSV_ROWS, Image
 MAX_THUMBNAIL_BYTES = 3_000_000  # of all data URIs
 SHOWN = 5  # classes with a curve
 SINCE = 2  # classes named next to a snapshot
+REST = "other classes"  # all that do not have a row of their own, together
 FROM = 0.005  # share from which a class is named next to a snapshot
 OF = ("network", "seed", "layer", "neuron")
 COLUMNS = {  # of each table; whatever else a table may hold stays out of the site
@@ -28,7 +29,7 @@ COLUMNS = {  # of each table; whatever else a table may hold stays out of the si
 
 def _empty(name: str) -> pd.DataFrame:
     """Return a table without rows."""
-    return pd.DataFrame({column: pd.Series(dtype="object") for column in (*COLUMNS[name], "picture")})
+    return pd.DataFrame({column: pd.Series(dtype="object") for column in (*COLUMNS[name], "picture", "anchor")})
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class Taught:
 
     Attributes
     ----------
-    neurons : network, seed, layer, neuron, operation (with a unit for each neuron), images (their number), square (the
+    neurons : network, seed, layer, neuron, anchor ("final", or "displacement" where shares are of what training added),
+        operation (with a unit for each neuron), images (their number), square (the
         sum of squared preactivations), init, decay, unrecorded, outside (shares: of the initial weights, weight decay,
         steps without a record, and recorded steps outside the window)
     examples : network, seed, layer, neuron, end ("for" or "against"), rank, sample_id, key, class_name, gamma, share,
@@ -140,7 +142,7 @@ def _neuron(
     """Return what the script shows of a neuron: `rows` are its facts, its examples and its classes."""
     facts, examples, classes = rows
     totals = classes.groupby("class_name", sort=False)["share"].sum()
-    names = totals.abs().sort_values(ascending=False, kind="stable").index.tolist()
+    names = totals.drop(REST, errors="ignore").abs().sort_values(ascending=False, kind="stable").index.tolist()
     ends = np.sort(classes["end"].unique())
     parts = classes.pivot_table(index="end", columns="class_name", values="share", aggfunc="sum").reindex(ends)
     curves = [[str(name), [0.0, *(round(float(value), 5) for value in parts[name].cumsum())]] for name in names[:SHOWN]]
@@ -157,16 +159,22 @@ def _neuron(
 
 def _lead(facts: "pd.Series[Any]", totals: "pd.Series[Any]") -> str:  # Any: cells
     """Say in a sentence who taught a neuron."""
-    best = totals.sort_values(ascending=False, kind="stable")
+    best = totals.drop(REST, errors="ignore").sort_values(ascending=False, kind="stable")
     named = [f"{name} ({signed_share(float(value))})" for name, value in best.head(SINCE).items() if value > 0]
     classes = f"Most from class {' and '.join(named)}" if named else "No class pushed this neuron on the whole"
     worst = float(best.iloc[-1]) if len(best) else 0.0
     against = f", most against it class {best.index[-1]} ({signed_share(worst)})" if worst < 0 else ""
-    start = f"; the initial weights {signed_share(float(facts['init']))}"
+    added = facts["anchor"] == "displacement"
+    start = "" if added else f"; the initial weights {signed_share(float(facts['init']))}"
+    of = (
+        "what training added to its response before the nonlinearity, squared"
+        if added
+        else ("its squared response before the nonlinearity")
+    )
     decay = f", weight decay {signed_share(float(facts['decay']))}" if facts["decay"] else ""
     return (
-        f"{classes}{against}{start}{decay}. Shares are of its squared response before the nonlinearity, on its "
-        f"{int(facts['images'])} images above; they are updates of layer {facts['operation']}."
+        f"{classes}{against}{start}{decay}. Shares are of {of}, on its {int(facts['images'])} images above; they are "
+        f"updates of layer {facts['operation']}."
     )
 
 
@@ -178,7 +186,7 @@ def _since(classes: pd.DataFrame, snapshots: Sequence[int]) -> list[str]:
             said.append("")
             continue
         mine = classes[(classes["start"] >= before) & (classes["end"] <= step)]
-        totals = mine.groupby("class_name", sort=False)["share"].sum()
+        totals = mine.groupby("class_name", sort=False)["share"].sum().drop(REST, errors="ignore")
         order = totals.abs().sort_values(ascending=False, kind="stable").index
         named = [f"{name}: {signed_share(float(totals[name]))}" for name in order[:SINCE] if abs(totals[name]) >= FROM]
         said.append(", ".join(named))

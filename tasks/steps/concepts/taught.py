@@ -13,7 +13,7 @@ from storage.results import read_table
 from storage.stages import FinishedStage, open_finished
 from storage.stores import Store
 from tasks.io.samples import array_digest
-from tasks.report.concepts.taught import Taught
+from tasks.report.concepts.taught import REST, Taught
 
 if TYPE_CHECKING:
     from tasks.report.pages import Image
@@ -43,7 +43,8 @@ def read_taught(store: Store, answers: Sequence[Monitored], images: str) -> Taug
             own = _file(stage, NEURONS_FILE)
             if own.empty:
                 continue
-            neurons.append(at(own.assign(operation=str(stage.summary["operation"]))))
+            anchor = str(spec.inputs["contributions"].place["anchor"])
+            neurons.append(at(own.assign(operation=str(stage.summary["operation"]), anchor=anchor)))
             classes.append(at(_named(_file(stage, CLASSES_FILE), stage)))
             if images != "none":
                 table = at(_named(_file(stage, EXAMPLES_FILE), stage))
@@ -85,7 +86,7 @@ def _file(stage: FinishedStage, name: str) -> pd.DataFrame:
 
 def _named(table: pd.DataFrame, stage: FinishedStage) -> pd.DataFrame:
     """Return a table with the names of its labels."""
-    names = {int(label): str(name) for label, name in stage.summary["class_names"].items()} | {OTHERS: "other classes"}
+    names = {int(label): str(name) for label, name in stage.summary["class_names"].items()} | {OTHERS: REST}
     return table.assign(class_name=[names.get(label, str(label)) for label in table["label"].tolist()])
 
 

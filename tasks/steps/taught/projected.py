@@ -18,7 +18,7 @@ from storage.specs import StageSpec, without_defaults
 from storage.stages import Stage
 from storage.stores import Store
 from tasks.engine.life import measured
-from tasks.engine.step import Size, Step, Work
+from tasks.engine.step import MOST_TOGETHER, Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.steps.common.courses import training_of, training_steps
 from tasks.steps.common.networks import choose_device, load_network
@@ -228,9 +228,9 @@ def _summary(stage: Stage) -> Document:
 
 def _size(spec: StageSpec, survey: Survey) -> Size:
     """Return the size, after a check that neurons of the layer have an operation with recorded updates."""
-    note = ""
+    note, inputs = "", 0
     try:
-        planned_operation(spec, survey)
+        _, inputs = planned_operation(spec, survey)
     except ValueError as error:
         if spec.place["required"]:
             raise ValueError(f"{LINE}.layers: networks.{spec.place['network']}: {error}") from error
@@ -241,9 +241,11 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     row = 4 * int(spec.parameters["neurons"]) * int(spec.parameters["images"]) * values
     shape, layers = input_and_layers(spec.inputs["responses"], survey)
     images = int(spec.parameters["neurons"]) * int(spec.parameters["images"])
-    largest = max(int(np.prod(found.shape)) for found in layers.values()) + int(np.prod(shape))
+    together = min(len(layers), MOST_TOGETHER)  # layers of one pass, whose inputs and arrays are in memory at a time
+    forward = 16 * images * (max(int(np.prod(found.shape)) for found in layers.values()) + int(np.prod(shape)))
+    kept = together * (row * training_of(training).checkpoint_every + 4 * images * inputs)
     weights = state_bytes(survey.blank(training))
-    peak = row * training_of(training).checkpoint_every + 16 * images * largest + UPDATES + 6 * weights
+    peak = kept + forward + UPDATES + 6 * weights
     return Size(row * steps, peak + reading_peak(training, survey, weights), note)
 
 

@@ -15,6 +15,7 @@ from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import Store
 from tasks.engine.survey import Survey
+from tasks.steps.common.courses import training_steps
 from tasks.steps.common.networks import load_network
 from tasks.steps.common.recording import recorded_layers
 from tasks.steps.common.replays import open_archive
@@ -25,7 +26,7 @@ from tasks.steps.concepts.responses import read_pooled
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -53,30 +54,54 @@ class Traced:
         return [f"{self.operation}:{neuron}" for neuron in self.neurons.tolist()]
 
 
-def planned_operation(spec: StageSpec, survey: Survey) -> str:
-    """Return the operation of a stage's neurons in a plan, from a network that may not be trained.
+def planned_operation(spec: StageSpec, survey: Survey) -> tuple[str, int]:
+    """Return the operation of a stage's neurons in a plan, and its input's values per image.
+
+    The network of a plan may not be trained.
 
     Raises
     ------
-    ValueError : the layer does not have one, or its updates are not recorded
+    ValueError : the layer does not have one, its updates are not recorded, or the last snapshot is not the end
     """
+    from torch import Tensor
+
+    from tasks.capture import capture_inputs
     from tasks.splitting.channel_sources import channel_operation
     from tasks.splitting.outputs import find_layouts
 
     layer, training = str(spec.parameters["layer"]), spec.inputs["network"]
     known, layout = list(recorded_layers(training, survey)), dict(spec.place["layout"])
+    if (snapshot := last_snapshot(spec)) is not None and "step" in snapshot.parameters:
+        _, steps = training_steps(training, survey.data(training.inputs["data"]).summary)
+        check_end(int(snapshot.parameters["step"]), steps)
 
-    def look(model: nn.Module, example: Tensor, images: Tensor) -> tuple[str, str]:
+    def look(model: nn.Module, example: torch.Tensor, images: torch.Tensor) -> tuple[str, int, str]:
         try:
             found = find_layouts(model, [layer], example, layout)[layer]
-            return channel_operation(model, layer, images, found, known), ""
+            operation = channel_operation(model, layer, images, found, known)
         except ValueError as error:
-            return "", str(error)
+            return "", 0, str(error)
+        given = capture_inputs(model, [operation], example)[operation]
+        return operation, (given if isinstance(given, Tensor) else given.values).numel(), ""
 
-    operation, why = survey.look(spec, f"operation of {layer} among {known} {sorted(layout.items())}", look)
+    operation, values, why = survey.look(spec, f"operation of {layer} among {known} {sorted(layout.items())}", look)
     if why:
         raise ValueError(why)
-    return operation
+    return operation, values
+
+
+def last_snapshot(spec: StageSpec) -> StageSpec | None:
+    """Return the snapshot in which the neurons were found, None for the training's end."""
+    return spec.inputs["responses"].inputs.get("snapshot")
+
+
+def check_end(step: int, steps: int) -> None:
+    """Raise ValueError unless a snapshot is that of the training's end: updates lead to its weights, not to others."""
+    if step != steps:
+        raise ValueError(
+            f"the last snapshot: expected one at the end of the training, step {steps}, found step {step}; add it to "
+            "`snapshots`"
+        )
 
 
 def traced_units(store: Store, spec: StageSpec, device: torch.device) -> Traced:
@@ -88,6 +113,8 @@ def traced_units(store: Store, spec: StageSpec, device: torch.device) -> Traced:
     layer, source = str(spec.parameters["layer"]), open_archive(store, spec.inputs["network"])
     model, images = load_network(store, spec, device), example_images(store, spec).to(device)
     try:
+        if (snapshot := last_snapshot(spec)) is not None:
+            check_end(int(open_finished(store, snapshot).summary["step"]), source.steps)
         layout = find_layouts(model, [layer], images[:1], spec.place["layout"])[layer]
         operation = channel_operation(model, layer, images, layout, source.layers)
     except ValueError as error:

@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
+from torchvision.models import get_model
 
 from tasks.splitting.channel_sources import channel_operation
 from tasks.splitting.outputs import find_layouts
@@ -62,6 +64,27 @@ class Twice(nn.Module):
         return logits
 
 
+class Gated(nn.Module):
+    """A convolution and its gate: of its own means (squeeze and excitation), of the input, or of itself."""
+
+    def __init__(self, gate: str) -> None:
+        super().__init__()
+        self.gate, self.first = gate, nn.Conv2d(3, 4, 3, padding=1)
+        self.small, self.large, self.beside = nn.Linear(4, 2), nn.Linear(2, 4), nn.Conv2d(3, 4, 3, padding=1)
+        self.end, self.head = nn.ReLU(), nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        if self.gate == "means":
+            y = y * torch.sigmoid(self.large(torch.relu(self.small(y.mean((2, 3))))))[:, :, None, None]
+        elif self.gate == "input":
+            y = y * torch.sigmoid(self.beside(x))
+        else:
+            y = y * torch.sigmoid(y)
+        logits: Tensor = self.head(self.end(y).mean((2, 3)))
+        return logits
+
+
 def plain() -> nn.Sequential:
     """Return convolutions with batch norm and a ReLU in place, grouped, and a linear head."""
     return nn.Sequential(
@@ -71,7 +94,7 @@ def plain() -> nn.Sequential:
     )
 
 
-def operation_of(model: nn.Module, layer: str, known: Sequence[str] | None = None) -> str:
+def operation_of(model: nn.Module, layer: str, known: Sequence[str] | None = None, side: int = 8) -> str:
     """Return the operation of a layer on two random images."""
     torch.manual_seed(0)
     for module in model.modules():
@@ -79,7 +102,7 @@ def operation_of(model: nn.Module, layer: str, known: Sequence[str] | None = Non
             nn.init.uniform_(module.running_mean, -1, 1)  # type: ignore[arg-type]  # it has one
             nn.init.uniform_(module.weight, -2, 2)
     model = model.eval().requires_grad_(False)
-    images = torch.randn(2, 3, 8, 8)
+    images = torch.randn(2, 3, side, side)
     with torch.inference_mode():
         layout = find_layouts(model, [layer], images[:1])[layer]
     return channel_operation(model, layer, images, layout, known)
@@ -127,3 +150,36 @@ def test_an_operation_that_is_called_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="layer 'end': expected one call of its operation 'again', found 2"):
         operation_of(Twice(), "end")
     assert operation_of(Twice(), "first") == "first"
+
+
+@pytest.mark.parametrize(("gate", "named"), [("means", "'large'"), ("input", "'beside' and 'first'")])
+def test_a_gate_is_not_what_gives_the_neurons(gate: str, named: str) -> None:
+    with pytest.raises(ValueError, match=f"found {named}, whose units something else multiplies"):
+        operation_of(Gated(gate), "end")
+
+
+def test_an_activation_that_multiplies_by_itself_is_no_gate() -> None:
+    assert operation_of(Gated("itself"), "end") == "first"
+
+
+def test_channels_that_are_all_0_do_not_show_their_units() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.GroupNorm(2, 4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 5))
+    nn.init.constant_(model[1].bias, -100.0)  # type: ignore[arg-type]  # it has one
+    with pytest.raises(ValueError, match="found a layer that mixes units"):
+        operation_of(model, "2")
+
+
+@pytest.mark.parametrize(
+    ("network", "layer", "expected"),
+    [
+        ("resnet18", "layer2.0", "layer2.0.conv2"),
+        ("resnet18", "layer2.1.relu", "layer2.1.conv2"),
+        ("vit_b_16", "encoder.layers.encoder_layer_1", "encoder.layers.encoder_layer_1.mlp.3"),
+        ("mobilenet_v2", "features.3", "features.3.conv.2"),
+    ],
+)
+def test_blocks_of_known_networks_are_added_up(network: str, layer: str, expected: str) -> None:
+    torch.manual_seed(0)
+    sizes = {"image_size": 32, "patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 12, "mlp_dim": 24}
+    model = torchvision.models.VisionTransformer(**sizes) if network == "vit_b_16" else get_model(network, weights=None)
+    assert operation_of(model, layer, side=32) == expected

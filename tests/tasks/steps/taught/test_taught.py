@@ -283,10 +283,31 @@ def test_a_layer_without_a_record_is_named_in_the_plan_and_refused_where_it_is_n
         sized(tree)
 
 
+def test_neurons_of_a_snapshot_before_the_end_are_not_traced(tmp_path: Path, carded_run: Run) -> None:
+    """Updates lead to the last weights, whose neurons hold other concepts."""
+    (tmp_path / FEATURES).write_bytes((Path(carded_run.config.store).parent / FEATURES).read_bytes())
+    tree = carded_config(str(tmp_path / "store"))
+    tree["networks"]["small"]["train"] |= {"epochs": 1, "snapshots": [0, 3]}
+    for name in ("interpretation", "decomposition"):
+        tree.pop(name)
+    tree["tracing"] |= {"counterfactual": None, "suspects": None}
+    said = "the last snapshot: expected one at the end of the training, step "
+    assert all(said in note and "found step 3; add it to `snapshots`" in note for note in sized(tree).values())
+    run = Run.of(tree).finish()
+    found = read_taught(run.job.store, run.plan.answers["concepts"], "show")
+    assert found.neurons.empty
+    assert all(note.startswith(f"small: {said}") for note in found.notes)
+    tree["concepts"]["teachers"] = {"layers": ["8"]}
+    with pytest.raises(
+        ValueError, match=r"concepts.teachers.layers: networks.small: the last snapshot: expected one at"
+    ):
+        sized(tree)
+
+
 def test_a_layer_that_cannot_be_traced_is_left_out_of_a_run_with_a_sentence(tmp_path: Path, carded_run: Run) -> None:
     (tmp_path / FEATURES).write_bytes((Path(carded_run.config.store).parent / FEATURES).read_bytes())
     tree = carded_config(str(tmp_path / "store"))
-    tree["networks"]["small"]["train"] |= {"record": {"layers": ["6", "11"]}, "epochs": 1, "snapshots": [0]}
+    tree["networks"]["small"]["train"] |= {"record": {"layers": ["6", "11"]}, "epochs": 1, "snapshots": None}
     for name in ("interpretation", "decomposition"):
         tree.pop(name)
     tree["tracing"] |= {"counterfactual": None, "suspects": None}
