@@ -70,7 +70,7 @@ class Gated(nn.Module):
     def __init__(self, gate: str) -> None:
         super().__init__()
         self.gate, self.first = gate, nn.Conv2d(3, 4, 3, padding=1)
-        self.small, self.large, self.beside = nn.Linear(4, 2), nn.Linear(2, 4), nn.Conv2d(3, 4, 3, padding=1)
+        self.small, self.large, self.parallel = nn.Linear(4, 2), nn.Linear(2, 4), nn.Conv2d(3, 4, 3, padding=1)
         self.end, self.head = nn.ReLU(), nn.Linear(4, 5)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class Gated(nn.Module):
         if self.gate == "means":
             y = y * torch.sigmoid(self.large(torch.relu(self.small(y.mean((2, 3))))))[:, :, None, None]
         elif self.gate == "input":
-            y = y * torch.sigmoid(self.beside(x))
+            y = y * torch.sigmoid(self.parallel(x))
         else:
             y = y * torch.sigmoid(y)
         logits: Tensor = self.head(self.end(y).mean((2, 3)))
@@ -152,7 +152,7 @@ def test_an_operation_that_is_called_twice_is_refused() -> None:
     assert operation_of(Twice(), "first") == "first"
 
 
-@pytest.mark.parametrize(("gate", "named"), [("means", "'large'"), ("input", "'beside' and 'first'")])
+@pytest.mark.parametrize(("gate", "named"), [("means", "'large'"), ("input", "'parallel' and 'first'")])
 def test_a_gate_is_not_what_gives_the_neurons(gate: str, named: str) -> None:
     with pytest.raises(ValueError, match=f"found {named}, whose units something else multiplies"):
         operation_of(Gated(gate), "end")
