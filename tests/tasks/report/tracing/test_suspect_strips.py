@@ -16,5 +16,5 @@ def test_a_suspect_has_its_file_name() -> None:
     assert [strip.title for strip in strips] == ["net, seed 0"]
     (suspect,) = strips[0].rows
     assert suspect.taught == ()
-    assert suspect.example.details == ("network: cat", "others near: 90.0 %", "sample 7", "cats/7.png")
+    assert suspect.example.details == ("network: cat", "others near: 90.0\u00a0%", "sample 7", "cats/7.png")
     assert len(thumbs) == 1
