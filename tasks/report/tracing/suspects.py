@@ -101,6 +101,7 @@ def _example(row: pd.Series, thumbs: Mapping[Key, Thumbnail]) -> Example:
         f"others near: {formats.share(float(row['disagreement']))}",
         *([f"true: {truth}"] if isinstance(truth, str) else []),
         f"sample {int(row['sample_id'])}",
+        str(row["key"]),
     ]
     alt = f"Training example, sample {int(row['sample_id'])}, given label {given}"
     return Example(
