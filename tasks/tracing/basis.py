@@ -188,11 +188,13 @@ class Calibration:
     def scale(self, share: float) -> float:
         """Return the error of a query in the units above, which 90 of 100 held-out queries would keep.
 
-        The part of a query outside the span is all that is neglected. Its length bounds the error.
+        The part of a query outside the span is neglected, and its length bounds that error. What is kept is rounded, so
+        the error is not below that of the held-out query which has the least.
         """
         beyond = np.sqrt(np.clip(1.0 - self.share, 1e-12, None))
         factor = float(np.quantile(self.error / beyond, 0.9)) if len(self.error) else 1.0
-        return min(factor, 1.0) * float(np.sqrt(max(1.0 - share, 0.0)))
+        least = float(self.error.min()) if len(self.error) else 0.0
+        return max(least, min(factor, 1.0) * float(np.sqrt(max(1.0 - share, 0.0))))
 
     @property
     def relative(self) -> float:

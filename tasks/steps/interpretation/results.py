@@ -116,7 +116,7 @@ def _network(store: Store, answer: Interpreted) -> dict[str, object]:
     stage = open_finished(store, answer.held_out)
     logits, labels = stage.read("logits").astype(np.float32), stage.read("label")
     best = np.argsort(-logits, axis=1, kind="stable")[:, :5] == labels[:, None]
-    tokens = stage.summary.get("tokens", "")
+    tokens, learn = stage.summary.get("tokens", ""), open_finished(store, answer.learn)
     return {
         "network": answer.network,
         "seed": answer.seed,
@@ -126,9 +126,9 @@ def _network(store: Store, answer: Interpreted) -> dict[str, object]:
         "top5": float(best.any(axis=1).mean()),
         "chance": most_frequent(labels),
         "n_outputs": logits.shape[1],
-        "n_classes": len(np.unique(labels)),
+        "n_classes": len(np.union1d(labels, learn.read("label"))),
         "n_val": stage.summary["samples"],
-        "n_train": open_finished(store, answer.learn).summary["samples"],
+        "n_train": learn.summary["samples"],
         "map_shape": " x ".join(map(str, stage.summary["map"])) + (f" ({tokens})" if tokens else ""),
     }
 

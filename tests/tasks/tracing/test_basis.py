@@ -117,3 +117,11 @@ def test_linear_directions_are_outer_products() -> None:
     inputs = values_of(found.inputs)
     z = F.linear(inputs, found.weight)
     np.testing.assert_allclose(found.products(found), ((z @ z.T) * (inputs @ inputs.T)).numpy(), rtol=1e-9, atol=1e-9)
+
+
+def test_the_stated_error_is_not_below_that_of_rounding() -> None:
+    """A query inside the span neglects nothing; its coefficients are rounded all the same."""
+    held_out = Calibration(np.array([1.0, 0.96]), np.array([1e-3, 1e-1]), np.ones(2))
+    assert held_out.scale(1.0) == 1e-3
+    assert held_out.scale(0.96) == pytest.approx(0.2)
+    assert Calibration(np.empty(0), np.empty(0), np.empty(0)).scale(1.0) == 0.0
