@@ -18,12 +18,13 @@ from storage.updates.reader import SegmentReader
 from storage.updates.tables import Settings
 from tasks.modules.rows import Inputs, values_of
 from tasks.recording.checkpoints import group_settings
-from tasks.recording.columns import Credit, check_credit, member_columns, share_rest
+from tasks.recording.columns import Credit, check_credit, share_rest
 from tasks.recording.decays import DecayPull, Steps
 from tasks.recording.dense import DenseSource
 from tasks.recording.replaying import Recorded, Replay
-from tasks.recording.shares import Course, Shares, StepShares
+from tasks.recording.shares import Course, Shares
 from tasks.recording.step_blocks import WholeBlock
+from tasks.recording.step_shares import StepShares
 from tasks.tracing import gammas
 from tasks.tracing.prepared import Prepared
 
@@ -109,7 +110,7 @@ class ReplayBlock(WholeBlock):
         shares = self._shares()
         if problem := next((one.problem for one in shares if one.problem), ""):
             raise NotImplementedError(problem)
-        found = [member_columns(one.calls, one.members, module, weight, inputs, anchor) for one in shares]
+        found = [one.columns(module, weight, inputs, anchor) for one in shares]
         if credit == "gradient":
             return [one.effect * columns for one, columns in zip(shares, found, strict=True)]
         gamma = self.project(module, weight, inputs, anchor=anchor).gamma
@@ -121,6 +122,25 @@ class ReplayBlock(WholeBlock):
             share_rest(one.own * columns, gamma[:, k], decay[:, k], one.examples)
             for k, (one, columns) in enumerate(zip(shares, found, strict=True))
         ]
+
+    def member_gradients(self) -> list[tuple[Tensor, Tensor | None]]:
+        """Return what each member's gradient of weight and bias does to them in all updates, by row: (members, *shape).
+
+        Raises
+        ------
+        NotImplementedError : as in `per_example`
+        """
+        if not self.recorded:
+            raise NotImplementedError(f"layer {self.layer!r}: expected single steps, found the sum of a gap")
+        shares = self._shares()
+        if problem := next((one.problem for one in shares if one.problem), ""):
+            raise NotImplementedError(problem)
+        bias = None if self.biases is None else self.biases[0]
+        return [one.moved(self.states[0], bias) for one in shares]
+
+    def carried(self) -> bool:
+        """Return whether some gradient has updates after that of its own step, through momentum."""
+        return any(one.effect != one.own for one in self._shares())
 
     def _shares(self) -> tuple[StepShares, ...]:
         """Return the gradients by member of each step."""
