@@ -139,8 +139,10 @@ class Concepts(Asked):
         description="channel layout of outputs with positions, for all layers or by layer; default: derived from the "
         "network's operations",
     )
-    pool: Literal["mean", "max", "first-token"] = Field(
-        "mean", description="activation of a neuron on an image: mean or maximum over positions, or the first token's"
+    pool: Literal["mean", "max", "first-token", "patches"] = Field(
+        "mean",
+        description="activation of a neuron on an image: mean or maximum over positions, all tokens included; that of "
+        "the first token; or patches, the mean over the patches of tokens, without class and register tokens",
     )
     snapshots: Literal["all"] | tuple[Annotated[int, Field(ge=0)], ...] = Field(
         "all",

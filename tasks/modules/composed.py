@@ -178,6 +178,11 @@ class PieceModule(nn.Module):
         self.module_name, self.piece = name, piece
         self._module = (module,)  # a tuple, so that torch does not take it for a child
 
+    @property
+    def owner(self) -> nn.Module:
+        """The module that the piece belongs to."""
+        return self._module[0]
+
     def places(self) -> dict[str, tuple[str, nn.Module, str]]:
         """Return by part, weight or bias: the parameter's name in the network, its module and its attribute there."""
         found = {}

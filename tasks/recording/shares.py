@@ -13,47 +13,15 @@ from torch.func import functional_call
 from storage.updates.tables import Settings
 from tasks.modules.composed import PieceModule
 from tasks.modules.rows import by_sample, declared_counts
-from tasks.recording.columns import Call
+from tasks.recording.pieces import OwnerWatch
 from tasks.recording.programs import Row
 from tasks.recording.recurrences import own_share, settings_of, whole_shares
+from tasks.recording.step_shares import StepShares
 from tasks.recording.taps import Call as Seen
 
 TOLERANCE = 1e-3  # of the gradient's norm: rounding of float32, far below a missing part
 FORGOTTEN = 1e-16  # share of a velocity that does not matter any more
 WIDE = (torch.float32, torch.float64)
-
-
-@dataclass(frozen=True)
-class StepShares:
-    """The gradients of a step's members at a layer, in factors.
-
-    Parameters
-    ----------
-    calls : the layer's calls; either each has all members, or together they have each member once
-    examples, ghosts : number of each
-    effect : sum over all later steps of what a gradient of 1 does to the weights
-    own : what a gradient of 1 does to the weights in this step
-    settings : of the optimiser's step; None where it left the weight alone
-    problem : why the update cannot be split, "" if it can
-    """
-
-    calls: tuple[Call, ...]
-    examples: int
-    ghosts: int
-    effect: float
-    own: float
-    settings: Settings | None
-    problem: str = ""
-
-    @property
-    def members(self) -> int:
-        """The number of examples and ghosts."""
-        return self.examples + self.ghosts
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes of the factors."""
-        return sum(tensor.nbytes for call in self.calls for tensor in call)
 
 
 @dataclass(frozen=True)
@@ -87,7 +55,8 @@ class Shares:
         self, modules: Mapping[str, nn.Module], chosen: Sequence[str], optimizer: torch.optim.Optimizer, course: Course
     ) -> None:
         self._modules = {name: modules[name] for name in chosen if not isinstance(modules[name], PieceModule)}
-        self._pieces = [name for name in chosen if name not in self._modules]
+        self._pieces = {name: one for name in chosen if isinstance(one := modules[name], PieceModule)}
+        self._owners = OwnerWatch(self._pieces)
         self._optimizer, self._course = optimizer, course
         self._calls: dict[str, list[Seen]] = {}
         self._factors: dict[str, float | None] = {}
@@ -107,29 +76,34 @@ class Shares:
                     lambda _, given, named, made, name=name: self._see(name, given, named, made), with_kwargs=True
                 )
                 hooks.callback(handle.remove)
+            self._owners.begin(hooks, lambda: self._measuring)
             hooks.callback(self._optimizer.register_step_pre_hook(lambda *_: self._begin()).remove)
             hooks.callback(self._optimizer.register_step_post_hook(lambda *_: self._measure()).remove)
             yield
 
     def take(self, row: Row) -> dict[str, StepShares]:
         """Return the factors of the update that was watched, by layer."""
-        members, found = len(row.examples) + len(row.ghosts), {}
-        for name, module in self._modules.items():
-            seen, factor = self._of(name), self._factors.get(name, 0.0)
-            problem = _odd(name, module, seen) or _problem(self._optimizer, name, seen, members, factor)
-            problem = problem or self._unsteady(name, module, row.step)
-            steps = [] if problem or name not in self._given else self._settings(name, module, row.step)
-            effects = (whole_shares(steps)[0], own_share(steps[0])) if steps and factor else (0.0, 0.0)
-            effect, own = ((factor or 0.0) * one for one in effects)
-            calls = () if problem else tuple((c.inputs, c.gradients) for c in seen)
-            counts = len(row.examples), len(row.ghosts)
-            settings = steps[0] if steps else None
-            found[name] = StepShares(calls, *counts, effect, own, settings, problem)  # type: ignore[arg-type]  # `_odd`
-        for name in self._pieces:
-            problem = f"layer {name!r}: expected a module that is called by itself, found a piece of one"
-            found[name] = StepShares((), len(row.examples), len(row.ghosts), 0.0, 0.0, None, problem)
+        found = {name: self._taken(name, module, row) for name, module in {**self._modules, **self._pieces}.items()}
         self._calls, self._factors = {}, {}
         return found
+
+    def _taken(self, name: str, module: nn.Module, row: Row) -> StepShares:
+        """Return the factors of a layer's update, or the gradients of a piece by member."""
+        members, factor, gradients = len(row.examples) + len(row.ghosts), self._factors.get(name, 0.0), None
+        seen = [] if name in self._pieces else self._of(name)
+        if name in self._pieces:
+            problem, gradients = self._owners.take(name, members)
+        else:
+            problem = _odd(name, module, seen)
+        problem = problem or _problem(self._optimizer, name, seen, members, factor)
+        problem = problem or self._unsteady(name, module, row.step)
+        steps = [] if problem or name not in self._given else self._settings(name, module, row.step)
+        effects = (whole_shares(steps)[0], own_share(steps[0])) if steps and factor else (0.0, 0.0)
+        effect, own = ((factor or 0.0) * one for one in effects)
+        calls = () if problem else tuple((c.inputs, c.gradients) for c in seen)
+        counts, settings = (len(row.examples), len(row.ghosts)), steps[0] if steps else None
+        kept = None if problem else gradients
+        return StepShares(calls, *counts, effect, own, settings, problem, kept)  # type: ignore[arg-type]  # `_odd`
 
     def _of(self, name: str) -> list[Seen]:
         """Return a layer's calls that a backward pass went through, in the order of the calls."""
@@ -150,32 +124,47 @@ class Shares:
 
     def _begin(self) -> None:
         """Note which layers have no velocity yet."""
-        for name, module in self._modules.items():
+        for name, module in {**self._modules, **self._pieces}.items():
             self._fresh[name] = self._optimizer.state.get(_weight(module), {}).get("momentum_buffer") is None
+        self._owners.keep()
 
     def _measure(self) -> None:
         """Compare each layer's gradient, as the optimiser saw it, with the sum of its members' parts."""
         self._measuring = self._updated = True
         for name, module in self._modules.items():
             gradient, calls = _weight(module).grad, self._of(name)
-            if gradient is not None and _weight(module).requires_grad:
-                self._given.add(name)
+            self._note(name, module)
             if gradient is None or not calls or _odd(name, module, calls):
                 self._factors[name] = 0.0 if gradient is None and not calls else None
                 continue
             with torch.enable_grad():
                 parts = [_weight_gradient(module, call) for call in calls]
-            total, wanted = torch.stack(parts).sum(0).double(), gradient.detach().double()
-            square = float((total * total).sum())
-            factor = float((total * wanted).sum()) / square if square else 0.0
-            fits = float((wanted - factor * total).norm()) <= TOLERANCE * float(wanted.norm())
-            self._factors[name] = factor if fits else None
+            self._factors[name] = _factor([(torch.stack(parts).sum(0), gradient)])
+        self._owners.measure()
+        for name, piece in self._pieces.items():
+            self._note(name, piece)
+            totals, given = self._owners.totals(name), {part: one.grad for part, one in _parts(piece).items()}
+            pairs = [(totals[part], one) for part, one in given.items() if one is not None and part in totals]
+            reached = [part for part, one in given.items() if one is not None or part in totals]
+            self._factors[name] = (_factor(pairs) if len(pairs) == len(reached) else None) if reached else 0.0
         self._measuring = False
+
+    def _note(self, name: str, module: nn.Module) -> None:
+        """Note that the optimiser got a gradient of a layer."""
+        if _weight(module).grad is not None and _weight(module).requires_grad:
+            self._given.add(name)
 
     def _group(self, module: nn.Module) -> int:
         """Return the index of the group of a layer's weight."""
         groups = self._optimizer.param_groups
         return next(k for k, g in enumerate(groups) if any(p is _weight(module) for p in g["params"]))
+
+    def _other_group(self, piece: PieceModule, index: int) -> str:
+        """Return the first setting in which the groups of a piece's weight and bias differ, "" for none."""
+        groups, bias = self._optimizer.param_groups, _parts(piece).get("bias")
+        found = [group for group in groups if bias is not None and any(p is bias for p in group["params"])]
+        keys = ("lr", "momentum", "dampening", "nesterov")
+        return next((key for group in found for key in keys if group[key] != groups[index][key]), "")
 
     def _unsteady(self, name: str, module: nn.Module, step: int) -> str:
         """Return why the effect of a step's gradient is not known, "" if it is."""
@@ -184,6 +173,8 @@ class Shares:
         if not self._factors.get(name):
             return ""  # no gradient, no effect; the weight of a frozen layer has no group
         index = self._group(module)
+        if isinstance(module, PieceModule) and (other := self._other_group(module, index)):
+            return f"layer {name!r}: expected one {other} for weight and bias, found two"
         group, last = self._optimizer.param_groups[index], self._course.last[index]
         if not group["momentum"] and not last["momentum"]:
             return ""
@@ -248,9 +239,24 @@ def _problem(
 
 
 def _weight(module: nn.Module) -> Tensor:
-    """Return the weight of a covered module."""
+    """Return the weight of a covered module, or of a piece of one."""
+    if isinstance(module, PieceModule):
+        return _parts(module)["weight"]
     found: Tensor = module.weight  # type: ignore[assignment]  # torch's stub
     return found
+
+
+def _parts(piece: PieceModule) -> dict[str, Tensor]:
+    """Return weight and bias of a piece."""
+    return {part: getattr(module, attribute) for part, (_, module, attribute) in piece.places().items()}
+
+
+def _factor(pairs: Sequence[tuple[Tensor, Tensor]]) -> float | None:
+    """Return the one factor from sums of members' parts to gradients, None where there is not one."""
+    total, wanted = (torch.cat([one.detach().double().flatten() for one in side]) for side in zip(*pairs, strict=True))
+    square = float((total * total).sum())
+    factor = float((total * wanted).sum()) / square if square else 0.0
+    return factor if float((wanted - factor * total).norm()) <= TOLERANCE * float(wanted.norm()) else None
 
 
 def _weight_gradient(module: nn.Module, call: Seen) -> Tensor:

@@ -9,119 +9,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from storage.updates.archives import Segment
 from tasks.modules.composed import LinearMap
 from tasks.modules.naming import find_map, is_traced, pieces_of, split_call, whole_layers
-from tasks.modules.rows import Inputs
-from tasks.recording.columns import Credit
+from tasks.recording.map_blocks import CallBlock, MapBlock, Part, cut_rows
+from tasks.recording.pieces import drops
+from tasks.recording.replay import ReplaySource
 from tasks.recording.sources import UpdateBlock, UpdateSource
-from tasks.recording.step_blocks import Ids, WholeBlock
-from tasks.tracing import Contributions
-
-Part = tuple[UpdateBlock, int, int]  # a block of a piece, its first and past its last row
-
-
-@dataclass(frozen=True)
-class MapBlock(WholeBlock):
-    """The updates of a map.
-
-    Parameters
-    ----------
-    layer, start, stop, recorded, biases : as in `StepBlock`
-    map : puts them together
-    parts : rows of each piece
-    """
-
-    map: LinearMap
-    parts: tuple[Part, ...]
-
-    @property
-    def weights(self) -> Tensor:
-        """Return the weights before the first row and after each, (n + 1, *weight.shape)."""
-        stacks = [(block.weights[low : high + 1], _cut(block.biases, low, high + 1)) for block, low, high in self.parts]
-        return self.map.assemble(stacks)[0]
-
-    def dense(self, dtype: torch.dtype | None = None) -> Tensor:
-        """Return the updates (n, *weight.shape)."""
-        stacks = []
-        for block, low, high in self.parts:
-            updates = block.dense(dtype)[low:high]
-            stacks.append((updates, _cut(block.dense_bias(updates.dtype), low, high)))
-        return self.map.assemble(stacks)[0]
-
-
-@dataclass(frozen=True)
-class CallBlock:
-    """The updates of a layer under the name of one of its calls."""
-
-    layer: str
-    block: UpdateBlock
-
-    @property
-    def start(self) -> int:
-        """The first step."""
-        return self.block.start
-
-    @property
-    def stop(self) -> int:
-        """Past the last step."""
-        return self.block.stop
-
-    @property
-    def steps(self) -> Ids:
-        """The step of each row."""
-        return self.block.steps
-
-    @property
-    def recorded(self) -> bool:
-        """Whether each row is one step."""
-        return self.block.recorded
-
-    @property
-    def weights(self) -> Tensor:
-        """Return the weights before the first row and after each."""
-        return self.block.weights
-
-    @property
-    def biases(self) -> Tensor | None:
-        """Return the biases before the first row and after each."""
-        return self.block.biases
-
-    def dense(self, dtype: torch.dtype | None = None) -> Tensor:
-        """Return the updates."""
-        return self.block.dense(dtype)
-
-    def dense_bias(self, dtype: torch.dtype | None = None) -> Tensor | None:
-        """Return the updates of the bias."""
-        return self.block.dense_bias(dtype)
-
-    def project(
-        self,
-        module: nn.Module,
-        weight: Tensor,
-        inputs: Inputs,
-        *,
-        anchor: Tensor | None = None,
-        bias: Tensor | None = None,
-    ) -> Contributions:
-        """Return `tasks.tracing.contributions` of the updates."""
-        return self.block.project(module, weight, inputs, anchor=anchor, bias=bias)
-
-    def per_example(
-        self,
-        module: nn.Module,
-        weight: Tensor,
-        inputs: Inputs,
-        *,
-        anchor: Tensor | None = None,
-        credit: Credit = "gradient",
-    ) -> list[Tensor]:
-        """Return each member's contributions."""
-        return self.block.per_example(module, weight, inputs, anchor=anchor, credit=credit)
+from tasks.recording.step_blocks import Ids
 
 
 @dataclass(frozen=True)
@@ -181,8 +79,13 @@ class TracedSource:
         return self.source.recorded
 
     def splits(self, layer: str) -> bool:
-        """Return whether `per_example` splits the updates of a layer by their members; those of maps are not split."""
-        return find_map(self.model, layer) is None and self.source.splits(split_call(layer)[0])
+        """Return whether `per_example` splits the updates of a layer by their members, of maps in a replay alone."""
+        if (found := find_map(self.model, layer)) is None:
+            return self.source.splits(split_call(layer)[0])
+        pieces = pieces_of(self.model, layer)
+        return (
+            isinstance(self.source, ReplaySource) and not drops(found.module) and all(map(self.source.splits, pieces))
+        )
 
     def segments(self) -> list[Segment]:
         """Return the segments."""
@@ -268,7 +171,7 @@ class _Waiting:
         """Return the block of some rows."""
         first, low, high = parts[0]  # a gap has one row
         start, stop = (first.start + low, first.start + high) if first.recorded else (first.start, first.stop)
-        stacks = [(one.weights[a : b + 1], _cut(one.biases, a, b + 1)) for one, a, b in parts]
+        stacks = [(one.weights[a : b + 1], cut_rows(one.biases, a, b + 1)) for one, a, b in parts]
         biases = None if stacks[0][1] is None else self.map.assemble(stacks)[1]
         return MapBlock(self.layer, start, stop, first.recorded, biases, self.map, parts)
 
@@ -283,8 +186,3 @@ def holds(source: UpdateSource, layer: str) -> bool:
 def traced_source(source: UpdateSource, model: nn.Module) -> UpdateSource:
     """Return the updates of an archive by the traced layers of its network."""
     return TracedSource(source, model)
-
-
-def _cut(rows: Tensor | None, low: int, high: int) -> Tensor | None:
-    """Return some rows, None without any."""
-    return None if rows is None else rows[low:high]

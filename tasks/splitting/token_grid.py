@@ -136,7 +136,15 @@ def _extents(model: nn.Module, image: Tensor, n_tokens: int, axis: int) -> list[
         return None
     hit = (change > CHANGED * change.max()).T.tolist()
     where = ([index for index, one in enumerate(token) if one] for token in hit)
-    return [(lines[0], lines[-1]) if lines else None for lines in where]
+    found = [(lines[0], lines[-1]) if lines else None for lines in where]
+    return found if _covers(found, len(probed)) else None
+
+
+def _covers(extents: list[Extent | None], n: int) -> bool:
+    """Say whether tokens are spread over all of n probed rows (or columns), up to the size of one token."""
+    seen = {one for one in extents if one}
+    span = max((last for _, last in seen), default=0) + 1 - min((first for first, _ in seen), default=0)
+    return span >= max(0.5, 1 - 1 / max(1, len(seen))) * n
 
 
 def _first_tokens(model: nn.Module, images: Tensor, n_tokens: int) -> Tensor | None:

@@ -85,7 +85,7 @@ BAD: list[tuple[Tree, str]] = [
     ({"layers": {"net": ["a"], "other": ["a"]}}, "concepts: layers: expected layers of net, found net, other"),
     ({"layout": {"relu": "tokens"}}, "concepts: layout: expected names from `layers`, found 'relu'; add it to"),
     ({"layout": "upside-down"}, "concepts.layout: input should be 'channels-first', 'channels-last' or 'tokens'"),
-    ({"pool": "median"}, "concepts.pool: input should be 'mean', 'max' or 'first-token', found 'median'"),
+    ({"pool": "median"}, "concepts.pool: input should be 'mean', 'max', 'first-token' or 'patches', found 'median'"),
     ({"snapshots": []}, "concepts.snapshots: expected rising steps, found []; sort them"),
     ({"snapshots": [3, 3]}, "concepts.snapshots: expected rising steps, found [3, 3]; sort them"),
     ({"snapshots": [5, 3]}, "concepts.snapshots: expected rising steps, found [5, 3]; sort them"),

@@ -142,11 +142,17 @@ def neurons_of_features(values: np.ndarray, maps: np.ndarray) -> np.ndarray | No
 
     Notes
     -----
-    The head may take the means or the maxima of the channels, or all values of the map, channel by channel.
+    The head may take the means or the maxima of the channels, all values of the map, channel by channel, or the first
+    token.
     """
     neurons = np.arange(maps.shape[-1])
     flat = maps.reshape(-1, maps.shape[-1])
-    pooled = (flat.mean(axis=0), neurons), (flat.max(axis=0), neurons), (flat.T.ravel(), neurons.repeat(len(flat)))
+    pooled = (
+        (flat.mean(axis=0), neurons),
+        (flat.max(axis=0), neurons),
+        (flat.T.ravel(), neurons.repeat(len(flat))),
+        (flat[0], neurons),
+    )
     for found, of_neurons in pooled:
         if found.shape == values.shape and values.any() and np.allclose(found, values, rtol=NEAR, atol=1e-6):
             return of_neurons

@@ -16,9 +16,10 @@ from tasks.steps.common.networks import choose_device, load_network
 from tasks.steps.common.subject import Look
 from tasks.steps.concepts.course import snapshot_step
 from tasks.steps.concepts.exemplars import read_exemplars
+from tasks.steps.concepts.grids import pool_maps, read_grid
 from tasks.steps.concepts.neurons import read_neurons
 from tasks.steps.concepts.plan import Monitored, Seen
-from tasks.steps.concepts.responses import Floats, map_sizes, pool_maps, read_pooled, together
+from tasks.steps.concepts.responses import Floats, map_sizes, read_pooled, together
 from tasks.steps.concepts.words import open_words
 
 MOST = 8  # neurons of a card
@@ -35,7 +36,8 @@ def concepts_card(look: Look, answer: Monitored) -> Holding:
     maps = _respond(look, together(list(answer.responses[last].values())))
     words = pd.concat([_words(store, seen) for seen in answer.seen if seen.snapshot == last], ignore_index=True)
     pool = str(next(iter(answer.responses[last].values())).place["pool"])
-    pooled = {layer: pool_maps(found[None], pool)[0] for layer, found in maps.items()}
+    grids = {layer: read_grid(open_finished(store, answer.responses[last][layer]), layer) for layer in maps}
+    pooled = {layer: pool_maps(found[None], pool, grids[layer])[0] for layer, found in maps.items()}
     neurons = _most_active(store, answer, words[words["interpretable"]], pooled)
     exemplars, pictures = read_exemplars(store, [answer])
     return Holding(

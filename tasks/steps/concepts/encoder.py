@@ -17,7 +17,7 @@ from storage.stores import Store
 from tasks.engine.survey import Survey
 from tasks.steps.common.networks import load_network, preprocessing_of
 from tasks.steps.common.question import Shared
-from tasks.steps.concepts.layer_maps import as_maps
+from tasks.steps.concepts.grids import as_maps, spatial_size, with_grids
 from tasks.steps.concepts.responses import map_sizes
 from tasks.steps.concepts.watched import UNKNOWN_STEP, Watched, probing_network
 
@@ -103,11 +103,13 @@ class Encoder:
 
         with torch.inference_mode():
             layouts = find_layouts(self._model, self._layers, inputs[:1])
+            layouts = with_grids(self._model, layouts, tuple(inputs.shape[1:]))
             outputs = capture_layers(self._model, self._layers, inputs, layouts)
         found = []
         for layer in self._layers:
             neurons, height, width = map_sizes(layouts[layer])
-            found.append(torch.from_numpy(as_maps(outputs[layer].reshape(len(inputs), height, width, neurons))))
+            values = outputs[layer].reshape(len(inputs), height, width, neurons)
+            found.append(torch.from_numpy(as_maps(values, layouts[layer].grid)))
         return found
 
 
@@ -127,16 +129,15 @@ def _sizes(spec: StageSpec, survey: Survey) -> list[tuple[int, int]]:
 
     from tasks.splitting.outputs import find_layouts
     from tasks.steps.common.trials import check_layers
-    from tasks.steps.concepts.layer_maps import spatial_size
 
     layers = [str(layer) for layer in spec.parameters["encoder_layers"]]
 
     def look(model: nn.Module, example: Tensor, images: Tensor) -> list[tuple[int, int]]:
         with torch.inference_mode():
-            layouts = find_layouts(model, layers, example)
+            layouts = with_grids(model, find_layouts(model, layers, example), tuple(example.shape[1:]))
         check_layers(model, layers, images)
-        sizes = [map_sizes(layouts[layer]) for layer in layers]
-        return [(neurons, int(np.prod(spatial_size(height, width)))) for neurons, height, width in sizes]
+        sizes = [(*map_sizes(layouts[layer]), layouts[layer].grid) for layer in layers]
+        return [(neurons, int(np.prod(spatial_size(height, width, grid)))) for neurons, height, width, grid in sizes]
 
     try:
         return survey.look(spec, f"encoder {layers}", look)

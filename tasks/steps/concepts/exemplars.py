@@ -26,12 +26,13 @@ from tasks.engine.survey import Survey
 from tasks.figures.outline import enlarge, outline, resize_map
 from tasks.figures.overlay import THUMBNAIL, shrink
 from tasks.io.samples import array_digest
+from tasks.splitting.token_grid import TokenGrid
 from tasks.steps.common.activations import MAX_BATCH, batch_size, first_input
 from tasks.steps.common.networks import choose_device, preprocessing_of
 from tasks.steps.common.pictures import shown_images
 from tasks.steps.common.samples import read_positions
 from tasks.steps.common.trials import spread
-from tasks.steps.concepts.layer_maps import as_maps
+from tasks.steps.concepts.grids import as_maps, read_grid
 from tasks.steps.concepts.neurons import read_neurons
 from tasks.steps.concepts.responses import layer_sizes, read_pooled, run_positions, together
 
@@ -172,8 +173,9 @@ def _partition(work: Work, number: int) -> None:
     drawn, tables = [], []
     for shown in layers:
         maps, level = regions[shown.layer]
+        grid = read_grid(open_finished(store, _of_layer(spec, shown.layer)), shown.layer)
         for (row, rank), position in np.ndenumerate(shown.positions):
-            drawn.append(_drawn(pictures[int(position)], maps[row, rank], float(level[row])))
+            drawn.append(_drawn(pictures[int(position)], maps[row, rank], float(level[row]), grid))
         n, count = shown.positions.shape
         columns = {"neuron": np.repeat(shown.neurons, count), "rank": np.tile(np.arange(count), n)}
         found = {"sample_id": ids[shown.positions.ravel()], "activation": shown.activations.ravel()}
@@ -230,15 +232,22 @@ def active_maps(
     return {layer: (maps[layer], levels[layer].threshold()) for layer in maps}
 
 
-def _drawn(picture: NDArray[np.uint8], values: Floats, level: float) -> NDArray[np.uint8]:
+def _of_layer(spec: StageSpec, layer: str) -> StageSpec:
+    """Return the responses of a layer."""
+    return next(
+        one for role, one in spec.inputs.items() if role.startswith("responses") and layer in one.place["layers"]
+    )
+
+
+def _drawn(picture: NDArray[np.uint8], values: Floats, level: float, grid: TokenGrid | None) -> NDArray[np.uint8]:
     """Return a picture with the region outlined where a neuron's map exceeds its level; vectors have none."""
     try:
-        grid = as_maps(values[None, ..., None])[0, 0]
+        drawn = as_maps(values[None, ..., None], grid)[0, 0]
     except ValueError:  # positions that are not rows and columns
         return picture
-    if grid.size == 1:
+    if drawn.size == 1:
         return picture
-    return outline(picture, resize_map(grid, picture.shape[:2]) > level)
+    return outline(picture, resize_map(drawn, picture.shape[:2]) > level)
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:

@@ -7,7 +7,6 @@ forward pass sees the same batches as the first.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import isqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +17,7 @@ from storage.specs import StageSpec
 from storage.stages import FinishedStage, open_finished
 from storage.stores import Store
 from tasks.engine.survey import Survey
+from tasks.steps.concepts.grids import as_maps, read_grid, spatial_size
 from tasks.steps.concepts.responses import count_images, input_and_layers, layer_sizes, map_sizes, rows_of, run_batches
 
 if TYPE_CHECKING:
@@ -56,37 +56,15 @@ def layer_maps(
 ) -> Iterator[tuple[int, Halves]]:
     """Yield (position of the first image, maps (n, K, h, w) float16) of a range of images, in order.
 
-    Tokens on a square grid are maps, without the class token. A vector is a map of one position.
+    Tokens are maps of the patches, without class and register tokens. A vector is a map of one position.
     """
     finished = open_finished(store, responses)
+    grid = read_grid(finished, layer)
     found = _kept if f"maps.{layer}" in finished.layout.arrays else _made_again
     rows = _rows_per_chunk(read_sizes(finished, layer))
     for start, maps in found(store, responses, layer, span, device):
         for at in range(0, len(maps), rows):
-            yield start + at, as_maps(maps[at : at + rows]).astype(np.float16, copy=False)
-
-
-def as_maps(values: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return maps (n, K, h, w) from the outputs (n, h, w, K) of a responses stage; see `spatial_size`."""
-    n, height, width, neurons = values.shape
-    size = spatial_size(height, width)
-    grid = values.reshape(n, height * width, neurons)[:, height * width - size[0] * size[1] :]
-    return np.ascontiguousarray(np.moveaxis(grid, 2, 1)).reshape(n, neurons, *size)
-
-
-def spatial_size(height: int, width: int) -> tuple[int, int]:
-    """Return the size of the map that positions form; positions on one axis are tokens of a square grid.
-
-    Raises
-    ------
-    ValueError : tokens that do not form a square, with or without a class token
-    """
-    if height > 1 or width == 1:
-        return height, width
-    for tokens in (width, width - 1):
-        if isqrt(tokens) ** 2 == tokens:
-            return isqrt(tokens), isqrt(tokens)
-    raise ValueError(f"expected tokens of a square grid, with or without a class token, found {width} tokens")
+            yield start + at, as_maps(maps[at : at + rows], grid).astype(np.float16, copy=False)
 
 
 def check_maps(responses: StageSpec, layer: str, survey: Survey, key: str) -> tuple[int, int, int]:
@@ -99,7 +77,7 @@ def check_maps(responses: StageSpec, layer: str, survey: Survey, key: str) -> tu
     layout: ChannelLayout = layer_sizes(responses, survey)[layer]
     neurons, height, width = map_sizes(layout)
     try:
-        return neurons, *spatial_size(height, width)
+        return neurons, *spatial_size(height, width, layout.grid)
     except ValueError as error:
         raise ValueError(f"{key}: networks.{responses.place['network']}: layer {layer!r}: {error}") from error
 
@@ -108,7 +86,7 @@ def read_sizes(finished: FinishedStage, layer: str) -> tuple[int, int, int]:
     """Return (K, h, w) of the maps of a layer of a finished responses stage."""
     sizes: list[Json] = finished.summary["sizes"][layer]
     neurons, height, width = (int(size) for size in sizes)
-    return neurons, *spatial_size(height, width)
+    return neurons, *spatial_size(height, width, read_grid(finished, layer))
 
 
 def chunk_bytes(sizes: tuple[int, int, int]) -> int:

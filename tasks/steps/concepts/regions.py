@@ -24,7 +24,8 @@ from tasks.steps.common.activations import MAX_BATCH, first_input
 from tasks.steps.common.networks import choose_device
 from tasks.steps.common.samples import read_positions
 from tasks.steps.concepts.encoder import KEY, Encoder, count_features, encoder_bytes, encoder_identity
-from tasks.steps.concepts.layer_maps import as_maps, check_maps, read_sizes
+from tasks.steps.concepts.grids import as_maps, read_grid
+from tasks.steps.concepts.layer_maps import check_maps, read_sizes
 from tasks.steps.concepts.responses import count_images, input_and_layers, read_pooled, run_positions
 from tasks.steps.concepts.thresholds import open_thresholds, thresholds_spec
 
@@ -128,13 +129,13 @@ def _exemplars(
     store: Store, responses: StageSpec, layer: str, top: NDArray[np.int64], neurons: NDArray[np.int64], work: Work
 ) -> Iterator[tuple[NDArray[np.int64], list[list[Exemplar]]]]:
     """Yield the positions (n,) of images, and of each image the neurons that have it as exemplar."""
-    at = np.unique(top)
+    at, grid = np.unique(top), read_grid(open_finished(store, responses), layer)
     where: dict[int, list[tuple[int, int]]] = {}
     for (row, rank), position in np.ndenumerate(top):
         where.setdefault(int(position), []).append((row, rank))
     for found in run_positions(store, responses, at, choose_device(work.device)):
         here = at[found.start : found.start + len(found.content)]
-        maps = as_maps(found.maps[layer])
+        maps = as_maps(found.maps[layer], grid)
         yield (
             here,
             [

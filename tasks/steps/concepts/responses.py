@@ -29,6 +29,7 @@ from tasks.steps.common.content import compare_content
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import choose_device, load_network
 from tasks.steps.common.trials import check_layers, example_images
+from tasks.steps.concepts.grids import PATCHES, grid_record, pool_maps, with_grids
 from tasks.steps.concepts.watched import Watched
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def rows_of(shape: tuple[int, ...]) -> int:
 
 def map_sizes(layout: ChannelLayout) -> tuple[int, int, int]:
     """Return (K, h, w) of a layer's output read as a map; a vector is a map of one position."""
-    return layout.map_shape if layout.positions else (layout.n_channels, 1, 1)
+    return replace(layout, grid=None).map_shape if layout.positions else (layout.n_channels, 1, 1)
 
 
 def run_batches(store: Store, spec: StageSpec, start: int, stop: int, device: torch.device) -> Iterator[Response]:
@@ -135,6 +136,8 @@ def run_positions(store: Store, spec: StageSpec, at: NDArray[np.int64], device: 
     model = load_network(store, spec, device)
     first = first_input(store, spec)
     layouts = _layouts(spec, model, first.to(device))
+    if spec.place["pool"] == PATCHES:
+        layouts = with_grids(model, layouts, tuple(first.shape[1:]))
     chosen = positions(store, spec.inputs["data"].path, spec.parameters["split"]).iloc[at]
     ids = chosen["id"].to_numpy(np.int64)
     for start, batch in batches_of(spec, chosen["key"].tolist(), tuple(first.shape[1:]), str(device)):
@@ -145,7 +148,8 @@ def run_positions(store: Store, spec: StageSpec, at: NDArray[np.int64], device: 
             check_finite(output, layer, ids[start : start + len(output)])
             neurons, height, width = map_sizes(layouts[layer])
             maps[layer] = output.reshape(len(output), height, width, neurons)
-        pooled = {layer: pool_maps(found, str(spec.place["pool"])) for layer, found in maps.items()}
+        pool = str(spec.place["pool"])
+        pooled = {layer: pool_maps(found, pool, layouts[layer].grid) for layer, found in maps.items()}
         yield Response(start, pooled, maps, batch.content)
 
 
@@ -158,15 +162,6 @@ def read_pooled(finished: FinishedStage, layer: str) -> Floats:
 def layer_depth(finished: FinishedStage) -> int:
     """Return the place of a layer among the modules of its network, in the order in which they were made."""
     return int(finished.summary["depth"])
-
-
-def pool_maps(maps: Floats, pool: str) -> Floats:
-    """Return the activation of each neuron on each image, (n, K) float32, from maps (n, h, w, K)."""
-    flat = maps.reshape(len(maps), -1, maps.shape[-1])
-    if pool == "first-token":
-        return flat[:, 0]
-    found: Floats = flat.max(axis=1) if pool == "max" else flat.mean(axis=1)
-    return found
 
 
 def _layouts(spec: StageSpec, model: nn.Module, image: Tensor) -> dict[str, ChannelLayout]:
@@ -235,11 +230,14 @@ def _summary(stage: Stage) -> dict[str, Json]:
     import torch
 
     model = load_network(stage.store, stage.spec, torch.device("cpu"))
-    layouts = _layouts(stage.spec, model, first_input(stage.store, stage.spec))
+    first = first_input(stage.store, stage.spec)
+    layouts = _layouts(stage.spec, model, first)
     sizes = {layer: list(map_sizes(found)) for layer, found in layouts.items()}
     names = [name for name, _ in model.named_modules()]
     depth = min(names.index(layer) for layer in sizes)
-    return {"sizes": sizes, "samples": stage.layout.arrays["sample_id"].shape[0], "depth": depth}
+    grids = grid_record(with_grids(model, layouts, tuple(first.shape[1:])))
+    found = {"sizes": sizes, "samples": stage.layout.arrays["sample_id"].shape[0], "depth": depth}
+    return {**found, "grids": grids} if grids else found
 
 
 def layer_sizes(spec: StageSpec, survey: Survey) -> dict[str, ChannelLayout]:
@@ -267,7 +265,8 @@ def input_and_layers(spec: StageSpec, survey: Survey) -> tuple[tuple[int, ...], 
                     f"layer {layer!r}: expected tokens for `concepts.pool: first-token`, found {layout.name}"
                 )
         check_layers(model, layers, images)
-        return tuple(example.shape[1:]), found
+        size = tuple(int(n) for n in example.shape[1:])
+        return size, with_grids(model, found, size)
 
     try:
         return survey.look(spec, f"responses {layers} {sorted(layouts.items())} {spec.place['pool']}", look)

@@ -13,7 +13,7 @@ from storage.stages import open_finished
 from storage.stores import Store
 from tasks.engine.survey import Survey
 from tasks.steps.common.courses import training_of
-from tasks.steps.common.recording import archive_size
+from tasks.steps.common.recording import archive_size, recorded_layers
 from tasks.steps.common.replays import open_archive
 from tasks.steps.tracing.queries import count_queries
 
@@ -112,3 +112,40 @@ def members_bytes(spec: StageSpec, survey: Survey, layers: list[str]) -> int:
     if spec.place["split"] != "example" or not ARCHIVES[archive_size(training, survey)[0]].splits:
         return 0
     return 4 * training_of(training).batches.most * count_queries(spec.inputs["queries"], survey) * len(layers)
+
+
+def gradients_bytes(spec: StageSpec, survey: Survey) -> int:
+    """Return the bytes of the gradients by example that a replay of attention and recurrent layers keeps at once."""
+    from tasks.modules.composed import PieceModule
+
+    training = spec.inputs["network"]
+    if spec.place["split"] != "example" or archive_size(training, survey)[0] != "replay":
+        return 0
+    recorded = recorded_layers(training, survey).values()
+    places = [place for one in recorded if isinstance(one, PieceModule) for place in one.places().values()]
+    values: int = sum(getattr(module, name).numel() for _, module, name in places)
+    return 2 * 4 * training_of(training).batches.most * values
+
+
+def equal_line(spec: StageSpec, survey: Survey, layers: list[str]) -> str:
+    """Return a line on the layers whose updates are split equally though the config asks for parts, "" for none."""
+    from tasks.modules.naming import find_map
+    from tasks.recording.pieces import drops
+
+    training = spec.inputs["network"]
+    if spec.place["split"] != "example":
+        return ""
+    kind, optimizer = archive_size(training, survey)[0], training_of(training).optimizer.kind
+    owners = {layer: found for layer in layers if (found := find_map(survey.blank(training), layer)) is not None}
+    if kind == "dense":
+        chosen, why = layers, "a dense archive keeps whole updates"
+    elif kind == "replay" and optimizer != "sgd":
+        chosen, why = layers, f"{optimizer} is not linear in the gradient"
+    elif kind == "replay":
+        chosen, why = [layer for layer, found in owners.items() if drops(found.module)], "their dropout is not repeated"
+    else:
+        chosen, why = list(owners), f"a {kind} archive keeps whole updates of attention and recurrent layers"
+    if not chosen:
+        return ""
+    which = "all layers" if len(chosen) == len(layers) else f"{len(chosen)} of {len(layers)} layers"
+    return f"{spec.label}: each update of {which} is split equally over its examples, since {why}"

@@ -25,7 +25,7 @@ from tasks.steps.common.recording import UPDATES, reading_peak, recorded_layers
 from tasks.steps.common.replays import open_archive
 from tasks.steps.common.survey import state_bytes
 from tasks.steps.tracing.layers import in_depth_order, layers_to_trace
-from tasks.steps.tracing.members import members_array, members_bytes, split_block, splits
+from tasks.steps.tracing.members import equal_line, gradients_bytes, members_array, members_bytes, split_block, splits
 from tasks.steps.tracing.queries import count_queries, query_inputs
 from tasks.steps.tracing.targets import Target, as_float, layer_targets
 
@@ -260,8 +260,7 @@ def _updates(block: UpdateBlock, device: torch.device) -> tuple[Tensor, Tensor |
 
 def _array(tensor: Tensor) -> Floats:
     """Return results in their stored dtype."""
-    found: Floats = tensor.float().cpu().numpy()
-    return found
+    return tensor.float().cpu().numpy()
 
 
 def _summary(stage: Stage) -> Document:
@@ -289,12 +288,13 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
 
     training, traced = spec.inputs["network"], layers_to_trace(spec, survey)
     _, steps = training_steps(training, survey.data(training.inputs["data"]).summary)
-    row = 4 * count_queries(spec.inputs["queries"], survey) * (2 * len(traced) + 2)
-    row += members_bytes(spec, survey, traced)
+    n = count_queries(spec.inputs["queries"], survey)
+    row = 4 * n * (2 * len(traced) + 2) + members_bytes(spec, survey, traced)
     weights = 4 * sum(math.prod(p.shape) for p in recorded_parameters(recorded_layers(training, survey))[1])
-    # A replay keeps the projectors of all layers.
-    peak = row * training_of(training).checkpoint_every + 3 * INPUT_BYTES + UPDATES + BUDGET + 6 * weights
-    return Size(row * steps, peak + reading_peak(training, survey, state_bytes(survey.blank(training))))
+    kept = row * training_of(training).checkpoint_every
+    peak = kept + 3 * INPUT_BYTES + UPDATES + BUDGET + 6 * weights  # a replay keeps the projectors of all layers
+    peak += reading_peak(training, survey, state_bytes(survey.blank(training))) + gradients_bytes(spec, survey)
+    return Size(row * steps, peak, about=equal_line(spec, survey, traced))
 
 
 CONTRIBUTIONS = Step("contributions", VERSION, _layout, _partition, _size, summary=_summary, network=True)

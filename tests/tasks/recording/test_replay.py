@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from storage.claims import StageHeldError
 from storage.documents import DamagedError, decode, digest, encode
 from storage.stores import StoreError
-from tasks.recording import ReplayMismatch, UpdateRecorder, open_updates, replay
+from tasks.recording import ReplayMismatch, UpdateRecorder, open_updates, replay, replay_block
 from tasks.recording.fingerprints import BLOCK
 from tests.tasks.recording.conftest import LAYERS, Interruption, Repeated, Training, batch, ids, same, snapshot
 from tests.tasks.recording.recordings import OPTIMIZERS, STEPS
@@ -124,14 +124,14 @@ def test_large_updates_are_not_formed_whole(replay_archive: Recorded, monkeypatc
     """Blocks of one step give the contributions of their updates, which only the first block of a layer forms."""
     store, training = replay_archive
     monkeypatch.setattr(replay, "BLOCK", 1)
-    monkeypatch.setattr(replay, "LARGE", 1)
-    formed, original = list[int](), replay.ReplayBlock.dense
+    monkeypatch.setattr(replay_block, "LARGE", 1)
+    formed, original = list[int](), replay_block.ReplayBlock.dense
 
-    def dense(self: replay.ReplayBlock, dtype: torch.dtype | None = None) -> Tensor:
+    def dense(self: replay_block.ReplayBlock, dtype: torch.dtype | None = None) -> Tensor:
         formed.append(self.start)
         return original(self, dtype)
 
-    monkeypatch.setattr(replay.ReplayBlock, "dense", dense)
+    monkeypatch.setattr(replay_block.ReplayBlock, "dense", dense)
     source = open_updates(str(store), program=training.program)
     module, weight, seen = nn.Linear(75, 6), source.final("6"), torch.randn(5, 75)
     for anchor in (None, weight - source.initial("6")):

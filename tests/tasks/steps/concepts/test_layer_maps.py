@@ -8,6 +8,7 @@ import torch
 
 from storage.specs import StageSpec
 from tasks.steps.common.survey import PlanSurvey
+from tasks.steps.concepts.grids import spatial_size
 from tasks.steps.concepts.layer_maps import (
     check_maps,
     image_range,
@@ -15,7 +16,6 @@ from tasks.steps.concepts.layer_maps import (
     n_ranges,
     planned_ranges,
     read_sizes,
-    spatial_size,
 )
 from tests.tasks.steps.concepts.probing import LAYERS, Probing, probing
 

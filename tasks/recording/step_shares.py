@@ -1,0 +1,61 @@
+"""What a replay keeps of the members of a step at a layer: factors of their gradients, or the gradients."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from storage.updates.tables import Settings
+from tasks.modules.rows import Inputs, values_of
+from tasks.recording.columns import Call, member_columns
+from tasks.tracing import gammas
+
+
+@dataclass(frozen=True)
+class StepShares:
+    """The gradients of a step's members at a layer, in factors.
+
+    Parameters
+    ----------
+    calls : the layer's calls; either each has all members, or together they have each member once
+    examples, ghosts : number of each
+    effect : sum over all later steps of what a gradient of 1 does to the weights
+    own : what a gradient of 1 does to the weights in this step
+    settings : of the optimiser's step; None where it left the weight alone
+    problem : why the update cannot be split, "" if it can
+    gradients : of weight and bias by member, (members, *shape); None where `calls` have the factors
+    """
+
+    calls: tuple[Call, ...]
+    examples: int
+    ghosts: int
+    effect: float
+    own: float
+    settings: Settings | None
+    problem: str = ""
+    gradients: tuple[Tensor, Tensor | None] | None = None
+
+    @property
+    def members(self) -> int:
+        """The number of examples and ghosts."""
+        return self.examples + self.ghosts
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the factors, and of the gradients by member."""
+        whole = [one for one in self.gradients or () if one is not None]
+        return sum(tensor.nbytes for tensor in (*whole, *(one for call in self.calls for one in call)))
+
+    def columns(self, module: nn.Module, weight: Tensor, inputs: Inputs, anchor: Tensor | None) -> Tensor:
+        """Return <z, G_b f> of the gradient of each member, (Q, members); arguments as in `member_columns`."""
+        if self.gradients is None:
+            return member_columns(self.calls, self.members, module, weight, inputs, anchor)
+        return gammas(module, weight, inputs, self.gradients[0].to(values_of(inputs)), anchor=anchor)
+
+    def moved(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return what each member's gradient does to weight and bias, of such shapes, in all updates."""
+        found: list[Tensor | None] = []
+        for like, one in zip((weight, bias), self.gradients or (None, None), strict=True):
+            zeros = None if like is None else like.new_zeros(self.members, *like.shape)
+            found.append(zeros if one is None else self.effect * one)
+        assert found[0] is not None
+        return found[0], found[1]
