@@ -26,7 +26,7 @@ PAGES = [
     "CHANGELOG.md",
     *(f"docs/{n}.md" for n in ("index", "methods", "store", "config", "concepts", "tracing", "sequences", "graphs")),
 ]
-STORE_COMMANDS = ("card", "status", "verify", "gc", "explain", "materialise")
+STORE_COMMANDS = ("card", "compare", "status", "verify", "gc", "explain", "materialise")
 PLACEHOLDERS = {"CONFIG": "digits", "STORE": "lore", "N": "0"}
 Tree = dict[str, Any]  # Any: YAML
 
@@ -78,7 +78,19 @@ def test_commands_are_known_and_their_configs_load(page: str, tmp_path: Path, mo
 
 def test_the_readme_shows_every_command() -> None:
     shown = {parsed(command)[0] for command in commands("README.md")}
-    assert shown == {"run", "watch", "plan", "report", "status", "explain", "card", "verify", "gc", "presets"}
+    assert shown == {
+        "run",
+        "watch",
+        "plan",
+        "report",
+        "status",
+        "explain",
+        "card",
+        "compare",
+        "verify",
+        "gc",
+        "presets",
+    }
 
 
 def test_configs_validate() -> None:

@@ -21,6 +21,7 @@ from tasks.report.concepts.figures import (
 )
 from tasks.report.concepts.findings import NAMES, observations, trust_findings
 from tasks.report.concepts.groups import MAX_GROUPS, Group, groups_of
+from tasks.report.concepts.measures import concept_measures
 from tasks.report.concepts.opening import opening_of
 from tasks.report.concepts.paradigms import paradigm_observations
 from tasks.report.concepts.results import ConceptFacts, ConceptResults
@@ -92,6 +93,7 @@ def lay_out_concepts(results: ConceptResults, files: Mapping[str, bytes]) -> Pag
         template="concepts/page.html.j2",
         content=content,
         opening=content.opening,
+        measures=concept_measures(results),
         networks=content.networks,
         sections=(*sections, ("Detectors", rest)) if rest else tuple(sections),
         has_figures=bool(groups),

@@ -20,6 +20,7 @@ from tasks.report.tracing.downloads import tracing_csv
 from tasks.report.tracing.every import Every, lay_out_every
 from tasks.report.tracing.findings import tracing_findings
 from tasks.report.tracing.first import First, first_screen
+from tasks.report.tracing.measures import tracing_measures
 from tasks.report.tracing.opening import opening_of
 from tasks.report.tracing.paper import paper_table
 from tasks.report.tracing.privacy import redacted
@@ -87,6 +88,7 @@ def lay_out_tracing(results: TracingResults, training_images: str, files: Mappin
         template="tracing/page.html.j2",
         content=content,
         opening=content.opening,
+        measures=tracing_measures(results),
         networks=content.networks,
         sections=tuple((section.title, section.findings) for section in content.sections),
         has_figures=bool(content.sections) or bool(content.cards),  # a query may be of a network without a section
