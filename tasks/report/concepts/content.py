@@ -31,6 +31,7 @@ from tasks.report.opening import Opening
 from tasks.report.pages import Page
 
 MAX_SECTIONS = 12
+Data = tuple[dict[str, pd.DataFrame], tuple[str, ...]]  # files, and what they leave out
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,9 @@ def lay_out_concepts(results: ConceptResults, files: Mapping[str, bytes]) -> Pag
         results are added
     """
     results = results.completed()
-    groups, n_groups = groups_of(results)
-    content = concept_content(results, groups, n_groups)
+    shown = results.titled()
+    groups, n_groups = groups_of(shown)
+    content = concept_content(shown, groups, n_groups, concept_csv(results))
     sections = [(w.title, [Finding("Concepts", w.answer), *w.findings]) for w in content.watched[:MAX_SECTIONS]]
     rest = [*content.paradigms, *content.trust, *content.further]
     return Page(
@@ -102,7 +104,7 @@ def lay_out_concepts(results: ConceptResults, files: Mapping[str, bytes]) -> Pag
     )
 
 
-def concept_content(results: ConceptResults, groups: Sequence[Group], n_groups: int) -> ConceptContent:
+def concept_content(results: ConceptResults, groups: Sequence[Group], n_groups: int, data: Data) -> ConceptContent:
     """Compute what the page shows.
 
     Parameters
@@ -110,13 +112,14 @@ def concept_content(results: ConceptResults, groups: Sequence[Group], n_groups: 
     results : with every column in every table
     groups : the rows by network, seed and detector that are shown
     n_groups : how many there are
+    data : the data files of the page, and what they leave out
     """
     watched = [_watched(group, groups) for group in groups]
     explorer = explorer_of(results, groups)
     course, with_course = course_figure(groups)
     images = {} if explorer is None else explorer.images
     plane, plane_notes = plane_figures(groups, results.anchors)
-    csv, notes = concept_csv(results)
+    csv, notes = data
     if n_groups > len(groups):
         notes = (f"The first {MAX_GROUPS} of {n_groups} networks, seeds and detectors are shown.", *notes)
     first = strip_of(groups[0], images) if groups else None
