@@ -94,8 +94,10 @@ def _masked(word: str) -> str:
 def _without_value(found: re.Match[str]) -> str:
     """Return `NAME=***` where the name is that of a secret and the value may be one."""
     name, sign, value = found.groups()
-    words = name.lower().endswith("tokens") or value in {"True", "False", "None", "***"}  # tokens of a text, not a token
-    harmless = words or not _is_secret(name) or re.fullmatch(r"[\d.]{1,5}", value)
+    text = name.lower().endswith("tokens")  # tokens of a text or an image
+    harmless = (
+        text or value in {"True", "False", "None", "***"} or not _is_secret(name) or re.fullmatch(r"[\d.]{1,5}", value)
+    )
     return found[0] if harmless else f"{name}{sign}***"
 
 

@@ -1,4 +1,4 @@
-"""The command `layerlore`: run, watch, plan, status, explain, card, report, verify, gc, presets."""
+"""The command `layerlore`: run, watch, plan, status, explain, card, compare, report, verify, gc, presets."""
 
 import sys
 from dataclasses import asdict
@@ -14,6 +14,7 @@ from rich.syntax import Syntax
 from configs.load import ConfigError, load_config, prefect_defaults, presets
 from flows.card import card
 from flows.cli_stores import gc, status, verify
+from flows.compare import compare
 from flows.exits import exits as _exits
 from flows.options import ConfigArgument, JsonOption, RunOption, SetOption, StoreArgument
 from flows.options import opened_store as _store
@@ -160,6 +161,7 @@ def explain(
 
 
 app.command()(card)
+app.command()(compare)
 
 
 @app.command()

@@ -57,6 +57,10 @@ RULES = {  # the longest place that a file lies below decides
     "flows/exits.py": Rule((*ASKED, "storage"), ("typer",), free=False),
     "flows/holding.py": Rule((*ASKED, "storage"), free=False),
     "flows/card.py": Rule(ASKED, ("typer",), free=False),
+    "flows/compare.py": Rule(ASKED, ("typer",), free=False),
+    "flows/comparing.py": Rule(
+        (*ASKED, "storage", "tasks.report.comparison", "tasks.report.measures", "tasks.report.pages"), ("pandas",)
+    ),
     "flows/terminal.py": Rule((*ASKED, "storage"), ("rich",), free=False),
     "flows/archives.py": Rule(
         (*ASKED, "storage", "tasks.recording.conversion", "tasks.steps.common.materialised"), free=False

@@ -1,11 +1,15 @@
 """Tables of text and the cells they are printed from."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import pandas as pd
 
 from tasks.report import formats
+
+MOST_COLUMNS = 12  # of a table, side by side
+MOST_LEADING = 3  # of these, repeated in each part
 
 Cell = Callable[[pd.Series], str]
 
@@ -40,6 +44,56 @@ class Table:
     groups: tuple[tuple[str, int], ...] = ()
     note: str = ""
     csv: str = ""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The head of each column with that of its group, for screens on which a row is a list."""
+        groups = [title for title, span in self.groups for _ in range(span)] or [""] * len(self.columns)
+        return tuple(
+            f"{group}, {column.title}" if group else column.title
+            for group, column in zip(groups, self.columns, strict=True)
+        )
+
+    @property
+    def parts(self) -> "tuple[Table, ...]":
+        """The table in parts that a page has room for: all rows, the first columns, and some of the others."""
+        lead = next((i for i, column in enumerate(self.columns) if column.numeric), len(self.columns))
+        lead = min(max(1, lead), MOST_LEADING)
+        chunks = _chunks([span for _, span in self.groups] or [1] * len(self.columns), lead)
+        return (self,) if len(chunks) < 2 else tuple(self._part(lead, *chunk) for chunk in chunks)
+
+    def _part(self, lead: int, start: int, stop: int) -> "Table":
+        """Return the first columns with those from `start` to `stop`."""
+        groups = [title for title, span in self.groups for _ in range(span)]
+        kept = [*range(lead), *range(start, stop)]
+        return replace(
+            self,
+            columns=tuple(self.columns[i] for i in kept),
+            rows=tuple(tuple(row[i] for i in kept) for row in self.rows),
+            groups=tuple((title, len(list(run))) for title, run in groupby(groups[i] for i in kept)) if groups else (),
+            note=self.note if start == lead else "Continued.",
+            csv=self.csv if stop == len(self.columns) else "",
+        )
+
+
+def _chunks(spans: list[int], lead: int) -> list[tuple[int, int]]:
+    """Cut the columns after the leading ones into runs that fit next to these; groups stay whole if small."""
+    ends, total = [], 0
+    for span in spans:
+        total += span
+        ends.append(total)
+    if total <= MOST_COLUMNS:
+        return [(lead, total)]
+    room, rest = MOST_COLUMNS - lead, total - lead
+    if len(spans) == total:  # without groups: runs of about one length
+        room = -(-rest // -(-rest // room))
+    chunks, start = [], lead
+    while start < total:
+        fitting = [end for end in ends if start < end <= start + room]
+        stop = max(fitting, default=min(total, start + room))
+        chunks.append((start, stop))
+        start = stop
+    return chunks
 
 
 def print_table(frame: pd.DataFrame, caption: str, cells: dict[str, Cell], *, words: int = 1, csv: str = "") -> Table:

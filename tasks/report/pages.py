@@ -31,6 +31,7 @@ class Page:
     networks : the networks that the question was asked of, for the overview
     sections : title and findings of each, for the overview
     opening : the answer, its picture and the warnings
+    measures : the main figures by network and seed, as `tasks.report.measures` describes them
     has_figures : some figure is drawn by plotly.js
     csv : data files by path below the report
     files : Parquet tables and still pictures by path below the report
@@ -43,6 +44,7 @@ class Page:
     networks: "Table"
     sections: "tuple[tuple[str, list[Finding]], ...]"
     opening: "Opening"
+    measures: "pd.DataFrame"
     has_figures: bool
     csv: "Mapping[str, pd.DataFrame]"
     files: Mapping[str, bytes] = field(default_factory=dict)

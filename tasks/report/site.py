@@ -6,14 +6,15 @@ from importlib.resources import files
 
 import pandas as pd
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
-from plotly.offline import get_plotlyjs
 
 from tasks.figures.overlay import unique_thumbnails
 from tasks.figures.training_curves import training_views
 from tasks.report import tables
 from tasks.report.blocks import FigureBlock
 from tasks.report.cautions import shortened
+from tasks.report.cells import Table
 from tasks.report.findings import Finding
+from tasks.report.measures import PATH, compare, figures_table, joined
 from tasks.report.opening import Opening
 from tasks.report.pages import Page, RunFacts
 
@@ -90,11 +91,20 @@ def _overview(facts: RunFacts, pages: Sequence[Page], questions: Mapping[str, st
         "answers": [
             OverviewCard(f"{page.name}.html", questions[page.name], page.opening, page.sections) for page in pages
         ],
+        "figures": _figures(pages),
         "warnings": shortened(text for page in pages for text in page.opening.warnings),
         "thumbnails": unique_thumbnails(picture.thumbnail for page in pages for picture in page.opening.pictures),
         "networks": [page.networks for page in pages],
         "has_figures": curves is not None,
     }
+
+
+def _figures(pages: Sequence[Page]) -> Table | None:
+    """Return the main figures of the networks side by side, None where there is only one network and seed."""
+    measured = joined([page.measures for page in pages])
+    if len(measured[["network", "seed"]].drop_duplicates()) < 2:
+        return None
+    return figures_table(*compare({"": measured}), csv=PATH)
 
 
 def _environment() -> Environment:
@@ -118,7 +128,7 @@ def _curves(facts: RunFacts) -> FigureBlock | None:
 
 def _data(facts: RunFacts, pages: Sequence[Page]) -> dict[str, bytes]:
     """Return the tables behind the pages, as CSV."""
-    frames: dict[str, pd.DataFrame] = {"data/stages.csv": facts.stages}
+    frames: dict[str, pd.DataFrame] = {"data/stages.csv": facts.stages, PATH: joined([page.measures for page in pages])}
     if facts.curves is not None:
         frames["data/curves.csv"] = facts.curves
     for page in pages:
@@ -128,6 +138,8 @@ def _data(facts: RunFacts, pages: Sequence[Page]) -> dict[str, bytes]:
 
 def _assets() -> dict[str, bytes]:
     """Return style, scripts and plotly.js."""
+    from plotly.offline import get_plotlyjs
+
     templates = files("tasks.report") / "templates"
     assets = {f"assets/{name}": (templates / name).read_bytes() for name in ("style.css", "site.js", "deciders.js")}
     return assets | {"assets/plotly.min.js": str(get_plotlyjs()).encode()}

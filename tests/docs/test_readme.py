@@ -16,7 +16,7 @@ from tasks.steps.concepts.milan import milan_settings
 from tasks.steps.concepts.network_dissection import dissection_settings
 from tests.docs_pages import PAGES, ROOT, Tree, blocks, commands, parsed, text_of
 
-STORE_COMMANDS = ("card", "status", "verify", "gc", "explain", "materialise")
+STORE_COMMANDS = ("card", "compare", "status", "verify", "gc", "explain", "materialise")
 # Commands in running text that name a command alone.
 BARE = ("layerlore run", "layerlore watch", "layerlore verify")
 
@@ -45,7 +45,19 @@ def test_commands_are_known_and_their_configs_load(page: str, tmp_path: Path, mo
 
 def test_the_readme_shows_every_command() -> None:
     shown = {parsed(command)[0] for command in commands("README.md")}
-    assert shown == {"run", "watch", "plan", "report", "status", "explain", "card", "verify", "gc", "presets"}
+    assert shown == {
+        "run",
+        "watch",
+        "plan",
+        "report",
+        "status",
+        "explain",
+        "card",
+        "compare",
+        "verify",
+        "gc",
+        "presets",
+    }
 
 
 def test_configs_validate() -> None:

@@ -218,7 +218,7 @@ def test_the_links_of_a_card_open_its_elements(run: "Run", tmp_path: Path) -> No
     assert card.holding is not None
     neuron = card.holding.neurons.iloc[0]
     link = f"concepts.html#network=small&seed=0&layer={neuron['layer']}&neuron={neuron['neuron']}"
-    asked[link] = ("neuron", f"Neuron {neuron['neuron']} of {neuron['layer']}, ")
+    asked[link] = ("neuron", f"Neuron {neuron['neuron']} of {neuron['layer']} · ")
     assert {link.replace("&", "&amp;") for link in asked} <= links
     for link, (what, expected) in asked.items():
         page, _, place = link.partition("#")

@@ -6,7 +6,7 @@ from html import escape
 import numpy as np
 import pandas as pd
 
-from tasks.figures.concepts.names import short_layers
+from tasks.figures.concepts.names import axis_layers
 from tasks.figures.concepts.styles import styles_of
 from tasks.figures.series import Floats
 from tasks.figures.views import INK, Part, View, base_layout, json_floats, light_axis, spread_out
@@ -123,7 +123,7 @@ def holdings_view(held: Holdings, label: str) -> View:
 def _layout(held: Holdings) -> Part:
     """Name the layers under their bars."""
     places = held.places
-    names = [escape(name) for name in short_layers(held.layers, 12 if len(held.layers) <= 4 else 10)]
+    names = axis_layers(held.layers)
     xaxis = light_axis(_axis_title(held)) | {
         "tickmode": "array",
         "tickvals": json_floats(places.mean(axis=1)) if places.size else [],

@@ -1,10 +1,9 @@
 """The parts of each layer's representation and how class-specific they are: a row per layer."""
 
-from html import escape
-
 import numpy as np
 import pandas as pd
 
+from tasks.figures.layer_names import MOST_TWO_LINES, axis_names
 from tasks.figures.series import COLOURS
 from tasks.figures.views import (
     INK,
@@ -15,7 +14,6 @@ from tasks.figures.views import (
     in_percent,
     json_floats,
     light_axis,
-    shorten_path,
     spread_out,
 )
 
@@ -102,7 +100,7 @@ def _agreement(rows: pd.DataFrame) -> View:
 def _layout(rows: pd.DataFrame, title: str, across: Part) -> Part:
     """Return layers from the top down; `across` is what else the axis of the values has."""
     return base_layout("") | {
-        "height": max(400, 120 + 26 * len(rows)),
+        "height": max(400, 120 + (44 if len(rows) <= MOST_TWO_LINES else 26) * len(rows)),
         "hovermode": "y unified",
         "margin": {"l": 16, "r": 16, "t": 16, "b": 56},
         "xaxis": {**light_axis(title), "zeroline": True, "zerolinecolor": INK, **across},
@@ -111,7 +109,7 @@ def _layout(rows: pd.DataFrame, title: str, across: Part) -> Part:
             "tickmode": "array",
             "tickvals": _places(rows),
             "autorange": "reversed",
-            "ticktext": [escape(shorten_path(str(layer), MAX_NAME)) for layer in rows["layer"]],
+            "ticktext": axis_names([str(layer) for layer in rows["layer"]], MAX_NAME),
         },
     }
 

@@ -26,19 +26,20 @@ def holding_part(card: CardResults, pictures: Pictures) -> Part:
         "need not be in the image above."
     )
     strips = (Strip("Interpretable neurons, the most active first", items, wide=True),) if items else ()
-    sentence = holding_sentence(found)
+    sentence = holding_sentence(card, found)
     return Part("holding", title, sentence, strips, notes=(notes,) if items else (), link=link, page="question 3")
 
 
-def holding_sentence(found: Holding) -> str:
+def holding_sentence(card: CardResults, found: Holding) -> str:
     """Say which words the most active neurons hold."""
     if not len(found.neurons):
         return f"No neuron holds a word at {found.snapshot}, so there is nothing to name."
     words = unique(found.neurons["word"].astype(str))[:NAMED]
     first = found.neurons.iloc[0]
+    layer = card.named(str(first["layer"]))
     return (
         f"Of the neurons that hold a word, those of {listed(words)} respond most. Neuron {first['neuron']} of layer "
-        f"{first['layer']} ({first['word']}) responds more than to {_above(first)} of the probing images."
+        f"{layer} ({first['word']}) responds more than to {_above(first)} of the probing images."
     )
 
 
@@ -60,7 +61,7 @@ def _neuron(card: CardResults, found: Holding, rows: pd.DataFrame, pictures: Pic
     layer, neuron = str(first["layer"]), int(first["neuron"])
     words = unique(rows["word"].astype(str))
     place = {"network": card.network, "seed": card.seed, "layer": layer, "neuron": neuron}
-    lines = (f"neuron {neuron} of layer {layer}", *unique(f"by {name}" for name in rows["detector"]))
+    lines = (f"neuron {neuron} of layer {card.named(layer)}", *unique(f"by {name}" for name in rows["detector"]))
     shown = tuple(_images(found, layer, neuron, pictures))
     amount = f"more than {_above(first)}"
     return Item(shown, listed(words), amount, lines, address("concepts", card.asked, **place))

@@ -126,7 +126,7 @@ def _summary(card: CardResults) -> list[tuple[str, str, str]]:
     if card.responding:
         said.append(("responding", "Where", responding_sentence(card.responding[0])))
     if card.holding is not None:
-        said.append(("holding", "Concepts", holding_sentence(card.holding)))
+        said.append(("holding", "Concepts", holding_sentence(card, card.holding)))
     if card.taught is not None:
         said.append(("teaching", "Taught by", teaching_sentence(card, card.taught)))
     course = course_part(card)

@@ -155,6 +155,7 @@ class CardResults:
     asked : names of the questions with a page in the report
     training_images : the config's `report.training_images`
     warning : why the answers of the network mean little, "" where they do not
+    titles : what a layer is called, by its name
     words : the words of the head's features: feature, layer, neuron, detector, word, similarity, interpretable
     """
 
@@ -177,7 +178,12 @@ class CardResults:
     asked: tuple[str, ...] = ()
     training_images: str = "show"
     warning: str = ""
+    titles: Mapping[str, str] = field(default_factory=dict)
     words: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["feature", "layer", "neuron", "word"]))
+
+    def named(self, layer: str) -> str:
+        """Return what a layer is called."""
+        return self.titles.get(layer, layer)
 
     @property
     def predicted(self) -> str:

@@ -42,14 +42,14 @@ def teaching_part(card: CardResults, pictures: Pictures) -> Part:
         "share of ‖z‖²": number_cell("share", formats.signed_share),
     }
     by_class = print_table(
-        found.classes.head(CLASSES), f"What the images of each class added to layer {found.layer}", cells
+        found.classes.head(CLASSES), f"What the images of each class added to layer {card.named(found.layer)}", cells
     )
     return Part(
         "teaching",
         title,
         teaching_sentence(card, found),
         strips.get(first, ()),
-        figures=_ridges(found),
+        figures=_ridges(card, found),
         tables=(by_class,),
         notes=tuple(_notes(card, found)),
         link=address("tracing", card.asked, **place) or link,
@@ -65,7 +65,8 @@ def teaching_sentence(card: CardResults, found: Taught) -> str:
         said = "No class of training images moved the representation towards this answer."
     else:
         against = f"; those of class {sums.idxmin()} worked against it most" if sums.min() < 0 else ""
-        said = f"By all updates of layer {found.layer}, images of class {sums.idxmax()} taught it most{against}."
+        layer = card.named(found.layer)
+        said = f"By all updates of layer {layer}, images of class {sums.idxmax()} taught it most{against}."
     top = found.examples[found.examples["end"] == "top"]
     suspects = top[top["suspect"].notna()]["sample_id"].nunique()
     if suspects:
@@ -100,7 +101,8 @@ def _example(card: CardResults, found: Taught, row: pd.Series, pictures: Picture
 def _notes(card: CardResults, found: Taught) -> list[str]:
     """Say what the numbers are, what is left out, and how far to trust them."""
     held = "output layer" if found.output else "deepest traced layer"
-    notes = [f"Shares are of layer {found.layer}, the {held}; counterfactual ones are of the sum of all examples."]
+    layer = card.named(found.layer)
+    notes = [f"Shares are of layer {layer}, the {held}; counterfactual ones are of the sum of all examples."]
     if np.isfinite(init := found.parts.get("init", np.nan)):
         notes.append(f"The initial weights made {formats.part(init)} of the representation, training images the rest.")
     if found.query is None:
@@ -118,13 +120,14 @@ def _notes(card: CardResults, found: Taught) -> list[str]:
     return notes
 
 
-def _ridges(found: Taught) -> tuple[FigureBlock, ...]:
+def _ridges(card: CardResults, found: Taught) -> tuple[FigureBlock, ...]:
     """Return the ridge plot of the layer."""
     if found.ridges is None:
         return ()
     caption = "To the right: updates on images of this class moved the output towards its answer. Left: away from it."
-    view = ridge_view(found.layer, found.ridges)
-    return (FigureBlock("ridges", f"Layer {found.layer}: every class's updates", caption, [view], None),)
+    layer = card.named(found.layer)
+    view = ridge_view(layer, found.ridges)
+    return (FigureBlock("ridges", f"Layer {layer}: every class's updates", caption, [view], None),)
 
 
 def course_part(card: CardResults) -> Part | None:

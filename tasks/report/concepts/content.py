@@ -21,6 +21,7 @@ from tasks.report.concepts.figures import (
 )
 from tasks.report.concepts.findings import NAMES, observations, trust_findings
 from tasks.report.concepts.groups import MAX_GROUPS, Group, groups_of
+from tasks.report.concepts.measures import concept_measures
 from tasks.report.concepts.opening import opening_of
 from tasks.report.concepts.paradigms import paradigm_observations
 from tasks.report.concepts.results import ConceptFacts, ConceptResults
@@ -31,6 +32,7 @@ from tasks.report.opening import Opening
 from tasks.report.pages import Page
 
 MAX_SECTIONS = 12
+Data = tuple[dict[str, pd.DataFrame], tuple[str, ...]]  # files, and what they leave out
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,9 @@ def lay_out_concepts(results: ConceptResults, files: Mapping[str, bytes]) -> Pag
         results are added
     """
     results = results.completed()
-    groups, n_groups = groups_of(results)
-    content = concept_content(results, groups, n_groups)
+    shown = results.titled()
+    groups, n_groups = groups_of(shown)
+    content = concept_content(shown, groups, n_groups, concept_csv(results))
     sections = [(w.title, [Finding("Concepts", w.answer), *w.findings]) for w in content.watched[:MAX_SECTIONS]]
     rest = [*content.paradigms, *content.trust, *content.further]
     return Page(
@@ -94,6 +97,7 @@ def lay_out_concepts(results: ConceptResults, files: Mapping[str, bytes]) -> Pag
         template="concepts/page.html.j2",
         content=content,
         opening=content.opening,
+        measures=concept_measures(results),
         networks=content.networks,
         sections=(*sections, ("Detectors", rest)) if rest else tuple(sections),
         has_figures=bool(groups),
@@ -102,7 +106,7 @@ def lay_out_concepts(results: ConceptResults, files: Mapping[str, bytes]) -> Pag
     )
 
 
-def concept_content(results: ConceptResults, groups: Sequence[Group], n_groups: int) -> ConceptContent:
+def concept_content(results: ConceptResults, groups: Sequence[Group], n_groups: int, data: Data) -> ConceptContent:
     """Compute what the page shows.
 
     Parameters
@@ -110,13 +114,14 @@ def concept_content(results: ConceptResults, groups: Sequence[Group], n_groups: 
     results : with every column in every table
     groups : the rows by network, seed and detector that are shown
     n_groups : how many there are
+    data : the data files of the page, and what they leave out
     """
     watched = [_watched(group, groups) for group in groups]
     explorer = explorer_of(results, groups)
     course, with_course = course_figure(groups)
     images = {} if explorer is None else explorer.images
     plane, plane_notes = plane_figures(groups, results.anchors)
-    csv, notes = concept_csv(results)
+    csv, notes = data
     if n_groups > len(groups):
         notes = (f"The first {MAX_GROUPS} of {n_groups} networks, seeds and detectors are shown.", *notes)
     first = strip_of(groups[0], images) if groups else None

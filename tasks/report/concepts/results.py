@@ -1,7 +1,8 @@
 """The results that the page of the concepts question shows: frozen tables and images, nothing from a store."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 import pandas as pd
 
@@ -107,6 +108,7 @@ class ConceptResults:
     attacked : network, seed, snapshot, clean, robust (0..1: accuracy on images as they are, and under attack),
         images
     taught : who taught neurons their concepts, where question 4 is asked of the same network
+    titles : what a layer is called on the page, by network and name
     accuracies : network, seed, accuracy (0..1, of a network that the run trained), chance (share of the most frequent
         class), n_evaluate (held-out images)
     """
@@ -129,7 +131,18 @@ class ConceptResults:
     observations: tuple[Finding, ...] = ()
     attacked: pd.DataFrame = field(default_factory=lambda: _table("attacked"))
     taught: Taught = field(default_factory=Taught)
+    titles: Mapping[tuple[str, str], str] = field(default_factory=dict)
     accuracies: pd.DataFrame = field(default_factory=lambda: _table("accuracies"))
+
+    def titled(self) -> "ConceptResults":
+        """Return the results with each layer called by its title."""
+        tables: dict[str, Any] = {}  # Any: fields of several types
+        for name, columns in COLUMNS.items():
+            table: pd.DataFrame = getattr(self, name)
+            if "layer" in columns and len(table) and self.titles:
+                pairs = zip(table["network"], table["layer"], strict=True)
+                tables[name] = table.assign(layer=[self.titles.get((str(n), str(layer)), layer) for n, layer in pairs])
+        return replace(self, **tables)
 
     def completed(self) -> "ConceptResults":
         """Return the results with every column in every table; an absent one is unknown, such a category is other."""

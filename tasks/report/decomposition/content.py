@@ -18,6 +18,7 @@ from tasks.report.decomposition.downloads import decomposition_csv
 from tasks.report.decomposition.figures import network_figures
 from tasks.report.decomposition.findings import family_findings, network_findings
 from tasks.report.decomposition.gallery import MAX_NETWORKS, feature_map_blocks
+from tasks.report.decomposition.measures import decomposition_measures
 from tasks.report.decomposition.opening import opening_of
 from tasks.report.decomposition.private import allowed
 from tasks.report.decomposition.results import COLUMNS, DecompositionResults
@@ -89,6 +90,7 @@ def lay_out_decomposition(results: DecompositionResults, training_images: str, f
         template="decomposition/page.html.j2",
         content=content,
         opening=content.opening,
+        measures=decomposition_measures(results.completed()),
         networks=content.networks,
         sections=(*sections, ("Networks together", content.across)) if content.across else sections,
         has_figures=bool(content.sections),

@@ -15,6 +15,7 @@ from tasks.report.interpretation import coresets, tables
 from tasks.report.interpretation.cards import Cards, cards_of
 from tasks.report.interpretation.findings import findings
 from tasks.report.interpretation.gallery import gallery_blocks
+from tasks.report.interpretation.measures import interpretation_measures
 from tasks.report.interpretation.observations import Observation, observations
 from tasks.report.interpretation.opening import opening_of
 from tasks.report.interpretation.results import InterpretationResults
@@ -101,6 +102,7 @@ def lay_out_interpretation(results: InterpretationResults, files: Mapping[str, b
         template="interpretation/page.html.j2",
         content=content,
         opening=content.opening,
+        measures=interpretation_measures(results),
         networks=content.networks,
         sections=(*first, *((section.title, section.findings) for section in content.sections)),
         has_figures=bool(content.sections),

@@ -1,8 +1,7 @@
 "use strict";
 
-// Runs once site.js is there, with `drawVisible`.
+// Runs once site.js is there.
 document.addEventListener("DOMContentLoaded", () => {
-  for (const details of document.querySelectorAll("details")) details.addEventListener("toggle", drawVisible);
   const root = document.getElementById("deciders");
   if (!root) return;
   const { block, networks } = JSON.parse(document.getElementById("deciders-data").textContent);

@@ -63,6 +63,20 @@ if (linked.has("query")) {
   }
   (card ?? document.getElementById("queries"))?.scrollIntoView();
 }
+// A link into a folded part opens it.
+function unfold() {
+  const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  if (!target) return;
+  const shut = [];
+  for (let fold = target.closest("details"); fold; fold = fold.parentElement.closest("details")) {
+    if (!fold.open) shut.push(fold);
+    fold.open = true;
+  }
+  if (shut.length) target.scrollIntoView();
+}
+for (const details of document.querySelectorAll("details")) details.addEventListener("toggle", drawVisible);
+addEventListener("hashchange", unfold);
+unfold();
 drawVisible();
 
 // A plot keeps its width in pixels, which may be wider than paper.

@@ -20,12 +20,14 @@ from tasks.report.tracing.downloads import tracing_csv
 from tasks.report.tracing.every import Every, lay_out_every
 from tasks.report.tracing.findings import tracing_findings
 from tasks.report.tracing.first import First, first_screen
+from tasks.report.tracing.measures import tracing_measures
 from tasks.report.tracing.opening import opening_of
 from tasks.report.tracing.paper import paper_table
 from tasks.report.tracing.privacy import redacted
 from tasks.report.tracing.queries import MAX_EXAMPLES, Card, query_cards
 from tasks.report.tracing.results import TracingResults
 from tasks.report.tracing.suspects import Suspects, suspect_strips
+from tasks.report.tracing.titles import titled
 from tasks.report.tracing.twins import twin_sentence
 
 MAX_SECTIONS = 12
@@ -79,7 +81,7 @@ def lay_out_tracing(results: TracingResults, training_images: str, files: Mappin
     training_images : the config's `report.training_images`
     files : further files of this question in the report, by path below the report
     """
-    shown = redacted(results, training_images)
+    shown = titled(redacted(results, training_images))
     every, scripts = lay_out_every(shown.every, shown.images)
     content = replace(tracing_content(results, training_images), every=every)
     return Page(
@@ -87,6 +89,7 @@ def lay_out_tracing(results: TracingResults, training_images: str, files: Mappin
         template="tracing/page.html.j2",
         content=content,
         opening=content.opening,
+        measures=tracing_measures(results),
         networks=content.networks,
         sections=tuple((section.title, section.findings) for section in content.sections),
         has_figures=bool(content.sections) or bool(content.cards),  # a query may be of a network without a section
@@ -99,9 +102,10 @@ def lay_out_tracing(results: TracingResults, training_images: str, files: Mappin
 def tracing_content(results: TracingResults, training_images: str) -> TracingContent:
     """Compute what the page shows but for the chooser; what `training_images` does not allow is taken out first."""
     results = redacted(results, training_images)
+    csv, notes = tracing_csv(results)
+    results = titled(results)
     cards, thumbnails, cards_note = query_cards(results.queries, results.images, results.n_queries)
     strips, pictures = suspect_strips(results.suspects, results.teachers, results.images)
-    csv, notes = tracing_csv(results)
     pairs = list(_pairs(results))
     if len(pairs) > MAX_SECTIONS:
         notes = (f"The first {MAX_SECTIONS} of {len(pairs)} networks and seeds have a section.", *notes)

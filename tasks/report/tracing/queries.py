@@ -167,7 +167,8 @@ def _card(
     )
     if bandwidths:
         caption += f" Bandwidth: {', '.join(bandwidths)}."
-    start = max(0, len(views) - len(query.scores) - 1)
+    drawn = [place for place, layer in enumerate(layers) if layer.ridges is not None]
+    start = drawn[-1] if drawn else max(0, len(views) - len(query.scores) - 1)
     figure = FigureBlock(f"ridges-{i}", "Ridge plot", caption, views, None, start=start)
     return Card(
         id=f"query-{i}",

@@ -176,6 +176,7 @@ class TracingResults:
         network, seed, by (the score: logit, counterfactual or tracin), sample_id (the suspect), other, other_class,
         place (from 1), example_id, example_key, example_label, class_name, value (in logits), share (of all that moved
         the answer there), data, shown (bool)
+    titles : what a layer is called on the page, by network and name
     growth : columns network, seed, step, growth, of the adjoint of counterfactual influence
     queries : those to be shown
     images : (H, W, 3) uint8 training images by (data, sample id); used with training_images "show" only
@@ -195,4 +196,5 @@ class TracingResults:
     every: tuple[EveryQuery, ...] = ()
     suspects: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["network", "seed", "shown"]))
     teachers: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["network", "seed", "shown"]))
+    titles: Mapping[tuple[str, str], str] = field(default_factory=dict)
     growth: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=["network", "seed", "step", "growth"]))

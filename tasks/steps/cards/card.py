@@ -11,11 +11,13 @@ import pandas as pd
 
 from configs.load import ConfigError
 from configs.schema import Config
+from storage.specs import StageSpec
 from storage.stores import Store
 from tasks.report.cards.results import CardResults, Deciding, Holding
 from tasks.steps.cards.choose import Chosen, Wanted, choose_network, choose_subject, warning_of
 from tasks.steps.cards.missing import how_to_ask
 from tasks.steps.cards.privacy import may_be_named, may_be_shown
+from tasks.steps.common.layer_titles import layer_titles
 from tasks.steps.common.question import Answer, Shared
 from tasks.steps.common.subject import Look, Sample, Subject, Watch, class_names_of, class_title
 from tasks.steps.questions import QUESTIONS
@@ -64,7 +66,17 @@ def make_card(
         missing={question: how_to_ask(look, chosen, question) for question in without},
         asked=tuple(name for name in answers if QUESTIONS[name].page is not None and answers[name]),
     )
-    return replace(found, words=words_of_features(found.deciding, found.holding))
+    return replace(
+        found, words=words_of_features(found.deciding, found.holding), titles=_titles(chosen.spec, found, subject)
+    )
+
+
+def _titles(spec: StageSpec, found: CardResults, subject: Subject) -> dict[str, str]:
+    """Return what the layers that a card names are called."""
+    maps = {} if found.holding is None else found.holding.maps
+    layers = [*maps, *([] if found.taught is None else [found.taught.layer])]
+    channels = {layer: int(values.shape[-1]) for layer, values in maps.items()}
+    return layer_titles(spec, layers, len(subject.logits), channels) if layers else {}
 
 
 def _check_named(config: Config, shared: Shared, sample: Sample | None) -> None:

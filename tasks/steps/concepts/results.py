@@ -13,6 +13,7 @@ from storage.stages import FinishedStage, find_many, open_finished
 from storage.stores import Store
 from tasks.report.concepts.results import ConceptResults
 from tasks.report.findings import Finding
+from tasks.steps.common.layer_titles import layer_titles
 from tasks.steps.common.standing import training_standing
 from tasks.steps.concepts.agreement import Pair, agreement_rows
 from tasks.steps.concepts.attacked import attacked_table
@@ -89,6 +90,7 @@ def concept_results(store: Store, answers: Sequence[Monitored], images: str) -> 
         temperatures=_tables(layer.file(TEMPERATURES_FILE).assign(**layer.at) for layer in layers),
         exemplars=exemplars,
         attacked=attacked_table(store, answers),
+        titles=_titles(answers, layers),
         accuracies=_rows(_accuracies(store, answers)),
         pictures=pictures,
         taught=read_taught(store, answers, images),
@@ -97,6 +99,19 @@ def concept_results(store: Store, answers: Sequence[Monitored], images: str) -> 
             *(finding for answer in answers for finding in few_positive_findings(store, answer)),
         ),
     ).completed()
+
+
+def _titles(answers: Sequence[Monitored], layers: Sequence[_Layer]) -> dict[tuple[str, str], str]:
+    """Return the title of each layer by network and name."""
+    channels = {(each.monitored.network, each.seen.layer): int(each.finished.summary["neurons"]) for each in layers}
+    titles: dict[tuple[str, str], str] = {}
+    for answer in answers:
+        responses = answer.responses[-1]
+        known = {layer: size for (network, layer), size in channels.items() if network == answer.network}
+        spec = next(iter(responses.values()))
+        found = layer_titles(spec, responses, channels=known)
+        titles |= {(answer.network, layer): title for layer, title in found.items()}
+    return titles
 
 
 def _accuracies(store: Store, answers: Sequence[Monitored]) -> Iterator[Mapping[str, object]]:

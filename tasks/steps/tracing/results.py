@@ -26,6 +26,7 @@ from tasks.steps.tracing.plan import Trace
 from tasks.steps.tracing.scores import COUNTERFACTUAL_SCORE
 from tasks.steps.tracing.shown import example_images, shown_queries, shown_suspects, shown_teachers, trained_on
 from tasks.steps.tracing.suspects import RANKINGS
+from tasks.steps.tracing.titles import titles_of
 from tasks.tracing.evaluation import cardinality, class_agreement
 
 SAME_ORDER = ORDERS["same_order"]
@@ -64,6 +65,7 @@ def tracing_results(store: Store, traces: Sequence[Trace], training_images: str)
         images=example_images(store, traces, *examples) if training_images == "show" else {},
         suspects=suspects,
         teachers=teachers,
+        titles={key: title for trace in traces for key, title in titles_of(store, trace)},
         held_out=tuple({(q.source, q.split) for q in queries} - {trained_on(trace) for trace in traces}),
     )
 

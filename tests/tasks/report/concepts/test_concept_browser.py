@@ -30,6 +30,8 @@ const shown = () => ({
   title: at("explorer-title").textContent,
 });
 addEventListener("load", () => setTimeout(() => {
+  at("plane-section").closest("details").open = true;
+  drawVisible();
   const box = at("holdings").getBoundingClientRect(), before = shown();
   put(at("held-2"), at("held-2").options[1].value);
   const other = shown(), followed = [at("plane-2").value, at("explorer-2").value];
@@ -81,7 +83,8 @@ addEventListener("load", () => setTimeout(() => {
   take("left");
   const given = nextToBars();
   take("trained");
-  const table = document.querySelector("#comparison ~ .table"), box = table.querySelector(".scroll");
+  const fold = document.getElementById("comparison").closest("details"), box = fold.querySelector(".table .scroll");
+  fold.open = true;
   parent.postMessage({
     page: location.pathname.split("/").at(-1), width: innerWidth, problems, trained, given, again: nextToBars(),
     overflow: document.documentElement.scrollWidth - innerWidth,

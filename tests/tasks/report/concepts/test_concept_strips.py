@@ -127,7 +127,7 @@ def test_the_course_is_there_for_those_that_have_one(facts: RunFacts) -> None:
 @pytest.mark.parametrize(
     ("unknown", "said", "columns"),
     [
-        ((), "Accuracy and loss are the network's.", "mean pairwise accuracy loss"),
+        ((), "Accuracy and loss are the network's.", "accuracy loss"),
         (("accuracy",), "Loss is the network's.", "mean pairwise loss small"),
         (("accuracy", "loss"), "cover more anchors. A neuron", "mean pairwise small"),
     ],

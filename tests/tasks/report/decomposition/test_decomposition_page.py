@@ -20,7 +20,8 @@ def test_numbers_of_the_tables_are_on_the_page(facts: RunFacts, decomposition: D
     coverage, change = decomposition.coverage.iloc[0], decomposition.classes.iloc[0]
     for expected in (
         "resnet20 0 91.0 % 87.4 % 0.960 93.0 % 30.0 %",
-        "resnet20 0 cifar-resnet20 5 abs label train val of the weights 5 20 3 3 64 50,000 10,000",
+        "resnet20 0 cifar-resnet20 5 abs label train val of the weights 5",
+        "resnet20 0 cifar-resnet20 20 3 3 64 50,000 10,000",
         "5 5 87.4 % 0.960",
         "random 5 20 35.0 ± 4.2 %",
         "mean − overall 5 1 88.6 %",

@@ -40,6 +40,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, new_run: Callable[[Tree], "Run
     return new_run(tree).finish()
 
 
+TITLES = ["1 · Linear 64 → 7", "3 · Linear 7 → 10, output"]  # of the layers 1 and 3
+
+
 def report(run: "Run", images: str, store: Path, new_run: "Callable[[Tree], Run]") -> Path:
     """Write the report of a run with some privacy and return its folder."""
     made = new_run({**copy.deepcopy(run.at(str(store)).tree), "report": {"training_images": images}})
@@ -60,7 +63,7 @@ def test_every_query_is_in_a_data_file(run: "Run", tmp_path: Path, new_run: "Cal
     index = data_of(folder / "queries" / "index.js")
     ids = queries.read("sample_id").tolist()
     assert [row[:3] for row in index["queries"]] == [[0, i, sample] for i, sample in enumerate(ids)]
-    assert [panel["name"] for panel in index["networks"][0]["panels"]] == ["1", "3", "logit"]
+    assert [panel["name"] for panel in index["networks"][0]["panels"]] == [*TITLES, "logit"]
     blocks = [data_of(folder / "queries" / f"block-{i}.js") for i in range(2)]
     assert [len(block) for block in blocks] == [25, 5]
     shown = Image.open(folder / "queries" / "queries-0-0.png")
@@ -93,7 +96,7 @@ def test_privacy_holds_for_every_query(
     if images == "ids":
         assert all(len(item) == 5 for query in block for panel in query for end in panel[2:4] for item in end)
         return
-    assert [panel["name"] for panel in panels] == ["1", "3"]  # of the logit there are only examples
+    assert [panel["name"] for panel in panels] == TITLES  # of the logit there are only examples
     assert all(panel[2:4] == [[], []] and panel[4] for query in block for panel in query)
     (trace,) = traces(run.plan)
     for sample in open_finished(run.job.store, trace.influence).read("top_id")[0, 0].tolist():
@@ -183,7 +186,7 @@ def test_any_query_is_found_and_shown(run: "Run", tmp_path: Path, new_run: "Call
         assert (each["first"], each["more"]) == (24, QUERIES)
         assert "Query 27" in each["found"]
         assert each["title"].startswith("Query ")
-        assert each["layer"] == "3"
+        assert each["layer"] == TITLES[-1]
         assert 0 < each["strips"] <= 20
         assert each["logit"] == ["Raised most", "Lowered most"]
         assert each["names"][0].startswith("logit ")

@@ -167,9 +167,9 @@ def test_the_largest_page_is_capped_says_so_and_stays_small(facts: RunFacts, bui
     assert "Epochs are summed in runs of 2" in text
     assert site["tracing.html"].count(b'<article class="card') == MAX_QUERIES
     cards = site["tracing.html"].decode().partition('<h2 id="queries">')[2]
-    strips = re.findall(r'<ol class="strip">(.*?)</ol>', cards, re.DOTALL)
-    assert len(strips) == MAX_QUERIES * MAX_LAYERS * 2
-    assert {strip.count("<li") for strip in strips} == {MAX_EXAMPLES}
+    strips = re.findall(r'<ol class="strip"( start="7")?>(.*?)</ol>', cards, re.DOTALL)
+    assert len(strips) == MAX_QUERIES * MAX_LAYERS * 2 * 2  # at either end six, and folded those after them
+    assert {(start, strip.count("<li")) for start, strip in strips} == {("", 6), (' start="7"', MAX_EXAMPLES - 6)}
 
 
 def test_a_query_has_one_number_in_page_and_tables(facts: RunFacts, tracing: TracingResults) -> None:
@@ -199,3 +199,16 @@ def test_costs_stand_next_to_those_of_the_paper(facts: RunFacts, tracing: Tracin
     assert "small, seed 0 replay 8.4 MB 1,200 20.0 s 20.5 s 2.5 % 2.35 GB 1.2 100" in text
     unknown = text_of(site_of(facts, tracing))
     assert "small, seed 0 – – 1,200 – – – 2.35 GB 1.2 –" in unknown
+
+
+def test_layers_are_called_by_their_titles_on_the_page_and_by_their_names_in_the_files(
+    facts: RunFacts, tracing: TracingResults
+) -> None:
+    layers = list(dict.fromkeys(tracing.layers["layer"]))
+    titles = {("small", layer): f"{layer} · Linear 32 → {10 + i}" for i, layer in enumerate(layers)}
+    site = site_of(facts, replace(tracing, titles=titles))
+    text = text_of(site)
+    for title in titles.values():
+        assert text.count(title) > 2  # in a query, in a finding or a figure, and in the table of layers
+    names = set(pd.read_csv(io.BytesIO(site["data/tracing_layers.csv"]), dtype={"layer": str})["layer"])
+    assert names == set(layers)
