@@ -194,6 +194,6 @@ def test_a_preview_weighs_groups_of_any_size(mlp: Tree, new_run: NewRun, tmp_pat
     )
     for layer, rows in by_group.groupby("layer"):
         single = by_class[by_class["layer"] == layer].set_index("class_name")["weight"]
-        for row in rows.itertuples():
-            assert row.weight == pytest.approx(single[row.class_name.split(", ")].sum(), rel=1e-9), row.class_name
+        for name, weight in zip(rows["class_name"].astype(str), rows["weight"], strict=True):
+            assert weight == pytest.approx(single.loc[name.split(", ")].sum(), rel=1e-9), name
         assert len(rows) == groups

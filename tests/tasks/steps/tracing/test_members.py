@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from storage.stages import FinishedStage, open_finished
-from tasks.recording.replay import ReplayBlock
+from tasks.recording.replay_block import ReplayBlock
 from tasks.steps.common.networks import load_network
 from tasks.steps.common.replays import open_archive
 from tasks.steps.tracing.results import tracing_results
