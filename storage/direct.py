@@ -20,10 +20,10 @@ def write_direct(path: Path, data: bytes | memoryview) -> bool:
 
     Returns
     -------
-    whether it is written; False leaves no file, where it is small or the file system does not do this
+    whether it is written; False leaves no file, where the file system does not do this
     """
     flag, values = getattr(os, "O_DIRECT", 0), memoryview(data).cast("B")
-    if not flag or len(values) < LEAST:
+    if not flag:
         return False
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | flag, 0o666)

@@ -6,6 +6,7 @@ the last digits. The first partition record decides: a process that finds it sto
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from storage.stages import Stage
 
 Block = NDArray[np.generic]
+Write = Callable[[str, bytes | memoryview], None]
 
 LOOK = 1.0  # seconds for which one look for the partition record is enough between two writes
 
@@ -73,11 +75,11 @@ class Partition:
 
     def write_file(self, name: str, data: bytes | memoryview) -> None:
         """Write `files/<name>` whole."""
-        self._write_file(name, data, digest(data), cached=True)
+        self._write_file(self.stage.store.write, name, data, digest(data))
 
     def write_large(self, name: str, data: bytes | memoryview) -> None:
         """Write `files/<name>` whole, past the page cache where the disk can: it is not read soon."""
-        self._write_file(name, data, digest(data), cached=False)
+        self._write_file(self.stage.store.write_large, name, data, digest(data))
 
     def write_addressed(self, form: str, data: bytes) -> str:
         """Write a file that is not read soon; return its name, which is `form` with the start of its digest.
@@ -88,13 +90,13 @@ class Partition:
         """
         found = digest(data)
         name = form.format(digest=found[:12])
-        self._write_file(name, data, found, cached=False)
+        self._write_file(self.stage.store.write_large, name, data, found)
         return name
 
-    def _write_file(self, name: str, data: bytes | memoryview, found: str, *, cached: bool) -> None:
+    def _write_file(self, write: Write, name: str, data: bytes | memoryview, found: str) -> None:
         """Write a file whose digest is `found`."""
         self.look(LOOK)
-        self.stage.store.write(f"{self.stage.spec.path}/files/{name}", data, cached=cached)
+        write(f"{self.stage.spec.path}/files/{name}", data)
         self.files[name] = found
 
     def look(self, patience: float = 0.0) -> None:

@@ -17,7 +17,7 @@ import fsspec
 import zarr.storage
 from zarr.abc.store import Store as ZarrStore
 
-from storage.direct import write_direct
+from storage.direct import LEAST, write_direct
 
 FORMAT = 1
 FORMAT_FILE = "layerlore-store"
@@ -86,16 +86,22 @@ class Store:
             return Path(self.path(path)).read_bytes()
         return bytes(self._fs.cat_file(self.path(path)))
 
-    def write(self, path: str, data: bytes | memoryview, *, cached: bool = True) -> None:
-        """Write the object at `path` whole; it replaces an older one.
-
-        Parameters
-        ----------
-        cached : False writes a large local file past the page cache, for files that are not read soon
-        """
-        if not self.local:
+    def write(self, path: str, data: bytes | memoryview) -> None:
+        """Write the object at `path` whole; it replaces an older one."""
+        if self.local:
+            self._write_local(path, data, cached=True)
+        else:
             self._fs.pipe_file(self.path(path), bytes(data))
-            return
+
+    def write_large(self, path: str, data: bytes | memoryview) -> None:
+        """Write the object at `path`, which is not read soon: a large local file goes past the page cache."""
+        if self.local and memoryview(data).nbytes >= LEAST:
+            self._write_local(path, data, cached=False)
+        else:
+            self.write(path, data)
+
+    def _write_local(self, path: str, data: bytes | memoryview, *, cached: bool) -> None:
+        """Write a local file whole, through the page cache or, where the file system can, past it."""
         target = Path(self.path(path))
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}{PARTIAL}")

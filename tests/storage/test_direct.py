@@ -25,7 +25,7 @@ def test_the_bytes_of_a_file(tmp_path: Path, size: int, view: bool) -> None:
     """Sizes around those of writes, and memory that does not begin at a page."""
     data = content(size)
     given = np.frombuffer(b"x" + data, np.uint8)[1:].data if view else data
-    open_store(str(tmp_path), create=True).write("folder/file", given, cached=False)
+    open_store(str(tmp_path), create=True).write_large("folder/file", given)
     assert (tmp_path / "folder/file").read_bytes() == data
     assert [p.name for p in (tmp_path / "folder").iterdir()] == ["file"]
 
@@ -37,9 +37,11 @@ def test_the_bytes_of_values_that_are_not_bytes(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.fromfile(path, np.float32), values)
 
 
-def test_a_small_file_is_left_to_the_cache(tmp_path: Path) -> None:
-    assert not write_direct(tmp_path / "file", content(LEAST - 1))
-    assert not (tmp_path / "file").exists()
+def test_a_small_file_is_left_to_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "write_direct", None)
+    data = content(LEAST - 1)
+    open_store(str(tmp_path), create=True).write_large("file", data)
+    assert (tmp_path / "file").read_bytes() == data
 
 
 @pytest.mark.parametrize("place", ["open", "write"])
@@ -55,7 +57,7 @@ def test_a_file_system_that_cannot_do_it(tmp_path: Path, monkeypatch: pytest.Mon
     with monkeypatch.context() as patched:
         patched.setattr(os, place, refuses)
         assert not write_direct(tmp_path / "alone", data)
-        store.write("file", data, cached=False)
+        store.write_large("file", data)
     assert not (tmp_path / "alone").exists()
     assert (tmp_path / "file").read_bytes() == data
 
@@ -66,5 +68,5 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(stores, "write_direct", full)
     with pytest.raises(OSError, match=r"No space left on device: '.*/file'$"):
-        open_store(str(tmp_path), create=True).write("file", content(LEAST), cached=False)
+        open_store(str(tmp_path), create=True).write_large("file", content(LEAST))
     assert not (tmp_path / "file").exists()
