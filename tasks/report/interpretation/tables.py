@@ -30,6 +30,11 @@ def networks_table(networks: pd.DataFrame) -> Table:
     caption = (
         "Networks, the layer whose maps are explained, and the accuracy of the unmodified network on validation images"
     )
+    if networks["map_shape"].str.contains("set apart").any():
+        caption += (
+            ". Tokens set apart keep their own values where patches are rebuilt from features: accuracies include what "
+            "these tokens carry"
+        )
     return print_table(networks, caption, cells, words=5, csv="data/networks.csv")
 
 
