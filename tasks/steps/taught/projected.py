@@ -63,7 +63,9 @@ def neuron_contributions_spec(
     network, place, digests, _ = Watched(last.network, "", -1, last.settings, training).identity()
     responses = answer.responses[-1][layer]
     settings = traced.model_dump(mode="json", include={"anchor", "bias", "split"})
-    kept = without_defaults(settings, {"anchor": "final", "bias": False, "split": "example"})
+    named = {**settings, "credit": settings["split"]}  # `split` names that of the probing images
+    named.pop("split")
+    kept = without_defaults(named, {"anchor": "final", "bias": False, "credit": "example"})
     own = [seen.neurons for seen in answer.seen if seen.layer == layer and seen.snapshot == len(answer.snapshots) - 1]
     parameters: Document = {"network": network, "split": responses.parameters["split"], "layer": layer, **kept}
     parameters |= {"neurons": asked.neurons, "images": asked.images}

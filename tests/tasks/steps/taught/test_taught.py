@@ -21,6 +21,7 @@ from tasks.engine.life import complete
 from tasks.recording.sources import update_source
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import load_network
+from tasks.steps.common.replays import open_archive
 from tasks.steps.common.samples import read_positions
 from tasks.steps.concepts.neurons import read_neurons
 from tasks.steps.concepts.plan import Monitored
@@ -359,3 +360,64 @@ def test_layers_that_were_made_together_and_interrupted_end_alone_with_the_same_
         complete(again.job, STEPS["neuron-contributions"], [spec])
     after = {spec.path: open_finished(again.job.store, spec).note for spec in contributions}
     assert {path: note["arrays"] for path, note in after.items()} == {p: n["arrays"] for p, n in before.items()}
+
+
+def small_tree(run: Run, place: Path, record: Tree) -> Tree:
+    """Return a config of questions 3 and 4 alone, of a short training with momentum and weight decay."""
+    (place / FEATURES).write_bytes((Path(run.config.store).parent / FEATURES).read_bytes())
+    tree = carded_config(str(place / "store"))
+    train = tree["networks"]["small"]["train"]
+    train |= {"record": record, "epochs": 1, "snapshots": [10], "checkpoint_every": 10}
+    train["optimizer"] = {"kind": "sgd", "lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}
+    train["batches"] = {"kind": "shuffled", "size": 6}
+    tree["tracing"] |= {"counterfactual": None, "suspects": None, "split": "equal"}
+    return {key: value for key, value in tree.items() if key not in ("interpretation", "decomposition")}
+
+
+@pytest.mark.slow
+def test_all_kinds_of_archive_give_the_same_classes(carded_run: Run, tmp_path: Path) -> None:
+    """Initial weights, decay and classes sum to 1; a replay is exact, and a hybrid archive within its rounding."""
+    found: dict[str, list[tuple[pd.DataFrame, pd.DataFrame]]] = {}
+    for kind in ("dense", "replay", "hybrid"):
+        (tmp_path / kind).mkdir()
+        run = Run.of(small_tree(carded_run, tmp_path / kind, {"kind": kind})).finish()
+        specs = monitored(run).taught
+        found[kind] = [(table(run, spec, NEURONS_FILE), table(run, spec, CLASSES_FILE)) for spec in specs]
+    assert any(len(facts) for facts, _ in found["dense"])
+    for kind, tables in found.items():
+        for (facts, classes), (dense_facts, dense) in zip(tables, found["dense"], strict=True):
+            assert facts["neuron"].tolist() == dense_facts["neuron"].tolist()
+            if facts.empty:
+                continue
+            assert (facts["decay"] != 0).all()
+            sums = classes.groupby("neuron")["share"].sum().loc[facts["neuron"]].to_numpy()
+            np.testing.assert_allclose(
+                sums + facts["init"] + facts["decay"], 1, atol=2e-2 if kind == "hybrid" else 1e-3
+            )
+            np.testing.assert_allclose(classes["share"], dense["share"], atol=2e-2 if kind == "hybrid" else 1e-5)
+
+
+@pytest.mark.slow
+def test_the_parts_of_single_examples_go_to_their_classes(carded_run: Run, tmp_path: Path) -> None:
+    """With `split: example`, an archive that knows the parts credits each example with its own, and the sum stays."""
+    (tmp_path / "store").mkdir()
+    tree = small_tree(carded_run, tmp_path, {"kind": "replay"})
+    tree["tracing"]["split"] = "example"
+    run = Run.of(tree).finish()
+    spec = next(spec for spec in monitored(run).taught if len(table(run, spec, NEURONS_FILE)))
+    stage = open_finished(run.job.store, spec.inputs["contributions"])
+    assert any(name.startswith("members.") for name in stage.layout.arrays)
+    facts, classes = table(run, spec, NEURONS_FILE), table(run, spec, CLASSES_FILE)
+    sums = classes.groupby("neuron")["share"].sum().loc[facts["neuron"]].to_numpy()
+    np.testing.assert_allclose(sums + facts["init"] + facts["decay"], 1, atol=2e-2)
+    source = open_archive(run.job.store, spec.inputs["contributions"].inputs["network"])
+    name, neuron = stage.summary["operation"], int(facts["neuron"].iloc[0])
+    members = stage.read(f"members.{name}:{neuron}").astype(np.float64).sum(axis=2)
+    rows = positions(run.job.store, spec.inputs["contributions"].inputs["network"].inputs["data"].path, "train")
+    labels = dict(zip(rows["id"].tolist(), rows["label_given"].tolist(), strict=True))
+    expected = dict.fromkeys(range(10), 0.0)
+    for parts, ids in zip(members, source.examples, strict=True):
+        for part, sample in zip(parts, ids.tolist(), strict=False):
+            expected[labels[sample]] += part / facts["square"].iloc[0]
+    mine = classes[classes["neuron"] == neuron].groupby("label")["share"].sum()
+    np.testing.assert_allclose([mine[label] for label in range(10)], list(expected.values()), atol=1e-5)
