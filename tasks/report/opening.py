@@ -43,12 +43,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Bar:
-    """A bar of an opening: what it is of, its length 0..1, the number in words, and where chance would lie (0..1)."""
+    """A bar of an opening: what it is of, its length 0..1, the number in words, where chance would lie, its sign."""
 
     name: str
     share: float
     text: str
     chance: float | None = None
+    against: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,13 @@ from tasks.figures.overlay import Thumbnail
 from tasks.report import formats
 from tasks.report.blocks import Shown
 from tasks.report.cautions import network_cautions, shortened
-from tasks.report.opening import MAX_BARS, NOTHING, Bar, Opening, Picture, pictured
+from tasks.report.opening import NOTHING, Bar, Opening, Picture, pictured
 from tasks.report.tracing.first import First
 from tasks.report.tracing.queries import Card
 from tasks.report.tracing.results import TracingResults
 
 FOR, AGAINST = 3, 2  # examples in the picture
+MOST_CLASSES = 6  # with a bar
 
 
 def opening_of(
@@ -61,8 +62,8 @@ def _bars(first: First) -> tuple[Bar, ...]:
         return ()
     ranked = first.classes.reindex(first.classes.abs().sort_values(ascending=False, kind="stable").index)
     return tuple(
-        Bar(f"class {name}", abs(value) / largest, formats.signed(value))
-        for name, value in ranked.head(MAX_BARS).items()
+        Bar(f"class {name}", abs(value) / largest, formats.signed(value), against=value < 0)
+        for name, value in ranked.head(MOST_CLASSES).items()
     )
 
 

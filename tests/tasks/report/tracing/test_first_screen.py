@@ -1,5 +1,6 @@
 """The first screen: which query and score it shows, its sentence, and what stands in place of training images."""
 
+import re
 from dataclasses import replace
 
 import pandas as pd
@@ -78,3 +79,20 @@ def test_a_wrong_answer_names_the_true_class(tracing: TracingResults) -> None:
 def test_without_queries_the_page_has_its_title_alone(facts: RunFacts, tracing: TracingResults) -> None:
     assert tracing_content(replace(tracing, queries=()), "show").first is None
     assert "Who taught the network that?" in text_of(site_of(facts, replace(tracing, queries=())), "tracing.html")
+
+
+def test_bars_by_class_take_the_place_of_images_and_keep_their_sign(facts: RunFacts, tracing: TracingResults) -> None:
+    site = site_of(replace(facts, training_images="none"), tracing)
+    bars = re.findall(
+        r'<li( class="against")? style="--share: ([\d.]+)">.*?<span class="amount">(.*?)</span>', _of(site)
+    )
+    assert bars
+    for against, share, amount in bars:
+        assert bool(against) == amount.startswith("−")
+        assert 0 <= float(share) <= 1
+    assert max(float(share) for _, share, _ in bars) == 1  # of the largest, whatever its sign
+
+
+def _of(site: dict[str, bytes]) -> str:
+    """Return the bars of the overview."""
+    return site["index.html"].decode().partition('<ol class="bars"')[2].partition("</ol>")[0]
