@@ -19,6 +19,7 @@ ONLY_PARSED = {
     r"layerlore (explain|card|status) .*(--image|--sample|--layer|--unit|my\.yaml|lore-of-|/srv/|--preview).*": (
         "names samples, layers or stores of other presets; tests/docs/test_elsewhere.py and tests/flows run such"
     ),
+    r"layerlore compare STORE RUN RUN": "needs two runs; tests/flows/test_compare.py compares such",
     r"layerlore materialise .*": "needs an archive of another kind; tests/flows/test_materialise.py converts one",
     r"layerlore report .*": "needs a finished preset; tests/flows writes reports",
 }

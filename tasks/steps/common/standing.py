@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from storage.documents import Json
 from storage.specs import StageSpec
-from storage.stages import open_finished
+from storage.stages import find_finished, open_finished
 from storage.stores import Store
 from tasks.steps.common.courses import training_of
 
@@ -20,10 +20,11 @@ def most_frequent(labels: NDArray[np.generic]) -> float:
 def training_standing(store: Store, training: StageSpec) -> Mapping[str, float]:
     """Return accuracy, chance (share of the most frequent class) and n_evaluate of a training's held-out split.
 
-    The number of classes with training images is n_classes. An accuracy that the training did not measure is NaN.
+    The number of classes with training images is n_classes. An accuracy that the training did not measure, or not yet, is NaN.
     """
     train, splits = training_of(training), open_finished(store, training.inputs["data"]).summary["splits"]
-    found = open_finished(store, training).summary.get("accuracy")
+    made = find_finished(store, training.path)  # a watched training has not ended
+    found = None if made is None else made.summary.get("accuracy")
     counts = np.array(_counts(splits.get(train.evaluate)), np.int64)
     return {
         "accuracy": float("nan") if found is None else float(found),

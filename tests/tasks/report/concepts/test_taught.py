@@ -67,6 +67,7 @@ def invented(*, named: bool = True, pictured: bool = True) -> Taught:
     )
     facts = {
         "operation": "conv",
+        "anchor": "final",
         "images": 5,
         "square": 4.0,
         "init": 0.6,

@@ -109,7 +109,7 @@ def test_a_head_without_gradients_is_one_line(tiny_tree: Tree, new_run: NewRun, 
 
 
 @pytest.mark.parametrize("interpreter", ["ice", "topics"])
-def test_tokens_of_a_transformer_are_positions(
+def test_patches_of_a_transformer_are_positions(
     tiny_tree: Tree, new_run: NewRun, tmp_path: Path, interpreter: str
 ) -> None:
     torch.manual_seed(0)
@@ -117,13 +117,13 @@ def test_tokens_of_a_transformer_are_positions(
     network: Tree = {"model": "tests.tasks.layout_networks:tiny_vit", "weights": str(tmp_path / "vit.pt")}
     network |= {"preprocessing": {"mode": "RGB", "convert": True, "resize": [16, 16]}}
     tree = odd_tree(tiny_tree, tmp_path, "", interpreter) | {"networks": {"small": network}}
-    tree["interpretation"] |= {"layer": "encoder.layers.encoder_layer_1"}
+    tree["interpretation"] |= {"layer": "encoder.layers.encoder_layer_0"}
     run = new_run(tree).finish()
     stage = open_finished(run.job.store, held_out(run.plan)["small", 0])
-    assert stage.layout.arrays["maps"].shape == (40, 1, 17, 24)  # 16 patches and the class token, 24 channels
+    assert stage.layout.arrays["maps"].shape == (40, 4, 4, 24)  # of 24 channels
     values = results_of(run).by_budget
     half = values[values["budget"] == 0.5]
     assert half["phi_0"].notna().all()
-    assert set(half["n_rows"]) == {4 * 17}  # of a class
+    assert set(half["n_rows"]) == {4 * 16}  # of a class
     np.testing.assert_allclose(values.loc[values["budget"] == 1, "phi_0"], 0, atol=1e-6)
     assert {cell.interpreter for cell in cells(run.plan)} == {interpreter}

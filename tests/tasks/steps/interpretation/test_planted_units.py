@@ -125,7 +125,7 @@ def test_a_network_without_a_relu_is_refused_at_plan_time(new_run: Callable[[Tre
     tree["networks"]["planted"]["model"] = "tests.tasks.steps.interpretation.planted_units:without_relu"
     message = (
         "interpretation.interpreters.vebi: networks.planted: expected at least one ReLU up to the layer, found none; "
-        "VEBI selects outputs of ReLUs"
+        "VEBI selects outputs of ReLUs: leave it out, and take ice or topics for a network with other activations"
     )
     with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
         planned_stages(new_run(tree).plan, None)

@@ -243,7 +243,7 @@ def test_the_time_of_scores_is_that_of_the_scoring(
 def test_a_head_without_gradients_is_one_line(topics_run: "Run", monkeypatch: pytest.MonkeyPatch) -> None:
     (answer,) = interpreted(topics_run.plan)
     spec = topics_spec(answer.learn, answer.cells[0].selection, {**SETTINGS, "epochs": 1}, 4)
-    monkeypatch.setattr(stage_module, "head_of", lambda split: lambda maps: maps.detach().mean(dim=(1, 2)))
+    monkeypatch.setattr(stage_module, "head_of", lambda split: lambda maps, **_: maps.detach().mean(dim=(1, 2)))
     with pytest.raises(
         Exception, match=r"topics on dgpruning 0.5.*: expected a head that can be differentiated, found"
     ):
