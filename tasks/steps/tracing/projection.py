@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     QueryBatch = tuple[int, Mapping[str, Inputs], Tensor]  # first query, inputs by layer, classes of the traced logits
 
-VERSION = 2
+VERSION = 3  # replays split attention and recurrent layers by example
 INPUT_BYTES = 128 * 2**20  # bytes of layer inputs in memory; more queries read the archive again
 PREDICTED, GIVEN = 0, 1  # indices of the two traced logits
 
