@@ -49,8 +49,9 @@ class InterpretationResults:
 
     Attributes
     ----------
-    networks : columns network (str), seed (int), model, layer (str), top1, top5 (float, 0..1), n_val, n_train (int),
-        n_outputs (of the network), n_classes (with images), chance (share of the most frequent one);
+    networks : columns network (str), seed (int), model, layer, layer_title (str; what it is, for people), top1, top5
+        (float, 0..1), n_val, n_train (int), n_outputs (of the network), n_classes (with images), chance (share of the
+        most frequent one);
         map_shape (anything printable, such as "8 x 8 x 64")
     classes : the long table, a row per (network, seed, interpreter, selector, repeat, budget, label); here and in the
         next three, `coreset_from` is the network that selected, which the selector's name has too if it is another one

@@ -20,7 +20,7 @@ def networks_table(networks: pd.DataFrame) -> Table:
         "network": text_cell("network"),
         "seed": text_cell("seed"),
         "model": text_cell("model"),
-        "layer": text_cell("layer"),
+        "layer": text_cell("layer_title" if "layer_title" in networks else "layer"),
         "map shape": text_cell("map_shape"),
         "training images": number_cell("n_train", formats.count),
         "validation images": number_cell("n_val", formats.count),

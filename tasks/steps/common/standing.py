@@ -20,7 +20,7 @@ def most_frequent(labels: NDArray[np.generic]) -> float:
 def training_standing(store: Store, training: StageSpec) -> Mapping[str, float]:
     """Return accuracy, chance (share of the most frequent class) and n_evaluate of a training's held-out split.
 
-    The number of classes with training images is n_classes. An accuracy that the training did not measure, or not yet, is NaN.
+    The number of classes with training images is n_classes. An accuracy that is not measured, or not yet, is NaN.
     """
     train, splits = training_of(training), open_finished(store, training.inputs["data"]).summary["splits"]
     made = find_finished(store, training.path)  # a watched training has not ended

@@ -11,12 +11,14 @@ from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import Store
 from storage.together import together
+from tasks.figures.layer_names import joined_title
 from tasks.figures.overlay import overlay
 from tasks.metrics.comparisons import against_random, with_budget
 from tasks.metrics.summary import by_budget, over_repeats, robustness_table
 from tasks.metrics.transfer import transfer_summary, transfer_table
 from tasks.report.interpretation.results import Gallery, GalleryRow, InterpretationResults
-from tasks.steps.common.activations import ranges_by_class
+from tasks.steps.common.activations import LAST_MAP, ranges_by_class
+from tasks.steps.common.layer_titles import layer_titles
 from tasks.steps.common.standing import most_frequent
 from tasks.steps.interpretation.coresets import KEYS as CORESET_KEYS
 from tasks.steps.interpretation.coresets import selection_table, unique_coresets
@@ -122,6 +124,7 @@ def _network(store: Store, answer: Interpreted) -> dict[str, object]:
         "seed": answer.seed,
         "model": answer.held_out.parameters["network"]["model"],
         "layer": answer.held_out.parameters["layer"],
+        "layer_title": _layer_title(answer.held_out, int(stage.summary["map"][-1])),
         "top1": float(best[:, 0].mean()),
         "top5": float(best.any(axis=1).mean()),
         "chance": most_frequent(labels),
@@ -131,6 +134,14 @@ def _network(store: Store, answer: Interpreted) -> dict[str, object]:
         "n_train": learn.summary["samples"],
         "map_shape": " x ".join(map(str, stage.summary["map"])) + (f" ({tokens})" if tokens else ""),
     }
+
+
+def _layer_title(held_out: StageSpec, channels: int) -> str:
+    """Return the name of the layer for people, with what it is."""
+    layer = str(held_out.parameters["layer"])
+    if layer == LAST_MAP:
+        return joined_title(layer, f"the last map before pooling, {channels:,} channels")
+    return layer_titles(held_out, [layer], channels={layer: channels}).get(layer, layer)
 
 
 def _gallery(store: Store, title: str, spec: StageSpec) -> Gallery:

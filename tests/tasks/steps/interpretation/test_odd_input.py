@@ -127,3 +127,8 @@ def test_patches_of_a_transformer_are_positions(
     assert set(half["n_rows"]) == {4 * 16}  # of a class
     np.testing.assert_allclose(values.loc[values["budget"] == 1, "phi_0"], 0, atol=1e-6)
     assert {cell.interpreter for cell in cells(run.plan)} == {interpreter}
+
+
+def test_a_layer_is_named_with_what_it_is(finished_run: "Run") -> None:
+    (row,) = results_of(finished_run).networks.to_dict("records")
+    assert row["layer_title"] == "last-map · the last map before pooling, 8 channels"
