@@ -10,7 +10,7 @@ from tasks.io.broden import table_names
 from tasks.io.decoding import EXTENSIONS
 from tasks.io.files import join, list_files, local_path, read_bytes, reason, resolved, shown
 from tasks.io.folder import counts
-from tasks.io.hugging_face_folder import data_files
+from tasks.io.hugging_face_folder import data_files, label_files
 from tasks.io.mini_broden import DRAWING
 from tasks.io.npz import paths_of
 from tasks.io.table import table_root
@@ -43,10 +43,11 @@ def source_digest(data: AnyDataSet) -> dict[str, str]:
         return {f"paths.{split}": folder_digest(path) for split, path in sorted(data.paths.items())}
     if isinstance(data, HuggingFace):
         files = data_files(data.path)
-        if not files:
-            return {"path": folder_digest(data.path)}
+        images = {} if files else {"path": folder_digest(data.path)}  # by names and sizes; labels by content
         root = Path(data.path).expanduser()
-        return {file.relative_to(root).as_posix(): file_sha256(str(file)) for file in files}
+        return images | {
+            file.relative_to(root).as_posix(): file_sha256(str(file)) for file in files or label_files(data.path)
+        }
     if isinstance(data, ImageNet):
         return {f"root.{split}": folder_digest(join(data.root, split)) for split in ("train", "val")}
     if isinstance(data, Broden):

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,15 @@ def data_files(path: str) -> list[Path]:
         what = "a URL" if folder is None else "a file" if folder.exists() else "none"
         raise ValueError(f"hugging-face {shown(path)}: expected a local folder, found {what}")
     names = ("*.arrow", "*.json") if is_saved(folder) else ("*.parquet",)
-    return sorted(file for name in names for file in folder.rglob(name) if file.is_file())
+    files = (file for name in names for file in folder.rglob(name) if file.is_file())
+    # The package keeps results of `map` and the like in the folder, under names of its own.
+    return sorted(file for file in files if not (file.name.startswith("cache-") and file.suffix == ".arrow"))
+
+
+def label_files(path: str) -> list[Path]:
+    """Return the files with the labels of an image folder, sorted."""
+    folder = Path(path).expanduser()
+    return sorted(file for name in ("metadata.csv", "metadata.jsonl") for file in folder.rglob(name))
 
 
 def is_saved(folder: Path) -> bool:
@@ -80,7 +89,7 @@ def _tables(path: str, files: tuple[tuple[str, int, int], ...]) -> Mapping[str, 
 def _parquet(datasets: Any, folder: Path) -> Mapping[str, Table]:  # Any: a package without types
     """Return the tables of a folder of Parquet files."""
     files = parquet_splits(folder)  # the package does not take all names of splits
-    numbered = {f"split{number}": paths for number, paths in enumerate(files.values())}
+    numbered = {f"split{number}": [escape(one) for one in paths] for number, paths in enumerate(files.values())}
     found = datasets.load_dataset("parquet", data_files=numbered)
     return {split: found[number] for split, number in zip(files, numbered, strict=True)}
 
@@ -101,17 +110,24 @@ def parquet_splits(folder: Path) -> dict[str, list[str]]:
     file that has only a number. A single name that does not say a split is that of a source without splits.
     """
     found: dict[str, list[str]] = {}
+    places: dict[str, set[Path]] = {}
     for file in sorted(folder.rglob("*.parquet")):
         stem = _SHARD.sub("", file.stem)
         parent = file.relative_to(folder).parent.name
         found.setdefault(stem or parent or ALL, []).append(str(file))
+        places.setdefault(stem or parent or ALL, set()).add(file.relative_to(folder).parent)
+    for split, parents in places.items():
+        if len(parents) > 1:
+            names = " and ".join(str(one) for one in sorted(parents))
+            raise ValueError(f"expected one data set, found split {split!r} in {names}; give the folder of one")
     if len(found) == 1 and next(iter(found)) not in SPLITS:
         return {ALL: next(iter(found.values()))}
     return found
 
 
 def _undecoded(datasets: Any, table: Table) -> Table:  # Any: a package without types
-    """Return a table whose images stay as their files are."""
+    """Return a table whose images stay as their files are, without the format that it was saved with."""
+    table = table.with_format(None)
     for name, feature in table.features.items():
         if isinstance(feature, datasets.Image):
             table = table.cast_column(name, datasets.Image(decode=False))

@@ -100,7 +100,8 @@ class OwnerWatch:
             wanted = {n: one for n, one in owner.module.named_parameters() if n in names and one.requires_grad}
             owner.problem = _odd(owner.module, wanted, calls) if calls else ""
             with _weights(owner.module, owner.before):
-                owner.parts = [] if owner.problem else [_by_sample(owner.module, wanted, call) for call in calls]
+                split = calls if wanted and not owner.problem else []  # a frozen module does not have gradients
+                owner.parts = [_by_sample(owner.module, wanted, call) for call in split]
             owner.calls = []
 
     def totals(self, name: str) -> dict[str, Tensor]:

@@ -304,3 +304,49 @@ def test_a_network_is_trained_on_a_folder(tmp_path: Path, new_run: Callable[[Tre
     summary = open_finished(run.job.store, manifest).summary
     assert summary["class_names"] == {"0": "cat", "1": "dog", "2": "bird"}
     assert {split: sum(found["counts"]) for split, found in summary["splits"].items()} == {"train": 24, "val": 6}
+
+
+def test_changed_labels_of_an_image_folder_change_its_digest(tmp_path: Path) -> None:
+    for number, image in enumerate(pixels(4)):
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+    found = []
+    for labels in ([0, 1, 0, 1], [1, 0, 1, 0]):
+        rows = [f"{number}.png,{label}" for number, label in enumerate(labels)]
+        (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label", *rows]) + "\n")
+        assert [row.label for row in opened(tmp_path).rows()] == labels
+        found.append(source_digest(described(tmp_path)))
+    assert found[0] != found[1]
+
+
+def test_what_the_package_keeps_in_a_saved_folder_is_not_data(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    table(pixels(3), [0, 1, 2]).save_to_disk(folder)
+    first = source_digest(described(folder))
+    mapped = datasets.load_from_disk(folder).map(lambda row: {"id": row["id"] + 1})
+    assert any(Path(one["filename"]).name.startswith("cache-") for one in mapped.cache_files)
+    assert source_digest(described(folder)) == first
+
+
+@pytest.mark.parametrize("form", ["torch", "pandas", "arrow", "numpy"])
+def test_the_format_that_a_set_was_saved_with_does_not_matter(tmp_path: Path, form: str) -> None:
+    images = pixels(3)
+    table(images, [0, 1, 2]).with_format(form, columns=["label"]).save_to_disk(tmp_path / "set")
+    source = opened(tmp_path / "set")
+    keys = [row.key for row in source.rows()]
+    for sample, image in zip(source.read(keys), images, strict=True):
+        np.testing.assert_array_equal(np.asarray(sample.image), image)
+
+
+def test_parquet_files_of_two_data_sets_are_refused(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        table(pixels(2), [0, 1]).to_parquet(tmp_path / name / "train" / "0000.parquet")
+    with pytest.raises(
+        ValueError, match=r"expected one data set, found split 'train' in one/train and two/train; give"
+    ):
+        list(opened(tmp_path).rows())
+    assert len(list(opened(tmp_path / "two").rows())) == 2
+
+
+def test_brackets_in_a_path_are_letters(tmp_path: Path) -> None:
+    table(pixels(2), [0, 1]).to_parquet(tmp_path / "a[old]*" / "train.parquet")
+    assert len(list(opened(tmp_path / "a[old]*").rows())) == 2

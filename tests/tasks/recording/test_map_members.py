@@ -255,3 +255,29 @@ def test_what_cannot_be_split_is_said(
     block = next(source.blocks(source.segments()[0], [layer], members=True))
     with pytest.raises(NotImplementedError, match=reason):
         block.per_example(traced_module(small.model(), layer), states[-1]["read.in_proj_weight"][:SIZE], rows)
+
+
+def test_a_frozen_module_has_parts_of_0(tmp_path: Path) -> None:
+    class Frozen(Small):
+        def model(self) -> Reader:
+            model = super().model()
+            before = model.forward_of
+            with torch.random.fork_rng():
+                torch.manual_seed(1)
+                model.below = nn.Linear(SIZE, SIZE).double()
+            model.read.requires_grad_(False)
+            model.forward_of = lambda net, x: before(net, net.below(x))  # type: ignore[operator]  # it is a module
+            return model
+
+    small = Frozen("fused", {"lr": 0.1})
+    states = small.record(tmp_path / "store")
+    source, layer = (
+        TracedSource(open_updates(str(tmp_path / "store"), program=small.program), small.model()),
+        "read.q_proj",
+    )
+    rows = capture_inputs(small.model(), [layer], torch.randn(2, LENGTH, SIZE, dtype=torch.float64))[layer]
+    blocks = [block for one in source.segments() for block in source.blocks(one, [layer], members=True)]
+    weight, module = states[-1]["read.in_proj_weight"][:SIZE], traced_module(small.model(), layer)
+    parts = [part for block in blocks for part in block.per_example(module, weight, rows)]
+    assert len(parts) == STEPS
+    assert all(torch.equal(part, torch.zeros(2, BATCH, dtype=part.dtype)) for part in parts)
