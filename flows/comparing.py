@@ -1,5 +1,6 @@
 """Finished runs of a store side by side: their settings and the main figures of their reports."""
 
+import hashlib
 import io
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -15,6 +16,8 @@ from tasks.report.measures import PATH
 from tasks.report.pages import RunFacts
 from tasks.steps.questions import QUESTIONS
 from tasks.steps.report import report_folder, report_is_current, write_report
+
+MAX_NAME = 150  # characters of a page's name, which file systems limit
 
 
 def compared(store: Store, names: Sequence[str], say: Callable[[str], None]) -> tuple[Comparison, str]:
@@ -45,10 +48,18 @@ def compared(store: Store, names: Sequence[str], say: Callable[[str], None]) -> 
     configs = {name: run.config.model_dump(mode="json") for name, run in runs.items()}
     found = compare_runs(configs, measures)
     first = runs[names[0]]
-    page = "-".join(["compare", *(names[1:] or ["networks"])]) + ".html"
+    page = _page_name(names[1:])
     path = f"{report_folder(first.config)}/{page}"
     store.write(path, comparison_page(found, _facts(first), _pages(first), page))
     return found, store.path(path)
+
+
+def _page_name(others: Sequence[str]) -> str:
+    """Return the name of the page next to the first run's report; names of runs do not have a plus."""
+    named = "+".join(others)
+    if len(named) > MAX_NAME:
+        named = hashlib.sha256(named.encode()).hexdigest()[:16]
+    return f"compare-{named}.html" if named else "compare.html"
 
 
 def _measures(run: FinishedRun, say: Callable[[str], None]) -> pd.DataFrame:

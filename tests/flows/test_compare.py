@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from flows.comparing import _page_name
 from storage.stages import open_finished
 from tests.conftest import Run, Tree, tiny_config
 from tests.flows.command import layerlore, refused
@@ -105,3 +106,10 @@ def test_a_run_with_a_missing_stage_is_refused(runs: tuple[str, Run, Run], tmp_p
     copied.job.store.remove(copied.plan.answers["interpretation"][0].finals[0].path)
     said = refused(layerlore("compare", copied.config.store, "narrow", "wide"))
     assert "run narrow: expected complete stages, found 1 of " in said
+
+
+def test_pages_of_other_runs_have_other_names() -> None:
+    named = [_page_name(others) for others in ((), ("networks",), ("b-c",), ("b", "c"), ("a" * 60,) * 5)]
+    assert named[:4] == ["compare.html", "compare-networks.html", "compare-b-c.html", "compare-b+c.html"]
+    assert len(set(named)) == 5
+    assert max(map(len, named)) < 255

@@ -110,3 +110,11 @@ def spatial_size(height: int, width: int, grid: TokenGrid | None = None) -> tupl
     if (found := grid or square_grid(width)) is None:
         raise ValueError(f"expected tokens of a square grid, with or without a class token, found {width} tokens")
     return found.rows, found.columns
+
+
+def check_patches(layer: str, size: tuple[int, int], grid: TokenGrid | None) -> None:
+    """Raise ValueError unless the patches among the positions (h, w) of a layer are known."""
+    try:
+        spatial_size(*size, grid)
+    except ValueError as error:
+        raise ValueError(f"layer {layer!r}: `concepts.pool: patches`: {error}; take another `pool`") from error

@@ -29,14 +29,14 @@ from tasks.steps.common.content import compare_content
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import choose_device, load_network
 from tasks.steps.common.trials import check_layers, example_images
-from tasks.steps.concepts.grids import PATCHES, grid_record, pool_maps, spatial_size, with_grids
+from tasks.steps.concepts.grids import PATCHES, check_patches, grid_record, pool_maps, with_grids
 from tasks.steps.concepts.watched import Watched
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-VERSION = 2  # patches of a grid that is not a square are found
+VERSION = 1
 DEFAULTS: Document = {"layout": None, "pool": "mean"}
 CHANNELS = 64  # of a map of the input's size, for the images of a partition
 
@@ -240,14 +240,6 @@ def _summary(stage: Stage) -> dict[str, Json]:
     return {**found, "grids": grids} if grids else found
 
 
-def _check_patches(layer: str, layout: ChannelLayout) -> None:
-    """Raise ValueError unless the patches among a layer's tokens are known."""
-    try:
-        spatial_size(*map_sizes(layout)[1:], layout.grid)
-    except ValueError as error:
-        raise ValueError(f"layer {layer!r}: `concepts.pool: patches`: {error}; take another `pool`") from error
-
-
 def layer_sizes(spec: StageSpec, survey: Survey) -> dict[str, ChannelLayout]:
     """Return the layouts of all layers of a snapshot, after checking that the network has them."""
     return input_and_layers(spec, survey)[1]
@@ -275,9 +267,9 @@ def input_and_layers(spec: StageSpec, survey: Survey) -> tuple[tuple[int, ...], 
         check_layers(model, layers, images)
         size = tuple(int(n) for n in example.shape[1:])
         gridded = with_grids(model, found, size)
-        for layer, layout in gridded.items():
-            if spec.place["pool"] == PATCHES:
-                _check_patches(layer, layout)
+        if spec.place["pool"] == PATCHES:
+            for layer, layout in gridded.items():
+                check_patches(layer, map_sizes(layout)[1:], layout.grid)
         return size, gridded
 
     try:

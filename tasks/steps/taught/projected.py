@@ -30,7 +30,7 @@ from tasks.steps.concepts.plan import Monitored
 from tasks.steps.concepts.responses import input_and_layers
 from tasks.steps.concepts.watched import Watched
 from tasks.steps.taught.units import Traced, planned_operation, traced_units
-from tasks.steps.tracing.members import members_array, split_block, splits
+from tasks.steps.tracing.members import gradients_bytes, members_array, split_block, splits
 from tasks.steps.tracing.projection import check_finite, described_targets
 from tasks.steps.tracing.targets import Target, as_float, layer_targets
 
@@ -248,7 +248,8 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     kept = together * (row * training_of(training).checkpoint_every + 4 * images * inputs)
     weights = state_bytes(survey.blank(training))
     peak = kept + forward + UPDATES + 6 * weights
-    return Size(row * steps, peak + reading_peak(training, survey, weights), note)
+    peak += reading_peak(training, survey, weights) + gradients_bytes(spec, survey)
+    return Size(row * steps, peak, note)
 
 
 def _splits(spec: StageSpec, survey: Survey) -> bool:

@@ -306,6 +306,7 @@ def test_a_network_is_trained_on_a_folder(tmp_path: Path, new_run: Callable[[Tre
     assert {split: sum(found["counts"]) for split, found in summary["splits"].items()} == {"train": 24, "val": 6}
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the package leaves a file open
 def test_changed_labels_of_an_image_folder_change_its_digest(tmp_path: Path) -> None:
     for number, image in enumerate(pixels(4)):
         Image.fromarray(image).save(tmp_path / f"{number}.png")

@@ -21,7 +21,7 @@ from tasks.steps.common.networks import preprocessing_of
 from tasks.steps.common.samples import read_batch
 from tasks.steps.common.survey import PlanSurvey
 from tasks.steps.concepts.exemplars import _drawn
-from tasks.steps.concepts.grids import as_maps, pool_maps, read_grid
+from tasks.steps.concepts.grids import as_maps, check_patches, pool_maps, read_grid
 from tasks.steps.concepts.layer_maps import check_maps, image_range, layer_maps, read_sizes
 from tasks.steps.concepts.responses import RESPONSES, read_pooled, responses_specs
 from tasks.steps.concepts.watched import UNKNOWN_STEP, Watched
@@ -118,3 +118,13 @@ def test_a_square_of_the_last_tokens_needs_no_record() -> None:
     np.testing.assert_allclose(pool_maps(values, "patches"), expected.mean((2, 3)))
     maps = np.random.default_rng(0).random((2, 3, 5, 4)).astype(np.float32)
     np.testing.assert_allclose(pool_maps(maps, "patches"), maps.mean((1, 2)), rtol=1e-6)  # of maps their mean
+
+
+def test_patches_that_the_network_does_not_show_are_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"^layer 'mix': `concepts.pool: patches`: expected tokens .* found 7 tokens; take"
+    ):
+        check_patches("mix", (1, 7), None)
+    check_patches("mix", (1, 9), None)  # a square
+    check_patches("mix", (1, 11), GRID)
+    check_patches("conv", (5, 7), None)
