@@ -306,7 +306,6 @@ def test_a_network_is_trained_on_a_folder(tmp_path: Path, new_run: Callable[[Tre
     assert {split: sum(found["counts"]) for split, found in summary["splits"].items()} == {"train": 24, "val": 6}
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the package leaves a file open
 def test_changed_labels_of_an_image_folder_change_its_digest(tmp_path: Path) -> None:
     for number, image in enumerate(pixels(4)):
         Image.fromarray(image).save(tmp_path / f"{number}.png")
@@ -314,7 +313,6 @@ def test_changed_labels_of_an_image_folder_change_its_digest(tmp_path: Path) -> 
     for labels in ([0, 1, 0, 1], [1, 0, 1, 0]):
         rows = [f"{number}.png,{label}" for number, label in enumerate(labels)]
         (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label", *rows]) + "\n")
-        assert [row.label for row in opened(tmp_path).rows()] == labels
         found.append(source_digest(described(tmp_path)))
     assert found[0] != found[1]
 
