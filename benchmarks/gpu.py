@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -86,58 +87,45 @@ class Bench:
             torch.cuda.synchronize()
 
 
-class Loop:
-    """A training on random images from one seed."""
-
-    def __init__(self, bench: Bench) -> None:
-        from benchmarks.recording import vgg
-
-        torch.manual_seed(0)
-        self.model = vgg(bench.sizes.width).to(bench.device)
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9)
-        self.images = torch.randn(4, bench.sizes.batch, 3, 32, 32, device=bench.device)
-        self.labels = torch.randint(0, 10, (4, bench.sizes.batch), device=bench.device)
-
-    def step(self, step: int) -> None:
-        """Make an update."""
-        self.optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(self.model(self.images[step % 4]), self.labels[step % 4]).backward()  # type: ignore[no-untyped-call]  # torch's stub
-        self.optimizer.step()
-
-    def steps(self, number: int) -> None:
-        """Make updates."""
-        for step in range(number):
-            self.step(step)
-
-
 def recordings(bench: Bench) -> Iterator[Row]:
     """Recording and explaining of VGG-16, kind by kind."""
+    from benchmarks.recording import Case, Loop, vgg
     from tasks.capture import capture_inputs
     from tasks.recording import UpdateRecorder, open_updates
 
-    steps = bench.sizes.steps
-    plain = Loop(bench)
-    plain.step(0)
-    alone = bench.seconds(lambda: plain.steps(steps), rounds=1) / steps
+    case = Case(lambda: vgg(bench.sizes.width), (bench.sizes.batch, 3, 32, 32), 1)
+
+    def program() -> tuple[nn.Module, torch.optim.Optimizer, Callable[[Any], None]]:  # Any: a row of the archive
+        loop = Loop(case, bench.device)
+        return loop.model, loop.optimizer, lambda row: loop.step(row.step)
+
+    steps, plain = bench.sizes.steps, Loop(case, bench.device)
+
+    def train() -> None:
+        for step in range(steps):
+            plain.step(step)
+
+    alone = bench.seconds(train, rounds=1) / steps
     yield Row(
         "training", f"VGG-16, width {bench.sizes.width}, batch {bench.sizes.batch}", f"{alone * 1e3:.2f} ms a step"
     )
     for kind in KINDS:
         with tempfile.TemporaryDirectory() as folder:
-            store, loop = Path(folder, "store"), Loop(bench)
+            store, loop = Path(folder, "store"), Loop(case, bench.device)
             bench.wait()
             start = time.perf_counter()
             with UpdateRecorder(loop.model, loop.optimizer, store, kind=kind, checkpoint_every=steps) as recorder:
                 for step in range(steps):
-                    with recorder.step([step % 4]):
+                    with recorder.step([step % 8]):
                         loop.step(step)
                 bench.wait()
                 each = (time.perf_counter() - start) / steps
             size = sum(file.stat().st_size for file in store.rglob("*") if file.is_file())
             said = f"{each / alone:.2f} of a step unrecorded, {size / steps / 1e6:.2f} MB a step"
             yield Row("recording", f"{kind}, {steps} steps", said)
-            again = Loop(bench)
-            source = open_updates(str(store), program=lambda: _program(bench))
+            again = Loop(case, bench.device)
+            source = open_updates(str(store), program=program)
+            weights = {layer: source.final(layer) for layer in source.layers}
             for queries in bench.sizes.queries:
                 images = torch.randn(queries, 3, 32, 32, device=bench.device)
                 again.model.eval()
@@ -146,18 +134,12 @@ def recordings(bench: Bench) -> Iterator[Row]:
                 for segment in source.segments():
                     for block in source.blocks(segment):
                         module = again.model.get_submodule(block.layer)
-                        block.project(module, source.final(block.layer), inputs[block.layer])
+                        block.project(module, weights[block.layer], inputs[block.layer])
                 bench.wait()
                 spent = time.perf_counter() - start
                 yield Row(
                     "explaining", f"{kind}, {queries} queries, all layers", f"{spent / steps * 1e3:.1f} ms a step"
                 )
-
-
-def _program(bench: Bench) -> tuple[nn.Module, torch.optim.Optimizer, Callable[..., None]]:
-    """Return the program of a training, for a replay."""
-    loop = Loop(bench)
-    return loop.model, loop.optimizer, lambda row: loop.step(row.step)
 
 
 def extraction(bench: Bench) -> Iterator[Row]:

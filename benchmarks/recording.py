@@ -58,18 +58,24 @@ def mlp(*sizes: int) -> nn.Module:
     return nn.Sequential(*layers[:-1])
 
 
+CPU = torch.device("cpu")
+
+
 @dataclass
 class Loop:
     """A training on random data from one seed."""
 
     case: Case
+    device: torch.device = CPU
 
     def __post_init__(self) -> None:
         torch.manual_seed(0)
-        self.model = self.case.build()
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9, foreach=False)
+        self.model = self.case.build().to(self.device)
+        single = False if self.device.type == "cpu" else None  # torch's own choice is the fastest on a GPU
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.01, momentum=0.9, foreach=single)
         shape = self.case.batch
         self.inputs, self.labels = torch.randn(8, *shape), torch.randint(0, 10, (8, shape[0]))
+        self.inputs, self.labels = self.inputs.to(self.device), self.labels.to(self.device)
 
     def step(self, step: int) -> None:
         """Make an update."""
