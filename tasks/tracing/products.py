@@ -28,10 +28,15 @@ def step_norms(updates: Tensor) -> Tensor:
     """Return Frobenius norms (T,) float64 of updates (T, ...), exact to 1e-4; not finite where an entry is not."""
     flat = updates.reshape(len(updates), -1)
     found: Tensor = torch.linalg.vector_norm(flat, dim=1).double()
-    unsure = ~((found > SQUARES[0]) & (found < SQUARES[1]))  # float64 for all of them is thirty times slower
+    unsure = ~surely_squared(found)  # float64 for all of them is thirty times slower
     if unsure.any():
         found[unsure] = torch.linalg.vector_norm(flat[unsure], dim=1, dtype=torch.float64)
     return found
+
+
+def surely_squared(norms: Tensor) -> Tensor:
+    """Return whether squares that float32 sums to these norms neither vanish nor overflow."""
+    return (norms > SQUARES[0]) & (norms < SQUARES[1])
 
 
 def inner(left: Tensor, right: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from tasks.tracing.products import (
     of_moved,
     product_type,
     step_norms,
+    surely_squared,
 )
 from tasks.tracing.strategies import checked_operation, choose_strategy, n_positions
 
@@ -134,19 +135,20 @@ class Projector:
         """
         first, last = (self.operation.matrices(weights[None], None)[0, 0] for weights in (before, after))
         rows = max(1, CACHED // (first.element_size() * first.shape[1]))
-        piece, squares = first.new_empty(min(rows, len(first)), first.shape[1]), 0.0
-        moved = first.new_empty(1, len(first), self._first.shape[2])
-        for start in range(0, len(first), rows):
+        piece, sizes = first.new_empty(min(rows, len(first)), first.shape[1]), first.new_empty(-(-len(first) // rows))
+        moved = first.new_empty(len(first), self._first.shape[2])
+        for size, start in zip(sizes, range(0, len(first), rows), strict=True):
             part = slice(start, start + rows)
             update = torch.sub(last[part], first[part], out=piece[: len(first[part])])
-            squares += float(step_norms(update[None])[0]) ** 2
-            torch.matmul(update[None], self._first, out=moved[:, part])
-        sizes = torch.tensor([squares], dtype=torch.float64, device=before.device).sqrt()
-        if not torch.isfinite(sizes).all():
+            torch.linalg.vector_norm(update, out=size)
+            torch.mm(update, self._first[0], out=moved[part])
+        size = sizes.double().square().sum().sqrt()[None]
+        if not surely_squared(size):
+            size = step_norms((after - before)[None])
             check_finite("updates", (after - before)[None])
         found = of_moved(moved.view(1, 1, len(first), *self._second.shape[2:]), self._second)
-        if self._doubtful(sizes[:, None], found[1]).any():
-            self._repair((after - before)[None], None, sizes, found)
+        if self._doubtful(size[:, None], found[1]).any():
+            self._repair((after - before)[None], None, size, found)
         return described(*found, self._z_norm, self._out)
 
     def _check_updates(self, updates: Tensor, bias_updates: Tensor | None) -> None:
