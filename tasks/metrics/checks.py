@@ -23,8 +23,9 @@ def check_matrix(name: str, matrix: Floats) -> None:
         raise TypeError(f"{name}: expected real numbers, found dtype {matrix.dtype}")
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise ValueError(f"{name}: expected shape (n, columns), both at least 1, found {matrix.shape}")
-    bad = np.flatnonzero(~np.isfinite(matrix).all(axis=1))
-    if bad.size:
+    finite = np.isfinite(matrix)
+    if not finite.all():
+        bad = np.flatnonzero(~finite.all(axis=1))
         raise ValueError(
             f"{name}: expected finite values, found NaN or inf in {bad.size} of {len(matrix)} rows, "
             f"the first is row {bad[0]}"

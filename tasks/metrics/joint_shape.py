@@ -1,13 +1,14 @@
 """Shape distances between many sets of columns over the same rows, from one pass."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Self
 
 import numpy as np
 
 from tasks.metrics.checks import Floats, Integers, check_alpha, check_matrix
 from tasks.metrics.moments import Moments
-from tasks.metrics.whitening import Doubles, Scatter, angle_between, numerical_rank, whiten_pair
+from tasks.metrics.whitening import Doubles, Eigen, Scatter, angle_between, eigen_of, numerical_rank, whiten_pair
 
 
 class JointShape:
@@ -27,6 +28,7 @@ class JointShape:
         ends = np.cumsum(self.widths).tolist()
         self._columns = [slice(end - width, end) for end, width in zip(ends, self.widths, strict=True)]
         self._moments = Moments(self.widths)
+        self._eigen: dict[int, Eigen] = {}  # of the sets whose distances were asked for since the last rows
 
     @property
     def n(self) -> int:
@@ -49,7 +51,8 @@ class JointShape:
             raise ValueError(f"blocks: expected equal numbers of rows and widths {self.widths}, found shapes {shapes}")
         if permuted_order is not None and not np.array_equal(np.sort(permuted_order), np.arange(shapes[0][0])):
             raise ValueError(f"permuted_order: expected a permutation of 0..{shapes[0][0] - 1}")
-        self._moments.update(np.concatenate(blocks, axis=1, dtype=np.float64), permuted_order)
+        self._moments.update(blocks, permuted_order)
+        self._eigen.clear()
 
     def merge(self, other: Self) -> Self:
         """Add the rows of another instance, which is not changed.
@@ -65,6 +68,7 @@ class JointShape:
         if other.widths != self.widths:
             raise ValueError(f"merge: expected sets of widths {self.widths}, found {other.widths}")
         self._moments.merge(other._moments)
+        self._eigen.clear()
         return self
 
     def distance(self, i: int, j: int, alpha: float = 0.0, normalise: bool = False) -> float:
@@ -131,6 +135,14 @@ class JointShape:
             yy=own[columns, columns],
             xy=crossed[rows, columns],
             n=self.n,
+            x_eigen=partial(self._eigen_of, i),
+            y_eigen=partial(self._eigen_of, j),
             x_exponent=self.exponent(i),
             y_exponent=self.exponent(j),
         )
+
+    def _eigen_of(self, i: int) -> Eigen:
+        """Return the eigenvalues and eigenvectors of a set's products: computed once for all pairs and alphas."""
+        if i not in self._eigen:
+            self._eigen[i] = eigen_of(self._moments.scatter[self._columns[i], self._columns[i]])
+        return self._eigen[i]

@@ -6,12 +6,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from tasks.metrics.checks import Integers
+from tasks.metrics.checks import Floats, Integers
 
 Doubles = NDArray[np.float64]
 Exponents = NDArray[np.int32]
 
 STEP = 256  # exponents are multiples of it: 0 for magnitudes of 1e-38 to 1e38; other products stay in range
+STRIP = 64  # rows that are worked on while they are in the processor's cache
 LOWEST = -1024  # exponent of a set that is constant so far
 
 
@@ -45,19 +46,18 @@ class Moments:
         self.scatter: Doubles = np.zeros((width, width))
         self.permuted: Doubles | None = None
 
-    def update(self, columns: Doubles, order: Integers | None = None) -> None:
+    def update(self, blocks: Sequence[Floats], order: Integers | None = None) -> None:
         """Add the rows of one chunk to the moments.
 
         Parameters
         ----------
-        columns : (m, k) float64, m at least 1; overwritten
+        blocks : an array (m, width) of real numbers for each set, the same m rows, at least 1
         order : (m,) integer permutation or None; given for every chunk or for none
         """
-        first = columns[0].copy()
-        with np.errstate(over="ignore", invalid="ignore"):  # _exponents reports it
-            columns -= first  # a constant column of any value becomes exact zeros
+        first = np.concatenate([block[0] for block in blocks], dtype=np.float64)
+        columns, largest = self._differences(blocks, first)
         chunk = Moments(self.widths)
-        chunk.exponent = self._exponents(np.maximum(columns.max(axis=0), -columns.min(axis=0)))
+        chunk.exponent = self._exponents(largest)
         if chunk.exponent.any():
             np.ldexp(columns, -chunk.exponent, out=columns)
         middle = columns.mean(axis=0)
@@ -84,12 +84,23 @@ class Moments:
             shift = other.mean - self.mean if self.n else np.zeros_like(self.mean)
         exponent = np.maximum(self._exponents(np.abs(shift)), np.maximum(self.exponent, other.exponent))
         scaled = np.ldexp(shift, -exponent)
-        between = np.outer(scaled, scaled * (self.n * other.n / total))
+        between = scaled, scaled * (self.n * other.n / total)
         _add(self.scatter, self.exponent - exponent, other.scatter, other.exponent - exponent, between)
         if self.permuted is not None and other.permuted is not None:
             _add(self.permuted, self.exponent - exponent, other.permuted, other.exponent - exponent, between)
         self.mean = other.mean.copy() if self.n == 0 else self.mean + shift * (other.n / total)
         self.n, self.exponent = total, exponent
+
+    def _differences(self, blocks: Sequence[Floats], first: Doubles) -> tuple[Doubles, Doubles]:
+        """Return the rows less a first one (m, k), and the largest magnitude of each column (k,), inf or NaN too."""
+        columns, largest = np.empty((len(blocks[0]), len(first))), np.zeros(len(first))
+        with np.errstate(over="ignore", invalid="ignore"):  # _exponents reports it
+            for start in range(0, len(columns), STRIP):
+                rows = columns[start : start + STRIP]
+                np.concatenate([block[start : start + STRIP] for block in blocks], axis=1, out=rows)
+                rows -= first  # a constant column of any value becomes exact zeros
+                np.maximum(largest, np.maximum(rows.max(axis=0), -rows.min(axis=0)), out=largest)
+        return columns, largest
 
     def _exponents(self, largest: Doubles) -> Exponents:
         """Return exponents (k,) of sets with deviations of up to `largest` (k,)."""
@@ -102,9 +113,18 @@ class Moments:
         return np.repeat(np.where(of_set > 0, steps, LOWEST).astype(np.int32), self.widths)
 
 
-def _add(mine: Doubles, own: Exponents, theirs: Doubles, other: Exponents, between: Doubles) -> None:
-    """Add products (k, k) in place, after the columns of both are scaled by 2^own and 2^other (k,)."""
-    if own.any():
-        np.ldexp(mine, own[:, None] + own, out=mine)
-    mine += np.ldexp(theirs, other[:, None] + other) if other.any() else theirs
-    mine += between
+def _add(mine: Doubles, own: Exponents, theirs: Doubles, other: Exponents, between: tuple[Doubles, Doubles]) -> None:
+    """Add products (k, k) in place, after the columns of both are scaled by 2^own and 2^other (k,).
+
+    Parameters
+    ----------
+    between : two vectors (k,); their outer product is added too
+    """
+    left, right = between
+    for start in range(0, len(mine), STRIP):
+        rows = slice(start, start + STRIP)
+        part, others = mine[rows], theirs[rows]
+        if own.any():
+            np.ldexp(part, own[rows, None] + own, out=part)
+        part += np.ldexp(others, other[rows, None] + other) if other.any() else others
+        part += np.outer(left[rows], right)

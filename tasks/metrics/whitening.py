@@ -1,5 +1,6 @@
 """Partial whitening and the angle of the best rotation, from scatter matrices alone (Williams et al. 2021)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import frexp, ldexp
 
@@ -7,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Doubles = NDArray[np.float64]
+Eigen = tuple[Doubles, Doubles]  # ascending eigenvalues (d,), eigenvectors (d, d) as columns
 
 RELATIVE_FLOOR = 1e-9  # eigenvalues below this share of the largest are rounding noise, which whitening would amplify
 
@@ -19,6 +21,7 @@ class Scatter:
     ----------
     xx, yy, xy : (dx, dx), (dy, dy), (dx, dy) float64, of the sets times 2^-exponent
     n : number of rows, at least 2
+    x_eigen, y_eigen : give the eigenvalues and eigenvectors of xx and yy
     x_exponent, y_exponent : exponent of each set; 0 for usual magnitudes
     """
 
@@ -26,6 +29,8 @@ class Scatter:
     yy: Doubles
     xy: Doubles
     n: int
+    x_eigen: Callable[[], Eigen]
+    y_eigen: Callable[[], Eigen]
     x_exponent: int = 0
     y_exponent: int = 0
 
@@ -68,8 +73,12 @@ def whiten_pair(scatter: Scatter, alpha: float, normalise: bool) -> Whitened:
     depend on either.
     """
     x_exponent, y_exponent = (0, 0) if normalise else (scatter.x_exponent, scatter.y_exponent)
-    x_map = partial_whitening(scatter.xx, alpha, n=scatter.n if normalise else None, exponent=x_exponent)
-    y_map = partial_whitening(scatter.yy, alpha, n=scatter.n if normalise else None, exponent=y_exponent)
+    n = scatter.n if normalise else None
+    if alpha == 1:
+        x_map, y_map = np.eye(len(scatter.xx)), np.eye(len(scatter.yy))
+    else:
+        x_map = partial_whitening(scatter.x_eigen(), float(np.trace(scatter.xx)), alpha, n=n, exponent=x_exponent)
+        y_map = partial_whitening(scatter.y_eigen(), float(np.trace(scatter.yy)), alpha, n=n, exponent=y_exponent)
     # The norms come from the same products as the cross term, not from the eigenvalues. Rounding errors are large for
     # small eigenvalues; from equal products they cancel for two equal sets.
     x_norm = float(np.sqrt(np.trace(x_map.T @ (scatter.xx @ x_map))))
@@ -77,31 +86,35 @@ def whiten_pair(scatter: Scatter, alpha: float, normalise: bool) -> Whitened:
     return Whitened(x_map, y_map, x_norm, y_norm, x_map.T @ (scatter.xy @ y_map))
 
 
-def partial_whitening(scatter: Doubles, alpha: float, *, n: int | None = None, exponent: int = 0) -> Doubles:
+def partial_whitening(eigen: Eigen, trace: float, alpha: float, *, n: int | None = None, exponent: int = 0) -> Doubles:
     """Find the directions of a set and the whitening factor of each.
 
     Parameters
     ----------
-    scatter : (d, d) float64, X'X of centred X
-    alpha : 0 full whitening, 1 none
+    eigen, trace : of X'X, (d, d), of centred X
+    alpha : 0 full whitening; below 1, where all directions are kept as they are
     n : number of rows, to scale X to unit mean squared row norm; None to leave X unscaled
     exponent : the set is X times 2^exponent
 
     Returns
     -------
     (d, r) float64, V d with d = 2^exponent alpha + (1 - alpha) / sqrt(lambda) on the r kept directions. It is divided
-    by a power of two where d would exceed float64. At alpha = 1 it is the identity: all directions are kept.
+    by a power of two where d would exceed float64.
     """
-    if alpha == 1:
-        return np.eye(len(scatter))
-    values, vectors = np.linalg.eigh(scatter)
+    values, vectors = eigen
     kept = _above_floor(values)
-    scale = n / np.trace(scatter) if n is not None and kept.any() else 1.0
+    scale = n / trace if n is not None and kept.any() else 1.0
     bits = max(frexp(alpha)[1] + exponent, 0) if alpha > 0 else 0  # neither weight exceeds float64
     plain, whitened = ldexp(alpha, exponent - bits), ldexp(1 - alpha, -bits)
     factors: Doubles = plain + whitened / np.sqrt(values[kept] * scale)
     directions: Doubles = vectors[:, kept] * factors
     return directions
+
+
+def eigen_of(scatter: Doubles) -> Eigen:
+    """Return the eigenvalues and eigenvectors of a symmetric matrix (d, d)."""
+    values, vectors = np.linalg.eigh(scatter)
+    return values, vectors
 
 
 def angle_between(whitened: Whitened) -> float:
