@@ -7,12 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from tasks.cluster.queued import jobs_not_queued
 from tasks.cluster.rejoining import ClusterError
 
 SOON, LOOK = 0.1, 5.0  # seconds between two looks, before the first worker is there and later
 REPORT_AFTER = 30.0  # seconds without a worker after which a line reports it
 LEAVE = 2.0  # seconds for a look to end after the wait
 LEFT = 20.0  # seconds after which a worker is lost: its nanny would have restarted it by then
+TRIES = 3  # times that each job may end before its worker joins: more often it is at fault itself
 
 
 def _quiet(text: str) -> None:
@@ -30,6 +32,7 @@ class Attendance:
     limit : seconds without any worker after which a run ends; None: never
     say : gets a line when a run waits for workers
     seen : time of the last sight of each worker, by name; the next wait notices a worker that left between two waits
+    unseen : jobs that ended before their worker joined and were replaced
     """
 
     cluster: Any = None  # Any: distributed has no types
@@ -37,6 +40,7 @@ class Attendance:
     limit: float | None = 300.0
     say: Callable[[str], None] = _quiet
     seen: dict[object, float] = field(default_factory=dict)
+    unseen: list[object] = field(default_factory=list)
 
     def await_first(self, client: Any, resource: str | None = None) -> None:  # Any: distributed has no types
         """Return once a worker is there; ClusterError if none comes within the limit."""
@@ -80,6 +84,7 @@ class _Watch:
     since: float = field(default_factory=time.monotonic)  # time of the last worker
     reported: bool = False  # a line has reported that there is none
     refused: bool = False  # a line has reported that a job was refused
+    asked: float = float("-inf")  # time of the last question about the queue
 
     @property
     def what(self) -> str:
@@ -125,21 +130,34 @@ class _Watch:
             cluster, "worker_spec"
         ):  # of distributed.SpecCluster; other classes replace jobs themselves
             return
+        jobs = _jobs(cluster)
         gone = {name for name, last in seen.items() if now - last >= LEFT}
-        ended = [name for names in _jobs(cluster) if gone.issuperset(names) for name in names]
+        unseen = self._ended_unseen(now, jobs)
+        ended = [name for job, names in jobs.items() if job in unseen or gone.issuperset(names) for name in names]
         try:
             if ended:
                 cluster.sync(cluster.scale_down, ended)  # Dask would count the jobs that have ended
             for name in ended:
-                del seen[name]
+                seen.pop(name, None)
+            self.attendance.unseen.extend(unseen)
             cluster.scale(self.attendance.workers)  # asks for missing jobs only, and keeps queued ones
         except Exception as error:  # any error of the batch system: it may accept the job later
             if not self.refused:
                 self.attendance.say(f"the batch system refused a new job for now: {' '.join(str(error).split())}")
             self.refused = True
 
+    def _ended_unseen(self, now: float, jobs: dict[object, list[object]]) -> list[object]:
+        """Return the jobs that have left the queue and that no worker of the last time belongs to."""
+        attendance = self.attendance
+        if now - self.asked < LEFT or len(attendance.unseen) >= TRIES * attendance.workers:
+            return []
+        self.asked = now
+        there = {name for name, last in attendance.seen.items() if now - last < LEFT}
+        ended = jobs_not_queued(attendance.cluster)
+        return [job for job, names in jobs.items() if job in ended and there.isdisjoint(names)]
 
-def _jobs(cluster: Any) -> list[list[object]]:  # Any: distributed has no types
-    """Return the names of the workers of each job of a cluster."""
+
+def _jobs(cluster: Any) -> dict[object, list[object]]:  # Any: distributed has no types
+    """Return the names of the workers of each job of a cluster, by the job's name."""
     jobs = cluster.worker_spec.items()
-    return [[f"{name}{part}" for part in spec.get("group", ())] or [name] for name, spec in jobs]
+    return {name: [f"{name}{part}" for part in spec.get("group", ())] or [name] for name, spec in jobs}

@@ -121,6 +121,29 @@ def test_jobs_that_are_cancelled_come_back(slurm: Slurm, tmp_path: Path) -> None
     assert len({*slurm.jobs()} - before) > 2
 
 
+def test_a_job_that_is_cancelled_while_it_waits_is_asked_for_again(slurm: Slurm, tmp_path: Path) -> None:
+    """Two jobs that each need the whole node: one works, the other waits."""
+    before = {*slurm.jobs()}
+    whole = {"cores": 1, "processes": 1, "job_extra_directives": ["--exclusive"]}
+    asked = section(DEPLOYMENTS, tmp_path, "cpu", **whole)
+    process = slurm.processes.start(sys.executable, "-c", OUTLIVE, asked)
+    number = len(slurm.processes.started) - 1
+
+    def of_state(state: str) -> list[int]:
+        return [n for n, job in slurm.jobs().items() if n not in before and job["JobState"] == state]
+
+    slurm.processes.wait_for(
+        lambda: of_state("RUNNING") and of_state("PENDING"), "one job that runs and one that waits"
+    )
+    (waiting,) = of_state("PENDING")
+    slurm.call("scancel", waiting)
+    slurm.processes.wait_for(lambda: {*of_state("PENDING")} - {waiting}, "another job in its place")
+    assert slurm.state(waiting) == "CANCELLED"
+    assert process.wait(timeout=300) == 0, slurm.processes.text(number)
+    slurm.processes.started.remove(process)
+    assert slurm.processes.text(number).splitlines()[-1] == "24"
+
+
 def test_jobs_that_fail_end_the_run_in_one_line(slurm: Slurm, config: Callable[..., Path], tmp_path: Path) -> None:
     line = run_refused(slurm, config(of_jobs(tmp_path, timeout=20, job_script_prologue=["exit 3"])))
     assert line.startswith("error: cluster.worker_timeout: expected a worker within 20 s, found none"), line

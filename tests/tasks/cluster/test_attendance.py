@@ -3,18 +3,22 @@
 No time passes but what a look or a wait takes, so that nothing depends on how quick this machine is.
 """
 
+import getpass
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, repeat
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tasks.cluster import attendance
 from tasks.cluster.attendance import LEFT, REPORT_AFTER, SOON, Attendance
+from tasks.cluster.queued import jobs_not_queued
 from tasks.cluster.rejoining import ClusterError
 
 Look = dict[str, dict[str, float]]  # who is there, with which resources
@@ -79,6 +83,7 @@ class FakeCluster:
     def __init__(self, jobs: dict[str, dict[str, Any]], refusals: int = 0) -> None:
         self.jobs = jobs
         self.worker_spec = dict(jobs)
+        self.workers: dict[str, Any] = {}
         self.refusals = refusals
         self.ended: list[str] = []
         self.asked: set[int] = set()
@@ -216,3 +221,37 @@ def test_a_batch_system_that_refuses_is_told_once_and_asked_again(clock: FakeTim
     ]
     assert cluster.ended == ["job-0"]
     assert cluster.asked == {2}
+
+
+def test_a_job_that_ended_before_its_worker_joined_is_asked_for_again(
+    clock: FakeTime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that waits stays; one that never joins is asked for a few times, then left."""
+    monkeypatch.setattr(attendance, "jobs_not_queued", lambda cluster: {"job-0", "job-1"})
+    jobs: dict[str, dict[str, Any]] = {"job-0": {}, "job-1": {"group": ["-0", "-1"]}, "job-2": {}}
+    cluster = FakeCluster(jobs)
+    client = FakeClient({"job-0": {}}, clock=clock)
+    with Attendance(cluster, 2, 1000).watching(client, None, gave_up):
+        client.wait_for(100)
+    assert cluster.ended == ["job-1-0", "job-1-1"] * attendance.TRIES * 2
+    assert cluster.asked == {2}
+
+
+def test_the_queue_is_asked_for_jobs_of_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs of other systems, jobs that were not accepted, and a system that does not answer: none has ended."""
+    program = tmp_path / "squeue"
+    program.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\necho 7\necho 12\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+
+    def job(number: object, cancel: str = "scancel") -> SimpleNamespace:
+        return SimpleNamespace(job_id=number, cancel_command=cancel)
+
+    workers = {"a": job("7"), "b": job("71"), 3: job(12), "d": job(None), "e": job("9", "qdel"), "f": object()}
+    assert jobs_not_queued(SimpleNamespace(workers=workers)) == {"b"}
+    assert f"--user {getpass.getuser()}" in (tmp_path / "asked").read_text()
+    program.write_text("#!/bin/sh\nexit 1\n")
+    assert jobs_not_queued(SimpleNamespace(workers=workers)) == set()
+    program.unlink()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert jobs_not_queued(SimpleNamespace(workers=workers)) == set()
