@@ -2,7 +2,7 @@
 
     python -m benchmarks.kills [--target run|worker|scheduler|prefect|s3|disk|race|nothing] [--place local|s3]
                                [--kills 20] [--configs dense described ... | PRESET | FILE]
-                               [--clusters serial threads] [--seed 0] [--embedded] [--cold] [--spoil 0.1]
+                               [--clusters serial threads] [--seed 0] [--bare] [--embedded] [--cold] [--spoil 0.1]
                                [--set KEY=VALUE ...] [--json FILE]
     python -m benchmarks.kills --table FILE...
     python -m benchmarks.kills.whole          # all of docs/faults.md
@@ -21,8 +21,9 @@ error, or anything after it, and no run may have waited for a claim for as long 
 problem.
 
 The small configs are in `configs.py`. Commands are forked from a process that has imported layerlore, so that kills
-fall on work; `--cold` starts a new process for each. A standing Prefect server serves all unless `--embedded`. `--json`
-adds the kills to a file, from which `--table` makes one table of several campaigns. S3 is Swift, from .venv-swift. It
+fall on work; `--cold` starts a new process for each. A standing Prefect server serves all unless `--embedded`, or with
+`--bare`, which leaves Prefect out of the commands and all else in: most kills have nothing to do with it. `--json` adds
+the kills to a file, from which `--table` makes one table of several campaigns. S3 is Swift, from .venv-swift. It
 needs the tests and their packages: a checkout with `pip install -e '.[dev]'`.
 """
 
@@ -92,10 +93,10 @@ def campaign(args: argparse.Namespace, kills: list[Kill], before: Sequence[Row])
         PREFECT_HOME=str(folder / "prefect-home"), PREFECT_SERVER_ANALYTICS_ENABLED="false", COLUMNS="200", NO_COLOR="1"
     )
     servers = Servers(folder, environment)
-    commands = Commands(folder, environment, warm=not args.cold)
+    commands = Commands(folder, environment, warm=not args.cold, bare=args.bare)
     disk = Disk.mounted(folder / "disk") if args.target == "disk" else None
     try:
-        if not args.embedded:
+        if not (args.embedded or args.bare):
             servers.prefect()
         address = servers.dask() if args.target in ("worker", "scheduler") else None
         bucket = servers.s3().make_bucket() if "s3" in (args.place, args.target) else None
@@ -170,6 +171,7 @@ def parse() -> argparse.Namespace:
     cli.add_argument("--clusters", nargs="+", default=["serial", "threads"])
     cli.add_argument("--own-cluster", action="store_false", dest="set_cluster", help="the one that the config says")
     cli.add_argument("--embedded", action="store_true", help="each run starts a Prefect server of its own")
+    cli.add_argument("--bare", action="store_true", help="leave Prefect out of the commands")
     cli.add_argument("--cold", action="store_true", help="start each command as a new process")
     cli.add_argument("--spoil", type=float, default=0.0, help="share of the requests to S3 that a proxy spoils")
     cli.add_argument("--hang", type=float, default=2.0, help="seconds of a spoilt request without an answer")

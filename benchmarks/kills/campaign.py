@@ -16,7 +16,7 @@ from storage.claims import HEARTBEAT
 from storage.stores import Store
 
 Say = Callable[[str], None]
-KILLS_OF_A_STORE = 12  # at most; then a run may get through
+KILLS_OF_A_STORE = (6, 16)  # at least and at most; then a run may get through
 FRUITLESS = 5  # rounds in a row that end before their first moment
 WHOLE = "whole"
 RACE, NOTHING, DISK = "race of two runs", "nothing", "full disk"
@@ -111,7 +111,7 @@ class Campaign:
         """Hit the making of one store, run again until a run gets through, and look at what is there."""
         runs, kills, problems = list[Run](), list[Kill](), list[str]()
         known: dict[str, str] = {}  # what was finished at the last kill
-        planned = min(self.dice.randint(4, KILLS_OF_A_STORE), most)
+        planned = min(self.dice.randint(*KILLS_OF_A_STORE), most)
         code: int | None = None
         while code != DONE and not problems:  # a run that nothing hits gets through, or that is a problem
             hits, code, found = self.attempt(setting, store, runs, planned - len(kills), known)
@@ -185,6 +185,7 @@ class Campaign:
     def describe(self, setting: Setting, run: Run) -> Kill:
         """Return what is known of a kill at this moment."""
         standing = "standing" if "PREFECT_API_URL" in self.commands.environment else "embedded"
+        standing = "none" if self.commands.bare else standing
         stage = "whole runs" if self.target in UNDISTURBED else kinds(run)[-1]
         return Kill(self.target, setting.place, setting.config, setting.cluster, standing, stage)
 

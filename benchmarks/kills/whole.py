@@ -18,17 +18,30 @@ from benchmarks.kills.table import Row, table
 from tasks.steps.questions import STEPS
 
 SERIAL = ("--clusters", "serial")
+BARE = ("--bare", *SERIAL)  # without Prefect
 PARTS: dict[str, tuple[str, ...]] = {
-    "run": ("--target", "run", "--kills", "90", *SERIAL),
-    "threads": ("--target", "run", "--kills", "12", "--clusters", "threads", "--configs", "traced", "dense"),
-    "worker": ("--target", "worker", "--kills", "24", "--configs", "replay", "described", "dense"),
-    "prefect": ("--target", "prefect", "--kills", "26", *SERIAL, "--configs", "hybrid", "described", "dense"),
-    "disk": ("--target", "disk", "--kills", "28", *SERIAL),
-    "scheduler": ("--target", "scheduler", "--kills", "12", "--configs", "hybrid", "decomposed"),
-    "s3": ("--target", "s3", "--kills", "18", *SERIAL, "--configs", "traced", "replay"),
-    "race": ("--target", "race", "--kills", "6", *SERIAL, "--configs", "dense", "linked", "described", "tiny"),
-    "run on S3": ("--target", "run", "--place", "s3", "--kills", "8", *SERIAL, "--configs", "dense"),
-    "race on S3": ("--target", "race", "--place", "s3", "--kills", "2", *SERIAL, "--configs", "tiny", "linked"),
+    "run": ("--target", "run", "--kills", "100", *BARE),
+    "command": ("--target", "run", "--kills", "12", *SERIAL, "--configs", "traced", "dense"),
+    "threads": (
+        "--target",
+        "run",
+        "--kills",
+        "12",
+        "--bare",
+        "--clusters",
+        "threads",
+        "--configs",
+        "hybrid",
+        "described",
+    ),
+    "disk": ("--target", "disk", "--kills", "28", *BARE),
+    "worker": ("--target", "worker", "--kills", "20", "--configs", "replay", "described"),
+    "prefect": ("--target", "prefect", "--kills", "20", *SERIAL, "--configs", "dense", "traced"),
+    "scheduler": ("--target", "scheduler", "--kills", "10", "--configs", "hybrid", "decomposed"),
+    "s3": ("--target", "s3", "--kills", "16", *BARE, "--configs", "replay", "traced"),
+    "race": ("--target", "race", "--kills", "8", *BARE),
+    "run on S3": ("--target", "run", "--place", "s3", "--kills", "8", *BARE, "--configs", "dense", "linked"),
+    "race on S3": ("--target", "race", "--place", "s3", "--kills", "2", *BARE, "--configs", "tiny", "linked"),
 }
 OPEN, CLOSE = "<!-- campaign -->", "<!-- end of the campaign -->"
 
