@@ -2,22 +2,24 @@
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from benchmarks.kills.disks import FULL, Disk
 from benchmarks.kills.moments import START, Moment, draw, kinds, reach, segments
 from benchmarks.kills.runs import Commands, Run
 from benchmarks.kills.servers import Servers
-from benchmarks.kills.stores import Digests, contents, differences, left_over, torn
+from benchmarks.kills.stores import Digests, contents, differences, left_over, records, redone, torn
 from benchmarks.kills.verdicts import DONE, FAILED, KILLED, judged
 from storage.claims import HEARTBEAT
 from storage.stores import Store
 
 Say = Callable[[str], None]
-KILLS_OF_A_STORE = 12  # at most; then a run may get through
+KILLS_OF_A_STORE = (6, 16)  # at least and at most; then a run may get through
 FRUITLESS = 5  # rounds in a row that end before their first moment
 WHOLE = "whole"
-RACE, NOTHING = "race of two runs", "nothing"
+RACE, NOTHING, DISK = "race of two runs", "nothing", "full disk"
 UNDISTURBED = (RACE, NOTHING)
 
 
@@ -36,6 +38,7 @@ class Kill:
     waited: float = 0.0  # seconds, the longest that a run of this store waited for a claim
     problems: list[str] = field(default_factory=list)  # of all kinds, in all runs of this store; other bytes are some
     said: str = ""  # the last line of the run that was hit, where it ended by that
+    seed: int | None = None  # of the campaign
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class Campaign:
     expected: dict[str, Digests] = field(default_factory=dict)
     lengths: dict[Setting, dict[str, float]] = field(default_factory=dict)
     aim: frozenset[str] = frozenset()  # kinds of stages to hit; empty: all, start-up and report too
+    hits: Counter[str] = field(default_factory=Counter)  # by kind of stage: those with fewer come first
+    disk: Disk | None = None  # of all stores, where it is the target
 
     def run(self, settings: Sequence[Setting], wanted: int) -> Iterator[Kill]:
         """Yield kills until there are enough; each round has a store of its own."""
@@ -105,12 +110,14 @@ class Campaign:
     def round(self, setting: Setting, store: Store, most: int) -> list[Kill]:
         """Hit the making of one store, run again until a run gets through, and look at what is there."""
         runs, kills, problems = list[Run](), list[Kill](), list[str]()
-        planned = min(self.dice.randint(4, KILLS_OF_A_STORE), most)
+        known: dict[str, str] = {}  # what was finished at the last kill
+        planned = min(self.dice.randint(*KILLS_OF_A_STORE), most)
         code: int | None = None
         while code != DONE and not problems:  # a run that nothing hits gets through, or that is a problem
-            hits, code, found = self.attempt(setting, store, runs, planned - len(kills))
+            hits, code, found = self.attempt(setting, store, runs, planned - len(kills), known)
             kills += hits
             problems += found
+        problems += redone(known, records(store))
         differing, others = self.checked(setting, store)
         problems += [*differing, *others]
         waited = max(run.longest_wait() for run in runs)
@@ -124,29 +131,43 @@ class Campaign:
         return kills
 
     def attempt(
-        self, setting: Setting, store: Store, runs: list[Run], wanted: int
+        self, setting: Setting, store: Store, runs: list[Run], wanted: int, known: dict[str, str]
     ) -> tuple[list[Kill], int | None, list[str]]:
-        """Run once, hit that run at most as often as wanted; return the hits, the exit code and what went wrong."""
+        """Run once, hit that run at most as often as wanted; return the hits, the exit code and what went wrong.
+
+        `known` holds the records of what was finished at the last kill; this brings it up to date.
+        """
         began = [self.commands.start(*setting.arguments(store.url)) for _ in range(2 if self.target == RACE else 1)]
         runs += began
         disturbed, problems = self.target not in UNDISTURBED, list[str]()
         hits = [] if disturbed else [self.describe(setting, began[0])]
-        while disturbed and len(hits) < wanted and reach(began[0], self.moment(setting, runs)):
+        while disturbed and len(hits) < wanted and reach(began[0], self.moment(setting, runs, wanted - len(hits))):
             if (hit := self.kill(setting, began[0])) is None:
                 break
             hits.append(hit)
-            problems += [f"torn: {line}" for line in torn(store)]
+            self.hits[hit.stage] += 1
+            finished = records(store)
+            problems += [*(f"torn: {line}" for line in torn(store)), *redone(known, finished)]
+            known.update(finished)
+            if self.disk is not None:
+                break  # it is full until the run has ended
         codes = [run.wait() for run in began]
         may_end = {DONE} if not disturbed or not hits else {KILLED} if self.target == "run" else {DONE, FAILED}
         for run, code in zip(began, codes, strict=True):
             problems += judged(run, code, may_end)
         self.judge_hits(hits, began, codes)
+        if self.disk is not None:
+            self.disk.make_room()
+            problems += [
+                f"said {hit.said!r}" for hit in hits if hit.said and not any(text in hit.said for text in FULL)
+            ]
         return hits, codes[-1], problems
 
-    def moment(self, setting: Setting, runs: list[Run]) -> Moment:
-        """Draw the next moment to kill at."""
+    def moment(self, setting: Setting, runs: list[Run], kills: int) -> Moment:
+        """Draw the next moment to kill at, of so many."""
         lengths = self.lengths[setting]
-        return draw(self.dice, lengths, self.passed(runs) | ({*lengths} - self.aim if self.aim else set()))
+        passed = self.passed(runs) | ({*lengths} - self.aim if self.aim else set())
+        return draw(self.dice, lengths, passed, kills, self.hits)
 
     def passed(self, runs: list[Run]) -> set[str]:
         """Return the stages that cannot be hit any more; the one in which the last run is, or ended, still can."""
@@ -164,6 +185,7 @@ class Campaign:
     def describe(self, setting: Setting, run: Run) -> Kill:
         """Return what is known of a kill at this moment."""
         standing = "standing" if "PREFECT_API_URL" in self.commands.environment else "embedded"
+        standing = "none" if self.commands.bare else standing
         stage = "whole runs" if self.target in UNDISTURBED else kinds(run)[-1]
         return Kill(self.target, setting.place, setting.config, setting.cluster, standing, stage)
 
@@ -174,7 +196,9 @@ class Campaign:
         if self.target == "run":
             run.kill()
             return kill if run.process.poll() == KILLED else None
-        if self.target not in self.servers.started:
+        if self.disk is not None:
+            self.disk.fill()
+        elif self.target not in self.servers.started:
             run.kill_below("prefect.server")  # the run's own, which is not started again
         else:
             self.servers.kill(self.target, self.dice)

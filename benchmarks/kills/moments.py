@@ -3,13 +3,14 @@
 import random
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from benchmarks.kills.runs import LOOK, Run
 
 BEGIN = re.compile(r"(?P<title>.+): \d+ of \d+( partitions to do)?$")
 DONE = re.compile(r"(?P<title>.+): done in [\d.]+ s$")
-AHEAD = 3  # stages; from all that are left the end of a run would soon be reached, and little of it hit
+AHEAD = 3  # kinds of stages at least; from all that are left the end of a run would soon be reached
 START, REPORT = "start-up", "report"
 
 
@@ -40,10 +41,26 @@ def segments(run: Run) -> dict[str, float]:
     return {kind: max(end - moment, 0.01) for (moment, kind), end in zip(found, ends, strict=True)}
 
 
-def draw(dice: random.Random, lengths: dict[str, float], passed: set[str]) -> Moment:
-    """Return a moment in one of the next stages that have not passed, each as likely as any other of them."""
+def draw(
+    dice: random.Random,
+    lengths: dict[str, float],
+    passed: set[str],
+    kills: int = 1,
+    hits: Mapping[str, int] | None = None,
+) -> Moment:
+    """Return a moment in one of the next kinds of stages, in one that was hit least.
+
+    Parameters
+    ----------
+    lengths : seconds of each kind, in the order of a run
+    passed : kinds that cannot be hit any more
+    kills : how often the rest of the run is to be hit: as far ahead as spreads them over it
+    hits : how often each kind was hit before
+    """
     left = [kind for kind in lengths if kind not in passed] or [REPORT]
-    kind = dice.choice(left[:AHEAD])
+    ahead = left[: max(AHEAD, -(-2 * len(left) // (kills + 1)))]
+    counts = {kind: hits.get(kind, 0) for kind in ahead}
+    kind = dice.choice([kind for kind in ahead if counts[kind] == min(counts.values())])
     later = frozenset([*lengths][[*lengths].index(kind) + 1 :])
     return Moment(kind, dice.uniform(0.0, lengths[kind]), later)
 

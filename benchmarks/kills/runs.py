@@ -46,11 +46,15 @@ class Forked:
 
 @dataclass
 class Commands:
-    """Starts `layerlore`, each command as leader of a process group, as a new process or from the starter (`warm`)."""
+    """Starts `layerlore`, each command as leader of a process group, as a new process or from the starter (`warm`).
+
+    `bare` ones do without Prefect; they come from the starter.
+    """
 
     folder: Path
     environment: dict[str, str]
     warm: bool = True
+    bare: bool = False
     starter: "subprocess.Popen[bytes] | None" = None
     count: int = 0
 
@@ -66,7 +70,7 @@ class Commands:
                 )
             return Run(opened, log)
         if self.starter is None:
-            starting = [sys.executable, "-m", "benchmarks.kills.starter"]
+            starting = [sys.executable, "-m", "benchmarks.kills.starter", *(["--bare"] if self.bare else [])]
             self.starter = subprocess.Popen(starting, env=self.environment, stdin=subprocess.PIPE)
         assert self.starter.stdin is not None
         self.starter.stdin.write(json.dumps({"arguments": arguments, "log": str(log)}).encode() + b"\n")

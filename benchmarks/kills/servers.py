@@ -110,7 +110,9 @@ class Servers:
         port = free_port()
         server = Server("swift", f"http://127.0.0.1:{port}")
         script, place = str(ROOT / "tests" / "s3" / "swift_server.py"), str(self.folder / "swift")
-        self._start("s3", [str(SWIFT), script, place, "--port", str(port)], lambda: speaks_s3(server))
+        command = [str(SWIFT), script, place, "--port", str(port)]
+        # The script prints its address once all parts of Swift answer: before, the front denies that there is a bucket.
+        self._start("s3", command, lambda: "endpoint" in self.started["s3"].log.read_text() and speaks_s3(server))
         self.environment |= server.environment
         os.environ |= server.environment
         return server

@@ -1,9 +1,10 @@
 """Start `layerlore` from a process that has imported it already, so that kills fall on work and not on imports.
 
-    python -m benchmarks.kills.starter          # reads lines {"arguments": [...], "log": PATH}
+    python -m benchmarks.kills.starter [--bare]         # reads lines {"arguments": [...], "log": PATH}
 
 Each line forks a child that leads a process group of its own and runs the command as `layerlore` would. LOG gets its
-output, LOG.pid its number, LOG.code its exit code, or -9 where it was killed. Ends with its input.
+output, LOG.pid its number, LOG.code its exit code, or -9 where it was killed. Ends with its input. `--bare` leaves
+Prefect out.
 """
 
 import importlib
@@ -14,6 +15,8 @@ import signal
 import sys
 import threading
 from pathlib import Path
+
+from benchmarks.kills.bare import leave_prefect_out
 
 NEEDED = (
     *("flows.command", "flows.run", "flows.session", "storage.s3", "tasks.steps.report", "storage.verify"),
@@ -29,6 +32,8 @@ def main() -> None:
 
     for name in NEEDED:
         importlib.import_module(name)
+    if "--bare" in sys.argv:
+        leave_prefect_out()
     assert threading.active_count() == 1, "threads do not outlive a fork"
     living: dict[int, Path] = {}
     pending = b""

@@ -19,6 +19,7 @@ from storage.verify import stage_paths, verify_stage
 ATTEMPT = re.compile(r"^(segment-\d+)-[0-9a-f]{8}(?=/)")
 # What no two runs have in common: times, memory, and in a report which stages were there before the run.
 MEASURED = re.compile(r"(.+_)?(seconds|ms|mb)(_.+)?|reused")
+RECORD = re.compile(r"/markers/(\d+|complete)\.json$")  # of a partition, or of a stage
 REPORTS, RECORDS, LOGS = "reports", "_runs", "_logs"
 Digests = dict[str, dict[str, str]]
 
@@ -28,6 +29,19 @@ def torn(store: Store) -> Iterator[str]:
     if store.exists(FORMAT_FILE):
         for path in stage_paths(store):
             yield from verify_stage(store, path)
+
+
+def records(store: Store) -> dict[str, str]:
+    """Return the digest of every record of a finished partition or stage; what is removed meanwhile is left out."""
+    found = store.read_all([name for name in store.files("") if RECORD.search(name)])
+    return {name: digest(data) for name, data in found.items() if isinstance(data, bytes)}
+
+
+def redone(before: dict[str, str], after: dict[str, str]) -> Iterator[str]:
+    """Yield what was finished before and was made again: its record states when, by which run, and has changed."""
+    for name in sorted(before):
+        if after.get(name) != before[name]:
+            yield f"{name}: was finished, and is {'made again' if name in after else 'lost'}"
 
 
 def contents(store: Store) -> Digests:

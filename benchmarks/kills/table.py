@@ -12,7 +12,7 @@ HEADS = (
 
 
 def table(rows: Sequence[Row]) -> Iterator[str]:
-    """Yield the lines of a Markdown table, a row per target and place."""
+    """Yield the lines of a Markdown table, a row per target and place, and what was hit."""
     yield line(*HEADS)
     yield line(*("---" for _ in HEADS))
     for target, place in sorted({(row["target"], row["place"]) for row in rows}):
@@ -22,9 +22,10 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
         shares = (f"{count} of {len(here)}" for count in (same, clean))
         waited = max(row["waited"] for row in here)
         yield line(target, place, len(here), survived, len(here) - survived, *shares, f"{waited:.1f} s")
-    stages = Counter(row["stage"] for row in rows)
-    yield ""
-    yield "They fell during: " + ", ".join(f"{stage} {count}" for stage, count in stages.most_common()) + "."
+    for text, key in (("They fell during", "stage"), ("Their configs were", "config")):
+        counts = Counter(row[key] for row in rows)
+        yield ""
+        yield f"{text}: {', '.join(f'{name} {count}' for name, count in counts.most_common())}."
 
 
 def line(*cells: object) -> str:

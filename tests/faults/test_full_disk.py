@@ -1,6 +1,6 @@
 """A disk that fills: a store on a small tmpfs, which then gets room.
 
-`python -m benchmarks.kills.full_disk` does the same with whole commands.
+`python -m benchmarks.kills --target disk` does the same with whole commands, at random moments.
 """
 
 import errno
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from benchmarks.kills.full_disk import may_mount, mount
+from benchmarks.kills.disks import may_mount, mount
 from benchmarks.kills.stores import differences, digests, left_over, torn
 from storage.stores import Store
 from tasks.cluster.parallel import PartitionError

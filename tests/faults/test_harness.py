@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.kills.campaign import FRUITLESS, RACE, Campaign, Kill, Setting
+from benchmarks.kills.campaign import DISK, FRUITLESS, RACE, Campaign, Kill, Setting
+from benchmarks.kills.disks import Disk
 from benchmarks.kills.moments import REPORT, START, draw, events, kinds, segments
 from benchmarks.kills.runs import Commands, Run
 from benchmarks.kills.servers import Servers
 from benchmarks.kills.table import table
 from benchmarks.kills.verdicts import judged
+from benchmarks.kills.whole import CLOSE, OPEN, write_section
 from storage.stores import Store
 
 SAID = [
@@ -81,10 +83,19 @@ def test_stages_of_a_run_are_told_by_what_it_says() -> None:
 
 def test_moments_fall_into_the_stages_that_are_left() -> None:
     lengths = {START: 1.0, "a": 2.0, "b": 3.0, REPORT: 1.0}
-    drawn = [draw(random.Random(seed), lengths, {START, "a"}) for seed in range(50)]
+    drawn = [draw(random.Random(seed), lengths, {START, "a"}, 1, {}) for seed in range(50)]
     assert {moment.kind for moment in drawn} == {"b", REPORT}
     assert max(moment.delay for moment in drawn if moment.kind == "b") > 2.0
     assert {moment.later for moment in drawn if moment.kind == "b"} == {frozenset({REPORT})}
+
+
+def test_moments_spread_over_the_rest_of_a_run_and_begin_with_what_was_hit_least() -> None:
+    lengths = {str(number): 1.0 for number in range(40)}
+    drawn = [int(draw(random.Random(seed), lengths, {"0"}, 9, {}).kind) for seed in range(200)]
+    assert (min(drawn), max(drawn)) == (1, 8)  # 39 kinds for 9 kills: every second of 4 and a bit
+    assert {draw(random.Random(seed), lengths, {"0"}, 39, {}).kind for seed in range(50)} == {"1", "2", "3"}
+    hits = {"1": 2, "2": 1, "3": 2}
+    assert {draw(random.Random(seed), lengths, {"0"}, 39, hits).kind for seed in range(20)} == {"2"}
 
 
 @pytest.mark.parametrize(
@@ -121,18 +132,18 @@ def test_the_longest_wait_for_a_claim_is_measured() -> None:
 
 
 def test_a_table_adds_up() -> None:
-    facts = {"target": "run", "place": "local", "stage": "report", "survived": False, "waited": 0.0}
+    facts = {"target": "run", "place": "local", "stage": "report", "config": "small", "survived": False, "waited": 0.0}
     row = {**facts, "same_bytes": True, "problems": []}
     noisy, other = {**row, "problems": ["noise"]}, {**row, "same_bytes": False, "problems": ["other"], "waited": 2.5}
     lines = list(table([row, noisy, other, {**row, "target": "s3", "survived": True}]))
     assert lines[2] == "| run | local | 3 | 0 | 3 | 2 of 3 | 1 of 3 | 2.5 s |"
     assert lines[3] == "| s3 | local | 1 | 1 | 0 | 1 of 1 | 1 of 1 | 0.0 s |"
-    assert lines[-1] == "They fell during: report 4."
+    assert lines[-3:] == ["They fell during: report 4.", "", "Their configs were: small 4."]
 
 
 def test_a_run_that_fails_undisturbed_is_a_problem_at_once(tmp_path: Path) -> None:
     campaign = campaign_of("prefect", tmp_path, (1, "error: x"))
-    hits, code, problems = campaign.attempt(SETTING, Store(str(tmp_path / "s")), [], 3)
+    hits, code, problems = campaign.attempt(SETTING, Store(str(tmp_path / "s")), [], 3, {})
     assert (hits, code, len(problems)) == ([], 1, 1)
     assert "exit code 1" in problems[0]
     campaign = campaign_of(RACE, tmp_path, (1, "error: x"), (1, "error: x"))
@@ -160,9 +171,9 @@ def test_runs_that_end_before_their_moment_are_made_again_but_not_for_ever(tmp_p
 
 def test_a_campaign_can_aim(tmp_path: Path) -> None:
     campaign = campaign_of("run", tmp_path)
-    assert {campaign.moment(SETTING, [run_that_said([])]).kind for _ in range(50)} == {START, "a", "b"}
+    assert {campaign.moment(SETTING, [run_that_said([])], 9).kind for _ in range(50)} == {START, "a", "b"}
     campaign.aim = frozenset({"b"})
-    assert {campaign.moment(SETTING, [run_that_said([])]).kind for _ in range(50)} == {"b"}
+    assert {campaign.moment(SETTING, [run_that_said([])], 9).kind for _ in range(50)} == {"b"}
 
 
 def test_kills_of_servers_may_end_a_run_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,6 +184,31 @@ def test_kills_of_servers_may_end_a_run_with_one_line(tmp_path: Path, monkeypatc
     monkeypatch.setattr("benchmarks.kills.campaign.reach", lambda *_: next(moments))
     campaign = campaign_of("s3", tmp_path, (1, "error: s3://b is away"))
     monkeypatch.setattr(campaign, "kill", hit)
-    hits, code, problems = campaign.attempt(SETTING, Store(str(tmp_path / "s")), [], 3)
+    hits, code, problems = campaign.attempt(SETTING, Store(str(tmp_path / "s")), [], 3, {})
     assert (code, problems) == (1, [])
     assert [(kill.survived, kill.said) for kill in hits] == [(True, ""), (False, "error: s3://b is away")]
+
+
+def test_a_disk_fills_and_has_room_when_the_run_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(Disk, "fill", lambda self: done.append("full"))
+    monkeypatch.setattr(Disk, "make_room", lambda self: done.append("room"))
+    monkeypatch.setattr("benchmarks.kills.campaign.reach", lambda *_: True)
+    ends = ((1, "error: x: No space left on device"), (1, "error: of another kind"))
+    campaign = campaign_of(DISK, tmp_path, *ends)
+    campaign.disk = Disk(tmp_path)
+    for expected in ([], ["said 'error: of another kind'"]):
+        hits, code, problems = campaign.attempt(SETTING, Store(str(tmp_path / "s")), [], 3, {})
+        assert (code, problems, [kill.survived for kill in hits]) == (1, expected, [False])
+    assert done == ["full", "room"] * 2
+    assert campaign.hits == {START: 2}
+
+
+def test_a_page_gets_the_table_between_its_marks(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{OPEN}\nold\n{CLOSE}\nafter\n")
+    write_section(page, "new | \\1")
+    assert page.read_text() == f"before\n{OPEN}\nnew | \\1\n{CLOSE}\nafter\n"
+    page.write_text("before\n")
+    with pytest.raises(ValueError, match="expected the lines"):
+        write_section(page, "new")

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pytest
 
-from benchmarks.kills.stores import Digests, contents, differences, digests, left_over, torn
+from benchmarks.kills.stores import Digests, contents, differences, digests, left_over, records, redone, torn
 from storage.claims import claim
 from storage.documents import Document, encode
 from storage.results import table_bytes
 from storage.stages import find_finished
 from storage.stores import Store
 from tasks.steps.common.courses import CURVES
+from tests.plans import complete_plan
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -172,3 +173,21 @@ def test_held_claims_are_seen(store: Store) -> None:
     ]
     store.write(f"_claims/{'0' * 32}/now", b"")  # what a killed look at the clock leaves, until `gc` comes
     assert list(left_over(store)) == []
+
+
+def test_finished_work_that_is_made_again_is_seen(copied_run: "Run", store: Store) -> None:
+    before = records(store)
+    assert len(before) == len([name for name in store.files("") if "/markers/" in name])
+    assert list(redone(before, records(store))) == []
+    path = stage_of(store, "features")
+    lose_array(store)
+    store.remove(f"{path}/markers/000000.json")
+    assert sorted(redone(before, records(store))) == [
+        f"{stage_of(store, 'activations')}/markers/complete.json: was finished, and is lost",
+        f"{path}/markers/000000.json: was finished, and is lost",
+    ]
+    for name in ("features", "activations"):
+        store.remove(stage_of(store, name))
+    complete_plan(copied_run.plan, copied_run.job)
+    lines = [line for line in redone(before, records(store)) if line.endswith("is made again")]
+    assert any(line.startswith(f"{path}/markers/000000.json") for line in lines)  # with times of its own

@@ -77,10 +77,10 @@ def sizes_table(sizes: pd.DataFrame) -> Table:
         "with units set to 0": number_cell("accuracy_without", formats.share),
         "ReLUs compared": number_cell("layers_compared", formats.count),
         "skipped": number_cell("layers_skipped", formats.count),
-        "fit": number_cell("fit", formats.seconds),
+        "fit": number_cell("fit_seconds", formats.seconds),
         "images added": number_cell("added", formats.count),
-        "sums of these": number_cell("shell", formats.seconds),
-        "all sums": number_cell("chain", formats.seconds),
+        "sums of these": number_cell("shell_seconds", formats.seconds),
+        "all sums": number_cell("chain_seconds", formats.seconds),
     }
     caption = (
         "Units of each set, accuracy of a class with its units set to 0, and cost: means over classes, repeats and "

@@ -83,7 +83,7 @@ def _size_of(store: Store, named: tuple[Mapping[str, object], StageSpec]) -> dic
         "n_classes": len(summary["classes"]),
         "samples": sums["samples"],
         "added": sums["added"],
-        **summary["seconds"],
+        **{f"{part}_seconds": seconds for part, seconds in summary["seconds"].items()},
     }
 
 

@@ -18,7 +18,14 @@ ROWS = (  # selector, repeat, budget, units of a class, classes never predicted,
 
 def invented_units(*, pictures: bool = True) -> UnitResults:
     """Return the units of network "small"."""
-    common = {"network": "small", "seed": 0, "n_classes": 2, "fit": 0.5, "shell": 1.0, "chain": 2.0}
+    common = {
+        "network": "small",
+        "seed": 0,
+        "n_classes": 2,
+        "fit_seconds": 0.5,
+        "shell_seconds": 1.0,
+        "chain_seconds": 2.0,
+    }
     sizes = [common | FULL | {"repeat": 0, "few": False, "never_predicted": 0}]
     for selector, repeat, budget, units, unseen, samples in ROWS:
         row = {"selector": selector, "repeat": repeat, "budget": budget, "units": units, "few": units < 2}
