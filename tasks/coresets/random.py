@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tasks.coresets.selection import Floats, Seed, Selection, check_budget, check_features
+from tasks.coresets.selection import Floats, Seed, Selection, check_budget, check_rows
 
 
 def select_random(features: Floats, rho: float, *, seed: Seed = 0) -> Selection:
@@ -18,7 +18,7 @@ def select_random(features: Floats, rho: float, *, seed: Seed = 0) -> Selection:
     -------
     Selection, `order` as in the permutation
     """
-    n = len(check_features(features))
+    n = len(check_rows(features))
     size = max(1, round(check_budget(rho) * n))
     if seed is None:
         raise TypeError("seed: expected an integer or a sequence of integers, found None (a draw must be repeatable)")

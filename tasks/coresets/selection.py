@@ -1,7 +1,7 @@
 """The result of a selector, and the checks of its inputs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.floating]
 Positions = NDArray[np.int64]
 Seed = int | Sequence[int]
+
+BLOCK_VALUES = 1 << 16  # of rows taken at a time: what is computed from them stays in the processor's cache
+BLOCK_ROWS = 16  # at least
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,20 +59,29 @@ def check_features(features: Floats) -> NDArray[np.float64]:
     -------
     (n, d) float64; the input itself if it is float64, so callers must not change it
     """
+    return check_rows(features).astype(np.float64, copy=False)
+
+
+def check_rows(features: Floats) -> Floats:
+    """Check one class's features as `check_features` does; return them as they are, without a copy."""
     if not isinstance(features, np.ndarray):
         raise TypeError(f"features: expected a NumPy array (n, d), found {type(features).__name__}")
     if features.dtype.kind not in "fiu":
         raise TypeError(f"features: expected real numbers, found dtype {features.dtype}")
     if features.ndim != 2 or 0 in features.shape:
         raise ValueError(f"features: expected shape (n, d) with n, d >= 1, found {features.shape}")
-    values = features.astype(np.float64, copy=False)
-    bad = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    bad = np.flatnonzero(np.concatenate([~np.isfinite(block).all(axis=1) for block in row_blocks(features)]))
     if bad.size:
         raise ValueError(
-            f"features: expected finite values, found NaN or inf in {bad.size} of {len(values)} rows, "
+            f"features: expected finite values, found NaN or inf in {bad.size} of {len(features)} rows, "
             f"the first is row {bad[0]}"
         )
-    return values
+    return features
+
+
+def row_blocks(values: Floats) -> Iterator[Floats]:
+    """Yield the rows of a matrix in blocks of nearly equal height, each small enough for the processor's cache."""
+    yield from np.array_split(values, -(-len(values) // max(BLOCK_ROWS, BLOCK_VALUES // values.shape[1])))
 
 
 def check_budget(rho: float) -> float:

@@ -1,5 +1,6 @@
 """The moderate coreset."""
 
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -168,3 +169,27 @@ def test_across_classes_checks_its_inputs() -> None:
     with pytest.raises(ValueError, match="NaN or inf in 1 of 2 rows"):
         select_moderate_across([np.ones((2, 2)), np.array([[1.0], [np.nan]])], 0.5)
     assert select_moderate_across([], 0.5) == []
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int16])
+def test_a_large_class_is_measured_in_blocks_that_hold_less_than_its_features(dtype: type) -> None:
+    values: Floats = (np.random.default_rng(3).standard_normal((20_001, 64)) * 50).astype(dtype)
+    tracemalloc.start()
+    try:
+        chosen = select_moderate(values, 0.3)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # orders and distances of the rows, and one block: what grows with n d has to wait for pages from the system
+    assert peak < 12 * 8 * len(values) < 8 * values.size / 4
+    wide = values.astype(np.float64)
+    distance = np.sqrt(np.square(wide - wide.mean(axis=0)).sum(axis=1))
+    expected = np.argsort(distance, kind="stable")[round(20_001 * 0.35) : round(20_001 * 0.65)]
+    np.testing.assert_array_equal(chosen.order, expected)
+
+
+def test_one_value_that_is_not_finite_in_a_late_block_is_found() -> None:
+    values = np.zeros((9_000, 64), np.float32)
+    values[8_999, 63] = np.nan
+    with pytest.raises(ValueError, match="NaN or inf in 1 of 9000 rows, the first is row 8999"):
+        select_moderate(values, 0.5)
