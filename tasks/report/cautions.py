@@ -37,8 +37,8 @@ def outputs_without_images(network: str, n_outputs: int, n_classes: int) -> str:
     verb, of_them = ("has", "it") if absent == 1 else ("have", "them")
     return (
         f"{network} has {n_outputs:,} outputs, and the images are of {n_classes:,} of them: {absent:,} {verb} no "
-        f"images, so nothing can be said of {of_them}. Folders count as classes 0, 1, 2 and so on. If they are other "
-        "classes of the network, name these in `data.NAME.classes`."
+        f"images, so nothing can be said of {of_them}. Without `data.NAME.classes`, folders count as the classes 0, 1, "
+        "2 and so on of the network."
     )
 
 
