@@ -1,5 +1,7 @@
 """Exact non-negative least squares for many rows at once, with fixed components."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,7 @@ from tasks.interpreters.hals import descend
 from tasks.interpreters.rows import Matrix, Rows, check_range, open_rows
 
 WARM_SWEEPS = 10
+JOINED_ROWS = 4_096  # rows with codes solved together, where a chunk of the matrix has fewer
 EXCHANGES = 8
 SOLVE_BYTES = 16 << 20  # bytes of the batched (c, r, r) float64 systems of a chunk
 RIDGE = 1e-14  # added to a Gram matrix of unit diagonal: duplicates share; far below any residual that matters
@@ -43,10 +46,23 @@ def solve_rows(rows: Rows, components: Matrix) -> Matrix:
     gram = unit @ unit.T
     codes = torch.zeros(rows.n, basis.n, dtype=rows.dtype, device=rows.device)
     back = torch.where(length > 0, basis.scale / (length * rows.scale), 0.0)
-    for part, block in rows.chunks(dtype=torch.float64):
-        codes[part] = (_solve(block @ unit.T, gram) * back).to(codes)
+    for part, product in _products(rows, unit):
+        codes[part] = (_solve(product, gram) * back).to(codes)
     check_range(codes)
     return rows.restore(codes)
+
+
+def _products(rows: Rows, unit: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield (rows, (c, r) float64 products with the components); chunks are joined where there are few components.
+
+    A solution needs many small operations on all rows of a chunk, so their number counts. A product needs one.
+    """
+    start, few = 0, list[Tensor]()
+    for part, block in rows.chunks(dtype=torch.float64):
+        few.append(block @ unit.T)
+        if part.stop - start >= JOINED_ROWS or part.stop == rows.n:
+            yield slice(start, part.stop), torch.cat(few) if len(few) > 1 else few[0]
+            start, few = part.stop, []
 
 
 def _solve(product: Tensor, gram: Tensor) -> Tensor:
@@ -120,14 +136,32 @@ def _one_hot(position: Tensor, where: Tensor, like: Tensor) -> Tensor:
 
 
 def _solve_free(system: Tensor, product: Tensor, free: Tensor) -> Tensor:
-    """Solve each row's system on its free components (c, r); rows with equal sets share a factor."""
-    if free.shape[1] <= MAX_BITS:
-        bits = 2 ** torch.arange(free.shape[1], device=free.device)
-        _, group = torch.unique((free * bits).sum(dim=1), return_inverse=True)
-        sets = torch.zeros(int(group.max()) + 1, free.shape[1], dtype=torch.bool, device=free.device)
-        sets[group] = free
-    else:
-        sets, group = free, torch.arange(len(free), device=free.device)
-    masked = system * (sets[:, :, None] & sets[:, None, :]) + torch.diag_embed((~sets).to(system))
-    factors = torch.linalg.cholesky(masked)
-    return torch.cholesky_solve((product * free)[:, :, None], factors[group]).squeeze(2)
+    """Solve each row's system on its free components (c, r), 0 elsewhere; rows with equal sets share a factor.
+
+    Sets of one size are solved together, each as a system of that size.
+    """
+    sets, group = _distinct(free)
+    sizes, place = sets.sum(dim=1), group.new_empty(len(sets))
+    solution = torch.zeros_like(product)
+    for size in sorted(set(sizes.tolist())):
+        members, rows = (sizes == size).nonzero().squeeze(1), (sizes[group] == size).nonzero().squeeze(1)
+        place[members] = torch.arange(len(members), device=free.device)
+        index = sets[members].nonzero()[:, 1].view(len(members), size)
+        entries = index[:, :, None] * len(system) + index[:, None, :]
+        factors = torch.linalg.cholesky(system.view(-1).index_select(0, entries.view(-1)).view(entries.shape))
+        own = place[group[rows]]
+        index = index[own]
+        solved = torch.cholesky_solve(product[rows].gather(1, index)[:, :, None], factors[own])
+        solution[rows[:, None], index] = solved.squeeze(2)
+    return solution
+
+
+def _distinct(free: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the distinct rows (s, r) of sets (c, r), and the one of each row (c,); wide sets count as distinct."""
+    if free.shape[1] > MAX_BITS:
+        return free, torch.arange(len(free), device=free.device)
+    bits = 2 ** torch.arange(free.shape[1], device=free.device)
+    _, group = torch.unique((free * bits).sum(dim=1), return_inverse=True)
+    sets = torch.zeros(int(group.max()) + 1, free.shape[1], dtype=torch.bool, device=free.device)
+    sets[group] = free
+    return sets, group

@@ -111,11 +111,13 @@ def test_codes_of_the_training_rows_are_not_worse_than_the_fit(structure: Make) 
     assert np.linalg.norm(a - codes @ found.components) <= found.relative_error * np.linalg.norm(a) * (1 + 1e-9)
 
 
-def test_result_does_not_depend_on_chunks(structure: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("joined", [1, 20, 1000])
+def test_result_does_not_depend_on_chunks(structure: Make, monkeypatch: pytest.MonkeyPatch, joined: int) -> None:
     a, components = structure(103, 12, 13), structure(6, 12, 14) + 1e-3
     whole = nmf_codes(a, components)
     monkeypatch.setitem(rows_module.CHUNK_BYTES, "cpu", 7 * 12 * 8)
     monkeypatch.setattr(nnls_module, "SOLVE_BYTES", 3 * 8 * 36)
+    monkeypatch.setattr(nnls_module, "JOINED_ROWS", joined)
     np.testing.assert_allclose(nmf_codes(a, components), whole, atol=1e-9)
 
 
@@ -130,6 +132,17 @@ def test_torch_and_numpy_agree(dtype: type[np.floating[Any]]) -> None:
     np.testing.assert_array_equal(array, tensor.numpy())
     best = [nnls(components.T.astype(float), row.astype(float))[0] for row in a]
     np.testing.assert_allclose(array, best, atol=1e-5)
+
+
+def test_rows_with_any_number_of_components_are_solved_together() -> None:
+    """Row i has i of the components, from none to all, in two sets of each size; some rows share a set."""
+    rng = np.random.default_rng(16)
+    components, r = rng.random((9, 30)), 9
+    codes = np.zeros((60, r))
+    for row, code in enumerate(codes):
+        code[rng.permutation(r)[: row % (r + 1)]] = 1 + rng.random(row % (r + 1))
+    codes[50:] = 2 * codes[40:50]
+    np.testing.assert_allclose(nmf_codes(codes @ components, components), codes, atol=1e-9)
 
 
 def test_no_rows() -> None:
