@@ -207,9 +207,7 @@ def _query(store: Store, queries: StageSpec, request: Request) -> tuple[Tensor, 
     if request.image is not None:
         expected = read_first(store, queries.inputs["data"], preprocessing_of(queries.parameters["network"])).shape
         if len(expected) != 4:
-            raise ConfigError(
-                "--image: expected a network of images, found one of vectors, such as graphs; use --sample"
-            )
+            raise ConfigError("--image: expected a network of images, found one of graphs or sequences; use --sample")
         inputs, said = read_query(request.image, preprocessing_of(queries.parameters["network"]), tuple(expected[1:]))
         return inputs, said, None
     split, (sample,) = queries.parameters["split"], queries.parameters["samples"]
