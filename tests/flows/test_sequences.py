@@ -132,6 +132,24 @@ def test_files_that_are_not_sequences(changes: dict[str, Any], text: str, tmp_pa
     assert len(lines.splitlines()) == 1
 
 
+def test_features_for_a_reader_of_tokens_and_changes_of_images(tmp_path: Path) -> None:
+    tree = config(tmp_path, values=np.ones((int(np.load(_tokens(tmp_path))["offsets"][-1]), 3)))
+    code, lines = said(tmp_path, tree)
+    assert code == exits.BAD_CONFIG
+    assert lines.startswith("error: networks.lstm: expected tokens, found features of size 3; set `arguments: {feat")
+    tree = config(tmp_path)
+    tree["networks"]["lstm"]["train"] = {**tree["networks"]["lstm"]["train"], "augment": {"flip": True}}
+    code, lines = said(tmp_path, tree)
+    assert code == exits.BAD_CONFIG
+    assert "train.augment: expected images, found graphs or sequences; leave it out" in lines
+
+
+def _tokens(folder: Path) -> Path:
+    """Write the archive of tokens, and return its path."""
+    config(folder)
+    return folder / "tokens.npz"
+
+
 def test_tokens_beyond_the_vocabulary_of_the_data_or_the_network(tmp_path: Path) -> None:
     tree = config(tmp_path)
     tree["data"]["tokens"]["vocabulary"] = VOCABULARY - 1
