@@ -18,7 +18,7 @@ from storage.updates.facts import archive_states
 from tasks.steps.common.subject import Watch
 from tasks.steps.tracing.bare import BareRequest, explain_archive
 from tasks.steps.tracing.explain import Explanation, explanations
-from tasks.steps.tracing.ondemand import Recorded, Request, explain_now, from_archive
+from tasks.steps.tracing.ondemand import NotHereError, Recorded, Request, explain_now, from_archive
 from tasks.steps.tracing.preview import preview_now
 
 
@@ -85,7 +85,8 @@ def explained(store: Store, name: str | None, asked: Asked, watch: Watch) -> Ite
 
     Raises
     ------
-    ConfigError : a layer, unit, sample or file that cannot be used; a config that this version does not take
+    ConfigError : a layer, unit, sample or file that cannot be used; a config that this version does not take. Networks
+        without a layer or sample that others of the run have are left out
     StoreError : the run has neither a tracing nor a finished recording
     """
     bare = asked.bare
@@ -110,6 +111,7 @@ def explained(store: Store, name: str | None, asked: Asked, watch: Watch) -> Ite
             f"run {record.name}: expected a finished training with `record`, found none; `layerlore run` a config first"
         )
     settings = config.tracing or Tracing(networks=tuple(dict.fromkeys(str(t.spec.place["network"]) for t in trainings)))
+    missing, answered = None, False
     for training in trainings:
         request = Request(
             sample=_sample(store, plan, training, asked),
@@ -118,11 +120,19 @@ def explained(store: Store, name: str | None, asked: Asked, watch: Watch) -> Ite
             units=asked.units,
             count=asked.count,
         )
-        if asked.preview:
-            yield preview_now(store, training, settings, request, _index(store, plan, training.spec))
-        else:
-            found = explain_now(store, training, settings, request, partial(from_archive, watch=watch))
-            yield replace(found, title=f"{found.title}, from its archive")
+        try:
+            if asked.preview:
+                found = preview_now(store, training, settings, request, _index(store, plan, training.spec))
+            else:
+                found = explain_now(store, training, settings, request, partial(from_archive, watch=watch))
+                found = replace(found, title=f"{found.title}, from its archive")
+        except NotHereError as error:
+            missing = missing or error
+            continue
+        answered = True
+        yield found
+    if missing is not None and not answered:
+        raise missing
 
 
 def recorded_config(record: RunRecord) -> Config:

@@ -40,7 +40,7 @@ class Sample:
     def picture(self) -> Picture:
         """Return the image; raise ValueError for a vector."""
         if isinstance(self.image, Vector):
-            raise ValueError("expected data of images, found vectors, such as graphs; name another data set")
+            raise ValueError("expected data of images, found graphs or sequences; name another data set")
         return self.image
 
 

@@ -157,8 +157,10 @@ def _present(x: Tensor, features: int | None, vocabulary: int | None) -> tuple[T
 
     Raises
     ------
-    ValueError : a sequence of padding alone, padding before a step, or a token beyond the vocabulary
+    ValueError : features for tokens, tokens for features, or another size; a sequence of padding alone, padding before a
+        step, or a token beyond the vocabulary
     """
+    _check_content(x, features)
     if features is not None:
         if x.ndim != 3 or x.shape[-1] != features + 1:
             return None, torch.zeros(0)
@@ -173,6 +175,20 @@ def _present(x: Tensor, features: int | None, vocabulary: int | None) -> tuple[T
     if bool((here[:, 1:] & ~here[:, :-1]).any()):
         raise ValueError("expected padding at the end of a sequence, found it before other steps")
     return here, lengths.cpu()
+
+
+def _check_content(x: Tensor, features: int | None) -> None:
+    """Raise ValueError for features where tokens are read, for tokens where features are, and for another size."""
+    tokens, size = x.ndim == 2 or (x.ndim == 3 and x.shape[-1] == 1), _rows(x).shape[-1]
+    if features is None and not tokens:
+        d = size if x.ndim == 4 else size - 1
+        raise ValueError(
+            f"expected tokens, found features of size {d}; set `arguments: {{features: {d}}}` in place of vocabulary"
+        )
+    if features is not None and size not in ((features,) if x.ndim == 4 else (features, features + 1)):
+        more = "" if x.ndim == 4 else f", or {features + 1} with one that is 0 at padding"
+        found = "tokens" if tokens else f"{size}"
+        raise ValueError(f"expected steps of {features} features, as its arguments state{more}, found {found}")
 
 
 def _by_rows(apply: Callable[[Tensor], Tensor], values: Tensor, present: Tensor | None) -> Tensor:

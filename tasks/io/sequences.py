@@ -97,7 +97,8 @@ def _part(path: str, vocabulary: int | None) -> Part:
     """Return the sequences of an archive."""
     where = f"sequence-npz {path}"
     values, offsets, labels = (read_member(path, name) for name in ("values", "offsets", "labels"))
-    if values.ndim not in (1, 2) or values.dtype.kind not in ("iu" if values.ndim == 1 else "iuf"):
+    wide = values.ndim == 2 and values.shape[1] > 0
+    if not (wide or values.ndim == 1) or values.dtype.kind not in ("iuf" if wide else "iu"):
         raise ValueError(
             f"{where}: array 'values': expected tokens (n,) of integers or features (n, d), found {values.dtype} "
             f"{values.shape}"

@@ -49,9 +49,17 @@ class Owner:
     module: nn.Module
     pieces: dict[str, dict[str, str]]  # names of the parameters in the module, by part: weight and bias
     calls: list[OwnerCall]
-    parts: list[dict[str, Tensor]]  # of each call that the backward pass reached: gradients by sample
+    parts: list[dict[str, Tensor]]  # gradients by sample: summed over calls with all members, or of each call
     before: list[Tensor] = field(default_factory=list)  # all parameters before the update
     problem: str = ""
+
+    def add(self, parts: dict[str, Tensor], *, whole: bool) -> None:
+        """Add the gradients of a call; those of calls with all members are summed, so that memory is that of one."""
+        if not whole or not self.parts:
+            self.parts.append(parts)
+            return
+        for path, one in parts.items():
+            self.parts[0][path] += one
 
 
 class OwnerWatch:
@@ -65,13 +73,15 @@ class OwnerWatch:
     def __init__(self, pieces: Mapping[str, PieceModule]) -> None:
         self._owners: dict[int, Owner] = {}
         self._of: dict[str, Owner] = {}
+        self._members = 0
         for name, piece in pieces.items():
             owner = self._owners.setdefault(id(piece.owner), Owner(piece.owner, {}, [], []))
             owner.pieces[name] = piece.piece.names
             self._of[name] = owner
 
-    def begin(self, hooks: ExitStack, busy: Callable[[], bool]) -> None:
-        """Watch the calls of a step until `hooks` close; calls while `busy` are not the training's."""
+    def begin(self, hooks: ExitStack, busy: Callable[[], bool], members: int) -> None:
+        """Watch the calls of a step of `members` until `hooks` close; calls while `busy` are not the training's."""
+        self._members = members
         for owner in self._owners.values():
             owner.calls, owner.parts, owner.problem = [], [], ""
 
@@ -98,10 +108,12 @@ class OwnerWatch:
             calls = [call for call in owner.calls if call.reached]
             names = {path for piece in owner.pieces.values() for path in piece.values()}
             wanted = {n: one for n, one in owner.module.named_parameters() if n in names and one.requires_grad}
-            owner.problem = _odd(owner.module, wanted, calls) if calls else ""
+            owner.problem = _odd(owner.module, wanted, calls) or _counted(calls, self._members) if calls else ""
+            split = calls if wanted and not owner.problem else []  # a frozen module does not have gradients
+            whole = all(call.samples == self._members for call in calls)
             with _weights(owner.module, owner.before):
-                split = calls if wanted and not owner.problem else []  # a frozen module does not have gradients
-                owner.parts = [_by_sample(owner.module, wanted, call) for call in split]
+                for call in split:
+                    owner.add(_by_sample(owner.module, wanted, call), whole=whole)
             owner.calls = []
 
     def totals(self, name: str) -> dict[str, Tensor]:
@@ -113,20 +125,16 @@ class OwnerWatch:
         }
         return {part: torch.stack(rows).sum(dim=0) for part, rows in found.items() if rows}
 
-    def take(self, name: str, members: int) -> tuple[str, Gradients | None]:
+    def take(self, name: str) -> tuple[str, Gradients | None]:
         """Return why a piece's update cannot be split, "" if it can, and the gradients of its parameters by member."""
         owner = self._of[name]
         if owner.problem:
             return f"layer {name!r}: {owner.problem}", None
-        counts = [len(next(iter(one.values()))) for one in owner.parts if one]
-        if any(count != members for count in counts) and sum(counts) != members:
-            return f"layer {name!r}: expected a sample for each of {members} members, found {counts}", None
-        whole = all(count == members for count in counts)
         joined: dict[str, Tensor] = {}
         for part, path in owner.pieces[name].items():
             rows = [one[path] for one in owner.parts if path in one]
             if rows:
-                joined[part] = torch.stack(rows).sum(dim=0) if whole else torch.cat(rows)
+                joined[part] = rows[0] if len(rows) == 1 else torch.cat(rows)
         return "", (joined["weight"], joined.get("bias")) if "weight" in joined else None
 
 
@@ -165,6 +173,14 @@ def _odd(module: nn.Module, wanted: Mapping[str, Tensor], calls: Sequence[OwnerC
         found = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
         return f"expected float32 or float64 in weights and gradients, found {found}"
     return ""
+
+
+def _counted(calls: Sequence[OwnerCall], members: int) -> str:
+    """Return why samples of calls are not the members of a step, "" if each call, or all together, have each once."""
+    counts = [call.samples for call in calls]
+    if all(count == members for count in counts) or sum(counts) == members:
+        return ""
+    return f"expected a sample for each of {members} members, found {counts}"
 
 
 def _by_sample(module: nn.Module, wanted: Mapping[str, Tensor], call: OwnerCall) -> dict[str, Tensor]:

@@ -167,7 +167,7 @@ class _Rows:
 
     def add(self, replay: Replay, names: Sequence[str], shares: Shares | None, *, keep: bool) -> None:
         """Make a step."""
-        with shares.watching() if shares is not None else nullcontext():
+        with shares.watching(replay.upcoming) if shares is not None else nullcontext():
             row = replay.advance()
         self.made.append({} if shares is None else shares.take(row))
         self.nbytes += sum(one.nbytes for one in self.made[-1].values())

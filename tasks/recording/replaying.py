@@ -97,6 +97,11 @@ class Replay:
         self._rows = list(zip(rows, row_ends(recorded.ledger), strict=True))
         self._next = 0
 
+    @property
+    def upcoming(self) -> Row:
+        """The row of the next step."""
+        return self._rows[self._next][0]
+
     def advance(self) -> Row:
         """Make the next step.
 

@@ -66,8 +66,8 @@ class Shares:
         self._measuring = False  # then the calls of the layers are not the training's
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Surround one update; the hooks are removed afterwards."""
+    def watching(self, row: Row) -> Iterator[None]:
+        """Surround the update of a row; the hooks are removed afterwards."""
         self._calls, self._factors, self._fresh = {name: [] for name in self._modules}, {}, {}
         self._updated, self._given = False, set()
         with ExitStack() as hooks:
@@ -76,7 +76,7 @@ class Shares:
                     lambda _, given, named, made, name=name: self._see(name, given, named, made), with_kwargs=True
                 )
                 hooks.callback(handle.remove)
-            self._owners.begin(hooks, lambda: self._measuring)
+            self._owners.begin(hooks, lambda: self._measuring, _members(row))
             hooks.callback(self._optimizer.register_step_pre_hook(lambda *_: self._begin()).remove)
             hooks.callback(self._optimizer.register_step_post_hook(lambda *_: self._measure()).remove)
             yield
@@ -89,10 +89,10 @@ class Shares:
 
     def _taken(self, name: str, module: nn.Module, row: Row) -> StepShares:
         """Return the factors of a layer's update, or the gradients of a piece by member."""
-        members, factor, gradients = len(row.examples) + len(row.ghosts), self._factors.get(name, 0.0), None
+        members, factor, gradients = _members(row), self._factors.get(name, 0.0), None
         seen = [] if name in self._pieces else self._of(name)
         if name in self._pieces:
-            problem, gradients = self._owners.take(name, members)
+            problem, gradients = self._owners.take(name)
         else:
             problem = _odd(name, module, seen)
         problem = problem or _problem(self._optimizer, name, seen, members, factor)
@@ -137,9 +137,10 @@ class Shares:
             if gradient is None or not calls or _odd(name, module, calls):
                 self._factors[name] = 0.0 if gradient is None and not calls else None
                 continue
-            with torch.enable_grad():
-                parts = [_weight_gradient(module, call) for call in calls]
-            self._factors[name] = _factor([(torch.stack(parts).sum(0), gradient)])
+            total = _weight_gradient(module, calls[0])
+            for call in calls[1:]:
+                total += _weight_gradient(module, call)
+            self._factors[name] = _factor([(total, gradient)])
         self._owners.measure()
         for name, piece in self._pieces.items():
             self._note(name, piece)
@@ -236,6 +237,11 @@ def _problem(
     if any(count != members for count in rows) and sum(rows) != members:
         return f"layer {name!r}: expected a row for each of {members} members, found {rows}"
     return ""
+
+
+def _members(row: Row) -> int:
+    """Return the number of examples and ghosts of a step."""
+    return len(row.examples) + len(row.ghosts)
 
 
 def _weight(module: nn.Module) -> Tensor:

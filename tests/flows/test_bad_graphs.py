@@ -51,7 +51,7 @@ BAD: dict[str, tuple[str, object, str]] = {
     "pool": ("networks.deep.arguments.pool", "max", "pool: expected one of mean, sum, found 'max'"),
     "argument": ("networks.deep.arguments.depth", 3, "depth"),
     "classes": ("networks.deep.arguments.classes", 1, "data graphs: expected labels 0 to 0"),
-    "augment": ("networks.deep.train.augment", {"flip": True}, "train.augment: expected images, found vectors"),
+    "augment": ("networks.deep.train.augment", {"flip": True}, "train.augment: expected images, found graphs"),
     "preprocessing": (
         "networks.deep.preprocessing",
         {"mode": "L"},

@@ -91,6 +91,29 @@ def test_readers_of_tokens_are_traced_whole(tmp_path: Path, make_job: Callable[[
     names = set(layers["layer"])
     assert {"embedding", "lstm.l0", "head"} <= names
     assert {"positions", "blocks.0.attention.v_proj", "blocks.0.wide", "blocks.0.narrow"} <= names
+    store = str(tmp_path / "store")
+    assert_explained(store, "--query", "1", "--unit", "blocks.0.wide:3", network="transformer")
+    assert_explained(store, "--sample", "2", "--unit", "lstm.l0:5", network="lstm")
+    assert_explained(store, "--sample", "all/7", "--layer", "lstm.l0", network="lstm")
+    for choice, words in (
+        (("--unit", "conv:1"), "--unit: expected LAYER:INDEX with a recorded layer of embedding, lstm.l0, head, found"),
+        (("--layer", "conv"), "--layer: expected one of embedding, lstm.l0, head, found 'conv'"),
+        (("--image", "x.png"), "--image: expected a network of images, found one of graphs or sequences; use --sample"),
+    ):
+        result = CliRunner().invoke(
+            cli.app, ["explain", store, *choice, *([] if "--image" in choice else ["--sample", "1"])]
+        )
+        assert result.exit_code == exits.BAD_CONFIG
+        (line,) = said_by(result)
+        assert words in line
+
+
+def assert_explained(store: str, *asked: str, network: str) -> None:
+    """The one network of the run that has the layer is explained."""
+    result = CliRunner().invoke(cli.app, ["explain", store, *asked, "--count", "1"])
+    assert result.exit_code == 0, result.output
+    assert [line for line in result.stdout.splitlines() if " seed 0" in line] == [f"{network} seed 0, from its archive"]
+    assert asked[-1] in result.stdout
 
 
 @pytest.mark.parametrize(
@@ -107,6 +130,24 @@ def test_files_that_are_not_sequences(changes: dict[str, Any], text: str, tmp_pa
     assert code == exits.BAD_CONFIG
     assert text in lines
     assert len(lines.splitlines()) == 1
+
+
+def test_features_for_a_reader_of_tokens_and_changes_of_images(tmp_path: Path) -> None:
+    tree = config(tmp_path, values=np.ones((int(np.load(_tokens(tmp_path))["offsets"][-1]), 3)))
+    code, lines = said(tmp_path, tree)
+    assert code == exits.BAD_CONFIG
+    assert lines.startswith("error: networks.lstm: expected tokens, found features of size 3; set `arguments: {feat")
+    tree = config(tmp_path)
+    tree["networks"]["lstm"]["train"] = {**tree["networks"]["lstm"]["train"], "augment": {"flip": True}}
+    code, lines = said(tmp_path, tree)
+    assert code == exits.BAD_CONFIG
+    assert "train.augment: expected images, found graphs or sequences; leave it out" in lines
+
+
+def _tokens(folder: Path) -> Path:
+    """Write the archive of tokens, and return its path."""
+    config(folder)
+    return folder / "tokens.npz"
 
 
 def test_tokens_beyond_the_vocabulary_of_the_data_or_the_network(tmp_path: Path) -> None:

@@ -7,7 +7,10 @@ import pandas as pd
 
 from tasks.report import formats
 
-BASELINES = ("same class", "nearest in pixels", "nearest in features", "KNN-Shapley in pixels", "random")
+BASELINES = (
+    *("same class", "nearest in pixels", "nearest in inputs", "nearest in features"),
+    *("KNN-Shapley in pixels", "KNN-Shapley in inputs", "random"),
+)
 LOSS = "The summed training loss marks labels that are probably wrong."
 VALID = 0.3  # least correlation of predicted and measured changes
 VALIDITY, LDS = "validity", "LDS"

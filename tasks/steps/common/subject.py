@@ -165,7 +165,7 @@ def file_subject(store: Store, network: StageSpec, manifest: StageSpec, path: st
     settings = preprocessing_of(network.parameters["network"])
     shape = tuple(read_first(store, manifest, settings).shape[1:])
     if len(shape) != 3:
-        raise ConfigError("--image: expected a network of images, found one of vectors, such as graphs; use --sample")
+        raise ConfigError("--image: expected a network of images, found one of graphs or sequences; use --sample")
     inputs, said = read_query(path, settings, shape)
     name = path.rstrip("/").rpartition("/")[2]  # a page that others read does not name the user's folders
     return replace(_subject(store, network, inputs.contiguous(), None), said=said.replace(path, name))

@@ -43,8 +43,8 @@ def check_trainable(spec: StageSpec, survey: Survey, *, key: str = "") -> None:
                 kind = type(value).__name__
                 raise ValueError(f"expected tensors only in its state dict, found {name}, a {kind}")
         check_logits(model, images)
-        if images.ndim == 2 and (changing := [name for name in (*asked, *augmented) if name in OF_IMAGES]):
-            raise ValueError(f"train.{changing[0]}: expected images, found vectors, such as graphs; leave it out")
+        if images.ndim != 4 and (changing := [name for name in (*asked, *augmented) if name in OF_IMAGES]):
+            raise ValueError(f"train.{changing[0]}: expected images, found graphs or sequences; leave it out")
         for name, settings in asked.items():
             COMPANIONS[name](settings, model, example, images)
         try:

@@ -26,7 +26,14 @@ from tasks.steps.common.networks import choose_device
 from tasks.steps.tracing.measured import measured_unit, score_label
 from tasks.steps.tracing.queries import count_queries
 from tasks.steps.tracing.retraining import subset
-from tasks.steps.tracing.scores import COUNTERFACTUAL_SCORE, SCORES, Compared, scores_of, sign_of
+from tasks.steps.tracing.scores import (
+    COUNTERFACTUAL_SCORE,
+    SCORES,
+    Compared,
+    parameters_of_inputs,
+    scores_of,
+    sign_of,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +57,7 @@ def comparison_spec(
     """
     inputs = {"network": training, "queries": queries, **scores, **tests}
     place = dict(queries.place)
-    parameters: Document = {"network": queries.parameters["network"]}
+    parameters: Document = {"network": queries.parameters["network"], **parameters_of_inputs(training)}
     return COMPARISON.spec(parameters, inputs, digests=queries.digests, place=place, label=training.label)
 
 

@@ -115,16 +115,30 @@ def members_bytes(spec: StageSpec, survey: Survey, layers: list[str]) -> int:
 
 
 def gradients_bytes(spec: StageSpec, survey: Survey) -> int:
-    """Return the bytes of the gradients by example that a replay of attention and recurrent layers keeps at once."""
+    """Return the bytes by example that a replay keeps of a step: what layers saw in all calls, and gradients of maps.
+
+    The gradients of a module's calls are summed as they are made, so there are at most two sets of them.
+    """
     from tasks.modules.composed import PieceModule
+    from tasks.recording.calls import call_numbers
+    from tasks.recording.layers import choose_layers
 
     training = spec.inputs["network"]
     if spec.place["split"] != "example" or archive_size(training, survey)[0] != "replay":
         return 0
+    record = training_of(training).record
+    layers = None if record is None else record.layers
+    seen: int = survey.look(
+        training,
+        f"numbers in calls of {layers}",
+        lambda model, example, inputs: call_numbers(
+            model, choose_layers(model, layers), inputs if inputs.ndim == 2 else example
+        ),
+    )
     recorded = recorded_layers(training, survey).values()
     places = [place for one in recorded if isinstance(one, PieceModule) for place in one.places().values()]
     values: int = sum(getattr(module, name).numel() for _, module, name in places)
-    return 2 * 4 * training_of(training).batches.most * values
+    return 4 * training_of(training).batches.most * (2 * values + seen)
 
 
 def equal_line(spec: StageSpec, survey: Survey, layers: list[str]) -> str:

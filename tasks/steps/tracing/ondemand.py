@@ -46,6 +46,10 @@ if TYPE_CHECKING:
 Project = Callable[["StageSpec", "UpdateSource", "nn.Module", "Followed"], "InMemory"]
 
 
+class NotHereError(ConfigError):
+    """A network without a layer, or data without a sample, that is asked for; others of the run may have it."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What is asked of an archive: one of a sample and an image, in some layers and units, or in all layers.
@@ -173,11 +177,12 @@ def from_archive(spec: StageSpec, source: UpdateSource, model: nn.Module, query:
 def _check(request: Request, layers: Mapping[str, nn.Module]) -> None:
     """Raise ConfigError for a layer or a unit that the archive does not have."""
     if request.layer is not None and request.layer not in layers:
-        raise ConfigError(f"--layer: expected one of {', '.join(layers)}, found {request.layer!r}")
+        raise NotHereError(f"--layer: expected one of {', '.join(layers)}, found {request.layer!r}")
+    missing = any(unit_of(unit)[0] not in layers for unit in request.units)
     try:
         check_units(request.units, layers, "--unit")
     except ValueError as error:
-        raise ConfigError(str(error)) from None
+        raise (NotHereError if missing else ConfigError)(str(error)) from None
 
 
 def _traced(request: Request) -> dict[str, object]:
@@ -195,7 +200,7 @@ def _sample(store: Store, manifest: StageSpec, request: Request) -> Queries:
     rows = positions(store, manifest.path, None)
     found = rows[rows["id" if isinstance(request.sample, int) else "key"] == request.sample]
     if found.empty:
-        raise ConfigError(
+        raise NotHereError(
             f"--sample: expected an id or key of data.{manifest.place['name']}, found {request.sample!r}; ids are "
             f"{rows['id'].min()} to {rows['id'].max()}, keys are such as {rows['key'].iloc[0]!r}"
         )
@@ -207,9 +212,7 @@ def _query(store: Store, queries: StageSpec, request: Request) -> tuple[Tensor, 
     if request.image is not None:
         expected = read_first(store, queries.inputs["data"], preprocessing_of(queries.parameters["network"])).shape
         if len(expected) != 4:
-            raise ConfigError(
-                "--image: expected a network of images, found one of vectors, such as graphs; use --sample"
-            )
+            raise ConfigError("--image: expected a network of images, found one of graphs or sequences; use --sample")
         inputs, said = read_query(request.image, preprocessing_of(queries.parameters["network"]), tuple(expected[1:]))
         return inputs, said, None
     split, (sample,) = queries.parameters["split"], queries.parameters["samples"]

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from configs.load import ConfigError
 from configs.tracing import Tracing
 from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec
@@ -21,7 +20,7 @@ from tasks.steps.tracing.class_moves import Moves, weighed
 from tasks.steps.tracing.explain import Explanation, class_name
 from tasks.steps.tracing.index_basis import layers_of
 from tasks.steps.tracing.index_norms import norm_calibration, rank_of, read_axes
-from tasks.steps.tracing.ondemand import Followed, InMemory, Recorded, Request, explain_now
+from tasks.steps.tracing.ondemand import Followed, InMemory, NotHereError, Recorded, Request, explain_now
 from tasks.steps.tracing.projection import described_targets
 from tasks.steps.tracing.targets import as_float
 
@@ -207,7 +206,7 @@ def preview_now(
     index, aggregate = stages
     known = open_finished(store, index).summary["layers"]
     if request.layer is not None and request.layer not in known:
-        raise ConfigError(f"--layer: expected one of {', '.join(known)}, found {request.layer!r}")
+        raise NotHereError(f"--layer: expected one of {', '.join(known)}, found {request.layer!r}")
     summed = None if aggregate is None else find_finished(store, aggregate.path)
     make = IndexedProjection(store, index, summed)
     scores = tuple(score for score in asked.scores if score in ("gamma", "cosine"))

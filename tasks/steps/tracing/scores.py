@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -11,13 +11,14 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from storage.documents import Document
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, open_finished
 from storage.stores import Store
 from tasks.graphs import summary_of, unpack_graph
 from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
 from tasks.steps.common.fetching import open_fetch
-from tasks.steps.common.manifest import positions
+from tasks.steps.common.manifest import data_of, positions
 from tasks.steps.common.networks import load_network
 from tasks.steps.tracing.counterfactual import read_derivatives
 from tasks.steps.tracing.measured import measured_unit
@@ -35,14 +36,22 @@ SAME, PIXELS, FEATURES, SHAPLEY, CHANCE = (
     *("same class", "nearest in pixels", "nearest in features", "KNN-Shapley in pixels", "random"),
 )
 BASELINES = (SAME, PIXELS, FEATURES, SHAPLEY, CHANCE)
+NOT_IMAGES = ("graph-npz", "torch-geometric", "sequence-npz", "texts")  # sources of data without pixels
+IN_INPUTS = {PIXELS: "nearest in inputs", SHAPLEY: "KNN-Shapley in inputs"}  # names of baselines there
 
 Doubles = NDArray[np.float64]
 Scored = tuple[Doubles, Doubles | None]  # (Q, N) larger for helpful examples; (N,) larger for probably wrong labels
 
 
 def scores_of(spec: StageSpec) -> tuple[str, ...]:
-    """Return the scores of a comparison, one per partition."""
-    return (*(name for name in (COUNTERFACTUAL_SCORE, TRACIN_SCORE) if name in spec.inputs), *BASELINES)
+    """Return the scores of a comparison, one per partition; without pixels baselines are named after the inputs."""
+    names = BASELINES if not parameters_of_inputs(spec.inputs["network"]) else [IN_INPUTS.get(n, n) for n in BASELINES]
+    return (*(name for name in (COUNTERFACTUAL_SCORE, TRACIN_SCORE) if name in spec.inputs), *names)
+
+
+def parameters_of_inputs(training: StageSpec) -> Document:
+    """Return what a spec says of the inputs of a training that has no images: that they are compared by content."""
+    return {"inputs": "content"} if data_of(training.inputs["data"]).source in NOT_IMAGES else {}
 
 
 @dataclass(frozen=True)
@@ -81,9 +90,15 @@ class Compared:
         return self.queries.read("label").astype(np.int64)
 
     def pixels(self) -> tuple[Doubles, Doubles]:
-        """Return queries and examples as the network takes them, (Q, d) and (N, d); of graphs what they are made of."""
+        """Return queries and examples as the network takes them, (Q, d) and (N, d).
+
+        Graphs and tokens have no distances as they are: there a row counts what a graph is made of, or each token.
+        """
         inputs = query_inputs(self.store, self.spec.inputs["queries"], self.device)
-        return _as_rows(inputs), np.concatenate([_as_rows(batch) for batch in self.batches()])
+        found = [inputs, *self.batches()]
+        tokens = inputs.ndim == 3 and inputs.shape[2] == 1  # of sequences of features, the last number is 1 for a step
+        rows = _counts(found) if tokens else [_as_rows(batch) for batch in found]
+        return rows[0], np.concatenate(rows[1:])
 
     def features(self) -> tuple[Doubles, Doubles]:
         """Return what the trained network's output layer takes; without such a layer the logits."""
@@ -124,6 +139,13 @@ def _as_rows(inputs: torch.Tensor) -> Doubles:
     return flat
 
 
+def _counts(inputs: Sequence[torch.Tensor]) -> list[Doubles]:
+    """Return how often each token is in sequences (n, steps, 1), for each batch; 0 is padding."""
+    batches = [one.flatten(1).long().cpu().numpy() for one in inputs]
+    most = 1 + max(int(batch.max()) for batch in batches)
+    return [np.stack([np.bincount(row, minlength=most)[1:] for row in batch]).astype(np.float64) for batch in batches]
+
+
 def sign_of(counterfactual: StageSpec) -> int:
     """Return 1 for a measure that rises as the answer improves, -1 for the loss."""
     from tasks.tracing.measures import FALLS
@@ -162,7 +184,7 @@ def _nearest(made: Compared, values: tuple[Doubles, Doubles]) -> Scored:
 
 
 def _shapley(made: Compared) -> Scored:
-    """Return KNN-Shapley values in pixels."""
+    """Return KNN-Shapley values in pixels, or in what inputs hold."""
     from tasks.tracing.evaluation import knn_shapley
 
     queries, examples = made.pixels()
@@ -186,3 +208,4 @@ SCORES: dict[str, Callable[[Compared], Scored]] = {
     SHAPLEY: _shapley,
     CHANCE: _chance,
 }
+SCORES |= {there: SCORES[name] for name, there in IN_INPUTS.items()}

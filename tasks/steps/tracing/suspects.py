@@ -18,7 +18,7 @@ from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
 from tasks.steps.common.networks import choose_device, load_network
-from tasks.steps.tracing.scores import Compared
+from tasks.steps.tracing.scores import Compared, parameters_of_inputs
 from tasks.steps.tracing.subjects import SUSPECTS_FILE as FILE
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ RANKINGS = {"score": "summed loss", "disagreement": "neighbours' disagreement"} 
 def suspects_spec(queries: StageSpec, training: StageSpec) -> StageSpec:
     """Return the spec of the ranking of a training's examples."""
     inputs = {"network": training, "queries": queries}
-    parameters: Document = {"network": queries.parameters["network"]}
+    parameters: Document = {"network": queries.parameters["network"], **parameters_of_inputs(training)}
     return SUSPECTS.spec(parameters, inputs, digests=queries.digests, place=dict(queries.place), label=training.label)
 
 

@@ -151,6 +151,23 @@ def test_empty_and_broken_sequences_are_named(reader: str) -> None:
         model(torch.tensor([[1, 7]]))
 
 
+@pytest.mark.parametrize("name", ["lstm", "transformer"])
+def test_features_and_tokens_are_not_taken_for_each_other(name: str) -> None:
+    tokens, features = built(name, {"vocabulary": 7}), built(name, {"features": 3})
+    with pytest.raises(ValueError, match=r"^expected tokens, found features of size 2; set `arguments: {features: 2}`"):
+        tokens(torch.ones(1, 4, 3).double())
+    with pytest.raises(ValueError, match=r"^expected tokens, found features of size 8; set `arguments: {features: 8}`"):
+        tokens(torch.ones(1, 1, 8, 8).double())
+    size = r"^expected steps of 3 features, as its arguments state, or 4 with one that is 0 at padding, found "
+    with pytest.raises(ValueError, match=f"{size}tokens$"):
+        features(torch.ones(1, 4, 1).double())
+    with pytest.raises(ValueError, match=f"{size}6$"):
+        features(torch.ones(1, 4, 6).double())
+    with pytest.raises(ValueError, match=r"^expected steps of 3 features, as its arguments state, found 8$"):
+        features(torch.ones(1, 1, 8, 8).double())
+    assert features(torch.ones(1, 4, 3).double()).shape == features(torch.ones(1, 4, 4).double()).shape
+
+
 def test_too_many_steps_are_named() -> None:
     with pytest.raises(ValueError, match=r"^expected up to 5 steps, found 6$"):
         built(*READERS["transformer"])(torch.ones(1, 6))

@@ -84,6 +84,10 @@ def test_splits_are_padded_alike(tmp_path: Path) -> None:
             {"values": [0.5] * 6},
             r"array 'values': expected tokens \(n,\) of integers or features \(n, d\), found float64",
         ),
+        (
+            {"values": [[]] * 6},
+            r"array 'values': expected tokens \(n,\) of integers or features \(n, d\), found float64 \(6, 0\)",
+        ),
         ({"values": [[np.nan, 1.0]] * 6}, r"step 0: expected finite features, found NaN or inf"),
     ],
 )
