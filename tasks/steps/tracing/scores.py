@@ -37,6 +37,7 @@ SAME, PIXELS, FEATURES, SHAPLEY, CHANCE = (
 )
 BASELINES = (SAME, PIXELS, FEATURES, SHAPLEY, CHANCE)
 NOT_IMAGES = ("graph-npz", "torch-geometric", "sequence-npz", "texts")  # sources of data without pixels
+COLUMNS = 4096  # at most, of the counts of tokens
 IN_INPUTS = {PIXELS: "nearest in inputs", SHAPLEY: "KNN-Shapley in inputs"}  # names of baselines there
 
 Doubles = NDArray[np.float64]
@@ -140,10 +141,16 @@ def _as_rows(inputs: torch.Tensor) -> Doubles:
 
 
 def _counts(inputs: Sequence[torch.Tensor]) -> list[Doubles]:
-    """Return how often each token is in sequences (n, steps, 1), for each batch; 0 is padding."""
+    """Return how often each token is in sequences (n, steps, 1), for each batch; 0 is padding.
+
+    Tokens of a large vocabulary share columns.
+    """
     batches = [one.flatten(1).long().cpu().numpy() for one in inputs]
-    most = 1 + max(int(batch.max()) for batch in batches)
-    return [np.stack([np.bincount(row, minlength=most)[1:] for row in batch]).astype(np.float64) for batch in batches]
+    columns = max(1, min(COLUMNS, max(int(batch.max()) for batch in batches)))
+    return [
+        np.stack([np.bincount((row[row > 0] - 1) % columns, minlength=columns) for row in batch]).astype(np.float64)
+        for batch in batches
+    ]
 
 
 def sign_of(counterfactual: StageSpec) -> int:

@@ -47,6 +47,14 @@ def test_tokens_are_compared_by_how_often_they_occur(monkeypatch: pytest.MonkeyP
     assert np.array_equal(theirs, [[1, 0, 2, 0, 0], [0, 1, 0, 0, 0], [1, 0, 0, 0, 3]])
 
 
+def test_tokens_of_a_large_vocabulary_share_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scores, "COLUMNS", 4)
+    queries = torch.tensor([[1, 5, 9, 2]], dtype=torch.float32)[..., None]
+    mine, theirs = compared(monkeypatch, queries, torch.tensor([[4, 8, 0, 0]], dtype=torch.float32)[..., None]).pixels()
+    assert np.array_equal(mine, [[3, 1, 0, 0]])
+    assert np.array_equal(theirs, [[0, 0, 0, 2]])
+
+
 def test_steps_of_features_are_compared_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, examples = torch.arange(12.0).reshape(1, 4, 3), torch.arange(24.0).reshape(2, 4, 3)
     mine, theirs = compared(monkeypatch, queries, examples).pixels()
