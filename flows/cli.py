@@ -132,6 +132,9 @@ def explain(
         list[str] | None, typer.Option("--unit", metavar="LAYER:INDEX", help="only a neuron or filter; repeatable")
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="number of examples shown at either end")] = 5,
+    network: Annotated[
+        str | None, typer.Option(help="only this network, or one seed of it: 'NAME seed 0'; default: all of the run")
+    ] = None,
     preview: Annotated[bool, typer.Option("--preview", help="approximate, at once, from the run's index")] = False,
     model: Annotated[
         str | None, typer.Option(metavar="MODULE:NAME", help="for the archive of a loop: what builds its model")
@@ -150,7 +153,7 @@ def explain(
 
     with _exits(f"layerlore explain {store}"):
         bare = Bare(model, inputs, program)
-        asked = Asked(query, sample, image, layer, tuple(unit or ()), count, preview, bare)
+        asked = Asked(query, sample, image, layer, tuple(unit or ()), count, preview, bare, network)
         for found in explained(_store(store), name, asked, _watched):
             _print(found.title, found.query)
             shown = (layer,) if layer is not None else tuple(asked.units) or None

@@ -1,5 +1,6 @@
 """Explanations from the command line: from finished stages where a run has them, else from its archives."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,7 +18,7 @@ from storage.stores import Store, StoreError
 from storage.updates.facts import archive_states
 from tasks.steps.common.subject import Watch
 from tasks.steps.tracing.bare import BareRequest, explain_archive
-from tasks.steps.tracing.explain import Explanation, explanations
+from tasks.steps.tracing.explain import Explanation, explanations, of_network
 from tasks.steps.tracing.ondemand import NotHereError, Recorded, Request, explain_now, from_archive
 from tasks.steps.tracing.preview import preview_now
 
@@ -53,6 +54,7 @@ class Asked:
     count: int
     preview: bool = False
     bare: Bare = Bare()
+    network: str | None = None
 
     def __post_init__(self) -> None:
         if self.bare.given:
@@ -71,8 +73,10 @@ class Asked:
         """Raise ConfigError unless an archive without a config can be asked."""
         if self.bare.model is None or self.bare.inputs is None:
             raise ConfigError("explain: expected --model and --inputs together, found one of them; give both")
-        if self.sample is not None or self.image is not None or self.units:
-            raise ConfigError("explain: expected --query alone with --model, found --sample, --image or --unit")
+        if self.sample is not None or self.image is not None or self.units or self.network is not None:
+            raise ConfigError(
+                "explain: expected --query alone with --model, found --sample, --image, --unit or --network"
+            )
 
 
 def explained(store: Store, name: str | None, asked: Asked, watch: Watch) -> Iterator[Explanation]:
@@ -101,7 +105,7 @@ def explained(store: Store, name: str | None, asked: Asked, watch: Watch) -> Ite
         )
     record = records(store, choose_run(store, name, "influence"))[-1]
     if asked.query is not None and not asked.units and not asked.preview:
-        yield from explanations(store, record, asked.query, asked.layer)
+        yield from explanations(store, record, asked.query, asked.layer, asked.network)
         return
     config = recorded_config(record)
     plan = make_plan(config)
@@ -112,7 +116,8 @@ def explained(store: Store, name: str | None, asked: Asked, watch: Watch) -> Ite
         )
     settings = config.tracing or Tracing(networks=tuple(dict.fromkeys(str(t.spec.place["network"]) for t in trainings)))
     missing, answered = None, False
-    for training in trainings:
+    labels = [training.spec.label for training in trainings]
+    for training in itertools.compress(trainings, of_network(labels, asked.network)):
         request = Request(
             sample=_sample(store, plan, training, asked),
             image=asked.image,

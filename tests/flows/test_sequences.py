@@ -1,5 +1,6 @@
 """Question 4 about readers of token sequences of several lengths, from the config to the tables."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,13 +96,22 @@ def test_readers_of_tokens_are_traced_whole(tmp_path: Path, make_job: Callable[[
     assert_explained(store, "--query", "1", "--unit", "blocks.0.wide:3", network="transformer")
     assert_explained(store, "--sample", "2", "--unit", "lstm.l0:5", network="lstm")
     assert_explained(store, "--sample", "all/7", "--layer", "lstm.l0", network="lstm")
-    for choice, words in (
+    assert_explained(store, "--sample", "1", "--network", "lstm", network="lstm")
+    for choice in ("transformer", "transformer seed 0"):
+        result = CliRunner().invoke(cli.app, ["explain", store, "--query", "1", "--network", choice])
+        assert re.findall(r"influence (\S+ seed \d)", result.stdout) == ["transformer seed 0"]
+    for asked_of in ("--query", "--sample"):
+        result = CliRunner().invoke(cli.app, ["explain", store, asked_of, "1", "--network", "trans"])
+        assert result.exit_code == exits.BAD_CONFIG
+        (line,) = said_by(result)
+        assert line == "error: --network: expected one of lstm seed 0, transformer seed 0, found 'trans'"
+    for arguments, words in (
         (("--unit", "conv:1"), "--unit: expected LAYER:INDEX with a recorded layer of embedding, lstm.l0, head, found"),
         (("--layer", "conv"), "--layer: expected one of embedding, lstm.l0, head, found 'conv'"),
         (("--image", "x.png"), "--image: expected a network of images, found one of graphs or sequences; use --sample"),
     ):
         result = CliRunner().invoke(
-            cli.app, ["explain", store, *choice, *([] if "--image" in choice else ["--sample", "1"])]
+            cli.app, ["explain", store, *arguments, *([] if "--image" in arguments else ["--sample", "1"])]
         )
         assert result.exit_code == exits.BAD_CONFIG
         (line,) = said_by(result)
@@ -114,6 +124,7 @@ def assert_explained(store: str, *asked: str, network: str) -> None:
     assert result.exit_code == 0, result.output
     assert [line for line in result.stdout.splitlines() if " seed 0" in line] == [f"{network} seed 0, from its archive"]
     assert asked[-1] in result.stdout
+    assert result.stdout.count("from its archive") == 1
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The results of a finished influence stage for one query, as tables."""
 
+import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +17,8 @@ from storage.stages import FinishedStage, find_finished
 from storage.stores import Store, StoreError
 from tasks.figures.views import in_percent
 from tasks.steps.common.manifest import positions
+
+LABEL = re.compile(r"influence (.+? seed \d+|\S+)")  # of a training, in the title of its influence
 
 
 @dataclass(frozen=True)
@@ -46,13 +50,32 @@ class Explanation:
         return found if layers is None else [table[table["layer"].isin(list(layers))] for table in found]
 
 
-def explanations(store: Store, record: RunRecord, number: int, layer: str | None = None) -> list[Explanation]:
+def of_network(labels: Sequence[str], network: str | None) -> list[bool]:
+    """Return which labels of trainings, such as `deep seed 0`, are of a network, or of one seed of it; all for None.
+
+    Raises
+    ------
+    ConfigError : none is
+    """
+    found = [network is None or f"{label} ".startswith(f"{network} ") for label in labels]
+    if not any(found) and labels:
+        raise ConfigError(f"--network: expected one of {', '.join(dict.fromkeys(labels))}, found {network!r}")
+    return found
+
+
+def explanations(
+    store: Store, record: RunRecord, number: int, layer: str | None = None, network: str | None = None
+) -> list[Explanation]:
     """Return the explanations of query `number`, one from each influence stage of a run that traces `layer`.
+
+    Parameters
+    ----------
+    network : name in the config, or the label of one seed; None for all
 
     Raises
     ------
     StoreError : the run does not have a finished tracing, or the number of queries is too small
-    ConfigError : no stage traces the layer
+    ConfigError : no stage traces the layer, or none is of the network
     """
     stated = [entry for entry in record.stages if _is_influence(entry)]
     found = [(stage, entry["title"]) for entry in stated if (stage := find_finished(store, entry["path"])) is not None]
@@ -60,6 +83,8 @@ def explanations(store: Store, record: RunRecord, number: int, layer: str | None
         raise StoreError(
             f"run {record.name}: expected a complete tracing, found none; `layerlore run` a config with `tracing` first"
         )
+    trained = [LABEL.match(title)[1] for _, title in found]  # type: ignore[index]  # every title matches
+    found = list(itertools.compress(found, of_network(trained, network)))
     layers = dict.fromkeys(name for stage, _ in found for name in stage.summary["layers"])
     if layer is not None and layer not in layers:
         raise ConfigError(f"--layer: expected one of {', '.join(layers)}, found {layer!r}")

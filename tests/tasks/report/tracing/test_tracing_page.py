@@ -167,7 +167,7 @@ def test_the_largest_page_is_capped_says_so_and_stays_small(facts: RunFacts, bui
     assert "Epochs are summed in runs of 2" in text
     assert site["tracing.html"].count(b'<article class="card') == MAX_QUERIES
     cards = site["tracing.html"].decode().partition('<h2 id="queries">')[2]
-    strips = re.findall(r'<ol class="strip"( start="7")?>(.*?)</ol>', cards, re.DOTALL)
+    strips = re.findall(r'<ol class="strip(?: worded)?"( start="7")?>(.*?)</ol>', cards, re.DOTALL)
     assert len(strips) == MAX_QUERIES * MAX_LAYERS * 2 * 2  # at either end six, and folded those after them
     assert {(start, strip.count("<li")) for start, strip in strips} == {("", 6), (' start="7"', MAX_EXAMPLES - 6)}
 
