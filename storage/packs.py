@@ -63,10 +63,10 @@ def read_records(store: Store, stages: Iterable[tuple[str, Document]]) -> dict[t
     known: dict[str, list[Document] | Exception] = {
         name: json.loads(raw) for name in objects if (raw := recall(store, name)) is not None
     }
-    for name, raw in store.read_all([name for name in objects if name not in known]).items():
-        known[name] = found = _records(raw, name)
-        if isinstance(found, list):
-            remember(store, name, json.dumps(found).encode())
+    for name, read in store.read_all([name for name in objects if name not in known]).items():
+        known[name] = records = _records(read, name)
+        if isinstance(records, list):
+            remember(store, name, json.dumps(records).encode())
     return {each: _record(known[name], name, each[1], index) for each, (name, index) in named.items()}
 
 
