@@ -1,10 +1,11 @@
 """Seconds and requests of work on many stages behind a slow network: finding, making and verifying them.
 
-    .venv/bin/python -m benchmarks.requests [--stages 2000] [--made 64] [--delay 0.02]
+    .venv/bin/python -m benchmarks.requests [--stages 2000] [--made 64] [--partitions 1000] [--delay 0.02]
 
 Starts moto's server, and the tests' proxy that lets every request wait. Prints a line for a run with nothing to do and
 one for the states that `status` shows, over completion records that are written directly. Then it makes small stages:
-without partitions, which are only claimed, begun and sealed, and with one partition each. It verifies the latter.
+without partitions, which are only claimed, begun and sealed, and with one partition each, and one stage with a
+partition for each of 1,000 classes. It verifies them, and reads the partition records of the last one, as reports do.
 """
 
 import argparse
@@ -34,6 +35,7 @@ from storage.layouts import ArrayLayout, Layout
 from storage.memory import remembering
 from storage.runs import write_record
 from storage.specs import StageSpec
+from storage.stages import find_finished
 from storage.stores import Store, open_store
 from storage.verify import stage_paths, verify_stages
 from tasks.cluster.parallel import SerialPool
@@ -116,15 +118,23 @@ def small(kind: str, partitions: int) -> Step:
 
 def make_small(store: Store, count: int, partitions: int) -> None:
     """Make so many small stages of one kind."""
-    step = small(("claimed", "small")[partitions], partitions)
+    step = small({0: "claimed", 1: "small"}.get(partitions, "large"), partitions)
     specs = [StageSpec(step.kind, 1, {"number": number}) for number in range(count)]
     make(Job(remembering(store), SerialPool(), LineObserver(io.StringIO())), step, specs)
 
 
-def verify_small(store: Store) -> None:
-    """Verify the stages that have a partition."""
-    paths = [path for path in stage_paths(store) if path.startswith("small/")]
+def verify_small(store: Store, kind: str = "small") -> None:
+    """Verify the small stages of a kind."""
+    paths = [path for path in stage_paths(store) if path.startswith(f"{kind}/")]
     assert not [line for lines in verify_stages(store, paths) for line in lines]
+
+
+def read_records_of(store: Store, partitions: int) -> None:
+    """Read the partition records of the large stage."""
+    (path,) = [path for path in stage_paths(store) if path.startswith("large/")]
+    stage = find_finished(store, path)
+    assert stage is not None
+    assert len(stage.markers()) == partitions
 
 
 def main() -> None:
@@ -132,6 +142,7 @@ def main() -> None:
     cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_argument("--stages", type=int, default=2000)
     cli.add_argument("--made", type=int, default=64)
+    cli.add_argument("--partitions", type=int, default=1000, help="of the large stage, more than one")
     cli.add_argument("--delay", type=float, default=0.02, help="seconds that each request waits")
     args = cli.parse_args()
     with server(str(SERVERS / "moto_server.py")) as (backend, _):
@@ -152,6 +163,10 @@ def main() -> None:
                 making = partial(make_small, store, args.made, partitions)
                 measure(f"{args.made} stages {title}", backend, args.delay, making)
             measure(f"{args.made} stages verified", backend, args.delay, lambda: verify_small(store))
+            large = f"a stage of {args.partitions} partitions"
+            measure(f"{large} made", backend, args.delay, lambda: make_small(store, 1, args.partitions))
+            measure(f"{large}, its records read", backend, args.delay, lambda: read_records_of(store, args.partitions))
+            measure(f"{large} verified", backend, args.delay, lambda: verify_small(store, "large"))
         finally:
             source.unlink()
 

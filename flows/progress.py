@@ -116,9 +116,19 @@ def stage_states(store: Store | None, paths: Sequence[str], finished: frozenset[
         return dict.fromkeys(paths, "missing")
     complete = frozenset(find_many(store, paths)) if finished is None else finished
     rest = [path for path in dict.fromkeys(paths) if path not in complete]
-    begun = together(store, lambda path: bool(store.names(f"{path}/markers")), rest)
-    states = {path: "partial" if some else "missing" for path, some in zip(rest, begun, strict=True)}
+    there = _there(store, rest)
+    begun = together(store, lambda path: bool(store.names(f"{path}/markers")), there)
+    partial = {path for path, some in zip(there, begun, strict=True) if some}
+    states = {path: "partial" if path in partial else "missing" for path in rest}
     return {path: states.get(path, "complete") for path in paths}
+
+
+def _there(store: Store, paths: Sequence[str]) -> list[str]:
+    """Return the stages of which anything is in the store, by one listing for each kind."""
+    kinds = list(dict.fromkeys(path.partition("/")[0] for path in paths))
+    keys = zip(kinds, together(store, store.names, kinds), strict=True)
+    found = {f"{kind}/{key}" for kind, names in keys for key in names}
+    return [path for path in paths if path in found]
 
 
 def _check_fit(config: Config, stages: list[PlannedStage]) -> None:

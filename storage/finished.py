@@ -1,6 +1,5 @@
 """A finished stage: read-only, and every read is checked."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,8 +9,9 @@ import zarr.errors
 
 from storage.documents import DamagedError, Document, canonical, digest
 from storage.layouts import Layout, ZarrArray, is_fill, metadata_path, open_array
-from storage.memory import forget, recall, remember
-from storage.notes import marker_path, note_path, read_markers, read_notes
+from storage.memory import forget
+from storage.notes import note_path, read_notes
+from storage.packs import read_records, record_path
 from storage.partitions import Block
 from storage.specs import StageSpec
 from storage.stores import Store, StoreError
@@ -187,21 +187,17 @@ def markers_of(stages: Sequence[FinishedStage]) -> list[list[Document]]:
     ------
     DamagedError : one is missing or damaged
     """
-    named = {(one.path, number): one for one in stages for number in range(one.layout.partitions)}
-    if not named:
-        return [[] for _ in stages]
-    store = stages[0].store
-    known = {each: record for each in named if (record := recall(store, marker_path(*each))) is not None}
-    read = read_markers(store, [each for each in named if each not in known])
+    if not stages:
+        return []
+    read = read_records(stages[0].store, [(stage.path, stage.note) for stage in stages])
     found: dict[str, list[Document]] = {stage.path: [] for stage in stages}
-    for each, stage in named.items():
-        marker = json.loads(known[each]) if each in known else read[each]
-        if isinstance(marker, FileNotFoundError | NotADirectoryError):
-            name = marker_path(*each)
-            raise stage._lost(f"{name}: expected a partition record of a complete stage, found none")
-        if isinstance(marker, Exception):
-            raise marker
-        if each not in known:
-            remember(store, marker_path(*each), json.dumps(marker).encode())
-        found[stage.path].append(marker)
+    for stage in {stage.path: stage for stage in stages}.values():
+        for number in range(stage.layout.partitions):
+            marker = read[stage.path, number]
+            if isinstance(marker, FileNotFoundError | NotADirectoryError):
+                name = record_path(stage.path, stage.note, number)
+                raise stage._lost(f"{name}: expected a partition record of a complete stage, found none")
+            if isinstance(marker, Exception):
+                raise marker
+            found[stage.path].append(marker)
     return [found[stage.path] for stage in stages]

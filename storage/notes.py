@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from storage.documents import DamagedError, Document, decode_document, decode_intact
+from storage.documents import DamagedError, Document, Json, decode_document, decode_intact, require
 from storage.layouts import Layout
 from storage.memory import recall, remember
 from storage.stores import Store
@@ -91,12 +91,15 @@ def read_markers(
     for path, partition in partitions:
         name = marker_path(path, partition)
         try:
-            marker = decode_document(read[name], name, MARKER)
-            if marker["partition"] != partition:
-                raise DamagedError(
-                    f"{name}: expected the record of partition {partition}, found that of {marker['partition']}"
-                )
-            markers[path, partition] = marker
+            markers[path, partition] = checked_marker(decode_document(read[name], name, MARKER), name, partition)
         except (FileNotFoundError, NotADirectoryError, DamagedError) as error:
             markers[path, partition] = error
     return markers
+
+
+def checked_marker(marker: Json, name: str, partition: int) -> Document:
+    """Return what was read at a name; DamagedError unless it is the record of a partition."""
+    found = require(marker, name, MARKER)
+    if found["partition"] != partition:
+        raise DamagedError(f"{name}: expected the record of partition {partition}, found that of {found['partition']}")
+    return found

@@ -4,8 +4,10 @@
 <store>/<stage>/<key>/files/<name>                  tables, checkpoints
 <store>/<stage>/<key>/markers/<partition>.json      written after the partition's data
 <store>/<stage>/<key>/markers/complete.json         written last; from then on the stage is read-only
+<store>/<stage>/<key>/markers/partitions-<n>.json   in place of many partition records, once the stage is complete
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,6 +24,7 @@ from storage.memory import remember
 from storage.notes import GROUP, marker_path, note_path, read_markers
 from storage.notes import marker_name as marker_name
 from storage.notes import read_marker as read_marker
+from storage.packs import KEY, RECORDS, may_pack, pack_records
 from storage.partitions import OvertakenError, Partition
 from storage.specs import StageSpec
 from storage.stores import Store, StoreError
@@ -35,12 +38,16 @@ class Stage:
     Attributes
     ----------
     seen : the valid partition records at one moment, by partition (`looked`); None to read the store each time
+    new : whether nothing of the stage was there when it was begun
+    checked : when this process found the partition missing that it makes next, by its monotonic clock
     """
 
     store: Store
     spec: StageSpec
     layout: Layout
     seen: Mapping[int, Document] | None = field(default=None, compare=False, repr=False)
+    new: bool = field(default=False, compare=False, repr=False)
+    checked: float = field(default=-math.inf, compare=False, repr=False)
 
     def looked(self, before: Mapping[int, Document] | None = None) -> "Stage":
         """Return the stage with its present partition records, so that later questions about them need no request.
@@ -71,6 +78,10 @@ class Stage:
         except (FileNotFoundError, DamagedError):
             return None
 
+    def is_packed(self) -> bool:
+        """Say whether the stage is complete and its partition records packed: none of them is found alone."""
+        return may_pack(self.layout) and self.store.exists(note_path(self.spec.path))
+
     @contextmanager
     def partition(self, number: int) -> Iterator[Partition]:
         """Write one partition; its record follows when the block ends without an exception.
@@ -79,9 +90,9 @@ class Stage:
         ------
         OvertakenError : the stage is finished, or another run wrote the partition during the block
         """
-        if self.store.exists(note_path(self.spec.path)):
+        if self.checked == -math.inf and self.store.exists(note_path(self.spec.path)):
             raise OvertakenError(f"{self.spec.title}: expected an unfinished stage, found a finished one, read-only")
-        writing = Partition(self, number)
+        writing = Partition(self, number, looked=self.checked)
         started, cpu = time.perf_counter(), time.process_time()
         yield writing
         lacking = [n for n, a in self.layout.arrays.items() if number < a.partitions and n not in writing.arrays]
@@ -125,6 +136,7 @@ class Stage:
             "metadata": {n: digest(_bytes(metadata[path])) for n, path in self.metadata.items()},
             "files": files_of(markers),
             "summary": dict(summary),
+            **({KEY: RECORDS} if may_pack(self.layout) else {}),
         }
 
     @property
@@ -145,15 +157,23 @@ def seal_all(stages: Sequence[Stage], summary: Callable[[Stage], Mapping[str, Js
     finished, failure = list[FinishedStage](), None
     for some in at_once(stages[0].store, stages) if stages else ():
         store, notes = some[0].store, dict[str, Document]()
+        packs, single = dict[str, bytes](), list[str]()
         metadata = store.read_all([path for stage in some for path in stage.metadata.values()])
         for stage in some:
             try:
                 whole = stage if stage.seen is not None else stage.looked()
                 notes[stage.spec.path] = whole._note(summary(stage), metadata)
+                packs |= pack_records(stage.spec.path, whole.layout, whole.seen or {})
+                if may_pack(whole.layout):
+                    single += [marker_path(stage.spec.path, p) for p in range(whole.layout.partitions)]
             except Exception as error:
                 failure = failure or error
         raw = {path: encode(note) for path, note in notes.items()}
+        if packs:
+            store.write_all(packs)
         store.write_all({note_path(path): raw[path] for path in notes})
+        if single:
+            store.remove_object(*single)
         for path, note in notes.items():
             remember(store, path, raw[path])
             finished.append(FinishedStage(store, path, note))
@@ -186,7 +206,7 @@ def begin_stage(store: Store, spec: StageSpec, layout: Layout) -> Stage:
             f"remove {store.path(spec.path)} and run again"
         )
     store.write_all({path: expected for path, expected in metadata.items() if there.get(path) != expected})
-    return Stage(store, spec, layout)
+    return Stage(store, spec, layout, new=found is None)
 
 
 def begun_layout(store: Store, spec: StageSpec) -> Layout | None:

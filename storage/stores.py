@@ -193,13 +193,13 @@ class Store:
         else:
             Path(self.path(path)).unlink(missing_ok=True)
 
-    def remove_object(self, path: str) -> None:
-        """Delete the object at `path`, if there is one; what lies below it stays."""
-        if self.local:
+    def remove_object(self, *paths: str) -> None:
+        """Delete the objects at `paths`, those that are there; what lies below them stays."""
+        for path in paths if self.local else ():
             Path(self.path(path)).unlink(missing_ok=True)
-        else:
+        if not self.local:
             with contextlib.suppress(FileNotFoundError):
-                self._fs.rm(self.path(path))
+                self._fs.rm([self.path(path) for path in paths])
 
     def sweep(self, path: str) -> None:
         """Remove unfinished files of dead writers below `path`; S3 has whole objects only."""

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from storage.documents import DamagedError, Document
 from storage.finished import FinishedStage, preload_metadata
 from storage.layouts import array_digest
-from storage.notes import look_for_notes, marker_path, read_markers
+from storage.notes import look_for_notes
+from storage.packs import read_records, record_path
 from storage.runs import read_record, run_names
 from storage.specs import KEY, KIND
 from storage.stages import markers_digest
@@ -33,8 +34,7 @@ def verify_stages(store: Store, paths: Sequence[str]) -> Iterator[list[str]]:
         lines = {path: [str(note)] for path, note in notes.items() if isinstance(note, DamagedError)}
         for group in _groups(stages):
             preload_metadata(group)
-            asked = [(stage.path, partition) for stage in group for partition in range(stage.layout.partitions)]
-            markers = read_markers(store, asked)
+            markers = read_records(store, [(stage.path, stage.note) for stage in group])
             for stage in group:
                 lines[stage.path] = list(_verify(stage, markers))
         yield from (lines.get(path, []) for path in some)
@@ -91,14 +91,16 @@ def _verify_markers(
     stage: FinishedStage, read: Mapping[tuple[str, int], Document | Exception], markers: dict[int, Document]
 ) -> Iterator[str]:
     """Take the partition records of a stage into `markers` and compare them with the completion record."""
+    faults: dict[str, None] = {}  # an object may have many records
     for partition in range(stage.layout.partitions):
         marker = read[stage.path, partition]
         if isinstance(marker, DamagedError):
-            yield str(marker)
+            faults[str(marker)] = None
         elif isinstance(marker, Exception):
-            yield f"{marker_path(stage.path, partition)}: missing"
+            faults[f"{record_path(stage.path, stage.note, partition)}: missing"] = None
         else:
             markers[partition] = marker
+    yield from faults
     if len(markers) == stage.layout.partitions:
         for name, stated in stage.note["arrays"].items():
             if markers_digest(markers.values(), name) != stated:

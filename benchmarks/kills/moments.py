@@ -45,8 +45,8 @@ def draw(
     dice: random.Random,
     lengths: dict[str, float],
     passed: set[str],
-    kills: int = 1,
-    hits: Mapping[str, int] | None = None,
+    kills: int,
+    hits: Mapping[str, int],
 ) -> Moment:
     """Return a moment in one of the next kinds of stages, in one that was hit least.
 

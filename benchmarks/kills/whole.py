@@ -19,8 +19,10 @@ from tasks.steps.questions import STEPS
 
 SERIAL = ("--clusters", "serial")
 BARE = ("--bare", *SERIAL)  # without Prefect
+SMALL = ("linked", "tiny", "traced", "decomposed", "described")
 PARTS: dict[str, tuple[str, ...]] = {
-    "run": ("--target", "run", "--kills", "100", *BARE),
+    "run": ("--target", "run", "--kills", "60", *BARE, "--configs", "dense", "hybrid", "replay"),
+    "small": ("--target", "run", "--kills", "80", *BARE, "--configs", *SMALL),
     "command": ("--target", "run", "--kills", "12", *SERIAL, "--configs", "traced", "dense"),
     "threads": (
         "--target",
@@ -35,12 +37,12 @@ PARTS: dict[str, tuple[str, ...]] = {
         "described",
     ),
     "disk": ("--target", "disk", "--kills", "28", *BARE),
-    "worker": ("--target", "worker", "--kills", "20", "--configs", "replay", "described"),
-    "prefect": ("--target", "prefect", "--kills", "20", *SERIAL, "--configs", "dense", "traced"),
-    "scheduler": ("--target", "scheduler", "--kills", "10", "--configs", "hybrid", "decomposed"),
-    "s3": ("--target", "s3", "--kills", "16", *BARE, "--configs", "replay", "traced"),
-    "race": ("--target", "race", "--kills", "8", *BARE),
-    "run on S3": ("--target", "run", "--place", "s3", "--kills", "8", *BARE, "--configs", "dense", "linked"),
+    "worker": ("--target", "worker", "--kills", "20", "--configs", "tiny", "decomposed"),
+    "prefect": ("--target", "prefect", "--kills", "20", *SERIAL, "--configs", "traced", "tiny"),
+    "scheduler": ("--target", "scheduler", "--kills", "10", "--configs", "tiny", "traced"),
+    "s3": ("--target", "s3", "--kills", "16", *BARE, "--configs", "traced", "replay"),
+    "race": ("--target", "race", "--kills", "5", *BARE, "--configs", "linked", "tiny", "decomposed"),
+    "run on S3": ("--target", "run", "--place", "s3", "--kills", "8", *BARE, "--configs", "linked", "traced"),
     "race on S3": ("--target", "race", "--place", "s3", "--kills", "2", *BARE, "--configs", "tiny", "linked"),
 }
 OPEN, CLOSE = "<!-- campaign -->", "<!-- end of the campaign -->"

@@ -115,7 +115,9 @@ def _make(job: Job, step: Step, specs: Sequence[StageSpec]) -> None:
     """Create or resume the stages, map their missing partitions, and seal whole stages even if others fail."""
     started = time.perf_counter()
     begun = together(job.store, partial(_begin, job.store, step), specs)
-    stages = [step.check(stage) for stage in together(job.store, Stage.looked, begun)]
+    # Whatever another run has made of a new stage since, workers find.
+    looked = together(job.store, lambda stage: replace(stage, seen={}) if stage.new else stage.looked(), begun)
+    stages = [step.check(stage) for stage in looked]
     items = assignments(stages, job.device, group=step.group)
     title = specs[0].title if len(specs) == 1 else f"{specs[0].stage} ({len(specs)})"
     total = len(items) + sum(stage.layout.partitions - len(stage.missing()) for stage in stages)

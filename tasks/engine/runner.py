@@ -22,8 +22,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.exceptions import MissingContextError
-from prefect.logging import get_run_logger
-from prefect.logging.handlers import PrefectConsoleHandler
+from prefect.logging import get_run_logger, handlers
 from prefect.runtime import flow_run
 from prefect.settings import (
     PREFECT_API_URL,
@@ -98,12 +97,22 @@ def reaching_prefect() -> Iterator[None]:
         ) from error
 
 
+# Loggers of Prefect that print by themselves; the internal one has lines of 2 kB while a server is away.
+_PRINTING = ("prefect", "prefect._internal", "prefect.server", "uvicorn", "fastapi")
+
+
+def _nothing(_: logging.LogRecord) -> bool:
+    """Let no record through."""
+    return False
+
+
 def quiet_prefect() -> None:
     """Keep Prefect's log off the terminal; its server gets it all the same."""
     logging.raiseExceptions = False  # a log that a server does not take is not an error of the run
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, PrefectConsoleHandler):
-            handler.setLevel(logging.CRITICAL + 1)
+    for name in ("", *_PRINTING):
+        for handler in logging.getLogger(name).handlers:
+            if isinstance(handler, logging.StreamHandler) and type(handler).__module__ == handlers.__name__:
+                handler.addFilter(_nothing)  # a level would be set again by Prefect
     for name in ("prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).setLevel(logging.INFO)
 

@@ -1,5 +1,7 @@
 """Servers that are not there, or go away and stay away: one line and exit code 1."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -31,6 +33,24 @@ def test_an_absent_prefect_server_is_one_line(error: Exception, messages: str, m
 def test_other_errors_pass() -> None:
     with pytest.raises(RuntimeError, match="ours"), reaching_prefect():
         raise RuntimeError("ours")
+
+
+QUIET = """
+import logging
+import prefect
+from prefect.logging.configuration import setup_logging
+from tasks.engine.runner import quiet_prefect
+quiet_prefect()
+setup_logging()
+for name in ("", "prefect", "prefect._internal.concurrency", "prefect.flow_runs", "prefect.server.api", "uvicorn"):
+    logging.getLogger(name).error("Service 'EventsWorker' failed to process item")
+"""
+
+
+def test_no_logger_of_prefect_prints(tmp_path: Path) -> None:
+    environment = clean_environment(PREFECT_HOME=str(tmp_path), PREFECT_LOGGING_TO_API_ENABLED="false")
+    found = subprocess.run([sys.executable, "-c", QUIET], env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout + found.stderr == ""
 
 
 @pytest.mark.cluster

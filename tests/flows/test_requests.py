@@ -7,8 +7,9 @@ import yaml
 from typer.testing import CliRunner
 
 from flows import cli, command
+from flows.progress import stage_states
 from storage.stages import open_finished
-from storage.stores import FORMAT_FILE
+from storage.stores import FORMAT_FILE, open_store
 from tests.counting import MARKER, METADATA, NOTE, Requests, counted
 from tests.plans import cells
 
@@ -75,3 +76,20 @@ def test_a_run_that_makes_stages_reads_the_format_once(
     requests = asked("run", config, *([] if there else ["--set", f"store={tmp_path / 'new'}"]))
     verbs = [verb for verb, path in requests.seen if path == FORMAT_FILE]
     assert verbs == (["read"] if there else ["miss", "miss", "write"])
+
+
+@pytest.mark.parametrize("count", [10, 200])
+def test_the_states_of_missing_stages_cost_a_listing_for_each_kind(tmp_path: "Path", count: int) -> None:
+    """A plan of many new stages on a store that is not local: their records, the kinds, and the stages that began."""
+    store = open_store(f"memory://bucket/{tmp_path.name}", create=True)
+    paths = [f"{kind}/{number:020x}" for kind in ("features", "evaluation") for number in range(count)]
+    for path in (paths[0], paths[-1]):
+        store.write(f"{path}/markers/000000.json", b"{}")
+    store.write(f"{paths[1]}/data.zarr/zarr.json", b"{}")  # begun, without a partition
+    with counted() as requests:
+        states = stage_states(store, paths)
+    assert {path for path, state in states.items() if state == "partial"} == {paths[0], paths[-1]}
+    assert {*states.values()} == {"partial", "missing"}
+    assert requests.count("names") == 2 + 3
+    assert requests.count("miss", NOTE) == len(paths)
+    assert len(requests.seen) == 2 * count + 2 + 3

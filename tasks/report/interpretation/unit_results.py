@@ -67,7 +67,8 @@ class UnitResults:
     sizes : a row per (network, seed, selector, repeat, budget), the full data in place of a selector: units (of a
         class, mean), few (bool: fewer than distances need), never_predicted, n_classes, samples, added (samples summed
         at this budget); fit_seconds, shell_seconds, chain_seconds (of the fit, of the sums at this budget, of all
-        sums); means over classes of units_shared, accuracy_plain, accuracy_without, layers_compared, layers_skipped (NaN: not compared)
+        sums); means over classes of units_shared, accuracy_plain, accuracy_without, layers_compared, layers_skipped
+        (NaN: not compared)
     coverage : a row per (network, selector, budget, call), means over classes and draws: size (units of the call),
         units, units_reference, units_shared
     paths : a row per breakpoint of (network, title, label), first seed: class_name, mu, units (with a weight)
