@@ -1,9 +1,10 @@
-"""The partition records of finished stages: one object each, or many records in one object.
+"""The partition records of finished stages: one object each, and many records in one object for readers.
 
 While a stage is made, every partition has a record of its own, so that a crash loses the partitions in flight alone.
-A stage of arrays with many partitions, such as one of 1,000 classes, is sealed with its records packed: a reader asks
-for one object in place of 1,000. The order is packs, completion record, removal of the single records. A process that
-dies in between leaves records that nobody needs. Trainings keep single records, which others read while they run.
+When a stage of arrays with many partitions is sealed, such as one of 1,000 classes, its records are written again,
+packed: a reader asks for one object in place of 1,000. The single records stay. A late writer of another run looks for
+that of its partition, and programs that know no packs read them. Trainings have single records alone, which others
+read while they run.
 """
 
 import json

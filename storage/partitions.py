@@ -46,7 +46,7 @@ class Partition:
     files: dict[str, str] = field(default_factory=dict)
     numbers: Document = field(default_factory=dict)
     removed: list[str] = field(default_factory=list)
-    looked: float = -math.inf  # when the partition was found missing
+    _looked: float = -math.inf
 
     @property
     def span(self) -> tuple[int, int]:
@@ -105,11 +105,11 @@ class Partition:
         Most steps compute for long before their first write. The other writes follow at once.
         """
         now = time.monotonic()
-        if now - self.looked < patience:
+        if now - self._looked < patience:
             return
-        if self.stage.marker(self.number) is not None or self.stage.is_packed():
+        if self.stage.marker(self.number) is not None:
             raise OvertakenError(
                 f"{self.stage.spec.title}: another run wrote partition {self.number} in the meantime; "
                 "what it wrote is kept"
             )
-        self.looked = now
+        self._looked = now

@@ -90,20 +90,12 @@ class S3Files(S3FileSystem):  # type: ignore[misc]  # s3fs has no types
 
     exists = sync_wrapper(_exists)  # s3fs binds its own
 
-    async def _rm(self, path: str | list[str], recursive: bool = False, **kwargs: Any) -> None:  # Any: fsspec's
-        """Delete the objects at one path or more, and with `recursive` all below it, as far as they are there."""
-        paths = [path] if isinstance(path, str) else path
-        places = [self.split_path(one)[:2] for one in paths]
-        if len(places) > 1:
-            await self._delete_all(places[0][0], [key for _, key in places])
-            return
-        ((bucket, key),) = places
+    async def _rm(self, path: str, recursive: bool = False, **kwargs: Any) -> None:  # Any: fsspec's
+        """Delete the object at `path`, and with `recursive` all below it, if there is one."""
+        bucket, key, _ = self.split_path(path)
         await self._call_s3("delete_object", Bucket=bucket, Key=key)
-        found = await self._lsdir(self._strip_protocol(paths[0]), delimiter="") if recursive else []
-        await self._delete_all(bucket, [entry["name"].removeprefix(f"{bucket}/") for entry in found])
-
-    async def _delete_all(self, bucket: str, keys: list[str]) -> None:
-        """Delete objects, many with a request."""
+        found = await self._lsdir(self._strip_protocol(path), delimiter="") if recursive else []
+        keys = [entry["name"].removeprefix(f"{bucket}/") for entry in found]
         for start in range(0, len(keys), TOGETHER):
             delete = partial(self._delete, bucket, keys[start : start + TOGETHER])
             await patiently(delete, f"s3://{bucket}/{keys[start]}")

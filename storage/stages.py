@@ -4,10 +4,9 @@
 <store>/<stage>/<key>/files/<name>                  tables, checkpoints
 <store>/<stage>/<key>/markers/<partition>.json      written after the partition's data
 <store>/<stage>/<key>/markers/complete.json         written last; from then on the stage is read-only
-<store>/<stage>/<key>/markers/partitions-<n>.json   in place of many partition records, once the stage is complete
+<store>/<stage>/<key>/markers/partitions-<n>.json   many partition records again, for readers of the complete stage
 """
 
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,7 +38,6 @@ class Stage:
     ----------
     seen : the valid partition records at one moment, by partition (`looked`); None to read the store each time
     new : whether nothing of the stage was there when it was begun
-    checked : when this process found the partition missing that it makes next, by its monotonic clock
     """
 
     store: Store
@@ -47,7 +45,6 @@ class Stage:
     layout: Layout
     seen: Mapping[int, Document] | None = field(default=None, compare=False, repr=False)
     new: bool = field(default=False, compare=False, repr=False)
-    checked: float = field(default=-math.inf, compare=False, repr=False)
 
     def looked(self, before: Mapping[int, Document] | None = None) -> "Stage":
         """Return the stage with its present partition records, so that later questions about them need no request.
@@ -78,10 +75,6 @@ class Stage:
         except (FileNotFoundError, DamagedError):
             return None
 
-    def is_packed(self) -> bool:
-        """Say whether the stage is complete and its partition records packed: none of them is found alone."""
-        return may_pack(self.layout) and self.store.exists(note_path(self.spec.path))
-
     @contextmanager
     def partition(self, number: int) -> Iterator[Partition]:
         """Write one partition; its record follows when the block ends without an exception.
@@ -90,9 +83,9 @@ class Stage:
         ------
         OvertakenError : the stage is finished, or another run wrote the partition during the block
         """
-        if self.checked == -math.inf and self.store.exists(note_path(self.spec.path)):
+        if self.store.exists(note_path(self.spec.path)):
             raise OvertakenError(f"{self.spec.title}: expected an unfinished stage, found a finished one, read-only")
-        writing = Partition(self, number, looked=self.checked)
+        writing = Partition(self, number)
         started, cpu = time.perf_counter(), time.process_time()
         yield writing
         lacking = [n for n, a in self.layout.arrays.items() if number < a.partitions and n not in writing.arrays]
@@ -157,23 +150,19 @@ def seal_all(stages: Sequence[Stage], summary: Callable[[Stage], Mapping[str, Js
     finished, failure = list[FinishedStage](), None
     for some in at_once(stages[0].store, stages) if stages else ():
         store, notes = some[0].store, dict[str, Document]()
-        packs, single = dict[str, bytes](), list[str]()
+        packs = dict[str, bytes]()
         metadata = store.read_all([path for stage in some for path in stage.metadata.values()])
         for stage in some:
             try:
                 whole = stage if stage.seen is not None else stage.looked()
                 notes[stage.spec.path] = whole._note(summary(stage), metadata)
                 packs |= pack_records(stage.spec.path, whole.layout, whole.seen or {})
-                if may_pack(whole.layout):
-                    single += [marker_path(stage.spec.path, p) for p in range(whole.layout.partitions)]
             except Exception as error:
                 failure = failure or error
         raw = {path: encode(note) for path, note in notes.items()}
         if packs:
             store.write_all(packs)
         store.write_all({note_path(path): raw[path] for path in notes})
-        if single:
-            store.remove_object(*single)
         for path, note in notes.items():
             remember(store, path, raw[path])
             finished.append(FinishedStage(store, path, note))

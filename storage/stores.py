@@ -193,13 +193,13 @@ class Store:
         else:
             Path(self.path(path)).unlink(missing_ok=True)
 
-    def remove_object(self, *paths: str) -> None:
-        """Delete the objects at `paths`, those that are there; what lies below them stays."""
-        for path in paths if self.local else ():
+    def remove_object(self, path: str) -> None:
+        """Delete the object at `path`, if there is one; what lies below it stays."""
+        if self.local:
             Path(self.path(path)).unlink(missing_ok=True)
-        if not self.local:
+        else:
             with contextlib.suppress(FileNotFoundError):
-                self._fs.rm([self.path(path) for path in paths])
+                self._fs.rm(self.path(path))
 
     def sweep(self, path: str) -> None:
         """Remove unfinished files of dead writers below `path`; S3 has whole objects only."""

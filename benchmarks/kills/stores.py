@@ -10,6 +10,7 @@ from storage.claims import CLAIMS, StageHeldError, claim
 from storage.documents import DamagedError, Json, canonical, digest
 from storage.layouts import metadata_path
 from storage.notes import GROUP
+from storage.packs import record_path
 from storage.results import read_table, table_bytes
 from storage.stages import FinishedStage, find_finished, marker_name
 from storage.stores import FORMAT_FILE, PARTIAL, Store
@@ -151,4 +152,5 @@ def _named(stage: FinishedStage) -> Iterator[str]:
         yield from (stage.shard_path(name, partition) for partition in range(array.partitions))
     yield from (f"{path}/files/{name}" for name in stage.note["files"])
     yield from (f"{path}/markers/{marker_name(partition)}" for partition in range(layout.partitions))
+    yield from {record_path(path, stage.note, partition) for partition in range(layout.partitions)}
     yield f"{path}/markers/complete.json"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -60,9 +59,8 @@ class Work:
         """Return the work for the stages in which the partition `index` is still missing."""
         asked = [(stage.spec.path, index) for stage in self.stages]
         found = read_markers(self.stage.store, asked) if asked else {}
-        alone = [stage for stage in self.stages if isinstance(found[stage.spec.path, index], Exception)]
-        now = time.monotonic()
-        return replace(self, stages=tuple(replace(stage, checked=now) for stage in alone if not stage.is_packed()))
+        missing = [stage for stage in self.stages if isinstance(found[stage.spec.path, index], Exception)]
+        return replace(self, stages=tuple(missing))
 
 
 @dataclass(frozen=True)

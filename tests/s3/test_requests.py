@@ -45,7 +45,7 @@ def test_a_run_with_nothing_to_do_reads_each_note_once_and_many_at_once(
     assert counts["most at once"] > 1
 
 
-CLAIMED, MADE, VERIFIED = 5 + 7, 5 + 7 + 8, 5  # requests of a stage: its claim, and what else it asks for
+CLAIMED, MADE, VERIFIED = 5 + 7, 5 + 7 + 10, 5  # requests of a stage: its claim, and what else it asks for
 
 
 @pytest.mark.parametrize("server", ["moto"], indirect=True, scope="module")
