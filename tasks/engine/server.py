@@ -16,6 +16,8 @@ import tempfile
 import time
 import uuid
 import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -73,63 +75,92 @@ def check_settings() -> None:
         check_database(settings)
 
 
-def start_server() -> None:
-    """Start Prefect's own server unless it runs; it ends with this process, and ignores Ctrl-C.
+@contextlib.contextmanager
+def launched_server() -> Iterator[Callable[[], None]]:
+    """Start Prefect's own server unless it runs, and yield a function that returns once it answers.
 
-    Raises
-    ------
-    ServerError : it cannot start; names the variable, folder or file
+    A server takes seconds to start, in which the block can do other work. It ends with this process, or with a block
+    that does not wait for it. It ignores Ctrl-C. The function raises ServerError where the server cannot start; it
+    names the variable, folder or file.
     """
     from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import get_current_settings
 
     settings, server = get_current_settings(), SubprocessASGIServer()
     if server.running:
+        yield lambda: None
         return
+    first = _launch(settings)
+
+    def wait() -> None:
+        found = _answering(settings, first)
+        server.port, server.server_process, server.running = found.port, found.process, True
+        atexit.register(_stop, found.process)  # Prefect's own stop would wait longer
+
+    try:
+        yield wait
+    finally:
+        first.errors.close()
+        if not server.running:
+            _stop(first.process)
+
+
+@dataclass(frozen=True)
+class _Launched:
+    """A server that was started; its answers carry the token, and its errors go to a file."""
+
+    process: "subprocess.Popen[bytes]"
+    port: int
+    token: str
+    errors: IO[bytes]
+
+
+def _answering(settings: Settings, first: _Launched) -> _Launched:
+    """Return a server once it answers: the first one, or another on the next port where a program took its port."""
+    launched = first
     for attempt in range(1, PORTS + 1):
-        port, token = _free_port(), uuid.uuid4().hex
-        with tempfile.TemporaryFile() as errors:
-            process = _launch(settings, port, token, errors)
+        with launched.errors:
             try:
-                if _answers_in_time(process, port, token, settings.server.ephemeral.startup_timeout_seconds):
-                    break
-                why = _cause(errors)
+                if _answers_in_time(launched, settings.server.ephemeral.startup_timeout_seconds):
+                    return launched
+                why = _cause(launched.errors)
             except BaseException:
-                _stop(process)
+                _stop(launched.process)
                 raise
-            _stop(process)
+        _stop(launched.process)
         if TAKEN not in why or attempt == PORTS:
-            place = f"{_place(settings)}: Prefect's own server cannot start"
-            file = _database_file(settings)
-            raise ServerError(f"{place}{f' with {file}' if file else ''}: {without_passwords(why)}")
-    server.port, server.server_process, server.running = port, process, True
-    atexit.register(_stop, process)  # Prefect's own stop would wait longer
-    end_with_us(process.pid)
+            break
+        launched = _launch(settings)
+    place, file = f"{_place(settings)}: Prefect's own server cannot start", _database_file(settings)
+    raise ServerError(f"{place}{f' with {file}' if file else ''}: {without_passwords(why)}")
 
 
-def _launch(settings: Settings, port: int, token: str, errors: IO[bytes]) -> "subprocess.Popen[bytes]":
+def _launch(settings: Settings) -> _Launched:
     """Start the server's process as Prefect does, with a name in its answers and a file for its errors."""
     import prefect
 
+    port, token, errors = _free_port(), uuid.uuid4().hex, tempfile.TemporaryFile()  # noqa: SIM115
     command = [sys.executable, "-m", "uvicorn", "--app-dir", str(prefect.__module_path__.parent), "--factory"]
     command += ["prefect.server.api.server:create_app", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--log-level", "error", "--lifespan", "on", "--header", f"layerlore:{token}"]
     mode = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     environment = environment_with({**mode, **settings.to_environment_variables(exclude_unset=True)})
     with interrupts_stay_here():  # its own group: a stop of the run's group must not stop the server first
-        return subprocess.Popen(command, env=environment, stdout=errors, stderr=errors, start_new_session=True)
+        process = subprocess.Popen(command, env=environment, stdout=errors, stderr=errors, start_new_session=True)
+    end_with_us(process.pid)  # at once: a run may be killed while its server starts
+    return _Launched(process, port, token, errors)
 
 
-def _answers_in_time(process: "subprocess.Popen[bytes]", port: int, token: str, limit: float) -> bool:
+def _answers_in_time(launched: _Launched, limit: float) -> bool:
     """Return True once the server answers, False where it ends or does not answer within `limit` seconds."""
     until = time.monotonic() + limit
-    while process.poll() is None and time.monotonic() < until:
+    while launched.process.poll() is None and time.monotonic() < until:
         with contextlib.suppress(OSError, http.client.HTTPException):
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=ANSWER)
+            connection = http.client.HTTPConnection("127.0.0.1", launched.port, timeout=ANSWER)
             with contextlib.closing(connection):
                 connection.request("GET", "/api/health")
                 answer = connection.getresponse()
-                if answer.status == 200 and answer.headers.get("layerlore") == token:
+                if answer.status == 200 and answer.headers.get("layerlore") == launched.token:
                     return True
         time.sleep(LOOK)
     return False

@@ -4,16 +4,21 @@ import os
 import signal
 import sys
 
+PATIENCE = 10  # seconds between SIGTERM and SIGKILL: a server with an open request waits for its end
 WATCH = """
-import os, signal, sys
+import os, select, signal, sys
 handle = os.pidfd_open(int(sys.argv[1]))
 os.read(0, 1)
 signal.pidfd_send_signal(handle, signal.SIGTERM)
+if not select.select([handle], [], [], float(sys.argv[2]))[0]:
+    signal.pidfd_send_signal(handle, signal.SIGKILL)
 """
 
 
-def end_with_us(pid: int) -> None:
-    """Send SIGTERM to a child of this process when this process ends; do nothing where the system is not Linux.
+def end_with_us(pid: int, patience: float = PATIENCE) -> None:
+    """End a child of this process when this process ends; do nothing where the system is not Linux.
+
+    The child gets SIGTERM, and SIGKILL if it still runs `patience` seconds later.
 
     A third process waits at the end of a pipe whose other end only this process has. It holds a handle of the child,
     and never ends another process that has the same number later.
@@ -22,7 +27,7 @@ def end_with_us(pid: int) -> None:
         return
     end, _ = os.pipe()  # the other end stays open until this process ends
     silent = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_WRONLY, 0) for stream in (1, 2)]
-    command = [sys.executable, "-I", "-S", "-c", WATCH, str(pid)]
+    command = [sys.executable, "-I", "-S", "-c", WATCH, str(pid), str(patience)]
     actions = [(os.POSIX_SPAWN_DUP2, end, 0), *silent]
     os.posix_spawn(sys.executable, command, {}, file_actions=actions, setsigmask=[signal.SIGINT])  # not of Ctrl-C
     os.close(end)

@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 
@@ -15,10 +15,15 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
 
     Threads of one process take turns.
     """
-    devices = [device] if device.type == "cuda" else []
-    with _LOCK, torch.random.fork_rng(devices=devices, device_type="cuda"):
-        torch.default_generator.manual_seed(seed)
-        for used in devices:
-            with torch.cuda.device(used):
-                torch.cuda.manual_seed(seed)
-        yield
+    cuda = device.type == "cuda"
+    fork = torch.random.fork_rng(devices=[device], device_type="cuda") if cuda else nullcontext()  # costs more
+    with _LOCK, fork:
+        before = torch.default_generator.get_state()
+        try:
+            torch.default_generator.manual_seed(seed)
+            if cuda:
+                with torch.cuda.device(device):
+                    torch.cuda.manual_seed(seed)
+            yield
+        finally:
+            torch.default_generator.set_state(before)

@@ -73,9 +73,20 @@ def kernel_sum(x: Doubles, w: Doubles, points: Doubles, width: float) -> Doubles
     step = max(1, CHUNK // max(len(points), 1))
     for start in range(0, len(x), step):
         part = slice(start, start + step)
-        total += w[part] @ np.exp(-0.5 * ((points - x[part, None]) / width) ** 2)
-    found: Doubles = total / (width * np.sqrt(2 * np.pi))
+        total += w[part] @ kernel_values(x[part], points, width)
+    found: Doubles = total / kernel_area(width)
     return found
+
+
+def kernel_values(x: Doubles, points: Doubles, width: float) -> Doubles:
+    """Return (n, G), a Gaussian of height 1 and deviation `width` around each x at the points."""
+    values: Doubles = np.exp(-0.5 * ((points - x[:, None]) / width) ** 2)
+    return values
+
+
+def kernel_area(width: float) -> float:
+    """Return the integral of a Gaussian of height 1."""
+    return float(width * np.sqrt(2 * np.pi))
 
 
 def _density(x: Doubles, w: Doubles, points: Doubles, bandwidth: float, kind: Kind) -> Doubles:

@@ -6,7 +6,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tasks.tracing.checks import Doubles, check_integers, check_values
-from tasks.tracing.densities import POINT, Kind, check_smoothing, kernel_sum
+from tasks.tracing.densities import (
+    CHUNK,
+    POINT,
+    Kind,
+    check_smoothing,
+    kernel_area,
+    kernel_sum,
+    kernel_values,
+)
 
 BINS = 2001
 SLACK = 1e-3  # largest excess of a cosine over 1 by rounding; such a cosine is set to 1
@@ -67,21 +75,44 @@ class RidgeHistogram:
         self._add(other.totals, other.squares, other.means, other.spreads)
         return self
 
-    def densities(self, grid: NDArray[np.floating], bandwidth: float = 0.1, kind: Kind = "absolute") -> Doubles:
-        """Return the densities (Q, C, G) of all queries; parameters and zeros as in `ridge_densities`."""
+    def densities(
+        self,
+        grid: NDArray[np.floating],
+        bandwidth: float = 0.1,
+        kind: Kind = "absolute",
+        *,
+        classes: NDArray[np.integer] | None = None,
+    ) -> Doubles:
+        """Return the densities of all queries; parameters and zeros as in `ridge_densities`.
+
+        Parameters
+        ----------
+        classes : (Q, S) integer, the classes of each query; None for all
+
+        Returns
+        -------
+        (Q, C, G) float64, or (Q, S, G)
+        """
         points = check_values("grid", grid, 1)
         check_smoothing(bandwidth, kind)
         n_queries, n_classes, bins = self.counts.shape
-        centres = np.linspace(-1, 1, bins)
-        widths = np.full((n_queries, n_classes), float(bandwidth))
+        wanted = np.tile(np.arange(n_classes), (n_queries, 1)) if classes is None else classes
+        centres, widths = np.linspace(-1, 1, bins), np.full((n_queries, n_classes), float(bandwidth))
+        one_kernel = kind == "absolute" and bins * len(points) <= CHUNK
+        kernel = kernel_values(centres, points, float(bandwidth)) if one_kernel else None
         if kind == "scott-factor":
             widths *= np.sqrt(self._variances())
-        found = np.zeros((n_queries, n_classes, len(points)))
-        for query, label in zip(*np.nonzero((self.totals > 0) & (widths > 0)), strict=True):
-            counts = self.counts[query, label]
+        found = np.zeros((*wanted.shape, len(points)))
+        smooth = np.take_along_axis((self.totals > 0) & (widths > 0), wanted, axis=1)
+        for query, column in zip(*np.nonzero(smooth), strict=True):
+            place = query, wanted[query, column]
+            counts = self.counts[place]
             filled = np.flatnonzero(counts)
-            summed = kernel_sum(centres[filled], counts[filled], points, widths[query, label])
-            found[query, label] = np.maximum(summed, 0) / self.totals[query, label]
+            if kernel is None:
+                summed = kernel_sum(centres[filled], counts[filled], points, widths[place])
+            else:
+                summed = counts[filled] @ kernel[filled] / kernel_area(float(bandwidth))
+            found[query, column] = np.maximum(summed, 0) / self.totals[place]
         return found
 
     def _add(self, totals: Doubles, squares: Doubles, means: Doubles, spreads: Doubles) -> None:

@@ -1,9 +1,10 @@
 """The training loop, one range of steps at a time: a run can stop and go on after any step."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Protocol
 
 import numpy as np
@@ -18,6 +19,7 @@ from tasks.training.clipping import clip_gradients
 from tasks.training.companions import Companion
 from tasks.training.ghost_norm import ghost_rows, has_ghost_norm
 from tasks.training.schedules import Schedule
+from tasks.training.step_seeds import step_seed
 
 Fetch = Callable[[Positions], tuple[Tensor, Tensor]]  # positions -> inputs (n, ...) float32, labels (n,) int64
 Augment = Callable[[Tensor, Positions, int], Tensor]  # inputs (n, ...), sample ids (n,) int64, epoch -> inputs
@@ -77,6 +79,11 @@ class Trainer:
     companions: tuple[Companion, ...] = ()
     weights: Tensor | None = None
 
+    @cached_property
+    def parameters(self) -> tuple[nn.Parameter, ...]:
+        """Return the parameters of the model; to look for them in every step would cost as much as a small layer."""
+        return tuple(self.model.parameters())
+
     def run(self, start: int, stop: int, recorder: Recorder | None = None) -> list[float]:
         """Make the steps `start:stop`, from the state before step `start`.
 
@@ -106,7 +113,8 @@ class Trainer:
 
     def gradient(self, step: int, epoch: int, batch: Batch) -> "Gradient":
         """Return the closure of a step, with the samples of its batch."""
-        rows = np.concatenate([batch.examples, batch.ghosts]) if has_ghost_norm(self.model) else batch.examples
+        ghosts = len(batch.ghosts) > 0 and has_ghost_norm(self.model)
+        rows = np.concatenate([batch.examples, batch.ghosts]) if ghosts else batch.examples
         inputs, labels = self.samples.fetch(rows)
         if self.augment is not None:
             inputs = self.augment(inputs, self.samples.ids[rows], epoch)
@@ -115,7 +123,7 @@ class Trainer:
         for companion in active:
             companion.before_step(self.samples.ids[batch.examples])
         weights = None if self.weights is None else self.weights[torch.from_numpy(batch.examples)].to(inputs)
-        return Gradient(self.model, inputs, labels[:m], seed, step, self.clip, active, weights)
+        return Gradient(self.model, self.parameters, inputs, labels[:m], seed, step, self.clip, active, weights)
 
     def _step(self, step: int, epoch: int, batch: Batch, recorder: Recorder | None) -> float:
         """Make one update and return the loss before it."""
@@ -130,11 +138,6 @@ class Trainer:
             if self.augment is not None:
                 row.augmentation = self.samples.batches.seed
         return gradient.loss
-
-
-def step_seed(seed: int, step: int) -> int:
-    """Return the seed of a step's random numbers, 63 bits."""
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
@@ -159,6 +162,7 @@ class Gradient:
     """The closure of one step, which computes loss and gradient at every call of the optimiser."""
 
     model: nn.Module
+    parameters: Sequence[nn.Parameter]  # of the model
     inputs: Tensor  # examples, then ghosts
     labels: Tensor  # of the examples
     seed: int  # of the step
@@ -171,19 +175,21 @@ class Gradient:
     calls: int = 0
 
     def __call__(self) -> Tensor:
-        self.model.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         # Running statistics should follow only the first pass, which is at the step's weights.
         with frozen_statistics(self.model) if self.calls else nullcontext():
             loss = self.total()
-        if not torch.isfinite(loss):
-            raise ValueError(f"step {self.step}: expected a finite loss, found {loss.item()}; lower the learning rate")
+        value = loss.item()
+        if not math.isfinite(value):
+            raise ValueError(f"step {self.step}: expected a finite loss, found {value}; lower the learning rate")
         loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
         for companion in self.companions:
             companion.after_backward()
         if self.clip is not None:
-            self.factor = clip_gradients(self.model.parameters(), self.clip)
+            self.factor = clip_gradients(self.parameters, self.clip)
         if not self.calls:
-            self.loss = float(loss.detach())
+            self.loss = value
         self.calls += 1
         return loss
 
@@ -193,7 +199,8 @@ class Gradient:
         with ExitStack() as during:
             # dropout is a function of seed and step: any step can be resumed, and SAM's two passes use one network
             during.enter_context(seeded(self.seed, self.inputs.device))
-            during.enter_context(ghost_rows(self.model, m, ghosts))
+            if ghosts:
+                during.enter_context(ghost_rows(self.model, m, ghosts))
             inputs = self.inputs.clone()  # SAM makes two passes, and a network may change its inputs
             for companion in self.companions:
                 during.enter_context(companion.during(self.labels))

@@ -230,8 +230,8 @@ def ridge_arrays(
         for steps, cosine, _ in found.chunks(layer, "cosine"):
             norms = found.norms(layer, steps.start, steps.stop)
             histogram.update(cosine[:, batch].T, norms[:, batch].T, step_class[steps])
-        every = histogram.densities(GRID, settings["bandwidth"], settings["kind"])
-        densities[batch] = np.take_along_axis(every, order[batch, :, None], axis=1)
+        asked = settings["bandwidth"], settings["kind"]
+        densities[batch] = histogram.densities(GRID, *asked, classes=order[batch])
         totals[batch] = np.take_along_axis(histogram.totals, order[batch], axis=1)
     return {"ridge": densities, "ridge_total": totals, "ridge_class": classes[order]}
 

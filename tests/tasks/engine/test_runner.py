@@ -91,12 +91,28 @@ def test_a_parent_that_ends_its_child_itself_leaves_nothing_and_says_nothing() -
         assert gone(psutil.Process(int(done.stdout)))
 
 
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
+def test_a_child_that_ignores_the_first_signal_ends_too() -> None:
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
+    program = (
+        "import subprocess, sys, time\nfrom tasks.engine.watchdog import end_with_us\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {deaf!r}], stdout=subprocess.PIPE)\nchild.stdout.readline()\n"
+        "end_with_us(child.pid, 0.2)\nprint(child.pid, flush=True)\ntime.sleep(600)"
+    )
+    parent = start(program)
+    child = psutil.Process(int(line(parent)))
+    kill(parent)
+    assert gone(child)
+
+
 @pytest.mark.cluster
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
-def test_prefects_server_ends_when_the_run_is_killed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("waiting", ["wait()", ""], ids=["answers", "starts"])
+def test_prefects_server_ends_when_the_run_is_killed(tmp_path: Path, waiting: str) -> None:
     program = (
         "import time\nfrom configs.load import prefect_defaults\nprefect_defaults()\n"
-        "from tasks.engine.runner import start_prefect\nstart_prefect()\nprint('started', flush=True)\ntime.sleep(600)"
+        "from tasks.engine.runner import starting_prefect\n"
+        f"with starting_prefect() as wait:\n    {waiting}\n    print('started', flush=True)\n    time.sleep(600)"
     )
     parent = start(program, PREFECT_HOME=str(tmp_path))
     assert line(parent) == "started"
