@@ -9,7 +9,7 @@ FAST := "not slow and not s3 and not gpu and not browser and not cluster and not
 SOURCES := layerlore.py configs flows storage tasks deployments tests benchmarks docs
 export OMP_NUM_THREADS := 1
 
-.PHONY: quickstart test docs long gpu wheels lint check coverage format env swift slurm clean
+.PHONY: quickstart test docs long gpu peers wheels lint check coverage format env swift slurm clean
 
 quickstart: env  ## train a small network on digits, ask question 1, print where the report is
 	$(BIN)/layerlore run digits
@@ -23,6 +23,9 @@ long: env swift  ## tests of minutes each, on real servers
 gpu:  ## what a GPU changes: the same numbers and the costs, in gpu.md; PYTHON needs torch, and the rest or ./wheels
 	@test ! -d wheels || $(PYTHON) -m pip install -q --no-index --no-deps --upgrade --target build/gpu wheels/*.whl
 	PYTHONPATH=build/gpu:. $(PYTHON) -m benchmarks.gpu --write gpu.md
+
+peers: env  ## layerlore next to other tools, in an environment of their own; writes docs/peers.md
+	$(BIN)/python -m benchmarks.peers
 
 wheels:  ## what `make gpu` needs beside torch and what usually comes with it, for a machine without a network
 	$(PYTHON) -m pip download -q --no-deps --only-binary :all: -d wheels -c $(CONSTRAINTS) zarr numcodecs donfig \

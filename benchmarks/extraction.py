@@ -39,7 +39,6 @@ from tasks.steps.common.manifest import MANIFEST, positions
 from tasks.steps.common.networks import load_network, preprocessing_of
 from tasks.steps.common.probing import probe
 from tasks.steps.common.trials import example_input
-from tests.plans import held_out
 
 CLASSES = 4
 
@@ -103,7 +102,7 @@ def throughput(plan: Plan, root: Path, rounds: int) -> None:
     """Print the stage's time and that of its two parts."""
     torch.set_num_threads(1)
     keep_freed_memory()
-    spec = next(iter(held_out(plan).values()))
+    spec = next(one for one in plan.stages if one.stage == ACTIVATIONS.kind)
     job = Job(open_store(str(root), create=True), SerialPool(), LineObserver(io.StringIO()))
     complete(job, MANIFEST, [spec.inputs["data"]])
     keys = positions(job.store, spec.inputs["data"].path, "val")["key"].tolist()
@@ -140,7 +139,7 @@ def throughput(plan: Plan, root: Path, rounds: int) -> None:
 def memory(folder: Path, root: Path, model: str, layer: str) -> None:
     """Print the peak memory of the stage on the images in `folder`; runs in a process of its own."""
     plan = plan_for(folder, root, model, layer)
-    spec = next(iter(held_out(plan).values()))
+    spec = next(one for one in plan.stages if one.stage == ACTIVATIONS.kind)
     job = Job(open_store(str(root), create=True), SerialPool(), LineObserver(io.StringIO()))
     complete(job, MANIFEST, [spec.inputs["data"]])
     reset_peak_memory()

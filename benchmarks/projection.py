@@ -1,35 +1,28 @@
-"""Projection of weight updates on queries: against one convolution per step, and against captum's TracInCPFast.
+"""Projection of weight updates on queries, against one convolution per step.
 
 Run `python -m benchmarks.projection`; one thread, CPU times of all sides taken in turn in one run, figures measured by
 the run itself. The authors' way convolves the queries with each update and takes norm and inner product of the result.
-Captum (if it can be imported) scores all training examples for the same queries from the same checkpoints of a small
-network; the two measure different things, so class agreement @1 is printed with the times.
+Scores of examples, next to those of other libraries, are in `benchmarks.peers`.
 """
 
 # ruff: noqa: E402 (the thread count is set before the libraries load)
 
 import argparse
-import importlib
 import os
 import time
-import warnings
 from collections.abc import Callable
-from types import ModuleType
 
 for _variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ[_variable] = "1"  # read when the libraries below are loaded: one thread on all sides
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
-from tasks.tracing import Projector, gammas, influential_examples
-from tasks.tracing.evaluation import class_agreement
+from tasks.tracing import Projector
 
 # (channels in, channels out, side of the map) of layers of VGG-16 on CIFAR-10
 LAYERS = ((3, 64, 32), (64, 64, 32), (128, 128, 16), (256, 256, 8), (512, 512, 4), (512, 512, 2))
-RATE = 0.05
 
 
 @torch.no_grad()
@@ -84,96 +77,17 @@ def cpu_seconds(measured: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def train(images: Tensor, labels: Tensor) -> tuple[nn.Sequential, list[dict[str, Tensor]]]:
-    """Train 64-32-10 without bias by single examples; return the network and a checkpoint around each step."""
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(64, 32, bias=False), nn.ReLU(), nn.Linear(32, 10, bias=False))
-    optimizer = torch.optim.SGD(model.parameters(), lr=RATE)
-    checkpoints = [{name: value.clone() for name, value in model.state_dict().items()}]
-    for image, label in zip(images, labels, strict=True):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(image[None]), label[None]).backward()  # type: ignore[no-untyped-call]  # torch's stub
-        optimizer.step()
-        checkpoints.append({name: value.clone() for name, value in model.state_dict().items()})
-    return model, checkpoints
-
-
-def by_contributions(model: nn.Sequential, checkpoints: list[dict[str, Tensor]], queries: Tensor) -> np.ndarray:
-    """Return the most influential training example of each query at the output layer, from the checkpoints."""
-    weights = torch.stack([checkpoint["2.weight"] for checkpoint in checkpoints])
-    model.load_state_dict(checkpoints[-1])
-    with torch.no_grad():
-        hidden = model[:2](queries)
-    gamma = gammas(model[2], weights[-1], hidden, weights.diff(dim=0))
-    members = [np.array([step]) for step in range(len(weights) - 1)]
-    return influential_examples(gamma.numpy(), members, 1).ids
-
-
-def by_captum(
-    influence: ModuleType,
-    model: nn.Sequential,
-    checkpoints: list[dict[str, Tensor]],
-    train_set: torch.utils.data.TensorDataset,
-    queries: tuple[Tensor, Tensor],
-) -> np.ndarray:
-    """Return the training example of highest TracInCPFast score of each query, over all checkpoints before a step."""
-
-    def load(target: nn.Module, number: str) -> float:
-        target.load_state_dict(checkpoints[int(number)])
-        return RATE
-
-    names = [str(number) for number in range(len(checkpoints) - 1)]
-    loss = nn.CrossEntropyLoss(reduction="sum")
-    scorer = influence.TracInCPFast(model, model[2], train_set, names, load, loss, batch_size=len(train_set))
-    scores: Tensor = scorer.influence(queries)
-    return scores.argmax(dim=1, keepdim=True).numpy()
-
-
-def compare_captum(n_train: int, n_queries: int, rounds: int) -> None:
-    """Print CPU time and class agreement @1 of both, from a checkpoint per step."""
-    try:
-        influence = importlib.import_module("captum.influence")
-    except ImportError:
-        print("  captum is absent: no comparison (pip install captum)")
-        return
-    digits = load_digits()
-    order = np.random.default_rng(0).permutation(len(digits.data))[: n_train + n_queries]
-    images = torch.from_numpy(digits.data[order] / 16).float()
-    labels = torch.from_numpy(digits.target[order]).long()
-    model, checkpoints = train(images[:n_train], labels[:n_train])
-    queries, train_set = images[n_train:], torch.utils.data.TensorDataset(images[:n_train], labels[:n_train])
-    predicted = model(queries).argmax(dim=1)
-    sides: dict[str, Callable[[], np.ndarray]] = {
-        "ours": lambda: by_contributions(model, checkpoints, queries),
-        "captum": lambda: by_captum(influence, model, checkpoints, train_set, (queries, labels[n_train:])),
-    }
-    taken: dict[str, list[float]] = {name: [] for name in sides}
-    for name in list(sides) * (rounds + 1):
-        taken[name].append(cpu_seconds(sides[name]))
-    seconds = {name: float(np.median(times[1:])) for name, times in taken.items()}
-    agree = {name: class_agreement(labels[side()].numpy(), predicted.numpy()) for name, side in sides.items()}
-    print(
-        f"  {n_train} training examples and checkpoints, {n_queries} queries: ours {seconds['ours']:.3f} s, "
-        f"captum {seconds['captum']:.3f} s, ratio {seconds['ours'] / seconds['captum']:.4f}; "
-        f"class agreement @1 {agree['ours']:.2f} and {agree['captum']:.2f}"
-    )
-
-
 def main() -> None:
-    """Run both comparisons."""
+    """Compare the layers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--queries", type=int, default=16)
     parser.add_argument("--steps", type=int, default=32)
-    parser.add_argument("--examples", type=int, default=300, help="training examples of the comparison with captum")
     parser.add_argument("--rounds", type=int, default=3)
     chosen = parser.parse_args()
     torch.set_num_threads(1)
-    warnings.filterwarnings("ignore", module="captum")
     print(f"3 x 3, {chosen.queries} queries, {chosen.steps} steps, median of {chosen.rounds} rounds, one thread")
     for shape in LAYERS:
         compare_layer(shape, chosen.queries, chosen.steps, chosen.rounds)
-    print("output layer of 64-32-10 on digits, single-example SGD, against captum's TracInCPFast")
-    compare_captum(chosen.examples, 100, chosen.rounds)
 
 
 if __name__ == "__main__":

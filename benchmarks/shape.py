@@ -3,7 +3,8 @@
 `plain` whitens both sets and stops at the singular values of their product. `aligned` takes the steps of the metric's
 authors: it fits a map for each set, maps the sets, and takes the angle of the aligned rows. Run from the checkout:
 `python -m benchmarks.shape`. One BLAS thread; the CPU times of all sides are taken in turn in one process, for one and
-for three alphas, the peak of allocated memory (inputs apart) in a separate pass, since tracing costs time.
+for three alphas, the peak of allocated memory (inputs apart) in a separate pass, since tracing costs time. At the end
+the same for smaller sets, where whole matrices can be faster; `--small` takes these alone.
 """
 
 import argparse
@@ -23,6 +24,7 @@ Measured = Callable[[Floats, Floats, float], float]
 CHUNK_ROWS = 2000
 ALPHAS = (0.0, 0.5, 1.0)
 SEED = 0
+SMALLER = ((200, 20), (600, 512), (2_000, 64), (5_000, 512))  # rows, columns
 
 
 def summed(x: Floats, y: Floats) -> ShapeStatistics:
@@ -110,26 +112,36 @@ def make_inputs(n: int, d: int) -> tuple[Floats, Floats]:
     return np.maximum(x, 0), np.maximum(y, 0)
 
 
-def main() -> None:
-    """Print times, peaks, agreement and their ratios."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, default=60_000)
-    parser.add_argument("--columns", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=3)
-    options = parser.parse_args()
-    x, y = make_inputs(options.rows, options.columns)
-    forms: dict[str, Measured] = {"streaming": stream, "one-shot": shape_distance, "plain": plain, "aligned": aligned}
-    with threadpool_limits(1):
-        taken: dict[str, list[float]] = {name: [] for name in forms}
-        for _ in range(options.rounds):
-            for name, measured in forms.items():
-                taken[name].append(cpu_seconds(measured, x, y))
-        seconds = {name: float(np.median(times)) for name, times in taken.items()}
-        peaks = {name: peak_megabytes(measured, x, y) for name, measured in forms.items()}
-        three = several_alphas(x, y)
-        angles = {alpha: {name: form(x, y, alpha) for name, form in forms.items()} for alpha in ALPHAS}
-    print(f"n = {options.rows:,}, d = {options.columns}, median of {options.rounds} rounds, one thread")
-    for name in forms:
+def compare_small(n: int, d: int, rounds: int) -> None:
+    """Print the least CPU time of several distances of smaller sets by each form."""
+    x, y = make_inputs(n, d)
+    calls = max(1, 2_000_000 // (n * d))
+    least = dict.fromkeys(FORMS, np.inf)
+    for _ in range(rounds + 1):  # the first warms up
+        for name, measured in FORMS.items():
+            start = time.process_time()
+            for _ in range(calls):
+                measured(x, y, 0.0)
+            least[name] = min(least[name], (time.process_time() - start) / calls)
+    times = ", ".join(f"{name} {1e3 * seconds:.2f}" for name, seconds in least.items())
+    fastest = min(least, key=least.__getitem__)
+    ratio = least["one-shot"] / min(least["plain"], least["aligned"])
+    print(f"  {n:,} x {d}: CPU ms {times}; fastest: {fastest}; one-shot / faster of the whole matrices {ratio:.2f}")
+
+
+def compare_large(n: int, d: int, rounds: int) -> None:
+    """Print times, peaks, agreement and their ratios of large sets."""
+    x, y = make_inputs(n, d)
+    taken: dict[str, list[float]] = {name: [] for name in FORMS}
+    for _ in range(rounds):
+        for name, measured in FORMS.items():
+            taken[name].append(cpu_seconds(measured, x, y))
+    seconds = {name: float(np.median(times)) for name, times in taken.items()}
+    peaks = {name: peak_megabytes(measured, x, y) for name, measured in FORMS.items()}
+    three = several_alphas(x, y)
+    angles = {alpha: {name: form(x, y, alpha) for name, form in FORMS.items()} for alpha in ALPHAS}
+    print(f"n = {n:,}, d = {d}, median of {rounds} rounds, one thread")
+    for name in FORMS:
         print(
             f"{name:>9}: {seconds[name]:6.2f} s CPU ({seconds[name] / seconds['streaming']:.2f} x streaming), "
             f"peak {peaks[name]:7.1f} MiB ({peaks[name] / peaks['plain']:.3f} x plain)"
@@ -139,6 +151,25 @@ def main() -> None:
     for alpha, values in angles.items():
         largest = max(abs(value - values["plain"]) for value in values.values())
         print(f"alpha {alpha:g}: {values['plain']:.12f} rad, largest difference {largest:.1e}")
+
+
+FORMS: dict[str, Measured] = {"streaming": stream, "one-shot": shape_distance, "plain": plain, "aligned": aligned}
+
+
+def main() -> None:
+    """Compare a large size, then smaller ones."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=60_000)
+    parser.add_argument("--columns", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--small", action="store_true", help="smaller sets only")
+    options = parser.parse_args()
+    with threadpool_limits(1):
+        if not options.small:
+            compare_large(options.rows, options.columns, options.rounds)
+        print("smaller sets, alpha = 0")
+        for n, d in SMALLER:
+            compare_small(n, d, options.rounds)
 
 
 if __name__ == "__main__":
