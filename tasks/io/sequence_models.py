@@ -157,7 +157,7 @@ def _present(x: Tensor, features: int | None, vocabulary: int | None) -> tuple[T
 
     Raises
     ------
-    ValueError : features for tokens, tokens for features, or another size; a sequence of padding alone, padding before a
+    ValueError : features for tokens, tokens for features, or another size; padding alone, padding before a
         step, or a token beyond the vocabulary
     """
     _check_content(x, features)
