@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 Row = dict[str, Any]  # Any: what a Kill holds, as JSON
+NAMES = {"s3": "S3 server", "prefect": "Prefect server", "worker": "Dask worker", "scheduler": "Dask scheduler"}
 HEADS = (
     *("killed", "where", "kills", "went on by itself", "was run again"),
     *("same bytes", "no problem of any kind", "longest wait for a claim"),
@@ -21,7 +22,9 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
         same, clean = sum(row["same_bytes"] for row in here), sum(not row["problems"] for row in here)
         shares = (f"{count} of {len(here)}" for count in (same, clean))
         waited = max(row["waited"] for row in here)
-        yield line(target, place, len(here), survived, len(here) - survived, *shares, f"{waited:.1f} s")
+        yield line(
+            NAMES.get(target, target), place, len(here), survived, len(here) - survived, *shares, f"{waited:.1f} s"
+        )
     for text, key in (("They fell during", "stage"), ("Their configs were", "config")):
         counts = Counter(row[key] for row in rows)
         yield ""

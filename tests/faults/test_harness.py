@@ -137,7 +137,7 @@ def test_a_table_adds_up() -> None:
     noisy, other = {**row, "problems": ["noise"]}, {**row, "same_bytes": False, "problems": ["other"], "waited": 2.5}
     lines = list(table([row, noisy, other, {**row, "target": "s3", "survived": True}]))
     assert lines[2] == "| run | local | 3 | 0 | 3 | 2 of 3 | 1 of 3 | 2.5 s |"
-    assert lines[3] == "| s3 | local | 1 | 1 | 0 | 1 of 1 | 1 of 1 | 0.0 s |"
+    assert lines[3] == "| S3 server | local | 1 | 1 | 0 | 1 of 1 | 1 of 1 | 0.0 s |"
     assert lines[-3:] == ["They fell during: report 4.", "", "Their configs were: small 4."]
 
 
