@@ -103,6 +103,19 @@ def test_the_histogram_is_close(bandwidth: float, kind: Kind, error: float, cuts
     assert (found[:, [2, 4]] == 0).all()
 
 
+@pytest.mark.parametrize("kind", ["absolute", "scott-factor"])
+def test_densities_of_some_classes_of_each_query(kind: Kind) -> None:
+    rng = np.random.default_rng(5)
+    cosine, weight, classes = rng.uniform(-1, 1, (3, 400)), rng.random((3, 400)), rng.integers(0, 4, 400)
+    histogram, grid, shown = RidgeHistogram(3, 5), np.linspace(-1.2, 1.2, 31), np.array([[2, 0], [4, 3], [1, 1]])
+    histogram.update(cosine, weight, classes)
+    found = histogram.densities(grid, 0.2, kind, classes=shown)
+    assert found.shape == (3, 2, 31)
+    for query, labels in enumerate(shown):
+        exact = np.concatenate([ridge_densities(cosine[query], weight[query], classes, grid, 0.2, kind), [[0] * 31]])
+        np.testing.assert_allclose(found[query], exact[labels], atol=1e-6)  # class 4 does not have a step
+
+
 def test_the_ends_of_the_range() -> None:
     cosine, weight, classes = np.array([-1.0, 1.0, 1 + 1e-7, -0.9999]), np.ones(4), np.zeros(4, np.int64)
     histogram = RidgeHistogram(1, 1)
