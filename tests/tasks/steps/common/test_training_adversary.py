@@ -25,7 +25,7 @@ from tasks.steps.common import trainer
 from tasks.steps.common.courses import MEMORY_SAMPLES
 from tasks.steps.common.snapshots import SNAPSHOTS
 from tasks.training.adversarial import pgd
-from tasks.training.loop import step_seed
+from tasks.training.step_seeds import step_seed
 from tests.tasks.steps.common.trainings import changed, die_at, file_digests, spec_of, train
 
 if TYPE_CHECKING:
