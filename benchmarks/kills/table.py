@@ -28,7 +28,7 @@ def table(rows: Sequence[Row]) -> Iterator[str]:
     for text, key in (("They fell during", "stage"), ("Their configs were", "config")):
         counts = Counter(row[key] for row in rows)
         yield ""
-        yield f"{text}: {', '.join(f'{name} {count}' for name, count in counts.most_common())}."
+        yield f"{text}: {', '.join(f'`{name}` {count}' for name, count in counts.most_common())}."
 
 
 def line(*cells: object) -> str:

@@ -138,7 +138,7 @@ def test_a_table_adds_up() -> None:
     lines = list(table([row, noisy, other, {**row, "target": "s3", "survived": True}]))
     assert lines[2] == "| run | local | 3 | 0 | 3 | 2 of 3 | 1 of 3 | 2.5 s |"
     assert lines[3] == "| S3 server | local | 1 | 1 | 0 | 1 of 1 | 1 of 1 | 0.0 s |"
-    assert lines[-3:] == ["They fell during: report 4.", "", "Their configs were: small 4."]
+    assert lines[-3:] == ["They fell during: `report` 4.", "", "Their configs were: `small` 4."]
 
 
 def test_a_run_that_fails_undisturbed_is_a_problem_at_once(tmp_path: Path) -> None:
