@@ -87,7 +87,9 @@ def section(rows: Sequence[Row]) -> Iterator[str]:
     missed = [kind for kind in STEPS if kind not in {row["stage"] for row in rows}]
     yield ""
     hit = len(STEPS) - len(missed)
-    yield f"Of {len(STEPS)} kinds of stages, {hit} were hit" + (f"; not {', '.join(missed)}." if missed else ".")
+    yield f"Of {len(STEPS)} kinds of stages, {hit} were hit" + (
+        f"; not {', '.join(f'`{kind}`' for kind in missed)}." if missed else "."
+    )
 
 
 def write_section(page: Path, text: str) -> None:
