@@ -21,7 +21,8 @@ def end_with_us(pid: int, patience: float = PATIENCE) -> None:
     The child gets SIGTERM, and SIGKILL if it still runs `patience` seconds later.
 
     A third process waits at the end of a pipe whose other end only this process has. It holds a handle of the child,
-    and never ends another process that has the same number later.
+    and never ends another process that has the same number later. It has a session of its own, since a signal to the
+    group of this process, as from `timeout` or a shell, would end it too.
     """
     if not hasattr(os, "pidfd_open"):
         return
@@ -29,5 +30,6 @@ def end_with_us(pid: int, patience: float = PATIENCE) -> None:
     silent = [(os.POSIX_SPAWN_OPEN, stream, os.devnull, os.O_WRONLY, 0) for stream in (1, 2)]
     command = [sys.executable, "-I", "-S", "-c", WATCH, str(pid), str(patience)]
     actions = [(os.POSIX_SPAWN_DUP2, end, 0), *silent]
-    os.posix_spawn(sys.executable, command, {}, file_actions=actions, setsigmask=[signal.SIGINT])  # not of Ctrl-C
+    alone = [signal.SIGINT]  # of a terminal
+    os.posix_spawn(sys.executable, command, {}, file_actions=actions, setsid=True, setsigmask=alone)
     os.close(end)

@@ -92,6 +92,21 @@ def test_a_parent_that_ends_its_child_itself_leaves_nothing_and_says_nothing() -
 
 
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_a_child_ends_when_its_parents_group_is_killed(sent: signal.Signals) -> None:
+    program = (
+        "import subprocess, sys, time\nfrom tasks.engine.watchdog import end_with_us\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], stdout=subprocess.DEVNULL,"
+        " start_new_session=True)\nend_with_us(child.pid)\nprint(child.pid, flush=True)\ntime.sleep(600)"
+    )
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as parent:
+        child = psutil.Process(int(line(parent)))
+        os.killpg(parent.pid, sent)  # as `timeout` and shells do
+    assert gone(child)
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
 def test_a_child_that_ignores_the_first_signal_ends_too() -> None:
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(600)"
     program = (
