@@ -155,8 +155,9 @@ def seal_all(stages: Sequence[Stage], summary: Callable[[Stage], Mapping[str, Js
         for stage in some:
             try:
                 whole = stage if stage.seen is not None else stage.looked()
-                notes[stage.spec.path] = whole._note(summary(stage), metadata)
+                note = whole._note(summary(stage), metadata)
                 packs |= pack_records(stage.spec.path, whole.layout, whole.seen or {})
+                notes[stage.spec.path] = note
             except Exception as error:
                 failure = failure or error
         raw = {path: encode(note) for path, note in notes.items()}

@@ -5,13 +5,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from storage.documents import DamagedError, Document
 from storage.finished import FinishedStage, preload_metadata
 from storage.layouts import array_digest
-from storage.notes import look_for_notes
+from storage.notes import look_for_notes, marker_path, read_markers
+from storage.packs import KEY as PACKED_NOTE
 from storage.packs import read_records, record_path
 from storage.runs import read_record, run_names
 from storage.specs import KEY, KIND
 from storage.stages import markers_digest
 from storage.stores import FORMAT_FILE, Store
 from storage.together import at_once, together
+
+Records = Mapping[tuple[str, int], Document | Exception]  # by stage and partition
 
 MOST_RECORDS = 1024  # partition records and metadata that are read together, a bound on memory
 
@@ -35,8 +38,10 @@ def verify_stages(store: Store, paths: Sequence[str]) -> Iterator[list[str]]:
         for group in _groups(stages):
             preload_metadata(group)
             markers = read_records(store, [(stage.path, stage.note) for stage in group])
+            packed = [stage for stage in group if PACKED_NOTE in stage.note]
+            single = read_markers(store, [(one.path, n) for one in packed for n in range(one.layout.partitions)])
             for stage in group:
-                lines[stage.path] = list(_verify(stage, markers))
+                lines[stage.path] = [*_verify(stage, markers), *_verify_single(stage, markers, single)]
         yield from (lines.get(path, []) for path in some)
 
 
@@ -73,7 +78,7 @@ def _groups(stages: Sequence[FinishedStage]) -> Iterator[list[FinishedStage]]:
         yield group
 
 
-def _verify(stage: FinishedStage, read: Mapping[tuple[str, int], Document | Exception]) -> Iterator[str]:
+def _verify(stage: FinishedStage, read: Records) -> Iterator[str]:
     """Yield a line for each damaged object of a finished stage, whose partition records are in `read`."""
     markers: dict[int, Document] = {}
     yield from _verify_markers(stage, read, markers)
@@ -87,9 +92,7 @@ def _verify(stage: FinishedStage, read: Mapping[tuple[str, int], Document | Exce
     yield from _verify_files(stage)
 
 
-def _verify_markers(
-    stage: FinishedStage, read: Mapping[tuple[str, int], Document | Exception], markers: dict[int, Document]
-) -> Iterator[str]:
+def _verify_markers(stage: FinishedStage, read: Records, markers: dict[int, Document]) -> Iterator[str]:
     """Take the partition records of a stage into `markers` and compare them with the completion record."""
     faults: dict[str, None] = {}  # an object may have many records
     for partition in range(stage.layout.partitions):
@@ -105,6 +108,19 @@ def _verify_markers(
         for name, stated in stage.note["arrays"].items():
             if markers_digest(markers.values(), name) != stated:
                 yield f"{stage.path}/markers: array {name!r}: expected the sealed partition records, found others"
+
+
+def _verify_single(stage: FinishedStage, packed: Records, single: Records) -> Iterator[str]:
+    """Yield a line for each single record that differs from the packed one; other programs read it."""
+    for (path, partition), marker in single.items():
+        if path != stage.path or isinstance(packed[path, partition], Exception):
+            continue
+        if isinstance(marker, DamagedError):
+            yield str(marker)
+        elif isinstance(marker, Exception):
+            yield f"{marker_path(path, partition)}: missing"
+        elif marker != packed[path, partition]:
+            yield f"{marker_path(path, partition)}: expected the sealed partition record, found another"
 
 
 def _verify_array(stage: FinishedStage, name: str, markers: dict[int, Document]) -> Iterator[str]:

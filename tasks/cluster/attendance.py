@@ -132,9 +132,9 @@ class _Watch:
             return
         jobs = _jobs(cluster)
         gone = {name for name, last in seen.items() if now - last >= LEFT}
-        unseen = self._ended_unseen(now, jobs)
-        ended = [name for job, names in jobs.items() if job in unseen or gone.issuperset(names) for name in names]
         try:
+            unseen = self._ended_unseen(now, jobs)
+            ended = [name for job, names in jobs.items() if job in unseen or gone.issuperset(names) for name in names]
             if ended:
                 cluster.sync(cluster.scale_down, ended)  # Dask would count the jobs that have ended
             for name in ended:
@@ -147,14 +147,13 @@ class _Watch:
             self.refused = True
 
     def _ended_unseen(self, now: float, jobs: dict[object, list[object]]) -> list[object]:
-        """Return the jobs that have left the queue and that no worker of the last time belongs to."""
+        """Return the jobs that have left the queue and of which no worker has joined."""
         attendance = self.attendance
         if now - self.asked < LEFT or len(attendance.unseen) >= TRIES * attendance.workers:
             return []
         self.asked = now
-        there = {name for name, last in attendance.seen.items() if now - last < LEFT}
         ended = jobs_not_queued(attendance.cluster)
-        return [job for job, names in jobs.items() if job in ended and there.isdisjoint(names)]
+        return [job for job, names in jobs.items() if job in ended and attendance.seen.keys().isdisjoint(names)]
 
 
 def _jobs(cluster: Any) -> dict[object, list[object]]:  # Any: distributed has no types

@@ -12,7 +12,7 @@ def jobs_not_queued(cluster: Any) -> set[object]:  # Any: distributed has no typ
 
     Dask does not learn that a job ended before its worker joined: it was cancelled while it waited, or it failed.
     """
-    jobs = {name: str(job.job_id) for name, job in cluster.workers.items() if _is_of_slurm(job)}
+    jobs = {name: str(job.job_id) for name, job in list(cluster.workers.items()) if _is_of_slurm(job)}
     if not jobs:
         return set()
     command = ["squeue", "--noheader", "--format=%A", "--user", getpass.getuser()]

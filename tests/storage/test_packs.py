@@ -57,6 +57,27 @@ def test_packed_records_are_the_single_ones(any_toy: "Toy") -> None:
     assert len(requests.seen) == 1 + 2  # the completion record
 
 
+@pytest.mark.usefixtures("small")
+def test_single_records_are_verified_too(any_toy: "Toy") -> None:
+    """Late writers and other programs read them."""
+    stage = any_toy.begin()
+    for number in range(3):
+        any_toy.write(stage, number)
+    stage.seal()
+    store, folder = any_toy.store, f"{any_toy.spec.path}/markers"
+    other = store.read(f"{folder}/000002.json")
+    store.write(f"{folder}/000000.json", b"{}")
+    store.remove_object(f"{folder}/000001.json")
+    lines = verify_stage(store, any_toy.spec.path)
+    assert len(lines) == 2
+    assert lines[0].startswith(f"{folder}/000000.json: not a layerlore document")
+    assert lines[1] == f"{folder}/000001.json: missing"
+    store.write(f"{folder}/000000.json", other)
+    assert verify_stage(store, any_toy.spec.path)[0].startswith(
+        f"{folder}/000000.json: expected the record of partition 0"
+    )
+
+
 def test_a_stage_of_few_partitions_or_of_files_keeps_single_records(store: Store, toy_of: ToyOf) -> None:
     toy = toy_of(store)
     assert packs.KEY not in toy.make().note

@@ -30,6 +30,7 @@ from tasks.steps.tracing.scores import (
     COUNTERFACTUAL_SCORE,
     SCORES,
     Compared,
+    count_numbers,
     parameters_of_inputs,
     scores_of,
     sign_of,
@@ -167,7 +168,7 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     queries = count_queries(spec.inputs["queries"], survey)
 
     def pixels(model: object, example: torch.Tensor, images: torch.Tensor) -> int:
-        return int(np.prod(example.shape[1:]))
+        return count_numbers(example)
 
     peak = 6 * 8 * n * queries + 3 * 8 * n * survey.look(training, "pixels of an input", pixels) + MEMORY_SAMPLES
     return Size(48 * len(scores_of(spec)) * queries * KEPT, peak)

@@ -37,7 +37,7 @@ SAME, PIXELS, FEATURES, SHAPLEY, CHANCE = (
 )
 BASELINES = (SAME, PIXELS, FEATURES, SHAPLEY, CHANCE)
 NOT_IMAGES = ("graph-npz", "torch-geometric", "sequence-npz", "texts")  # sources of data without pixels
-COLUMNS = 4096  # at most, of the counts of tokens
+COLUMNS = 1024  # at most, of the counts of tokens
 IN_INPUTS = {PIXELS: "nearest in inputs", SHAPLEY: "KNN-Shapley in inputs"}  # names of baselines there
 
 Doubles = NDArray[np.float64]
@@ -97,8 +97,7 @@ class Compared:
         """
         inputs = query_inputs(self.store, self.spec.inputs["queries"], self.device)
         found = [inputs, *self.batches()]
-        tokens = inputs.ndim == 3 and inputs.shape[2] == 1  # of sequences of features, the last number is 1 for a step
-        rows = _counts(found) if tokens else [_as_rows(batch) for batch in found]
+        rows = _counts(found) if _are_tokens(inputs) else [_as_rows(batch) for batch in found]
         return rows[0], np.concatenate(rows[1:])
 
     def features(self) -> tuple[Doubles, Doubles]:
@@ -129,6 +128,16 @@ class Compared:
         fetch = open_fetch(self.store, training, training_of(training).split, self.device, MEMORY_SAMPLES)
         starts = range(0, len(self.rows), BATCH)
         return [fetch(np.arange(start, min(start + BATCH, len(self.rows))))[0] for start in starts]
+
+
+def count_numbers(example: torch.Tensor) -> int:
+    """Return how many numbers, at most, an input of an example (1, ...) has where inputs are compared."""
+    return COLUMNS if _are_tokens(example) else int(np.prod(example.shape[1:]))
+
+
+def _are_tokens(inputs: torch.Tensor) -> bool:
+    """Return whether inputs are sequences of tokens; in sequences of features, the last number is 1 for a step."""
+    return inputs.ndim == 3 and inputs.shape[2] == 1
 
 
 def _as_rows(inputs: torch.Tensor) -> Doubles:

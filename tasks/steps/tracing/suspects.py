@@ -18,7 +18,7 @@ from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
 from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
 from tasks.steps.common.networks import choose_device, load_network
-from tasks.steps.tracing.scores import Compared, parameters_of_inputs
+from tasks.steps.tracing.scores import Compared, count_numbers, parameters_of_inputs
 from tasks.steps.tracing.subjects import SUSPECTS_FILE as FILE
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     n = survey.data(training.inputs["data"]).count(training_of(training).split)
 
     def pixels(model: object, example: torch.Tensor, images: torch.Tensor) -> int:
-        return int(np.prod(example.shape[1:]))
+        return count_numbers(example)
 
     return Size(128 * n, 4 * 8 * n * survey.look(training, "pixels of an input", pixels) + MEMORY_SAMPLES)
 

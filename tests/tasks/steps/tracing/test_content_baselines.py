@@ -55,6 +55,12 @@ def test_tokens_of_a_large_vocabulary_share_columns(monkeypatch: pytest.MonkeyPa
     assert np.array_equal(theirs, [[0, 0, 0, 2]])
 
 
+def test_the_numbers_of_an_input_bound_what_is_compared() -> None:
+    assert scores.count_numbers(torch.zeros(1, 32, 1)) == scores.COLUMNS
+    assert scores.count_numbers(torch.zeros(1, 8, 9)) == 72
+    assert scores.count_numbers(torch.zeros(1, 3, 4, 4)) == 48
+
+
 def test_steps_of_features_are_compared_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     queries, examples = torch.arange(12.0).reshape(1, 4, 3), torch.arange(24.0).reshape(2, 4, 3)
     mine, theirs = compared(monkeypatch, queries, examples).pixels()
