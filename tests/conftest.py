@@ -2,6 +2,8 @@
 
 import copy
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +48,12 @@ class SilentObserver:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--data", default=None, help="folder with real data and weights; tests that need it skip without")
     parser.addoption("--update-golden", action="store_true", help="write tests/golden.json again from the tiny run")
+
+
+def pytest_configure() -> None:
+    """Let the programs that tests start see Ctrl-C, also where a shell runs the tests in the background."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
