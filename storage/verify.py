@@ -39,7 +39,8 @@ def verify_stages(store: Store, paths: Sequence[str]) -> Iterator[list[str]]:
             preload_metadata(group)
             markers = read_records(store, [(stage.path, stage.note) for stage in group])
             packed = [stage for stage in group if PACKED_NOTE in stage.note]
-            single = read_markers(store, [(one.path, n) for one in packed for n in range(one.layout.partitions)])
+            asked = [(stage.path, partition) for stage in packed for partition in range(stage.layout.partitions)]
+            single = read_markers(store, asked) if asked else {}
             for stage in group:
                 lines[stage.path] = [*_verify(stage, markers), *_verify_single(stage, markers, single)]
         yield from (lines.get(path, []) for path in some)
