@@ -42,7 +42,7 @@ from tasks.cluster.parallel import PASSING, PartitionError
 from tasks.engine.curves import CurveReader
 from tasks.engine.failures import ServerError
 from tasks.engine.life import Job, Observer, incomplete, make
-from tasks.engine.server import launched_server
+from tasks.engine.server import start_server
 from tasks.engine.step import Step
 
 RETRIES = 2
@@ -53,20 +53,11 @@ UNREACHED = "Failed to reach API"  # how Prefect's own error begins
 
 
 def start_prefect() -> None:
-    """Reach Prefect's server as `starting_prefect` does, and wait for it."""
-    with starting_prefect() as wait:
-        wait()
-
-
-@contextmanager
-def starting_prefect() -> Iterator[Callable[[], None]]:
     """Reach Prefect's standing server where one is configured, else start a server of this run.
-
-    It yields a function that returns once the server answers; until then the block can do other work.
 
     Raises
     ------
-    ServerError : it does not answer, or cannot start; of a server of this run by the function
+    ServerError : it does not answer, or cannot start
     ConfigError : neither is allowed
     """
     if not PREFECT_API_URL.value():
@@ -75,8 +66,7 @@ def starting_prefect() -> Iterator[Callable[[], None]]:
                 "PREFECT_API_URL: expected a server's address, found none, and PREFECT_SERVER_EPHEMERAL_ENABLED is "
                 "false; set one of them"
             )
-        with launched_server() as wait:
-            yield wait
+        start_server()
         return
     with (
         reaching_prefect(),
@@ -84,7 +74,6 @@ def starting_prefect() -> Iterator[Callable[[], None]]:
         get_client(httpx_settings={"timeout": FIRST_ANSWER}, sync_client=True) as client,
     ):
         client.raise_for_api_version_mismatch()
-    yield lambda: None
 
 
 @contextmanager

@@ -16,7 +16,6 @@ import tempfile
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -75,34 +74,22 @@ def check_settings() -> None:
         check_database(settings)
 
 
-@contextlib.contextmanager
-def launched_server() -> Iterator[Callable[[], None]]:
-    """Start Prefect's own server unless it runs, and yield a function that returns once it answers.
+def start_server() -> None:
+    """Start Prefect's own server unless it runs; it ends with this process, and ignores Ctrl-C.
 
-    A server takes seconds to start, in which the block can do other work. It ends with this process, or with a block
-    that does not wait for it. It ignores Ctrl-C. The function raises ServerError where the server cannot start; it
-    names the variable, folder or file.
+    Raises
+    ------
+    ServerError : it cannot start; names the variable, folder or file
     """
     from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import get_current_settings
 
-    settings, server = get_current_settings(), SubprocessASGIServer()
+    server = SubprocessASGIServer()
     if server.running:
-        yield lambda: None
         return
-    first = _launch(settings)
-
-    def wait() -> None:
-        found = _answering(settings, first)
-        server.port, server.server_process, server.running = found.port, found.process, True
-        atexit.register(_stop, found.process)  # Prefect's own stop would wait longer
-
-    try:
-        yield wait
-    finally:
-        first.errors.close()
-        if not server.running:
-            _stop(first.process)
+    found = _answering(get_current_settings())
+    server.port, server.server_process, server.running = found.port, found.process, True
+    atexit.register(_stop, found.process)  # Prefect's own stop would wait longer
 
 
 @dataclass(frozen=True)
@@ -115,10 +102,10 @@ class _Launched:
     errors: IO[bytes]
 
 
-def _answering(settings: Settings, first: _Launched) -> _Launched:
-    """Return a server once it answers: the first one, or another on the next port where a program took its port."""
-    launched = first
+def _answering(settings: Settings) -> _Launched:
+    """Start a server and return it once it answers; on another port where a program took the port meanwhile."""
     for attempt in range(1, PORTS + 1):
+        launched = _launch(settings)
         with launched.errors:
             try:
                 if _answers_in_time(launched, settings.server.ephemeral.startup_timeout_seconds):
@@ -130,7 +117,6 @@ def _answering(settings: Settings, first: _Launched) -> _Launched:
         _stop(launched.process)
         if TAKEN not in why or attempt == PORTS:
             break
-        launched = _launch(settings)
     place, file = f"{_place(settings)}: Prefect's own server cannot start", _database_file(settings)
     raise ServerError(f"{place}{f' with {file}' if file else ''}: {without_passwords(why)}")
 

@@ -55,7 +55,7 @@ class Moments:
         order : (m,) integer permutation or None; given for every chunk or for none
         """
         first = np.concatenate([block[0] for block in blocks], dtype=np.float64)
-        columns, largest = self._differences(blocks, first)
+        columns, largest = _differences(blocks, first)
         chunk = Moments(self.widths)
         chunk.exponent = self._exponents(largest)
         if chunk.exponent.any():
@@ -91,17 +91,6 @@ class Moments:
         self.mean = other.mean.copy() if self.n == 0 else self.mean + shift * (other.n / total)
         self.n, self.exponent = total, exponent
 
-    def _differences(self, blocks: Sequence[Floats], first: Doubles) -> tuple[Doubles, Doubles]:
-        """Return the rows less a first one (m, k), and the largest magnitude of each column (k,), inf or NaN too."""
-        columns, largest = np.empty((len(blocks[0]), len(first))), np.zeros(len(first))
-        with np.errstate(over="ignore", invalid="ignore"):  # _exponents reports it
-            for start in range(0, len(columns), STRIP):
-                rows = columns[start : start + STRIP]
-                np.concatenate([block[start : start + STRIP] for block in blocks], axis=1, out=rows)
-                rows -= first  # a constant column of any value becomes exact zeros
-                np.maximum(largest, np.maximum(rows.max(axis=0), -rows.min(axis=0)), out=largest)
-        return columns, largest
-
     def _exponents(self, largest: Doubles) -> Exponents:
         """Return exponents (k,) of sets with deviations of up to `largest` (k,)."""
         if not np.isfinite(largest).all():
@@ -111,6 +100,18 @@ class Moments:
         of_set = np.maximum.reduceat(largest, starts)
         steps = STEP * np.round(np.frexp(of_set)[1] / STEP).astype(np.int32)
         return np.repeat(np.where(of_set > 0, steps, LOWEST).astype(np.int32), self.widths)
+
+
+def _differences(blocks: Sequence[Floats], first: Doubles) -> tuple[Doubles, Doubles]:
+    """Return the rows less a first one (m, k), and the largest magnitude of each column (k,), inf or NaN too."""
+    columns, largest = np.empty((len(blocks[0]), len(first))), np.zeros(len(first))
+    with np.errstate(over="ignore", invalid="ignore"):  # _exponents reports it
+        for start in range(0, len(columns), STRIP):
+            rows = columns[start : start + STRIP]
+            np.concatenate([block[start : start + STRIP] for block in blocks], axis=1, out=rows)
+            rows -= first  # a constant column of any value becomes exact zeros
+            np.maximum(largest, np.maximum(rows.max(axis=0), -rows.min(axis=0)), out=largest)
+    return columns, largest
 
 
 def _add(mine: Doubles, own: Exponents, theirs: Doubles, other: Exponents, between: tuple[Doubles, Doubles]) -> None:

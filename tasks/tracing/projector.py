@@ -14,7 +14,6 @@ from tasks.modules.rows import Inputs, Rows, values_of, with_values
 from tasks.tracing.checks import check_finite, check_shape, check_tensors
 from tasks.tracing.contributed import Contributions, described
 from tasks.tracing.products import (
-    SQUARES,
     by_convolution,
     by_matrices,
     for_one_product,
@@ -268,7 +267,7 @@ class Projector:
         else:
             found |= MOVED_ERROR * largest > TOLERANCE * norm
         for value in (norm, self._z_norm * norm):
-            found |= (value < SQUARES[0]) | (value > SQUARES[1])
+            found |= ~surely_squared(value)
         return found & (largest > 0)
 
 

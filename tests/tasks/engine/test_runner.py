@@ -122,12 +122,13 @@ def test_a_child_that_ignores_the_first_signal_ends_too() -> None:
 
 @pytest.mark.cluster
 @pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Linux")
-@pytest.mark.parametrize("waiting", ["wait()", ""], ids=["answers", "starts"])
-def test_prefects_server_ends_when_the_run_is_killed(tmp_path: Path, waiting: str) -> None:
+@pytest.mark.parametrize("before", ["", "server._answers_in_time = started"], ids=["answers", "starts"])
+def test_prefects_server_ends_when_the_run_is_killed(tmp_path: Path, before: str) -> None:
     program = (
         "import time\nfrom configs.load import prefect_defaults\nprefect_defaults()\n"
-        "from tasks.engine.runner import starting_prefect\n"
-        f"with starting_prefect() as wait:\n    {waiting}\n    print('started', flush=True)\n    time.sleep(600)"
+        "from tasks.engine import runner, server\n"
+        "def started(*_):\n    print('started', flush=True)\n    time.sleep(600)\n"
+        f"{before}\nrunner.start_prefect()\nstarted()"
     )
     parent = start(program, PREFECT_HOME=str(tmp_path))
     assert line(parent) == "started"
