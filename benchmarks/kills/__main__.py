@@ -1,24 +1,25 @@
 """Kill a process of a run at random moments, let the run get through, and compare every byte with an undisturbed run's.
 
-    python -m benchmarks.kills [--target run|worker|scheduler|prefect|s3|disk|race|nothing] [--place local|s3]
+    python -m benchmarks.kills [--target run|worker|scheduler|prefect|s3|disk|race|late|nothing] [--place local|s3]
                                [--kills 20] [--configs dense described ... | PRESET | FILE]
                                [--clusters serial threads] [--seed 0] [--bare] [--embedded] [--cold] [--spoil 0.1]
-                               [--set KEY=VALUE ...] [--json FILE]
+                               [--aim KIND ...] [--packing SECONDS] [--set KEY=VALUE ...] [--json FILE]
     python -m benchmarks.kills --table FILE...
     python -m benchmarks.kills.whole          # all of docs/faults.md
 
 `run` is killed with its whole process group and run again; what else is killed is started again at the same port up
 to three seconds later, as a supervisor would, and the run goes on by itself or is run again. For `disk`, another
 program fills the store's disk at that moment and leaves it when the run has ended. `race` starts two runs of one store
-at once instead, `nothing` disturbs nothing; `--spoil 0.1` lets a proxy spoil a tenth of the requests to S3.
+at once instead. `late` stops the run at that moment and lets it go on when another run has made everything. `nothing`
+disturbs nothing; `--spoil 0.1` lets a proxy spoil a tenth of the requests to S3.
 
-Moments are spread evenly over the kinds of stages, start-up and report among them; those that the kills in the file of
-`--json` hit least come first. After each kill no finished stage may be damaged, and a run that nothing hits must get
-through. No partition that was finished may be made again. Then every array, file and note of every stage and the
-report's tables and pictures have the digests that they have in an undisturbed run, `layerlore verify` finds nothing, no
-claim blocks, no file is left that is unfinished or that no note names; no command may have said more than one line of
-error, or anything after it, and no run may have waited for a claim for as long as a heartbeat. Exit code 1 on any
-problem.
+Moments are spread evenly over the kinds of stages, start-up and report among them, or those of `--aim`; those that the
+kills in the file of `--json` hit least come first. With `--packing` a pack of partition records takes so many seconds.
+After each kill no finished stage may be damaged, and a run that nothing hits must get through. No partition that was
+finished may be made again. Then every array, file and note of every stage and the report's tables and pictures have the
+digests that they have in an undisturbed run, `layerlore verify` finds nothing, no claim blocks, no file is left that is
+unfinished or that no note names; no command may have said more than one line of error, or anything after it, and no run
+may have waited for a claim for as long as a heartbeat. Exit code 1 on any problem.
 
 The small configs are in `configs.py`. Commands are forked from a process that has imported layerlore, so that kills
 fall on work; `--cold` starts a new process for each. A standing Prefect server serves all unless `--embedded`, or with
@@ -40,17 +41,18 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.kills.campaign import DISK, NOTHING, RACE, WHOLE, Campaign, Kill, Setting
+from benchmarks.kills.campaign import DISK, LATE, NOTHING, RACE, WHOLE, Campaign, Kill, Setting
 from benchmarks.kills.configs import CONFIGS
 from benchmarks.kills.disks import Disk, become_able_to_mount
 from benchmarks.kills.runs import Commands
 from benchmarks.kills.servers import Servers
 from benchmarks.kills.table import Row, table
+from tasks.steps.questions import STEPS
 from tests.deployments.conftest import clean_environment
 
 S3_SLOWER = 5.0  # than a local disk, of the tests' small runs
 NAMES = ("run", "worker", "scheduler", "prefect", "s3")
-TARGETS = {name: name for name in NAMES} | {"disk": DISK, "race": RACE, "nothing": NOTHING}
+TARGETS = {name: name for name in NAMES} | {"disk": DISK, "race": RACE, "late": LATE, "nothing": NOTHING}
 
 
 def main() -> None:
@@ -93,7 +95,7 @@ def campaign(args: argparse.Namespace, kills: list[Kill], before: Sequence[Row])
         PREFECT_HOME=str(folder / "prefect-home"), PREFECT_SERVER_ANALYTICS_ENABLED="false", COLUMNS="200", NO_COLOR="1"
     )
     servers = Servers(folder, environment)
-    commands = Commands(folder, environment, warm=not args.cold, bare=args.bare)
+    commands = Commands(folder, environment, warm=not args.cold, bare=args.bare, packing=args.packing)
     disk = Disk.mounted(folder / "disk") if args.target == "disk" else None
     try:
         if not (args.embedded or args.bare):
@@ -109,7 +111,7 @@ def campaign(args: argparse.Namespace, kills: list[Kill], before: Sequence[Row])
             return str(place / name) if bucket is None or name == WHOLE else f"s3://{bucket}/{name}"
 
         found = Campaign(TARGETS[args.target], commands, servers, new_store, random.Random(args.seed), log, disk=disk)
-        found.hits = Counter(row["stage"] for row in before)
+        found.hits, found.aim = Counter(row["stage"] for row in before), frozenset(args.aim)
         for kill in found.run(settings, args.kills):
             kill.seed = args.seed
             kills.append(kill)
@@ -173,6 +175,8 @@ def parse() -> argparse.Namespace:
     cli.add_argument("--embedded", action="store_true", help="each run starts a Prefect server of its own")
     cli.add_argument("--bare", action="store_true", help="leave Prefect out of the commands")
     cli.add_argument("--cold", action="store_true", help="start each command as a new process")
+    cli.add_argument("--aim", nargs="+", default=[], choices=STEPS, metavar="KIND", help="kinds of stages to hit")
+    cli.add_argument("--packing", type=float, default=0.0, help="seconds that a pack of partition records takes")
     cli.add_argument("--spoil", type=float, default=0.0, help="share of the requests to S3 that a proxy spoils")
     cli.add_argument("--hang", type=float, default=2.0, help="seconds of a spoilt request without an answer")
     cli.add_argument("--set", action="append", default=[], dest="settings", metavar="KEY=VALUE")

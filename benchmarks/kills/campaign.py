@@ -2,24 +2,26 @@
 
 import itertools
 import random
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from benchmarks.kills.disks import FULL, Disk
 from benchmarks.kills.moments import START, Moment, draw, kinds, reach, segments
+from benchmarks.kills.packing import is_packing
 from benchmarks.kills.runs import Commands, Run
 from benchmarks.kills.servers import Servers
 from benchmarks.kills.stores import Digests, contents, differences, left_over, records, redone, torn
 from benchmarks.kills.verdicts import DONE, FAILED, KILLED, judged
-from storage.claims import HEARTBEAT
+from storage.claims import CLAIMS, HEARTBEAT
 from storage.stores import Store
 
 Say = Callable[[str], None]
 KILLS_OF_A_STORE = (6, 16)  # at least and at most; then a run may get through
 FRUITLESS = 5  # rounds in a row that end before their first moment
 WHOLE = "whole"
-RACE, NOTHING, DISK = "race of two runs", "nothing", "full disk"
+RACE, LATE, NOTHING, DISK = "race of two runs", "late writer", "nothing", "full disk"
 UNDISTURBED = (RACE, NOTHING)
 
 
@@ -39,6 +41,7 @@ class Kill:
     problems: list[str] = field(default_factory=list)  # of all kinds, in all runs of this store; other bytes are some
     said: str = ""  # the last line of the run that was hit, where it ended by that
     seed: int | None = None  # of the campaign
+    packing: bool = False  # partition records were being packed
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ class Campaign:
         differing, others = self.checked(setting, store)
         problems += [*differing, *others]
         waited = max(run.longest_wait() for run in runs)
-        if waited >= HEARTBEAT and self.target != RACE:  # there the other one lives
+        if waited >= HEARTBEAT and self.target not in (RACE, LATE):  # there the other one lives
             problems.append(f"a run waited {waited:.0f} s for a claim")
         for kill in kills:
             kill.waited, kill.same_bytes, kill.problems = waited, not differing, problems
@@ -141,16 +144,20 @@ class Campaign:
         runs += began
         disturbed, problems = self.target not in UNDISTURBED, list[str]()
         hits = [] if disturbed else [self.describe(setting, began[0])]
-        while disturbed and len(hits) < wanted and reach(began[0], self.moment(setting, runs, wanted - len(hits))):
+        while disturbed and len(hits) < wanted and self.reached(setting, runs, wanted - len(hits)):
             if (hit := self.kill(setting, began[0])) is None:
                 break
             hits.append(hit)
             self.hits[hit.stage] += 1
-            finished = records(store)
-            problems += [*(f"torn: {line}" for line in torn(store)), *redone(known, finished)]
-            known.update(finished)
-            if self.disk is not None:
-                break  # it is full until the run has ended
+            hit.packing = bool(self.commands.packing) and is_packing(store)
+            problems += damage(store, known)
+            if self.target == LATE:
+                began.append(self.overtake(setting, store, began[0]))
+                runs += began[1:]
+                problems += damage(store, known)
+                began[0].go_on()
+            if self.target in (LATE, DISK):
+                break  # the disk is full until the run has ended, and a run is overtaken once
         codes = [run.wait() for run in began]
         may_end = {DONE} if not disturbed or not hits else {KILLED} if self.target == "run" else {DONE, FAILED}
         for run, code in zip(began, codes, strict=True):
@@ -163,11 +170,28 @@ class Campaign:
             ]
         return hits, codes[-1], problems
 
-    def moment(self, setting: Setting, runs: list[Run], kills: int) -> Moment:
-        """Draw the next moment to kill at, of so many."""
+    def reached(self, setting: Setting, runs: list[Run], kills: int) -> bool:
+        """Wait for the next moment to kill the last run at, of so many; say whether it came."""
+        moment = self.moment(setting, runs, kills)
+        return moment is not None and reach(runs[-1], moment)
+
+    def moment(self, setting: Setting, runs: list[Run], kills: int) -> Moment | None:
+        """Draw the next moment to kill at, of so many; None where the kinds to hit have passed."""
         lengths = self.lengths[setting]
         passed = self.passed(runs) | ({*lengths} - self.aim if self.aim else set())
-        return draw(self.dice, lengths, passed, kills, self.hits)
+        return None if self.aim and passed >= {*lengths} else draw(self.dice, lengths, passed, kills, self.hits)
+
+    def overtake(self, setting: Setting, store: Store, late: Run) -> Run:
+        """Let another run make everything while a run is stopped, as if that one were on a machine that hangs.
+
+        On a local disk its locks would last: they are removed, as on a disk of several machines that keeps none.
+        """
+        if store.local:
+            store.remove(CLAIMS)
+        other = self.commands.start(*setting.arguments(store.url))
+        other.wait()
+        late.began = time.monotonic()  # its patience begins again
+        return other
 
     def passed(self, runs: list[Run]) -> set[str]:
         """Return the stages that cannot be hit any more; the one in which the last run is, or ended, still can."""
@@ -193,6 +217,8 @@ class Campaign:
         """Kill the target, mend it, and say what was hit; None for a run that had ended before."""
         run.look()
         kill = self.describe(setting, run)
+        if self.target == LATE:
+            return kill if run.pause() else None
         if self.target == "run":
             run.kill()
             return kill if run.process.poll() == KILLED else None
@@ -210,3 +236,11 @@ class Campaign:
         verify = self.commands.start("verify", store.url)
         others = [f"verify: {line}" for line in judged(verify, verify.wait(), {DONE})]
         return [*differences(self.expected[setting.config], contents(store))], [*others, *left_over(store)]
+
+
+def damage(store: Store, known: dict[str, str]) -> list[str]:
+    """Return what is torn or made again in a store; `known` are the records of what was finished, and is updated."""
+    finished = records(store)
+    problems = [*(f"torn: {line}" for line in torn(store)), *redone(known, finished)]
+    known.update(finished)
+    return problems

@@ -64,6 +64,18 @@ def described(folder: Path) -> Tree:
     return tree
 
 
+def packed(folder: Path) -> Tree:
+    """Return a config with stages of 64 partitions, whose records are packed: question 4 of 64 segments of a step."""
+    tree = traced_config(str(folder / STORE))
+    tree["name"] = "packed"
+    tree["data"]["digits"]["per_class"] = {"train": 9, "val": 2}
+    train, tracing = tree["networks"]["small"]["train"], tree["tracing"]
+    train |= {"batches": {"kind": "single-class", "size": 3, "ghosts": 6}, "checkpoint_every": 1}
+    tracing |= {"derive": {"index": INDEX}, "evaluation": {}}
+    del tracing["ridges"]
+    return tree
+
+
 def linked(folder: Path) -> Tree:
     """Return a config that asks question 4 of the archive of a loop of one's own."""
     if not (folder / "own").exists():
@@ -83,6 +95,7 @@ CONFIGS: dict[str, Callable[[Path], Tree]] = {
     "hybrid": lambda folder: {**asked(folder, "hybrid"), "name": "hybrid"},
     "replay": lambda folder: {**asked(folder, "replay"), "name": "replay"},
     "described": described,
+    "packed": packed,
     "linked": linked,
     "tiny": of_tests(tiny_config),
     "traced": of_tests(traced_config),

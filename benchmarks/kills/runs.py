@@ -48,13 +48,15 @@ class Forked:
 class Commands:
     """Starts `layerlore`, each command as leader of a process group, as a new process or from the starter (`warm`).
 
-    `bare` ones do without Prefect; they come from the starter.
+    `bare` ones do without Prefect, and with `packing` each pack of partition records takes so many seconds; they come
+    from the starter.
     """
 
     folder: Path
     environment: dict[str, str]
     warm: bool = True
     bare: bool = False
+    packing: float = 0.0
     starter: "subprocess.Popen[bytes] | None" = None
     count: int = 0
 
@@ -71,6 +73,7 @@ class Commands:
             return Run(opened, log)
         if self.starter is None:
             starting = [sys.executable, "-m", "benchmarks.kills.starter", *(["--bare"] if self.bare else [])]
+            starting += ["--packing", str(self.packing)] if self.packing else []
             self.starter = subprocess.Popen(starting, env=self.environment, stdin=subprocess.PIPE)
         assert self.starter.stdin is not None
         self.starter.stdin.write(json.dumps({"arguments": arguments, "log": str(log)}).encode() + b"\n")
@@ -117,12 +120,26 @@ class Run:
     def kill(self) -> None:
         """Kill the whole process group, and see it end; nothing happens to one that has ended."""
         assert self.process.pid > 1, "group 1 means every process of the machine, group 0 our own"
-        if self.process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):  # it has ended since
-                os.killpg(self.process.pid, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         while self.process.poll() is None:
             time.sleep(LOOK)
         self.look()
+
+    def pause(self) -> bool:
+        """Stop the whole process group; say whether there was one."""
+        return self._signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        """Let a stopped process group go on."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> bool:
+        """Send a signal to the process group; say whether the run had not ended."""
+        with contextlib.suppress(ProcessLookupError):  # it has ended since
+            if self.process.poll() is None:
+                os.killpg(self.process.pid, number)
+                return True
+        return False
 
     def kill_below(self, text: str) -> None:
         """Kill what the run has started that has `text` in its command line."""

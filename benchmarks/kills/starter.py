@@ -1,10 +1,10 @@
 """Start `layerlore` from a process that has imported it already, so that kills fall on work and not on imports.
 
-    python -m benchmarks.kills.starter [--bare]         # reads lines {"arguments": [...], "log": PATH}
+    python -m benchmarks.kills.starter [--bare] [--packing SECONDS]   # reads lines {"arguments": [...], "log": PATH}
 
 Each line forks a child that leads a process group of its own and runs the command as `layerlore` would. LOG gets its
 output, LOG.pid its number, LOG.code its exit code, or -9 where it was killed. Ends with its input. `--bare` leaves
-Prefect out.
+Prefect out, `--packing` lets each pack of partition records take so long.
 """
 
 import importlib
@@ -17,6 +17,7 @@ import threading
 from pathlib import Path
 
 from benchmarks.kills.bare import leave_prefect_out
+from benchmarks.kills.packing import slow_packing
 
 NEEDED = (
     *("flows.command", "flows.run", "flows.session", "storage.s3", "tasks.steps.report", "storage.verify"),
@@ -34,6 +35,8 @@ def main() -> None:
         importlib.import_module(name)
     if "--bare" in sys.argv:
         leave_prefect_out()
+    if "--packing" in sys.argv:
+        slow_packing(float(sys.argv[sys.argv.index("--packing") + 1]))
     assert threading.active_count() == 1, "threads do not outlive a fork"
     living: dict[int, Path] = {}
     pending = b""

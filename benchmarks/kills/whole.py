@@ -19,6 +19,8 @@ from tasks.steps.questions import STEPS
 
 SERIAL = ("--clusters", "serial")
 BARE = ("--bare", *SERIAL)  # without Prefect
+AIMED = ("pruning", "unit-responses", "units", "unit-pictures", "unit-cards", "network-dissection", "planted-captions")
+PACKED = (*BARE, "--packing", "0.3", "--configs", "packed", "--aim", "contributions", "index")
 SMALL = ("linked", "tiny", "traced", "decomposed", "described")
 PARTS: dict[str, tuple[str, ...]] = {
     "run": ("--target", "run", "--kills", "60", *BARE, "--configs", "dense", "hybrid", "replay"),
@@ -43,6 +45,11 @@ PARTS: dict[str, tuple[str, ...]] = {
     "s3": ("--target", "s3", "--kills", "16", *BARE, "--configs", "traced", "replay"),
     "race": ("--target", "race", "--kills", "5", *BARE, "--configs", "linked", "tiny", "decomposed"),
     "run on S3": ("--target", "run", "--place", "s3", "--kills", "8", *BARE, "--configs", "linked", "traced"),
+    "aimed": ("--target", "run", "--kills", "16", *BARE, "--configs", "hybrid", "described", "--aim", *AIMED),
+    "packed": ("--target", "run", "--kills", "12", *PACKED),
+    "packed late": ("--target", "late", "--kills", "4", *PACKED),
+    "packed on S3": ("--target", "run", "--place", "s3", "--kills", "6", *PACKED),
+    "packed late on S3": ("--target", "late", "--place", "s3", "--kills", "2", *PACKED),
     "race on S3": ("--target", "race", "--place", "s3", "--kills", "2", *BARE, "--configs", "tiny", "linked"),
 }
 OPEN, CLOSE = "<!-- campaign -->", "<!-- end of the campaign -->"
@@ -84,6 +91,9 @@ def section(rows: Sequence[Row]) -> Iterator[str]:
     yield f"{len(rows)} kills, seed {' and '.join(map(str, seeds))}:"
     yield ""
     yield from table(rows)
+    packing = sum(row.get("packing", False) for row in rows)
+    yield ""
+    yield f"{packing} of them fell while partition records were packed."
     missed = [kind for kind in STEPS if kind not in {row["stage"] for row in rows}]
     yield ""
     hit = len(STEPS) - len(missed)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.kills.campaign import DISK, FRUITLESS, RACE, Campaign, Kill, Setting
+from benchmarks.kills.campaign import DISK, FRUITLESS, LATE, RACE, Campaign, Kill, Setting
 from benchmarks.kills.disks import Disk
 from benchmarks.kills.moments import REPORT, START, draw, events, kinds, segments
+from benchmarks.kills.packing import is_packing
 from benchmarks.kills.runs import Commands, Run
 from benchmarks.kills.servers import Servers
 from benchmarks.kills.table import table
@@ -171,9 +172,19 @@ def test_runs_that_end_before_their_moment_are_made_again_but_not_for_ever(tmp_p
 
 def test_a_campaign_can_aim(tmp_path: Path) -> None:
     campaign = campaign_of("run", tmp_path)
-    assert {campaign.moment(SETTING, [run_that_said([])], 9).kind for _ in range(50)} == {START, "a", "b"}
+    assert drawn_of(campaign, []) == {START, "a", "b"}
     campaign.aim = frozenset({"b"})
-    assert {campaign.moment(SETTING, [run_that_said([])], 9).kind for _ in range(50)} == {"b"}
+    assert drawn_of(campaign, []) == {"b"}
+    campaign.aim = frozenset({"a"})
+    begun = ["1 of 9 stages to make, in lore", "a: 1 of 1 partitions to do", "b: 1 of 1 partitions to do"]
+    assert drawn_of(campaign, begun[:2]) == {"a"}  # it may be hit again
+    assert drawn_of(campaign, begun) == {None}  # a run that is not hit gets through
+
+
+def drawn_of(campaign: Campaign, lines: list[str]) -> set[str | None]:
+    """Return the kinds of the moments that are drawn for a run that has said something."""
+    drawn = [campaign.moment(SETTING, [run_that_said(lines)], 9) for _ in range(50)]
+    return {None if moment is None else moment.kind for moment in drawn}
 
 
 def test_kills_of_servers_may_end_a_run_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,6 +198,36 @@ def test_kills_of_servers_may_end_a_run_with_one_line(tmp_path: Path, monkeypatc
     hits, code, problems = campaign.attempt(SETTING, Store(str(tmp_path / "s")), [], 3, {})
     assert (code, problems) == (1, [])
     assert [(kill.survived, kill.said) for kill in hits] == [(True, ""), (False, "error: s3://b is away")]
+
+
+def test_a_run_is_overtaken_while_it_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, done = Store(str(tmp_path / "s")), list[str]()
+    store.write("_claims/a.lock", b"")
+    monkeypatch.setattr("benchmarks.kills.campaign.reach", lambda *_: True)
+    monkeypatch.setattr(Run, "pause", lambda self: done.append("stopped") is None)
+    monkeypatch.setattr(Run, "go_on", lambda self: done.append(f"goes on after {campaign.commands.count} runs"))
+    campaign = campaign_of(LATE, tmp_path, (0, "y"), (0, "other"))
+    (kill,) = campaign.round(SETTING, store, 1)
+    assert done == ["stopped", "goes on after 2 runs"]
+    assert (kill.survived, kill.problems, kill.target) == (True, [], LATE)
+    assert store.names("_claims") == []  # no lock holds the other run back
+    for ends in ([(0, "y"), (1, "error: x")], [(1, "error: x"), (0, "y")]):  # of either
+        campaign = campaign_of(LATE, tmp_path, *ends)
+        (kill,) = campaign.round(SETTING, store, 1)
+        assert (kill.survived, kill.said) == (False, "error: x")
+
+
+def test_records_that_are_being_packed_are_seen(tmp_path: Path) -> None:
+    store, folder = Store(str(tmp_path / "s")), "toy/00000000000000000000/markers"
+    assert not is_packing(store)
+    store.write(f"{folder}/000000.json", b"{}")
+    assert not is_packing(store)
+    Path(store.path(folder), ".partitions-000000.json.1.partial").write_bytes(b"{")
+    assert is_packing(store)
+    store.write(f"{folder}/partitions-000000.json", b"{}")
+    assert is_packing(store)
+    store.write(f"{folder}/complete.json", b"{}")
+    assert not is_packing(store)
 
 
 def test_a_disk_fills_and_has_room_when_the_run_has_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

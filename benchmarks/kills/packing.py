@@ -1,0 +1,44 @@
+"""Kills while a stage's partition records are packed: this takes so long, in small packs, that moments fall into it."""
+
+import os
+import re
+import time
+from collections.abc import Mapping
+from unittest import mock
+
+from storage import packs, stages
+from storage.stores import Store
+from storage.verify import stage_paths
+
+RECORDS = 24  # in a pack: several packs of a small stage
+PACK = re.compile(r"/markers/partitions-\d+\.json$")
+
+
+def slow_packing(seconds: float) -> None:
+    """Let this process pack slowly: wait before the packs, in the middle of each on a local disk, and after them."""
+    packs.RECORDS = stages.RECORDS = RECORDS
+    write_all, fsync = Store.write_all, os.fsync
+
+    def halfway(descriptor: int) -> None:
+        time.sleep(seconds)
+        fsync(descriptor)
+
+    def slowly(store: Store, objects: Mapping[str, bytes]) -> None:
+        if not any(PACK.search(path) for path in objects):
+            write_all(store, objects)
+            return
+        time.sleep(seconds)
+        for path, data in objects.items():  # on S3 too: packs of which some are there
+            with mock.patch("os.fsync", halfway):
+                write_all(store, {path: data})
+            time.sleep(seconds)
+
+    Store.write_all = slowly  # type: ignore[method-assign]
+
+
+def is_packing(store: Store) -> bool:
+    """Say whether a stage of a store has packed records, or a part of them, and is not complete."""
+    return any(
+        any("partitions-" in name for name in found) and "complete.json" not in found
+        for found in (store.files(f"{path}/markers") for path in stage_paths(store))
+    )
