@@ -33,7 +33,7 @@ def slow_packing(seconds: float) -> None:
                 write_all(store, {path: data})
             time.sleep(seconds)
 
-    Store.write_all = slowly  # type: ignore[method-assign]
+    mock.patch.object(Store, "write_all", slowly).start()
 
 
 def is_packing(store: Store) -> bool:

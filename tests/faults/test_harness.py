@@ -203,10 +203,15 @@ def test_kills_of_servers_may_end_a_run_with_one_line(tmp_path: Path, monkeypatc
 def test_a_run_is_overtaken_while_it_is_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store, done = Store(str(tmp_path / "s")), list[str]()
     store.write("_claims/a.lock", b"")
-    monkeypatch.setattr("benchmarks.kills.campaign.reach", lambda *_: True)
-    monkeypatch.setattr(Run, "pause", lambda self: done.append("stopped") is None)
-    monkeypatch.setattr(Run, "go_on", lambda self: done.append(f"goes on after {campaign.commands.count} runs"))
     campaign = campaign_of(LATE, tmp_path, (0, "y"), (0, "other"))
+
+    def pause(run: Run) -> bool:
+        done.append("stopped")
+        return True
+
+    monkeypatch.setattr("benchmarks.kills.campaign.reach", lambda *_: True)
+    monkeypatch.setattr(Run, "pause", pause)
+    monkeypatch.setattr(Run, "go_on", lambda _: done.append(f"goes on after {campaign.commands.count} runs"))
     (kill,) = campaign.round(SETTING, store, 1)
     assert done == ["stopped", "goes on after 2 runs"]
     assert (kill.survived, kill.problems, kill.target) == (True, [], LATE)
