@@ -1,10 +1,10 @@
 """Claims keep two runs from doing the same work. Correctness never depends on them.
 
 On a local store a claim is a `flock`. The kernel frees it when its process dies. On S3 a claim is a record that its
-holder renews. This is best effort, since not every server has conditional puts: two runs that begin within one
-request of each other may both hold a stage. The records of several stages go out together. A claim record is valid
-for `HEARTBEAT` seconds after its last renewal. S3 gives its age, or a process watches it for that time: clocks need
-not agree. It is not valid after the end of its process, where this machine can see that end.
+holder renews. This is best effort, since not every server has conditional puts: two runs that begin within one request
+of each other may both hold a stage. The records of several stages go out together, and one is renewed for all of them.
+A claim record is valid for `HEARTBEAT` seconds after its last renewal. S3 gives its age, or a process watches it for
+that time: clocks need not agree. It is not valid after the end of its process, where this machine can see that end.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from pathlib import Path
 
 from storage.documents import Document
 from storage.processes import is_dead, process_identity
-from storage.renewal import RENEWER, Note, decode_note
+from storage.renewal import LEADER, LEADER_TOKEN, RENEWER, Note, decode_note
 from storage.stores import CONNECTIONS, Store, StoreError, naming
 from storage.together import together
 
@@ -177,19 +177,23 @@ def _same_file(descriptor: int, file: Path) -> bool:
 
 @contextlib.contextmanager
 def _hold_records(store: Store, names: Sequence[str], holder: str, waiting: Waiting) -> Iterator[None]:
-    """Hold claim records that a thread renews; those that go out at once are written, checked and renewed together."""
-    written: list[Note] = []
+    """Hold claim records that go out and are checked together; a thread renews the first one for all of them."""
+    written, leader = list[Note](), None
     with contextlib.ExitStack() as held:
         held.callback(lambda: together(store, _let_go, written))
         while names:
             free = _wait_for_free(store, names[:CONNECTIONS], waiting)
             notes = [_new_note(store, name, holder) for name in free]
+            leader = leader or notes[0]
+            for note in notes:
+                note.leader = None if note is leader else leader
             written += notes
             together(store, lambda note: store.write(note.path, note.text()), notes)
             ours = [*together(store, _is_ours, notes), False]  # of two records written at once, the later one is valid
             taken = ours.index(False)
             together(store, _let_go, notes[taken:])  # later ones, which no claimant keeps while it waits
             held.enter_context(RENEWER.renewing(notes[:taken]))
+            leader = leader if taken or leader is not notes[0] else None
             names = names[taken:]
         yield
 
@@ -232,15 +236,26 @@ def _await_note(store: Store, name: str, waiting: Waiting) -> None:
     path, clock = f"{name}.json", waiting.clock
     seen, since = None, 0.0
     while (note := _read_note(store, path)) is not None and not _is_over(note):
-        if note != seen:
+        place, renewed = _renewed(store, path, note)
+        if (note, renewed) != seen:
             # A renewal that we watch is new; only the first record may be old. After a store's clock was put back,
             # records from the future are there.
-            age = max(0.0, _age(store, path)) if seen is None else 0.0
-            seen, since = note, clock.now() - age
+            age = max(0.0, _age(store, place)) if seen is None else 0.0
+            seen, since = (note, renewed), clock.now() - age
         if clock.now() - since >= HEARTBEAT:
             return
         waiting.report(name, str(note.get("holder", "another run")))
         clock.sleep(NOTE_POLL)
+
+
+def _renewed(store: Store, path: str, note: Document) -> tuple[str, Document]:
+    """Return the path and the content of the record that is renewed for a claim record: its leader's, else its own."""
+    leader = note.get(LEADER)
+    if isinstance(leader, str) and leader.startswith(f"{CLAIMS}/"):
+        found = _read_note(store, leader)
+        if found is not None and found.get("token") == note.get(LEADER_TOKEN):
+            return leader, found
+    return path, note
 
 
 def _age(store: Store, path: str) -> float:

@@ -1,4 +1,8 @@
-"""The heartbeat of the claim records that a process holds on S3: one thread renews all of them."""
+"""The heartbeat of the claim records that a process holds on S3: one thread renews all of them.
+
+Of records that are held together only the first, their leader, is renewed: the others name it, and are valid as long
+as it is. A run that holds a thousand stages renews one record.
+"""
 
 import contextlib
 import json
@@ -12,22 +16,32 @@ from storage.documents import Document
 from storage.stores import Store, StoreError
 
 LEAVE = 5.0  # seconds for which the end waits for a renewal in progress
+LEADER, LEADER_TOKEN = "leader", "leader_token"  # of a claim record that another one is renewed for
 
 
 @dataclass(eq=False)
 class Note:
-    """A claim record that this process holds: its path, its content, and the seconds between two renewals."""
+    """A claim record that this process holds.
+
+    Attributes
+    ----------
+    document : its content
+    every : seconds between two renewals
+    leader : the record that is renewed for this one too, None for itself
+    """
 
     store: Store
     path: str
     document: Document
     every: float
+    leader: "Note | None" = None
     beat: int = 0
     due: float = field(default=0.0)
 
     def text(self) -> bytes:
         """Return the bytes that this renewal writes."""
-        return json.dumps({**self.document, "beat": self.beat}).encode()
+        named = {} if self.leader is None else {LEADER: self.leader.path, LEADER_TOKEN: self.leader.document["token"]}
+        return json.dumps({**self.document, **named, "beat": self.beat}).encode()
 
     def ours(self, raw: bytes) -> bool:
         """Say whether the bytes read at its path are this claim record."""
@@ -83,15 +97,24 @@ class Renewer:
             self._changed.notify_all()
             while self._held:
                 now = time.monotonic()
-                self._round = [note for note in self._held if note.due <= now]
+                leading = self._leading()
+                self._round = [note for note in leading if note.due <= now]
                 if self._round:
                     break
-                self._changed.wait(min(note.due for note in self._held) - now)
+                self._changed.wait(min(note.due for note in leading) - now)
             else:
                 self._thread = None
             for note in self._round:
                 note.due, note.beat = now + note.every, note.beat + 1
             return list(self._round)
+
+    def _leading(self) -> list[Note]:
+        """Return the records to renew; one that has lost its leader to another run is renewed by itself from now on."""
+        held = {id(note) for note in self._held}
+        for note in self._held:
+            if note.leader is not None and id(note.leader) not in held:
+                note.leader = None
+        return [note for note in self._held if note.leader is None]
 
     def _renew(self, store: Store, notes: list[Note]) -> None:
         """Write the claim records of a store again, all at once; drop a record that another run has replaced."""

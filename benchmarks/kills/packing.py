@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from unittest import mock
 
-from storage import packs, stages
 from storage.stores import Store
 from storage.verify import stage_paths
 
@@ -16,7 +15,8 @@ PACK = re.compile(r"/markers/partitions-\d+\.json$")
 
 def slow_packing(seconds: float) -> None:
     """Let this process pack slowly: wait before the packs, in the middle of each on a local disk, and after them."""
-    packs.RECORDS = stages.RECORDS = RECORDS
+    for module in ("storage.packs", "storage.stages"):
+        mock.patch(f"{module}.RECORDS", RECORDS).start()
     write_all, fsync = Store.write_all, os.fsync
 
     def halfway(descriptor: int) -> None:

@@ -7,9 +7,10 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from storage.claims import CLAIMS, StageHeldError, claim, claim_all
+from storage.claims import CLAIMS, HEARTBEAT, StageHeldError, claim, claim_all
 from storage.stores import CONNECTIONS, Store
 from tests.counting import counted
+from tests.storage.conftest import SkewedClock
 
 pytestmark = pytest.mark.usefixtures("quick")
 
@@ -62,8 +63,102 @@ def test_more_stages_than_go_out_at_once_are_held_and_renewed(far: Store, eventu
         for path in paths:
             with pytest.raises(StageHeldError, match="is held by us"), claim(far, path, "other", wait=False):
                 pass
-        eventually(lambda: all(json.loads(far.read(f"{CLAIMS}/{name}"))["beat"] >= 2 for name in names))
+        eventually(lambda: beat(far, names[0]) >= 2)
     assert far.names(CLAIMS) == []
+
+
+def beat(store: Store, name: str) -> int:
+    """Return how often a claim record was renewed."""
+    return int(json.loads(store.read(f"{CLAIMS}/{name}"))["beat"])
+
+
+def test_one_record_is_renewed_for_all_that_are_held_together(far: Store, eventually: Wait) -> None:
+    """Renewals do not grow with the stages of a run, which may be thousands."""
+    with claim_all(far, [f"toy/{number:03d}" for number in range(CONNECTIONS + 3)], "us"):
+        names = far.names(CLAIMS)
+        with counted() as requests:
+            eventually(lambda: beat(far, names[0]) >= 5)
+        assert {path for verb, path in requests.seen if verb == "write"} == {f"{CLAIMS}/{names[0]}"}
+        assert {path for _, path in requests.seen} == {f"{CLAIMS}/{names[0]}"}
+        assert [beat(far, name) for name in names[1:]] == [0] * (len(names) - 1)
+
+
+def test_a_record_that_is_not_renewed_itself_holds_as_long_as_its_leader(far: Store) -> None:
+    """Each look is a heartbeat and more after the one before; the leader of a run elsewhere is renewed meanwhile."""
+    leader = {"holder": "one", "token": "1", "process": "another/pid:[1]/1/1"}
+    follower = {**leader, "token": "2", "leader": f"{CLAIMS}/{NOTES[0]}", "leader_token": "1", "beat": 0}
+    far.write(f"{CLAIMS}/{NOTES[3]}", json.dumps(follower).encode())
+
+    def renewed(looks: int) -> None:
+        if looks <= 10:
+            far.write(f"{CLAIMS}/{NOTES[0]}", json.dumps({**leader, "beat": looks}).encode())
+
+    renewed(0)
+    skewed = SkewedClock(meanwhile=renewed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("storage.claims.NOTE_POLL", 0.75 * HEARTBEAT)
+        with claim(far, PATHS[3], "two", clock=skewed.clock()):
+            assert len(skewed.waits) == 12  # it is not renewed after the tenth look, and ends a heartbeat later
+
+
+@pytest.mark.parametrize("found", [None, {"token": "3"}, {"holder": "another"}])
+def test_a_record_without_its_leader_counts_by_itself(
+    far: Store, found: dict[str, str] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its leader was removed, or taken over by another run, and that one is renewed: it says nothing of this record."""
+    follower = {"holder": "one", "token": "2", "leader": f"{CLAIMS}/{NOTES[0]}", "leader_token": "1"}
+    far.write(f"{CLAIMS}/{NOTES[3]}", json.dumps(follower).encode())
+    monkeypatch.setattr("storage.claims.NOTE_POLL", 0.75 * HEARTBEAT)
+
+    def renewed(looks: int) -> None:
+        if found is not None:
+            far.write(f"{CLAIMS}/{NOTES[0]}", json.dumps({**found, "beat": looks}).encode())
+
+    skewed = SkewedClock(meanwhile=renewed)
+    with claim(far, PATHS[3], "two", clock=skewed.clock()):
+        assert len(skewed.waits) == 2
+
+
+@pytest.mark.parametrize("leader", [None, 3, "", "layerlore-store", f"{CLAIMS}/{NOTES[3]}"])
+def test_a_record_whose_leader_is_none_of_a_claim_is_old_by_itself(far: Store, leader: object) -> None:
+    record = {"holder": "one", "token": "2", "leader": leader, "leader_token": "2"}
+    far.write(f"{CLAIMS}/{NOTES[3]}", json.dumps(record).encode())
+    with pytest.raises(StageHeldError, match="held by one"), claim(far, PATHS[3], "two", wait=False):
+        pass
+    skewed = SkewedClock()
+    with claim(far, PATHS[3], "two", clock=skewed.clock()):
+        assert 0 < sum(skewed.waits) <= HEARTBEAT + 1
+
+
+def test_records_whose_leader_another_run_took_are_renewed_by_themselves(far: Store, eventually: Wait) -> None:
+    usurped = b'{"holder": "usurper", "token": "1", "beat": 7}'
+
+    def take() -> bool:
+        far.write(f"{CLAIMS}/{NOTES[0]}", usurped)  # again, where a renewal under way came after it
+        return all(beat(far, name) >= 2 for name in NOTES[1:])
+
+    with claim_all(far, PATHS, "us"):
+        eventually(take)
+        assert all("leader" not in json.loads(far.read(f"{CLAIMS}/{name}")) for name in NOTES[1:])
+        assert far.read(f"{CLAIMS}/{NOTES[0]}") == usurped
+    assert far.names(CLAIMS) == NOTES[:1]
+
+
+def test_a_claimant_that_waits_for_the_first_stage_has_another_leader(far: Store, eventually: Wait) -> None:
+    """The record that was the first of those that it let go leads nothing."""
+    other, told = claim(far, PATHS[0], "the other"), list[str]()
+    other.__enter__()
+
+    def leave(text: str) -> None:
+        told.append(text)
+        other.__exit__(None, None, None)
+
+    with claim_all(far, PATHS, "us", on_wait=leave):
+        records = [json.loads(far.read(f"{CLAIMS}/{name}")) for name in NOTES]
+        assert "leader" not in records[0]
+        assert {record["leader_token"] for record in records[1:]} == {records[0]["token"]}
+        eventually(lambda: beat(far, NOTES[0]) >= 2)
+    assert len(told) == 1
 
 
 def test_a_claimant_keeps_earlier_stages_only_while_it_waits(any_store: Store) -> None:
