@@ -14,7 +14,7 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -35,6 +35,10 @@ class Case:
     build: Callable[[], nn.Module]
     batch: tuple[int, ...]
     steps: float  # times --steps
+
+    def start(self) -> "Loop":
+        """Return a training from its beginning."""
+        return Loop(self)
 
 
 def vgg(width: int) -> nn.Module:
@@ -84,6 +88,10 @@ class Loop:
         loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
         self.optimizer.step()
 
+    def members(self, step: int) -> tuple[Sequence[int], Sequence[int]]:
+        """Return the ids of the examples and of the ghosts of a step."""
+        return [step], []
+
     def seconds(self, step: int) -> float:
         """Make an update; return its CPU time without that of other threads."""
         start = time.thread_time()
@@ -112,14 +120,15 @@ def record(case: Case, steps: int, store: Path, kind: str) -> tuple[float, float
     -------
     CPU seconds of the unrecorded steps, of the recorded ones, and of the closing; and waited seconds
     """
-    plain, recorded = Loop(case), Loop(case)
+    plain, recorded = case.start(), case.start()
     alone, together = 0.0, 0.0
     with UpdateRecorder(recorded.model, recorded.optimizer, store, kind=kind, checkpoint_every=steps + 1) as recorder:
         for step in range(steps):
             if step == min(WARM, steps - 1):
                 alone, together = 0.0, -time.process_time()
             alone += plain.seconds(step)
-            with recorder.step([step]):
+            examples, ghosts = recorded.members(step)
+            with recorder.step(examples, ghosts=ghosts):
                 recorded.step(step)
         end = time.process_time()
     closing = time.process_time() - end

@@ -174,6 +174,16 @@ class GraphFile(DataSet):
     )
     edgeless: Edgeless = EDGELESS
 
+    @model_validator(mode="after")
+    def _check_node_labels(self) -> "GraphFile":
+        names = self.node_labels
+        if isinstance(names, tuple):
+            twice = [name for i, name in enumerate(names) if name in names[:i]]
+            found = f"{twice[0]!r} twice" if twice else "an empty name" if not all(map(str.strip, names)) else ""
+            if found or not names:
+                raise ValueError(f"node_labels: expected a name of its own for each label, found {found or 'no names'}")
+        return self
+
 
 class TorchGeometric(DataSet):
     """An in-memory data set of torch_geometric, by import path; it needs the extra `graph`."""

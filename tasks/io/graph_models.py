@@ -105,8 +105,10 @@ def graph_network(
         *(("nodes", nodes, 1), ("classes", classes, 1), ("width", width, 1)),
         *(("layers", layers, 1), ("edges", edges, 0)),
     ):
-        if count < least:
-            raise ValueError(f"{name}: expected at least {least}, found {count}")
+        if type(count) is not int or count < least:
+            raise ValueError(
+                f"{name}: expected {'an integer of ' * (type(count) is not int)}at least {least}, found {count!r}"
+            )
     if pool not in POOLS:
         raise ValueError(f"pool: expected one of {', '.join(POOLS)}, found {pool!r}")
     return GraphNetwork(nodes, classes, width, layers, edges=edges, ends=ends, pool=pool)

@@ -20,6 +20,7 @@ from tasks.io.samples import Row, Sample, Vector, array_digest
 
 ARRAYS = ("node_ptr", "edge_src", "edge_dst", "node_label", "graph_label")
 EDGE_LABEL = "edge_label"  # an archive may have it
+LARGEST = {"node_label": 10**6 - 1, EDGE_LABEL: 9_999}  # each edge label is a feature of every edge
 
 
 @dataclass(frozen=True)
@@ -140,29 +141,28 @@ def _arrays(path: str) -> dict[str, Integers]:
             raise ValueError(
                 f"graph-npz {path}: array {name!r}: expected integers (n,), found {array.dtype} {array.shape}"
             )
-        least = -MOST if name == "graph_label" else 0
-        if len(array) and (int(array.min()) < least or int(array.max()) > MOST):
+        least, most = -MOST if name == "graph_label" else 0, LARGEST.get(name, MOST)
+        if len(array) and (int(array.min()) < least or int(array.max()) > most):
             worst = int(array.min()) if int(array.min()) < least else int(array.max())
             raise ValueError(
-                f"graph-npz {path}: array {name!r}: expected numbers from {least:,} to {MOST:,}, found {worst}"
+                f"graph-npz {path}: array {name!r}: expected numbers from {least:,} to {most:,}, found {worst}"
             )
         found[name] = array.astype(np.int64)
-    pointers, graphs = found["node_ptr"], len(found["node_ptr"]) - 1
+    pointers, nodes = found["node_ptr"], len(found["node_label"])
+    if len(pointers) < 2 or pointers[0] != 0 or pointers[-1] != nodes or (np.diff(pointers) < 0).any():
+        raise ValueError(
+            f"graph-npz {path}: array 'node_ptr': expected at least two numbers that rise from 0 to {nodes}, the "
+            f"length of node_label, found {_short(pointers)}"
+        )
     for name, other, count in (
         ("edge_dst", "edge_src", len(found["edge_src"])),
-        ("graph_label", "node_ptr less one", graphs),
+        ("graph_label", "node_ptr less one", len(pointers) - 1),
         *((EDGE_LABEL, "edge_src", len(found["edge_src"])) for _ in range(EDGE_LABEL in found)),
     ):
         if len(found[name]) != count:
             raise ValueError(
                 f"graph-npz {path}: array {name!r}: expected {count} numbers, as {other} has, found {len(found[name])}"
             )
-    nodes = len(found["node_label"])
-    if graphs < 1 or pointers[0] != 0 or pointers[-1] != nodes or (np.diff(pointers) < 0).any():
-        raise ValueError(
-            f"graph-npz {path}: array 'node_ptr': expected at least two numbers that rise from 0 to {nodes}, the "
-            f"length of node_label, found {_short(pointers)}"
-        )
     return found
 
 

@@ -146,8 +146,10 @@ def _check(features: int | None, vocabulary: int | None, **counts: int) -> None:
     given = {"features": features, "vocabulary": vocabulary}
     counts |= {name: count for name, count in given.items() if count is not None}
     for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name}: expected at least 1, found {count}")
+        if type(count) is not int or count < 1:
+            raise ValueError(
+                f"{name}: expected {'an integer of ' * (type(count) is not int)}at least 1, found {count!r}"
+            )
 
 
 def _present(x: Tensor, features: int | None, vocabulary: int | None) -> tuple[Tensor | None, Tensor]:

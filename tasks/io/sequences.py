@@ -116,9 +116,12 @@ def _part(path: str, vocabulary: int | None) -> Part:
             "values, found others"
         )
     if values.ndim == 2:
-        if bad := np.flatnonzero(~np.isfinite(values).all(axis=1)).tolist():
-            raise ValueError(f"{where}: step {bad[0]}: expected finite features, found NaN or inf")
-        steps = np.concatenate([values, np.ones((len(values), 1))], axis=1).astype(np.float32)
+        if vocabulary is not None:
+            raise ValueError(f"{where}: expected tokens (n,), as `vocabulary` says, found features {values.shape}")
+        with np.errstate(over="ignore"):
+            steps = np.concatenate([values, np.ones((len(values), 1))], axis=1).astype(np.float32)
+        if bad := np.flatnonzero(~np.isfinite(steps).all(axis=1)).tolist():
+            raise ValueError(f"{where}: step {bad[0]}: expected finite float32 features, found NaN, inf or more")
     else:
         _check_tokens(where, values, vocabulary)
         steps = values.astype(np.float32)[:, None]
@@ -151,7 +154,8 @@ def _check_integers(where: str, name: str, array: NDArray[Any], count: int | Non
         wanted = "integers (n,)" if count is None else f"{count} integers, one a sequence"
         raise ValueError(f"{where}: array {name!r}: expected {wanted}, found {array.dtype} {array.shape}")
     if len(array) and (int(array.min()) < 0 or int(array.max()) > MAX_LABEL):
-        raise ValueError(f"{where}: array {name!r}: expected numbers of at least 0, found {int(array.min())}")
+        worst = int(array.min()) if int(array.min()) < 0 else int(array.max())
+        raise ValueError(f"{where}: array {name!r}: expected numbers from 0 to {MAX_LABEL:,}, found {worst}")
 
 
 def open_texts(data: Texts) -> SequenceSource:
@@ -187,12 +191,15 @@ def _texts(
 ) -> Part:
     """Return the texts of a table."""
     try:
-        rows = list(csv.DictReader(io.StringIO(Path(path).read_text("utf-8"), newline="")))
+        table = csv.DictReader(io.StringIO(Path(path).read_text("utf-8-sig"), newline=""))
+        header, rows = [column for column in table.fieldnames or () if column in columns], list(table)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"texts {path}: expected a table in UTF-8, found another file ({error})") from error
     if not rows or any(column not in rows[0] for column in columns):
         found = ", ".join(str(name) for name in rows[0]) if rows else "no rows"
         raise ValueError(f"texts {path}: expected rows with the columns {' and '.join(columns)}, found {found}")
+    if len(set(header)) < len(header) or len(set(columns)) < len(columns):
+        raise ValueError(f"texts {path}: expected one column of texts and another of labels, found {', '.join(header)}")
     sequences, labels = [], []
     for line, row in enumerate(rows, 2):
         text, label = (row[column] or "" for column in columns)

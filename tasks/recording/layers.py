@@ -12,6 +12,7 @@ from tasks.modules import COMPOSED, composed_kind_of, kind_names, kind_of
 from tasks.modules.composed import PieceModule
 from tasks.modules.naming import joined
 
+LISTED = 50  # names of layers in an error
 NORMALISATION = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)  # their parameters live in checkpoints only
 
 
@@ -73,20 +74,35 @@ def recorded_parameters(
 
 def _all_covered(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Yield every covered module; other modules, except normalisations, must not have direct parameters."""
+    for name, module, covered in _outermost(model):
+        if covered:
+            yield from (_pieces(name, module) or {name: module}).items()
+        elif not isinstance(module, NORMALISATION) and any(True for _ in module.parameters(recurse=False)):
+            raise ValueError(_not_covered(model, name, module))
+
+
+def _outermost(model: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
+    """Yield each module that is not part of a module of several maps: its name, itself, whether it is covered."""
     inner: set[str] = set()
     for name, module in model.named_modules():
         if name in inner:
             continue
-        if pieces := _pieces(name, module):
+        pieces = _pieces(name, module)
+        if pieces:
             inner |= {joined(name, child) for child, _ in module.named_modules() if child}
-            yield from pieces.items()
-        elif _recordable(module):
-            yield name, module
-        elif not isinstance(module, NORMALISATION) and any(True for _ in module.parameters(recurse=False)):
-            raise ValueError(
-                f"module {name!r}: expected parameters of modules that can be recorded ({kind_names()}), found those "
-                f"of a {_class_of(module)}; name the layers to record: layers=[...]"
-            )
+        yield name, module, bool(pieces) or _recordable(module)
+
+
+def _not_covered(model: nn.Module, name: str, module: nn.Module) -> str:
+    """Return the error for a module whose own parameters are not covered, with the layers that can be named."""
+    where = f"module {name!r}" if name else "the network itself"
+    parameters = ", ".join(own for own, _ in module.named_parameters(recurse=False))
+    others = [other for other, _, covered in _outermost(model) if covered]
+    listed = ", ".join(others[:LISTED]) + (f" and {len(others) - LISTED} more" if len(others) > LISTED else "")
+    return (
+        f"{where}: expected parameters of modules that can be recorded ({kind_names()}), found those of a "
+        f"{_class_of(module)}: {parameters}; name the layers to record, such as layers: [{listed}]"
+    )
 
 
 def _check_layer(name: str, modules: Mapping[str, nn.Module]) -> None:

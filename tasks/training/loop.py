@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from tasks.io.randomness import seeded
+from tasks.modules.vocabulary import answers
 from tasks.training.batches import Batch, Batches, Positions
 from tasks.training.clipping import clip_gradients
 from tasks.training.companions import Companion
@@ -153,7 +154,7 @@ def accuracy(model: nn.Module, fetch: Fetch, n: int, size: int = 256) -> float:
     with torch.inference_mode():
         for start in range(0, n, size):
             inputs, labels = fetch(np.arange(start, min(start + size, n), dtype=np.int64))
-            right += int((model(inputs.clone()).argmax(1) == labels).sum())
+            right += int((answers(model, inputs.clone()).argmax(1) == labels).sum())
     return right / n
 
 
@@ -205,12 +206,21 @@ class Gradient:
             for companion in self.companions:
                 during.enter_context(companion.during(self.labels))
                 inputs = companion.inputs(inputs, self.labels)
-            logits = self.model(inputs)
+            logits = self._answers(inputs)
             losses = partial(F.cross_entropy, logits[:m] if ghosts else logits, self.labels)
             loss = losses() if self.weights is None else (self.weights * losses(reduction="none")).sum() / m
         for companion in self.companions:
             loss = loss + companion.loss()
         return loss
+
+    def _answers(self, inputs: Tensor) -> Tensor:
+        """Return the logits of the model; ValueError with the step for tokens beyond a vocabulary."""
+        try:
+            return answers(self.model, inputs)
+        except ValueError as error:
+            if isinstance(error.__cause__, IndexError):
+                raise ValueError(f"step {self.step}: {error}") from error
+            raise
 
 
 @dataclass

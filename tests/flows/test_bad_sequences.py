@@ -49,6 +49,30 @@ def planned(file: Path) -> tuple[int, str]:
     return result.exit_code, "\n".join(said_by(result))
 
 
+class Lookup(nn.Module):
+    """Reads the numbers of an image as tokens."""
+
+    def __init__(self, vocabulary: int = 4) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(vocabulary, 6), nn.Linear(6, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits."""
+        found: Tensor = self.head(self.embedding((images * 16).long().clamp(0)).flatten(1, -2).mean(1))
+        return found
+
+
+def test_tokens_beyond_the_vocabulary_of_a_network(traced_tree: Tree, tmp_path: Path) -> None:
+    file = changed(traced_tree, tmp_path, vocabulary=4)
+    tree = yaml.safe_load(file.read_text())
+    tree["networks"]["small"]["model"] = f"{__name__}:Lookup"
+    file.write_text(yaml.safe_dump(tree))
+    code, said = planned(file)
+    assert code == exits.BAD_CONFIG
+    assert said.startswith("error: networks.small: layer 'embedding': expected tokens 0 to 3 of the vocabulary, found")
+    assert not (tmp_path / "store").exists()
+
+
 KEPT = (
     "layer 'lstm': expected the same state before the first step in each call of the network, found one that is kept "
     "between calls; begin each call with zeros, or with a state made from its input"

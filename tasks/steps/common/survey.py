@@ -70,7 +70,7 @@ class PlanSurvey:
             try:
                 images = self._images(where, split, spec)
                 model = self._network(where, spec, images)
-                self._found[where, split, topic] = look(model, example_of(images), images)
+                self._found[where, split, topic] = _look_at(model, images, look)
             except LayoutError:
                 raise
             except (ValueError, RuntimeError) as error:
@@ -110,6 +110,16 @@ class PlanSurvey:
                 self._read.clear()
             self._read[where, split] = read_examples(open_source(data_of(spec.inputs["data"])), settings, keys)
         return self._read[where, split]
+
+
+def _look_at(model: nn.Module, images: Tensor, look: Callable[[nn.Module, Tensor, Tensor], Found]) -> Found:
+    """Return the result of a function on a network; ValueError for tokens that an embedding does not have."""
+    from tasks.modules.vocabulary import beyond_vocabulary
+
+    try:
+        return look(model, example_of(images), images)
+    except IndexError as error:
+        raise ValueError(beyond_vocabulary(model, images) or str(error)) from error
 
 
 def network_id(spec: StageSpec) -> str:

@@ -151,6 +151,18 @@ FAULTS: dict[str, tuple[Arrays, str]] = {
         with_value("node_ptr", 4, 3),
         "array 'node_ptr': expected at least two numbers that rise from 0",
     ),
+    "no pointers": (
+        changed(node_ptr=EDGES, graph_label=EDGES),
+        r"array 'node_ptr': expected at least two numbers .*, found \[\]",
+    ),
+    "edge label too large": (
+        changed(edge_label=np.full(len(graph_arrays(4)["edge_src"]), 10**6)),
+        "array 'edge_label': expected numbers from 0 to 9,999, found 1000000",
+    ),
+    "node label too large": (
+        with_value("node_label", 2, 2**24),
+        "array 'node_label': expected numbers from 0 to 999,999, found 16777216",
+    ),
     "no graphs": (
         changed(node_ptr=np.zeros(1, int), graph_label=EDGES),
         "array 'node_ptr': expected at least two numbers",
@@ -190,6 +202,14 @@ def test_a_label_outside_the_table_is_one_line(tmp_path: Path, table: object) ->
     with pytest.raises(ValueError, match=words):
         opened(path, node_labels=table)
     assert graph_of(opened(path, node_labels=9), "all/0").labels == 9
+
+
+@pytest.mark.parametrize(
+    ("names", "found"), [(["C", "N", "C"], "'C' twice"), (["C", " "], "an empty name"), ([], "no names")]
+)
+def test_node_labels_are_different_names(tmp_path: Path, names: list[str], found: str) -> None:
+    with pytest.raises(ValueError, match=f"node_labels: expected a name of its own for each label, found {found}"):
+        opened(write_graphs(tmp_path / "graphs.npz"), node_labels=names)
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04"])

@@ -71,7 +71,11 @@ def test_splits_are_padded_alike(tmp_path: Path) -> None:
         ({"offsets": [0, 3, 2, 6]}, r"array 'offsets': expected at least two numbers that rise from 0 to 6"),
         ({"offsets": [0.0, 2.0]}, r"array 'offsets': expected integers \(n,\), found float64 \(2,\)"),
         ({"labels": [1, 0]}, r"array 'labels': expected 3 integers, one a sequence, found int64 \(2,\)"),
-        ({"labels": [1, -1, 0]}, r"array 'labels': expected numbers of at least 0, found -1"),
+        ({"labels": [1, -1, 0]}, r"array 'labels': expected numbers from 0 to 9,2.*, found -1"),
+        (
+            {"offsets": np.array([0, 2**63 + 1, 3, 6], np.uint64)},
+            r"array 'offsets': expected numbers from 0 to 9,2.*, found 9223372036854775809",
+        ),
         (
             {"values": [3, 1, 6, 5, 4, 4]},
             r"step 2: expected a token from 1 to 5, as vocabulary says, found 6; 0 is pad",
@@ -88,7 +92,10 @@ def test_splits_are_padded_alike(tmp_path: Path) -> None:
             {"values": [[]] * 6},
             r"array 'values': expected tokens \(n,\) of integers or features \(n, d\), found float64 \(6, 0\)",
         ),
-        ({"values": [[np.nan, 1.0]] * 6}, r"step 0: expected finite features, found NaN or inf"),
+        (
+            {"values": [[0.5, 1.0]] * 6},
+            r"expected tokens \(n,\), as `vocabulary` says, found features \(6, 2\)",
+        ),
     ],
 )
 def test_bad_archives_are_named_in_one_line(changes: dict[str, Any], text: str, tmp_path: Path) -> None:
@@ -96,6 +103,13 @@ def test_bad_archives_are_named_in_one_line(changes: dict[str, Any], text: str, 
     with pytest.raises(ValueError, match=rf"^sequence-npz {path}: {text}") as caught:
         opened(path, vocabulary=6)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.inf, 1e300])
+def test_features_beyond_float32_are_named(bad: float, tmp_path: Path) -> None:
+    path = archive(tmp_path, values=np.array([[0.5, 1.0]] * 4 + [[0.5, bad], [0.5, 1.0]]))
+    with pytest.raises(ValueError, match=rf"^sequence-npz {path}: step 4: expected finite float32 features"):
+        opened(path)
 
 
 def test_a_missing_archive(tmp_path: Path) -> None:
@@ -140,6 +154,17 @@ def test_texts_become_tokens_of_the_list(tmp_path: Path) -> None:
 def test_bad_tables_are_named_in_one_line(rows: str, words: str, text: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"^texts {tmp_path}/texts.csv.*{text}$"):
         read(table(tmp_path, rows, words))
+
+
+def test_columns_of_a_table(tmp_path: Path) -> None:
+    settings = table(tmp_path, "good,1\n")
+    path = tmp_path / "texts.csv"
+    path.write_text("text,label\ngood,1\n", "utf-8-sig")  # as spreadsheets write it
+    assert values_of(read(settings), "all/0").tolist() == [[1]]
+    for rows, more in (("text,text,label\ngood,bad,1\n", {}), ("text,label\ngood,1\n", {"text_column": "label"})):
+        path.write_text(rows)
+        with pytest.raises(ValueError, match=f"^texts {path}: expected one column of texts and another of labels"):
+            read(settings | more)
 
 
 def test_bad_lists_of_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
