@@ -69,19 +69,19 @@ def _flow(found: Progress, plan: Plan, journal: Journal, given: tuple[str, list[
     from tasks.engine.server import check_settings
 
     check_settings()  # before the import of Prefect, which would print its own warnings
-    from tasks.engine.runner import log_to_prefect, quiet_prefect, reaching_prefect, start_prefect
+    from tasks.engine.runner import log_to_prefect, quiet_prefect, reaching_prefect, starting_prefect
 
     quiet_prefect()  # the command line prints the error in one line
-    start_prefect()
-    from flows.run import run
-    from flows.session import open_session, tagged
+    with starting_prefect() as wait_for_prefect:  # meanwhile the flows are imported, and workers start
+        from flows.run import run
+        from flows.session import open_session, tagged
 
-    journal.also = log_to_prefect
-    with (
-        terminal_observer(sys.stderr, verbose=manner.verbose) as observer,
-        open_session(plan, JournalObserver(observer, journal), found, wait=manner.wait),
-        reaching_prefect(),
-        tagged(plan.config),
-    ):
-        address: str = run(*given)
-        return address
+        journal.also = log_to_prefect
+        with (
+            terminal_observer(sys.stderr, verbose=manner.verbose) as observer,
+            open_session(plan, JournalObserver(observer, journal), found, wait=manner.wait),
+        ):
+            wait_for_prefect()
+            with reaching_prefect(), tagged(plan.config):
+                address: str = run(*given)
+                return address

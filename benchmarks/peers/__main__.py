@@ -26,6 +26,7 @@ SECTIONS = {  # by name: its module
     "shape": "benchmarks.peers.shape",
     "nmf": "benchmarks.peers.nmf",
     "extraction": "benchmarks.peers.extraction",
+    "costs": "benchmarks.peers.costs",
 }
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 

@@ -12,6 +12,7 @@ TITLES = {
     "shape": "Shape distance",
     "nmf": "NMF and codes",
     "extraction": "Extraction of activations",
+    "costs": "Costs within layerlore",
 }
 
 

@@ -28,6 +28,7 @@ from tasks.cluster.clusters import (
 )
 from tasks.cluster.rejoining import PATIENCE, ClusterError, fetched, rejoin
 from tasks.cluster.versions import code_difference, code_facts
+from tasks.cluster.warming import load_ahead
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -126,8 +127,13 @@ class DaskPool:
 
 
 @contextmanager
-def open_pool(cluster: Cluster, say: Callable[[str], None] = print) -> Iterator[Pool]:
-    """Start or join the workers that `cluster` describes, and stop those it started; `say` gets lines of long waits.
+def open_pool(cluster: Cluster, say: Callable[[str], None] = print, *, libraries: Sequence[str] = ()) -> Iterator[Pool]:
+    """Start or join the workers that `cluster` describes, and stop those it started.
+
+    Parameters
+    ----------
+    say : gets lines of long waits
+    libraries : modules that workers of kind `local` load as they start
 
     Raises
     ------
@@ -137,10 +143,10 @@ def open_pool(cluster: Cluster, say: Callable[[str], None] = print) -> Iterator[
         if cluster.kind == "serial":
             yield SerialPool()
         else:
-            yield from _dask_pool(cluster, say)
+            yield from _dask_pool(cluster, say, libraries)
 
 
-def _dask_pool(cluster: Cluster, say: Callable[[str], None]) -> Iterator[Pool]:
+def _dask_pool(cluster: Cluster, say: Callable[[str], None], libraries: Sequence[str]) -> Iterator[Pool]:
     """Yield a pool of Dask workers."""
     from distributed import Client
 
@@ -170,6 +176,8 @@ def _dask_pool(cluster: Cluster, say: Callable[[str], None]) -> Iterator[Pool]:
                 say(f"Dask: {client.dashboard_link}")
             if folders := behind():
                 client.register_worker_callbacks(partial(put_behind, folders))
+            if libraries and cluster.kind == "local":
+                client.register_worker_callbacks(partial(load_ahead, libraries))
             yield DaskPool(client, cluster.gpu_resource, attendance)
 
 

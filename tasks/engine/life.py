@@ -22,6 +22,7 @@ from storage.stores import Store, naming
 from storage.together import together
 from tasks.cluster.parallel import PASSING, PartitionError, Pool, open_pool
 from tasks.cluster.versions import code_facts
+from tasks.cluster.warming import libraries_of
 from tasks.engine.step import MOST_TOGETHER, Step, Work
 from tasks.engine.stops import check_stop, keeping_stops
 
@@ -64,7 +65,8 @@ def open_job(
     ----------
     idle : all stages are complete, so the run needs no workers
     """
-    with open_pool(Cluster(kind="serial") if idle else config.cluster, observer.say) as pool:
+    cluster = Cluster(kind="serial") if idle else config.cluster
+    with open_pool(cluster, observer.say, libraries=libraries_of(config)) as pool:
         yield Job(store, pool, observer, f"run {config.name} of {getpass.getuser()}", wait, config.cluster.device)
 
 

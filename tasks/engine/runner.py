@@ -42,7 +42,7 @@ from tasks.cluster.parallel import PASSING, PartitionError
 from tasks.engine.curves import CurveReader
 from tasks.engine.failures import ServerError
 from tasks.engine.life import Job, Observer, incomplete, make
-from tasks.engine.server import start_server
+from tasks.engine.server import starting_server
 from tasks.engine.step import Step
 
 RETRIES = 2
@@ -53,21 +53,37 @@ UNREACHED = "Failed to reach API"  # how Prefect's own error begins
 
 
 def start_prefect() -> None:
+    """Reach Prefect's server; as `starting_prefect`, without anything meanwhile."""
+    with starting_prefect() as answered:
+        answered()
+
+
+@contextmanager
+def starting_prefect() -> Iterator[Callable[[], None]]:
     """Reach Prefect's standing server where one is configured, else start a server of this run.
+
+    The block gets a function that waits for the server's first answer. Prefect must not be used before.
 
     Raises
     ------
     ServerError : it does not answer, or cannot start
     ConfigError : neither is allowed
     """
-    if not PREFECT_API_URL.value():
-        if not PREFECT_SERVER_EPHEMERAL_ENABLED.value():
-            raise ConfigError(
-                "PREFECT_API_URL: expected a server's address, found none, and PREFECT_SERVER_EPHEMERAL_ENABLED is "
-                "false; set one of them"
-            )
-        start_server()
+    if PREFECT_API_URL.value():
+        _reach_standing()
+        yield lambda: None
         return
+    if not PREFECT_SERVER_EPHEMERAL_ENABLED.value():
+        raise ConfigError(
+            "PREFECT_API_URL: expected a server's address, found none, and PREFECT_SERVER_EPHEMERAL_ENABLED is "
+            "false; set one of them"
+        )
+    with starting_server() as answered:
+        yield answered
+
+
+def _reach_standing() -> None:
+    """Ask Prefect's standing server for its version."""
     with (
         reaching_prefect(),
         temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}),

@@ -16,6 +16,7 @@ import tempfile
 import time
 import uuid
 import warnings
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -74,22 +75,37 @@ def check_settings() -> None:
         check_database(settings)
 
 
-def start_server() -> None:
-    """Start Prefect's own server unless it runs; it ends with this process, and ignores Ctrl-C.
+@contextlib.contextmanager
+def starting_server() -> Iterator[Callable[[], None]]:
+    """Start Prefect's own server unless it runs, and give the block a function that waits for its first answer.
+
+    The server ends with this process, and ignores Ctrl-C. Where the block ends without that wait, the server ends too.
 
     Raises
     ------
     ServerError : it cannot start; names the variable, folder or file
     """
-    from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import get_current_settings
 
-    server = SubprocessASGIServer()
-    if server.running:
+    loaded = sys.modules.get("prefect.server.api.server")  # its import takes as long as half the server's start
+    if loaded is not None and loaded.SubprocessASGIServer().running:
+        yield lambda: None
         return
-    found = _answering(get_current_settings())
-    server.port, server.server_process, server.running = found.port, found.process, True
-    atexit.register(_stop, found.process)  # Prefect's own stop would wait longer
+    settings = get_current_settings()
+    first, stops = _launch(settings), contextlib.ExitStack()
+    stops.callback(_stop, first.process)
+
+    def answered() -> None:
+        from prefect.server.api.server import SubprocessASGIServer
+
+        stops.pop_all()
+        found = _answering(settings, first)
+        atexit.register(_stop, found.process)  # Prefect's own stop would wait longer
+        server = SubprocessASGIServer()
+        server.port, server.server_process, server.running = found.port, found.process, True
+
+    with stops:
+        yield answered
 
 
 @dataclass(frozen=True)
@@ -102,10 +118,9 @@ class _Launched:
     errors: IO[bytes]
 
 
-def _answering(settings: Settings) -> _Launched:
-    """Start a server and return it once it answers; on another port where a program took the port meanwhile."""
+def _answering(settings: Settings, launched: _Launched) -> _Launched:
+    """Return a server once it answers, or one on another port where a program took the port meanwhile."""
     for attempt in range(1, PORTS + 1):
-        launched = _launch(settings)
         with launched.errors:
             try:
                 if _answers_in_time(launched, settings.server.ephemeral.startup_timeout_seconds):
@@ -117,6 +132,7 @@ def _answering(settings: Settings) -> _Launched:
         _stop(launched.process)
         if TAKEN not in why or attempt == PORTS:
             break
+        launched = _launch(settings)
     place, file = f"{_place(settings)}: Prefect's own server cannot start", _database_file(settings)
     raise ServerError(f"{place}{f' with {file}' if file else ''}: {without_passwords(why)}")
 

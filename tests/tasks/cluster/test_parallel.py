@@ -86,6 +86,21 @@ def test_worker_processes_do_not_see_ctrl_c() -> None:
     assert interrupted(0)  # this process does
 
 
+def has_loaded(_: int) -> bool:
+    """Say whether this worker loaded a module that nothing else needs."""
+    return "wave" in sys.modules
+
+
+@pytest.mark.cluster
+@pytest.mark.filterwarnings("ignore")  # Dask's own
+def test_workers_load_libraries_before_their_first_partition() -> None:
+    """One that is missing is left to the partitions."""
+    with open_pool(Cluster(kind="local", workers=2), libraries=("no_such_library", "wave")) as opened:
+        assert {found for _, found in opened.map(has_loaded, range(6))} == {True}
+    with open_pool(Cluster(kind="local", workers=1)) as opened:
+        assert list(opened.map(has_loaded, [1])) == [(1, False)]
+
+
 def run_python(program: str) -> list[str]:
     """Return the lines that a program prints in a process of its own."""
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=240)

@@ -164,6 +164,21 @@ def test_the_server_starts_behind_proxies_and_where_its_first_port_is_taken(tmp_
 
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
+def test_a_server_that_nobody_waits_for_is_stopped(tmp_path: Path) -> None:
+    """A run whose workers cannot start leaves no server behind."""
+    done = python(
+        "from tasks.engine import server\nfrom tasks.engine.runner import starting_prefect\n"
+        "launch, made = server._launch, []\n"
+        "server._launch = lambda settings: made.append(launch(settings)) or made[0]\n"
+        "try:\n    with starting_prefect():\n        print(made[0].process.poll())\n        raise KeyError('x')\n"
+        "except KeyError:\n    print(made[0].process.poll() is not None)",
+        PREFECT_HOME=str(tmp_path),
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "None\nTrue\n", ""), done.stderr
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
 def test_a_server_that_ends_says_why_in_one_line(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "prefect.db") as database:  # of a Prefect that is newer than this one
         database.execute("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
