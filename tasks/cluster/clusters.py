@@ -6,7 +6,7 @@ import inspect
 import logging
 import re
 import signal
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from multiprocessing import resource_tracker
@@ -75,13 +75,15 @@ def interrupts_stay_here() -> Iterator[None]:
 
 
 @contextmanager
-def open_scheduler(cluster: Cluster) -> Iterator[tuple[Any, Any]]:  # Any: distributed has no types
-    """Yield the address or cluster for a client, and the TLS settings."""
+def open_scheduler(
+    cluster: Cluster, libraries: Sequence[str] = ()
+) -> Iterator[tuple[Any, Any]]:  # Any: distributed has no types
+    """Yield the address or cluster for a client, and the TLS settings; workers of kind `local` load libraries."""
     if cluster.kind == "address":
         yield cluster.address, join_settings(cluster)
         return
     with interrupts_stay_here():
-        entered = _cluster_class(cluster.kind)(**_cluster_arguments(cluster))
+        entered = _cluster_class(cluster.kind)(**_cluster_arguments(cluster, libraries))
     with closing_in_time(entered):
         if not (cluster.insecure or is_sheltered(entered.scheduler_address)):
             raise ClusterError(
@@ -159,7 +161,7 @@ def close_in_time(opened: Any) -> None:  # Any: distributed has no types
             opened.status = "closed"
 
 
-def _cluster_arguments(cluster: Cluster) -> dict[str, Any]:  # Any: the class's own
+def _cluster_arguments(cluster: Cluster, libraries: Sequence[str]) -> dict[str, Any]:  # Any: the class's own
     """Return the keyword arguments of the cluster's class."""
     processes = cluster.kind == "local"
     if not processes and cluster.kind != "threads":
@@ -171,7 +173,8 @@ def _cluster_arguments(cluster: Cluster) -> dict[str, Any]:  # Any: the class's 
         "memory_limit": cluster.memory_limit if processes else 0,
         "dashboard_address": "127.0.0.1:0",  # None would mean port 8787, with a warning where that is in use
         "scheduler_kwargs": {"dashboard": has_dashboard()},
-        **({"host": "127.0.0.1"} if processes else {}),  # threads talk within the process
+        # threads talk within the process, which loads what it needs
+        **({"host": "127.0.0.1", "preload": list(libraries)} if processes else {}),
         "silence_logs": logging.CRITICAL,
         **cluster.arguments,
     }

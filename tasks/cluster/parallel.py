@@ -28,7 +28,6 @@ from tasks.cluster.clusters import (
 )
 from tasks.cluster.rejoining import PATIENCE, ClusterError, fetched, rejoin
 from tasks.cluster.versions import code_difference, code_facts
-from tasks.cluster.warming import load_ahead
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -153,7 +152,7 @@ def _dask_pool(cluster: Cluster, say: Callable[[str], None], libraries: Sequence
     for name in ("distributed", "distributed.client"):  # Dask gives the latter its own level
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the caller reports a failure in one line
 
-    with reporting_refusals(say), open_scheduler(cluster) as (address, security):
+    with reporting_refusals(say), open_scheduler(cluster, libraries) as (address, security):
         before = set(Client._instances)
         try:
             client = Client(**_connection(address, security), set_as_default=False, timeout=PATIENCE)
@@ -176,8 +175,6 @@ def _dask_pool(cluster: Cluster, say: Callable[[str], None], libraries: Sequence
                 say(f"Dask: {client.dashboard_link}")
             if folders := behind():
                 client.register_worker_callbacks(partial(put_behind, folders))
-            if libraries and cluster.kind == "local":
-                client.register_worker_callbacks(partial(load_ahead, libraries))
             yield DaskPool(client, cluster.gpu_resource, attendance)
 
 

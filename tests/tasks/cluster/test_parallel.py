@@ -94,8 +94,7 @@ def has_loaded(_: int) -> bool:
 @pytest.mark.cluster
 @pytest.mark.filterwarnings("ignore")  # Dask's own
 def test_workers_load_libraries_before_their_first_partition() -> None:
-    """One that is missing is left to the partitions."""
-    with open_pool(Cluster(kind="local", workers=2), libraries=("no_such_library", "wave")) as opened:
+    with open_pool(Cluster(kind="local", workers=2), libraries=["wave"]) as opened:
         assert {found for _, found in opened.map(has_loaded, range(6))} == {True}
     with open_pool(Cluster(kind="local", workers=1)) as opened:
         assert list(opened.map(has_loaded, [1])) == [(1, False)]
