@@ -1,9 +1,11 @@
 """Seconds and requests of work on many stages behind a slow network: finding, making and verifying them.
 
-    .venv/bin/python -m benchmarks.requests [--stages 2000] [--made 64] [--partitions 1000] [--delay 0.02]
+    .venv/bin/python -m benchmarks.requests [--stages 2000] [--run] [--made 64] [--partitions 1000] [--delay 0.02]
 
 Starts moto's server, and the tests' proxy that lets every request wait. Prints a line for a run with nothing to do and
-one for the states that `status` shows, over completion records that are written directly. Then it makes small stages:
+one for the states that `status` shows, over completion records that are written directly. With `--run`, a run makes all
+of these stages first: training, activations, coresets, features and evaluations of a few digits, with all that
+`layerlore run` does but Prefect; that takes a quarter of an hour and more. Then it makes small stages:
 without partitions, which are only claimed, begun and sealed, and with one partition each, and one stage with a
 partition for each of 1,000 classes. It verifies them, and reads the partition records of the last one, as reports do.
 """
@@ -25,6 +27,7 @@ import boto3  # type: ignore[import-untyped]  # ships no types
 import numpy as np
 import yaml
 
+from benchmarks.kills.bare import leave_prefect_out
 from configs.load import config_text, load_config
 from flows.command import Manner, answer
 from flows.plan import Plan, make_plan
@@ -57,13 +60,20 @@ def many_stages(store: str, stages: int) -> dict[str, Any]:  # Any: YAML
         "name": "many",
         "store": store,
         "cluster": {"kind": "serial"},
-        "data": {"digits": {"source": "sklearn-digits", "per_class": {"train": 12, "val": 4}}},
-        "networks": {"small": {"model": "small-cnn", "train": train, "preprocessing": {"mode": "L"}}},
+        "data": {"digits": {"source": "sklearn-digits", "per_class": {"train": 2, "val": 1}}},
+        "networks": {
+            "small": {
+                "model": "small-cnn",
+                "arguments": {"width": 2},
+                "train": train,
+                "preprocessing": {"mode": "L"},
+            }
+        },
         "interpretation": {
             "networks": ["small"],
             "selectors": {"random": {"repeats": max(1, stages // PER_DRAW)}},
             "budgets": [0.5],
-            "interpreters": {"ice": {"components": 3}},
+            "interpreters": {"ice": {"components": 1}},
         },
     }
 
@@ -99,10 +109,11 @@ def measure(title: str, backend: str, delay: float, command: Callable[[], object
         endpoint, counts = found
         s3.close()
         os.environ["AWS_ENDPOINT_URL"] = endpoint
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         command()
-        seconds = time.perf_counter() - started
-    print(f"{title}: {seconds:.1f} s, {counts['requests']} requests, at most {counts.get('most at once')} at once")
+        seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    counted = f"{counts['requests']} requests, at most {counts.get('most at once')} at once"
+    print(f"{title}: {seconds:.1f} s, {cpu:.1f} s of CPU time, {counted}", flush=True)
 
 
 def small(kind: str, partitions: int) -> Step:
@@ -141,6 +152,7 @@ def main() -> None:
     """Write the notes, then ask."""
     cli = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.add_argument("--stages", type=int, default=2000)
+    cli.add_argument("--run", action="store_true", help="let a run make the stages")
     cli.add_argument("--made", type=int, default=64)
     cli.add_argument("--partitions", type=int, default=1000, help="of the large stage, more than one")
     cli.add_argument("--delay", type=float, default=0.02, help="seconds that each request waits")
@@ -153,11 +165,15 @@ def main() -> None:
         source.write_text(yaml.safe_dump(many_stages(store.url, args.stages), sort_keys=False))
         try:
             plan = make_plan(load_config(str(source)))
-            pretend_finished(plan, store)
+            run = lambda: answer(str(source), [], Manner(), lambda _: None)  # noqa: E731
             print(f"{len(plan.stages)} stages, {1000 * args.delay:g} ms a request")
+            if args.run:
+                leave_prefect_out()
+                measure("all of them made by a run", backend, args.delay, run)
+            else:
+                pretend_finished(plan, store)
             paths = [spec.path for spec in plan.stages]
             measure("states", backend, args.delay, lambda: stage_states(store, paths))
-            run = lambda: answer(str(source), [], Manner(), lambda _: None)  # noqa: E731
             measure("a run with nothing to do", backend, args.delay, run)
             for partitions, title in enumerate(("claimed, begun and sealed", "made, of one partition each")):
                 making = partial(make_small, store, args.made, partitions)

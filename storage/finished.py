@@ -9,10 +9,11 @@ import zarr.errors
 
 from storage.documents import DamagedError, Document, canonical, digest
 from storage.layouts import Layout, ZarrArray, is_fill, metadata_path, open_array
-from storage.memory import forget
+from storage.memory import forget, recall, remember
 from storage.notes import note_path, read_notes
 from storage.packs import read_records, record_path
 from storage.partitions import Block
+from storage.shards import SHARDS, are_small, array_of
 from storage.specs import StageSpec
 from storage.stores import Store, StoreError
 
@@ -48,16 +49,19 @@ class FinishedStage:
         """
         layout = self.layout.arrays[name]
         stop = layout.shape[0] if stop is None else stop
-        array = self._array(name)
+        array = self._holding(name, start, stop)
         try:
             block = np.asarray(array[start:stop])
         except DAMAGE as error:
-            raise DamagedError(self._find_damage(name, start, stop, error)) from error
+            text = self._find_damage(name, start, stop, error)
+            SHARDS.forget(self.store, [self.shard_path(name, partition) for partition in layout.between(start, stop)])
+            raise DamagedError(text) from error
         # Zarr returns fill values for a missing file, and for an empty shard, without an error.
-        for partition in range(start // layout.rows, -(-stop // layout.rows) if block.size else 0):
+        for partition in layout.between(start, stop) if block.size else ():
             low, high = layout.span(partition)
             part = block[max(low - start, 0) : high - start]
-            if is_fill(layout, part) and not self.store.size(self.shard_path(name, partition)):
+            shard = self.shard_path(name, partition)
+            if is_fill(layout, part) and not SHARDS.holds(self.store, shard) and not self.store.size(shard):
                 raise self._lost(self.damage(name, partition, "its file is missing or empty"))
         return block
 
@@ -89,6 +93,9 @@ class FinishedStage:
         if name in self._intact:
             return self._intact[name]
         path = metadata_path(self.path, name)
+        if (known := recall(self.store, path)) is not None:
+            self._intact[name] = known
+            return known
         text = f"{path}: the metadata of {f'array {name!r}' if name else 'the group'} is damaged or missing"
         try:
             found = self.store.read(path)
@@ -96,8 +103,13 @@ class FinishedStage:
             raise self._lost(text) from None
         if digest(found) != self.note["metadata"][name]:
             raise DamagedError(text)
-        self._intact[name] = found
+        self._keep_metadata(name, found)
         return found
+
+    def _keep_metadata(self, name: str, metadata: bytes) -> None:
+        """Keep metadata that were found intact, for the other readers of this run too."""
+        self._intact[name] = metadata
+        remember(self.store, metadata_path(self.path, name), metadata)
 
     @cached_property
     def _intact(self) -> dict[str, bytes]:
@@ -107,6 +119,16 @@ class FinishedStage:
     def metadata_paths(self) -> dict[str, str]:
         """Return the paths of the metadata of the group and of each array, by name."""
         return {name: metadata_path(self.path, name) for name in self.note["metadata"]}
+
+    def _holding(self, name: str, start: int, stop: int) -> ZarrArray:
+        """Return an array that holds some rows: the stored one, or one in memory of the shards with these rows."""
+        layout = self.layout.arrays[name]
+        partitions = layout.between(start, stop)
+        if not are_small(self.store, layout, partitions):
+            return self._array(name)
+        keys = {self.shard_path(name, partition): layout.key(partition) for partition in partitions}
+        metadata, shards = self.check_metadata(name), SHARDS.read(self.store, [*keys])
+        return array_of({keys[path]: raw for path, raw in shards.items()}, metadata)
 
     def _array(self, name: str) -> ZarrArray:
         """Open an array after checking its metadata's digest."""
@@ -123,11 +145,11 @@ class FinishedStage:
 
     def _find_damage(self, name: str, start: int, stop: int, error: Exception) -> str:
         """Return a line that names the first unreadable partition in `start:stop`."""
-        layout, array = self.layout.arrays[name], self._array(name)
-        for partition in range(start // layout.rows, -(-stop // layout.rows)):
+        layout = self.layout.arrays[name]
+        for partition in layout.between(start, stop):
             low, high = layout.span(partition)
             try:
-                array[low:high]
+                self._holding(name, low, high)[low:high]
             except DAMAGE:
                 return self.damage(name, partition, "fails its checksum")
         return f"{self.path}: array {name!r}: {error}"
@@ -150,7 +172,7 @@ def preload_metadata(stages: Sequence[FinishedStage]) -> None:
         for name, path in stage.metadata_paths().items():
             found = read[path]
             if isinstance(found, bytes) and digest(found) == stage.note["metadata"][name]:
-                stage._intact[name] = found
+                stage._keep_metadata(name, found)
 
 
 def find_finished(store: Store, path: str) -> FinishedStage | None:

@@ -64,6 +64,10 @@ class ArrayLayout:
         """Return the first and the past-the-end row of a partition."""
         return partition * self.rows, min((partition + 1) * self.rows, self.shape[0])
 
+    def between(self, start: int, stop: int) -> range:
+        """Return the partitions that hold the rows `start:stop`."""
+        return range(start // self.rows, -(-stop // self.rows) if stop > start else start // self.rows)
+
     def key(self, partition: int) -> str:
         """Return the name of a partition's shard, relative to the array."""
         return f"c/{partition}{'/0' * (len(self.shape) - 1)}"

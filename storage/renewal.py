@@ -122,6 +122,8 @@ class Renewer:
         texts = {}
         for note in notes:
             raw = found[note.path]
+            if isinstance(raw, bytes) and not decode_note(raw):
+                continue  # damaged, or half written by a server that can: it is looked at again
             if isinstance(raw, bytes) and not note.ours(raw):
                 with self._changed:
                     self._drop(note)  # the other run took this one for dead: both go on, slow and harmless

@@ -5,11 +5,11 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from benchmarks.kills.disks import FULL, Disk
 from benchmarks.kills.moments import START, Moment, draw, kinds, reach, segments
-from benchmarks.kills.packing import is_packing
+from benchmarks.kills.packing import PAUSES, is_packing
 from benchmarks.kills.runs import Commands, Run
 from benchmarks.kills.servers import Servers
 from benchmarks.kills.stores import Digests, contents, differences, left_over, records, redone, torn
@@ -19,6 +19,7 @@ from storage.stores import Store
 
 Say = Callable[[str], None]
 KILLS_OF_A_STORE = (6, 16)  # at least and at most; then a run may get through
+PACKING = 0.8  # of the moments of a campaign that packs slowly: while it does
 FRUITLESS = 5  # rounds in a row that end before their first moment
 WHOLE = "whole"
 RACE, LATE, NOTHING, DISK = "race of two runs", "late writer", "nothing", "full disk"
@@ -179,7 +180,12 @@ class Campaign:
         """Draw the next moment to kill at, of so many; None where the kinds to hit have passed."""
         lengths = self.lengths[setting]
         passed = self.passed(runs) | ({*lengths} - self.aim if self.aim else set())
-        return None if self.aim and passed >= {*lengths} else draw(self.dice, lengths, passed, kills, self.hits)
+        if self.aim and passed >= {*lengths}:
+            return None
+        found = draw(self.dice, lengths, passed, kills, self.hits)
+        if self.commands.packing and self.dice.random() < PACKING:
+            found = replace(found, packing=self.dice.uniform(0.0, PAUSES * self.commands.packing))
+        return found
 
     def overtake(self, setting: Setting, store: Store, late: Run) -> Run:
         """Let another run make everything while a run is stopped, as if that one were on a machine that hangs.

@@ -16,11 +16,17 @@ START, REPORT = "start-up", "report"
 
 @dataclass(frozen=True)
 class Moment:
-    """A moment of a run: so many seconds after a kind of stage begins, or a later one where there is none to do."""
+    """A moment of a run: so many seconds after a kind of stage begins, or a later one where there is none to do.
+
+    Attributes
+    ----------
+    packing : instead, so many seconds after the run begins to pack partition records
+    """
 
     kind: str
     delay: float
     later: frozenset[str]
+    packing: float | None = None
 
 
 def events(run: Run) -> list[tuple[float, str]]:
@@ -68,6 +74,11 @@ def draw(
 def reach(run: Run, moment: Moment) -> bool:
     """Wait for a moment of a run; say whether it came before the end of the run."""
     while run.look() is None:
+        if moment.packing is not None:
+            if run.packs():
+                return run.wait(time.monotonic() + moment.packing) is None
+            time.sleep(LOOK)
+            continue
         for at, kind in here(run):
             if kind == moment.kind or kind in moment.later:
                 return run.wait(run.began + at + moment.delay) is None

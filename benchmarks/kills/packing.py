@@ -3,18 +3,24 @@
 import os
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from unittest import mock
 
 from storage.stores import Store
 from storage.verify import stage_paths
 
 RECORDS = 24  # in a pack: several packs of a small stage
+PAUSES = 7  # while a stage of three packs is sealed: before them, in the middle of each and after it
 PACK = re.compile(r"/markers/partitions-\d+\.json$")
 
 
-def slow_packing(seconds: float) -> None:
-    """Let this process pack slowly: wait before the packs, in the middle of each on a local disk, and after them."""
+def slow_packing(seconds: float, sign: Callable[[], None]) -> None:
+    """Let this process pack slowly: wait before the packs, in the middle of each on a local disk, and after them.
+
+    Parameters
+    ----------
+    sign : called when it begins to pack
+    """
     for module in ("storage.packs", "storage.stages"):
         mock.patch(f"{module}.RECORDS", RECORDS).start()
     write_all, fsync = Store.write_all, os.fsync
@@ -27,6 +33,7 @@ def slow_packing(seconds: float) -> None:
         if not any(PACK.search(path) for path in objects):
             write_all(store, objects)
             return
+        sign()
         time.sleep(seconds)
         for path, data in objects.items():  # on S3 too: packs of which some are there
             with mock.patch("os.fsync", halfway):

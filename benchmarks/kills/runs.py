@@ -149,6 +149,10 @@ class Run:
                     if text in " ".join(process.cmdline()):
                         process.kill()
 
+    def packs(self) -> bool:
+        """Say whether the run has begun to pack partition records; only slow packing is seen."""
+        return Path(f"{self.log}.packing").exists()
+
     def text(self) -> str:
         """Return what the run has said."""
         return "\n".join(line for _, line in self.lines)

@@ -4,7 +4,7 @@
 
 Each line forks a child that leads a process group of its own and runs the command as `layerlore` would. LOG gets its
 output, LOG.pid its number, LOG.code its exit code, or -9 where it was killed. Ends with its input. `--bare` leaves
-Prefect out, `--packing` lets each pack of partition records take so long.
+Prefect out, `--packing` lets each pack of partition records take so long and writes LOG.packing when one begins.
 """
 
 import importlib
@@ -36,7 +36,7 @@ def main() -> None:
     if "--bare" in sys.argv:
         leave_prefect_out()
     if "--packing" in sys.argv:
-        slow_packing(float(sys.argv[sys.argv.index("--packing") + 1]))
+        slow_packing(float(sys.argv[sys.argv.index("--packing") + 1]), lambda: publish(Path(f"{output()}.packing"), 1))
     assert threading.active_count() == 1, "threads do not outlive a fork"
     living: dict[int, Path] = {}
     pending = b""
@@ -68,6 +68,11 @@ def become(arguments: list[str], log: Path) -> None:
     for source, stream in ((nothing, 0), (output, 1), (output, 2)):
         os.dup2(source, stream)
     sys.argv = ["layerlore", *arguments]
+
+
+def output() -> str:
+    """Return the path of the log of a command, which has become one."""
+    return os.readlink("/proc/self/fd/1")
 
 
 def reap(living: dict[int, Path]) -> None:

@@ -47,8 +47,9 @@ PARTS: dict[str, tuple[str, ...]] = {
     "run on S3": ("--target", "run", "--place", "s3", "--kills", "8", *BARE, "--configs", "linked", "traced"),
     "aimed": ("--target", "run", "--kills", "16", *BARE, "--configs", "hybrid", "described", "--aim", *AIMED),
     "packed": ("--target", "run", "--kills", "12", *PACKED),
+    "packing": ("--target", "run", "--kills", "10", *PACKED),
     "packed late": ("--target", "late", "--kills", "4", *PACKED),
-    "packed on S3": ("--target", "run", "--place", "s3", "--kills", "6", *PACKED),
+    "packed on S3": ("--target", "run", "--place", "s3", "--kills", "4", *PACKED),
     "packed late on S3": ("--target", "late", "--place", "s3", "--kills", "2", *PACKED),
     "race on S3": ("--target", "race", "--place", "s3", "--kills", "2", *BARE, "--configs", "tiny", "linked"),
 }

@@ -97,7 +97,10 @@ class DaskPool:
         failures: list[tuple[Item, Exception]] = []
         try:
             with self.attendance.watching(self.client, wanted, partial(self.client.cancel, futures)):
-                for future in as_completed(futures, loop=self.client.loop):
+                for future in (completed := as_completed(futures, loop=self.client.loop)):
+                    if future.status == "lost":  # its worker left before we looked: the scheduler has it made again
+                        completed.add(future)
+                        continue
                     item = by_key[future.key]
                     try:
                         result = fetched(future)

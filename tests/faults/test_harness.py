@@ -222,6 +222,20 @@ def test_a_run_is_overtaken_while_it_is_stopped(tmp_path: Path, monkeypatch: pyt
         assert (kill.survived, kill.said) == (False, "error: x")
 
 
+def test_moments_fall_while_records_are_packed(tmp_path: Path) -> None:
+    campaign = campaign_of("run", tmp_path)
+    campaign.commands.packing = 0.5
+    drawn = [campaign.moment(SETTING, [run_that_said([])], 9) for _ in range(100)]
+    delays = [moment.packing for moment in drawn if moment is not None and moment.packing is not None]
+    assert 60 < len(delays) < 100
+    assert 0.0 <= min(delays) < 1.0 < 2.5 < max(delays) <= 3.5  # seven pauses
+    run = run_that_said([])
+    run.log = tmp_path / "command-1"
+    assert not run.packs()
+    (tmp_path / "command-1.packing").touch()
+    assert run.packs()
+
+
 def test_records_that_are_being_packed_are_seen(tmp_path: Path) -> None:
     store, folder = Store(str(tmp_path / "s")), "toy/00000000000000000000/markers"
     assert not is_packing(store)

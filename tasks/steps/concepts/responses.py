@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from configs.concepts import Concepts
 from storage.documents import Document, Json, canonical
 from storage.layouts import ArrayLayout, Layout, rows_layout
+from storage.partitions import Partition
 from storage.specs import StageSpec, without_defaults
 from storage.stages import FinishedStage, Stage, begun_layout
 from storage.stores import Store
 from tasks.engine.life import measured
 from tasks.engine.step import MOST_TOGETHER, Size, Step, Work
 from tasks.engine.survey import Survey
+from tasks.engine.writing import write_each
 from tasks.splitting.channels import TOKENS, ChannelLayout, LayoutError
 from tasks.steps.common.activations import MAX_BATCH, MAX_ROWS, PARTITION_BYTES, batches_of, first_input
 from tasks.steps.common.content import compare_content
@@ -197,11 +199,9 @@ def _partition(work: Work, number: int) -> None:
     from tasks.capture import to_storage_dtype
 
     started, spec = time.perf_counter(), together([stage.spec for stage in work.stages])
-    rows = positions(work.stage.store, spec.inputs["data"].path, spec.parameters["split"])
     start, stop = work.stage.layout.arrays["sample_id"].span(number)
-    chosen = rows.iloc[start:stop]
-    ids = chosen["id"].to_numpy(np.int64)
-    filled = [_empty(stage, ids) for stage in work.stages]
+    chosen = positions(work.stage.store, spec.inputs["data"].path, spec.parameters["split"]).iloc[start:stop]
+    filled = [_empty(stage, ids := chosen["id"].to_numpy(np.int64)) for stage in work.stages]
     for found in run_batches(work.stage.store, spec, start, stop, choose_device(work.device)):
         span = slice(found.start - start, found.start - start + len(found.content))
         for stage, arrays in zip(work.stages, filled, strict=True):
@@ -211,11 +211,13 @@ def _partition(work: Work, number: int) -> None:
                 arrays[f"maps.{layer}"][span] = to_storage_dtype(found.maps[layer], "float16", layer, ids[span])
     compare_content(work.stage, spec.parameters["split"], filled[0]["content"], start, chosen)
     spent = (time.perf_counter() - started) / len(work.stages)
-    for stage, arrays in zip(work.stages, filled, strict=True):
-        with stage.partition(number) as part:
-            for name, array in arrays.items():
-                part.write(name, array)
-            part.numbers.update(measured(samples=len(chosen), together=len(work.stages), seconds=spent))
+
+    def write(index: int, part: Partition) -> None:
+        for name, array in filled[index].items():
+            part.write(name, array)
+        part.numbers.update(measured(samples=len(chosen), together=len(work.stages), seconds=spent))
+
+    write_each(work.stages, number, write)
 
 
 def _empty(stage: Stage, ids: NDArray[np.int64]) -> dict[str, NDArray[np.generic]]:

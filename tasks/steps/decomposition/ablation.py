@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from storage.documents import Json
 from storage.layouts import ArrayLayout, Layout
+from storage.partitions import Partition
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
@@ -22,6 +23,7 @@ from tasks.decomposition.ablation import Which
 from tasks.engine.life import Clock, measured
 from tasks.engine.step import MOST_TOGETHER, Size, Step, Work
 from tasks.engine.survey import Survey
+from tasks.engine.writing import write_each
 from tasks.steps.common.networks import choose_device
 from tasks.steps.decomposition.features import chosen_head, open_head, read_features
 from tasks.steps.decomposition.histogram import read_sets
@@ -84,11 +86,14 @@ def _partition(work: Work, number: int) -> None:
                 for index, changed in enumerate(ablation.perturbed(chunk, normals)):
                     counts[ablation.spec][index, draw] += int((_logits(head, changed).argmax(1) == chunk.labels).sum())
     images = sum(stop - start for start, stop in chunks(finished, number))
-    for stage in stages:
-        with stage.partition(number) as part:
-            part.write("correct", counts[stage.spec][None])
-            part.write("images", np.array([images], np.int64))
-            part.numbers.update(measured(together=len(stages), **clock.share(len(stages))))
+    spent = clock.share(len(stages))
+
+    def write(index: int, part: Partition) -> None:
+        part.write("correct", counts[stages[index].spec][None])
+        part.write("images", np.array([images], np.int64))
+        part.numbers.update(measured(together=len(stages), **spent))
+
+    write_each(stages, number, write)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from storage.documents import Document, Json
 from storage.layouts import ArrayLayout, Layout
+from storage.partitions import Partition
 from storage.specs import StageSpec, without_defaults
 from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
@@ -18,6 +19,7 @@ from tasks.decomposition.influential import pick_sets
 from tasks.engine.life import Clock, measured
 from tasks.engine.step import MOST_TOGETHER, Size, Step, Work
 from tasks.engine.survey import Survey
+from tasks.engine.writing import write_each
 from tasks.steps.common.activations import ranges_by_class
 from tasks.steps.decomposition.features import head_shapes, open_head, read_features
 from tasks.steps.decomposition.partials import (
@@ -87,14 +89,14 @@ def _ranking(spec: StageSpec) -> Hashable:
 def _count(work: Work, number: int) -> None:
     """Count a range of positions for every stage in the work."""
     clock, found = Clock(), _histogram(work.stages, number)
-    state = found.state()
-    for index, stage in enumerate(work.stages):
+    state, spent = found.state(), clock.share(len(work.stages))
+
+    def write(index: int, part: Partition) -> None:
         own = {name: state[name][index : index + 1] for name in ("counts", "images")}
-        with stage.partition(number) as part:
-            part.write_file(sums_file(number), pack_sums({**state, **own}))
-            part.numbers.update(
-                measured(images=int(found.images[index].sum()), signed=found.signed, **clock.share(len(work.stages)))
-            )
+        part.write_file(sums_file(number), pack_sums({**state, **own}))
+        part.numbers.update(measured(images=int(found.images[index].sum()), signed=found.signed, **spent))
+
+    write_each(work.stages, number, write)
 
 
 def _histogram(stages: Sequence[Stage], number: int) -> FeatureHistogram:

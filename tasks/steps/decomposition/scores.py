@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from storage.documents import Json
 from storage.layouts import ArrayLayout, Layout
+from storage.partitions import Partition
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
@@ -20,6 +21,7 @@ from tasks.decomposition import CONTROLS, HeadScores, Statistics
 from tasks.engine.life import Clock, measured
 from tasks.engine.step import MOST_TOGETHER, Size, Step, Work
 from tasks.engine.survey import Survey
+from tasks.engine.writing import write_each
 from tasks.steps.common.networks import choose_device
 from tasks.steps.decomposition.features import chosen_head, open_head, read_features
 from tasks.steps.decomposition.histogram import read_sets
@@ -125,13 +127,16 @@ def _partition(work: Work, number: int) -> None:
         for tallies in found.values():
             for layer, scores in tallies:
                 scores.update(full if layer is None else _logits(layer, values), full, labels)
-    for stage in stages:
-        states = [scores.state() for _, scores in found[stage.spec]]
-        with stage.partition(number) as part:
-            part.write("correct", np.stack([state["correct"] for state in states])[None])
-            part.write("agreeing", np.stack([state["agreeing"] for state in states])[None])
-            part.write("images", states[0]["images"][None])
-            part.numbers.update(measured(together=len(stages), **clock.share(len(stages))))
+    spent = clock.share(len(stages))
+
+    def write(index: int, part: Partition) -> None:
+        states = [scores.state() for _, scores in found[stages[index].spec]]
+        part.write("correct", np.stack([state["correct"] for state in states])[None])
+        part.write("agreeing", np.stack([state["agreeing"] for state in states])[None])
+        part.write("images", states[0]["images"][None])
+        part.numbers.update(measured(together=len(stages), **spent))
+
+    write_each(stages, number, write)
 
 
 def _tallies(stage: Stage, head: torch.nn.Linear) -> list[tuple[DecomposedLinear | None, HeadScores]]:

@@ -14,12 +14,14 @@ from numpy.typing import NDArray
 
 from storage.documents import Json
 from storage.layouts import ArrayLayout, Layout
+from storage.partitions import Partition
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
 from tasks.engine.life import measured
 from tasks.engine.step import MOST_TOGETHER, Size, Step, Work
 from tasks.engine.survey import Survey
+from tasks.engine.writing import write_each
 from tasks.interpreters.ice import fidelity
 from tasks.metrics.accuracy import agreement, top_k_accuracy
 from tasks.metrics.joint_shape import JointShape
@@ -102,11 +104,13 @@ def _partition(work: Work, number: int) -> None:
         sets = [_Set(read(first + row)) for read in readers]
         values[:, row] = _evaluate_class(activations, label, class_range, sets, head)
     spent = (time.perf_counter() - started) / len(work.stages)
-    for index, written in enumerate(work.stages):
-        with written.partition(number) as part:
-            part.write("values", values[index])
-            part.write("label", np.array([label for label, _ in class_ranges], np.int64))
-            part.numbers.update(measured(together=len(work.stages), seconds=spent))
+
+    def write(index: int, part: Partition) -> None:
+        part.write("values", values[index])
+        part.write("label", np.array([label for label, _ in class_ranges], np.int64))
+        part.numbers.update(measured(together=len(work.stages), seconds=spent))
+
+    write_each(work.stages, number, write)
 
 
 def _evaluate_class(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from storage.documents import Json
 from storage.layouts import ArrayLayout, Layout
+from storage.partitions import Partition
 from storage.specs import StageSpec, signature_defaults, without_defaults
 from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
@@ -17,6 +18,7 @@ from tasks.coresets import ACROSS_CLASSES, SELECTORS
 from tasks.engine.life import Clock, measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
+from tasks.engine.writing import write_each
 from tasks.steps.common.activations import map_shapes, ranges_by_class
 
 VERSION = 1
@@ -93,11 +95,13 @@ def _partition(work: Work, number: int) -> None:
             kept, info[str(label)] = _select(stage.spec, features, label)
             order[row, : len(kept)] = start + kept
     labels, spent = np.array([label for label, _ in class_ranges], np.int64), clock.share(len(stages))
-    for stage, order, info in zip(stages, orders, infos, strict=True):
-        with stage.partition(number) as part:
-            part.write("order", order)
-            part.write("label", labels)
-            part.numbers.update(measured(classes=info, together=len(stages), **spent))
+
+    def write(index: int, part: Partition) -> None:
+        part.write("order", orders[index])
+        part.write("label", labels)
+        part.numbers.update(measured(classes=infos[index], together=len(stages), **spent))
+
+    write_each(stages, number, write)
 
 
 def _select_across(stage: Stage, number: int) -> None:

@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 from storage.documents import Json
 from storage.layouts import ArrayLayout, Layout
+from storage.partitions import Partition
 from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, open_finished
 from storage.stores import Store
 from tasks.engine.life import measured
 from tasks.engine.step import MOST_TOGETHER, Size, Step, Work
 from tasks.engine.survey import Survey
+from tasks.engine.writing import write_each
 from tasks.metrics.accuracy import top_k_accuracy
 from tasks.metrics.joint_shape import JointShape
 from tasks.steps.common.activations import batch_size, map_shapes, open_split, ranges_by_class
@@ -125,12 +127,14 @@ def _partition(work: Work, number: int) -> None:
             values[index, row] = _measures(pair, plain, label)
             coverage[index, row] = _coverage(pair, shapes["coverage"].shape[1])
     spent = (time.perf_counter() - started) / len(work.stages)
-    for index, written in enumerate(work.stages):
-        with written.partition(number) as part:
-            part.write("values", values[index])
-            part.write("coverage", coverage[index])
-            part.write("label", np.array([label for label, _ in class_ranges], np.int64))
-            part.numbers.update(measured(together=len(work.stages), seconds=spent))
+
+    def write(index: int, part: Partition) -> None:
+        part.write("values", values[index])
+        part.write("coverage", coverage[index])
+        part.write("label", np.array([label for label, _ in class_ranges], np.int64))
+        part.numbers.update(measured(together=len(work.stages), seconds=spent))
+
+    write_each(work.stages, number, write)
 
 
 def _compare(

@@ -1,13 +1,16 @@
 """Pools: the same results and errors whatever runs the partitions."""
 
 import hashlib
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import distributed
 import pytest
 import threadpoolctl
 
@@ -98,6 +101,32 @@ def test_workers_load_libraries_before_their_first_partition() -> None:
         assert {found for _, found in opened.map(has_loaded, range(6))} == {True}
     with open_pool(Cluster(kind="local", workers=1)) as opened:
         assert list(opened.map(has_loaded, [1])) == [(1, False)]
+
+
+@pytest.mark.cluster
+@pytest.mark.filterwarnings("ignore")  # Dask's own
+def test_a_result_that_leaves_with_its_worker_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job ends at its walltime after its last partition, and before we look at that."""
+    killed, seen = list[int](), list[str]()
+
+    class Late(distributed.as_completed):  # type: ignore[misc]  # distributed has no types
+        """Gives the first future once its worker was killed and the scheduler has reported the loss."""
+
+        def __next__(self) -> Any:  # Any: distributed has no types
+            future = super().__next__()
+            if not killed:
+                killed.extend(future.client.run(os.getpid).values())
+                os.kill(killed[0], signal.SIGKILL)
+                while future.status == "finished":
+                    time.sleep(0.001)
+            seen.append(future.status)
+            return future
+
+    monkeypatch.setattr("distributed.as_completed", Late)
+    with open_pool(Cluster(kind="local", workers=1)) as opened:
+        assert dict(opened.map(square, [3, 1, 2])) == {3: 9, 1: 1, 2: 4}
+    assert seen[0] == "lost"
+    assert seen.count("finished") == 3
 
 
 def run_python(program: str) -> list[str]:
