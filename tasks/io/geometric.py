@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from tasks.graphs import Graph
@@ -99,6 +98,8 @@ def _features(values: Any, count: int, where: str) -> NDArray[np.float32]:  # An
 
 def _array(values: Any, where: str) -> NDArray[Any]:  # Any: a tensor of any type
     """Return a tensor as an array."""
+    import torch
+
     if values is None:
         raise ValueError(f"{where}: expected a tensor, found none")
     dense = values.detach().cpu().to_dense()
