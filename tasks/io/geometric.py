@@ -98,10 +98,8 @@ def _features(values: Any, count: int, where: str) -> NDArray[np.float32]:  # An
 
 def _array(values: Any, where: str) -> NDArray[Any]:  # Any: a tensor of any type
     """Return a tensor as an array."""
-    import torch
-
     if values is None:
         raise ValueError(f"{where}: expected a tensor, found none")
     dense = values.detach().cpu().to_dense()
-    found: NDArray[Any] = (dense.float() if dense.dtype == torch.bfloat16 else dense).numpy()
+    found: NDArray[Any] = (dense.float() if str(dense.dtype) == "torch.bfloat16" else dense).numpy()
     return found
