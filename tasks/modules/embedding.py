@@ -112,5 +112,6 @@ def tokens_as_floats(module: nn.Module, weight: Tensor, inputs: Inputs) -> Input
     """
     if not isinstance(inputs, Tensor | Rows):
         raise TypeError(f"inputs: expected a torch tensor, found {type(inputs).__name__}")
-    whole = isinstance(module, nn.Embedding) and isinstance(inputs, Tensor) and inputs.dtype in INTEGERS
-    return Embedding().floats(inputs, weight) if whole and weight.is_floating_point() else inputs
+    if isinstance(module, nn.Embedding) and isinstance(inputs, Tensor) and weight.is_floating_point():
+        return Embedding().floats(inputs, weight) if inputs.dtype in INTEGERS else inputs
+    return inputs

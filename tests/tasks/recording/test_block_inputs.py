@@ -62,7 +62,7 @@ def parts() -> tuple[Tensor, list[list[Tensor]]]:
     """Return the final table, and minus the rate times each member's gradient in each step."""
     model, _, step = program()
     assert isinstance(model, Reader)
-    found = []
+    found: list[list[Tensor]] = []
     for number, batch in enumerate(BATCHES):
         found.append([])
         for member in batch:
