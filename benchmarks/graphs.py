@@ -154,6 +154,7 @@ def main() -> None:
     for option, value in (("epochs", 20), ("size", 16), ("ghosts", 16), ("rounds", 5), ("queries", 20)):
         parser.add_argument(f"--{option}", type=int, default=value)
     parser.add_argument("--lr", type=float, default=0.01)
+    parser.add_argument("--only", default="", help="networks whose name contains this: deep, shallow")
     parser.add_argument("--kinds", default="dense,replay", help="kinds of archive, separated by commas")
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -162,6 +163,8 @@ def main() -> None:
     batches = SingleClassBatches(graphs.labels.numpy(), 0, asked.size, asked.ghosts)
     classes, width = 1 + int(graphs.labels.max()), graphs.inputs.shape[1]
     for name, layers in LAYERS.items():
+        if asked.only not in name:
+            continue
         build = partial(graph_network, graphs.nodes, classes, WIDTH, layers, ends=True)
         steps = asked.epochs * batches.per_epoch
         case = GraphCase(build, (asked.size, width), steps, graphs, batches, asked.lr)

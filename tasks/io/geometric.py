@@ -1,6 +1,7 @@
 """In-memory data sets of torch_geometric as graphs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -32,15 +33,17 @@ def read_data_set(
         raise ValueError(
             f"torch-geometric: {error}; install the extra `graph`: pip install layerlore[graph]"
         ) from error
-    try:
+    with _named(path):
         data = made(**arguments)
-    except (TypeError, OSError, RuntimeError) as error:
-        raise ValueError(f"torch-geometric {path}: {' '.join(str(error).split())}") from error
     if not isinstance(data, InMemoryDataset):
         raise ValueError(f"torch-geometric {path}: expected an InMemoryDataset, found a {type(data).__name__}")
     if not len(data):
         raise ValueError(f"torch-geometric {path}: expected graphs, found none")
-    pairs = [_graph(data[i], f"torch-geometric {path}: graph {i}") for i in range(len(data))]
+    pairs = []
+    for i in range(len(data)):
+        with _named(f"{path}: graph {i}"):
+            one = data[i]  # a data set may have a transform
+        pairs.append(_graph(one, f"torch-geometric {path}: graph {i}"))
     sizes = {(graph.nodes.shape[1], graph.edges.shape[1]) for graph, _ in pairs}
     if len(sizes) > 1:
         first, second = sorted(sizes)[:2]
@@ -49,6 +52,16 @@ def read_data_set(
             "and edges"
         )
     return [graph for graph, _ in pairs], [label for _, label in pairs]
+
+
+@contextmanager
+def _named(where: str) -> Iterator[None]:
+    """Name the data set in an error of its own code."""
+    try:
+        yield
+    except (TypeError, OSError, RuntimeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        kind = "" if isinstance(error, OSError | RuntimeError | ValueError) else f"{type(error).__name__}: "
+        raise ValueError(f"torch-geometric {where}: {kind}{' '.join(str(error).split())}") from error
 
 
 def _graph(data: Any, where: str) -> tuple[Graph, int]:  # Any: torch_geometric's Data
@@ -87,5 +100,6 @@ def _array(values: Any, where: str) -> NDArray[Any]:  # Any: a tensor of any typ
     """Return a tensor as an array."""
     if values is None:
         raise ValueError(f"{where}: expected a tensor, found none")
-    found: NDArray[Any] = values.detach().cpu().numpy()
+    dense = values.detach().cpu().to_dense()
+    found: NDArray[Any] = (dense.float() if str(dense.dtype) == "torch.bfloat16" else dense).numpy()
     return found

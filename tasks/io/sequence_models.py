@@ -223,3 +223,12 @@ def _rows(x: Tensor) -> Tensor:
 def _patches(x: Tensor, side: int) -> Tensor:
     """Return the patches of images (n, C, h, w), row by row, (n, patches, C side side)."""
     return nn.functional.unfold(x, side, stride=side).transpose(1, 2)
+
+
+def check_sequences(model: nn.Module, samples: Tensor) -> None:
+    """Raise ValueError for samples of a data set that are graphs (n, K), where the model reads sequences."""
+    if samples.ndim == 2 and isinstance(model, LstmClassifier | TransformerClassifier):
+        raise ValueError(
+            "expected sequences (n, steps, numbers) or images for this model, found graphs as vectors "
+            f"{tuple(samples.shape)}; use graph-network"
+        )

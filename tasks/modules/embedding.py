@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.modules.kind import Use, only_tensor
-from tasks.modules.rows import Inputs, Rows
+from tasks.modules.rows import INTEGERS, Inputs, Rows
 
 PADDING = -1  # a token that picks nothing: it ends a shorter sequence
 
@@ -25,7 +25,10 @@ class Embedding:
 
     def inputs(self, module: nn.Module, given: tuple[object, ...]) -> Tensor:
         """Return the tokens of the call as floats of the weight's type, which must hold every token exactly."""
-        tokens, weight = only_tensor(given), module.get_parameter("weight")
+        return self.floats(only_tensor(given), module.get_parameter("weight"))
+
+    def floats(self, tokens: Tensor, weight: Tensor) -> Tensor:
+        """Return tokens as floats of the weight's type, which must hold every token exactly."""
         exact = int(2 / torch.finfo(weight.dtype).eps)
         if len(weight) > exact:
             raise ValueError(
@@ -98,3 +101,17 @@ class Embedding:
         """Return the rows of the table that tokens pick (u,), and the tokens as indices of these rows."""
         used = torch.unique(inputs[inputs >= 0])
         return used.long(), torch.where(inputs >= 0, torch.searchsorted(used, inputs).to(inputs.dtype), PADDING)
+
+
+def tokens_as_floats(module: nn.Module, weight: Tensor, inputs: Inputs) -> Inputs:
+    """Return integer tokens of an embedding as floats of the weight's type; other inputs as they are.
+
+    Raises
+    ------
+    TypeError : not a tensor, nor ragged rows
+    """
+    if not isinstance(inputs, Tensor | Rows):
+        raise TypeError(f"inputs: expected a torch tensor, found {type(inputs).__name__}")
+    if isinstance(module, nn.Embedding) and isinstance(inputs, Tensor) and weight.is_floating_point():
+        return Embedding().floats(inputs, weight) if inputs.dtype in INTEGERS else inputs
+    return inputs

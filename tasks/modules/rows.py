@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _COUNTS: ContextVar[Tensor | None] = ContextVar("counts", default=None)
 
 
@@ -158,7 +158,7 @@ def rows_of(counts: Tensor) -> Iterator[None]:
     ------
     ValueError : not such a tensor, or a negative count
     """
-    if not isinstance(counts, Tensor) or counts.ndim != 1 or counts.dtype not in _INTEGERS:
+    if not isinstance(counts, Tensor) or counts.ndim != 1 or counts.dtype not in INTEGERS:
         found = f"{counts.dtype} {tuple(counts.shape)}" if isinstance(counts, Tensor) else type(counts).__name__
         raise ValueError(f"rows_of: expected a tensor of integers (n,), the rows of each sample, found {found}")
     if bool((counts < 0).any()):

@@ -29,7 +29,7 @@ def layer_descriptions(model: nn.Module, layers: Iterable[str], n_outputs: int) 
     for layer in layers:
         whole, colon, unit = layer.rpartition(":")
         name, call = split_call(whole if colon and unit.isdecimal() else layer)
-        text = describe(modules[name]) if name in modules and name else _of_map(model, name)
+        text = _of_map(model, name) or (describe(modules[name]) if name in modules and name else "")
         if not text:
             continue
         extra = [f"unit {unit}"] if colon and unit.isdecimal() else []

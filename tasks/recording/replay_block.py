@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from storage.updates.archives import Segment
+from tasks.modules.embedding import tokens_as_floats
 from tasks.modules.rows import Inputs, values_of
 from tasks.recording.columns import Credit, check_credit, share_rest
 from tasks.recording.decays import DecayPull
@@ -14,6 +15,7 @@ from tasks.recording.step_blocks import WholeBlock
 from tasks.recording.step_shares import StepShares
 from tasks.tracing import Contributions, gammas
 from tasks.tracing.prepared import Prepared, Queries
+from tasks.tracing.strategies import checked_operation
 
 if TYPE_CHECKING:
     from tasks.recording.replay import ReplaySource
@@ -63,6 +65,7 @@ class ReplayBlock(WholeBlock):
 
         A large update that is a block of its own is not formed whole.
         """
+        inputs = tokens_as_floats(module, weight, inputs)
         queries = Queries(module, weight, inputs, anchor, bias)
         ends, values = self.states, values_of(inputs)
         alike = {(t.dtype, t.device) for t in (*ends, values)} == {(torch.float32, torch.device("cpu"))}
@@ -111,6 +114,8 @@ class ReplayBlock(WholeBlock):
         if not self.recorded:
             raise NotImplementedError(f"layer {self.layer!r}: expected single steps, found the sum of a gap")
         check_credit(credit)
+        inputs = tokens_as_floats(module, weight, inputs)
+        checked_operation(module, weight, inputs, anchor, None, None)
         shares = self._shares()
         if problem := next((one.problem for one in shares if one.problem), ""):
             raise NotImplementedError(problem)

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tasks.modules.embedding import tokens_as_floats
 from tasks.modules.rows import Inputs, values_of
 from tasks.recording.columns import Credit, check_credit
 from tasks.tracing import Contributions
@@ -65,6 +66,7 @@ class WholeBlock(StepBlock):
         ----------
         module, weight, inputs, anchor, bias : as in `contributions`; with `bias` updates of the bias are included
         """
+        inputs = tokens_as_floats(module, weight, inputs)
         wide = torch.promote_types(inputs.dtype, torch.float32)
         biases = None if bias is None else self.dense_bias(wide)
         changes = None if biases is None else biases.to(values_of(inputs))

@@ -9,6 +9,11 @@ MISSING = "–"
 NBSP = "\u00a0"
 
 
+def class_of(name: object) -> str:
+    """Print the name of a class after the word, which is not repeated: "class cat", "class 2"."""
+    return f"{name}" if f"{name}".lower().startswith("class ") else f"class {name}"
+
+
 def radians(value: float) -> str:
     """Print an angle with three decimals; the column's head has the unit."""
     return fixed(value, 3) if math.isfinite(value) else MISSING

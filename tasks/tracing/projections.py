@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.modules import Embedding, kind_of
+from tasks.modules.embedding import tokens_as_floats
 from tasks.modules.rows import Inputs, values_of
 from tasks.tracing.checks import check_shape, check_tensors
 from tasks.tracing.contributed import Contributions
@@ -27,10 +28,10 @@ def contributions(
 
     Parameters
     ----------
-    module : Linear, Conv1d-3d or ConvTranspose1d-3d; gives only the operation (stride, padding, groups, ...)
+    module : Linear, Conv1d-3d, ConvTranspose1d-3d or Embedding; gives only the operation (stride, padding, groups, ...)
     weight : (*shape) in the module's layout, final weights W
     inputs : (Q, ...) inputs of the layer; those of a linear layer may have any number of token axes, or any number of
-        rows for each query: `tasks.modules.rows.Rows(values, offsets)`
+        rows for each query: `tasks.modules.rows.Rows(values, offsets)`. Tokens of an embedding are integers or floats
     updates : (T, *shape), D_t = W_{t+1} - W_t
     anchor : None, or a tensor of the weight's shape that gives z as preactivation (displacement: W - W_0)
     bias, bias_updates : (out,), (T, out); then z = W f + b, and an update contributes D f + db
@@ -129,6 +130,7 @@ def _narrowed(
     kind = kind_of(module)
     if not isinstance(kind, Embedding):
         return weight, inputs, updates, anchor
+    inputs = tokens_as_floats(module, weight, inputs)
     checked_operation(module, weight, inputs, anchor, None, None)
     check_tensors(inputs=inputs, updates=updates)
     check_shape("updates", updates, (-1, *weight.shape))

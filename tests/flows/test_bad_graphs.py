@@ -60,6 +60,11 @@ BAD: dict[str, tuple[str, object, str]] = {
     "mapping": ("data.graphs.classes", {0: 0}, "graph 1: expected labels of `classes`, found 1; map it by `classes`"),
     "layer names": ("tracing.layers", ["layers.7.first"], "tracing.layers: expected recorded layers"),
     "unit": ("tracing.units", ["layers.0.first:99"], "tracing.units: expected layers.0.first:0 to layers.0.first:7"),
+    "sequence network": (
+        "networks.deep",
+        {"model": "lstm", "arguments": {"vocabulary": 999}},
+        "networks.deep: expected sequences (n, steps, numbers) or images for this model, found graphs as vectors",
+    ),
     "image network": ("networks.deep", {"model": "small-cnn"}, "networks.deep"),
 }
 

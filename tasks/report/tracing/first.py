@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import pandas as pd
 
+from tasks.report import formats
 from tasks.report.blocks import FigureBlock, Shown
 from tasks.report.tracing.privacy import by_class
 from tasks.report.tracing.queries import OTHER_TITLES, Card, Example, Panel
@@ -114,5 +115,5 @@ def _sentence(card: Card, sums: pd.Series) -> str:
         answer += f" for one of {query.true_class}"
     if not len(sums) or not sums.max() > 0:
         return f"{answer}."
-    against = f", and those of class {sums.idxmin()} worked against it most" if sums.min() < 0 else ""
-    return f"{answer}: training examples of class {sums.idxmax()} taught it that most{against}."
+    against = f", and those of {formats.class_of(sums.idxmin())} worked against it most" if sums.min() < 0 else ""
+    return f"{answer}: training examples of {formats.class_of(sums.idxmax())} taught it that most{against}."

@@ -62,7 +62,7 @@ def _bars(first: First) -> tuple[Bar, ...]:
         return ()
     ranked = first.classes.reindex(first.classes.abs().sort_values(ascending=False, kind="stable").index)
     return tuple(
-        Bar(f"class {name}", abs(value) / largest, formats.signed(value), against=value < 0)
+        Bar(formats.class_of(name), abs(value) / largest, formats.signed(value), against=value < 0)
         for name, value in ranked.head(MOST_CLASSES).items()
     )
 

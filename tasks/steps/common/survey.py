@@ -114,8 +114,10 @@ class PlanSurvey:
 
 def _look_at(model: nn.Module, images: Tensor, look: Callable[[nn.Module, Tensor, Tensor], Found]) -> Found:
     """Return the result of a function on a network; ValueError for tokens that an embedding does not have."""
+    from tasks.io.sequence_models import check_sequences
     from tasks.modules.vocabulary import beyond_vocabulary
 
+    check_sequences(model, images)
     try:
         return look(model, example_of(images), images)
     except IndexError as error:

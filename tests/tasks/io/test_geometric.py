@@ -37,6 +37,24 @@ def made(path, **changes):
 
 def plain():
     return [1, 2]
+
+
+def other(path, kind):
+    found = made(path)
+    if kind == "bfloat16":
+        found.data.x = found.data.x.bfloat16()
+    elif kind == "sparse":
+        graphs = [found[i] for i in range(len(found))]
+        for graph in graphs:
+            graph.x = graph.x.to_sparse()
+        found = Set(graphs)
+    elif kind == "key":
+        raise KeyError("name")
+    elif kind == "division":
+        1 / 0
+    else:
+        found.transform = lambda graph: graph.x[:, 99]
+    return found
 """
 
 
@@ -94,6 +112,29 @@ def test_a_fault_is_one_line(module: Path, name: str, changes: dict[str, object]
     with pytest.raises(ValueError, match=words) as error:
         opened(name, **arguments)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["bfloat16", "sparse"])
+def test_features_of_other_types(module: Path, kind: str) -> None:
+    source = opened("other", path=str(module), kind=kind)
+    for expected, sample in zip(some_graphs(4), source.read([f"all/{i}" for i in range(4)]), strict=True):
+        assert isinstance(sample.image, Vector)
+        np.testing.assert_array_equal(unpack_graph(sample.image.values).nodes, np.eye(3)[expected.nodes])
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("key", "torch-geometric own_graphs:other: KeyError: 'name'"),
+        ("division", "torch-geometric own_graphs:other: ZeroDivisionError: division by zero"),
+        ("transform", "torch-geometric own_graphs:other: graph 0: IndexError: .*99.*"),
+    ],
+)
+def test_an_error_of_the_data_set_itself_names_it(module: Path, kind: str, words: str) -> None:
+    with pytest.raises(ValueError, match=f"^{words}$"):
+        opened("other", path=str(module), kind=kind)
 
 
 @pytest.mark.filterwarnings("ignore")

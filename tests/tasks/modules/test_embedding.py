@@ -42,6 +42,22 @@ def test_an_embedding_contributes_the_rows_that_tokens_pick(dtype: torch.dtype) 
     torch.testing.assert_close(found.preactivation_norm.double(), picked.double().sum(1).sqrt())
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.int8])
+def test_tokens_are_integers_as_the_layer_takes_them(dtype: torch.dtype) -> None:
+    module, weight, updates = nn.Embedding(6, 4), table(), table(5)
+    gamma, norm = loops(weight, updates, [0, 1, 2, 3])
+    found = contributions(module, weight, TOKENS.to(dtype), updates)
+    torch.testing.assert_close(found.gamma, gamma)
+    torch.testing.assert_close(found.norm, norm)
+    torch.testing.assert_close(gammas(module, weight, TOKENS.to(dtype), updates), gamma)
+    one = unit_contributions(module, weight, TOKENS.to(dtype), updates, 2)
+    torch.testing.assert_close(one.gamma, loops(weight, updates, [2])[0])
+    with pytest.raises(ValueError, match=r"^inputs: expected tokens 0 to 5 of the vocabulary, .* found 6 to 6$"):
+        contributions(module, weight, torch.tensor([[6]], dtype=dtype), updates)
+    with pytest.raises(ValueError, match=r"^inputs: expected floating-point numbers, found torch\.bool"):
+        contributions(module, weight, torch.ones(2, 2, dtype=torch.bool), updates)
+
+
 def test_units_and_an_anchor() -> None:
     weight, updates, first = table(), table(5), table()
     total = torch.zeros(3, 5, dtype=torch.float64)

@@ -41,13 +41,25 @@ class Mixed(nn.Module):
 
 
 def test_units_calls_maps_and_the_output_are_named() -> None:
-    layers = ["stem", "stem:7", "stem@1", "attention.q_proj", "recurrent.l0", "wide", "head", "last-map", "none.such"]
+    layers = [
+        "stem",
+        "stem:7",
+        "stem@1",
+        "attention.q_proj",
+        "attention.out_proj",
+        "recurrent.l0",
+        "wide",
+        "head",
+        "last-map",
+        "none.such",
+    ]
     found = layer_descriptions(Mixed(), layers, n_outputs=3)
     assert found == {
         "stem": "Linear 6 → 8",
         "stem:7": "Linear 6 → 8, unit 7",
         "stem@1": "Linear 6 → 8, call 2",
         "attention.q_proj": "q_proj of MultiheadAttention 8, 2 heads",
+        "attention.out_proj": "out_proj of MultiheadAttention 8, 2 heads",
         "recurrent.l0": "l0 of GRU 8 → 5",
         "wide": "Linear 5 → 3",
         "head": "Linear 5 → 3, output",

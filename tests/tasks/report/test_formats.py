@@ -99,3 +99,8 @@ def test_spreads_are_left_out_where_unknown() -> None:
     assert formats.share_spread(NAN, NAN) == "–"
     assert formats.measure_spread(0.31, 0.02) == "0.310 ± 0.020"
     assert formats.measure_spread(0.31, NAN) == "0.310"
+
+
+def test_the_word_class_is_printed_once() -> None:
+    names = {"cat": "class cat", 3: "class 3", "class 2": "class 2", "Class B": "Class B", "classic": "class classic"}
+    assert {name: formats.class_of(name) for name in names} == names
