@@ -1,4 +1,4 @@
-"""The completion records, and partition records of finished stages, that a process has read during a run.
+"""The completion records, metadata and partition records of finished stages that a process has read during a run.
 
 A record never changes, so it is read once. Its absence is not remembered: another run may finish the stage later.
 Workers remember records for the run that sends them work: they get its store.

@@ -39,7 +39,7 @@ class Store:
 
     Attributes
     ----------
-    memory : token of the run whose completion records are remembered (`storage.memory`); "" for none
+    memory : token of the run that remembers what it has read (`storage.memory`, `storage.shards`); "" for none
     """
 
     url: str
