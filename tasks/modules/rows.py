@@ -161,9 +161,10 @@ def rows_of(counts: Tensor) -> Iterator[None]:
     if not isinstance(counts, Tensor) or counts.ndim != 1 or counts.dtype not in INTEGERS:
         found = f"{counts.dtype} {tuple(counts.shape)}" if isinstance(counts, Tensor) else type(counts).__name__
         raise ValueError(f"rows_of: expected a tensor of integers (n,), the rows of each sample, found {found}")
-    if bool((counts < 0).any()):
-        raise ValueError(f"rows_of: expected counts of at least 0, found {int(counts.min())}")
-    token = _COUNTS.set(counts.detach().to("cpu", torch.int64))
+    rows = counts.detach().to("cpu", torch.int64)
+    if bool((rows < 0).any()):
+        raise ValueError(f"rows_of: expected counts of at least 0, found {int(rows.min())}")
+    token = _COUNTS.set(rows)
     try:
         yield
     finally:
