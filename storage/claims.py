@@ -238,9 +238,11 @@ def _await_note(store: Store, name: str, waiting: Waiting) -> None:
     while (note := _read_note(store, path)) is not None and not _is_over(note):
         place, renewed = _renewed(store, path, note)
         if (note, renewed) != seen:
-            # A renewal that we watch is new; only the first record may be old. After a store's clock was put back,
-            # records from the future are there.
-            age = max(0.0, _age(store, place)) if seen is None else 0.0
+            # A renewal that we watch is new; only the first record may be old. One whose leader another run took is
+            # renewed by itself within a heartbeat. After a store's clock was put back, records from the future are
+            # there.
+            led = place == path and LEADER in note
+            age = max(0.0, _age(store, place)) if seen is None and not led else 0.0
             seen, since = (note, renewed), clock.now() - age
         if clock.now() - since >= HEARTBEAT:
             return

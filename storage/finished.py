@@ -93,7 +93,8 @@ class FinishedStage:
         if name in self._intact:
             return self._intact[name]
         path = metadata_path(self.path, name)
-        if (known := recall(self.store, path)) is not None:
+        known = recall(self.store, path)
+        if known is not None and digest(known) == self.note["metadata"][name]:
             self._intact[name] = known
             return known
         text = f"{path}: the metadata of {f'array {name!r}' if name else 'the group'} is damaged or missing"

@@ -174,10 +174,20 @@ def _cluster_arguments(cluster: Cluster, libraries: Sequence[str]) -> dict[str, 
         "dashboard_address": "127.0.0.1:0",  # None would mean port 8787, with a warning where that is in use
         "scheduler_kwargs": {"dashboard": has_dashboard()},
         # threads talk within the process, which loads what it needs
-        **({"host": "127.0.0.1", "preload": list(libraries)} if processes else {}),
+        **({"host": "127.0.0.1", **_preloads(libraries)} if processes else {}),
         "silence_logs": logging.CRITICAL,
         **cluster.arguments,
     }
+
+
+def _preloads(libraries: Sequence[str]) -> dict[str, list[Any]]:  # Any: Dask's own arguments of a module
+    """Return the modules that workers load, those of Dask's own settings too, and their arguments."""
+    import dask
+
+    own, arguments = (dask.config.get(f"distributed.worker.{key}") for key in ("preload", "preload-argv"))
+    if arguments and isinstance(arguments[0], list):  # else they are for each module
+        arguments = [*([] for _ in libraries), *arguments]
+    return {"preload": [*libraries, *own], "preload_argv": list(arguments)}
 
 
 def has_dashboard() -> bool:

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from configs.schema import Config
 
 LIBRARIES = ("pandas", "zarr", "torch")  # what nearly every partition needs
+FEW = 2  # workers; of more, most do not train, and each would take 140 MB
 TRAINING = ("torch._dynamo",)  # torch loads it with the first optimiser, which takes as long as torch itself
 
 
 def libraries_of(config: Config) -> Sequence[str]:
     """Return the modules that the partitions of a run need first."""
     trains = any(network.train is not None for network in config.networks.values())
-    return (*LIBRARIES, *TRAINING) if trains else LIBRARIES
+    return (*LIBRARIES, *TRAINING) if trains and config.cluster.workers <= FEW else LIBRARIES

@@ -93,6 +93,7 @@ def starting_server() -> Iterator[Callable[[], None]]:
         return
     settings = get_current_settings()
     first, stops = _launch(settings), contextlib.ExitStack()
+    stops.callback(first.errors.close)
     stops.callback(_stop, first.process)
 
     def answered() -> None:

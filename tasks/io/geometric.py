@@ -59,7 +59,7 @@ def _named(where: str) -> Iterator[None]:
     """Name the data set in an error of its own code."""
     try:
         yield
-    except (TypeError, OSError, RuntimeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+    except Exception as error:  # of a user's code, or of a damaged file that it reads
         kind = "" if isinstance(error, OSError | RuntimeError | ValueError) else f"{type(error).__name__}: "
         raise ValueError(f"torch-geometric {where}: {kind}{' '.join(str(error).split())}") from error
 
@@ -98,8 +98,8 @@ def _features(values: Any, count: int, where: str) -> NDArray[np.float32]:  # An
 
 def _array(values: Any, where: str) -> NDArray[Any]:  # Any: a tensor of any type
     """Return a tensor as an array."""
-    if values is None:
-        raise ValueError(f"{where}: expected a tensor, found none")
+    if not hasattr(values, "to_dense"):
+        raise ValueError(f"{where}: expected a tensor, found {'none' if values is None else type(values).__name__}")
     dense = values.detach().cpu().to_dense()
     found: NDArray[Any] = (dense.float() if str(dense.dtype) == "torch.bfloat16" else dense).numpy()
     return found

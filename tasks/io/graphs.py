@@ -190,14 +190,15 @@ def _graphs(path: str, arrays: dict[str, Integers], sizes: tuple[int, int], *, k
             f"{where}: edge {i}: expected both nodes in one graph, found node {ends[0, i]} of graph {of[0, i]} and "
             f"node {ends[1, i]} of graph {of[1, i]}"
         )
-    kinds = np.eye(max(sizes[1], 0), dtype=np.float32)
     order = np.argsort(of[0], kind="stable")  # the edges of a graph may lie anywhere, and keep their order
     bounds = np.searchsorted(of[0][order], np.arange(len(pointers)))
     found = []
     for g, (start, stop) in enumerate(pairwise(pointers.tolist())):
         edges = order[bounds[g] : bounds[g + 1]]
         check_graph(f"{where}: graph {g}", stop - start, len(edges), keep=keep)
-        features = kinds[arrays[EDGE_LABEL][edges]] if sizes[1] else np.zeros((len(edges), 0), np.float32)
+        features = np.zeros((len(edges), sizes[1]), np.float32)
+        if sizes[1]:
+            features[np.arange(len(edges)), arrays[EDGE_LABEL][edges]] = 1
         source, target = ends[:, edges] - start
         found.append(Graph(nodes[start:stop], source, target, features, sizes[0]))
     return Graphs(tuple(found), tuple(arrays["graph_label"].tolist()))

@@ -42,7 +42,8 @@ class _Look:
         self.name, self.found = name, found
 
     def __call__(self, module: nn.Module, given: tuple[object, ...]) -> None:
-        count = len(module.get_parameter("weight"))
+        assert isinstance(module, nn.Embedding | nn.EmbeddingBag)
+        count = module.num_embeddings
         tokens = given[0] if given else None
         if isinstance(tokens, Tensor) and tokens.numel():
             low, high = int(tokens.min()), int(tokens.max())

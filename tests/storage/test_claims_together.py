@@ -119,6 +119,20 @@ def test_a_record_without_its_leader_counts_by_itself(
         assert len(skewed.waits) == 2
 
 
+@pytest.mark.parametrize(("leader", "waits"), [("", 0), (f"{CLAIMS}/{NOTES[0]}", 2)])
+def test_an_old_record_without_its_leader_is_watched_for_a_heartbeat(
+    far: Store, monkeypatch: pytest.MonkeyPatch, leader: str, waits: int
+) -> None:
+    """Its holder may live, and renews it by itself once it knows; a record without a leader was renewed long ago."""
+    record = {"holder": "one", "token": "2", **({"leader": leader, "leader_token": "1"} if leader else {})}
+    far.write(f"{CLAIMS}/{NOTES[3]}", json.dumps(record).encode())
+    monkeypatch.setattr("storage.claims._age", lambda store, path: 10 * HEARTBEAT)
+    monkeypatch.setattr("storage.claims.NOTE_POLL", 0.75 * HEARTBEAT)
+    skewed = SkewedClock()
+    with claim(far, PATHS[3], "two", clock=skewed.clock()):
+        assert len(skewed.waits) == waits
+
+
 @pytest.mark.parametrize("leader", [None, 3, "", "layerlore-store", f"{CLAIMS}/{NOTES[3]}"])
 def test_a_record_whose_leader_is_none_of_a_claim_is_old_by_itself(far: Store, leader: object) -> None:
     record = {"holder": "one", "token": "2", "leader": leader, "leader_token": "2"}

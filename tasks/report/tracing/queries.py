@@ -173,7 +173,9 @@ def _card(
     return Card(
         id=f"query-{i}",
         number=number,
-        shown=None if picture is None else Shown(picture.digest, f"Query, {name}, class {query.true_class}"),
+        shown=None
+        if picture is None
+        else Shown(picture.digest, f"Query, {name}, {formats.class_of(query.true_class)}"),
         name=name,
         of=f"{query.network}, seed {query.seed}",
         query=query,
@@ -210,7 +212,7 @@ def _example(row: pd.Series, query: Query, thumbs: Mapping[Key, Thumbnail], scor
     """Name what one example did."""
     sample_id, class_name = int(row["sample_id"]), str(row["class_name"])
     thumb = thumbs.get((query.data, sample_id))
-    alt = f"Training example, sample {sample_id}, class {class_name}"
+    alt = f"Training example, sample {sample_id}, {formats.class_of(class_name)}"
     details = [f"{NAMES.get(score, 'score')} {formats.signed(float(row['sum']))}"]
     if pd.notna(row.get("cosine_sum")):
         details.append(f"Σ cos {formats.minus(format(float(row['cosine_sum']), '+.2f'))}")

@@ -84,7 +84,9 @@ def _teacher(row: pd.Series, thumbs: Mapping[Key, Thumbnail]) -> Example:
     sample, name = int(row["example_id"]), str(row["class_name"])
     thumb = thumbs.get((str(row["data"]), sample))
     return Example(
-        shown=None if thumb is None else Shown(thumb.digest, f"Training example, sample {sample}, class {name}"),
+        shown=None
+        if thumb is None
+        else Shown(thumb.digest, f"Training example, sample {sample}, {formats.class_of(name)}"),
         class_name=name,
         share=formats.signed(float(row["value"])),
         details=(f"{formats.share(float(row['share']))} of all", f"sample {sample}", str(row["example_key"])),

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import dask
 import distributed
 import pytest
 import threadpoolctl
@@ -127,6 +128,28 @@ def test_a_result_that_leaves_with_its_worker_is_made_again(monkeypatch: pytest.
         assert dict(opened.map(square, [3, 1, 2])) == {3: 9, 1: 1, 2: 4}
     assert seen[0] == "lost"
     assert seen.count("finished") == 3
+
+
+@pytest.mark.cluster
+@pytest.mark.filterwarnings("ignore")  # Dask's own
+@pytest.mark.parametrize("arguments", [[], ["--one"], [["--one"]]])
+def test_libraries_are_loaded_with_those_of_dasks_own_settings(arguments: list[object], tmp_path: Path) -> None:
+    (tmp_path / "of_mine.py").write_text(
+        "import click\n\n@click.command()\n@click.option('--one', is_flag=True)\n"
+        "def dask_setup(worker, one):\n    import sys\n    sys.given = one\n"
+    )
+    settings = {
+        "distributed.worker.preload": [str(tmp_path / "of_mine.py")],
+        "distributed.worker.preload-argv": arguments,
+    }
+    with dask.config.set(settings), open_pool(Cluster(kind="local", workers=1), libraries=["wave"]) as opened:
+        assert list(opened.map(has_loaded, [1])) == [(1, True)]
+        assert list(opened.map(given, [1])) == [(1, bool(arguments))]
+
+
+def given(_: int) -> object:
+    """Return what a module of Dask's settings kept in this worker."""
+    return getattr(sys, "given", None)
 
 
 def run_python(program: str) -> list[str]:

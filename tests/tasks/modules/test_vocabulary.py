@@ -48,6 +48,13 @@ def test_the_embedding_without_a_token_is_named(model: Reader, text: str) -> Non
     torch.testing.assert_close(answers(model, TOKENS[3:]), model(TOKENS[3:]))
 
 
+def test_an_embedding_with_a_parametrised_table_is_named() -> None:
+    model = Reader((7, 9))
+    nn.utils.parametrizations.weight_norm(model.first)
+    with pytest.raises(ValueError, match=r"^layer 'first': expected tokens 0 to 6 of the vocabulary, found 7$"):
+        answers(model, TOKENS)
+
+
 def test_other_index_errors_stay_what_they_are() -> None:
     class Picks(Reader):
         def forward(self, tokens: Tensor) -> Tensor:
