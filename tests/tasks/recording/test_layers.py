@@ -50,7 +50,7 @@ def test_every_covered_module_and_no_normalisation() -> None:
 def test_anything_else_with_parameters_is_an_error(module: nn.Module, name: str, kind: str) -> None:
     model = nn.ModuleDict({"fc": nn.Linear(2, 2), name: module})
     with pytest.raises(
-        ValueError, match=rf"^module '{name}': expected parameters of modules that can be .* found those of a {kind}; "
+        ValueError, match=rf"^module '{name}': expected parameters of modules that can be .* found those of a {kind}: "
     ):
         choose_layers(model)
     assert list(choose_layers(model, ["fc"])) == ["fc"]
@@ -65,7 +65,9 @@ def test_anything_else_with_parameters_is_an_error(module: nn.Module, name: str,
 def test_parameters_outside_any_layer_are_an_error() -> None:
     model = nn.Sequential(nn.Linear(2, 2))
     model.register_parameter("scale", nn.Parameter(torch.ones(1)))
-    with pytest.raises(ValueError, match=r"^module '': expected parameters of modules that .* those of a Sequential"):
+    with pytest.raises(
+        ValueError, match=r"^the network itself: expected parameters of .* a Sequential: scale; .* layers: \[0\]$"
+    ):
         choose_layers(model)
 
 
