@@ -147,6 +147,10 @@ def test_features_for_a_reader_of_tokens_and_changes_of_images(tmp_path: Path) -
     tree = config(tmp_path, values=np.ones((int(np.load(_tokens(tmp_path))["offsets"][-1]), 3)))
     code, lines = said(tmp_path, tree)
     assert code == exits.BAD_CONFIG
+    assert "tokens.npz: expected tokens (n,), as `vocabulary` says, found features (" in lines
+    del tree["data"]["tokens"]["vocabulary"]
+    code, lines = said(tmp_path, tree)
+    assert code == exits.BAD_CONFIG
     assert lines.startswith("error: networks.lstm: expected tokens, found features of size 3; set `arguments: {feat")
     tree = config(tmp_path)
     tree["networks"]["lstm"]["train"] = {**tree["networks"]["lstm"]["train"], "augment": {"flip": True}}
