@@ -2,7 +2,8 @@
 
 import pytest
 
-from benchmarks.peers.costs import measure, parts_of
+from benchmarks.peers.costs import heads, measure, parts_of, selections
+from benchmarks.peers.measuring import Measured
 from benchmarks.peers.sections import Section
 
 
@@ -14,7 +15,18 @@ def test_small_tables_have_a_row_for_each_case() -> None:
         f"{what}, batch {batch}" for batch in (1, 32, 256) for what in ("forward", "forward and backward")
     ]
     assert [row[0] for row in selections.rows] == ["random", "moderate"]
-    assert all(float(row[3]) > 0 for table in section.tables for row in table.rows)
+
+
+def test_ratios_are_those_of_the_measured_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = {"dense": 0.004, "decomposed": 0.001, "1": 0.002, "4": 0.009}
+    monkeypatch.setattr(
+        "benchmarks.peers.costs.in_milliseconds",
+        lambda sides, rounds: {name: Measured(seconds[name], 1, None) for name in sides},
+    )
+    section = Section()
+    assert {tuple(row[1:]) for row in heads(section, 1, 16, 4, 2).rows} == {("1.00 ms", "4.00 ms", "0.25")}
+    assert "Head, batch 1, forward: a dense layer takes 4.00 times the CPU time of layerlore." in section.ours_better
+    assert {tuple(row[1:]) for row in selections(1, 10).rows} == {("2.00 ms", "9.00 ms", "4.50")}
 
 
 def test_parts_of_a_run_add_up() -> None:
