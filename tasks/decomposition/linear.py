@@ -10,20 +10,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tasks.decomposition.checks import check_count, check_indices
+from tasks.decomposition.weighted_rows import weighted_rows
 
 # TorchScript reads type comments inside functions, so this comment must be here.
 is_tracing: Callable[[], bool] = torch.jit.is_tracing  # type: ignore[attr-defined]  # torch leaves it untyped
+is_scripting: Callable[[], bool] = torch.jit.is_scripting  # type: ignore[attr-defined]  # likewise
 
 
 class DecomposedLinear(nn.Module):
     """z_c = sum over j in J_c of W[c, j] x_j + b_c, for x of shape (..., d).
 
     The layer keeps no state between calls. A batch goes through `embedding_bag` on the transposed features (d, n). It
-    sums the weighted rows of each class and never holds (n, C, k), forward or backward. A single row is gathered.
-    Measured at d = 2,048, C = 1,000, k = 50 on one thread, in shares of the dense layer's time: a forward pass takes
-    0.5, 0.1 and 0.1 at batches of 1, 32 and 256; a training step takes 0.7, 0.4 and 0.1. A scatter of W into a dense
-    matrix was as slow as the dense layer. So was a gather block by block. CSR took twice the time of this layer at
-    batches of 256. See benchmarks/decomposed_head.py.
+    sums the weighted rows of each class and never holds (n, C, k), forward or backward. Its logits are a view of sums
+    (C, n), in that order in memory. A single row is gathered. Measured at d = 2,048, C = 1,000, k = 50 on one thread of
+    a Xeon, in shares of the dense layer's time: a forward pass takes 0.2, 0.2 and 0.2 at batches of 1, 32 and 256; a
+    training step takes 0.2, 0.5 and 0.3. A scatter of W into a dense matrix was as slow as the dense layer. So was a
+    gather block by block. CSR took twice the time of this layer at batches of 256. See benchmarks/decomposed_head.py.
 
     Parameters
     ----------
@@ -98,7 +100,11 @@ class DecomposedLinear(nn.Module):
             logits = (chosen * self.weight).sum(-1)
         else:
             columns = rows.t().contiguous()
-            logits = F.embedding_bag(self.indices, columns, mode="sum", per_sample_weights=self.weight).t().contiguous()
+            if is_scripting() or tracing or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+                sums = F.embedding_bag(self.indices, columns, mode="sum", per_sample_weights=self.weight)
+            else:
+                sums = weighted_rows(columns, self.indices, self.weight)
+            logits = sums.t()  # a copy in the order of rows would take as long as a third of the sums
         if self.bias is not None:
             logits = logits + self.bias
         shape = list(x.shape)  # TorchScript does not support unpacking

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from tasks.decomposition.linear import DecomposedLinear
     from tasks.training.loop import Fetch
 
-VERSION = 1
+VERSION = 2  # the gradient of features that several classes read is summed in another order
 # Settings that only the training of a network has.
 REFUSED = ("start", "gates", "adversary", "lottery", "diversity", "record", "snapshots")
 

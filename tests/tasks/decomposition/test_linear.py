@@ -47,7 +47,6 @@ def test_it_is_the_masked_dense_layer(k: int, dtype: torch.dtype, atol: float, b
         for inference in (False, True):
             with torch.inference_mode(inference):
                 logits = layer(x)
-                assert logits.is_contiguous()
                 torch.testing.assert_close(logits, masked(linear, indices, x), rtol=0, atol=atol)
                 torch.testing.assert_close(layer.masked_dense()(x), masked(linear, indices, x), rtol=0, atol=atol)
 
@@ -117,6 +116,51 @@ def test_gradients_are_those_of_the_masked_layer(n: int) -> None:
     torch.testing.assert_close(layer.weight.grad, linear.weight.grad.gather(1, indices), rtol=1e-5, atol=1e-5)
     assert layer.bias is not None
     torch.testing.assert_close(layer.bias.grad, linear.bias.grad)
+
+
+@pytest.mark.parametrize("d", [2**15, 2**15 + 1])
+def test_gradients_of_many_features_some_of_which_nobody_reads(d: int) -> None:
+    generator = torch.Generator().manual_seed(2)
+    linear, indices = nn.Linear(d, 3, dtype=torch.float64), torch.tensor([[0, d - 1], [d - 1, 5], [d - 2, 0]])
+    layer = DecomposedLinear.from_linear(linear, indices)
+    x, outputs = (torch.randn(4, size, generator=generator, dtype=torch.float64) for size in (d, 3))
+    x.requires_grad_()
+    (layer(x) * outputs).sum().backward()
+    weight = torch.zeros(3, d, dtype=torch.float64).scatter_(1, indices, linear.weight.detach().gather(1, indices))
+    expected = outputs @ weight
+    torch.testing.assert_close(x.grad, expected)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # torch loops where it has no rule for a batch
+def test_derivatives_of_functions_and_of_derivatives() -> None:
+    layer = DecomposedLinear.from_linear(dense(dtype=torch.float64), sets())
+    dense_layer, x = layer.masked_dense(), torch.randn(5, 20, dtype=torch.float64)
+
+    def loss(given: nn.Module, x: Tensor) -> Tensor:
+        found: Tensor = given(x).square().sum()
+        return found
+
+    def twice(given: nn.Module) -> Tensor:
+        (first,) = torch.autograd.grad(loss(given, rows), rows, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), rows)[0]
+
+    rows = x.clone().requires_grad_()
+    torch.testing.assert_close(twice(layer), twice(dense_layer))
+    for transform in (torch.func.grad, torch.func.jacrev):
+        made, wanted = (transform(lambda x, given=given: loss(given, x))(x) for given in (layer, dense_layer))
+        torch.testing.assert_close(made, wanted)
+        each = torch.func.vmap(transform(lambda x: loss(layer, x.expand(2, -1))))(x)
+        torch.testing.assert_close(each, 2 * wanted)
+
+
+def test_an_empty_batch_has_gradients() -> None:
+    layer = DecomposedLinear.from_linear(dense(), sets())
+    x = torch.zeros(0, 20, requires_grad=True)
+    layer(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.shape == (0, 20)
+    assert layer.weight.grad is not None
+    assert not layer.weight.grad.any()
 
 
 @pytest.mark.parametrize("training", [True, False])
