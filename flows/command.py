@@ -1,14 +1,15 @@
 """The run of a config from the command line: from the store alone where it is complete, else by the Prefect flow."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
 from configs.load import ConfigError, load_config
 from configs.schema import Config
 from flows.plan import Plan, make_plan
-from flows.progress import Progress, notes_of, planned_stages, progress_of
+from flows.progress import Progress, existing_store, notes_of, planned_stages, progress_of
 from tasks.engine.journal import Journal, JournalObserver
 from tasks.engine.observers import terminal_observer
 from tasks.engine.records import record_reuse, recorded
@@ -29,21 +30,30 @@ def answer(source: str, overrides: Sequence[str], manner: Manner, say: Callable[
     A finished run needs only the store; Prefect and workers are not started.
     """
     config = load_config(source, overrides)
-    plan = make_plan(config)
-    found = progress_of(plan)
-    store, done = found.store, found.finished
-    if store is not None and len(done) == len(plan.stages):
-        record_reuse(store, config, plan.stages)
-        if not report_is_current(store, plan.made()):
-            _write(plan, found, wait=manner.wait, say=say)
-        say(f"all {len(done)} stages are complete in {config.store}")
-        return store.path(report_path(config))
-    say(f"{len(plan.stages) - len(done)} of {len(plan.stages)} stages to make, in {config.store}")  # while it is tried
-    for note in notes_of(planned_stages(plan, store, done)):
-        say(note)
-    store = found.made_store(config)
-    with recorded(store, config, plan.stages, done) as journal:
-        return _flow(Progress(store, done), plan, journal, (source, list(overrides)), manner)
+    with ExitStack() as started:
+        prefect = started.enter_context(_starting_prefect()) if _is_new(config) else None  # while the run is planned
+        plan = make_plan(config)
+        found = progress_of(plan)
+        store, done = found.store, found.finished
+        if store is not None and len(done) == len(plan.stages):
+            record_reuse(store, config, plan.stages)
+            if not report_is_current(store, plan.made()):
+                _write(plan, found, wait=manner.wait, say=say)
+            say(f"all {len(done)} stages are complete in {config.store}")
+            return store.path(report_path(config))
+        say(f"{len(plan.stages) - len(done)} of {len(plan.stages)} stages to make, in {config.store}")
+        for note in notes_of(planned_stages(plan, store, done)):
+            say(note)
+        store = found.made_store(config)
+        with recorded(store, config, plan.stages, done) as journal:
+            prefect = prefect or started.enter_context(_starting_prefect())
+            return _flow(Progress(store, done), plan, journal, (source, list(overrides)), manner, prefect)
+
+
+def _is_new(config: Config) -> bool:
+    """Return whether a local store has no record of a run of this name, so that something is to be made."""
+    store = existing_store(config)
+    return store is None or (store.local and not store.names(f"_runs/{config.name}"))
 
 
 def rewrite_report(config: Config, say: Callable[[str], None]) -> str:
@@ -64,24 +74,39 @@ def _write(plan: Plan, found: Progress, *, wait: bool, say: Callable[[str], None
     return store.path(write_report(store, plan.made(), created=created, reused=done, wait=wait, say=say))
 
 
-def _flow(found: Progress, plan: Plan, journal: Journal, given: tuple[str, list[str]], manner: Manner) -> str:
-    """Start Prefect and run the flow on a config and its overrides."""
+@contextmanager
+def _starting_prefect() -> Iterator[Callable[[], None]]:
+    """Start Prefect, and give the block a function that waits for its server."""
     from tasks.engine.server import check_settings
 
     check_settings()  # before the import of Prefect, which would print its own warnings
-    from tasks.engine.runner import log_to_prefect, quiet_prefect, reaching_prefect, starting_prefect
+    from tasks.engine.runner import quiet_prefect, starting_prefect
 
     quiet_prefect()  # the command line prints the error in one line
-    with starting_prefect() as wait_for_prefect:  # meanwhile the flows are imported, and workers start
-        from flows.run import run
-        from flows.session import open_session, tagged
+    with starting_prefect() as answered:
+        yield answered
 
-        journal.also = log_to_prefect
-        with (
-            terminal_observer(sys.stderr, verbose=manner.verbose) as observer,
-            open_session(plan, JournalObserver(observer, journal), found, wait=manner.wait),
-        ):
-            wait_for_prefect()
-            with reaching_prefect(), tagged(plan.config):
-                address: str = run(*given)
-                return address
+
+def _flow(
+    found: Progress,
+    plan: Plan,
+    journal: Journal,
+    given: tuple[str, list[str]],
+    manner: Manner,
+    wait_for_prefect: Callable[[], None],
+) -> str:
+    """Run the flow on a config and its overrides. Flows are imported, and workers start, while Prefect does."""
+    from flows.run import run
+    from flows.session import open_session, tagged
+    from tasks.engine.reaching import reaching_prefect
+    from tasks.engine.runner import log_to_prefect
+
+    journal.also = log_to_prefect
+    with (
+        terminal_observer(sys.stderr, verbose=manner.verbose) as observer,
+        open_session(plan, JournalObserver(observer, journal), found, wait=manner.wait),
+    ):
+        wait_for_prefect()
+        with reaching_prefect(), tagged(plan.config):
+            address: str = run(*given)
+            return address

@@ -22,6 +22,7 @@ from tasks.engine.life import Job, Observer, open_job
 from tasks.engine.observers import terminal_observer
 from tasks.engine.records import record_reuse, recorded
 from tasks.engine.runner import label_run, log_to_prefect, run_step
+from tasks.engine.server import is_own_server
 from tasks.steps.plan import waves
 from tasks.steps.questions import STEPS
 
@@ -96,7 +97,8 @@ def _tags(config: Config, question: str | None) -> list[str]:
 
 def _announce(observer: Observer) -> None:
     """Say where a standing Prefect server shows the flow run, once for the flows in it."""
-    if flow_run.id and not flow_run.parent_flow_run_id and PREFECT_API_URL.value():
+    standing = PREFECT_API_URL.value() and not is_own_server(PREFECT_API_URL.value())
+    if flow_run.id and not flow_run.parent_flow_run_id and standing:
         observer.say(f"Prefect: {without_passwords(flow_run.ui_url)}")
 
 

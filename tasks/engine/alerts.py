@@ -70,7 +70,8 @@ def send_to_prefect(alert: Alert) -> None:
     from prefect.client.schemas.actions import ArtifactCreate
     from prefect.runtime import flow_run
 
-    from tasks.engine.runner import reaching_prefect, start_prefect
+    from tasks.engine.reaching import reaching_prefect
+    from tasks.engine.runner import start_prefect
 
     if not flow_run.id:
         for name in ("prefect", "httpx"):  # the watch prints the error in one line

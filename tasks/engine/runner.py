@@ -35,21 +35,19 @@ from prefect.tasks import Task
 from prefect.utilities.annotations import quote
 
 from configs.load import ConfigError
-from configs.secrets import without_passwords
 from storage.specs import StageSpec
 from storage.stages import open_finished
 from tasks.cluster.parallel import PASSING, PartitionError
 from tasks.engine.curves import CurveReader
-from tasks.engine.failures import ServerError
 from tasks.engine.life import Job, Observer, incomplete, make
-from tasks.engine.server import starting_server
+from tasks.engine.reaching import optional, reaching_prefect
+from tasks.engine.server import is_own_server, starting_server
 from tasks.engine.step import Step
 
 RETRIES = 2
 RETRY_DELAYS = [2.0, 10.0]  # seconds
 ARTIFACT_EVERY = 2.0  # seconds between two updates of a progress artifact
 FIRST_ANSWER = 6.0  # seconds for the first answer of a standing server, which gets two requests
-UNREACHED = "Failed to reach API"  # how Prefect's own error begins
 
 
 def start_prefect() -> None:
@@ -69,8 +67,9 @@ def starting_prefect() -> Iterator[Callable[[], None]]:
     ServerError : it does not answer, or cannot start
     ConfigError : neither is allowed
     """
-    if PREFECT_API_URL.value():
-        _reach_standing()
+    if url := PREFECT_API_URL.value():
+        if not is_own_server(url):
+            _reach_standing()
         yield lambda: None
         return
     if not PREFECT_SERVER_EPHEMERAL_ENABLED.value():
@@ -90,27 +89,6 @@ def _reach_standing() -> None:
         get_client(httpx_settings={"timeout": FIRST_ANSWER}, sync_client=True) as client,
     ):
         client.raise_for_api_version_mismatch()
-
-
-@contextmanager
-def reaching_prefect() -> Iterator[None]:
-    """Report a Prefect server that does not answer in one line; Prefect's client gives up after a minute.
-
-    Raises
-    ------
-    ServerError : the server did not answer
-    """
-    try:
-        yield
-    except Exception as error:
-        if not _of_server(error):
-            raise
-        address = without_passwords(PREFECT_API_URL.value() or "that this run started")
-        cause = error.__cause__ or error if str(error).startswith(UNREACHED) else error
-        why = " ".join(str(cause).split()) or type(cause).__name__
-        raise ServerError(
-            f"Prefect's server {address}: expected an answer, found {why}; run again once it answers: no result is lost"
-        ) from error
 
 
 # Loggers of Prefect that print by themselves; the internal one has lines of 2 kB while a server is away.
@@ -135,11 +113,12 @@ def quiet_prefect() -> None:
 
 def log_to_prefect(line: str) -> None:
     """Write a line to the logs of the Prefect run in progress, if there is one, and of the run that it is part of."""
-    with suppress(MissingContextError), _optional():
+    with suppress(MissingContextError):
         logger = get_run_logger()
         logger.info(line)
-        if (whole := _outermost(flow_run.id)) != flow_run.id:
-            logger.info(line, extra={"flow_run_id": whole, "task_run_id": None})
+        with optional():
+            if (whole := _outermost(flow_run.id)) != flow_run.id:
+                logger.info(line, extra={"flow_run_id": whole, "task_run_id": None})
 
 
 @lru_cache(maxsize=8)
@@ -151,7 +130,7 @@ def _outermost(current: str) -> str | None:
 
 def label_run(identity: str, name: str, tags: Sequence[str]) -> None:
     """Give a flow run in Prefect a name and tags."""
-    with _optional(), get_client(sync_client=True) as client:
+    with optional(), get_client(sync_client=True) as client:
         client.update_flow_run(UUID(identity), name=name, tags=tags)
 
 
@@ -209,7 +188,7 @@ def _complete(work: Any) -> None:  # Any: (Job, Step, specs), quoted on the way
         {"stage": spec.title, "place": job.store.path(stage.path), "partitions": stage.layout.partitions}
         for spec, stage in zip(specs, finished, strict=True)
     ]
-    with _optional():
+    with optional():
         create_table_artifact(table=rows, key=f"{specs[0].stage}-stages", description="Completed stages")
         for spec, table in curves.tables():
             create_table_artifact(table=table, key=_key(f"{spec.title} curves"), description=f"Curves of {spec.title}")
@@ -221,28 +200,10 @@ def _report(work: Any) -> str:  # Any: (Job, name of the run, function), quoted 
     job, run, write = work
     created = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z")
     place: str = job.store.path(write(created=created, wait=job.wait, say=job.observer.say))
-    with _optional():
+    with optional():
         link = Path(place).absolute().as_uri() if job.store.local else place
         create_markdown_artifact(f"[The report of run {run}]({link}) begins at `{place}`", key="report")
     return place
-
-
-@contextmanager
-def _optional() -> Iterator[None]:
-    """Ignore a server that does not answer: a run must not fail or wait for Prefect's display of it."""
-    try:
-        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 1}):
-            yield
-    except Exception as error:
-        if not _of_server(error):
-            raise
-
-
-def _of_server(error: Exception) -> bool:
-    """Say whether an error comes from a request to Prefect's server: the HTTP library's, or Prefect's own."""
-    return str(error).startswith(UNREACHED) or any(
-        cls.__module__.partition(".")[0] == "httpx" for cls in type(error).__mro__
-    )
 
 
 @dataclass
@@ -261,7 +222,7 @@ class _PrefectObserver:
         self.curves.begin()
         self.total, self.done, self.updated = max(total, 1), done, time.monotonic()
         self.artifact = None
-        with _optional():
+        with optional():
             found = create_progress_artifact(progress=100 * done / self.total, key=_key(title), description=title)
             assert isinstance(found, UUID)
             self.artifact = found
@@ -284,7 +245,7 @@ class _PrefectObserver:
     def _update(self, percent: float) -> None:
         """Update the progress artifact."""
         if self.artifact is not None:
-            with _optional():
+            with optional():
                 update_progress_artifact(artifact_id=self.artifact, progress=percent)
         self.updated = time.monotonic()
 

@@ -7,6 +7,7 @@ import atexit
 import contextlib
 import http.client
 import io
+import os
 import re
 import socket
 import sqlite3
@@ -37,6 +38,7 @@ CHECKED = 100_000_000  # bytes of the largest database that is checked whole bef
 URL = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 CAUSE = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Za-z_]*(?:Error|Exception|Exit)\b.*")  # the last line of a traceback
 TAKEN = "address already in use"
+_OWN: dict[str, str] = {}  # "url" of the server of this process
 Settings = Any  # Any: prefect.settings.Settings, which is not loaded with this module
 
 
@@ -77,7 +79,7 @@ def check_settings() -> None:
 
 @contextlib.contextmanager
 def starting_server() -> Iterator[Callable[[], None]]:
-    """Start Prefect's own server unless it runs, and give the block a function that waits for its first answer.
+    """Start Prefect's own server, and give the block a function that waits for its first answer.
 
     The server ends with this process, and ignores Ctrl-C. Where the block ends without that wait, the server ends too.
 
@@ -87,26 +89,34 @@ def starting_server() -> Iterator[Callable[[], None]]:
     """
     from prefect.settings import get_current_settings
 
-    loaded = sys.modules.get("prefect.server.api.server")  # its import takes as long as half the server's start
-    if loaded is not None and loaded.SubprocessASGIServer().running:
-        yield lambda: None
-        return
     settings = get_current_settings()
     first, stops = _launch(settings), contextlib.ExitStack()
     stops.callback(first.errors.close)
     stops.callback(_stop, first.process)
 
     def answered() -> None:
-        from prefect.server.api.server import SubprocessASGIServer
-
         stops.pop_all()
         found = _answering(settings, first)
-        atexit.register(_stop, found.process)  # Prefect's own stop would wait longer
-        server = SubprocessASGIServer()
-        server.port, server.server_process, server.running = found.port, found.process, True
+        atexit.register(_stop, found.process)
+        _use(found)
 
     with stops:
         yield answered
+
+
+def is_own_server(url: str | None) -> bool:
+    """Return whether an address is that of the server that this process started."""
+    return url is not None and url == _OWN.get("url")
+
+
+def _use(launched: "_Launched") -> None:
+    """Let Prefect reach a server of this process as it reaches a standing one: its own way imports the whole server."""
+    from prefect.context import refresh_global_settings_context
+
+    _OWN["url"] = f"http://127.0.0.1:{launched.port}/api"
+    # The server has no such tokens: each of Prefect's clients would ask for one.
+    os.environ.update(PREFECT_API_URL=_OWN["url"], PREFECT_CLIENT_CSRF_SUPPORT_ENABLED="false")
+    refresh_global_settings_context()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,9 +102,16 @@ class Slurm:
         self.processes.wait_for(lambda: self._node() == "idle", "an idle node")
 
     def resume(self) -> None:
-        """Bring a drained or dead node back, unless it has come back by itself."""
-        if any(word in self._node() for word in ("drain", "down")):
-            self.update_node("State=RESUME")
+        """Bring a drained or dead node back, unless it comes back by itself, also between the look and the command."""
+
+        def back() -> bool:
+            if not any(word in self._node() for word in ("drain", "down")):
+                return True
+            with suppress(AssertionError):
+                self.update_node("State=RESUME")
+            return False
+
+        self.processes.wait_for(back, "a node that is back")
 
     def _node(self) -> str:
         return self.call("sinfo", "--noheader", "--format=%T", "--partition=normal").strip()

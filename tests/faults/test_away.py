@@ -10,7 +10,7 @@ import yaml
 
 from benchmarks.kills.runs import Commands
 from tasks.engine.failures import ServerError
-from tasks.engine.runner import reaching_prefect
+from tasks.engine.reaching import reaching_prefect
 from tests.conftest import tiny_config
 from tests.deployments.conftest import clean_environment
 
