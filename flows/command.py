@@ -2,14 +2,14 @@
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
 from configs.load import ConfigError, load_config
 from configs.schema import Config
 from flows.plan import Plan, make_plan
-from flows.progress import Progress, existing_store, notes_of, planned_stages, progress_of
+from flows.progress import Progress, notes_of, planned_stages, progress_of
 from tasks.engine.journal import Journal, JournalObserver
 from tasks.engine.observers import terminal_observer
 from tasks.engine.records import record_reuse, recorded
@@ -30,30 +30,22 @@ def answer(source: str, overrides: Sequence[str], manner: Manner, say: Callable[
     A finished run needs only the store; Prefect and workers are not started.
     """
     config = load_config(source, overrides)
-    with ExitStack() as started:
-        prefect = started.enter_context(_starting_prefect()) if _is_new(config) else None  # while the run is planned
-        plan = make_plan(config)
-        found = progress_of(plan)
-        store, done = found.store, found.finished
-        if store is not None and len(done) == len(plan.stages):
-            record_reuse(store, config, plan.stages)
-            if not report_is_current(store, plan.made()):
-                _write(plan, found, wait=manner.wait, say=say)
-            say(f"all {len(done)} stages are complete in {config.store}")
-            return store.path(report_path(config))
-        say(f"{len(plan.stages) - len(done)} of {len(plan.stages)} stages to make, in {config.store}")
+    plan = make_plan(config)
+    found = progress_of(plan)
+    store, done = found.store, found.finished
+    if store is not None and len(done) == len(plan.stages):
+        record_reuse(store, config, plan.stages)
+        if not report_is_current(store, plan.made()):
+            _write(plan, found, wait=manner.wait, say=say)
+        say(f"all {len(done)} stages are complete in {config.store}")
+        return store.path(report_path(config))
+    say(f"{len(plan.stages) - len(done)} of {len(plan.stages)} stages to make, in {config.store}")  # while it is tried
+    with _starting_prefect() as wait_for_prefect:  # while networks are tried, flows are imported, and workers start
         for note in notes_of(planned_stages(plan, store, done)):
             say(note)
         store = found.made_store(config)
         with recorded(store, config, plan.stages, done) as journal:
-            prefect = prefect or started.enter_context(_starting_prefect())
-            return _flow(Progress(store, done), plan, journal, (source, list(overrides)), manner, prefect)
-
-
-def _is_new(config: Config) -> bool:
-    """Return whether a local store has no record of a run of this name, so that something is to be made."""
-    store = existing_store(config)
-    return store is None or (store.local and not store.names(f"_runs/{config.name}"))
+            return _flow(Progress(store, done), plan, journal, (source, list(overrides)), manner, wait_for_prefect)
 
 
 def rewrite_report(config: Config, say: Callable[[str], None]) -> str:
@@ -95,7 +87,7 @@ def _flow(
     manner: Manner,
     wait_for_prefect: Callable[[], None],
 ) -> str:
-    """Run the flow on a config and its overrides. Flows are imported, and workers start, while Prefect does."""
+    """Run the flow on a config and its overrides."""
     from flows.run import run
     from flows.session import open_session, tagged
     from tasks.engine.reaching import reaching_prefect

@@ -23,7 +23,7 @@ import sys
 import flows.command
 from flows.cli import main
 if sys.argv[1] == "start":
-    flows.command.planned_stages = lambda plan, store, finished: sys.exit()
+    flows.command._starting_prefect = sys.exit
     sys.argv[1] = "run"
 try:
     main()
