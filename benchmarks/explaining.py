@@ -25,6 +25,7 @@ from tasks.capture import capture_inputs
 from tasks.cluster.parallel import keep_freed_memory
 from tasks.recording import UpdateRecorder, open_updates
 from tasks.recording.programs import Row
+from tasks.tracing.running import runs
 
 
 def repeat(case: Case) -> tuple[nn.Module, torch.optim.Optimizer, Callable[[Row], None]]:
@@ -39,8 +40,9 @@ def explain(case: Case, store: Path, queries: int, *, members: bool) -> tuple[fl
     inputs = capture_inputs(plain.model, source.layers, plain.inputs[0, :queries])
     weights = {layer: source.final(layer) for layer in source.layers}
     (segment,) = source.segments()
+    few = [name for name in source.layers if runs(plain.model.get_submodule(name), weights[name], inputs[name])]
     alone, together, last = 0.0, 0.0, 0
-    blocks = source.blocks(segment, members=members)
+    blocks = source.only_projected(few).blocks(segment, members=members)
     while True:
         begin = time.process_time()
         block = next(blocks)

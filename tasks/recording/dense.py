@@ -1,6 +1,6 @@
 """The dense archive as a source of updates: it holds every update bit for bit."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -20,7 +20,7 @@ from tasks.recording.step_blocks import Ids, WholeBlock, differences
 
 if TYPE_CHECKING:
     from tasks.recording.programs import Repeat
-    from tasks.recording.sources import UpdateBlock
+    from tasks.recording.sources import UpdateBlock, UpdateSource
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,10 @@ class DenseSource:
     def final_bias(self, layer: str) -> Tensor | None:
         """Return a layer's bias after the last step, None without a bias."""
         return self._end(layer, "bias", self._last_weights) if self._has_bias(layer) else None
+
+    def only_projected(self, layers: Collection[str]) -> "UpdateSource":
+        """Return this source: its blocks are as cheap if they are projected only."""
+        return self
 
     def blocks(
         self, segment: Segment, layers: Sequence[str] | None = None, *, members: bool = False

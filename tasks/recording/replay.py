@@ -1,8 +1,8 @@
 """The replay archive as a source of updates: it makes the recorded steps again, and compares each of them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from storage.updates.tables import Settings
 from tasks.recording.checkpoints import group_settings
 from tasks.recording.decays import DecayPull, Steps
 from tasks.recording.dense import DenseSource
+from tasks.recording.passing import Passing, PassingBlock, may_pass
 from tasks.recording.replay_block import ReplayBlock
 from tasks.recording.replaying import Recorded, Replay
 from tasks.recording.shares import Course, Shares
@@ -43,9 +44,21 @@ class ReplaySource(DenseSource):
     A block is given out after its steps agree with the digests of all recorded layers. Memory: that of the training,
     and 32 MB of weights or one update of the chosen layers. Each call of `blocks` makes the steps once, for all layers
     that it is asked for.
+
+    Parameters
+    ----------
+    passing : layers that are only projected (`only_projected`)
     """
 
     kind: str = field(default="replay", init=False)
+    passing: frozenset[str] = frozenset()
+
+    def only_projected(self, layers: Collection[str]) -> "ReplaySource":
+        """Return this source with blocks of some layers that are projected before the next block is taken.
+
+        A block of a large layer then keeps no weights, and must be projected once, on the same queries as its others.
+        """
+        return replace(self, passing=frozenset(layers))
 
     def splits(self, layer: str) -> bool:
         """Return whether `per_example` may split the updates of a layer by their members, as far as the archive says.
@@ -87,22 +100,31 @@ class ReplaySource(DenseSource):
         names = sorted({name for entry in entries for name in entry.parameters})
         most = max(1, BLOCK // max(1, sum(recorded.parameters[name].nbytes for name in names)))
         shares = Shares(replay.modules, chosen, replay.run.optimizer, self._course) if members else None
-        prepared = Prepared()
-        before, pulls = replay.weights(names), {layer: DecayPull(self._steps_before(layer)) for layer in chosen}
+        prepared, passing = Prepared(), Passing()
+        before, begins, passes = replay.weights(names), True, set[str]()
+        if most == 1 and not singly:
+            asked = {entry.weight for entry in entries if entry.name in self.passing}
+            passes = {name for name in asked if may_pass(before[name])}
+        pulls = {layer: DecayPull(self._steps_before(layer)) for layer in chosen}
         for _, steps, recorded_alone in row_runs(recorded.ledger):
             kept = recorded_alone or singly
             while steps:
                 rows = _Rows([before])
                 while steps[len(rows.made) :] and (not kept or (len(rows.made) < most and rows.nbytes < BLOCK)):
-                    rows.add(replay, names, shares, keep=kept)
+                    rows.add(replay, names, shares, keep=kept, live=passes)
                 count = len(rows.made)
                 part, steps = steps[:count], steps[count:]
                 before = rows.states[-1]
+                starts, begins = rows.states[0] if begins else {}, False
                 for entry in entries:
                     states, biases = rows_of(rows.states, entry)
                     found = tuple(one[entry.name] for one in rows.made if one) or None
-                    span, pull = (part.start, part.stop), pulls[entry.name]
-                    yield ReplayBlock(entry.name, *span, kept, biases, states, prepared, self, segment, pull, found)
+                    facts = entry.name, part.start, part.stop, kept, biases
+                    more = prepared, self, segment, pulls[entry.name], found
+                    if entry.weight in passes:
+                        yield PassingBlock(*facts, states[-1:], *more, starts.get(entry.weight), passing)
+                    else:
+                        yield ReplayBlock(*facts, states, *more)
 
     def _steps_before(self, layer: str) -> Steps:
         """Return a function of a step that gives the steps of a layer before it."""
@@ -165,13 +187,15 @@ class _Rows:
     made: list[dict[str, StepShares]] = field(default_factory=list)
     nbytes: int = 0  # of gradients
 
-    def add(self, replay: Replay, names: Sequence[str], shares: Shares | None, *, keep: bool) -> None:
-        """Make a step."""
+    def add(
+        self, replay: Replay, names: Sequence[str], shares: Shares | None, *, keep: bool, live: Collection[str]
+    ) -> None:
+        """Make a step; `live` are the names of weights that are not copied."""
         with shares.watching(replay.upcoming) if shares is not None else nullcontext():
             row = replay.advance()
         self.made.append({} if shares is None else shares.take(row))
         self.nbytes += sum(one.nbytes for one in self.made[-1].values())
-        self.states = [*(self.states if keep else self.states[:1]), replay.weights(names)]
+        self.states = [*(self.states if keep else self.states[:1]), replay.weights(names, live)]
 
 
 def rows_of(states: Sequence[State], entry: Layer) -> tuple[tuple[Tensor, ...], Tensor | None]:

@@ -1,7 +1,7 @@
 """The steps of a segment made again from its checkpoint, each compared with what was recorded."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -126,12 +126,13 @@ class Replay:
             self._check_chain(row.step)
         return row
 
-    def weights(self, names: Sequence[str]) -> dict[str, torch.Tensor]:
-        """Return copies of the present parameters, on the CPU."""
+    def weights(self, names: Sequence[str], live: Collection[str] = ()) -> dict[str, torch.Tensor]:
+        """Return copies of the present parameters, on the CPU; of those in `live` the parameters, which will change."""
         found = {}
         for parameter, (module, part) in zip(self._parameters, self._places, strict=True):
             if parameter.name in names:
-                found[parameter.name] = getattr(module, part).detach().to("cpu", copy=True)
+                value = getattr(module, part).detach()
+                found[parameter.name] = value if parameter.name in live else value.to("cpu", copy=True)
         return found
 
     def _modules(self) -> dict[str, torch.nn.Module]:

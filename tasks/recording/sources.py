@@ -1,7 +1,7 @@
 """Update sources: one protocol to read all kinds of archive."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from typing import Protocol
 
@@ -122,6 +122,12 @@ class UpdateSource(Protocol):
     def initial_bias(self, layer: str) -> Tensor | None: ...
 
     def final_bias(self, layer: str) -> Tensor | None: ...
+
+    def only_projected(self, layers: Collection[str]) -> "UpdateSource":
+        """Return a source in which blocks of some layers are projected once, in order, on the same queries.
+
+        A replay then keeps no copy of large weights; see `tasks.tracing.running.runs` for when that is cheaper.
+        """
 
     def blocks(
         self, segment: Segment, layers: Sequence[str] | None = None, *, members: bool = False

@@ -3,9 +3,9 @@
 An archive keeps each weight once. A traced layer may be a part of it, two of them side by side, or one call of a layer.
 """
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import Counter, deque
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -32,10 +32,12 @@ class TracedSource:
     ----------
     source : the archive
     model : the network; gives the modules, and may be on the meta device
+    passing : layers that are only projected
     """
 
     source: UpdateSource
     model: nn.Module = field(repr=False)
+    passing: frozenset[str] = frozenset()
 
     @property
     def kind(self) -> str:
@@ -107,6 +109,10 @@ class TracedSource:
         """Return a layer's bias after the last step."""
         return self._ends(layer, "final")[1]
 
+    def only_projected(self, layers: Collection[str]) -> "TracedSource":
+        """Return this source with layers that are only projected."""
+        return replace(self, passing=frozenset(layers))
+
     def blocks(
         self, segment: Segment, layers: Sequence[str] | None = None, *, members: bool = False
     ) -> Iterator[UpdateBlock]:
@@ -117,13 +123,14 @@ class TracedSource:
         KeyError : a layer that is not recorded
         """
         chosen = self.layers if layers is None else list(layers)
-        needed = list(dict.fromkeys(piece for layer in chosen for piece in pieces_of(self.model, layer)))
+        uses = Counter(piece for layer in chosen for piece in pieces_of(self.model, layer))
         waiting = {
             layer: _Waiting(layer, found.map, {piece: deque() for piece in pieces_of(self.model, layer)})
             for layer in chosen
             if (found := find_map(self.model, layer)) is not None
         }
-        for block in self.source.blocks(segment, needed, members=members):
+        passing = {layer for layer in self.passing & uses.keys() if uses[layer] == 1 and layer in chosen}
+        for block in self.source.only_projected(passing).blocks(segment, list(uses), members=members):
             for layer in chosen:
                 if layer in waiting:
                     yield from waiting[layer].take(block)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
@@ -212,6 +212,9 @@ class TiedSource:
 
     def final_bias(self, layer: str) -> Tensor | None:
         return self.source.final_bias(layer)
+
+    def only_projected(self, layers: Collection[str]) -> UpdateSource:
+        return replace(self, source=self.source.only_projected(layers))
 
     def blocks(
         self, segment: Segment, layers: Sequence[str] | None = None, *, members: bool = False

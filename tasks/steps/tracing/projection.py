@@ -27,7 +27,7 @@ from tasks.steps.common.survey import state_bytes
 from tasks.steps.tracing.layers import in_depth_order, layers_to_trace
 from tasks.steps.tracing.members import equal_line, gradients_bytes, members_array, members_bytes, split_block, splits
 from tasks.steps.tracing.queries import count_queries, query_inputs
-from tasks.steps.tracing.targets import Target, as_float, layer_targets
+from tasks.steps.tracing.targets import Target, as_float, layer_targets, reading_source
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     QueryBatch = tuple[int, Mapping[str, Inputs], Tensor]  # first query, inputs by layer, classes of the traced logits
 
-VERSION = 3  # replays split attention and recurrent layers by example
+VERSION = 4  # large linear layers of replays: from running products, other last bits
 INPUT_BYTES = 128 * 2**20  # bytes of layer inputs in memory; more queries read the archive again
 PREDICTED, GIVEN = 0, 1  # indices of the two traced logits
 
@@ -145,7 +145,7 @@ def project_segment(
         if segment.start == 0:
             for target in targets:
                 _constants(source, target, inputs[target.layer], classes, span, arrays)
-        for block in source.blocks(segment, layers, members=divided):
+        for block in reading_source(source, targets, inputs).blocks(segment, layers, members=divided):
             rows = slice(block.start - segment.start, block.stop - segment.start)
             if not block.recorded:
                 rows = slice(rows.stop - 1, rows.stop)  # the sum of a gap is stored at its last step

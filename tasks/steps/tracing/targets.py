@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -76,6 +78,20 @@ def layer_targets(spec: StageSpec, source: UpdateSource, model: nn.Module, examp
         bias = _bias_of_z(source, layer, device, displaced=displaced) if spec.place["bias"] else None
         found.append(Target(name, layer, unit, module, weight, bias, anchor, layer == output and unit is None))
     return found
+
+
+def reading_source(source: UpdateSource, targets: Sequence[Target], inputs: Mapping[str, Inputs]) -> UpdateSource:
+    """Return a source that copies no weights of layers of which only `project` is asked, where that is cheaper."""
+    from tasks.tracing.running import runs
+
+    uses = Counter(target.layer for target in targets)
+    passing = []
+    for target in targets:
+        plain = uses[target.layer] == 1 and target.unit is None and not target.output
+        given = target.module, target.weight, inputs[target.layer]
+        if plain and runs(*given, anchor=target.anchor, bias=target.bias):
+            passing.append(target.layer)
+    return source.only_projected(passing)
 
 
 def last_call(model: nn.Module, example: Tensor) -> str | None:

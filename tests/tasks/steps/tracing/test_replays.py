@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from storage.stages import open_finished
+from tasks.recording import passing
+from tasks.recording import replay as replaying
+from tasks.tracing import Contributions, running
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -37,3 +41,34 @@ def test_stages_on_a_replay_equal_those_on_the_dense_archive(
         for name in one.layout.arrays:
             np.testing.assert_array_equal(one.read(name), other.read(name), err_msg=f"{dense.title} {name}")
     assert {*compared} == {*COMPARED}
+
+
+def test_large_layers_are_projected_from_running_products(
+    mlp: Tree, new_run: "Callable[[Tree], Run]", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, move = [], running.RunningProducts.move
+
+    def counted(products: running.RunningProducts, weight: Tensor) -> Contributions:
+        made.append(1)
+        return move(products, weight)
+
+    monkeypatch.setattr(running.RunningProducts, "move", counted)
+    found: dict[str, Any] = {}
+    for kind in ("dense", "replay"):
+        tree = {**copy.deepcopy(mlp), "store": str(tmp_path / kind)}
+        tree["networks"]["net"]["train"]["record"] = {"kind": kind, "steps": [[0, 4], [9, 21]]}
+        tree["tracing"]["bias"] = False
+        if kind == "replay":
+            for module, name, value in ((replaying, "BLOCK", 1), (passing, "LARGE", 1), (running, "LARGE", 1)):
+                monkeypatch.setattr(module, name, value)
+            monkeypatch.setattr(running, "MOST", 10**6)
+        run = new_run(tree).finish()
+        (spec,) = [one for one in run.plan.stages if one.stage == "contributions"]
+        stage = open_finished(run.job.store, spec)
+        found[kind] = {name: stage.read(name) for name in stage.layout.arrays}
+    rows = (found["dense"]["gamma.1"] != 0).any(axis=1).sum()
+    assert len(made) == rows  # of layer 1; layer 3 gives the logits, which need its weights
+    assert rows > 10
+    for name, expected in found["dense"].items():
+        largest = np.nanmax(np.abs(expected))
+        np.testing.assert_allclose(found["replay"][name], expected, rtol=1e-4, atol=1e-6 * largest, err_msg=name)
