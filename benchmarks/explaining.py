@@ -42,7 +42,7 @@ def explain(case: Case, store: Path, queries: int, *, members: bool) -> tuple[fl
     (segment,) = source.segments()
     few = [name for name in source.layers if runs(plain.model.get_submodule(name), weights[name], inputs[name])]
     alone, together, last = 0.0, 0.0, 0
-    blocks = source.only_projected(few).blocks(segment, members=members)
+    blocks = source.blocks(segment, members=members, passing=few)
     while True:
         begin = time.process_time()
         block = next(blocks)

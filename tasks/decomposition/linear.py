@@ -87,7 +87,7 @@ class DecomposedLinear(nn.Module):
         return layer.train(linear.training)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits (..., C) of features (..., d)."""
+        """Return logits (..., C) of features (..., d); of several rows they are a view that is not contiguous."""
         tracing = is_tracing()  # then sizes are tensors
         if not tracing and x.shape[-1] != self.in_features:
             raise ValueError(f"expected features (..., {self.in_features}), found shape {list(x.shape)}")

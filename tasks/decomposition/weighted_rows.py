@@ -60,7 +60,7 @@ def _rows_gradient(gradient: Tensor, indices: Tensor, weight: Tensor, count: int
     flat, k = indices.reshape(-1), indices.shape[1]
     dtype = next((narrow for limit, narrow in NARROW if count <= limit), torch.int64)
     order = flat.to(dtype).argsort(stable=True)
-    sizes = torch.bincount(flat, minlength=count)
+    sizes = flat.new_zeros(count).scatter_add_(0, flat, torch.ones_like(flat))
     parts = weight.reshape(-1).index_select(0, order)
     outputs, starts = order.div(k, rounding_mode="floor"), sizes.cumsum(0) - sizes
     return F.embedding_bag(outputs, gradient, starts, mode="sum", per_sample_weights=parts)

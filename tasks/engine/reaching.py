@@ -28,11 +28,12 @@ def reaching_prefect() -> Iterator[None]:
         if not _of_server(error):
             raise
         url = PREFECT_API_URL.value()
-        address = without_passwords(url) if url and not is_own_server(url) else "that this run started"
+        standing = url is not None and not is_own_server(url)
+        address, again = (without_passwords(url), " once it answers") if standing else ("that this run started", "")
         cause = error.__cause__ or error if str(error).startswith(UNREACHED) else error
         why = " ".join(str(cause).split()) or type(cause).__name__
         raise ServerError(
-            f"Prefect's server {address}: expected an answer, found {why}; run again once it answers: no result is lost"
+            f"Prefect's server {address}: expected an answer, found {why}; run again{again}: no result is lost"
         ) from error
 
 

@@ -67,9 +67,8 @@ def starting_prefect() -> Iterator[Callable[[], None]]:
     ServerError : it does not answer, or cannot start
     ConfigError : neither is allowed
     """
-    if url := PREFECT_API_URL.value():
-        if not is_own_server(url):
-            _reach_standing()
+    if (url := PREFECT_API_URL.value()) and not is_own_server(url):
+        _reach_standing()
         yield lambda: None
         return
     if not PREFECT_SERVER_EPHEMERAL_ENABLED.value():

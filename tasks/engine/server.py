@@ -38,7 +38,7 @@ CHECKED = 100_000_000  # bytes of the largest database that is checked whole bef
 URL = "PREFECT_SERVER_DATABASE_CONNECTION_URL"
 CAUSE = re.compile(r"(?:[A-Za-z_]\w*\.)*[A-Za-z_]*(?:Error|Exception|Exit)\b.*")  # the last line of a traceback
 TAKEN = "address already in use"
-_OWN: dict[str, str] = {}  # "url" of the server of this process
+_OWN: dict[str, Any] = {}  # "url" and "process" of the server of this process
 Settings = Any  # Any: prefect.settings.Settings, which is not loaded with this module
 
 
@@ -79,7 +79,7 @@ def check_settings() -> None:
 
 @contextlib.contextmanager
 def starting_server() -> Iterator[Callable[[], None]]:
-    """Start Prefect's own server, and give the block a function that waits for its first answer.
+    """Start Prefect's own server unless it runs, and give the block a function that waits for its first answer.
 
     The server ends with this process, and ignores Ctrl-C. Where the block ends without that wait, the server ends too.
 
@@ -89,6 +89,10 @@ def starting_server() -> Iterator[Callable[[], None]]:
     """
     from prefect.settings import get_current_settings
 
+    loaded = sys.modules.get("prefect.server.api.server")  # Prefect may have started one for a flow before
+    if own_server_lives() or (loaded is not None and loaded.SubprocessASGIServer().running):
+        yield lambda: None
+        return
     settings = get_current_settings()
     first, stops = _launch(settings), contextlib.ExitStack()
     stops.callback(first.errors.close)
@@ -98,24 +102,33 @@ def starting_server() -> Iterator[Callable[[], None]]:
         stops.pop_all()
         found = _answering(settings, first)
         atexit.register(_stop, found.process)
-        _use(found)
+        _use(found, settings)
 
     with stops:
         yield answered
 
 
 def is_own_server(url: str | None) -> bool:
-    """Return whether an address is that of the server that this process started."""
+    """Return whether an address is that of a server that this process started."""
     return url is not None and url == _OWN.get("url")
 
 
-def _use(launched: "_Launched") -> None:
-    """Let Prefect reach a server of this process as it reaches a standing one: its own way imports the whole server."""
+def own_server_lives() -> bool:
+    """Return whether a server of this process runs."""
+    return "process" in _OWN and _OWN["process"].poll() is None
+
+
+def _use(launched: "_Launched", settings: Settings) -> None:
+    """Let Prefect reach a server of this process as it reaches a standing one: its own way imports the whole server.
+
+    Changes this process's environment, and the settings outside Prefect's `temporary_settings`.
+    """
     from prefect.context import refresh_global_settings_context
 
-    _OWN["url"] = f"http://127.0.0.1:{launched.port}/api"
-    # The server has no such tokens: each of Prefect's clients would ask for one.
-    os.environ.update(PREFECT_API_URL=_OWN["url"], PREFECT_CLIENT_CSRF_SUPPORT_ENABLED="false")
+    _OWN.update(url=f"http://127.0.0.1:{launched.port}/api", process=launched.process)
+    os.environ["PREFECT_API_URL"] = _OWN["url"]
+    if not settings.server.api.csrf_protection_enabled:  # else each of Prefect's clients asks for a token in vain
+        os.environ["PREFECT_CLIENT_CSRF_SUPPORT_ENABLED"] = "false"
     refresh_global_settings_context()
 
 
@@ -158,6 +171,7 @@ def _launch(settings: Settings) -> _Launched:
     command += ["--log-level", "error", "--lifespan", "on", "--header", f"layerlore:{token}"]
     mode = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
     environment = environment_with({**mode, **settings.to_environment_variables(exclude_unset=True)})
+    environment.pop("PREFECT_API_URL", None)  # of a server before it, which has ended
     with interrupts_stay_here():  # its own group: a stop of the run's group must not stop the server first
         process = subprocess.Popen(command, env=environment, stdout=errors, stderr=errors, start_new_session=True)
     end_with_us(process.pid)  # at once: a run may be killed while its server starts

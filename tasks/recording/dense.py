@@ -20,7 +20,7 @@ from tasks.recording.step_blocks import Ids, WholeBlock, differences
 
 if TYPE_CHECKING:
     from tasks.recording.programs import Repeat
-    from tasks.recording.sources import UpdateBlock, UpdateSource
+    from tasks.recording.sources import UpdateBlock
 
 
 @dataclass(frozen=True)
@@ -119,18 +119,19 @@ class DenseSource:
         """Return a layer's bias after the last step, None without a bias."""
         return self._end(layer, "bias", self._last_weights) if self._has_bias(layer) else None
 
-    def only_projected(self, layers: Collection[str]) -> "UpdateSource":
-        """Return this source: its blocks are as cheap if they are projected only."""
-        return self
-
     def blocks(
-        self, segment: Segment, layers: Sequence[str] | None = None, *, members: bool = False
+        self,
+        segment: Segment,
+        layers: Sequence[str] | None = None,
+        *,
+        members: bool = False,
+        passing: Collection[str] = (),
     ) -> Iterator["UpdateBlock"]:
         """Yield the updates of a segment, layer by layer, in order of steps.
 
         Parameters
         ----------
-        members : for a replay: keep what `per_example` needs; without effect here
+        members, passing : for a replay; without effect here
 
         Raises
         ------

@@ -1,6 +1,6 @@
 """The hybrid archive as a source of updates."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -52,13 +52,18 @@ class HybridSource(DenseSource):
         return all(part.has_members(entry.weight) for part in self._parts)
 
     def blocks(
-        self, segment: Segment, layers: Sequence[str] | None = None, *, members: bool = False
+        self,
+        segment: Segment,
+        layers: Sequence[str] | None = None,
+        *,
+        members: bool = False,
+        passing: Collection[str] = (),
     ) -> Iterator["UpdateBlock"]:
         """Yield the updates of a segment, layer by layer, in order of steps.
 
         Parameters
         ----------
-        members : for a replay: keep what `per_example` needs; without effect here
+        members, passing : for a replay; without effect here
 
         Raises
         ------

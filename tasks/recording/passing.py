@@ -14,7 +14,7 @@ from tasks.tracing.running import LARGE, RunningProducts
 
 
 def may_pass(weight: Tensor) -> bool:
-    """Return whether blocks of a weight that is trained here can pass without a copy of it."""
+    """Return whether blocks of a weight, where it is trained, can pass without a copy of it."""
     return weight.dtype == torch.float32 and weight.device.type == "cpu" and weight.nbytes >= LARGE
 
 
@@ -30,13 +30,19 @@ class _Running:
 
 @dataclass
 class Passing:
-    """The running products of the layers of a segment."""
+    """The running products of the layers of a segment, whose weights are those after the step before `at`."""
 
+    at: int = 0
     _running: dict[str, _Running] = field(default_factory=dict)
 
     def project(self, block: "PassingBlock", queries: Queries) -> Contributions:
         """Return the contributions of a block, the first of its layer or the next one."""
         known = self._running.get(block.layer)
+        if self.at != block.stop:
+            raise RuntimeError(
+                f"layer {block.layer!r}, step {block.start}: expected to be projected before the next block is taken, "
+                "found later; read blocks that keep their weights"
+            )
         if block.first is not None:
             start = RunningProducts(queries.module, queries.weight, queries.inputs, queries.anchor, block.first)
             known = _Running(queries, values_of(queries.inputs).clone(), start, block.start)

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -44,21 +44,9 @@ class ReplaySource(DenseSource):
     A block is given out after its steps agree with the digests of all recorded layers. Memory: that of the training,
     and 32 MB of weights or one update of the chosen layers. Each call of `blocks` makes the steps once, for all layers
     that it is asked for.
-
-    Parameters
-    ----------
-    passing : layers that are only projected (`only_projected`)
     """
 
     kind: str = field(default="replay", init=False)
-    passing: frozenset[str] = frozenset()
-
-    def only_projected(self, layers: Collection[str]) -> "ReplaySource":
-        """Return this source with blocks of some layers that are projected before the next block is taken.
-
-        A block of a large layer then keeps no weights, and must be projected once, on the same queries as its others.
-        """
-        return replace(self, passing=frozenset(layers))
 
     def splits(self, layer: str) -> bool:
         """Return whether `per_example` may split the updates of a layer by their members, as far as the archive says.
@@ -73,13 +61,19 @@ class ReplaySource(DenseSource):
         return all(group.keys() >= SGD_ONLY and not group["maximize"] for group in self._course.last)
 
     def blocks(
-        self, segment: Segment, layers: Sequence[str] | None = None, *, members: bool = False
+        self,
+        segment: Segment,
+        layers: Sequence[str] | None = None,
+        *,
+        members: bool = False,
+        passing: Collection[str] = (),
     ) -> Iterator[ReplayBlock]:
         """Yield the updates of a segment in order of steps, for some steps layer by layer.
 
         Parameters
         ----------
         members : keep the gradients by member, which `ReplayBlock.per_example` needs
+        passing : layers of which large weights are not copied: their blocks are `PassingBlock`
 
         Raises
         ------
@@ -88,10 +82,16 @@ class ReplaySource(DenseSource):
         ReplayMismatch : a step gives other weights than recorded
         StoreError : another environment than that of the recording
         """
-        return self._made(segment, self.layers if layers is None else layers, members=members)
+        return self._made(segment, self.layers if layers is None else layers, members=members, passing=passing)
 
     def _made(
-        self, segment: Segment, layers: Sequence[str], *, members: bool, singly: bool = False
+        self,
+        segment: Segment,
+        layers: Sequence[str],
+        *,
+        members: bool,
+        singly: bool = False,
+        passing: Collection[str] = (),
     ) -> Iterator[ReplayBlock]:
         """Yield the updates of a segment; `singly` gives also each step of a gap by itself."""
         chosen = [self._known(layer) for layer in layers]
@@ -100,11 +100,13 @@ class ReplaySource(DenseSource):
         names = sorted({name for entry in entries for name in entry.parameters})
         most = max(1, BLOCK // max(1, sum(recorded.parameters[name].nbytes for name in names)))
         shares = Shares(replay.modules, chosen, replay.run.optimizer, self._course) if members else None
-        prepared, passing = Prepared(), Passing()
+        prepared, running = Prepared(), Passing()
         before, begins, passes = replay.weights(names), True, set[str]()
-        if most == 1 and not singly:
-            asked = {entry.weight for entry in entries if entry.name in self.passing}
-            passes = {name for name in asked if may_pass(before[name])}
+        if most == 1:
+            only = {e.weight for e in entries if e.name in passing} - {
+                e.weight for e in entries if e.name not in passing
+            }
+            passes = {name for name, live in replay.weights(sorted(only), only).items() if may_pass(live)}
         pulls = {layer: DecayPull(self._steps_before(layer)) for layer in chosen}
         for _, steps, recorded_alone in row_runs(recorded.ledger):
             kept = recorded_alone or singly
@@ -115,14 +117,14 @@ class ReplaySource(DenseSource):
                 count = len(rows.made)
                 part, steps = steps[:count], steps[count:]
                 before = rows.states[-1]
-                starts, begins = rows.states[0] if begins else {}, False
+                starts, begins, running.at = rows.states[0] if begins else {}, False, part.stop
                 for entry in entries:
                     states, biases = rows_of(rows.states, entry)
                     found = tuple(one[entry.name] for one in rows.made if one) or None
                     facts = entry.name, part.start, part.stop, kept, biases
                     more = prepared, self, segment, pulls[entry.name], found
                     if entry.weight in passes:
-                        yield PassingBlock(*facts, states[-1:], *more, starts.get(entry.weight), passing)
+                        yield PassingBlock(*facts, states[-1:], *more, starts.get(entry.weight), running)
                     else:
                         yield ReplayBlock(*facts, states, *more)
 

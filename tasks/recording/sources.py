@@ -123,16 +123,22 @@ class UpdateSource(Protocol):
 
     def final_bias(self, layer: str) -> Tensor | None: ...
 
-    def only_projected(self, layers: Collection[str]) -> "UpdateSource":
-        """Return a source in which blocks of some layers are projected once, in order, on the same queries.
-
-        A replay then keeps no copy of large weights; see `tasks.tracing.running.runs` for when that is cheaper.
-        """
-
     def blocks(
-        self, segment: Segment, layers: Sequence[str] | None = None, *, members: bool = False
+        self,
+        segment: Segment,
+        layers: Sequence[str] | None = None,
+        *,
+        members: bool = False,
+        passing: Collection[str] = (),
     ) -> Iterator[UpdateBlock]:
-        """Yield the updates of a segment; with `members` a replay keeps what `per_example` needs, in the same pass."""
+        """Yield the updates of a segment.
+
+        Parameters
+        ----------
+        members : a replay keeps what `per_example` needs, in the same pass
+        passing : layers of which each block is projected before the next one is taken, on the same queries, and
+            nothing else is asked; a replay then copies no large weight. See `tasks.tracing.running.runs`
+        """
 
 
 class OpenSource(Protocol):

@@ -5,7 +5,7 @@ An archive keeps each weight once. A traced layer may be a part of it, two of th
 
 from collections import Counter, deque
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -32,12 +32,10 @@ class TracedSource:
     ----------
     source : the archive
     model : the network; gives the modules, and may be on the meta device
-    passing : layers that are only projected
     """
 
     source: UpdateSource
     model: nn.Module = field(repr=False)
-    passing: frozenset[str] = frozenset()
 
     @property
     def kind(self) -> str:
@@ -109,12 +107,13 @@ class TracedSource:
         """Return a layer's bias after the last step."""
         return self._ends(layer, "final")[1]
 
-    def only_projected(self, layers: Collection[str]) -> "TracedSource":
-        """Return this source with layers that are only projected."""
-        return replace(self, passing=frozenset(layers))
-
     def blocks(
-        self, segment: Segment, layers: Sequence[str] | None = None, *, members: bool = False
+        self,
+        segment: Segment,
+        layers: Sequence[str] | None = None,
+        *,
+        members: bool = False,
+        passing: Collection[str] = (),
     ) -> Iterator[UpdateBlock]:
         """Yield the updates of a segment, of each layer in order of steps.
 
@@ -129,8 +128,9 @@ class TracedSource:
             for layer in chosen
             if (found := find_map(self.model, layer)) is not None
         }
-        passing = {layer for layer in self.passing & uses.keys() if uses[layer] == 1 and layer in chosen}
-        for block in self.source.only_projected(passing).blocks(segment, list(uses), members=members):
+        # A map, or another call, also needs the weights of its layer.
+        alone = {layer for layer in passing if layer in chosen and layer not in waiting and uses[layer] == 1}
+        for block in self.source.blocks(segment, list(uses), members=members, passing=alone):
             for layer in chosen:
                 if layer in waiting:
                     yield from waiting[layer].take(block)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from tasks.modules.rows import Inputs, Rows, values_of, with_values
-from tasks.tracing.checks import check_finite
 from tasks.tracing.contributed import Contributions, described
 from tasks.tracing.products import for_one_product, of_moved, product_type
 from tasks.tracing.strategies import checked_operation, choose_strategy, n_positions
@@ -28,7 +27,7 @@ def runs(
     operation = checked_operation(module, weight, inputs, anchor, bias, None)
     if operation.groups > 1 or operation.copies:
         return False
-    few = len(inputs) * n_positions(operation, inputs) <= MOST
+    few = 0 < len(inputs) * n_positions(operation, inputs) <= MOST
     return few and choose_strategy(operation, inputs, True, 1) == "matrices"
 
 
@@ -62,7 +61,8 @@ class RunningProducts:
         ValueError : NaN or inf
         """
         now = self._products(weight)
-        check_finite("updates", now)
+        if not torch.isfinite(now.sum()):
+            raise ValueError("updates: expected finite values, found NaN or inf in the weight after one of them")
         moved, self._last = (now - self._last).view(1, 1, len(now), *self._z.shape[2:]), now
         return described(*of_moved(moved, self._z), self._z_norm, torch.float32)
 

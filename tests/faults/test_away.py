@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from benchmarks.kills.runs import Commands
 from tasks.engine.failures import ServerError
@@ -23,11 +24,20 @@ from tests.deployments.conftest import clean_environment
         (RuntimeError("Failed to reach API at http://x/api/"), "Failed to reach API at http://x/api/"),
     ],
 )
-def test_an_absent_prefect_server_is_one_line(error: Exception, messages: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ServerError) as caught, reaching_prefect():
+def test_an_absent_prefect_server_is_one_line(error: Exception, messages: str) -> None:
+    standing = temporary_settings({PREFECT_API_URL: "http://a:word@x/api"})
+    with pytest.raises(ServerError) as caught, standing, reaching_prefect():
         raise error
-    assert str(caught.value).endswith(f"found {messages}; run again once it answers: no result is lost")
-    assert str(caught.value).startswith("Prefect's server ")
+    assert str(caught.value) == (
+        f"Prefect's server http://***@x/api: expected an answer, found {messages}; run again once it answers: "
+        "no result is lost"
+    )
+    own = temporary_settings(restore_defaults={PREFECT_API_URL})
+    with pytest.raises(ServerError) as caught, own, reaching_prefect():
+        raise error
+    assert str(caught.value) == (
+        f"Prefect's server that this run started: expected an answer, found {messages}; run again: no result is lost"
+    )
 
 
 def test_other_errors_pass() -> None:

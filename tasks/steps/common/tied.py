@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
@@ -213,13 +213,15 @@ class TiedSource:
     def final_bias(self, layer: str) -> Tensor | None:
         return self.source.final_bias(layer)
 
-    def only_projected(self, layers: Collection[str]) -> UpdateSource:
-        return replace(self, source=self.source.only_projected(layers))
-
     def blocks(
-        self, segment: Segment, layers: Sequence[str] | None = None, *, members: bool = False
+        self,
+        segment: Segment,
+        layers: Sequence[str] | None = None,
+        *,
+        members: bool = False,
+        passing: Collection[str] = (),
     ) -> Iterator[UpdateBlock]:
-        return self.source.blocks(segment, layers, members=members)
+        return self.source.blocks(segment, layers, members=members, passing=passing)
 
     def _places(self, ids: Ids) -> Ids:
         """Return the index of each id."""

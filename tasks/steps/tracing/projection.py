@@ -27,7 +27,7 @@ from tasks.steps.common.survey import state_bytes
 from tasks.steps.tracing.layers import in_depth_order, layers_to_trace
 from tasks.steps.tracing.members import equal_line, gradients_bytes, members_array, members_bytes, split_block, splits
 from tasks.steps.tracing.queries import count_queries, query_inputs
-from tasks.steps.tracing.targets import Target, as_float, layer_targets, reading_source
+from tasks.steps.tracing.targets import Target, as_float, layer_targets, passing_layers
 
 if TYPE_CHECKING:
     import torch
@@ -145,7 +145,7 @@ def project_segment(
         if segment.start == 0:
             for target in targets:
                 _constants(source, target, inputs[target.layer], classes, span, arrays)
-        for block in reading_source(source, targets, inputs).blocks(segment, layers, members=divided):
+        for block in source.blocks(segment, layers, members=divided, passing=passing_layers(targets, inputs)):
             rows = slice(block.start - segment.start, block.stop - segment.start)
             if not block.recorded:
                 rows = slice(rows.stop - 1, rows.stop)  # the sum of a gap is stored at its last step

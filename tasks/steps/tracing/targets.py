@@ -80,8 +80,8 @@ def layer_targets(spec: StageSpec, source: UpdateSource, model: nn.Module, examp
     return found
 
 
-def reading_source(source: UpdateSource, targets: Sequence[Target], inputs: Mapping[str, Inputs]) -> UpdateSource:
-    """Return a source that copies no weights of layers of which only `project` is asked, where that is cheaper."""
+def passing_layers(targets: Sequence[Target], inputs: Mapping[str, Inputs]) -> list[str]:
+    """Return the layers of which only `project` is asked, and for which running products are cheaper."""
     from tasks.tracing.running import runs
 
     uses = Counter(target.layer for target in targets)
@@ -91,7 +91,7 @@ def reading_source(source: UpdateSource, targets: Sequence[Target], inputs: Mapp
         given = target.module, target.weight, inputs[target.layer]
         if plain and runs(*given, anchor=target.anchor, bias=target.bias):
             passing.append(target.layer)
-    return source.only_projected(passing)
+    return passing
 
 
 def last_call(model: nn.Module, example: Tensor) -> str | None:

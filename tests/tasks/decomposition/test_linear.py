@@ -153,6 +153,15 @@ def test_derivatives_of_functions_and_of_derivatives() -> None:
         torch.testing.assert_close(each, 2 * wanted)
 
 
+def test_shapes_are_known_without_values() -> None:
+    with torch.device("meta"):
+        layer, x = DecomposedLinear(20, 7, 4), torch.randn(3, 20, requires_grad=True)
+    layer(x).sum().backward()
+    assert x.grad is not None
+    assert layer.weight.grad is not None
+    assert (x.grad.shape, layer.weight.grad.shape) == ((3, 20), (7, 4))
+
+
 def test_an_empty_batch_has_gradients() -> None:
     layer = DecomposedLinear.from_linear(dense(), sets())
     x = torch.zeros(0, 20, requires_grad=True)

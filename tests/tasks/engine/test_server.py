@@ -167,6 +167,23 @@ def test_the_server_starts_behind_proxies_and_where_its_first_port_is_taken(tmp_
 
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("protected", ["false", "true"])
+def test_a_flow_runs_on_the_server_also_after_the_first_one_ended(protected: str, tmp_path: Path) -> None:
+    done = python(
+        "from prefect import flow\nfrom tasks.engine import server\nfrom tasks.engine.runner import start_prefect\n"
+        "@flow\ndef one(): return 1\n"
+        "launch, made = server._launch, []\n"
+        "server._launch = lambda settings: made.append(launch(settings)) or made[-1]\n"
+        "for _ in range(2):\n    start_prefect()\n    start_prefect()\n    print(one())\n"
+        "    made[-1].process.kill()\n    made[-1].process.wait()\nprint(len(made))",
+        PREFECT_HOME=str(tmp_path),
+        PREFECT_SERVER_CSRF_PROTECTION_ENABLED=protected,
+    )
+    assert (done.returncode, done.stdout) == (0, "1\n1\n2\n"), done.stderr
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
 def test_a_server_that_nobody_waits_for_is_stopped(tmp_path: Path) -> None:
     """A run whose workers cannot start leaves no server behind."""
     done = python(

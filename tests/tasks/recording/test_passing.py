@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from storage.stages import FinishedStage
+from tasks.modules.naming import traced_module
 from tasks.modules.rows import Rows
 from tasks.recording import UpdateRecorder, open_updates, passing, replay
 from tasks.recording.passing import PassingBlock
@@ -48,7 +50,7 @@ def test_contributions_are_those_of_updates_in_float64(tmp_path: Path, optimizer
     module = training.build().get_submodule(LAYER)
     seen: list[int] = []
     for segment in source.segments():
-        for block in source.only_projected([LAYER]).blocks(segment, [LAYER, "4"]):
+        for block in source.blocks(segment, [LAYER, "4"], passing=[LAYER]):
             if block.layer != LAYER:
                 assert not isinstance(block, PassingBlock)
                 continue
@@ -74,10 +76,10 @@ def test_a_step_that_changes_nothing_contributes_exactly_nothing(tmp_path: Path)
 
     training = Still(momentum, build=linear_net)
     training.recorded(tmp_path / "store", 6, 6, kind="replay")
-    source = open_updates(str(tmp_path / "store"), program=training.program).only_projected([LAYER])
+    source = open_updates(str(tmp_path / "store"), program=training.program)
     given = training.build().get_submodule(LAYER), source.final(LAYER), torch.randn(2, 72)
     (segment,) = source.segments()
-    found = [block.project(*given) for block in source.blocks(segment, [LAYER])]
+    found = [block.project(*given) for block in source.blocks(segment, [LAYER], passing=[LAYER])]
     assert [bool(one.gamma.any() or one.norm.any()) for one in found] == [True, False] * 3
 
 
@@ -92,8 +94,8 @@ def test_parts_by_example_are_the_same(tmp_path: Path) -> None:
     given = training.build().get_submodule(LAYER), source.final(LAYER), torch.randn(3, 72)
     segment = source.segments()[1]
     made = [
-        [block.per_example(*given)[0] for block in one.blocks(segment, [LAYER], members=True)]
-        for one in (source, source.only_projected([LAYER]))
+        [block.per_example(*given)[0] for block in source.blocks(segment, [LAYER], members=True, passing=passes)]
+        for passes in ([], [LAYER])
     ]
     assert len(made[0]) == EVERY
     for kept, passed in zip(*made, strict=True):
@@ -102,22 +104,22 @@ def test_parts_by_example_are_the_same(tmp_path: Path) -> None:
 
 def test_weights_are_refused_and_so_are_other_queries_and_blocks_left_out(tmp_path: Path) -> None:
     training = recorded(tmp_path / "store")
-    source = open_updates(str(tmp_path / "store"), program=training.program).only_projected([LAYER])
+    source = open_updates(str(tmp_path / "store"), program=training.program)
     module, weight = training.build().get_submodule(LAYER), source.final(LAYER)
     inputs, others = torch.randn(2, 72), torch.randn(2, 72)
     segment = source.segments()[0]
-    block = next(source.blocks(segment, [LAYER]))
+    block = next(source.blocks(segment, [LAYER], passing=[LAYER]))
     with pytest.raises(RuntimeError, match="layer '1': expected to be projected only, found a request of its weights"):
         block.dense()
     wrong = r"layer '1', step 1: expected every block of a pass to be projected once, in order, on the same queries"
     for first, second in ((None, inputs), (inputs, others)):
-        blocks = source.blocks(segment, [LAYER])
+        blocks = source.blocks(segment, [LAYER], passing=[LAYER])
         block = next(blocks)
         if first is not None:
             block.project(module, weight, first)
         with pytest.raises(RuntimeError, match=wrong):
             next(blocks).project(module, weight, second)
-    blocks = source.blocks(segment, [LAYER])
+    blocks = source.blocks(segment, [LAYER], passing=[LAYER])
     next(blocks).project(module, weight, inputs)
     inputs += 1  # the same tensor with other values
     with pytest.raises(RuntimeError, match=wrong):
@@ -127,11 +129,80 @@ def test_weights_are_refused_and_so_are_other_queries_and_blocks_left_out(tmp_pa
 def test_a_layer_that_is_asked_for_twice_keeps_its_weights(tmp_path: Path) -> None:
     training = recorded(tmp_path / "store")
     inner = open_updates(str(tmp_path / "store"), program=training.program)
-    source = traced_source(inner, training.build()).only_projected(["1", "3"])
-    kinds = {
-        block.layer: isinstance(block, PassingBlock) for block in source.blocks(source.segments()[0], ["1", "3", "3@0"])
-    }
+    source = traced_source(inner, training.build())
+    first = source.segments()[0], ["1", "3", "3@0"]
+    kinds = {block.layer: isinstance(block, PassingBlock) for block in source.blocks(*first, passing=["1", "3"])}
     assert kinds == {"1": True, "3": False, "3@0": False}
+
+
+def test_blocks_that_are_projected_too_late_are_refused(tmp_path: Path) -> None:
+    training = recorded(tmp_path / "store")
+    source = open_updates(str(tmp_path / "store"), program=training.program)
+    given = training.build().get_submodule(LAYER), source.final(LAYER), torch.randn(2, 72)
+    first, _ = list(source.blocks(source.segments()[0], [LAYER], passing=[LAYER]))[:2]
+    with pytest.raises(
+        RuntimeError, match="layer '1', step 0: expected to be projected before the next block is taken"
+    ):
+        first.project(*given)
+
+
+def test_a_tied_weight_passes_only_if_all_its_layers_do(tmp_path: Path) -> None:
+    def tied() -> nn.Module:
+        torch.manual_seed(4)
+        found = nn.Sequential(nn.Flatten(), nn.Linear(72, 72), nn.ReLU(), nn.Linear(72, 72), nn.Linear(72, 3))
+        found[3].weight = found[1].weight
+        return found
+
+    training = Training(momentum, build=tied)
+    training.recorded(tmp_path / "store", 4, 4, kind="replay")
+    source = open_updates(str(tmp_path / "store"), program=training.program)
+    inputs, (segment,) = torch.randn(2, 72), source.segments()
+    module, weight, bias = nn.Linear(72, 72), source.final("1"), source.final_bias("3")
+    assert bias is not None
+    for passes, expected in ((["1"], False), (["1", "3"], True)):
+        for block in source.blocks(segment, ["1", "3"], passing=passes):
+            assert isinstance(block, PassingBlock) == expected
+            found = block.project(module, weight, inputs, bias=None if expected else bias)
+            before, after = (training.states[at]["1.weight"].double() for at in (block.start, block.stop))
+            if expected:
+                wide = contributions(module, weight.double(), inputs.double(), (after - before)[None])
+                torch.testing.assert_close(found.gamma, wide.gamma.float(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_map_with_the_name_of_its_piece_keeps_its_weights(tmp_path: Path) -> None:
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(4)
+            self.attention, self.last = nn.MultiheadAttention(12, 2, batch_first=True), nn.Linear(12, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            tokens = x.flatten(1).view(len(x), 6, 12)
+            found: Tensor = self.last(self.attention(tokens, tokens, tokens)[0].mean(1))
+            return found
+
+    training = Training(momentum, build=Attending)
+    training.recorded(tmp_path / "store", 4, 4, kind="replay")
+    inner, model = open_updates(str(tmp_path / "store"), program=training.program), training.build()
+    source, name = traced_source(inner, model), "attention.out_proj"
+    given = traced_module(model, name), source.final(name), torch.randn(2, 6, 13)  # with the bias as a column
+    (segment,) = source.segments()
+    blocks = list(source.blocks(segment, [name, "last"], passing=[name, "last"]))
+    gammas = [block.project(*given).gamma for block in blocks if block.layer == name]
+    assert len(gammas) == 4
+    wanted = [block.project(*given).gamma for block in source.blocks(segment, [name])]
+    torch.testing.assert_close(gammas, wanted)
+
+
+def test_sources_are_read_once_however_many_segments_there_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    training = Training(momentum, build=linear_net)
+    training.recorded(tmp_path / "store", 12, 1, kind="replay")
+    source = traced_source(open_updates(str(tmp_path / "store"), program=training.program), training.build())
+    reads, markers = [], FinishedStage.markers
+    monkeypatch.setattr(FinishedStage, "markers", lambda stage: reads.append(1) or markers(stage))  # type: ignore[func-returns-value]
+    for segment in source.segments():
+        list(source.blocks(segment, [LAYER], members=True, passing=[LAYER]))
+    assert len(reads) == 1
 
 
 def test_when_running_products_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +211,7 @@ def test_when_running_products_are_used(monkeypatch: pytest.MonkeyPatch) -> None
     weight, kernel = torch.randn(6, 8), torch.randn(6, 8, 1, 1)
     assert runs(linear, weight, inputs)
     assert runs(linear, weight, inputs, anchor=weight)
+    assert not runs(linear, weight, inputs[:0])
     assert not runs(linear, weight, torch.randn(17, 8))  # of many queries copies are cheaper
     assert not runs(linear, weight, torch.randn(3, 6, 8))  # 18 rows
     assert not runs(linear, weight, Rows(torch.randn(18, 8), torch.tensor([0, 9, 18])))
