@@ -233,8 +233,12 @@ def test_a_store_that_is_none(tmp_path: Path) -> None:
 
 
 def test_a_store_that_cannot_be_written(write: Write, tiny_tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise PermissionError(13, "Permission denied")
+    make = Path.mkdir
+
+    def refuse(path: Path, *given: bool, **named: bool) -> None:
+        if path.is_relative_to(tiny_tree["store"]):
+            raise PermissionError(13, "Permission denied")
+        make(path, *given, **named)
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     text = refused(layerlore("run", write(tiny_tree)), exits.FAILED)

@@ -20,7 +20,8 @@ from storage.verify import verify_stage
 from tasks.steps.questions import OF_JOINS, QUESTIONS, STEPS
 
 FOLDER = Path(__file__).with_name("old_store")
-RISEN = {"features", "contributions"}  # small matrices are fitted by scikit-learn; replays are split by example
+# Small matrices are fitted by scikit-learn; replays are split by example; gradients are summed in another order.
+RISEN = {"features", "contributions", "decomposed-training"}
 PLANNED = {  # later kinds that the old config plans too
     *("cards", "card-pictures", "feature-images", "feature-pictures", "comparison"),
 }
@@ -43,6 +44,7 @@ NEWER = {  # kinds that came later
 }
 MADE_AGAIN = {  # the kinds of RISEN, and those that read them
     *("features", "evaluation", "gallery", "contributions", "influence", "randomisation", "datamodelling"),
+    *("decomposed-training",),
 }
 
 
