@@ -106,7 +106,7 @@ class DecomposedLinear(nn.Module):
                 sums = weighted_rows(columns, self.indices, self.weight)
             logits = sums.t()  # a copy in the order of rows would take as long as a third of the sums
         if self.bias is not None:
-            logits = logits + self.bias
+            logits = logits + self.bias if tracing or torch.is_grad_enabled() else logits.add_(self.bias)
         shape = list(x.shape)  # TorchScript does not support unpacking
         shape[-1] = self.out_features
         return logits.reshape(shape)
