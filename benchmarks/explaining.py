@@ -1,12 +1,13 @@
 """Explaining from a replay archive: CPU time of replaying with projection, relative to the training.
 
-    python -m benchmarks.explaining [--rounds 3] [--steps 40] [--only NAME] [--queries 1,16] [--members]
+    python -m benchmarks.explaining [--rounds 3] [--steps 40] [--only NAME] [--queries 1,16] [--members] [--copies]
 
 Records a small network on random data, then makes its steps again and projects them on queries at all layers: gammas
-and norms, with `--members` also each example's part. A further copy of the network trains in turn with the blocks of
-the replay, so that both see the same load of the machine. Prints replay with projection / training by CPU time, in one
-torch thread, without the first block. What begins and ends a segment is not counted: a state of three times the
-weights is read, hashed and compared, once in 500 steps by default.
+and norms, with `--members` also each example's part. `--copies` also measures, in turn, the same with a copy of every
+weight at each step, in place of running products of large layers. A further copy of the network trains in turn with
+the blocks of the replay, so that both see the same load of the machine. Prints replay with projection / training by
+CPU time, in one torch thread, without the first block. What begins and ends a segment is not counted: a state of three
+times the weights is read, hashed and compared, once in 500 steps by default.
 """
 
 import argparse
@@ -34,13 +35,14 @@ def repeat(case: Case) -> tuple[nn.Module, torch.optim.Optimizer, Callable[[Row]
     return loop.model, loop.optimizer, lambda row: loop.step(row.step)
 
 
-def explain(case: Case, store: Path, queries: int, *, members: bool) -> tuple[float, float]:
+def explain(case: Case, store: Path, queries: int, *, members: bool, copies: bool = False) -> tuple[float, float]:
     """Return the CPU seconds of the steps, and of the same steps made again and projected."""
     source, plain = open_updates(str(store), program=partial(repeat, case)), Loop(case)
     inputs = capture_inputs(plain.model, source.layers, plain.inputs[0, :queries])
     weights = {layer: source.final(layer) for layer in source.layers}
     (segment,) = source.segments()
-    few = [name for name in source.layers if runs(plain.model.get_submodule(name), weights[name], inputs[name])]
+    given = {name: (plain.model.get_submodule(name), weights[name], inputs[name]) for name in source.layers}
+    few = [] if copies else [name for name in source.layers if runs(*given[name])]
     alone, together, last = 0.0, 0.0, 0
     blocks = source.blocks(segment, members=members, passing=few)
     while True:
@@ -52,10 +54,9 @@ def explain(case: Case, store: Path, queries: int, *, members: bool) -> tuple[fl
         steps = range(last, block.stop)
         spent = sum(plain.seconds(step) for step in steps)
         begin = time.process_time()
-        module = plain.model.get_submodule(block.layer)
-        block.project(module, weights[block.layer], inputs[block.layer])
+        block.project(*given[block.layer])
         if members:
-            block.per_example(module, weights[block.layer], inputs[block.layer])
+            block.per_example(*given[block.layer])
         seconds += time.process_time() - begin
         if block.start:
             alone, together = alone + spent, together + seconds
@@ -70,6 +71,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--queries", default="1,16", help="numbers of queries, separated by commas")
     parser.add_argument("--members", action="store_true", help="also each example's part")
+    parser.add_argument("--copies", action="store_true", help="also with a copy of every weight at each step")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
@@ -85,17 +87,27 @@ def main() -> None:
             for queries in map(int, asked.queries.split(",")):
                 if queries > case.batch[0]:
                     continue
-                found = [explain(case, store, queries, members=asked.members) for _ in range(asked.rounds)]
-                ratios = [both / alone for alone, both in found if alone]
-                said = f"{name}, {queries} queries{', members' if asked.members else ''}"
-                if not ratios:
-                    print(f"{said}: not measured, since its steps lie in fewer than three blocks; give more --steps")
-                    continue
-                print(
-                    f"{said}: replay with projection/training "
-                    f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) of CPU time",
-                    flush=True,
-                )
+                ways = [False, True] if asked.copies else [False]
+                found: dict[bool, list[float]] = {way: [] for way in ways}
+                for _ in range(asked.rounds):
+                    for way in ways:
+                        alone, both = explain(case, store, queries, members=asked.members, copies=way)
+                        found[way] += [both / alone] if alone else []
+                for way, ratios in found.items():
+                    say(f"{name}, {queries} queries", [", members"] * asked.members + [", copies"] * way, ratios)
+
+
+def say(name: str, how: list[str], ratios: list[float]) -> None:
+    """Print the median of the ratios of a case."""
+    said = name + "".join(how)
+    if not ratios:
+        print(f"{said}: not measured, since its steps lie in fewer than three blocks; give more --steps")
+        return
+    print(
+        f"{said}: replay with projection/training "
+        f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}) of CPU time",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":
