@@ -1,6 +1,8 @@
 """A run without Prefect: everything else is what `layerlore run` does, at a fraction of its time."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 
 from flows import command
@@ -17,10 +19,24 @@ from tasks.steps.report import write_report
 
 def leave_prefect_out() -> None:
     """Let the commands of this process make stages and report by themselves."""
+    command._starting_prefect = no_prefect
     command._flow = make_all
 
 
-def make_all(found: Progress, plan: Plan, journal: Journal, given: tuple[str, list[str]], manner: Manner) -> str:
+@contextmanager
+def no_prefect() -> Iterator[Callable[[], None]]:
+    """Start nothing, for which nobody has to wait."""
+    yield lambda: None
+
+
+def make_all(
+    found: Progress,
+    plan: Plan,
+    journal: Journal,
+    given: tuple[str, list[str]],
+    manner: Manner,
+    wait_for_prefect: Callable[[], None],
+) -> str:
     """Make all stages of a plan and its report, and return the report's first page."""
     with (
         terminal_observer(sys.stderr, verbose=manner.verbose) as terminal,
