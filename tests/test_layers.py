@@ -91,6 +91,7 @@ RULES = {  # the longest place that a file lies below decides
     "tasks/engine/alerts.py": Rule(ENGINE, ("prefect",)),
     "tasks/engine/runner.py": Rule(ENGINE, ("prefect",)),
     "tasks/engine/survey.py": Rule(ENGINE, ("torch",)),  # types only
+    "tasks/engine/reaching.py": Rule(ENGINE, ("prefect",)),
     "tasks/engine/server.py": Rule(ENGINE, ("prefect", "pydantic")),
     "tasks/engine/observers.py": Rule(ENGINE, ("rich",)),
     "tasks/steps": Rule((*COMMON, "tasks.steps", "tasks.report", "tasks.figures"), STEPS),

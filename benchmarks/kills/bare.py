@@ -25,7 +25,7 @@ def leave_prefect_out() -> None:
 
 @contextmanager
 def no_prefect() -> Iterator[Callable[[], None]]:
-    """Start nothing, for which nobody has to wait."""
+    """Start nothing, so that there is nothing to wait for."""
     yield lambda: None
 
 

@@ -119,7 +119,7 @@ def test_gradients_are_those_of_the_masked_layer(n: int) -> None:
 
 
 @pytest.mark.parametrize("d", [2**15, 2**15 + 1])
-def test_gradients_of_many_features_some_of_which_nobody_reads(d: int) -> None:
+def test_gradients_of_many_features_some_of_which_no_class_reads(d: int) -> None:
     generator = torch.Generator().manual_seed(2)
     linear, indices = nn.Linear(d, 3, dtype=torch.float64), torch.tensor([[0, d - 1], [d - 1, 5], [d - 2, 0]])
     layer = DecomposedLinear.from_linear(linear, indices)
