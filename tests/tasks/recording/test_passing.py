@@ -21,7 +21,7 @@ LAYER, STEPS, EVERY = "1", 11, 4
 
 
 def linear_net() -> nn.Module:
-    """Three linear layers, the last one of which is used twice."""
+    """Three linear layers, the second one without a bias."""
     torch.manual_seed(4)
     return nn.Sequential(nn.Flatten(), nn.Linear(72, 40), nn.ReLU(), nn.Linear(40, 30, bias=False), nn.Linear(30, 3))
 
