@@ -7,7 +7,6 @@ import atexit
 import contextlib
 import http.client
 import io
-import os
 import re
 import socket
 import sqlite3
@@ -121,15 +120,19 @@ def own_server_lives() -> bool:
 def _use(launched: "_Launched", settings: Settings) -> None:
     """Let Prefect reach a server of this process as it reaches a standing one: its own way imports the whole server.
 
-    Changes this process's environment, and the settings outside Prefect's `temporary_settings`.
+    Changes Prefect's settings of this process, outside `temporary_settings`, and not its environment: a program that
+    it starts must not take a server that ends with this process for a standing one.
     """
-    from prefect.context import refresh_global_settings_context
+    from prefect import context
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_CSRF_SUPPORT_ENABLED
 
     _OWN.update(url=f"http://127.0.0.1:{launched.port}/api", process=launched.process)
-    os.environ["PREFECT_API_URL"] = _OWN["url"]
+    changes: dict[Any, Any] = {PREFECT_API_URL: _OWN["url"]}
     if not settings.server.api.csrf_protection_enabled:  # else each of Prefect's clients asks for a token in vain
-        os.environ["PREFECT_CLIENT_CSRF_SUPPORT_ENABLED"] = "false"
-    refresh_global_settings_context()
+        changes[PREFECT_CLIENT_CSRF_SUPPORT_ENABLED] = False
+    now = context.GLOBAL_SETTINGS_CONTEXT
+    changed = now.settings.copy_with_update(updates=changes)
+    context.GLOBAL_SETTINGS_CONTEXT = context.SettingsContext(profile=now.profile, settings=changed)
 
 
 @dataclass(frozen=True)

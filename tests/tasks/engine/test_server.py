@@ -155,14 +155,15 @@ def test_the_server_starts_behind_proxies_and_where_its_first_port_is_taken(tmp_
             "start_prefect()\nstart_prefect()\n"
             "from prefect.client.orchestration import get_client\n"
             "with get_client(sync_client=True) as client: print(client.hello().json(), client.api_url.port)\n"
-            "import sys\nfrom prefect.settings import PREFECT_API_URL\n"
-            "print(server.is_own_server(PREFECT_API_URL.value()), 'prefect.server.api.server' in sys.modules)",
+            "import os, sys\nfrom prefect.settings import PREFECT_API_URL\n"
+            "print(server.is_own_server(PREFECT_API_URL.value()), 'prefect.server.api.server' in sys.modules)\n"
+            "print([name for name in os.environ if name.startswith(('PREFECT_API', 'PREFECT_CLIENT'))])",
             PREFECT_HOME=str(tmp_path),
         )
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert done.stdout.startswith("👋 ")
     assert str(taken) not in done.stdout
-    assert done.stdout.endswith("\nTrue False\n")  # reached by its address: its import would take a second
+    assert done.stdout.endswith("\nTrue False\n[]\n")  # its import would take a second; no child gets its address
 
 
 @pytest.mark.cluster
