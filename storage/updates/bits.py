@@ -65,27 +65,41 @@ def as_floats(bits: Ints, dtype: str) -> NDArray[np.floating]:
     return bits.view(dtype)
 
 
-def weights_digests(parts: Iterable[Ints]) -> list[int]:
-    """Return 8 bytes a row, as unsigned integers, that show a change of a layer's parameters.
+def weights_digest(parts: Iterable[Ints]) -> int:
+    """Return 8 bytes, as an unsigned integer, that show a change of a layer's parameters.
 
     Parameters
     ----------
-    parts : (n, P) bit patterns of each parameter
+    parts : (P,) bit patterns of each parameter
 
     Notes
     -----
     The low half is the CRC-32C of the parameters' bytes in succession. The high half is the sum of their words (of 32
     bits, or 16 where values have 16) modulo 2^32. This shows drift at a fifth of the cost of SHA-256.
     """
-    checksums: list[int] = []
-    totals: NDArray[np.uint64] = np.zeros(1, np.uint64)
+    found = 0, 0
     for part in parts:
-        earlier = checksums or [0] * len(part)
-        checksums = [crc32c(row.view(np.uint8), before) for row, before in zip(part, earlier, strict=True)]
-        words = part.view(np.uint16 if part.itemsize == 2 else np.uint32)
-        totals = totals + words.sum(axis=1, dtype=np.uint32)  # modulo 2^32
-    highs = (totals << np.uint64(32)).tolist()
-    return [high | low for high, low in zip(highs, checksums, strict=True)]
+        found = _extended(found, part)
+    return _joined(found)
+
+
+def weights_digests(parts: Iterable[Ints]) -> list[int]:
+    """Return the `weights_digest` of each row of parameters (n, P)."""
+    found: list[tuple[int, int]] = []
+    for part in parts:
+        found = [_extended(before, row) for before, row in zip(found or [(0, 0)] * len(part), part, strict=True)]
+    return [_joined(each) for each in found]
+
+
+def _extended(before: tuple[int, int], part: Ints) -> tuple[int, int]:
+    """Return checksum and sum of words of parameters, the last of which is `part`."""
+    words = part.view(np.uint16 if part.itemsize == 2 else np.uint32)
+    return crc32c(part.view(np.uint8), before[0]), before[1] + int(words.sum(dtype=np.uint32))
+
+
+def _joined(found: tuple[int, int]) -> int:
+    """Return a digest."""
+    return found[1] % 2**32 << 32 | found[0]
 
 
 def crc32c(data: Bytes, before: int = 0) -> int:

@@ -71,7 +71,7 @@ class Entry:
 def ledger_bytes(entries: Sequence[Entry], written: Written) -> bytes:
     """Return the ledger of a segment: the columns of FIELDS, and `norm/<layer>` and `digest/<layer>` of each layer.
 
-    The norm is that of the weight's update; the digest (`weights_digests`) is that of weight and bias after the step.
+    The norm is that of the weight's update; the digest (`weights_digest`) is that of weight and bias after the step.
     The last step of a gap has the norm and digest of the whole gap, its other steps NaN and 0. `probes/<layer>` has
     projections of the update on random signs, where the kind of archive keeps them; none within a gap.
     """

@@ -63,7 +63,7 @@ class Archive:
     source : opens the updates of a finished stage
     size : bytes of so many updates, without the checkpoints and the facts of a step that all kinds keep
     recomputes : whether its reader repeats the training, so that it needs a program
-    sampled : whether changes of the weights between two steps are looked for in samples, see `changed_parameter`
+    sampled : whether changes of the weights between two steps are looked for in samples, see `Watched.changed`
     splits : whether its reader splits updates of some layers by their members
     """
 

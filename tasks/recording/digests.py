@@ -4,7 +4,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from storage.updates.parameters import layers_document, segment_group
 from storage.updates.writer import UPDATES, Written
-from tasks.recording.fingerprints import Fingerprints, estimated_norm, fingerprints_of, layer_digest, sampled_change
+from tasks.recording.fingerprints import Fingerprints, Watched, estimated_norm, layer_digest, sampled_change
 from tasks.recording.probes import PROBES, update_probes
 from tasks.recording.writers import Recording
 
@@ -26,7 +26,8 @@ class DigestWriter:
         self.written = Written({name: [] for name in names}, {name: [] for name in names}, {name: [] for name in names})
         self._recording, self._rows = recording, 0
         self._by_name = {parameter.name: parameter for parameter in recording.parameters}
-        self._last = self._now()
+        self._watched = Watched(recording.parameters, recording.places)
+        self._last = self._watched.fingerprints()
 
     def marks(self) -> Fingerprints:
         """Return the fingerprints of the weights after the last row."""
@@ -38,7 +39,7 @@ class DigestWriter:
 
     def push(self) -> None:
         """Take digests and norms of the present weights."""
-        now = self._now()
+        now = self._watched.fingerprints()
         for layer in self._recording.layers:
             parts = [self._by_name[name] for name in layer.parameters]
             changes = [sampled_change(part, now, self._last) for part in parts]
@@ -65,10 +66,6 @@ class DigestWriter:
 
     def join(self) -> None:
         """Do nothing: no other thread works."""
-
-    def _now(self) -> Fingerprints:
-        """Return the present fingerprints."""
-        return fingerprints_of(self._recording.parameters, self._recording.places)
 
 
 def digests_bytes(layers: int, steps: int) -> int:

@@ -1,5 +1,6 @@
 """Fingerprints of a network's weights, without a copy of them: a digest of all bits, and a sample of the values."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from storage.updates.bits import BITS, Bytes, Ints, as_floats, weights_digests
+from storage.updates.bits import BITS, Bytes, Ints, as_floats, weights_digest
 from storage.updates.parameters import Layer, Parameter
 
 BLOCK = 2**18  # bytes: of each such block only the sum of its words enters the digest
@@ -36,83 +37,117 @@ Change = NDArray[np.float64]
 Fingerprints = Mapping[str, Fingerprint]  # by the parameter's name
 
 
-@torch.no_grad()
-def fingerprints_of(parameters: Sequence[Parameter], places: Sequence[tuple[nn.Module, str]]) -> Fingerprints:
-    """Return the fingerprints of the present parameters. Reads every weight once."""
-    found = {}
-    for parameter, (module, part) in zip(parameters, places, strict=True):
-        value = getattr(module, part)
-        data = _bytes(value)
-        found[parameter.name] = Fingerprint(
-            _summary(data), _picked(data, parameter).reshape(-1).copy(), _version(value)
-        )
-    return found
-
-
-@torch.no_grad()
-def changed_parameter(
-    before: Fingerprints, parameters: Sequence[Parameter], places: Sequence[tuple[nn.Module, str]], *, strict: bool
-) -> str | None:
-    """Return the name of the first parameter with other bits than before, None without one.
+@dataclass(frozen=True)
+class _View:
+    """The bits of a tensor: views of its memory on the CPU, copies elsewhere.
 
     Parameters
     ----------
-    strict : whether all bits are compared. Otherwise only the sample is, of parameters that torch did not see change
-        in place; this misses a change through `.data` of a few values in a large parameter.
+    key : what differs where another tensor, or another memory, takes the place of the tensor
+    blocks : (n, words) the 64-bit words of its whole blocks, in the order of its values
+    rest : the bytes after them
+    picked : (k, values of a line) or (m,) the bit patterns of the sampled values
     """
-    for parameter, (module, part) in zip(parameters, places, strict=True):
-        value, last = getattr(module, part), before[parameter.name]
-        data = _bytes(value)
-        picked = _picked(data, parameter)
-        if not np.array_equal(picked, last.sample.reshape(picked.shape)):
-            return parameter.name
-        suspect = strict or _version(value) != last.version
-        if suspect and not np.array_equal(_summary(data), last.summary):
-            return parameter.name
-    return None
+
+    key: tuple[object, ...]
+    blocks: Tensor
+    rest: Bytes
+    picked: Ints
+
+    def summary(self) -> NDArray[np.uint32]:
+        """Return the sums of the blocks, and the rest, padded with zeros to whole words."""
+        padded: NDArray[np.uint8] = np.zeros(-(-self.rest.size // 4) * 4, np.uint8)
+        padded[: self.rest.size] = self.rest
+        words = padded.view(np.uint32)
+        if not len(self.blocks):
+            return words
+        return np.concatenate([self.blocks.sum(1).cpu().numpy().view(np.uint32), words])
+
+
+class Watched:
+    """Parameters of a network whose bits are read in place: each reading reads every weight once.
+
+    Parameters
+    ----------
+    parameters : names, types and shapes
+    places : module and attribute of each
+    """
+
+    def __init__(self, parameters: Sequence[Parameter], places: Sequence[tuple[nn.Module, str]]) -> None:
+        self._each = list(zip(parameters, places, strict=True))
+        self._views: dict[str, _View] = {}
+
+    @torch.no_grad()
+    def fingerprints(self) -> Fingerprints:
+        """Return the fingerprints of the present parameters."""
+        found = {}
+        for parameter, (module, part) in self._each:
+            value = getattr(module, part)
+            view = self._view(parameter, value)
+            found[parameter.name] = Fingerprint(view.summary(), view.picked.reshape(-1).copy(), _version(value))
+        return found
+
+    @torch.no_grad()
+    def changed(self, before: Fingerprints, *, strict: bool) -> str | None:
+        """Return the name of the first parameter with other bits than before, None without one.
+
+        Parameters
+        ----------
+        strict : whether all bits are compared. Otherwise only the sample is, of parameters that torch did not see
+            change in place; this misses a change through `.data` of a few values in a large parameter.
+        """
+        for parameter, (module, part) in self._each:
+            value, last = getattr(module, part), before[parameter.name]
+            view = self._view(parameter, value)
+            if not np.array_equal(view.picked, last.sample.reshape(view.picked.shape)):
+                return parameter.name
+            suspect = strict or _version(value) != last.version
+            if suspect and not np.array_equal(view.summary(), last.summary):
+                return parameter.name
+        return None
+
+    def _view(self, parameter: Parameter, value: Tensor) -> _View:
+        """Return the bits of a parameter; views are kept, since to make them takes longer than to read through them."""
+        key = value.data_ptr(), value.shape, value.stride(), value.dtype, value.device
+        known = self._views.get(parameter.name)
+        if known is None or known.key != key:
+            known, copied = _view_of(value, parameter, key)
+            self._views |= {} if copied else {parameter.name: known}
+        return known
 
 
 def layer_digest(layer: Layer, found: Fingerprints) -> int:
-    """Return the digest (64 bits) of a layer's parameters: `weights_digests` of their summaries.
+    """Return the digest (64 bits) of a layer's parameters: `weights_digest` of their summaries.
 
     For parameters below BLOCK bytes this is the digest of their values.
     """
-    return weights_digests(found[name].summary.view(np.int32)[None] for name in layer.parameters)[0]
+    return weights_digest(found[name].summary.view(np.int32) for name in layer.parameters)
 
 
 def sampled_change(parameter: Parameter, after: Fingerprints, before: Fingerprints) -> Change:
     """Return the update of the sampled values (m,)."""
     new, old = (as_floats(f[parameter.name].sample, parameter.dtype) for f in (after, before))
-    change: Change = np.subtract(new, old, dtype=np.float64)
+    change: Change = new.astype(np.float64)
+    change -= old
     return change
 
 
 def estimated_norm(parameter: Parameter, change: Change) -> float:
     """Return the Euclidean norm of an update, from that of its sampled values; exact where the sample is whole."""
-    return float(np.sqrt(np.dot(change, change) * parameter.size / max(1, len(change))))
+    norm = float(torch.linalg.vector_norm(torch.from_numpy(change)))  # NumPy's threads would wait at full load
+    return norm * math.sqrt(parameter.size / max(1, len(change)))
 
 
-def _bytes(value: Tensor) -> Tensor:
-    """Return the bytes of a tensor in the order of its values, without a copy where they are contiguous."""
-    return value.detach().contiguous().view(-1).view(torch.uint8)
-
-
-def _summary(data: Tensor) -> NDArray[np.uint32]:
-    """Return the sums of the blocks, and the rest, padded with zeros to whole words."""
+def _view_of(value: Tensor, parameter: Parameter, key: tuple[object, ...]) -> tuple[_View, bool]:
+    """Return the bits of a tensor, and whether a part of them is a copy."""
+    copied = value.device.type != "cpu" or not value.is_contiguous()
+    data = value.detach().contiguous().view(-1).view(torch.uint8)
     whole = data.numel() // BLOCK * BLOCK
-    rest = data[whole:].cpu().numpy()
-    if not whole and not rest.size % 4:
-        return rest.view(np.uint32).copy()
-    padded = np.zeros(-(-rest.size // 4) * 4, np.uint8)
-    padded[: rest.size] = rest
-    words: NDArray[np.uint32] = padded.view(np.uint32)
-    if not whole:
-        return words
     blocks = data[:whole]
-    if blocks.storage_offset() % 8:  # an odd place in memory that another tensor owns
-        blocks = blocks.clone()
-    sums = blocks.view(torch.int64).view(-1, BLOCK // 8).sum(1)
-    return np.concatenate([sums.cpu().numpy().view(np.uint32), words])
+    if whole and blocks.storage_offset() % 8:  # an odd place in memory that another tensor owns
+        blocks, copied = blocks.clone(), True
+    words = blocks.view(torch.int64).view(-1, BLOCK // 8) if whole else torch.empty(0, 0, dtype=torch.int64)
+    return _View(key, words, data[whole:].cpu().numpy(), _picked(data, parameter)), copied
 
 
 def _picked(data: Tensor, parameter: Parameter) -> Ints:

@@ -23,7 +23,7 @@ from storage.updates.writer import UPDATES, Written
 from tasks.recording.codes import ERRORS, EXACT, ROUNDED, code_bytes, smallest_code
 from tasks.recording.factor_files import FactorFiles
 from tasks.recording.factors import describe_module
-from tasks.recording.fingerprints import Fingerprints, fingerprints_of
+from tasks.recording.fingerprints import Fingerprints, Watched
 from tasks.recording.followers import Follower, Found, find_followers
 from tasks.recording.halves import HALVED
 from tasks.recording.rounded import RoundedRows, row_of
@@ -54,6 +54,7 @@ class HybridWriter:
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
+        self._watched = Watched(recording.parameters, recording.places)
         self._steps = recording.segment.stop - recording.segment.start
         self._followers = find_followers(recording.model, recording.optimizer, recording.layers, recording.parameters)
         self._taps = Taps({name: follower.module for name, follower in self._followers.items()})
@@ -61,8 +62,7 @@ class HybridWriter:
         self._start: dict[str, Tensor] | None = self._present()  # None once the codes are chosen
         self._held: dict[str, _Held] = {}
         self._versions: dict[str, tuple[int, int]] = {}
-        self._since, self._calls, self._pushed = 0, 0, 0
-        self._codes: dict[str, str] = {}
+        self._codes, self._since, self._calls, self._pushed = dict[str, str](), 0, 0, 0
         self._files = FactorFiles(recording.segment.folder, recording.write)
         self._records: dict[str, list[Record]] = {}
         self._norms: dict[str, list[float]] = {}
@@ -89,7 +89,7 @@ class HybridWriter:
 
     def marks(self) -> Fingerprints:
         """Return the fingerprints of the present weights."""
-        return fingerprints_of(self._recording.parameters, self._recording.places)
+        return self._watched.fingerprints()
 
     @contextmanager
     def during(self, members: int, *, kept: bool) -> Iterator[None]:

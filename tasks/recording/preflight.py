@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from storage.tensors import decode_tensors, same_tensor
-from tasks.recording.fingerprints import fingerprints_of, layer_digest
+from tasks.recording.fingerprints import Watched, layer_digest
 from tasks.recording.generators import generators_kept
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.programs import Repeated, Row
@@ -38,7 +38,7 @@ def first_difference(run: Repeated, state: bytes, rows: Sequence[Row], layers: S
 def layer_digests(run: Repeated, layers: Sequence[str]) -> dict[str, int]:
     """Return the digest of each layer's present weights."""
     found, parameters, places = recorded_parameters(choose_layers(run.model, layers))
-    now = fingerprints_of(parameters, places)
+    now = Watched(parameters, places).fingerprints()
     return {layer.name: layer_digest(layer, now) for layer in found}
 
 

@@ -28,7 +28,7 @@ from tasks.recording.archives import ARCHIVES, AUTO, check_kind, choose_archive
 from tasks.recording.blocks import check_one_update, check_unchanged
 from tasks.recording.checkpoints import load_checkpoint, pack_checkpoint, write_checkpoint, write_initial
 from tasks.recording.environment import device_of, environment_difference, environment_facts, loop_facts
-from tasks.recording.fingerprints import Fingerprints, fingerprints_of
+from tasks.recording.fingerprints import Fingerprints, Watched
 from tasks.recording.guards import ReplayGuard, fall_back, print_line
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.programs import Program, Row
@@ -214,7 +214,7 @@ class UpdateRecorder:
             raise DamagedError(f"{file}: expected the digest that was written, found another")
         load_checkpoint(data, self._model, self._optimizer, file)
         _, parameters, places = recorded_parameters(choose_layers(self._model, self._layers))
-        self._last = fingerprints_of(parameters, places)
+        self._last = Watched(parameters, places).fingerprints()
         return int(numbers["recording"]["stop"])
 
     def _prepare(self, first: Row) -> None:

@@ -17,7 +17,7 @@ from storage.updates.ledger import DIGEST, NORM, PROBES
 from storage.updates.parameters import Layer, Parameter
 from tasks.recording.checkpoints import RANDOM
 from tasks.recording.environment import device_of, environment_difference, environment_facts
-from tasks.recording.fingerprints import Fingerprints, fingerprints_of, layer_digest, sampled_change
+from tasks.recording.fingerprints import Fingerprints, Watched, layer_digest, sampled_change
 from tasks.recording.generators import generator_states, generators_kept, restore_generators
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.optimizers import SETTING
@@ -91,7 +91,8 @@ class Replay:
             _, self._parameters, self._places = recorded_parameters(self.modules)
             self._load()
             self._random = generator_states(self.run.model)
-        self._last = fingerprints_of(self._parameters, self._places)
+        self._watched = Watched(self._parameters, self._places)
+        self._last = self._watched.fingerprints()
         rows = step_rows(recorded.ledger)
         self._steps = self.run.steps(rows)
         self._rows = list(zip(rows, row_ends(recorded.ledger), strict=True))
@@ -163,7 +164,7 @@ class Replay:
 
     def _compare(self, step: int) -> None:
         """Compare the digests of all recorded layers."""
-        found, ledger = fingerprints_of(self._parameters, self._places), self._recorded.ledger
+        found, ledger = self._watched.fingerprints(), self._recorded.ledger
         for name, layer in self._recorded.layers.items():
             if layer_digest(layer, found) != int(ledger[DIGEST + name].iloc[self._next]):
                 raise ReplayMismatch(step, name, drift=self._drift(layer, found))

@@ -17,7 +17,7 @@ from storage.updates.chunks import Write
 from storage.updates.ledger import LEDGER, Entry, ledger_bytes
 from tasks.recording.archives import ARCHIVES
 from tasks.recording.environment import spare_threads
-from tasks.recording.fingerprints import Fingerprints, changed_parameter
+from tasks.recording.fingerprints import Fingerprints, Watched
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.programs import Row
 from tasks.recording.writers import Recording
@@ -68,14 +68,15 @@ class SegmentRecorder:
         self._entries: list[Entry] = []
         self._failed: int | None = None
         self.kind = segment.kind or next(iter(ARCHIVES))
-        self.layers, self.parameters, self._places = recorded_parameters(choose_layers(model, layers))
+        self.layers, self.parameters, places = recorded_parameters(choose_layers(model, layers))
+        self._watched = Watched(self.parameters, places)
         self._writer = ARCHIVES[self.kind].writer(
             Recording(
                 model,
                 optimizer,
                 self.layers,
                 self.parameters,
-                self._places,
+                places,
                 segment,
                 self._write,
                 spare_threads(model),
@@ -98,10 +99,10 @@ class SegmentRecorder:
     def changed(self, before: Fingerprints, *, strict: bool = False) -> str | None:
         """Return the name of a recorded parameter that differs from before, None without one.
 
-        Every bit is compared, except for a kind that looks at samples: there see `changed_parameter`.
+        Every bit is compared, except for a kind that looks at samples: there see `Watched.changed`.
         """
         strict = strict or not ARCHIVES[self.kind].sampled
-        return changed_parameter(before, self.parameters, self._places, strict=strict)
+        return self._watched.changed(before, strict=strict)
 
     @contextmanager
     def step(self, examples: Ids, *, label: int = -1, epoch: int = 0, ghosts: Ids = ()) -> Iterator[Row]:

@@ -13,7 +13,7 @@ from storage.updates.bits import Bytes
 from storage.updates.chunks import Write
 from storage.updates.parameters import Layer, Parameter
 from storage.updates.writer import DenseWriter, Written
-from tasks.recording.fingerprints import Fingerprints, fingerprints_of
+from tasks.recording.fingerprints import Fingerprints, Watched
 from tasks.recording.staging import StagedRows
 
 Place = tuple[nn.Module, str]  # module and attribute of a parameter
@@ -113,6 +113,7 @@ class StagedWriter:
         steps = recording.segment.stop - recording.segment.start
         self._recording, self._writer = recording, rows
         self._rows = StagedRows(recording.parameters, recording.places, steps, rows.add)
+        self._watched = Watched(recording.parameters, recording.places)
 
     @property
     def written(self) -> Written:
@@ -126,7 +127,7 @@ class StagedWriter:
 
     def marks(self) -> Fingerprints:
         """Return the fingerprints of the present weights."""
-        return fingerprints_of(self._recording.parameters, self._recording.places)
+        return self._watched.fingerprints()
 
     def during(self, members: int, *, kept: bool) -> AbstractContextManager[None]:
         """Surround an update, without a hook."""
