@@ -53,6 +53,10 @@ class Pool(Protocol):
         """
         ...
 
+    def release(self) -> None:
+        """Let the workers that this process started end, while it goes on: no item follows."""
+        ...
+
 
 class SerialPool:
     """One partition after the other, in this process, without Dask."""
@@ -70,14 +74,18 @@ class SerialPool:
             yield item, result
         _raise_first(failures, len(items))
 
+    def release(self) -> None:
+        """Do nothing: there are no workers."""
+
 
 @dataclass(frozen=True)
 class DaskPool:
-    """Partitions as Dask tasks of one client."""
+    """Partitions as Dask tasks of one client; `own` is the cluster of worker processes that this process started."""
 
     client: Any  # Any: distributed has no types
     gpu_resource: str | None = None
     attendance: Attendance = field(default_factory=Attendance)
+    own: Any = None  # Any: distributed has no types
 
     def map(
         self, function: Callable[[Item], Result], items: Sequence[Item], *, network: bool = False
@@ -114,6 +122,11 @@ class DaskPool:
                 self.client.cancel(open_still)
         order = {id(item): number for number, item in enumerate(items)}
         _raise_first(sorted(failures, key=lambda failure: order[id(failure[0])]), len(items))
+
+    def release(self) -> None:
+        """Let own workers end; those of others, and jobs of a batch system, stay until the pool is closed."""
+        if self.own is not None:
+            self.own.scale(0)  # returns at once
 
     def _await_resource(self, wanted: str) -> None:
         """Return once a worker declares the GPU resource; ClusterError where all workers are there and none does."""
@@ -178,7 +191,7 @@ def _dask_pool(cluster: Cluster, say: Callable[[str], None], libraries: Sequence
                 say(f"Dask: {client.dashboard_link}")
             if folders := behind():
                 client.register_worker_callbacks(partial(put_behind, folders))
-            yield DaskPool(client, cluster.gpu_resource, attendance)
+            yield DaskPool(client, cluster.gpu_resource, attendance, address if cluster.kind == "local" else None)
 
 
 def _connection(address: Any, security: Any) -> dict[str, Any]:  # Any: distributed has no types

@@ -21,6 +21,7 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.context import TagsContext
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger, handlers
 from prefect.runtime import flow_run
@@ -140,21 +141,29 @@ def run_step(job: Job, step: Step, specs: Sequence[StageSpec], *, timeout: int |
         label = wanting[0].label if len(wanting) == 1 else f"{len(wanting)} stages"
         named = _complete.with_options(name=kind, task_run_name=f"{kind}: {label}", timeout_seconds=timeout)
         try:
-            named(quote((job, step, wanting)))  # quoted: Prefect does not look inside for futures
+            with _untagged():
+                named(quote((job, step, wanting)))  # quoted: Prefect does not look inside for futures
         except TaskRunTimeoutError as error:
             why = f"stopped after {timeout} s (cluster.stage_timeout); run again to resume"
             raise PartitionError(f"{kind} {label}: {why}") from error
 
 
 def run_report(job: Job, run: str, write: Callable[..., str]) -> str:
-    """Write the report of a run as one Prefect task and return its address.
+    """Write the report of a run as one Prefect task and return its address; its workers end meanwhile.
 
     Parameters
     ----------
     write : writes the report and returns its first page, relative to the store; takes `created`, `wait` and `say`
     """
-    path: str = _report(quote((job, run, write)))
+    job.pool.release()
+    with _untagged():
+        path: str = _report(quote((job, run, write)))
     return path
+
+
+def _untagged() -> TagsContext:
+    """Keep the tags of a flow run off its task runs: for them Prefect waits for slots, most of a second a task."""
+    return TagsContext(current_tags=set())
 
 
 def _passing(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # Any: Prefect's own generics

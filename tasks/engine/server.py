@@ -124,12 +124,13 @@ def _use(launched: "_Launched", settings: Settings) -> None:
     it starts must not take a server that ends with this process for a standing one.
     """
     from prefect import context
-    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_CSRF_SUPPORT_ENABLED
+    from prefect import settings as known
 
     _OWN.update(url=f"http://127.0.0.1:{launched.port}/api", process=launched.process)
-    changes: dict[Any, Any] = {PREFECT_API_URL: _OWN["url"]}
+    # Nothing looks for heartbeats there, and each flow would wait up to a second for their thread to end.
+    changes: dict[Any, Any] = {known.PREFECT_API_URL: _OWN["url"], known.PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}
     if not settings.server.api.csrf_protection_enabled:  # else each of Prefect's clients asks for a token in vain
-        changes[PREFECT_CLIENT_CSRF_SUPPORT_ENABLED] = False
+        changes[known.PREFECT_CLIENT_CSRF_SUPPORT_ENABLED] = False
     now = context.GLOBAL_SETTINGS_CONTEXT
     changed = now.settings.copy_with_update(updates=changes)
     context.GLOBAL_SETTINGS_CONTEXT = context.SettingsContext(profile=now.profile, settings=changed)

@@ -168,6 +168,27 @@ def test_the_server_starts_behind_proxies_and_where_its_first_port_is_taken(tmp_
 
 @pytest.mark.cluster
 @pytest.mark.timeout(600)
+def test_a_runs_own_server_is_not_asked_for_slots_or_sent_heartbeats(tmp_path: Path) -> None:
+    """Slots of the tags took Prefect's server most of a second a task, and the end of heartbeats a second a flow."""
+    done = python(
+        "from types import SimpleNamespace as Facts\nfrom prefect import flow, tags\n"
+        "from prefect.client.orchestration import get_client\nfrom prefect.settings import get_current_settings\n"
+        "from tasks.engine.runner import run_report, start_prefect\n"
+        "store = Facts(path=lambda name: '/' + name, local=True)\n"
+        "pool = Facts(release=lambda: print('released'))\n"
+        "job = Facts(store=store, pool=pool, wait=True, observer=Facts(say=print))\n"
+        "@flow\ndef one(): return run_report(job, 'x', lambda **_: 'index.html')\n"
+        "start_prefect()\nwith tags('run:x'): print(one())\n"
+        "print(get_current_settings().flows.heartbeat_frequency)\n"
+        "with get_client(sync_client=True) as client:\n"
+        "    print([run.tags for run in client.read_flow_runs()], [run.tags for run in client.read_task_runs()])",
+        PREFECT_HOME=str(tmp_path),
+    )
+    assert (done.returncode, done.stdout) == (0, "released\n/index.html\nNone\n[['run:x']] [[]]\n"), done.stderr
+
+
+@pytest.mark.cluster
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("protected", ["false", "true"])
 def test_a_flow_runs_on_the_server_also_after_the_first_one_ended(protected: str, tmp_path: Path) -> None:
     done = python(
