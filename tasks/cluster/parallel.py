@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
+from threading import Event
 from typing import Any, Protocol, TypeVar
 
 import threadpoolctl
@@ -54,7 +55,7 @@ class Pool(Protocol):
         ...
 
     def release(self) -> None:
-        """Let the workers that this process started end, while it goes on: no item follows."""
+        """Let the workers that this process started end, since probably no item follows; else they start again."""
         ...
 
 
@@ -86,6 +87,7 @@ class DaskPool:
     gpu_resource: str | None = None
     attendance: Attendance = field(default_factory=Attendance)
     own: Any = None  # Any: distributed has no types
+    released: Event = field(default_factory=Event)
 
     def map(
         self, function: Callable[[Item], Result], items: Sequence[Item], *, network: bool = False
@@ -94,6 +96,9 @@ class DaskPool:
 
         if not items:
             return
+        if self.released.is_set():
+            self._scale(self.attendance.workers)
+            self.released.clear()
         wanted = self.gpu_resource if network else None
         if rejoin(self.client):
             self.attendance.await_first(self.client, wanted)
@@ -125,8 +130,13 @@ class DaskPool:
 
     def release(self) -> None:
         """Let own workers end; those of others, and jobs of a batch system, stay until the pool is closed."""
-        if self.own is not None:
-            self.own.scale(0)  # returns at once
+        if self.own is not None and not self.released.is_set():
+            self.released.set()
+            self._scale(0)
+
+    def _scale(self, workers: int) -> None:
+        """Ask for a number of own workers, without waiting for them."""
+        self.own.loop.add_callback(self.own.scale, workers)  # in the thread that changes what it reads
 
     def _await_resource(self, wanted: str) -> None:
         """Return once a worker declares the GPU resource; ClusterError where all workers are there and none does."""

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
@@ -161,9 +161,12 @@ def run_report(job: Job, run: str, write: Callable[..., str]) -> str:
     return path
 
 
-def _untagged() -> TagsContext:
-    """Keep the tags of a flow run off its task runs: for them Prefect waits for slots, most of a second a task."""
-    return TagsContext(current_tags=set())
+def _untagged() -> AbstractContextManager[object]:
+    """Keep the tags of a flow run off its task runs, on a run's own server.
+
+    Prefect asks its server for a slot of each tag, most of a second a task. Only a standing server can have limits.
+    """
+    return TagsContext(current_tags=set()) if is_own_server(PREFECT_API_URL.value()) else nullcontext()
 
 
 def _passing(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  # Any: Prefect's own generics

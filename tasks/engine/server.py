@@ -120,8 +120,8 @@ def own_server_lives() -> bool:
 def _use(launched: "_Launched", settings: Settings) -> None:
     """Let Prefect reach a server of this process as it reaches a standing one: its own way imports the whole server.
 
-    Changes Prefect's settings of this process, outside `temporary_settings`, and not its environment: a program that
-    it starts must not take a server that ends with this process for a standing one.
+    Changes Prefect's settings of this process, and not its environment: a program that it starts must not take a
+    server that ends with this process for a standing one. `temporary_settings` of another server begin with them.
     """
     from prefect import context
     from prefect import settings as known

@@ -45,19 +45,19 @@ class _View:
     ----------
     key : what differs where another tensor, or another memory, takes the place of the tensor
     blocks : (n, words) the 64-bit words of its whole blocks, in the order of its values
-    rest : the bytes after them
+    rest : (b,) the bytes after them
     picked : (k, values of a line) or (m,) the bit patterns of the sampled values
     """
 
     key: tuple[object, ...]
     blocks: Tensor
-    rest: Bytes
+    rest: Tensor
     picked: Ints
 
     def summary(self) -> NDArray[np.uint32]:
         """Return the sums of the blocks, and the rest, padded with zeros to whole words."""
-        padded: NDArray[np.uint8] = np.zeros(-(-self.rest.size // 4) * 4, np.uint8)
-        padded[: self.rest.size] = self.rest
+        padded: Bytes = np.zeros(-(-len(self.rest) // 4) * 4, np.uint8)
+        padded[: len(self.rest)] = self.rest.cpu().numpy()
         words = padded.view(np.uint32)
         if not len(self.blocks):
             return words
@@ -66,6 +66,8 @@ class _View:
 
 class Watched:
     """Parameters of a network whose bits are read in place: each reading reads every weight once.
+
+    Memory that a parameter no longer has is held until the next reading.
 
     Parameters
     ----------
@@ -109,10 +111,12 @@ class Watched:
     def _view(self, parameter: Parameter, value: Tensor) -> _View:
         """Return the bits of a parameter; views are kept, since to make them takes longer than to read through them."""
         key = value.data_ptr(), value.shape, value.stride(), value.dtype, value.device
-        known = self._views.get(parameter.name)
+        known = self._views.pop(parameter.name, None)
         if known is None or known.key != key:
             known, copied = _view_of(value, parameter, key)
-            self._views |= {} if copied else {parameter.name: known}
+            if copied:
+                return known
+        self._views[parameter.name] = known
         return known
 
 
@@ -147,7 +151,7 @@ def _view_of(value: Tensor, parameter: Parameter, key: tuple[object, ...]) -> tu
     if whole and blocks.storage_offset() % 8:  # an odd place in memory that another tensor owns
         blocks, copied = blocks.clone(), True
     words = blocks.view(torch.int64).view(-1, BLOCK // 8) if whole else torch.empty(0, 0, dtype=torch.int64)
-    return _View(key, words, data[whole:].cpu().numpy(), _picked(data, parameter)), copied
+    return _View(key, words, data[whole:], _picked(data, parameter)), copied
 
 
 def _picked(data: Tensor, parameter: Parameter) -> Ints:

@@ -27,6 +27,22 @@ def test_released_worker_processes_end_before_the_pool_is_closed() -> None:
         assert psutil.wait_procs(workers, timeout=60)[1] == []
 
 
+@pytest.mark.cluster
+@pytest.mark.filterwarnings("ignore")  # Dask's own
+@pytest.mark.parametrize("ended", [False, True])
+def test_released_workers_start_again_for_further_partitions(ended: bool) -> None:
+    with open_pool(Cluster(kind="local", workers=2, worker_timeout=60)) as pool:
+        for _ in range(2):
+            before = {number for _, number in pool.map(place, range(8))}
+            pool.release()
+            if ended:
+                psutil.wait_procs([psutil.Process(number) for number in before], timeout=60)
+            found = list(pool.map(place, range(8)))
+            assert sorted(item for item, _ in found) == list(range(8))
+            if ended:
+                assert not {number for _, number in found} & before
+
+
 @pytest.mark.filterwarnings("ignore")  # Dask's own
 @pytest.mark.parametrize("kind", ["serial", "threads"])
 def test_a_pool_without_worker_processes_is_released_without_effect(kind: str) -> None:

@@ -173,18 +173,22 @@ def test_a_runs_own_server_is_not_asked_for_slots_or_sent_heartbeats(tmp_path: P
     done = python(
         "from types import SimpleNamespace as Facts\nfrom prefect import flow, tags\n"
         "from prefect.client.orchestration import get_client\nfrom prefect.settings import get_current_settings\n"
-        "from tasks.engine.runner import run_report, start_prefect\n"
+        "from tasks.engine import runner\nfrom tasks.engine.runner import run_report, start_prefect\n"
         "store = Facts(path=lambda name: '/' + name, local=True)\n"
         "pool = Facts(release=lambda: print('released'))\n"
         "job = Facts(store=store, pool=pool, wait=True, observer=Facts(say=print))\n"
         "@flow\ndef one(): return run_report(job, 'x', lambda **_: 'index.html')\n"
         "start_prefect()\nwith tags('run:x'): print(one())\n"
         "print(get_current_settings().flows.heartbeat_frequency)\n"
+        "runner.is_own_server = lambda url: False\nwith tags('run:x'): print(one())\n"  # as a standing one
         "with get_client(sync_client=True) as client:\n"
-        "    print([run.tags for run in client.read_flow_runs()], [run.tags for run in client.read_task_runs()])",
+        "    print([run.tags for run in client.read_flow_runs()], sorted(run.tags for run in client.read_task_runs()))",
         PREFECT_HOME=str(tmp_path),
     )
-    assert (done.returncode, done.stdout) == (0, "released\n/index.html\nNone\n[['run:x']] [[]]\n"), done.stderr
+    assert (done.returncode, done.stdout) == (
+        0,
+        "released\n/index.html\nNone\nreleased\n/index.html\n[['run:x'], ['run:x']] [[], ['run:x']]\n",
+    ), done.stderr
 
 
 @pytest.mark.cluster
