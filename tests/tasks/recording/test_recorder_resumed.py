@@ -1,5 +1,6 @@
 """A recorded training that failed goes on bit for bit, with the random numbers and settings that it had."""
 
+import gc
 from collections.abc import Callable
 from pathlib import Path
 
@@ -50,6 +51,7 @@ def test_random_numbers_and_group_settings_are_restored(tmp_path: Path) -> None:
             if step == 1:
                 expected = torch.get_rng_state()
     del recorder
+    gc.collect()  # its frames refer to each other
     model, optimizer = Training().start()
     torch.manual_seed(99)
     with UpdateRecorder(model, optimizer, tmp_path / "s", checkpoint_every=2) as recorder:
@@ -134,6 +136,7 @@ def test_a_forgotten_recorder_frees_the_archive(tmp_path: Path) -> None:
     with recorder.step([0]):
         pass
     del recorder
+    gc.collect()  # its frames refer to each other
     assert UpdateRecorder(model, optimizer, tmp_path / "store").first_step == 0
 
 
