@@ -77,9 +77,12 @@ def marker_name(partition: int) -> str:
 def read_marker(store: Store, path: str, partition: int) -> Document:
     """Return the record of a partition of the stage at `path`; DamagedError if it is damaged or of another one."""
     found = read_markers(store, [(path, partition)])[path, partition]
-    if isinstance(found, Exception):
-        raise found
-    return found
+    try:
+        if isinstance(found, Exception):
+            raise found
+        return found
+    finally:
+        del found  # an error holds this frame, and with it all that its callers hold
 
 
 def read_markers(
@@ -93,7 +96,7 @@ def read_markers(
         try:
             markers[path, partition] = checked_marker(decode_document(read[name], name, MARKER), name, partition)
         except (FileNotFoundError, NotADirectoryError, DamagedError) as error:
-            markers[path, partition] = error
+            markers[path, partition] = error.with_traceback(None)  # whose frames hold the error
     return markers
 
 

@@ -164,7 +164,7 @@ def run_report(job: Job, run: str, write: Callable[..., str]) -> str:
 def _untagged() -> AbstractContextManager[object]:
     """Keep the tags of a flow run off its task runs, on a run's own server.
 
-    Prefect asks its server for a slot of each tag, most of a second a task. Only a standing server can have limits.
+    Prefect asks its server for a slot of each tag, most of a second a task. A standing server may have limits by tag.
     """
     return TagsContext(current_tags=set()) if is_own_server(PREFECT_API_URL.value()) else nullcontext()
 

@@ -111,7 +111,7 @@ class StagedWriter:
 
     def __init__(self, recording: Recording, rows: RowWriter) -> None:
         steps = recording.segment.stop - recording.segment.start
-        self._recording, self._writer = recording, rows
+        self._writer = rows
         self._rows = StagedRows(recording.parameters, recording.places, steps, rows.add)
         self._watched = Watched(recording.parameters, recording.places)
 

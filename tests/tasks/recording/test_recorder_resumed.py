@@ -51,7 +51,6 @@ def test_random_numbers_and_group_settings_are_restored(tmp_path: Path) -> None:
             if step == 1:
                 expected = torch.get_rng_state()
     del recorder
-    gc.collect()  # its frames refer to each other
     model, optimizer = Training().start()
     torch.manual_seed(99)
     with UpdateRecorder(model, optimizer, tmp_path / "s", checkpoint_every=2) as recorder:
@@ -130,14 +129,20 @@ def test_another_environment_is_not_gone_on_in(tmp_path: Path, monkeypatch: pyte
     assert same(Training().recorded(tmp_path / "store", STEPS), Training().plain(STEPS))
 
 
-def test_a_forgotten_recorder_frees_the_archive(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["dense", "hybrid", "replay"])
+def test_a_forgotten_recorder_frees_the_archive_at_once(tmp_path: Path, kind: str) -> None:
     model, optimizer = Training().start()
-    recorder = UpdateRecorder(model, optimizer, tmp_path / "store")
-    with recorder.step([0]):
-        pass
-    del recorder
-    gc.collect()  # its frames refer to each other
-    assert UpdateRecorder(model, optimizer, tmp_path / "store").first_step == 0
+    gc.collect()
+    gc.disable()
+    try:
+        recorder = UpdateRecorder(model, optimizer, tmp_path / "store", kind=kind, checkpoint_every=2)
+        for step in range(3):
+            with recorder.step([step]):
+                Training().update(model, optimizer, step)
+        del recorder
+        assert UpdateRecorder(model, optimizer, tmp_path / "store", kind=kind, checkpoint_every=2).first_step == 2
+    finally:
+        gc.enable()
 
 
 def test_an_error_of_the_writing_thread_reaches_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
