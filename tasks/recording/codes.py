@@ -79,15 +79,34 @@ def smallest_code(tolerance: float, shape: Sequence[int], itemsize: int, numbers
 
 @dataclass(frozen=True)
 class Encoded:
-    """An update in its form: the parts of its record, one after the other, and its norm before rounding."""
+    """An update in its form.
+
+    Attributes
+    ----------
+    parts : values of the record, one after the other, and the types that it has them in
+    norm : of the update before rounding
+    """
 
     form: str
-    parts: list[Tensor]
+    parts: list[tuple[Tensor, torch.dtype]]
     norm: float
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the record."""
+        return sum(values.numel() * dtype.itemsize for values, dtype in self.parts)
+
+    def fill(self, room: Tensor) -> None:
+        """Write the record into memory (nbytes,) uint8."""
+        start = 0
+        for values, dtype in self.parts:
+            stop = start + values.numel() * dtype.itemsize
+            room[start:stop].view(dtype).view(values.shape).copy_(values)
+            start = stop
 
 
 def encode(update: Tensor, code: str) -> Encoded:
-    """Return an update (*shape) in the form of a code.
+    """Return an update (*shape), the memory of which the record may take, in the form of a code.
 
     A better form is taken where an update exceeds the stated error, or is out of range or not finite.
     """
@@ -96,17 +115,19 @@ def encode(update: Tensor, code: str) -> Encoded:
     most = float(largest.max())
     size = _norm(rows)
     if code == EXACT or (most and not RANGE[0] <= most <= RANGE[1]):
-        return Encoded(PLAIN, [update], size)
+        return Encoded(PLAIN, [(update, update.dtype)], size)
     if code == INT8 and size and (levels := _levels(rows, size)) is not None:
         return Encoded(LEVELS, levels, size)
-    scales, values = _integers(rows, largest, INT16)
+    scales = (largest / torch.iinfo(torch.int16).max).float()
+    scales[scales < LEAST_SCALE] = 0  # a row of nothing, next to the largest
     if math.sqrt(rows.shape[1]) / 2 * float(torch.linalg.vector_norm(scales.double())) <= FINE * size:
-        return Encoded(INT16, [scales, values], size)
+        values = rows.mul_(_inverse(scales, rows.dtype)).round_()
+        return Encoded(INT16, [(scales, scales.dtype), (values, torch.int16)], size)
     exponent = math.frexp(most)[1] - TOP - 1 if most else 0
     scale = math.ldexp(1.0, max(exponent, -126))  # a power of two: only the conversion rounds
     head = torch.zeros(HEAD // 8, dtype=torch.float64)
     head[0] = scale
-    return Encoded(FLOAT16, [head, (update / scale).half()], size)
+    return Encoded(FLOAT16, [(head, head.dtype), (update.div_(scale), torch.float16)], size)
 
 
 def decode(form: str, data: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -131,7 +152,7 @@ def decode(form: str, data: Tensor, shape: Sequence[int], dtype: torch.dtype) ->
     return (data[HEAD:].view(torch.float16).to(dtype) * scale).reshape(tuple(shape))
 
 
-def _levels(rows: Tensor, size: float) -> list[Tensor] | None:
+def _levels(rows: Tensor, size: float) -> list[tuple[Tensor, torch.dtype]] | None:
     """Return steps (out,) float32 and packed multiples of them, None where the error would be larger than stated.
 
     Parameters
@@ -142,24 +163,21 @@ def _levels(rows: Tensor, size: float) -> list[Tensor] | None:
     steps = (norms * (AIM * math.sqrt(12 / rows.shape[1]))).float()
     for _ in range(2):
         steps[steps < LEAST_SCALE] = 0
-        inverse = torch.where(steps > 0, 1 / steps.double(), 0.0).to(rows.dtype)
-        found = (rows * inverse[:, None]).round_()
+        found = (rows * _inverse(steps, rows.dtype)).round_()
         if float(found.abs().max()) > torch.iinfo(torch.int16).max:
             return None
         values = found.to(torch.int16)
         error = _norm(rows - _widened(steps, values, rows.dtype)) / size
         if error <= ERRORS[INT8]:
-            return [steps, torch.from_numpy(pack_planes(folded(values.reshape(-1).numpy())))]
+            packed = torch.from_numpy(pack_planes(folded(values.reshape(-1).numpy())))
+            return [(steps, steps.dtype), (packed, packed.dtype)]
         steps = steps * (AIM / error)
     return None
 
 
-def _integers(rows: Tensor, largest: Tensor, form: str) -> tuple[Tensor, Tensor]:
-    """Return scales (out,) float32 and integers (out, n) of rows with these largest sizes."""
-    scales = (largest / torch.iinfo(INTEGERS[form]).max).float()
-    scales[scales < LEAST_SCALE] = 0  # a row of nothing, next to the largest
-    inverse = torch.where(scales > 0, 1 / scales.double(), 0.0).to(rows.dtype)
-    return scales, (rows * inverse[:, None]).round_().to(INTEGERS[form])
+def _inverse(scales: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return the inverse (out, 1) of scales (out,) in a type, 0 for a scale of 0."""
+    return torch.where(scales > 0, 1 / scales.double(), 0.0).to(dtype)[:, None]
 
 
 def _norm(values: Tensor) -> float:

@@ -4,19 +4,20 @@ from contextlib import AbstractContextManager, nullcontext
 
 from storage.updates.parameters import layers_document, segment_group
 from storage.updates.writer import UPDATES, Written
-from tasks.recording.fingerprints import Fingerprints, Watched, estimated_norm, layer_digest, sampled_change
+from tasks.recording.fingerprints import Fingerprints, Watched, estimated_norms, layer_digest, sampled_changes
 from tasks.recording.probes import PROBES, update_probes
 from tasks.recording.writers import Recording
 
 KIND = "replay"
 FACTS = 16 + 8 * PROBES  # bytes of a digest, a norm and the probes
+TOGETHER = 16  # rows of which norms and probes are computed at once: the signs are read once for all
 
 
 class DigestWriter:
     """A writer of the digest, the norm and the probes of every row, taken in place: no weight is copied.
 
-    Norms and probes of parameters above 16,384 values come from about as many values. Holds these values twice, and
-    their signs.
+    Norms and probes of parameters above 16,384 values come from about as many values. Holds these values of the last
+    rows, at most 17 times, and their signs.
     """
 
     waited_seconds = 0.0  # nothing is written during the training
@@ -27,34 +28,44 @@ class DigestWriter:
         self._recording, self._rows = recording, 0
         self._by_name = {parameter.name: parameter for parameter in recording.parameters}
         self._watched = Watched(recording.parameters, recording.places)
-        self._last = self._watched.fingerprints()
+        self._states = [self._watched.fingerprints()]  # those after the last row with a norm, and after later rows
 
     def marks(self) -> Fingerprints:
         """Return the fingerprints of the weights after the last row."""
-        return self._last
+        return self._states[-1]
 
     def during(self, members: int, *, kept: bool) -> AbstractContextManager[None]:
         """Surround an update, without a hook."""
         return nullcontext()
 
     def push(self) -> None:
-        """Take digests and norms of the present weights."""
+        """Take the digests of the present weights, and of some rows together norms and probes."""
         now = self._watched.fingerprints()
         for layer in self._recording.layers:
-            parts = [self._by_name[name] for name in layer.parameters]
-            changes = [sampled_change(part, now, self._last) for part in parts]
-            weight = layer.parameters.index(layer.weight)
-            self.written.norms[layer.name].append(estimated_norm(parts[weight], changes[weight]))
             self.written.digests[layer.name].append(layer_digest(layer, now))
-            probes = update_probes(parts, changes)
-            self.written.probes[layer.name].append(probes.tolist())
-        self._last, self._rows = now, self._rows + 1
+        self._states.append(now)
+        self._rows += 1
+        if len(self._states) > TOGETHER:
+            self._measure()
+
+    def _measure(self) -> None:
+        """Append norms and probes of the last rows, from the values of their samples."""
+        if len(self._states) == 1:
+            return
+        for layer in self._recording.layers:
+            parts = [self._by_name[name] for name in layer.parameters]
+            changes = [sampled_changes(part, self._states) for part in parts]
+            weight = layer.parameters.index(layer.weight)
+            self.written.norms[layer.name] += estimated_norms(parts[weight], changes[weight])
+            self.written.probes[layer.name] += update_probes(parts, changes).tolist()
+        self._states = self._states[-1:]
 
     def check(self) -> None:
         """Do nothing: no other thread works."""
 
     def close(self, start: int, stop: int) -> int:
         """Write the names of layers and parameters; return the number of rows."""
+        self._measure()
         recording = self._recording
         document = layers_document(recording.layers, recording.parameters)
         group = segment_group(KIND, (start, stop), self._rows, document)

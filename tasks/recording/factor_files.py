@@ -1,6 +1,6 @@
 """The files of the layers with factors in a segment, which another thread writes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from math import prod
 
@@ -47,11 +47,10 @@ class FactorFiles:
             start += size
         return place
 
-    def put_bytes(self, name: str, parts: Sequence[Tensor]) -> Place:
-        """Copy tensors on the CPU, of any dtypes, into one record."""
-        flat = [part.contiguous().reshape(-1).view(torch.uint8) for part in parts]
-        room, place = self._files[name].room(sum(part.numel() for part in flat))
-        torch.cat(flat, out=torch.from_numpy(room))
+    def put_bytes(self, name: str, size: int, fill: Callable[[Tensor], object]) -> Place:
+        """Add a record that `fill` writes into memory (size,) uint8."""
+        room, place = self._files[name].room(size)
+        fill(torch.from_numpy(room))
         return place
 
     def close(self) -> None:

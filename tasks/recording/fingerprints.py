@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from storage.updates.parameters import Layer, Parameter
 BLOCK = 2**18  # bytes: of each such block only the sum of its words enters the digest
 LINE = 64  # bytes of a sampled run of values
 SAMPLED = 2**14  # values of a sample; smaller parameters are sampled whole
+EACH = 4  # of the lines of a sample, those that a check between two steps reads
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Fingerprint:
     version: tuple[int, int]
 
 
-Change = NDArray[np.float64]
+Changes = NDArray[np.float64]
 Fingerprints = Mapping[str, Fingerprint]  # by the parameter's name
 
 
@@ -95,13 +97,14 @@ class Watched:
 
         Parameters
         ----------
-        strict : whether all bits are compared. Otherwise only the sample is, of parameters that torch did not see
-            change in place; this misses a change through `.data` of a few values in a large parameter.
+        strict : whether all bits are compared. Otherwise only a part of the sample is, of parameters that torch did
+            not see change in place; this misses a change through `.data` of a few values in a large parameter.
         """
         for parameter, (module, part) in self._each:
             value, last = getattr(module, part), before[parameter.name]
             view = self._view(parameter, value)
-            if not np.array_equal(view.picked, last.sample.reshape(view.picked.shape)):
+            step = 1 if view.picked.ndim == 1 else EACH
+            if not np.array_equal(view.picked[::step], last.sample.reshape(view.picked.shape)[::step]):
                 return parameter.name
             suspect = strict or _version(value) != last.version
             if suspect and not np.array_equal(view.summary(), last.summary):
@@ -128,18 +131,20 @@ def layer_digest(layer: Layer, found: Fingerprints) -> int:
     return weights_digest(found[name].summary.view(np.int32) for name in layer.parameters)
 
 
-def sampled_change(parameter: Parameter, after: Fingerprints, before: Fingerprints) -> Change:
-    """Return the update of the sampled values (m,)."""
-    new, old = (as_floats(f[parameter.name].sample, parameter.dtype) for f in (after, before))
-    change: Change = new.astype(np.float64)
-    change -= old
-    return change
+def sampled_changes(parameter: Parameter, states: Sequence[Fingerprints]) -> Changes:
+    """Return the updates (k, m) of the sampled values between k + 1 states, in order."""
+    values = [as_floats(state[parameter.name].sample, parameter.dtype) for state in states]
+    found: Changes = np.empty((len(values) - 1, len(values[0])))
+    for (before, after), change in zip(pairwise(values), found, strict=True):
+        np.subtract(after, before, out=change, dtype=np.float64)
+    return found
 
 
-def estimated_norm(parameter: Parameter, change: Change) -> float:
-    """Return the Euclidean norm of an update, from that of its sampled values; exact where the sample is whole."""
-    norm = float(torch.linalg.vector_norm(torch.from_numpy(change)))  # NumPy's threads would wait at full load
-    return norm * math.sqrt(parameter.size / max(1, len(change)))
+def estimated_norms(parameter: Parameter, changes: Changes) -> list[float]:
+    """Return the Euclidean norms of updates, from their sampled values (k, m); exact where the sample is whole."""
+    norms = torch.linalg.vector_norm(torch.from_numpy(changes), dim=1)  # NumPy's threads would wait at full load
+    found: list[float] = (norms * math.sqrt(parameter.size / max(1, changes.shape[1]))).tolist()
+    return found
 
 
 def _view_of(value: Tensor, parameter: Parameter, key: tuple[object, ...]) -> tuple[_View, bool]:

@@ -195,7 +195,7 @@ class HybridWriter:
         """Copy factors into one record, in 16 bits where the tolerance has room for it; return its form too."""
         packed = follower.halves(found) if self._recording.tolerance >= HALVED else None
         if packed is not None:
-            return self._files.put_bytes(follower.parameter.name, [packed]), HALVES
+            return self._files.put_bytes(follower.parameter.name, len(packed), lambda room: room.copy_(packed)), HALVES
         parts = [(found.inputs, found.shapes[0]), (found.gradients, found.shapes[1])]
         return self._files.put(follower.parameter.name, follower.weight.dtype, parts), FACTORS
 
@@ -210,8 +210,8 @@ class HybridWriter:
         """Return the record of the row of a layer with factors."""
         name = follower.layer.name
         if (whole := self._wholes.get(name)) is not None:
-            form, made = whole.next(follower.weight)
-            return Record(form, self._files.put_bytes(follower.parameter.name, made))
+            made = whole.next(follower.weight)
+            return Record(made.form, self._files.put_bytes(follower.parameter.name, made.nbytes, made.fill))
         if held is not None and self._since == 1:
             found = held.found
             place, form = (held.place, held.form) if held.place else self._keep(follower, found)

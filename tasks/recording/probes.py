@@ -14,27 +14,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from storage.updates.parameters import Parameter
-from tasks.recording.fingerprints import Change
+from tasks.recording.fingerprints import Changes
 
 PROBES = 4  # the estimate of a norm from so many is within a factor of two, 9 times in 10
 SEED = 20220222  # of the signs, the same in every archive
 
 
-def update_probes(parameters: Sequence[Parameter], changes: Sequence[Change]) -> NDArray[np.float64]:
-    """Return the projections (PROBES,) of a layer's update on signs, in float64.
+def update_probes(parameters: Sequence[Parameter], changes: Sequence[Changes]) -> NDArray[np.float64]:
+    """Return the projections (k, PROBES) of k updates of a layer on signs, in float64.
 
     A parameter with a sample takes part with it, scaled to the size of the parameter.
 
     Parameters
     ----------
     parameters : of the layer
-    changes : update of the sampled values of each parameter (`fingerprints.sampled_change`)
+    changes : (k, m) updates of the sampled values of each parameter (`fingerprints.sampled_changes`)
     """
-    found = np.zeros(PROBES)
+    found = np.zeros((len(changes[0]), PROBES))
     for number, (parameter, change) in enumerate(zip(parameters, changes, strict=True)):
+        count = change.shape[1]
         # By torch: NumPy's threads would wait for the next product at full load during the training.
-        projected = torch.mv(_signs(len(change), number), torch.from_numpy(change)).numpy()
-        found += math.sqrt(parameter.size / max(1, len(change))) * projected
+        projected = torch.mm(torch.from_numpy(change), _signs(count, number).T).numpy()
+        found += math.sqrt(parameter.size / max(1, count)) * projected
     return found
 
 

@@ -17,7 +17,7 @@ from storage.updates.ledger import DIGEST, NORM, PROBES
 from storage.updates.parameters import Layer, Parameter
 from tasks.recording.checkpoints import RANDOM
 from tasks.recording.environment import device_of, environment_difference, environment_facts
-from tasks.recording.fingerprints import Fingerprints, Watched, layer_digest, sampled_change
+from tasks.recording.fingerprints import Fingerprints, Watched, layer_digest, sampled_changes
 from tasks.recording.generators import generator_states, generators_kept, restore_generators
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.optimizers import SETTING
@@ -176,7 +176,7 @@ class Replay:
         if PROBES + layer.name not in ledger:
             return float("nan")
         parts = [self._recorded.parameters[name] for name in layer.parameters]
-        here = update_probes(parts, [sampled_change(part, found, self._last) for part in parts])
+        here = update_probes(parts, [sampled_changes(part, [self._last, found]) for part in parts])[0]
         there = np.asarray(ledger[PROBES + layer.name].iloc[self._next], np.float64)
         size = float(np.sqrt(np.mean(np.square(there)))) or float(ledger[NORM + layer.name].iloc[self._next])
         return drift(here, there) / size if size else float("inf")

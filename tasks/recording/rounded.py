@@ -72,9 +72,8 @@ class RoundedRows:
     def _round(self, parameter: Parameter, update: Tensor) -> float:
         """Append an update; return its norm."""
         encoded = encode(update, self._codes[parameter.name])
-        flat = [part.contiguous().reshape(-1).view(torch.uint8) for part in encoded.parts]
-        room, place = self._rounded[parameter.name].room(sum(part.numel() for part in flat))
-        torch.cat(flat, out=torch.from_numpy(room))
+        room, place = self._rounded[parameter.name].room(encoded.nbytes)
+        encoded.fill(torch.from_numpy(room))
         self.records[parameter.name].append(Record(encoded.form, place))
         return encoded.norm
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from tasks.recording.codes import encode, smallest_code
+from tasks.recording.codes import Encoded, encode, smallest_code
 
 FEW = 4  # steps of a segment that factors do not explain, before its updates are kept whole
 
@@ -29,9 +29,9 @@ class WholeRows:
         self._before = weight.to("cpu", copy=True)
         self.code = smallest_code(tolerance, weight.shape, weight.element_size(), 0)
 
-    def next(self, weight: Tensor) -> tuple[str, list[Tensor]]:
-        """Return the form and the parts of the record of the update to the present weight."""
+    def next(self, weight: Tensor) -> Encoded:
+        """Return the record of the update to the present weight."""
         now = weight.to("cpu", copy=True)
         encoded = encode(now - self._before, self.code)
         self._before = now
-        return encoded.form, encoded.parts
+        return encoded

@@ -143,6 +143,26 @@ def test_a_mismatch_says_how_far_the_weights_are(tmp_path: Path, size: float) ->
     assert truth / 4 < caught.value.drift < 4 * truth
 
 
+@pytest.mark.parametrize("steps", [1, 16, 17, 40])  # norms and probes of 16 rows are computed together
+def test_norms_and_probes_are_those_of_each_update(tmp_path: Path, steps: int) -> None:
+    Training().recorded(tmp_path / "store", steps, 25, kind="replay")
+    ledger = open_updates(str(tmp_path / "store")).ledger
+    training = Training()
+    training.plain(steps)
+    for layer in LAYERS:
+        expected = np.zeros((steps, 4))
+        parts = [part for part in ("weight", "bias") if f"{layer}.{part}" in training.states[0]]
+        for number, part in enumerate(parts):
+            states = np.stack([state[f"{layer}.{part}"].double().flatten().numpy() for state in training.states])
+            moved = np.diff(states, axis=0)
+            signs = np.random.default_rng([20220222, number]).integers(0, 2, (4, moved.shape[1])) * 2 - 1
+            expected += (moved[:, None] * signs).sum(axis=2)
+            if part == "weight":
+                np.testing.assert_allclose(ledger[f"norm/{layer}"], np.sqrt((moved**2).sum(axis=1)), rtol=1e-12)
+        found = np.stack(ledger[f"probes/{layer}"].to_list())
+        np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+
+
 def test_probes_are_projections_on_signs(tmp_path: Path) -> None:
     """Their mean square estimates the squared norm of an update; equal steps have equal probes."""
     for name in ("one", "two"):
