@@ -95,12 +95,19 @@ class Measured(Section):
 
 
 class Tracin(Measured):
-    """TracIn: products of each step's loss gradient with a gradient of the query."""
+    """TracIn: products of loss gradients of training examples with a gradient of the query."""
 
     measure: Literal["loss", "unit"] = Field(
         "loss",
         description="gradient of the query: of its loss, or of a unit's activation, its output before a nonlinearity, "
         "mean over positions",
+    )
+    checkpoints: int | None = Field(
+        None,
+        ge=1,
+        description="number of the archive's checkpoints, spread evenly up to the last one, at which the gradients of "
+        "all examples are compared, without their augmentation (all checkpoints if the archive has fewer): seconds in "
+        "place of minutes, from an archive of any kind; null: in each step, of its batch, as the training saw it",
     )
 
 

@@ -99,7 +99,8 @@ WRITES = {  # arrays with their axes, and files
     "counterfactual": "`derivative` (part, query, example): the sum over parts, which are ranges of steps, is the "
     "derivative by each example's weight, by position in the training set; `growth-PART.parquet`: growth of the "
     "adjoint by step; `adjoint-PART-DIGEST.safetensors`: what the next part starts from",
-    "tracin": "`influence` (part, query, example): the sum over parts is the score, by position in the training set",
+    "tracin": "`influence` (part, query, example): the sum over parts is the score, by position in the training set; "
+    "at checkpoints also `self` (part, example): each example's influence on its own loss",
     "comparison": "`top_id`, `top_value`, `top_label` and `bottom_...` (score, query, rank); the scores and their "
     "checks are in `complete.json` under `summary`",
     "index-basis": "`input` (query, channel, row, column): references; `basis.LAYER` (query, coefficient): weights of "

@@ -15,7 +15,15 @@ from torch import nn
 from benchmarks.peers.by_captum import CAPTUM
 from benchmarks.peers.by_dattri import DATTRI
 from benchmarks.peers.by_kronfluence import KRONFLUENCE
-from benchmarks.peers.by_layerlore import OUR_SCORES, make_ready, our_scorers, our_scores, our_suspicion
+from benchmarks.peers.by_layerlore import (
+    AT_CHECKPOINTS,
+    OUR_SCORES,
+    make_ready,
+    our_scorers,
+    our_scores,
+    our_self_influence,
+    our_suspicion,
+)
 from benchmarks.peers.by_pydvl import PYDVL
 from benchmarks.peers.digits import CLEAN, FLIPPED, SMALL, Recipe, Subject, Traced, bare_network
 from benchmarks.peers.measuring import Failed, Measured, in_turn
@@ -78,6 +86,7 @@ def suspicions(traced: Traced, subject: Subject) -> Found:
     sides: dict[str, Callable[[], Doubles]] = {}
     for name in OUR_SCORES:
         sides[f"{OURS}{name}"] = partial(_mean_harm, partial(our_scores, traced, FLIPPED, name))
+    sides[f"{OURS}{AT_CHECKPOINTS}"] = partial(our_self_influence, traced, FLIPPED)
     for method in METHODS:
         if not here(method):
             continue
@@ -161,14 +170,15 @@ def judge(section: Section, subject: Subject, truth: Truth, found: Found) -> Non
             f"LDS, {case}: {best} has {values[best]:.2f} in {time_of(known[best].seconds)} of CPU, "
             f"{peer} {values[peer]:.2f} in {time_of(known[peer].seconds)}."
         )
-    best = max(ours, key=lambda title: quality(known[title].result, truth)[0])
-    least = quality(known[best].result, truth)[0] - 0.05
-    cheap = [title for title in theirs if quality(known[title].result, truth)[0] >= least]
-    if cheap:
-        cheapest = min(cheap, key=lambda title: known[title].seconds)
-        section.judge(
-            f"An LDS within 0.05 of our best, by {cheapest}", known[best].seconds, known[cheapest].seconds, cheapest
-        )
+    found_by = {title: quality(one.result, truth)[0] for title, one in known.items()}
+    near = max(found_by[title] for title in ours) - 0.05
+    cheapest, peer = (
+        min((title for title in side if found_by[title] >= near), key=lambda title: known[title].seconds, default="")
+        for side in (ours, theirs)
+    )
+    if peer:
+        what = f"An LDS within 0.05 of our best, by {cheapest.removeprefix(OURS)} and by {peer}"
+        section.judge(what, known[cheapest].seconds, known[peer].seconds, peer)
 
 
 def training_costs(traced: Traced, subject: Subject, rounds: int, section: Section) -> Table:

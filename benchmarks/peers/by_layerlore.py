@@ -6,6 +6,7 @@ import numpy as np
 
 from benchmarks.peers.digits import CLEAN, Traced
 from benchmarks.peers.scorers import Doubles, Scorer
+from configs.tracing import Tracin
 from storage.results import read_table
 from storage.specs import StageSpec
 from tasks.steps.common.manifest import positions
@@ -15,9 +16,10 @@ from tasks.steps.tracing.scores import COUNTERFACTUAL_SCORE, TRACIN_SCORE
 from tasks.steps.tracing.series import Contributions
 from tasks.steps.tracing.subjects import SUSPECTS_FILE
 from tasks.steps.tracing.suspects import suspects_spec
-from tasks.steps.tracing.tracin import read_tracin
+from tasks.steps.tracing.tracin import read_self_influence, read_tracin, tracin_spec
 
-OUR_SCORES = ("logit contribution", "gamma, output layer", "TracIn, every step", "counterfactual")
+AT_CHECKPOINTS = "TracInCP, 10 checkpoints"
+OUR_SCORES = ("logit contribution", "gamma, output layer", "TracIn, every step", AT_CHECKPOINTS, "counterfactual")
 
 
 def our_scorers(traced: Traced) -> dict[str, Scorer]:
@@ -41,7 +43,7 @@ def our_scores(traced: Traced, network: str, name: str) -> Doubles:
         traced.make(spec)
     if name == "counterfactual":
         return read_derivatives(store, _stages(trace, name)[0])
-    if name == "TracIn, every step":
+    if name.startswith("TracIn"):
         return read_tracin(store, _stages(trace, name)[0])
     found = Contributions(store, trace.contributions)
     layer = found.output
@@ -52,6 +54,15 @@ def our_scores(traced: Traced, network: str, name: str) -> Doubles:
     order = np.argsort(ids)
     scores[:, order[np.searchsorted(ids[order], sums.ids)]] = sums.sums.T
     return scores
+
+
+def our_self_influence(traced: Traced, network: str) -> Doubles:
+    """Return TracIn's own ranking (N,) of labels that are probably wrong: each example's influence on its own loss."""
+    (spec,) = _stages(traced.traces[network], AT_CHECKPOINTS)
+    traced.make(spec)
+    found = read_self_influence(traced.job.store, spec)
+    assert found is not None, spec
+    return found
 
 
 def our_suspicion(traced: Traced, network: str) -> dict[str, Doubles]:
@@ -70,6 +81,8 @@ def our_suspicion(traced: Traced, network: str) -> dict[str, Doubles]:
 
 def _stages(trace: Trace, name: str) -> list[StageSpec]:
     """Return the stages of a score, in order."""
+    if name == AT_CHECKPOINTS:
+        return [tracin_spec(trace.queries, trace.training, Tracin(checkpoints=10))]
     if name in ("counterfactual", "TracIn, every step"):
         assert trace.comparison is not None
         return [trace.comparison.inputs[COUNTERFACTUAL_SCORE if name == "counterfactual" else TRACIN_SCORE]]

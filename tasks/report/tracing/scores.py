@@ -16,7 +16,7 @@ VALID = 0.3  # least correlation of predicted and measured changes
 VALIDITY, LDS = "validity", "LDS"
 USES = {  # what each score is for
     "counterfactual": "what the same training would answer without an example",
-    "tracin": "what lowered a query's loss step by step",
+    "tracin": "what lowered a query's loss",
     "logit": "what raised the predicted class's logit step by step",
     "gamma": "what shaped the representation of a layer",
 }

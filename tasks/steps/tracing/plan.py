@@ -172,7 +172,7 @@ def _teachers(asked: Tracing, suspects: StageSpec) -> tuple[StageSpec, ...]:
         derived = suspects_counterfactual_spec(suspects, count, asked.counterfactual)
         found.append(teachers_spec(suspects, {COUNTERFACTUAL_SCORE: derived}))
     if TRACIN_SCORE in asked.scores:
-        found.append(teachers_spec(suspects, {TRACIN_SCORE: suspects_tracin_spec(suspects, count)}))
+        found.append(teachers_spec(suspects, {TRACIN_SCORE: suspects_tracin_spec(suspects, count, asked.tracin)}))
     return tuple(found)
 
 

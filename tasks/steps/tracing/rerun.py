@@ -18,29 +18,37 @@ from storage.stores import Store, StoreError
 from storage.updates.archives import Segment
 from tasks.steps.common.chain import same_environment
 from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
+from tasks.steps.common.fetching import open_fetch
 from tasks.steps.common.trainer import environment, load_training, open_trainer, pack_training
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from tasks.recording.sources import UpdateSource
     from tasks.tracing.adjoint import Passed
     from tasks.tracing.optimizer_rules import State
+    from tasks.training.batches import Positions
     from tasks.training.course import TrainerCourse
-    from tasks.training.loop import Trainer
+    from tasks.training.loop import Fetch, Trainer
 
 PARTITIONS = 16  # of a stage that goes through a training: at most so many copies of its results on the disk
 STATE_BYTES = 256 * 2**20  # bytes of states in memory, unless the square root of the steps needs more
 INEXACT = ("hybrid",)  # kinds of archive that round weights
 
 
-def parts_layout(store: Store, spec: StageSpec, name: str) -> Layout:
-    """Return the layout of sums (part, query, example) of a stage whose partitions are consecutive segments."""
+def parts_layout(store: Store, spec: StageSpec, name: str, most: int = PARTITIONS) -> Layout:
+    """Return the layout of sums (part, query, example) of a stage whose partitions are consecutive segments.
+
+    Parameters
+    ----------
+    most : partitions, where the archive has so many segments
+    """
     from tasks.steps.common.replays import open_archive
     from tasks.steps.tracing.subjects import finished_subjects
 
     training = spec.inputs["network"]
-    partitions = min(PARTITIONS, len(open_archive(store, training).segments()))
+    partitions = min(most, PARTITIONS, len(open_archive(store, training).segments()))
     n_queries = finished_subjects(store, spec)
     counts = open_finished(store, training.inputs["data"]).summary["splits"][training_of(training).split]["counts"]
     shape = (partitions, n_queries, int(sum(counts)))
@@ -55,13 +63,16 @@ class Rerun:
     training : its spec
     key : key of the config that asks for it, for messages
     precision : dtype of states and derivatives, by name
+    steps : whether steps are made again; otherwise only states of checkpoints are asked for
 
     Raises
     ------
-    ValueError : the archive does not have the exact weights of every step
+    ValueError : the archive does not have the exact weights of every step, and steps are made again
     """
 
-    def __init__(self, store: Store, training: StageSpec, device: torch.device, key: str, precision: str) -> None:
+    def __init__(
+        self, store: Store, training: StageSpec, device: torch.device, key: str, precision: str, *, steps: bool = True
+    ) -> None:
         import torch
 
         from tasks.steps.common.replays import open_archive
@@ -69,7 +80,8 @@ class Rerun:
 
         self._store, self._training, self._device, self._key = store, training, device, key
         self.source: UpdateSource = open_archive(store, training)
-        check_exact(self.source, training, key)
+        if steps:
+            check_exact(self.source, training, key)
         dtype = getattr(torch, precision)
         self._trainer = self._opened()
         twin = None
@@ -106,9 +118,24 @@ class Rerun:
         load_training(self._trainer, self._stage.read_file(segment.before))
         return self.course.state()
 
+    def after(self, segment: Segment) -> State:
+        """Return the recorded state after a segment, in any environment."""
+        load_training(self._trainer, self._stage.read_file(segment.after))
+        return self.course.state()
+
+    def examples(self, picked: Positions) -> tuple[Tensor, Tensor]:
+        """Return examples of the training set as the network takes them, without augmentation, and their labels."""
+        return self._fetch(picked)
+
     def _opened(self) -> Trainer:
         """Return the training at step 0."""
         return open_trainer(self._store, self._training, self._device, MEMORY_SAMPLES)
+
+    @cached_property
+    def _fetch(self) -> Fetch:
+        """Return what reads examples by their positions."""
+        split = training_of(self._training).split
+        return open_fetch(self._store, self._training, split, self._device, MEMORY_SAMPLES)
 
     @cached_property
     def _stage(self) -> FinishedStage:

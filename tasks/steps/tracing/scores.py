@@ -24,7 +24,7 @@ from tasks.steps.tracing.counterfactual import read_derivatives
 from tasks.steps.tracing.measured import measured_unit
 from tasks.steps.tracing.queries import query_inputs
 from tasks.steps.tracing.targets import last_call
-from tasks.steps.tracing.tracin import read_tracin
+from tasks.steps.tracing.tracin import read_self_influence, read_tracin
 
 if TYPE_CHECKING:
     import torch
@@ -177,10 +177,12 @@ def _counterfactual(made: Compared) -> Scored:
 
 
 def _tracin(made: Compared) -> Scored:
-    """Return sums of products of gradients."""
+    """Return sums of products of gradients; at checkpoints, examples of large gradients are probably wrong."""
     spec = made.spec.inputs[TRACIN_SCORE]
-    score = read_tracin(made.store, spec)
-    return score, None if measured_unit(spec) else -score.mean(axis=0)
+    score, own = read_tracin(made.store, spec), read_self_influence(made.store, spec)
+    if measured_unit(spec):
+        return score, None
+    return score, -score.mean(axis=0) if own is None else own
 
 
 def _same_class(made: Compared) -> Scored:

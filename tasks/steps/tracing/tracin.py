@@ -1,11 +1,13 @@
-"""The tracin stage: the product of each step's loss gradient with the query's, at the weights of the step.
+"""The tracin stage: products of examples' loss gradients with the query's, at the weights of steps or checkpoints.
 
-TracIn (Pruthi et al. 2020) at every step: `lr <grad loss(query), grad loss(example)>`, summed over the steps of an
-example. A positive sum lowered the query's loss. Another measure, as a unit's activation, was raised by a positive sum.
+TracIn (Pruthi et al. 2020): `lr <grad loss(query), grad loss(example)>`, summed over the steps of an example. A
+positive sum lowered the query's loss. Another measure, as a unit's activation, was raised by a positive sum. TracInCP
+of the same paper sums over some checkpoints, at which every example takes part.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -14,10 +16,11 @@ from numpy.typing import NDArray
 
 from configs.tracing import Tracin
 from storage.documents import Document
-from storage.layouts import Layout
+from storage.layouts import ArrayLayout, Layout
 from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import Store
+from storage.updates.archives import Segment
 from tasks.engine.life import measured
 from tasks.engine.step import Size, Step, Work
 from tasks.engine.survey import Survey
@@ -32,26 +35,29 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tasks.steps.tracing.subjects import Measure
-    from tasks.tracing.optimizer_rules import State
+    from tasks.tracing.optimizer_rules import Part, State
     from tasks.training.course import TrainerCourse
 
 VERSION = 1
 KEY = "tracing.scores"
+SELF = "self"
 LOSS = "loss"  # measure unless the parameters say otherwise
 GROUP_BYTES = 256 * 2**20  # of gradients in memory at a time
+TOGETHER = 128  # examples, at most, whose gradients are in memory at a time
 
 
 def tracin_spec(queries: StageSpec, training: StageSpec, asked: Tracin) -> StageSpec:
     """Return the spec of the products of gradients for a training's queries."""
     inputs = {"network": training, "queries": queries}
     parameters: Document = {} if asked.unit is None else {"measure": asked.measure, "unit": asked.unit}
+    parameters |= _checkpoints(asked)
     return TRACIN.spec(parameters, inputs, digests=queries.digests, place=dict(queries.place), label=training.label)
 
 
-def suspects_tracin_spec(suspects: StageSpec, count: int) -> StageSpec:
-    """Return the spec of what each step added to the other class's logit, less the label's, of the first suspects."""
+def suspects_tracin_spec(suspects: StageSpec, count: int, asked: Tracin) -> StageSpec:
+    """Return the spec of what added to the other class's logit, less the label's, of the first suspects."""
     inputs = {"network": suspects.inputs["network"], "suspects": suspects}
-    parameters: Document = {"measure": OTHER, "count": count}
+    parameters: Document = {"measure": OTHER, "count": count, **_checkpoints(asked)}
     return TRACIN.spec(parameters, inputs, digests=suspects.digests, place=dict(suspects.place), label=suspects.label)
 
 
@@ -63,34 +69,110 @@ def read_tracin(store: Store, spec: StageSpec) -> NDArray[np.float64]:
     return found
 
 
+def read_self_influence(store: Store, spec: StageSpec) -> NDArray[np.float64] | None:
+    """Return lr |grad loss(example)|^2 summed over checkpoints, (N,) float64; None for a stage of every step.
+
+    Wrong labels have the largest ones (Pruthi et al. 2020, Section 4.1).
+    """
+    if "checkpoints" not in spec.parameters:
+        return None
+    found: NDArray[np.float64] = open_finished(store, spec).read(SELF).sum(axis=0)
+    return found
+
+
+def _checkpoints(asked: Tracin) -> Document:
+    """Return what a key has of the checkpoints: nothing where the weights of every step are asked for."""
+    return {} if asked.checkpoints is None else {"checkpoints": asked.checkpoints}
+
+
 def _layout(store: Store, spec: StageSpec) -> Layout:
     """Return the layout: partitions of consecutive segments."""
-    return parts_layout(store, spec, "influence")
+    if "checkpoints" not in spec.parameters:
+        return parts_layout(store, spec, "influence")
+    found = parts_layout(store, spec, "influence", int(spec.parameters["checkpoints"]))
+    parts, _, examples = found.arrays["influence"].shape
+    own = ArrayLayout((parts, examples), "float64", ("part", "example"), 1, 1)
+    return Layout(found.partitions, {**found.arrays, SELF: own})
 
 
 def _partition(work: Work, number: int) -> None:
-    """Sum the products of the steps of a partition's segments."""
-
+    """Sum the products of a partition: of the steps of its segments, or at the checkpoints after them."""
     stage, device = work.stage, choose_device(work.device)
     spec, store = stage.spec, stage.store
-    rerun = Rerun(store, spec.inputs["network"], device, KEY, "float32")
-    course, segments = rerun.course, rerun.source.segments()
-    subjects, measure = subjects_of(store, spec, device), measure_of(spec, course, LOSS)
+    most = spec.parameters.get("checkpoints")
+    rerun = Rerun(store, spec.inputs["network"], device, KEY, "float32", steps=most is None)
+    segments = rerun.source.segments() if most is None else _spread(rerun.source.segments(), int(most))
+    subjects, measure = subjects_of(store, spec, device), measure_of(spec, rerun.course, LOSS)
     # A step goes down the example's loss. So it lowers a loss of the query, and raises what has a negative product.
     sign = 1 if str(spec.parameters.get("measure", LOSS)) == LOSS else -1
     _, _, n = stage.layout.arrays["influence"].shape
-    sums = np.zeros((len(subjects.inputs), n))
+    sums, own = np.zeros((len(subjects.inputs), n)), np.zeros(n)
     with stage.partition(number) as part:
         for index in np.array_split(np.arange(len(segments)), stage.layout.partitions)[number]:
-            segment = segments[index]
-            passed, step = rerun.passed(segment), segment.start
-            later = course.states(passed.firsts[0], segment.start, segment.stop - 1)
-            for state in chain(passed.firsts[:1], later):
-                found = _products(course, step, state, subjects, measure)
-                np.add.at(sums.T, course.batch(step).examples, sign * found.double().cpu().numpy().T)
-                step += 1
-        part.write("influence", sums[None])
+            if most is None:
+                _add_steps(rerun, segments[index], subjects, measure, sums)
+            else:
+                _add_checkpoint(rerun, segments[index], subjects, measure, sums, own)
+        part.write("influence", sign * sums[None] + 0.0)  # no negative zeros
+        if most is not None:
+            part.write(SELF, own[None])
         part.numbers.update(measured())
+
+
+def _spread(segments: Sequence[Segment], count: int) -> list[Segment]:
+    """Return segments spread evenly up to the last one, all if there are fewer."""
+    ends = np.arange(1, min(count, len(segments)) + 1) / min(count, len(segments))
+    return [segments[round(float(end) * len(segments)) - 1] for end in ends]
+
+
+def _add_steps(rerun: Rerun, segment: Segment, subjects: Subjects, measure: Measure, sums: NDArray[np.float64]) -> None:
+    """Add the products of each step of a segment to the sums (Q, N) of the step's examples."""
+    passed, course, step = rerun.passed(segment), rerun.course, segment.start
+    later = course.states(passed.firsts[0], segment.start, segment.stop - 1)
+    for state in chain(passed.firsts[:1], later):
+        found = _products(course, step, state, subjects, measure)
+        np.add.at(sums.T, course.batch(step).examples, found.double().cpu().numpy().T)
+        step += 1
+
+
+def _add_checkpoint(
+    rerun: Rerun,
+    segment: Segment,
+    subjects: Subjects,
+    measure: Measure,
+    sums: NDArray[np.float64],
+    own: NDArray[np.float64],
+) -> None:
+    """Add lr <grad measure(query), grad loss(example)> at the weights after a segment to the sums (Q, N).
+
+    The network is in evaluation mode, so that no other example plays a part in an example's loss.
+
+    Parameters
+    ----------
+    own : (N,) sums of lr |grad loss(example)|^2
+    """
+    from tasks.tracing.measures import loss_of
+    from tasks.tracing.optimizer_rules import WEIGHT
+    from tasks.tracing.tracin import gradient_products, self_products
+
+    state, course = rerun.after(segment), rerun.course
+
+    def loss(state: State, inputs: Tensor, classes: Tensor) -> Tensor:
+        return loss_of(course.logits(state, inputs), classes)
+
+    def rate(part: Part) -> float:
+        return course.rate(segment.stop - 1, part[1])
+
+    size = max(1, GROUP_BYTES // (4 * sum(weight.numel() for weight in state.part(WEIGHT).values())))
+    for first in range(0, len(subjects.inputs), size):
+        rows = slice(first, first + size)
+        pulls = course.query_gradients(state, subjects.inputs[rows], subjects.classes[rows], measure)
+        for low in range(0, sums.shape[1], min(size, TOGETHER)):
+            picked = np.arange(low, min(low + min(size, TOGETHER), sums.shape[1]))
+            slopes = course.query_gradients(state, *rerun.examples(picked), loss)
+            sums[rows, picked] += gradient_products(pulls, slopes, rate).cpu().numpy()
+            if first == 0:
+                own[picked] += self_products(slopes, rate).cpu().numpy()
 
 
 def _products(course: TrainerCourse, step: int, state: State, subjects: Subjects, measure: Measure) -> Tensor:
@@ -119,14 +201,15 @@ def _products(course: TrainerCourse, step: int, state: State, subjects: Subjects
 
 
 def _size(spec: StageSpec, survey: Survey) -> Size:
-    training = spec.inputs["network"]
-    check_record(training, KEY)
+    training, most = spec.inputs["network"], spec.parameters.get("checkpoints")
+    if most is None:
+        check_record(training, KEY)
     check_measured(spec, survey, "tracing.tracin")
     train = training_of(training)
     sums = 8 * count_subjects(spec, survey) * survey.data(training.inputs["data"]).count(train.split)
     state = train.optimizer.copies * state_bytes(survey.blank(training))
-    states = STATE_BYTES + 2 * state * (int(train.checkpoint_every**0.5) + 1)
-    return Size(PARTITIONS * sums, 2 * sums + states + 2 * GROUP_BYTES + MEMORY_SAMPLES)
+    states = STATE_BYTES + 2 * state * (int(train.checkpoint_every**0.5) + 1) if most is None else 3 * state
+    return Size(min(PARTITIONS, int(most or PARTITIONS)) * sums, 2 * sums + states + 3 * GROUP_BYTES + MEMORY_SAMPLES)
 
 
 TRACIN = Step("tracin", VERSION, _layout, _partition, _size, network=True)
