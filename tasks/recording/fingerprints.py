@@ -46,24 +46,33 @@ class _View:
     Parameters
     ----------
     key : what differs where another tensor, or another memory, takes the place of the tensor
-    blocks : (n, words) the 64-bit words of its whole blocks, in the order of its values
+    blocks : (n, words) the 64-bit words of its whole blocks, in the order of its values; None without one
     rest : (b,) the bytes after them
     picked : (k, values of a line) or (m,) the bit patterns of the sampled values
     """
 
     key: tuple[object, ...]
-    blocks: Tensor
-    rest: Tensor
+    blocks: Tensor | None
+    rest: Bytes
     picked: Ints
 
     def summary(self) -> NDArray[np.uint32]:
         """Return the sums of the blocks, and the rest, padded with zeros to whole words."""
-        padded: Bytes = np.zeros(-(-len(self.rest) // 4) * 4, np.uint8)
-        padded[: len(self.rest)] = self.rest.cpu().numpy()
-        words = padded.view(np.uint32)
-        if not len(self.blocks):
+        if self.rest.size % 4:
+            words = np.zeros(self.rest.size // 4 + 1, np.uint32)
+            words.view(np.uint8)[: self.rest.size] = self.rest
+        else:
+            words = self.rest.view(np.uint32).copy()
+        if self.blocks is None:
             return words
         return np.concatenate([self.blocks.sum(1).cpu().numpy().view(np.uint32), words])
+
+    def fingerprint(self, version: tuple[int, int]) -> "Fingerprint":
+        """Return the facts of this moment."""
+        summary = self.summary()
+        if self.blocks is None and self.picked.ndim == 1:  # the summary has every value
+            return Fingerprint(summary, summary.view(self.picked.dtype)[: self.picked.size], version)
+        return Fingerprint(summary, self.picked.reshape(-1).copy(), version)
 
 
 class Watched:
@@ -87,8 +96,7 @@ class Watched:
         found = {}
         for parameter, (module, part) in self._each:
             value = getattr(module, part)
-            view = self._view(parameter, value)
-            found[parameter.name] = Fingerprint(view.summary(), view.picked.reshape(-1).copy(), _version(value))
+            found[parameter.name] = self._view(parameter, value).fingerprint(_version(value))
         return found
 
     @torch.no_grad()
@@ -103,8 +111,9 @@ class Watched:
         for parameter, (module, part) in self._each:
             value, last = getattr(module, part), before[parameter.name]
             view = self._view(parameter, value)
-            step = 1 if view.picked.ndim == 1 else EACH
-            if not np.array_equal(view.picked[::step], last.sample.reshape(view.picked.shape)[::step]):
+            known, here = last.sample.reshape(view.picked.shape), view.picked
+            same = known == here if here.ndim == 1 else known[::EACH] == here[::EACH]
+            if not same.all():
                 return parameter.name
             suspect = strict or _version(value) != last.version
             if suspect and not np.array_equal(view.summary(), last.summary):
@@ -128,7 +137,8 @@ def layer_digest(layer: Layer, found: Fingerprints) -> int:
 
     For parameters below BLOCK bytes this is the digest of their values.
     """
-    return weights_digest(found[name].summary.view(np.int32) for name in layer.parameters)
+    summaries = [found[name].summary for name in layer.parameters]  # of whole words, so that one after the other is one
+    return weights_digest([np.concatenate(summaries).view(np.int32)])
 
 
 def sampled_changes(parameter: Parameter, states: Sequence[Fingerprints]) -> Changes:
@@ -155,8 +165,8 @@ def _view_of(value: Tensor, parameter: Parameter, key: tuple[object, ...]) -> tu
     blocks = data[:whole]
     if whole and blocks.storage_offset() % 8:  # an odd place in memory that another tensor owns
         blocks, copied = blocks.clone(), True
-    words = blocks.view(torch.int64).view(-1, BLOCK // 8) if whole else torch.empty(0, 0, dtype=torch.int64)
-    return _View(key, words, data[whole:], _picked(data, parameter)), copied
+    words = blocks.view(torch.int64).view(-1, BLOCK // 8) if whole else None
+    return _View(key, words, data[whole:].cpu().numpy(), _picked(data, parameter)), copied
 
 
 def _picked(data: Tensor, parameter: Parameter) -> Ints:
