@@ -106,8 +106,9 @@ class Tracin(Measured):
         None,
         ge=1,
         description="number of the archive's checkpoints, spread evenly up to the last one, at which the gradients of "
-        "all examples are compared, without their augmentation (all checkpoints if the archive has fewer): seconds in "
-        "place of minutes, from an archive of any kind; null: in each step, of its batch, as the training saw it",
+        "all examples are compared, without their augmentation (all checkpoints if the archive has fewer), from an "
+        "archive of any kind: the time grows with checkpoints x training examples, not with the steps; null: in each "
+        "step, of its batch, as the training saw it",
     )
 
 
@@ -193,7 +194,7 @@ class Tracing(Asked):
         ("gamma", "logit"),
         min_length=1,
         description="scores that are summed over an example's steps; logit is for the output layer only; tracin is the "
-        "product of the query's loss gradient and the example's, at the weights of each step",
+        "product of the query's loss gradient and the example's, at the weights of each step or of some checkpoints",
     )
     counterfactual: Counterfactual | None = Field(
         None, description="influence through the whole training, from an archive with exact weights of every step"

@@ -121,6 +121,8 @@ def quality_and_cost(subject: Subject, truth: Truth, found: Found, suspected: Fo
             "the network's own order with weight 0 for the other half.",
             "Mislabel AUC is by a method's own self-influence where it has one, else by minus the mean score over the "
             f"queries. The network is a second one, of {flipped.epochs} epochs, with a tenth of its labels wrong.",
+            "TracIn at checkpoints: after the same epochs on both sides, spread up to the last one; after all epochs "
+            "where there are fewer.",
         ),
     )
 

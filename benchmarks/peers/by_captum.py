@@ -4,7 +4,6 @@ import importlib
 from functools import partial
 from typing import Any
 
-import numpy as np
 from torch import Tensor, nn
 
 from benchmarks.peers.digits import Subject, margin
@@ -25,13 +24,10 @@ class NegativeMargin(nn.Module):
 
 
 def tracin(subject: Subject, checkpoints: int | None, *, fast: bool = False) -> Any:  # Any: captum ships no types here
-    """Return captum's scorer at checkpoints spread over the training; None takes one for each epoch."""
+    """Return captum's scorer after epochs spread up to the last one, as layerlore's; None takes every epoch."""
     influence = importlib.import_module("captum.influence")
-    epochs = subject.epochs
-    chosen = np.arange(epochs)
-    if checkpoints is not None:
-        chosen = np.unique(np.linspace(0, epochs - 1, checkpoints).round().astype(int))
-    names = [str(number) for number in chosen]
+    count = subject.epochs if checkpoints is None else min(checkpoints, subject.epochs)
+    names = [str(round((number + 1) / count * subject.epochs)) for number in range(count)]
 
     def load(model: nn.Module, name: str) -> float:
         model.load_state_dict(subject.checkpoints[int(name)])

@@ -16,7 +16,7 @@ from storage.updates.parameters import Layer, Parameter
 BLOCK = 2**18  # bytes: of each such block only the sum of its words enters the digest
 LINE = 64  # bytes of a sampled run of values
 SAMPLED = 2**14  # values of a sample; smaller parameters are sampled whole
-EACH = 4  # of the lines of a sample, those that a check between two steps reads
+EACH = 5  # of the lines of a sample, those that a check between two steps reads; odd as their step, see `_picked`
 
 
 @dataclass(frozen=True)
@@ -47,22 +47,23 @@ class _View:
     ----------
     key : what differs where another tensor, or another memory, takes the place of the tensor
     blocks : (n, words) the 64-bit words of its whole blocks, in the order of its values; None without one
-    rest : (b,) the bytes after them
+    rest : (b,) the bytes after them; a tensor where it is not on the CPU
     picked : (k, values of a line) or (m,) the bit patterns of the sampled values
     """
 
     key: tuple[object, ...]
     blocks: Tensor | None
-    rest: Bytes
+    rest: Bytes | Tensor
     picked: Ints
 
     def summary(self) -> NDArray[np.uint32]:
         """Return the sums of the blocks, and the rest, padded with zeros to whole words."""
-        if self.rest.size % 4:
-            words = np.zeros(self.rest.size // 4 + 1, np.uint32)
-            words.view(np.uint8)[: self.rest.size] = self.rest
+        rest = self.rest.cpu().numpy() if isinstance(self.rest, Tensor) else self.rest
+        if rest.size % 4:
+            words = np.zeros(rest.size // 4 + 1, np.uint32)
+            words.view(np.uint8)[: rest.size] = rest
         else:
-            words = self.rest.view(np.uint32).copy()
+            words = rest.view(np.uint32).copy()
         if self.blocks is None:
             return words
         return np.concatenate([self.blocks.sum(1).cpu().numpy().view(np.uint32), words])
@@ -141,9 +142,9 @@ def layer_digest(layer: Layer, found: Fingerprints) -> int:
     return weights_digest([np.concatenate(summaries).view(np.int32)])
 
 
-def sampled_changes(parameter: Parameter, states: Sequence[Fingerprints]) -> Changes:
-    """Return the updates (k, m) of the sampled values between k + 1 states, in order."""
-    values = [as_floats(state[parameter.name].sample, parameter.dtype) for state in states]
+def sampled_changes(parameter: Parameter, samples: Sequence[Ints]) -> Changes:
+    """Return the updates (k, m) of the sampled values between k + 1 samples (m,), in order."""
+    values = [as_floats(sample, parameter.dtype) for sample in samples]
     found: Changes = np.empty((len(values) - 1, len(values[0])))
     for (before, after), change in zip(pairwise(values), found, strict=True):
         np.subtract(after, before, out=change, dtype=np.float64)
@@ -166,7 +167,8 @@ def _view_of(value: Tensor, parameter: Parameter, key: tuple[object, ...]) -> tu
     if whole and blocks.storage_offset() % 8:  # an odd place in memory that another tensor owns
         blocks, copied = blocks.clone(), True
     words = blocks.view(torch.int64).view(-1, BLOCK // 8) if whole else None
-    return _View(key, words, data[whole:].cpu().numpy(), _picked(data, parameter)), copied
+    rest = data[whole:].numpy() if value.device.type == "cpu" else data[whole:]
+    return _View(key, words, rest, _picked(data, parameter)), copied
 
 
 def _picked(data: Tensor, parameter: Parameter) -> Ints:

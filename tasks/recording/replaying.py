@@ -176,7 +176,8 @@ class Replay:
         if PROBES + layer.name not in ledger:
             return float("nan")
         parts = [self._recorded.parameters[name] for name in layer.parameters]
-        here = update_probes(parts, [sampled_changes(part, [self._last, found]) for part in parts])[0]
+        both = self._last, found
+        here = update_probes(parts, [sampled_changes(p, [each[p.name].sample for each in both]) for p in parts])[0]
         there = np.asarray(ledger[PROBES + layer.name].iloc[self._next], np.float64)
         size = float(np.sqrt(np.mean(np.square(there)))) or float(ledger[NORM + layer.name].iloc[self._next])
         return drift(here, there) / size if size else float("inf")

@@ -171,28 +171,17 @@ class TrainerCourse:
             found = {name: torch.stack([one[name] for one in each]) for name in weights}
         return {(WEIGHT, name): slope for name, slope in found.items()}
 
+    def remaining(self, gradients: Mapping[Part, Tensor]) -> dict[Part, Tensor]:
+        """Return gradients (n, *shape) by weights, with 0 for pruned weights, which no update changes."""
+        found = dict(gradients)
+        for companion in self._twin.companions:
+            found |= _put(MODEL, companion.masked(_below(MODEL, found)))
+        return found
+
     def rate(self, step: int, name: str) -> float:
         """Return the learning rate of a weight in a step."""
         schedule, first = self._trainer.schedule, self._groups[name][1]
         return first if schedule is None else first * schedule(step)
-
-    def step_bytes(self, step: int, state: State) -> int:
-        """Return about how many bytes the product of one query's adjoint with a step holds.
-
-        A product keeps about as much as the step's graph does, and the adjoint before and after the step.
-        """
-        kept: dict[int, int] = {}
-
-        def count(tensor: Tensor) -> Tensor:
-            kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
-            return tensor
-
-        leaves = {part: tensor.detach().requires_grad_() for part, tensor in state.tensors.items()}
-        weights = next(iter(leaves.values())).new_ones(self.examples(step)).requires_grad_()
-        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-            after = self.step(step, State(leaves, state.counts), weights)
-        held = sum(tensor.numel() * tensor.element_size() for tensor in after.tensors.values())
-        return sum(kept.values()) + 3 * held
 
     def check_rest(self, first: Mapping[str, Tensor]) -> None:
         """Raise ValueError where a tensor outside the state differs from `first`, an earlier result of `rest`."""

@@ -137,13 +137,14 @@ class _Going:
         """Take the adjoints through a segment, the one before the last one taken."""
         from tasks.tracing.adjoint import go_back, norms
         from tasks.tracing.derivatives import CreditSums
+        from tasks.training.kept import step_bytes
 
         course, passed = self._rerun.course, self._rerun.passed(segment)
         if self._adjoint is None:
             self._adjoint = self._answers(passed.last)
             self._end = norms(self._adjoint, len(self.sums)).double().cpu().numpy()
         if not self.group:
-            self.group = max(1, min(len(self.sums), GROUP_BYTES // course.step_bytes(segment.start, passed.firsts[0])))
+            self.group = max(1, min(len(self.sums), GROUP_BYTES // step_bytes(course, segment.start, passed.firsts[0])))
         parts = []
         for first in range(0, len(self.sums), self.group):
             rows = slice(first, first + self.group)

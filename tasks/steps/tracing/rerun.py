@@ -18,7 +18,6 @@ from storage.stores import Store, StoreError
 from storage.updates.archives import Segment
 from tasks.steps.common.chain import same_environment
 from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
-from tasks.steps.common.fetching import open_fetch
 from tasks.steps.common.trainer import environment, load_training, open_trainer, pack_training
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from tasks.tracing.optimizer_rules import State
     from tasks.training.batches import Positions
     from tasks.training.course import TrainerCourse
-    from tasks.training.loop import Fetch, Trainer
+    from tasks.training.loop import Trainer
 
 PARTITIONS = 16  # of a stage that goes through a training: at most so many copies of its results on the disk
 STATE_BYTES = 256 * 2**20  # bytes of states in memory, unless the square root of the steps needs more
@@ -125,17 +124,11 @@ class Rerun:
 
     def examples(self, picked: Positions) -> tuple[Tensor, Tensor]:
         """Return examples of the training set as the network takes them, without augmentation, and their labels."""
-        return self._fetch(picked)
+        return self._trainer.samples.fetch(picked)
 
     def _opened(self) -> Trainer:
         """Return the training at step 0."""
         return open_trainer(self._store, self._training, self._device, MEMORY_SAMPLES)
-
-    @cached_property
-    def _fetch(self) -> Fetch:
-        """Return what reads examples by their positions."""
-        split = training_of(self._training).split
-        return open_fetch(self._store, self._training, split, self._device, MEMORY_SAMPLES)
 
     @cached_property
     def _stage(self) -> FinishedStage:

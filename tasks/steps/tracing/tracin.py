@@ -42,8 +42,8 @@ VERSION = 1
 KEY = "tracing.scores"
 SELF = "self"
 LOSS = "loss"  # measure unless the parameters say otherwise
-GROUP_BYTES = 256 * 2**20  # of gradients in memory at a time
-TOGETHER = 128  # examples, at most, whose gradients are in memory at a time
+GROUP_BYTES = 256 * 2**20  # of gradients in memory at a time, at checkpoints with what they are made from
+TOGETHER = 128  # examples, at most, whose gradients at a checkpoint are in memory at a time
 
 
 def tracin_spec(queries: StageSpec, training: StageSpec, asked: Tracin) -> StageSpec:
@@ -145,15 +145,16 @@ def _add_checkpoint(
 ) -> None:
     """Add lr <grad measure(query), grad loss(example)> at the weights after a segment to the sums (Q, N).
 
-    The network is in evaluation mode, so that no other example plays a part in an example's loss.
+    The network is in evaluation mode, so that no other example plays a part in an example's loss. Pruned weights do not
+    count.
 
     Parameters
     ----------
     own : (N,) sums of lr |grad loss(example)|^2
     """
     from tasks.tracing.measures import loss_of
-    from tasks.tracing.optimizer_rules import WEIGHT
     from tasks.tracing.tracin import gradient_products, self_products
+    from tasks.training.kept import gradient_bytes
 
     state, course = rerun.after(segment), rerun.course
 
@@ -163,16 +164,18 @@ def _add_checkpoint(
     def rate(part: Part) -> float:
         return course.rate(segment.stop - 1, part[1])
 
-    size = max(1, GROUP_BYTES // (4 * sum(weight.numel() for weight in state.part(WEIGHT).values())))
+    size = max(1, GROUP_BYTES // gradient_bytes(course, state, subjects.inputs[:1]))
     for first in range(0, len(subjects.inputs), size):
         rows = slice(first, first + size)
         pulls = course.query_gradients(state, subjects.inputs[rows], subjects.classes[rows], measure)
-        for low in range(0, sums.shape[1], min(size, TOGETHER)):
-            picked = np.arange(low, min(low + min(size, TOGETHER), sums.shape[1]))
-            slopes = course.query_gradients(state, *rerun.examples(picked), loss)
+        for low in range(0, len(own), min(size, TOGETHER)):
+            picked = np.arange(low, min(low + min(size, TOGETHER), len(own)))
+            slopes = course.remaining(course.query_gradients(state, *rerun.examples(picked), loss))
             sums[rows, picked] += gradient_products(pulls, slopes, rate).cpu().numpy()
             if first == 0:
                 own[picked] += self_products(slopes, rate).cpu().numpy()
+            del slopes  # before the next ones are made
+        del pulls
 
 
 def _products(course: TrainerCourse, step: int, state: State, subjects: Subjects, measure: Measure) -> Tensor:
@@ -205,11 +208,15 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     if most is None:
         check_record(training, KEY)
     check_measured(spec, survey, "tracing.tracin")
-    train = training_of(training)
-    sums = 8 * count_subjects(spec, survey) * survey.data(training.inputs["data"]).count(train.split)
-    state = train.optimizer.copies * state_bytes(survey.blank(training))
-    states = STATE_BYTES + 2 * state * (int(train.checkpoint_every**0.5) + 1) if most is None else 3 * state
-    return Size(min(PARTITIONS, int(most or PARTITIONS)) * sums, 2 * sums + states + 3 * GROUP_BYTES + MEMORY_SAMPLES)
+    train, n = training_of(training), survey.data(training.inputs["data"]).count(training_of(training).split)
+    sums, weights = 8 * count_subjects(spec, survey) * n, state_bytes(survey.blank(training))
+    state = train.optimizer.copies * weights
+    if most is None:
+        states = STATE_BYTES + 2 * state * (int(train.checkpoint_every**0.5) + 1)
+        return Size(PARTITIONS * sums, 2 * sums + states + 2 * GROUP_BYTES + MEMORY_SAMPLES)
+    sums += 8 * n
+    peak = 2 * sums + 3 * state + 4 * max(GROUP_BYTES, weights) + MEMORY_SAMPLES
+    return Size(min(PARTITIONS, int(most)) * sums, peak)
 
 
 TRACIN = Step("tracin", VERSION, _layout, _partition, _size, network=True)

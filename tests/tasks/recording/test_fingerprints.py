@@ -84,3 +84,19 @@ def test_a_weight_is_read_where_it_is_now(
         assert now.version == fresh.version
         same = change in (other_order, odd_place)  # the values of a weight, and not their places
         assert [kept.changed(before, strict=strict) for strict in (False, True)] == [None if same else "weight"] * 2
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("n", [1024, 2048])
+def test_a_change_of_a_few_columns_or_rows_is_seen(n: int, strict: bool) -> None:
+    """Sixteen columns of a matrix are a line of each row; torch does not see a change through `.data`."""
+    module = nn.Linear(n, n)
+    kept = watched(module)
+    before = kept.fingerprints()
+    whole = module.weight.detach().clone()
+    for low in range(0, n, 16):
+        for part in (np.s_[:, low : low + 16], np.s_[low : low + 16]):
+            module.weight.data[part] *= 1.5
+            assert kept.changed(before, strict=strict) == "weight", part
+            module.weight.data[part] = whole[part]
+    assert kept.changed(before, strict=strict) is None

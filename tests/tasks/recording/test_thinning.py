@@ -16,7 +16,7 @@ from storage.stages import find_finished
 from storage.stores import open_store
 from storage.updates import archives
 from storage.verify import verify_stages
-from tasks.recording import ReplayMismatch, open_updates
+from tasks.recording import ReplayMismatch, digests, open_updates
 from tests.forked import ended, forked
 from tests.tasks.recording.conftest import LAYERS, Training, file_digests
 from tests.tasks.recording.test_kills import watch
@@ -143,8 +143,14 @@ def test_a_mismatch_says_how_far_the_weights_are(tmp_path: Path, size: float) ->
     assert truth / 4 < caught.value.drift < 4 * truth
 
 
-@pytest.mark.parametrize("steps", [1, 16, 17, 40])  # norms and probes of 16 rows are computed together
-def test_norms_and_probes_are_those_of_each_update(tmp_path: Path, steps: int) -> None:
+@pytest.mark.parametrize(
+    ("steps", "samples"), [(1, 2**24), (16, 2**24), (17, 2**24), (40, 2**24), (40, 1), (40, 10_000)]
+)
+def test_norms_and_probes_are_those_of_each_update(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, samples: int
+) -> None:
+    """They are computed for some rows together, as many as have so many bytes of samples, at most 16."""
+    monkeypatch.setattr(digests, "SAMPLES", samples)
     Training().recorded(tmp_path / "store", steps, 25, kind="replay")
     ledger = open_updates(str(tmp_path / "store")).ledger
     training = Training()

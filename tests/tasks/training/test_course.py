@@ -23,6 +23,7 @@ from tasks.training.course import TrainerCourse
 from tasks.training.diversity import prepare_diversity
 from tasks.training.gates import ClassGates, Gating
 from tasks.training.ghost_norm import with_ghost_norm
+from tasks.training.kept import gradient_bytes
 from tasks.training.loop import Samples, Trainer
 from tasks.training.lottery import prepare_masks
 from tasks.training.optimizers import OPTIMIZERS
@@ -243,6 +244,18 @@ def test_an_unknown_optimiser_is_named() -> None:
     object.__setattr__(made, "optimizer", torch.optim.RMSprop(made.model.parameters()))
     with pytest.raises(ValueError, match=r"^optimizer: expected one of sgd, adam, adamw, sam, found RMSprop, which"):
         TrainerCourse(made)
+
+
+def test_bytes_of_a_gradient_are_the_weights_and_what_grows_with_the_image() -> None:
+    course = TrainerCourse(trainer({"kind": "sgd", "lr": 0.1}), dtype=torch.float64)
+    state = course.state()
+    weights = 8 * sum(tensor.numel() for tensor in course.state().part("weight").values())
+    small, large = (
+        gradient_bytes(course, state, torch.zeros(1, 1, side, side, dtype=torch.float64)) - weights for side in (16, 32)
+    )
+    assert small >= 2 * 8 * 3 * 16**2  # the convolution's output and that of tanh, at least
+    assert small <= 10 * 8 * 3 * 16**2
+    assert 3.5 * small < large < 4.1 * small
 
 
 def test_gradients_of_queries_through_a_recurrent_layer() -> None:

@@ -19,7 +19,7 @@ from tasks.steps.common.trainer import open_trainer
 from tasks.steps.tracing.counterfactual import read_derivatives
 from tasks.steps.tracing.queries import query_inputs
 from tasks.steps.tracing.retraining import subset
-from tasks.steps.tracing.tracin import read_tracin
+from tasks.steps.tracing.tracin import read_self_influence, read_tracin
 from tasks.tracing.measures import margin_of
 from tests.plans import traces
 from tests.tasks.steps.tracing.conftest import mlp_tree
@@ -134,6 +134,42 @@ def test_tracin_counts_only_weights_that_remain(new_run: NewRun, tmp_path: Path)
     assert trace.comparison is not None
     found = read_tracin(run.job.store, trace.comparison.inputs["tracin"])
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
+
+
+def test_tracin_at_checkpoints_has_their_learning_rate_and_no_pruned_weight(new_run: NewRun, tmp_path: Path) -> None:
+    """In a plain loop over the weights after 5 and 8 steps; the rate is that of the step before, on a cosine."""
+    tree = tree_with("lottery", tmp_path)
+    tree["networks"]["net"]["train"]["schedule"] = {"kind": "cosine"}
+    del tree["tracing"]["counterfactual"]
+    tree["tracing"]["tracin"] = {"checkpoints": 2}
+    run = new_run(tree).finish()
+    trace = traces(run.plan)[0]
+    made = open_trainer(run.job.store, trace.training, CPU, 2**20)
+    masks = {name: ~gone for one in made.companions for name, (_, gone) in one.pruned.items()}  # type: ignore[attr-defined]  # Masking
+    queries = query_inputs(run.job.store, trace.queries, CPU)
+    classes = torch.from_numpy(open_finished(run.job.store, trace.queries).read("label").astype(np.int64))
+    inputs, labels = made.samples.fetch(np.arange(20))
+    expected, own, model = np.zeros((3, 20)), np.zeros(20), made.model
+
+    def slopes(image: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        found = torch.autograd.grad(torch.nn.functional.cross_entropy(model(image), label), list(model.parameters()))
+        named = zip(model.named_parameters(), found, strict=True)
+        return torch.cat([(g * masks[name] if name in masks else g).flatten() for (name, _), g in named]).double()
+
+    for start, stop in ((0, 5), (5, 8)):
+        rate = 0.02 * (1 + np.cos(np.pi * (stop - 1) / 8)) / 2
+        made.run(start, stop)
+        model.eval()
+        theirs = torch.stack([slopes(queries[[q]], classes[[q]]) for q in range(3)])
+        each = torch.stack([slopes(inputs[[n]], labels[[n]]) for n in range(20)])
+        expected += rate * (theirs @ each.T).numpy()
+        own += rate * each.square().sum(1).numpy()
+    assert trace.comparison is not None
+    spec = trace.comparison.inputs["tracin"]
+    np.testing.assert_allclose(read_tracin(run.job.store, spec), expected, rtol=1e-4, atol=1e-7)
+    found = read_self_influence(run.job.store, spec)
+    assert found is not None
+    np.testing.assert_allclose(found, own, rtol=1e-4)
 
 
 def test_an_adversary_beside_detached_ghosts_is_refused(tmp_path: Path) -> None:
