@@ -107,8 +107,8 @@ class Tracin(Measured):
         ge=1,
         description="number of the archive's checkpoints, spread evenly up to the last one, at which the gradients of "
         "all examples are compared, without their augmentation (all checkpoints if the archive has fewer), from an "
-        "archive of any kind: the time grows with checkpoints x training examples, not with the steps; null: in each "
-        "step, of its batch, as the training saw it",
+        "archive of any kind: the time grows with checkpoints x training examples, for as many queries as have 256 MB "
+        "of gradients, not with the steps; null: in each step, of its batch, as the training saw it",
     )
 
 

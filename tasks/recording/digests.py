@@ -21,7 +21,7 @@ class DigestWriter:
     """A writer of the digest, the norm and the probes of every row, taken in place: no weight is copied.
 
     Norms and probes of parameters above 16,384 values come from about as many values. Holds these values of some rows,
-    16 MB or twice those of a row, and their signs.
+    16 MB and those of one row more, and their signs.
     """
 
     waited_seconds = 0.0  # nothing is written during the training

@@ -16,7 +16,6 @@ from storage.updates.parameters import Layer, Parameter
 BLOCK = 2**18  # bytes: of each such block only the sum of its words enters the digest
 LINE = 64  # bytes of a sampled run of values
 SAMPLED = 2**14  # values of a sample; smaller parameters are sampled whole
-EACH = 5  # of the lines of a sample, those that a check between two steps reads; odd as their step, see `_picked`
 
 
 @dataclass(frozen=True)
@@ -106,15 +105,13 @@ class Watched:
 
         Parameters
         ----------
-        strict : whether all bits are compared. Otherwise only a part of the sample is, of parameters that torch did
-            not see change in place; this misses a change through `.data` of a few values in a large parameter.
+        strict : whether all bits are compared. Otherwise only the sample is, of parameters that torch did not see
+            change in place; this misses a change through `.data` of a few values in a large parameter.
         """
         for parameter, (module, part) in self._each:
             value, last = getattr(module, part), before[parameter.name]
             view = self._view(parameter, value)
-            known, here = last.sample.reshape(view.picked.shape), view.picked
-            same = known == here if here.ndim == 1 else known[::EACH] == here[::EACH]
-            if not same.all():
+            if not (last.sample.reshape(view.picked.shape) == view.picked).all():
                 return parameter.name
             suspect = strict or _version(value) != last.version
             if suspect and not np.array_equal(view.summary(), last.summary):
@@ -174,9 +171,11 @@ def _view_of(value: Tensor, parameter: Parameter, key: tuple[object, ...]) -> tu
 def _picked(data: Tensor, parameter: Parameter) -> Ints:
     """Return the bit patterns of the sampled values, (k, values of a line) or (m,); on the CPU a view."""
     bits = np.dtype(BITS[parameter.dtype])
-    lines = data.numel() // LINE
-    # An odd step meets every column of a matrix with rows of a power of two.
+    lines, row = data.numel() // LINE, math.prod(parameter.shape[1:]) * bits.itemsize
+    # A step without a factor in common with the lines of a row meets all columns.
     step = lines * LINE // bits.itemsize // SAMPLED | 1
+    while step > 1 and math.gcd(step, row // math.gcd(LINE, row)) > 1:
+        step += 2
     picked: Bytes = (data if step == 1 else data[: lines * LINE].view(lines, LINE)[::step]).cpu().numpy()
     return picked.view(bits)
 

@@ -43,7 +43,7 @@ def _kept() -> Iterator[dict[int, int]]:
     kept: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:
-        kept[tensor.data_ptr()] = _nbytes([tensor])
+        kept[tensor.data_ptr()] = max(_nbytes([tensor]), kept.get(tensor.data_ptr(), 0))
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):

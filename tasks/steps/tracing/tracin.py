@@ -42,7 +42,7 @@ VERSION = 1
 KEY = "tracing.scores"
 SELF = "self"
 LOSS = "loss"  # measure unless the parameters say otherwise
-GROUP_BYTES = 256 * 2**20  # of gradients in memory at a time, at checkpoints with what they are made from
+GROUP_BYTES = 256 * 2**20  # of gradients in memory at a time, and of what they are made from
 TOGETHER = 128  # examples, at most, whose gradients at a checkpoint are in memory at a time
 
 
@@ -152,7 +152,10 @@ def _add_checkpoint(
     ----------
     own : (N,) sums of lr |grad loss(example)|^2
     """
+    import torch
+
     from tasks.tracing.measures import loss_of
+    from tasks.tracing.optimizer_rules import WEIGHT
     from tasks.tracing.tracin import gradient_products, self_products
     from tasks.training.kept import gradient_bytes
 
@@ -164,13 +167,22 @@ def _add_checkpoint(
     def rate(part: Part) -> float:
         return course.rate(segment.stop - 1, part[1])
 
-    size = max(1, GROUP_BYTES // gradient_bytes(course, state, subjects.inputs[:1]))
-    for first in range(0, len(subjects.inputs), size):
-        rows = slice(first, first + size)
-        pulls = course.query_gradients(state, subjects.inputs[rows], subjects.classes[rows], measure)
-        for low in range(0, len(own), min(size, TOGETHER)):
-            picked = np.arange(low, min(low + min(size, TOGETHER), len(own)))
-            slopes = course.remaining(course.query_gradients(state, *rerun.examples(picked), loss))
+    weights = sum(weight.numel() * weight.element_size() for weight in state.part(WEIGHT).values())
+    most, size = (max(1, GROUP_BYTES // each) for each in (weights, gradient_bytes(course, state, subjects.inputs[:1])))
+
+    def gradients(inputs: Tensor, classes: Tensor, measure: Measure) -> dict[Part, Tensor]:
+        parts = [
+            course.query_gradients(state, inputs[low : low + size], classes[low : low + size], measure)
+            for low in range(0, len(inputs), size)
+        ]
+        return {key: torch.cat([part[key] for part in parts]) for key in parts[0]} if len(parts) > 1 else parts[0]
+
+    for first in range(0, len(subjects.inputs), most):
+        rows = slice(first, first + most)
+        pulls = gradients(subjects.inputs[rows], subjects.classes[rows], measure)
+        for low in range(0, len(own), min(most, TOGETHER)):
+            picked = np.arange(low, min(low + min(most, TOGETHER), len(own)))
+            slopes = course.remaining(gradients(*rerun.examples(picked), loss))
             sums[rows, picked] += gradient_products(pulls, slopes, rate).cpu().numpy()
             if first == 0:
                 own[picked] += self_products(slopes, rate).cpu().numpy()

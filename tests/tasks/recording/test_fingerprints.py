@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from storage.updates.parameters import lay_out
-from tasks.recording.fingerprints import BLOCK, Watched
+from tasks.recording.fingerprints import BLOCK, Watched, estimated_norms, sampled_changes
 
 WORDS = BLOCK // 8
 
@@ -86,17 +86,37 @@ def test_a_weight_is_read_where_it_is_now(
         assert [kept.changed(before, strict=strict) for strict in (False, True)] == [None if same else "weight"] * 2
 
 
-@pytest.mark.parametrize("strict", [False, True])
-@pytest.mark.parametrize("n", [1024, 2048])
-def test_a_change_of_a_few_columns_or_rows_is_seen(n: int, strict: bool) -> None:
-    """Sixteen columns of a matrix are a line of each row; torch does not see a change through `.data`."""
-    module = nn.Linear(n, n)
-    kept = watched(module)
+SHAPES = [(1024, 1024), (4096, 4096), (1280, 1280), (640, 640), (1024, 784), (1024, 400), (500, 800), (320, 320, 3, 3)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_sample_meets_every_column_of_a_matrix(shape: tuple[int, ...]) -> None:
+    """Of each sixteen columns at least one value is looked at, so that a change through `.data` in these is seen."""
+    module = nn.Module()
+    rows, columns = shape[0], int(np.prod(shape[1:]))
+    module.weight = nn.Parameter(torch.arange(columns, dtype=torch.float32).repeat(rows, 1).view(shape))
+    kept = Watched(lay_out({"weight": ("float32", shape)}), [(module, "weight")])
     before = kept.fingerprints()
-    whole = module.weight.detach().clone()
-    for low in range(0, n, 16):
-        for part in (np.s_[:, low : low + 16], np.s_[low : low + 16]):
-            module.weight.data[part] *= 1.5
-            assert kept.changed(before, strict=strict) == "weight", part
-            module.weight.data[part] = whole[part]
-    assert kept.changed(before, strict=strict) is None
+    seen = np.unique(before["weight"].sample.view(np.float32).astype(int) // 16)
+    assert seen.tolist() == list(range(-(-columns // 16)))
+    assert len(before["weight"].sample) <= 2**14 + 16
+    flat = module.weight.data.view(rows, columns)
+    for low in range(0, columns, max(16, columns // 5 // 16 * 16)):
+        flat[:, low : low + 16] += 1
+        assert kept.changed(before, strict=False) == "weight"
+        flat[:, low : low + 16] -= 1
+    assert kept.changed(before, strict=False) is None
+
+
+@pytest.mark.parametrize("columns", [784, 400, 1024])
+def test_the_norm_of_an_update_of_some_columns_is_estimated(columns: int) -> None:
+    """As where the first inputs of all images are 0, so that their weights have no gradient."""
+    module = nn.Linear(columns, 1024, bias=False)
+    kept, (parameter,) = watched(module), lay_out({"weight": ("float32", (1024, columns))})
+    before = kept.fingerprints()["weight"].sample
+    update = torch.randn(1024, columns, generator=torch.Generator().manual_seed(0))
+    update[:, :28] = 0
+    with torch.no_grad():
+        module.weight += update
+    changes = sampled_changes(parameter, [before, kept.fingerprints()["weight"].sample])
+    assert estimated_norms(parameter, changes)[0] == pytest.approx(float(update.norm()), rel=0.05)
