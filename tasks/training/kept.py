@@ -19,7 +19,7 @@ def step_bytes(course: TrainerCourse, step: int, state: State) -> int:
     weights = next(iter(leaves.values())).new_ones(course.examples(step)).requires_grad_()
     with _kept() as kept:
         after = course.step(step, State(leaves, state.counts), weights)
-    return sum(kept.values()) + 3 * _nbytes(after.tensors.values())
+    return sum(kept.values()) + 3 * nbytes(after.tensors.values())
 
 
 def gradient_bytes(course: TrainerCourse, state: State, one: Tensor) -> int:
@@ -34,7 +34,7 @@ def gradient_bytes(course: TrainerCourse, state: State, one: Tensor) -> int:
         course.logits(State(leaves, state.counts), one)
     for tensor in leaves.values():  # all examples share them
         kept.pop(tensor.data_ptr(), None)
-    return sum(kept.values()) + _nbytes(state.part(WEIGHT).values())
+    return sum(kept.values()) + nbytes(state.part(WEIGHT).values())
 
 
 @contextmanager
@@ -43,13 +43,13 @@ def _kept() -> Iterator[dict[int, int]]:
     kept: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:
-        kept[tensor.data_ptr()] = max(_nbytes([tensor]), kept.get(tensor.data_ptr(), 0))
+        kept[tensor.data_ptr()] = max(nbytes([tensor]), kept.get(tensor.data_ptr(), 0))
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         yield kept
 
 
-def _nbytes(tensors: Iterable[Tensor]) -> int:
+def nbytes(tensors: Iterable[Tensor]) -> int:
     """Return the bytes of tensors."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -97,10 +97,11 @@ class Rerun:
         StoreError : another environment, or weights after the segment that differ from the recorded ones
         """
         from tasks.tracing.adjoint import run_forward
+        from tasks.training.kept import nbytes
 
         first, rest = self.before(segment), self.course.rest()
         n = segment.stop - segment.start
-        size = min(n, max(isqrt(n - 1) + 1, STATE_BYTES // state_bytes(first)))
+        size = min(n, max(isqrt(n - 1) + 1, STATE_BYTES // nbytes(first.tensors.values())))
         passed = run_forward(self.course, first, segment.start, segment.stop, size)
         self.course.check_rest(rest)
         if digest(pack_training(self._trainer)) != digest(self._stage.read_file(segment.after)):
@@ -169,8 +170,3 @@ def _refusal(training: StageSpec, key: str, found: str) -> str:
         f"{key}: expected an archive of {training.label} with the exact weights of every step, found {found}; set "
         f"networks.{name}.train.record.kind to dense or replay, without `steps`"
     )
-
-
-def state_bytes(state: State) -> int:
-    """Return the bytes of a training's state."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in state.tensors.values())

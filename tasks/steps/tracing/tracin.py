@@ -157,7 +157,7 @@ def _add_checkpoint(
     from tasks.tracing.measures import loss_of
     from tasks.tracing.optimizer_rules import WEIGHT
     from tasks.tracing.tracin import gradient_products, self_products
-    from tasks.training.kept import gradient_bytes
+    from tasks.training.kept import gradient_bytes, nbytes
 
     state, course = rerun.after(segment), rerun.course
 
@@ -167,8 +167,8 @@ def _add_checkpoint(
     def rate(part: Part) -> float:
         return course.rate(segment.stop - 1, part[1])
 
-    weights = sum(weight.numel() * weight.element_size() for weight in state.part(WEIGHT).values())
-    most, size = (max(1, GROUP_BYTES // each) for each in (weights, gradient_bytes(course, state, subjects.inputs[:1])))
+    each, alone = nbytes(state.part(WEIGHT).values()), gradient_bytes(course, state, subjects.inputs[:1])
+    held, size = max(1, GROUP_BYTES // each), max(1, GROUP_BYTES // alone)
 
     def gradients(inputs: Tensor, classes: Tensor, measure: Measure) -> dict[Part, Tensor]:
         parts = [
@@ -177,11 +177,11 @@ def _add_checkpoint(
         ]
         return {key: torch.cat([part[key] for part in parts]) for key in parts[0]} if len(parts) > 1 else parts[0]
 
-    for first in range(0, len(subjects.inputs), most):
-        rows = slice(first, first + most)
+    for first in range(0, len(subjects.inputs), held):
+        rows = slice(first, first + held)
         pulls = gradients(subjects.inputs[rows], subjects.classes[rows], measure)
-        for low in range(0, len(own), min(most, TOGETHER)):
-            picked = np.arange(low, min(low + min(most, TOGETHER), len(own)))
+        for low in range(0, len(own), min(held, TOGETHER)):
+            picked = np.arange(low, min(low + min(held, TOGETHER), len(own)))
             slopes = course.remaining(gradients(*rerun.examples(picked), loss))
             sums[rows, picked] += gradient_products(pulls, slopes, rate).cpu().numpy()
             if first == 0:
