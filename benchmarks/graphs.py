@@ -54,7 +54,8 @@ def read(path: str) -> Graphs:
     source = open_graph_file(GraphFile(source="graph-npz", paths={"all": path}))
     rows = list(source.rows())
     vectors = [s.image.values for s in source.read([row.key for row in rows]) if isinstance(s.image, Vector)]
-    nodes = 1 + int(np.load(path, allow_pickle=False)["node_label"].max())
+    with np.load(path, allow_pickle=False) as arrays:
+        nodes = 1 + int(arrays["node_label"].max())
     return Graphs(torch.from_numpy(np.stack(vectors)), torch.tensor([row.label for row in rows]), nodes)
 
 

@@ -159,7 +159,8 @@ def main() -> None:
                 out = f"{folder}/{side}.npz"
                 command = [sys.executable, "-m", "benchmarks.similarity", name, *numbers, "--one", side, out]
                 subprocess.run(command, check=True)
-                results[side] = dict(np.load(out, allow_pickle=False))
+                with np.load(out, allow_pickle=False) as arrays:
+                    results[side] = dict(arrays)
         (seconds, _, peak), (ours, once, our_peak) = results["whole"]["figures"], results["stream"]["figures"]
         difference = np.abs(results["whole"]["similarity"] - results["stream"]["similarity"]).max()
         print(

@@ -59,7 +59,8 @@ def test_from_nothing_to_the_report(
     assert networks["accuracy"].item() > 0.8  # it has learned
     explained = layerlore("explain", "lore", "--query", "3", "--layer", "3")
     assert explained.exit_code == 0, explained.output
-    np.save("inputs.npy", np.load("val.npz")["images"][:2, None] / 255)
+    with np.load("val.npz") as arrays:
+        np.save("inputs.npy", arrays["images"][:2, None] / 255)
     bare = layerlore("explain", url, "--model", "my_net:build", "--inputs", "inputs.npy", "--query", "0")
     assert bare.exit_code == 0, bare.output
     status = layerlore("status", url)

@@ -111,6 +111,34 @@ def test_what_cannot_be_explained_is_one_line(loop: OwnLoop, inputs: Path, more:
     assert len(said.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"", "expected a .npy file of numbers, found "),
+        (b"PK\x03\x04 and no archive", "expected a .npy file of numbers, found "),
+        (np.array(3.0), "found float64 ()"),
+        (np.zeros((0, 3)), "found float64 (0, 3)"),
+        (np.array(["a"]), "found <U1 (1,)"),
+        ({"inputs": np.zeros((2, 3))}, "expected a .npy file of numbers, found "),
+    ],
+)
+def test_inputs_that_are_no_array_of_numbers_are_one_line(
+    loop: OwnLoop, tmp_path: Path, content: bytes | np.ndarray | dict[str, np.ndarray], why: str
+) -> None:
+    path = tmp_path / "odd.npy"
+    with path.open("wb") as file:
+        if isinstance(content, bytes):
+            file.write(content)
+        elif isinstance(content, dict):
+            np.savez(file, **content)  # type: ignore[arg-type]  # names of arrays, not options
+        else:
+            np.save(file, content)
+    said = refused(layerlore("explain", str(loop.url), "--model", MODEL, "--inputs", str(path), "--query", "0"))
+    assert said.startswith("--inputs: ")
+    assert why in said
+    assert len(said.splitlines()) == 1
+
+
 def test_inputs_of_another_shape_are_one_line(loop: OwnLoop, tmp_path: Path) -> None:
     np.save(tmp_path / "odd.npy", np.zeros((2, 3, 8, 8), np.float32))
     said = refused(layerlore("explain", str(loop.url), "--model", MODEL, "--inputs", str(tmp_path / "odd.npy")))

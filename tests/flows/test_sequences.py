@@ -144,7 +144,9 @@ def test_files_that_are_not_sequences(changes: dict[str, Any], text: str, tmp_pa
 
 
 def test_features_for_a_reader_of_tokens_and_changes_of_images(tmp_path: Path) -> None:
-    tree = config(tmp_path, values=np.ones((int(np.load(_tokens(tmp_path))["offsets"][-1]), 3)))
+    with np.load(_tokens(tmp_path)) as arrays:
+        count = int(arrays["offsets"][-1])
+    tree = config(tmp_path, values=np.ones((count, 3)))
     code, lines = said(tmp_path, tree)
     assert code == exits.BAD_CONFIG
     assert "tokens.npz: expected tokens (n,), as `vocabulary` says, found features (" in lines

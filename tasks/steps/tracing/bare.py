@@ -210,12 +210,14 @@ def _input(request: BareRequest) -> Tensor:
     import torch
 
     try:
-        values = np.load(request.inputs, allow_pickle=False)
+        values = np.lib.format.open_memmap(request.inputs, mode="r")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not an array"
         raise ConfigError(f"--inputs: expected a .npy file of numbers, found {request.inputs}: {reason}") from None
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiu" or not values.ndim:
-        raise ConfigError(f"--inputs: expected an array (Q, ...) of numbers in {request.inputs}, found another")
+    if values.dtype.kind not in "fiu" or not values.ndim or not values.size:
+        raise ConfigError(
+            f"--inputs: expected an array (Q, ...) of numbers in {request.inputs}, found {values.dtype} {values.shape}"
+        )
     if not 0 <= request.query < len(values):
         raise ConfigError(f"--query: expected 0 to {len(values) - 1}, found {request.query}")
     if not np.isfinite(values[request.query]).all():

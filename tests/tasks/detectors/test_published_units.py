@@ -15,8 +15,9 @@ CATEGORIES = ("object", "color", "material", "scene", "texture", "part")
 
 @pytest.mark.parametrize("table", ["resnet50_imagenet_layer4", "resnet18_places365_layer4", "alexnet_places365_conv5"])
 def test_published_counts_give_the_published_iou(data_dir: Path, table: str) -> None:
-    with zipfile.ZipFile(data_dir / "reference/published_units.zip") as archive:
-        units = pd.read_csv(archive.open(f"netdissect/{table}.csv"))
+    path = data_dir / "reference/published_units.zip"
+    with zipfile.ZipFile(path) as archive, archive.open(f"netdissect/{table}.csv") as file:
+        units = pd.read_csv(file)
     cells = []
     for index, category in enumerate(CATEGORIES):
         columns = [f"{category}-{name}" for name in ("label", "truth", "activation", "intersect", "iou")]

@@ -66,8 +66,10 @@ def test_every_query_is_in_a_data_file(run: "Run", tmp_path: Path, new_run: "Cal
     assert [panel["name"] for panel in index["networks"][0]["panels"]] == [*TITLES, "logit"]
     blocks = [data_of(folder / "queries" / f"block-{i}.js") for i in range(2)]
     assert [len(block) for block in blocks] == [25, 5]
-    shown = Image.open(folder / "queries" / "queries-0-0.png")
-    examples = np.asarray(Image.open(folder / "queries" / "examples-0.png"))
+    with Image.open(folder / "queries" / "queries-0-0.png") as picture:
+        shown = picture.copy()
+    with Image.open(folder / "queries" / "examples-0.png") as picture:
+        examples = np.asarray(picture)
     for query in (0, 24, 25, 29):
         for number, ranking in enumerate([("1", "gamma"), ("3", "gamma"), ("3", "logit")]):
             at = influence.summary["rankings"].index(list(ranking))

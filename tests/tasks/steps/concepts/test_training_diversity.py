@@ -100,9 +100,10 @@ def test_the_first_loss_has_beta_times_the_distance_of_the_batch(
     made = trainer.open_trainer(run.job.store, spec_of(run), torch.device("cpu"), MEMORY_SAMPLES)
     rows = made.samples.batches.batch(0).examples
     inputs, labels = made.samples.fetch(rows)
-    model, arrays = build_model("small-cnn", {"width": 4}, 0), np.load(tmp_path / "features.npz")
+    model = build_model("small-cnn", {"width": 4}, 0)
     maps = torch.nn.Sequential(*list(model.children())[:9])(inputs)
-    images, words = (torch.from_numpy(arrays[name]) for name in ("images", "texts"))
+    with np.load(tmp_path / "features.npz") as arrays:
+        images, words = (torch.from_numpy(arrays[name]) for name in ("images", "texts"))
     images, words = (each / each.norm(dim=1, keepdim=True) for each in (images[made.samples.ids[rows]], words[:3]))
     distance = batch_distance(maps.mean((2, 3)), images, words, 0.05)
     plain = torch.nn.functional.cross_entropy(build_model("small-cnn", {"width": 4}, 0)(inputs), labels)
