@@ -59,6 +59,10 @@ class Survey(Protocol):
         """Return the table of a data set's samples: id, key, label_given, split and others."""
         ...
 
+    def begun(self, spec: StageSpec) -> Document | None:
+        """Return the numbers of a stage's first partition, None before that is made."""
+        ...
+
     def look(self, spec: StageSpec, topic: str, look: Callable[[nn.Module, Tensor, Tensor], Found]) -> Found:
         """Return the result of a function on the network of a stage and a few samples of its data.
 

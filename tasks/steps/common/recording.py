@@ -151,6 +151,12 @@ def archive_size(spec: StageSpec, survey: Survey, *, kind: str = "") -> tuple[st
     return kind, needed + EXAMPLE * (steps + found.count(train.split) * train.epochs)
 
 
+def archive_kind(spec: StageSpec, survey: Survey) -> str:
+    """Return the kind of a training's archive: the one it has begun, else the planned one; errors as `archive_size`."""
+    begun = survey.begun(spec)
+    return archive_size(spec, survey)[0] if begun is None else str(begun["recording"]["kind"])
+
+
 def dropped_bytes(spec: StageSpec, survey: Survey, kind: str, weights: int) -> int:
     """Return the bytes of the checkpoints that an archive does without at the end.
 

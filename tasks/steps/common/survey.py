@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from storage.documents import canonical
+from storage.documents import Document, canonical
+from storage.notes import read_marker
 from storage.results import read_table
 from storage.specs import StageSpec
 from storage.stages import find_finished
@@ -62,6 +63,16 @@ class PlanSurvey:
         """Return the table of a data set's samples, which is read again and not kept."""
         with _names_data(manifest):
             return _table(self.store, manifest)
+
+    def begun(self, spec: StageSpec) -> Document | None:
+        """Return the numbers of a stage's first partition, None before that is made."""
+        if self.store is None:
+            return None
+        try:
+            numbers: Document = read_marker(self.store, spec.path, 0)["numbers"]
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return numbers
 
     def look(self, spec: StageSpec, topic: str, look: Callable[[nn.Module, Tensor, Tensor], Found]) -> Found:
         """Return the result of a function on the network of a stage and a few samples of its data; see `Survey`."""

@@ -212,7 +212,7 @@ def _summary(stage: Stage) -> Document:
 
 def _size(spec: StageSpec, survey: Survey) -> Size:
     training = spec.inputs["network"]
-    check_record(training, KEY)
+    check_record(training, survey, KEY)
     check_measured(spec, survey, KEY)
     train = training_of(training)
     n, found = count_subjects(spec, survey), survey.data(training.inputs["data"])

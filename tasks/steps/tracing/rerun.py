@@ -18,12 +18,14 @@ from storage.stores import Store, StoreError
 from storage.updates.archives import Segment
 from tasks.steps.common.chain import same_environment
 from tasks.steps.common.courses import MEMORY_SAMPLES, training_of
+from tasks.steps.common.recording import archive_kind
 from tasks.steps.common.trainer import environment, load_training, open_trainer, pack_training
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from tasks.engine.survey import Survey
     from tasks.recording.sources import UpdateSource
     from tasks.tracing.adjoint import Passed
     from tasks.tracing.optimizer_rules import State
@@ -145,8 +147,11 @@ def check_exact(source: UpdateSource, training: StageSpec, key: str) -> None:
         raise ValueError(_refusal(training, key, f"{int((~source.recorded).sum())} steps that are not recorded"))
 
 
-def check_record(training: StageSpec, key: str) -> None:
-    """Raise ValueError where a training's settings already rule out derivatives or exact weights of every step."""
+def check_record(training: StageSpec, survey: Survey, key: str) -> None:
+    """Raise ValueError where a training's settings already rule out derivatives or exact weights of every step.
+
+    So does its archive, where that is begun.
+    """
     settings = training_of(training)
     if settings.adversary is not None and getattr(settings.batches, "detach_ghosts", False):
         place = f"networks.{training.place['network']}.train"
@@ -157,10 +162,11 @@ def check_record(training: StageSpec, key: str) -> None:
         )
     record = settings.record
     assert isinstance(record, Record), training
-    if str(record.kind) in INEXACT:
-        raise ValueError(_refusal(training, key, f"kind {record.kind!r}, which rounds them"))
     if record.steps is not None:
         raise ValueError(_refusal(training, key, "`steps`, which leaves some out"))
+    if (kind := archive_kind(training, survey)) in INEXACT:
+        chosen = " (chosen by `auto`)" if record.kind == "auto" else ""
+        raise ValueError(_refusal(training, key, f"kind {kind!r}{chosen}, which rounds them"))
 
 
 def _refusal(training: StageSpec, key: str, found: str) -> str:

@@ -218,7 +218,7 @@ def _products(course: TrainerCourse, step: int, state: State, subjects: Subjects
 def _size(spec: StageSpec, survey: Survey) -> Size:
     training, most = spec.inputs["network"], spec.parameters.get("checkpoints")
     if most is None:
-        check_record(training, KEY)
+        check_record(training, survey, KEY)
     check_measured(spec, survey, "tracing.tracin")
     train, n = training_of(training), survey.data(training.inputs["data"]).count(training_of(training).split)
     sums, weights = 8 * count_subjects(spec, survey) * n, state_bytes(survey.blank(training))

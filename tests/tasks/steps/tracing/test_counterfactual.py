@@ -172,14 +172,48 @@ def test_gaps_are_refused_before_the_run(tmp_path: Any) -> None:
         asked = copy.deepcopy(tree)
         if key == "scores":
             del asked["tracing"]["counterfactual"]
-        config = Config.model_validate(asked)
         expected = (
             f"tracing.{key}: expected an archive of net seed 0 with the exact weights of every step, found `steps`, "
             "which leaves some out; set networks.net.train.record.kind to dense or replay, without `steps`"
         )
-        with pytest.raises(ConfigError) as error:
-            planned_stages(make_plan(config), existing_store(config))
-        assert str(error.value) == expected
+        assert planning(asked) == expected
+
+
+def test_an_archive_that_auto_would_round_is_refused_before_the_run_unless_it_is_begun_as_another(
+    counter_run: "Run", new_run: NewRun, tmp_path: Any
+) -> None:
+    """The budget 20 kB leaves hybrid, the first run made a dense archive; then a hybrid one by a budget's change."""
+    tree = counter_tree(tmp_path / "store")
+    tree["networks"]["net"]["train"]["record"] = {"archive_budget": "20kB"}
+    for key in ("counterfactual", "scores"):
+        asked = copy.deepcopy(tree)
+        if key == "scores":
+            del asked["tracing"]["counterfactual"]
+        expected = (
+            f"tracing.{key}: expected an archive of net seed 0 with the exact weights of every step, found kind "
+            "'hybrid' (chosen by `auto`), which rounds them; set networks.net.train.record.kind to dense or replay, "
+            "without `steps`"
+        )
+        assert planning(asked) == expected
+    made = counter_run.at(str(tmp_path / "made")).tree
+    assert planning({**made, "networks": tree["networks"]}) == ""
+    del tree["tracing"]["counterfactual"]
+    tree["tracing"]["scores"] = ["gamma"]
+    new_run(tree).finish()
+    begun = counter_tree(tmp_path / "store")
+    assert "kind 'hybrid' (chosen by `auto`), which rounds them" in planning(begun)
+    begun["networks"]["net"]["train"]["record"] = {"kind": "replay"}
+    assert planning(begun) == ""
+
+
+def planning(tree: Any) -> str:
+    """Return the message that refuses a config's plan, empty without one."""
+    config = Config.model_validate(tree)
+    try:
+        planned_stages(make_plan(config), existing_store(config))
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 def test_archives_that_round_are_refused(counter_run: "Run") -> None:
