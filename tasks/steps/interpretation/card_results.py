@@ -106,13 +106,7 @@ def _tables(store: Store, one: _Set) -> dict[str, pd.DataFrame]:
         "classes": _classes(store, one, cards, labels),
         "features": _features(store, one, cards, labels, matched),
         "images": _images(store, one, cards, labels),
-        "matches": pd.concat(
-            [
-                pd.DataFrame({"set": one.number, "label": label, "feature": f, "partner": p, "angle": a})
-                for label, (f, p, a) in zip(labels.tolist(), matched, strict=True)
-            ],
-            ignore_index=True,
-        ),
+        "matches": _matches(one, labels, matched),
     }
 
 
@@ -127,6 +121,13 @@ def _matched(store: Store, one: _Set, n_classes: int) -> list[Matched]:
     own, other = method.numbers(store, reference), method.numbers(store, one.features)
     units = [(own(index), np.isin(own(index), other(index))) for index in range(n_classes)]
     return [(unit, np.where(same, unit, -1), np.full(len(unit), np.nan)) for unit, same in units]
+
+
+def _matches(one: _Set, labels: NDArray[np.int64], matched: Sequence[Matched]) -> pd.DataFrame:
+    """Return a row for each feature of the reference, class by class."""
+    feature, partner, angle = (np.concatenate(part) for part in zip(*matched, strict=True))
+    label = np.repeat(labels, [len(features) for features, _, _ in matched])
+    return pd.DataFrame({"set": one.number, "label": label, "feature": feature, "partner": partner, "angle": angle})
 
 
 def _yardstick(store: Store, one: _Set) -> list[dict[str, object]]:

@@ -76,23 +76,24 @@ def class_table(store: Store, cells: Sequence[Cell]) -> pd.DataFrame:
 def _cell_table(store: Store, cell: Cell) -> pd.DataFrame:
     """Return the rows of a cell, one per label."""
     evaluation, features = open_finished(store, cell.evaluation), open_finished(store, cell.features)
-    table = pd.DataFrame(evaluation.read("values"), columns=evaluation.summary["measures"])
+    measured = dict(zip(evaluation.summary["measures"], evaluation.read("values").T, strict=True))
     labels = evaluation.read("label").tolist()
     held_out = cell.evaluation.inputs["activations"]
     names = open_finished(store, held_out.inputs["data"]).summary["class_names"]
     logged = [features.summary["classes"][str(label)] for label in labels]
     class_ranges = ranges_by_class(open_finished(store, cell.selection.inputs["activations"]))
-    table = table.assign(
+    columns = {
+        **measured,
         **{key: getattr(cell, key) for key in (*KEYS, "coreset_from")},
-        label=labels,
-        class_name=[names.get(str(label), str(label)) for label in labels],
-        n_class=[class_ranges[label][1] - class_ranges[label][0] for label in labels],
-        n_kept=[numbers["kept"] for numbers in logged],
-        error_fit=[numbers["relative_error"] for numbers in logged],
-        seconds=[numbers["seconds"] for numbers in logged],
+        "label": labels,
+        "class_name": [names.get(str(label), str(label)) for label in labels],
+        "n_class": [class_ranges[label][1] - class_ranges[label][0] for label in labels],
+        "n_kept": [numbers["kept"] for numbers in logged],
+        "error_fit": [numbers["relative_error"] for numbers in logged],
+        "seconds": [numbers["seconds"] for numbers in logged],
         **{name: [numbers[name] for numbers in logged] for name in LOGGED if all(name in n for n in logged)},
-    )
-    return table.astype(dict.fromkeys(("n_rows", "n_val", "rank", "rank_reference"), "int64"))
+    }
+    return pd.DataFrame(columns).astype(dict.fromkeys(("n_rows", "n_val", "rank", "rank_reference"), "int64"))
 
 
 def coreset_table(store: Store, cells: Sequence[Cell]) -> pd.DataFrame:
@@ -100,17 +101,21 @@ def coreset_table(store: Store, cells: Sequence[Cell]) -> pd.DataFrame:
     unique = unique_coresets(cells)
     selected_from = {cell.selection.inputs["activations"] for cell in unique}
     ids = {spec.path: open_finished(store, spec).read("sample_id") for spec in selected_from}
-    tables = together(store, lambda cell: list(_coreset_tables(store, cell, ids)), unique)
-    return pd.concat([table for each in tables for table in each], ignore_index=True)
+    return pd.concat(together(store, lambda cell: _coreset_rows(store, cell, ids), unique), ignore_index=True)
 
 
-def _coreset_tables(store: Store, cell: Cell, ids: Mapping[str, Block]) -> Iterator[pd.DataFrame]:
-    """Yield the rows of each class of a coreset; `ids` are those of the samples, by path of the activations."""
+def _coreset_rows(store: Store, cell: Cell, ids: Mapping[str, Block]) -> pd.DataFrame:
+    """Return the rows of a coreset, class by class; `ids` are those of the samples, by path of the activations."""
     selection, activations = open_finished(store, cell.selection), cell.selection.inputs["activations"]
+    kept = kept_positions(selection)
+    counts = [len(positions) for positions in kept]
+    rows = {
+        "label": np.repeat(selection.read("label"), counts),
+        "rank": np.concatenate([np.arange(count) for count in counts]),
+        "id": ids[activations.path][np.concatenate(kept)],
+    }
     keys = {key: getattr(cell, key) for key in CORESET_KEYS}
-    for label, kept in zip(selection.read("label").tolist(), kept_positions(selection), strict=True):
-        rows = {"label": label, "rank": np.arange(len(kept)), "id": ids[activations.path][kept]}
-        yield pd.DataFrame(rows).assign(**keys, manifest=activations.inputs["data"].key)
+    return pd.DataFrame({**rows, **keys, "manifest": activations.inputs["data"].key})
 
 
 def _network(store: Store, answer: Interpreted) -> dict[str, object]:
