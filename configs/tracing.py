@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from configs.asked import Asked
-from configs.section import Name, Section, Share, check_distinct
+from configs.section import Name, Section, check_distinct
 
 UNIT = r"^.+:[0-9]+$"  # LAYER:INDEX
 MAX_RETRAININGS = 10_000  # each is a training
@@ -57,7 +57,7 @@ class Lds(Section):
     """Linear datamodelling score: how well summed attributions predict networks trained on subsets."""
 
     subsets: int = Field(32, ge=2, description="number of random subsets of the training set")
-    share: Share = Field(0.5, description="share of the training set in each subset")
+    share: Annotated[float, Field(gt=0, lt=1)] = Field(0.5, description="share of the training set in each subset")
     retrainings: int = Field(
         2,
         ge=1,
@@ -221,6 +221,8 @@ class Tracing(Asked):
     def _consistent(self) -> "Tracing":
         if self.window is not None and self.window[0] >= self.window[1]:
             raise ValueError(f"window: expected a first step before the end {self.window[1]}, found {self.window[0]}")
+        if not self.layers and not self.units:
+            raise ValueError("layers: expected a layer, or one of `units`, found neither; leave it out for all layers")
         if "gamma" not in self.scores:
             raise ValueError("scores: expected gamma among them, found none; add it, as all pages need it")
         if self.tracin != Tracin() and "tracin" not in self.scores:

@@ -24,11 +24,13 @@ from flows.terminal import show_table as _show
 from flows.terminal import size_text as _bytes
 from flows.terminal import table_of as _table
 from flows.terminal import watched as _watched
+from flows.usage import Commands
 from tasks.engine.stops import keep_stops
 
 PACKAGES = ("configs", "flows", "storage", "tasks")
 
 app = typer.Typer(
+    cls=Commands,
     help="Find what each layer of a network learned, from which examples, through which features.\n\n"
     "Start with `layerlore run digits`; `layerlore presets` lists complete configs to copy.",
     no_args_is_help=True,

@@ -69,7 +69,7 @@ def verify(store: StoreArgument, json_: JsonOption = False) -> None:
 def gc(
     store: StoreArgument,
     yes: Annotated[bool, typer.Option("--yes", help="delete the stages; without it they are only listed")] = False,
-    grace: Annotated[float, typer.Option(help="hours for which a stage without a run is kept")] = 24.0,
+    grace: Annotated[float, typer.Option(min=0.0, help="hours for which a stage without a run is kept")] = 24.0,
     json_: JsonOption = False,
 ) -> None:
     """List, or delete with --yes, the stages that no run of the store refers to."""

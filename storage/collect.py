@@ -38,7 +38,7 @@ def find_garbage(store: Store, grace_hours: float) -> Iterator[Garbage]:
     now = store_time(store) if unwanted or probes else 0.0  # not by our clock, which may be hours off
     for path in unwanted:
         age = (now - store.modified(path)) / 3600
-        kept = f"written {age:.1f} h ago" if age < grace_hours else ""
+        kept = "" if age >= grace_hours else f"written {age:.1f} h ago"
         kept = "written in the future, by the store's clock" if age < -1 / 60 else kept
         try:
             with claim(store, path, "gc", wait=False):

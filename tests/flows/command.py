@@ -13,7 +13,7 @@ Write = Callable[[Tree], str]
 
 def layerlore(*arguments: str) -> Result:
     """Run a command in this process."""
-    return CliRunner().invoke(cli.app, list(arguments))
+    return CliRunner().invoke(cli.app, list(arguments), prog_name="layerlore")
 
 
 def on_commands(cases: Sequence[tuple[Any, ...]], *others: str, step: int = 5) -> list[tuple[Any, ...]]:

@@ -94,7 +94,7 @@ BAD: list[tuple[str, object, str]] = [
         0.05,
         "tracing.evaluation.lds.share: expected enough samples for the batches of small seed 0, found 3, 0.05 of 60: ",
     ),
-    ("tracing.evaluation.lds.share", 1.5, "lds.share: input should be less than or equal to 1, found 1.5"),
+    ("tracing.evaluation.lds.share", 1.5, "lds.share: input should be less than 1, found 1.5"),
     ("tracing.evaluation.faithful", True, "tracing.evaluation.faithful: unknown key"),
     (
         "networks.small.train.record",

@@ -70,9 +70,27 @@ def test_help_says_what_a_command_takes(command: tuple[str, ...], expected: list
 
 
 def test_an_unknown_command_or_option_is_a_usage_error() -> None:
-    assert layerlore("runn", "digits").exit_code == 2
-    assert layerlore("run", "digits", "--sett", "a=1").exit_code == 2
-    assert layerlore("run").exit_code == 2
+    see = "see `layerlore run --help`\n"
+    for command, said in (
+        (("runn", "digits"), "error: No such command 'runn'. Did you mean 'run'?; see `layerlore --help`\n"),
+        (("run", "digits", "--sett", "a=1"), f"error: No such option: --sett (Possible options: --set); {see}"),
+        (("run",), f"error: Missing argument 'CONFIG'; {see}"),
+        (("gc", "s", "--grace", "-1"), "error: Invalid value for '--grace': "),
+        (("gc", "s", "--grace", "a\nb"), "error: Invalid value for '--grace': "),
+        (("explain", "s", "--query", "-1"), "error: Invalid value for '--query': "),
+        (("materialise", "s"), "error: Missing option '--kind'; see `layerlore materialise --help`\n"),
+    ):
+        result = layerlore(*command)
+        assert result.exit_code == exits.BAD_CONFIG
+        assert result.stderr.startswith(said)
+        assert len(result.stderr.splitlines()) == 1
+        assert result.stdout == ""
+
+
+def test_help_without_a_command() -> None:
+    result = layerlore()
+    assert "Usage: " in result.stdout
+    assert "error" not in result.stderr
 
 
 def test_an_interrupt_says_how_to_go_on(write: Write, tiny_tree: Tree, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ BASELINES = (
 LOSS = "The summed training loss marks labels that are probably wrong."
 VALID = 0.3  # least correlation of predicted and measured changes
 VALIDITY, LDS = "validity", "LDS"
+ALL_CONSTANT = "all constant"  # note of a correlation that no query has, since predictions or measurements are equal
 USES = {  # what each score is for
     "counterfactual": "what the same training would answer without an example",
     "tracin": "what lowered a query's loss",
@@ -50,6 +51,12 @@ def validity_sentences(evaluation: pd.DataFrame) -> Iterable[str]:
     """Say whether the derivatives predict retrainings, and what cures a training that is too rough."""
     for _, row in evaluation[evaluation["measure"] == VALIDITY].iterrows():
         value = float(row["value"])
+        if row["note"] == ALL_CONSTANT:
+            yield (
+                "Predicted and measured changes without a few examples cannot be compared, since one of them is the "
+                "same in every retraining: leave out more examples (`tracing.counterfactual.left_out`)."
+            )
+            continue
         if value >= VALID:
             yield (
                 f"Predicted and measured changes without a few examples correlate by {formats.measure(value)}: the "

@@ -12,7 +12,7 @@ from storage.specs import StageSpec
 from storage.stages import open_finished
 from storage.stores import Store
 from tasks.report.tracing.results import TracingResults
-from tasks.report.tracing.scores import VALID, VALIDITY
+from tasks.report.tracing.scores import ALL_CONSTANT, VALID, VALIDITY
 from tasks.steps.common.courses import training_of
 from tasks.steps.common.replays import open_archive
 from tasks.steps.common.standing import training_standing
@@ -233,10 +233,7 @@ def _randomisation_rows(found: Document) -> Iterator[dict[str, object]]:
             "measure": "randomisation",
             "layer": row["layer"],
             "score": row["score"],
-            "value": row["value"],
-            "spread": row["spread"],
-            "n": found["queries"],
-            "note": f"{row['score']}; {note}, {row['constant']} constant",
+            **correlation_row(row, found["queries"], f"{row['score']}; {note}, "),
         }
 
 
@@ -247,13 +244,12 @@ def _datamodelling_rows(measure: str, found: Document) -> Iterator[dict[str, obj
             "measure": measure,
             "layer": row["layer"],
             "score": row["score"],
-            "value": row["value"],
-            "spread": row["spread"],
             # In the same order nothing but the subset differs.
             "baseline": 1.0 if measure == SAME_ORDER else found["ceiling"] or np.nan,
             "baseline_name": "noise ceiling",
-            "n": found["queries"],
-            "note": f"{row['score']}; {found['subsets']} subsets x {found['retrainings']}, {row['constant']} constant",
+            **correlation_row(
+                row, found["queries"], f"{row['score']}; {found['subsets']} subsets x {found['retrainings']}, "
+            ),
         }
 
 
@@ -271,13 +267,18 @@ def _comparison_rows(found: Document) -> Iterator[dict[str, object]]:
         yield {
             "measure": check,
             "score": score,
-            "value": _or_nan(stated["value"]),
-            "spread": _or_nan(stated["spread"]),
             "baseline": baseline,
             "baseline_name": name,
-            "n": found["queries"],
-            "note": f"{stated['constant']} constant" if stated["constant"] else "",
+            **correlation_row(stated, found["queries"]),
         }
+
+
+def correlation_row(stated: Document, queries: int, note: str = "") -> dict[str, object]:
+    """Return the mean of rank correlations over queries with its spread: NaN where none has two sides that vary."""
+    constant = int(stated["constant"])
+    value, spread = (np.nan, np.nan) if constant == queries else (stated["value"], stated["spread"])
+    counted = ALL_CONSTANT if constant == queries else f"{constant} constant" if constant or note else ""
+    return {"value": _or_nan(value), "spread": _or_nan(spread), "n": queries, "note": f"{note}{counted}"}
 
 
 def _suspect_rows(found: Document) -> Iterator[dict[str, object]]:

@@ -82,9 +82,12 @@ def _spec(queries: StageSpec, training: StageSpec, settings: Document) -> StageS
 
 
 def subset(spec: StageSpec, index: int, n: int) -> NDArray[np.int64]:
-    """Return the positions of subset `index` of n samples, rising: a function of the run's seed."""
+    """Return the positions of subset `index` of n samples, rising: a function of the run's seed.
+
+    A subset has one sample at least, and leaves one out at least if there are two.
+    """
     rng = np.random.default_rng([int(spec.parameters["seed"]), index])
-    size = max(1, round(float(spec.parameters["share"]) * n))
+    size = max(1, min(round(float(spec.parameters["share"]) * n), n - 1))
     return np.sort(rng.permutation(n)[:size]).astype(np.int64)
 
 

@@ -2,14 +2,14 @@
 
 import pandas as pd
 
-from tasks.report.tracing.scores import score_sentences, validity_sentences
+from tasks.report.tracing.scores import ALL_CONSTANT, VALIDITY, score_sentences, validity_sentences
 
 LDS = "LDS"
 
 
 def table(*rows: tuple[str, str, float]) -> pd.DataFrame:
-    """Rows of measure, score and value."""
-    return pd.DataFrame(rows, columns=["measure", "score", "value"])
+    """Rows of measure, score and value, without a note."""
+    return pd.DataFrame(rows, columns=["measure", "score", "value"]).assign(note="")
 
 
 def test_scores_are_compared_with_the_best_baseline() -> None:
@@ -44,6 +44,16 @@ def test_a_rough_training_is_named_with_its_cures() -> None:
     assert "counterfactual shows" not in " ".join(score_sentences(rough))
     (unknown,) = validity_sentences(table(("validity", "counterfactual", float("nan"))))
     assert "cannot be compared: this training is too rough" in unknown
+
+
+def test_a_correlation_that_no_query_has_says_nothing_about_the_training() -> None:
+    equal = table((VALIDITY, "counterfactual", float("nan")), (LDS, "gamma", float("nan")), (LDS, "random", 0.1))
+    (sentence,) = validity_sentences(equal.assign(note=ALL_CONSTANT))
+    assert sentence == (
+        "Predicted and measured changes without a few examples cannot be compared, since one of them is the same in "
+        "every retraining: leave out more examples (`tracing.counterfactual.left_out`)."
+    )
+    assert next(iter(score_sentences(equal))) == "LDS: the best baseline is random (0.100)."
 
 
 def test_without_retrainings_there_is_nothing_to_say() -> None:

@@ -3,7 +3,8 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,7 @@ from storage.stages import open_finished
 from tasks.engine.life import complete
 from tasks.steps.tracing import mislabel
 from tasks.steps.tracing.mislabel import MISLABEL
+from tasks.steps.tracing.results import correlation_row
 from tasks.steps.tracing.retraining import subset
 from tests.plans import traces
 
@@ -130,6 +132,26 @@ def test_subsets_are_drawn_from_the_seed(traced_run: "Run") -> None:
         np.testing.assert_array_equal(positions, np.sort(np.random.default_rng([0, index]).permutation(60)[:30]))
         assert len(set(positions.tolist())) == 30
     assert len({tuple(positions.tolist()) for positions in drawn}) == 3
+
+
+@pytest.mark.parametrize(
+    ("share", "n", "expected"), [(0.98, 6, 5), (0.98, 25, 24), (0.98, 100, 98), (0.5, 2, 1), (0.98, 1, 1), (0.01, 6, 1)]
+)
+def test_a_subset_has_a_sample_and_leaves_one_out(share: float, n: int, expected: int) -> None:
+    spec: Any = SimpleNamespace(parameters={"seed": 3, "share": share})
+    for index in range(3):
+        positions = subset(spec, index, n)
+        assert len(set(positions.tolist())) == len(positions) == expected
+        assert set(positions.tolist()) <= set(range(n))
+
+
+def test_a_correlation_without_two_sides_that_vary_has_no_value() -> None:
+    """The mean over queries counts constants as 0, which says something only while others vary."""
+    stated = {"score": "gamma", "value": 0.25, "spread": 0.1, "constant": 2}
+    assert correlation_row(stated, 3) == {"value": 0.25, "spread": 0.1, "n": 3, "note": "2 constant"}
+    found = correlation_row({**stated, "value": 0.0, "constant": 3}, 3, "gamma; 2 subsets x 1, ")
+    assert [str(found.pop(name)) for name in ("value", "spread")] == ["nan", "nan"]
+    assert found == {"n": 3, "note": "gamma; 2 subsets x 1, all constant"}
 
 
 @pytest.mark.parametrize("number", [0, 3])
