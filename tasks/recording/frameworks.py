@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from storage.stores import StoreError
 from tasks.recording.checkpoints import load_checkpoint, pack_checkpoint
 from tasks.recording.generators import generator_states, restore_generators
+from tasks.recording.given import Ids, ids_of
 from tasks.recording.programs import Row
 from tasks.recording.recorder import UpdateRecorder
-from tasks.recording.segment import Ids, ids_of
 
 IDS = "ids"  # key of a batch with the sample ids
 NO_IDS = f"expected sample ids under the key {IDS!r}, found none; wrap the data set: WithIds(dataset, ids)"

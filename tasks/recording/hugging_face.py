@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from tasks.recording.frameworks import IDS, NO_IDS, LoopRecorder
-from tasks.recording.segment import ids_of
+from tasks.recording.given import ids_of
 
 if TYPE_CHECKING:
 

@@ -8,7 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from tasks.recording.frameworks import Batch, GetIds, LoopRecorder, batch_ids
-from tasks.recording.segment import ids_of
+from tasks.recording.given import ids_of
 
 if TYPE_CHECKING:
 

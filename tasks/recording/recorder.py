@@ -29,10 +29,11 @@ from tasks.recording.blocks import check_one_update, check_unchanged
 from tasks.recording.checkpoints import load_checkpoint, pack_checkpoint, write_checkpoint, write_initial
 from tasks.recording.environment import device_of, environment_difference, environment_facts, loop_facts
 from tasks.recording.fingerprints import Fingerprints, Watched
+from tasks.recording.given import Ids, given_row
 from tasks.recording.guards import ReplayGuard, fall_back, print_line
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.programs import Program, Row
-from tasks.recording.segment import Ids, SegmentRecorder, attempt_folder, ids_of
+from tasks.recording.segment import SegmentRecorder, attempt_folder
 from tasks.recording.start import check_settings, contents_of, steps_of_a_segment
 
 VERSION = 2
@@ -131,14 +132,16 @@ class UpdateRecorder:
 
         Parameters
         ----------
-        examples : ids of the batch, or of all micro-batches, in order
+        examples : ids of the batch, or of all micro-batches, in order; at least one. Ids are integers from 0 on
         label : class of all examples, -1 for several
+        epoch : from 0 on
         ghosts : ids of samples that only normalisation saw
 
         Raises
         ------
         RuntimeError : the recorder is closed; an earlier step ended with an exception; something changed the recorded
             weights after the previous step; or the block held a part of an update, or several updates
+        TypeError, ValueError : ids, a label, an epoch or the row's loss that the ledger cannot have
         Exception : a failure of the writing thread
         """
         if self._held is None:
@@ -147,7 +150,7 @@ class UpdateRecorder:
         try:
             if self._open is None:
                 if not self._chain:
-                    self._prepare(Row(0, epoch, label, ids_of("examples", examples), ids_of("ghosts", ghosts)))
+                    self._prepare(given_row(0, examples, ghosts, label=label, epoch=epoch))
                 self._open = self._begin()
             recorder, repeatable = self._open.recorder, ARCHIVES[self.kind].recomputes
             check_unchanged(f"step {recorder.next_step}", recorder, self._last)

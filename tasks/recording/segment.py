@@ -4,12 +4,9 @@ import uuid
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeAlias
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from storage.documents import Document
 from storage.updates.archives import Segment
@@ -18,14 +15,12 @@ from storage.updates.ledger import LEDGER, Entry, ledger_bytes
 from tasks.recording.archives import ARCHIVES
 from tasks.recording.environment import spare_threads
 from tasks.recording.fingerprints import Fingerprints, Watched
+from tasks.recording.given import Ids, given_row, ids_of, number_of
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.programs import Row
 from tasks.recording.writers import Recording
 
-Ids: TypeAlias = "NDArray[np.int64] | Sequence[int] | Tensor"
 Keep = Callable[[int], bool]  # step -> whether its update is kept
-
-MOST_ID = 2**63 - 1
 
 
 def attempt_folder(number: int) -> str:
@@ -116,16 +111,17 @@ class SegmentRecorder:
         Raises
         ------
         RuntimeError : an earlier step ended with an exception, or the segment is full
+        TypeError, ValueError : ids, label, epoch, or the row's loss or clip, that the ledger cannot have
         Exception : a failure of the writing thread
         """
         self._check()
         kept = self._keep(self.next_step)
         if kept and self._in_gap:
             self._end_row()
-        batch, others = ids_of("examples", examples), ids_of("ghosts", ghosts)
-        row = Row(self.next_step, int(epoch), int(label), batch, others)
+        row = given_row(self.next_step, examples, ghosts, label=label, epoch=epoch)
+        members = len(row.examples) + len(row.ghosts)
         try:
-            with _watched(self._optimizer, row), self._writer.during(len(batch) + len(others), kept=kept):
+            with _watched(self._optimizer, row), self._writer.during(members, kept=kept):
                 yield row
         except BaseException:
             self._failed = self.next_step
@@ -137,10 +133,10 @@ class SegmentRecorder:
             epoch=row.epoch,
             label=row.label,
             lrs=row.lrs,
-            clip=float(row.clip),
-            loss=_number(row.loss),
+            clip=number_of("row.clip", row.clip),
+            loss=number_of("row.loss", row.loss),
             augmentation=int(row.augmentation),
-            examples=ids_of("examples", row.examples),
+            examples=ids_of("examples", row.examples, least=1),
             ghosts=ids_of("ghosts", row.ghosts),
         )
         self._entries.append(entry)
@@ -226,21 +222,6 @@ def _watched(optimizer: torch.optim.Optimizer, row: Row) -> Iterator[None]:
             handle.remove()
     if not row.lrs:
         note()
-
-
-def ids_of(name: str, values: Ids) -> NDArray[np.int64]:
-    """Return ids as a new int64 array."""
-    found = values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
-    if found.size and found.dtype.kind not in "iu":
-        raise TypeError(f"{name}: expected integer ids, found {found.dtype}")
-    if found.dtype.kind == "u" and found.size and found.max() > MOST_ID:
-        raise ValueError(f"{name}: expected ids up to {MOST_ID}, the largest int64, found {found.max()}")
-    return np.array(found, np.int64).reshape(-1)
-
-
-def _number(value: Any) -> float:  # Any: see Row
-    """Return a number or a tensor of one number as a float."""
-    return float(value.detach() if isinstance(value, Tensor) else value)
 
 
 def _counted(write: Write, sizes: dict[str, int]) -> Write:

@@ -110,7 +110,7 @@ class Interruption(Exception):  # noqa: N818
 
 
 def ids(step: int) -> list[int]:
-    return [100 * step + k for k in range(step % 4)]
+    return [100 * step + k for k in range(1 + step % 4)]
 
 
 def batch(step: int) -> tuple[Tensor, Tensor]:
