@@ -43,10 +43,9 @@ def check_unchanged(what: str, recorder: SegmentRecorder, last: Fingerprints | N
     """
     if last is None or (name := recorder.changed(last)) is None:
         return
-    layer = next(layer.name for layer in recorder.layers if name in layer.parameters)
     raise RuntimeError(
-        f"{what}: layer {layer!r}: expected its weights after step {recorder.next_step - 1}, found others in "
-        f"{name!r}; change weights inside a block, or restore them before the next block"
+        f"{what}: layer {recorder.layer_of(name)!r}: expected its weights after step {recorder.next_step - 1}, found "
+        f"others in {name!r}; change weights inside a block, or restore them before the next block"
     )
 
 

@@ -110,6 +110,8 @@ class Watched:
         """
         for parameter, (module, part) in self._each:
             value, last = getattr(module, part), before[parameter.name]
+            if not _fits(parameter, value):
+                return parameter.name
             view = self._view(parameter, value)
             if not (last.sample.reshape(view.picked.shape) == view.picked).all():
                 return parameter.name
@@ -117,6 +119,11 @@ class Watched:
             if suspect and not np.array_equal(view.summary(), last.summary):
                 return parameter.name
         return None
+
+    def reshaped(self) -> tuple[Parameter, Tensor] | None:
+        """Return the first parameter with another shape or type than recorded, and its present value, else None."""
+        pairs = ((parameter, getattr(module, part)) for parameter, (module, part) in self._each)
+        return next((pair for pair in pairs if not _fits(*pair)), None)
 
     def _view(self, parameter: Parameter, value: Tensor) -> _View:
         """Return the bits of a parameter; views are kept, since to make them takes longer than to read through them."""
@@ -178,6 +185,11 @@ def _picked(data: Tensor, parameter: Parameter) -> Ints:
         step += 2
     picked: Bytes = (data if step == 1 else data[: lines * LINE].view(lines, LINE)[::step]).cpu().numpy()
     return picked.view(bits)
+
+
+def _fits(parameter: Parameter, value: Tensor) -> bool:
+    """Return whether a value has the shape and the type of a parameter."""
+    return value.shape == parameter.shape and value.dtype == getattr(torch, parameter.dtype)
 
 
 def _version(value: Tensor) -> tuple[int, int]:

@@ -1,7 +1,7 @@
 """Choose the layers of a network that are recorded, and find their parameters."""
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,7 @@ def choose_layers(model: nn.Module, layers: Sequence[str] | None = None) -> dict
 
     Raises
     ------
+    TypeError : not a list of names
     ValueError : the model does not have a layer of that name; a layer is not covered; with None, a module with
         parameters is neither covered nor a normalisation; nothing can be recorded; or the state dict, from which an
         archive restores parameters, changes a parameter
@@ -36,7 +37,7 @@ def choose_layers(model: nn.Module, layers: Sequence[str] | None = None) -> dict
         chosen = dict(_all_covered(model))
     else:
         chosen = {}
-        for name in layers:
+        for name in _checked_names(layers):
             if name in pieces:
                 chosen[name] = pieces[name]
                 continue
@@ -103,6 +104,17 @@ def _not_covered(model: nn.Module, name: str, module: nn.Module) -> str:
         f"{where}: expected parameters of modules that can be recorded ({kind_names()}), found those of a "
         f"{_class_of(module)}: {parameters}; name the layers to record, such as layers: [{listed}]"
     )
+
+
+def _checked_names(layers: Sequence[str]) -> list[str]:
+    """Return the names of layers; a text, which is a sequence of its letters, and other values raise TypeError."""
+    if isinstance(layers, str) or not isinstance(layers, Iterable):
+        more = f"; write layers=[{layers!r}]" if isinstance(layers, str) else ""
+        raise TypeError(f"layers: expected a list of names of modules, found {layers!r}{more}")
+    names = list(layers)
+    if other := [name for name in names if not isinstance(name, str)]:
+        raise TypeError(f"layers: expected names of modules, found {other[0]!r}")
+    return names
 
 
 def _check_layer(name: str, modules: Mapping[str, nn.Module]) -> None:

@@ -59,9 +59,10 @@ class UpdateRecorder:
 
     Raises
     ------
-    ValueError : an unknown kind or layer; a module that cannot be recorded; an optimiser without a learning rate; a
-        setting or state of the optimiser that cannot be restored exactly, which a checkpoint may find later; or a
-        `checkpoint_every` that is not an integer of at least 1
+    TypeError : a model, optimiser, program or list of layers that is something else
+    ValueError : an unknown kind or layer; a module that cannot be recorded; a tensor of the model that is sparse or on
+        the meta device; an optimiser without a learning rate, or of another model; its settings or state that cannot be
+        restored exactly, which a checkpoint may find later; or a `checkpoint_every` or tolerance out of its range
     StoreError : the archive in the store is finished; it was begun with other layers or checkpoints; or it was begun
         in another environment (`tasks.recording.environment`), where bits would differ
 
@@ -86,7 +87,7 @@ class UpdateRecorder:
         program: Program | None = None,
     ) -> None:
         check_kind(kind)
-        check_settings(optimizer, checkpoint_every, tolerance)
+        check_settings(model, optimizer, checkpoint_every, tolerance, program)
         self.waited_seconds = 0.0
         self._model, self._optimizer = model, optimizer
         self._layers = list(choose_layers(model, layers))

@@ -181,8 +181,20 @@ class SegmentRecorder:
 
     def _end_row(self) -> None:
         """Record the weights after a step, or after a gap."""
+        if (other := self._watched.reshaped()) is not None:
+            parameter, value = other
+            found = f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
+            raise RuntimeError(
+                f"step {self.next_step}: layer {self.layer_of(parameter.name)!r}: expected {parameter.name!r} as "
+                f"{parameter.dtype} of shape {parameter.shape}, found {found}; keep shapes and types, or record the "
+                "changed network into another store"
+            )
         self._writer.push()
         self._pushed, self._in_gap = self._pushed + 1, False
+
+    def layer_of(self, parameter: str) -> str:
+        """Return the first layer that has a parameter."""
+        return next(layer.name for layer in self.layers if parameter in layer.parameters)
 
     def _check(self, *, full: bool = True) -> None:
         """Raise RuntimeError unless another step may be recorded."""

@@ -1,5 +1,7 @@
 """What a recorder refuses: archives that are finished or of another recording, and what it cannot record."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,18 +78,75 @@ def test_a_kind_that_is_not_there_lists_what_is(tmp_path: Path, kind: str) -> No
     assert not (tmp_path / "store").exists()
 
 
-@pytest.mark.parametrize("tolerance", [-1e-3, float("nan"), 1.0])
-def test_a_tolerance_is_a_share(tmp_path: Path, tolerance: float) -> None:
-    with pytest.raises(ValueError, match=rf"^tolerance: expected a number from 0 to below 1, found {tolerance}$"):
+@pytest.mark.parametrize("tolerance", [-1e-3, float("nan"), 1.0, "x", None])
+def test_a_tolerance_is_a_share(tmp_path: Path, tolerance: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^tolerance: expected a number from 0 to below 1, found {tolerance!r}$"):
         UpdateRecorder(*Training().start(), tmp_path / "store", kind="hybrid", tolerance=tolerance)
     assert not (tmp_path / "store").exists()
 
 
-@pytest.mark.parametrize("every", [0, 2.5, True])
-def test_checkpoints_come_at_least_every_step(tmp_path: Path, every: int) -> None:
-    with pytest.raises(ValueError, match=f"checkpoint_every: expected an integer of at least 1, found {every}"):
+@pytest.mark.parametrize("every", [0, 2.5, True, "x"])
+def test_checkpoints_come_at_least_every_step(tmp_path: Path, every: Any) -> None:
+    with pytest.raises(ValueError, match=f"^checkpoint_every: expected an integer of at least 1, found {every!r}$"):
         UpdateRecorder(*Training().start(), tmp_path / "store", checkpoint_every=every)
     assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"model": 5}, "model: expected a torch.nn.Module, found int"),
+        ({"optimizer": 5}, "optimizer: expected a torch.optim.Optimizer, found int"),
+        ({"program": 5}, "program: expected a function that returns model, optimizer and step, found int"),
+        ({"layers": [0]}, "layers: expected names of modules, found 0"),
+        ({"layers": 5}, "layers: expected a list of names of modules, found 5"),
+        ({"layers": "6"}, "layers: expected a list of names of modules, found '6'; write layers=['6']"),
+    ],
+)
+def test_an_argument_of_another_type_is_named(tmp_path: Path, given: dict[str, Any], text: str) -> None:
+    model, optimizer = Training().start()
+    with pytest.raises(TypeError, match=f"^{re.escape(text)}$"):
+        UpdateRecorder(**{"model": model, "optimizer": optimizer, "store": tmp_path / "store", **given})
+    assert not (tmp_path / "store").exists()
+
+
+def sparse(model: nn.Module) -> None:
+    last = model.get_submodule("8")
+    last.weight = nn.Parameter(model.get_parameter("8.weight").detach().to_sparse())
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (sparse, "'8.weight' as a dense tensor with values, found one of layout torch.sparse_coo"),
+        (lambda model: model.to("meta"), "'0.weight' as a dense tensor with values, found one on the meta device"),
+    ],
+)
+def test_a_tensor_that_no_checkpoint_can_hold_is_named(
+    tmp_path: Path, change: Callable[[nn.Module], object], text: str
+) -> None:
+    model, _ = Training().start()
+    change(model)
+    with pytest.raises(ValueError, match=f"^model: expected {text}$"):
+        UpdateRecorder(model, torch.optim.SGD(model.parameters(), lr=0.1), tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_an_optimiser_of_another_model_is_refused(tmp_path: Path) -> None:
+    (model, _), (_, optimizer) = Training().start(), Training().start()
+    text = "optimizer: expected an optimizer of the recorded model, found one that holds none of its parameters"
+    with pytest.raises(ValueError, match=f"^{text}$"):
+        UpdateRecorder(model, optimizer, tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.parametrize("layers", [None, ["0", "3"]])  # some recorded layers are frozen, or all
+def test_frozen_layers_may_be_outside_the_optimiser(tmp_path: Path, layers: list[str] | None) -> None:
+    training = Training(lambda model: torch.optim.SGD(model.get_submodule("8").parameters(), lr=0.1))
+    training.recorded(tmp_path / "store", 2, layers=layers)
+    source = open_updates(str(tmp_path / "store"))
+    assert torch.equal(source.initial("0"), source.final("0"))
+    assert source.steps == 2
 
 
 class NoRate(torch.optim.Optimizer):
