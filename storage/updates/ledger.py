@@ -1,7 +1,7 @@
 """The ledger of a segment, for any kind of archive: a Parquet table with a row for each step."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,6 +103,13 @@ def read_ledger(data: bytes, what: str) -> pd.DataFrame:
         raise DamagedError(f"{what}: expected a ledger, found another table: {error}") from error
     assert isinstance(table, pd.DataFrame)
     return table
+
+
+def first_not_finite(norms: Mapping[str, Sequence[float]]) -> tuple[int, str] | None:
+    """Return the first row whose update is not finite and its first such layer, by the norms of each layer's rows."""
+    odd = {layer: np.flatnonzero(~np.isfinite(values)) for layer, values in norms.items()}
+    found = [(int(rows[0]), layer) for layer, rows in odd.items() if len(rows)]
+    return min(found, key=lambda one: one[0]) if found else None
 
 
 def row_runs(ledger: pd.DataFrame) -> list[tuple[range, range, bool]]:

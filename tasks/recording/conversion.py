@@ -28,7 +28,7 @@ from storage.updates.reader import SegmentReader
 from tasks.recording.archives import ARCHIVES
 from tasks.recording.dense import DenseSource
 from tasks.recording.environment import spare_threads
-from tasks.recording.guards import print_line
+from tasks.recording.guards import diverged_layer, print_line
 from tasks.recording.layers import recorded_parameters
 from tasks.recording.programs import Program
 from tasks.recording.replay import ReplaySource
@@ -201,6 +201,7 @@ def check_converted(stage: FinishedStage, segment: Segment) -> None:
 
     Raises
     ------
+    ValueError : the weights are not finite: the training diverged
     DamagedError : the sum of a layer's updates differs from the change of its weights by more than is stated
     """
     source = ARCHIVES[segment.kind].source(stage, (segment,), None)
@@ -211,6 +212,8 @@ def check_converted(stage: FinishedStage, segment: Segment) -> None:
             updates = block.dense(torch.float64)
             total += updates.sum(dim=0)
             size += float(updates.flatten(1).norm(dim=1).sum())
+        if not change.isfinite().all():
+            raise ValueError(diverged_layer(source.ledger, layer))
         exact, weights = source.exactness[layer], float(source.final(layer).double().norm())
         rounding = ROUNDING * math.sqrt(segment.stop - segment.start) if exact else 1e-12
         allowed = exact * size + rounding * weights

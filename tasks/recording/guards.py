@@ -5,15 +5,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
+import pandas as pd
 import torch
 from torch import nn
 
+from storage.updates.ledger import NORM, first_not_finite
 from tasks.recording.fingerprints import Fingerprints, layer_digest
 from tasks.recording.generators import generators_kept, gpus_of, same_states, states_of
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.preflight import STEPS, first_difference, layer_digests
 from tasks.recording.programs import Program, ProgramRun, RepeatProgram, Row
-from tasks.recording.replaying import ReplayMismatch
+from tasks.recording.replaying import ReplayMismatch, row_ends
 
 FALLBACK = "hybrid"
 
@@ -123,6 +125,32 @@ def order_changes(model: nn.Module, device: torch.device) -> bool:
     if device.type != "cuda" or torch.are_deterministic_algorithms_enabled():
         return False
     return any(getattr(module, "scatters", False) is True for module in model.modules())
+
+
+def say_diverged(where: tuple[int, str] | None) -> bool:
+    """Say where a training diverged, and return whether it did.
+
+    Parameters
+    ----------
+    where : first step and layer with an update that is not finite, None without one
+    """
+    if where is not None:
+        print_line(
+            f"step {where[0]}, layer {where[1]!r}: its update is not finite; the recording goes on, but updates from "
+            "this step on cannot be projected"
+        )
+    return where is not None
+
+
+def diverged_layer(ledger: pd.DataFrame, layer: str) -> str:
+    """Return the error for a layer with weights that are not finite, with the step where its norms show it."""
+    ends = ledger[row_ends(ledger)]
+    odd = first_not_finite({layer: ends[NORM + layer].tolist()})
+    where = "" if odd is None else f"step {ends['step'].iloc[odd[0]]}, "
+    return (
+        f"{where}layer {layer!r}: expected finite weights, found NaN or inf; the training diverged there, and its "
+        "archive cannot be converted"
+    )
 
 
 def print_line(text: str) -> None:

@@ -14,6 +14,7 @@ from tasks.recording.recurrences import own_share
 from tasks.recording.step_blocks import StepBlock, WholeBlock
 from tasks.recording.traces import FactorTrace
 from tasks.tracing import Contributions
+from tasks.tracing.checks import check_finite
 from tasks.tracing.prepared import Queries
 
 
@@ -117,6 +118,9 @@ class FactorBlock(StepBlock):
         ]
         gamma, norm = (torch.stack([getattr(row, name) for row in rows], dim=1) for name in ("gamma", "norm"))
         z, out = images.preactivation_norm, torch.promote_types(inputs.dtype, torch.float32)
+        if z.isfinite().all():
+            with self.naming_steps():
+                check_finite("updates", norm.T)
         scale = norm * z[:, None]
         cosine = torch.where(scale > 0, gamma / torch.where(scale > 0, scale, 1.0), 0.0).clamp(-1, 1)
         return Contributions(*(part.to(out) for part in (gamma, norm, cosine, z)))

@@ -93,6 +93,6 @@ class PassingBlock(ReplayBlock):
     ) -> Contributions:
         """Return the contributions, within 1e-5 of those of a block that keeps its weights; `bias` must be None."""
         assert bias is None, self.layer
-        return self.passing.project(
-            self, Queries(module, weight, tokens_as_floats(module, weight, inputs), anchor, None)
-        )
+        queries = Queries(module, weight, tokens_as_floats(module, weight, inputs), anchor, None)
+        with self.naming_steps():
+            return self.passing.project(self, queries)

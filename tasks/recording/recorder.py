@@ -30,7 +30,7 @@ from tasks.recording.checkpoints import load_checkpoint, pack_checkpoint, write_
 from tasks.recording.environment import device_of, environment_difference, environment_facts, loop_facts
 from tasks.recording.fingerprints import Fingerprints, Watched
 from tasks.recording.given import Ids, given_row
-from tasks.recording.guards import ReplayGuard, fall_back, print_line
+from tasks.recording.guards import ReplayGuard, fall_back, print_line, say_diverged
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.programs import Program, Row
 from tasks.recording.segment import SegmentRecorder, attempt_folder
@@ -60,9 +60,8 @@ class UpdateRecorder:
     Raises
     ------
     TypeError : a model, optimiser, program or list of layers that is something else
-    ValueError : an unknown kind or layer; a module that cannot be recorded; a tensor of the model that is sparse or on
-        the meta device; an optimiser without a learning rate, or of another model; its settings or state that cannot be
-        restored exactly, which a checkpoint may find later; or a `checkpoint_every` or tolerance out of its range
+    ValueError : an unknown kind or layer; what cannot be recorded: a module, sparse or meta tensors, an optimiser of
+        another model or without a rate, settings or state that cannot be restored exactly; or a value out of its range
     StoreError : the archive in the store is finished; it was begun with other layers or checkpoints; or it was begun
         in another environment (`tasks.recording.environment`), where bits would differ
 
@@ -111,7 +110,7 @@ class UpdateRecorder:
             self._guard = ReplayGuard(model, self._layers, program)
             self._held: ExitStack | None = held.pop_all()
         self._open: _OpenSegment | None = None
-        self._broken = False
+        self._broken = self._diverged = False
 
     def __enter__(self) -> "UpdateRecorder":
         return self
@@ -261,6 +260,7 @@ class UpdateRecorder:
             opened.part.numbers.update(recording=numbers, checkpoint=checkpoint, **facts)
             if ARCHIVES[self.kind].recomputes:
                 opened.part.removed += dropped_checkpoints(self._chain)
+        self._diverged = self._diverged or say_diverged(opened.recorder.diverged)
         self.waited_seconds += numbers["waited_seconds"]
         record = self._stage.marker(number)
         assert record is not None, number

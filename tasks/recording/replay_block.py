@@ -72,7 +72,8 @@ class ReplayBlock(WholeBlock):
         if len(ends) == 2 and alike and ends[0].nbytes >= LARGE:
             known = self.prepared.known(self.layer, queries, 1)
             if known is not None and known.takes_ends:
-                return known.between(*ends)
+                with self.naming_steps():
+                    return known.between(*ends)
         return super().project(module, weight, inputs, anchor=anchor, bias=bias)
 
     def dense(self, dtype: torch.dtype | None = None) -> Tensor:

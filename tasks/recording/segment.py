@@ -11,7 +11,7 @@ from torch import nn
 from storage.documents import Document
 from storage.updates.archives import Segment
 from storage.updates.chunks import Write
-from storage.updates.ledger import LEDGER, Entry, ledger_bytes
+from storage.updates.ledger import LEDGER, Entry, first_not_finite, ledger_bytes
 from tasks.recording.archives import ARCHIVES
 from tasks.recording.environment import spare_threads
 from tasks.recording.fingerprints import Fingerprints, Watched
@@ -62,6 +62,7 @@ class SegmentRecorder:
         self._write = _counted(write, self._sizes)
         self._entries: list[Entry] = []
         self._failed: int | None = None
+        self.diverged: tuple[int, str] | None = None  # after `close`: first step and layer with an update not finite
         self.kind = segment.kind or next(iter(ARCHIVES))
         self.layers, self.parameters, places = recorded_parameters(choose_layers(model, layers))
         self._watched = Watched(self.parameters, places)
@@ -161,7 +162,10 @@ class SegmentRecorder:
         if self._in_gap:
             self._end_row()
         rows = self._writer.close(self.segment.start, self.next_step)
-        self._write(f"{self.segment.folder}/{LEDGER}", ledger_bytes(self._entries, self._writer.written))
+        written = self._writer.written
+        if (odd := first_not_finite({layer.name: written.norms[layer.name] for layer in self.layers})) is not None:
+            self.diverged = max(entry.step for entry in self._entries if entry.row == odd[0]), odd[1]
+        self._write(f"{self.segment.folder}/{LEDGER}", ledger_bytes(self._entries, written))
         self._finalizer.detach()
         return {
             "kind": self.kind,

@@ -1,5 +1,7 @@
 """What blocks of all kinds of archive have in common, and what blocks of whole updates do with them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +13,7 @@ from tasks.modules.embedding import tokens_as_floats
 from tasks.modules.rows import Inputs, values_of
 from tasks.recording.columns import Credit, check_credit
 from tasks.tracing import Contributions
+from tasks.tracing.checks import NotFiniteError
 from tasks.tracing.prepared import Prepared, Queries
 
 Ids = NDArray[np.int64]
@@ -43,6 +46,19 @@ class StepBlock:
         """Return the updates of the bias, (n, out), or None."""
         return None if self.biases is None else differences(self.biases, dtype)
 
+    @contextmanager
+    def naming_steps(self) -> Iterator[None]:
+        """Raise ValueError with step and layer where the block finds an update of this block that is not finite."""
+        try:
+            yield
+        except NotFiniteError as error:
+            if error.name not in ("updates", "bias_updates"):
+                raise
+            raise ValueError(
+                f"step {self.steps[error.row]}, layer {self.layer!r}: expected a finite update, found NaN or inf; the "
+                "training diverged there, read the steps before"
+            ) from error
+
 
 class WholeBlock(StepBlock):
     """A block that keeps each update whole, without the parts of its members."""
@@ -71,7 +87,8 @@ class WholeBlock(StepBlock):
         biases = None if bias is None else self.dense_bias(wide)
         changes = None if biases is None else biases.to(values_of(inputs))
         queries = Queries(module, weight, inputs, anchor, bias)
-        return self.projectors().contributions(self.layer, queries, self.dense(wide).to(values_of(inputs)), changes)
+        with self.naming_steps():
+            return self.projectors().contributions(self.layer, queries, self.dense(wide).to(values_of(inputs)), changes)
 
     def projectors(self) -> Prepared:
         """Return where projectors are kept, for kinds in which blocks of a segment share them."""

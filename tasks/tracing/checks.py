@@ -11,6 +11,17 @@ from tasks.tracing.patches import Operation
 Doubles = NDArray[np.float64]
 
 
+class NotFiniteError(ValueError):
+    """NaN or inf in a row of a tensor.
+
+    Attributes
+    ----------
+    name, row : the tensor, and the first such row
+    """
+
+    name, row = "", 0
+
+
 def check_tensors(**tensors: Inputs | None) -> None:
     """Check that all are floating-point tensors, or ragged rows, of one dtype on one device; None is skipped.
 
@@ -41,10 +52,12 @@ def check_finite(name: str, tensor: Tensor) -> None:
         return
     if not torch.isfinite(tensor).all():
         rows = torch.nonzero(~torch.isfinite(tensor).reshape(len(tensor), -1).all(dim=1)).flatten()
-        raise ValueError(
+        error = NotFiniteError(
             f"{name}: expected finite values, found NaN or inf in {len(rows)} of {len(tensor)} rows, "
             f"the first is row {int(rows[0])}"
         )
+        error.name, error.row = name, int(rows[0])
+        raise error
 
 
 def check_shape(name: str, tensor: Tensor, expected: tuple[int, ...]) -> None:

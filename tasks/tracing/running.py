@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.modules.rows import Inputs, Rows, values_of, with_values
+from tasks.tracing.checks import NotFiniteError
 from tasks.tracing.contributed import Contributions, described
 from tasks.tracing.products import for_one_product, of_moved, product_type
 from tasks.tracing.strategies import checked_operation, choose_strategy, n_positions
@@ -62,7 +63,9 @@ class RunningProducts:
         """
         now = self._products(weight)
         if not torch.isfinite(now.sum()):
-            raise ValueError("updates: expected finite values, found NaN or inf in the weight after one of them")
+            error = NotFiniteError("updates: expected finite values, found NaN or inf in the weight after one of them")
+            error.name = "updates"
+            raise error
         moved, self._last = (now - self._last).view(1, 1, len(now), *self._z.shape[2:]), now
         return described(*of_moved(moved, self._z), self._z_norm, torch.float32)
 
