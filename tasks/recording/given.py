@@ -22,7 +22,7 @@ def given_row(step: int, examples: Ids, ghosts: Ids, *, label: int, epoch: int) 
     Raises
     ------
     TypeError : ids that are not integers
-    ValueError : no example; ids that are negative or not in one dimension; a label or epoch that is not an integer
+    ValueError : no example; ids that are not in one dimension; a label or epoch that is not an integer
         within its range
     """
     batch, others = ids_of("examples", examples, least=1), ids_of("ghosts", ghosts)
@@ -48,8 +48,6 @@ def ids_of(name: str, values: Ids, *, least: int = 0) -> NDArray[np.int64]:
         raise ValueError(f"{name}: expected at least one id, found none")
     if found.size and found.max() > MOST:
         raise ValueError(f"{name}: expected ids up to {MOST}, the largest int64, found {found.max()}")
-    if found.size and found.min() < 0:
-        raise ValueError(f"{name}: expected ids from 0 on, found {found.min()}")
     return np.array(found, np.int64)
 
 

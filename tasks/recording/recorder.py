@@ -132,7 +132,7 @@ class UpdateRecorder:
 
         Parameters
         ----------
-        examples : ids of the batch, or of all micro-batches, in order; at least one. Ids are integers from 0 on
+        examples : ids of the batch, or of all micro-batches, in order; at least one, int64
         label : class of all examples, -1 for several
         epoch : from 0 on
         ghosts : ids of samples that only normalisation saw
