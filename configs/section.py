@@ -21,6 +21,9 @@ def check_side(pixels: int) -> int:
     return pixels
 
 
+INDEX = r"(0|[1-9][0-9]*)"  # of a unit or a call as it is printed, so that each has one name
+
+
 def check_distinct(key: str, entries: Sequence[Hashable]) -> None:
     """Raise ValueError where a list has an entry twice."""
     if len(set(entries)) != len(entries):
@@ -50,7 +53,7 @@ def check_store(url: str) -> str:
         # Where a path begins with an @, what is before it was meant as credentials.
         odd = not _BUCKET.fullmatch(bucket) or "@" in "".join(prefix[:1]) or bool({"", ".", ".."} & {*prefix})
         odd = odd or "?" in rest or "#" in rest
-    if odd:
+    if odd or not url.strip():
         found = "one with an @ in it" if "@" in url else repr(url)
         raise ValueError(f"expected a local folder, file:///folder or s3://bucket/prefix, found {found}")
     return url

@@ -6,9 +6,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from configs.asked import Asked
-from configs.section import Name, Section, check_distinct
+from configs.section import INDEX, Name, Section, check_distinct
 
-UNIT = r"^.+:[0-9]+$"  # LAYER:INDEX
+UNIT = rf"^.+:{INDEX}$"  # LAYER:INDEX
 MAX_RETRAININGS = 10_000  # each is a training
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from configs.section import INDEX
 from storage.specs import StageSpec
 from tasks.engine.survey import Survey
 from tasks.io.manifest import check_labels
@@ -42,7 +44,7 @@ def traced_layers(source: UpdateSource, spec: StageSpec) -> list[str]:
 def unit_of(name: str) -> tuple[str, int | None]:
     """Return layer and unit of the name of a traced layer or unit, such as fc:3; None for a whole layer."""
     layer, colon, unit = name.rpartition(":")
-    return (layer, int(unit)) if colon and unit.isdecimal() else (name, None)
+    return (layer, int(unit)) if colon and re.fullmatch(INDEX, unit) else (name, None)
 
 
 def traced_names(source: UpdateSource, spec: StageSpec) -> list[str]:
@@ -157,12 +159,12 @@ def check_units(units: Sequence[str], layers: Mapping[str, nn.Module], key: str 
     from tasks.tracing.patches import Operation
 
     for unit in units:
-        layer, index = unit_of(unit)
-        if index is None or layer not in layers:
+        layer, index = unit.rpartition(":")[0], unit_of(unit)[1]
+        if layer not in layers or ":" not in unit:
             raise ValueError(
                 f"{key}: expected LAYER:INDEX with a recorded layer of {', '.join(layers)}, found {unit!r}"
             )
         module = layers[layer]
         outputs = Operation(module, tuple(module.get_parameter("weight").shape)).n_outputs
-        if index >= outputs:
+        if index is None or index >= outputs:
             raise ValueError(f"{key}: expected {layer}:0 to {layer}:{outputs - 1}, found {unit!r}")
