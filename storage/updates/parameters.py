@@ -10,6 +10,7 @@ from storage.documents import Document, canonical
 from storage.updates.bits import BITS, Bytes, Ints
 
 ALIGNMENT = 16  # bytes
+MODEL_ITSELF = "(the model itself)"  # shown for a layer without a name: a model that is one layer
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,16 @@ class Layer:
     def parameters(self) -> list[str]:
         """Return the names of the weight and, where there is one, the bias."""
         return [self.weight] if self.bias is None else [self.weight, self.bias]
+
+
+def shown_layer(name: str) -> str:
+    """Return the name of a layer as people read it."""
+    return name or MODEL_ITSELF
+
+
+def layer_shown(shown: str) -> str:
+    """Return the name of the layer that is shown so."""
+    return "" if shown == MODEL_ITSELF else shown
 
 
 def lay_out(parameters: Mapping[str, tuple[str, tuple[int, ...]]]) -> tuple[Parameter, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from tasks.io.files import open_file, read_bytes, reason
 from tasks.io.samples import Sample, file_digest
@@ -75,6 +75,8 @@ def decode(raw: bytes, key: str, url: str) -> Image.Image:
         image.load()
     except _DAMAGE as error:
         what = "empty file" if not raw else "corrupted or not an image"
-        reason = "" if not raw else f" ({' '.join(str(error).split())[:120]})"
+        # Pillow names the buffer of bytes that it knows nothing of
+        known = raw and not isinstance(error, UnidentifiedImageError)
+        reason = f" ({' '.join(str(error).split())[:120]})" if known else ""
         raise ValueError(f"sample {key}: {what}: {url}{reason}; replace the file or take it out") from error
     return image

@@ -193,6 +193,15 @@ def test_of_several_runs_the_only_one_with_tracing_is_explained(
     assert explain(run, "--query", "1", "--run", "zebra").stdout == alone.stdout
 
 
+def test_queries_that_are_not_finished_are_one_line(traced_run: "Run", tmp_path: Path) -> None:
+    run, trace = traced_run.at(str(tmp_path / "lost")), traces(traced_run.plan)[0]
+    Path(run.config.store, trace.queries.path, "markers", "complete.json").unlink()
+    assert refused(explain(run, "--query", "0"), exits.FAILED) == (
+        f"{trace.queries.path}: expected complete queries of {trace.influence.title}, found none; `layerlore run` its "
+        "config again"
+    )
+
+
 def test_help_says_what_explain_takes() -> None:
     result = CliRunner().invoke(cli.app, ["explain", "--help"])
     assert result.exit_code == 0

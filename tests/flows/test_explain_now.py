@@ -1,5 +1,6 @@
 """`layerlore explain` without a stage: any sample, image files and single units, streamed from the archive."""
 
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,9 @@ from sklearn.datasets import load_digits
 from typer.testing import CliRunner, Result
 
 from flows import cli, exits
+from storage import s3
 from storage.runs import write_record
+from storage.s3 import S3Error
 from storage.stages import open_finished
 from tests.flows.test_explain import explain, refused, rows
 from tests.plans import traces
@@ -199,18 +202,41 @@ def test_what_cannot_be_explained_is_one_line(run: "Run", digit: tuple[int, Path
     assert (
         said("--query", "0", "--unit", "3") == "--unit: expected LAYER:INDEX with a recorded layer of 1, 3, found '3'"
     )
-    assert said("--query", "0", "--unit", "3:10") == "--unit: expected 3:0 to 3:9, found '3:10'"
+    for odd in ("3:10", "3:01", "3:\u0663", "3:"):
+        assert said("--query", "0", "--unit", odd) == f"--unit: expected 3:0 to 3:9, found {odd!r}"
+    assert said("--query", "0", "--unit", "3:1", "--unit", "3:1") == (
+        "--unit: expected different entries, found the same one twice; remove one"
+    )
     assert said("--sample", str(digit[0]), "--layer", "fc") == "--layer: expected one of 1, 3, found 'fc'"
     assert said("--image", str(tmp_path / "none.png")) == (
         f"--image: expected an image file, found {tmp_path / 'none.png'}, which does not exist"
     )
     assert said("--image", str(tmp_path)).endswith("which is a folder, not a file")
+    assert said("--image", "") == "--image: expected an image file, found an empty path"
+    for path in (tmp_path / "pipe", Path("/dev/zero")):  # neither ends
+        if not path.exists():
+            os.mkfifo(path)
+        assert said("--image", str(path)) == (
+            f"--image: expected an image file, found {path}, which cannot be read (is not a regular file)"
+        )
+    assert said("--image", "odd://a.png") == "--image: Protocol not known: odd"
     (tmp_path / "text.png").write_text("no image")
-    assert said("--image", str(tmp_path / "text.png")).startswith("--image: corrupted or not an image: ")
+    assert said("--image", str(tmp_path / "text.png")) == (
+        f"--image: corrupted or not an image: {tmp_path / 'text.png'}; replace the file or take it out"
+    )
     Image.fromarray(np.zeros((8, 8), np.float32)).save(tmp_path / "float.tiff")
     assert said("--image", str(tmp_path / "float.tiff")) == "--image: image mode F cannot be converted to L"
     text = refused(explain(run, "--query", "3", "--unit", "3:1"), exits.FAILED)
     assert text == "query: expected 0 to 2 of net seed 0, found 3"
+
+
+def test_an_image_on_s3_that_cannot_be_reached_is_one_line(run: "Run", monkeypatch: pytest.MonkeyPatch) -> None:
+    def files(*, asynchronous: bool) -> None:
+        raise S3Error("s3://bucket/a.png: NoCredentialsError: Unable to locate credentials")
+
+    monkeypatch.setattr(s3, "files", files)
+    said = refused(explain(run, "--image", "s3://bucket/a.png"), exits.FAILED)
+    assert said == "--image: s3://bucket/a.png: NoCredentialsError: Unable to locate credentials"
 
 
 def test_a_recording_without_tracing_is_explained(

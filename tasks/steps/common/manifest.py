@@ -90,7 +90,7 @@ def positions(store: Store, path: str, split: str | None) -> pd.DataFrame:
     """
     stage = find_finished(store, path)
     if stage is None:
-        raise StoreError(f"{path}: expected a complete manifest, found none")
+        raise StoreError(f"{path}: expected a complete manifest, found none; `layerlore run` its config again")
     return _positions(store, path, split, stage.note["files"][FILE])
 
 

@@ -13,7 +13,7 @@ from configs.load import ConfigError
 from configs.schema import Config, Preprocessing
 from storage.specs import StageSpec
 from storage.stages import open_finished
-from storage.stores import Store
+from storage.stores import Store, StoreError
 from tasks.steps.common.manifest import positions
 from tasks.steps.common.networks import choose_device, load_network, preprocessing_of
 from tasks.steps.common.pictures import shown_images
@@ -201,6 +201,19 @@ def class_title(names: dict[str, str], label: int) -> str:
     return names.get(str(label), str(label))
 
 
+def _content(path: str) -> bytes:
+    """Return a file whole; one on S3 by the connection of stores, whose errors are one line."""
+    from tasks.io.files import look_up, read_bytes
+
+    if path.startswith("s3://"):
+        from storage.s3 import files  # here: the import takes a second
+
+        found: bytes = files(asynchronous=False).cat_file(path.removeprefix("s3://"))
+        return found
+    look_up(path)  # a pipe or a device would never end
+    return read_bytes(path)
+
+
 def read_query(path: str, settings: Preprocessing, shape: Sequence[int]) -> tuple[Tensor, str]:
     """Return an image file as a network's input (1, C, h, w), and a description.
 
@@ -214,11 +227,13 @@ def read_query(path: str, settings: Preprocessing, shape: Sequence[int]) -> tupl
     ConfigError : no file, not an image, or an image that cannot be converted
     """
     from tasks.io.decoding import decode
-    from tasks.io.files import read_bytes, reason
+    from tasks.io.files import reason
     from tasks.io.images import preprocess
 
+    if not path:
+        raise ConfigError("--image: expected an image file, found an empty path")
     try:
-        image = decode(read_bytes(path), path, path)
+        image = decode(_content(path), path, path)
         said = f"image {path} ({image.mode}, {image.height} x {image.width} pixels)"
         if settings.resize is None and settings.crop is None:
             settings = settings.model_copy(update={"resize": shape[1:]})
@@ -226,7 +241,9 @@ def read_query(path: str, settings: Preprocessing, shape: Sequence[int]) -> tupl
         inputs = preprocess(image, settings.model_copy(update={"convert": True}), path)
     except OSError as error:
         raise ConfigError(f"--image: expected an image file, found {path}, which {reason(error)}") from None
-    except ValueError as error:
+    except StoreError as error:
+        raise StoreError(f"--image: {error}") from None
+    except (ValueError, ImportError) as error:  # the latter: without the package of a remote file system
         raise ConfigError(f"--image: {str(error).removeprefix(f'sample {path}: ')}") from None
     if tuple(inputs.shape) != tuple(shape):
         raise ConfigError(f"--image: expected an input of shape {shape} as of the training, found {(*inputs.shape,)}")

@@ -15,6 +15,7 @@ from storage.documents import Document
 from storage.runs import RunRecord
 from storage.stages import FinishedStage, find_finished
 from storage.stores import Store, StoreError
+from storage.updates.parameters import shown_layer
 from tasks.figures.views import in_percent
 from tasks.steps.common.manifest import positions
 
@@ -47,7 +48,9 @@ class Explanation:
         examples, classes = self.examples[self.examples["rank"] <= count], self.classes.groupby("layer", sort=False)
         parts = self.parts.astype(object).where(self.parts.notna(), "unknown")
         found = [parts, examples, classes.head(count)]
-        return found if layers is None else [table[table["layer"].isin(list(layers))] for table in found]
+        if layers is not None:
+            found = [table[table["layer"].isin(list(layers))] for table in found]
+        return [table.assign(layer=table["layer"].map(shown_layer)) for table in found]
 
 
 def of_network(labels: Sequence[str], network: str | None) -> list[bool]:
@@ -102,8 +105,9 @@ def explain(
     ----------
     manifests : paths of the manifests of the examples and of the queries; None where they are unknown
     """
-    queries = find_finished(store, influence.summary["queries"])
-    assert queries is not None, influence.summary["queries"]
+    queries = find_finished(store, path := influence.summary["queries"])
+    if queries is None:
+        raise StoreError(f"{path}: expected complete queries of {title}, found none; `layerlore run` its config again")
     ids, labels = queries.read("sample_id"), queries.read("label")
     if not 0 <= number < len(ids):
         raise StoreError(f"query: expected 0 to {len(ids) - 1} in {title}, found {number}")
