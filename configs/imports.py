@@ -31,8 +31,15 @@ def behind() -> tuple[str, ...]:
 
 
 def import_object(path: str) -> Any:  # Any: whatever the user's module holds
-    """Return the object at `module:name`; names may be dotted."""
+    """Return the object at `module:name`; names may be dotted.
+
+    Raises
+    ------
+    ValueError : no such object, or a module that cannot be imported
+    """
     module_name, _, name = path.partition(":")
+    if not module_name.strip(".") or module_name.startswith(".") or not name:
+        raise ValueError(f"import path {path!r}: expected module:name, such as my_code:build")
     try:
         target: Any = importlib.import_module(module_name)  # Any: walked by name
         with contextlib.suppress(ValueError):  # a module without a file has no digest, and no plan asks for one
@@ -41,7 +48,16 @@ def import_object(path: str) -> Any:  # Any: whatever the user's module holds
             target = getattr(target, part)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"import path {path!r}: {error}{_clash(error, module_name)}") from error
+    except (Exception, SystemExit) as error:  # the module's own
+        raise ValueError(f"import path {path!r}: {raised(error)}") from error
     return target
+
+
+def raised(error: BaseException) -> str:
+    """Say in a line what a function of the user's raised."""
+    if isinstance(error, SystemExit):
+        return f"expected a result, found an exit with {error.code}"
+    return " ".join(str(error).split()) or "expected a result, found an error without a message"
 
 
 def _clash(error: ImportError | AttributeError | None, module_name: str) -> str:

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Iterator
 
-from configs.imports import import_object
 from configs.load import ConfigError
 from flows.explaining import recorded_config
 from flows.plan import make_plan
@@ -11,10 +10,12 @@ from storage.runs import choose_run, records, run_names
 from storage.specs import StageSpec
 from storage.stages import find_finished
 from storage.stores import Store, StoreError
+from storage.updates.facts import archive_facts
 from tasks.engine.life import complete, open_job
 from tasks.engine.observers import terminal_observer
 from tasks.recording.conversion import KINDS, check_unconverted, materialise
 from tasks.steps.common.materialised import MATERIALISED, materialised_spec
+from tasks.steps.common.own_program import naming_options, needs_program, program_at
 
 
 def convert_archives(
@@ -37,15 +38,14 @@ def convert_archives(
     if not 0 <= tolerance <= 0.01:
         raise ConfigError(f"--tolerance: expected a number from 0 to 0.01, found {tolerance}")
     if run is None and not run_names(store):
-        try:
-            begun = None if program is None else import_object(program)
-        except ValueError as error:
-            raise ConfigError(f"--program: {error}") from error
-        yield materialise(store.url, kind, program=begun, tolerance=tolerance, say=say)
+        begun = program_at(program, needed=needs_program(archive_facts(store.url)))
+        with naming_options():
+            yield materialise(store.url, kind, program=begun, tolerance=tolerance, say=say)
         return
     if program is not None:
         raise ConfigError("--program: expected none for a run, which knows its training, found one; leave it out")
-    yield from _of_run(store, choose_run(store, run, "training"), kind, tolerance)
+    with naming_options():
+        yield from _of_run(store, choose_run(store, run, "training"), kind, tolerance)
 
 
 def _records(training: StageSpec) -> bool:

@@ -152,15 +152,17 @@ def explain(
     A query of the run is read from its stages. Other samples, image files and units are projected on the archive.
     """
     from flows.explaining import Asked, Bare, explained
+    from storage.updates.parameters import layer_shown
 
     with _exits(f"layerlore explain {store}"):
-        bare = Bare(model, inputs, program)
-        asked = Asked(query, sample, image, layer, tuple(unit or ()), count, preview, bare, network)
-        for found in explained(_store(store), name, asked, _watched):
+        bare, layer = Bare(model, inputs, program), None if layer is None else layer_shown(layer)
+        asked = Asked(query, sample, image, layer, tuple(unit or ()), count, preview, bare, network, name)
+        for found in explained(_store(store), asked, _watched):
             _print(found.title, found.query)
             shown = (layer,) if layer is not None else tuple(asked.units) or None
             for table in found.tables(shown, count):
-                _show(_table(list(table.columns), table.to_numpy().tolist()))
+                if len(table):
+                    _show(_table(list(table.columns), table.to_numpy().tolist()))
             notes = (note for name, note in found.notes.items() if shown is None or name in shown)
             _print(*(line for note in notes for line in note.splitlines()))
 

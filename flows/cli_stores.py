@@ -22,6 +22,7 @@ def status(
     from flows.standing import standings
     from storage.runs import choose_run, run_names
     from storage.updates.facts import archive_states
+    from storage.updates.parameters import shown_layer
 
     with exits(f"layerlore status {store}"):
         opened = opened_store(store)
@@ -43,7 +44,8 @@ def status(
             if not stages and (more := len(one.missing) - len(shown)):
                 print_lines(f"  and {more} more; --stages shows every stage")
         for each in archives:
-            what = f"{each.steps} steps of layers {', '.join(each.layers)}, kind {each.kind}, {size_text(each.size)}"
+            layers = ", ".join(map(shown_layer, each.layers))
+            what = f"{each.steps} steps of layers {layers}, kind {each.kind}, {size_text(each.size)}"
             print_lines(f"{each.path}: {'closed' if each.closed else 'open'} archive, {what}")
 
 

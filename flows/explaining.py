@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from configs.load import ConfigError, config_of_text
 from configs.schema import Config
+from configs.section import check_distinct
 from configs.tracing import Tracing
 from flows.plan import Plan, make_plan
 from storage.runs import RunRecord, choose_run, records, run_names
@@ -55,6 +56,7 @@ class Asked:
     preview: bool = False
     bare: Bare = Bare()
     network: str | None = None
+    run: str | None = None
 
     def __post_init__(self) -> None:
         if self.bare.given:
@@ -66,6 +68,10 @@ class Asked:
             raise ConfigError(f"explain: expected one of --query, --sample and --image, found {found}")
         if self.layer is not None and self.units:
             raise ConfigError("--layer: expected no --unit with it, found both; leave one out")
+        try:
+            check_distinct("--unit", self.units)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         if self.preview and self.units:
             raise ConfigError("--preview: expected no --unit with it, whose directions have no index; leave one out")
 
@@ -73,18 +79,22 @@ class Asked:
         """Raise ConfigError unless an archive without a config can be asked."""
         if self.bare.model is None or self.bare.inputs is None:
             raise ConfigError("explain: expected --model and --inputs together, found one of them; give both")
-        if self.sample is not None or self.image is not None or self.units or self.network is not None:
+        others = {
+            **{name: getattr(self, name) is not None for name in ("sample", "image", "network", "run")},
+            **{"unit": bool(self.units), "preview": self.preview},
+        }
+        if given := [f"--{name}" for name, stated in others.items() if stated]:
             raise ConfigError(
-                "explain: expected --query alone with --model, found --sample, --image, --unit or --network"
+                f"explain: expected --query alone with --model, found {' and '.join(given)}; leave it out"
             )
 
 
-def explained(store: Store, name: str | None, asked: Asked, watch: Watch) -> Iterator[Explanation]:
+def explained(store: Store, asked: Asked, watch: Watch) -> Iterator[Explanation]:
     """Yield the explanations of all networks and seeds of a run, or that of the archive of a loop.
 
     Parameters
     ----------
-    name : of the run; None for the only one with tracing, else for the only one
+    asked : its `run` is None for the only run with tracing, else for the only one
     watch : yields the segments of an archive while they are read, with a title for a progress bar
 
     Raises
@@ -98,12 +108,12 @@ def explained(store: Store, name: str | None, asked: Asked, watch: Watch) -> Ite
         alone = BareRequest(bare.model, bare.inputs, asked.query or 0, bare.program, asked.layer, asked.count)
         yield explain_archive(store.url, alone, watch)
         return
-    if name is None and not run_names(store) and archive_states(store):
+    if asked.run is None and not run_names(store) and archive_states(store):
         raise ConfigError(
             "explain: expected --model and --inputs for the archive of a loop, found neither; give both, or trace it "
             "in a config: networks.NAME.updates"
         )
-    record = records(store, choose_run(store, name, "influence"))[-1]
+    record = records(store, choose_run(store, asked.run, "influence"))[-1]
     if asked.query is not None and not asked.units and not asked.preview:
         yield from explanations(store, record, asked.query, asked.layer, asked.network)
         return

@@ -63,7 +63,11 @@ RULES = {  # the longest place that a file lies below decides
     ),
     "flows/terminal.py": Rule((*ASKED, "storage"), ("rich",), free=False),
     "flows/archives.py": Rule(
-        (*ASKED, "storage", "tasks.recording.conversion", "tasks.steps.common.materialised"), free=False
+        (
+            *(*ASKED, "storage", "tasks.recording.conversion"),
+            *(f"tasks.steps.common.{name}" for name in ("materialised", "own_program")),
+        ),
+        free=False,
     ),
     "flows/explaining.py": Rule(
         (

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from configs.imports import import_object
+from configs.imports import import_object, raised
 from configs.schema import Preprocessing
 
 if TYPE_CHECKING:
@@ -15,7 +15,27 @@ if TYPE_CHECKING:
 
 
 def build_model(name: str, arguments: Mapping[str, Any], seed: int) -> nn.Module:  # Any: the builder's own
-    """Build a model with fresh weights drawn from `seed`.
+    """Build a float32 model with fresh weights drawn from `seed`; parameters and errors are those of `built_model`.
+
+    Raises
+    ------
+    ValueError : the builder returns something else than a float32 network
+    """
+    import torch
+
+    model = built_model(name, arguments, seed)
+    for parameter, value in model.named_parameters():
+        if value.is_floating_point() and value.dtype != torch.float32:  # archives and statistics are of float32
+            kind = str(value.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"model {name!r}: expected float32, found {kind} for parameter {parameter}; let its builder return "
+                f"`network.float()`, which also takes weights files in {kind}"
+            )
+    return model
+
+
+def built_model(name: str, arguments: Mapping[str, Any], seed: int) -> nn.Module:  # Any: the builder's own
+    """Build a model with fresh weights drawn from `seed`, in its builder's dtype.
 
     Parameters
     ----------
@@ -29,7 +49,7 @@ def build_model(name: str, arguments: Mapping[str, Any], seed: int) -> nn.Module
 
     Raises
     ------
-    ValueError : the builder fails, or returns something else than a float32 network
+    ValueError : the builder fails, or returns something else than a network
     """
     import torch
     from torch import nn
@@ -40,17 +60,10 @@ def build_model(name: str, arguments: Mapping[str, Any], seed: int) -> nn.Module
     try:
         with seeded(seed, torch.device("cpu")):
             model = builder(**arguments)
-    except (TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:  # the last three: too large
-        raise ValueError(f"model {name!r} with arguments {dict(arguments)}: {' '.join(str(error).split())}") from error
+    except (Exception, SystemExit) as error:  # the builder's own
+        raise ValueError(f"model {name!r} with arguments {dict(arguments)}: {raised(error)}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"model {name!r}: expected torch.nn.Module from its builder, found {type(model).__name__}")
-    for parameter, value in model.named_parameters():
-        if value.is_floating_point() and value.dtype != torch.float32:  # archives and statistics are of float32
-            kind = str(value.dtype).removeprefix("torch.")
-            raise ValueError(
-                f"model {name!r}: expected float32, found {kind} for parameter {parameter}; let its builder return "
-                f"`network.float()`, which also takes weights files in {kind}"
-            )
     return model
 
 

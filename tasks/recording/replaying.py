@@ -14,7 +14,7 @@ from storage.stores import StoreError
 from storage.tensors import decode_tensors, same_tensor
 from storage.updates.archives import Segment
 from storage.updates.ledger import DIGEST, NORM, PROBES
-from storage.updates.parameters import Layer, Parameter
+from storage.updates.parameters import Layer, Parameter, shown_layer
 from tasks.recording.checkpoints import RANDOM
 from tasks.recording.environment import device_of, environment_difference, environment_facts
 from tasks.recording.fingerprints import Fingerprints, Watched, layer_digest, sampled_changes
@@ -37,7 +37,7 @@ class ReplayMismatch(Exception):  # noqa: N818  # the contract's name
 
     def __init__(self, step: int, layer: str, what: str = "its recorded weights", drift: float = float("nan")) -> None:
         super().__init__(
-            f"step {step}, layer {layer!r}: expected {what} from the replay, found others{_size(drift)}; "
+            f"step {step}, layer {shown_layer(layer)!r}: expected {what} from the replay, found others{_size(drift)}; "
             "replay with the program, data and settings of the recording"
         )
         self.step, self.layer, self._what, self.drift = step, layer, what, drift

@@ -31,7 +31,7 @@ class Watch:
         self._modules: dict[str, nn.Module] = {}
         for layer in layers:
             name = self._maps[layer].owner if layer in self._maps else split_call(layer)[0]
-            if layer not in self._maps:
+            if layer not in self._maps and name:  # without a name it is the network itself
                 check_name(model, name)
             self._modules[name] = model.get_submodule(name)
         self._calls: dict[str, list[Mapping[str, Inputs]]] = {}

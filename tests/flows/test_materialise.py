@@ -95,8 +95,8 @@ def test_the_archive_of_a_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "--program: import path 'loops_program:other'" in line(
         materialise(tmp_path / "store", "--kind", "dense", "--program", "loops_program:other"), 2
     )
-    assert "program: expected one to repeat the training" in line(
-        materialise(tmp_path / "store", "--kind", "dense"), exits.FAILED
+    assert "--program: expected the program of a replay archive, found none" in line(
+        materialise(tmp_path / "store", "--kind", "dense"), exits.BAD_CONFIG
     )
     result = materialise(tmp_path / "store", "--kind", "dense", "--program", "loops_program:begin")
     assert result.exit_code == 0, result.output

@@ -11,19 +11,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from configs.imports import import_object
 from configs.load import ConfigError
 from storage.updates.archives import conversion_of
 from storage.updates.facts import ArchiveFacts, archive_facts
-from tasks.io.networks import build_model
+from storage.updates.parameters import shown_layer
+from tasks.io.files import local_path, look_up, reason
+from tasks.io.networks import built_model
 from tasks.steps.tracing.explain import Explanation, answered
+from tasks.steps.tracing.targets import as_float
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from storage.updates.archives import Segment
     from tasks.modules.rows import Inputs
-    from tasks.recording.programs import Program
     from tasks.recording.sources import UpdateBlock, UpdateSource
 
 Doubles = NDArray[np.float64]
@@ -60,16 +61,15 @@ def explain_archive(url: str, request: BareRequest, watch: Watch) -> Explanation
     ConfigError : the model, the inputs, the program or the layer cannot be used
     StoreError : there is no closed archive
     """
-    import torch
-
-    from tasks.capture import capture_inputs
-    from tasks.modules.naming import traced_module
-    from tasks.recording.archives import ARCHIVES
     from tasks.recording.sources import open_updates
     from tasks.recording.traced import holds, traced_source
+    from tasks.steps.common.own_program import naming_options, needs_program, program_at
 
     facts = archive_facts(url)
-    program = _program(request, repeats=ARCHIVES[facts.kind].recomputes and conversion_of(facts.stage) is None)
+    alone = needs_program(facts) and conversion_of(facts.stage) is None
+    program = program_at(
+        request.program, needed=alone, otherwise=", or convert the archive with `layerlore materialise`"
+    )
     try:
         model = _model(request, facts)
         source = traced_source(open_updates(url, program=program), model)
@@ -77,28 +77,31 @@ def explain_archive(url: str, request: BareRequest, watch: Watch) -> Explanation
         raise ConfigError(" ".join(str(error).split())) from None
     layers = source.layers if request.layer is None else [request.layer]
     if not all(holds(source, layer) for layer in layers):
-        raise ConfigError(f"--layer: expected one of {', '.join(source.layers)}, found {request.layer!r}")
+        known = ", ".join(map(shown_layer, source.layers))
+        raise ConfigError(f"--layer: expected one of {known}, found {request.layer!r}")
     image = _input(request)
-    try:
-        with torch.inference_mode():
-            logits = model(image.clone())
-        if not isinstance(logits, torch.Tensor):
-            raise TypeError(f"expected a model with logits as its output, found {type(logits).__name__}")
-        inputs = capture_inputs(model, layers, image)
-    except (ValueError, RuntimeError, TypeError) as error:
-        raise ConfigError(f"--inputs: {' '.join(str(error).split())}") from None
-    made = [_Layer(source, traced_module(model, layer), layer, inputs[layer]) for layer in layers]
+    logits, made = _captured(source, model, layers, image)
     ids = np.unique(np.concatenate([np.empty(0, np.int64), *source.examples]))
     sums = {layer: np.zeros(len(ids)) for layer in layers}
     totals = dict.fromkeys(layers, 0.0)
-    for segment in watch(source.segments(), f"reading the archive at {url}"):
-        for block in source.blocks(segment, layers, members=True):
-            one = made[layers.index(block.layer)]
-            gamma = one.gamma(block)
-            totals[block.layer] += float(gamma.sum())
-            if block.recorded:
-                _credit(sums[block.layer], ids, source, block, one.shares(block, gamma))
-    said = answered(logits.detach()[0].double().numpy(), {}) if logits.ndim == 2 else ""
+    try:
+        _check_finite("the output", logits)
+        for one in made:
+            one.check()
+        with naming_options():
+            for segment in watch(source.segments(), f"reading the archive at {url}"):
+                for block in source.blocks(segment, layers, members=True):
+                    one = made[layers.index(block.layer)]
+                    gamma = one.gamma(block)
+                    totals[block.layer] += float(gamma.sum())
+                    if block.recorded:
+                        _credit(sums[block.layer], ids, source, block, one.shares(block, gamma))
+    except _NotFiniteError as error:
+        raise ConfigError(
+            f"--inputs: expected finite values in the network, found others in {error} for input {request.query}, "
+            f"whose largest number is {float(image.abs().max()):.3g}; scale inputs as in the training"
+        ) from None
+    said = answered(logits[0].double().numpy(), {}) if logits.ndim == 2 else ""
     title = f"archive of {source.steps} updates, {source.kind}"
     query = ", ".join(filter(None, (f"input {request.query} of {request.inputs}", said)))
     parts = [one.parts(totals[one.name]) for one in made]
@@ -106,19 +109,32 @@ def explain_archive(url: str, request: BareRequest, watch: Watch) -> Explanation
     return Explanation(title, query, pd.DataFrame(parts), examples, pd.DataFrame(columns=["layer"]), {})
 
 
+class _NotFiniteError(Exception):
+    """Infinity or NaN; the text says where."""
+
+
 @dataclass(frozen=True)
 class _Layer:
-    """A layer with the input of the query: z is its preactivation under the final weights."""
+    """A layer with the input of the query: z is its preactivation under the final weights, in float32."""
 
     source: UpdateSource
     module: nn.Module
     name: str
     inputs: Inputs
+    weight: Tensor
+
+    def check(self) -> None:
+        """Raise _NotFiniteError unless the input and z are finite."""
+        from tasks.modules.rows import values_of
+
+        _check_finite(f"the input of layer {shown_layer(self.name)}", values_of(self.inputs))
+        _check_finite(f"layer {shown_layer(self.name)}", np.array(self.square()))
 
     def gamma(self, block: UpdateBlock) -> Doubles:
         """Return the contribution of each row of a block, (n,)."""
-        found = block.project(self.module, self.source.final(self.name), self.inputs)
+        found = block.project(self.module, self.weight, self.inputs)
         values: Doubles = found.gamma[0].double().numpy()
+        _check_finite(f"the contributions to layer {shown_layer(self.name)}", values)
         return values
 
     def shares(self, block: UpdateBlock, gamma: Doubles) -> list[Doubles]:
@@ -126,7 +142,7 @@ class _Layer:
         sizes = [len(self.source.examples[step]) for step in block.steps]
         if self.source.splits(self.name):
             with suppress(NotImplementedError):  # a step of which only the repetition shows that it has no parts
-                parts = block.per_example(self.module, self.source.final(self.name), self.inputs)
+                parts = block.per_example(self.module, self.weight, self.inputs)
                 return [columns[0, :size].double().numpy() for columns, size in zip(parts, sizes, strict=True)]
         return [np.full(size, value / max(1, size)) for value, size in zip(gamma, sizes, strict=True)]
 
@@ -134,8 +150,8 @@ class _Layer:
         """Return <z, W_0 f> and ||z||^2."""
         from tasks.tracing import contributions
 
-        weight, initial = self.source.final(self.name), self.source.initial(self.name)
-        found = contributions(self.module, weight, self.inputs, initial[None])
+        initial = as_float(self.source.initial(self.name), self.weight.device)
+        found = contributions(self.module, self.weight, self.inputs, initial[None])
         return float(found.gamma[0, 0]), float(found.preactivation_norm[0]) ** 2
 
     def parts(self, total: float) -> dict[str, object]:
@@ -165,6 +181,39 @@ class _Layer:
         return pd.concat(tables, ignore_index=True)
 
 
+def _captured(
+    source: UpdateSource, model: nn.Module, layers: Sequence[str], image: Tensor
+) -> tuple[Tensor, list[_Layer]]:
+    """Return the output of a network for an input, and its layers with theirs."""
+    import torch
+
+    from tasks.capture import capture_inputs
+    from tasks.modules.naming import traced_module
+
+    try:
+        with torch.inference_mode():
+            logits = model(image.clone())
+        if not isinstance(logits, torch.Tensor):
+            raise TypeError(f"expected a model with logits as its output, found {type(logits).__name__}")
+        inputs = capture_inputs(model, layers, image)
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise ConfigError(f"--inputs: {' '.join(str(error).split())}") from None
+    final = {layer: as_float(source.final(layer), image.device) for layer in layers}
+    for layer, weight in final.items():
+        if not weight.isfinite().all():
+            raise ConfigError(
+                f"layer {shown_layer(layer)}: expected finite weights after the last step, found infinity or NaN; the "
+                "training diverged, or its weights are beyond float32"
+            )
+    return logits, [_Layer(source, traced_module(model, name), name, inputs[name], final[name]) for name in layers]
+
+
+def _check_finite(where: str, values: Tensor | Doubles) -> None:
+    """Raise _NotFiniteError for infinity or NaN."""
+    if not np.isfinite(np.asarray(values)).all():
+        raise _NotFiniteError(where)
+
+
 def _credit(
     sums: Doubles, ids: NDArray[np.int64], source: UpdateSource, block: UpdateBlock, shares: Sequence[Doubles]
 ) -> None:
@@ -173,24 +222,8 @@ def _credit(
         np.add.at(sums, np.searchsorted(ids, source.examples[step]), part)
 
 
-def _program(request: BareRequest, *, repeats: bool) -> Program | None:
-    """Return the program of a replay; None for other archives."""
-    if request.program is None:
-        if repeats:
-            raise ConfigError(
-                "--program: expected the program of a replay archive, found none; give its import path, or convert the "
-                "archive with `layerlore materialise`"
-            )
-        return None
-    try:
-        found: Program = import_object(request.program)
-    except ValueError as error:
-        raise ConfigError(f"--program: {error}") from None
-    return found
-
-
 def _model(request: BareRequest, facts: ArchiveFacts) -> nn.Module:
-    """Return the recorded model with the last weights, in evaluation mode.
+    """Return the recorded model with the last weights as float32, in evaluation mode.
 
     Raises
     ------
@@ -198,28 +231,45 @@ def _model(request: BareRequest, facts: ArchiveFacts) -> nn.Module:
     """
     from tasks.recording.checkpoints import checkpoint_weights
 
-    model = build_model(request.model, {}, 0)
+    try:
+        model = built_model(request.model, {}, 0)
+    except ValueError as error:
+        raise ConfigError(f"--model: {error}") from None
     if other := facts.other_tensor({name: tuple(value.shape) for name, value in model.state_dict().items()}):
         raise ConfigError(f"--model: expected the recorded model, {other}; name the function that builds it")
     model.load_state_dict(checkpoint_weights(facts.stage.read_file(facts.last), "checkpoint"))
-    return model.eval().requires_grad_(False)
+    return model.float().eval().requires_grad_(False)
 
 
 def _input(request: BareRequest) -> Tensor:
     """Return the asked input as a batch of one, float32."""
     import torch
 
+    expected = "--inputs: expected a .npy file of numbers, found"
+    if not request.inputs or (path := local_path(request.inputs)) is None:
+        raise ConfigError(f"{expected} {f'the URL {request.inputs}' if request.inputs else 'an empty path'}")
     try:
-        values = np.lib.format.open_memmap(request.inputs, mode="r")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not an array"
-        raise ConfigError(f"--inputs: expected a .npy file of numbers, found {request.inputs}: {reason}") from None
+        look_up(str(path))  # a pipe or a device would never end
+        values = np.lib.format.open_memmap(path, mode="r")
+    except OSError as error:
+        raise ConfigError(f"{expected} {request.inputs}, which {reason(error)}") from None
+    except ValueError:
+        raise ConfigError(f"{expected} {request.inputs}, which is not an array") from None
     if values.dtype.kind not in "fiu" or not values.ndim or not values.size:
         raise ConfigError(
             f"--inputs: expected an array (Q, ...) of numbers in {request.inputs}, found {values.dtype} {values.shape}"
         )
     if not 0 <= request.query < len(values):
         raise ConfigError(f"--query: expected 0 to {len(values) - 1}, found {request.query}")
-    if not np.isfinite(values[request.query]).all():
+    row = values[request.query : request.query + 1]
+    if not np.isfinite(row).all():
         raise ConfigError(f"--inputs: expected finite numbers in input {request.query}, found others")
-    return torch.from_numpy(values[request.query : request.query + 1].astype(np.float32))
+    with np.errstate(over="ignore"):  # said below
+        image = row.astype(np.float32)
+    if not np.isfinite(image).all():
+        found, most = row[~np.isfinite(image)][0], np.finfo(np.float32).max
+        raise ConfigError(
+            f"--inputs: expected numbers of at most {most:.3g}, as float32 holds, in input {request.query}, "
+            f"found {found:.3g}"
+        )
+    return torch.from_numpy(image)
