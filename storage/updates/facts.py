@@ -180,22 +180,29 @@ def archive_states(store: Store) -> list[ArchiveState]:
 
 
 def _state(store: Store, path: str) -> ArchiveState:
-    """Return the state of the archive at a path."""
+    """Return the state of the archive at a path; DamagedError where a record of a closed one is missing or damaged."""
+    stage = find_finished(store, path)
+    records = _begun(store, path) if stage is None else stage.markers()
+    identity, last = _identity(store, path), records[-1]["numbers"]["recording"] if records else {}
+    return ArchiveState(
+        path,
+        str(last.get("kind", identity["kind"])),
+        stage is not None,
+        int(last.get("stop", 0)),
+        tuple(entry["name"] for entry in identity["layers"]),
+        sum(store.files(f"{path}/files").values()),
+    )
+
+
+def _begun(store: Store, path: str) -> list[Document]:
+    """Return the records of an open archive up to the first that cannot be read, from which its recorder goes on."""
     records: list[Document] = []
     for number in range(len(store.names(f"{path}/markers"))):
         try:
             records.append(read_marker(store, path, number))
         except (FileNotFoundError, DamagedError):
             break
-    identity, last = _identity(store, path), records[-1]["numbers"]["recording"] if records else {}
-    return ArchiveState(
-        path,
-        str(last.get("kind", identity["kind"])),
-        find_finished(store, path) is not None,
-        int(last.get("stop", 0)),
-        tuple(entry["name"] for entry in identity["layers"]),
-        sum(store.files(f"{path}/files").values()),
-    )
+    return records
 
 
 def _identity(store: Store, path: str) -> Document:

@@ -162,6 +162,16 @@ def test_status_of_an_archive(tmp_path: Path, stop: int | None, state: str) -> N
     assert result.stdout == f"{path}: {state} of layers 0, 4, kind dense, {size / 1000:.1f} kB\n"
 
 
+@pytest.mark.parametrize("content", [None, b"{}"])
+def test_status_of_a_closed_archive_without_a_record_is_one_line(tmp_path: Path, content: bytes | None) -> None:
+    url = own_loop.record(tmp_path / "lore").url
+    (path,) = find_archives(open_store(str(url)))
+    record = min((url / path / "markers").glob("0*"))
+    record.unlink() if content is None else record.write_bytes(content)
+    assert record.name in refused(layerlore("status", str(url)), 1)
+    assert layerlore("verify", str(url)).exit_code == 1
+
+
 def test_status_of_a_damaged_archive_is_one_line(tmp_path: Path) -> None:
     url = own_loop.record(tmp_path / "lore").url
     (path,) = find_archives(open_store(str(url)))
