@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from configs.imports import raised
 from configs.load import ConfigError
 from storage.updates.archives import conversion_of
 from storage.updates.facts import ArchiveFacts, archive_facts
@@ -196,8 +197,8 @@ def _captured(
         if not isinstance(logits, torch.Tensor):
             raise TypeError(f"expected a model with logits as its output, found {type(logits).__name__}")
         inputs = capture_inputs(model, layers, image)
-    except (ValueError, RuntimeError, TypeError) as error:
-        raise ConfigError(f"--inputs: {' '.join(str(error).split())}") from None
+    except Exception as error:  # the model's own
+        raise ConfigError(f"--inputs: {raised(error)}") from None
     final = {layer: as_float(source.final(layer), image.device) for layer in layers}
     for layer, weight in final.items():
         if not weight.isfinite().all():
