@@ -326,7 +326,7 @@ def test_large_layers_have_digests_of_blocks(tmp_path: Path) -> None:
         return again, sgd, step
 
     source = open_updates(str(tmp_path / "store"), program=program)
-    with pytest.raises(ReplayMismatch, match=f"^step {len(changes)}, layer ''"):
+    with pytest.raises(ReplayMismatch, match=f"^step {len(changes)}, layer '.the model itself.'"):
         list(source.blocks(source.segments()[0]))
 
 
