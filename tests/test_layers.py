@@ -55,6 +55,7 @@ RULES = {  # the longest place that a file lies below decides
     "flows/options.py": Rule((*ASKED, "storage"), ("typer",), free=False),
     "flows/standing.py": Rule((*ASKED, "storage"), free=False),
     "flows/exits.py": Rule((*ASKED, "storage"), ("typer",), free=False),
+    "flows/usage.py": Rule(ASKED, ("typer",), free=False),
     "flows/holding.py": Rule((*ASKED, "storage"), free=False),
     "flows/card.py": Rule(ASKED, ("typer",), free=False),
     "flows/compare.py": Rule(ASKED, ("typer",), free=False),
