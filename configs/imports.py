@@ -57,7 +57,10 @@ def raised(error: BaseException) -> str:
     """Say in a line what a function of the user's raised."""
     if isinstance(error, SystemExit):
         return f"expected a result, found an exit with {error.code}"
-    return " ".join(str(error).split()) or "expected a result, found an error without a message"
+    text = " ".join(str(error).split())
+    if isinstance(error, KeyError):
+        return f"key {text} is missing"
+    return text or f"expected a result, found {type(error).__name__} without a message"
 
 
 def _clash(error: ImportError | AttributeError | None, module_name: str) -> str:

@@ -21,7 +21,7 @@ def check_side(pixels: int) -> int:
     return pixels
 
 
-INDEX = r"(0|[1-9][0-9]*)"  # of a unit or a call as it is printed, so that each has one name
+INDEX = r"(0|[1-9][0-9]{0,17})"  # of a unit or a call as it is printed, so that each has one name
 
 
 def check_distinct(key: str, entries: Sequence[Hashable]) -> None:

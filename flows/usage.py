@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from configs.load import visible
+from configs.secrets import without_passwords
 from flows.exits import BAD_CONFIG
 from flows.terminal import err
 
@@ -37,7 +38,7 @@ class Commands(TyperGroup):
             context = getattr(error, "ctx", None)
             if type(error).__name__ != "NoArgsIsHelpError":  # the help is printed already
                 path = "layerlore" if context is None else context.command_path
-                err.print(f"error: {visible(text).rstrip('.')}; see `{path} --help`", markup=False)
+                err.print(f"error: {visible(without_passwords(text)).rstrip('.')}; see `{path} --help`", markup=False)
             sys.exit(BAD_CONFIG)
         except typer.Abort:
             sys.exit(1)

@@ -28,6 +28,20 @@ def build(dtype: torch.dtype = torch.float32) -> nn.Linear:
 wide, half, brain = partial(build, torch.float64), partial(build, torch.float16), partial(build, torch.bfloat16)
 
 
+def masked() -> nn.Linear:
+    """The model with its last class left out."""
+    model, out = build(), torch.tensor([False, False, True])
+    model.register_forward_hook(lambda *seen: seen[-1].masked_fill(out, -torch.inf))
+    return model
+
+
+def narrow() -> nn.Linear:
+    """The model with an output of half the bits."""
+    model = build()
+    model.register_forward_hook(lambda *seen: seen[-1].bfloat16())
+    return model
+
+
 def leaves() -> nn.Module:
     """A builder that ends the program."""
     raise SystemExit(7)

@@ -42,7 +42,8 @@ def joined(owner: str, name: str) -> str:
 def split_call(name: str) -> tuple[str, int | None]:
     """Return a layer's name and the number of the call that it means, None for all calls."""
     layer, at, call = name.rpartition("@")
-    return (layer, int(call)) if at and call.isdecimal() and call == str(int(call)) else (name, None)
+    known = at and call.isdecimal() and len(call) < 19 and call == str(int(call))
+    return (layer, int(call)) if known else (name, None)
 
 
 def find_map(model: nn.Module, name: str) -> Owned | None:

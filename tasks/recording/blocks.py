@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from storage.updates.parameters import shown_layer
 from tasks.recording.fingerprints import Fingerprints
 from tasks.recording.segment import SegmentRecorder
 
@@ -44,8 +45,9 @@ def check_unchanged(what: str, recorder: SegmentRecorder, last: Fingerprints | N
     if last is None or (name := recorder.changed(last)) is None:
         return
     raise RuntimeError(
-        f"{what}: layer {recorder.layer_of(name)!r}: expected its weights after step {recorder.next_step - 1}, found "
-        f"others in {name!r}; change weights inside a block, or restore them before the next block"
+        f"{what}: layer {shown_layer(recorder.layer_of(name))!r}: expected its weights after step "
+        f"{recorder.next_step - 1}, found others in {name!r}; change weights inside a block, or restore them "
+        "before the next block"
     )
 
 

@@ -1,9 +1,10 @@
 """Checks of what a loop gives about a step, before the ledger has it."""
 
+import contextlib
 import math
+import operator
 from collections.abc import Sequence
-from numbers import Real
-from typing import TypeAlias
+from typing import SupportsFloat, SupportsIndex, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,18 +59,25 @@ def number_of(name: str, value: object) -> float:
     ------
     ValueError : it is neither
     """
-    found = value.item() if isinstance(value, Tensor | np.ndarray) and math.prod(value.shape) == 1 else value
-    if not isinstance(found, Real):
+    found = _one(value)
+    if not isinstance(found, SupportsFloat) or (isinstance(found, Tensor | np.ndarray) and found.ndim):
         raise ValueError(f"{name}: expected a number or a tensor of one number, found {_shown(value)}")
     return float(found)
 
 
 def _integer(name: str, value: object, least: int) -> int:
-    """Return an integer, or a tensor or array of no dimension with one, as an int."""
-    found = value.item() if isinstance(value, Tensor | np.ndarray) and value.ndim == 0 else value
-    if isinstance(found, int | np.integer) and not isinstance(found, bool) and least <= found <= MOST:
-        return int(found)
+    """Return an integer, or a tensor or array of one, as an int."""
+    found = _one(value)
+    if isinstance(found, SupportsIndex) and not isinstance(found, bool | Tensor | np.ndarray):
+        with contextlib.suppress(TypeError):
+            if least <= (number := operator.index(found)) <= MOST:
+                return number
     raise ValueError(f"{name}: expected an integer from {least} to {MOST}, found {_shown(value)}")
+
+
+def _one(value: object) -> object:
+    """Return the number of a tensor or array that has one, anything else as it is."""
+    return value.item() if isinstance(value, Tensor | np.ndarray) and math.prod(value.shape) == 1 else value
 
 
 def _shown(value: object) -> str:

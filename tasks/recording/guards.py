@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from storage.updates.ledger import NORM, first_not_finite
+from storage.updates.parameters import shown_layer
 from tasks.recording.fingerprints import Fingerprints, layer_digest
 from tasks.recording.generators import generators_kept, gpus_of, same_states, states_of
 from tasks.recording.layers import choose_layers, recorded_parameters
@@ -136,8 +137,8 @@ def say_diverged(where: tuple[int, str] | None) -> bool:
     """
     if where is not None:
         print_line(
-            f"step {where[0]}, layer {where[1]!r}: its update is not finite; the recording goes on, but updates from "
-            "this step on cannot be projected"
+            f"step {where[0]}, layer {shown_layer(where[1])!r}: its update is not finite; the recording goes on, but "
+            "updates from this step on cannot be projected"
         )
     return where is not None
 
@@ -148,8 +149,8 @@ def diverged_layer(ledger: pd.DataFrame, layer: str) -> str:
     odd = first_not_finite({layer: ends[NORM + layer].tolist()})
     where = "" if odd is None else f"step {ends['step'].iloc[odd[0]]}, "
     return (
-        f"{where}layer {layer!r}: expected finite weights, found NaN or inf; the training diverged there, and its "
-        "archive cannot be converted"
+        f"{where}layer {shown_layer(layer)!r}: expected finite weights, found NaN or inf; the training diverged there, "
+        "and its archive cannot be converted"
     )
 
 

@@ -12,6 +12,7 @@ from storage.documents import Document
 from storage.updates.archives import Segment
 from storage.updates.chunks import Write
 from storage.updates.ledger import LEDGER, Entry, first_not_finite, ledger_bytes
+from storage.updates.parameters import shown_layer
 from tasks.recording.archives import ARCHIVES
 from tasks.recording.environment import spare_threads
 from tasks.recording.fingerprints import Fingerprints, Watched
@@ -189,9 +190,9 @@ class SegmentRecorder:
             parameter, value = other
             found = f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
             raise RuntimeError(
-                f"step {self.next_step}: layer {self.layer_of(parameter.name)!r}: expected {parameter.name!r} as "
-                f"{parameter.dtype} of shape {parameter.shape}, found {found}; keep shapes and types, or record the "
-                "changed network into another store"
+                f"step {self.next_step}: layer {shown_layer(self.layer_of(parameter.name))!r}: expected "
+                f"{parameter.name!r} as {parameter.dtype} of shape {parameter.shape}, found {found}; keep shapes and "
+                "types, or record the changed network into another store"
             )
         self._writer.push()
         self._pushed, self._in_gap = self._pushed + 1, False

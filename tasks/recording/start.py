@@ -70,7 +70,8 @@ def _check_parameters(model: nn.Module, optimizer: torch.optim.Optimizer) -> Non
     own = set(map(id, model.parameters()))
     if not any(id(parameter) in own for group in optimizer.param_groups for parameter in group["params"]):
         raise ValueError(
-            "optimizer: expected an optimizer of the recorded model, found one that holds none of its parameters"
+            "optimizer: expected an optimizer of the recorded model, found one that holds none of its parameters; one "
+            "of copies, such as float32 master weights, cannot be recorded"
         )
 
 

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from storage.updates.parameters import shown_layer
 from tasks.modules.embedding import tokens_as_floats
 from tasks.modules.rows import Inputs, values_of
 from tasks.recording.columns import Credit, check_credit
@@ -55,8 +56,8 @@ class StepBlock:
             if error.name not in ("updates", "bias_updates"):
                 raise
             raise ValueError(
-                f"step {self.steps[error.row]}, layer {self.layer!r}: expected a finite update, found NaN or inf; the "
-                "training diverged there, read the steps before"
+                f"step {self.steps[error.row]}, layer {shown_layer(self.layer)!r}: expected a finite update, found NaN "
+                "or inf; the training diverged there, read the steps before"
             ) from error
 
 
@@ -106,7 +107,7 @@ class WholeBlock(StepBlock):
         """Raise NotImplementedError: a whole update cannot be split by its members."""
         check_credit(credit)
         raise NotImplementedError(
-            f"layer {self.layer!r}: expected an archive with each example's part, found whole updates; "
+            f"layer {shown_layer(self.layer)!r}: expected an archive with each example's part, found whole updates; "
             "use replay, or layers with factors"
         )
 

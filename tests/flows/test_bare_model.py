@@ -52,8 +52,8 @@ def check(lines: list[str], name: str, dtype: torch.dtype, exact: float) -> None
     (parts, *ranked) = [line.split(name)[1].split() for line in lines if line.lstrip().startswith(name)]
     assert float(parts[0]) == pytest.approx(init, abs=exact)
     sums = [sum(steps[label::3]) / 20 for label in range(3)]
-    if len(ranked[0]) == 6:
-        assert float(ranked[0][4]) == pytest.approx(max(sums), rel=10 * exact)
+    best = {row[1]: float(row[4]) for row in ranked if row[2] == "1"}
+    assert best == {"top": pytest.approx(max(sums), rel=10 * exact), "bottom": pytest.approx(min(sums), rel=10 * exact)}
 
 
 @pytest.mark.parametrize("kind", ["dense", "hybrid", "replay"])
@@ -89,6 +89,15 @@ def test_weights_of_other_dtypes_are_explained_in_float32(kind: str, name: str, 
     assert first.stdout == other.stdout
     if kind != "replay":
         check(first.stdout.splitlines(), "(the model itself)", dtype, 2e-3)
+
+
+@pytest.mark.parametrize("name", ["masked", "narrow"])
+def test_an_output_may_be_infinite_or_narrow(name: str, inputs: str, tmp_path: Path) -> None:
+    """Classes that a network leaves out have the logit -inf; the shares of the layer are those of the plain model."""
+    url = flat_loop.record(tmp_path / "lore", "dense")
+    results = [layerlore("explain", url, "--model", f"{LOOP}:{each}", "--inputs", inputs) for each in (name, "build")]
+    assert [result.exit_code for result in results] == [0, 0], results[0].output
+    assert results[0].stdout.splitlines()[2:] == results[1].stdout.splitlines()[2:]
 
 
 @pytest.mark.filterwarnings("error")
@@ -157,7 +166,10 @@ def test_options_of_runs_are_refused(flat: str, inputs: str, more: tuple[str, ..
             f"--model: model '{LOOP}:leaves' with arguments {{}}: expected a result, found an exit with 7",
         ),
         (f"{LOOP}:STEPS", f"--model: model '{LOOP}:STEPS': expected a function, found a int"),
-        (f"{LOOP}:failing_program", f"--model: model '{LOOP}:failing_program' with arguments {{}}: 'learning rate'"),
+        (
+            f"{LOOP}:failing_program",
+            f"--model: model '{LOOP}:failing_program' with arguments {{}}: key 'learning rate' is missing",
+        ),
     ],
 )
 def test_a_model_that_cannot_be_built_is_one_line(flat: str, inputs: str, model: str, said: str) -> None:
@@ -169,7 +181,7 @@ def test_a_model_that_cannot_be_built_is_one_line(flat: str, inputs: str, model:
     [
         (":", "--program: import path ':': expected module:name, such as my_code:build"),
         (f"{LOOP}:STEPS", f"--program: expected a function at '{LOOP}:STEPS', found a value of type int"),
-        (f"{LOOP}:failing_program", f"--program: {LOOP}:failing_program: 'learning rate'"),
+        (f"{LOOP}:failing_program", f"--program: {LOOP}:failing_program: key 'learning rate' is missing"),
         (
             f"{LOOP}:no_program",
             f"--program: expected (model, optimizer, step) from '{LOOP}:no_program', found a value of type NoneType",

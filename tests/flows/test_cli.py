@@ -75,6 +75,10 @@ def test_an_unknown_command_or_option_is_a_usage_error() -> None:
         (("runn", "digits"), "error: No such command 'runn'. Did you mean 'run'?; see `layerlore --help`\n"),
         (("run", "digits", "--sett", "a=1"), f"error: No such option: --sett (Possible options: --set); {see}"),
         (("run",), f"error: Missing argument 'CONFIG'; {see}"),
+        (
+            ("run", "digits", "store=s3://AKIA:SECRET@bucket"),
+            "error: Got unexpected extra argument(s) (store=s3://***@b",
+        ),
         (("gc", "s", "--grace", "-1"), "error: Invalid value for '--grace': "),
         (("gc", "s", "--grace", "a\nb"), "error: Invalid value for '--grace': "),
         (("explain", "s", "--query", "-1"), "error: Invalid value for '--query': "),

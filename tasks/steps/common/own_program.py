@@ -8,6 +8,7 @@ from typing import Any
 from configs.imports import import_object, raised
 from configs.load import ConfigError
 from storage.updates.facts import ArchiveFacts
+from tasks.engine.failures import caused_by_stop
 from tasks.recording.archives import ARCHIVES
 from tasks.recording.programs import Program
 
@@ -79,6 +80,8 @@ def _named(call: Callable[..., Any], what: str) -> Callable[..., Any]:  # Any: t
         try:
             return call(*given)
         except (Exception, SystemExit) as error:
+            if caused_by_stop(error):
+                raise
             raise ConfigError(f"--program: {what}: {raised(error)}") from error
 
     return named

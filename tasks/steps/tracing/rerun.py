@@ -164,15 +164,20 @@ def check_record(training: StageSpec, survey: Survey, key: str) -> None:
     assert isinstance(record, Record), training
     if record.steps is not None:
         raise ValueError(_refusal(training, key, "`steps`, which leaves some out"))
-    if (kind := archive_kind(training, survey)) in INEXACT:
-        chosen = " (chosen by `auto`)" if record.kind == "auto" else ""
-        raise ValueError(_refusal(training, key, f"kind {kind!r}{chosen}, which rounds them"))
+    kind = archive_kind(training, survey)
+    if kind not in INEXACT or (kind != record.kind and not record.tolerance):
+        return  # without a tolerance the archive itself says what is exact
+    if record.kind == "replay":
+        why = f"kind {kind!r}, since this training does not repeat its own steps; it"
+        raise ValueError(_refusal(training, key, f"{why} rounds them", "dense"))
+    chosen = " (chosen by `auto`)" if record.kind == "auto" else ""
+    raise ValueError(_refusal(training, key, f"kind {kind!r}{chosen}, which rounds them"))
 
 
-def _refusal(training: StageSpec, key: str, found: str) -> str:
+def _refusal(training: StageSpec, key: str, found: str, kinds: str = "dense or replay") -> str:
     """Return the message about an archive without exact weights."""
     name = training.place["network"]
     return (
         f"{key}: expected an archive of {training.label} with the exact weights of every step, found {found}; set "
-        f"networks.{name}.train.record.kind to dense or replay, without `steps`"
+        f"networks.{name}.train.record.kind to {kinds}, without `steps`"
     )

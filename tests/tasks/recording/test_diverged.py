@@ -68,7 +68,7 @@ def test_an_update_of_factors_is_named(tmp_path: Path) -> None:
                 optimizer.step()
     source = open_updates(str(tmp_path / "store"))
     blocks = source.blocks(source.segments()[0])
-    text = f"^step {AT}, layer '': expected a finite update, found NaN or inf; the training diverged there, "
+    text = f"^step {AT}, layer '\\(the model itself\\)': expected a finite update, found NaN or inf; the training "
     with pytest.raises(ValueError, match=text):  # noqa: PT012  # of one of the blocks
         for block in blocks:
             assert isinstance(block, FactorBlock)

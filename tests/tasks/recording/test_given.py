@@ -2,6 +2,7 @@
 
 import math
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ ONE = "row.loss: expected a number or a tensor of one number, found "
         ({"label": True}, "label: " + INTEGERS % -1 + "True"),
         ({"label": torch.tensor(True)}, "label: " + INTEGERS % -1 + "True"),
         ({"label": torch.tensor(1.5)}, "label: " + INTEGERS % -1 + "1.5"),
-        ({"label": torch.tensor([1])}, "label: " + INTEGERS % -1 + "shape (1,)"),
+        ({"label": torch.tensor([1, 2])}, "label: " + INTEGERS % -1 + "shape (2,)"),
         ({"label": np.float64(2)}, "label: " + INTEGERS % -1 + "2.0"),
         ({"epoch": 1.5}, "epoch: " + INTEGERS % 0 + "1.5"),
         ({"epoch": -1}, "epoch: " + INTEGERS % 0 + "-1"),
@@ -87,10 +88,10 @@ def test_a_row_keeps_an_example(tmp_path: Path) -> None:
 
 
 def test_integers_and_losses_of_all_libraries_are_taken(tmp_path: Path) -> None:
-    integers = [-1, np.int8(2), torch.tensor(3, dtype=torch.uint8), np.array(MOST)]
+    integers = [-1, np.array([2], np.int8), torch.tensor([3], dtype=torch.uint8), np.array(MOST)]
     epochs = [0, np.uint16(1), torch.tensor(2), MOST]
     examples = [[0, MOST], np.array([1], np.uint64), torch.tensor([2, 0], dtype=torch.int32), range(3)]
-    losses = [2, np.float32(0.5), torch.tensor([0.25], requires_grad=True), math.inf]
+    losses = [Decimal(2), np.float32(0.5), torch.tensor([0.25], requires_grad=True), math.inf]
     with UpdateRecorder(*Training().start(), tmp_path / "store") as recorder:
         for label, epoch, ids, loss in zip(integers, epochs, examples, losses, strict=True):
             with recorder.step(ids, label=label, epoch=epoch, ghosts=()) as row:  # type: ignore[arg-type]  # on purpose

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -10,6 +11,7 @@ from tasks.report.pages import RunFacts
 from tasks.report.tracing.content import tracing_content
 from tasks.report.tracing.first import MAX_SHOWN, RIDGES, First
 from tasks.report.tracing.results import Query, QueryLayer, TracingResults
+from tasks.report.tracing.scores import ALL_CONSTANT
 from tests.tasks.report.site_pages import site_of, text_of
 
 
@@ -52,11 +54,20 @@ def test_the_first_correct_query_is_shown_by_its_last_score(tracing: TracingResu
     assert found.figure is None
 
 
-@pytest.mark.parametrize(("value", "source"), [(0.29, "By layer fc"), (0.3, "By the score counterfactual")])
+@pytest.mark.parametrize(
+    ("value", "note", "source"),
+    [
+        (0.29, "", "By layer fc"),
+        (0.3, "", "By the score counterfactual"),
+        (np.nan, "", "By layer fc"),
+        (np.nan, ALL_CONSTANT, "By the score counterfactual"),
+    ],
+)
 def test_a_score_that_does_not_predict_retrainings_is_not_taken(
-    tracing: TracingResults, value: float, source: str
+    tracing: TracingResults, value: float, note: str, source: str
 ) -> None:
-    row = {"network": "small", "seed": 0, "measure": "validity", "layer": "", "score": "counterfactual", "value": value}
+    what = {"network": "small", "seed": 0, "measure": "validity", "layer": "", "score": "counterfactual"}
+    row = {**what, "value": value, "note": note}
     queries = tuple(scored(query, "counterfactual") for query in tracing.queries)
     assert first_of(replace(tracing, queries=queries, evaluation=pd.DataFrame([row]))).note.endswith(source)
 

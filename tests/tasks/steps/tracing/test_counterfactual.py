@@ -203,7 +203,25 @@ def test_an_archive_that_auto_would_round_is_refused_before_the_run_unless_it_is
     begun = counter_tree(tmp_path / "store")
     assert "kind 'hybrid' (chosen by `auto`), which rounds them" in planning(begun)
     begun["networks"]["net"]["train"]["record"] = {"kind": "replay"}
-    assert planning(begun) == ""
+    assert planning(begun) == ""  # another training
+
+
+def test_an_archive_that_a_training_fell_back_to_is_refused_if_it_rounds(
+    counter_run: "Run", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replay whose steps do not repeat is recorded as hybrid, which without a tolerance keeps every bit."""
+    training = traces(counter_run.plan)[0].training
+    train = training.place["train"]
+    survey: Any = SimpleNamespace(begun=lambda spec: {"recording": {"kind": "hybrid"}})
+    settings = {"kind": "replay", "layers": None, "steps": None, "archive_budget": "20GB"}
+    monkeypatch.setitem(train, "record", {**settings, "tolerance": 0.001})
+    with pytest.raises(
+        ValueError, match=r"found kind 'hybrid', since this training does not repeat its own steps; it rounds them; set"
+    ) as error:
+        rerun.check_record(training, survey, "tracing.counterfactual")
+    assert "networks.net.train.record.kind to dense, without `steps`" in str(error.value)
+    monkeypatch.setitem(train, "record", {**settings, "tolerance": 0.0})
+    rerun.check_record(training, survey, "tracing.counterfactual")
 
 
 def planning(tree: Any) -> str:
