@@ -68,7 +68,7 @@ def number_of(name: str, value: object) -> float:
 def _integer(name: str, value: object, least: int) -> int:
     """Return an integer, or a tensor or array of one, as an int."""
     found = _one(value)
-    if isinstance(found, SupportsIndex) and not isinstance(found, bool | Tensor | np.ndarray):
+    if isinstance(found, SupportsIndex) and not isinstance(found, bool):
         with contextlib.suppress(TypeError):
             if least <= (number := operator.index(found)) <= MOST:
                 return number

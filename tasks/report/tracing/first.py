@@ -10,7 +10,7 @@ from tasks.report.blocks import FigureBlock, Shown
 from tasks.report.tracing.privacy import by_class
 from tasks.report.tracing.queries import OTHER_TITLES, Card, Example, Panel
 from tasks.report.tracing.queries import TITLES as END_TITLES
-from tasks.report.tracing.scores import ALL_CONSTANT, VALID, VALIDITY
+from tasks.report.tracing.scores import rough
 
 MAX_SHOWN = 6  # examples at either end
 TITLES = ("Taught it most", "Worked against it most")
@@ -80,8 +80,7 @@ def _rough(evaluation: pd.DataFrame, card: Card) -> str:
     if "score" not in evaluation or "network" not in evaluation:
         return ""
     mine = evaluation[(evaluation["network"] == card.query.network) & (evaluation["seed"] == card.query.seed)]
-    measured = (mine["measure"] == VALIDITY) & (mine["note"] != ALL_CONSTANT)
-    rows = mine[measured & ~(mine["value"].astype(float) >= VALID)]
+    rows = rough(mine)
     return str(rows["score"].iloc[0]) if len(rows) else ""
 
 

@@ -40,11 +40,15 @@ def score_sentences(evaluation: pd.DataFrame) -> Iterable[str]:
         known = True
         yield _against_baselines(str(measure), rows)
     if known:
-        rough = (evaluation["measure"] == VALIDITY) & ~(evaluation["value"].astype(float) >= VALID)
-        used = [
-            name for name in USES if (evaluation["score"] == name).any() and (evaluation["score"] != name)[rough].all()
-        ]
+        unfit = set(rough(evaluation)["score"])
+        used = [name for name in USES if (evaluation["score"] == name).any() and name not in unfit]
         yield " ".join([*(f"{name} shows {USES[name]}." for name in used), LOSS])
+
+
+def rough(evaluation: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of scores that do not predict retrainings; not those that could not be compared."""
+    measured = (evaluation["measure"] == VALIDITY) & (evaluation["note"] != ALL_CONSTANT)
+    return evaluation[measured & ~(evaluation["value"].astype(float) >= VALID)]
 
 
 def validity_sentences(evaluation: pd.DataFrame) -> Iterable[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -128,7 +129,7 @@ class _Layer:
         from tasks.modules.rows import values_of
 
         _check_finite(f"the input of layer {shown_layer(self.name)}", values_of(self.inputs))
-        _check_finite(f"layer {shown_layer(self.name)}", np.array(self.square()))
+        _check_finite(f"layer {shown_layer(self.name)}", np.array(self.square))
 
     def gamma(self, block: UpdateBlock) -> Doubles:
         """Return the contribution of each row of a block, (n,)."""
@@ -146,8 +147,9 @@ class _Layer:
                 return [columns[0, :size].double().numpy() for columns, size in zip(parts, sizes, strict=True)]
         return [np.full(size, value / max(1, size)) for value, size in zip(gamma, sizes, strict=True)]
 
+    @cached_property
     def square(self) -> tuple[float, float]:
-        """Return <z, W_0 f> and ||z||^2."""
+        """<z, W_0 f> and ||z||^2."""
         from tasks.tracing import contributions
 
         initial = as_float(self.source.initial(self.name), self.weight.device)
@@ -156,13 +158,13 @@ class _Layer:
 
     def parts(self, total: float) -> dict[str, object]:
         """Return the row of the layer: the parts of ||z||^2."""
-        init, square = self.square()
+        init, square = self.square
         shares = {"init": init, "updates": total, "residual": init + total - square}
         return {"layer": self.name, **{name: value / square if square else 0.0 for name, value in shares.items()}}
 
     def ranked(self, ids: NDArray[np.int64], sums: Doubles, count: int) -> pd.DataFrame:
         """Return the examples at both ends."""
-        square, order = self.square()[1], np.lexsort((ids, -sums))
+        square, order = self.square[1], np.lexsort((ids, -sums))
         ends = {"top": order[:count], "bottom": np.lexsort((ids, sums))[:count]}
         tables = [
             pd.DataFrame(

@@ -13,7 +13,7 @@ from configs.load import ConfigError
 from configs.schema import Config
 from flows.plan import make_plan
 from flows.progress import existing_store, planned_stages
-from storage.stages import find_finished, open_finished
+from storage.stages import find_finished, open_finished, read_marker
 from storage.stores import StoreError
 from tasks.cluster.parallel import PartitionError
 from tasks.steps.report import write_report
@@ -168,15 +168,19 @@ def test_ids_of_training_images_stay_in_the_store(counter_run: "Run", new_run: N
 def test_gaps_are_refused_before_the_run(tmp_path: Any) -> None:
     tree = counter_tree(tmp_path / "store")
     tree["networks"]["net"]["train"]["record"] = {"steps": [[0, 10]]}
+    check_refused(tree, "`steps`, which leaves some out")
+
+
+def check_refused(tree: Any, found: str) -> None:
+    """Check that both scores that need exact weights are refused by what is found in place of them."""
     for key in ("counterfactual", "scores"):
         asked = copy.deepcopy(tree)
         if key == "scores":
             del asked["tracing"]["counterfactual"]
-        expected = (
-            f"tracing.{key}: expected an archive of net seed 0 with the exact weights of every step, found `steps`, "
-            "which leaves some out; set networks.net.train.record.kind to dense or replay, without `steps`"
+        assert planning(asked) == (
+            f"tracing.{key}: expected an archive of net seed 0 with the exact weights of every step, found {found}; "
+            "set networks.net.train.record.kind to dense or replay, without `steps`"
         )
-        assert planning(asked) == expected
 
 
 def test_an_archive_that_auto_would_round_is_refused_before_the_run_unless_it_is_begun_as_another(
@@ -185,16 +189,7 @@ def test_an_archive_that_auto_would_round_is_refused_before_the_run_unless_it_is
     """The budget 20 kB leaves hybrid, the first run made a dense archive; then a hybrid one by a budget's change."""
     tree = counter_tree(tmp_path / "store")
     tree["networks"]["net"]["train"]["record"] = {"archive_budget": "20kB"}
-    for key in ("counterfactual", "scores"):
-        asked = copy.deepcopy(tree)
-        if key == "scores":
-            del asked["tracing"]["counterfactual"]
-        expected = (
-            f"tracing.{key}: expected an archive of net seed 0 with the exact weights of every step, found kind "
-            "'hybrid' (chosen by `auto`), which rounds them; set networks.net.train.record.kind to dense or replay, "
-            "without `steps`"
-        )
-        assert planning(asked) == expected
+    check_refused(tree, "kind 'hybrid' (chosen by `auto`), which rounds them")
     made = counter_run.at(str(tmp_path / "made")).tree
     assert planning({**made, "networks": tree["networks"]}) == ""
     del tree["tracing"]["counterfactual"]
@@ -222,6 +217,22 @@ def test_an_archive_that_a_training_fell_back_to_is_refused_if_it_rounds(
     assert "networks.net.train.record.kind to dense, without `steps`" in str(error.value)
     monkeypatch.setitem(train, "record", {**settings, "tolerance": 0.0})
     rerun.check_record(training, survey, "tracing.counterfactual")
+
+
+def test_a_fall_back_to_hybrid_without_a_tolerance_gives_the_same_derivatives(
+    counter_run: "Run", new_run: NewRun, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.recording.preflight.first_difference", lambda *_: (0, "1"))
+    tree = counter_tree(tmp_path / "store")
+    tree["networks"]["net"]["train"]["record"] = {"kind": "replay", "tolerance": 0}
+    run = new_run(tree).finish()
+    training = traces(run.plan)[0].training
+    assert read_marker(run.job.store, training.path, 0)["numbers"]["recording"]["kind"] == "hybrid"
+    assert planning(tree) == ""  # finished as hybrid
+    found, dense = (
+        read_derivatives(one.job.store, compared(one).inputs["counterfactual"]) for one in (run, counter_run)
+    )
+    np.testing.assert_array_equal(found, dense)
 
 
 def planning(tree: Any) -> str:
