@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.checksums import content_digest
 from storage.documents import Document, digest
 from storage.layouts import array_digest, write_shard
 from storage.stores import StoreError
@@ -77,9 +78,14 @@ class Partition:
         """Write `files/<name>` whole."""
         self._write_file(self.stage.store.write, name, data, digest(data))
 
-    def write_large(self, name: str, data: bytes | memoryview) -> None:
-        """Write `files/<name>` whole, past the page cache where the disk can: it is not read soon."""
-        self._write_file(self.stage.store.write_large, name, data, digest(data))
+    def write_large(self, name: str, data: bytes | memoryview, *, checked: bool = False) -> None:
+        """Write `files/<name>` whole, past the page cache where the disk can: it is not read soon.
+
+        Parameters
+        ----------
+        checked : whether the data end with their checksum (`storage.checksums`)
+        """
+        self._write_file(self.stage.store.write_large, name, data, content_digest(data, checked=checked))
 
     def write_addressed(self, form: str, data: bytes) -> str:
         """Write a file that is not read soon; return its name, which is `form` with the start of its digest.

@@ -2,16 +2,15 @@
 
 from collections.abc import Iterable
 
-import google_crc32c
 import numpy as np
 from numpy.typing import NDArray
 
+from storage.checksums import crc32c
+
 Ints = NDArray[np.signedinteger]
-Bytes = NDArray[np.uint8]
 
 BITS = {"float16": "int16", "bfloat16": "int16", "float32": "int32", "float64": "int64"}  # little-endian
 TILE = 2**17  # values of an update in float64 at a time
-PIECE = 2**22  # bytes
 
 
 def subtract_rows(new: Ints, previous: Ints, out: Ints) -> None:
@@ -100,10 +99,3 @@ def _extended(before: tuple[int, int], part: Ints) -> tuple[int, int]:
 def _joined(found: tuple[int, int]) -> int:
     """Return a digest."""
     return found[1] % 2**32 << 32 | found[0]
-
-
-def crc32c(data: Bytes, before: int = 0) -> int:
-    """Return the CRC-32C of contiguous bytes that follow others with the checksum `before`."""
-    for low in range(0, data.size, PIECE):  # the library holds the interpreter's lock
-        before = google_crc32c.extend(before, data[low : low + PIECE])
-    return before

@@ -5,24 +5,22 @@ write. The files are those that Zarr writes for the codecs bytes (little-endian)
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numcodecs.blosc import Blosc  # type: ignore[import-untyped]  # it has no types
 
+from storage.checksums import CHECKSUM, Bytes, Write, with_checksum, without_checksum
 from storage.documents import DamagedError, Document, canonical
 from storage.stores import Store
-from storage.updates.bits import BITS, Bytes, Ints, crc32c, subtract_rows
+from storage.updates.bits import BITS, Ints, subtract_rows
 from storage.updates.parameters import Parameter
-
-Write = Callable[[str, bytes | memoryview], None]
 
 MOST = 64 * 2**20  # bytes of a chunk file that holds one update
 LEAST, USUAL = 4 * 2**20, 16 * 2**20  # bytes of a chunk file that holds several
 BUFFERS = 256 * 2**20  # bytes of all buffers together, unless LEAST or a layer's own size asks for more
-CHECKSUM = 4  # bytes
 # Configuration of Zarr's codec. Level 5 takes twice as long for a percent less.
 PACKING: dict[str, Any] = {"cname": "zstd", "clevel": 3, "shuffle": "shuffle", "blocksize": 0}  # Any: JSON
 
@@ -108,9 +106,8 @@ class ChunkWriter:
         if self.chunking.packed:
             raw = pack(raw[:size], self._ints.itemsize)
             size = raw.size - CHECKSUM
-        checksum = crc32c(raw[:size])
-        raw[size : size + CHECKSUM] = np.frombuffer(checksum.to_bytes(CHECKSUM, "little"), np.uint8)
-        self._write(f"{self._path}/{chunk_key(self.parameter, self._index, part)}", raw[: size + CHECKSUM].data)
+        name = f"{self._path}/{chunk_key(self.parameter, self._index, part)}"
+        self._write(name, with_checksum(raw, size), checked=True)
 
 
 def pack(data: Bytes, itemsize: int) -> Bytes:
@@ -167,31 +164,22 @@ def read_chunk(store: Store, path: str, parameter: Parameter, index: int, chunki
     return ints[0] if len(ints) == 1 else np.concatenate(ints, axis=1)[:, : parameter.size]
 
 
+def read_file(store: Store, file: str) -> bytes:
+    """Return a file of an archive; DamagedError without one."""
+    try:
+        return store.read(file)
+    except FileNotFoundError:
+        raise DamagedError(f"{file}: expected a file of a complete stage, found none") from None
+
+
 def _checked(store: Store, file: str, size: int, *, packed: bool) -> Bytes:
     """Return the `size` bytes that a chunk file holds before its checksum."""
+    data = read_file(store, file)
+    if not packed and len(data) != size + CHECKSUM:
+        raise DamagedError(f"{file}: expected {size + CHECKSUM} bytes, found {len(data)}")
+    found = without_checksum(data, file)
     if packed:
-        return _unpacked(store, file, size)
-    try:
-        data = np.frombuffer(store.read(file), np.uint8)
-    except FileNotFoundError:
-        raise DamagedError(f"{file}: expected a file of a complete stage, found none") from None
-    if data.size != size + CHECKSUM:
-        raise DamagedError(f"{file}: expected {size + CHECKSUM} bytes, found {data.size}")
-    if crc32c(data[:size]) != int.from_bytes(data[size:].tobytes(), "little"):
-        raise DamagedError(f"{file}: fails its checksum")
-    return data[:size]
-
-
-def _unpacked(store: Store, file: str, size: int) -> Bytes:
-    """Return the `size` bytes that a compressed chunk file holds."""
-    try:
-        data = np.frombuffer(store.read(file), np.uint8)
-    except FileNotFoundError:
-        raise DamagedError(f"{file}: expected a file of a complete stage, found none") from None
-    stated = int.from_bytes(data[-CHECKSUM:].tobytes(), "little")
-    if data.size < CHECKSUM or crc32c(data[:-CHECKSUM]) != stated:
-        raise DamagedError(f"{file}: fails its checksum")
-    found = np.frombuffer(Blosc().decode(data[:-CHECKSUM].tobytes()), np.uint8)
+        found = np.frombuffer(Blosc().decode(found.tobytes()), np.uint8)
     if found.size != size:
         raise DamagedError(f"{file}: expected {size} bytes, found {found.size}")
     return found

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from storage.checksums import Bytes
 from storage.documents import Document, canonical
-from storage.updates.bits import BITS, Bytes, Ints
+from storage.updates.bits import BITS, Ints
 
 ALIGNMENT = 16  # bytes
 MODEL_ITSELF = "(the model itself)"  # shown for a layer without a name: a model that is one layer

@@ -7,8 +7,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from storage.checksums import Bytes
 from storage.documents import DamagedError
-from storage.updates.bits import Bytes
 
 LEVEL = 1  # of zstd; higher ones take several times as long for a percent
 

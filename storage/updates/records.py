@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from storage.checksums import CHECKSUM, Bytes, Write, with_checksum, without_checksum
 from storage.documents import DamagedError
 from storage.stores import Store
-from storage.updates.bits import Bytes, crc32c
-from storage.updates.chunks import BUFFERS, CHECKSUM, LEAST, USUAL, Write
+from storage.updates.chunks import BUFFERS, LEAST, USUAL, read_file
 
 RECORDS = "records"  # folder of a segment
 ALIGNMENT = 16  # bytes
@@ -115,9 +115,7 @@ class RecordWriter:
 
     def _put(self, name: str, buffer: Bytes, filled: int) -> None:
         """Write a chunk file."""
-        checksum = crc32c(buffer[:filled]).to_bytes(CHECKSUM, "little")
-        buffer[filled : filled + CHECKSUM] = np.frombuffer(checksum, np.uint8)
-        self._write(name, buffer[: filled + CHECKSUM].data)
+        self._write(name, with_checksum(buffer, filled), checked=True)
 
 
 class RecordReader:
@@ -135,20 +133,11 @@ class RecordReader:
         DamagedError : the file is missing, too short or fails its checksum; names the file
         """
         if place.chunk != self._chunk:
-            self._data, self._chunk = self._checked(f"{self._path}/{place.chunk}"), place.chunk
+            file = f"{self._path}/{place.chunk}"
+            self._data, self._chunk = without_checksum(read_file(self._store, file), file), place.chunk
         if place.offset + place.size > self._data.size:
             raise DamagedError(
                 f"{self._path}/{place.chunk}: expected at least {place.offset + place.size} bytes, "
                 f"found {self._data.size}"
             )
         return self._data[place.offset : place.offset + place.size]
-
-    def _checked(self, file: str) -> Bytes:
-        """Return the bytes of a chunk file before its checksum."""
-        try:
-            data = np.frombuffer(self._store.read(file), np.uint8)
-        except FileNotFoundError:
-            raise DamagedError(f"{file}: expected a file of a complete stage, found none") from None
-        if data.size < CHECKSUM or crc32c(data[:-CHECKSUM]) != int.from_bytes(data[-CHECKSUM:].tobytes(), "little"):
-            raise DamagedError(f"{file}: fails its checksum")
-        return data[:-CHECKSUM]

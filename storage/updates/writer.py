@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from storage.updates.bits import Bytes, update_norms, weights_digests
-from storage.updates.chunks import ChunkWriter, Write, plan_chunks
+from storage.checksums import Bytes, Write
+from storage.updates.bits import update_norms, weights_digests
+from storage.updates.chunks import ChunkWriter, plan_chunks
 from storage.updates.parameters import Layer, Parameter, layers_document, segment_group
 
 KIND = "dense"

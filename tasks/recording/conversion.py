@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from storage.checksums import Write
 from storage.claims import claim
 from storage.documents import DamagedError, Document
 from storage.layouts import Layout
@@ -33,7 +34,7 @@ from tasks.recording.layers import recorded_parameters
 from tasks.recording.programs import Program
 from tasks.recording.replay import ReplaySource
 from tasks.recording.replaying import row_ends
-from tasks.recording.segment import attempt_folder
+from tasks.recording.segment import attempt_folder, counted_writes
 from tasks.recording.sources import UpdateSource, update_source
 from tasks.recording.writers import Place, Recording
 
@@ -41,7 +42,6 @@ KINDS = "dense", "hybrid"  # that an archive can be converted into
 ROUNDING = 1e-6  # of the weights in a step, next to the stated error of updates
 CHAIN = "environment", "code", "data"  # metrics of a segment that are facts about the training
 VERSION = 1
-Write = Callable[[str, bytes | memoryview], None]
 Say = Callable[[str], None]
 
 
@@ -98,10 +98,7 @@ def convert_segment(source: UpdateSource, segment: Segment, kind: str, write: Wr
     walk: Walk = _Replayed(source, segment) if isinstance(source, ReplaySource) else _Restored(source, segment)
     ledger, sizes = SegmentReader(source.stage, segment).ledger, dict[str, int]()
 
-    def counted(name: str, data: bytes | memoryview) -> None:
-        write(name, data)
-        sizes[name] = len(data)
-
+    counted = counted_writes(write, sizes)
     made = replace(segment, folder=attempt_folder(segment.number), kind=kind, parts=())
     parts = walk.layers, walk.parameters, walk.places, made, counted, spare_threads(walk.model), tolerance
     writer = ARCHIVES[kind].writer(Recording(walk.model, walk.optimizer, *parts, packed=True))

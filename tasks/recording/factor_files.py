@@ -7,7 +7,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from storage.updates.chunks import Write
+from storage.checksums import Write
 from storage.updates.records import RECORDS, Place, RecordWriter
 from tasks.recording.taps import moved
 
@@ -68,7 +68,7 @@ class FactorFiles:
         """Wait until the other thread ends."""
         self._pool.shutdown()
 
-    def _write(self, name: str, data: bytes | memoryview) -> None:
+    def _write(self, name: str, data: bytes | memoryview, *, checked: bool = False) -> None:
         """Write a file, unless the recording is abandoned."""
         if not self._stopped:
-            self._given(name, data)
+            self._given(name, data, checked=checked)

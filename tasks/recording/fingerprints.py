@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from storage.updates.bits import BITS, Bytes, Ints, as_floats, weights_digest
+from storage.checksums import Bytes
+from storage.updates.bits import BITS, Ints, as_floats, weights_digest
 from storage.updates.parameters import Layer, Parameter
 
 BLOCK = 2**18  # bytes: of each such block only the sum of its words enters the digest

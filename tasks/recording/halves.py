@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from storage.updates.bits import Bytes
+from storage.checksums import Bytes
 from storage.updates.planes import pack_planes, unpack_planes
 
 HEAD = 16  # bytes before the halves: two scales

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from storage.updates.bits import Bytes, Ints
-from storage.updates.chunks import ChunkWriter, Write, plan_chunks
+from storage.checksums import Bytes, Write
+from storage.updates.bits import Ints
+from storage.updates.chunks import ChunkWriter, plan_chunks
 from storage.updates.parameters import Layer, Parameter
 from storage.updates.records import RECORDS, RecordWriter
 from storage.updates.tables import Record

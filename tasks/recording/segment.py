@@ -8,9 +8,9 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from storage.checksums import Write
 from storage.documents import Document
 from storage.updates.archives import Segment
-from storage.updates.chunks import Write
 from storage.updates.ledger import LEDGER, Entry, first_not_finite, ledger_bytes
 from storage.updates.parameters import shown_layer
 from tasks.recording.archives import ARCHIVES
@@ -60,7 +60,7 @@ class SegmentRecorder:
         self.segment, self.next_step = segment, segment.start
         self._optimizer, self._keep = optimizer, keep or (lambda _: True)
         self._sizes: dict[str, int] = {}
-        self._write = _counted(write, self._sizes)
+        self._write = counted_writes(write, self._sizes)
         self._entries: list[Entry] = []
         self._failed: int | None = None
         self.diverged: tuple[int, str] | None = None  # after `close`: first step and layer with an update not finite
@@ -241,11 +241,11 @@ def _watched(optimizer: torch.optim.Optimizer, row: Row) -> Iterator[None]:
         note()
 
 
-def _counted(write: Write, sizes: dict[str, int]) -> Write:
+def counted_writes(write: Write, sizes: dict[str, int]) -> Write:
     """Return `write` with a record of the size of every file."""
 
-    def counted(name: str, data: bytes | memoryview) -> None:
-        write(name, data)
+    def counted(name: str, data: bytes | memoryview, *, checked: bool = False) -> None:
+        write(name, data, checked=checked)
         sizes[name] = len(data)
 
     return counted

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from storage.updates.bits import Bytes
+from storage.checksums import Bytes
 from storage.updates.parameters import Parameter, row_bytes
 
 BLOCK_BYTES = 8 * 2**20

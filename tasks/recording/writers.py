@@ -8,9 +8,8 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from storage.checksums import Bytes, Write
 from storage.updates.archives import Segment
-from storage.updates.bits import Bytes
-from storage.updates.chunks import Write
 from storage.updates.parameters import Layer, Parameter
 from storage.updates.writer import DenseWriter, Written
 from tasks.recording.fingerprints import Fingerprints, Watched

@@ -146,7 +146,7 @@ def test_a_forgotten_recorder_frees_the_archive_at_once(tmp_path: Path, kind: st
 
 
 def test_an_error_of_the_writing_thread_reaches_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: Partition, name: str, data: bytes | memoryview) -> None:
+    def fail(self: Partition, name: str, data: bytes | memoryview, *, checked: bool = False) -> None:
         raise OSError("disk full")
 
     monkeypatch.setattr(Partition, "write_large", fail)

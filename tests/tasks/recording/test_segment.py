@@ -32,7 +32,7 @@ def make_stage(path: Path, training: Training, keep: Callable[[int], bool] | Non
             part.numbers["parent"] = parent
             if number == 0:
                 part.numbers["initial"] = write_initial(part.write_addressed, pack_checkpoint(model, optimizer))
-            recorder = SegmentRecorder(model, optimizer, LAYERS, segment=segment, write=part.write_file, keep=keep)
+            recorder = SegmentRecorder(model, optimizer, LAYERS, segment=segment, write=part.write_large, keep=keep)
             for step in range(start, stop):
                 with recorder.step([step]):
                     training.update(model, optimizer, step)
@@ -100,7 +100,7 @@ def test_a_segment_takes_no_more_steps_than_it_has(tmp_path: Path) -> None:
     written: dict[str, bytes] = {}
     segment = Segment(3, 30, 32, "segment-000003-x")
 
-    def write(name: str, data: bytes | memoryview) -> None:
+    def write(name: str, data: bytes | memoryview, *, checked: bool = False) -> None:
         written[name] = bytes(data)
 
     recorder = SegmentRecorder(model, optimizer, None, segment=segment, write=write)
@@ -119,7 +119,7 @@ def test_an_abandoned_segment_writes_nothing_more(tmp_path: Path) -> None:
     model, optimizer = Training().start()
     written: list[str] = []
     recorder = SegmentRecorder(
-        model, optimizer, None, segment=Segment(0, 0, 9, "s"), write=lambda name, _: written.append(name)
+        model, optimizer, None, segment=Segment(0, 0, 9, "s"), write=lambda name, _, checked=False: written.append(name)
     )
     with recorder.step([0]):
         pass
@@ -147,7 +147,7 @@ def test_a_weight_that_two_layers_use_is_written_once_and_read_by_both(tmp_path:
     with stage.partition(0) as part:
         initial = write_initial(part.write_addressed, pack_checkpoint(model, optimizer))
         segment = Segment(0, 0, 2, attempt_folder(0))
-        recorder = SegmentRecorder(model, optimizer, None, segment=segment, write=part.write_file)
+        recorder = SegmentRecorder(model, optimizer, None, segment=segment, write=part.write_large)
         for _ in range(2):
             with recorder.step([0]):
                 model.last(model.decoder(model.encoder(torch.ones(1, 4)))).sum().backward()
@@ -173,7 +173,7 @@ def test_weights_are_read_where_the_module_has_them_now(tmp_path: Path) -> None:
     model = nn.Linear(2, 2, bias=False)
     written: dict[str, bytes] = {}
 
-    def write(name: str, data: bytes | memoryview) -> None:
+    def write(name: str, data: bytes | memoryview, *, checked: bool = False) -> None:
         written[name] = bytes(data)
 
     recorder = SegmentRecorder(

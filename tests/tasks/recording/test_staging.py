@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from storage.updates.bits import Bytes
+from storage.checksums import Bytes
 from tasks.recording import staging
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.staging import BLOCKS, Process, StagedRows
