@@ -13,6 +13,7 @@ import numpy as np
 from numcodecs.blosc import Blosc  # type: ignore[import-untyped]  # it has no types
 
 from storage.checksums import CHECKSUM, Bytes, Write, with_checksum, without_checksum
+from storage.direct import aligned_zeros
 from storage.documents import DamagedError, Document, canonical
 from storage.stores import Store
 from storage.updates.bits import BITS, Ints, subtract_rows
@@ -63,7 +64,7 @@ class ChunkWriter:
         self._path, self._write = path, write
         bits = np.dtype(BITS[parameter.dtype])
         self._width = _width(parameter, chunking)
-        self._raw: Bytes = np.zeros(chunking.rows * self._width * bits.itemsize + CHECKSUM, np.uint8)
+        self._raw: Bytes = aligned_zeros(chunking.rows * self._width * bits.itemsize + CHECKSUM)
         self._ints: Ints = self._raw[:-CHECKSUM].view(bits).reshape(chunking.rows, self._width)
         self._index, self._filled = 0, 0
 

@@ -100,6 +100,9 @@ def layers_document(layers: Iterable[Layer], parameters: Iterable[Parameter]) ->
     }
 
 
+READ = "read"  # in a segment's document: bytes of a parameter that the digest of a row comes from, at most
+
+
 def segment_group(kind: str, span: tuple[int, int], rows: int, contents: Document) -> bytes:
     """Return the metadata of a segment's Zarr group.
 

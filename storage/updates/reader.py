@@ -8,14 +8,14 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from storage.documents import DamagedError
+from storage.documents import DamagedError, Document
 from storage.stages import FinishedStage
 from storage.tensors import decode_tensors
 from storage.updates.archives import Segment
 from storage.updates.bits import BITS, Ints, add_rows, weights_digests
 from storage.updates.chunks import chunking_of, read_chunk
 from storage.updates.ledger import DIGEST, LEDGER, read_ledger, row_runs
-from storage.updates.parameters import Layer, Parameter, layers_of
+from storage.updates.parameters import READ, Layer, Parameter, layers_of
 from storage.updates.writer import UPDATES
 
 MODEL = "model."  # before a parameter's name in a checkpoint
@@ -51,18 +51,36 @@ class SegmentReader:
     def ledger(self) -> pd.DataFrame:
         """The ledger of the segment."""
         tables, rows = [], 0
-        for part in self.segment.recorded:
-            name = f"{part.folder}/{LEDGER}"
-            table = read_ledger(self.stage.read_file(name), f"{self.stage.path}/files/{name}")
+        for table in self._tables:
             tables.append(table.assign(row=table["row"] + rows))
             rows = int(tables[-1]["row"].iloc[-1]) + 1 if len(table) else rows
         return tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
 
     @cached_property
+    def readings(self) -> list[tuple[int | None, int]]:
+        """The reading that the digests of each step's row come from: bytes of a parameter, None for all; its number."""
+        found: list[tuple[int | None, int]] = []
+        for part, table in zip(self.segment.recorded, self._tables, strict=True):
+            most = self._document(part).get(READ)
+            found += [(most, int(row) + 1) for row in table["row"]]
+        return found
+
+    @cached_property
     def contents(self) -> tuple[dict[str, Layer], dict[str, Parameter]]:
         """The layers and the parameters, by name."""
-        group = json.loads(self.stage.read_file(f"{self.segment.folder}/{UPDATES}/zarr.json"))
-        return layers_of(group["attributes"]["layerlore"])
+        return layers_of(self._document(self.segment))
+
+    @cached_property
+    def _tables(self) -> list[pd.DataFrame]:
+        """The ledgers of the segments as they were recorded."""
+        names = [f"{part.folder}/{LEDGER}" for part in self.segment.recorded]
+        return [read_ledger(self.stage.read_file(name), f"{self.stage.path}/files/{name}") for name in names]
+
+    def _document(self, part: Segment) -> Document:
+        """Return what a segment as it was recorded says of itself."""
+        group = json.loads(self.stage.read_file(f"{part.folder}/{UPDATES}/zarr.json"))
+        found: Document = group["attributes"]["layerlore"]
+        return found
 
     def restored(self, layer: str, before: dict[str, Ints]) -> Iterator[RestoredRows]:
         """Yield the rows of a layer in order, at most a chunk of its weight at a time.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from storage.checksums import CHECKSUM, Bytes, Write, with_checksum, without_checksum
+from storage.direct import aligned_zeros
 from storage.documents import DamagedError
 from storage.stores import Store
 from storage.updates.chunks import BUFFERS, LEAST, USUAL, read_file
@@ -60,7 +61,7 @@ class RecordWriter:
         self.waited_seconds = 0.0
         self._path, self._capacity, self._write, self._pool = path, capacity, write, pool
         count = 1 if pool is None else BUFFERED
-        self._buffers: list[Bytes] = [np.zeros(capacity + CHECKSUM, np.uint8) for _ in range(count)]
+        self._buffers: list[Bytes] = [aligned_zeros(capacity + CHECKSUM) for _ in range(count)]
         self._busy: list[Future[None] | None] = [None] * count
         self._chunk, self._filled = 0, 0
 
@@ -101,7 +102,7 @@ class RecordWriter:
             self.waited_seconds += time.perf_counter() - started
             self._busy[slot] = None
         if size > self._buffer.size - CHECKSUM:
-            self._buffers[slot] = np.zeros(size + CHECKSUM, np.uint8)
+            self._buffers[slot] = aligned_zeros(size + CHECKSUM)
 
     def _flush(self) -> None:
         """Write the present chunk, or let the pool do so."""

@@ -16,11 +16,12 @@ WORTH_A_THREAD = 2**20  # bytes of rows; threads cost more than they save for fe
 
 @dataclass(frozen=True)
 class Written:
-    """The values by layer that the ledger keeps for each row of a segment."""
+    """The values by layer that the ledger keeps for each row of a segment; `stills` where digests do not show them."""
 
     norms: dict[str, list[float]] = field(default_factory=dict)
     digests: dict[str, list[int]] = field(default_factory=dict)
     probes: dict[str, list[list[float]]] = field(default_factory=dict)
+    stills: dict[str, list[bool]] = field(default_factory=dict)
 
 
 class DenseWriter:

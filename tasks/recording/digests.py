@@ -1,11 +1,21 @@
 """The writer of a replay archive: digests, norms and sign probes of the updates, and nothing else of a step."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
 
 from storage.updates.bits import Ints
-from storage.updates.parameters import layers_document, segment_group
+from storage.updates.parameters import READ, layers_document, segment_group
 from storage.updates.writer import UPDATES, Written
-from tasks.recording.fingerprints import Fingerprints, Watched, estimated_norms, layer_digest, sampled_changes
+from tasks.recording.fingerprints import (
+    Fingerprints,
+    Watched,
+    estimated_norms,
+    layer_digest,
+    sampled_changes,
+    turn_of,
+)
 from tasks.recording.probes import PROBES, update_probes
 from tasks.recording.writers import Recording
 
@@ -20,8 +30,9 @@ SAMPLES = 16 * 2**20
 class DigestWriter:
     """A writer of the digest, the norm and the probes of every row, taken in place: no weight is copied.
 
-    Norms and probes of parameters above 16,384 values come from about as many values. Holds these values of some rows,
-    16 MB and those of one row more, and their signs.
+    The digest of a row reads at most MOST bytes of a parameter, of a larger one others after each row. Norms and probes
+    of parameters above 16,384 values come from about as many values. Holds these values of some rows, 16 MB and those
+    of one row more, and their signs.
     """
 
     waited_seconds = 0.0  # nothing is written during the training
@@ -32,7 +43,10 @@ class DigestWriter:
         self._recording, self._rows = recording, 0
         self._by_name = {parameter.name: parameter for parameter in recording.parameters}
         self._watched = Watched(recording.parameters, recording.places)
-        self._last = self._watched.fingerprints()
+        self._last = self._watched.fingerprints(turn_of(0))
+        self._in_part = {p.name for p in recording.parameters if turn_of(0).leaves(p)}
+        self.written.stills.update({e.name: [] for e in recording.layers if self._in_part.intersection(e.parameters)})
+        self._moved = set[str]()  # parameters read in part that torch saw change since the last row
         self._samples = [_samples(self._last)]  # those after the last row with a norm, and after later rows
         row = sum(sample.nbytes for sample in self._samples[0].values())
         self._together = max(1, min(TOGETHER, SAMPLES // max(1, row)))
@@ -41,19 +55,33 @@ class DigestWriter:
         """Return the fingerprints of the weights after the last row."""
         return self._last
 
-    def during(self, members: int, *, kept: bool) -> AbstractContextManager[None]:
+    @contextmanager
+    def during(self, members: int, *, kept: bool) -> Iterator[None]:
         """Surround an update, without a hook."""
-        return nullcontext()
+        before = self._watched.versions(self._in_part)
+        yield
+        now = self._watched.versions(self._in_part)
+        self._moved |= {name for name in self._in_part if now[name] != before[name]}
 
     def push(self) -> None:
         """Take the digests of the present weights, and of some rows together norms and probes."""
-        self._last = self._watched.fingerprints()
+        last, self._rows = self._last, self._rows + 1
+        self._last = self._watched.fingerprints(turn_of(self._rows))
         for layer in self._recording.layers:
             self.written.digests[layer.name].append(layer_digest(layer, self._last))
+            if (stills := self.written.stills.get(layer.name)) is not None:
+                stills.append(all(self._stood(name, last) for name in layer.parameters))
+        self._moved.clear()
         self._samples.append(_samples(self._last))
-        self._rows += 1
         if len(self._samples) > self._together:
             self._measure()
+
+    def _stood(self, name: str, last: Fingerprints) -> bool:
+        """Return whether a parameter is as after the last row; in one that is read in part, as far as torch saw."""
+        now, before = self._last[name], last[name]
+        if name not in self._in_part:
+            return np.array_equal(now.summary, before.summary)
+        return name not in self._moved and np.array_equal(now.sample, before.sample)
 
     def _measure(self) -> None:
         """Append norms and probes of the last rows, from the values of their samples."""
@@ -75,7 +103,7 @@ class DigestWriter:
         self._measure()
         recording = self._recording
         document = layers_document(recording.layers, recording.parameters)
-        group = segment_group(KIND, (start, stop), self._rows, document)
+        group = segment_group(KIND, (start, stop), self._rows, {**document, READ: turn_of(0).most})
         recording.write(f"{recording.segment.folder}/{UPDATES}/zarr.json", group)
         return self._rows
 

@@ -1,7 +1,7 @@
 """Fingerprints of a network's weights, without a copy of them: a digest of all bits, and a sample of the values."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,6 +17,39 @@ from storage.updates.parameters import Layer, Parameter
 BLOCK = 2**18  # bytes: of each such block only the sum of its words enters the digest
 LINE = 64  # bytes of a sampled run of values
 SAMPLED = 2**14  # values of a sample; smaller parameters are sampled whole
+MOST = 4 * 2**20  # bytes of a parameter that are read after a step of a training, which waits for it
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The part of large parameters that one of several readings reads: every so many blocks, others at each turn.
+
+    Parameters
+    ----------
+    most : bytes of a parameter that one reading reads, but at least a block
+    number : of the reading
+    """
+
+    most: int
+    number: int
+
+    def of(self, blocks: int) -> slice:
+        """Return which of a parameter's blocks are read."""
+        turns = self._turns(blocks)
+        return slice(self.number % turns, None, turns)
+
+    def leaves(self, parameter: Parameter) -> bool:
+        """Return whether a part of a parameter is not read."""
+        return self._turns(parameter.nbytes // BLOCK) > 1
+
+    def _turns(self, blocks: int) -> int:
+        """Return the number of readings that read all blocks of a parameter."""
+        return max(1, min(blocks, math.ceil(blocks * BLOCK / self.most)))
+
+
+def turn_of(number: int) -> Turn:
+    """Return the turn of a reading after a step of a training."""
+    return Turn(MOST, number)
 
 
 @dataclass(frozen=True)
@@ -25,14 +58,16 @@ class Fingerprint:
 
     Parameters
     ----------
-    summary : (n,) the sum of the 64-bit words of each whole block, and the bytes of the rest, as words
+    summary : (n,) the sum of the 64-bit words of each whole block that was read, and the bytes of the rest, as words
     sample : (m,) bit patterns of some values, always the same ones
     version : torch's count of the changes in place, and the address in memory
+    turn : which blocks were read, None for all
     """
 
     summary: NDArray[np.uint32]
     sample: Ints
     version: tuple[int, int]
+    turn: Turn | None = None
 
 
 Changes = NDArray[np.float64]
@@ -56,8 +91,8 @@ class _View:
     rest: Bytes | Tensor
     picked: Ints
 
-    def summary(self) -> NDArray[np.uint32]:
-        """Return the sums of the blocks, and the rest, padded with zeros to whole words."""
+    def summary(self, turn: Turn | None) -> NDArray[np.uint32]:
+        """Return the sums of the blocks of a turn, and the rest, padded with zeros to whole words."""
         rest = self.rest.cpu().numpy() if isinstance(self.rest, Tensor) else self.rest
         if rest.size % 4:
             words = np.zeros(rest.size // 4 + 1, np.uint32)
@@ -66,18 +101,19 @@ class _View:
             words = rest.view(np.uint32).copy()
         if self.blocks is None:
             return words
-        return np.concatenate([self.blocks.sum(1).cpu().numpy().view(np.uint32), words])
+        read = self.blocks if turn is None else self.blocks[turn.of(len(self.blocks))]
+        return np.concatenate([read.sum(1).cpu().numpy().view(np.uint32), words])
 
-    def fingerprint(self, version: tuple[int, int]) -> "Fingerprint":
+    def fingerprint(self, version: tuple[int, int], turn: Turn | None) -> "Fingerprint":
         """Return the facts of this moment."""
-        summary = self.summary()
+        summary = self.summary(turn)
         if self.blocks is None and self.picked.ndim == 1:  # the summary has every value
-            return Fingerprint(summary, summary.view(self.picked.dtype)[: self.picked.size], version)
-        return Fingerprint(summary, self.picked.reshape(-1).copy(), version)
+            return Fingerprint(summary, summary.view(self.picked.dtype)[: self.picked.size], version, turn)
+        return Fingerprint(summary, self.picked.reshape(-1).copy(), version, turn)
 
 
 class Watched:
-    """Parameters of a network whose bits are read in place: each reading reads every weight once.
+    """Parameters of a network whose bits are read in place: a reading reads every weight once, or a turn of them.
 
     Memory that a parameter no longer has is held until the next reading.
 
@@ -92,13 +128,17 @@ class Watched:
         self._views: dict[str, _View] = {}
 
     @torch.no_grad()
-    def fingerprints(self) -> Fingerprints:
-        """Return the fingerprints of the present parameters."""
+    def fingerprints(self, turn: Turn | None = None) -> Fingerprints:
+        """Return the fingerprints of the present parameters, of all their blocks or those of a turn."""
         found = {}
         for parameter, (module, part) in self._each:
             value = getattr(module, part)
-            found[parameter.name] = self._view(parameter, value).fingerprint(_version(value))
+            found[parameter.name] = self._view(parameter, value).fingerprint(_version(value), turn)
         return found
+
+    def versions(self, names: Collection[str]) -> dict[str, tuple[int, int]]:
+        """Return the versions of some of the present parameters, see `Fingerprint`."""
+        return {p.name: _version(getattr(module, part)) for p, (module, part) in self._each if p.name in names}
 
     @torch.no_grad()
     def changed(self, before: Fingerprints, *, strict: bool) -> str | None:
@@ -107,7 +147,8 @@ class Watched:
         Parameters
         ----------
         strict : whether all bits are compared. Otherwise only the sample is, of parameters that torch did not see
-            change in place; this misses a change through `.data` of a few values in a large parameter.
+            change in place; this misses a change through `.data` of a few values in a large parameter. Of a parameter
+            whose blocks were read in part, these are compared; strictly, a change that torch saw counts too.
         """
         for parameter, (module, part) in self._each:
             value, last = getattr(module, part), before[parameter.name]
@@ -116,8 +157,10 @@ class Watched:
             view = self._view(parameter, value)
             if not (last.sample.reshape(view.picked.shape) == view.picked).all():
                 return parameter.name
-            suspect = strict or _version(value) != last.version
-            if suspect and not np.array_equal(view.summary(), last.summary):
+            seen = _version(value) != last.version
+            if strict and seen and last.turn is not None and last.turn.leaves(parameter):
+                return parameter.name
+            if (strict or seen) and not np.array_equal(view.summary(last.turn), last.summary):
                 return parameter.name
         return None
 

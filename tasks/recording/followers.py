@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from math import prod
 from typing import Any
 
@@ -20,6 +21,7 @@ from tasks.recording.taps import Call
 
 SAMPLE = 2**14  # weights of the sampled rows
 MEASURED = 8  # rows of the gradient from which clipping is measured
+FEW = 32  # output gradients in which such rows are looked for first
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-10}  # of a gradient or an update, relative to its norm
 # The stated error over that of the sampled rows. These hold SAMPLE weights or all, so that roundings average to within
 # 1 %; the rest is for samples whose updates are up to twice as large as those of all rows.
@@ -67,6 +69,8 @@ class Follower:
         self._momentum: Tensor | None = None
         self._drift: Tensor | None = None  # of the sampled rows that a reader has, from the weights
         self.error = 0.0  # largest error of a reader's update, relative to it, with a margin
+        # The weight's version after the last row, at the start of a block and after the optimiser's step.
+        self._settled = self._begun = self._stepped = self._version
 
     @property
     def weight(self) -> Tensor:
@@ -74,6 +78,24 @@ class Follower:
         found = self.module.weight
         assert isinstance(found, Tensor)
         return found.detach()
+
+    @property
+    def stood(self) -> bool:
+        """Whether torch did not see the weight change since the last row."""
+        return self._version == self._begun == self._settled
+
+    @property
+    def touched(self) -> bool:
+        """Whether torch saw the weight change since the last row, and not in the optimiser's step."""
+        return self._begun != self._settled or self._version != self._stepped
+
+    def begin(self) -> None:
+        """Note that a block begins."""
+        self._begun = self._version
+
+    def end_row(self) -> None:
+        """Note that a row ends."""
+        self._settled = self._version
 
     def sample(self) -> Ints:
         """Return the bits of the sampled rows (k n,) of the present weight, a copy."""
@@ -88,13 +110,14 @@ class Follower:
     @torch.no_grad()
     def after_step(self, calls: Sequence[Call]) -> Found | None:
         """Return what explains the gradient that the optimiser took; None where the layer's calls do not."""
+        self._stepped = self._version
         group, gradient, parts = self._group(), self.module.weight.grad, self._usable(calls)
         if group is None or not parts or not isinstance(gradient, Tensor) or gradient.is_sparse:
             return None
-        energy = torch.stack([part.outputs.square().sum(dim=2).flatten() for part in parts]).sum(dim=0)
+        energy = _energies(parts)
         largest = energy.topk(min(MEASURED, len(energy))).indices
         chosen = torch.cat([largest, self.rows.to(largest.device)])
-        made = torch.stack([part.gradient_rows(chosen) for part in parts]).sum(dim=0).double()
+        made = reduce(torch.add, [part.gradient_rows(chosen) for part in parts]).double()
         taken = gradient.reshape(len(gradient), -1)[largest].double()
         scale = _scale(taken, made[: len(largest)], self.weight.dtype)
         if scale is None:
@@ -150,6 +173,11 @@ class Follower:
         change = self._floats(now) - self._floats(before)
         share = self.parameter.size / max(1, change.numel())
         return float(torch.linalg.vector_norm(change)) * math.sqrt(share)
+
+    @property
+    def _version(self) -> tuple[int, int]:
+        """What changes where torch changes the weight in place, or where another tensor takes its place."""
+        return self.weight._version, self.weight.data_ptr()
 
     def _note(self, error: float, size: float) -> None:
         """Keep the largest relative error."""
@@ -212,6 +240,16 @@ def find_followers(
             continue
         if parameter.dtype in ("float32", "float64") and members.count(id(weight)) == 1:
             found[layer.name] = Follower(layer, parameter, module, optimizer, members.index(id(weight)))
+    return found
+
+
+def _energies(parts: Sequence[Factors]) -> Tensor:
+    """Return the energy of each row of the weight (out,) in some output gradients, or in all where these are 0."""
+    most = max(part.outputs.shape[2] for part in parts)
+    for step in (max(1, most // FEW), 1):
+        found = reduce(torch.add, [part.outputs[:, :, ::step].square().sum(dim=2).flatten() for part in parts])
+        if found.any():
+            break
     return found
 
 

@@ -92,7 +92,7 @@ class ReplayGuard:
         with generators_kept():
             run.load(self._state, "program")
             for _ in run.steps([row]):
-                found = layer_digests(run, self._layers)
+                found = layer_digests(run, self._layers, next(iter(marks.values())).turn)
         for layer in recorded_parameters(choose_layers(self._model, self._layers))[0]:
             if found[layer.name] != layer_digest(layer, marks):
                 raise ReplayMismatch(row.step, layer.name, "the loop's weights")

@@ -2,8 +2,9 @@
 
 The first step of a segment shows how many rows a layer sees, and whether its factors explain its update. Then the
 codes of the segment are chosen. Later every step is checked on sampled rows of the weight. A step that factors do not
-explain, and a gap, are kept as the weights and the momentum after it. A layer where most steps are such keeps the
-rest of the segment as rounded updates. Biases are kept bit for bit.
+explain, and a gap, are kept as the weights and the momentum after it; so is a step before or after which something else
+changed the weights. A layer where most steps are such keeps the rest of the segment as rounded updates. Biases are kept
+bit for bit.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,7 +24,7 @@ from storage.updates.writer import UPDATES, Written
 from tasks.recording.codes import ERRORS, EXACT, ROUNDED, code_bytes, smallest_code
 from tasks.recording.factor_files import FactorFiles
 from tasks.recording.factors import describe_module
-from tasks.recording.fingerprints import Fingerprints, Watched
+from tasks.recording.fingerprints import Fingerprints, Watched, turn_of
 from tasks.recording.followers import Follower, Found, find_followers
 from tasks.recording.halves import HALVED
 from tasks.recording.rounded import RoundedRows, row_of
@@ -61,7 +62,6 @@ class HybridWriter:
         self._samples = {name: follower.sample() for name, follower in self._followers.items()}
         self._start: dict[str, Tensor] | None = self._present()  # None once the codes are chosen
         self._held: dict[str, _Held] = {}
-        self._versions: dict[str, tuple[int, int]] = {}
         self._codes, self._since, self._calls, self._pushed = dict[str, str](), 0, 0, 0
         self._files = FactorFiles(recording.segment.folder, recording.write)
         self._records: dict[str, list[Record]] = {}
@@ -89,14 +89,15 @@ class HybridWriter:
 
     def marks(self) -> Fingerprints:
         """Return the fingerprints of the present weights."""
-        return self._watched.fingerprints()
+        return self._watched.fingerprints(turn_of(self._pushed))
 
     @contextmanager
     def during(self, members: int, *, kept: bool) -> Iterator[None]:
         """Watch the layers with factors during an update; no hook stays after it."""
         self._since, self._calls = self._since + 1, 0
         self._held = {}
-        self._versions = {name: _version(follower) for name, follower in self._followers.items()}
+        for follower in self._followers.values():
+            follower.begin()
         if not self._followers or not (kept or self._start is not None):
             yield
             return
@@ -118,7 +119,9 @@ class HybridWriter:
             self._choose(explained, self._start)
         for name, follower in self._followers.items():
             self._norms[name].append(follower.norm(self._samples[name], samples[name]))
-            self._records[name].append(self._record(follower, explained.get(name), samples[name]))
+            held = None if self._since == 1 and follower.touched else explained.get(name)
+            self._records[name].append(self._record(follower, held, samples[name]))
+            follower.end_row()
         self._push_rows()
         self._samples = {name: samples[name] for name in self._followers}
         self._held, self._since, self._start = {}, 0, None
@@ -216,8 +219,7 @@ class HybridWriter:
             found = held.found
             place, form = (held.place, held.form) if held.place else self._keep(follower, found)
             return Record(form, place, found.settings, *found.shapes)
-        still = self._since == 1 and _version(follower) == self._versions[name]
-        if still and np.array_equal(sample, self._samples[name]):
+        if self._since == 1 and follower.stood and np.array_equal(sample, self._samples[name]):
             return Record(STILL, NOWHERE)
         follower.restore(self._samples[name], sample)
         momentum = follower.momentum()
@@ -293,8 +295,3 @@ class HybridWriter:
             halves = HALVED if any(record.form == HALVES for record in self._records[name]) else 0.0
             stated[name] = max(stated[name], min(follower.error, 1.0), halves, whole)
         return stated
-
-
-def _version(follower: Follower) -> tuple[int, int]:
-    """Return what changes where torch changes the weight in place, or where another tensor takes its place."""
-    return follower.weight._version, follower.weight.data_ptr()

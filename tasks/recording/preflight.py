@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from storage.tensors import decode_tensors, same_tensor
-from tasks.recording.fingerprints import Watched, layer_digest
+from tasks.recording.fingerprints import Turn, Watched, layer_digest
 from tasks.recording.generators import generators_kept
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.programs import Repeated, Row
@@ -35,10 +35,10 @@ def first_difference(run: Repeated, state: bytes, rows: Sequence[Row], layers: S
     return rows[-1].step, next(differs, "the settings of the optimiser")
 
 
-def layer_digests(run: Repeated, layers: Sequence[str]) -> dict[str, int]:
-    """Return the digest of each layer's present weights."""
+def layer_digests(run: Repeated, layers: Sequence[str], turn: Turn | None = None) -> dict[str, int]:
+    """Return the digest of each layer's present weights, of all their blocks or those of a turn."""
     found, parameters, places = recorded_parameters(choose_layers(run.model, layers))
-    now = Watched(parameters, places).fingerprints()
+    now = Watched(parameters, places).fingerprints(turn)
     return {layer.name: layer_digest(layer, now) for layer in found}
 
 

@@ -12,13 +12,14 @@ from torch import Tensor
 
 from storage.documents import Document
 from storage.updates.archives import Segment
-from storage.updates.ledger import DIGEST, NORM, row_runs
+from storage.updates.ledger import DIGEST, NORM, STILL, row_runs
 from storage.updates.parameters import Layer
 from storage.updates.reader import SegmentReader
 from storage.updates.tables import Settings
 from tasks.recording.checkpoints import group_settings
 from tasks.recording.decays import DecayPull, Steps
 from tasks.recording.dense import DenseSource
+from tasks.recording.fingerprints import Turn
 from tasks.recording.passing import Passing, PassingBlock, may_pass
 from tasks.recording.replay_block import ReplayBlock
 from tasks.recording.replaying import Recorded, Replay
@@ -161,6 +162,8 @@ class ReplaySource(DenseSource):
         for layer in self.layers:
             digests = ledger[DIGEST + layer].to_numpy()
             same = np.append(ledger[NORM + layer].iloc[0] == 0, digests[1:] == digests[:-1])
+            if (stated := ledger.get(STILL + layer)) is not None:  # an older part of the training may not state it
+                same = np.where(stated.isna(), same, stated.eq(True))
             still[layer] = known & moving & same
         last = group_settings(self.stage.read_file(name), f"{self.stage.path}/files/{name}")
         return Course(rates, still, last)
@@ -169,7 +172,8 @@ class ReplaySource(DenseSource):
         """Return what a segment says about its steps."""
         reader = SegmentReader(self.stage, segment)
         layers, parameters = reader.contents
-        return Recorded(reader.ledger, layers, parameters, self._environments[segment.recorded[0].number])
+        turns = [None if most is None else Turn(most, number) for most, number in reader.readings]
+        return Recorded(reader.ledger, layers, parameters, turns, self._environments[segment.recorded[0].number])
 
     def repeat(self) -> "Repeat":
         """Return what begins the training again."""

@@ -17,7 +17,7 @@ from storage.updates.ledger import DIGEST, NORM, PROBES
 from storage.updates.parameters import Layer, Parameter, shown_layer
 from tasks.recording.checkpoints import RANDOM
 from tasks.recording.environment import device_of, environment_difference, environment_facts
-from tasks.recording.fingerprints import Fingerprints, Watched, layer_digest, sampled_changes
+from tasks.recording.fingerprints import Fingerprints, Turn, Watched, layer_digest, sampled_changes
 from tasks.recording.generators import generator_states, generators_kept, restore_generators
 from tasks.recording.layers import choose_layers, recorded_parameters
 from tasks.recording.optimizers import SETTING
@@ -62,12 +62,14 @@ class Recorded:
     ----------
     ledger : a row per step
     layers, parameters : by name
+    turns : of each step, which part of the weights its digests come from
     environment : facts of the recording
     """
 
     ledger: pd.DataFrame
     layers: Mapping[str, Layer]
     parameters: Mapping[str, Parameter]
+    turns: Sequence[Turn | None]
     environment: Document
 
 
@@ -164,7 +166,7 @@ class Replay:
 
     def _compare(self, step: int) -> None:
         """Compare the digests of all recorded layers."""
-        found, ledger = self._watched.fingerprints(), self._recorded.ledger
+        found, ledger = self._watched.fingerprints(self._recorded.turns[self._next]), self._recorded.ledger
         for name, layer in self._recorded.layers.items():
             if layer_digest(layer, found) != int(ledger[DIGEST + name].iloc[self._next]):
                 raise ReplayMismatch(step, name, drift=self._drift(layer, found))

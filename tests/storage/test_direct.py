@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from storage import stores
-from storage.direct import ALIGNMENT, LEAST, PIECE, write_direct
+from storage.direct import ALIGNMENT, LEAST, PIECE, aligned_zeros, write_direct
 from storage.stores import open_store
 
 SIZES = [LEAST, LEAST + 1, LEAST + ALIGNMENT - 1, 3 * PIECE, 3 * PIECE + ALIGNMENT, 3 * PIECE + 2 * ALIGNMENT + 17]
@@ -20,11 +20,16 @@ def content(size: int) -> bytes:
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("view", [False, True])
-def test_the_bytes_of_a_file(tmp_path: Path, size: int, view: bool) -> None:
-    """Sizes around those of writes, and memory that does not begin at a page."""
+@pytest.mark.parametrize("offset", [None, 0, 1, 512, ALIGNMENT])
+def test_the_bytes_of_a_file(tmp_path: Path, size: int, offset: int | None) -> None:
+    """Sizes around those of writes, and memory that begins at a page or elsewhere."""
     data = content(size)
-    given = np.frombuffer(b"x" + data, np.uint8)[1:].data if view else data
+    given: bytes | memoryview = data
+    if offset is not None:
+        room = aligned_zeros(size + offset)
+        assert (room.size, room.ctypes.data % ALIGNMENT, int(room.sum())) == (size + offset, 0, 0)
+        room[offset:] = np.frombuffer(data, np.uint8)
+        given = room[offset:].data
     open_store(str(tmp_path), create=True).write_large("folder/file", given)
     assert (tmp_path / "folder/file").read_bytes() == data
     assert [p.name for p in (tmp_path / "folder").iterdir()] == ["file"]
