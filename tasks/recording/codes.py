@@ -119,7 +119,7 @@ def encode(update: Tensor, code: str) -> Encoded:
     if code == INT8 and size and (levels := _levels(rows, size)) is not None:
         return Encoded(LEVELS, levels, size)
     scales = (largest / torch.iinfo(torch.int16).max).float()
-    scales[scales < LEAST_SCALE] = 0  # a row of nothing, next to the largest
+    scales.masked_fill_(scales < LEAST_SCALE, 0)  # a row of nothing, next to the largest
     if math.sqrt(rows.shape[1]) / 2 * float(torch.linalg.vector_norm(scales.double())) <= FINE * size:
         values = rows.mul_(_inverse(scales, rows.dtype)).round_()
         return Encoded(INT16, [(scales, scales.dtype), (values, torch.int16)], size)
@@ -162,7 +162,7 @@ def _levels(rows: Tensor, size: float) -> list[tuple[Tensor, torch.dtype]] | Non
     norms = torch.linalg.vector_norm(rows.double(), dim=1)
     steps = (norms * (AIM * math.sqrt(12 / rows.shape[1]))).float()
     for _ in range(2):
-        steps[steps < LEAST_SCALE] = 0
+        steps.masked_fill_(steps < LEAST_SCALE, 0)
         found = (rows * _inverse(steps, rows.dtype)).round_()
         if float(found.abs().max()) > torch.iinfo(torch.int16).max:
             return None
@@ -177,7 +177,7 @@ def _levels(rows: Tensor, size: float) -> list[tuple[Tensor, torch.dtype]] | Non
 
 def _inverse(scales: Tensor, dtype: torch.dtype) -> Tensor:
     """Return the inverse (out, 1) of scales (out,) in a type, 0 for a scale of 0."""
-    return torch.where(scales > 0, 1 / scales.double(), 0.0).to(dtype)[:, None]
+    return scales.double().reciprocal_().masked_fill_(scales <= 0, 0).to(dtype)[:, None]
 
 
 def _norm(values: Tensor) -> float:

@@ -47,7 +47,7 @@ def ids_of(name: str, values: Ids, *, least: int = 0) -> NDArray[np.int64]:
         raise ValueError(f"{name}: expected ids in one dimension, found shape {found.shape}")
     if len(found) < least:
         raise ValueError(f"{name}: expected at least one id, found none")
-    if found.size and found.max() > MOST:
+    if found.dtype.kind == "u" and found.size and found.max() > MOST:
         raise ValueError(f"{name}: expected ids up to {MOST}, the largest int64, found {found.max()}")
     return np.array(found, np.int64)
 

@@ -24,7 +24,7 @@ from storage.updates.writer import UPDATES, Written
 from tasks.recording.codes import ERRORS, EXACT, ROUNDED, code_bytes, smallest_code
 from tasks.recording.factor_files import FactorFiles
 from tasks.recording.factors import describe_module
-from tasks.recording.fingerprints import Fingerprints, Watched, turn_of
+from tasks.recording.fingerprints import Fingerprints, Watched
 from tasks.recording.followers import Follower, Found, find_followers
 from tasks.recording.halves import HALVED
 from tasks.recording.rounded import RoundedRows, row_of
@@ -88,8 +88,8 @@ class HybridWriter:
         return staged + self._files.waited_seconds
 
     def marks(self) -> Fingerprints:
-        """Return the fingerprints of the present weights."""
-        return self._watched.fingerprints(turn_of(self._pushed))
+        """Return the samples of the present weights: what else changes between two steps is in the next row."""
+        return self._watched.samples()
 
     @contextmanager
     def during(self, members: int, *, kept: bool) -> Iterator[None]:

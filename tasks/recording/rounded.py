@@ -40,6 +40,7 @@ class RoundedRows:
     ) -> None:
         self.written = Written({layer.name: [] for layer in layers}, {layer.name: [] for layer in layers})
         self.records: dict[str, list[Record]] = {p.name: [] for p in parameters if codes[p.name] != EXACT}
+        self._rooms: dict[str, Tensor] = {}  # by dtype
         self._layers, self._parameters, self._codes = layers, {p.name: p for p in parameters}, codes
         exact = [p for p in parameters if codes[p.name] == EXACT]
         chunks = plan_chunks(exact, steps)
@@ -58,7 +59,7 @@ class RoundedRows:
             before = _values(parameter.within(previous), parameter)
             for bits in parameter.within(rows):
                 now = _values(bits, parameter)
-                found.append(self._round(parameter, now - before))
+                found.append(self._round(parameter, torch.sub(now, before, out=self._room(parameter))))
                 before = now
         for layer in self._layers:
             describe_rows(self.written, layer, self._parameters, rows, norms.get(layer.weight) or previous)
@@ -69,6 +70,13 @@ class RoundedRows:
             exact.close()
         for rounded in self._rounded.values():
             rounded.close()
+
+    def _room(self, parameter: Parameter) -> Tensor:
+        """Return memory for an update until the next one, which stays in the processor's cache."""
+        held = self._rooms.get(parameter.dtype)
+        if held is None or len(held) < parameter.size:
+            self._rooms[parameter.dtype] = held = torch.empty(parameter.size, dtype=getattr(torch, parameter.dtype))
+        return held[: parameter.size].view(parameter.shape)
 
     def _round(self, parameter: Parameter, update: Tensor) -> float:
         """Append an update; return its norm."""

@@ -61,6 +61,7 @@ def test_fingerprints_sum_the_words_of_whole_blocks_and_keep_the_rest(
 ) -> None:
     module = nn.Linear(shape[1], shape[0], dtype=dtype)
     found = watched(module).fingerprints()["weight"]
+    assert found.summary is not None
     assert found.summary.tobytes() == summary(module.weight)
     values = module.weight.detach().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize])
     assert np.isin(found.sample, values.numpy()).all()
@@ -79,6 +80,8 @@ def test_a_weight_is_read_where_it_is_now(
         assert kept.changed(before, strict=True) is None
         change(module)
         now, fresh = kept.fingerprints()["weight"], watched(module).fingerprints()["weight"]
+        assert now.summary is not None
+        assert fresh.summary is not None
         assert now.summary.tobytes() == fresh.summary.tobytes() == summary(module.weight)
         np.testing.assert_array_equal(now.sample, fresh.sample)
         assert now.version == fresh.version

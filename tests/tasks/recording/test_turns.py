@@ -56,7 +56,9 @@ def test_every_block_is_read_once_in_the_turns_of_a_weight(shape: tuple[int, int
     read: list[int] = []
     for number in range(turns):
         turn = Turn(most, 3 * turns + number)
-        assert kept.fingerprints(turn)["weight"].summary.tobytes() == summed(module.weight, turn)
+        summary = kept.fingerprints(turn)["weight"].summary
+        assert summary is not None
+        assert summary.tobytes() == summed(module.weight, turn)
         assert turn.leaves(parameter) == (turns > 1)
         chosen = list(range(blocks))[turn.of(blocks)]
         assert len(chosen) * BLOCK < most + BLOCK
