@@ -70,7 +70,7 @@ class Follower:
         self._drift: Tensor | None = None  # of the sampled rows that a reader has, from the weights
         self.error = 0.0  # largest error of a reader's update, relative to it, with a margin
         # The weight's version after the last row, at the start of a block and after the optimiser's step.
-        self._settled = self._begun = self._stepped = self._version
+        self._ended = self._begun = self._stepped = self._version
 
     @property
     def weight(self) -> Tensor:
@@ -82,12 +82,12 @@ class Follower:
     @property
     def stood(self) -> bool:
         """Whether torch did not see the weight change since the last row."""
-        return self._version == self._begun == self._settled
+        return self._version == self._begun == self._ended
 
     @property
     def touched(self) -> bool:
         """Whether torch saw the weight change since the last row, and not in the optimiser's step."""
-        return self._begun != self._settled or self._version != self._stepped
+        return self._begun != self._ended or self._version != self._stepped
 
     def begin(self) -> None:
         """Note that a block begins."""
@@ -95,7 +95,7 @@ class Follower:
 
     def end_row(self) -> None:
         """Note that a row ends."""
-        self._settled = self._version
+        self._ended = self._version
 
     def sample(self) -> Ints:
         """Return the bits of the sampled rows (k n,) of the present weight, a copy."""
