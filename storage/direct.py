@@ -6,6 +6,7 @@ rest of a write: on a virtual machine 40 ms for 16 MB, where a write past the ca
 
 import errno
 import fcntl
+import mmap
 import os
 from pathlib import Path
 
@@ -19,8 +20,8 @@ ALIGNMENT = 4096  # bytes, of addresses, offsets and lengths
 
 def aligned_zeros(size: int) -> NDArray[np.uint8]:
     """Return zeros (size,) in memory that `write_direct` writes without a copy."""
-    room = np.zeros(size + ALIGNMENT, np.uint8)
-    return room[-room.ctypes.data % ALIGNMENT :][:size]
+    # Shared, so that no process that is forked meanwhile (a data loader's) makes the kernel copy its pages.
+    return np.frombuffer(mmap.mmap(-1, max(1, size)), np.uint8)[:size]
 
 
 def write_direct(path: Path, data: bytes | memoryview) -> bool:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from storage.stages import Stage
 
 Block = NDArray[np.generic]
-Write = Callable[[str, bytes | memoryview], None]
+Put = Callable[[str, bytes | memoryview], None]
 
 LOOK = 1.0  # seconds for which one look for the partition record is enough between two writes
 
@@ -99,7 +99,7 @@ class Partition:
         self._write_file(self.stage.store.write_large, name, data, found)
         return name
 
-    def _write_file(self, write: Write, name: str, data: bytes | memoryview, found: str) -> None:
+    def _write_file(self, write: Put, name: str, data: bytes | memoryview, found: str) -> None:
         """Write a file whose digest is `found`."""
         self.look(LOOK)
         write(f"{self.stage.spec.path}/files/{name}", data)

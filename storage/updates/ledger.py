@@ -16,7 +16,7 @@ from storage.updates.writer import Written
 Ids = NDArray[np.int64]
 
 LEDGER = "ledger.parquet"
-NORM, DIGEST, PROBES, STILL = "norm/", "digest/", "probes/", "still/"  # prefixes of a layer's name
+NORM, DIGEST, PROBES, STILLS = "norm/", "digest/", "probes/", "still/"  # prefixes of a layer's name
 FIELDS: dict[str, pa.DataType] = {
     "step": pa.int64(),
     "row": pa.int64(),
@@ -74,7 +74,8 @@ def ledger_bytes(entries: Sequence[Entry], written: Written) -> bytes:
     The norm is that of the weight's update; the digest (`weights_digest`) is that of weight and bias after the step.
     The last step of a gap has the norm and digest of the whole gap, its other steps NaN and 0. `probes/<layer>` has
     projections of the update on random signs, where the kind of archive keeps them; none within a gap. `still/<layer>`
-    says that the row left the layer's weights as they were, where digests of other parts of them do not show this.
+    says whether the row left the layer's weights as they were, where digests of other parts of them do not show this;
+    1 for yes, 0 for no, -1 where it is not known.
     """
     columns = {name: pa.array([getattr(e, name) for e in entries], kind) for name, kind in FIELDS.items()}
     rows = np.array([e.row for e in entries], np.int64)
@@ -87,7 +88,7 @@ def ledger_bytes(entries: Sequence[Entry], written: Written) -> bytes:
         cells = [probes[row] if ends else [] for row, ends in zip(rows, last, strict=True)]
         columns[PROBES + layer] = pa.array(cells, pa.list_(pa.float64()))
     for layer, stills in written.stills.items():
-        columns[STILL + layer] = pa.array(last & np.array(stills, np.bool_)[rows], pa.bool_())
+        columns[STILLS + layer] = pa.array(np.where(last, np.array(stills, np.int8)[rows], 0), pa.int8())
     buffer = io.BytesIO()
     pq.write_table(pa.table(columns), buffer, compression="zstd")
     return buffer.getvalue()

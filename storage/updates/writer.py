@@ -21,7 +21,7 @@ class Written:
     norms: dict[str, list[float]] = field(default_factory=dict)
     digests: dict[str, list[int]] = field(default_factory=dict)
     probes: dict[str, list[list[float]]] = field(default_factory=dict)
-    stills: dict[str, list[bool]] = field(default_factory=dict)
+    stills: dict[str, list[int]] = field(default_factory=dict)
 
 
 class DenseWriter:

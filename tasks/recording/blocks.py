@@ -33,17 +33,21 @@ def check_one_update(recorder: SegmentRecorder, calls: int, optimizer: Optimizer
         )
 
 
-def check_unchanged(what: str, recorder: SegmentRecorder, last: Fingerprints | None) -> None:
-    """Raise RuntimeError where any bit of a recorded weight changed between two blocks.
+def check_unchanged(what: str, recorder: SegmentRecorder, last: Fingerprints | None) -> bool:
+    """Raise RuntimeError where a recorded weight changed between two blocks, see `SegmentRecorder.changed`.
 
     Parameters
     ----------
     what : name of the place of the check in the message
     recorder : recorder of the open segment
     last : fingerprints of the recorded weights after the previous step, None before step 0
+
+    Returns
+    -------
+    whether torch saw changes, after which all was as before
     """
     if last is None or (name := recorder.changed(last)) is None:
-        return
+        return last is not None and recorder.touched(last)
     raise RuntimeError(
         f"{what}: layer {shown_layer(recorder.layer_of(name))!r}: expected its weights after step "
         f"{recorder.next_step - 1}, found others in {name!r}; change weights inside a block, or restore them "

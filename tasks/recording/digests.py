@@ -74,20 +74,24 @@ class DigestWriter:
         for layer in self._recording.layers:
             self.written.digests[layer.name].append(layer_digest(layer, self._last))
             if (stills := self.written.stills.get(layer.name)) is not None:
-                stills.append(all(self._stood(name, last) for name in layer.parameters))
+                stood = {self._stood(name, last) for name in layer.parameters}
+                stills.append(0 if False in stood else -1 if None in stood else 1)
         self._moved.clear()
         self._samples.append(_samples(self._last))
         if len(self._samples) > self._together:
             self._measure()
 
-    def _stood(self, name: str, last: Fingerprints) -> bool:
-        """Return whether a parameter is as after the last row; in one that is read in part, as far as torch saw."""
+    def _stood(self, name: str, last: Fingerprints) -> bool | None:
+        """Return whether a parameter is as after the last row, None where it is not known.
+
+        That is of a parameter that is read in part, which torch saw change, but not its sample: it may be as before.
+        """
         now, before = self._last[name], last[name]
         if name not in self._in_part:
-            assert now.summary is not None
-            assert before.summary is not None
             return np.array_equal(now.summary, before.summary)
-        return name not in self._moved and np.array_equal(now.sample, before.sample)
+        if not np.array_equal(now.sample, before.sample):
+            return False
+        return None if name in self._moved else True
 
     def _measure(self) -> None:
         """Append norms and probes of the last rows, from the values of their samples."""

@@ -58,14 +58,13 @@ class Fingerprint:
 
     Parameters
     ----------
-    summary : (n,) the sum of the 64-bit words of each whole block that was read, and the bytes of the rest, as words;
-        None where no more than the sample was read
+    summary : (n,) the sum of the 64-bit words of each whole block that was read, and the bytes of the rest, as words
     sample : (m,) bit patterns of some values, always the same ones
     version : torch's count of the changes in place, and the address in memory
     turn : which blocks were read, None for all
     """
 
-    summary: NDArray[np.uint32] | None
+    summary: NDArray[np.uint32]
     sample: Ints
     version: tuple[int, int]
     turn: Turn | None = None
@@ -138,14 +137,9 @@ class Watched:
             found[parameter.name] = self._view(parameter, value).fingerprint(_version(value), turn)
         return found
 
-    def samples(self) -> Fingerprints:
-        """Return the fingerprints of the present parameters without their summaries."""
-        found = {}
-        for parameter, (module, part) in self._each:
-            value = getattr(module, part)
-            picked = self._view(parameter, value).picked
-            found[parameter.name] = Fingerprint(None, picked.reshape(-1).copy(), _version(value))
-        return found
+    def touched(self, before: Fingerprints) -> bool:
+        """Return whether torch saw one of the parameters change, or another take its place."""
+        return any(_version(getattr(module, part)) != before[p.name].version for p, (module, part) in self._each)
 
     def versions(self, names: Collection[str]) -> dict[str, tuple[int, int]]:
         """Return the versions of some of the present parameters, see `Fingerprint`."""
@@ -159,8 +153,7 @@ class Watched:
         ----------
         strict : whether all bits are compared. Otherwise only the sample is, of parameters that torch did not see
             change in place; this misses a change through `.data` of a few values in a large parameter. Of a parameter
-            whose blocks were read in part, or not at all, no others are compared; strictly, a change that torch saw
-            counts then too.
+            whose blocks were read in part, no others are compared; strictly, a change that torch saw counts then too.
         """
         for parameter, (module, part) in self._each:
             value, last = getattr(module, part), before[parameter.name]
@@ -170,12 +163,9 @@ class Watched:
             if not (last.sample.reshape(view.picked.shape) == view.picked).all():
                 return parameter.name
             seen = _version(value) != last.version
-            whole = last.summary is not None and not (last.turn is not None and last.turn.leaves(parameter))
-            if strict and seen and not whole:
+            if strict and seen and last.turn is not None and last.turn.leaves(parameter):
                 return parameter.name
-            if last.summary is None or not (strict or seen):
-                continue
-            if not np.array_equal(view.summary(last.turn), last.summary):
+            if (strict or seen) and not np.array_equal(view.summary(last.turn), last.summary):
                 return parameter.name
         return None
 
@@ -202,7 +192,7 @@ def layer_digest(layer: Layer, found: Fingerprints) -> int:
     For parameters below BLOCK bytes this is the digest of their values.
     """
     summaries = [found[name].summary for name in layer.parameters]  # of whole words, so that one after the other is one
-    return weights_digest(summary.view(np.int32) for summary in summaries if summary is not None)
+    return weights_digest(summary.view(np.int32) for summary in summaries)
 
 
 def sampled_changes(parameter: Parameter, samples: Sequence[Ints]) -> Changes:

@@ -15,6 +15,7 @@ from storage.updates.bits import BITS, Ints
 from storage.updates.parameters import Layer, Parameter
 from storage.updates.tables import Settings
 from tasks.recording.factors import Factors, factorable, sample_axes
+from tasks.recording.fingerprints import turn_of
 from tasks.recording.halves import HALVED, halved, pack_halves
 from tasks.recording.recurrences import State, advance, settings_of
 from tasks.recording.taps import Call
@@ -69,8 +70,8 @@ class Follower:
         self._momentum: Tensor | None = None
         self._drift: Tensor | None = None  # of the sampled rows that a reader has, from the weights
         self.error = 0.0  # largest error of a reader's update, relative to it, with a margin
-        # The weight's version after the last row, at the start of a block and after the optimiser's step.
-        self._ended = self._begun = self._stepped = self._version
+        # The weight's version after the last row, at the start of a block, and before and after the optimiser's step.
+        self._ended = self._begun = self._before = self._stepped = self._version
 
     @property
     def weight(self) -> Tensor:
@@ -87,11 +88,13 @@ class Follower:
     @property
     def touched(self) -> bool:
         """Whether torch saw the weight change since the last row, and not in the optimiser's step."""
-        return self._begun != self._ended or self._version != self._stepped
+        return not self._ended == self._begun == self._before or self._version != self._stepped
 
     def begin(self) -> None:
-        """Note that a block begins."""
+        """Note that a block begins. The recorder has compared all bits of a weight that its checks read whole."""
         self._begun = self._version
+        if not turn_of(0).leaves(self.parameter):
+            self._ended = self._begun
 
     def end_row(self) -> None:
         """Note that a row ends."""
@@ -104,7 +107,7 @@ class Follower:
 
     def before_step(self) -> None:
         """Copy what the optimiser's step changes and the check needs: the momentum of the sampled rows."""
-        held = self.momentum()
+        self._before, held = self._version, self.momentum()
         self._momentum = None if held is None else self._rows(held).double().cpu()
 
     @torch.no_grad()

@@ -2,9 +2,9 @@
 
 The first step of a segment shows how many rows a layer sees, and whether its factors explain its update. Then the
 codes of the segment are chosen. Later every step is checked on sampled rows of the weight. A step that factors do not
-explain, and a gap, are kept as the weights and the momentum after it; so is a step before or after which something else
-changed the weights. A layer where most steps are such keeps the rest of the segment as rounded updates. Biases are kept
-bit for bit.
+explain, and a gap, are kept as the weights and the momentum after it; so is a step in which something else than the
+optimiser changed the weights. A layer where most steps are such keeps the rest of the segment as rounded updates.
+Biases are kept bit for bit.
 """
 
 from collections.abc import Iterator, Mapping
@@ -24,7 +24,7 @@ from storage.updates.writer import UPDATES, Written
 from tasks.recording.codes import ERRORS, EXACT, ROUNDED, code_bytes, smallest_code
 from tasks.recording.factor_files import FactorFiles
 from tasks.recording.factors import describe_module
-from tasks.recording.fingerprints import Fingerprints, Watched
+from tasks.recording.fingerprints import Fingerprints, Watched, turn_of
 from tasks.recording.followers import Follower, Found, find_followers
 from tasks.recording.halves import HALVED
 from tasks.recording.rounded import RoundedRows, row_of
@@ -88,8 +88,8 @@ class HybridWriter:
         return staged + self._files.waited_seconds
 
     def marks(self) -> Fingerprints:
-        """Return the samples of the present weights: what else changes between two steps is in the next row."""
-        return self._watched.samples()
+        """Return the fingerprints of the present weights."""
+        return self._watched.fingerprints(turn_of(self._pushed))
 
     @contextmanager
     def during(self, members: int, *, kept: bool) -> Iterator[None]:

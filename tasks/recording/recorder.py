@@ -110,7 +110,7 @@ class UpdateRecorder:
             self._guard = ReplayGuard(model, self._layers, program)
             self._held: ExitStack | None = held.pop_all()
         self._open: _OpenSegment | None = None
-        self._broken = self._diverged = False
+        self._broken = self._diverged = self._swaps = False
 
     def __enter__(self) -> "UpdateRecorder":
         return self
@@ -153,13 +153,13 @@ class UpdateRecorder:
                     self._prepare(given_row(0, examples, ghosts, label=label, epoch=epoch))
                 self._open = self._begin()
             recorder, repeatable = self._open.recorder, ARCHIVES[self.kind].recomputes
-            check_unchanged(f"step {recorder.next_step}", recorder, self._last)
+            self._swaps |= check_unchanged(f"step {recorder.next_step}", recorder, self._last)
             guarded = self._guard.block(recorder.next_step) if repeatable else nullcontext()
             with recorder.step(examples, label=label, epoch=epoch, ghosts=ghosts) as row, guarded:
                 yield row
                 if row.calls != 1:
                     check_one_update(recorder, row.calls, self._optimizer, self._last or {})
-            self._last = recorder.marks()
+            self._last = recorder.marks(whole=self._swaps or recorder.next_step == recorder.segment.stop)
             if repeatable and recorder.next_step == 1:
                 self._guard.check_first(row, self._last)
             if recorder.next_step == recorder.segment.stop:

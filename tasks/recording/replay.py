@@ -12,7 +12,7 @@ from torch import Tensor
 
 from storage.documents import Document
 from storage.updates.archives import Segment
-from storage.updates.ledger import DIGEST, NORM, STILL, row_runs
+from storage.updates.ledger import DIGEST, NORM, STILLS, row_runs
 from storage.updates.parameters import Layer
 from storage.updates.reader import SegmentReader
 from storage.updates.tables import Settings
@@ -158,15 +158,15 @@ class ReplaySource(DenseSource):
         rates = [tuple(map(float, lrs)) for lrs in ledger["lrs"]]
         known = ledger["recorded"].to_numpy(np.bool_)
         moving = np.array([any(lrs) for lrs in rates], np.bool_)
-        still = {}
+        still, perhaps = {}, {}
         for layer in self.layers:
             digests = ledger[DIGEST + layer].to_numpy()
             same = np.append(ledger[NORM + layer].iloc[0] == 0, digests[1:] == digests[:-1])
-            if (stated := ledger.get(STILL + layer)) is not None:  # an older part of the training may not state it
-                same = np.where(stated.isna(), same, stated.eq(True))
-            still[layer] = known & moving & same
+            stated = ledger.get(STILLS + layer)  # an older part of the training does not state it
+            found = same if stated is None else stated.where(stated.notna(), same).to_numpy(np.int8)
+            still[layer], perhaps[layer] = (known & moving & one for one in (found == 1, found != 0))
         last = group_settings(self.stage.read_file(name), f"{self.stage.path}/files/{name}")
-        return Course(rates, still, last)
+        return Course(rates, still, perhaps, last)
 
     def _recorded(self, segment: Segment) -> Recorded:
         """Return what a segment says about its steps."""

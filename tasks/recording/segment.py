@@ -89,9 +89,18 @@ class SegmentRecorder:
         """Return the time that the training waited for the writing thread."""
         return self._writer.waited_seconds
 
-    def marks(self) -> Fingerprints:
-        """Return the fingerprints of the weights directly after a step."""
-        return self._writer.marks()
+    def marks(self, *, whole: bool = False) -> Fingerprints:
+        """Return the fingerprints of the weights directly after a step.
+
+        Parameters
+        ----------
+        whole : read every block, where a loop may change weights: between two segments, or once it did
+        """
+        return self._watched.fingerprints() if whole else self._writer.marks()
+
+    def touched(self, before: Fingerprints) -> bool:
+        """Return whether torch saw a recorded parameter change since `before`."""
+        return self._watched.touched(before)
 
     def changed(self, before: Fingerprints, *, strict: bool = False) -> str | None:
         """Return the name of a recorded parameter that differs from before, None without one.

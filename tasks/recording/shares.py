@@ -32,11 +32,13 @@ class Course:
     ----------
     rates : learning rates of each step, a number per group
     still : layers by name, with (T,) whether a step left its weights as they were at a rate above 0
+    perhaps : the same, and steps of which it is not known
     last : settings of the optimiser's groups after the last step
     """
 
     rates: Sequence[tuple[float, ...]]
     still: Mapping[str, NDArray[np.bool_]]
+    perhaps: Mapping[str, NDArray[np.bool_]]
     last: Sequence[Mapping[str, object]]
 
 
@@ -185,7 +187,7 @@ class Shares:
                     f"layer {name!r}, step {step}: expected one {key} in all steps, found {group[key]} and {last[key]}"
                 )
         reach = int(np.ceil(np.log(FORGOTTEN) / np.log(group["momentum"]))) if group["momentum"] < 1 else None
-        later = self._course.still[name][step + 1 :][:reach]
+        later = self._course.perhaps[name][step + 1 :][:reach]
         if later.any():
             at = step + 1 + int(later.argmax())
             return f"layer {name!r}, step {at}: expected an update in each step under momentum, found the same weights"

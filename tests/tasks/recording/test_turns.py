@@ -1,6 +1,7 @@
 """Digests of large weights: after each step of a training a part of the blocks is read, at each step others."""
 
 import itertools
+from collections.abc import Collection
 from functools import partial
 from pathlib import Path
 
@@ -185,14 +186,17 @@ def test_a_skipped_update_of_a_large_weight_is_known(
         expected = expected_columns(weights[0], first_bias(), weights[-1], -0.1)
         np.testing.assert_allclose(found[0], expected, rtol=1e-9, atol=1e-12)
     source = open_updates(str(tmp_path / "store"))
-    assert source.ledger["still/"].tolist() == [False, True, False, False]
+    assert source.ledger["still/"].tolist() == [0, 1, 0, 0]
     assert isinstance(source, ReplaySource)
     assert source._course.still[""].tolist() == [False, True, False, False]
 
 
 @pytest.mark.usefixtures("in_parts")
 def test_weights_that_go_and_come_back_between_two_steps_are_accepted(tmp_path: Path) -> None:
-    """As averages of the weights that take their place for an evaluation, at the step of every turn."""
+    """As averages of the weights that take their place for an evaluation, at the step of every turn.
+
+    All bits of weights that are read whole are compared, so that factors still explain the steps.
+    """
     for kind in ("replay", "hybrid"):
         training = Training()
         model, optimizer = training.start()
@@ -230,8 +234,9 @@ def wide() -> nn.Module:
     return nn.Sequential(nn.Linear(40, 1000), nn.ReLU(), nn.Linear(1000, 3))
 
 
+@pytest.mark.parametrize("place", ["after_step", "after_backward"])
 @pytest.mark.parametrize("row", [1, 500, 998])
-def test_a_row_that_changes_after_the_optimisers_step_is_in_the_archive(tmp_path: Path, row: int) -> None:
+def test_a_row_that_changes_outside_the_optimisers_step_is_in_the_archive(tmp_path: Path, row: int, place: str) -> None:
     """As a dead unit that begins again: the factors do not explain it, in whatever rows they are checked."""
 
     def begin_again(model: nn.Module, step: int) -> None:
@@ -240,7 +245,8 @@ def test_a_row_that_changes_after_the_optimisers_step_is_in_the_archive(tmp_path
                 weight = next(iter(model.parameters()))
                 weight[row] = torch.linspace(-1, 1, 40, dtype=weight.dtype)
 
-    training = Hybrid(sgd("heavy ball"), wide, torch.float32, after_step=begin_again)
+    training = Hybrid(sgd("heavy ball"), wide, torch.float32)
+    setattr(training, place, begin_again)
     training.recorded(tmp_path, tolerance=1e-3)
     source = opened(tmp_path)
     forms = forms_of(source, "0.weight")
@@ -249,3 +255,56 @@ def test_a_row_that_changes_after_the_optimisers_step_is_in_the_archive(tmp_path
         truth = training.update_of("0", block.start, block.stop)
         error = (block.dense() - truth).flatten(1).norm(dim=1)
         assert bool((error <= 1e-4 * truth.flatten(1).norm(dim=1)).all())
+
+
+@pytest.mark.parametrize("kind", ["replay", "hybrid"])
+@pytest.mark.parametrize("at", [2, 3, 6, 7, 9])
+def test_a_few_weights_that_change_between_two_blocks_are_refused(tmp_path: Path, kind: str, at: int) -> None:
+    """In weights that are read whole everywhere; here in rows that are not sampled, also between two segments."""
+    store = tmp_path / kind
+    with pytest.raises(RuntimeError, match=f"(step {at + 1}|close): layer '0': expected its weights after step {at}"):
+        between(store, kind, {at}, restore=False)
+
+
+@pytest.mark.parametrize("kind", ["replay", "hybrid"])
+@pytest.mark.parametrize(("first", "at"), [(None, 3), (None, 7), (0, 2), (0, 9)])
+def test_in_large_weights_they_are_refused_between_segments_and_from_the_second_on(
+    tmp_path: Path, kind: str, first: int | None, at: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fingerprints, "MOST", BLOCK)
+    once = set() if first is None else {first}
+    with pytest.raises(RuntimeError, match=f"(step {at + 1}|close): layer '0': expected its weights after step {at}"):
+        between(tmp_path / kind, kind, {at}, restore=False, restored=once)
+
+
+@pytest.mark.parametrize("most", [BLOCK, 2**22])
+def test_weights_that_come_back_stay_factors_where_they_are_read_whole(
+    tmp_path: Path, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fingerprints, "MOST", most)
+    between(tmp_path / "store", "hybrid", {0, 4}, restore=True)
+    source = opened(tmp_path / "store")
+    others = [step for step, form in enumerate(forms_of(source, "0.weight")) if form != "factors"]
+    assert others == ([1, 5] if most == BLOCK else [])
+
+
+def between(store: Path, kind: str, at: set[int], *, restore: bool, restored: Collection[int] = ()) -> None:
+    """Record ten steps of a layer of four blocks, and change eight weights after some of them, or restore them."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(256, 1024), nn.ReLU(), nn.Linear(1024, 3))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    weight = model[0].weight
+    assert isinstance(weight, Tensor)
+    data = torch.randn(10, 4, 256)
+    with UpdateRecorder(model, optimizer, store, kind=kind, checkpoint_every=4) as recorder:
+        for step in range(10):
+            with recorder.step([step]):
+                optimizer.zero_grad()
+                model(data[step]).square().sum().mul(1e-2).backward()
+                optimizer.step()
+            if step in at or step in restored:
+                before = weight[515, 16:24].detach().clone()
+                with torch.no_grad():
+                    weight[515, 16:24] = 3.0
+                    if restore or step in restored:
+                        weight[515, 16:24] = before
