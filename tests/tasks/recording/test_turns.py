@@ -19,7 +19,7 @@ from tests.tasks.recording.conftest import Interruption, Repeated, Training, fil
 from tests.tasks.recording.hybrids import Hybrid, sgd
 from tests.tasks.recording.test_hybrid_odd import forms_of, opened
 from tests.tasks.recording.test_replay import check_replay
-from tests.tasks.recording.test_shares_odd import columns_of, expected_columns, first_bias, skips
+from tests.tasks.recording.test_shares_odd import columns_of, expected_columns, first_bias, skips, usual, whole
 from tests.tasks.recording.test_thinning import EVERY, STEPS, few
 
 __all__ = ["few"]  # a fixture
@@ -189,6 +189,28 @@ def test_a_skipped_update_of_a_large_weight_is_known(
     assert source.ledger["still/"].tolist() == [0, 1, 0, 0]
     assert isinstance(source, ReplaySource)
     assert source._course.still[""].tolist() == [False, True, False, False]
+
+
+@pytest.mark.parametrize("most", [32, 2**20])
+def test_an_undone_update_of_a_large_weight_is_not_split_under_momentum(
+    tmp_path: Path, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Torch saw the weights change, and they are as before: read in part, this is not known for sure."""
+    monkeypatch.setattr(fingerprints, "BLOCK", 32)
+    monkeypatch.setattr(fingerprints, "MOST", most)
+
+    def undone(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
+        saved = [parameter.detach().clone() for parameter in model.parameters()]
+        usual(model, optimizer, whole)
+        if number == 1:
+            with torch.no_grad():
+                for parameter, value in zip(model.parameters(), saved, strict=True):
+                    parameter.copy_(value)
+
+    with pytest.raises(NotImplementedError, match="an update in each step under momentum, found the same weights"):
+        columns_of(tmp_path / "store", undone, 4, momentum=0.9)
+    ledger = open_updates(str(tmp_path / "store")).ledger
+    assert ledger["still/"].tolist() == [0, -1, 0, 0] if most == 32 else "still/" not in ledger
 
 
 @pytest.mark.usefixtures("in_parts")
