@@ -60,15 +60,14 @@ class SegmentReader:
     def readings(self) -> list[tuple[int | None, int]]:
         """The reading that the digests of each step's row come from: bytes of a parameter, None for all; its number."""
         found: list[tuple[int | None, int]] = []
-        for part, table in zip(self.segment.recorded, self._tables, strict=True):
-            most = self._document(part).get(READ)
-            found += [(most, int(row) + 1) for row in table["row"]]
+        for document, table in zip(self._documents, self._tables, strict=True):
+            found += [(document.get(READ), int(row) + 1) for row in table["row"]]
         return found
 
     @cached_property
     def contents(self) -> tuple[dict[str, Layer], dict[str, Parameter]]:
         """The layers and the parameters, by name."""
-        return layers_of(self._document(self.segment))
+        return layers_of(self._documents[0])
 
     @cached_property
     def _tables(self) -> list[pd.DataFrame]:
@@ -76,11 +75,11 @@ class SegmentReader:
         names = [f"{part.folder}/{LEDGER}" for part in self.segment.recorded]
         return [read_ledger(self.stage.read_file(name), f"{self.stage.path}/files/{name}") for name in names]
 
-    def _document(self, part: Segment) -> Document:
-        """Return what a segment as it was recorded says of itself."""
-        group = json.loads(self.stage.read_file(f"{part.folder}/{UPDATES}/zarr.json"))
-        found: Document = group["attributes"]["layerlore"]
-        return found
+    @cached_property
+    def _documents(self) -> list[Document]:
+        """What the segments as they were recorded say of themselves; all have the same layers."""
+        names = [f"{part.folder}/{UPDATES}/zarr.json" for part in self.segment.recorded]
+        return [json.loads(self.stage.read_file(name))["attributes"]["layerlore"] for name in names]
 
     def restored(self, layer: str, before: dict[str, Ints]) -> Iterator[RestoredRows]:
         """Yield the rows of a layer in order, at most a chunk of its weight at a time.
