@@ -11,6 +11,7 @@ from configs.schema import Config
 from flows.plan import Plan, make_plan
 from flows.progress import Progress, notes_of, planned_stages, progress_of
 from tasks.engine.journal import Journal, JournalObserver
+from tasks.engine.life import load_ahead
 from tasks.engine.observers import terminal_observer
 from tasks.engine.records import record_reuse, recorded
 from tasks.steps.report import report_is_current, report_path, write_report
@@ -40,6 +41,7 @@ def answer(source: str, overrides: Sequence[str], manner: Manner, say: Callable[
         say(f"all {len(done)} stages are complete in {config.store}")
         return store.path(report_path(config))
     say(f"{len(plan.stages) - len(done)} of {len(plan.stages)} stages to make, in {config.store}")  # while it is tried
+    load_ahead(config)
     with _starting_prefect() as wait_for_prefect:  # while networks are tried, flows are imported, and workers start
         for note in notes_of(planned_stages(plan, store, done)):
             say(note)

@@ -56,6 +56,14 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _tests_fork_their_own_processes() -> Iterator[None]:
+    """Let runs within this process spawn their workers: `tests.forked` has this process's one server of forks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("flows.command.load_ahead", lambda config: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def data_dir(request: pytest.FixtureRequest) -> Path:
     """The folder with real data."""

@@ -166,9 +166,11 @@ class Servers:
 
 
 def is_worker(process: psutil.Process) -> bool:
-    """Say whether a process is a Dask worker."""
+    """Say whether a process is a Dask worker: a spawned one, or one forked from a process that loaded its libraries."""
     try:
-        return "spawn_main" in " ".join(process.cmdline())
+        parent, line = process.parent(), " ".join(process.cmdline())
+        forked = parent is not None and all("forkserver" in text for text in (line, " ".join(parent.cmdline())))
+        return forked or "spawn_main" in line
     except (psutil.NoSuchProcess, psutil.ZombieProcess):
         return False
 

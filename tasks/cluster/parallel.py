@@ -27,6 +27,7 @@ from tasks.cluster.clusters import (
     open_scheduler,
     reporting_refusals,
 )
+from tasks.cluster.forking import forked_workers
 from tasks.cluster.rejoining import PATIENCE, ClusterError, fetched, rejoin
 from tasks.cluster.versions import code_difference, code_facts
 
@@ -178,7 +179,7 @@ def _dask_pool(cluster: Cluster, say: Callable[[str], None], libraries: Sequence
     for name in ("distributed", "distributed.client"):  # Dask gives the latter its own level
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the caller reports a failure in one line
 
-    with reporting_refusals(say), open_scheduler(cluster, libraries) as (address, security):
+    with forked_workers(), reporting_refusals(say), open_scheduler(cluster, libraries) as (address, security):
         before = set(Client._instances)
         try:
             client = Client(**_connection(address, security), set_as_default=False, timeout=PATIENCE)

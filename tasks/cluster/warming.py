@@ -11,9 +11,11 @@ from configs.schema import Config
 LIBRARIES = ("pandas", "zarr", "torch")  # what nearly every partition needs
 FEW = 2  # workers; of more, most do not train, and each would take 140 MB
 TRAINING = ("torch._dynamo",)  # torch loads it with the first optimiser, which takes as long as torch itself
+INTERPRETING = ("sklearn.decomposition", "scipy.optimize")  # features of small classes, and their agreement
 
 
 def libraries_of(config: Config) -> Sequence[str]:
     """Return the modules that the partitions of a run need first."""
     trains = any(network.train is not None for network in config.networks.values())
-    return (*LIBRARIES, *TRAINING) if trains and config.cluster.workers <= FEW else LIBRARIES
+    found = (*LIBRARIES, *TRAINING) if trains and config.cluster.workers <= FEW else LIBRARIES
+    return (*found, *INTERPRETING) if config.interpretation is not None else found

@@ -20,6 +20,7 @@ from storage.specs import StageSpec
 from storage.stages import FinishedStage, Stage, begin_stage, find_many, open_finished, seal_all
 from storage.stores import Store, naming
 from storage.together import together
+from tasks.cluster.forking import start_loading
 from tasks.cluster.parallel import PASSING, PartitionError, Pool, open_pool
 from tasks.cluster.versions import code_facts
 from tasks.cluster.warming import libraries_of
@@ -53,6 +54,12 @@ class Job:
     holder: str = "a run"
     wait: bool = True
     device: str = "auto"
+
+
+def load_ahead(config: Config) -> None:
+    """Let a process load what the workers of a run need, while the run begins; for a program with one run."""
+    if config.cluster.kind == "local":
+        start_loading(libraries_of(config))
 
 
 @contextlib.contextmanager

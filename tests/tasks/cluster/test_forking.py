@@ -1,0 +1,123 @@
+"""Workers that are forked from a process that has loaded their libraries, in a program with one run."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import psutil
+import pytest
+
+PROGRAM = """
+import json, os, signal, sys
+from configs.cluster import Cluster
+from tasks.cluster.forking import start_loading
+from tasks.cluster.parallel import open_pool
+
+def facts(_):
+    import time, distributed
+    time.sleep(0.2)  # the other worker gets a partition too
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    tasks = os.listdir(f"/proc/{os.getppid()}/task")
+    loaded = getattr(sys.modules.get("wave"), "__file__", None)
+    return {
+        "pid": os.getpid(), "parent": os.getppid(), "wave": loaded, "masked": signal.SIGINT in mask,
+        "threads": [os.environ.get(name) for name in names], "tasks": len(tasks), "folder": os.getcwd(),
+        "found": __import__("of_mine").VALUE,
+    }
+
+def main(begin):
+    given = dict(os.environ)
+    if begin:
+        start_loading(["wave", "no_such_library"])
+        assert dict(os.environ) == given
+    import dask
+    before = dask.config.get("distributed.worker.multiprocessing-method", "spawn")
+    with open_pool(Cluster(kind="local", workers=2)) as pool:
+        found = [result for _, result in pool.map(facts, range(6))]
+    assert dask.config.get("distributed.worker.multiprocessing-method", "spawn") == before
+    print(json.dumps([os.getpid(), found]))
+
+if __name__ == "__main__":
+    sys.path.append("modules")
+    main(sys.argv[1] == "begin")
+"""
+
+pytestmark = [
+    pytest.mark.cluster,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are forked on Linux only"),
+]
+Facts = dict[str, object]
+WAVE = find_spec("wave")  # a module that nothing else needs
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with the program, a module of its own, and a file that has the name of a library."""
+    (tmp_path / "program.py").write_text(PROGRAM)
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "of_mine.py").write_text("VALUE = 5\n")
+    (tmp_path / "place").mkdir()
+    (tmp_path / "place" / "wave.py").write_text("raise SystemExit('not the library')\n")
+    (tmp_path / "place" / "modules").symlink_to(tmp_path / "modules")
+    return tmp_path
+
+
+def run(folder: Path, how: str, **variables: str) -> tuple[int, list[Facts]]:
+    """Run the program in a folder; return its process number and what its workers answer."""
+    kept = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    root = str(Path(__file__).parents[3])
+    done = subprocess.run(
+        [sys.executable, str(folder / "program.py"), how],
+        cwd=folder / "place",
+        env={**kept, "PYTHONPATH": root, **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    pid, facts = json.loads(done.stdout)
+    return pid, facts
+
+
+def test_workers_are_forked_from_one_process_that_has_loaded_the_libraries(folder: Path) -> None:
+    pid, facts = run(folder, "begin")
+    assert len({one["pid"] for one in facts}) == 2
+    (parent,) = {one["parent"] for one in facts}
+    assert parent not in (pid, 1)
+    assert {one["wave"] for one in facts} == {WAVE.origin if WAVE else None}
+    for one in facts:
+        assert one["masked"]  # Ctrl-C is the run's own
+        assert one["threads"] == ["1", "1", "1"]
+        assert one["tasks"] == 1  # a thread would not be in the forked process
+        assert one["folder"] == str(folder / "place")
+        assert one["found"] == 5  # the modules of the program
+    assert isinstance(parent, int)
+    if psutil.pid_exists(parent):
+        assert psutil.wait_procs([psutil.Process(parent)], timeout=60)[1] == []  # it ends with the program
+
+
+def test_workers_are_spawned_otherwise(folder: Path) -> None:
+    pid, facts = run(folder, "no")
+    assert {one["parent"] for one in facts} == {pid}
+    assert {one["wave"] for one in facts} == {None}
+
+
+def test_threads_of_the_users_environment_stay(folder: Path) -> None:
+    _, facts = run(folder, "begin", OMP_NUM_THREADS="2")
+    assert {tuple(one["threads"]) for one in facts} == {("2", "1", "1")}  # type: ignore[arg-type]  # JSON
+
+
+@pytest.mark.parametrize("variable", ["TMPDIR", "DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD"])
+def test_workers_are_spawned_where_none_can_be_forked_or_dask_is_told_so(variable: str, folder: Path) -> None:
+    if variable == "TMPDIR":  # the path of a socket has at most 108 bytes
+        value = folder / "a" / ("long" * 25)
+        value.mkdir(parents=True)
+        pid, facts = run(folder, "begin", TMPDIR=str(value))
+    else:
+        pid, facts = run(folder, "begin", **{variable: "fork"})
+    assert {one["parent"] for one in facts} == {pid}
