@@ -110,7 +110,7 @@ class _View:
         summary = self.summary(turn)
         if self.blocks is None and self.picked.ndim == 1:  # the summary has every value
             return Fingerprint(summary, summary.view(self.picked.dtype)[: self.picked.size], version, turn)
-        return Fingerprint(summary, self.picked.reshape(-1).copy(), version, turn)
+        return Fingerprint(summary, self.picked.flatten(), version, turn)
 
 
 class Watched:
@@ -192,7 +192,7 @@ def layer_digest(layer: Layer, found: Fingerprints) -> int:
     For parameters below BLOCK bytes this is the digest of their values.
     """
     summaries = [found[name].summary for name in layer.parameters]  # of whole words, so that one after the other is one
-    return weights_digest(summary.view(np.int32) for summary in summaries)
+    return weights_digest([np.concatenate(summaries).view(np.int32)])
 
 
 def sampled_changes(parameter: Parameter, samples: Sequence[Ints]) -> Changes:
