@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.decomposed_head import make_layers, training_step
-from benchmarks.peers.measuring import Failed, cpu_seconds, in_milliseconds
+from benchmarks.peers.measuring import Failed, adopting, cpu_seconds, in_milliseconds
 from benchmarks.peers.sections import Section, Table, number, time_of
 from tasks.coresets import SELECTORS
 
@@ -109,14 +109,17 @@ def run_preset(kind: str, home: str) -> tuple[list[Line], float]:
         command += ["--set", f"store={scratch}/store", "--set", f"cluster.kind={kind}"]
         lines: list[Line] = []
         spent, begin = cpu_seconds(), time.perf_counter()
-        with subprocess.Popen(
-            command,
-            env={**os.environ, "PREFECT_HOME": home},
-            cwd=scratch,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        ) as process:
+        with (
+            adopting(),
+            subprocess.Popen(
+                command,
+                env={**os.environ, "PREFECT_HOME": home},
+                cwd=scratch,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            ) as process,
+        ):
             assert process.stdout is not None
             lines += [(time.perf_counter() - begin, line.rstrip("\n")) for line in process.stdout]
         lines.append((time.perf_counter() - begin, ""))

@@ -1,15 +1,21 @@
 """CPU time of several sides that do the same work, taken in turn within one process."""
 
+import ctypes
 import resource
+import sys
 import tracemalloc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median
 from typing import Generic, TypeVar
 
+import psutil
+
 T = TypeVar("T")
 PATIENCE = 8.0  # CPU seconds; a side that has taken more is not called again
 ROUND = 0.05  # CPU seconds of short calls that make one round
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 LONG = 0.5  # CPU seconds of a call that is not repeated within a round
 
 
@@ -40,6 +46,27 @@ def cpu_seconds() -> float:
     """Return the CPU time of this process and of the children that it waited for."""
     spent = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(one.ru_utime + one.ru_stime for one in spent)
+
+
+def _adopt(orphans: bool) -> None:
+    """Let this process be the parent of processes below it whose own parent has ended, or no longer."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, int(orphans), 0, 0, 0)
+
+
+@contextmanager
+def adopting() -> Iterator[None]:
+    """Wait, after the block, for all processes that it started, and for theirs; their CPU time counts from then on.
+
+    On Linux this process gets those whose parent ends. Elsewhere only its own children count.
+    """
+    before = {child.pid for child in psutil.Process().children()}
+    _adopt(True)
+    yield
+    while started := [child for child in psutil.Process().children() if child.pid not in before]:
+        for child in started:
+            child.wait()
+    _adopt(False)
 
 
 def in_turn(sides: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, Measured[T] | Failed]:

@@ -17,20 +17,27 @@ VARIABLES = {**dict.fromkeys(THREADS, "1"), "PYTHONSAFEPATH": "1"}
 _STARTED = list[int]()  # the number of the process in which workers are forked; a forked one starts none
 
 
-def start_loading(libraries: Sequence[str]) -> None:
+def start_loading(libraries: Sequence[str]) -> int | None:
     """Start a process that loads libraries while this one goes on; its later workers are forked from it.
 
-    For a program with one run: workers get the environment variables of this moment. The process ends with this one.
-    Without effect where a process that has loaded them cannot safely be forked, as on macOS.
+    For a program with one run: workers get the environment variables of this moment.
+
+    Returns
+    -------
+    number of the process, which ends by itself soon after this one; None where there is none, since a process that has
+    loaded libraries cannot safely be forked, as on macOS
     """
     if not sys.platform.startswith("linux"):
-        return
+        return None
     from multiprocessing import forkserver
 
     multiprocessing.get_context("forkserver").set_forkserver_preload(["distributed", *libraries])
     with suppress(OSError), interrupts_stay_here(), _variables():  # such as a path that is too long for its socket
         forkserver.ensure_running()
         _STARTED[:] = [os.getpid()]
+        number: int | None = getattr(forkserver._forkserver, "_forkserver_pid", None)  # Python tells nobody
+        return number
+    return None
 
 
 def forked_workers() -> AbstractContextManager[object]:

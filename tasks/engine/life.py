@@ -26,6 +26,7 @@ from tasks.cluster.versions import code_facts
 from tasks.cluster.warming import libraries_of
 from tasks.engine.step import MOST_TOGETHER, Step, Work
 from tasks.engine.stops import check_stop, keeping_stops
+from tasks.engine.watchdog import end_with_us
 
 
 class Observer(Protocol):
@@ -58,8 +59,8 @@ class Job:
 
 def load_ahead(config: Config) -> None:
     """Let a process load what the workers of a run need, while the run begins; for a program with one run."""
-    if config.cluster.kind == "local":
-        start_loading(libraries_of(config))
+    if config.cluster.kind == "local" and (process := start_loading(libraries_of(config))) is not None:
+        end_with_us(process)  # at once: by itself it would unload all libraries first
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from benchmarks.peers.attribution import METHODS, measure
 from benchmarks.peers.by_captum import CAPTUM
 from benchmarks.peers.digits import Subject, bare_network, margin
 from benchmarks.peers.environment import Peer, install
-from benchmarks.peers.measuring import Failed, Measured, in_turn
+from benchmarks.peers.measuring import Failed, Measured, adopting, cpu_seconds, in_turn
 from benchmarks.peers.page import BEGIN, END, PAGE, TITLES, page_text, replace_figures
 from benchmarks.peers.scorers import Method
 from benchmarks.peers.sections import Section, Table
@@ -307,3 +307,13 @@ def test_a_network_that_answers_otherwise_is_refused(subject: Subject) -> None:
     other[0, 0] += 1
     with pytest.raises(ValueError, match="same logits for all sides"):
         check_same(subject, other)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux gives orphans to another process")
+def test_the_time_of_a_program_has_that_of_processes_that_outlive_it() -> None:
+    busy = "import time\nwhile time.process_time() < 0.7: pass"
+    program = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {busy!r}])"
+    before = cpu_seconds()
+    with adopting():
+        subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    assert cpu_seconds() - before >= 0.7
