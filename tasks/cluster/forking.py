@@ -35,7 +35,7 @@ def start_loading(libraries: Sequence[str]) -> int | None:
     with suppress(OSError), interrupts_stay_here(), _variables():  # such as a path that is too long for its socket
         forkserver.ensure_running()
         _STARTED[:] = [os.getpid()]
-        number: int | None = getattr(forkserver._forkserver, "_forkserver_pid", None)  # Python tells nobody
+        number: int | None = getattr(forkserver._forkserver, "_forkserver_pid", None)  # without a public name
         return number
     return None
 
