@@ -9,11 +9,13 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, supp
 from tasks.cluster.clusters import interrupts_stay_here
 
 METHOD = "distributed.worker.multiprocessing-method"
+SAFE = "PYTHONSAFEPATH"
+ENVIRON = f"distributed.nanny.environ.{SAFE}"  # of workers, unless this process has the variable
 USUAL = "spawn"  # of Dask, where its settings say nothing else
 # Threads that a library starts as it is loaded would not reach a forked process; Dask starts workers with the same.
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-# A file in the present folder that has the name of a library is not the library.
-VARIABLES = {**dict.fromkeys(THREADS, "1"), "PYTHONSAFEPATH": "1"}
+# A file in the present folder that has the name of a library is not the library. Workers may start other programs.
+VARIABLES = {**dict.fromkeys(THREADS, "1"), SAFE: "1"}
 _STARTED = list[int]()  # the number of the process in which workers are forked; a forked one starts none
 
 
@@ -45,7 +47,7 @@ def forked_workers() -> AbstractContextManager[object]:
     import dask
 
     if os.getpid() in _STARTED and dask.config.get(METHOD, USUAL) == USUAL:
-        forked: AbstractContextManager[object] = dask.config.set({METHOD: "forkserver"})
+        forked: AbstractContextManager[object] = dask.config.set({METHOD: "forkserver", ENVIRON: ""})
         return forked
     return nullcontext()
 

@@ -26,6 +26,7 @@ def facts(_):
     return {
         "pid": os.getpid(), "parent": os.getppid(), "wave": loaded, "masked": signal.SIGINT in mask,
         "threads": [os.environ.get(name) for name in names], "tasks": len(tasks), "folder": os.getcwd(),
+        "safe": os.environ.get("PYTHONSAFEPATH"),
         "found": __import__("of_mine").VALUE,
     }
 
@@ -96,6 +97,7 @@ def test_workers_are_forked_from_one_process_that_has_loaded_the_libraries(folde
         assert one["tasks"] == 1  # a thread would not be in the forked process
         assert one["folder"] == str(folder / "place")
         assert one["found"] == 5  # the modules of the program
+        assert not one["safe"]  # programs that a partition starts
     assert isinstance(parent, int)
     if psutil.pid_exists(parent):
         assert psutil.wait_procs([psutil.Process(parent)], timeout=60)[1] == []  # it ends with the program
@@ -107,9 +109,10 @@ def test_workers_are_spawned_otherwise(folder: Path) -> None:
     assert {one["wave"] for one in facts} == {None}
 
 
-def test_threads_of_the_users_environment_stay(folder: Path) -> None:
-    _, facts = run(folder, "begin", OMP_NUM_THREADS="2")
+def test_variables_of_the_users_environment_stay(folder: Path) -> None:
+    _, facts = run(folder, "begin", OMP_NUM_THREADS="2", PYTHONSAFEPATH="yes")
     assert {tuple(one["threads"]) for one in facts} == {("2", "1", "1")}  # type: ignore[arg-type]  # JSON
+    assert {one["safe"] for one in facts} == {"yes"}
 
 
 @pytest.mark.parametrize("variable", ["TMPDIR", "DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD"])
