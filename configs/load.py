@@ -3,7 +3,7 @@
 import copy
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import resources
 from itertools import islice, takewhile
 from pathlib import Path
@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from configs.imports import put_behind
 from configs.schema import Config
 from configs.secrets import Place, holds_secret, without_passwords
-from configs.trees import Tree, TreeError, odd_values, parse_tree
+from configs.trees import Tree, TreeError, flags_as_numbers, odd_values, parse_tree
 
 MAX_BYTES = 1_000_000
 MAX_LINES = 4
@@ -73,12 +73,13 @@ def check_config(tree: Tree, source: str, overrides: Sequence[str] = ()) -> Conf
         tree = copy.deepcopy(tree)
         for override in overrides:
             _apply(tree, override)
-    if odd := list(islice(odd_values(tree), MAX_LINES)):
-        raise ConfigError("\n".join(f"{source}: {_key(place)}: {what}" for place, what in odd))
+    _refuse(source, odd_values(tree))
     try:
-        return Config.model_validate(tree)
+        found = Config.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(_lines(source, tree, error.errors(include_url=False))) from None
+    _refuse(source, flags_as_numbers(tree, found))
+    return found
 
 
 def presets() -> dict[str, str]:
@@ -148,6 +149,12 @@ def prefect_profile() -> str | None:
 def environment_with(settings: Mapping[str, str]) -> dict[str, str]:
     """Return the environment for a child process, in which `settings` replace some variables."""
     return {**os.environ, **settings}
+
+
+def _refuse(source: str, faults: Iterator[tuple[Place, str]]) -> None:
+    """Raise ConfigError with the first faults, if there are any."""
+    if odd := list(islice(faults, MAX_LINES)):
+        raise ConfigError("\n".join(f"{source}: {_key(place)}: {what}" for place, what in odd))
 
 
 def _text(source: str) -> str:

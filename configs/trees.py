@@ -63,6 +63,25 @@ def odd_values(tree: Tree, place: Place = ()) -> Iterator[tuple[Place, str]]:
         yield from ((where, f"expected no secret, found {name}; {INSTEAD}") for where, name in secrets)
 
 
+def flags_as_numbers(tree: Tree, found: object, place: Place = ()) -> Iterator[tuple[Place, str]]:
+    """Yield the keys of each value that is true or false (in YAML also yes, no, on and off) where a number is needed.
+
+    Parameters
+    ----------
+    found : what pydantic makes of the tree; it takes true for 1
+    """
+    if isinstance(tree, bool):
+        if isinstance(found, int | float) and not isinstance(found, bool):
+            yield place, f"input should be a number, found {str(tree).lower()}"
+    elif isinstance(tree, dict):
+        for key, value in tree.items():
+            below = found.get(key) if isinstance(found, Mapping) else getattr(found, str(key), None)
+            yield from flags_as_numbers(value, below, (*place, str(key)))
+    elif isinstance(tree, list) and isinstance(found, list | tuple) and len(tree) == len(found):
+        for index, (value, below) in enumerate(zip(tree, found, strict=True)):
+            yield from flags_as_numbers(value, below, (*place, index))
+
+
 def _is_key(key: object, mapping: Mapping[object, object]) -> bool:
     """Say whether a mapping may have a key: a text, or an integer where all keys are integers."""
     return isinstance(key, str) or (type(key) is int and all(type(other) is int for other in mapping))

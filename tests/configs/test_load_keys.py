@@ -85,6 +85,13 @@ BAD_KEYS = [
     ),
     ("cluster.memory_limit", "much", "cluster.memory_limit: string should match pattern"),
     ("cluster.workers", 0, "cluster.workers: input should be greater than or equal to 1, found 0"),
+    ("cluster.workers", True, "cluster.workers: input should be a number, found true"),
+    ("cluster.stage_timeout", True, "cluster.stage_timeout: input should be a number, found true"),
+    ("seeds", [5, True], "seeds.1: input should be a number, found true"),
+    ("seeds", [False], "seeds.0: input should be a number, found false"),
+    ("interpretation.budgets", [0.5, True], "interpretation.budgets.1: input should be a number, found true"),
+    ("networks.cnn.train.optimizer.lr", True, "networks.cnn.train.optimizer.lr: input should be a number, found true"),
+    ("data.digits.per_class", {"train": True}, "data.digits.per_class.train: input should be a number, found true"),
     ("report.training_images", "yes", "report.training_images: input should be 'show', 'ids' or 'none', found 'yes'"),
 ]
 
@@ -139,6 +146,16 @@ def test_a_store_of_another_kind_is_refused(write: Write, url: str) -> None:
 @pytest.mark.parametrize("url", ["lore/", "/data/a b", "file:///data/lore", "s3://bucket", "s3://bucket/a/b"])
 def test_a_store_is_a_folder_or_on_s3(write: Write, url: str) -> None:
     assert load_config(write(changed("store", url))).store == url
+
+
+def test_yes_is_not_a_number_in_an_override(write: Write) -> None:
+    assert message(write(SMALL), "cluster.workers=yes") == "cluster.workers: input should be a number, found true"
+
+
+def test_options_that_are_true_or_false_stay(write: Write) -> None:
+    found = load_config(write(changed("cluster.insecure", True)), ["cluster.arguments={silent: true, n: 1}"])
+    assert found.cluster.insecure is True
+    assert found.cluster.arguments == {"silent": True, "n": 1}
 
 
 def test_the_largest_seed_is_taken(write: Write) -> None:
