@@ -69,7 +69,7 @@ def run(
     from flows.command import Manner, answer
 
     with _exits(f"layerlore run {config}", verbose=verbose):
-        place = answer(config, set_ or [], Manner(wait=not no_wait, verbose=verbose), _say)
+        place = answer(config, set_ or [], Manner(wait=not no_wait, verbose=verbose, alone=True), _say)
         _print(f"report: {place}")
 
 

@@ -19,10 +19,18 @@ from tasks.steps.report import report_is_current, report_path, write_report
 
 @dataclass(frozen=True)
 class Manner:
-    """How a run behaves: whether it waits for stages that another run holds, and shows each partition."""
+    """How a run behaves.
+
+    Parameters
+    ----------
+    wait : whether it waits for stages that another run holds
+    verbose : whether it shows each partition
+    alone : whether it is the only run of this process, so that its workers may be forked (`load_ahead`)
+    """
 
     wait: bool = True
     verbose: bool = False
+    alone: bool = False
 
 
 def answer(source: str, overrides: Sequence[str], manner: Manner, say: Callable[[str], None]) -> str:
@@ -41,7 +49,8 @@ def answer(source: str, overrides: Sequence[str], manner: Manner, say: Callable[
         say(f"all {len(done)} stages are complete in {config.store}")
         return store.path(report_path(config))
     say(f"{len(plan.stages) - len(done)} of {len(plan.stages)} stages to make, in {config.store}")  # while it is tried
-    load_ahead(config)
+    if manner.alone:
+        load_ahead(config)
     with _starting_prefect() as wait_for_prefect:  # while networks are tried, flows are imported, and workers start
         for note in notes_of(planned_stages(plan, store, done)):
             say(note)

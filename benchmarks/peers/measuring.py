@@ -62,11 +62,13 @@ def adopting() -> Iterator[None]:
     """
     before = {child.pid for child in psutil.Process().children()}
     _adopt(True)
-    yield
-    while started := [child for child in psutil.Process().children() if child.pid not in before]:
-        for child in started:
-            child.wait()
-    _adopt(False)
+    try:
+        yield
+        while started := [child for child in psutil.Process().children() if child.pid not in before]:
+            for child in started:
+                child.wait()
+    finally:
+        _adopt(False)
 
 
 def in_turn(sides: Mapping[str, Callable[[], T]], rounds: int) -> dict[str, Measured[T] | Failed]:

@@ -16,6 +16,15 @@ INTERPRETING = ("sklearn.decomposition", "scipy.optimize")  # features of small 
 
 def libraries_of(config: Config) -> Sequence[str]:
     """Return the modules that the partitions of a run need first."""
-    trains = any(network.train is not None for network in config.networks.values())
-    found = (*LIBRARIES, *TRAINING) if trains and config.cluster.workers <= FEW else LIBRARIES
-    return (*found, *INTERPRETING) if config.interpretation is not None else found
+    return (*LIBRARIES, *TRAINING) if _trains(config) and config.cluster.workers <= FEW else LIBRARIES
+
+
+def libraries_ahead(config: Config) -> Sequence[str]:
+    """Return the modules that most partitions of a run need, which one process loads for all workers."""
+    asked = INTERPRETING if config.interpretation is not None else ()
+    return (*LIBRARIES, *(TRAINING if _trains(config) else ()), *asked)
+
+
+def _trains(config: Config) -> bool:
+    """Return whether a run trains a network."""
+    return any(network.train is not None for network in config.networks.values())

@@ -23,7 +23,7 @@ from storage.together import together
 from tasks.cluster.forking import start_loading
 from tasks.cluster.parallel import PASSING, PartitionError, Pool, open_pool
 from tasks.cluster.versions import code_facts
-from tasks.cluster.warming import libraries_of
+from tasks.cluster.warming import libraries_ahead, libraries_of
 from tasks.engine.step import MOST_TOGETHER, Step, Work
 from tasks.engine.stops import check_stop, keeping_stops
 from tasks.engine.watchdog import end_with_us
@@ -59,8 +59,12 @@ class Job:
 
 def load_ahead(config: Config) -> None:
     """Let a process load what the workers of a run need, while the run begins; for a program with one run."""
-    if config.cluster.kind == "local" and (process := start_loading(libraries_of(config))) is not None:
-        end_with_us(process)  # at once: by itself it would unload all libraries first
+    given = config.cluster.arguments  # variables in them are for libraries that are not loaded yet
+    if config.cluster.kind == "local" and "env" not in given:
+        process = start_loading(libraries_ahead(config))
+        with contextlib.suppress(OSError):
+            if process is not None:
+                end_with_us(process)  # at once: by itself it would unload all libraries first
 
 
 @contextlib.contextmanager

@@ -170,14 +170,20 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     assert not list(Path(tiny_tree["store"]).rglob("*.partial"))
 
 
+@pytest.mark.parametrize("what", ["worker", "server"])
 def test_a_killed_worker_costs_its_partitions_only(
-    start: Start, config: Path, tiny_tree: Tree, tmp_path: Path, finished_run: "Run"
+    start: Start, config: Path, tiny_tree: Tree, tmp_path: Path, finished_run: "Run", what: str
 ) -> None:
+    """The server is the process that workers are forked from."""
     process = start("run", str(config))
     wait_until(lambda: records(tiny_tree["store"]) >= 3, process)
     workers = [p for p in psutil.Process(process.pid).children(recursive=True) if is_worker(p)]
     assert workers
-    workers[0].kill()
+    server = workers[0].parent()
+    assert server is not None
+    if sys.platform.startswith("linux"):
+        assert server.pid != process.pid
+    (server if what == "server" else workers[0]).kill()
     code, _ = finish(process)
     assert code == exits.DONE, errors(tmp_path)
     assert made(tiny_tree["store"]) == made(finished_run.config.store)

@@ -15,6 +15,7 @@ import json, os, signal, sys
 from configs.cluster import Cluster
 from tasks.cluster.forking import start_loading
 from tasks.cluster.parallel import open_pool
+from tasks.cluster.warming import INTERPRETING, LIBRARIES, TRAINING
 
 def facts(_):
     import time, distributed
@@ -22,18 +23,19 @@ def facts(_):
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, [])
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
     tasks = os.listdir(f"/proc/{os.getppid()}/task")
-    loaded = getattr(sys.modules.get("wave"), "__file__", None)
+    loaded, torch = getattr(sys.modules.get("wave"), "__file__", None), sys.modules.get("torch")
     return {
+        "hash": hash("layer"), "number": None if torch is None else torch.rand(1).item(),
         "pid": os.getpid(), "parent": os.getppid(), "wave": loaded, "masked": signal.SIGINT in mask,
         "threads": [os.environ.get(name) for name in names], "tasks": len(tasks), "folder": os.getcwd(),
         "safe": os.environ.get("PYTHONSAFEPATH"),
         "found": __import__("of_mine").VALUE,
     }
 
-def main(begin):
+def main(libraries):
     given = dict(os.environ)
-    if begin:
-        start_loading(["wave", "no_such_library"])
+    if libraries:
+        start_loading(libraries)
         assert dict(os.environ) == given
     import dask
     before = dask.config.get("distributed.worker.multiprocessing-method", "spawn")
@@ -44,7 +46,8 @@ def main(begin):
 
 if __name__ == "__main__":
     sys.path.append("modules")
-    main(sys.argv[1] == "begin")
+    real = [*LIBRARIES, *TRAINING, *INTERPRETING]
+    main({"begin": ["no_such_library", "faulty", "wave"], "real": real, "no": []}[sys.argv[1]])
 """
 
 pytestmark = [
@@ -61,6 +64,8 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "program.py").write_text(PROGRAM)
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "of_mine.py").write_text("VALUE = 5\n")
+    (tmp_path / "libraries").mkdir()
+    (tmp_path / "libraries" / "faulty.py").write_text("raise ValueError('built for another NumPy')\n")
     (tmp_path / "place").mkdir()
     (tmp_path / "place" / "wave.py").write_text("raise SystemExit('not the library')\n")
     (tmp_path / "place" / "modules").symlink_to(tmp_path / "modules")
@@ -74,7 +79,7 @@ def run(folder: Path, how: str, **variables: str) -> tuple[int, list[Facts]]:
     done = subprocess.run(
         [sys.executable, str(folder / "program.py"), how],
         cwd=folder / "place",
-        env={**kept, "PYTHONPATH": root, **variables},
+        env={**kept, "PYTHONPATH": os.pathsep.join([root, str(folder / "libraries")]), **variables},
         capture_output=True,
         text=True,
         check=False,
@@ -107,6 +112,14 @@ def test_workers_are_spawned_otherwise(folder: Path) -> None:
     pid, facts = run(folder, "no")
     assert {one["parent"] for one in facts} == {pid}
     assert {one["wave"] for one in facts} == {None}
+    assert {one["hash"] for one in run(folder, "begin")[1]} == {one["hash"] for one in facts}  # in every run
+
+
+@pytest.mark.slow  # it loads torch
+def test_the_real_libraries_start_no_thread_and_share_no_random_numbers(folder: Path) -> None:
+    _, facts = run(folder, "real")
+    assert {one["tasks"] for one in facts} == {1}
+    assert len({one["number"] for one in facts}) == len(facts) > 2
 
 
 def test_variables_of_the_users_environment_stay(folder: Path) -> None:
@@ -115,7 +128,14 @@ def test_variables_of_the_users_environment_stay(folder: Path) -> None:
     assert {one["safe"] for one in facts} == {"yes"}
 
 
-@pytest.mark.parametrize("variable", ["TMPDIR", "DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD"])
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "TMPDIR",
+        "DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD",
+        "DASK_DISTRIBUTED__NANNY__PRE_SPAWN_ENVIRON__OF_MINE",  # perhaps of the loader, or of a library
+    ],
+)
 def test_workers_are_spawned_where_none_can_be_forked_or_dask_is_told_so(variable: str, folder: Path) -> None:
     if variable == "TMPDIR":  # the path of a socket has at most 108 bytes
         value = folder / "a" / ("long" * 25)

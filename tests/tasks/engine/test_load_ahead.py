@@ -14,7 +14,8 @@ from tasks.engine.life import load_ahead
 
 networks = {"a": SimpleNamespace(train=None)}
 for kind in sys.argv[1:]:
-    cluster = SimpleNamespace(kind=kind, workers=2)
+    kind, _, env = kind.partition("+")
+    cluster = SimpleNamespace(kind=kind, workers=2, arguments={"env": {"A": "1"}} if env else {})
     load_ahead(SimpleNamespace(cluster=cluster, networks=networks, interpretation=1))
 print(*(child.pid for child in psutil.Process().children() if "forkserver" in " ".join(child.cmdline())), flush=True)
 signal.pause()
@@ -39,7 +40,7 @@ def test_the_process_that_loads_ends_with_a_killed_run() -> None:
 
 
 def test_runs_without_worker_processes_load_nothing_ahead() -> None:
-    program, found = start("serial", "threads", "address", "dask_jobqueue.SLURMCluster")
+    program, found = start("serial", "threads", "address", "dask_jobqueue.SLURMCluster", "local+env")
     with program:
         program.kill()
     assert found == []

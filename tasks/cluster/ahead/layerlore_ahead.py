@@ -1,0 +1,36 @@
+"""Loads libraries in the process that workers are forked from.
+
+That process imports it by its own name: an import of `tasks` would decide for all workers in which folder that is.
+A library that cannot be loaded is left for the worker that needs it, which reports the error in a line.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import sys
+
+GIVEN = "LAYERLORE_AHEAD"  # JSON: names of libraries, and the former values of variables, null where there was none
+
+
+def load(libraries: list[str], before: dict[str, str | None]) -> None:
+    """Load libraries, and restore the environment that programs of the workers get."""
+    for name in libraries:
+        with contextlib.suppress(Exception, SystemExit):
+            importlib.import_module(name)
+    for name, value in before.items():
+        os.environ.pop(name, None)
+        if value is not None:
+            os.environ[name] = value
+    os.register_at_fork(after_in_child=_draw_own_numbers)
+
+
+def _draw_own_numbers(server: int = os.getpid()) -> None:
+    """Give a worker random numbers of its own, where its code draws some without a seed, as a spawned one has."""
+    torch = sys.modules.get("torch")
+    if torch is not None and os.getppid() == server:
+        torch.default_generator.seed()
+
+
+if given := os.environ.get(GIVEN):
+    load(**json.loads(given))
