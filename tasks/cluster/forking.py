@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
-from tasks.cluster.ahead import __path__ as ahead
-from tasks.cluster.ahead.layerlore_ahead import GIVEN
+from tasks.cluster.ahead import layerlore_ahead
 from tasks.cluster.clusters import interrupts_stay_here
 
 METHOD = "distributed.worker.multiprocessing-method"
@@ -67,16 +66,12 @@ def forked_workers() -> AbstractContextManager[object]:
 def _variables(libraries: Sequence[str]) -> Iterator[None]:
     """Set the variables of a process that starts in the block; it restores them itself once it has loaded libraries."""
     wanted = {**VARIABLES, **{name: value for name, value in ONE.items() if name not in os.environ}}
-    wanted["PYTHONPATH"] = os.pathsep.join(
-        [str(Path(next(iter(ahead)))), *filter(None, [os.environ.get("PYTHONPATH")])]
-    )
-    before = {name: os.environ.get(name) for name in [*wanted, GIVEN]}
-    wanted[GIVEN] = json.dumps({"libraries": ["distributed", *libraries], "before": before})
+    place = str(Path(layerlore_ahead.__file__).parent)
+    wanted["PYTHONPATH"] = os.pathsep.join([place, *filter(None, [os.environ.get("PYTHONPATH")])])
+    before = {name: os.environ.get(name) for name in [*wanted, layerlore_ahead.GIVEN]}
+    wanted[layerlore_ahead.GIVEN] = json.dumps({"libraries": ["distributed", *libraries], "before": before})
     os.environ.update(wanted)
     try:
         yield
     finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+        layerlore_ahead.restore(before)

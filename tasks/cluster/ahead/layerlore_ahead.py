@@ -18,11 +18,16 @@ def load(libraries: list[str], before: dict[str, str | None]) -> None:
     for name in libraries:
         with contextlib.suppress(Exception, SystemExit):
             importlib.import_module(name)
+    restore(before)
+    os.register_at_fork(after_in_child=_draw_own_numbers)
+
+
+def restore(before: dict[str, str | None]) -> None:
+    """Give variables of this process their former values."""
     for name, value in before.items():
         os.environ.pop(name, None)
         if value is not None:
             os.environ[name] = value
-    os.register_at_fork(after_in_child=_draw_own_numbers)
 
 
 def _draw_own_numbers(server: int = os.getpid()) -> None:
