@@ -13,9 +13,10 @@ from storage.stores import Store, StoreError
 from storage.updates.facts import archive_facts
 from tasks.engine.life import complete, open_job
 from tasks.engine.observers import terminal_observer
-from tasks.recording.conversion import KINDS, check_unconverted, materialise
+from tasks.recording.conversion import KINDS, check_convertible, check_unconverted, materialise
 from tasks.steps.common.materialised import MATERIALISED, materialised_spec
 from tasks.steps.common.own_program import naming_options, needs_program, program_at
+from tasks.steps.common.replays import recorded_archive
 
 
 def convert_archives(
@@ -31,7 +32,7 @@ def convert_archives(
     Raises
     ------
     ConfigError : a kind or an import path that cannot be used
-    StoreError : nothing is recorded, or the conversion is finished already
+    StoreError : nothing is recorded, no archive can be converted into the kind, or the conversion is finished already
     """
     if kind not in KINDS:
         raise ConfigError(f"--kind: expected one of {', '.join(KINDS)}, found {kind!r}")
@@ -45,7 +46,7 @@ def convert_archives(
     if program is not None:
         raise ConfigError("--program: expected none for a run, which knows its training, found one; leave it out")
     with naming_options():
-        yield from _of_run(store, choose_run(store, run, "training"), kind, tolerance)
+        yield from _of_run(store, choose_run(store, run, "training"), kind, tolerance, say)
 
 
 def _records(training: StageSpec) -> bool:
@@ -54,8 +55,8 @@ def _records(training: StageSpec) -> bool:
     return isinstance(train, dict) and bool(train.get("record")) and "updates" not in training.place
 
 
-def _of_run(store: Store, run: str, kind: str, tolerance: float) -> Iterator[str]:
-    """Convert the archives of a run on the workers of its config."""
+def _of_run(store: Store, run: str, kind: str, tolerance: float, say: Callable[[str], None]) -> Iterator[str]:
+    """Convert the archives of a run on the workers of its config; say which of several stay as they are."""
     config = recorded_config(records(store, run)[-1])
     plan = make_plan(config)
     trainings = [spec for spec in plan.shared.trainings.values() if _records(spec)]
@@ -64,10 +65,24 @@ def _of_run(store: Store, run: str, kind: str, tolerance: float) -> Iterator[str
         raise StoreError(
             f"run {run}: expected a finished training with `record`, found none; `layerlore run` a config first"
         )
-    specs = [materialised_spec(spec, kind, tolerance) for spec in finished]
+    kept = {spec: why for spec in finished if (why := _why_kept(store, spec, kind))}
+    if len(kept) == len(finished):
+        raise StoreError(f"{finished[0].label}: {kept[finished[0]]}")
+    for spec, why in kept.items():
+        say(f"{spec.label} stays as it is: {why}")
+    specs = [materialised_spec(spec, kind, tolerance) for spec in finished if spec not in kept]
     missing = [spec for spec in specs if find_finished(store, spec.path) is None]
     if not missing:
         check_unconverted(store, specs[0])
     with terminal_observer(sys.stderr) as observer, open_job(config, store, observer) as job:
         for stage in complete(job, MATERIALISED, missing):
             yield stage.path
+
+
+def _why_kept(store: Store, training: StageSpec, kind: str) -> str:
+    """Return why an archive cannot be converted into a kind, "" where it can."""
+    try:
+        check_convertible(recorded_archive(store, training), kind)
+    except ValueError as error:
+        return str(error)
+    return ""

@@ -28,6 +28,7 @@ from flows.usage import Commands
 from tasks.engine.stops import keep_stops
 
 PACKAGES = ("configs", "flows", "storage", "tasks")
+COUNT = 5  # examples that `explain` shows at either end
 
 app = typer.Typer(
     cls=Commands,
@@ -133,7 +134,9 @@ def explain(
     unit: Annotated[
         list[str] | None, typer.Option("--unit", metavar="LAYER:INDEX", help="only a neuron or filter; repeatable")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="number of examples shown at either end")] = 5,
+    count: Annotated[
+        int | None, typer.Option(min=1, help=f"number of examples shown at either end; default: {COUNT}")
+    ] = None,
     network: Annotated[
         str | None, typer.Option(help="only this network, or one seed of it: 'NAME seed 0'; default: all of the run")
     ] = None,
@@ -156,15 +159,20 @@ def explain(
 
     with _exits(f"layerlore explain {store}"):
         bare, layer = Bare(model, inputs, program), None if layer is None else layer_shown(layer)
-        asked = Asked(query, sample, image, layer, tuple(unit or ()), count, preview, bare, network, name)
+        most = COUNT if count is None else count
+        asked = Asked(query, sample, image, layer, tuple(unit or ()), most, preview, bare, network, name)
         for found in explained(_store(store), asked, _watched):
             _print(found.title, found.query)
             shown = (layer,) if layer is not None else tuple(asked.units) or None
-            for table in found.tables(shown, count):
+            for table in found.tables(shown, most):
                 if len(table):
                     _show(_table(list(table.columns), table.to_numpy().tolist()))
             notes = (note for name, note in found.notes.items() if shown is None or name in shown)
             _print(*(line for note in notes for line in note.splitlines()))
+            if count is not None and found.kept is not None and found.kept < count:
+                _print(
+                    f"--count {count}: a run keeps {found.kept} at either end (`tracing.k`); --sample reads its archive"
+                )
 
 
 app.command()(card)

@@ -18,19 +18,20 @@ def status(
     stages: Annotated[bool, typer.Option("--stages", help="show the state of every stage")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Show a line for each run in a store, its stages that are not complete, and the archive of a loop of one's own."""
+    """Show a line for each run in a store, its stages that are not complete, and archives of loops and conversions."""
     from flows.standing import standings
     from storage.runs import choose_run, run_names
-    from storage.updates.facts import archive_states
+    from storage.updates.facts import archive_states, conversion_states
     from storage.updates.parameters import shown_layer
 
     with exits(f"layerlore status {store}"):
         opened = opened_store(store)
         runs = standings(opened, [choose_run(opened, name)] if name else run_names(opened))
-        archives = () if name else archive_states(opened)
+        archives, converted = ((), ()) if name else (archive_states(opened), conversion_states(opened))
         if json_:
             lines = [{**asdict(one), "complete": one.complete, "missing": one.missing} for one in runs]
-            print_json({"store": opened.url, "runs": lines, "archives": [asdict(one) for one in archives]})
+            listed = {"archives": [asdict(one) for one in archives], "conversions": [asdict(one) for one in converted]}
+            print_json({"store": opened.url, "runs": lines, **listed})
             return
         for one in runs:
             done = f"{one.complete} of {len(one.stages)} stages complete"
@@ -47,6 +48,8 @@ def status(
             layers = ", ".join(map(shown_layer, each.layers))
             what = f"{each.steps} steps of layers {layers}, kind {each.kind}, {size_text(each.size)}"
             print_lines(f"{each.path}: {'closed' if each.closed else 'open'} archive, {what}")
+        for made in converted:
+            print_lines(f"{made.path}: conversion of {made.archive}, kind {made.kind}, {size_text(made.size)}")
 
 
 def verify(store: StoreArgument, json_: JsonOption = False) -> None:

@@ -14,7 +14,8 @@ from storage.notes import GROUP, read_marker
 from storage.stages import FinishedStage, find_finished
 from storage.stores import Store, StoreError, open_store
 from storage.tensors import decode_tensors
-from storage.updates.archives import find_archives
+from storage.together import together
+from storage.updates.archives import find_archives, find_conversions
 from storage.updates.ledger import LEDGER, read_ledger
 from storage.updates.parameters import Layer, Parameter, layers_of
 from storage.updates.reader import MODEL
@@ -42,6 +43,24 @@ class ArchiveState:
     closed: bool
     steps: int
     layers: tuple[str, ...]
+    size: int
+
+
+@dataclass(frozen=True)
+class ConversionState:
+    """A finished conversion of an archive.
+
+    Attributes
+    ----------
+    path : path of the conversion in its store
+    archive : path of the archive
+    kind : kind of the conversion
+    size : bytes of all files
+    """
+
+    path: str
+    archive: str
+    kind: str
     size: int
 
 
@@ -177,6 +196,16 @@ def closed_archive(store: Store) -> FinishedStage:
 def archive_states(store: Store) -> list[ArchiveState]:
     """Return the state of each archive that recorders made or are making in a store."""
     return [_state(store, path) for path in find_archives(store)]
+
+
+def conversion_states(store: Store) -> list[ConversionState]:
+    """Return the finished conversions of all archives in a store, by the archive's path."""
+    made = [stage for _, stages in sorted(find_conversions(store).items()) for stage in stages]
+    sizes = together(store, lambda stage: sum(store.files(f"{stage.path}/files").values()), made)
+    return [
+        ConversionState(stage.path, str(stage.summary["archive"]), str(stage.summary["kind"]), size)
+        for stage, size in zip(made, sizes, strict=True)
+    ]
 
 
 def _state(store: Store, path: str) -> ArchiveState:

@@ -99,6 +99,13 @@ def test_a_query_is_explained_from_the_store(traced_run: "Run") -> None:
         np.testing.assert_allclose([float(cells[2]) for cells in mine], np.sort(sums)[::-1][:3], rtol=1e-3)
 
 
+def test_more_examples_than_a_run_keeps_are_not_promised(traced_run: "Run") -> None:
+    kept = open_finished(traced_run.job.store, traces(traced_run.plan)[0].influence).layout.arrays["top_id"].shape[2]
+    said = f"--count {kept + 1}: a run keeps {kept} at either end (`tracing.k`); --sample reads its archive"
+    assert explain(traced_run, "--query", "2", "--count", str(kept + 1)).stdout.splitlines()[-1] == said
+    assert "--sample reads" not in explain(traced_run, "--query", "2", "--count", str(kept)).stdout
+
+
 def test_the_report_counts_queries_as_explain_does(traced_run: "Run") -> None:
     results = tracing_results(traced_run.job.store, traces(traced_run.plan), "show")
     tables = tracing_csv(results)[0]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from flows.progress import PlannedStage
 from flows.standing import Standing
 from storage.collect import Garbage
-from storage.updates.facts import ArchiveState
+from storage.updates.facts import ArchiveState, ConversionState
 from tests.flows.command import Write
 from tests.flows.test_standing import document
 
@@ -38,6 +38,7 @@ def test_entries_of_lists_have_the_documented_fields() -> None:
     assert documented("plan")["stages"] == named(PlannedStage)
     assert documented("status")["runs"] == named(Standing) | {"complete", "missing"}
     assert documented("status")["archives"] == named(ArchiveState)
+    assert documented("status")["conversions"] == named(ConversionState)
     assert documented("gc")["garbage"] == named(Garbage)
 
 

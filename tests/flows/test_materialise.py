@@ -1,5 +1,6 @@
 """`layerlore materialise`: the archive of a run, or of a loop of one's own, becomes another kind."""
 
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from storage.updates.archives import find_conversions
 from tasks.recording import UpdateSource, open_updates
 from tasks.steps.common import trainer
 from tasks.steps.common.replays import open_archive
+from tests.flows.command import layerlore
+from tests.flows.test_standing import document
 from tests.tasks.recording.conftest import Training
 from tests.tasks.steps.common.trainings import changed, spec_of, train
 
@@ -62,6 +65,31 @@ def test_the_archive_of_a_run(tiny_tree: Tree, new_run: NewRun, monkeypatch: pyt
     assert "expected no finished conversion of small seed 0 dense, found one" in line(
         materialise(run.config.store, "--kind", "dense"), exits.FAILED
     )
+
+
+def test_archives_that_cannot_be_converted_stay_as_they_are(tiny_tree: Tree, new_run: NewRun) -> None:
+    tree = changed(tiny_tree, record={"kind": "replay"})
+    tree["networks"]["rounded"] = changed(tiny_tree, record={"kind": "hybrid"})["networks"]["small"]
+    tree["tracing"] = {"networks": list(tree["networks"]), "queries": {"count": 2}}
+    del tree["interpretation"]
+    run = new_run(tree).finish()
+    store, trainings = run.job.store, {str(spec.place["network"]): spec for spec in run.plan.shared.trainings.values()}
+    result = materialise(run.config.store, "--kind", "dense")
+    assert result.exit_code == 0, result.output
+    (made,) = find_conversions(store)[trainings["small"].path]
+    assert [*find_conversions(store)] == [trainings["small"].path]
+    why = (
+        "kind: expected an archive of kind replay or dense, which have every bit, found hybrid; record the training "
+        "again to have another kind"
+    )
+    assert f"rounded seed 0 stays as it is: {why}" in result.stderr.splitlines()
+    size = sum(file.stat().st_size for file in Path(run.config.store, made.path, "files").rglob("*") if file.is_file())
+    (entry,) = document("status", run.config.store)["conversions"]
+    assert entry == {"path": made.path, "archive": trainings["small"].path, "kind": "dense", "size": size}
+    last = layerlore("status", run.config.store).stdout.splitlines()[-1]
+    assert last.startswith(f"{made.path}: conversion of {trainings['small'].path}, kind dense, ")
+    shutil.rmtree(Path(run.config.store, trainings["small"].path))
+    assert line(materialise(run.config.store, "--kind", "dense"), exits.FAILED) == f"rounded seed 0: {why}"
 
 
 def test_refusals(tiny_tree: Tree, new_run: NewRun, tmp_path: Path) -> None:

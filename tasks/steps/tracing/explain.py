@@ -3,7 +3,7 @@
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ class Explanation:
     examples : a row per (layer, score, end, rank): sample_id, key, class_name, sum, share (of ||z||^2 or of the logit)
     classes : a row per (layer, class_name), largest sum first: sum and share of ||z||^2
     notes : for each layer with unknown decay, the reason; of a preview, lines on how good each layer's numbers are
+    kept : number of examples at either end that a run keeps of its query; None where as many are read as are asked for
     """
 
     title: str
@@ -42,6 +43,7 @@ class Explanation:
     examples: pd.DataFrame
     classes: pd.DataFrame
     notes: Mapping[str, str]
+    kept: int | None = None
 
     def tables(self, layers: Sequence[str] | None, count: int) -> list[pd.DataFrame]:
         """Return the parts, the first `count` examples and the `count` largest classes, of some layers or all."""
@@ -119,7 +121,8 @@ def explain(
         f"query {number} of {len(ids)}: sample {ids[number]}{key}, class {label}, "
         f"{answered(queries.read('logits')[number], names)}"
     )
-    return explanation_of(read_influence(influence, keys), number, names, (title, query))
+    found = explanation_of(read_influence(influence, keys), number, names, (title, query))
+    return replace(found, kept=influence.layout.arrays["top_id"].shape[2])
 
 
 def explanation_of(read: "Influence", number: int, names: Mapping[str, str], said: tuple[str, str]) -> Explanation:
