@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from math import prod
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -54,9 +55,25 @@ class Convolution(OfMaps):
         if use.unit is not None:
             one = slice(use.unit, use.unit + 1)
             weight, bias, groups = weight[one], None if bias is None else bias[one], 1
-        padding = _amounts(use.module, d) if _zeros(use.module) else (0,) * d
-        stride, dilation = numbers(use.module.stride), numbers(use.module.dilation)
-        return CONVOLUTIONS[d](prepared, weight, bias, stride, padding, dilation, groups).flatten(1)
+        return CONVOLUTIONS[d](prepared, weight, bias, *_steps(use), groups).flatten(1)
+
+
+def weight_gradient(use: Use, prepared: Tensor, outputs: Tensor, groups: int) -> Tensor:
+    """Return the gradient by the weight of a convolution of prepared inputs, (c, in / groups, *kernel).
+
+    Parameters
+    ----------
+    prepared : (B, channels, ...) as `Convolution.prepare` makes them
+    outputs : (B, c, ...) gradients of the outputs
+    groups : of this convolution, whose channels need not be those of the module
+    """
+    stride, padding, dilation = _steps(use)
+    weight = outputs.new_empty(1).expand(outputs.shape[1], *use.shape[1:])
+    wanted, none = (False, True, False), [0] * len(stride)
+    found: Tensor = torch.ops.aten.convolution_backward(
+        outputs, prepared, weight, None, stride, padding, dilation, False, none, groups, wanted
+    )[1]
+    return found
 
 
 def own_channels(use: Use, inputs: Tensor, sizes: tuple[int, int]) -> Tensor:
@@ -89,6 +106,13 @@ def numbers(value: object) -> tuple[int, ...]:
     """Return a module's tuple of settings."""
     assert isinstance(value, tuple), value
     return tuple(int(number) for number in value)
+
+
+def _steps(use: Use) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Return stride, padding and dilation of a convolution of prepared inputs."""
+    d = len(use.shape) - 2
+    padding = _amounts(use.module, d) if _zeros(use.module) else (0,) * d
+    return numbers(use.module.stride), padding, numbers(use.module.dilation)
 
 
 def _zeros(module: nn.Module) -> bool:

@@ -15,6 +15,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from storage.documents import Document
 from tasks.modules import ModuleKind, Use, kind_of
+from tasks.modules.convolution import weight_gradient
 from tasks.modules.rows import declared_counts
 
 CLASSES: dict[str, type[nn.Module]] = {
@@ -23,6 +24,7 @@ CLASSES: dict[str, type[nn.Module]] = {
     "Conv2d": nn.Conv2d,
     "Conv3d": nn.Conv3d,
 }
+MANY = 128  # positions from which a gradient by sample is fastest as that of one convolution with a group per sample
 SETTINGS = ("kernel_size", "stride", "padding", "dilation", "groups", "padding_mode")  # of a convolution
 
 
@@ -110,20 +112,29 @@ class Factors:
         return len(self.inputs)
 
     @cached_property
-    def rows(self) -> Tensor:
-        """What each output position sees, (g, B L, n)."""
-        found = self._kind.rows(self._use, self.inputs)
-        return found.permute(1, 0, 3, 2).flatten(1, 2)
+    def sample_rows(self) -> Tensor:
+        """What each output position of a sample sees, (B, g, n, L)."""
+        return self._kind.rows(self._use, self.inputs)
 
     @cached_property
-    def outputs(self) -> Tensor:
-        """The gradients of the outputs, (g, o, B L)."""
+    def sample_outputs(self) -> Tensor:
+        """The gradients of the outputs of a sample, (B, g, o, L)."""
         groups, outputs = self._use.groups, self._kind.sizes(self._use)[1]
         if isinstance(self.module, nn.Linear):
             split = self.gradients.reshape(self.samples, -1, outputs).transpose(1, 2)
         else:
             split = self.gradients.flatten(2)
-        return split.reshape(self.samples, groups, outputs // groups, -1).permute(1, 2, 0, 3).flatten(2)
+        return split.reshape(self.samples, groups, outputs // groups, -1)
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """What each output position sees, (g, B L, n)."""
+        return self.sample_rows.permute(1, 0, 3, 2).flatten(1, 2)
+
+    @cached_property
+    def outputs(self) -> Tensor:
+        """The gradients of the outputs, (g, o, B L)."""
+        return self.sample_outputs.permute(1, 2, 0, 3).flatten(2)
 
     def to(self, like: Tensor) -> "Factors":
         """Return the factors on the device of a tensor."""
@@ -135,10 +146,22 @@ class Factors:
 
     def gradients_by_sample(self) -> Tensor:
         """Return the part of each sample in the gradient of the weight (B, *shape)."""
-        groups, outputs = self.outputs.shape[:2]
-        left = self.outputs.reshape(groups, outputs, self.samples, -1).permute(0, 2, 1, 3)
-        right = self.rows.reshape(groups, self.samples, -1, self.rows.shape[2])
-        return (left @ right).transpose(0, 1).reshape(self.samples, *self.shape)
+        own, plain = self._kind.own, (self.gradients.dtype, self.gradients.device.type) == (torch.float32, "cpu")
+        if own is not None and plain and self.sample_outputs.shape[3] >= MANY:
+            inputs, outputs = own.prepare(self._use, self.inputs), self.gradients
+            first, last = (each.reshape(1, -1, *each.shape[2:]) for each in (inputs, outputs))
+            found = weight_gradient(self._use, first, last, self.samples * self._use.groups)
+            return found.reshape(self.samples, *self.shape)
+        return (self.sample_outputs @ self.sample_rows.mT).reshape(self.samples, *self.shape)
+
+    def combined(self, combinations: Tensor) -> Tensor:
+        """Return combinations of the rows of the weight's gradient in each group, (g, s, n); combinations (s, o)."""
+        outputs, own = combinations.to(self.gradients) @ self.sample_outputs, self._kind.own
+        if own is None:
+            return outputs.permute(1, 2, 0, 3).flatten(2) @ self.rows
+        maps = outputs.reshape(self.samples, -1, *self.gradients.shape[2:])
+        found = weight_gradient(self._use, own.prepare(self._use, self.inputs), maps, self._use.groups)
+        return found.reshape(self._use.groups, len(combinations), -1)
 
     def gradient_rows(self, chosen: Tensor) -> Tensor:
         """Return the gradient of some rows of the weight, (k, n); `chosen` (k,) are indices of the first axis."""

@@ -17,6 +17,7 @@ from storage.updates.parameters import Layer
 from storage.updates.reader import SegmentReader
 from storage.updates.tables import Settings
 from tasks.recording.checkpoints import group_settings
+from tasks.recording.columns import KeptColumns
 from tasks.recording.decays import DecayPull, Steps
 from tasks.recording.dense import DenseSource
 from tasks.recording.fingerprints import Turn
@@ -101,7 +102,7 @@ class ReplaySource(DenseSource):
         names = sorted({name for entry in entries for name in entry.parameters})
         most = max(1, BLOCK // max(1, sum(recorded.parameters[name].nbytes for name in names)))
         shares = Shares(replay.modules, chosen, replay.run.optimizer, self._course) if members else None
-        prepared, running = Prepared(), Passing()
+        prepared, columns, running = Prepared(), KeptColumns(), Passing()
         before, begins, passes = replay.weights(names), True, set[str]()
         if most == 1:
             only = {e.weight for e in entries if e.name in passing} - {
@@ -125,9 +126,9 @@ class ReplaySource(DenseSource):
                     facts = entry.name, part.start, part.stop, kept, biases
                     more = prepared, self, segment, pulls[entry.name], found
                     if entry.weight in passes:
-                        yield PassingBlock(*facts, states[-1:], *more, starts.get(entry.weight), running)
+                        yield PassingBlock(*facts, states[-1:], *more, columns, starts.get(entry.weight), running)
                     else:
-                        yield ReplayBlock(*facts, states, *more)
+                        yield ReplayBlock(*facts, states, *more, columns)
 
     def _steps_before(self, layer: str) -> Steps:
         """Return a function of a step that gives the steps of a layer before it."""

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from storage.updates.archives import Segment
 from tasks.modules.embedding import tokens_as_floats
 from tasks.modules.rows import Inputs, values_of
-from tasks.recording.columns import Credit, check_credit, share_rest
+from tasks.recording.columns import Credit, KeptColumns, check_credit, share_rest
 from tasks.recording.decays import DecayPull
 from tasks.recording.step_blocks import WholeBlock
-from tasks.recording.step_shares import StepShares
+from tasks.recording.step_shares import StepShares, columns_of
 from tasks.tracing import Contributions, gammas
 from tasks.tracing.prepared import Prepared, Queries
 from tasks.tracing.strategies import checked_operation
@@ -34,6 +34,7 @@ class ReplayBlock(WholeBlock):
     prepared : projectors of the blocks of a segment
     source, segment : where the steps can be made again
     members : gradients by member of each step, if the replay kept them
+    columns : queries that the blocks of a segment have prepared for them
     """
 
     states: tuple[Tensor, ...]
@@ -42,6 +43,7 @@ class ReplayBlock(WholeBlock):
     segment: Segment
     pull: DecayPull
     members: tuple[StepShares, ...] | None = None
+    columns: KeptColumns = field(default_factory=KeptColumns, repr=False)
 
     @property
     def weights(self) -> Tensor:
@@ -120,7 +122,7 @@ class ReplayBlock(WholeBlock):
         shares = self._shares()
         if problem := next((one.problem for one in shares if one.problem), ""):
             raise NotImplementedError(problem)
-        found = [one.columns(module, weight, inputs, anchor) for one in shares]
+        found = columns_of(shares, self.layer, Queries(module, weight, inputs, anchor, None), self.columns)
         if credit == "gradient":
             return [one.effect * columns for one, columns in zip(shares, found, strict=True)]
         gamma = self.project(module, weight, inputs, anchor=anchor).gamma

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from storage.updates.tables import Settings
 from tasks.modules.composed import PieceModule
@@ -17,9 +16,9 @@ from tasks.recording.pieces import OwnerWatch
 from tasks.recording.programs import Row
 from tasks.recording.recurrences import own_share, settings_of, whole_shares
 from tasks.recording.step_shares import StepShares
+from tasks.recording.sums import factor_of, summed
 from tasks.recording.taps import Call as Seen
 
-TOLERANCE = 1e-3  # of the gradient's norm: rounding of float32, far below a missing part
 FORGOTTEN = 1e-16  # share of a velocity that does not matter any more
 WIDE = (torch.float32, torch.float64)
 
@@ -139,17 +138,15 @@ class Shares:
             if gradient is None or not calls or _odd(name, module, calls):
                 self._factors[name] = 0.0 if gradient is None and not calls else None
                 continue
-            total = _weight_gradient(module, calls[0])
-            for call in calls[1:]:
-                total += _weight_gradient(module, call)
-            self._factors[name] = _factor([(total, gradient)])
+            kept = [(call.inputs, call.gradients) for call in calls]
+            self._factors[name] = factor_of([summed(module, kept, gradient)])  # type: ignore[arg-type]  # `_odd`
         self._owners.measure()
         for name, piece in self._pieces.items():
             self._note(name, piece)
             totals, given = self._owners.totals(name), {part: one.grad for part, one in _parts(piece).items()}
             pairs = [(totals[part], one) for part, one in given.items() if one is not None and part in totals]
             reached = [part for part, one in given.items() if one is not None or part in totals]
-            self._factors[name] = (_factor(pairs) if len(pairs) == len(reached) else None) if reached else 0.0
+            self._factors[name] = (factor_of(pairs) if len(pairs) == len(reached) else None) if reached else 0.0
         self._measuring = False
 
     def _note(self, name: str, module: nn.Module) -> None:
@@ -257,23 +254,3 @@ def _weight(module: nn.Module) -> Tensor:
 def _parts(piece: PieceModule) -> dict[str, Tensor]:
     """Return weight and bias of a piece."""
     return {part: getattr(module, attribute) for part, (_, module, attribute) in piece.places().items()}
-
-
-def _factor(pairs: Sequence[tuple[Tensor, Tensor]]) -> float | None:
-    """Return the one factor from sums of members' parts to gradients, None where there is not one."""
-    total, wanted = (torch.cat([one.detach().double().flatten() for one in side]) for side in zip(*pairs, strict=True))
-    square = float((total * total).sum())
-    factor = float((total * wanted).sum()) / square if square else 0.0
-    return factor if float((wanted - factor * total).norm()) <= TOLERANCE * float(wanted.norm()) else None
-
-
-def _weight_gradient(module: nn.Module, call: Seen) -> Tensor:
-    """Return the gradient of <output gradients, layer(inputs)> by the weight."""
-    inputs, outputs = call.inputs, call.gradients
-    assert inputs is not None
-    assert outputs is not None
-    weight = _weight(module).detach().requires_grad_(True)
-    with torch.enable_grad():
-        made = functional_call(module, {"weight": weight}, (inputs,))
-        (found,) = torch.autograd.grad((made * outputs).sum(), weight)
-    return found

@@ -1,13 +1,15 @@
 """What a replay keeps of the members of a step at a layer: factors of their gradients, or the gradients."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from storage.updates.tables import Settings
-from tasks.modules.rows import Inputs, values_of
-from tasks.recording.columns import Call, member_columns
+from tasks.modules.rows import values_of
+from tasks.recording.columns import Call, KeptColumns
 from tasks.tracing import gammas
+from tasks.tracing.prepared import Queries
 
 
 @dataclass(frozen=True)
@@ -45,12 +47,6 @@ class StepShares:
         whole = [one for one in self.gradients or () if one is not None]
         return sum(tensor.nbytes for tensor in (*whole, *(one for call in self.calls for one in call)))
 
-    def columns(self, module: nn.Module, weight: Tensor, inputs: Inputs, anchor: Tensor | None) -> Tensor:
-        """Return <z, G_b f> of the gradient of each member, (Q, members); arguments as in `member_columns`."""
-        if self.gradients is None:
-            return member_columns(self.calls, self.members, module, weight, inputs, anchor)
-        return gammas(module, weight, inputs, self.gradients[0].to(values_of(inputs)), anchor=anchor)
-
     def moved(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return what each member's gradient does to weight and bias, of such shapes, in all updates."""
         found: list[Tensor | None] = []
@@ -59,3 +55,15 @@ class StepShares:
             found.append(zeros if one is None else self.effect * one)
         assert found[0] is not None
         return found[0], found[1]
+
+
+def columns_of(steps: Sequence[StepShares], layer: str, queries: Queries, kept: KeptColumns) -> list[Tensor]:
+    """Return <z, G_b f> of the gradient G_b of each member of each step, (Q, members)."""
+    module, weight, inputs, anchor = queries.module, queries.weight, queries.inputs, queries.anchor
+    made = kept.of(layer, queries, [(one.calls, one.members) for one in steps])
+    return [
+        columns
+        if one.gradients is None
+        else gammas(module, weight, inputs, one.gradients[0].to(values_of(inputs)), anchor=anchor)
+        for one, columns in zip(steps, made, strict=True)
+    ]

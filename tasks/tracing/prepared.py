@@ -45,13 +45,32 @@ class Queries:
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """A projector, and what it was prepared for."""
+class Given:
+    """The queries that something was prepared for."""
 
     queries: Queries
     values: Tensor  # a copy of the inputs: they may be memory of another library, which torch does not count
-    n_steps: int
     products: torch.dtype
+
+    @classmethod
+    def of(cls, queries: Queries) -> "Given":
+        """Note queries."""
+        values = values_of(queries.inputs)
+        return cls(queries, values.clone(), product_type(values))
+
+    def are(self, queries: Queries) -> bool:
+        """Return whether queries are these, with the same values and the same products."""
+        values = values_of(queries.inputs)
+        same = self.queries.same(queries) and self.products == product_type(values)
+        return same and torch.equal(self.values, values)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """A projector, and what it was prepared for."""
+
+    given: Given
+    n_steps: int
     projector: Projector
 
 
@@ -82,17 +101,13 @@ class Prepared:
             return contributions(*given, updates, anchor=queries.anchor, bias=queries.bias, bias_updates=bias_updates)
         made = Projector(*given, anchor=queries.anchor, bias=queries.bias, n_steps=len(updates))
         if made.nbytes + sum(kept.projector.nbytes for kept in self._kept.values()) <= self.budget:
-            values = values_of(queries.inputs)
-            self._kept[layer] = _Kept(queries, values.clone(), len(updates), product_type(values), made)
+            self._kept[layer] = _Kept(Given.of(queries), len(updates), made)
         return made.contributions(updates, bias_updates)
 
     def known(self, layer: str, queries: Queries, n_steps: int) -> Projector | None:
         """Return the projector that is kept under a name, None where it is not one of these queries and steps."""
         kept = self._kept.get(layer)
-        if kept is None or not kept.queries.same(queries) or not torch.equal(kept.values, values_of(queries.inputs)):
-            return None
-        fits = (kept.n_steps, kept.products) == (n_steps, product_type(queries.inputs))
-        return kept.projector if fits else None
+        return kept.projector if kept is not None and kept.n_steps == n_steps and kept.given.are(queries) else None
 
 
 def _in_one_batch(queries: Queries, n_steps: int) -> bool:
