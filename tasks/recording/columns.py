@@ -18,6 +18,7 @@ from tasks.modules.rows import Rows, values_of, with_values
 from tasks.recording.factors import Factors, factorable, sample_axes
 from tasks.tracing import gammas
 from tasks.tracing.checks import check_finite
+from tasks.tracing.patches import Operation
 from tasks.tracing.prepared import Given, Queries
 from tasks.tracing.products import inner, product_type
 from tasks.tracing.strategies import BUDGET, checked_operation, n_positions
@@ -99,9 +100,7 @@ class MemberColumns:
         matrix = self._operation.matrices(weight.detach().double()[None], None)[0]
         groups, outputs, width = self._operation.matrix_shape
         positions, kept = n_positions(self._operation, inputs), list[tuple[Tensor, ...]]()
-        formed = 1 + (EACH * positions + FORMED) / len(inputs)
-        others = min(positions, formed) if self._convolves else formed
-        paired = positions**2 * (outputs + width) <= outputs * width * others
+        paired = _paired(self._operation, positions, len(inputs), convolves=self._convolves)
         size = max(1, 2 * CHUNK // (8 * groups * (outputs + width) * max(1, positions)))
         for low in range(0, len(inputs), size):
             some = inputs[low : low + size]
@@ -206,12 +205,27 @@ class KeptColumns:
 
 
 def _batches(queries: Queries) -> Iterator[Queries]:
-    """Yield batches of queries whose H, or positions, hold at most BUDGET bytes each."""
-    held = queries.weight.numel() * (8 if product_type(queries.inputs) == torch.float64 else 4)
-    size = max(1, BUDGET // max(1, held))
-    for low in range(0, len(queries.inputs), size):
-        inputs = queries.inputs if size >= len(queries.inputs) else queries.inputs[low : low + size]
-        yield Queries(queries.module, queries.weight, inputs, queries.anchor, None)
+    """Yield batches of queries of which at most BUDGET bytes are held."""
+    module, weight, inputs, anchor = queries.module, queries.weight, queries.inputs, queries.anchor
+    held, bits = weight.numel(), torch.finfo(product_type(inputs)).bits
+    if factorable(module) and len(inputs):
+        operation = checked_operation(module, weight, inputs, anchor, None, None)
+        groups, outputs, width = operation.matrix_shape
+        positions = n_positions(operation, inputs)
+        if _paired(operation, positions, len(inputs), convolves=operation.convolves and bits == 32):
+            held = groups * (outputs + width) * positions
+    size = max(1, BUDGET // max(1, held * bits // 8))
+    for low in range(0, len(inputs), size):
+        some = inputs if size >= len(inputs) else inputs[low : low + size]
+        yield Queries(module, weight, some, anchor, None)
+
+
+def _paired(operation: Operation, positions: int, count: int, *, convolves: bool) -> bool:
+    """Return whether products of positions need the fewest multiplications for so many queries."""
+    _, outputs, width = operation.matrix_shape
+    formed = 1 + (EACH * positions + FORMED) / count
+    others = min(positions, formed) if convolves else formed
+    return positions**2 * (outputs + width) <= outputs * width * others
 
 
 def _gradients(module: nn.Module, weight: Tensor, rows: Tensor, outputs: Tensor) -> Tensor:

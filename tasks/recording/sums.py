@@ -18,7 +18,7 @@ def summed(module: nn.Module, calls: Sequence[Call], gradient: Tensor) -> tuple[
     """Return the sum of all members' parts of a layer's gradient, and the gradient, to be compared.
 
     Of a linear layer or convolution with many outputs both are random combinations of the rows, which differ where the
-    rows do and cost far less. The squared norm of the difference is kept on average, and the norm within a factor of four
+    rows do and cost far less. The squared norm of the difference is kept on average, the norm within a factor of four
     in all but a thousandth of the cases (Johnson-Lindenstrauss).
 
     Parameters
