@@ -10,7 +10,7 @@ from tasks.figures.interpretation.budgets import Series, nearly_all, reference, 
 from tasks.report.findings import Finding
 from tasks.report.formats import budget, count, radians, radians_spread, share, share_spread
 
-NOTHING = 1 - 1e-4  # relative error of rebuilt maps from which on they are empty
+NOTHING = 1e-4  # by how much the relative error of empty maps, which is 1, may differ from 1
 ROUNDING = 1e-6  # radians: a smaller difference of distances is rounding
 
 
@@ -45,7 +45,7 @@ def smallest_budget(line: Series, nulls: dict[float, float]) -> str:
     """
     points = known_points(line, nulls)
     if not points:
-        return f"{line.name}: no distance is known at a budget below 100 %, so nothing can be said."
+        return f"{line.name}: {missing_below([line])}, so nothing can be said."
     first = first_below(points)
     if first is None:
         nearest = min(points, key=lambda point: point.mean / point.null)
@@ -77,6 +77,13 @@ def known_points(line: Series, nulls: dict[float, float]) -> list[Point]:
         for b, mean, std in zip(line.budget.tolist(), line.mean.tolist(), line.std.tolist(), strict=True)
         if b < 1 and np.isfinite(mean) and nulls.get(b, 0.0) > 0  # a null of 0 separates nothing
     ]
+
+
+def missing_below(lines: Iterable[Series]) -> str:
+    """Say what lines without known points miss at their budgets below the full data: distances, or only their nulls."""
+    if any(np.isfinite(line.mean[line.budget < 1]).any() for line in lines):
+        return "no null distance is known at a budget below 100 % (it needs two evaluated images of a class)"
+    return "no distance is known at a budget below 100 %"
 
 
 def first_below(points: Sequence[Point]) -> Point | None:
@@ -168,7 +175,7 @@ def _clamped(rows: pd.DataFrame) -> Iterable[str]:
 def _empty(rows: pd.DataFrame) -> Iterable[str]:
     """Count the coresets from which nothing of a map is rebuilt, where there are any."""
     known = rows["error_val_mean"].dropna() if "error_val_mean" in rows else pd.Series(dtype=float)
-    if empty := int((known >= NOTHING).sum()):
+    if empty := int(((known - 1).abs() <= NOTHING).sum()):  # worse maps have an error above 1: features responded
         yield (
             f"At {empty} of {len(known)} selectors and budgets nothing of the maps is rebuilt, as no feature responds. "
             "Distances and accuracy then say nothing. Train topics for more steps (`epochs`, a smaller `batch`, more "

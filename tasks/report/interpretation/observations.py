@@ -6,10 +6,10 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from tasks.figures.interpretation.budgets import BASELINE, pairs, reference, selector_series
+from tasks.figures.interpretation.budgets import BASELINE, Series, pairs, reference, selector_series
 from tasks.report.findings import Finding
 from tasks.report.formats import budget, minus, radians, radians_spread, signed_points
-from tasks.report.interpretation.findings import ROUNDING, first_below, known_points
+from tasks.report.interpretation.findings import ROUNDING, first_below, known_points, missing_below
 
 State = Literal["held", "held in part", "did not hold", "cannot be said"]
 SMALL = 0.5  # the paper's largest coreset
@@ -68,9 +68,12 @@ def _judged(hits: int, cases: int) -> State:
 def _small_coresets(rows: pd.DataFrame) -> Observation:
     """Judge: features from small coresets are close to those of the full data."""
     about, firsts, evidence = "Small coresets", [], []
+    every: list[Series] = []
     for _, interpreter, part in pairs(rows):
         nulls = dict(zip(*reference(part, "null_0"), strict=True))
-        points = {line.name: known_points(line, nulls) for line in selector_series(part, "phi_0")}
+        lines = selector_series(part, "phi_0")
+        points = {line.name: known_points(line, nulls) for line in lines}
+        every += lines
         found = {name: first_below(known) for name, known in points.items() if known}
         firsts += list(found.values())
         said = [
@@ -81,7 +84,8 @@ def _small_coresets(rows: pd.DataFrame) -> Observation:
         ]
         evidence += [f"{interpreter}: {', '.join(said)}."] if said else []
     if not firsts:
-        return Observation(about, "cannot be said", "No coreset below 100 % has a distance.")
+        reason = missing_below(every)
+        return Observation(about, "cannot be said", f"{reason[0].upper()}{reason[1:]}.")
     early = [first.budget for first in firsts if first is not None and first.budget <= SMALL]
     text = (
         "Claim: coresets of at most half of the data show the features of all data. Φ plus its spread stays below half "

@@ -108,3 +108,16 @@ def test_features_that_rebuild_nothing_are_named() -> None:
     assert "Empty" not in texts(over_repeats(error_val_mean=np.nan), robust(0.5, 0.6, spread=0.1))
     said = texts(over_repeats(error_val_mean=[1.0, np.nan, 0.7, 1.0]), robust(0.5, 0.6, spread=0.1))["Empty"]
     assert said.startswith("At 2 of 3 selectors and budgets nothing of the maps is rebuilt")
+
+
+def test_maps_that_are_rebuilt_worse_than_zeros_are_not_empty() -> None:
+    known = robust(0.5, 0.6, spread=0.1)
+    assert "Empty" not in texts(over_repeats(error_val_mean=[4.5, 7.4, 1.2, 4.4]), known)
+    said = texts(over_repeats(error_val_mean=[4.5, 1.0, 0.99999, 0.9]), known)["Empty"]
+    assert said.startswith("At 2 of 4 selectors and budgets nothing of the maps is rebuilt")
+
+
+def test_a_distance_without_a_null_is_known() -> None:
+    said = smallest_budget(line(0.5, 0.4, 0.3, 0.0), {}).replace(NBSP, " ")  # one evaluated image of each class
+    assert said.startswith("random: no null distance is known at a budget below 100 %")
+    assert said.endswith("so nothing can be said.")

@@ -81,6 +81,16 @@ def test_a_distance_within_its_spread_of_half_the_null_is_not_below_it() -> None
     assert judged(over_repeats=narrow.assign(budget=1.0))["Small coresets"].state == "cannot be said"
 
 
+def test_what_small_coresets_lack_is_named() -> None:
+    rows = pd.DataFrame(
+        {"network": "net", "interpreter": "ice", "selector": ["random", "moderate"], "budget": 0.5, "phi_0_std": NAN}
+    )
+    near = rows.assign(phi_0_mean=[NAN, 0.3], null_0_mean=NAN)  # one evaluated image a class: no null
+    assert "No null distance is known at a budget below 100 %" in text(judged(over_repeats=near)["Small coresets"])
+    none = rows.assign(phi_0_mean=NAN, null_0_mean=NAN)
+    assert text(judged(over_repeats=none)["Small coresets"]).endswith("No distance is known at a budget below 100 %.")
+
+
 def test_random_is_beaten_only_beyond_draws_and_classes() -> None:
     # five draws: random's mean is known to 0.02 / sqrt(4) = 0.01; noise: 2 sqrt(0.01² + 0.01²) = 0.0283
     for difference, state in ((-0.028, "held"), (-0.029, "did not hold"), (0.5, "held")):
