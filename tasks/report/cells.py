@@ -9,7 +9,8 @@ import pandas as pd
 from tasks.report import formats
 
 MOST_COLUMNS = 12  # of a table, side by side
-MOST_LEADING = 3  # of these, repeated in each part
+MOST_LEADING = 3  # of these, the columns of words that are repeated in each part
+MOST_NAMING = 6  # or the columns, up to this number, that tell the rows apart
 
 Cell = Callable[[pd.Series], str]
 
@@ -57,10 +58,18 @@ class Table:
     @property
     def parts(self) -> "tuple[Table, ...]":
         """The table in parts that a page has room for: all rows, the first columns, and some of the others."""
-        lead = next((i for i, column in enumerate(self.columns) if column.numeric), len(self.columns))
-        lead = min(max(1, lead), MOST_LEADING)
+        lead = self._leading()
         chunks = _chunks([span for _, span in self.groups] or [1] * len(self.columns), lead)
         return (self,) if len(chunks) < 2 else tuple(self._part(lead, *chunk) for chunk in chunks)
+
+    def _leading(self) -> int:
+        """Return the number of first columns that each part repeats: words, and what else tells the rows apart."""
+        words = next((i for i, column in enumerate(self.columns) if column.numeric), len(self.columns))
+        lead = min(max(1, words), MOST_LEADING)
+        for more in range(lead, MOST_NAMING + 1):
+            if len({row[:more] for row in self.rows}) == len(self.rows):
+                return more
+        return lead
 
     def _part(self, lead: int, start: int, stop: int) -> "Table":
         """Return the first columns with those from `start` to `stop`."""

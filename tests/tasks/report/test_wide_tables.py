@@ -48,3 +48,22 @@ def test_a_group_that_is_wider_than_a_page_is_cut_where_the_page_ends() -> None:
     parts = wide(1, 30, (("", 1), ("all", 30))).parts
     assert [len(part.columns) for part in parts] == [12, 12, 9]
     assert parts[1].groups == (("", 1), ("all", 11))
+
+
+def test_each_part_repeats_the_columns_that_tell_its_rows_apart() -> None:
+    columns = ("network", "selector", "budget", *(f"c{i}" for i in range(12)))
+    table = Table(
+        "Two selectors at two budgets",
+        tuple(Column(title, numeric=i >= 2) for i, title in enumerate(columns)),
+        tuple(("net", name, budget, *map(str, range(12))) for name in ("a", "b") for budget in ("10 %", "50 %")),
+        (("", 3), ("distance", 6), ("accuracy", 6)),
+    )
+    for part in table.parts:
+        assert titles(part)[:3] == ["network", "selector", "budget"]
+        assert part.groups[0] == ("", 3)
+    assert [title for part in table.parts for title in titles(part)[3:]] == [f"c{i}" for i in range(12)]
+
+
+def test_rows_that_nothing_tells_apart_repeat_words_alone() -> None:
+    table = Table("Alike", tuple(Column(f"c{i}", numeric=i >= 2) for i in range(20)), (("x",) * 20,) * 2)
+    assert [titles(part)[:3] for part in table.parts] == [["c0", "c1", "c2"], ["c0", "c1", "c11"]]
