@@ -108,9 +108,10 @@ def notes_of(
     nouns = list(dict.fromkeys(sets["noun"]))
     kinds = {noun: list(dict.fromkeys(sets.loc[sets["noun"] == noun, "interpreter"])) for noun in nouns}
     meanings = [f"With {', '.join(kinds[noun])}: {IMPORTANCE.get(noun, DEFAULT_IMPORTANCE)}." for noun in nouns]
-    images = (
-        f"Of each class at most {int(classes['searched'].max()):,} images of the split {results.split} are searched"
-    )
+    most = int(classes["searched"].max())
+    images = f"Of each class at most {most:,} images of the split {results.split} are searched"
+    if most == 1:
+        images = f"Of each class 1 image of the split {results.split} is searched"
     spread = ", evenly spread" if (classes["searched"] < classes["n_images"]).any() else ""
     notes = [
         ("Images", f"{images}{spread}. The frame marks the region with at least half of the largest response."),

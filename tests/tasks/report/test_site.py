@@ -132,6 +132,7 @@ def test_one_class_one_selector_one_budget(
     reader = read(site_of(facts, build_page(build_classes(("only",), {"random": 1}, budgets))))
     assert "0 only" in reader.text
     assert "The config asks for no heat maps." in reader.text
+    assert ("The numbers behind these verdicts" in reader.text) == (min(budgets) < 1)  # without any there is no list
 
 
 def test_empty_tables_and_empty_gallery(facts: RunFacts, page: InterpretationResults) -> None:

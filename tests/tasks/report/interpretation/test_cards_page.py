@@ -234,6 +234,9 @@ def test_the_notes_say_what_caps_leave_out_and_how_far_apart_classes_are() -> No
     assert "1 of 2 classes are here, evenly spread" in notes["Left out"]
     assert "Of each class the 3 most important features are here." in notes["Left out"]
     assert "are searched, evenly spread." in notes["Images"]
+    one = results.classes.assign(n_images=1, searched=1)
+    images = dict(laid_out(replace(results, classes=one)).notes)["Images"]
+    assert images.startswith("Of each class 1 image of the split val is searched. ")
 
 
 def test_unknown_importance_is_a_dash() -> None:
