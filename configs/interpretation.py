@@ -33,7 +33,8 @@ class Interpretation(OnSplits):
     evaluate: Name = Field("val", description="split on which features are compared")
     selectors: dict[str, dict[str, Any]] = Field(  # Any: the method's own
         min_length=1,
-        description="coreset selectors with their parameters; `repeats: n` selects n times with different draws",
+        description="coreset selectors with their parameters; `repeats: n` selects n times with different draws, which "
+        "only random has",
     )
     budgets: tuple[Share, ...] = Field(min_length=1, description="shares of each class that coresets keep")
     interpreters: dict[str, dict[str, Any]] = Field(  # Any: the method's own

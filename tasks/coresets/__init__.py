@@ -8,7 +8,7 @@ from tasks.coresets.moderate import select_moderate, select_moderate_across
 from tasks.coresets.random import select_random
 from tasks.coresets.selection import Floats, Seed, Selection
 
-__all__ = ["ACROSS_CLASSES", "BLIND", "SELECTORS", "AcrossClasses", "Selection", "Selector"]
+__all__ = ["ACROSS_CLASSES", "BLIND", "DRAWN", "SELECTORS", "AcrossClasses", "Selection", "Selector"]
 
 
 class Selector(Protocol):
@@ -27,6 +27,7 @@ SELECTORS: dict[str, Selector] = {
     "dgpruning": select_dgpruning,
 }
 BLIND = frozenset({"random"})  # selectors that do not read features: the coresets of all networks are the same
+DRAWN = frozenset({"random"})  # selectors that read the seed: the others choose the same each time
 
 
 class AcrossClasses(Protocol):

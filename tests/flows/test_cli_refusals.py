@@ -43,6 +43,10 @@ pytestmark = pytest.mark.usefixtures("wide")
                 "interpretation.selectors={random: {repeats: true}}",
                 "random.repeats: expected an integer of at least 1, found True",
             ),
+            (
+                "interpretation.selectors={moderate: {repeats: 3}}",
+                "selectors.moderate.repeats: expected 1, as moderate chooses the same each time, found 3",
+            ),
             ("interpretation.selectors={random: {seed: 1}}", "interpretation.selectors.random.seed: unknown parameter"),
             ("interpretation.selectors={moderate: {center: middle}}", "interpretation.selectors.moderate: center"),
             ("interpretation.selectors={moderate: {center: [mean]}}", "interpretation.selectors.moderate: center"),

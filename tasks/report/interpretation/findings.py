@@ -103,12 +103,12 @@ def _selectors(robustness: pd.DataFrame) -> Iterable[str]:
     )
     gap = finite["mean_0"].iloc[1] - finite["mean_0"].iloc[0]
     spread = float(finite["mean_0_spread"].iloc[:2].max())  # NaN only where neither has repeats
-    if not spread > 0:
+    if np.isnan(spread):
         verdict = "With one draw of each, a difference may be chance."
     elif gap > max(2 * spread, ROUNDING):
         verdict = "The first two differ by more than twice the spread over repeats."
     else:
-        verdict = "The first two differ by less than twice the spread over repeats: no difference is shown."
+        verdict = "The first two differ by at most twice the spread over repeats: no difference is shown."
     yield f"Mean distance over budgets from 10 % to 50 %, nearest first: {listed} rad. {verdict}"
 
 

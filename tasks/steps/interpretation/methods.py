@@ -9,7 +9,7 @@ import numpy as np
 
 from configs.interpretation import Interpretation
 from storage.specs import StageSpec
-from tasks.coresets import ACROSS_CLASSES, SELECTORS
+from tasks.coresets import ACROSS_CLASSES, DRAWN, SELECTORS
 from tasks.interpreters import INTERPRETERS
 from tasks.interpreters.topics import check as check_topics
 from tasks.steps.interpretation.coreset_maps import RECOMPUTE
@@ -85,6 +85,8 @@ def check_methods(asked: Interpretation) -> None:
         repeats = settings.get("repeats", 1)
         if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
             raise ValueError(f"{key}.repeats: expected an integer of at least 1, found {repeats!r}")
+        if repeats > 1 and name not in DRAWN:  # a spread of 0 over equal draws would look like certainty
+            raise ValueError(f"{key}.repeats: expected 1, as {name} chooses the same each time, found {repeats}")
         more = {"repeats", "scope"} if name in ACROSS_CLASSES else {"repeats"}
         if "scope" in more and (scope := settings.get("scope", "class")) not in ("class", "dataset"):
             raise ValueError(f"{key}.scope: expected class or dataset, found {scope!r}")

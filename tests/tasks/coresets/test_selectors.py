@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from tasks.coresets import SELECTORS
+from tasks.coresets import DRAWN, SELECTORS
 from tasks.coresets.selection import Floats
 
 BUDGETS = (0.001, 0.1, 1 / 3, 0.5, 0.95, 1.0)
@@ -49,6 +49,11 @@ def test_same_seed_same_result_and_inputs_stay(name: str, features: Floats) -> N
     np.testing.assert_array_equal(first.order, second.order)
     assert first.info == second.info
     np.testing.assert_array_equal(features, before)
+
+
+def test_only_drawn_selectors_read_the_seed(name: str, features: Floats) -> None:
+    kept = {tuple(SELECTORS[name](features, 0.4, seed=seed).kept.tolist()) for seed in range(5)}
+    assert (len(kept) > 1) == (name in DRAWN)
 
 
 def test_a_larger_budget_holds_the_smaller(name: str, features: Floats) -> None:

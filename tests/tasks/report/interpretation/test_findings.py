@@ -76,6 +76,8 @@ def test_selectors_are_only_told_apart_beyond_twice_the_spread() -> None:
     assert "nearest first: moderate 0.530, random 0.600 ± 0.020 rad. The first two differ by more than twice" in far
     once = texts(over_repeats(), robust(0.60, 0.53, spread=np.nan))["Selector"]
     assert "a difference may be chance" in once
+    alike = texts(over_repeats(), robust(0.60, 0.60, spread=0.0))["Selector"]  # all draws are alike
+    assert "The first two differ by at most twice the spread over repeats: no difference is shown." in alike
 
 
 def test_one_selector_is_not_compared() -> None:
