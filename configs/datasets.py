@@ -50,6 +50,14 @@ class DataSet(Section):
             raise ValueError(f"split: expected shares with a sum of at most 1, found {sum(self.split.values()):g}")
         return self
 
+    @model_validator(mode="after")
+    def _classes_named(self) -> "DataSet":
+        names = self.class_names
+        for key, name in enumerate(names) if isinstance(names, tuple) else (names or {}).items():
+            if not name.strip():
+                raise ValueError(f"class_names.{key}: expected a name, found {name!r}; to keep the source's, leave the label out")
+        return self
+
 
 class SklearnDigits(DataSet):
     """scikit-learn's 1,797 handwritten digits of 8 x 8 pixels, levels 0..16 scaled to 0..255."""
