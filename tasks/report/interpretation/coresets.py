@@ -140,24 +140,41 @@ def neighbour_findings(selections: pd.DataFrame) -> list[Finding]:
     found = []
     for (network, selector), rows in logged.groupby(["network", "selector"], sort=False):
         distance, first = float(rows["median_distance"].median()), rows.iloc[0]
-        near, far = (float(np.exp(-first[name] * distance)) for name in ("gamma_f", "gamma_r"))
         text = f"{network}, {selector}: the median distance to a neighbour is {formats.measure(distance)}, "
-        if first["scale"] == "median":
-            text += "and distances are divided by it, so neighbours count."
-        elif far < VANISHED:
-            text += (
-                f"so exp(−d) is at most {far:.0e}. Neighbours play no part, and the samples farthest from the centre "
-                "are kept. `scale: median` makes neighbours count."
-            )
-        elif near < VANISHED:
-            text += (
-                f"so exp(−gamma_f d) is {near:.0e}. Neighbours add nothing to a sample's density; they still lower it "
-                f"(exp(−gamma_r d) is {formats.measure(far)}). `scale: median` makes them count."
-            )
-        else:
-            text += f"so neighbours count (exp(−gamma_f d) is {formats.measure(near)})."
-        found.append(Finding("Neighbours", text))
+        found.append(Finding("Neighbours", text + _neighbours(distance, first)))
     return found
+
+
+def _neighbours(distance: float, settings: pd.Series) -> str:
+    """Say whether neighbours at a distance change densities, and whether chosen samples lower those of theirs."""
+    if settings["scale"] == "median" and distance > 0:
+        return "and distances are divided by it, so neighbours count."
+    near, far = (float(np.exp(-settings[name] * distance)) for name in ("gamma_f", "gamma_r"))
+    adds, lowers = near >= VANISHED, settings["message"] == "absolute" or far >= VANISHED
+    if settings["combine"] == "product" and near > 0:  # however small the weights are, they order the samples
+        return "so neighbours count: a density is a product with what they add."
+    if settings["combine"] == "product":
+        return (
+            "so exp(−gamma_f d) is 0. Densities are products with it: most are 0, and of equal ones the first samples "
+            "are kept. `scale: median` makes neighbours count."
+        )
+    if adds and lowers:
+        return f"so neighbours count (exp(−gamma_f d) is {formats.measure(near)})."
+    if adds:
+        return (
+            f"so neighbours add to a sample's density (exp(−gamma_f d) is {formats.measure(near)}). Samples that are "
+            f"chosen do not lower it (exp(−gamma_r d) is {far:.0e})."
+        )
+    if lowers:
+        by = "all of theirs" if settings["message"] == "absolute" else f"exp(−gamma_r d) is {formats.measure(far)}"
+        return (
+            f"so exp(−gamma_f d) is {near:.0e}. Neighbours add nothing to a sample's density; they still lower it "
+            f"({by}). `scale: median` makes them count."
+        )
+    return (
+        f"so exp(−d) is at most {max(near, far):.0e}. Neighbours play no part, and the samples farthest from the "
+        "centre are kept. `scale: median` makes neighbours count."
+    )
 
 
 def _print(frame: pd.DataFrame, caption: str, cells: Grouped, *, words: int, csv: str) -> Table:

@@ -71,7 +71,7 @@ class InterpretationResults:
     transfer_summary : as `tasks.metrics.transfer.transfer_summary` gives it
     against_random, with_budget : as `tasks.metrics.comparisons` gives them
     selections : a row per coreset and class: network, seed, selector, coreset_from, repeat, budget, label, kept, of,
-        median_distance (NaN unless logged), gamma_f, gamma_r, scale
+        median_distance (NaN unless logged), gamma_f, gamma_r, scale, combine, message
     methods : further tables by name: `units` and `coverage` of VEBI, and `topics`, a row per topic of the first draws:
         network, seed, selector, repeat, budget, topic, shapley, nearest, nearest_cosine, completeness, accuracy,
         duplicates

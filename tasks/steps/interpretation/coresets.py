@@ -16,8 +16,8 @@ KEYS = ("network", "seed", "selector", "coreset_from", "repeat", "budget")
 def selection_table(store: Store, cells: Sequence[Cell]) -> pd.DataFrame:
     """Return a row per coreset and class: the samples kept, and what the selector logs.
 
-    `median_distance` is the median distance to a neighbour, `gamma_f`, `gamma_r` and `scale` the settings of
-    dgpruning; NaN and None for other selectors.
+    `median_distance` is the median distance to a neighbour, `gamma_f`, `gamma_r`, `scale`, `combine` and `message` the
+    settings of dgpruning; NaN and None for other selectors.
     """
     unique = unique_coresets(cells)
     records = markers_of([open_finished(store, cell.selection) for cell in unique])

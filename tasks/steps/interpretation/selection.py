@@ -39,8 +39,9 @@ def selection_spec(
 
 def logged_parameters(spec: StageSpec) -> dict[str, Json]:
     """Return the settings of a selector by which its logged distances are read, None where it does not have them."""
+    names = ("gamma_f", "gamma_r", "scale", "combine", "message")
     defaults = signature_defaults(SELECTORS[spec.parameters["selector"]]) if "selector" in spec.parameters else {}
-    return {name: spec.parameters.get(name, defaults.get(name)) for name in ("gamma_f", "gamma_r", "scale")}
+    return {name: spec.parameters.get(name, defaults.get(name)) for name in names}
 
 
 def classes_per_partition(n_classes: int, values: int, budget: int) -> int:

@@ -22,6 +22,8 @@ def selections(distances: list[float], **settings: object) -> pd.DataFrame:
         "gamma_f": 1.0,
         "gamma_r": 0.1,
         "scale": "none",
+        "combine": "sum",
+        "message": "weighted",
     }
     return pd.DataFrame([{**base, **settings, "label": i, "median_distance": d} for i, d in enumerate(distances)])
 
@@ -47,6 +49,35 @@ def test_vanishing_exponentials_are_named(distance: float, scale: str, said: str
     (finding,) = neighbour_findings(selections([0.5, distance, 1000.0], scale=scale))  # the median over classes
     assert said in finding.text
     assert f"the median distance to a neighbour is {distance:.3g}".rstrip("0") in finding.text.replace(".000", "")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        # the whole density of a chosen sample is taken from its neighbours, however far they are
+        ({"message": "absolute"}, "Neighbours add nothing to a sample's density; they still lower it (all of theirs)."),
+        # exp(-0 d) = 1: neighbours add their whole score
+        (
+            {"gamma_f": 0.0},
+            "so neighbours add to a sample's density (exp(−gamma_f d) is 1.000). Samples that are chosen",
+        ),
+        ({"combine": "product"}, "so neighbours count: a density is a product with what they add."),
+    ],
+)
+def test_far_neighbours_may_count_by_other_settings(settings: dict[str, object], said: str) -> None:
+    (finding,) = neighbour_findings(selections([100.0], **settings))
+    assert said in finding.text
+    assert "play no part" not in finding.text
+
+
+def test_products_with_weights_that_underflow_are_named() -> None:
+    (finding,) = neighbour_findings(selections([1000.0], combine="product"))  # exp(-1000) is 0 in float64
+    assert "Densities are products with it: most are 0" in finding.text
+
+
+def test_distances_of_zero_are_not_divided_by() -> None:
+    (finding,) = neighbour_findings(selections([0.0], scale="median"))
+    assert finding.text.endswith("so neighbours count (exp(−gamma_f d) is 1.000).")
 
 
 def test_selectors_without_distances_say_nothing() -> None:
