@@ -55,7 +55,7 @@ class DataSet(Section):
         names = self.class_names
         for key, name in enumerate(names) if isinstance(names, tuple) else (names or {}).items():
             if not name.strip():
-                raise ValueError(f"class_names.{key}: expected a name, found {name!r}; to keep the source's, leave the label out")
+                raise ValueError(f"class_names.{key}: expected a name, found {name!r}; leave it out or name it")
         return self
 
 

@@ -92,8 +92,8 @@ BAD_KEYS = [
     ("interpretation.budgets", [0.5, True], "interpretation.budgets.1: input should be a number, found true"),
     ("networks.cnn.train.optimizer.lr", True, "networks.cnn.train.optimizer.lr: input should be a number, found true"),
     ("data.digits.per_class", {"train": True}, "data.digits.per_class.train: input should be a number, found true"),
-    ("data.digits.class_names", {1: " "}, "data.digits: class_names.1: expected a name, found ' '; to keep"),
-    ("data.digits.class_names", ["zero", ""], "data.digits: class_names.1: expected a name, found ''; to keep"),
+    ("data.digits.class_names", {1: " "}, "data.digits: class_names.1: expected a name, found ' '; leave it out"),
+    ("data.digits.class_names", ["zero", ""], "data.digits: class_names.1: expected a name, found ''; leave it out"),
     ("report.training_images", "yes", "report.training_images: input should be 'show', 'ids' or 'none', found 'yes'"),
 ]
 
