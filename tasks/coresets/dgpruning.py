@@ -60,9 +60,10 @@ def select_dgpruning(
     size = max(1, round(rho * n), min(check_count("min_per_class", min_per_class), n))
     if n == 1:
         return Selection.of(np.zeros(1, np.int64))
+    score = distance_to_center(values, "mean")
     graph = neighbor_graph(values, min(k, n - 1))
     unit = graph.median if scale == "median" and graph.median > 0 else 1.0
-    density = _densities(distance_to_center(values, "mean"), graph, gamma_f / unit, combine)
+    density = _densities(score, graph, gamma_f / unit, combine)
     weight = np.exp(-gamma_r / unit * graph.distance) if message == "weighted" else np.ones_like(graph.distance)
     return Selection.of(_greedy(density, graph, weight, size), {"median_distance": graph.median})
 

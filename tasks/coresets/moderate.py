@@ -107,11 +107,13 @@ def distance_to_center(values: Floats, center: Center) -> NDArray[np.float64]:
     """
     if center not in ("mean", "median"):
         raise ValueError(f"center: expected 'mean' or 'median', found {center!r}")
-    if center == "mean":
-        middle = values.mean(axis=0, dtype=np.float64)
-    else:
-        middle = np.median(_wide(values), axis=0)
-    return np.concatenate([np.linalg.norm(_wide(block) - middle, axis=1) for block in row_blocks(values)])
+    with np.errstate(over="ignore", invalid="ignore"):  # reported below
+        middle = values.mean(axis=0, dtype=np.float64) if center == "mean" else np.median(_wide(values), axis=0)
+        distance = np.concatenate([np.linalg.norm(_wide(block) - middle, axis=1) for block in row_blocks(values)])
+    if not np.isfinite(distance).all():
+        largest = max(float(values.max()), -float(values.min()))
+        raise ValueError(f"features: expected numbers with squares in float64, found up to {largest:.2g}; divide them")
+    return distance
 
 
 def _wide(values: Floats) -> NDArray[np.float64]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from tasks.coresets.selection import Floats, Seed, Selection, check_budget, check_rows
+from tasks.coresets.selection import Floats, Seed, Selection, check_budget, check_rows, check_seed
 
 
 def select_random(features: Floats, rho: float, *, seed: Seed = 0) -> Selection:
@@ -20,7 +20,5 @@ def select_random(features: Floats, rho: float, *, seed: Seed = 0) -> Selection:
     """
     n = len(check_rows(features))
     size = max(1, round(check_budget(rho) * n))
-    if seed is None:
-        raise TypeError("seed: expected an integer or a sequence of integers, found None (a draw must be repeatable)")
-    rng = np.random.default_rng(np.random.SeedSequence(seed))
+    rng = np.random.default_rng(check_seed(seed))
     return Selection.of(rng.permutation(n)[:size])

@@ -64,7 +64,7 @@ def check_features(features: Floats) -> NDArray[np.float64]:
 
 def check_rows(features: Floats) -> Floats:
     """Check one class's features as `check_features` does; return them as they are, without a copy."""
-    if not isinstance(features, np.ndarray):
+    if not isinstance(features, np.ndarray) or isinstance(features, np.ma.MaskedArray):
         raise TypeError(f"features: expected a NumPy array (n, d), found {type(features).__name__}")
     if features.dtype.kind not in "fiu":
         raise TypeError(f"features: expected real numbers, found dtype {features.dtype}")
@@ -86,10 +86,25 @@ def row_blocks(values: Floats) -> Iterator[Floats]:
 
 def check_budget(rho: float) -> float:
     """Check the share to keep, 0 < rho <= 1; return a Python float, which rounds half to even."""
-    share = float(rho)
+    if isinstance(rho, str | bool | np.bool_):
+        raise TypeError(f"rho: expected a number, found {rho!r}")
+    try:
+        share = float(rho)
+    except (TypeError, ValueError):
+        raise TypeError(f"rho: expected a number, found {rho!r}") from None
     if not 0 < share <= 1 or math.isnan(share):
         raise ValueError(f"rho: expected a share with 0 < rho <= 1, found {rho!r}")
     return share
+
+
+def check_seed(seed: Seed) -> np.random.SeedSequence:
+    """Check the seed of a draw, a non-negative integer or a sequence of them; return its sequence."""
+    for part in np.ravel(np.asarray(seed, dtype=object)).tolist():  # as objects: 10^30 is an integer too
+        if isinstance(part, bool) or not isinstance(part, int | np.integer):
+            raise TypeError(f"seed: expected an integer or a sequence of integers, found {seed!r}")
+        if part < 0:
+            raise ValueError(f"seed: expected integers of at least 0, found {seed!r}")
+    return np.random.SeedSequence(seed)
 
 
 def check_count(name: str, count: int) -> int:

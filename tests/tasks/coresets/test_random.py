@@ -44,7 +44,7 @@ def test_every_sample_is_as_likely() -> None:
     np.testing.assert_allclose(counts, 500, atol=5 * np.sqrt(2000 * 0.25 * 0.75))  # five standard deviations
 
 
-@pytest.mark.parametrize(("seed", "error"), [(None, TypeError), (0.5, TypeError), (-1, ValueError)])
+@pytest.mark.parametrize(("seed", "error"), [(None, TypeError), (0.5, TypeError), ("a", TypeError), (-1, ValueError)])
 def test_seeds_that_cannot_be_repeated_are_refused(seed: int, error: type[Exception]) -> None:
-    with pytest.raises(error):
+    with pytest.raises(error, match="seed: expected"):
         select_random(np.zeros((4, 1)), 0.5, seed=seed)

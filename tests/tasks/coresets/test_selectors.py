@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from tasks.coresets import DRAWN, SELECTORS
+from tasks.coresets import BLIND, DRAWN, SELECTORS
 from tasks.coresets.selection import Floats
 
 BUDGETS = (0.001, 0.1, 1 / 3, 0.5, 0.95, 1.0)
@@ -71,6 +71,21 @@ def test_budgets_out_of_range_are_refused(name: str, features: Floats, rho: floa
         SELECTORS[name](features, rho)
 
 
+@pytest.mark.parametrize("rho", ["0.5", True, None, [0.5, 0.5]])
+def test_budgets_of_other_kinds_are_refused(name: str, features: Floats, rho: float) -> None:
+    with pytest.raises(TypeError, match="rho: expected a number, found"):
+        SELECTORS[name](features, rho)
+
+
+def test_squares_beyond_float64_are_refused(name: str, features: Floats) -> None:
+    wide = features.astype(np.float64) * 1e300  # numpy would warn, and all distances would be infinite
+    if name in BLIND:
+        assert len(SELECTORS[name](wide, 0.5).kept) == round(0.5 * len(wide))
+        return
+    with pytest.raises(ValueError, match=r"features: expected numbers with squares in float64, found up to .*e\+300"):
+        SELECTORS[name](wide, 0.5)
+
+
 @pytest.mark.parametrize("shape", [(5,), (0, 3), (3, 0), (2, 3, 1)])
 def test_wrong_shapes_are_refused(name: str, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"features: expected shape \(n, d\)"):
@@ -88,6 +103,8 @@ def test_other_kinds_of_arrays_are_refused(name: str, features: Floats) -> None:
     torch = pytest.importorskip("torch")
     with pytest.raises(TypeError, match="expected a NumPy array"):
         SELECTORS[name](torch.from_numpy(features), 0.5)
+    with pytest.raises(TypeError, match=r"expected a NumPy array .* found MaskedArray"):  # its mask would be ignored
+        SELECTORS[name](np.ma.masked_array(features, features > 0), 0.5)
     with pytest.raises(TypeError, match="expected real numbers, found dtype complex128"):
         SELECTORS[name](features.astype(complex), 0.5)
 
