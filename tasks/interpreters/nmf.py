@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from operator import attrgetter, index
+from operator import attrgetter
 from typing import NamedTuple, Required, TypedDict, Unpack
 
 import numpy as np
@@ -86,12 +86,11 @@ def fit_nmf(a: Matrix, rank: int, *, seed: int | Sequence[int] = 0) -> NMF:
     each at most a sixteenth of the matrix. Memory beyond it: at most four times the codes, a fifth of the rows and a
     few chunks.
     """
-    if index(rank) < 1:
-        raise ValueError(f"rank: expected at least 1, found {rank}")
+    rng = _checked(rank, seed)
     rows = open_rows(a, clamp=True)
     if rows.n == 0:
         raise ValueError(f"a: expected a matrix with at least one row, found shape {tuple(a.shape)}")
-    r = min(index(rank), rows.n, rows.d)
+    r = min(int(rank), rows.n, rows.d)
     if rows.norm == 0.0:
         zeros = partial(torch.zeros, dtype=rows.dtype, device=rows.device)
         return NMF(rows.restore(zeros(r, rows.d)), rows.restore(zeros(rows.n, r)), 0.0, rows.clamped, 0)
@@ -100,8 +99,22 @@ def fit_nmf(a: Matrix, rank: int, *, seed: int | Sequence[int] = 0) -> NMF:
     elif rows.n * rows.d < SMALL and (small := fit_small(rows, r, seed)) is not None:
         codes, components, iterations = small
     else:
-        codes, components, _, iterations = _fit_large(rows, r, np.random.default_rng(seed))
+        codes, components, _, iterations = _fit_large(rows, r, rng)
     return _finish(rows, codes, components, iterations)
+
+
+def _checked(rank: int, seed: int | Sequence[int]) -> np.random.Generator:
+    """Check the number of components, and return the generator of the starts."""
+    if isinstance(rank, bool) or not isinstance(rank, int | np.integer):
+        raise TypeError(f"rank: expected an integer, found {rank!r}")
+    if rank < 1:
+        raise ValueError(f"rank: expected at least 1, found {rank}")
+    if seed is None:
+        raise TypeError("seed: expected an integer or a sequence of integers, found None (a fit must be repeatable)")
+    try:
+        return np.random.default_rng(seed)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"seed: expected integers of at least 0, found {seed!r}") from error
 
 
 def _exact(rows: Rows) -> tuple[Tensor, Tensor, int]:

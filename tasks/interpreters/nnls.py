@@ -35,7 +35,7 @@ def nmf_codes(a: Matrix, components: Matrix) -> Matrix:
 
 def solve_rows(rows: Rows, components: Matrix) -> Matrix:
     """Solve the problem of `nmf_codes` for a matrix that is already checked."""
-    basis = open_rows(components, clamp=False)
+    basis = open_rows(components, clamp=False, name="components")
     if basis.n == 0:
         raise ValueError(f"components: expected at least one, shape (r, {rows.d}), found (0, {basis.d})")
     if basis.d != rows.d:

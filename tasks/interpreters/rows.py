@@ -97,26 +97,27 @@ class Rows:
         return bool(plain) and self._itemsize() == self.dtype.itemsize and not self.clamp and self.scale == 1.0
 
 
-def open_rows(a: Matrix, *, clamp: bool) -> Rows:
+def open_rows(a: Matrix, *, clamp: bool, name: str = "a") -> Rows:
     """Check a matrix in one pass over its chunks, and measure its scale, mean and norm.
 
     Parameters
     ----------
     a : (n, d) numpy or torch, any float or integer width
     clamp : count negatives and read them as 0
+    name : name of the matrix in the messages
 
     Returns
     -------
     Rows; raises TypeError for other kinds of array, ValueError for a wrong shape, NaN or infinity
     """
-    rows = Rows(a.detach() if isinstance(a, Tensor) else a, _work_dtype(a))
+    rows = Rows(a.detach() if isinstance(a, Tensor) else a, _work_dtype(a, name))
     if a.ndim != 2 or a.shape[1] == 0:
-        raise ValueError(f"a: expected a matrix (n, d) with d >= 1, found shape {tuple(a.shape)}")
+        raise ValueError(f"{name}: expected a matrix (n, d) with d >= 1, found shape {tuple(a.shape)}")
     low, high, total, squares, negative = 0.0, 0.0, 0.0, 0.0, 0
     for part, block in rows.chunks():
         smallest, largest = (float(x) for x in block.aminmax())
         if not (np.isfinite(smallest) and np.isfinite(largest)):
-            raise ValueError(_not_finite(block, part.start))
+            raise ValueError(f"{name}: {_not_finite(block, part.start)}")
         low, high = min(low, smallest), max(high, largest)
     scale = _scale(max(high, 0.0 if clamp else -low), rows.dtype)
     rows = Rows(rows.data, rows.dtype, clamp and low < 0, scale=scale)
@@ -143,15 +144,15 @@ def check_range(codes: Tensor) -> None:
         )
 
 
-def _work_dtype(a: object) -> torch.dtype:
+def _work_dtype(a: object, name: str) -> torch.dtype:
     """Return float64 for data that float32 cannot hold exactly, else float32."""
-    if isinstance(a, np.ndarray) and a.dtype.kind in "fiub":
+    if isinstance(a, np.ndarray) and a.dtype.kind in "fiub" and not isinstance(a, np.ma.MaskedArray):
         return torch.float64 if a.dtype.itemsize >= (8 if a.dtype.kind == "f" else 4) else torch.float32
     if isinstance(a, Tensor) and not a.is_complex():
         wide = a.element_size() >= (8 if a.is_floating_point() else 4)
         return torch.float64 if wide else torch.float32
     kind = f"{type(a).__name__} of {a.dtype}" if isinstance(a, np.ndarray | Tensor) else type(a).__name__
-    raise TypeError(f"expected a real numpy array or torch tensor, found {kind}")
+    raise TypeError(f"{name}: expected a real numpy array or torch tensor, found {kind}")
 
 
 def _tensor(part: Matrix, dtype: torch.dtype) -> Tensor:

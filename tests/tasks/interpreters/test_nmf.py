@@ -149,7 +149,7 @@ def test_negatives_are_clamped_and_counted() -> None:
 def test_nan_and_infinity_are_named(bad: float, kind: Callable[[Array], Any]) -> None:
     a = np.ones((500, 4), dtype=np.float32)
     a[321, 2] = bad
-    with pytest.raises(ValueError, match=f"found {bad} at row 321, column 2"):
+    with pytest.raises(ValueError, match=f"^a: expected finite values, found {bad} at row 321, column 2"):
         fit_nmf(kind(a), 2)
 
 
@@ -162,7 +162,12 @@ def test_wrong_shapes_are_named(shape: tuple[int, ...]) -> None:
 def test_rank_below_one_and_wrong_kinds_are_named() -> None:
     with pytest.raises(ValueError, match="rank: expected at least 1, found 0"):
         fit_nmf(np.ones((2, 2)), 0)
-    with pytest.raises(TypeError, match="expected a real numpy array or torch tensor, found list"):
+    for rank in (1.5, "2", None, True):
+        with pytest.raises(TypeError, match="rank: expected an integer, found"):
+            fit_nmf(np.ones((2, 2)), rank)  # type: ignore[arg-type]  # the wrong kind is the point
+    with pytest.raises(TypeError, match=r"^a: expected a real numpy array or torch tensor, found MaskedArray"):
+        fit_nmf(np.ma.masked_array(np.ones((2, 2)), np.eye(2) > 0), 1)  # its mask would be ignored
+    with pytest.raises(TypeError, match=r"^a: expected a real numpy array or torch tensor, found list"):
         fit_nmf([[1.0]], 1)  # type: ignore[arg-type]  # the wrong kind is the point
     with pytest.raises(TypeError, match="found ndarray of complex128"):
         fit_nmf(np.ones((2, 2), dtype=complex), 1)
@@ -277,3 +282,9 @@ def test_memory_beyond_the_input_is_bounded(
     itemsize = np.dtype(dtype).itemsize
     codes = n * rank * max(4, itemsize)
     assert codes < extra <= 0.75 * n * 512 * itemsize + 4 * codes
+
+
+@pytest.mark.parametrize(("seed", "error"), [(None, TypeError), ("a", TypeError), (1.5, TypeError), (-1, ValueError)])
+def test_seeds_that_cannot_be_repeated_are_refused(seed: int, error: type[Exception]) -> None:
+    with pytest.raises(error, match="seed: expected"):
+        fit_nmf(np.ones((3, 3)), 1, seed=seed)
