@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -10,12 +11,11 @@ from numpy.typing import NDArray
 from tasks.interpreters.mu_path import Doubles, check_system, mu_path
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
 Kind = Literal["energy", "l2", "mean"]
 KINDS = ("energy", "l2", "mean")
+LARGEST = 1e100  # magnitude of float64 maps beyond which sums of their squares may leave its range
 
 
 def unit_responses(maps: Sequence[Tensor], kind: Kind = "energy") -> Tensor:
@@ -36,11 +36,13 @@ def unit_responses(maps: Sequence[Tensor], kind: Kind = "energy") -> Tensor:
 
     if kind not in KINDS:
         raise ValueError(f"kind: expected {', '.join(KINDS)}, found {kind!r}")
+    if not isinstance(maps, Sequence):
+        raise TypeError(f"maps: expected a list with a tensor of each layer, found {type(maps).__name__}")
     if not maps:
         raise ValueError("maps: expected at least one layer, found none")
     for index, layer in enumerate(maps):
         _check_layer(index, layer, len(maps[0]))
-    found = [_responses(layer.double(), kind) for layer in maps]
+    found = [_responses(layer, kind) for layer in maps]
     whole = torch.cat(found, dim=1)
     return whole if all(layer.dtype == torch.float64 for layer in maps) else whole.float()
 
@@ -61,9 +63,20 @@ def mu_lasso(gram: NDArray[np.floating], moment: NDArray[np.floating], mu: float
     combinations of others, the lower indices that enter first are used.
     """
     square, products = check_system(gram, moment)
+    bound = _checked_mu(mu)
+    found = np.zeros((products.shape[1], len(square)))
+    for row, column in zip(found, products.T, strict=True):
+        row[:] = mu_path(square, column, until=bound).at(bound)
+    return found
+
+
+def _checked_mu(mu: float) -> float:
+    """Check the bound of a class's weights."""
+    if isinstance(mu, bool) or not isinstance(mu, int | float | np.integer | np.floating | np.ndarray) or np.ndim(mu):
+        raise TypeError(f"mu: expected a number, found {mu!r}")
     if not mu >= 0:
         raise ValueError(f"mu: expected a number of at least 0, found {mu!r}")
-    return np.stack([mu_path(square, column, until=float(mu)).at(float(mu)) for column in products.T])
+    return float(mu)
 
 
 def _responses(layer: Tensor, kind: Kind) -> Tensor:
@@ -71,12 +84,23 @@ def _responses(layer: Tensor, kind: Kind) -> Tensor:
     import torch
 
     if kind == "mean":
-        return layer.mean(dim=(2, 3))
-    energy = layer.square().sum(dim=(2, 3))
+        return layer.double().mean(dim=(2, 3))
+    scale = _scale(layer) if layer.dtype == torch.float64 else None
+    wide = layer.double() if scale is None else layer * scale[:, None, None, None]
+    energy = wide.square().sum(dim=(2, 3))
     if kind == "l2":
-        return energy.sqrt()
+        return energy.sqrt() if scale is None else energy.sqrt() / scale[:, None]
     total = energy.sum(dim=1, keepdim=True)
     return torch.where(total > 0, energy / total.where(total > 0, 1.0), 0.0)
+
+
+def _scale(layer: Tensor) -> Tensor:
+    """Return for each image (n,) the power of two that keeps squares of float64 maps in range, 1 for usual maps."""
+    import torch
+
+    largest = layer.detach().abs().amax(dim=(1, 2, 3))
+    usual = (largest < LARGEST) & (largest > 1 / LARGEST) | (largest == 0)
+    return torch.where(usual, 1.0, torch.ldexp(torch.ones_like(largest), -torch.frexp(largest).exponent))
 
 
 def _check_layer(index: int, layer: Tensor, n: int) -> None:

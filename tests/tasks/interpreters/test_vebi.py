@@ -240,6 +240,7 @@ def test_energies_of_a_layer_sum_to_one_and_scale_does_not_matter() -> None:
         ([torch.ones(2, 3)], "l2", ValueError, r"maps\[0\]: expected \(n, f, h, w\) .* found shape \(2, 3\)"),
         ([torch.ones(2, 1, 1, 1), torch.ones(3, 1, 1, 1)], "l2", ValueError, r"maps\[1\]: expected the 2 images"),
         ([torch.full((1, 1, 1, 1), torch.inf)], "mean", ValueError, r"maps\[0\]: expected finite values"),
+        (torch.ones(1, 1, 1, 1), "mean", TypeError, "maps: expected a list with a tensor of each layer, found Tensor"),
     ],
 )
 def test_wrong_maps_are_named(maps: Any, kind: Any, error: type[Exception], message: str) -> None:
@@ -260,8 +261,22 @@ def test_wrong_maps_are_named(maps: Any, kind: Any, error: type[Exception], mess
         (np.eye(2), np.full((2, 1), np.inf), 1.0, ValueError, "moment: expected finite values"),
         (np.eye(2), np.ones((2, 1)), -1.0, ValueError, "mu: expected a number of at least 0, found -1.0"),
         (np.eye(2), np.ones((2, 1)), np.nan, ValueError, "mu: expected a number of at least 0, found nan"),
+        (np.eye(2), np.ones((2, 1)), "1", TypeError, "mu: expected a number, found '1'"),
+        (np.eye(2), np.ones((2, 1)), True, TypeError, "mu: expected a number, found True"),
     ],
 )
 def test_wrong_systems_are_named(gram: Any, moment: Any, mu: float, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         mu_lasso(gram, moment, mu)
+
+
+def test_without_classes_there_are_no_rows() -> None:
+    assert mu_lasso(np.eye(3), np.zeros((3, 0)), 1.0).shape == (0, 3)
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-200])
+def test_maps_with_squares_beyond_float64_have_the_same_energies(scale: float) -> None:
+    maps = torch.tensor([3.0, 4.0], dtype=torch.float64).reshape(1, 2, 1, 1) * scale
+    energy = unit_responses([maps])
+    np.testing.assert_allclose(energy.numpy(), [[9 / 25, 16 / 25]], rtol=1e-14)
+    np.testing.assert_allclose(unit_responses([maps], "l2").numpy(), [[3 * scale, 4 * scale]], rtol=1e-14)
