@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 Value = Callable[[frozenset[int]], float]
 
 MOST_EXACT = 12  # players up to which all subsets are asked
+MOST_SUBSETS = 24  # players up to which a value for each subset fits in memory
 
 
 def exact_shapley(value: Value, m: int) -> NDArray[np.float64]:
@@ -26,6 +27,10 @@ def exact_shapley(value: Value, m: int) -> NDArray[np.float64]:
     (m,) float64; the sum is value(all) - value(none)
     """
     n = _count(m)
+    if n > MOST_SUBSETS:
+        raise ValueError(
+            f"m: expected at most {MOST_SUBSETS}, as all 2^m subsets are asked, found {n}; sample the orders"
+        )
     worth = np.empty(1 << n)
     for size in range(n + 1):
         for members in combinations(range(n), size):
@@ -80,14 +85,20 @@ def shapley(value: Value, m: int, *, draws: int, seed: int) -> NDArray[np.float6
 
 def _count(m: int) -> int:
     """Return a checked number of players."""
-    if index(m) < 1:
+    if isinstance(m, bool) or not isinstance(m, int | np.integer):
+        raise TypeError(f"m: expected an integer, found {m!r}")
+    if m < 1:
         raise ValueError(f"m: expected at least 1, found {m}")
-    return index(m)
+    return int(m)
 
 
 def _finite(value: Value, members: frozenset[int]) -> float:
     """Return the value of a set; raise ValueError for NaN or infinity."""
-    found = float(value(members))
+    given = value(members)
+    try:
+        found = float(given)
+    except (TypeError, ValueError):
+        raise TypeError(f"value: expected a number, found {given!r} for the set {sorted(members)}") from None
     if not math.isfinite(found):
         raise ValueError(f"value: expected a finite number, found {found} for the set {sorted(members)}")
     return found

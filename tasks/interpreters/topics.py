@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Similarity = Literal["squared", "signed"]
 
 TOGETHER = 1e-3  # added to the sum of a position's activations, as in the authors' code
+LARGEST = 1e150  # value of float64 maps and topics; squares of larger ones leave its range
 ALIKE = 0.95  # cosine above which two topics are nearly the same
 
 
@@ -95,6 +96,8 @@ def topic_forward(maps: Tensor, topics: Tensor, r1: Tensor, r2: Tensor, threshol
     Computed in float64, in which the squares of no float32 overflow; the result has the dtype of the maps.
     """
     _check_tensors(maps, topics, r1, r2)
+    if isinstance(threshold, bool) or not isinstance(threshold, int | float | np.integer | np.floating):
+        raise TypeError(f"threshold: expected a number, found {threshold!r}")
     if not math.isfinite(threshold):
         raise ValueError(f"threshold: expected a finite number, found {threshold!r}")
     amounts = topic_amounts(maps.double(), topics.double(), threshold)
@@ -229,6 +232,9 @@ def _check_tensors(maps: Tensor, topics: Tensor, r1: Tensor, r2: Tensor) -> None
             raise TypeError(f"{name}: expected real numbers, found {tensor.dtype}")
         if not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name}: expected finite values, found NaN or infinity")
+    for name in ("maps", "topics"):  # their lengths are computed
+        if given[name].dtype == torch.float64 and bool((given[name].abs() > LARGEST).any()):
+            raise ValueError(f"{name}: expected values up to {LARGEST:g}, with squares in float64, found larger ones")
     if maps.ndim != 4:
         raise ValueError(f"maps: expected (n, h, w, d), found shape {tuple(maps.shape)}")
     d = maps.shape[-1]

@@ -97,6 +97,12 @@ def test_up_to_twelve_players_are_exact() -> None:
 def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="m: expected at least 1, found 0"):
         exact_shapley(lambda _: 0.0, 0)
+    with pytest.raises(ValueError, match="m: expected at most 24, as all 2"):
+        exact_shapley(lambda _: 0.0, 60)
+    with pytest.raises(TypeError, match=r"m: expected an integer, found 1.5"):
+        exact_shapley(lambda _: 0.0, 1.5)  # type: ignore[arg-type]  # the wrong kind is the point
+    with pytest.raises(TypeError, match=r"value: expected a number, found None for the set \[\]"):
+        exact_shapley(lambda _: None, 1)  # type: ignore[arg-type, return-value]  # the wrong kind is the point
     with pytest.raises(ValueError, match=r"value: expected a finite number, found nan for the set \[1\]"):
         exact_shapley(lambda members: float("nan") if members == {1} else 0.0, 2)
     with pytest.raises(ValueError, match="draws: expected at least 1, found 0"):

@@ -199,6 +199,21 @@ def test_positions_of_any_length_keep_their_topics(given: tuple[Tensor, ...], dt
     torch.testing.assert_close(found.double(), expected, rtol=1e-3 if dtype == torch.float16 else 1e-6, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["maps", "topics"])
+def test_squares_beyond_float64_are_refused(given: tuple[Tensor, ...], name: str) -> None:
+    inputs = dict(zip(("maps", "topics", "r1", "r2"), given, strict=True))
+    inputs[name] = inputs[name].double() * 1e300  # their lengths would be infinite, and all cosines 0
+    with pytest.raises(ValueError, match=rf"^{name}: expected values up to 1e\+150, with squares in float64"):
+        topic_forward(**inputs, threshold=0.2)
+
+
+@pytest.mark.parametrize("threshold", [None, "0.2", True])
+def test_a_threshold_is_a_number(given: tuple[Tensor, ...], threshold: float) -> None:
+    maps, topics, r1, r2 = given
+    with pytest.raises(TypeError, match=r"^threshold: expected a number, found"):
+        topic_forward(maps, topics, r1, r2, threshold)
+
+
 @pytest.mark.parametrize("threshold", [float("nan"), float("inf")])
 def test_a_threshold_is_finite(given: tuple[Tensor, ...], threshold: float) -> None:
     maps, topics, r1, r2 = given
