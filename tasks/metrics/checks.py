@@ -17,7 +17,7 @@ def check_matrix(name: str, matrix: Floats) -> None:
     name : name of the matrix in the message
     matrix : (n, k), n and k at least 1
     """
-    if not isinstance(matrix, np.ndarray):
+    if not isinstance(matrix, np.ndarray) or isinstance(matrix, np.ma.MaskedArray):
         raise TypeError(f"{name}: expected a NumPy array (n, columns), found {type(matrix).__name__}")
     if matrix.dtype.kind not in "fiu":
         raise TypeError(f"{name}: expected real numbers, found dtype {matrix.dtype}")
@@ -34,6 +34,8 @@ def check_matrix(name: str, matrix: Floats) -> None:
 
 def check_alpha(alpha: float) -> float:
     """Check the weight of the identity against whitening, 0 <= alpha <= 1; return a Python float."""
+    if isinstance(alpha, bool) or not isinstance(alpha, int | float | np.integer | np.floating):
+        raise TypeError(f"alpha: expected a number, found {alpha!r}")
     weight = float(alpha)
     if not 0 <= weight <= 1 or math.isnan(weight):
         raise ValueError(f"alpha: expected 0 (full whitening) to 1 (none), found {alpha!r}")

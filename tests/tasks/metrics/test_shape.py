@@ -233,7 +233,15 @@ def test_alpha_out_of_range_is_refused(alpha: float) -> None:
         shape_distance(noise(5, 2), noise(5, 2), alpha)
 
 
+@pytest.mark.parametrize("alpha", ["0", None, True])
+def test_alpha_of_another_kind_is_refused(alpha: float) -> None:
+    with pytest.raises(TypeError, match="alpha: expected a number, found"):
+        shape_distance(noise(3, 2), noise(3, 2), alpha)
+
+
 def test_other_kinds_of_arrays_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"y: expected a NumPy array .* found MaskedArray"):  # its mask would be ignored
+        shape_distance(noise(3, 2), np.ma.masked_array(noise(3, 2), noise(3, 2) > 0))
     torch = pytest.importorskip("torch")
     with pytest.raises(TypeError, match="x: expected a NumPy array"):
         shape_distance(torch.zeros(3, 2), noise(3, 2))
