@@ -11,7 +11,7 @@ from configs.load import ConfigError
 from configs.schema import Config
 from flows.plan import Plan, make_plan
 from flows.progress import existing_store, planned_stages, stage_states
-from tests.plans import cells, galleries, held_out, learned, references
+from tests.plans import cells, galleries, held_out, interpreted, learned, references
 
 if TYPE_CHECKING:
     from tests.conftest import Run
@@ -137,6 +137,21 @@ def test_random_alone_is_not_transferred(tiny_tree: Tree) -> None:
     own = make_plan(Config.model_validate(tree))
     tree["interpretation"]["coreset_from"] = ["small", "wider"]
     assert keys(make_plan(Config.model_validate(tree))) == keys(own)
+
+
+@pytest.mark.parametrize(
+    ("learn", "evaluate", "seen"),
+    [("train", "val", ""), ("train", "train", "features"), ("val", "train", "network"), ("val", "val", "features")],
+)
+def test_images_that_are_not_held_out_are_known(tiny_tree: Tree, learn: str, evaluate: str, seen: str) -> None:
+    tree = copy.deepcopy(tiny_tree)
+    tree["interpretation"] |= {"learn": learn, "evaluate": evaluate}
+    assert [answer.seen for answer in interpreted(make_plan(Config.model_validate(tree)))] == [seen]
+    tree["data"]["others"] = {"source": "sklearn-digits", "per_class": 3}
+    tree["interpretation"] |= {"data": "others"}  # the network is trained on other data
+    assert [answer.seen for answer in interpreted(make_plan(Config.model_validate(tree)))] == [
+        seen.replace("network", "")
+    ]
 
 
 def test_stages_come_after_what_they_read(tiny_tree: Tree) -> None:

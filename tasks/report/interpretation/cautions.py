@@ -10,6 +10,12 @@ from tasks.report.cautions import network_cautions, shortened
 from tasks.report.interpretation.results import InterpretationResults
 
 MAX_NAMED = 4  # coresets in a sentence
+SEEN = {  # what learns from the images that should be held out
+    "features": "{}: features are learned from the images on which they are compared, so none of these is held out. On "
+    "new images distances may be larger and accuracies lower.",
+    "network": "{}: the network is trained on the images on which features are compared, so none of these is held out. "
+    "On new images its accuracy may be lower.",
+}
 
 
 def interpretation_cautions(results: InterpretationResults) -> tuple[str, ...]:
@@ -19,6 +25,7 @@ def interpretation_cautions(results: InterpretationResults) -> tuple[str, ...]:
 
 def _cautions(results: InterpretationResults) -> Iterator[str]:
     """Yield the warnings."""
+    yield from (SEEN[what].format(network) for network, what in results.seen.items())
     yield from network_cautions(results.networks, "top1", "n_val")
     rows = results.over_repeats
     if rows.empty or not {"phi_0_mean", "null_0_mean"} <= set(rows.columns):

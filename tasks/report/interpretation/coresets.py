@@ -10,6 +10,7 @@ from tasks.figures.interpretation.budgets import DISTANCES
 from tasks.report import formats
 from tasks.report.cells import Cell, Column, Table, float_in, number_cell, spread_cell, text_cell
 from tasks.report.findings import Finding
+from tasks.report.interpretation.findings import ROUNDING
 
 Grouped = Sequence[tuple[str, str, Cell]]  # head above, head, cell
 VANISHED = 0.01  # weight of a neighbour below which it plays no part
@@ -92,9 +93,12 @@ def _transferred(row: pd.Series) -> str:
     """Describe the differences of one interpreter; a difference counts beyond two standard errors."""
     value, error = float_in(row, "phi_0_difference"), float_in(row, "phi_0_error")
     verdict = "no difference beyond noise"
-    if abs(value) > 2 * error:
+    if not np.isfinite(error):
+        verdict = "noise is unknown with a single class"
+    elif abs(value) > max(2 * error, ROUNDING):
         verdict = "farther from the full data" if value > 0 else "nearer to the full data"
-    texts = [f"Φ {_gap_text(value, error)} rad, {verdict}"]
+    known = np.isfinite(value)
+    texts = [f"Φ {_gap_text(value, error)} rad, {verdict}" if known else "no class has a distance with both coresets"]
     for measure, head in (("accuracy", "accuracy"), ("accuracy_without", "accuracy without units")):
         value = float_in(row, f"{measure}_difference")
         if np.isfinite(value):

@@ -72,6 +72,8 @@ class InterpretationResults:
     against_random, with_budget : as `tasks.metrics.comparisons` gives them
     selections : a row per coreset and class: network, seed, selector, coreset_from, repeat, budget, label, kept, of,
         median_distance (NaN unless logged), gamma_f, gamma_r, scale, combine, message
+    seen : by network, what learns from the images on which features are compared: "features" or "network"; networks for
+        which these images are held out are not in it
     methods : further tables by name: `units` and `coverage` of VEBI, and `topics`, a row per topic of the first draws:
         network, seed, selector, repeat, budget, topic, shapley, nearest, nearest_cosine, completeness, accuracy,
         duplicates
@@ -90,4 +92,5 @@ class InterpretationResults:
     against_random: pd.DataFrame = field(default_factory=pd.DataFrame)
     with_budget: pd.DataFrame = field(default_factory=pd.DataFrame)
     selections: pd.DataFrame = field(default_factory=pd.DataFrame)
+    seen: Mapping[str, str] = field(default_factory=dict)
     methods: Mapping[str, pd.DataFrame] = field(default_factory=dict)

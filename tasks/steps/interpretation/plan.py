@@ -56,6 +56,7 @@ class Interpreted:
     card_pictures : the pictures of these cards; only the first seed of a network has them
     pictures : pictures of what only coresets show, by interpreter; where there are galleries
     trained : the splits that a network of the config is trained on, asked about or not
+    seen : what learns from the images that should be held out: "features", "network" or ""
     """
 
     network: str
@@ -69,6 +70,7 @@ class Interpreted:
     cards: Mapping[str, StageSpec] = field(default_factory=dict)
     card_pictures: StageSpec | None = None
     trained: frozenset[str] = frozenset()
+    seen: str = ""
 
     @property
     def finals(self) -> Sequence[StageSpec]:
@@ -110,7 +112,17 @@ def plan_interpretation(config: Config, shared: Shared) -> Sequence[Interpreted]
         _interpreted(asked, _network(config, asked, shared, name, seed), shown=seed == config.seeds[0])
         for name, seed in product(asked.networks, config.seeds)
     )
-    return [replace(answer, trained=trained) for answer in answers]
+    return [replace(answer, trained=trained, seen=_seen(config, asked, answer.network)) for answer in answers]
+
+
+def _seen(config: Config, asked: Interpretation, name: str) -> str:
+    """Say what learns from the split on which features are compared: the features, only the network, or neither."""
+    if asked.learn == asked.evaluate:
+        return "features"
+    train = config.networks[name].train
+    if train is None or train.data != config.data_of(name, "interpretation"):
+        return ""
+    return "network" if train.split == asked.evaluate else ""
 
 
 def _network(config: Config, asked: Interpretation, shared: Shared, name: str, seed: int) -> _Network:

@@ -41,6 +41,7 @@ def interpretation_results(store: Store, answers: Sequence[Interpreted]) -> Inte
     galleries = {title: spec for answer in answers for title, spec in answer.galleries.items()}
     return InterpretationResults(
         networks=pd.DataFrame([_network(store, answer) for answer in answers]),
+        seen={answer.network: answer.seen for answer in answers if answer.seen},
         classes=classes,
         by_budget=_with_sender(budgets, cells),
         over_repeats=_with_sender(over_repeats(budgets), cells),

@@ -110,6 +110,15 @@ def test_a_distance_within_its_null_is_warned_of(
         assert "and 2 more" in found[0]  # two selectors at three budgets, of which four are named
 
 
+@pytest.mark.parametrize(
+    ("what", "said"), [("features", "features are learned"), ("network", "the network is trained")]
+)
+def test_images_that_are_not_held_out_are_warned_of(page: InterpretationResults, what: str, said: str) -> None:
+    (found,) = interpretation_cautions(replace(distances(page, 0.1, 0.0, 1.2), seen={"small": what}))
+    assert found.startswith(f"small: {said} ")
+    assert "so none of these is held out" in found
+
+
 def test_every_page_and_the_overview_show_the_warnings(
     facts: RunFacts,
     page: InterpretationResults,

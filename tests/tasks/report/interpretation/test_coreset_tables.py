@@ -124,6 +124,21 @@ def test_transfer_counts_a_difference_beyond_two_standard_errors() -> None:
     assert transfer_findings(pd.DataFrame(columns=["network", "coreset_from"])) == []
 
 
+@pytest.mark.parametrize(
+    ("difference", "error", "said"),
+    [
+        (0.03, np.nan, "ice: Φ +0.030 rad, noise is unknown with a single class."),
+        (1e-12, 0.0, "ice: Φ +0.000 ± 0.000 rad, no difference beyond noise."),  # rounding
+        (np.nan, np.nan, "ice: no class has a distance with both coresets."),
+    ],
+)
+def test_transfer_does_not_judge_what_is_unknown(difference: float, error: float, said: str) -> None:
+    row = {"network": "b", "coreset_from": "a", "selectors": ["moderate"], "interpreter": "ice"}
+    summary = pd.DataFrame([row | {"phi_0_difference": difference, "phi_0_error": error}])
+    (finding,) = transfer_findings(summary)
+    assert finding.text.replace(NBSP, " ").endswith(said)
+
+
 def test_transferred_rows_have_own_transferred_and_difference() -> None:
     row = {
         "network": "b", "coreset_from": "a", "interpreter": "ice", "selector": "moderate", "budget": 0.1,
