@@ -175,12 +175,17 @@ def _clamped(rows: pd.DataFrame) -> Iterable[str]:
 def _empty(rows: pd.DataFrame) -> Iterable[str]:
     """Count the coresets from which nothing of a map is rebuilt, where there are any."""
     known = rows["error_val_mean"].dropna() if "error_val_mean" in rows else pd.Series(dtype=float)
-    if empty := int(((known - 1).abs() <= NOTHING).sum()):  # worse maps have an error above 1: features responded
+    if empty := int(is_empty(known).sum()):
         yield (
             f"At {empty} of {len(known)} selectors and budgets nothing of the maps is rebuilt, as no feature responds. "
             "Distances and accuracy then say nothing. Train topics for more steps (`epochs`, a smaller `batch`, more "
             "images), with a larger `lr`, or lower their `threshold`."
         )
+
+
+def is_empty(errors: pd.Series) -> pd.Series:
+    """Say which relative errors are those of empty maps, 1; worse ones are above 1, as features responded."""
+    return (errors - 1).abs() <= NOTHING
 
 
 def _left_out(rows: pd.DataFrame) -> Iterable[str]:

@@ -1,6 +1,6 @@
 """The coreset paper's three observations: whether they held here, with the numbers and what counts as noise."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -9,7 +9,7 @@ import pandas as pd
 from tasks.figures.interpretation.budgets import BASELINE, Series, pairs, reference, selector_series
 from tasks.report.findings import Finding
 from tasks.report.formats import budget, minus, radians, radians_spread, signed_points
-from tasks.report.interpretation.findings import ROUNDING, first_below, known_points, missing_below
+from tasks.report.interpretation.findings import ROUNDING, first_below, is_empty, known_points, missing_below
 
 State = Literal["held", "held in part", "did not hold", "cannot be said"]
 SMALL = 0.5  # the paper's largest coreset
@@ -50,14 +50,30 @@ def observations(
 
     Returns
     -------
-    observations on small coresets, on the random baseline, on larger budgets and on robustness
+    observations on small coresets, on the random baseline, on larger budgets and on robustness; without interpreters
+    whose features rebuild nothing of the maps, since their distances say nothing
     """
+    silent = _silent(over_repeats)
+    tables = (over_repeats, robustness, against_random, with_budget)
+    over_repeats, robustness, against_random, with_budget = (
+        table[~table["interpreter"].isin(silent)] if len(table) else table for table in tables
+    )
+    small = _small_coresets(over_repeats)
+    left_out = [f"{name}: left out, as its features rebuild nothing of the maps." for name in silent]
     return [
-        _small_coresets(over_repeats),
+        replace(small, evidence=(*small.evidence, *left_out)),
         _random_baseline(against_random, robustness),
         _larger_budgets(with_budget),
         _robust_method(robustness),
     ]
+
+
+def _silent(rows: pd.DataFrame) -> list[str]:
+    """Return the interpreters whose features rebuild nothing of the maps at any budget."""
+    if "error_val_mean" not in rows:
+        return []
+    known = rows.dropna(subset=["error_val_mean"]).groupby("interpreter", sort=False)["error_val_mean"]
+    return [str(name) for name, errors in known if is_empty(errors).all()]
 
 
 def _judged(hits: int, cases: int) -> State:
@@ -84,7 +100,7 @@ def _small_coresets(rows: pd.DataFrame) -> Observation:
         ]
         evidence += [f"{interpreter}: {', '.join(said)}."] if said else []
     if not firsts:
-        reason = missing_below(every)
+        reason = missing_below(every) if every else "the features rebuild nothing of the maps"
         return Observation(about, "cannot be said", f"{reason[0].upper()}{reason[1:]}.")
     early = [first.budget for first in firsts if first is not None and first.budget <= SMALL]
     text = (

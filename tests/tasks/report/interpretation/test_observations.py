@@ -81,6 +81,21 @@ def test_a_distance_within_its_spread_of_half_the_null_is_not_below_it() -> None
     assert judged(over_repeats=narrow.assign(budget=1.0))["Small coresets"].state == "cannot be said"
 
 
+def test_features_that_rebuild_nothing_are_left_out() -> None:
+    rows = pd.DataFrame(
+        {"network": "net", "interpreter": ["ice", "topics"], "selector": "random", "budget": 0.5, "null_0_mean": 1.2}
+    ).assign(phi_0_mean=[1.1, 0.001], phi_0_std=0.01)
+    found = judged(over_repeats=rows.assign(error_val_mean=[0.4, 1.0]))
+    assert found["Small coresets"].state == "did not hold"  # of ice alone
+    assert "in 0 of 1 cases" in text(found["Small coresets"])
+    assert found["Small coresets"].evidence[-1] == "topics: left out, as its features rebuild nothing of the maps."
+    assert found["Robust method"].state == "cannot be said"  # one interpreter is left
+    alone = judged(over_repeats=rows[1:].assign(error_val_mean=1.0))["Small coresets"]
+    assert text(alone) == "Cannot be said. The features rebuild nothing of the maps."
+    worse = judged(over_repeats=rows.assign(error_val_mean=[0.4, 4.5]))  # rebuilt badly, but rebuilt
+    assert "in 1 of 2 cases" in text(worse["Small coresets"])
+
+
 def test_what_small_coresets_lack_is_named() -> None:
     rows = pd.DataFrame(
         {"network": "net", "interpreter": "ice", "selector": ["random", "moderate"], "budget": 0.5, "phi_0_std": NAN}
