@@ -10,7 +10,7 @@ from tasks.report import formats
 
 MOST_COLUMNS = 12  # of a table, side by side
 MOST_LEADING = 3  # of these, the columns of words that are repeated in each part
-MOST_NAMING = 6  # or the columns, up to this number, that tell the rows apart
+MOST_NAMING = 6  # or the columns, up to this number, in which every row differs
 
 Cell = Callable[[pd.Series], str]
 
@@ -63,7 +63,7 @@ class Table:
         return (self,) if len(chunks) < 2 else tuple(self._part(lead, *chunk) for chunk in chunks)
 
     def _leading(self) -> int:
-        """Return the number of first columns that each part repeats: words, and what else tells the rows apart."""
+        """Return the number of first columns that each part repeats: words, and others until every row differs."""
         words = next((i for i, column in enumerate(self.columns) if column.numeric), len(self.columns))
         lead = min(max(1, words), MOST_LEADING)
         for more in range(lead, MOST_NAMING + 1):
