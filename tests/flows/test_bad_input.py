@@ -105,6 +105,14 @@ def test_an_image_of_another_size_is_named_with_the_remedy(folder_tree: Tree, ne
     assert "cat/1.png: expected input (3, 8, 8) as before, found (3, 8, 9); set `resize` and `crop`" in text
 
 
+def test_an_image_of_another_size_is_named_by_a_training_too(folder_tree: Tree, new_run: NewRun) -> None:
+    del folder_tree["networks"]["net"]["weights"]
+    folder_tree["networks"]["net"]["train"] = {"data": "pets", "epochs": 1, "optimizer": {"kind": "sgd", "lr": 0.1}}
+    Image.new("RGB", (9, 8)).save(images(folder_tree) / "train" / "cat" / "1.png")
+    text = fails(new_run(folder_tree), "training")
+    assert "cat/1.png: expected input (3, 8, 8) as before, found (3, 8, 9); set `resize` and `crop`" in text
+
+
 def test_an_empty_class_is_named(folder_tree: Tree, new_run: NewRun) -> None:
     for image in (images(folder_tree) / "train" / "dog").iterdir():
         image.unlink()

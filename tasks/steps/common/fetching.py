@@ -22,6 +22,7 @@ from tasks.io.sources import Source, open_source
 from tasks.steps.common.content import check_content, content_of, known_content
 from tasks.steps.common.manifest import data_of, positions
 from tasks.steps.common.networks import preprocessing_of
+from tasks.steps.common.samples import stack_inputs
 from tasks.training.batches import Positions
 
 if TYPE_CHECKING:
@@ -91,13 +92,11 @@ class _Reader:
 
     def read(self, keys: Sequence[str]) -> tuple[Tensor, NDArray[np.uint8]]:
         """Return preprocessed inputs and digests of samples."""
-        import torch
-
         from tasks.io.images import preprocess
 
         samples = self.samples(keys)
         inputs = [preprocess(s.image, self.settings, key) for s, key in zip(samples, keys, strict=True)]
-        return torch.stack(inputs), content_of(samples)
+        return stack_inputs(inputs, keys), content_of(samples)
 
     @cached_property
     def read_whole(self) -> Callable[[tuple[str, ...]], tuple[Tensor, NDArray[np.uint8]]]:

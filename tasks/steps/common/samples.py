@@ -40,17 +40,24 @@ def read_batch(source: Source, preprocessing: Preprocessing, keys: Sequence[str]
     samples = source.read(keys)
     with ThreadPoolExecutor(threads) as workers:
         inputs = list(workers.map(lambda sample, key: preprocess(sample.image, preprocessing, key), samples, keys))
+    stacked = stack_inputs(inputs, keys)
+    if stacked.ndim == 4:
+        # Channels last: convolution and pooling are up to twice as fast, and maps have their stored order.
+        stacked = stacked.contiguous(memory_format=torch.channels_last)
+    return Batch(stacked, content_of(samples))
+
+
+def stack_inputs(inputs: Sequence[Tensor], keys: Sequence[str]) -> Tensor:
+    """Stack preprocessed samples; raise ValueError that names the first sample of another size."""
+    import torch
+
     for tensor, key in zip(inputs, keys, strict=True):
         if tensor.shape != inputs[0].shape:
             raise ValueError(
                 f"sample {key}: expected input {tuple(inputs[0].shape)} as before, found {tuple(tensor.shape)}; "
                 "set `resize` and `crop` in the network's preprocessing"
             )
-    stacked = torch.stack(inputs)
-    if stacked.ndim == 4:
-        # Channels last: convolution and pooling are up to twice as fast, and maps have their stored order.
-        stacked = stacked.contiguous(memory_format=torch.channels_last)
-    return Batch(stacked, content_of(samples))
+    return torch.stack(list(inputs))
 
 
 def read_positions(store: Store, spec: StageSpec, split: str | None, at: NDArray[np.int64]) -> Tensor:
