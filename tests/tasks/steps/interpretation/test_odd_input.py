@@ -96,7 +96,8 @@ def test_classes_of_one_sample_and_budgets_that_keep_nothing_keep_one(
     results = results_of(new_run(tree).finish())
     assert set(results.by_budget["n_kept"]) == {10}
     assert results.by_budget[["null_0", "null_05", "null_1"]].isna().all(axis=None)  # no other image to exchange
-    assert "no distance is known" in said(results, "ice")["Budget"]
+    assert results.by_budget["phi_0"].notna().all()
+    assert "no null distance is known" in said(results, "ice")["Budget"]
     assert set(results.selections["kept"]) == {1}
 
 
