@@ -70,6 +70,8 @@ def flags_as_numbers(tree: Tree, found: object, place: Place = ()) -> Iterator[t
     ----------
     found : what pydantic makes of the tree; it takes true for 1
     """
+    if isinstance(tree, bool | dict) and isinstance(found, tuple) and len(found) == 1:
+        (found,) = found  # a key that takes one value for a list of it
     if isinstance(tree, bool):
         if isinstance(found, int | float) and not isinstance(found, bool):
             yield place, f"input should be a number, found {str(tree).lower()}"

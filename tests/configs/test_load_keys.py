@@ -1,6 +1,7 @@
 """Keys and values of a config: those at fault are named in a line each, and whatever is changed loads or is refused."""
 
 import copy
+import re
 from typing import Any
 
 import pytest
@@ -152,6 +153,16 @@ def test_a_store_is_a_folder_or_on_s3(write: Write, url: str) -> None:
 
 def test_yes_is_not_a_number_in_an_override(write: Write) -> None:
     assert message(write(SMALL), "cluster.workers=yes") == "cluster.workers: input should be a number, found true"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("k1", "yes"), ("k2", "true"), ("k1.0", "[on]"), ("k1.coverage", "{coverage: yes}")],
+)
+def test_yes_is_not_a_number_where_one_stands_for_a_list(key: str, value: str) -> None:
+    expected = f"decomposition.{key}: input should be a number, found true"
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        load_config("decomposition-digits", [f"decomposition.{key.split('.')[0]}={value}"])
 
 
 def test_options_that_are_true_or_false_stay(write: Write) -> None:
