@@ -15,7 +15,7 @@ def unit_table(dissection: Dissection, names: Sequence[str], categories: Sequenc
     ----------
     dissection : counts of K units
     names : L names of label numbers
-    categories : C names of categories
+    categories : C names of categories; some, also the last, may be without labels
 
     Returns
     -------
@@ -24,9 +24,9 @@ def unit_table(dissection: Dissection, names: Sequence[str], categories: Sequenc
     empty and its numbers are 0.
     """
     n_units, n_categories = dissection.unit_area.shape
-    if len(names) != len(dissection.labels) or len(categories) != n_categories:
+    if len(names) != len(dissection.labels) or len(categories) < n_categories:
         raise ValueError(
-            f"names, categories: expected {len(dissection.labels)} labels and {n_categories} categories, "
+            f"names, categories: expected {len(dissection.labels)} labels and at least {n_categories} categories, "
             f"found {len(names)} and {len(categories)}"
         )
     best, words = best_labels(dissection), np.array(["", *names[1:]], dtype=object)
@@ -38,10 +38,11 @@ def unit_table(dissection: Dissection, names: Sequence[str], categories: Sequenc
         "score": best.iou,
     }
     for index, category in enumerate(categories):
-        label = best.category_label[:, index]
+        labelled = bool((dissection.labels == index).any())  # the counts end with the last category that has labels
+        label = best.category_label[:, index] if labelled else np.zeros(n_units, dtype=np.int64)
         columns[f"{category}-label"] = words[label]
         columns[f"{category}-truth"] = dissection.label_area[label]
-        columns[f"{category}-activation"] = dissection.unit_area[:, index]
+        columns[f"{category}-activation"] = dissection.unit_area[:, index] if labelled else np.zeros_like(label)
         columns[f"{category}-intersect"] = dissection.intersection[np.arange(n_units), label]
-        columns[f"{category}-iou"] = best.category_iou[:, index]
+        columns[f"{category}-iou"] = best.category_iou[:, index] if labelled else np.zeros(n_units)
     return pd.DataFrame(columns)

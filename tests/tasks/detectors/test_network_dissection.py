@@ -121,8 +121,17 @@ def test_the_table_of_units_by_hand() -> None:
     rows = table.to_numpy().tolist()
     assert rows[0] == [1, "scene", "sky", 3 / 8, "cat", 4, 5, 2, 2 / 7, "sky", 6, 5, 3, 3 / 8]
     assert rows[1] == [2, "", "", 0.0, "", 0, 0, 0, 0.0, "", 0, 7, 0, 0.0]
-    with pytest.raises(ValueError, match="expected 3 labels and 2 categories, found 2 and 2"):
+    with pytest.raises(ValueError, match="expected 3 labels and at least 2 categories, found 2 and 2"):
         unit_table(Dissection(*counts, np.zeros(2), labels), ["sky", "cat"], ["object", "scene"])
+
+
+def test_categories_without_labels_have_columns_of_zeros() -> None:
+    maps, masks = np.array([[[[1.0, 0.0]]]]), np.array([[[[1, 0], [1, 0]]]])
+    dissection = dissect(maps, masks, np.array([-1, 1]), threshold=np.array([0.5]), category_restriction="none")
+    table = unit_table(dissection, ["", "sky"], ["part", "scene", "color"])
+    assert table.to_numpy().tolist() == [
+        [1, "scene", "sky", 1, *("", 0, 0, 0, 0), *("sky", 2, 2, 2, 1), *("", 0, 0, 0, 0)]
+    ]
 
 
 def test_a_mask_is_strictly_above_its_threshold() -> None:
