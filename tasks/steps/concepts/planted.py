@@ -117,8 +117,11 @@ def _by_scores(store: Store, spec: StageSpec) -> Named:
 
     torch.set_num_threads(1)
     truth, scores, seed = true_coverage(store, spec), open_finished(store, spec.inputs["side"]), spec.parameters["seed"]
-    activations = planted_activations(truth.coverage, float(spec.parameters["noise"]), int(seed))
     side, settings, make = open_side(scores), spec.parameters["settings"], STREAMS[spec.parameters["detector"]]
+    if not truth.names:  # all images have the same labels
+        nothing = np.zeros((0, side.n_words))
+        return Named(truth.word, truth.names, nothing, nothing)
+    activations = planted_activations(truth.coverage, float(spec.parameters["noise"]), int(seed))
     found, null = (make(each, side, **settings) for each in (activations, permuted_activations(activations, int(seed))))
     for start, chunk in scores_of(scores):
         for stream in (found, null):

@@ -43,6 +43,7 @@ from tasks.steps.concepts.words import count_words
 
 VERSION = 2  # every caption ends with its stop
 FILE = "planted.parquet"
+COLUMNS = ["neuron", "word", "rank", "caption", "null_rank", "null_caption"]
 
 Floats = NDArray[np.float32]
 
@@ -91,13 +92,22 @@ def _layout(store: Store, spec: StageSpec) -> Layout:
 
 def _partition(work: Work, number: int) -> None:
     """Plant neurons, describe them, and rank the captions that name their labels."""
+    truth = true_coverage(work.stage.store, work.stage.spec)
+    table = _described(work, truth) if truth.names else pd.DataFrame({name: [] for name in COLUMNS})
+    with work.stage.partition(number) as part:
+        part.write_file(FILE, table_bytes(table))
+        part.numbers.update(measured(**planted_shares(table)))
+
+
+def _described(work: Work, truth: Truth) -> pd.DataFrame:
+    """Return the captions of planted neurons, one or more, and of the null, and the rank of those with the label."""
     import torch
 
     from tasks.concepts.planted import planted_activations
 
     torch.set_num_threads(1)
-    stage, spec, store = work.stage, work.stage.spec, work.stage.store
-    truth, seed = true_coverage(store, spec), int(spec.parameters["seed"])
+    spec, store = work.stage.spec, work.stage.store
+    seed = int(spec.parameters["seed"])
     activations = planted_activations(truth.coverage, float(spec.parameters["noise"]), seed)
     top = top_positions(activations, int(spec.parameters["exemplars"]))
     features = _features(work, truth, top)
@@ -106,10 +116,7 @@ def _partition(work: Work, number: int) -> None:
     for name, given in (("", features), ("null_", exchanged(features, alive, seed))):
         captions = caption_texts(store, spec, describe_neurons(store, spec, given, alive)[0])
         found |= {f"{name}rank": caption_ranks(captions, truth.names), f"{name}caption": [each[0] for each in captions]}
-    table = pd.DataFrame({"neuron": np.arange(len(features)), "word": list(truth.names), **found})
-    with stage.partition(number) as part:
-        part.write_file(FILE, table_bytes(table))
-        part.numbers.update(measured(**planted_shares(table)))
+    return pd.DataFrame({"neuron": np.arange(len(features)), "word": list(truth.names), **found}, columns=COLUMNS)
 
 
 def _features(work: Work, truth: Truth, top: NDArray[np.int64]) -> Floats:

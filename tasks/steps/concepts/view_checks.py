@@ -27,8 +27,10 @@ def _planted(store: Store, view: View) -> Iterator[Mapping[str, object]]:
         found = read_planted(store, view.planted)
         for check in ("top-1", "top-5"):
             key = check.replace("-", "")
-            row = {"detector": view.name, "check": f"planted {check}", "value": found[key]}
-            yield row | {"baseline": found[f"null_{key}"], "n": found["n"]}
+            # of no neuron, where all images have the same labels, there is not a share
+            value, null = (found[name] if found["n"] else float("nan") for name in (key, f"null_{key}"))
+            row = {"detector": view.name, "check": f"planted {check}", "value": value}
+            yield row | {"baseline": null, "n": found["n"]}
 
 
 def _captions(store: Store, view: View) -> Iterator[Mapping[str, object]]:

@@ -1,6 +1,7 @@
 """Planted neurons: the true shares of labels, the rank of the true word, and its null, for both kinds of detectors."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,13 +20,14 @@ from tasks.detectors.network_dissection import dissect
 from tasks.io.mini_broden import MiniBrodenSource
 from tasks.steps.common.manifest import MANIFEST, manifest_spec
 from tasks.steps.common.survey import PlanSurvey
-from tasks.steps.concepts import planted_maps
+from tasks.steps.concepts import planted_maps, truth
 from tasks.steps.concepts.concept_side import CONCEPT_SIDE, concept_side_spec
 from tasks.steps.concepts.detector import Probed
 from tasks.steps.concepts.detectors import DETECTORS
 from tasks.steps.concepts.planted import NOISE, PLANTED, planted_spec, ranks, read_planted, read_ranks
 from tasks.steps.concepts.planted_maps import GRID, label_grids
 from tasks.steps.concepts.truth import true_coverage
+from tasks.steps.concepts.view_checks import view_rows
 from tests.tasks.steps.concepts.probing import SIZE, Probing, content, lose, probing
 from tests.tasks.steps.concepts.stand_ins import given, words_stage
 
@@ -202,6 +204,23 @@ def test_scored_neurons_equal_whole_arrays(tmp_path: Path, name: str, settings: 
     summary = read_planted(run.job.store, spec)
     assert summary["top5"] > 0.85
     assert summary["null_top5"] < 0.4
+
+
+@pytest.mark.parametrize("name", ["cos", "soft_wpmi"])
+def test_labels_that_all_images_have_alike_plant_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    run = probing(tmp_path)
+    spec, _ = scored_spec(run, name, **({"top_k": 10} if name == "soft_wpmi" else {}))
+    monkeypatch.setattr(
+        truth, "label_coverage", lambda maps: np.full((len(maps), len(true_words()[1])), 0.25, np.float32)
+    )
+    run.make(PLANTED, spec)
+    assert read_planted(run.job.store, spec)["n"] == len(read_ranks(run.job.store, spec)) == 0
+    view = SimpleNamespace(planted=spec, name=name, probed=SimpleNamespace(captioner=None))
+    rows = list(view_rows(run.job.store, [view]))  # type: ignore[list-item]  # what is read of a view
+    assert [row["n"] for row in rows] == [0, 0]
+    assert all(np.isnan(pd.DataFrame(rows)[["value", "baseline"]].to_numpy(np.float64)).ravel())  # not 0 %
 
 
 def test_soft_wpmi_names_planted_neurons_by_the_true_shares() -> None:
