@@ -95,7 +95,7 @@ class DecomposedLinear(nn.Module):
         if rows.dtype == torch.float16 or rows.dtype == torch.bfloat16:
             rows = rows.to(self.weight.dtype)  # under autocast the layer before gives another dtype
         # A recorded graph serves any batch, so its form must not depend on the size of the example.
-        if not tracing and not torch.compiler.is_compiling() and rows.shape[0] == 1:
+        if not tracing and not torch.compiler.is_compiling() and rows.shape[0] <= 1:  # embedding_bag may refuse no rows
             chosen = rows.index_select(1, self.indices.reshape(-1)).reshape(-1, self.out_features, self.k)
             logits = (chosen * self.weight).sum(-1)
         else:

@@ -172,6 +172,14 @@ def test_an_empty_batch_has_gradients() -> None:
     assert not layer.weight.grad.any()
 
 
+@pytest.mark.parametrize("gradients", [True, False])
+def test_an_empty_batch_of_one_feature_has_no_logits(gradients: bool) -> None:
+    layer = DecomposedLinear.from_linear(nn.Linear(1, 3), np.zeros((3, 1), dtype=np.int64))
+    with torch.set_grad_enabled(gradients):
+        assert layer(torch.zeros(0, 1)).shape == (0, 3)
+        assert layer(torch.zeros(2, 0, 1)).shape == (2, 0, 3)
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_nothing_is_kept_when_weights_change(training: bool) -> None:
     layer = DecomposedLinear.from_linear(dense(), sets()).train(training)
