@@ -150,7 +150,8 @@ def _in_words(plane: Plane, now: pd.DataFrame) -> str:
     """Say how many are drawn and what they hold."""
     held = now[now["interpretable"]]
     most = held["category"].value_counts().sort_index().sort_values(ascending=False, kind="stable")
-    text = f"{len(now)} neurons among {len(plane.anchors)} anchors; {len(held)} hold a concept"
+    text = f"{len(now)} neurons among {len(plane.anchors)} anchors; {len(held)} "
+    text += "holds a concept" if len(held) == 1 else "hold a concept"
     return f"{text}: {', '.join(f'{name} {n}' for name, n in most.items())}." if len(held) else f"{text}."
 
 

@@ -48,7 +48,7 @@ def answer(monitor: pd.DataFrame, common: pd.DataFrame, network: str = "") -> st
     if row is None:
         last = _last(monitor)
         dead = last["dead"].astype(float).sum()
-        of_them = f"; {formats.count(dead)} of them are dead" if dead else ""
+        of_them = f"; {formats.count(dead)} of them {'is' if dead == 1 else 'are'} dead" if dead else ""
         neurons = formats.count(last["neurons"].astype(float).sum())
         return f"None of the {neurons} neurons{of} holds a concept{when}{of_them}."
     held = float(row["interpretable"])

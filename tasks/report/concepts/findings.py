@@ -193,7 +193,8 @@ def _beyond_chance(state: State, text: str, monitor: pd.DataFrame, snapshot: int
     if not np.isfinite(null):
         return state, text
     held = rows["interpretable"].astype(float).sum()
-    text = f"{text} By chance {formats.count(null)} neurons would hold a concept there, not {formats.count(held)}"
+    neurons = "neuron" if null == 1 else "neurons"
+    text = f"{text} By chance {formats.count(null)} {neurons} would hold a concept there, not {formats.count(held)}"
     if null > MOST * held:
         return "cannot be said", f"{text}: more than half, so nothing can be said."
     return state, f"{text}."

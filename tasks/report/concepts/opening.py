@@ -68,7 +68,8 @@ def _cautions(groups: Sequence[Group], accuracies: pd.DataFrame) -> Iterator[str
         held = float(last["interpretable"].astype(float).sum())
         null = float(last["null_interpretable"].astype(float).sum(min_count=1))
         if held > 0 and null > MOST * held:
+            holding = "neuron holds" if held == 1 else "neurons hold"
             yield (
-                f"{group.title}: {formats.count(held)} neurons hold a concept, and by chance alone "
+                f"{group.title}: {formats.count(held)} {holding} a concept, and by chance alone "
                 f"{formats.count(null)} would. More than half of the words may be chance."
             )

@@ -62,7 +62,8 @@ def is_few(network: pd.Series) -> bool:
 def grid_test(grid: pd.DataFrame, n_images: float, n_features: float) -> GridTest | None:
     """Test whether k2 = k1 is best: over k2 with k1 fixed, and over k1 with k2 fixed; None where nothing compares.
 
-    Cells with all features are the full head, whatever k1 is: they take no part.
+    Cells with all features are the full head, whatever k1 is: they take no part. Nor do lines of one accuracy, in which
+    no cell is best.
     """
     cells = grid[np.isfinite(grid["accuracy"].astype(float)) & ~(grid["k2"].astype(float) >= n_features)]
     cells = cells.assign(k1=cells["k1"].astype(str), k2=cells["k2"].astype(int).astype(str))
@@ -73,7 +74,7 @@ def grid_test(grid: pd.DataFrame, n_images: float, n_features: float) -> GridTes
         best = n = 0
         for name, rows in cells.groupby(fixed, sort=False):
             line = rows.drop_duplicates(free).set_index(free)["accuracy"]
-            if str(name) not in line.index or len(line) < 2:
+            if str(name) not in line.index or line.min() == line.max():
                 continue
             diagonal, top, miss = float(line[str(name)]), float(line.max()), float(line.max() - line[str(name)])
             n, best = n + 1, best + (miss <= 0)

@@ -82,7 +82,8 @@ def _against_the_best(rivals: Rivals) -> str:
     gap = rivals.histogram - value
     text = f"With {rivals.k} features per class Algorithm 1 reaches {formats.share(rivals.histogram)}; "
     text += f"the best of {n} other methods, " if n > 1 else "the other method, "
-    text += f"{method_name(best)}, {formats.share(value)}. "
+    equal = sum(accuracy == value for _, accuracy in rivals.others[1:])
+    text += f"{method_name(best)}{f' and {equal} equal to it' if equal else ''}, {formats.share(value)}. "
     if rivals.state == "open":
         text += f"The difference of {points(gap)} is within chance (two standard errors, {points(rivals.limit)}): "
         return text + "the histogram is not shown to be special."

@@ -88,14 +88,21 @@ def sample_finding(rows: pd.DataFrame) -> Iterable[str]:
     if first == len(finite):
         last = finite.iloc[-1]
         yield (
-            f"The first {int(last['n_images']):,} images of each class, the most tried, do not give "
-            f"{formats.budget(FOUND)} of the full sets: {formats.share(last['overlap'])}, accuracy "
+            f"{_first_images(last)} of each class, the most tried, {'does' if last['n_images'] == 1 else 'do'} not "
+            f"give {formats.budget(FOUND)} of the full sets: {formats.share(last['overlap'])}, accuracy "
             f"{formats.share(last['accuracy'])}."
         )
         return
     row = finite.iloc[first]
     small = ", the fewest tried" if first == 0 else ""
     yield (
-        f"The first {int(row['n_images']):,} images of each class give {formats.share(row['overlap'])} of the full sets"
-        f"{small}. The accuracy with these sets is {formats.share(row['accuracy'])}."
+        f"{_first_images(row)} of each class {'gives' if row['n_images'] == 1 else 'give'} "
+        f"{formats.share(row['overlap'])} of the full sets{small}. The accuracy with these sets is "
+        f"{formats.share(row['accuracy'])}."
     )
+
+
+def _first_images(row: pd.Series) -> str:
+    """Name the images of each class that sets come from."""
+    n = int(row["n_images"])
+    return "The first image" if n == 1 else f"The first {n:,} images"

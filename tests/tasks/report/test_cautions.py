@@ -1,5 +1,6 @@
 """Warnings where results mean little: on numbers worked by hand, and on the pages."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -127,13 +128,14 @@ def test_every_page_and_the_overview_show_the_warnings(
     tracing: TracingResults,
 ) -> None:
     at, of = {"chance": 0.5}, {"n_outputs": 1000, "n_classes": 10}
+    first = (concepts.monitor["layer"] == concepts.monitor["layer"].iloc[0]).astype(int)
     bad = (
         replace(page, networks=page.networks.assign(top1=0.5, **at, **of)),
         replace(decomposition, networks=decomposition.networks.assign(a_full=0.5, **at, **of)),
         replace(
             concepts,
             accuracies=pd.DataFrame({"network": ["small"], "seed": 0, "accuracy": 0.5, "n_evaluate": 360, **at}),
-            monitor=concepts.monitor.assign(null_interpretable=concepts.monitor["neurons"]),
+            monitor=concepts.monitor.assign(interpretable=first, null_interpretable=concepts.monitor["neurons"]),
         ),
         replace(tracing, networks=tracing.networks.assign(accuracy=0.5, n_evaluate=360, explained=4, **at, **of)),
     )
@@ -144,7 +146,10 @@ def test_every_page_and_the_overview_show_the_warnings(
         assert "held-out images; always the most frequent class would be right on 50.0 %" in text
         assert ("990 have no images" in text) == (name != "concepts")
         assert site[f"{name}.html"].index(b'class="warning"') < site[f"{name}.html"].index(b'<nav class="toc"')
-    assert "More than half of the words may be chance." in text_of(site, "concepts.html")
+    assert re.search(
+        r": 1 neuron holds a concept, and by chance alone \d+ would. More than half of the words may be chance.",
+        text_of(site, "concepts.html"),
+    )
     overview = text_of(site, "index.html")
     assert "always the most frequent class" in overview
     assert "990 have no images" in overview

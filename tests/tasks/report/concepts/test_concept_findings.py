@@ -82,6 +82,8 @@ def test_the_answer_is_of_the_layer_that_holds_most() -> None:
     assert answer(dead, COMMON[:0]) == (
         "None of the 128 neurons holds a concept at the end of training; 128 of them are dead."
     )
+    one = MONITOR.assign(interpretable=0, dead=(MONITOR["layer"] == "conv1").astype(int))
+    assert answer(one, COMMON[:0]).endswith("; 1 of them is dead.")
     assert answer(MONITOR[:0], COMMON[:0]) == "No layer was looked at."
 
 

@@ -56,6 +56,19 @@ def test_best_at_k2_equal_to_k1_holds_is_refuted_or_stays_open() -> None:
     assert grid_test(apart, 100, 64) is None  # no cell with k2 = k1 has another to compare with
 
 
+def test_where_all_are_equal_none_is_best() -> None:
+    cells = {"k1": ["2", "2", "10", "10"], "k2": [2, 10, 2, 10], "ratio": np.nan, "agreement": np.nan}
+    equal = page_of(grid=frame(cells | {"accuracy": 0.1}))
+    assert "k1 and k2" not in say(equal)
+    assert "k2 = k1 is best" not in claims(equal)
+    # k1 = 2 and k2 = 10 decide nothing
+    partly = page_of(grid=frame(cells | {"accuracy": [0.1, 0.1, 0.05, 0.1]}))
+    assert say(partly)["k1 and k2"][0].startswith(
+        "With k1 fixed the best k2 tried is k1 itself in 1 of 1 case; with k2 fixed the best k1 tried is k2 itself in "
+        "1 of 1 case."
+    )
+
+
 @pytest.mark.parametrize(("share", "holds"), [(0.61, "does not hold"), (0.95, "holds")])
 def test_coverage_is_a_mean_over_images(share: float, holds: str) -> None:
     rows = {"class_name": ["cat", "dog"], "n": [300, 100], "own_top_share": [share, share + 0.02]}
@@ -100,6 +113,12 @@ def test_the_histogram_wins_loses_or_is_not_special() -> None:
     assert "Controls" not in say(page_of(controls=controls(0.8, 0.7)[:1]))
 
 
+def test_equal_rivals_of_the_histogram_are_counted() -> None:
+    rows = {"method": ["class-mean", "weight", "abs-weight", "histogram"], "k": 5, "draws": 1, "accuracy_std": 0.0}
+    (text,) = say(page_of(controls=frame(rows | {"accuracy": [0.1, 0.8, 0.8, 0.9]})))["Controls"]
+    assert "the best of 3 other methods, weight W and 1 equal to it, 80.0 %." in text
+
+
 def test_few_is_at_most_half_of_the_features() -> None:
     half, more = page_of({"k2": 32}), page_of({"k2": 33})
     assert claims(half)["few filters suffice"] == "yes: r_A 0.950"
@@ -119,6 +138,14 @@ def test_the_full_head_takes_no_part_in_the_grid() -> None:
     ]
     assert claims(page)["k2 = k1 is best"] == "yes: in all cases"
     assert "take no part" not in say(page_of({"n_features": 65}, grid=page.grid))["k1 and k2"][0]
+
+
+def test_one_image_of_each_class_is_one() -> None:
+    one = frame({"n_images": [1], "overlap": [0.95], "accuracy": [0.8]})
+    assert say(page_of(sample_need=one))["Images"] == [
+        "The first image of each class gives 95.0 % of the full sets, the fewest tried. The accuracy with these sets "
+        "is 80.0 %."
+    ]
 
 
 def test_random_sets_are_measured_by_draws_and_images() -> None:
