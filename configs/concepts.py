@@ -206,7 +206,7 @@ class Concepts(Asked):
         "`tensorboard`)",
     )
 
-    DISTINCT: ClassVar = ("networks", "words")
+    DISTINCT: ClassVar = ("networks", "words", "temperatures")
 
     @field_validator("snapshots")
     @classmethod

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from configs.asked import OnSplits
-from configs.section import Name, Section
+from configs.section import Name, Section, check_distinct
 from configs.training import Course, Positive, Training
 
 Noise = Literal["standard", "zero", "feature_moments"]
@@ -39,6 +39,12 @@ class Ablation(Section):
         "predicted class; union, all classes",
     )
     draws: int = Field(5, ge=1, description="number of noise draws, over which mean and deviation are reported")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Ablation":
+        check_distinct("noises", self.noises)
+        check_distinct("scopes", self.scopes)
+        return self
 
 
 class Retraining(Course):

@@ -165,6 +165,13 @@ def test_yes_is_not_a_number_where_one_stands_for_a_list(key: str, value: str) -
         load_config("decomposition-digits", [f"decomposition.{key.split('.')[0]}={value}"])
 
 
+@pytest.mark.parametrize("setting", ["noises=[zero, zero]", "scopes=[label, union, label]"])
+def test_noise_is_named_once(setting: str) -> None:
+    expected = f"decomposition.ablation: {setting.split('=')[0]}: expected different entries, found the same one twice"
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        load_config("decomposition-digits", [f"decomposition.ablation.{setting}"])
+
+
 def test_options_that_are_true_or_false_stay(write: Write) -> None:
     found = load_config(write(changed("cluster.insecure", True)), ["cluster.arguments={silent: true, n: 1}"])
     assert found.cluster.insecure is True
