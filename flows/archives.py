@@ -13,10 +13,9 @@ from storage.stores import Store, StoreError
 from storage.updates.facts import archive_facts
 from tasks.engine.life import complete, open_job
 from tasks.engine.observers import terminal_observer
-from tasks.recording.conversion import KINDS, check_convertible, check_unconverted, materialise
-from tasks.steps.common.materialised import MATERIALISED, materialised_spec
+from tasks.recording.conversion import KINDS, check_unconverted, materialise
+from tasks.steps.common.materialised import MATERIALISED, materialised_spec, why_unconvertible
 from tasks.steps.common.own_program import naming_options, needs_program, program_at
-from tasks.steps.common.replays import recorded_archive
 
 
 def convert_archives(
@@ -65,7 +64,7 @@ def _of_run(store: Store, run: str, kind: str, tolerance: float, say: Callable[[
         raise StoreError(
             f"run {run}: expected a finished training with `record`, found none; `layerlore run` a config first"
         )
-    kept = {spec: why for spec in finished if (why := _why_kept(store, spec, kind))}
+    kept = {spec: why for spec in finished if (why := why_unconvertible(store, spec, kind))}
     if len(kept) == len(finished):
         raise StoreError(f"{finished[0].label}: {kept[finished[0]]}")
     for spec, why in kept.items():
@@ -77,12 +76,3 @@ def _of_run(store: Store, run: str, kind: str, tolerance: float, say: Callable[[
     with terminal_observer(sys.stderr) as observer, open_job(config, store, observer) as job:
         for stage in complete(job, MATERIALISED, missing):
             yield stage.path
-
-
-def _why_kept(store: Store, training: StageSpec, kind: str) -> str:
-    """Return why an archive cannot be converted into a kind, "" where it can."""
-    try:
-        check_convertible(recorded_archive(store, training), kind)
-    except ValueError as error:
-        return str(error)
-    return ""

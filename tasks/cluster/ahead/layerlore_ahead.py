@@ -9,6 +9,8 @@ import importlib
 import json
 import os
 import sys
+from pathlib import Path
+from types import TracebackType
 
 GIVEN = "LAYERLORE_AHEAD"  # JSON: names of libraries, and the former values of variables, null where there was none
 
@@ -20,6 +22,7 @@ def load(libraries: list[str], before: dict[str, str | None]) -> None:
             importlib.import_module(name)
     restore(before)
     os.register_at_fork(after_in_child=_draw_own_numbers)
+    sys.excepthook = _left_alone
 
 
 def restore(before: dict[str, str | None]) -> None:
@@ -28,6 +31,16 @@ def restore(before: dict[str, str | None]) -> None:
         os.environ.pop(name, None)
         if value is not None:
             os.environ[name] = value
+
+
+def _left_alone(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Say nothing where the program has ended while a worker of it starts: what it would share is gone."""
+    last = trace
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    inside = last is not None and Path(last.tb_frame.f_code.co_filename).parent.name == "multiprocessing"
+    if not (inside and isinstance(error, FileNotFoundError | ConnectionError | EOFError)):
+        sys.__excepthook__(kind, error, trace)
 
 
 def _draw_own_numbers(server: int = os.getpid()) -> None:

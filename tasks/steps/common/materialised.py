@@ -32,6 +32,17 @@ def materialised_spec(training: StageSpec, kind: str, tolerance: float) -> Stage
     )
 
 
+def why_unconvertible(store: Store, training: StageSpec, kind: str) -> str:
+    """Return why the archive of a finished training cannot be converted into a kind, "" where it can."""
+    from tasks.recording.conversion import check_convertible
+
+    try:
+        check_convertible(recorded_archive(store, training), kind)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def _layout(store: Store, spec: StageSpec) -> Layout:
     """Return the layout: a partition per segment."""
     from tasks.recording.conversion import check_convertible

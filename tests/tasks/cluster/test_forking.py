@@ -144,3 +144,36 @@ def test_workers_are_spawned_where_none_can_be_forked_or_dask_is_told_so(variabl
     else:
         pid, facts = run(folder, "begin", **{variable: "fork"})
     assert {one["parent"] for one in facts} == {pid}
+
+
+LOST = """
+import _multiprocessing, multiprocessing, sys
+from tasks.cluster.forking import start_loading
+
+def look():
+    open("no such file")
+
+class Unknown:
+    def __reduce__(self):
+        return look, ()
+
+if __name__ == "__main__":
+    start_loading(["json"])
+    context = multiprocessing.get_context("forkserver")
+    queue = context.SimpleQueue()
+    if sys.argv[1] == "lost":
+        _multiprocessing.sem_unlink(queue._rlock._semlock.name)  # as a program that ends does
+    process = context.Process(target=print, args=(queue, Unknown()) if sys.argv[1] == "unknown" else (queue,))
+    process.start()
+    process.join()
+    sys.exit(process.exitcode)
+"""
+
+
+@pytest.mark.parametrize(("case", "frame"), [("lost", "in __setstate__"), ("unknown", "in look")])
+def test_a_worker_of_a_program_that_has_ended_says_nothing(case: str, frame: str, tmp_path: Path) -> None:
+    (tmp_path / "program.py").write_text(LOST)
+    command = [sys.executable, "program.py", case]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert (frame in done.stderr) == (case == "unknown")
