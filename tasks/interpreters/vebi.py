@@ -100,7 +100,9 @@ def _scale(layer: Tensor) -> Tensor:
 
     largest = layer.detach().abs().amax(dim=(1, 2, 3))
     usual = (largest < LARGEST) & (largest > 1 / LARGEST) | (largest == 0)
-    return torch.where(usual, 1.0, torch.ldexp(torch.ones_like(largest), -torch.frexp(largest).exponent))
+    return torch.where(
+        usual, 1.0, torch.ldexp(torch.ones_like(largest), -torch.frexp(largest).exponent.clamp(min=-1000))
+    )
 
 
 def _check_layer(index: int, layer: Tensor, n: int) -> None:

@@ -99,16 +99,22 @@ class MemberColumns:
         weight = self._queries.weight if self._queries.anchor is None else self._queries.anchor
         matrix = self._operation.matrices(weight.detach().double()[None], None)[0]
         groups, outputs, width = self._operation.matrix_shape
-        positions, kept = n_positions(self._operation, inputs), list[tuple[Tensor, ...]]()
-        paired = _paired(self._operation, positions, len(inputs), convolves=self._convolves)
-        size = max(1, 2 * CHUNK // (8 * groups * (outputs + width) * max(1, positions)))
-        for low in range(0, len(inputs), size):
-            some = inputs[low : low + size]
-            rows = self._operation.rows(with_values(some, values_of(some).detach().double()))
+        positions, count = n_positions(self._operation, inputs), len(inputs)
+        paired = _paired(self._operation, positions, count, convolves=self._convolves)
+        empty, second = values_of(inputs).new_empty((0,), dtype=self._type), None
+        if paired:
+            first, second = (empty.new_empty(count, groups, each, positions) for each in (width, outputs))
+        else:
+            first = empty.new_empty(count, groups * outputs * width)
+        size = max(1, CHUNK // (8 * groups * (outputs + width) * max(1, positions)))
+        for low in range(0, count, size):
+            part = slice(low, low + size)
+            rows = self._operation.rows(with_values(inputs[part], values_of(inputs[part]).detach().double()))
             z = matrix @ rows
-            kept.append((rows, z) if paired else ((z @ rows.mT).flatten(1),))
-        found = [torch.cat([part.to(self._type) for part in parts]) for parts in zip(*kept, strict=True)]
-        return found[0], found[1] if paired else None
+            first[part] = rows if paired else (z @ rows.mT).flatten(1)
+            if second is not None:
+                second[part] = z
+        return first, second
 
     @torch.no_grad()
     def _of(self, rows: Tensor, outputs: Tensor) -> Tensor:
@@ -143,8 +149,8 @@ class MemberColumns:
         for mine, theirs in ((self._second, factors.sample_outputs), (self._first, factors.sample_rows)):
             left, right = (one.permute(1, 0, 3, 2).flatten(1, 2) for one in (mine, theirs.to(self._type)))
             pairs.append(left @ right.mT)
-        each = pairs[0].mul_(pairs[1])
-        return each.reshape(len(each), len(self._first), self._first.shape[3], factors.samples, -1).sum(dim=(0, 2, 4))
+        each, ends = pairs[0].mul_(pairs[1]), (self._first.shape[3], factors.sample_rows.shape[3])
+        return each.reshape(len(each), len(self._first), ends[0], factors.samples, ends[1]).sum(dim=(0, 2, 4))
 
     def _by_layer(self, factors: Factors) -> Tensor:
         """Return <d_l, H x_l>, summed over positions, from the layer with every H as weights."""
@@ -177,45 +183,54 @@ class MemberColumns:
 
 @dataclass
 class KeptColumns:
-    """The last queries of some layers, prepared once for all blocks of a segment; they hold at most `budget` bytes."""
+    """The last queries of some layers, prepared once for all blocks of a segment.
+
+    They hold at most `budget` bytes, with the copies of their inputs.
+    """
 
     budget: int = BUDGET
-    _kept: dict[str, tuple[Given, MemberColumns]] = field(default_factory=dict, init=False)
+    _kept: dict[tuple[str, int], tuple[Given, MemberColumns]] = field(default_factory=dict, init=False)
 
     def of(self, layer: str, queries: Queries, steps: Sequence[tuple[Sequence[Call], int]]) -> list[Tensor]:
         """Return the columns (Q, members) of steps, from the calls of each and its number of members.
 
         Parameters
         ----------
-        layer : name under which the queries are kept
+        layer : name under which the queries are kept; those of its units have anchors of their own
         """
-        kept = self._kept.get(layer)
+        key = layer, id(queries.anchor)
+        kept = self._kept.get(key)
         if kept is not None and kept[0].are(queries):
             return [kept[1].of(*step) for step in steps]
-        self._kept.pop(layer, None)
+        self._kept.pop(key, None)
         found, batches = [], list(_batches(queries))
         for batch in batches:
             made = MemberColumns(batch)
             found.append([made.of(*step) for step in steps])
-            if len(batches) == 1 and made.nbytes + sum(one.nbytes for _, one in self._kept.values()) <= self.budget:
-                self._kept[layer] = Given.of(queries), made
+            if len(batches) == 1 and self._held() + made.nbytes + values_of(batch.inputs).nbytes <= self.budget:
+                self._kept[key] = Given.of(queries), made
+            del made  # before the next batch is prepared
         empty = values_of(queries.inputs)
         parts = zip(*found, strict=True) if found else ([empty.new_zeros(0, members)] for _, members in steps)
         return [torch.cat(list(part)) for part in parts]
 
+    def _held(self) -> int:
+        """Return the bytes of what is kept."""
+        return sum(given.values.nbytes + made.nbytes for given, made in self._kept.values())
+
 
 def _batches(queries: Queries) -> Iterator[Queries]:
-    """Yield batches of queries of which at most BUDGET bytes are held."""
+    """Yield batches of queries of which at most BUDGET bytes are held; all where nothing is."""
     module, weight, inputs, anchor = queries.module, queries.weight, queries.inputs, queries.anchor
-    held, bits = weight.numel(), torch.finfo(product_type(inputs)).bits
-    if factorable(module) and len(inputs):
+    size, bits = len(inputs), torch.finfo(product_type(inputs)).bits
+    if factorable(module) and size:
         operation = checked_operation(module, weight, inputs, anchor, None, None)
         groups, outputs, width = operation.matrix_shape
         positions = n_positions(operation, inputs)
-        if _paired(operation, positions, len(inputs), convolves=operation.convolves and bits == 32):
-            held = groups * (outputs + width) * positions
-    size = max(1, BUDGET // max(1, held * bits // 8))
-    for low in range(0, len(inputs), size):
+        paired = _paired(operation, positions, size, convolves=operation.convolves and bits == 32)
+        held = groups * ((outputs + width) * positions if paired else outputs * width)
+        size = max(1, BUDGET // max(1, held * bits // 8))
+    for low in range(0, len(inputs), max(1, size)):
         some = inputs if size >= len(inputs) else inputs[low : low + size]
         yield Queries(module, weight, some, anchor, None)
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -121,10 +122,10 @@ class Factors:
         """The gradients of the outputs of a sample, (B, g, o, L)."""
         groups, outputs = self._use.groups, self._kind.sizes(self._use)[1]
         if isinstance(self.module, nn.Linear):
-            split = self.gradients.reshape(self.samples, -1, outputs).transpose(1, 2)
+            split = self.gradients.reshape(self.samples, prod(self.gradients.shape[1:-1]), outputs).transpose(1, 2)
         else:
             split = self.gradients.flatten(2)
-        return split.reshape(self.samples, groups, outputs // groups, -1)
+        return split.reshape(self.samples, groups, outputs // groups, split.shape[2])
 
     @cached_property
     def rows(self) -> Tensor:

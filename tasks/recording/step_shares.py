@@ -60,10 +60,11 @@ class StepShares:
 def columns_of(steps: Sequence[StepShares], layer: str, queries: Queries, kept: KeptColumns) -> list[Tensor]:
     """Return <z, G_b f> of the gradient G_b of each member of each step, (Q, members)."""
     module, weight, inputs, anchor = queries.module, queries.weight, queries.inputs, queries.anchor
-    made = kept.of(layer, queries, [(one.calls, one.members) for one in steps])
+    calls = [(one.calls, one.members) for one in steps if one.gradients is None]
+    made = iter(kept.of(layer, queries, calls) if calls else ())
     return [
-        columns
+        next(made)
         if one.gradients is None
         else gammas(module, weight, inputs, one.gradients[0].to(values_of(inputs)), anchor=anchor)
-        for one, columns in zip(steps, made, strict=True)
+        for one in steps
     ]

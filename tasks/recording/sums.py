@@ -1,7 +1,7 @@
 """Whether a layer's gradient, as the optimiser got it, is the sum of its members' parts times a factor."""
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
+from functools import lru_cache, reduce
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +9,7 @@ from torch.func import functional_call
 
 from tasks.recording.columns import Call
 from tasks.recording.factors import Factors, factorable, sample_axes
+from tasks.tracing.products import product_type
 
 TOLERANCE = 1e-3  # of the gradient's norm: rounding of float32, far below a missing part
 COMBINED = 8  # random combinations of a gradient's rows that stand for all of them
@@ -28,11 +29,12 @@ def summed(module: nn.Module, calls: Sequence[Call], gradient: Tensor) -> tuple[
     """
     groups, shape = int(getattr(module, "groups", 1)), tuple(gradient.shape)
     outputs = shape[0] // groups
-    if not factorable(module) or outputs <= COMBINED or any(rows.ndim < sample_axes(module) for rows, _ in calls):
-        return torch.stack([_weight_gradient(module, call) for call in calls]).sum(0), gradient
+    exact = product_type(gradient) == gradient.dtype  # else products of combinations are rounded in another way
+    if not exact or outputs <= COMBINED or not all(_combines(module, rows) for rows, _ in calls):
+        return _total(_weight_gradient(module, call) for call in calls), gradient
     chosen = _combinations(outputs).to(gradient)
-    parts = [Factors(module, shape, *call).combined(chosen) for call in calls]
-    return torch.stack(parts).sum(0), chosen @ gradient.reshape(groups, outputs, -1)
+    total = _total(Factors(module, shape, *call).combined(chosen) for call in calls)
+    return total, chosen @ gradient.reshape(groups, outputs, -1)
 
 
 def factor_of(pairs: Sequence[tuple[Tensor, Tensor]]) -> float | None:
@@ -43,13 +45,27 @@ def factor_of(pairs: Sequence[tuple[Tensor, Tensor]]) -> float | None:
     return factor if float((wanted - factor * total).norm()) <= TOLERANCE * float(wanted.norm()) else None
 
 
+def _combines(module: nn.Module, rows: Tensor) -> bool:
+    """Return whether combinations of the gradient's rows can be had from a call's inputs."""
+    return factorable(module) and len(rows) > 0 and rows.ndim >= sample_axes(module)
+
+
+def _total(parts: Iterable[Tensor]) -> Tensor:
+    """Return the sum of tensors, two of which lie in memory at a time."""
+    found: Tensor = reduce(Tensor.add_, parts)
+    return found
+
+
 @lru_cache(maxsize=64)
 def _combinations(outputs: int) -> Tensor:
-    """Return COMBINED random combinations of the rows of an output, (COMBINED, outputs) in float64, always the same.
+    """Return COMBINED random combinations of rows, (COMBINED, outputs) in float64, always the same.
 
-    Not signs: parts of two rows that cancel each other, as those of two logits do, would often cancel here too.
+    Every row counts alike. Not signs: parts of two rows that cancel each other, as those of two logits do, would often
+    cancel here too.
     """
-    return torch.randn(COMBINED, outputs, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator("cpu").manual_seed(0)
+    found = torch.randn(COMBINED, outputs, dtype=torch.float64, generator=generator, device="cpu")
+    return found * (COMBINED**0.5 / torch.linalg.vector_norm(found, dim=0))
 
 
 def _weight_gradient(module: nn.Module, call: Call) -> Tensor:

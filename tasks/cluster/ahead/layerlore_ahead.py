@@ -7,11 +7,15 @@ A library that cannot be loaded is left for the worker that needs it, which repo
 import contextlib
 import importlib
 import json
+import multiprocessing
 import os
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 
+PROGRAM = os.getppid()  # whose workers are forked here
+ENDING = 5.0  # seconds that a program may take to end after it has given back what its workers share
 GIVEN = "LAYERLORE_AHEAD"  # JSON: names of libraries, and the former values of variables, null where there was none
 
 
@@ -34,13 +38,25 @@ def restore(before: dict[str, str | None]) -> None:
 
 
 def _left_alone(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Say nothing where the program has ended while a worker of it starts: what it would share is gone."""
+    """Say nothing of what a worker misses as it starts while its program ends: what both would share is gone."""
     last = trace
     while last is not None and last.tb_next is not None:
         last = last.tb_next
-    inside = last is not None and Path(last.tb_frame.f_code.co_filename).parent.name == "multiprocessing"
-    if not (inside and isinstance(error, FileNotFoundError | ConnectionError | EOFError)):
+    inside = last is not None and Path(last.tb_frame.f_code.co_filename).parent == Path(multiprocessing.__file__).parent
+    lost = inside and isinstance(error, FileNotFoundError | ConnectionError | EOFError)
+    until = time.monotonic() + ENDING
+    while lost and not _ended(PROGRAM) and time.monotonic() < until:
+        time.sleep(0.05)
+    if not (lost and _ended(PROGRAM)):
         sys.__excepthook__(kind, error, trace)
+
+
+def _ended(process: int) -> bool:
+    """Return whether a process has ended, on Linux."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] in "XZ"
+    except OSError:
+        return True
 
 
 def _draw_own_numbers(server: int = os.getpid()) -> None:

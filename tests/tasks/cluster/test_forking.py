@@ -147,7 +147,7 @@ def test_workers_are_spawned_where_none_can_be_forked_or_dask_is_told_so(variabl
 
 
 LOST = """
-import _multiprocessing, multiprocessing, sys
+import _multiprocessing, multiprocessing, os, sys
 from tasks.cluster.forking import start_loading
 
 def look():
@@ -161,19 +161,21 @@ if __name__ == "__main__":
     start_loading(["json"])
     context = multiprocessing.get_context("forkserver")
     queue = context.SimpleQueue()
-    if sys.argv[1] == "lost":
+    if sys.argv[1] != "unknown":
         _multiprocessing.sem_unlink(queue._rlock._semlock.name)  # as a program that ends does
     process = context.Process(target=print, args=(queue, Unknown()) if sys.argv[1] == "unknown" else (queue,))
     process.start()
-    process.join()
-    sys.exit(process.exitcode)
+    if sys.argv[1] != "ended":
+        process.join()
+    os._exit(5)
 """
 
 
-@pytest.mark.parametrize(("case", "frame"), [("lost", "in __setstate__"), ("unknown", "in look")])
+@pytest.mark.parametrize(("case", "frame"), [("ended", ""), ("alive", "in __setstate__"), ("unknown", "in look")])
 def test_a_worker_of_a_program_that_has_ended_says_nothing(case: str, frame: str, tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(LOST)
     command = [sys.executable, "program.py", case]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert (frame in done.stderr) == (case == "unknown")
+    assert done.returncode == 5
+    assert frame in done.stderr
+    assert ("forkserver.py" in done.stderr) == bool(frame)

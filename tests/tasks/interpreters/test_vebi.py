@@ -280,3 +280,9 @@ def test_maps_with_squares_beyond_float64_have_the_same_energies(scale: float) -
     energy = unit_responses([maps])
     np.testing.assert_allclose(energy.numpy(), [[9 / 25, 16 / 25]], rtol=1e-14)
     np.testing.assert_allclose(unit_responses([maps], "l2").numpy(), [[3 * scale, 4 * scale]], rtol=1e-14)
+
+
+def test_subnormal_maps_have_energies() -> None:
+    maps = torch.tensor([3.0, 4.0], dtype=torch.float64).reshape(1, 2, 1, 1) * 2.0**-1060  # exact, with fewer bits
+    np.testing.assert_allclose(unit_responses([maps]).numpy(), [[9 / 25, 16 / 25]], rtol=1e-3)
+    np.testing.assert_allclose(unit_responses([maps], "l2").numpy(), [[3 * 2.0**-1060, 4 * 2.0**-1060]], rtol=1e-3)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from tasks.modules.rows import Rows
-from tasks.recording import columns
+from tasks.recording import columns, sums
 from tasks.recording.columns import KeptColumns, MemberColumns
 from tasks.recording.factors import MANY, Factors
 from tasks.recording.sums import COMBINED, factor_of, summed
@@ -156,6 +156,42 @@ def test_ragged_queries_see_no_padding() -> None:
     close(found, wanted, torch.float64)
 
 
+def test_queries_without_rows_have_no_part() -> None:
+    case = Case("tokens", 2)
+    none = Rows(torch.zeros(0, 7, dtype=torch.float64), torch.tensor([0, 0, 0]))
+    found = MemberColumns(Queries(case.module, case.weight, none, None, None)).of([(case.rows, case.outputs)], 6)
+    assert torch.equal(found, torch.zeros(2, 6, dtype=torch.float64))
+
+
+def test_a_layer_and_its_units_are_prepared_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    case, made = Case("conv2d", 3), list[Queries]()
+    monkeypatch.setattr(columns, "MemberColumns", lambda queries: (made.append(queries), MemberColumns(queries))[1])  # type: ignore[func-returns-value]
+    kept, anchors = KeptColumns(), [None, case.anchor, 2 * case.anchor]
+    for _ in range(3):
+        for anchor in anchors:
+            kept.of("0", Queries(case.module, case.weight, case.queries, anchor, None), [])
+    assert len(made) == len(anchors)
+    with torch.inference_mode():  # its changes in place are not counted
+        uncounted = case.weight * 1
+    for _ in range(2):
+        kept.of("1", Queries(case.module, uncounted, case.queries, None, None), [])
+    assert len(made) == len(anchors) + 2
+    full = KeptColumns(budget=case.queries.nbytes)  # the copy of the inputs counts too
+    for _ in range(2):
+        full.of("0", Queries(case.module, case.weight, case.queries, None, None), [])
+    assert len(made) == len(anchors) + 4
+
+
+def test_gradients_of_other_layers_are_made_once_for_all_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    case, calls, make = Case("transposed", 5), list[int](), columns._gradients
+    wanted = case.expected()
+    monkeypatch.setattr(columns, "BUDGET", case.weight.nbytes)
+    monkeypatch.setattr(columns, "_gradients", lambda *given: (calls.append(1), make(*given))[1])  # type: ignore[func-returns-value]
+    queries = Queries(case.module, case.weight, case.queries, None, None)
+    close(KeptColumns().of("0", queries, [([(case.rows, case.outputs)], 6)])[0], wanted, torch.float64)
+    assert len(calls) == 1
+
+
 def test_kept_queries_are_those_that_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case("conv2d", 5)
     wanted, steps = case.expected(), [([(case.rows, case.outputs)], 6), ([], 6)]
@@ -199,6 +235,35 @@ def test_the_factor_of_a_sum_is_known(name: str, dtype: torch.dtype) -> None:
     penalty = case.weight.to(dtype) * (0.01 * float(gradient.norm()) / float(case.weight.norm()))
     for odd in (gradient + penalty, masked, one_row):
         assert factor_of([summed(module, [call], odd)]) is None
+
+
+@pytest.mark.parametrize("name", ["linear", "conv2d", "groups"])
+def test_products_of_fewer_bits_do_not_refuse_a_sum(name: str) -> None:
+    case = Case(name, 1, members=64)
+    module, call = case.module.float(), (case.rows.float(), case.outputs.float())
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        (gradient,) = torch.autograd.grad((module(call[0]) * call[1]).sum(), list(module.parameters()))
+        assert factor_of([summed(module, [call], 0.3 * gradient)]) == pytest.approx(0.3, rel=1e-4)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("name", ["linear", "conv2d"])
+def test_calls_without_rows_have_no_part_of_a_sum(name: str) -> None:
+    case = Case(name, 1)
+    gradient, none = case.gradient(case.rows, case.outputs), (case.rows[:0], case.outputs[:0])
+    assert factor_of([summed(case.module, [none, (case.rows, case.outputs)], gradient)]) == pytest.approx(1.0)
+    assert factor_of([summed(case.module, [none], torch.zeros_like(gradient))]) == 0.0
+
+
+def test_combinations_count_every_row_alike_on_the_cpu() -> None:
+    with torch.device("meta"):
+        found = sums._combinations(1000)
+    np.testing.assert_allclose(found.square().sum(0), COMBINED)
+    scales = (found @ torch.randn(1000, 40, dtype=torch.float64)).square().sum()  # of a norm that is known on average
+    assert 0.5 < float(scales) / (COMBINED * 1000 * 40) < 2
 
 
 def test_rows_that_cancel_each_other_do_not_vanish() -> None:
