@@ -64,8 +64,9 @@ def _combinations(outputs: int) -> Tensor:
     cancel here too.
     """
     generator = torch.Generator("cpu").manual_seed(0)
-    found = torch.randn(COMBINED, outputs, dtype=torch.float64, generator=generator, device="cpu")
-    return found * (COMBINED**0.5 / torch.linalg.vector_norm(found, dim=0))
+    drawn = torch.randn(COMBINED, outputs, dtype=torch.float64, generator=generator, device="cpu")
+    found: Tensor = drawn * (COMBINED**0.5 / torch.linalg.vector_norm(drawn, dim=0))
+    return found
 
 
 def _weight_gradient(module: nn.Module, call: Call) -> Tensor:

@@ -292,8 +292,8 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     row = 4 * n * (2 * len(traced) + 2) + members_bytes(spec, survey, traced)
     weights = 4 * sum(math.prod(p.shape) for p in recorded_parameters(recorded_layers(training, survey))[1])
     peak = row * training_of(training).checkpoint_every + 3 * INPUT_BYTES + UPDATES + 6 * weights
-    peak += reading_peak(training, survey, state_bytes(survey.blank(training))) + (split := gradients_bytes(spec, survey))
-    peak += BUDGET + bool(split) * (INPUT_BYTES + 2 * min(BUDGET, n * weights))  # queries, prepared for all layers
+    peak += reading_peak(training, survey, state_bytes(survey.blank(training))) + BUDGET
+    peak += (split := gradients_bytes(spec, survey)) + bool(split) * (INPUT_BYTES + 2 * min(BUDGET, n * weights))
     return Size(row * steps, peak, about=equal_line(spec, survey, traced))
 
 
