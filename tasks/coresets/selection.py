@@ -103,7 +103,7 @@ def check_seed(seed: Seed) -> np.random.SeedSequence:
         if isinstance(part, bool) or not isinstance(part, int | np.integer):
             raise TypeError(f"seed: expected an integer or a sequence of integers, found {seed!r}")
         if part < 0:
-            raise ValueError(f"seed: expected integers of at least 0, found {seed!r}")
+            raise ValueError(f"seed: expected non-negative integers, found {seed!r}")
     return np.random.SeedSequence(seed)
 
 

@@ -114,7 +114,7 @@ def _checked(rank: int, seed: int | Sequence[int]) -> np.random.Generator:
     try:
         return np.random.default_rng(seed)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"seed: expected integers of at least 0, found {seed!r}") from error
+        raise type(error)(f"seed: expected non-negative integers, found {seed!r}") from error
 
 
 def _exact(rows: Rows) -> tuple[Tensor, Tensor, int]:
