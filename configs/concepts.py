@@ -211,7 +211,9 @@ class Concepts(Asked):
     @field_validator("snapshots")
     @classmethod
     def _steps_rise(cls, steps: str | tuple[int, ...]) -> str | tuple[int, ...]:
-        if isinstance(steps, tuple) and (not steps or list(steps) != sorted(set(steps))):
+        if isinstance(steps, tuple) and not steps:
+            raise ValueError("expected all or rising steps, found none; name at least one")
+        if isinstance(steps, tuple) and list(steps) != sorted(set(steps)):
             raise ValueError(f"expected rising steps, found {list(steps)}; sort them")
         return steps
 

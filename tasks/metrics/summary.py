@@ -72,14 +72,14 @@ def over_repeats(budgets: pd.DataFrame) -> pd.DataFrame:
 
     Returns
     -------
-    a row per (network, interpreter, selector, budget): `<column>_mean` and `<column>_std` (population) of every
-    numeric column; `n_draws`, the number of (seed, repeat)
+    a row per (network, interpreter, selector, budget): `<column>_mean` and `<column>_std` of every numeric column,
+    with a degree of freedom less (NaN with one draw); `n_draws`, the number of (seed, repeat)
     """
     keys = [*SETTING, "budget"]
     numbers = [name for name in budgets.columns if name not in {*keys, *DRAW}]
     groups = budgets.groupby(keys, sort=True, observed=True)
     means = groups[numbers].mean().add_suffix("_mean")
-    spreads = groups[numbers].std(ddof=0).add_suffix("_std")
+    spreads = groups[numbers].std(ddof=1).add_suffix("_std")
     columns = [f"{name}_{part}" for name in numbers for part in ("mean", "std")]
     table = pd.concat([means, spreads], axis=1)[columns]
     table.insert(0, "n_draws", groups.size())
@@ -97,9 +97,9 @@ def robustness_table(budgets: pd.DataFrame) -> pd.DataFrame:
     -------
     a row per (network, interpreter, selector), with columns for each alpha. `mean_*` and `std_*` are the mean and the
     population standard deviation of Phi over budgets, both averaged over draws. `mean_*_spread` and `std_*_spread` are
-    their population standard deviations over draws (the ±). `null_*` is the mean null distance over the same budgets
-    and draws. `n_draws` counts the draws, `n_budgets` the budgets with a Phi at alpha = 0. `left_out` counts the
-    classes without a distance, over the draws and budgets that count.
+    their standard deviations over draws (the ±), with a degree of freedom less: NaN with one draw. `null_*` is the mean
+    null distance over the same budgets and draws. `n_draws` counts the draws, `n_budgets` the budgets with a Phi at
+    alpha = 0. `left_out` counts the classes without a distance, over the draws and budgets that count.
     """
     records = []
     for key, rows in budgets.groupby([*SETTING, *DRAW], sort=True, observed=True):
@@ -111,7 +111,7 @@ def robustness_table(budgets: pd.DataFrame) -> pd.DataFrame:
     table["n_budgets"] = groups["n_budgets"].max()
     for name in (f"{part}_{alpha}" for alpha in ALPHAS for part in ("mean", "std")):
         table[name] = groups[name].mean()
-        table[f"{name}_spread"] = groups[name].std(ddof=0)
+        table[f"{name}_spread"] = groups[name].std(ddof=1)
     for alpha in ALPHAS:
         table[f"null_{alpha}"] = groups[f"null_{alpha}"].mean()
     return table.reset_index()

@@ -16,7 +16,7 @@ def at_chance(network: str, accuracy: float, chance: float, n_images: int) -> st
 
     Parameters
     ----------
-    accuracy : on held-out images, 0..1
+    accuracy : on the images of the evaluation, 0..1
     chance : share of the most frequent class among them
     n_images : how many they are
     """
@@ -24,7 +24,7 @@ def at_chance(network: str, accuracy: float, chance: float, n_images: int) -> st
     if not known or accuracy > chance + 2 * math.sqrt(chance * (1 - chance) / n_images):
         return ""
     return (
-        f"{network} is right on {in_percent(accuracy)} % of the {n_images:,} held-out images; always the most "
+        f"{network} is right on {in_percent(accuracy)} % of the {n_images:,} images of its evaluation; always the most "
         f"frequent class would be right on {in_percent(chance)} %. So its answers mean little, and all below too."
     )
 

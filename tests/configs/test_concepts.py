@@ -87,7 +87,7 @@ BAD: list[tuple[Tree, str]] = [
     ({"layout": "upside-down"}, "concepts.layout: input should be 'channels-first', 'channels-last' or 'tokens'"),
     ({"pool": "median"}, "concepts.pool: input should be 'mean', 'max', 'first-token' or 'patches', found 'median'"),
     ({"temperatures": [0.1, 0.1]}, "concepts: temperatures: expected different entries, found the same one twice"),
-    ({"snapshots": []}, "concepts.snapshots: expected rising steps, found []; sort them"),
+    ({"snapshots": []}, "concepts.snapshots: expected all or rising steps, found none; name at least one"),
     ({"snapshots": [3, 3]}, "concepts.snapshots: expected rising steps, found [3, 3]; sort them"),
     ({"snapshots": [5, 3]}, "concepts.snapshots: expected rising steps, found [5, 3]; sort them"),
     ({"snapshots": [-1]}, "concepts.snapshots.0: input should be greater than or equal to 0, found -1"),

@@ -135,14 +135,14 @@ def interpretation_content(results: InterpretationResults) -> InterpretationCont
     units, pictured = unit_sections(results.units)
     cards = None if results.cards is None else cards_of(results.cards)
     on_cards = set() if cards is None else {thumb.digest for thumb in cards.thumbnails}
-    robustness = known_spreads(results.robustness)
+    robustness = results.robustness
     sections = _sections(results, "" if dropped else "data/classes.csv")
     said = [f"{section.title}: {section.findings[0].text}" for section in sections if section.findings]
     return InterpretationContent(
         opening=opening_of(results, cards, next(iter(said), "")),
         observations=_observations(results),
         sections=sections,
-        budgets=_by_network(known_spreads(results.over_repeats)),
+        budgets=_by_network(results.over_repeats),
         networks=tables.networks_table(results.networks),
         robustness=tables.robustness_table(own_coresets(robustness)),
         transfer=_transfer(results) if len(results.transfer) else None,
@@ -157,13 +157,6 @@ def interpretation_content(results: InterpretationResults) -> InterpretationCont
     )
 
 
-def known_spreads(table: pd.DataFrame) -> pd.DataFrame:
-    """Blank the spreads (`*_std`, `*_spread`) of rows with a single draw: 0 there means unknown, not certain."""
-    spreads = [name for name in table.columns if name.endswith(("_std", "_spread"))]
-    single = table["n_draws"] < 2
-    return table.assign(**{name: table[name].astype(float).mask(single) for name in spreads})
-
-
 def own_coresets(table: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of coresets that the network itself selected; all rows where no column says which."""
     return table[table["coreset_from"] == table["network"]] if "coreset_from" in table else table
@@ -171,9 +164,7 @@ def own_coresets(table: pd.DataFrame) -> pd.DataFrame:
 
 def _observations(results: InterpretationResults) -> list[tuple[str, list[Observation]]]:
     """Judge the paper's observations for each network."""
-    over_repeats, robustness = (
-        known_spreads(own_coresets(table)) for table in (results.over_repeats, results.robustness)
-    )
+    over_repeats, robustness = (own_coresets(table) for table in (results.over_repeats, results.robustness))
     frames = (over_repeats, robustness, results.against_random, results.with_budget)
     return [
         (str(network), observations(*(table[table["network"] == network] if len(table) else table for table in frames)))
@@ -188,7 +179,7 @@ def _by_network(over_repeats: pd.DataFrame) -> list[tuple[str, Table]]:
 
 def _transfer(results: InterpretationResults) -> Transfer:
     """Compare the coresets of other networks with each network's own."""
-    figures, over_repeats = [], known_spreads(results.over_repeats)
+    figures, over_repeats = [], results.over_repeats
     for i, network in enumerate(dict.fromkeys(results.transfer["network"]), start=1):
         rows = over_repeats[(over_repeats["network"] == network) & (over_repeats["budget"] < 1)]
         views = [replace(distance_views(part)[0], label=name) for _, name, part in pairs(rows)]
@@ -200,8 +191,8 @@ def _transfer(results: InterpretationResults) -> Transfer:
 
 def _sections(results: InterpretationResults, class_csv: str) -> list[Section]:
     """One section per network and interpreter."""
-    over_repeats = known_spreads(own_coresets(results.over_repeats))
-    robustness = known_spreads(own_coresets(results.robustness))
+    over_repeats = own_coresets(results.over_repeats)
+    robustness = own_coresets(results.robustness)
     return [
         Section(
             id=f"pair-{i}",

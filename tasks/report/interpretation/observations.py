@@ -139,9 +139,9 @@ def _random_baseline(against_random: pd.DataFrame, robustness: pd.DataFrame) -> 
 
 
 def _error(row: pd.Series, name: str) -> float:
-    """Return the standard error of a mean over draws from their population spread, NaN with a single draw."""
+    """Return the standard error of a mean over draws from their spread, NaN with a single draw."""
     draws = float(row["n_draws"])
-    return float(row[f"{name}_spread"]) / (draws - 1) ** 0.5 if draws > 1 else float("nan")
+    return float(row[f"{name}_spread"]) / draws**0.5
 
 
 def _sign(difference: float, noise: float) -> int:

@@ -43,8 +43,8 @@ def test_a_network_at_chance_is_one_that_two_standard_errors_do_not_lift_above_t
 
 def test_the_warning_has_both_numbers() -> None:
     assert at_chance("net", 0.103, 0.1, 1350) == (
-        "net is right on 10.3 % of the 1,350 held-out images; always the most frequent class would be right on 10.0 %. "
-        "So its answers mean little, and all below too."
+        "net is right on 10.3 % of the 1,350 images of its evaluation; always the most frequent class would be right "
+        "on 10.0 %. So its answers mean little, and all below too."
     )
 
 
@@ -143,7 +143,7 @@ def test_every_page_and_the_overview_show_the_warnings(
     for name in ("interpretation", "decomposition", "concepts", "tracing"):
         text = text_of(site, f"{name}.html")
         assert "Warning: " in text
-        assert "held-out images; always the most frequent class would be right on 50.0 %" in text
+        assert "images of its evaluation; always the most frequent class would be right on 50.0 %" in text
         assert ("990 have no images" in text) == (name != "concepts")
         assert site[f"{name}.html"].index(b'class="warning"') < site[f"{name}.html"].index(b'<nav class="toc"')
     assert re.search(

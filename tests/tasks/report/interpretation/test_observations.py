@@ -107,16 +107,16 @@ def test_what_small_coresets_lack_is_named() -> None:
 
 
 def test_random_is_beaten_only_beyond_draws_and_classes() -> None:
-    # five draws: random's mean is known to 0.02 / sqrt(4) = 0.01; noise: 2 sqrt(0.01² + 0.01²) = 0.0283
-    for difference, state in ((-0.028, "held"), (-0.029, "did not hold"), (0.5, "held")):
+    # five draws: random's mean is known to 0.02 / sqrt(5) = 0.00894; noise: 2 sqrt(0.00894² + 0.01²) = 0.0268
+    for difference, state in ((-0.026, "held"), (-0.027, "did not hold"), (0.5, "held")):
         found = judged(against_random=against(("ice", "moderate", difference, 0.01)))
         assert found["Random baseline"].state == state
     both = against(("ice", "moderate", -0.2, 0.01), ("ice", "dgpruning", 0.1, 0.01))
     beaten = judged(against_random=both)["Random baseline"]
     assert beaten.state == "held in part"
     assert "this is so in 1 of 2 comparisons; random is nearer by more than noise in 1." in text(beaten)
-    assert beaten.evidence == ("ice: random 0.300 ± 0.020 rad; next to it moderate −0.200 rad (noise 0.028), "
-                              "dgpruning +0.100 rad (noise 0.028).",)  # fmt: skip
+    assert beaten.evidence == ("ice: random 0.300 ± 0.020 rad; next to it moderate −0.200 rad (noise 0.027), "
+                              "dgpruning +0.100 rad (noise 0.027).",)  # fmt: skip
 
 
 def test_a_single_draw_of_random_says_nothing() -> None:
@@ -161,10 +161,10 @@ def test_the_robust_method_must_be_the_same_for_every_selector() -> None:
 
 
 def test_the_most_robust_method_leads_by_more_than_its_draws_differ() -> None:
-    stds = {"ice": (0.10, 0.12), "topics": (0.04, 0.05)}  # random: a gap of 0.06, noise 2 sqrt(2) over / sqrt(4)
-    for over, state in ((0.042, "held"), (0.043, "cannot be said")):
+    stds = {"ice": (0.10, 0.12), "topics": (0.04, 0.05)}  # random: a gap of 0.06, noise 2 sqrt(2) over / sqrt(5)
+    for over, state in ((0.047, "held"), (0.048, "cannot be said")):
         assert judged(robustness=robust(stds, over=over))["Robust method"].state == state
-    noisy = text(judged(robustness=robust(stds, over=0.043))["Robust method"])
+    noisy = text(judged(robustness=robust(stds, over=0.048))["Robust method"])
     assert "topics has the least with every selector, but not by more than twice its error" in noisy
     once = judged(robustness=robust(stds, over=NAN))["Robust method"]
     assert once.state == "cannot be said"

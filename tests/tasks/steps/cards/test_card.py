@@ -239,6 +239,8 @@ def test_a_network_at_chance_is_warned_of(carded_run: Run, whole: FinishedRun) -
     warning = card_of(whole, Wanted(wrong=1)).warning
     assert bool(warning) == (right <= 0.1 + 2 * np.sqrt(0.09 / 30))  # three images of each of ten classes
     if warning:
-        assert warning.startswith(f"small is right on {100 * right:.1f} % of the 30 held-out images; always the most ")
+        assert warning.startswith(
+            f"small is right on {100 * right:.1f} % of the 30 images of its evaluation; always the most "
+        )
     assert most_frequent(np.array([3, 3, 5, 3])) == 0.75
     assert card_of(asking(carded_run, ("tracing",)), Wanted(sample="3")).warning == ""
