@@ -112,7 +112,7 @@ def _sentence(card: Card, sums: pd.Series) -> str:
     query = card.query
     answer = f"{card.of} answers {query.predicted} ({card.probability})"
     if query.predicted != query.true_class:
-        answer += f" for one of {query.true_class}"
+        answer += f" where the label is {query.true_class}"
     if not len(sums) or not sums.max() > 0:
         return f"{answer}."
     against = f", and those of {formats.class_of(sums.idxmin())} worked against it most" if sums.min() < 0 else ""

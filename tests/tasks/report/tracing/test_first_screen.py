@@ -84,7 +84,7 @@ def test_ridges_stand_in_place_of_training_images(facts: RunFacts, tracing: Trac
 def test_a_wrong_answer_names_the_true_class(tracing: TracingResults) -> None:
     found = first_of(replace(tracing, queries=tracing.queries[2:]))
     assert "answers zero (90.0" in found.sentence
-    assert "for one of two: training examples of class" in found.sentence
+    assert "where the label is two: training examples of class" in found.sentence
 
 
 def test_without_queries_the_page_has_its_title_alone(facts: RunFacts, tracing: TracingResults) -> None:
