@@ -152,7 +152,10 @@ def sample_table(rows: pd.DataFrame) -> Table:
         "sets found": number_cell("overlap", formats.share),
         "A_d": number_cell("accuracy", formats.share),
     }
-    caption = "Sets from the first images of each class: part of the full sets found, and accuracy with them"
+    caption = (
+        "Sets from the first images of each class, and from all images of a class with fewer: part of the full sets "
+        "found, and accuracy with them"
+    )
     return _capped(rows, caption, cells, 0, "data/decomposition_sample_need.csv")
 
 
