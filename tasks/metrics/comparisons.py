@@ -53,5 +53,7 @@ def with_budget(classes: pd.DataFrame) -> pd.DataFrame:
             for measure in (name for name in MEASURES if name in mine and ends[0] < ends[1]):
                 found = gap(first, last, measure, ("seed",))
                 if found.n_classes:
-                    rows.append((network, interpreter, selector, measure, *ends, *found))
+                    rows.append(
+                        (network, interpreter, selector, measure, *ends, found.mean, found.error, found.n_classes)
+                    )
     return pd.DataFrame(rows, columns=[*KEYS, "measure", "least", "most", "difference", "error", "n_classes"])

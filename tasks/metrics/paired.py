@@ -8,11 +8,21 @@ import pandas as pd
 
 
 class Gap(NamedTuple):
-    """A mean difference over classes, its standard error (NaN with one class), and the number of classes."""
+    """A mean difference over classes with its standard error, and the means whose difference it is.
+
+    Attributes
+    ----------
+    mean : of the differences, second minus first; NaN without a class
+    error : standard error over classes; NaN with one class
+    n_classes : number of classes with a pair
+    first, second : means of both sides over the same pairs and classes; NaN without a class
+    """
 
     mean: float
     error: float
     n_classes: int
+    first: float
+    second: float
 
 
 def gap(first: pd.DataFrame, second: pd.DataFrame, measure: str, shared: Sequence[str] = ("seed", "budget")) -> Gap:
@@ -26,8 +36,8 @@ def gap(first: pd.DataFrame, second: pd.DataFrame, measure: str, shared: Sequenc
     """
     keys = [*shared, "label"]
     one, other = (rows.groupby(keys, observed=True)[measure].mean() for rows in (first, second))
-    pairs = (other - one).replace([np.inf, -np.inf], np.nan).dropna()
-    by_class = pairs.groupby("label").mean().to_numpy(np.float64)
-    n = len(by_class)
-    error = float(by_class.std(ddof=1) / n**0.5) if n > 1 else float("nan")
-    return Gap(float(by_class.mean()) if n else float("nan"), error, n)
+    both = pd.DataFrame({"first": one, "second": other}).replace([np.inf, -np.inf], np.nan).dropna()
+    by_class = both.assign(gap=both["second"] - both["first"]).groupby("label").mean()
+    n, means = len(by_class), by_class.mean()
+    error = float(by_class["gap"].std(ddof=1) / n**0.5) if n > 1 else float("nan")
+    return Gap(float(means["gap"]), error, n, float(means["first"]), float(means["second"]))

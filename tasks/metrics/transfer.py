@@ -22,9 +22,9 @@ def transfer_table(classes: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     a row per (network, coreset_from, interpreter, selector, budget), no rows without transfer. `n_draws` counts the
-    draws, `n_classes` the classes with both distances. For each of MEASURES there are means over classes, draws and
-    seeds: `*_own`, `*_transferred`, and `*_difference`, transferred minus own, with its standard error over classes
-    `*_error`.
+    draws, `n_classes` the classes with both distances. For each of MEASURES there are means over draws, seeds and the
+    classes with both values: `*_own`, `*_transferred`, and `*_difference`, transferred minus own, with its standard
+    error over classes `*_error`.
     """
     found = {name: column for name, column in MEASURES.items() if column in classes}
     own = classes[classes["coreset_from"] == classes["network"]]
@@ -80,6 +80,6 @@ def transfer_summary(classes: pd.DataFrame) -> pd.DataFrame:
 def _compared(name: str, own: pd.DataFrame, transferred: pd.DataFrame, column: str) -> dict[str, float]:
     """Return the means of one measure and their difference."""
     found = gap(own, transferred, column)
-    row = {f"{name}_own": own[column].mean(), f"{name}_transferred": transferred[column].mean()}
+    row = {f"{name}_own": found.first, f"{name}_transferred": found.second}
     row |= {f"{name}_difference": found.mean, f"{name}_error": found.error}
     return row | ({"n_classes": found.n_classes} if name == "phi_0" else {})

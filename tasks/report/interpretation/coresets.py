@@ -72,8 +72,8 @@ def transfer_table(transfer: pd.DataFrame) -> Table:
             cells.append((head, "transferred", number_cell(f"{name}_transferred", forms[name])))
             cells.append((head, "difference", signed[name](name)))
     caption = (
-        "Coresets that another network selected, next to the network's own: means over classes and draws, "
-        "difference ± standard error over classes"
+        "Coresets that another network selected, next to the network's own: means over draws and the classes with both "
+        "values, difference ± standard error over classes"
     )
     return _print(transfer, caption, cells, words=4, csv="data/transfer.csv")
 

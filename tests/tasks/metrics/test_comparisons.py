@@ -92,6 +92,16 @@ def test_transferred_coresets_are_next_to_the_own(exchanged: pd.DataFrame) -> No
     assert (same["phi_0_difference"], same["n_draws"]) == (0.0, 2)
 
 
+def test_means_of_own_and_transferred_coresets_are_of_the_classes_with_both() -> None:
+    own = rows("moderate", {0.1: [0.9, 0.9, 0.1, np.nan]})
+    (row,) = transfer_table(
+        pd.concat([own, rows("moderate from other", {0.1: [np.nan, np.nan, 0.2, 0.9]}, sender="other")])
+    ).to_dict("records")
+    found = [row[f"phi_0_{part}"] for part in ("own", "transferred", "difference")]
+    np.testing.assert_allclose(found, [0.1, 0.2, 0.1])  # over all classes: 0.63, 0.55
+    assert row["n_classes"] == 1
+
+
 def test_the_summary_of_transfer_is_the_mean_over_budgets_and_selectors(exchanged: pd.DataFrame) -> None:
     (row,) = transfer_summary(exchanged).to_dict("records")
     # class 0: (0.1 + 0.0 + 0.0) / 3, class 1: (0.3 + 0.2 + 0.0) / 3; the third is dgpruning
