@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from configs.section import MAX_SEED, Location, Name, Section, check_distinct
+from configs.section import MAX_SEED, Location, Name, Section, check_distinct, kind_by_default
 
 
 class DrawnCaptions(Section):
@@ -28,7 +28,7 @@ class CaptionFiles(Section):
     )
 
 
-Captions = Annotated[DrawnCaptions | CaptionFiles, Field(discriminator="kind")]
+Captions = Annotated[DrawnCaptions | CaptionFiles, Field(discriminator="kind"), kind_by_default(DrawnCaptions)]
 
 
 class CaptionerWeights(Section):

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 from configs.activations import ChannelLayout
 from configs.asked import Asked
 from configs.captioner import Captioner
-from configs.section import SIDE, Location, Name, Section, Share, check_distinct
+from configs.section import SIDE, Location, Name, Section, Share, check_distinct, kind_by_default
 
 LABELS = "labels"  # the words of the probing set itself
 MILAN = "milan"  # the detector that describes neurons by a captioner
@@ -60,7 +60,7 @@ class Features(Section):
     )
 
 
-ImageText = Annotated[Tiny | OpenClip | Features, Field(discriminator="kind")]
+ImageText = Annotated[Tiny | OpenClip | Features, Field(discriminator="kind"), kind_by_default(Tiny)]
 
 
 class Checkpoints(Section):

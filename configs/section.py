@@ -1,7 +1,7 @@
 """The base of all sections of a config, and checks of paths, sizes and names."""
 
 import re
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 from unicodedata import category
@@ -74,6 +74,21 @@ class Section(BaseModel):
 
     # Pydantic's own text must not repeat a value, which may be a secret; `configs.load` shows what it may.
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
+
+
+def kind_by_default(section: type[Section]) -> BeforeValidator:
+    """Let a mapping without `kind` be a section whose `kind` has a default, if all keys are that section's.
+
+    A config as text leaves out what equals its default, `kind` too.
+    """
+    kind = section.model_fields["kind"].default
+
+    def add(given: object) -> object:
+        if isinstance(given, Mapping) and "kind" not in given and set(given) <= set(section.model_fields):
+            return {"kind": kind, **given}
+        return given
+
+    return BeforeValidator(add)
 
 
 def size_bytes(text: str) -> float:

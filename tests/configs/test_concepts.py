@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from configs.concepts import Concepts, Features, OpenClip, Tiny
-from configs.load import ConfigError, check_config
+from configs.load import ConfigError, check_config, config_of_text, config_text
 from configs.schema import Config
 
 Tree = dict[str, Any]  # Any: YAML
@@ -53,6 +53,15 @@ def test_what_a_section_leaves_out() -> None:
 )
 def test_an_image_text_model_is_chosen_by_its_kind(given: Tree, expected: object) -> None:
     assert Concepts.model_validate({**ASKED, "image_text": given}).image_text == expected
+
+
+def test_a_kind_that_a_config_as_text_leaves_out_is_the_default() -> None:
+    captioner = {"encoder": "net", "layers": ["conv"], "captions": {"kind": "drawn", "count": 60}}
+    given = tree(image_text={"kind": "tiny", "steps": 5}, detectors={"milan": {}}, captioner=captioner)
+    config = check_config(given, "small")
+    text = config_text(config)
+    assert "tiny" not in text
+    assert config_of_text(text, "the record of a run") == config
 
 
 def test_layers_are_those_of_all_networks_or_of_each() -> None:
