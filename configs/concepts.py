@@ -1,14 +1,14 @@
 """Question 3 in a config: which concepts do neurons hold, and when in training did they come?"""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from configs.activations import ChannelLayout
 from configs.asked import Asked
 from configs.captioner import Captioner
-from configs.section import SIDE, Location, Name, Section, Share, check_distinct, kind_by_default
+from configs.section import SIDE, Location, Name, Parameters, Section, Share, check_distinct, kind_by_default
 
 LABELS = "labels"  # the words of the probing set itself
 MILAN = "milan"  # the detector that describes neurons by a captioner
@@ -165,7 +165,7 @@ class Concepts(Asked):
         description="text encoder of the space of words: own, the image-text model's; minilm, all-MiniLM-L6-v2 "
         "(extra `text`)",
     )
-    detectors: dict[str, dict[str, Any]] = Field(  # Any: the method's own
+    detectors: dict[str, Parameters] = Field(
         {"soft_wpmi": {}},
         min_length=1,
         description="detectors with their parameters, among them `temperature` and `tau`: cos, cos_cubed, wpmi, "

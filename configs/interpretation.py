@@ -1,13 +1,13 @@
 """Question 1 in a config: what are the relevant features, from how little data?"""
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
 from configs.activations import ChannelLayout, GridSize
 from configs.asked import OnSplits
-from configs.section import Name, Share
+from configs.section import Name, Parameters, Share
 
 MAX_REPEATS = 1000  # each is a stage per budget, network and seed
 
@@ -31,13 +31,13 @@ class Interpretation(OnSplits):
     )
     learn: Name = Field("train", description="split from which coresets and features come")
     evaluate: Name = Field("val", description="split on which features are compared")
-    selectors: dict[str, dict[str, Any]] = Field(  # Any: the method's own
+    selectors: dict[str, Parameters] = Field(
         min_length=1,
         description="coreset selectors with their parameters; `repeats: n` selects n times with different draws, which "
         "only random has",
     )
     budgets: tuple[Share, ...] = Field(min_length=1, description="shares of each class that coresets keep")
-    interpreters: dict[str, dict[str, Any]] = Field(  # Any: the method's own
+    interpreters: dict[str, Parameters] = Field(
         min_length=1, description="interpretation methods with their parameters"
     )
     coreset_from: Name | tuple[Name, ...] | None = Field(

@@ -1,9 +1,10 @@
 """The base of all sections of a config, and checks of paths, sizes and names."""
 
+import math
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from unicodedata import category
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
@@ -67,6 +68,26 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 Share = Annotated[float, Field(gt=0, le=1)]
 Folders = Annotated[tuple[Location, ...], BeforeValidator(lambda given: (given,) if isinstance(given, str) else given)]
 Paths = Annotated[tuple[Location, ...], Field(min_length=1)]
+
+
+_EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")  # YAML 1.1 takes 1e-3 for text, 1.0e-3 for a number
+
+
+def _with_numbers(given: object) -> object:
+    """Return a method's parameters in which a number such as 1e-3 is one, as where the type of a key is known."""
+    if not isinstance(given, Mapping):
+        return given
+    return {name: _number(value) for name, value in given.items()}
+
+
+def _number(value: object) -> object:
+    """Return the number that a text such as 1e-3 means, and any other value as it is."""
+    if not isinstance(value, str) or not _EXPONENT.fullmatch(value):
+        return value
+    return number if math.isfinite(number := float(value)) else value
+
+
+Parameters = Annotated[dict[str, Any], BeforeValidator(_with_numbers)]  # Any: the method's own
 
 
 class Section(BaseModel):

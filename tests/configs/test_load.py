@@ -166,6 +166,15 @@ def test_a_config_as_text_reads_back_the_same(write: Write) -> None:
     assert "dtype" not in text  # equals its default
 
 
+def test_a_methods_number_may_have_an_exponent_without_a_point(write: Write) -> None:
+    tree = changed("interpretation.interpreters", {"topics": {"lr": "1e-3", "maps": "stored"}, "vebi": {"mu": "1e999"}})
+    tree["interpretation"]["selectors"] = {"dgpruning": {"gamma_r": "-2.5E+1", "combine": "e1", "scale": "1e"}}
+    asked = load_config(write(tree)).interpretation
+    assert asked is not None
+    assert asked.interpreters == {"topics": {"lr": 0.001, "maps": "stored"}, "vebi": {"mu": "1e999"}}
+    assert asked.selectors == {"dgpruning": {"gamma_r": -25.0, "combine": "e1", "scale": "1e"}}
+
+
 def test_the_data_set_of_a_question(write: Write) -> None:
     tree = changed("data.other", {"source": "sklearn-digits", "per_class": 3})
     assert Config.model_validate(tree).data_of("cnn", "interpretation") == "digits"  # what it was trained on
