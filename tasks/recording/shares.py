@@ -147,7 +147,8 @@ class Shares:
             gradient, calls = _weight(module).grad, self._of(name)
             self._note(name, module)
             if gradient is None or not calls or _odd(name, module, calls):
-                self._factors[name] = 0.0 if gradient is None and not calls else None
+                untouched = gradient is None and not (calls and _weight(module).requires_grad)
+                self._factors[name] = 0.0 if untouched else None
                 continue
             kept = [(call.inputs, call.gradients) for call in calls]
             self._factors[name] = factor_of([summed(module, kept, gradient)])  # type: ignore[arg-type]  # `_odd`
