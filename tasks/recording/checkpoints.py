@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from storage.documents import canonical
+from storage.documents import DamagedError, canonical, digest
+from storage.finished import ABSENT
+from storage.stores import Store
 from storage.tensors import RawTensor, decode_tensors, encode_tensors
 from tasks.recording.generators import generator_states, restore_generators
 from tasks.recording.optimizers import SETTING, load_optimizer, pack_optimizer
@@ -40,6 +42,19 @@ def pack_checkpoint(model: nn.Module, optimizer: torch.optim.Optimizer, *, gener
         tensors |= {f"{RANDOM}{name}": state for name, state in generator_states(model).items()}
     raw = {name: _raw(name, value) for name, value in (tensors | kept).items()}
     return encode_tensors(raw, {"optimizer": canonical(document).decode(), **version_texts(model)})
+
+
+def restore_checkpoint(
+    store: Store, file: str, expected: str, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Load a file of an archive that is not finished; DamagedError unless it has the expected digest."""
+    try:
+        data = store.read(file)
+    except ABSENT:
+        raise DamagedError(f"{file}: expected the archive's last checkpoint, found none") from None
+    if digest(data) != expected:
+        raise DamagedError(f"{file}: expected the digest that was written, found another")
+    load_checkpoint(data, model, optimizer, file)
 
 
 def load_checkpoint(data: bytes, model: nn.Module, optimizer: torch.optim.Optimizer, what: str) -> None:

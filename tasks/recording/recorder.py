@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from storage.claims import claim
-from storage.documents import DamagedError, digest
 from storage.layouts import Layout
 from storage.partitions import Partition
 from storage.specs import StageSpec
@@ -26,7 +25,7 @@ from storage.updates.archives import STAGE, Segment, check_free, dropped_checkpo
 from storage.updates.parameters import layers_document
 from tasks.recording.archives import ARCHIVES, AUTO, check_kind, choose_archive
 from tasks.recording.blocks import check_one_update, check_unchanged
-from tasks.recording.checkpoints import load_checkpoint, pack_checkpoint, write_checkpoint, write_initial
+from tasks.recording.checkpoints import pack_checkpoint, restore_checkpoint, write_checkpoint, write_initial
 from tasks.recording.environment import device_of, environment_difference, environment_facts, loop_facts
 from tasks.recording.fingerprints import Fingerprints, Watched
 from tasks.recording.given import Ids, given_row
@@ -212,10 +211,8 @@ class UpdateRecorder:
                 f"found {here[differs]}; go on in that environment, or record into another store"
             )
         file = f"{self._stage.spec.path}/files/{numbers['checkpoint']}"
-        data = self._stage.store.read(file)
-        if digest(data) != self._chain[-1]["files"][numbers["checkpoint"]]:
-            raise DamagedError(f"{file}: expected the digest that was written, found another")
-        load_checkpoint(data, self._model, self._optimizer, file)
+        expected = self._chain[-1]["files"][numbers["checkpoint"]]
+        restore_checkpoint(self._stage.store, file, expected, self._model, self._optimizer)
         _, parameters, places = recorded_parameters(choose_layers(self._model, self._layers))
         self._last = Watched(parameters, places).fingerprints()
         return int(numbers["recording"]["stop"])

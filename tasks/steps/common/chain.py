@@ -15,6 +15,7 @@ import pandas as pd
 
 from configs.training import Training
 from storage.documents import Document, digest
+from storage.finished import ABSENT
 from storage.layouts import Layout
 from storage.notes import read_markers
 from storage.partitions import Partition
@@ -246,7 +247,10 @@ def thinned_checkpoints(earlier: Earlier, part: Partition) -> list[str]:
 
 def read_checkpoint(stage: Stage, name: str) -> bytes:
     """Return a checkpoint after a comparison with the digest in its name."""
-    data = stage.store.read(f"{stage.spec.path}/files/{name}")
+    try:
+        data = stage.store.read(f"{stage.spec.path}/files/{name}")
+    except ABSENT:
+        raise StoreError(f"{stage.spec.title}: expected {name}, found none; remove the stage's folder") from None
     if digest(data)[:12] != name.split("-")[-1].removesuffix(".safetensors"):
         raise StoreError(
             f"{stage.spec.title}: expected the digest in the name of {name}, found damage; remove the stage's folder"

@@ -8,11 +8,16 @@ import pytest
 import torch
 from torch import nn
 
+from storage.documents import DamagedError
 from storage.partitions import Partition
 from storage.stores import StoreError
 from tasks.recording import UpdateRecorder, open_updates
 from tests.tasks.recording.conftest import Interruption, Training, file_digests, same
 from tests.tasks.recording.recordings import OPTIMIZERS, STEPS
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
 
 
 @pytest.mark.parametrize(
@@ -39,6 +44,19 @@ def test_an_exception_leaves_the_archive_open(tmp_path: Path) -> None:
     assert recorder.first_step == 7
     assert len(list((tmp_path / "store").glob("updates/*/files/segment-*"))) == 1  # the abandoned attempt is swept
     recorder.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "found"), [(Path.unlink, "last checkpoint, found none"), (emptied, "found another")]
+)
+def test_a_lost_or_damaged_checkpoint_is_named(tmp_path: Path, change: Callable[[Path], object], found: str) -> None:
+    with pytest.raises(Interruption):
+        Training().recorded(tmp_path / "store", STEPS, fail_at=9)
+    (last,) = (tmp_path / "store").glob("updates/*/files/checkpoint-000000-*")
+    change(last)
+    model, optimizer = Training().start()
+    with pytest.raises(DamagedError, match=rf"^updates/.*/files/{last.name}: expected .*{found}$"):
+        UpdateRecorder(model, optimizer, tmp_path / "store", checkpoint_every=7)
 
 
 def test_random_numbers_and_group_settings_are_restored(tmp_path: Path) -> None:
