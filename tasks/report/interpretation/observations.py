@@ -141,7 +141,7 @@ def _random_baseline(against_random: pd.DataFrame, robustness: pd.DataFrame) -> 
 def _error(row: pd.Series, name: str) -> float:
     """Return the standard error of a mean over draws from their spread, NaN with a single draw."""
     draws = float(row["n_draws"])
-    return float(row[f"{name}_spread"]) / draws**0.5
+    return float(float(row[f"{name}_spread"]) / draws**0.5)
 
 
 def _sign(difference: float, noise: float) -> int:
