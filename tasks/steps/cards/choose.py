@@ -101,7 +101,7 @@ def choose_network(
     own = data_of(config, name)
     data = _known("--data", wanted.data, config.data) or own or next(iter(config.data))
     manifest, training = shared.manifests[data], shared.trainings.get((name, seed))
-    split = _held_out(store, config, name, manifest)
+    split = _held_out(store, config, name, data, manifest)
     spec = activations_spec(
         name, config.networks[name], manifest, training, layer="last-map", split=split, dtype="float32"
     )
@@ -230,11 +230,19 @@ def _answer(answers: Sequence[Answer], name: str, seed: int) -> Answer | None:
     return next(iter(exact or (mine if len({answer.seed for answer in mine}) == 1 else [])), None)
 
 
-def _held_out(store: Store, config: Config, name: str, manifest: StageSpec) -> str:
-    """Return the split of a data set that a network is tested on."""
+def _held_out(store: Store, config: Config, name: str, data: str, manifest: StageSpec) -> str:
+    """Return the split of a data set that a network is tested on: first as what is about both of them says."""
     train, there = config.networks[name].train, list(open_finished(store, manifest).summary["splits"])
-    asked = [config.asked.get(section) for section in ON_SPLITS]
-    wanted = [section.evaluate for section in asked if isinstance(section, OnSplits)]
-    wanted += [] if config.tracing is None else [config.tracing.queries.split]
-    wanted += [] if train is None else [train.evaluate]
-    return next((split for split in wanted if split in there), there[-1])
+    wanted = []
+    for question in ON_SPLITS:
+        if isinstance(section := config.asked.get(question), OnSplits):
+            about = name in section.networks and config.data_of(name, question) == data
+            wanted.append((about, section.evaluate))
+    if (tracing := config.tracing) is not None:
+        learned = config.learned(name)
+        about = name in tracing.networks and (tracing.queries.data or (learned and learned[0])) == data
+        wanted.append((about, tracing.queries.split))
+    if train is not None:
+        wanted.append((train.data == data, train.evaluate))
+    ordered = sorted(wanted, key=lambda one: not one[0])
+    return next((split for _, split in ordered if split in there), there[-1])

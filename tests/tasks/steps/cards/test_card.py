@@ -131,6 +131,16 @@ def test_the_wrong_answers_come_surest_first(carded_run: Run, whole: FinishedRun
         card_of(whole, Wanted(wrong=len(expected) + 1))
 
 
+def test_the_split_of_a_question_about_another_network_is_not_taken(carded_run: Run, card: CardResults) -> None:
+    tree = copy.deepcopy({key: value for key, value in carded_run.tree.items() if key not in QUESTIONS})
+    asked = {**carded_run.tree["interpretation"], "networks": ["other"], "learn": "val", "evaluate": "train"}
+    networks = {**tree["networks"], "other": tree["networks"]["small"]}
+    run = Run.of({**tree, "networks": networks, "interpretation": asked})
+    whole = FinishedRun(carded_run.job.store, None, run.plan)  # type: ignore[arg-type]  # the record is not read
+    found = card_of(whole, Wanted(wrong=1, network="small", data="digits"))
+    assert found.sample_id == card.sample_id
+
+
 def test_without_stored_answers_the_network_gives_them(carded_run: Run, card: CardResults) -> None:
     for names in ((), ("concepts",), ("tracing",)):
         assert card_of(asking(carded_run, names), Wanted(wrong=1, data="digits")).sample_id == card.sample_id
