@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from storage.updates.tables import Settings
 from tasks.modules.composed import PieceModule
 from tasks.modules.rows import by_sample, declared_counts
-from tasks.recording.outside import OutsideWatch
 from tasks.recording.pieces import OwnerWatch
 from tasks.recording.programs import Row
 from tasks.recording.recurrences import own_share, settings_of, whole_shares
@@ -60,11 +59,6 @@ class Shares:
         self._pieces = {name: one for name in chosen if isinstance(one := modules[name], PieceModule)}
         self._owners = OwnerWatch(self._pieces)
         self._optimizer, self._course = optimizer, course
-        self._outside = {
-            name: OutsideWatch(lambda module=module: _weight(module))  # type: ignore[misc]  # mypy sees no default
-            for name, module in {**self._modules, **self._pieces}.items()
-            if type(optimizer) is torch.optim.SGD
-        }
         self._calls: dict[str, list[Seen]] = {}
         self._factors: dict[str, float | None] = {}
         self._fresh: dict[str, bool] = {}
@@ -77,8 +71,6 @@ class Shares:
         """Surround the update of a row; the hooks are removed afterwards."""
         self._calls, self._factors, self._fresh = {name: [] for name in self._modules}, {}, {}
         self._updated, self._given = False, set()
-        for one in self._outside.values():
-            one.begin()
         with ExitStack() as hooks:
             for name, module in self._modules.items():
                 handle = module.register_forward_hook(
@@ -134,10 +126,7 @@ class Shares:
     def _begin(self) -> None:
         """Note which layers have no velocity yet."""
         for name, module in {**self._modules, **self._pieces}.items():
-            momentum = self._optimizer.state.get(_weight(module), {}).get("momentum_buffer")
-            self._fresh[name] = momentum is None
-            if name in self._outside:
-                self._outside[name].before_update(momentum)
+            self._fresh[name] = self._optimizer.state.get(_weight(module), {}).get("momentum_buffer") is None
         self._owners.keep()
 
     def _measure(self) -> None:
@@ -165,9 +154,6 @@ class Shares:
         """Note that the optimiser got a gradient of a layer."""
         if _weight(module).grad is not None and _weight(module).requires_grad:
             self._given.add(name)
-        if name in self._outside:
-            groups = self._optimizer.param_groups
-            self._outside[name].after_update(groups[self._group(module)] if name in self._given else None)
 
     def _group(self, module: nn.Module) -> int:
         """Return the index of the group of a layer's weight."""
@@ -185,8 +171,6 @@ class Shares:
         """Return why the effect of a step's gradient is not known, "" if it is."""
         if not self._updated and not self._course.still[name][step]:
             return f"layer {name!r}, step {step}: expected an update by the optimiser, found another"
-        if name in self._outside and self._outside[name].found():
-            return f"layer {name!r}, step {step}: expected an update by the optimiser alone, found another change too"
         if not self._factors.get(name):
             return ""  # no gradient, no effect; the weight of a frozen layer has no group
         index = self._group(module)

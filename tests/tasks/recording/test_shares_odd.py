@@ -129,13 +129,6 @@ def by_hand(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> 
             parameter.sub_(0.1 * parameter.grad)
 
 
-def clipped(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
-    usual(model, optimizer, whole)
-    if number == 1:
-        for parameter in model.parameters():
-            parameter.data.clamp_(-0.1, 0.1)
-
-
 def autocast(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
     def loss(model: nn.Module) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
@@ -156,8 +149,6 @@ REFUSED: dict[str, tuple[Step, dict[str, Any], str]] = {
     "a skipped update": (skips, {"momentum": 0.9}, "an update in each step under momentum"),
     "momentum that changes": (changes, {"momentum": 0.5}, "one momentum in all steps, found 0.5 and 0.7"),
     "an update by hand": (by_hand, {}, "an update by the optimiser"),
-    "weights clipped after the update": (clipped, {}, "an update by the optimiser alone"),
-    "weights clipped under momentum": (clipped, {"momentum": 0.9}, "an update by the optimiser alone"),
     "autocast": (autocast, {"dtype": torch.float32}, "float32 or float64 .*, found bfloat16, float32"),
     "bfloat16": (narrow, {"dtype": torch.bfloat16}, "float32 or float64 .*, found bfloat16"),
     "maximize": (up, {"maximize": True}, "found SGD with maximize=True"),
