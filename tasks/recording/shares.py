@@ -134,7 +134,9 @@ class Shares:
         self._measuring = self._updated = True
         for name, module in self._modules.items():
             gradient, calls = _weight(module).grad, self._of(name)
-            self._note(name, module)
+            if not self._note(name, module):
+                self._factors[name] = 0.0
+                continue
             if gradient is None or not calls or _odd(name, module, calls):
                 untouched = gradient is None and not (calls and _weight(module).requires_grad)
                 self._factors[name] = 0.0 if untouched else None
@@ -143,17 +145,22 @@ class Shares:
             self._factors[name] = factor_of([summed(module, kept, gradient)])  # type: ignore[arg-type]  # `_odd`
         self._owners.measure()
         for name, piece in self._pieces.items():
-            self._note(name, piece)
+            if not self._note(name, piece):
+                self._factors[name] = 0.0
+                continue
             totals, given = self._owners.totals(name), {part: one.grad for part, one in _parts(piece).items()}
             pairs = [(totals[part], one) for part, one in given.items() if one is not None and part in totals]
             reached = [part for part, one in given.items() if one is not None or part in totals]
             self._factors[name] = (factor_of(pairs) if len(pairs) == len(reached) else None) if reached else 0.0
         self._measuring = False
 
-    def _note(self, name: str, module: nn.Module) -> None:
-        """Note that the optimiser got a gradient of a layer."""
-        if _weight(module).grad is not None and _weight(module).requires_grad:
+    def _note(self, name: str, module: nn.Module) -> bool:
+        """Note that the optimiser got a gradient of a layer; return False where it has a gradient but no group."""
+        weight = _weight(module)
+        grouped = any(p is weight for group in self._optimizer.param_groups for p in group["params"])
+        if grouped and weight.grad is not None and weight.requires_grad:
             self._given.add(name)
+        return grouped or weight.grad is None
 
     def _group(self, module: nn.Module) -> int:
         """Return the index of the group of a layer's weight."""
