@@ -70,7 +70,8 @@ Folders = Annotated[tuple[Location, ...], BeforeValidator(lambda given: (given,)
 Paths = Annotated[tuple[Location, ...], Field(min_length=1)]
 
 
-_EXPONENT = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+")  # YAML 1.1 takes 1e-3 for text, 1.0e-3 for a number
+# YAML 1.1 takes 1e-3 for text, 1.0e-3 for a number.
+_EXPONENT = re.compile(r"[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+")
 
 
 def _with_numbers(given: object) -> object:

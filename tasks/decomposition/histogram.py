@@ -12,8 +12,6 @@ from tasks.decomposition.checks import check_matrix as check_weight
 from tasks.decomposition.exact_sums import ExactSums
 from tasks.decomposition.ranking import RANKINGS, RankBy, count_covering, rank_features, score_features
 
-NO_LIMIT = np.iinfo(np.int64).max
-
 
 @dataclass(frozen=True)
 class Cell:
@@ -23,11 +21,9 @@ class Cell:
     ----------
     k1 : an int counts that many features per image; a float in (0, 1] counts the fewest features, by falling rank,
         that hold this share of the image's l1 norm; none in an image of zeros
-    limit : number of images per class, the first by their rank within the class; None for all
     """
 
     k1: int | float
-    limit: int | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.k1, float | np.floating):
@@ -35,8 +31,6 @@ class Cell:
                 raise ValueError(f"k1: expected a count, or a share with 0 < share <= 1, found {self.k1!r}")
         else:
             check_count("k1", self.k1)
-        if self.limit is not None:
-            check_count("limit", self.limit)
 
     @property
     def is_share(self) -> bool:
@@ -67,8 +61,7 @@ class FeatureHistogram:
     Attributes
     ----------
     counts : (cells, C, d) int64, images of a class with a feature in their top-k1
-    images : (cells, C) int64, images counted
-    seen : (C,) int64, images of each class, regardless of limits
+    images : (C,) int64, images of each class
     """
 
     def __init__(
@@ -85,29 +78,23 @@ class FeatureHistogram:
         self.weight = None if rank_by != "contribution" else _check_given(weight, (n_classes, n_features))
         self._depth = max((_depth(cell, n_features) for cell in self.cells), default=0)
         self.counts = np.zeros((len(self.cells), n_classes, n_features), dtype=np.int64)
-        self.images = np.zeros((len(self.cells), n_classes), dtype=np.int64)
-        self.seen = np.zeros(n_classes, dtype=np.int64)
+        self.images = np.zeros(n_classes, dtype=np.int64)
         self._positive, self._negative = ExactSums((n_classes, n_features)), ExactSums((n_classes, n_features))
         self._squares = ExactSums((1, n_features))
 
-    def update(self, features: Floats, classes: NDArray[np.integer], within: NDArray[np.integer] | None = None) -> None:
+    def update(self, features: Floats, classes: NDArray[np.integer]) -> None:
         """Add some images to counts and sums.
 
         Parameters
         ----------
         features : (m, d) float of any width, finite
         classes : (m,) integer, 0..C-1: labels, or predictions for sets without labels
-        within : (m,) integer, each image's rank within its class; needed where a cell has a limit
         """
         _, n_classes, d = self.counts.shape
         values = check_features(features, d)
         labels = check_classes("classes", classes, len(values), n_classes)
-        if within is None and any(cell.limit is not None for cell in self.cells):
-            raise ValueError("within: expected each image's rank within its class, as a cell has a limit, found None")
-        given = np.zeros(len(values), dtype=np.int64) if within is None else within
-        ranks = check_classes("within", given, len(values), None)
         for part in blocks(len(values), d):
-            self._count(values[part], labels[part], ranks[part])
+            self._count(values[part], labels[part])
             self._sum(values[part].astype(np.float64), labels[part])
 
     def merge(self, other: Self) -> Self:
@@ -118,7 +105,6 @@ class FeatureHistogram:
             raise ValueError("merge: expected the same weight in both")
         self.counts += other.counts
         self.images += other.images
-        self.seen += other.seen
         self._positive.merge(other._positive)
         self._negative.merge(other._negative)
         self._squares.merge(other._squares)
@@ -139,11 +125,11 @@ class FeatureHistogram:
 
     def class_means(self) -> Doubles:
         """Return the mean of x by class, (C, d) float64; zeros for a class without images."""
-        return self.signed_sums() / np.maximum(self.seen, 1)[:, None]
+        return self.signed_sums() / np.maximum(self.images, 1)[:, None]
 
     def moments(self) -> FeatureMoments:
         """Return the moments of the features over all images, exact before the last rounding (float32)."""
-        n = int(self.seen.sum())
+        n = int(self.images.sum())
         if n == 0:
             raise ValueError("moments: expected at least 1 image, found 0")
         sums = self._positive.copy().merge(self._negative, -1).of_columns()
@@ -153,7 +139,7 @@ class FeatureHistogram:
 
     def state(self) -> dict[str, NDArray[np.int64]]:
         """Return all counts and sums, int64 arrays by name; the same images give the same bytes."""
-        found = {"counts": self.counts, "images": self.images, "seen": self.seen}
+        found = {"counts": self.counts, "images": self.images}
         sums = {"positive": self._positive, "negative": self._negative, "squares": self._squares}
         return found | {key: array for name, one in sums.items() for key, array in one.state(name).items()}
 
@@ -177,32 +163,29 @@ class FeatureHistogram:
         if n_cells != len(cells):
             raise ValueError(f"state: expected {len(cells)} cells, found {n_cells}")
         histogram = cls(n_classes, d, cells, rank_by=rank_by, weight=weight)
-        for name in ("counts", "images", "seen"):
+        for name in ("counts", "images"):
             setattr(histogram, name, np.array(state[name], dtype=np.int64))
         for name in ("positive", "negative", "squares"):
             setattr(histogram, f"_{name}", ExactSums.of_state(name, state))
         return histogram
 
-    def _count(self, values: Floats, labels: Positions, ranks: Positions) -> None:
+    def _count(self, values: Floats, labels: Positions) -> None:
         """Count the top features of a block of images for every cell."""
         if not self.cells:
             return
-        _, n_classes, d = self.counts.shape
+        d = self.counts.shape[2]
         order = rank_features(score_features(values, labels, self.rank_by, self.weight), self._depth)
         places = labels[:, None] * d + order
         for i, cell in enumerate(self.cells):
-            counted = ranks < (NO_LIMIT if cell.limit is None else cell.limit)
             if cell.is_share:
-                depths = count_covering(values, order, float(cell.k1))
-                found = places[(np.arange(d) < depths[:, None]) & counted[:, None]]
+                found = places[np.arange(d) < count_covering(values, order, float(cell.k1))[:, None]]
             else:
-                found = places[counted, : int(cell.k1)].reshape(-1)
+                found = places[:, : int(cell.k1)].reshape(-1)
             np.add.at(self.counts[i].reshape(-1), found, 1)
-            self.images[i] += np.bincount(labels[counted], minlength=n_classes)
 
     def _sum(self, values: Doubles, labels: Positions) -> None:
         """Add a block of images to the sums."""
-        self.seen += np.bincount(labels, minlength=len(self.seen))
+        self.images += np.bincount(labels, minlength=len(self.images))
         self._positive.add(labels, np.maximum(values, 0))
         if (values < 0).any():
             self._negative.add(labels, np.maximum(-values, 0))

@@ -75,6 +75,6 @@ class RunningProducts:
         found = self._rows.new_empty(len(matrix), self._rows.shape[1])
         step = max(1, CACHED // (matrix.element_size() * matrix.shape[1]))
         wide = self._rows.new_empty(min(step, len(matrix)), matrix.shape[1])
-        for some, products in zip(matrix.split(step), found.split(step), strict=True):
+        for some, products in zip(torch.split(matrix, step), torch.split(found, step), strict=True):
             torch.mm(wide[: len(some)].copy_(some), self._rows, out=products)
         return found

@@ -21,7 +21,7 @@ from tasks.steps.questions import OF_JOINS, QUESTIONS, STEPS
 
 FOLDER = Path(__file__).with_name("old_store")
 # Small matrices are fitted by scikit-learn; replays are split by example; gradients are summed in another order.
-RISEN = {"features", "contributions", "decomposed-training"}
+RISEN = {"features", "contributions", "decomposed-training", "strongest", "histogram"}
 PLANNED = {  # later kinds that the old config plans too
     *("cards", "card-pictures", "feature-images", "feature-pictures", "comparison"),
 }
@@ -44,8 +44,10 @@ NEWER = {  # kinds that came later
 }
 MADE_AGAIN = {  # the kinds of RISEN, and those that read them
     *("features", "evaluation", "gallery", "contributions", "influence", "randomisation", "datamodelling"),
+    *("strongest", "histogram", "coverage", "head-scores", "ablation", "decomposition-gallery", "head-cost"),
     *("decomposed-training",),
 }
+PARTLY = {"head-scores"}  # kinds of MADE_AGAIN of which some stages do not read one of RISEN: those of full heads
 
 
 @pytest.fixture
@@ -76,7 +78,8 @@ def test_only_stages_that_rest_on_a_risen_version_are_made_again(old: tuple[Plan
     assert [spec.title for spec in again] == [spec.title for spec in plan.stages if rests_on_risen(spec)]
     assert {spec.stage for spec in again} == MADE_AGAIN | PLANNED
     kinds = set(STEPS) - MADE_AGAIN - PLANNED
-    assert sorted(done) == sorted(f"{kind}/{key}" for kind in kinds for key in store.names(kind))
+    whole = (path for path in done if path.split("/")[0] not in PARTLY)
+    assert sorted(whole) == sorted(f"{kind}/{key}" for kind in kinds for key in store.names(kind))
 
 
 def test_the_old_stages_of_a_risen_kind_are_as_many_as_the_new(old: tuple[Plan, Store]) -> None:

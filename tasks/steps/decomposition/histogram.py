@@ -33,7 +33,7 @@ from tasks.steps.decomposition.partials import (
     sums_file,
 )
 
-VERSION = 1
+VERSION = 2  # of the first images of each class, also the sums are of these alone
 DIGITS = 8  # largest number of 64-bit arrays in one exact sum
 DEFAULTS: Document = {"limit": None, "rank_by": "abs", "group_by": "label"}
 
@@ -73,7 +73,7 @@ def read_sets(store: Store, histogram: StageSpec, k2: int) -> Ids:
 
 def _cell(spec: StageSpec) -> Cell:
     """Return the setting of the count of a `strongest` stage."""
-    return Cell(spec.parameters["k1"], spec.parameters.get("limit"))
+    return Cell(spec.parameters["k1"])
 
 
 def _ranges(store: Store, spec: StageSpec) -> Layout:
@@ -82,8 +82,8 @@ def _ranges(store: Store, spec: StageSpec) -> Layout:
 
 
 def _ranking(spec: StageSpec) -> Hashable:
-    """Return the parameters that decide on the top features of an image and on its class."""
-    return features_read(spec), spec.place["rank_by"], spec.place["group_by"]
+    """Return the parameters that decide on the images, the top features of each and its class."""
+    return features_read(spec), spec.place["limit"], spec.place["rank_by"], spec.place["group_by"]
 
 
 def _count(work: Work, number: int) -> None:
@@ -92,9 +92,8 @@ def _count(work: Work, number: int) -> None:
     state, spent = found.state(), clock.share(len(work.stages))
 
     def write(index: int, part: Partition) -> None:
-        own = {name: state[name][index : index + 1] for name in ("counts", "images")}
-        part.write_file(sums_file(number), pack_sums({**state, **own}))
-        part.numbers.update(measured(images=int(found.images[index].sum()), signed=found.signed, **spent))
+        part.write_file(sums_file(number), pack_sums({**state, "counts": state["counts"][index : index + 1]}))
+        part.numbers.update(measured(images=int(found.images.sum()), signed=found.signed, **spent))
 
     write_each(work.stages, number, write)
 
@@ -114,9 +113,11 @@ def _histogram(stages: Sequence[Stage], number: int) -> FeatureHistogram:
         weight=head.weight.detach().double().numpy() if place["rank_by"] == "contribution" else None,
     )
     within = np.concatenate([np.arange(b - a) for a, b in ranges_by_class(finished).values()])
+    counted = np.full(len(within), True) if place["limit"] is None else within < place["limit"]
     for start, stop in chunks(finished, number):
-        classes = read_classes(finished, start, stop, str(place["group_by"]))
-        found.update(read_features(finished, start, stop), classes, within[start:stop])
+        if (rows := counted[start:stop]).any():
+            classes = read_classes(finished, start, stop, str(place["group_by"]))
+            found.update(read_features(finished, start, stop)[rows], classes[rows])
     return found
 
 
@@ -157,7 +158,7 @@ def _add(work: Work, number: int) -> None:
         part.write("mean", total.class_means())
         part.write("overall_mean", moments.mean)
         part.write("overall_std", moments.std)
-        part.write("images", total.images[0])
+        part.write("images", total.images)
         part.numbers.update(measured(signed=total.signed))
 
 

@@ -43,19 +43,13 @@ def counted(
     """Counts (C, d) and images (C,) by loops."""
     counts, images = np.zeros(shape, dtype=np.int64), np.zeros(shape[0], dtype=np.int64)
     for row, label in zip(features, labels, strict=True):
-        if cell.limit is None or images[label] < cell.limit:
-            images[label] += 1
-            for j in picked(row, int(label), cell, rank_by, weight):
-                counts[label, j] += 1
+        images[label] += 1
+        for j in picked(row, int(label), cell, rank_by, weight):
+            counts[label, j] += 1
     return counts, images
 
 
-def within_class(labels: Integers) -> Integers:
-    """Rank of each image within its class."""
-    return np.array([(labels[:i] == label).sum() for i, label in enumerate(labels)])
-
-
-CELLS = [Cell(1), Cell(3), Cell(3, 4), Cell(0.5), Cell(0.9, 2), Cell(1.0), Cell(1.0, 3)]
+CELLS = [Cell(1), Cell(3), Cell(0.5), Cell(0.9), Cell(1.0)]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "int64"])
@@ -67,14 +61,14 @@ def test_it_counts_as_loops_do(cells: list[Cell], rank_by: RankBy, dtype: str) -
     features[7] = 0
     weight = rng.integers(-2, 3, (4, 30)).astype(np.float32)
     histogram = FeatureHistogram(4, 30, cells, rank_by=rank_by, weight=weight)
-    histogram.update(features, labels, within_class(labels))
+    histogram.update(features, labels)
     for i, cell in enumerate(cells):
         counts, images = counted(features, labels, (4, 30), cell, rank_by, weight)
         np.testing.assert_array_equal(histogram.counts[i], counts, err_msg=str(cell))
-        np.testing.assert_array_equal(histogram.images[i], images)
+        np.testing.assert_array_equal(histogram.images, images)
         if isinstance(cell.k1, int):
             np.testing.assert_array_equal(histogram.counts[i].sum(axis=1), cell.k1 * images)
-    np.testing.assert_array_equal(histogram.seen, np.bincount(labels, minlength=4))
+    np.testing.assert_array_equal(histogram.images, np.bincount(labels, minlength=4))
 
 
 def test_worked_by_hand() -> None:
@@ -85,7 +79,7 @@ def test_worked_by_hand() -> None:
     np.testing.assert_array_equal(histogram.counts[0], [[1, 1, 0, 0], [2, 2, 0, 0]])
     np.testing.assert_array_equal(histogram.counts[1], [[1, 1, 0, 0], [0, 1, 0, 0]])  # 4 of 8; nothing of zeros
     np.testing.assert_array_equal(histogram.counts[2], [[1, 1, 1, 1], [1, 1, 0, 1]])
-    np.testing.assert_array_equal(histogram.images, [[1, 2]] * 3)
+    np.testing.assert_array_equal(histogram.images, [1, 2])
     np.testing.assert_array_equal(histogram.absolute_sums(), [[1, 1, 1, 1], [3, 4, 0, 1]])
     np.testing.assert_array_equal(histogram.signed_sums(), [[-1, 1, 1, -1], [3, -4, 0, 1]])
     np.testing.assert_array_equal(histogram.class_means(), [[-1, 1, 1, -1], [1.5, -2, 0, 0.5]])
@@ -126,21 +120,20 @@ def test_chunks_and_the_order_of_merging_change_no_byte(span: int) -> None:
     rng = np.random.default_rng(span)
     features = np.ldexp(rng.normal(size=(200, 24)), rng.integers(-span, span, (200, 24))).astype(np.float32)
     labels = rng.integers(0, 3, 200)
-    within = within_class(labels)
     weight = rng.normal(size=(3, 24))
 
     def fresh() -> FeatureHistogram:
         return FeatureHistogram(3, 24, CELLS, rank_by="contribution", weight=weight)
 
     whole = fresh()
-    whole.update(features, labels, within)
+    whole.update(features, labels)
     for _ in range(5):
         cuts = np.sort(rng.integers(0, 200, rng.integers(1, 60)))
         parts = []
         for rows in np.split(rng.permutation(200), cuts):
             parts.append(fresh())
             for half in np.array_split(rows, 2):
-                parts[-1].update(features[half], labels[half], within[half])
+                parts[-1].update(features[half], labels[half])
         joined = fresh()
         for i in rng.permutation(len(parts)):
             joined.merge(pickle.loads(pickle.dumps(parts[i])))  # noqa: S301  # as workers send it
@@ -187,16 +180,16 @@ def test_a_state_goes_on_where_it_was() -> None:
     rng = np.random.default_rng(6)
     features, labels = tied(rng, 40, 12), rng.integers(0, 3, 40)
     whole, first = FeatureHistogram(3, 12, CELLS), FeatureHistogram(3, 12, CELLS)
-    whole.update(features, labels, within_class(labels))
-    first.update(features[:15], labels[:15], within_class(labels)[:15])
+    whole.update(features, labels)
+    first.update(features[:15], labels[:15])
     kept = {key: array.copy() for key, array in first.state().items()}
     again = FeatureHistogram.of_state(CELLS, first.state())
-    again.update(features[15:], labels[15:], within_class(labels)[15:])
+    again.update(features[15:], labels[15:])
     for key, array in whole.state().items():
         np.testing.assert_array_equal(again.state()[key], array)
         np.testing.assert_array_equal(first.state()[key], kept[key])
         assert array.dtype == np.int64
-    with pytest.raises(ValueError, match="state: expected 1 cells, found 7"):
+    with pytest.raises(ValueError, match="state: expected 1 cells, found 5"):
         FeatureHistogram.of_state([Cell(1)], first.state())
 
 
@@ -237,18 +230,15 @@ def test_values_that_are_not_finite_are_named(bad: float) -> None:
         ({"classes": np.zeros(3, dtype=np.int64)}, r"classes: expected shape \(4,\), one per image, found \(3,\)"),
         ({"classes": np.zeros(4)}, "classes: expected a NumPy array of integers, found float64"),
         ({"classes": np.array([0, 0, -1, 0])}, r"classes: expected 0\.\.1, found -1 at row 2"),
-        ({"within": None}, "within: expected each image's rank within its class"),
-        ({"within": np.array([0, 1, -5, 2])}, "within: expected at least 0, found -5 at row 2"),
     ],
 )
 def test_bad_chunks_are_refused(changes: dict[str, Any], message: str) -> None:
     given: dict[str, Any] = {
         "features": np.zeros((4, 3)),
         "classes": np.zeros(4, dtype=np.int64),
-        "within": np.arange(4),
     }
     with pytest.raises((ValueError, TypeError), match=message):
-        FeatureHistogram(2, 3, [Cell(1, 2)]).update(**given | changes)
+        FeatureHistogram(2, 3, [Cell(1)]).update(**given | changes)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +249,6 @@ def test_bad_chunks_are_refused(changes: dict[str, Any], message: str) -> None:
         (lambda: Cell(0.0), "k1: expected a count, or a share with 0 < share <= 1, found 0.0"),
         (lambda: Cell(1.5), "k1: .* found 1.5"),
         (lambda: Cell(float("nan")), "k1: .* found nan"),
-        (lambda: Cell(1, 0), "limit: expected at least 1, found 0"),
         (lambda: FeatureHistogram(2, 3, [Cell(4)]), r"k1: expected 1\.\.3, found 4"),
         (
             lambda: FeatureHistogram(2, 3, [], rank_by="size"),  # type: ignore[arg-type]  # the point of the test
@@ -277,7 +266,7 @@ def test_bad_chunks_are_refused(changes: dict[str, Any], message: str) -> None:
         (lambda: FeatureHistogram(2, 3, []).moments(), "moments: expected at least 1 image, found 0"),
         (
             lambda: FeatureHistogram(2, 3, [Cell(1)]).merge(FeatureHistogram(2, 3, [Cell(1.0)])),
-            r"merge: expected the same .*Cell\(k1=1, .* found .*Cell\(k1=1.0",
+            r"merge: expected the same .*Cell\(k1=1\).* found .*Cell\(k1=1.0",
         ),
         (
             lambda: FeatureHistogram(1, 2, [], rank_by="contribution", weight=np.zeros((1, 2))).merge(

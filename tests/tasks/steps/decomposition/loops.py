@@ -62,8 +62,8 @@ def counted(
     """Return counts and sums of |x| by class from loops."""
     counts, sums, seen = np.zeros((10, features.shape[1]), np.int64), np.zeros((10, features.shape[1])), [0] * 10
     for row, label in zip(features, labels.tolist(), strict=True):
-        sums[label] += np.abs(row.astype(np.float64))
         if limit is None or seen[label] < limit:
+            sums[label] += np.abs(row.astype(np.float64))
             for j in top_features(row, k1):
                 counts[label, j] += 1
         seen[label] += 1

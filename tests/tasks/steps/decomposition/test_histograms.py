@@ -55,8 +55,11 @@ def test_histograms_count_the_strongest_features(decomposed_run: "Run", shown: s
 def test_the_first_images_of_each_class_count_alone(decomposed_run: "Run") -> None:
     found = answer(decomposed_run)
     learn, stage = opened(decomposed_run, found.learn), opened(decomposed_run, found.need[2])
-    counts, _ = counted(learn.read("features").astype(np.float32), learn.read("label").astype(np.int64), 3, limit=2)
+    counts, sums = counted(learn.read("features").astype(np.float32), learn.read("label").astype(np.int64), 3, limit=2)
     np.testing.assert_array_equal(stage.read("counts"), counts)
+    np.testing.assert_allclose(stage.read("absolute").astype(np.float64), sums, rtol=1e-14)
+    order = [sorted(range(16), key=lambda j: (-counts[c, j], -sums[c, j], j)) for c in range(10)]
+    np.testing.assert_array_equal(stage.read("order"), order)
     assert stage.read("images").tolist() == [2] * 10
 
 
