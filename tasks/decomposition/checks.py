@@ -49,18 +49,16 @@ def check_real(name: str, values: NDArray[np.generic]) -> Floats:
     return values.astype(np.float32 if narrow else np.float64, copy=False)
 
 
-def check_classes(name: str, classes: NDArray[np.integer], n_rows: int, n_classes: int | None) -> Positions:
-    """Check one class per row, 0..n_classes-1, or one rank of at least 0; return them as int64."""
+def check_classes(name: str, classes: NDArray[np.integer], n_rows: int, n_classes: int) -> Positions:
+    """Check one class per row, 0..n_classes-1; return them as int64."""
     if not isinstance(classes, np.ndarray) or classes.dtype.kind not in "iu":
         found = getattr(classes, "dtype", type(classes).__name__)
         raise TypeError(f"{name}: expected a NumPy array of integers, found {found}")
     if classes.shape != (n_rows,):
         raise ValueError(f"{name}: expected shape ({n_rows},), one per image, found {classes.shape}")
-    most = np.iinfo(np.int64).max if n_classes is None else n_classes - 1
-    bad = np.flatnonzero((classes < 0) | (classes > most))
+    bad = np.flatnonzero((classes < 0) | (classes >= n_classes))
     if bad.size:
-        wanted = "at least 0" if n_classes is None else f"0..{most}"
-        raise ValueError(f"{name}: expected {wanted}, found {classes[bad[0]]} at row {bad[0]}")
+        raise ValueError(f"{name}: expected 0..{n_classes - 1}, found {classes[bad[0]]} at row {bad[0]}")
     return classes.astype(np.int64, copy=False)
 
 

@@ -157,15 +157,18 @@ class Shares:
     def _note(self, name: str, module: nn.Module) -> bool:
         """Note that the optimiser got a gradient of a layer; return False where it has a gradient but no group."""
         weight = _weight(module)
-        grouped = any(p is weight for group in self._optimizer.param_groups for p in group["params"])
-        if grouped and weight.grad is not None and weight.requires_grad:
+        if weight.grad is None:
+            return True
+        if self._group(module) is None:
+            return False
+        if weight.requires_grad:
             self._given.add(name)
-        return grouped or weight.grad is None
+        return True
 
-    def _group(self, module: nn.Module) -> int:
-        """Return the index of the group of a layer's weight."""
+    def _group(self, module: nn.Module) -> int | None:
+        """Return the index of the group of a layer's weight, None where the optimiser does not have it."""
         groups = self._optimizer.param_groups
-        return next(k for k, g in enumerate(groups) if any(p is _weight(module) for p in g["params"]))
+        return next((k for k, g in enumerate(groups) if any(p is _weight(module) for p in g["params"])), None)
 
     def _other_group(self, piece: PieceModule, index: int) -> str:
         """Return the first setting in which the groups of a piece's weight and bias differ, "" for none."""
@@ -181,6 +184,7 @@ class Shares:
         if not self._factors.get(name):
             return ""  # no gradient, no effect; the weight of a frozen layer has no group
         index = self._group(module)
+        assert index is not None, name
         if isinstance(module, PieceModule) and (other := self._other_group(module, index)):
             return f"layer {name!r}: expected one {other} for weight and bias, found two"
         group, last = self._optimizer.param_groups[index], self._course.last[index]
@@ -201,6 +205,7 @@ class Shares:
     def _settings(self, name: str, module: nn.Module, step: int) -> list[Settings]:
         """Return the settings of a step, and of the later steps that its gradient reaches through momentum."""
         index = self._group(module)
+        assert index is not None, name
         group = self._optimizer.param_groups[index]
         rates = (
             [lrs[index] for lrs in self._course.rates[step:]]

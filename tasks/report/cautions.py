@@ -48,7 +48,7 @@ def network_cautions(networks: pd.DataFrame, accuracy: str, n_images: str) -> It
     Parameters
     ----------
     networks : a row per network and seed: network, seed and, where known, chance (0..1), n_outputs, n_classes
-    accuracy, n_images : names of the columns of the accuracy on held-out images and of their number
+    accuracy, n_images : names of the columns of the accuracy and of the number of images of the evaluation
     """
     several = "seed" in networks and networks["seed"].nunique() > 1
     for row in networks.to_dict("records"):

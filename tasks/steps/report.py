@@ -22,7 +22,7 @@ from tasks.steps.questions import QUESTIONS, STEPS
 if TYPE_CHECKING:
     import pandas as pd
 
-VERSION = 4
+VERSION = 5
 SHOWN_VERSIONS = ("layerlore", "torch", "torchvision", "numpy", "scikit-learn", "zarr", "prefect", "distributed")
 
 

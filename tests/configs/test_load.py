@@ -168,11 +168,12 @@ def test_a_config_as_text_reads_back_the_same(write: Write) -> None:
 
 def test_a_methods_number_may_have_an_exponent_without_a_point(write: Write) -> None:
     tree = changed("interpretation.interpreters", {"topics": {"lr": "1e-3", "maps": "stored"}, "vebi": {"mu": "1e999"}})
-    tree["interpretation"]["selectors"] = {"dgpruning": {"gamma_r": "-2.5E+1", "combine": "e1", "scale": "1e"}}
+    numbers, texts = {"gamma_r": "-2.5E+1", "gamma_f": ".5e1"}, {"combine": "e1", "scale": "1e"}
+    tree["interpretation"]["selectors"] = {"dgpruning": {**numbers, **texts}}
     asked = load_config(write(tree)).interpretation
     assert asked is not None
     assert asked.interpreters == {"topics": {"lr": 0.001, "maps": "stored"}, "vebi": {"mu": "1e999"}}
-    assert asked.selectors == {"dgpruning": {"gamma_r": -25.0, "combine": "e1", "scale": "1e"}}
+    assert asked.selectors == {"dgpruning": {"gamma_r": -25.0, "gamma_f": 5.0, **texts}}
 
 
 def test_the_data_set_of_a_question(write: Write) -> None:

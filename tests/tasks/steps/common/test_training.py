@@ -181,6 +181,14 @@ def test_a_damaged_checkpoint_is_refused(copied_run: "Run") -> None:
         train(copied_run)
 
 
+def test_a_missing_checkpoint_is_named(copied_run: "Run") -> None:
+    folder = unsealed(copied_run, 2)
+    checkpoint = next((folder / "files").glob("checkpoint-000001-*"))
+    checkpoint.unlink()
+    with pytest.raises((PartitionError, StoreError), match=f"expected {checkpoint.name}, found none"):
+        train(copied_run)
+
+
 def test_a_learning_rate_that_explodes_is_named(tiny_tree: Tree, new_run: NewRun) -> None:
     tiny_tree["networks"]["small"]["train"]["optimizer"]["lr"] = 1e30
     with pytest.raises(PartitionError, match=r"step \d+: expected a finite loss, found nan; lower the learning rate"):
