@@ -54,7 +54,7 @@ class Record:
     ----------
     form : one of FORMS
     place : of the bytes
-    settings : of the step, for factors
+    settings : of the step, for factors, and for weights after one step of the optimiser
     inputs, gradients : shapes of the factors, else empty
     momentum : whether the record has the momentum after the weights
     """
@@ -65,6 +65,11 @@ class Record:
     inputs: tuple[int, ...] = ()
     gradients: tuple[int, ...] = ()
     momentum: bool = False
+
+    @property
+    def stepped(self) -> bool:
+        """Whether it is known what the optimiser's step made of the momentum, though not of which gradient."""
+        return self.form == WEIGHTS and self.settings != Settings()
 
 
 def table_bytes(records: Mapping[str, Sequence[Record]]) -> bytes:

@@ -44,9 +44,13 @@ def check_credit(credit: str) -> None:
 
 def share_rest(columns: Tensor, gamma: Tensor, decay: Tensor, examples: int) -> Tensor:
     """Return columns (Q, members) with the rest of gamma (Q,), without decay (Q,), shared equally by the examples."""
-    rest = gamma - decay - columns.sum(dim=1)
+    return share_equally(columns, gamma - decay - columns.sum(dim=1), examples)
+
+
+def share_equally(columns: Tensor, part: Tensor, examples: int) -> Tensor:
+    """Return columns (Q, members) with a part (Q,) shared equally by the examples."""
     shared = torch.zeros_like(columns)
-    shared[:, :examples] = (rest / max(1, examples))[:, None]
+    shared[:, :examples] = (part / max(1, examples))[:, None]
     return columns + shared
 
 

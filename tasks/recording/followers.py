@@ -18,6 +18,7 @@ from tasks.recording.factors import Factors, factorable, sample_axes
 from tasks.recording.fingerprints import turn_of
 from tasks.recording.halves import HALVED, halved, pack_halves
 from tasks.recording.recurrences import State, advance, settings_of
+from tasks.recording.taken import TakenGradients
 from tasks.recording.taps import Call
 
 SAMPLE = 2**14  # weights of the sampled rows
@@ -64,7 +65,7 @@ class Follower:
         self, layer: Layer, parameter: Parameter, module: nn.Module, optimizer: torch.optim.Optimizer, index: int
     ) -> None:
         self.layer, self.parameter, self.module, self.index = layer, parameter, module, index
-        self._optimizer = optimizer
+        self._optimizer, self._taken = optimizer, TakenGradients(optimizer)
         rows = max(1, min(parameter.shape[0], SAMPLE * parameter.shape[0] // max(1, parameter.size)))
         self.rows = torch.from_numpy(np.unique(np.linspace(0, parameter.shape[0] - 1, rows).round().astype(np.int64)))
         self._momentum: Tensor | None = None
@@ -76,9 +77,14 @@ class Follower:
     @property
     def weight(self) -> Tensor:
         """The live weight."""
+        return self._parameter.detach()
+
+    @property
+    def _parameter(self) -> Tensor:
+        """The weight as the optimiser has it."""
         found = self.module.weight
         assert isinstance(found, Tensor)
-        return found.detach()
+        return found
 
     @property
     def stood(self) -> bool:
@@ -108,14 +114,15 @@ class Follower:
     def before_step(self) -> None:
         """Copy what the optimiser's step changes and the check needs: the momentum of the sampled rows."""
         self._before, held = self._version, self.momentum()
+        self._taken.note([self._parameter])
         self._momentum = None if held is None else self._rows(held).double().cpu()
 
     @torch.no_grad()
     def after_step(self, calls: Sequence[Call]) -> Found | None:
         """Return what explains the gradient that the optimiser took; None where the layer's calls do not."""
         self._stepped = self._version
-        group, gradient, parts = self._group(), self.module.weight.grad, self._usable(calls)
-        if group is None or not parts or not isinstance(gradient, Tensor) or gradient.is_sparse:
+        group, gradient, parts = self._group(), self._taken.of(self._parameter), self._usable(calls)
+        if group is None or not parts or gradient is None or gradient.is_sparse:
             return None
         energy = _energies(parts)
         largest = energy.topk(min(MEASURED, len(energy))).indices
@@ -129,6 +136,15 @@ class Follower:
         inputs, gradients = [part.inputs for part in parts], [part.gradients for part in parts]
         shapes = _whole_shape(inputs), _whole_shape(gradients)
         return Found(inputs, gradients, shapes, settings, made[len(largest) :].cpu(), self._momentum)
+
+    def stepped(self) -> Settings:
+        """Return the settings of the optimiser's step that has just been made, where factors do not explain it."""
+        group = self._group()
+        if group is None:
+            return Settings()
+        if self._parameter.grad is None:  # the optimiser leaves weight and momentum alone
+            return Settings(lr=float(group["lr"]))
+        return settings_of(group, fresh=bool(group["momentum"]) and self._momentum is None, scale=1.0)
 
     def explains(self, found: Found, before: Ints, now: Ints, limit: float) -> bool:
         """Return whether factors and settings give the update of the sampled rows; notes the rounding.
@@ -201,16 +217,12 @@ class Follower:
 
     def momentum(self) -> Tensor | None:
         """Return the live momentum buffer of the weight, None without one."""
-        weight = self.module.weight
-        assert isinstance(weight, Tensor)
-        state: Mapping[str, Any] = self._optimizer.state.get(weight, {})  # Any: an optimiser's own
-        held = state.get("momentum_buffer")
-        return held if isinstance(held, Tensor) else None
+        return self._taken.momentum(self._parameter)
 
     def _group(self) -> Mapping[str, Any] | None:  # Any: an optimiser's own
         """Return the optimiser's group of the weight."""
-        weight = self.module.weight
-        return next((g for g in self._optimizer.param_groups if any(p is weight for p in g["params"])), None)
+        index = self._taken.group(self._parameter)
+        return None if index is None else self._optimizer.param_groups[index]
 
     def _rows(self, values: Tensor) -> Tensor:
         """Return the sampled rows (k, n) of a tensor of the weight's shape."""

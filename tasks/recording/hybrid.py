@@ -19,7 +19,7 @@ from storage.documents import canonical
 from storage.updates.bits import BITS, Ints
 from storage.updates.parameters import Parameter, lay_out, layers_document, row_bytes
 from storage.updates.records import Place, chunk_bytes
-from storage.updates.tables import FACTORS, HALVES, STILL, TABLE, WEIGHTS, Record, table_bytes
+from storage.updates.tables import FACTORS, HALVES, STILL, TABLE, WEIGHTS, Record, Settings, table_bytes
 from storage.updates.writer import UPDATES, Written
 from tasks.recording.codes import ERRORS, EXACT, ROUNDED, code_bytes, smallest_code
 from tasks.recording.factor_files import FactorFiles
@@ -62,6 +62,7 @@ class HybridWriter:
         self._samples = {name: follower.sample() for name, follower in self._followers.items()}
         self._start: dict[str, Tensor] | None = self._present()  # None once the codes are chosen
         self._held: dict[str, _Held] = {}
+        self._stepped: dict[str, Settings] = {}  # of the one step of the optimiser in the row
         self._codes, self._since, self._calls, self._pushed = dict[str, str](), 0, 0, 0
         self._files = FactorFiles(recording.segment.folder, recording.write)
         self._records: dict[str, list[Record]] = {}
@@ -95,7 +96,7 @@ class HybridWriter:
     def during(self, members: int, *, kept: bool) -> Iterator[None]:
         """Watch the layers with factors during an update; no hook stays after it."""
         self._since, self._calls = self._since + 1, 0
-        self._held = {}
+        self._held, self._stepped = {}, {}
         for follower in self._followers.values():
             follower.begin()
         if not self._followers or not (kept or self._start is not None):
@@ -175,11 +176,11 @@ class HybridWriter:
     def _after(self, *_: object) -> None:
         """After the optimiser's step: keep the factors, which the loop may change from now on."""
         self._calls += 1
-        self._held = {}
+        self._held, self._stepped = {}, {}
         if self._calls > 1:  # several updates, which the factors of one step cannot explain
             return
         for name, follower in self._followers.items():
-            found = follower.after_step(self._taps.of(name))
+            found, self._stepped[name] = follower.after_step(self._taps.of(name)), follower.stepped()
             if found is not None:
                 self._held[name] = self._hold(follower, found)
 
@@ -229,7 +230,8 @@ class HybridWriter:
         self._odd[name] = self._odd.get(name, 0) + (self._since == 1)
         if few_explained(self._odd[name], self._pushed + 1):
             self._wholes[name] = WholeRows(follower.weight, self._recording.tolerance)
-        return Record(WEIGHTS, place, momentum=momentum is not None)
+        settings = self._stepped.get(name, Settings()) if self._since == 1 else Settings()
+        return Record(WEIGHTS, place, settings, momentum=momentum is not None)
 
     def _choose(self, explained: Mapping[str, _Held], start: Mapping[str, Tensor]) -> None:
         """Choose the codes of the segment, and open its files."""

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from storage.updates.tables import Settings
 from tasks.modules.rows import Inputs
-from tasks.recording.columns import Credit, check_credit, share_rest
+from tasks.recording.columns import Credit, check_credit, share_equally, share_rest
 from tasks.recording.images import Images, Row
 from tasks.recording.recurrences import own_share
 from tasks.recording.step_blocks import StepBlock, WholeBlock
@@ -83,11 +83,13 @@ class FactorBlock(StepBlock):
     row : of the first update in the segment
     counts : (examples, ghosts) of each row
     shares : factor of each row's gradient in all updates of the training together, see `whole_shares`
+    carried : factor of the momentum after each row in all later updates, see `carried_shares`
     """
 
     row: int
     counts: Sequence[tuple[int, int]]
     shares: Sequence[float]
+    carried: Sequence[float]
     progress: Progress = field(repr=False)
 
     @property
@@ -150,8 +152,8 @@ class FactorBlock(StepBlock):
 
         Notes
         -----
-        Decay is charged to no example, with what momentum carries on of it. A step that factors do not explain is
-        split equally over its examples. Biases are left out.
+        Decay is charged to no example, with what momentum carries on of it. Of a step that factors do not explain, the
+        examples share equally what neither decay nor earlier steps explain. Biases are left out.
         """
         check_credit(credit)
         if not self.recorded:
@@ -175,8 +177,10 @@ class FactorBlock(StepBlock):
                     f"{examples + ghosts} members, found {row.shares.shape[1]}; name all ids of the batch in order"
                 )
             columns += row.shares * (self.shares[index] if credit == "gradient" else own_share(settings))
-        if examples and (credit == "step" or row.shares is None):
+        if credit == "step":
             return share_rest(columns, row.gamma, row.decay, examples)
+        if row.rest is not None and row.begun is not None:
+            return share_equally(columns, row.rest + self.carried[index] * row.begun, examples)
         return columns
 
 

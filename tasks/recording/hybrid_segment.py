@@ -69,22 +69,31 @@ class HybridSegment:
 
     def start(self, layers: list[str]) -> Start:
         """Return the state of some layers before the segment. Reads a checkpoint whole."""
+        return self._state(layers, self.reader.segment.before)
+
+    def _state(self, layers: list[str], checkpoint: str) -> Start:
+        """Return the state of some layers in a checkpoint."""
         known, parameters = self.reader.contents
         names = {name for layer in layers for name in known[layer].parameters}
         chosen = [parameters[name] for name in names]
         momentum = {str(name): int(index) for name, index in self.facts["momentum"].items()}
-        return Start(*read_state(self.reader.stage, self.reader.segment.before, chosen, momentum))
+        return Start(*read_state(self.reader.stage, checkpoint, chosen, momentum))
 
     def trace(self, entry: Layer, start: Start) -> FactorTrace:
         """Return the way of a layer with factors through the segment."""
         parameter = self.reader.contents[1][entry.weight]
-        momentum = start.momentum.get(entry.weight)
+
+        def momentum_of(state: Start) -> Tensor | None:
+            held = state.momentum.get(entry.weight)
+            return None if held is None else tensor_of(held[None], parameter)[0]
+
         return FactorTrace(
             build_module(self.facts["modules"][entry.name]),
             tensor_of(start.weights[entry.weight][None], parameter)[0],
-            None if momentum is None else tensor_of(momentum[None], parameter)[0],
+            momentum_of(start),
             self.records[entry.weight],
             self._records_of(entry.weight),
+            lambda: momentum_of(self._state([entry.name], self.reader.segment.after)),
         )
 
     def runs(self, entry: Layer) -> Iterator[tuple[range, range, bool]]:

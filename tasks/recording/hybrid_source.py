@@ -10,13 +10,13 @@ from torch import Tensor
 from storage.updates.archives import Segment
 from storage.updates.parameters import Layer
 from storage.updates.reader import SegmentReader
-from storage.updates.tables import EXPLAINED, FACTORED, FACTORS, Settings
+from storage.updates.tables import EXPLAINED, FACTORS, Settings
 from tasks.recording.codes import EXACT
 from tasks.recording.dense import DenseSource, dense_blocks
 from tasks.recording.hybrid_blocks import FactorBlock, Progress
 from tasks.recording.hybrid_segment import HybridSegment, Start
 from tasks.recording.images import Images
-from tasks.recording.recurrences import whole_shares
+from tasks.recording.recurrences import carried_shares, carries, whole_shares
 from tasks.tracing.prepared import Queries
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ class HybridSource(DenseSource):
         """Yield the updates of a layer with factors."""
         part = self._parts[number]
         ledger, progress = part.reader.ledger, Progress(part.trace(entry, start), self._pull(number, entry))
-        shares = self._shares(entry.weight)[sum(earlier.facts["rows"] for earlier in self._parts[:number]) :]
+        steps_of, first = self._steps(entry.weight), sum(earlier.facts["rows"] for earlier in self._parts[:number])
+        shares, carried = whole_shares(steps_of)[first:], carried_shares(steps_of)[first:]
         members = [(len(e), len(g)) for e, g in zip(ledger["examples"], ledger["ghosts"], strict=True)]
         biases = part.bias_rows(entry, start)
         for rows, steps, recorded in part.runs(entry):
@@ -102,6 +103,7 @@ class HybridSource(DenseSource):
                 rows.start,
                 counts,
                 shares[rows.start : rows.stop],
+                carried[rows.start : rows.stop],
                 progress,
             )
 
@@ -110,14 +112,14 @@ class HybridSource(DenseSource):
         """Return the segments."""
         return [HybridSegment(SegmentReader(self.stage, span)) for span in self.spans]
 
-    def _shares(self, weight: str) -> list[float]:
-        """Return the factor of each row's gradient in all updates together; rows without factors cut the momentum."""
-        settings: list[Settings | None] = []
+    def _steps(self, weight: str) -> list[Settings | None]:
+        """Return the settings of each row, None where it is not known what it made of the momentum."""
+        found: list[Settings | None] = []
         for part in self._parts:
             records = part.records[weight] if part.facts["codes"][weight] == FACTORS else []
-            settings += [r.settings if r.form in EXPLAINED else None for r in records]
-            settings += [None] * (part.facts["rows"] - len(records))
-        return whole_shares(settings)
+            found += [r.settings if r.form in EXPLAINED or r.stepped else None for r in records]
+            found += [None] * (part.facts["rows"] - len(records))
+        return found
 
     def _pull(self, number: int, entry: Layer) -> Callable[[Queries], Tensor | None]:
         """Return a function of queries that returns the image of the decay in the momentum before a segment."""
@@ -126,10 +128,7 @@ class HybridSource(DenseSource):
         while first and left > FORGOTTEN and self._parts[first - 1].facts["codes"][entry.weight] == FACTORS:
             first -= 1
             for record in self._parts[first].records[entry.weight]:
-                if record.form not in EXPLAINED:
-                    left = 0.0
-                elif record.form in FACTORED and record.settings.momentum:
-                    left *= 0.0 if record.settings.fresh else record.settings.momentum
+                left *= carries(record.settings) if record.form in EXPLAINED or record.stepped else 0.0
         earlier = self._parts[first:number]
         decays = any(r.settings.weight_decay for part in earlier for r in part.records[entry.weight])
 

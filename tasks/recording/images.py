@@ -5,6 +5,7 @@ gradient's image g^T (x F) alone.
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from torch import Tensor
 from storage.updates.tables import EXPLAINED, FACTORED, Record, Settings
 from tasks.modules.rows import Inputs, values_of, with_values
 from tasks.recording.factors import Factors
-from tasks.recording.recurrences import State, advance
+from tasks.recording.recurrences import State, advance, carries
 from tasks.recording.traces import FactorTrace, Moved
 from tasks.tracing.checks import check_shape, check_tensors
 from tasks.tracing.patches import Operation
@@ -34,12 +35,16 @@ class Row:
     shares : (Q, B), <g_b x_b^T, H> of each sample, before clipping and learning rate; None where factors do not
         explain the row or shares are not asked for
     decay : (Q,), the part of gamma that weight decay adds, with what momentum carries on of it
+    rest : (Q,), of a row that factors do not explain: the part of gamma that neither decay nor earlier steps explain
+    begun : (Q,), of such a row: its part of the momentum after it, which later updates carry on
     """
 
     gamma: Tensor
     norm: Tensor
     shares: Tensor | None
     decay: Tensor
+    rest: Tensor | None = None
+    begun: Tensor | None = None
 
 
 class Images:
@@ -95,21 +100,33 @@ class Images:
         """
         record = self.trace.records[self.row]
         factors = self.trace.factors(record).to(values_of(self.queries.inputs)) if record.form in FACTORED else None
-        moved = None if record.form in EXPLAINED else self.trace.moved(record)
+        moved = None if record.form in EXPLAINED else self.trace.moved(record, split=split)
         rows = [part.next(record, factors, moved, split) for part in self._parts]
         gammas, norms = [], []
-        for part, (update, *_) in zip(self._parts, rows, strict=True):
+        for part, row in zip(self._parts, rows, strict=True):
+            update = row.update
             whole = update if bias is None else update + bias.reshape(*update.shape[:2], 1, 1) * part.ones
             gammas.append((whole * part.z).sum(dim=AXES))
             norms.append(whole.square().sum(dim=AXES).sqrt())
         self.row += 1
-        shares = [share for _, share, _ in rows if share is not None]
-        decay = self._joined([decay for *_, decay in rows])
-        return Row(self._joined(gammas), self._joined(norms), torch.cat(shares) if shares else None, decay)
+        shares = [row.shares for row in rows if row.shares is not None]
+        rests = [row.unexplained for row in rows if row.unexplained is not None]
+        known = self._joined(gammas), self._joined(norms), torch.cat(shares) if shares else None
+        rest, begun = (self._joined(list(one)) for one in zip(*rests, strict=True)) if rests else (None, None)
+        return Row(*known, self._joined([row.decay for row in rows]), rest, begun)
 
     def _joined(self, parts: list[Tensor]) -> Tensor:
         """Join the results of the groups of queries."""
         return torch.cat([torch.empty(0, dtype=torch.float64, device=self.queries.inputs.device), *parts])
+
+
+class _PartRow(NamedTuple):
+    """The image of a row's update (g, o, Q, M), the samples' shares (Q, B), decay (Q,), and `rest` and `begun` (Q,)."""
+
+    update: Tensor
+    shares: Tensor | None
+    decay: Tensor
+    unexplained: tuple[Tensor, Tensor] | None = None
 
 
 class _Part:
@@ -132,29 +149,39 @@ class _Part:
         plain = all(r.form in EXPLAINED and not r.settings.weight_decay for r in trace.records)
         self._state = State(None if plain else self._image(start.weights), self._image(start.momentum))
 
-    def next(
-        self, record: Record, factors: Factors | None, moved: Moved | None, split: bool
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Return the image of a row's update (g, o, Q, M), the samples' shares (Q, B), and the part of decay (Q,)."""
-        none = torch.zeros_like(self.pull)
+    def next(self, record: Record, factors: Factors | None, moved: Moved | None, split: bool) -> _PartRow:
+        """Return the images of a row, and move on."""
         if moved is not None:
-            return self._move(moved), None, none
+            return self._move(record, moved)
         if factors is None:
-            return torch.zeros_like(self.z), None, none
+            return _PartRow(torch.zeros_like(self.z), None, torch.zeros_like(self.pull))
         seen = factors.seen(self._typed)
         decay, shares = self._decay(record.settings), self._shares(factors, seen) if split else None
         update = advance(self._state, record.settings, factors.image(seen).double())
-        return update.reshape(self.z.shape), shares, decay
+        return _PartRow(update.reshape(self.z.shape), shares, decay)
 
-    def _move(self, moved: Moved) -> Tensor:
-        """Return the image of an update that factors do not explain, and go on from it."""
-        found, before = self._image(moved.values), self._state.weights
+    def _move(self, record: Record, moved: Moved) -> _PartRow:
+        """Return the images of a row that factors do not explain, and go on from it."""
+        found, before, held = self._image(moved.values), self._state.weights, self._along(self._state.momentum)
         assert found is not None
         assert before is not None
-        after = before + found if moved.adds else found
+        after, settings, pull = before + found if moved.adds else found, record.settings, self.pull
+        decay = self._decay(settings) if record.stepped else torch.zeros_like(pull)
         self._state = State(after, self._image(moved.momentum))
-        self.pull = torch.zeros_like(self.pull)
-        return (after - before).reshape(self.z.shape)
+        if not record.stepped:
+            self.pull = torch.zeros_like(pull)
+        update, now = (after - before).reshape(self.z.shape), self._along(self._state.momentum)
+        rest, begun = (update * self.z).sum(dim=AXES) - decay, now - self.pull
+        if record.stepped:
+            earlier = held - pull
+            plain = replace(settings, weight_decay=0.0)
+            rest = rest - advance(State(None, earlier), plain, torch.zeros_like(earlier)) * bool(settings.momentum)
+            begun = begun - carries(settings) * earlier
+        return _PartRow(update, None, decay, (rest, begun))
+
+    def _along(self, image: Tensor | None) -> Tensor:
+        """Return what an image of momentum is along z (Q,), 0 without one."""
+        return torch.zeros_like(self.pull) if image is None else (image.reshape(self.z.shape) * self.z).sum(dim=AXES)
 
     def _decay(self, step: Settings) -> Tensor:
         """Return the part of weight decay in a step (Q,), before the state moves on."""

@@ -49,7 +49,7 @@ def advance(state: State, step: Settings, gradient: Tensor) -> Tensor:
     ----------
     gradient : image of the gradient from the stored factors, before clipping
     """
-    pull = gradient * (-step.scale if step.maximize else step.scale)
+    pull = gradient * _sign(step)
     if step.weight_decay:
         assert state.weights is not None
         pull = pull + step.weight_decay * state.weights
@@ -67,11 +67,27 @@ def advance(state: State, step: Settings, gradient: Tensor) -> Tensor:
 
 def own_share(step: Settings) -> float:
     """Return the factor on a step's gradient, from the factors, in the update of this step."""
-    sign = -step.scale if step.maximize else step.scale
     if not step.momentum:
-        return -step.lr * sign
+        return -step.lr * _sign(step)
     kept = _kept(step)
-    return -step.lr * sign * (1 + step.momentum * kept if step.nesterov else kept)
+    return -step.lr * _sign(step) * (1 + step.momentum * kept if step.nesterov else kept)
+
+
+def carried_shares(steps: Sequence[Settings | None]) -> list[float]:
+    """Return the factor on the momentum buffer after each step in all later updates together.
+
+    Parameters
+    ----------
+    steps : the settings of all steps of a training; None cuts the momentum, where what a step made of it is not known
+    """
+    found, later = [0.0] * len(steps), 0.0
+    for t in range(len(steps) - 1, -1, -1):
+        step, found[t] = steps[t], later
+        if step is None:
+            later = 0.0
+        elif step.momentum:  # without it a buffer, if any, stays as it is
+            later = (later - step.lr * (step.momentum if step.nesterov else 1.0)) * carries(step)
+    return found
 
 
 def whole_shares(steps: Sequence[Settings | None]) -> list[float]:
@@ -79,21 +95,25 @@ def whole_shares(steps: Sequence[Settings | None]) -> list[float]:
 
     Parameters
     ----------
-    steps : the settings of all steps of a training; None cuts the momentum, as where a record restores the weights
+    steps : as in `carried_shares`
     """
-    found, later = [0.0] * len(steps), 0.0
-    for t in range(len(steps) - 1, -1, -1):  # `later`: factor on the buffer after step t in the updates after it
-        step = steps[t]
-        if step is None:
-            later = 0.0
-        elif not step.momentum:  # a buffer, if any, stays as it is
-            found[t] = own_share(step)
-        else:
-            later -= step.lr * (step.momentum if step.nesterov else 1.0)
-            sign = -step.scale if step.maximize else step.scale
-            found[t] = sign * (_kept(step) * later - (step.lr if step.nesterov else 0.0))
-            later *= 0.0 if step.fresh else step.momentum
+    found = [0.0] * len(steps)
+    for t, (step, later) in enumerate(zip(steps, carried_shares(steps), strict=True)):
+        if step is not None:
+            found[t] = own_share(step) + (_sign(step) * _kept(step) * later if step.momentum else 0.0)
     return found
+
+
+def carries(step: Settings) -> float:
+    """Return the factor on the momentum buffer before a step in the buffer after it."""
+    if not step.momentum:
+        return 1.0
+    return 0.0 if step.fresh else step.momentum
+
+
+def _sign(step: Settings) -> float:
+    """Return the factor from the gradient of the factors to the one that the step goes down."""
+    return -step.scale if step.maximize else step.scale
 
 
 def _kept(step: Settings) -> float:

@@ -1,7 +1,6 @@
 """The replay archive as a source of updates: it makes the recorded steps again, and compares each of them."""
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -101,7 +100,7 @@ class ReplaySource(DenseSource):
         entries = [recorded.layers[layer] for layer in chosen]
         names = sorted({name for entry in entries for name in entry.parameters})
         most = max(1, BLOCK // max(1, sum(recorded.parameters[name].nbytes for name in names)))
-        shares = Shares(replay.modules, chosen, replay.run.optimizer, self._course) if members else None
+        again = _Again(self, segment, chosen, replay, members=members)
         prepared, columns, running = Prepared(), KeptColumns(), Passing()
         before, begins, passes = replay.weights(names), True, set[str]()
         if most == 1:
@@ -109,13 +108,14 @@ class ReplaySource(DenseSource):
                 e.weight for e in entries if e.name not in passing
             }
             passes = {name for name, live in replay.weights(sorted(only), only).items() if may_pass(live)}
+        del replay  # `again` may take another one
         pulls = {layer: DecayPull(self._steps_before(layer)) for layer in chosen}
         for _, steps, recorded_alone in row_runs(recorded.ledger):
             kept = recorded_alone or singly
             while steps:
                 rows = _Rows([before])
                 while steps[len(rows.made) :] and (not kept or (len(rows.made) < most and rows.nbytes < BLOCK)):
-                    rows.add(replay, names, shares, keep=kept, live=passes)
+                    rows.add(again, names, keep=kept, live=passes)
                 count = len(rows.made)
                 part, steps = steps[:count], steps[count:]
                 before = rows.states[-1]
@@ -194,15 +194,52 @@ class _Rows:
     made: list[dict[str, StepShares]] = field(default_factory=list)
     nbytes: int = 0  # of gradients
 
-    def add(
-        self, replay: Replay, names: Sequence[str], shares: Shares | None, *, keep: bool, live: Collection[str]
-    ) -> None:
+    def add(self, again: "_Again", names: Sequence[str], *, keep: bool, live: Collection[str]) -> None:
         """Make a step; `live` are the names of weights that are not copied."""
-        with shares.watching(replay.upcoming) if shares is not None else nullcontext():
-            row = replay.advance()
-        self.made.append({} if shares is None else shares.take(row))
+        self.made.append(again.advance())
         self.nbytes += sum(one.nbytes for one in self.made[-1].values())
-        self.states = [*(self.states if keep else self.states[:1]), replay.weights(names, live)]
+        self.states = [*(self.states if keep else self.states[:1]), again.replay.weights(names, live)]
+
+
+@dataclass
+class _Again:
+    """The steps of a segment that are made again, and split if asked for.
+
+    Where a step changes weights outside the optimiser's step, the segment begins once more up to this step, and copies
+    of the weights are held from then on.
+    """
+
+    source: ReplaySource
+    segment: Segment
+    layers: Sequence[str]
+    replay: Replay
+    members: bool
+    copies: bool = False
+    _shares: Shares | None = field(default=None, init=False)
+
+    def advance(self) -> dict[str, StepShares]:
+        """Make the next step; return the gradients by member of each layer, if asked for."""
+        if not self.members:
+            self.replay.advance()
+            return {}
+        upcoming, shares = self.replay.upcoming, self._shares or self._begin()
+        with shares.watching(upcoming):
+            row = self.replay.advance()
+        if shares.outside.changed and not self.copies:
+            self._shares = None
+            del shares, self.replay  # before the next one takes the same memory
+            self.copies, self.replay = True, self.source.replay(self.segment)
+            while self.replay.upcoming.step != upcoming.step:
+                self.replay.advance()
+            self._begin()
+            return self.advance()
+        return shares.take(row)
+
+    def _begin(self) -> Shares:
+        """Watch the steps from now on."""
+        optimizer, course = self.replay.run.optimizer, self.source._course
+        self._shares = Shares(self.replay.modules, self.layers, optimizer, course, copies=self.copies)
+        return self._shares
 
 
 def rows_of(states: Sequence[State], entry: Layer) -> tuple[tuple[Tensor, ...], Tensor | None]:

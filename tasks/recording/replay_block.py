@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from storage.updates.archives import Segment
 from tasks.modules.embedding import tokens_as_floats
 from tasks.modules.rows import Inputs, values_of
-from tasks.recording.columns import Credit, KeptColumns, check_credit, share_rest
+from tasks.recording.columns import Credit, KeptColumns, check_credit, share_equally, share_rest
 from tasks.recording.decays import DecayPull
 from tasks.recording.step_blocks import WholeBlock
 from tasks.recording.step_shares import StepShares, columns_of
@@ -122,9 +122,10 @@ class ReplayBlock(WholeBlock):
         shares = self._shares()
         if problem := next((one.problem for one in shares if one.problem), ""):
             raise NotImplementedError(problem)
-        found = columns_of(shares, self.layer, Queries(module, weight, inputs, anchor, None), self.columns)
+        queries = Queries(module, weight, inputs, anchor, None)
+        found = columns_of(shares, self.layer, queries, self.columns)
         if credit == "gradient":
-            return [one.effect * columns for one, columns in zip(shares, found, strict=True)]
+            return [self._credited(one, columns, queries) for one, columns in zip(shares, found, strict=True)]
         gamma = self.project(module, weight, inputs, anchor=anchor).gamma
         before = torch.stack(self.states[:-1])
         before = before.to(torch.promote_types(before.dtype, torch.float32))
@@ -135,8 +136,18 @@ class ReplayBlock(WholeBlock):
             for k, (one, columns) in enumerate(zip(shares, found, strict=True))
         ]
 
+    def _credited(self, step: StepShares, columns: Tensor, queries: Queries) -> Tensor:
+        """Return the parts (Q, members) of a step's gradients in all updates, and of what else changed its weights."""
+        found = step.effect * columns
+        change = None if step.outside is None else step.outside[0]
+        if change is None:
+            return found
+        values = change[None].to(values_of(queries.inputs))
+        gamma = gammas(queries.module, queries.weight, queries.inputs, values, anchor=queries.anchor)
+        return share_equally(found, gamma[:, 0], step.examples)
+
     def member_gradients(self) -> list[tuple[Tensor, Tensor | None]]:
-        """Return what each member's gradient of weight and bias does to them in all updates, by row: (members, *shape).
+        """Return what each member does to weight and bias, as `StepShares.moved` says, by row: (members, *shape).
 
         Raises
         ------

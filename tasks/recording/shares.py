@@ -1,6 +1,6 @@
 """Each member's part of an update: gradients by row of a batch, and their whole effect under SGD."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from storage.updates.tables import Settings
 from tasks.modules.composed import PieceModule
 from tasks.modules.rows import by_sample, declared_counts
+from tasks.recording.outside import OutsideWatch, Part
 from tasks.recording.pieces import OwnerWatch
 from tasks.recording.programs import Row
 from tasks.recording.recurrences import own_share, settings_of, whole_shares
 from tasks.recording.step_shares import StepShares
 from tasks.recording.sums import factor_of, summed
+from tasks.recording.taken import TakenGradients
 from tasks.recording.taps import Call as Seen
 
 FORGOTTEN = 1e-16  # share of a velocity that does not matter any more
@@ -50,15 +52,25 @@ class Shares:
     chosen : names of the layers to split
     optimizer : torch's SGD, or no update can be split
     course : of the training
+    copies : whether changes outside the optimiser's step are measured
     """
 
     def __init__(
-        self, modules: Mapping[str, nn.Module], chosen: Sequence[str], optimizer: torch.optim.Optimizer, course: Course
+        self,
+        modules: Mapping[str, nn.Module],
+        chosen: Sequence[str],
+        optimizer: torch.optim.Optimizer,
+        course: Course,
+        *,
+        copies: bool = False,
     ) -> None:
         self._modules = {name: modules[name] for name in chosen if not isinstance(modules[name], PieceModule)}
         self._pieces = {name: one for name in chosen if isinstance(one := modules[name], PieceModule)}
         self._owners = OwnerWatch(self._pieces)
         self._optimizer, self._course = optimizer, course
+        self._tensors = self._live()
+        self.outside = OutsideWatch(self._tensors if type(optimizer) is torch.optim.SGD else {}, copies=copies)
+        self._taken = TakenGradients(optimizer)
         self._calls: dict[str, list[Seen]] = {}
         self._factors: dict[str, float | None] = {}
         self._fresh: dict[str, bool] = {}
@@ -71,6 +83,7 @@ class Shares:
         """Surround the update of a row; the hooks are removed afterwards."""
         self._calls, self._factors, self._fresh = {name: [] for name in self._modules}, {}, {}
         self._updated, self._given = False, set()
+        self.outside.begin()
         with ExitStack() as hooks:
             for name, module in self._modules.items():
                 handle = module.register_forward_hook(
@@ -79,16 +92,20 @@ class Shares:
                 hooks.callback(handle.remove)
             self._owners.begin(hooks, lambda: self._measuring, _members(row))
             hooks.callback(self._optimizer.register_step_pre_hook(lambda *_: self._begin()).remove)
-            hooks.callback(self._optimizer.register_step_post_hook(lambda *_: self._measure()).remove)
+            after = self._optimizer.register_step_post_hook(lambda *_: self._measure())
+            # Before the program's own hooks, whose changes are not the optimiser's.
+            self._optimizer._optimizer_step_post_hooks.move_to_end(after.id, last=False)  # type: ignore[attr-defined]
+            hooks.callback(after.remove)
             yield
+        self.outside.look()
 
     def take(self, row: Row) -> dict[str, StepShares]:
         """Return the factors of the update that was watched, by layer."""
-        found = {name: self._taken(name, module, row) for name, module in {**self._modules, **self._pieces}.items()}
+        found = {name: self._split(name, module, row) for name, module in {**self._modules, **self._pieces}.items()}
         self._calls, self._factors = {}, {}
         return found
 
-    def _taken(self, name: str, module: nn.Module, row: Row) -> StepShares:
+    def _split(self, name: str, module: nn.Module, row: Row) -> StepShares:
         """Return the factors of a layer's update, or the gradients of a piece by member."""
         members, factor, gradients = _members(row), self._factors.get(name, 0.0), None
         seen = [] if name in self._pieces else self._of(name)
@@ -103,8 +120,8 @@ class Shares:
         effect, own = ((factor or 0.0) * one for one in effects)
         calls = () if problem else tuple((c.inputs, c.gradients) for c in seen)
         counts, settings = (len(row.examples), len(row.ghosts)), steps[0] if steps else None
-        kept = None if problem else gradients
-        return StepShares(calls, *counts, effect, own, settings, problem, kept)  # type: ignore[arg-type]  # `_odd`
+        kept, outside = (None, None) if problem else (gradients, self.outside.of(name))
+        return StepShares(calls, *counts, effect, own, settings, problem, kept, outside)  # type: ignore[arg-type]  # `_odd`
 
     def _of(self, name: str) -> list[Seen]:
         """Return a layer's calls that a backward pass went through, in the order of the calls."""
@@ -123,17 +140,30 @@ class Shares:
             lambda gradient: call.saw(by_sample(gradient.detach().clone(), counts))
         )
 
+    def _live(self) -> dict[Part, Callable[[], Tensor]]:
+        """Return what returns the weights to split, and the biases of pieces."""
+        found: dict[Part, Callable[[], Tensor]] = {}
+        for name, module in self._modules.items():
+            found[name, "weight"] = lambda module=module: _weight(module)  # type: ignore[misc]  # mypy sees no default
+        for name, piece in self._pieces.items():
+            for part in _parts(piece):
+                found[name, part] = lambda piece=piece, part=part: _parts(piece)[part]  # type: ignore[misc]
+        return found
+
     def _begin(self) -> None:
-        """Note which layers have no velocity yet."""
+        """Note which layers have no velocity yet, their gradients, and changes before the optimiser's."""
+        self.outside.look()
+        self._taken.note(live() for live in self._tensors.values())
         for name, module in {**self._modules, **self._pieces}.items():
-            self._fresh[name] = self._optimizer.state.get(_weight(module), {}).get("momentum_buffer") is None
+            self._fresh[name] = self._taken.momentum(_weight(module)) is None
         self._owners.keep()
 
     def _measure(self) -> None:
         """Compare each layer's gradient, as the optimiser saw it, with the sum of its members' parts."""
         self._measuring = self._updated = True
+        self.outside.take()
         for name, module in self._modules.items():
-            gradient, calls = _weight(module).grad, self._of(name)
+            gradient, calls = self._taken.of(_weight(module)), self._of(name)
             if not self._note(name, module):
                 self._factors[name] = 0.0
                 continue
@@ -148,7 +178,10 @@ class Shares:
             if not self._note(name, piece):
                 self._factors[name] = 0.0
                 continue
-            totals, given = self._owners.totals(name), {part: one.grad for part, one in _parts(piece).items()}
+            totals, given = (
+                self._owners.totals(name),
+                {part: self._taken.of(one) for part, one in _parts(piece).items()},
+            )
             pairs = [(totals[part], one) for part, one in given.items() if one is not None and part in totals]
             reached = [part for part, one in given.items() if one is not None or part in totals]
             self._factors[name] = (factor_of(pairs) if len(pairs) == len(reached) else None) if reached else 0.0
@@ -159,16 +192,11 @@ class Shares:
         weight = _weight(module)
         if weight.grad is None:
             return True
-        if self._group(module) is None:
+        if self._taken.group(_weight(module)) is None:
             return False
         if weight.requires_grad:
             self._given.add(name)
         return True
-
-    def _group(self, module: nn.Module) -> int | None:
-        """Return the index of the group of a layer's weight, None where the optimiser does not have it."""
-        groups = self._optimizer.param_groups
-        return next((k for k, g in enumerate(groups) if any(p is _weight(module) for p in g["params"])), None)
 
     def _other_group(self, piece: PieceModule, index: int) -> str:
         """Return the first setting in which the groups of a piece's weight and bias differ, "" for none."""
@@ -183,7 +211,7 @@ class Shares:
             return f"layer {name!r}, step {step}: expected an update by the optimiser, found another"
         if not self._factors.get(name):
             return ""  # no gradient, no effect; the weight of a frozen layer has no group
-        index = self._group(module)
+        index = self._taken.group(_weight(module))
         assert index is not None, name
         if isinstance(module, PieceModule) and (other := self._other_group(module, index)):
             return f"layer {name!r}: expected one {other} for weight and bias, found two"
@@ -204,7 +232,7 @@ class Shares:
 
     def _settings(self, name: str, module: nn.Module, step: int) -> list[Settings]:
         """Return the settings of a step, and of the later steps that its gradient reaches through momentum."""
-        index = self._group(module)
+        index = self._taken.group(_weight(module))
         assert index is not None, name
         group = self._optimizer.param_groups[index]
         rates = (

@@ -25,6 +25,7 @@ class StepShares:
     settings : of the optimiser's step; None where it left the weight alone
     problem : why the update cannot be split, "" if it can
     gradients : of weight and bias by member, (members, *shape); None where `calls` have the factors
+    outside : changes (*shape) of weight and bias outside the optimiser's step, None for none
     """
 
     calls: tuple[Call, ...]
@@ -35,6 +36,7 @@ class StepShares:
     settings: Settings | None
     problem: str = ""
     gradients: tuple[Tensor, Tensor | None] | None = None
+    outside: tuple[Tensor | None, Tensor | None] | None = None
 
     @property
     def members(self) -> int:
@@ -43,16 +45,23 @@ class StepShares:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of the factors, and of the gradients by member."""
-        whole = [one for one in self.gradients or () if one is not None]
+        """The bytes of the factors, of the gradients by member, and of outside changes."""
+        whole = [one for one in (*(self.gradients or ()), *(self.outside or ())) if one is not None]
         return sum(tensor.nbytes for tensor in (*whole, *(one for call in self.calls for one in call)))
 
     def moved(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        """Return what each member's gradient does to weight and bias, of such shapes, in all updates."""
+        """Return what each member does to weight and bias, of such shapes: its gradient in all updates, and its share.
+
+        The examples share equally what changed outside the optimiser's step.
+        """
         found: list[Tensor | None] = []
-        for like, one in zip((weight, bias), self.gradients or (None, None), strict=True):
-            zeros = None if like is None else like.new_zeros(self.members, *like.shape)
-            found.append(zeros if one is None else self.effect * one)
+        both = zip((weight, bias), self.gradients or (None, None), self.outside or (None, None), strict=True)
+        for like, one, outside in both:
+            moved = None if like is None else like.new_zeros(self.members, *like.shape)
+            moved = moved if one is None else self.effect * one
+            if moved is not None and outside is not None:
+                moved[: self.examples] += outside / max(1, self.examples)
+            found.append(moved)
         assert found[0] is not None
         return found[0], found[1]
 

@@ -4,7 +4,7 @@ A trace starts from the checkpoint before the segment and goes on from the row t
 order read each factor once. A request for an earlier row starts again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,6 +45,7 @@ class FactorTrace:
     weights, momentum : (*shape) at the checkpoint before; momentum is None without a buffer
     records : of each row
     reader : of their bytes
+    ending : reads the momentum (*shape) after the last row, None without a buffer
     """
 
     module: nn.Module
@@ -52,6 +53,7 @@ class FactorTrace:
     momentum: Tensor | None
     records: Sequence[Record]
     reader: RecordReader
+    ending: Callable[[], Tensor | None]
     _row: int = field(default=0, init=False)
     _state: State | None = field(default=None, init=False)
 
@@ -87,11 +89,17 @@ class FactorTrace:
             values = self._values(record)
         return Factors(self.module, self.shape, values[:size].view(record.inputs), values[size:].view(record.gradients))
 
-    def moved(self, record: Record) -> Moved:
-        """Return where a row leads that factors do not explain."""
+    def moved(self, record: Record, *, split: bool = False) -> Moved:
+        """Return where a row leads that factors do not explain.
+
+        Parameters
+        ----------
+        split : whether the momentum after the last row is needed where no record has it
+        """
         if record.form in ROUNDED:
             data = torch.from_numpy(self.reader.read(record.place).copy())
-            return Moved(decode(record.form, data, self.shape, self.weights.dtype), None, adds=True)
+            momentum = self.ending() if split and record is self.records[-1] else None
+            return Moved(decode(record.form, data, self.shape, self.weights.dtype), momentum, adds=True)
         values = self._values(record)
         size = self.weights.numel()
         momentum = values[size:].view(self.shape) if record.momentum else None

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from tasks.modules.rows import Inputs
     from tasks.recording.sources import UpdateBlock, UpdateSource
 
-VERSION = 1
+VERSION = 2
 LINE = "concepts.teachers"
 
 Floats = NDArray[np.float32]
@@ -248,7 +248,8 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     kept = together * (row * training_of(training).checkpoint_every + 4 * images * inputs)
     weights = state_bytes(survey.blank(training))
     peak = kept + forward + UPDATES + 6 * weights
-    peak += reading_peak(training, survey, weights) + gradients_bytes(spec, survey)
+    split = gradients_bytes(spec, survey)
+    peak += reading_peak(training, survey, weights) + split + bool(split) * weights
     return Size(row * steps, peak, note)
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     QueryBatch = tuple[int, Mapping[str, Inputs], Tensor]  # first query, inputs by layer, classes of the traced logits
 
-VERSION = 4  # large linear layers of replays: from running products, other last bits
+VERSION = 5  # parts of steps that gradients do not explain, with what momentum carries on of them
 INPUT_BYTES = 128 * 2**20  # bytes of layer inputs in memory; more queries read the archive again
 PREDICTED, GIVEN = 0, 1  # indices of the two traced logits
 
@@ -293,7 +293,8 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     weights = 4 * sum(math.prod(p.shape) for p in recorded_parameters(recorded_layers(training, survey))[1])
     peak = row * training_of(training).checkpoint_every + 3 * INPUT_BYTES + UPDATES + 6 * weights
     peak += reading_peak(training, survey, state_bytes(survey.blank(training))) + BUDGET
-    peak += (split := gradients_bytes(spec, survey)) + bool(split) * (INPUT_BYTES + 2 * min(BUDGET, n * weights))
+    peak += (split := gradients_bytes(spec, survey))
+    peak += bool(split) * (INPUT_BYTES + weights + 2 * min(BUDGET, n * weights))
     return Size(row * steps, peak, about=equal_line(spec, survey, traced))
 
 

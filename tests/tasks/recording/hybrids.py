@@ -24,6 +24,7 @@ SGD: dict[str, dict[str, Any]] = {  # Any: torch's own settings
     "nesterov": {"momentum": 0.8, "nesterov": True, "weight_decay": 0.01},
     "dampening": {"momentum": 0.9, "dampening": 0.5},
     "foreach": {"momentum": 0.9, "weight_decay": 0.01, "foreach": True},
+    "nesterov, foreach": {"momentum": 0.8, "nesterov": True, "foreach": True},  # changes gradients in place
 }
 OTHERS: dict[str, Optimize] = {
     "adam": lambda model: torch.optim.Adam(model.parameters(), lr=0.01, weight_decay=1e-3),

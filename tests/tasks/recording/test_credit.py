@@ -45,11 +45,12 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], str, tuple[int, ...]]] = {
 }
 
 
-def recorded(store: Path, training: Hybrid, kind: str) -> UpdateSource:
-    """Record a training, and open its archive."""
+def recorded(store: Path, training: Hybrid, kind: str, of: type[Hybrid] = Hybrid) -> UpdateSource:
+    """Record a training, and open its archive; the training is repeated by another one of its class."""
 
     def program() -> Repeated:
-        again = Hybrid(training.optimize, training.build, training.dtype, training.clip)
+        changes = training.after_backward, training.after_step
+        again = of(training.optimize, training.build, training.dtype, training.clip, *changes)
         model, optimizer = again.start()
 
         def step(row: Row) -> None:
@@ -108,6 +109,7 @@ def expected(training: Hybrid, name: str, layer: str, gradients: list[Tensor], c
 
 
 CASES = [("mlp", "plain"), ("mlp", "dampening"), ("tokens", "nesterov"), ("convolution", "heavy ball, decay")]
+CASES += [("mlp", "nesterov, foreach")]
 CASES += [("below batch norm with ghosts", name) for name in ("plain", "heavy ball, decay")]
 
 

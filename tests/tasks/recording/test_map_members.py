@@ -229,6 +229,34 @@ def test_without_decay_the_parts_sum_to_gamma(tmp_path: Path) -> None:
     torch.testing.assert_close(parts, gamma, rtol=1e-6, atol=1e-10)
 
 
+@pytest.mark.parametrize("case", ["fused", "gru"])
+def test_parts_of_weights_that_are_clamped_sum_to_gamma(tmp_path: Path, case: str) -> None:
+    class Clamped(Small):
+        def program(self) -> Repeated:
+            model, optimizer, step = super().program()
+
+            def clamped(row: Row) -> None:
+                step(row)
+                with torch.no_grad():
+                    for parameter in model.read.parameters():  # type: ignore[union-attr]  # torch's stub
+                        parameter.clamp_(-0.25, 0.25)
+
+            return model, optimizer, clamped
+
+    small, layer = Clamped(case, {"lr": 0.1, "momentum": 0.5}), {"fused": "read.v_proj", "gru": "read.l1"}[case]
+    states = small.record(tmp_path / "store")
+    source = TracedSource(open_updates(str(tmp_path / "store"), program=small.program), small.model())
+    model, module = small.model(), traced_module(small.model(), layer)
+    queries = torch.randn(2, LENGTH, SIZE, dtype=torch.float64, generator=torch.Generator().manual_seed(9))
+    rows, weight = capture_inputs(model, [layer], queries)[layer], CASES[case][3][layer](states[-1])
+    parts, gamma = torch.zeros(2), torch.zeros(2)
+    for segment in source.segments():
+        for block in source.blocks(segment, [layer], members=True):
+            parts = parts + torch.stack([one.sum(1) for one in block.per_example(module, weight, rows)]).sum(0)
+            gamma = gamma + block.project(module, weight, rows).gamma.sum(1)
+    torch.testing.assert_close(parts, gamma, rtol=1e-6, atol=1e-10)
+
+
 @pytest.mark.parametrize(
     ("kind", "adam", "change", "reason"),
     [

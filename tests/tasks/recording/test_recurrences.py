@@ -1,5 +1,6 @@
 """The recurrences of SGD against torch.optim in float64."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from storage.updates.tables import Settings
-from tasks.recording.recurrences import State, advance, own_share, settings_of, whole_shares
+from tasks.recording.recurrences import State, advance, carried_shares, own_share, settings_of, whole_shares
 
 STEPS = 25
 GROUPS: dict[str, dict[str, Any]] = {  # Any: torch's own settings
@@ -81,3 +82,18 @@ def test_a_cut_ends_the_momentum() -> None:
     assert whole_shares([step, fresh, step]) == [-1.0, -1.5, -1.0]
     still = Settings()  # no gradient: the buffer waits
     assert whole_shares([step, still, step]) == [-1.5, 0.0, -1.0]
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_a_buffer_has_its_carried_share_of_the_way_of_the_weights(name: str) -> None:
+    """The way from a buffer of 1 in the midst of a training, less that from a buffer of 0."""
+    _, _, settings = trained(GROUPS[name])
+    plain = [replace(step, weight_decay=0.0) for step in settings]
+    for start in (0, 7, STEPS - 1):
+        ways = []
+        for held in (0.0, 1.0):
+            state = State(torch.zeros((), dtype=torch.float64), torch.tensor(held, dtype=torch.float64))
+            ways.append(sum(float(advance(state, step, torch.zeros(()))) for step in plain[start + 1 :]))
+        momentum = bool(GROUPS[name].get("momentum"))
+        assert (carried_shares(settings)[start] != 0) == (momentum and start < STEPS - 1)
+        np.testing.assert_allclose(carried_shares(settings)[start], ways[1] - ways[0], atol=1e-14)
