@@ -19,7 +19,7 @@ class _Seen:
 
 
 class OutsideWatch:
-    """Watches weights, to tell the optimiser's changes from all others.
+    """Watches weights, to find changes other than the optimiser's.
 
     Torch counts most changes. Others, as those of `weight.data`, change sums of the bits of each row.
 

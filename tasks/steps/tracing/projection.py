@@ -268,8 +268,7 @@ def _summary(stage: Stage) -> Document:
     import torch
 
     source = open_archive(stage.store, stage.spec.inputs["network"])
-    targets = _targets(stage.store, stage.spec, source, torch.device("cpu"))
-    return described_targets(targets)
+    return described_targets(_targets(stage.store, stage.spec, source, torch.device("cpu")))
 
 
 def described_targets(targets: Sequence[Target]) -> Document:
@@ -293,8 +292,8 @@ def _size(spec: StageSpec, survey: Survey) -> Size:
     weights = 4 * sum(math.prod(p.shape) for p in recorded_parameters(recorded_layers(training, survey))[1])
     peak = row * training_of(training).checkpoint_every + 3 * INPUT_BYTES + UPDATES + 6 * weights
     peak += reading_peak(training, survey, state_bytes(survey.blank(training))) + BUDGET
-    peak += (split := gradients_bytes(spec, survey))
-    peak += bool(split) * (INPUT_BYTES + weights + 2 * min(BUDGET, n * weights))
+    if split := gradients_bytes(spec, survey):
+        peak += split + INPUT_BYTES + weights + 2 * min(BUDGET, n * weights)
     return Size(row * steps, peak, about=equal_line(spec, survey, traced))
 
 

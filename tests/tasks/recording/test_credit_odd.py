@@ -42,7 +42,7 @@ def clamp_unseen(model: nn.Module, step: int) -> None:
 
 
 def cut(model: nn.Module, step: int) -> None:
-    """Cut each number of the gradient of some steps, which is no sum of the samples' gradients."""
+    """Cut each number of the gradient of some steps, which is then not a sum of the samples' gradients."""
     if step in ODD:
         gradient = first(model).grad
         assert gradient is not None
