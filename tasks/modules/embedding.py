@@ -1,5 +1,6 @@
 """Embeddings: each token picks a row of the table, which is the table applied to the token's unit vector."""
 
+import copy
 from collections.abc import Sequence
 
 import torch
@@ -115,3 +116,12 @@ def tokens_as_floats(module: nn.Module, weight: Tensor, inputs: Inputs) -> Input
     if isinstance(module, nn.Embedding) and isinstance(inputs, Tensor) and weight.is_floating_point():
         return Embedding().floats(inputs, weight) if inputs.dtype in INTEGERS else inputs
     return inputs
+
+
+def with_dense_gradients(module: nn.Module) -> nn.Module:
+    """Return a module whose gradients are dense: itself, or a copy with its parameters of one with sparse gradients."""
+    if not getattr(module, "sparse", False):
+        return module
+    found = copy.copy(module)
+    found.sparse = False  # type: ignore[assignment]  # torch's stub
+    return found

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from tasks.modules import kind_of
+from tasks.modules.embedding import with_dense_gradients
 from tasks.modules.rows import Rows, values_of, with_values
 from tasks.recording.factors import Factors, factorable, sample_axes
 from tasks.tracing import gammas
@@ -249,7 +250,7 @@ def _paired(operation: Operation, positions: int, count: int, *, convolves: bool
 
 def _gradients(module: nn.Module, weight: Tensor, rows: Tensor, outputs: Tensor) -> Tensor:
     """Return the gradient of each row (rows, *shape)."""
-    kind = kind_of(module)
+    kind, module = kind_of(module), with_dense_gradients(module)
     assert kind is not None, module
     blank = {name: weight.new_zeros(value.shape) for name, value in module.named_parameters(recurse=False)}
 

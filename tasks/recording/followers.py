@@ -122,7 +122,7 @@ class Follower:
         """Return what explains the gradient that the optimiser took; None where the layer's calls do not."""
         self._stepped = self._version
         group, gradient, parts = self._group(), self._taken.of(self._parameter), self._usable(calls)
-        if group is None or not parts or gradient is None or gradient.is_sparse:
+        if group is None or not parts or gradient is None:
             return None
         energy = _energies(parts)
         largest = energy.topk(min(MEASURED, len(energy))).indices

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from tasks.modules.embedding import with_dense_gradients
 from tasks.recording.columns import Call
 from tasks.recording.factors import Factors, factorable, sample_axes
 from tasks.tracing.products import product_type
@@ -73,6 +74,6 @@ def _weight_gradient(module: nn.Module, call: Call) -> Tensor:
     """Return the gradient of <output gradients, layer(inputs)> by the weight."""
     weight: Tensor = module.weight.detach().requires_grad_(True)  # type: ignore[operator]  # torch's stub
     with torch.enable_grad():
-        made = functional_call(module, {"weight": weight}, (call[0],))
+        made = functional_call(with_dense_gradients(module), {"weight": weight}, (call[0],))
         (found,) = torch.autograd.grad((made * call[1]).sum(), weight)
     return found

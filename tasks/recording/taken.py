@@ -46,7 +46,12 @@ class TakenGradients:
                 self._noted[id(weight)] = _Noted(weight.grad, weight.grad._version, copied)
 
     def of(self, weight: Tensor) -> Tensor | None:
-        """Return the gradient that the step took of a weight, None without one."""
+        """Return the gradient that the step took of a weight, dense, None without one."""
+        found = self._of(weight)
+        return found.to_dense() if found is not None and found.is_sparse else found
+
+    def _of(self, weight: Tensor) -> Tensor | None:
+        """Return the gradient, perhaps a sparse one."""
         gradient, before, momentum = weight.grad, self._noted.get(id(weight)), self.momentum(weight)
         index = self.group(weight)
         if gradient is None or index is None or momentum is None or not self._may_change(weight):

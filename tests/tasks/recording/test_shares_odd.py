@@ -186,3 +186,29 @@ def test_a_layer_that_the_optimiser_leaves_alone_has_parts_of_0(tmp_path: Path, 
         queries = QUERIES[:, : module.in_features]
         for found in block.per_example(module, weight, queries):
             assert torch.equal(found, torch.zeros(len(queries), 8, dtype=found.dtype))
+
+
+def test_an_embedding_with_sparse_gradients_is_split(tmp_path: Path) -> None:
+    tokens = torch.randint(20, (8, 5), generator=torch.Generator().manual_seed(5))
+
+    def program() -> Repeated:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Embedding(20, 4, sparse=True), nn.Flatten(), nn.Linear(20, 3)).double()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        return model, optimizer, lambda row: usual(model, optimizer, lambda m: F.cross_entropy(m(tokens), Y))
+
+    model, optimizer, make = program()
+    before = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    recorder = UpdateRecorder(model, optimizer, tmp_path / "store", kind="replay", program=program)
+    with recorder, recorder.step(list(range(8))):
+        make(step_row(0))
+    source = open_updates(str(tmp_path / "store"), program=program)
+    table = source.final("0")
+    (block,) = source.blocks(source.segments()[0], ["0"], members=True)
+    (columns,) = block.per_example(model.get_submodule("0"), table, tokens[:2])
+    for row in range(8):
+        leaf = before["0.weight"].clone().requires_grad_()
+        logits = F.linear(leaf[tokens[row]].flatten(), before["2.weight"], before["2.bias"])
+        (gradient,) = torch.autograd.grad(F.cross_entropy(logits, Y[row]) / 8, leaf)
+        expected = -0.1 * (table[tokens[:2]] * gradient[tokens[:2]]).sum((1, 2))
+        np.testing.assert_allclose(columns[:, row], expected, rtol=1e-9, atol=1e-12)
