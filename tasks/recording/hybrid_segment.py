@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -93,7 +93,7 @@ class HybridSegment:
             momentum_of(start),
             self.records[entry.weight],
             self._records_of(entry.weight),
-            lambda: momentum_of(self._state([entry.name], self.reader.segment.after)),
+            cache(lambda: momentum_of(self._state([entry.name], self.reader.segment.after))),
         )
 
     def runs(self, entry: Layer) -> Iterator[tuple[range, range, bool]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -11,22 +12,20 @@ Part = tuple[str, str]  # a layer, and its weight or bias
 
 @dataclass
 class _Seen:
-    """A tensor when it was last looked at: what torch counts, the sums of its bits by row, and a copy if any."""
+    """A tensor when it was last looked at: a mark of it, and a copy if any."""
 
-    count: tuple[int, int]
-    sums: Tensor
+    mark: Tensor
     values: Tensor | None
 
 
 class OutsideWatch:
     """Watches weights, to find changes other than the optimiser's.
 
-    Torch counts most changes. Others, as those of `weight.data`, change sums of the bits of each row.
-
     Parameters
     ----------
     tensors : return the live ones
-    copies : whether changes are measured, which takes a copy of all weights; else they are only noticed
+    copies : whether changes are measured, which takes a copy of all weights; else they are only noticed, by marks, as
+        torch does not count all changes, such as those of `weight.data`
     """
 
     def __init__(self, tensors: Mapping[Part, Callable[[], Tensor]], *, copies: bool) -> None:
@@ -49,25 +48,27 @@ class OutsideWatch:
             copy = None if last is None else last.values
             if self.copies:
                 copy = values.clone() if copy is None else copy.copy_(values)
-            self._seen[part] = _Seen(_count(values), _sums(values), copy)
+            self._seen[part] = _Seen(_mark(values) if copy is None else copy, copy)
 
     @torch.no_grad()
     def look(self) -> None:
         """Add the changes since the last look, or since the weights were taken."""
         for part, last in self._seen.items():
             values = self._tensors[part]().detach()
-            sums = _sums(values)
-            if last.count == _count(values) and torch.equal(last.sums, sums):
+            now = _mark(values) if last.values is None else values
+            if torch.equal(_bits(last.mark), _bits(now)):
                 continue
+            self.changed = True
             if last.values is None:
-                self.changed = True
-            elif not torch.equal(_bits(last.values), _bits(values)):
-                self.changed = True
-                wide = torch.promote_types(values.dtype, torch.float32)
-                change = values.to(wide) - last.values.to(wide)
-                self._found[part] = self._found[part] + change if part in self._found else change
+                last.mark = now
+            else:
+                self.add(*part, _wide(values) - _wide(last.values))
                 last.values.copy_(values)
-            last.count, last.sums = _count(values), sums
+
+    def add(self, layer: str, part: str, change: Tensor) -> None:
+        """Add to the changes of a weight or bias in this row."""
+        held = self._found.get((layer, part))
+        self._found[layer, part] = change if held is None else held + change
 
     def of(self, layer: str) -> tuple[Tensor | None, Tensor | None] | None:
         """Return the sum of the changes of weight and bias in the row outside the optimiser's step, None for none."""
@@ -75,15 +76,24 @@ class OutsideWatch:
         return None if weight is None and bias is None else (weight, bias)
 
 
-def _count(values: Tensor) -> tuple[int, int]:
-    """Return what changes where torch changes a tensor in place, or where another takes its place."""
-    return values._version, values.data_ptr()
+def _mark(values: Tensor) -> Tensor:
+    """Return random combinations of each row (rows,), which changes above rounding change; of a vector its values."""
+    if values.ndim < 2:
+        return values.clone()
+    rows = _wide(values).flatten(1)
+    return rows @ _drawn(rows.shape[1]).to(rows)
 
 
-def _sums(values: Tensor) -> Tensor:
-    """Return the sums of the bits of each row (rows,); of a vector, as a bias, the bits."""
-    bits = _bits(values)
-    return bits.sum(dim=tuple(range(1, bits.ndim)), dtype=bits.dtype) if bits.ndim > 1 else bits.clone()
+@lru_cache(maxsize=64)
+def _drawn(count: int) -> Tensor:
+    """Return random numbers (count,), always the same."""
+    generator = torch.Generator("cpu").manual_seed(0)
+    return torch.randn(count, dtype=torch.float64, generator=generator, device="cpu")
+
+
+def _wide(values: Tensor) -> Tensor:
+    """Return values in 32 bits at least."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _bits(values: Tensor) -> Tensor:

@@ -197,3 +197,16 @@ def _by_sample(module: nn.Module, wanted: Mapping[str, Tensor], call: OwnerCall)
             if gradient is not None:
                 found[name][index] = gradient
     return found
+
+
+def weight_of(module: nn.Module) -> Tensor:
+    """Return the weight of a covered module, or of a piece of one."""
+    if isinstance(module, PieceModule):
+        return parts_of(module)["weight"]
+    found: Tensor = module.weight  # type: ignore[assignment]  # torch's stub
+    return found
+
+
+def parts_of(piece: PieceModule) -> dict[str, Tensor]:
+    """Return weight and bias of a piece."""
+    return {part: getattr(module, attribute) for part, (_, module, attribute) in piece.places().items()}

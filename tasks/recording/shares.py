@@ -13,16 +13,16 @@ from storage.updates.tables import Settings
 from tasks.modules.composed import PieceModule
 from tasks.modules.rows import by_sample, declared_counts
 from tasks.recording.outside import OutsideWatch, Part
-from tasks.recording.pieces import OwnerWatch
+from tasks.recording.pieces import OwnerWatch, parts_of, weight_of
 from tasks.recording.programs import Row
-from tasks.recording.recurrences import own_share, settings_of, whole_shares
+from tasks.recording.recurrences import carried_shares, own_share, settings_of, whole_shares
+from tasks.recording.splittable import odd_calls, problem_of
 from tasks.recording.step_shares import StepShares
 from tasks.recording.sums import factor_of, summed
 from tasks.recording.taken import TakenGradients
 from tasks.recording.taps import Call as Seen
 
 FORGOTTEN = 1e-16  # share of a velocity that does not matter any more
-WIDE = (torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,14 @@ class Shares:
         self._factors: dict[str, float | None] = {}
         self._fresh: dict[str, bool] = {}
         self._given: set[str] = set()  # layers of which the optimiser got a gradient
-        self._updated = False
+        self._updated, self._step = False, -1
         self._measuring = False  # then the calls of the layers are not the training's
 
     @contextmanager
     def watching(self, row: Row) -> Iterator[None]:
         """Surround the update of a row; the hooks are removed afterwards."""
         self._calls, self._factors, self._fresh = {name: [] for name in self._modules}, {}, {}
-        self._updated, self._given = False, set()
+        self._updated, self._given, self._step = False, set(), row.step
         self.outside.begin()
         with ExitStack() as hooks:
             for name, module in self._modules.items():
@@ -112,16 +112,16 @@ class Shares:
         if name in self._pieces:
             problem, gradients = self._owners.take(name)
         else:
-            problem = _odd(name, module, seen)
-        problem = problem or _problem(self._optimizer, name, seen, members, factor)
+            problem = odd_calls(name, module, seen)
+        problem = problem or problem_of(self._optimizer, name, seen, members, factor)
         problem = problem or self._unsteady(name, module, row.step)
-        steps = [] if problem or name not in self._given else self._settings(name, module, row.step)
+        steps = [] if problem or name not in self._given else self._settings(name, weight_of(module), row.step)
         effects = (whole_shares(steps)[0], own_share(steps[0])) if steps and factor else (0.0, 0.0)
         effect, own = ((factor or 0.0) * one for one in effects)
         calls = () if problem else tuple((c.inputs, c.gradients) for c in seen)
         counts, settings = (len(row.examples), len(row.ghosts)), steps[0] if steps else None
         kept, outside = (None, None) if problem else (gradients, self.outside.of(name))
-        return StepShares(calls, *counts, effect, own, settings, problem, kept, outside)  # type: ignore[arg-type]  # `_odd`
+        return StepShares(calls, *counts, effect, own, settings, problem, kept, outside)  # type: ignore[arg-type]  # `odd_calls`
 
     def _of(self, name: str) -> list[Seen]:
         """Return a layer's calls that a backward pass went through, in the order of the calls."""
@@ -144,10 +144,10 @@ class Shares:
         """Return what returns the weights to split, and the biases of pieces."""
         found: dict[Part, Callable[[], Tensor]] = {}
         for name, module in self._modules.items():
-            found[name, "weight"] = lambda module=module: _weight(module)  # type: ignore[misc]  # mypy sees no default
+            found[name, "weight"] = lambda module=module: weight_of(module)  # type: ignore[misc]  # mypy sees no default
         for name, piece in self._pieces.items():
-            for part in _parts(piece):
-                found[name, part] = lambda piece=piece, part=part: _parts(piece)[part]  # type: ignore[misc]
+            for part in parts_of(piece):
+                found[name, part] = lambda piece=piece, part=part: parts_of(piece)[part]  # type: ignore[misc]
         return found
 
     def _begin(self) -> None:
@@ -155,44 +155,61 @@ class Shares:
         self.outside.look()
         self._taken.note(live() for live in self._tensors.values())
         for name, module in {**self._modules, **self._pieces}.items():
-            self._fresh[name] = self._taken.momentum(_weight(module)) is None
+            self._fresh[name] = self._taken.momentum(weight_of(module)) is None
         self._owners.keep()
 
     def _measure(self) -> None:
         """Compare each layer's gradient, as the optimiser saw it, with the sum of its members' parts."""
         self._measuring = self._updated = True
-        self.outside.take()
         for name, module in self._modules.items():
-            gradient, calls = self._taken.of(_weight(module)), self._of(name)
+            gradient, calls = self._taken.of(weight_of(module)), self._of(name)
             if not self._note(name, module):
                 self._factors[name] = 0.0
                 continue
-            if gradient is None or not calls or _odd(name, module, calls):
-                untouched = gradient is None and not (calls and _weight(module).requires_grad)
-                self._factors[name] = 0.0 if untouched else None
+            if gradient is None or not calls or odd_calls(name, module, calls):
+                self._factors[name] = 0.0 if gradient is None else None
                 continue
             kept = [(call.inputs, call.gradients) for call in calls]
-            self._factors[name] = factor_of([summed(module, kept, gradient)])  # type: ignore[arg-type]  # `_odd`
-        self._owners.measure()
+            self._factors[name] = factor_of([summed(module, kept, gradient)])  # type: ignore[arg-type]  # `odd_calls`
+        self._owners.measure()  # which gives its modules other weights for a while
+        self.outside.take()
+        self._count_unused()
         for name, piece in self._pieces.items():
             if not self._note(name, piece):
                 self._factors[name] = 0.0
                 continue
             totals, given = (
                 self._owners.totals(name),
-                {part: self._taken.of(one) for part, one in _parts(piece).items()},
+                {part: self._taken.of(one) for part, one in parts_of(piece).items()},
             )
             pairs = [(totals[part], one) for part, one in given.items() if one is not None and part in totals]
             reached = [part for part, one in given.items() if one is not None or part in totals]
-            self._factors[name] = (factor_of(pairs) if len(pairs) == len(reached) else None) if reached else 0.0
+            taken = any(one is not None for one in given.values())
+            self._factors[name] = (factor_of(pairs) if len(pairs) == len(reached) else None) if taken else 0.0
         self._measuring = False
+
+    def _count_unused(self) -> None:
+        """Take back what the parts of earlier steps count for momentum that this step does not use, without a gradient.
+
+        Where the step leaves a layer as it is, it is known that they do not count it.
+        """
+        for (name, part), live in self._tensors.items():
+            weight, step = live(), self._step
+            index, momentum = self._taken.group(weight), self._taken.momentum(weight)
+            if weight.grad is not None or index is None or momentum is None or self._course.perhaps[name][step]:
+                continue
+            steps = self._settings(name, weight, step)
+            later, first = carried_shares(steps)[0], steps[0]
+            counted = (later - first.lr * (first.momentum if first.nesterov else 1.0)) * first.momentum
+            if first.momentum and later != counted:
+                self.outside.add(name, part, (later - counted) * momentum)
 
     def _note(self, name: str, module: nn.Module) -> bool:
         """Note that the optimiser got a gradient of a layer; return False where it has a gradient but no group."""
-        weight = _weight(module)
+        weight = weight_of(module)
         if weight.grad is None:
             return True
-        if self._taken.group(_weight(module)) is None:
+        if self._taken.group(weight_of(module)) is None:
             return False
         if weight.requires_grad:
             self._given.add(name)
@@ -200,7 +217,7 @@ class Shares:
 
     def _other_group(self, piece: PieceModule, index: int) -> str:
         """Return the first setting in which the groups of a piece's weight and bias differ, "" for none."""
-        groups, bias = self._optimizer.param_groups, _parts(piece).get("bias")
+        groups, bias = self._optimizer.param_groups, parts_of(piece).get("bias")
         found = [group for group in groups if bias is not None and any(p is bias for p in group["params"])]
         keys = ("lr", "momentum", "dampening", "nesterov")
         return next((key for group in found for key in keys if group[key] != groups[index][key]), "")
@@ -211,7 +228,7 @@ class Shares:
             return f"layer {name!r}, step {step}: expected an update by the optimiser, found another"
         if not self._factors.get(name):
             return ""  # no gradient, no effect; the weight of a frozen layer has no group
-        index = self._taken.group(_weight(module))
+        index = self._taken.group(weight_of(module))
         assert index is not None, name
         if isinstance(module, PieceModule) and (other := self._other_group(module, index)):
             return f"layer {name!r}: expected one {other} for weight and bias, found two"
@@ -230,9 +247,9 @@ class Shares:
             return f"layer {name!r}, step {at}: expected an update in each step under momentum, found the same weights"
         return ""
 
-    def _settings(self, name: str, module: nn.Module, step: int) -> list[Settings]:
+    def _settings(self, name: str, weight: Tensor, step: int) -> list[Settings]:
         """Return the settings of a step, and of the later steps that its gradient reaches through momentum."""
-        index = self._taken.group(_weight(module))
+        index = self._taken.group(weight)
         assert index is not None, name
         group = self._optimizer.param_groups[index]
         rates = (
@@ -246,52 +263,6 @@ class Shares:
         ]
 
 
-def _odd(name: str, module: nn.Module, calls: Sequence[Seen]) -> str:
-    """Return why calls of a layer cannot be split, whatever their gradients, "" if they can."""
-    if any(call.inputs is None for call in calls):
-        return f"layer {name!r}: expected calls with one tensor, found other arguments"
-    given = [] if isinstance(module, nn.Embedding) else [call.inputs for call in calls]  # tokens are integers
-    tensors = [_weight(module), *given, *(call.gradients for call in calls)]
-    dtypes = {tensor.dtype for tensor in tensors if tensor is not None}
-    if calls and (len(dtypes) > 1 or not dtypes <= set(WIDE)):
-        found = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
-        return f"layer {name!r}: expected float32 or float64 in weight, inputs and gradients, found {found}"
-    return ""
-
-
-def _problem(
-    optimizer: torch.optim.Optimizer, name: str, calls: Sequence[Seen], members: int, factor: float | None
-) -> str:
-    """Return why an update cannot be split by its members, "" if it can."""
-    linear = f"layer {name!r}: expected an optimiser that is linear in the gradient (torch's SGD), found"
-    if type(optimizer) is not torch.optim.SGD:
-        return f"{linear} {type(optimizer).__name__}"
-    if any(group["maximize"] for group in optimizer.param_groups):
-        return f"layer {name!r}: expected an optimiser that goes down the gradient, found SGD with maximize=True"
-    if factor is None:
-        return (
-            f"layer {name!r}: expected a gradient that is the sum of its members' parts, found another: the weight is "
-            "tied, or the loss has a term of the weights"
-        )
-    rows = [len(call.inputs) for call in calls if call.inputs is not None]
-    if any(count != members for count in rows) and sum(rows) != members:
-        return f"layer {name!r}: expected a row for each of {members} members, found {rows}"
-    return ""
-
-
 def _members(row: Row) -> int:
     """Return the number of examples and ghosts of a step."""
     return len(row.examples) + len(row.ghosts)
-
-
-def _weight(module: nn.Module) -> Tensor:
-    """Return the weight of a covered module, or of a piece of one."""
-    if isinstance(module, PieceModule):
-        return _parts(module)["weight"]
-    found: Tensor = module.weight  # type: ignore[assignment]  # torch's stub
-    return found
-
-
-def _parts(piece: PieceModule) -> dict[str, Tensor]:
-    """Return weight and bias of a piece."""
-    return {part: getattr(module, attribute) for part, (_, module, attribute) in piece.places().items()}

@@ -60,7 +60,7 @@ class StepShares:
             moved = None if like is None else like.new_zeros(self.members, *like.shape)
             moved = moved if one is None else self.effect * one
             if moved is not None and outside is not None:
-                moved[: self.examples] += outside / max(1, self.examples)
+                moved[: self.examples] += outside.to(moved) / max(1, self.examples)
             found.append(moved)
         assert found[0] is not None
         return found[0], found[1]

@@ -56,9 +56,13 @@ class TakenGradients:
         index = self.group(weight)
         if gradient is None or index is None or momentum is None or not self._may_change(weight):
             return gradient
-        if before is None or gradient is not before.gradient:  # the step's closure made it
-            return torch.sub(gradient, momentum, alpha=self._optimizer.param_groups[index]["momentum"])
-        return gradient if gradient._version == before.version or before.copy is None else before.copy
+        changes = None if before is None or gradient is not before.gradient else gradient._version - before.version
+        if changes == 0:
+            return gradient
+        if changes == 1 and before is not None and before.copy is not None:
+            return before.copy
+        # The step's closure made the gradient.
+        return torch.sub(gradient, momentum, alpha=self._optimizer.param_groups[index]["momentum"])
 
     def _may_change(self, weight: Tensor) -> bool:
         """Return whether a step may add its momentum to a gradient; under decay and `maximize` it takes a copy."""

@@ -1,6 +1,6 @@
 """Both credits of a gradient in each kind of archive that splits, against a loop over samples in float64."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -81,12 +81,12 @@ def rates() -> list[float]:
     return [0.1 / (1 + step / 4) for step in range(STEPS)]
 
 
-def moved(name: str, pulls: list[Tensor]) -> list[Tensor]:
-    """Return the updates that SGD makes of gradients, written out."""
+def moved(name: str, pulls: list[Tensor], lrs: Sequence[float] = ()) -> list[Tensor]:
+    """Return the updates that SGD makes of gradients, written out; `lrs` are other rates than those of all steps."""
     settings = {"momentum": 0.0, "dampening": 0.0, "nesterov": False} | SGD[name]
     mu, kept = settings["momentum"], 1 - settings["dampening"]
     velocity, found = None, []
-    for pull, rate in zip(pulls, rates(), strict=True):
+    for pull, rate in zip(pulls, lrs or rates(), strict=True):
         velocity = pull if velocity is None else mu * velocity + kept * pull
         found.append(-rate * (pull + mu * velocity if settings["nesterov"] else velocity if mu else pull))
     return found

@@ -15,7 +15,7 @@ from tasks.recording.columns import Credit
 from tasks.recording.hybrid_source import HybridSource
 from tasks.tracing import contributions
 from tests.tasks.recording.hybrids import EVERY, SGD, STEPS, Hybrid, mlp, sgd
-from tests.tasks.recording.test_credit import EXAMPLES, KINDS, moved, recorded, scale_of_clipping
+from tests.tasks.recording.test_credit import EXAMPLES, KINDS, moved, rates, recorded, scale_of_clipping
 
 NAMES = ["plain", "heavy ball, decay", "nesterov", "dampening", "nesterov, foreach"]
 ODD = (4, 9, 10)
@@ -39,6 +39,18 @@ def clamp_unseen(model: nn.Module, step: int) -> None:
     """Change few weights after some steps, so that torch does not count it."""
     if step in ODD:
         first(model).data[3:5].clamp_(-0.05, 0.05)
+
+
+def negate_unseen(model: nn.Module, step: int) -> None:
+    """Change the signs of all weights after some steps, which leaves sums of bits as they are."""
+    if step in ODD:
+        first(model).data.neg_()
+
+
+def swap_unseen(model: nn.Module, step: int) -> None:
+    """Swap two columns after some steps, which leaves sums of rows as they are."""
+    if step in ODD:
+        first(model).data[:, [0, 1]] = first(model).data[:, [1, 0]]
 
 
 def cut(model: nn.Module, step: int) -> None:
@@ -94,7 +106,7 @@ class Truth:
 
 CASES: list[tuple[str, str, Change]] = [
     *[(kind, name, shrink) for kind in KINDS for name in NAMES],
-    *[("replay", name, clamp_unseen) for name in ("plain", "nesterov")],
+    *[("replay", "nesterov", change) for change in (clamp_unseen, negate_unseen, swap_unseen)],
     *[("hybrid", name, cut) for name in NAMES],
 ]
 
@@ -156,6 +168,37 @@ def test_parts_sum_to_gamma_where_a_segment_ends_with_whole_updates(tmp_path: Pa
     np.testing.assert_allclose(sums, gamma.sum(dim=1), atol=2e-5 * float(gamma.abs().sum()))
     late = torch.stack([one.sum(dim=1) for one in columns[2 * EVERY :]]).sum(dim=0)
     assert float((late - gamma[:, 2 * EVERY :].sum(dim=1)).abs().max()) > 1e-3  # momentum that earlier steps answer for
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["heavy ball", "nesterov, foreach"])
+def test_parts_sum_to_gamma_where_momentum_waits(tmp_path: Path, kind: str, name: str) -> None:
+    """In two steps the layer gets no gradient, so that its momentum waits; something else changes its weights there."""
+    waits = (5, 11)
+
+    def leave(model: nn.Module, step: int) -> None:
+        if step in waits:
+            first(model).grad = None
+
+    def halve(model: nn.Module, step: int) -> None:
+        if step in waits:
+            first(model).data.mul_(0.5)
+
+    training = Hybrid(sgd(name), mlp, after_backward=leave, after_step=halve)
+    source = recorded(tmp_path, training, kind)
+    module, inputs = training.model().get_submodule("0"), torch.randn(3, 40, dtype=torch.float64)
+    updates = training.update_of("0", 0, STEPS)
+    gamma = contributions(module, source.final("0"), inputs, updates).gamma
+    columns = columns_of(source, module, source.final("0"), inputs)
+    sums = torch.stack([one.sum(dim=1) for one in columns]).sum(dim=0)
+    np.testing.assert_allclose(sums, gamma.sum(dim=1), atol=1e-7 * float(gamma.abs().max()))
+    if kind == "hybrid":  # it knows at step 3 that the momentum waits at step 5
+        parts = training.sample_gradients("0", 3).detach() * scale_of_clipping(training, 3)
+        steps = [t for t in range(STEPS) if t not in waits]
+        pulls = [parts if t == 3 else torch.zeros_like(parts) for t in steps]
+        effect = torch.stack(moved(name, pulls, [rates()[t] for t in steps])).sum(dim=0)
+        wanted = contributions(module, source.final("0"), inputs, effect).gamma
+        np.testing.assert_allclose(columns[3], wanted, atol=1e-7 * float(wanted.abs().max()))
 
 
 @pytest.mark.parametrize("where", ["before the optimiser's step", "in a hook after it", "in both"])

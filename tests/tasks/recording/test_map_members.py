@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from storage.updates.archives import Segment
 from tasks.capture import capture_inputs
 from tasks.modules.naming import traced_module
 from tasks.recording import UpdateRecorder, open_updates
 from tasks.recording.programs import Row, step_row
+from tasks.recording.replay import ReplaySource
+from tasks.recording.replaying import Replay
 from tasks.recording.traced import TracedSource
 from tasks.tracing import contributions
 from tests.tasks.recording.conftest import Repeated
@@ -227,6 +230,23 @@ def test_without_decay_the_parts_sum_to_gamma(tmp_path: Path) -> None:
             ):
                 block.per_example(module, weight, rows, credit="step")
     torch.testing.assert_close(parts, gamma, rtol=1e-6, atol=1e-10)
+
+
+def test_steps_without_other_changes_are_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small, plain, made = Small("gru", {"lr": 0.1, "momentum": 0.5}), ReplaySource.replay, list[Segment]()
+    small.record(tmp_path / "store")
+
+    def counted(source: ReplaySource, segment: Segment) -> Replay:
+        made.append(segment)
+        return plain(source, segment)
+
+    monkeypatch.setattr(ReplaySource, "replay", counted)
+    source = TracedSource(open_updates(str(tmp_path / "store"), program=small.program), small.model())
+    for segment in source.segments():
+        for block in source.blocks(segment, ["read.l1"], members=True):
+            assert block.recorded
+    pieces = 2  # read.weight_ih_l1 and read.weight_hh_l1 are read one after the other
+    assert 0 < len(made) <= pieces * len(source.segments())
 
 
 @pytest.mark.parametrize("case", ["fused", "gru"])

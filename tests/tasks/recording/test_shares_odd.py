@@ -106,6 +106,23 @@ def test_without_momentum_a_step_without_an_update_has_no_part(tmp_path: Path) -
     np.testing.assert_allclose(found[0], expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("to_none", [True, False])
+def test_a_closures_gradient_is_found_where_foreach_adds_momentum_to_it(tmp_path: Path, to_none: bool) -> None:
+    def step(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
+        def closure() -> float:
+            optimizer.zero_grad(set_to_none=to_none)
+            loss = whole(model)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch's stub
+            return float(loss.detach())
+
+        optimizer.step(closure)
+
+    found, weights = columns_of(tmp_path / "store", step, 3, momentum=0.5, nesterov=True, foreach=True)
+    effect = -0.1 * (1 + 0.5 * (1 + 0.5 + 0.25))  # of the first gradient: its own step, and the velocity in three
+    expected = expected_columns(weights[0], first_bias(), weights[-1], effect)
+    np.testing.assert_allclose(found[0], expected, rtol=1e-9, atol=1e-12)
+
+
 def skips(model: nn.Module, optimizer: torch.optim.Optimizer, number: int) -> None:
     optimizer.zero_grad()
     whole(model).backward()  # type: ignore[no-untyped-call]  # torch's stub
