@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from math import prod
 from typing import Any
@@ -69,6 +69,9 @@ class Follower:
         rows = max(1, min(parameter.shape[0], SAMPLE * parameter.shape[0] // max(1, parameter.size)))
         self.rows = torch.from_numpy(np.unique(np.linspace(0, parameter.shape[0] - 1, rows).round().astype(np.int64)))
         self._momentum: Tensor | None = None
+        self.settings = (
+            Settings()
+        )  # of the optimiser's last step; its defaults where the optimiser does not have the weight
         self._drift: Tensor | None = None  # of the sampled rows that a reader has, from the weights
         self.error = 0.0  # largest error of a reader's update, relative to it, with a margin
         # The weight's version after the last row, at the start of a block, and before and after the optimiser's step.
@@ -121,8 +124,15 @@ class Follower:
     def after_step(self, calls: Sequence[Call]) -> Found | None:
         """Return what explains the gradient that the optimiser took; None where the layer's calls do not."""
         self._stepped = self._version
-        group, gradient, parts = self._group(), self._taken.of(self._parameter), self._usable(calls)
-        if group is None or not parts or gradient is None:
+        gradient, parts, group = self._taken.of(self._parameter), self._usable(calls), self._group()
+        if group is None:
+            self.settings = Settings()
+            return None
+        if gradient is None:  # the optimiser leaves weight and momentum alone
+            self.settings = Settings(lr=float(group["lr"]))
+            return None
+        self.settings = settings_of(group, fresh=bool(group["momentum"]) and self._momentum is None, scale=1.0)
+        if not parts:
             return None
         energy = _energies(parts)
         largest = energy.topk(min(MEASURED, len(energy))).indices
@@ -132,19 +142,10 @@ class Follower:
         scale = _scale(taken, made[: len(largest)], self.weight.dtype)
         if scale is None:
             return None
-        settings = settings_of(group, fresh=bool(group["momentum"]) and self._momentum is None, scale=scale)
         inputs, gradients = [part.inputs for part in parts], [part.gradients for part in parts]
         shapes = _whole_shape(inputs), _whole_shape(gradients)
+        settings = replace(self.settings, scale=scale)
         return Found(inputs, gradients, shapes, settings, made[len(largest) :].cpu(), self._momentum)
-
-    def stepped(self) -> Settings:
-        """Return the settings of the optimiser's step that has just been made, where factors do not explain it."""
-        group = self._group()
-        if group is None:
-            return Settings()
-        if self._parameter.grad is None:  # the optimiser leaves weight and momentum alone
-            return Settings(lr=float(group["lr"]))
-        return settings_of(group, fresh=bool(group["momentum"]) and self._momentum is None, scale=1.0)
 
     def explains(self, found: Found, before: Ints, now: Ints, limit: float) -> bool:
         """Return whether factors and settings give the update of the sampled rows; notes the rounding.

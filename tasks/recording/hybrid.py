@@ -62,7 +62,6 @@ class HybridWriter:
         self._samples = {name: follower.sample() for name, follower in self._followers.items()}
         self._start: dict[str, Tensor] | None = self._present()  # None once the codes are chosen
         self._held: dict[str, _Held] = {}
-        self._stepped: dict[str, Settings] = {}  # of the one step of the optimiser in the row
         self._codes, self._since, self._calls, self._pushed = dict[str, str](), 0, 0, 0
         self._files = FactorFiles(recording.segment.folder, recording.write)
         self._records: dict[str, list[Record]] = {}
@@ -96,7 +95,7 @@ class HybridWriter:
     def during(self, members: int, *, kept: bool) -> Iterator[None]:
         """Watch the layers with factors during an update; no hook stays after it."""
         self._since, self._calls = self._since + 1, 0
-        self._held, self._stepped = {}, {}
+        self._held = {}
         for follower in self._followers.values():
             follower.begin()
         if not self._followers or not (kept or self._start is not None):
@@ -176,11 +175,11 @@ class HybridWriter:
     def _after(self, *_: object) -> None:
         """After the optimiser's step: keep the factors, which the loop may change from now on."""
         self._calls += 1
-        self._held, self._stepped = {}, {}
+        self._held = {}
         if self._calls > 1:  # several updates, which the factors of one step cannot explain
             return
         for name, follower in self._followers.items():
-            found, self._stepped[name] = follower.after_step(self._taps.of(name)), follower.stepped()
+            found = follower.after_step(self._taps.of(name))
             if found is not None:
                 self._held[name] = self._hold(follower, found)
 
@@ -230,7 +229,7 @@ class HybridWriter:
         self._odd[name] = self._odd.get(name, 0) + (self._since == 1)
         if few_explained(self._odd[name], self._pushed + 1):
             self._wholes[name] = WholeRows(follower.weight, self._recording.tolerance)
-        settings = self._stepped.get(name, Settings()) if self._since == 1 else Settings()
+        settings = follower.settings if self._since == self._calls == 1 else Settings()
         return Record(WEIGHTS, place, settings, momentum=momentum is not None)
 
     def _choose(self, explained: Mapping[str, _Held], start: Mapping[str, Tensor]) -> None:

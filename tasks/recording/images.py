@@ -175,7 +175,7 @@ class _Part:
         if record.stepped:
             earlier = held - pull
             plain = replace(settings, weight_decay=0.0)
-            rest = rest - advance(State(None, earlier), plain, torch.zeros_like(earlier)) * bool(settings.momentum)
+            rest = rest - advance(State(None, earlier), plain, torch.zeros_like(earlier))
             begun = begun - carries(settings) * earlier
         return _PartRow(update, None, decay, (rest, begun))
 

@@ -81,14 +81,14 @@ def _mark(values: Tensor) -> Tensor:
     if values.ndim < 2:
         return values.clone()
     rows = _wide(values).flatten(1)
-    return rows @ _drawn(rows.shape[1]).to(rows)
+    return rows @ _drawn(rows.shape[1], rows.dtype, rows.device)
 
 
 @lru_cache(maxsize=64)
-def _drawn(count: int) -> Tensor:
+def _drawn(count: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return random numbers (count,), always the same."""
     generator = torch.Generator("cpu").manual_seed(0)
-    return torch.randn(count, dtype=torch.float64, generator=generator, device="cpu")
+    return torch.randn(count, dtype=torch.float64, generator=generator, device="cpu").to(device, dtype)
 
 
 def _wide(values: Tensor) -> Tensor:

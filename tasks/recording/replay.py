@@ -214,7 +214,6 @@ class _Again:
     layers: Sequence[str]
     replay: Replay
     members: bool
-    copies: bool = False
     _shares: Shares | None = field(default=None, init=False)
 
     def advance(self) -> dict[str, StepShares]:
@@ -222,23 +221,23 @@ class _Again:
         if not self.members:
             self.replay.advance()
             return {}
-        upcoming, shares = self.replay.upcoming, self._shares or self._begin()
+        upcoming, shares = self.replay.upcoming, self._shares or self._watch(copies=False)
         with shares.watching(upcoming):
             row = self.replay.advance()
-        if shares.outside.changed and not self.copies:
-            self._shares = None
-            del shares, self.replay  # before the next one takes the same memory
-            self.copies, self.replay = True, self.source.replay(self.segment)
-            while self.replay.upcoming.step != upcoming.step:
-                self.replay.advance()
-            self._begin()
-            return self.advance()
-        return shares.take(row)
+        if not shares.outside.changed or shares.outside.copies:
+            return shares.take(row)
+        self._shares = None
+        del shares, self.replay  # before the next one takes the same memory
+        self.replay = self.source.replay(self.segment)
+        while self.replay.upcoming.step != upcoming.step:
+            self.replay.advance()
+        self._watch(copies=True)
+        return self.advance()
 
-    def _begin(self) -> Shares:
+    def _watch(self, *, copies: bool) -> Shares:
         """Watch the steps from now on."""
         optimizer, course = self.replay.run.optimizer, self.source._course
-        self._shares = Shares(self.replay.modules, self.layers, optimizer, course, copies=self.copies)
+        self._shares = Shares(self.replay.modules, self.layers, optimizer, course, copies=copies)
         return self._shares
 
 

@@ -199,9 +199,8 @@ class Shares:
             if weight.grad is not None or index is None or momentum is None or self._course.perhaps[name][step]:
                 continue
             steps = self._settings(name, weight, step)
-            later, first = carried_shares(steps)[0], steps[0]
-            counted = (later - first.lr * (first.momentum if first.nesterov else 1.0)) * first.momentum
-            if first.momentum and later != counted:
+            counted, later = carried_shares([steps[0], *steps])[:2]  # before this step, as if it used it, and after it
+            if later != counted:
                 self.outside.add(name, part, (later - counted) * momentum)
 
     def _note(self, name: str, module: nn.Module) -> bool:
@@ -209,7 +208,7 @@ class Shares:
         weight = weight_of(module)
         if weight.grad is None:
             return True
-        if self._taken.group(weight_of(module)) is None:
+        if self._taken.group(weight) is None:
             return False
         if weight.requires_grad:
             self._given.add(name)

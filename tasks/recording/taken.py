@@ -10,17 +10,17 @@ Group = Mapping[str, Any]  # of the optimiser; Any: its own settings
 
 
 class _Noted(NamedTuple):
-    """A gradient before the step, how often torch had changed it, and a copy where the step may change it."""
+    """A gradient before a step that may change it, how often torch had changed it, and a copy."""
 
     gradient: Tensor
     version: int
-    copy: Tensor | None
+    copy: Tensor
 
 
 class TakenGradients:
     """Finds the gradients that the steps of torch's SGD took.
 
-    Holds copies where a step may change them, on GPUs or under `foreach`.
+    Holds copies during a step that may change them, on GPUs or under `foreach`, and no gradient between steps.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
@@ -39,37 +39,36 @@ class TakenGradients:
 
     def note(self, weights: Iterable[Tensor]) -> None:
         """Note the gradients before a step."""
-        self._noted = {}
-        for weight in weights:
-            if weight.grad is not None:
-                copied = weight.grad.detach().clone() if self._may_change(weight) else None
-                self._noted[id(weight)] = _Noted(weight.grad, weight.grad._version, copied)
+        self._noted = {
+            id(weight): _Noted(weight.grad, weight.grad._version, weight.grad.detach().clone())
+            for weight in weights
+            if weight.grad is not None and self._changing(weight) is not None
+        }
 
     def of(self, weight: Tensor) -> Tensor | None:
-        """Return the gradient that the step took of a weight, dense, None without one."""
-        found = self._of(weight)
+        """Return the gradient that the step took of a weight, dense, None without one. Asked for once after a step."""
+        found = self._of(weight, self._noted.pop(id(weight), None))
         return found.to_dense() if found is not None and found.is_sparse else found
 
-    def _of(self, weight: Tensor) -> Tensor | None:
+    def _of(self, weight: Tensor, before: _Noted | None) -> Tensor | None:
         """Return the gradient, perhaps a sparse one."""
-        gradient, before, momentum = weight.grad, self._noted.get(id(weight)), self.momentum(weight)
-        index = self.group(weight)
-        if gradient is None or index is None or momentum is None or not self._may_change(weight):
+        gradient, momentum, group = weight.grad, self.momentum(weight), self._changing(weight)
+        if gradient is None or group is None or momentum is None:
             return gradient
-        changes = None if before is None or gradient is not before.gradient else gradient._version - before.version
-        if changes == 0:
-            return gradient
-        if changes == 1 and before is not None and before.copy is not None:
+        if before is not None and gradient is before.gradient and gradient._version - before.version < 2:
             return before.copy
-        # The step's closure made the gradient.
-        return torch.sub(gradient, momentum, alpha=self._optimizer.param_groups[index]["momentum"])
+        return torch.sub(gradient, momentum, alpha=group["momentum"])  # the step's closure made the gradient
 
-    def _may_change(self, weight: Tensor) -> bool:
-        """Return whether a step may add its momentum to a gradient; under decay and `maximize` it takes a copy."""
-        index = self.group(weight)
-        if index is None or type(self._optimizer) is not torch.optim.SGD:
-            return False
-        group: Group = self._optimizer.param_groups[index]
-        if not (group["nesterov"] and group["momentum"]) or group["weight_decay"] or group["maximize"]:
-            return False
-        return bool(group["foreach"] or (group["foreach"] is None and not weight.is_cpu))
+    def _changing(self, weight: Tensor) -> Group | None:
+        """Return the group of a weight, None where a step does not add its momentum to the gradient."""
+        if type(self._optimizer) is not torch.optim.SGD:
+            return None
+        groups: list[Group] = [group for group in self._optimizer.param_groups if _may_add(group, weight)]
+        return next((group for group in groups if any(one is weight for one in group["params"])), None)
+
+
+def _may_add(group: Group, weight: Tensor) -> bool:
+    """Return whether a step may add momentum to a gradient of a group; under decay and `maximize` it takes a copy."""
+    if not (group["nesterov"] and group["momentum"]) or group["weight_decay"] or group["maximize"]:
+        return False
+    return bool(group["foreach"] or (group["foreach"] is None and not weight.is_cpu))

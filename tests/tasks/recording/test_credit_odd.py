@@ -1,5 +1,7 @@
 """Both credits where something else than the optimiser's step changes weights, or its gradient is not the samples'."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -10,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from storage.updates.tables import ROUNDED, WEIGHTS
-from tasks.recording import UpdateSource
+from tasks.recording import UpdateRecorder, UpdateSource
 from tasks.recording.columns import Credit
 from tasks.recording.hybrid_source import HybridSource
 from tasks.tracing import contributions
-from tests.tasks.recording.hybrids import EVERY, SGD, STEPS, Hybrid, mlp, sgd
+from tests.tasks.recording.hybrids import EVERY, SGD, STEPS, Hybrid, ids, mlp, sgd
 from tests.tasks.recording.test_credit import EXAMPLES, KINDS, moved, rates, recorded, scale_of_clipping
 
 NAMES = ["plain", "heavy ball, decay", "nesterov", "dampening", "nesterov, foreach"]
@@ -59,6 +61,11 @@ def cut(model: nn.Module, step: int) -> None:
         gradient = first(model).grad
         assert gradient is not None
         gradient.clamp_(-1e-3, 1e-3)
+
+
+def some_inputs() -> Tensor:
+    """Return three random inputs of the first layer."""
+    return torch.randn(3, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
 
 
 class Truth:
@@ -118,7 +125,7 @@ def test_the_examples_of_a_step_share_what_is_not_explained(
     training = Hybrid(sgd(name), mlp, after_backward=change) if change is cut else Hybrid(sgd(name), after_step=change)
     source = recorded(tmp_path, training, kind)
     truth, weight = Truth(training, name, change), source.final("0")
-    module, inputs = training.model().get_submodule("0"), torch.randn(3, 40, dtype=torch.float64)
+    module, inputs = training.model().get_submodule("0"), some_inputs()
     if isinstance(source, HybridSource):
         forms = [record.form for part in source._parts for record in part.records["0.weight"]]
         assert [step for step, form in enumerate(forms) if form == WEIGHTS] == list(ODD)
@@ -160,7 +167,7 @@ def test_parts_sum_to_gamma_where_a_segment_ends_with_whole_updates(tmp_path: Pa
     forms = [record.form for part in source._parts for record in part.records["0.weight"]]
     assert forms[EVERY - 1] in ROUNDED
     assert forms[2 * EVERY - 1] in ROUNDED
-    module, inputs = training.model().get_submodule("0"), torch.randn(3, 40, dtype=torch.float64)
+    module, inputs = training.model().get_submodule("0"), some_inputs()
     updates = training.update_of("0", 0, STEPS)
     gamma = contributions(module, source.final("0"), inputs, updates).gamma
     columns = columns_of(source, module, source.final("0"), inputs)
@@ -186,7 +193,7 @@ def test_parts_sum_to_gamma_where_momentum_waits(tmp_path: Path, kind: str, name
 
     training = Hybrid(sgd(name), mlp, after_backward=leave, after_step=halve)
     source = recorded(tmp_path, training, kind)
-    module, inputs = training.model().get_submodule("0"), torch.randn(3, 40, dtype=torch.float64)
+    module, inputs = training.model().get_submodule("0"), some_inputs()
     updates = training.update_of("0", 0, STEPS)
     gamma = contributions(module, source.final("0"), inputs, updates).gamma
     columns = columns_of(source, module, source.final("0"), inputs)
@@ -199,6 +206,24 @@ def test_parts_sum_to_gamma_where_momentum_waits(tmp_path: Path, kind: str, name
         effect = torch.stack(moved(name, pulls, [rates()[t] for t in steps])).sum(dim=0)
         wanted = contributions(module, source.final("0"), inputs, effect).gamma
         np.testing.assert_allclose(columns[3], wanted, atol=1e-7 * float(wanted.abs().max()))
+
+
+def test_no_gradient_is_kept_between_steps(tmp_path: Path) -> None:
+    """Memory: what the loop frees after a step is free."""
+    training, kept = Hybrid(sgd("nesterov, foreach"), mlp), list[bool]()
+    model, optimizer = training.start()
+    with UpdateRecorder(model, optimizer, tmp_path, kind="hybrid", tolerance=1e-5) as recorder:
+        for step in range(3):
+            with recorder.step(ids(step), ghosts=ids(step, ghosts=True)):
+                training.update(model, optimizer, step)
+            gradient = first(model).grad
+            assert gradient is not None
+            seen = weakref.ref(gradient)
+            optimizer.zero_grad()
+            del gradient
+            gc.collect()
+            kept.append(seen() is not None)
+    assert kept == [False] * 3
 
 
 @pytest.mark.parametrize("where", ["before the optimiser's step", "in a hook after it", "in both"])
@@ -219,7 +244,7 @@ def test_changes_are_told_from_the_optimisers_wherever_they_are_made(tmp_path: P
 
     training = Constrained(sgd("heavy ball"), mlp)
     source = recorded(tmp_path, training, "replay", Constrained)
-    module, inputs = training.model().get_submodule("0"), torch.randn(3, 40, dtype=torch.float64)
+    module, inputs = training.model().get_submodule("0"), some_inputs()
     truth, weight = Truth(training, "heavy ball", shrink), source.final("0")
     for step, found in enumerate(columns_of(source, module, weight, inputs)):
         wanted = contributions(module, weight, inputs, truth.expected(step, "gradient", explained=True)).gamma
@@ -238,7 +263,7 @@ def test_a_frozen_layer_that_something_else_moves_is_split_equally(tmp_path: Pat
 
     training = Frozen(sgd("heavy ball"), mlp, after_step=shrink)
     source = recorded(tmp_path, training, "replay", Frozen)
-    module, inputs = training.model().get_submodule("0"), torch.randn(3, 40, dtype=torch.float64)
+    module, inputs = training.model().get_submodule("0"), some_inputs()
     gamma = contributions(module, source.final("0"), inputs, training.update_of("0", 0, STEPS)).gamma
     columns = torch.stack(columns_of(source, module, source.final("0"), inputs), dim=1)
     shared = (gamma / EXAMPLES)[:, :, None] * (torch.arange(columns.shape[2]) < EXAMPLES)
